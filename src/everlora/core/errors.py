@@ -1,0 +1,52 @@
+"""Errors that a user can act on.
+
+Every message is one line: what is wrong, where, and what to do. The command line prints the line and exits with
+`status`; Python code catches `EverloraError`. Anything else that escapes is a bug of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EverloraError(Exception):
+    """Base of all errors that are the caller's to mend.
+
+    Attributes:
+        status: exit status of the command line for this error.
+    """
+
+    status: int = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class ConfigError(EverloraError):
+    """A setting, name or composition that cannot be used."""
+
+
+class DataError(EverloraError):
+    """A task, file or row that cannot be used; the message names the file and the row."""
+
+
+class ModelError(EverloraError):
+    """A model that cannot be loaded or adapted."""
+
+
+class FolderError(EverloraError):
+    """An output folder that holds something else, or is damaged."""
+
+
+class TrainingError(EverloraError):
+    """Training could not go on (a loss that is not a number, say); what was learned before is intact."""
+
+    status = 3
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known name closest to ``name``, else the list of what is known."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
