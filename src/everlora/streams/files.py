@@ -1,0 +1,201 @@
+"""A user's own stream: a YAML file that lists tasks and where their rows are.
+
+```yaml
+name: support-desk            # the file's name if left out
+tasks:
+  - name: tickets
+    train: tickets/train.jsonl    # relative to this file; or a hub id such as stanfordnlp/imdb
+    test: tickets/test.csv
+    dev: tickets/dev.parquet      # optional, also called validation
+    labels: [billing, technical]  # the closed set; taken from train if left out
+    instruction: Decide which desk should answer.
+  - name: replies
+    train: replies.jsonl          # rows with prompt and completion, prompt and answer, or messages
+    test_fraction: 0.2            # no test file: a fifth of train becomes the test split
+```
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictStr, ValidationError, model_validator
+
+from everlora.core.errors import DataError, nearest
+from everlora.core.task import Task, TaskStream
+from everlora.streams.hub import load_table
+from everlora.streams.rows import Table, decode, is_data_file, read_bytes, read_table
+from everlora.streams.tasks import build_task, find_convention, split_keys
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SPLIT_SEED = 0
+"""Fixed, so that runs with different seeds see the same test split and stay comparable."""
+
+Labels = Annotated[list[StrictStr], Field(min_length=1)]
+
+
+class HubSplit(BaseModel):
+    """A split on the hub, spelled out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hub: StrictStr
+    config: StrictStr | None = None
+    split: StrictStr | None = None
+
+
+Source = StrictStr | HubSplit
+
+
+class TaskFile(BaseModel):
+    """One entry under ``tasks``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    name: StrictStr
+    train: Source
+    test: Source | None = None
+    dev: Source | None = Field(default=None, validation_alias=AliasChoices("dev", "validation"))
+    labels: Labels | None = None
+    instruction: StrictStr = ""
+    text_column: StrictStr | None = None
+    label_column: StrictStr | None = None
+    test_fraction: float | None = Field(default=None, gt=0, lt=1)
+    overlap: Literal["error", "drop"] = "error"
+
+    @model_validator(mode="after")
+    def _one_test(self) -> TaskFile:
+        if (self.test is None) == (self.test_fraction is None):
+            raise ValueError("give either test or test_fraction")
+        return self
+
+
+class StreamFile(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: StrictStr | None = None
+    note: StrictStr = ""
+    tasks: list[TaskFile] = Field(min_length=1)
+
+
+def stream_from_yaml(path: Path, tasks: Sequence[str] | None = None) -> TaskStream:
+    """Load the stream that the YAML file at ``path`` describes, or the named ``tasks`` of it in that order.
+
+    Raises:
+        DataError: the YAML file, a data file or a row cannot be used.
+    """
+    spec = read_stream_file(path)
+    by_name = {entry.name: entry for entry in spec.tasks}
+    for name in tasks or ():
+        if name not in by_name:
+            raise DataError(f"{path} has no task {name!r}{nearest(name, by_name)}")
+    loaded = [load_task(by_name[name], path) for name in tasks or by_name]
+    notes = " ".join(filter(None, (spec.note, *(note for _, note in loaded))))
+    return TaskStream(name=spec.name or path.stem, tasks=tuple(task for task, _ in loaded), note=notes)
+
+
+def read_stream_file(path: Path) -> StreamFile:
+    """Read and check the YAML file without opening the data.
+
+    Raises:
+        DataError: it is missing, not YAML, has an unknown or ill-typed key, or names a task twice.
+    """
+    text = decode(read_bytes(path), path)
+    try:
+        content = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise DataError(f"{path}{line}: not sound YAML ({getattr(error, 'problem', None) or error})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: wanted a mapping with the key 'tasks', found {type(content).__name__}")
+    try:
+        spec = StreamFile.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{path}: {_explain(error)}") from None
+    names = [entry.name for entry in spec.tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{path} names the task {name!r} twice; give each task its own name")
+    return spec
+
+
+def load_task(entry: TaskFile, path: Path) -> tuple[Task, str]:
+    """Load one entry of the file at ``path``; returns the task and a sentence on rows left out.
+
+    Raises:
+        DataError: a data file or a row cannot be used.
+    """
+    tables = {"train": _table(entry.train, path, "train")}
+    if entry.test is not None:
+        tables["test"] = _table(entry.test, path, "test")
+    if entry.dev is not None:
+        tables["dev"] = _table(entry.dev, path, "validation")
+    if entry.test_fraction is not None:
+        tables["train"], tables["test"] = _cut(tables["train"], entry)
+    return build_task(
+        entry.name,
+        tables,
+        labels=entry.labels,
+        instruction=entry.instruction,
+        text_column=entry.text_column,
+        label_column=entry.label_column,
+        overlap=entry.overlap,
+        source="; ".join(dict.fromkeys(table.where for table in tables.values())),
+    )
+
+
+def _table(source: Source, path: Path, split: str) -> Table:
+    if isinstance(source, HubSplit):
+        instead = f"or point {path} to a local file"
+        return load_table(source.hub, source.config, source.split or split, instead=instead)
+    file = path.parent / source
+    if not file.exists() and not is_data_file(source) and HUB_ID.fullmatch(source):
+        return load_table(source, None, split, instead=f"or point {path} to a local file")
+    return read_table(file)
+
+
+def _cut(table: Table, entry: TaskFile) -> tuple[Table, Table]:
+    """Split by text and not by row, so that a text that stands in the file twice does not leak."""
+    assert entry.test_fraction is not None
+    keys = split_keys(table, find_convention(table, entry.text_column, entry.label_column))
+    order = sorted(set(keys))
+    random.Random(SPLIT_SEED).shuffle(order)
+    held_out = set(order[: max(1, round(len(order) * entry.test_fraction))])
+    train = table.pick(i for i, key in enumerate(keys) if key not in held_out)
+    test = table.pick(i for i, key in enumerate(keys) if key in held_out)
+    if not train.rows:
+        raise DataError(f"{table.where} has too few different rows for test_fraction {entry.test_fraction}")
+    return train, test
+
+
+def _explain(error: ValidationError) -> str:
+    """Turn the first of pydantic's complaints into one clause."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    where = ".".join(str(part) for part in first["loc"] if part not in ("str", "HubSplit"))
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        model = HubSplit if "HubSplit" in first["loc"] else TaskFile if len(first["loc"]) > 1 else StreamFile
+        return f"unknown key {where!r}{nearest(key, [*model.model_fields, *(['validation'] * (model is TaskFile))])}"
+    if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
+        return f"{where}: YAML reads {first['input']!r} as a {type(first['input']).__name__}; put it in quotes"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[:1].lower()}{message[1:]}"
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word; we refuse."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for (key, _), value in zip(node.value, keys, strict=True):
+            if keys.count(value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {value!r} stands twice", key.start_mark)
+        return super().construct_mapping(node, deep)

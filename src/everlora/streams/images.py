@@ -1,0 +1,66 @@
+"""Turn whatever a row holds as an image into an array of bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from everlora.core.errors import DataError
+
+
+def to_array(value: Any, at: str, folder: Path | None = None) -> NDArray[np.uint8]:
+    """Return ``value`` as an array of shape (height, width) or (height, width, 3).
+
+    Args:
+        value: a PIL image, an array or nested lists of whole numbers 0..255, a path, or the mapping with ``bytes`` or
+            ``path`` in which Parquet files keep images.
+        at: where the row stands, for messages.
+        folder: the folder against which a path is read.
+
+    Raises:
+        DataError: it is none of these, or the picture cannot be decoded.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        value = (folder or Path()) / value
+    if isinstance(value, bytes | Path):
+        value = _decoded(value, at)
+    if isinstance(value, np.ndarray | list):
+        return _checked(value, at)
+    mode = getattr(value, "mode", None)  # only PIL images have one; Pillow is optional, so its class is not asked for
+    if mode is None:
+        raise DataError(f"{at}: column 'image' must hold a PIL image or an array, found {type(value).__name__}")
+    return np.array(value if mode in ("L", "RGB") else value.convert("RGB"), dtype=np.uint8)
+
+
+def _decoded(value: bytes | Path, at: str) -> Any:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise DataError(f"{at}: reading image files needs Pillow; install everlora[vision]") from None
+    try:
+        with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image:
+            image.load()
+            return image
+    except OSError as error:
+        raise DataError(f"{at}: the image cannot be read ({error})") from None
+
+
+def _checked(value: Any, at: str) -> NDArray[np.uint8]:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise DataError(f"{at}: the rows of the image differ in length") from None
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if not array.size or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+        raise DataError(f"{at}: an image must be (height, width) or (height, width, 3), found shape {array.shape}")
+    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
+        raise DataError(f"{at}: an image must hold whole numbers 0..255, found {array.dtype} outside that; scale it")
+    return np.ascontiguousarray(array, dtype=np.uint8)

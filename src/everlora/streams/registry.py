@@ -1,0 +1,150 @@
+"""Names of benchmarks, and the one door to all of them: `open_stream`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from everlora.core.errors import ConfigError, DataError, nearest
+from everlora.core.task import TaskStream
+from everlora.streams.files import stream_from_yaml
+from everlora.streams.standard import ORDERS, standard
+
+Modality = Literal["text", "image"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkInfo:
+    """What there is to know about a benchmark before its data are opened.
+
+    Attributes:
+        name: as `open_stream` takes it.
+        title: one line for people.
+        orders: the task orders by number; empty when there is only one.
+        tasks: the names of the tasks in the first order; empty where they depend on how the stream is opened.
+        modality: the kinds of input it offers.
+        needs_data: whether rows come from a folder or the hub; False when they are made on the spot.
+    """
+
+    name: str
+    title: str
+    orders: Mapping[int, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    tasks: tuple[str, ...] = ()
+    modality: tuple[Modality, ...] = ("text",)
+    needs_data: bool = True
+
+
+TITLES = {
+    "standard": "Standard CL benchmark: four topic and sentiment tasks, orders 1 to 3",
+    "long": "Long sequence: 15 classification tasks, orders 4 to 6",
+}
+
+
+def benchmarks() -> list[BenchmarkInfo]:
+    """List the benchmarks, the one that needs no data first."""
+    made = BenchmarkInfo(
+        name="builtin",
+        title="Small tasks made on the spot, without any download",
+        modality=("text", "image"),
+        needs_data=False,
+    )
+    loaded = [
+        BenchmarkInfo(name=name, title=TITLES[name], orders=orders, tasks=next(iter(orders.values())))
+        for name, orders in ORDERS.items()
+    ]
+    return [made, *loaded]
+
+
+def open_stream(
+    name: str | Path,
+    *,
+    order: int | None = None,
+    data_dir: Path | None = None,
+    tasks: Sequence[str] | None = None,
+    seed: int = 0,
+    modality: Modality = "text",
+    max_train_samples: int | None = None,
+    max_eval_samples: int | None = None,
+) -> TaskStream:
+    """Open a benchmark by name, or the stream that a YAML file describes.
+
+    Args:
+        name: a name of `benchmarks` (case, dashes and underscores do not matter), or a path ending in .yaml or .yml.
+        order: the number of the task order; by default the benchmark's first.
+        data_dir: where the benchmark's files are; without it they come from the hub.
+        tasks: which tasks, in which order; by default all of them.
+        seed: seed of generated data; it does not touch data that are read.
+        modality: text, or image where the benchmark has both.
+        max_train_samples: take at most so many training rows of each task.
+        max_eval_samples: take at most so many dev and as many test rows of each task.
+
+    Raises:
+        ConfigError: there is no such benchmark, order or modality, or a size is below one.
+        DataError: a task is unknown, or the data cannot be used.
+    """
+    for option, size in (("max_train_samples", max_train_samples), ("max_eval_samples", max_eval_samples)):
+        if size is not None and size < 1:
+            raise ConfigError(f"{option} must be at least 1, found {size}")
+    if tasks is not None and not tasks:
+        raise ConfigError("tasks is an empty list; name at least one task, or leave it out for all")
+    if Path(name).suffix.lower() in (".yaml", ".yml"):
+        _refuse(str(name), order=order, data_dir=data_dir)
+        stream = stream_from_yaml(Path(name), tasks)
+        return stream.take(max_train_samples, max_eval_samples)
+    info = find_benchmark(str(name))
+    if modality not in info.modality:
+        raise ConfigError(f"{info.name} has no {modality} tasks; it offers: {', '.join(info.modality)}")
+    if info.name == "builtin":
+        _refuse(info.name, order=order, data_dir=data_dir)
+        return _builtin(modality, seed, tasks, max_train_samples, max_eval_samples)
+    stream = _loaded(info, order, data_dir, tasks)
+    return stream.take(max_train_samples, max_eval_samples)
+
+
+def find_benchmark(name: str) -> BenchmarkInfo:
+    """Look a benchmark up, forgiving case, dashes and underscores.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    known = {_plain(info.name): info for info in benchmarks()}
+    if _plain(name) not in known:
+        raise ConfigError(f"unknown benchmark {name!r}{nearest(name, [info.name for info in known.values()])}")
+    return known[_plain(name)]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "").strip()
+
+
+def _refuse(name: str, *, order: int | None, data_dir: Path | None) -> None:
+    if order is not None:
+        raise ConfigError(f"{name} has a single order; leave order out, or reorder with tasks")
+    if data_dir is not None:
+        raise ConfigError(f"{name} takes no data folder; leave data_dir out")
+
+
+def _loaded(info: BenchmarkInfo, order: int | None, data_dir: Path | None, tasks: Sequence[str] | None) -> TaskStream:
+    number = next(iter(info.orders)) if order is None else order
+    if number not in info.orders:
+        others = [f"{o} is of {other.name!r}" for other in benchmarks() for o in other.orders if o == number]
+        hint = f" ({others[0]})" if others else ""
+        raise ConfigError(f"{info.name} has no order {number}; orders: {', '.join(map(str, info.orders))}{hint}")
+    for task in tasks or ():
+        if task not in info.orders[number]:
+            raise DataError(f"{info.name} has no task {task!r}{nearest(task, info.orders[number])}")
+    chosen = tuple(tasks or info.orders[number])
+    stream = standard(chosen, name=info.name, data_dir=None if data_dir is None else Path(data_dir))
+    return replace(stream, note=f"order {number}. {stream.note}".strip() if tasks is None else stream.note)
+
+
+def _builtin(
+    modality: Modality, seed: int, tasks: Sequence[str] | None, train: int | None, evaluate: int | None
+) -> TaskStream:
+    from everlora.streams.builtin import builtin, builtin_images
+
+    make = builtin_images if modality == "image" else builtin
+    sizes = {"train": train, "dev": evaluate, "test": evaluate}
+    return make(seed=seed, tasks=tasks, **{split: size for split, size in sizes.items() if size is not None})

@@ -1,0 +1,147 @@
+"""The Standard CL benchmark (orders 1 to 3) and the long sequence of 15 tasks (orders 4 to 6).
+
+Both are one table: `ORDERS`. The data come from a local folder, ``<data_dir>/<task>/{train,dev,test}.jsonl.gz`` with
+``labels.json``, or from the hub (`standard_hub`). The instruction sentences are our own wording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from everlora.core.errors import DataError, nearest
+from everlora.core.task import Task, TaskStream
+from everlora.streams.rows import Table, decode, parse_json, read_bytes, read_table
+from everlora.streams.tasks import build_task
+
+ORDERS: dict[str, dict[int, tuple[str, ...]]] = {
+    name: {number: tuple(tasks.split()) for number, tasks in rows.items()}
+    for name, rows in {
+        "standard": {
+            1: "dbpedia amazon yahoo agnews",
+            2: "dbpedia amazon agnews yahoo",
+            3: "yahoo amazon agnews dbpedia",
+        },
+        "long": {
+            4: "mnli cb wic copa qqp boolqa rte imdb yelp amazon sst2 dbpedia agnews multirc yahoo",
+            5: "multirc boolqa wic mnli cb copa qqp rte imdb sst2 dbpedia agnews yelp amazon yahoo",
+            6: "yelp amazon mnli cb copa qqp rte imdb sst2 dbpedia agnews yahoo multirc boolqa wic",
+        },
+    }.items()
+}
+
+SENTIMENT = "Decide how the writer feels about the subject of this text."
+TOPIC = "Decide which category this text belongs to."
+RELATION = "Decide how sentence 2 relates to sentence 1."
+SAME_MEANING = "Decide whether the two sentences mean the same."
+PASSAGE = "Read the passage and decide whether the answer to the question is yes (True) or no (False)."
+CANDIDATE = "Read the paragraph and decide whether the given answer to the question is correct."
+WORD_SENSE = "Decide whether the word is used in the same sense in both sentences."
+NONE = ""  # COPA: the question and its choices are part of the text
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is known of a task of the table apart from its rows."""
+
+    instruction: str
+    labels: tuple[str, ...]
+
+
+STARS = ("very negative", "negative", "neutral", "positive", "very positive")
+DBPEDIA = (
+    *("Company", "Educational Institution", "Artist", "Athlete", "Office Holder", "Mean of Transportation"),
+    *("Building", "Natural Place", "Village", "Animal", "Plant", "Album", "Film", "Written Work"),
+)
+YAHOO = (
+    *("Society & Culture", "Science & Mathematics", "Health", "Education & Reference", "Computers & Internet"),
+    *("Sports", "Business & Finance", "Entertainment & Music", "Family & Relationships", "Politics & Government"),
+)
+
+SUBJECTS: dict[str, Subject] = {
+    "dbpedia": Subject(TOPIC, DBPEDIA),
+    "amazon": Subject(SENTIMENT, STARS),
+    "yahoo": Subject(TOPIC, YAHOO),
+    "agnews": Subject(TOPIC, ("World", "Sports", "Business", "Science or Technology")),
+    "yelp": Subject(SENTIMENT, STARS),
+    "imdb": Subject(SENTIMENT, ("Good", "Bad")),
+    "sst2": Subject(SENTIMENT, ("Good", "Bad")),
+    "mnli": Subject(RELATION, ("neutral", "entailment", "contradiction")),
+    "cb": Subject(RELATION, ("entailment", "contradiction", "neutral")),
+    "rte": Subject(RELATION, ("contradiction", "entailment")),
+    "qqp": Subject(SAME_MEANING, ("False", "True")),
+    "boolqa": Subject(PASSAGE, ("True", "False")),
+    "multirc": Subject(CANDIDATE, ("False", "True")),
+    "wic": Subject(WORD_SENSE, ("True", "False")),
+    "copa": Subject(NONE, ("A", "B")),
+}
+
+
+def standard(
+    tasks: Sequence[str],
+    *,
+    name: str = "standard",
+    data_dir: Path | None = None,
+) -> TaskStream:
+    """Load ``tasks`` of the table in the order given, from ``data_dir`` or, without one, from the hub.
+
+    Raises:
+        DataError: a task is unknown, the folder or a file is missing, a row is unusable, or the hub is unreachable.
+    """
+    for task in tasks:
+        if task not in SUBJECTS:
+            raise DataError(f"{name} has no task {task!r}{nearest(task, SUBJECTS)}")
+    if data_dir is not None:
+        _check_folder(data_dir, tasks)
+    loaded = []
+    notes = []
+    for task in tasks:
+        made, note = _from_hub(task) if data_dir is None else local_task(data_dir, task)
+        loaded.append(made)
+        notes.append(note)
+    return TaskStream(name=name, tasks=tuple(loaded), note=" ".join(filter(None, notes)))
+
+
+def local_task(data_dir: Path, name: str) -> tuple[Task, str]:
+    """Load one task from ``data_dir/name``.
+
+    Raises:
+        DataError: the train or test file is missing, or a row is unusable.
+    """
+    folder = data_dir / name
+    tables: dict[str, Table] = {}
+    for split in ("train", "dev", "test"):
+        path = next((p for suffix in (".jsonl.gz", ".jsonl") if (p := folder / f"{split}{suffix}").exists()), None)
+        if path is not None:
+            tables[split] = read_table(path)
+        elif split != "dev":
+            raise DataError(f"{folder} has no {split}.jsonl.gz or {split}.jsonl; the task {name!r} needs it")
+    labels = _labels(folder / "labels.json", SUBJECTS[name].labels)
+    instruction = SUBJECTS[name].instruction
+    return build_task(name, tables, labels=labels, instruction=instruction, source=str(folder))
+
+
+def _from_hub(name: str) -> tuple[Task, str]:
+    from everlora.streams.standard_hub import hub_task
+
+    return hub_task(name, SUBJECTS[name].labels, SUBJECTS[name].instruction)
+
+
+def _labels(path: Path, default: tuple[str, ...]) -> tuple[str, ...]:
+    if not path.exists():
+        return default
+    labels = parse_json(decode(read_bytes(path), path), str(path))
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+        raise DataError(f"{path} must hold a list of label names")
+    return tuple(labels)
+
+
+def _check_folder(data_dir: Path, tasks: Sequence[str]) -> None:
+    if not data_dir.is_dir():
+        raise DataError(f"the data folder {data_dir} does not exist; give --data-dir a folder with one folder a task")
+    for task in tasks:
+        if not (data_dir / task).is_dir():
+            inside = sorted(p.parent.name for p in data_dir.glob(f"*/{task}") if p.is_dir())
+            hint = f"; did you mean {data_dir / inside[0]}?" if inside else "; wanted <data_dir>/<task>/train.jsonl.gz"
+            raise DataError(f"the data folder {data_dir} has no folder {task!r}{hint}")

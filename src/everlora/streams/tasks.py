@@ -1,0 +1,268 @@
+"""Turn rows into a `Task`: which columns hold what, label names, and the checks that every task passes."""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from everlora.core.errors import DataError, nearest
+from everlora.core.task import Example, Form, Task
+from everlora.streams.rows import Row, Table, class_names
+
+Split = Literal["train", "dev", "test"]
+Overlap = Literal["error", "drop"]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """Names of the columns of one way of writing rows; ``target`` is empty for chats, where the answer is inside."""
+
+    form: Form
+    input: str
+    target: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a row must have."""
+        return (self.input, self.target) if self.target else (self.input,)
+
+
+CONVENTIONS = (
+    Convention("chat", "messages"),
+    Convention("prompted", "prompt", "completion"),
+    Convention("prompted", "prompt", "answer"),  # as TRACE writes them
+    Convention("image", "image", "label"),
+    Convention("labelled", "text", "label"),
+)
+
+
+def task_from_dataset(
+    name: str,
+    train: Iterable[Row],
+    test: Iterable[Row],
+    *,
+    dev: Iterable[Row] | None = None,
+    labels: Sequence[str] | None = None,
+    instruction: str = "",
+) -> Task:
+    """Make a task from rows in memory: `datasets.Dataset` objects, or any iterables of mappings.
+
+    The columns say what a row is: ``text`` and ``label``, ``prompt`` and ``completion`` (or ``answer``), ``messages``
+    (a chat whose last message is the assistant's), or ``image`` (PIL image or array of bytes) and ``label``.
+
+    Args:
+        name: the task's name in its stream.
+        train: the rows to learn.
+        test: the rows to be scored on.
+        dev: the rows to tune on, if any.
+        labels: the closed set of answers; by default the names of a `datasets.ClassLabel` column, else the labels of
+            ``train`` in order of first appearance. Whole-number labels index it.
+        instruction: one sentence that tells the model what to do (``text`` and ``label`` only).
+
+    Raises:
+        DataError: a column is missing, a row is unusable, or a text stands in two splits.
+    """
+    tables = {"train": _in_memory(train, f"{name} train"), "test": _in_memory(test, f"{name} test")}
+    if dev is not None:
+        tables["dev"] = _in_memory(dev, f"{name} dev")
+    task, _ = build_task(name, tables, labels=labels, instruction=instruction, source="memory")
+    return task
+
+
+def build_task(
+    name: str,
+    tables: Mapping[str, Table],
+    *,
+    labels: Sequence[str] | None = None,
+    instruction: str = "",
+    text_column: str | None = None,
+    label_column: str | None = None,
+    overlap: Overlap = "error",
+    source: str = "",
+) -> tuple[Task, str]:
+    """Make a task from the tables of its splits (``train``, ``test`` and perhaps ``dev``).
+
+    Returns:
+        The task, and a sentence on what was left out (empty if nothing was).
+
+    Raises:
+        DataError: a column is missing, a row is unusable, or a text stands in two splits and ``overlap`` is "error".
+    """
+    for table in tables.values():
+        if not table.rows:
+            raise DataError(f"task {name!r}: {table.where} is empty; give it at least one row")
+    convention = find_convention(tables["train"], text_column, label_column)
+    if convention.form in ("labelled", "image"):
+        labels = labels or tables["train"].class_names.get(convention.target) or None
+    read = {split: _examples(table, convention, labels) for split, table in tables.items()}
+    if not labels and convention.form in ("labelled", "image"):
+        labels = tuple(dict.fromkeys(example.target for example in read["train"]))
+    for split, table in tables.items():
+        _check_labels(table, read[split], labels)
+    note = ""
+    if convention.form != "image":
+        note = _separate(name, tables, read, convention.form, overlap)
+    task = Task(
+        name=name,
+        train=read["train"],
+        dev=read.get("dev", ()),
+        test=read["test"],
+        labels=tuple(labels or ()),
+        instruction=instruction if convention.form == "labelled" else "",
+        form=convention.form,
+        source=source,
+    )
+    return task, note
+
+
+def find_convention(table: Table, text_column: str | None = None, label_column: str | None = None) -> Convention:
+    """Decide by the columns of the first row how rows are to be read.
+
+    Raises:
+        DataError: no convention fits, or several do; the message names the columns found.
+    """
+    found = list(table.rows[0])
+    if text_column or label_column:
+        if not text_column and "image" in found and "text" not in found:
+            return Convention("image", "image", label_column or "label")
+        return Convention("labelled", text_column or "text", label_column or "label")
+    fitting = [c for c in CONVENTIONS if set(c.columns) <= set(found)]
+    if len(fitting) == 1:
+        return fitting[0]
+    known = "; ".join(" + ".join(c.columns) for c in fitting or CONVENTIONS)
+    if fitting:
+        raise DataError(f"{table.where}: the columns can be read in several ways ({known}); keep one of them")
+    raise DataError(
+        f"{table.where}: no usable columns (found: {', '.join(map(str, found))}); wanted one of: {known}; "
+        "other names go into text_column and label_column"
+    )
+
+
+def normalised(example: Example, form: Form) -> str:
+    """Return what makes a row the same as another: the text without case and spacing, with the answer if it is free.
+
+    One text with two answers is a leak when the answer is a label, and an ordinary thing when it is free text.
+    """
+    if form == "labelled":
+        return " ".join(example.input.split()).casefold()
+    raw = example.input if form == "prompted" else json.dumps(example.input, sort_keys=True)
+    return " ".join(f"{raw} {example.target}".split()).casefold()
+
+
+def split_keys(table: Table, convention: Convention) -> list[str]:
+    """Return a key per row; rows of one key must go to one side when the table is split."""
+    if convention.form == "image":
+        return [str(index) for index in range(len(table.rows))]
+    return [normalised(example, convention.form) for example in _examples(table, convention, None)]
+
+
+def _in_memory(rows: Iterable[Row], where: str) -> Table:
+    features = getattr(rows, "features", None)  # only `datasets.Dataset` has them, and not every iterable need be one
+    held = list(rows)
+    for number, row in enumerate(held, start=1):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where}, row {number}: not a mapping of columns but {type(row).__name__}")
+    names = class_names(features) if features else {}
+    return Table(where=where, rows=held, numbers=range(1, len(held) + 1), class_names=names)
+
+
+def _examples(table: Table, convention: Convention, labels: Sequence[str] | None) -> list[Example]:
+    names = _index_names(table.class_names.get(convention.target), labels)
+    return [_example(row, table, convention, names, table.at(i)) for i, row in enumerate(table.rows)]
+
+
+def _index_names(of_column: Sequence[str] | None, labels: Sequence[str] | None) -> Sequence[str]:
+    """Names that whole-number labels index; a reordered `labels` must not change what the column's numbers mean."""
+    if of_column and (not labels or set(labels) <= set(of_column)):
+        return of_column
+    return labels or ()
+
+
+def _example(row: Row, table: Table, convention: Convention, names: Sequence[str], at: str) -> Example:
+    for column in convention.columns:
+        if column not in row:
+            raise DataError(f"{at}: no column {column!r} (found: {', '.join(map(str, row)) or 'none'})")
+    value = row[convention.input]
+    if convention.form == "chat":
+        return _chat(value, at)
+    if convention.form == "image":
+        from everlora.streams.images import to_array
+
+        return Example(to_array(value, at, table.folder), _label(row[convention.target], names, at))
+    text = _text(value, convention.input, at)
+    if convention.form == "prompted":
+        return Example(text, _text(row[convention.target], convention.target, at))
+    return Example(text, _label(row[convention.target], names, at))
+
+
+def _text(value: Any, column: str, at: str) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{at}: column {column!r} must hold text, found {type(value).__name__}")
+    if not value.strip():
+        raise DataError(f"{at}: empty text in column {column!r}; fill or remove the row")
+    return value
+
+
+def _label(value: Any, names: Sequence[str], at: str) -> str:
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str):
+        # CSV knows text only, so a digit that is no label's name is taken for a label's number.
+        if not names or value in names or not value.isdecimal():
+            return _text(value, "label", at)
+        value = int(value)
+    try:
+        index = operator.index(value)  # int and NumPy's whole numbers
+    except TypeError:
+        raise DataError(f"{at}: a label must be text or a whole number, found {type(value).__name__}") from None
+    if not names:
+        return str(index)
+    if 0 <= index < len(names):
+        return names[index]
+    raise DataError(f"{at}: label {index} is outside the label set; its {len(names)} labels are numbered from 0")
+
+
+def _chat(value: Any, at: str) -> Example:
+    if not isinstance(value, list | tuple) or not all(isinstance(m, Mapping) for m in value):
+        raise DataError(f"{at}: 'messages' must be a list of objects with role and content")
+    for number, message in enumerate(value, start=1):
+        for key in ("role", "content"):
+            if not isinstance(message.get(key), str):
+                raise DataError(f"{at}: message {number} must have a {key!r} of type text")
+    if len(value) < 2 or value[-1]["role"] != "assistant":
+        raise DataError(f"{at}: the last of at least two messages must be the assistant's; it is what is learned")
+    return Example([dict(m) for m in value[:-1]], _text(value[-1]["content"], "content", at))
+
+
+def _check_labels(table: Table, examples: Sequence[Example], labels: Sequence[str] | None) -> None:
+    if not labels:
+        return
+    known = set(labels)
+    for index, example in enumerate(examples):
+        if example.target not in known:
+            hint = nearest(example.target, known)
+            raise DataError(f"{table.at(index)}: label {example.target!r} is outside the label set{hint}")
+
+
+def _separate(
+    name: str, tables: Mapping[str, Table], read: dict[str, list[Example]], form: Form, overlap: Overlap
+) -> str:
+    """Refuse, or drop from train and dev, rows whose text the test split has too."""
+    test = {normalised(example, form): index for index, example in reversed(list(enumerate(read["test"])))}
+    notes = []
+    for split in ("train", "dev"):
+        keep = []
+        for index, example in enumerate(read.get(split, ())):
+            twin = test.get(normalised(example, form))
+            if twin is None:
+                keep.append(example)
+            elif overlap == "error":
+                here, there = tables[split].at(index), tables["test"].at(twin)
+                raise DataError(f"task {name!r}: the same text in {split} and test: {here} and {there}; remove one")
+        if (dropped := len(read.get(split, ())) - len(keep)) > 0:
+            notes.append(f"{name}: {dropped} {split} rows left out because test has the same text.")
+            read[split] = keep
+    return " ".join(notes)
