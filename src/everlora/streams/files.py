@@ -119,7 +119,7 @@ def read_stream_file(path: Path) -> StreamFile:
     try:
         spec = StreamFile.model_validate(content)
     except ValidationError as error:
-        raise DataError(f"{path}: {_explain(error)}") from None
+        raise DataError(f"{path}: {_explain(error, content)}") from None
     names = [entry.name for entry in spec.tasks]
     for name in names:
         if names.count(name) > 1:
@@ -176,18 +176,29 @@ def _cut(table: Table, entry: TaskFile) -> tuple[Table, Table]:
     return train, test
 
 
-def _explain(error: ValidationError) -> str:
-    """Turn the first of pydantic's complaints into one clause."""
+def _explain(error: ValidationError, content: dict[Any, Any]) -> str:
+    """Turn one of pydantic's complaints, an unknown key if there is one, into a clause."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    where = ".".join(str(part) for part in first["loc"] if part not in ("str", "HubSplit"))
+    where = _place(first["loc"], content)
     if first["type"] == "extra_forbidden":
-        key = str(first["loc"][-1])
-        model = HubSplit if "HubSplit" in first["loc"] else TaskFile if len(first["loc"]) > 1 else StreamFile
-        return f"unknown key {where!r}{nearest(key, [*model.model_fields, *(['validation'] * (model is TaskFile))])}"
+        model = HubSplit if "HubSplit" in first["loc"] else TaskFile if "task " in where else StreamFile
+        known = [*model.model_fields, *(["validation"] if model is TaskFile else [])]
+        return f"unknown key in {where}{nearest(str(first['loc'][-1]), known)}"
     if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
-        return f"{where}: YAML reads {first['input']!r} as a {type(first['input']).__name__}; put it in quotes"
+        return f"{where}: YAML reads {first['input']!r} as {type(first['input']).__name__}; put it in quotes"
     message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message[:1].lower()}{message[1:]}"
+
+
+def _place(loc: tuple[int | str, ...], content: dict[Any, Any]) -> str:
+    """Name the task by its name, or by its position from 1, and then the key."""
+    path = [part for part in loc if part not in ("str", "HubSplit")]
+    if len(path) < 2 or path[0] != "tasks" or not isinstance(path[1], int):
+        return repr(".".join(map(str, path)))
+    entry = content["tasks"][path[1]]
+    name = entry.get("name", path[1] + 1) if isinstance(entry, dict) else path[1] + 1
+    inside = ".".join(map(str, path[2:]))
+    return f"task {name!r}" + (f", {inside!r}" if inside else "")
 
 
 class _Loader(yaml.SafeLoader):

@@ -48,7 +48,7 @@ def _decoded(value: bytes | Path, at: str) -> Any:
         with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image:
             image.load()
             return image
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for damaged files
         raise DataError(f"{at}: the image cannot be read ({error})") from None
 
 

@@ -23,7 +23,7 @@ class BenchmarkInfo:
         name: as `open_stream` takes it.
         title: one line for people.
         orders: the task orders by number; empty when there is only one.
-        tasks: the names of the tasks in the first order; empty where they depend on how the stream is opened.
+        tasks: the names of the tasks in the first order (of the text tasks, if there are pictures as well).
         modality: the kinds of input it offers.
         needs_data: whether rows come from a folder or the hub; False when they are made on the spot.
     """
@@ -44,8 +44,11 @@ TITLES = {
 
 def benchmarks() -> list[BenchmarkInfo]:
     """List the benchmarks, the one that needs no data first."""
+    from everlora.streams.builtin import TASKS
+
     made = BenchmarkInfo(
         name="builtin",
+        tasks=tuple(TASKS),
         title="Small tasks made on the spot, without any download",
         modality=("text", "image"),
         needs_data=False,
@@ -77,18 +80,14 @@ def open_stream(
         tasks: which tasks, in which order; by default all of them.
         seed: seed of generated data; it does not touch data that are read.
         modality: text, or image where the benchmark has both.
-        max_train_samples: take at most so many training rows of each task.
-        max_eval_samples: take at most so many dev and as many test rows of each task.
+        max_train_samples: take at most so many training rows of each task; generated tasks make that many.
+        max_eval_samples: take at most so many dev and as many test rows of each task; generated tasks alike.
 
     Raises:
         ConfigError: there is no such benchmark, order or modality, or a size is below one.
         DataError: a task is unknown, or the data cannot be used.
     """
-    for option, size in (("max_train_samples", max_train_samples), ("max_eval_samples", max_eval_samples)):
-        if size is not None and size < 1:
-            raise ConfigError(f"{option} must be at least 1, found {size}")
-    if tasks is not None and not tasks:
-        raise ConfigError("tasks is an empty list; name at least one task, or leave it out for all")
+    _check_wishes(tasks, max_train_samples=max_train_samples, max_eval_samples=max_eval_samples)
     if Path(name).suffix.lower() in (".yaml", ".yml"):
         _refuse(str(name), order=order, data_dir=data_dir)
         stream = stream_from_yaml(Path(name), tasks)
@@ -117,6 +116,16 @@ def find_benchmark(name: str) -> BenchmarkInfo:
 
 def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").strip()
+
+
+def _check_wishes(tasks: Sequence[str] | None, **sizes: int | None) -> None:
+    for option, size in sizes.items():
+        if size is not None and size < 1:
+            raise ConfigError(f"{option} must be at least 1, found {size}")
+    if isinstance(tasks, str):
+        raise ConfigError(f"tasks must be a list of names, not one string; write [{tasks!r}]")
+    if tasks is not None and not tasks:
+        raise ConfigError("tasks is an empty list; name at least one task, or leave it out for all")
 
 
 def _refuse(name: str, *, order: int | None, data_dir: Path | None) -> None:

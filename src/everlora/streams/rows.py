@@ -161,7 +161,7 @@ def _json_list(data: bytes, path: Path) -> Table:
 
 
 def _csv(data: bytes, path: Path, delimiter: str) -> Table:
-    text = decode(data, path)
+    text = decode(data, path).rstrip("\r\n")
     limit = csv.field_size_limit(sys.maxsize)  # the default refuses texts beyond 131,072 characters
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

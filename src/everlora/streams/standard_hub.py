@@ -137,16 +137,24 @@ def hub_task(name: str, labels: Sequence[str], instruction: str) -> tuple[Task, 
     """
     if name not in HUB:
         raise DataError(f"the task {name!r} has no source on the hub here; {INSTEAD}")
-    place = HUB[name] if HUB[name].names else replace(HUB[name], names=tuple(labels))
+    place = HUB[name]
     training = load_split(place.path, place.config, "train", instead=INSTEAD)
     testing = load_split(place.path, place.config, place.test, instead=INSTEAD)
+    return drawn_task(name, training, testing, labels, instruction)
+
+
+def drawn_task(name: str, training: Any, testing: Any, labels: Sequence[str], instruction: str) -> tuple[Task, str]:
+    """Draw a task's splits from the two `datasets.Dataset` that the hub has of it.
+
+    Raises:
+        DataError: a column is missing, or a row is unusable.
+    """
+    place = HUB[name] if HUB[name].names else replace(HUB[name], names=tuple(labels))
     train, dev = draw(_numbers(training, place), TRAIN, DEV)
     test, _ = draw(_numbers(testing, place), TEST, 0)
-    tables = {
-        "train": _table(training, train, place, "train"),
-        "dev": _table(training, dev, place, "train"),
-        "test": _table(testing, test, place, place.test),
-    }
+    tables = {"train": _table(training, train, place, "train"), "test": _table(testing, test, place, place.test)}
+    if dev:
+        tables["dev"] = _table(training, dev, place, "train")
     source = f"hub:{place.path}" + (f"/{place.config}" if place.config else "")
     return build_task(name, tables, labels=labels, instruction=instruction, overlap="drop", source=source)
 

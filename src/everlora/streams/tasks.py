@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,6 +30,8 @@ class Convention:
         """The columns that a row must have."""
         return (self.input, self.target) if self.target else (self.input,)
 
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 CONVENTIONS = (
     Convention("chat", "messages"),
@@ -91,9 +94,6 @@ def build_task(
     Raises:
         DataError: a column is missing, a row is unusable, or a text stands in two splits and ``overlap`` is "error".
     """
-    for table in tables.values():
-        if not table.rows:
-            raise DataError(f"task {name!r}: {table.where} is empty; give it at least one row")
     convention = find_convention(tables["train"], text_column, label_column)
     if convention.form in ("labelled", "image"):
         labels = labels or tables["train"].class_names.get(convention.target) or None
@@ -102,9 +102,7 @@ def build_task(
         labels = tuple(dict.fromkeys(example.target for example in read["train"]))
     for split, table in tables.items():
         _check_labels(table, read[split], labels)
-    note = ""
-    if convention.form != "image":
-        note = _separate(name, tables, read, convention.form, overlap)
+    note = _separate(name, tables, read, convention.form, overlap)
     task = Task(
         name=name,
         train=read["train"],
@@ -124,6 +122,8 @@ def find_convention(table: Table, text_column: str | None = None, label_column: 
     Raises:
         DataError: no convention fits, or several do; the message names the columns found.
     """
+    if not table.rows:
+        raise DataError(f"{table.where} is empty; give it at least one row")
     found = list(table.rows[0])
     if text_column or label_column:
         if not text_column and "image" in found and "text" not in found:
@@ -203,6 +203,9 @@ def _text(value: Any, column: str, at: str) -> str:
         raise DataError(f"{at}: column {column!r} must hold text, found {type(value).__name__}")
     if not value.strip():
         raise DataError(f"{at}: empty text in column {column!r}; fill or remove the row")
+    if not value.isascii() and LONE_SURROGATE.search(value):
+        # JSON can write half of a surrogate pair; no tokenizer and no file takes it.
+        raise DataError(f"{at}: column {column!r} holds half a character (a lone surrogate); mend the text")
     return value
 
 
@@ -234,7 +237,9 @@ def _chat(value: Any, at: str) -> Example:
                 raise DataError(f"{at}: message {number} must have a {key!r} of type text")
     if len(value) < 2 or value[-1]["role"] != "assistant":
         raise DataError(f"{at}: the last of at least two messages must be the assistant's; it is what is learned")
-    return Example([dict(m) for m in value[:-1]], _text(value[-1]["content"], "content", at))
+    # Arrow fills keys that only some messages have with None; chat templates would take those for values.
+    before = [{key: part for key, part in message.items() if part is not None} for message in value[:-1]]
+    return Example(before, _text(value[-1]["content"], "content", at))
 
 
 def _check_labels(table: Table, examples: Sequence[Example], labels: Sequence[str] | None) -> None:
@@ -250,7 +255,9 @@ def _check_labels(table: Table, examples: Sequence[Example], labels: Sequence[st
 def _separate(
     name: str, tables: Mapping[str, Table], read: dict[str, list[Example]], form: Form, overlap: Overlap
 ) -> str:
-    """Refuse, or drop from train and dev, rows whose text the test split has too."""
+    """Refuse, or drop from train and dev, rows whose text the test split has too; pictures are not compared."""
+    if form == "image":
+        return ""
     test = {normalised(example, form): index for index, example in reversed(list(enumerate(read["test"])))}
     notes = []
     for split in ("train", "dev"):
