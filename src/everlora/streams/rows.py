@@ -129,10 +129,8 @@ def parse_json(text: str, at: str) -> Any:
     """
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = (
-            f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deep"
-        )
+    except (ValueError, RecursionError) as error:  # a plain ValueError for a number of thousands of digits
+        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise DataError(f"{at}: not JSON ({reason})") from None
 
 
@@ -183,19 +181,18 @@ def _csv(data: bytes, path: Path, delimiter: str) -> Table:
 
 
 def _parquet(data: bytes, path: Path) -> Table:
-    import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
     from datasets import Features
 
     try:
         table = pq.read_table(io.BytesIO(data))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a sound Parquet file ({error})") from None
-    if not table.num_rows:
+        names = class_names(Features.from_arrow_schema(table.schema))
+        rows = table.to_pylist()
+    except Exception as error:  # damaged bytes come out of Arrow and `datasets` as a dozen different exceptions
+        raise DataError(f"{path} is not a sound Parquet file ({error})") from error
+    if not rows:
         raise DataError(f"{path} is empty; give it at least one row")
-    names = class_names(Features.from_arrow_schema(table.schema))
-    numbers = range(1, table.num_rows + 1)
-    return Table(where=str(path), rows=table.to_pylist(), numbers=numbers, class_names=names)
+    return Table(where=str(path), rows=rows, numbers=range(1, len(rows) + 1), class_names=names)
 
 
 def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
