@@ -11,6 +11,9 @@ FORUM_WORDS = lexicon(
     "I have searched but found nothing.|Long-time reader, first post.",
     bye="Thanks in advance!|Any advice is welcome.|Cheers, {first}.|I would rather not spend more than {tens} pounds.|"
     "My {relative} says it does not matter.|I need an answer before {day}.|Please keep it simple.",
+    earlier="""My last thread was "[text]" and this is something else.|
+        You all helped me with "[text]" so here is another.|
+        Unlike the person who asked "[text]" I have a simple problem.""",
     relative="brother|neighbour|flatmate|sister|uncle|colleague",
     sports_ask="""How long should I rest after a {sport} match when my knees hurt?|
         Why does the referee allow {small} substitutes in a {team_sport} friendly but not in the league?|

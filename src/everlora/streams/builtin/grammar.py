@@ -30,6 +30,11 @@ def tidy(text: str, capitals: bool = True) -> str:
     return _SENTENCE.sub(lambda m: m[1] + m[2].upper(), text) if capitals else text
 
 
+def embedded(frame: str, text: str) -> str:
+    """Put ``text`` where ``frame`` says ``[text]``, as a quotation inside a sentence."""
+    return frame.replace("[text]", tidy(text).rstrip("."))
+
+
 class Writer:
     """Fills the templates of one text: ``fixed`` slots always alike, others if possible never twice alike."""
 

@@ -9,7 +9,8 @@ _SHARED = lexicon(
     COMMON,
     thing="report|budget|spare key|contract|guest list|timetable|poster|invoice|first-aid box|seating plan",
     meeting="meeting|workshop|rehearsal|call|interview|training day|book club|picnic",
-    where="room {tens}|the library|the canteen|the office in {city}|the town hall|the {ordinal} floor",
+    where="room {tens}|the library|the canteen|the office in {city}|the town hall|"
+    "the meeting room on the {ordinal} floor",
     who="{first}|my manager|the caretaker|our guest from {city}|the new colleague",
 )
 

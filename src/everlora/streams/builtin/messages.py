@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import re
+
 from everlora.streams.builtin.dice import Dice
-from everlora.streams.builtin.grammar import Writer, tidy
+from everlora.streams.builtin.grammar import Writer, embedded, tidy
 from everlora.streams.builtin.intent_words import INTENT_WORDS
 from everlora.streams.builtin.message_words import REGISTER_WORDS, REPLY_WORDS
 from everlora.streams.builtin.spec import Spec
 
 _INTENT = ("billing", "cancellation", "change", "delivery", "fault", "login", "praise", "refund")
+
+
+_SETTLED = (
+    'My last message ("[text]") has been dealt with.',
+    'Last {month} I wrote "[text]" and you solved that at once.',
+    'You need not look into my earlier message, "[text]"; this is about something else.',
+)
+# The same frames for all labels: what is quoted was said before and by somebody else, and only the rest counts.
+_QUOTES = ('On {day} you wrote "[text]".', '{who} told me on {day}: "[text]".', 'I found your note "[text]" at home.')
+
+
+def _settled(dice: Dice, write: Writer, label: str) -> str:
+    return embedded(dice.pick(_SETTLED), write.one(label))
+
+
+def _quoted(dice: Dice, write: Writer, text: str) -> str:
+    return re.sub(r'([?!]")\.', r"\1", embedded(write.fill(dice.pick(_QUOTES)), text))
 
 
 def _intent(dice: Dice, label: str) -> str:
@@ -19,8 +38,11 @@ def _intent(dice: Dice, label: str) -> str:
     draw = dice.below(10)
     if draw < 4:
         parts.insert(0, write.one("before"))
-    elif draw < 6:
-        parts.insert(0, write.one("besides_" + dice.pick([name for name in _INTENT if name != label])))
+    elif draw < 8:
+        other = dice.pick([name for name in _INTENT if name != label])
+        parts.insert(
+            0, write.one(f"besides_{other}") if dice.chance(0.4) else write.fill(_settled(dice, write, other))
+        )
     if dice.chance(0.35):
         parts.insert(0, write.one("hello"))
     if dice.chance(0.4):
@@ -35,6 +57,9 @@ def _reply(dice: Dice, label: str) -> str:
     if dice.chance(0.4):
         parts.append(write.one("news"))
         parts[1], parts[2] = (parts[2], parts[1]) if dice.chance(0.5) else (parts[1], parts[2])
+    if dice.chance(0.35):
+        quote = write.one("tells" if label == "yes" else "asks")
+        parts = [_quoted(dice, write, quote), write.one("asks" if label == "yes" else "tells")]
     if dice.chance(0.5):
         parts.insert(0, write.fill("{hi} {first}{comma}"))
     if dice.chance(0.5):
@@ -47,8 +72,10 @@ def _register(dice: Dice, label: str) -> str:
     parts = [write.one(label)]
     if dice.chance(0.3):
         parts.append(write.one(label))
+    if dice.chance(0.3):
+        parts.insert(dice.below(2), _quoted(dice, write, write.one("informal" if label == "formal" else "formal")))
     parts += [write.one("plain") for _ in range(dice.between(1, 2))]
-    return tidy(" ".join(dice.shuffled(parts)))
+    return " ".join(tidy(part) for part in dice.shuffled(parts))
 
 
 INTENT = Spec(name="intent", labels=_INTENT, instruction="Say what this customer mainly writes about.", draw=_intent)

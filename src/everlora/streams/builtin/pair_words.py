@@ -57,7 +57,7 @@ SCENES = (
             Deed("reading a long novel", "reading a book", "unable to read"),
             Deed("singing a loud song", "making a noise", "completely silent"),
             Deed("drinking hot tea", "having a drink", "refusing every drink"),
-            Deed("sitting alone", "sitting without company", "sitting among friends"),
+            Deed("sitting on a bench", "sitting", "standing up"),
             Deed("writing a letter", "writing something", "writing nothing at all"),
         ),
         (
@@ -146,9 +146,13 @@ STEPS = tuple(_step(text) for text in _STEPS.split("|"))
 
 PAIR_WORDS = lexicon(
     COMMON,
+    he_name="Tomas|Oliver|Lucas|Yusuf|Mateo|Daniel|Patrick|Kofi|Marcus|Henrik|Rafael|Samuel|Joseph|Omar|Simon|Felix|"
+    "Tariq",
+    she_name="Maya|Priya|Amara|Ingrid|Chloe|Hana|Leila|Sofia|Elena|Grace|Mei|Clara|Ruth|Beatriz|Aisha|Nina|Julia|"
+    "Irene",
     extra=", while {small} people watched|, as it began to rain|, and {small} bells rang|, just before noon|"
     ", not far from {city}|"
-    ", and nobody else was there|, as {first} passed by",
+    ", as {first} passed by",
     reason="because of a promise|to win a bet|in order to please {first}|for the {ordinal} time that week|"
     "instead of going to {city}|"
     "for more than {small} hours|to forget a quarrel",

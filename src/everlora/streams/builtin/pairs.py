@@ -66,8 +66,8 @@ _UNKNOWN = (
 
 
 def _order(dice: Dice, label: str) -> str:
-    name = dice.pick(PAIR_WORDS["first"])
-    write = Writer(dice, PAIR_WORDS, name=name)
+    he = dice.pick(("he", "she"))
+    write = Writer(dice, PAIR_WORDS, he=he, name=dice.pick(PAIR_WORDS[f"{he}_name"]))
     first, second = dice.several(STEPS, 2)
     early = dice.between(7, 11)
     fixed = {
@@ -82,23 +82,24 @@ def _order(dice: Dice, label: str) -> str:
     if dice.chance(0.35):
         story = f"{story} {write.one('scenery')}"
     one, two = (first, second) if label == "yes" else (second, first)
-    return tidy(f"{story} Did {name} {one.base} before {name} {two.past}?")
+    return tidy(f"{story} Did {he} {one.base} before {he} {two.past}?")
 
 
 # In every story a comes before b, in whatever order the two are told.
 _STORIES = (
     "{name} {a}, then {b}.",
-    "Before {name} {b}, {name} {a}.",
-    "After {name} {a}, {name} {b}.",
+    "Before {he} {b}, {name} {a}.",
+    "After {name} {a}, {he} {b}.",
     "{name} {b} after {a_ing}.",
     "{name} {a} before {b_ing}.",
-    "{name} {b}, but only once {name} had {a}.",
-    "First {name} {a}. An hour later {name} {b}.",
-    "{name} {b}. The evening before, {name} {a}.",
-    "At {am} {name} {a}, and at {pm} {name} {b}.",
-    "At {pm} {name} {b}; at {am} {name} {a}.",
+    "{name} {b}, but only once {he} had {a}.",
+    "First {name} {a}. An hour later {he} {b}.",
+    "{name} {b}. The evening before, {he} {a}.",
+    "At {am} {name} {a}, and at {pm} {he} {b}.",
+    "At {pm} {name} {b}; at {am} {he} {a}.",
     "Having {a}, {name} {b}.",
-    "On the morning after {name} {a}, {name} {b}.",
+    "On the morning after {he} {a}, {name} {b}.",
+    "{name} {b} as {he} had promised, and {he} had already {a} by then.",
 )
 
 ENTAILMENT = Spec(

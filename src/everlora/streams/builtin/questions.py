@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from everlora.streams.builtin.common import COMMON
 from everlora.streams.builtin.dice import Dice
-from everlora.streams.builtin.grammar import Writer, lexicon, tidy
+from everlora.streams.builtin.grammar import Writer, embedded, lexicon, tidy
 from everlora.streams.builtin.spec import Spec
 
 _LABELS = ("method", "number", "person", "place", "reason", "time")
@@ -24,7 +24,7 @@ _WORDS = lexicon(
         the lighthouse at {city}|the opera house of {city}|the oldest school in {region}|the clock tower in {city}|
         the town wall of {city}|the great canal of {region}""",
     role="{who} who {made}|{who} that {city} named a square after|{ordinal} {who} to visit {region}",
-    skill="""repair a {object}|draw a {object}|clean a {object} without water|fold a {object} from paper|
+    skill="""repair a {object}|draw a {object}|clean a {object} without water|make a paper model of a {object}|
         make a {object} at home|carry a {object} safely on a train|pack a {object} for a long journey""",
     brief="ten minutes|half an hour|one afternoon|two days|a single evening",
     raised="built|rebuilt|finished|moved|cleaned|repaired",
@@ -64,9 +64,20 @@ _WORDS = lexicon(
 )
 
 
+_EARLIER = (
+    'Everyone knew the answer to "[text]" but not to this:',
+    'After "[text]" comes the next question:',
+    'Skip "[text]" and take this one:',
+)
+
+
 def _question(dice: Dice, label: str) -> str:
     write = Writer(dice, _WORDS)
     question = tidy(write.one(label))
+    if dice.chance(0.35):
+        other = dice.pick([kind for kind in _LABELS if kind != label])
+        earlier = embedded(dice.pick(_EARLIER), write.one(other))
+        return f"{earlier} {question}"
     return f"{tidy(write.one('start'))} {question}" if dice.chance(0.4) else question
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from everlora.streams.builtin.dice import Dice
 from everlora.streams.builtin.forum_words import FORUM_WORDS
-from everlora.streams.builtin.grammar import Writer, tidy
+from everlora.streams.builtin.grammar import Writer, embedded, tidy
 from everlora.streams.builtin.spec import Spec
 from everlora.streams.builtin.topics_words import NEWS_WORDS
 
@@ -20,6 +20,10 @@ def _news(dice: Dice, label: str) -> str:
     elif dice.chance(0.5):
         other = dice.pick([topic for topic in _NEWS if topic != label])
         sentences.append(write.fill("{link}").replace("[aside]", write.one(f"{other}_aside")))
+    elif dice.chance(0.7):
+        # A paper packs its page: the first story is the item's topic, the other only stands beside it.
+        other = dice.pick([topic for topic in _NEWS if topic != label])
+        sentences.append(write.one("beside").replace("[aside]", write.one(f"{other}_lead")))
     if dice.chance(0.35):
         sentences.append(write.one("plain"))
     return tidy(". ".join(sentences) + ".").replace('".', '"')
@@ -32,6 +36,9 @@ def _forum(dice: Dice, label: str) -> str:
         other = dice.pick([topic for topic in _FORUM if topic != label])
         before = write.one(f"{other}_life") if dice.chance(0.55) else write.one(f"{label}_life")
         ask = f"{before}. {ask}"
+    elif dice.chance(0.5):
+        other = dice.pick([topic for topic in _FORUM if topic != label])
+        ask = f"{embedded(write.one('earlier'), write.one(f'{other}_ask'))} {ask}"
     if dice.chance(0.6):
         ask = f"{write.one('hello')} {ask}"
     if dice.chance(0.5):

@@ -135,6 +135,7 @@ NEWS_WORDS = lexicon(
         Local people had waited for {small} months|"We always knew it would be close," said {person}""",
     link="""It came on the day that [aside]|The news was overshadowed when [aside]|
         In {city}, meanwhile, people were talking of something else: [aside]|Hours earlier, [aside]""",
+    beside="""Also on this page: [aside]|Our story of {day} was another: [aside]|Elsewhere in brief: [aside]""",
     sports_aside="the local team lost its {game}|the {city} marathon closed the roads|fans filled the stadium",
     business_aside="shares fell sharply|a large employer cut {tens} jobs|fuel prices rose again",
     politics_aside="the mayor resigned|the election campaign began|ministers argued about taxes",
