@@ -19,7 +19,11 @@ _SETTLED = (
     'You need not look into my earlier message, "[text]"; this is about something else.',
 )
 # The same frames for all labels: what is quoted was said before and by somebody else, and only the rest counts.
-_QUOTES = ('On {day} you wrote "[text]".', '{who} told me on {day}: "[text]".', 'I found your note "[text]" at home.')
+_QUOTES = (
+    'On {day} you wrote "[text]".',
+    '{who} said to me on {day}: "[text]".',
+    'I found your note "[text]" at home.',
+)
 
 
 def _settled(dice: Dice, write: Writer, label: str) -> str:

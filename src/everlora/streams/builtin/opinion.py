@@ -79,7 +79,7 @@ def _outlook(dice: Dice, label: str) -> str:
     if dice.chance(0.45):
         return tidy(f"{text}{_tail(write, 'despite')} {write.one('worry_' + ('negative' if good else 'positive'))}")
     if dice.chance(0.5):
-        return tidy(f"{text} with {_move(write, good)}")
+        return tidy(f"{text}, with {_move(write, good)}")
     return tidy(f"{text}{_tail(write, 'detail')}")
 
 

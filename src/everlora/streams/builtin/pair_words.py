@@ -85,7 +85,7 @@ SCENES = (
             Deed("painting a fence white", "painting a fence", "painting the fence black"),
             Deed("planting an oak", "planting a tree", "cutting down a tree"),
             Deed("washing a dirty van", "cleaning a vehicle", "driving a clean van"),
-            Deed("opening the shop", "starting work", "closing the shop"),
+            Deed("opening a parcel", "opening something", "leaving every parcel closed"),
         ),
         (
             "near the station",
@@ -110,8 +110,8 @@ SCENES = (
             Deed("lying in the sun", "lying in the light", "lying in the dark"),
             Deed("jumping over a wall", "jumping", "crawling under a wall"),
             Deed("waiting quietly", "waiting", "making a lot of noise"),
-            Deed("swimming in cold water", "swimming", "afraid of any water and dry"),
-            Deed("climbing a steep hill", "going up", "going down"),
+            Deed("chasing a ball", "chasing something", "fast asleep"),
+            Deed("drinking from a bucket", "drinking", "refusing to drink"),
         ),
         (
             "behind the barn",
