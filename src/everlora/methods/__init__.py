@@ -1,0 +1,9 @@
+"""Methods, one file per paper. A new file in this folder is found by itself: adding a method touches one file."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,5 @@
+"""``python -m everlora`` is ``everlora``."""
+
+from everlora.cli.main import main
+
+main()

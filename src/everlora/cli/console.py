@@ -1,0 +1,92 @@
+"""Rich on a terminal, plain lines elsewhere. Everything here goes to stderr; stdout belongs to results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from everlora.engine.progress import Progress
+
+err = Console(stderr=True)
+
+
+class Shown(Progress):
+    """Progress bars on a terminal; a line per finished stage everywhere."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self.bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=err,
+            transient=True,
+            disable=not err.is_terminal,
+        )
+        self.current: Any = None
+
+    def __enter__(self) -> Shown:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def phase(self, label: str, total: int) -> None:
+        self.done()
+        self.current = self.bars.add_task(f"{self.prefix}{label}", total=total, note="")
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        if self.current is not None:
+            fields = {"note": note} if note else {}
+            self.bars.update(self.current, advance=steps, **fields)
+
+    def done(self) -> None:
+        if self.current is not None:
+            self.bars.remove_task(self.current)
+            self.current = None
+
+    def say(self, line: str) -> None:
+        err.print(f"{self.prefix}{line}", markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        err.print(f"warning: {self.prefix}{line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def number(value: float | None) -> str:
+    """A cell of a table; undefined stays undefined."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def summary(results: list[dict[str, Any]]) -> Table:
+    """Methods against tasks, with OA, BWT and forgetting."""
+    tasks = results[0]["tasks"]
+    table = Table(title="after the last task, percent correct")
+    table.add_column("method")
+    for task in tasks:
+        table.add_column(task, justify="right")
+    for name in ("OA", "BWT", "forgetting"):
+        table.add_column(name, justify="right", style="bold")
+    for result in results:
+        found = result["metrics"]
+        last = [number(cell) for cell in result["matrix"][-1]]
+        table.add_row(result["method"], *last, *(number(found[k]) for k in ("oa", "bwt", "forgetting")))
+    return table
+
+
+def matrix(result: dict[str, Any]) -> Table:
+    """The accuracy matrix of one run."""
+    table = Table(title=f"{result['method']}: accuracy on each task after learning each task")
+    table.add_column("after learning")
+    for task in result["tasks"]:
+        table.add_column(task, justify="right")
+    for name, row in zip(result["tasks"], result["matrix"], strict=True):
+        table.add_row(name, *(number(cell) for cell in row))
+    return table

@@ -1,0 +1,8 @@
+"""Model families behind one contract."""
+
+from everlora.engine.families.base import Batch, Family, Features, Limits, Scoring
+from everlora.engine.families.causal import Causal
+from everlora.engine.families.classifier import ImageClassifier, TextClassifier
+from everlora.engine.families.seq2seq import Seq2Seq
+
+__all__ = ["Batch", "Causal", "Family", "Features", "ImageClassifier", "Limits", "Scoring", "Seq2Seq", "TextClassifier"]

@@ -1,0 +1,99 @@
+"""What the engine asks of a model family: four verbs, the same for decoders, encoder-decoders and classifiers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from everlora.core.errors import DataError
+from everlora.core.task import Example, Task
+
+Scoring = Literal["generate", "labels"]
+Features = dict[str, Any]
+Batch = dict[str, Tensor]
+
+IGNORE = -100
+"""Target of a position that carries no loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Lengths in tokens.
+
+    Attributes:
+        context: the longest sequence that the model takes.
+        source: longest prompt; longer texts are cut at their end, the instruction and the answer never.
+        answer: longest answer that is generated where the label set is open.
+    """
+
+    context: int
+    source: int | None = None
+    answer: int = 50
+
+
+class Family(ABC):
+    """How one kind of model reads examples, learns from them and answers."""
+
+    name: ClassVar[str]
+    modality: ClassVar[Literal["text", "image"]] = "text"
+    peft_task: ClassVar[str | None]
+    head: ClassVar[str | None] = None
+    """Name of the classification head inside the model, saved with the adapter; None where answers are text."""
+
+    def __init__(self, processor: Any, limits: Limits) -> None:
+        self.processor = processor
+        self.limits = limits
+        self.cut = 0
+        """Texts cut to `Limits.source` so far."""
+
+    def begin(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
+        """Make the bare model ready for ``tasks``: classifiers grow their head here."""
+        for task in tasks:
+            if task.form == "image" and self.modality != "image":
+                raise DataError(f"task {task.name!r} holds images; a model of family {self.name!r} reads text")
+
+    def reset(self) -> None:
+        """Forget what `begin` has built up: the next task starts from the bare model."""
+
+    @abstractmethod
+    def features(self, example: Example, task: Task) -> Features:
+        """Turn one training example into plain lists of numbers."""
+
+    @abstractmethod
+    def collate(self, rows: Sequence[Features]) -> Batch:
+        """Pad rows to one batch; ``labels`` are aligned with the logits, `IGNORE` where there is no loss."""
+
+    @abstractmethod
+    def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Run the model; return the logits (n, v) of the n positions that carry loss, and their targets (n,)."""
+
+    @abstractmethod
+    def predict(self, model: nn.Module, task: Task, rows: Sequence[Example], scoring: Scoring) -> list[str]:
+        """Answer one batch of examples."""
+
+    @abstractmethod
+    def length(self, example: Example, task: Task) -> int:
+        """Length of the example in tokens, for sorting."""
+
+
+def left_pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Pad token rows on the left to (b, s)."""
+    width = max(map(len, rows))
+    return torch.tensor([[value] * (width - len(row)) + list(row) for row in rows])
+
+
+def right_pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Pad token rows on the right to (b, s)."""
+    width = max(map(len, rows))
+    return torch.tensor([list(row) + [value] * (width - len(row)) for row in rows])
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position ids that ignore padding on the left, (b, s)."""
+    return (mask.cumsum(-1) - 1).clamp_min(0)

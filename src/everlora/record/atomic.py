@@ -1,0 +1,67 @@
+"""Files that are whole or not there: written beside, synced, renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from everlora.core.errors import FolderError
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` in one step.
+
+    Raises:
+        FolderError: the disk is full or the place cannot be written; the old file is still whole.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        _sync(beside)
+        os.replace(beside, path)
+        _sync(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise FolderError(f"cannot write {path}: {error.strerror}; what was there before is intact") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace ``path`` by ``value`` as JSON; numbers that are not finite are refused."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``target``, whole, when the block ends without an error.
+
+    Raises:
+        FolderError: the disk is full or the place cannot be written; nothing of the new folder remains.
+    """
+    beside = target.with_name(f".{target.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        for path in [*beside.rglob("*"), beside]:
+            _sync(path)
+        os.replace(beside, target)
+        _sync(target.parent)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise FolderError(f"cannot write {target}: {error.strerror or error}; earlier tasks are intact") from error
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise

@@ -1,0 +1,140 @@
+"""The run folder: what a learner leaves behind, and all it needs to go on.
+
+    run.yaml            the resolved settings
+    environment.json    versions, machine, hashes of the data
+    matrix.json         the accuracy matrix, primary result; metrics derived from it
+    README.md           model card
+    adapter_*           the learner as one PEFT adapter
+    tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts only with its COMMIT
+        scores.json  predictions.jsonl  training.jsonl  modules.jsonl  COMMIT
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from everlora.core.errors import FolderError
+from everlora.core.scores import ScoreMatrix, metrics
+from everlora.record.atomic import staged, write_json, write_text
+
+SCHEMA = 1
+COMMIT = "COMMIT"
+
+
+def identity(facts: Mapping[str, Any]) -> str:
+    """Hash that tells one run from another."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A finished stage as read from disk."""
+
+    path: Path
+    facts: dict[str, Any]
+
+
+class RunFolder:
+    """Access to one run folder.
+
+    Args:
+        path: the folder; made if missing.
+        facts: what identifies the run; a folder that holds a run with other facts is refused.
+        resume: go on in a folder that holds this same run.
+
+    Raises:
+        FolderError: the folder holds another run, something else, or a damaged task.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any], *, resume: bool = False) -> None:
+        self.path = path
+        self.facts = dict(facts)
+        self.id = identity(facts)
+        if path.exists() and not path.is_dir():
+            raise FolderError(f"{path} is a file; --out must name a folder")
+        if path.is_dir() and any(path.iterdir()):
+            self._check(resume)
+        try:
+            (path / "tasks").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FolderError(f"cannot make the folder {path}: {error.strerror}") from error
+        write_text(path / "run.yaml", yaml.safe_dump({"schema": SCHEMA, "id": self.id, **self.facts}, sort_keys=False))
+
+    def _check(self, resume: bool) -> None:
+        spec = self.path / "run.yaml"
+        if not spec.is_file():
+            raise FolderError(f"{self.path} is not empty and holds no run of everlora; choose another --out")
+        try:
+            there = yaml.safe_load(spec.read_text(encoding="utf-8"))
+            other = there["id"]
+        except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+            raise FolderError(f"{spec} is damaged; choose another --out") from None
+        if other != self.id:
+            changed = [k for k in self.facts if self.facts[k] != there.get(k)]
+            raise FolderError(
+                f"{self.path} holds another run (different: {', '.join(changed) or 'settings'}); choose another --out"
+            )
+        if not resume:
+            raise FolderError(f"{self.path} holds this run already; pass --resume to go on, or choose another --out")
+
+    def stages(self) -> list[Committed]:
+        """Finished stages in order.
+
+        Raises:
+            FolderError: a file of a finished stage is missing or changed.
+        """
+        return [_read(path) for path in sorted((self.path / "tasks").iterdir()) if (path / COMMIT).is_file()]
+
+    @contextmanager
+    def commit(self, number: int, name: str, facts: dict[str, Any]) -> Iterator[Path]:
+        """Give a folder to fill; when the block ends it is hashed, sealed and put in its place at once."""
+        target = self.path / "tasks" / f"{number:02d}-{name}"
+        if target.exists():
+            shutil.rmtree(target)
+        with staged(target) as beside:
+            yield beside
+            files = {p.name: _sha(p) for p in sorted(beside.iterdir())}
+            write_json(beside / COMMIT, {"schema": SCHEMA, "number": number, "name": name, "files": files, **facts})
+
+    def write_matrix(self, matrix: ScoreMatrix, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Write matrix.json and return its content."""
+        content = {
+            "schema": SCHEMA,
+            "id": self.id,
+            "tasks": list(matrix.tasks),
+            "counts": list(matrix.counts),
+            "matrix": [list(row) for row in matrix.cells],
+            "metrics": metrics(matrix),
+            **extra,
+        }
+        write_json(self.path / "matrix.json", content)
+        return content
+
+
+def _sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read(path: Path) -> Committed:
+    try:
+        facts = json.loads((path / COMMIT).read_text(encoding="utf-8"))
+        for name, sha in facts["files"].items():
+            if not (path / name).is_file() or _sha(path / name) != sha:
+                raise FolderError(f"{path / name} is missing or was changed after it was written; restore the folder")
+    except (json.JSONDecodeError, KeyError) as error:
+        raise FolderError(f"{path / COMMIT} is damaged; restore the folder from a copy") from error
+    return Committed(path, facts)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as JSON Lines."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
