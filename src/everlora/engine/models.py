@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GgufConfig,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -139,11 +140,14 @@ def load(
 
 
 def _from_files(where: str, revision: str | None, precision: Precision, trust: bool) -> tuple[Any, Any, FamilyName]:
-    path, extra = Path(where), {}
+    extra: dict[str, Any]
+    unpack: dict[str, Any]
+    path, extra, unpack = Path(where), {}, {}
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"model file {where!r} does not exist")
         where, extra = str(path.parent), {"gguf_file": path.name}
+        unpack = {"quantization_config": GgufConfig(dequantize=True)}  # packed weights cannot be trained on
     elif path.is_dir():
         _check_folder(path)
     elif where.startswith((".", "/", "~")):
@@ -155,7 +159,7 @@ def _from_files(where: str, revision: str | None, precision: Precision, trust: b
         read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
         processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
         model = auto.from_pretrained(
-            where, revision=revision, trust_remote_code=trust, dtype=precision.weights, **extra
+            where, revision=revision, trust_remote_code=trust, dtype=precision.weights, **extra, **unpack
         )
     except (OSError, ValueError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
