@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import platform
 import sys
@@ -21,7 +22,7 @@ from everlora.core.method import Method
 from everlora.core.registry import parse
 from everlora.core.scores import ScoreMatrix
 from everlora.core.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
-from everlora.core.task import TaskStream
+from everlora.core.task import Task, TaskStream
 from everlora.engine import world
 from everlora.engine.learner import Life
 from everlora.engine.models import Loaded, load
@@ -33,6 +34,16 @@ from everlora.streams import open_stream
 
 OWNED = {"output_dir", "seed", "data_seed", "fp16", "report_to", "remove_unused_columns", "save_strategy", "use_cpu"}
 """Training arguments that the engine sets itself."""
+
+
+DEMO: dict[str, Any] = {
+    "model": "smollm2-135m",
+    "benchmark": "builtin",
+    "tasks": ["reviews", "news", "questions", "outlook"],
+    "max_train_samples": 256,
+    "max_eval_samples": 48,
+}
+DEMO_METHODS = ("seqlora", "ella")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +139,88 @@ def run(spec: RunSpec, out: Path, *, resume: bool = False, progress: Progress | 
     """
     method = parse(spec.method)
     base = load_for(spec)
-    stream = open_stream(
+    stream = stream_for(spec, base)
+    return follow(spec, method, base, stream.tasks, out, resume=resume, progress=progress or Progress())
+
+
+def follow(
+    spec: LearnerSpec,
+    method: Method,
+    base: Loaded,
+    tasks: Sequence[Task],
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress,
+) -> Result:
+    """Let a loaded model follow tasks; see `run`."""
+    life = begin(spec, method, base, out, resume=resume, progress=progress)
+    matrix = life.follow(tasks)
+    return finish(life, matrix)
+
+
+def begin(
+    spec: LearnerSpec, method: Method, base: Loaded, out: Path, *, resume: bool = False, progress: Progress
+) -> Life:
+    """Make, or open again, the folder of a learner, and give it to a new life.
+
+    Raises:
+        FolderError: the folder holds something else.
+    """
+    facts = {
+        "settings": spec.model_dump(mode="json", exclude={"data_dir"}),
+        "composition": method.describe(),
+    }
+    # One process makes the folder; the others find it made.
+    folder = RunFolder(out, facts, resume=resume) if world.is_main() else None
+    world.wait()
+    folder = folder or RunFolder(out, facts, resume=True)
+    if world.is_main():
+        write_json(out / "environment.json", environment(base))
+    return Life(base, method, spec, folder, progress)
+
+
+def finish(life: Life, matrix: ScoreMatrix) -> Result:
+    """Write what a reader of the folder looks for first: matrix.json, the model card, the tokenizer."""
+    labels = {
+        "method": life.method.name,
+        "model": life.spec.model,
+        "task_id_at_inference": life.method.task_id_at_inference,
+        "protocol": life.spec.evaluation.model_dump(),
+    }
+    folder, out = life.folder, life.folder.path
+    if world.is_main():
+        content = folder.write_matrix(matrix, {**life.kept(), **labels})
+        write_text(out / "README.md", model_card(content, folder.facts, life.base.hub))
+        if life.base.family.modality == "text":
+            life.base.family.processor.save_pretrained(str(out))
+    else:
+        content = folder.matrix_content(matrix, {**life.kept(), **labels})
+    world.wait()
+    return Result(folder=out, matrix=matrix, content=content)
+
+
+def compare(
+    spec: RunSpec, methods: Sequence[str], out: Path, *, resume: bool = False, progress: Progress | None = None
+) -> list[Result]:
+    """Run several methods on one stream from one and the same base model, each in its own folder below ``out``."""
+    base = load_for(spec)
+    stream = stream_for(spec, base)
+    results = []
+    for name in methods:
+        one = spec.model_copy(update={"method": name})
+        method = parse(name)
+        shown = progress or Progress()
+        shown.say(f"{method.name}: {method.policy}")
+        results.append(
+            follow(one, method, copy.deepcopy(base), stream.tasks, out / method.name, resume=resume, progress=shown)
+        )
+    return results
+
+
+def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
+    """Open the stream that ``spec`` names, in the kind of input that the model reads."""
+    return open_stream(
         spec.benchmark,
         order=spec.order,
         data_dir=spec.data_dir,
@@ -137,37 +229,6 @@ def run(spec: RunSpec, out: Path, *, resume: bool = False, progress: Progress | 
         max_train_samples=spec.max_train_samples,
         max_eval_samples=spec.max_eval_samples,
     )
-    return follow(spec, method, base, stream, out, resume=resume, progress=progress or Progress())
-
-
-def follow(
-    spec: LearnerSpec,
-    method: Method,
-    base: Loaded,
-    stream: TaskStream,
-    out: Path,
-    *,
-    resume: bool = False,
-    progress: Progress,
-) -> Result:
-    """Let a loaded model follow a stream; see `run`."""
-    facts = {
-        "settings": spec.model_dump(mode="json", exclude={"data_dir"}),
-        "composition": method.describe(),
-        "stream": {"name": stream.name, "tasks": list(stream.names), "digest": stream.digest()},
-    }
-    folder = RunFolder(out, facts, resume=resume)
-    if world.is_main():
-        write_json(out / "environment.json", environment(base))
-    life = Life(base, method, spec, folder, progress)
-    matrix = life.follow(stream.tasks)
-    labels = {"method": method.name, "model": spec.model, "protocol": spec.evaluation.model_dump()}
-    content = folder.write_matrix(matrix, {**life.kept(), **labels})
-    if world.is_main():
-        write_text(out / "README.md", model_card(content, facts, base.hub))
-        if base.family.modality == "text":
-            base.family.processor.save_pretrained(str(out))
-    return Result(folder=out, matrix=matrix, content=content)
 
 
 def environment(base: Loaded | None = None) -> dict[str, Any]:

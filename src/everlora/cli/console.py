@@ -45,8 +45,9 @@ class Shown(Progress):
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         if self.current is not None:
-            fields = {"note": note} if note else {}
-            self.bars.update(self.current, advance=steps, **fields)
+            self.bars.update(self.current, advance=steps)
+            if note:
+                self.bars.update(self.current, note=note)
 
     def done(self) -> None:
         if self.current is not None:

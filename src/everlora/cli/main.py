@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from everlora.core.errors import ConfigError, EverloraError
+from everlora.core.errors import ConfigError, EverloraError, Interrupted
 
 SETTINGS = {"token_normalize_func": lambda token: token.replace("_", "-"), "help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -117,13 +119,37 @@ def run(
         raise ConfigError("name the folder of the run with --out")
     from everlora.cli.console import Shown, matrix, summary
 
-    with Shown() as shown:
+    with Shown() as shown, interruptible():
         result = experiment.run(spec, out, resume=resume, progress=shown).as_json()
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
     else:
         out_console.print(matrix(result), summary([result]))
         out_console.print(f"written to {out}", highlight=False)
+
+
+@app.command(context_settings=SETTINGS)
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs.")] = Path("runs/demo"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Teach SmolLM2-135M four tasks, once naively and once with ELLA, and show what was forgotten."""
+    from everlora import experiment
+    from everlora.cli.console import Shown, matrix, summary
+    from everlora.core.spec import RunSpec
+
+    spec = experiment.resolve(RunSpec, experiment.DEMO)
+    with Shown() as shown, interruptible():
+        results = experiment.compare(spec, experiment.DEMO_METHODS, out, resume=resume, progress=shown)
+    found = [result.as_json() for result in results]
+    if as_json:
+        typer.echo(json.dumps(found, allow_nan=False))
+        return
+    for result in found:
+        out_console.print(matrix(result))
+    out_console.print(summary(found))
+    out_console.print(f"written to {out}", highlight=False)
 
 
 @app.command(context_settings=SETTINGS)
@@ -182,6 +208,15 @@ def env(as_json: Json = False) -> None:
         out_console.print_json(json.dumps(facts))
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn Ctrl-C into an error that says what to do."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; finished tasks are kept, go on with the same command and --resume") from None
+
+
 def _show(title: str, rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:
     if as_json:
         typer.echo(json.dumps(rows))
@@ -227,6 +262,3 @@ def main(argv: list[str] | None = None) -> None:
     except EverloraError as error:
         typer.echo(f"everlora: {error}", err=True)
         sys.exit(error.status)
-    except KeyboardInterrupt:
-        typer.echo("everlora: interrupted; finished tasks are kept, go on with the same command and --resume", err=True)
-        sys.exit(130)

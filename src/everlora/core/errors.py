@@ -45,6 +45,12 @@ class TrainingError(EverloraError):
     status = 3
 
 
+class Interrupted(EverloraError):
+    """The user pressed Ctrl-C."""
+
+    status = 130
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name closest to ``name``, else the list of what is known."""
     names = sorted(known)

@@ -57,9 +57,7 @@ def method(
     """Register the decorated function, which takes keyword options only, under ``name``."""
 
     def register(build: Callable[..., Method]) -> Callable[..., Method]:
-        entry = Entry(
-            name=name, title=title, paper=paper, stores=stores, replay=replay, aliases=aliases, build=build
-        )
+        entry = Entry(name=name, title=title, paper=paper, stores=stores, replay=replay, aliases=aliases, build=build)
         for word in (name, *aliases):
             if _names.get(key(word), name) != name:
                 raise ConfigError(f"the method name {word!r} is taken by {_names[key(word)]!r}")
@@ -117,7 +115,9 @@ def build(name: str, **options: Any) -> Method:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"method {found.name!r}, option {where!r}: {first['msg']} (got {first['input']!r})") from None
+        raise ConfigError(
+            f"method {found.name!r}, option {where!r}: {first['msg']} (got {first['input']!r})"
+        ) from None
 
 
 def _term(term: str) -> Method:

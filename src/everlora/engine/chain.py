@@ -122,7 +122,9 @@ class Chain(TrainerCallback):
                 on_A += pull.A
                 on_B += pull.B
                 each += pull.value
-                values[f"penalty/{penalty.name}"] = values.get(f"penalty/{penalty.name}", 0.0) + float(pull.value.sum())
+                values[f"penalty/{penalty.name}"] = values.get(f"penalty/{penalty.name}", 0.0) + float(
+                    pull.value.sum()
+                )
             if recording:
                 self._record(step, group, live, each, on_A, on_B)
             for k, site in enumerate(group.live):
@@ -138,7 +140,9 @@ class Chain(TrainerCallback):
         pulls = (on_A.square().sum((-2, -1)) + on_B.square().sum((-2, -1))).sqrt()
         for k, name in enumerate(group.names):
             A, B = group.live[k].A.grad, group.live[k].B.grad
-            own = (A.float().square().sum() + B.float().square().sum()).sqrt() if A is not None and B is not None else 0
+            own = (
+                (A.float().square().sum() + B.float().square().sum()).sqrt() if A is not None and B is not None else 0
+            )
             self.records.append(
                 {
                     "step": step,

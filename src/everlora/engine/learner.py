@@ -74,7 +74,9 @@ class Life:
 
     def follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
         """Learn ``tasks`` in order, going on after the last committed stage; return the accuracy matrix."""
-        matrix = ScoreMatrix.empty([t.name for t in tasks], [len(getattr(t, self.spec.evaluation.split)) for t in tasks])
+        matrix = ScoreMatrix.empty(
+            [t.name for t in tasks], [len(getattr(t, self.spec.evaluation.split)) for t in tasks]
+        )
         committed = self.folder.stages()
         for stage in stages(self.method, tasks):
             if stage.number <= len(committed):
@@ -114,7 +116,18 @@ class Life:
         head = torch.Generator().manual_seed(seed_for(self.spec.seed, stage.number, "head"))
         self.base.family.begin(self.base.model, stage.tasks, head)
 
+    def ready(self) -> nn.Module:
+        """The model as it stands after the latest task, in eval mode, for inference."""
+        if self.method.consolidator.rule == "sum":
+            self.mount.stand_on(self.past)
+            return self.base.model.eval()
+        if self.mount.peft is None and self.newest is not None:
+            return self.mount.open(seed=0, start=self.newest).eval()
+        return (self.mount.peft or self.base.model).eval()
+
     def _open(self, stage: Stage) -> nn.Module:
+        if self.mount.peft is not None:
+            self.mount.close()
         self._begin(stage)
         start = self.newest if self.method.adapter.policy == "continue" else None
         model = self.mount.open(seed=seed_for(self.spec.seed, stage.number, "adapter"), start=start)
@@ -194,12 +207,15 @@ class Life:
         if world.is_main():
             sealed = {
                 "row": row,
+                "data": {task.name: task.digest() for task in stage.tasks},
                 "labels": list(getattr(self.base.family, "labels", [])),
                 "cut": self.base.family.cut,
                 **facts,
             }
             with self.folder.commit(stage.number, stage.name, sealed) as path:
-                write_rows(path / "predictions.jsonl", [r for s in scored for r in _prediction_rows(s, tasks, self.spec)])
+                write_rows(
+                    path / "predictions.jsonl", [r for s in scored for r in _prediction_rows(s, tasks, self.spec)]
+                )
                 if update is not None:
                     self.mount.save(path)
                     (path / "README.md").unlink(missing_ok=True)
@@ -232,6 +248,10 @@ class Life:
         """Bring a committed stage back to mind without training it again."""
         if committed.facts["name"] != stage.name:
             raise FolderError(f"{committed.path} holds task {committed.facts['name']!r}, not {stage.name!r}")
+        if committed.facts["data"] != {task.name: task.digest() for task in stage.tasks}:
+            raise FolderError(
+                f"{committed.path} was learned from other data than those given now; choose another --out"
+            )
         if stage.trains:
             update, rest = adapters.read(committed.path)
             self._open(stage)

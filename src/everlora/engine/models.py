@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -206,5 +205,3 @@ def _context(config: PretrainedConfig, processor: Any) -> int:
     tokenizer = getattr(processor, "model_max_length", None)
     known = [int(n) for n in (declared, tokenizer) if n and n < 10**9]
     return min(known, default=2048)
-
-

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -68,15 +69,18 @@ class Mount:
 
     def _wrap(self) -> PeftModel:
         head = self.base.family.head
+        chosen = {**default_targets(self.base.model), **self.lora}
         try:
             config = LoraConfig(
                 task_type=self.base.family.peft_task,
                 modules_to_save=[head] if head else None,
-                **self.lora,
+                **chosen,
             )
             model = get_peft_model(self.base.model, config, adapter_name=ADAPTER)
         except (ValueError, TypeError) as error:
-            known = sorted({n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)})
+            known = sorted(
+                {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)}
+            )
             raise ModelError(
                 f"cannot put an adapter on {self.base.name!r}: {str(error).splitlines()[0]} "
                 f"(linear layers of this model: {', '.join(known)}; choose with --lora-target-modules)"
@@ -138,6 +142,17 @@ class Mount:
         self.peft.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
 
 
+def default_targets(model: nn.Module) -> dict[str, list[str]]:
+    """Query and value projections, where PEFT's own table has no entry for the model."""
+    if model.config.model_type in TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:  # type: ignore[union-attr]
+        return {}
+    present = {name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    for pair in (("q_proj", "v_proj"), ("query", "value"), ("q", "v"), ("q_lin", "v_lin")):
+        if present.issuperset(pair):
+            return {"target_modules": list(pair)}
+    return {}
+
+
 def _linear(layer: nn.Module) -> bool:
     base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
     return isinstance(base, nn.Linear) or "Linear" in type(base).__name__
@@ -157,7 +172,9 @@ class Below:
     def of(cls, layer: nn.Module, past_as: PastAs) -> Below:
         weight = layer.weight
         assert isinstance(weight, Tensor)
-        foldable = isinstance(layer, nn.Linear) and type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point()
+        foldable = (
+            isinstance(layer, nn.Linear) and type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point()
+        )
         if past_as == "fold" and not foldable:
             raise ModelError("these weights are quantised, so the past cannot be folded into them; use past=factors")
         below = cls(layer=layer, fold=foldable and past_as != "factors")

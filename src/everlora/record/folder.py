@@ -1,12 +1,12 @@
 """The run folder: what a learner leaves behind, and all it needs to go on.
 
-    run.yaml            the resolved settings
-    environment.json    versions, machine, hashes of the data
-    matrix.json         the accuracy matrix, primary result; metrics derived from it
-    README.md           model card
-    adapter_*           the learner as one PEFT adapter
-    tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts only with its COMMIT
-        scores.json  predictions.jsonl  training.jsonl  modules.jsonl  COMMIT
+run.yaml            the resolved settings
+environment.json    versions, machine, hashes of the data
+matrix.json         the accuracy matrix, primary result; metrics derived from it
+README.md           model card
+adapter_*           the learner as one PEFT adapter
+tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts only with its COMMIT
+    scores.json  predictions.jsonl  training.jsonl  modules.jsonl  COMMIT
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ class RunFolder:
             files = {p.name: _sha(p) for p in sorted(beside.iterdir())}
             write_json(beside / COMMIT, {"schema": SCHEMA, "number": number, "name": name, "files": files, **facts})
 
-    def write_matrix(self, matrix: ScoreMatrix, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Write matrix.json and return its content."""
-        content = {
+    def matrix_content(self, matrix: ScoreMatrix, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """What matrix.json says."""
+        return {
             "schema": SCHEMA,
             "id": self.id,
             "tasks": list(matrix.tasks),
@@ -116,6 +116,10 @@ class RunFolder:
             "metrics": metrics(matrix),
             **extra,
         }
+
+    def write_matrix(self, matrix: ScoreMatrix, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Write matrix.json and return its content."""
+        content = self.matrix_content(matrix, extra)
         write_json(self.path / "matrix.json", content)
         return content
 

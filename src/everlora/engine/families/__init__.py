@@ -5,4 +5,14 @@ from everlora.engine.families.causal import Causal
 from everlora.engine.families.classifier import ImageClassifier, TextClassifier
 from everlora.engine.families.seq2seq import Seq2Seq
 
-__all__ = ["Batch", "Causal", "Family", "Features", "ImageClassifier", "Limits", "Scoring", "Seq2Seq", "TextClassifier"]
+__all__ = [
+    "Batch",
+    "Causal",
+    "Family",
+    "Features",
+    "ImageClassifier",
+    "Limits",
+    "Scoring",
+    "Seq2Seq",
+    "TextClassifier",
+]

@@ -148,7 +148,9 @@ class ImageClassifier(Classifier):
     def pixels(self, examples: Sequence[Example]) -> Tensor:
         """Pixel values (b, 3, h, w) as the model's processor makes them."""
         images = [np.repeat(e.input[..., None], 3, -1) if e.input.ndim == 2 else e.input for e in examples]
-        out: Tensor = self.processor(images=images, return_tensors="pt", input_data_format="channels_last").pixel_values
+        out: Tensor = self.processor(
+            images=images, return_tensors="pt", input_data_format="channels_last"
+        ).pixel_values
         return out
 
     def features(self, example: Example, task: Task) -> Features:
