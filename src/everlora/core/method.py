@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from everlora.core.errors import ConfigError
@@ -26,8 +26,8 @@ class Method:
 
     name: str
     regime: Regime = "sequence"
-    adapter: Adapter = Adapter()
-    consolidator: Consolidator = Consolidator()
+    adapter: Adapter = field(default_factory=Adapter)
+    consolidator: Consolidator = field(default_factory=Consolidator)
     penalties: tuple[WeightPenalty, ...] = ()
 
     @property

@@ -1,4 +1,4 @@
-"""The roles that parts play. A part is a frozen, keyword-only dataclass: it is its configuration and holds no state."""
+"""The roles that parts play. A part is a frozen, keyword-only dataclass: it is its configuration, without state."""
 
 from __future__ import annotations
 

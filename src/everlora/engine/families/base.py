@@ -60,6 +60,7 @@ class Family(ABC):
 
     def reset(self) -> None:
         """Forget what `begin` has built up: the next task starts from the bare model."""
+        self.cut = 0
 
     @abstractmethod
     def features(self, example: Example, task: Task) -> Features:

@@ -41,6 +41,7 @@ class Classifier(Family):
         self.resize(model, generator)
 
     def reset(self) -> None:
+        super().reset()
         self.labels, self.grown = [], 0
 
     def resize(self, model: PreTrainedModel, generator: torch.Generator) -> None:
