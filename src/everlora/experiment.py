@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import math
 import platform
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 import yaml
+from pydantic import TypeAdapter, ValidationError
 from transformers import TrainingArguments
 from transformers.utils import logging as hf_logging
 
@@ -34,6 +37,9 @@ from everlora.streams import open_stream
 
 OWNED = {"output_dir", "seed", "data_seed", "fp16", "report_to", "remove_unused_columns", "save_strategy", "use_cpu"}
 """Training arguments that the engine sets itself."""
+ABOVE_ZERO = ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps")
+"""Training arguments that make no sense at zero; so is max_steps, where -1 leaves the number to the epochs."""
+NOT_NEGATIVE = ("learning_rate", "weight_decay", "warmup_steps")
 
 
 DEMO: dict[str, Any] = {
@@ -91,24 +97,36 @@ def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
         ConfigError: an unknown or unusable setting.
     """
     merged = merge({"train": dict(TRAIN_DEFAULTS)}, *layers)
-    known = {f.name for f in dataclasses.fields(TrainingArguments)}
-    for name, value in merged["train"].items():
-        if name in OWNED:
-            raise ConfigError(f"the training argument {name!r} is set by everlora; leave it out")
-        if name not in known:
-            raise ConfigError(f"unknown training argument {name!r}{nearest(name, known)}")
-        if isinstance(value, str):  # YAML reads 1e-4, without a dot, as text
-            merged["train"][name] = _number(value)
+    if not isinstance(merged["train"], dict):
+        raise ConfigError(f"setting 'train' must be a mapping of training arguments (got {merged['train']!r})")
+    merged["train"] = {name: _training_argument(name, value) for name, value in merged["train"].items()}
     return check(kind, merged)
 
 
-def _number(text: str) -> Any:
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
-    return text
+def _training_argument(name: str, value: Any) -> Any:
+    """Check one training argument by the annotation that transformers gives it."""
+    if name in OWNED:
+        raise ConfigError(f"the training argument {name!r} is set by everlora; leave it out")
+    kinds = _training_arguments()
+    if name not in kinds:
+        raise ConfigError(f"unknown training argument {name!r}{nearest(name, kinds)}")
+    try:
+        found = TypeAdapter(kinds[name]).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(f"training argument {name!r}: {error.errors()[0]['msg']} (got {value!r})") from None
+    if isinstance(found, float) and not math.isfinite(found):
+        raise ConfigError(f"training argument {name!r} must be a finite number (got {value!r})")
+    if (name in ABOVE_ZERO and found <= 0) or (name == "max_steps" and found <= 0 and found != -1):
+        raise ConfigError(f"training argument {name!r} must be above zero (got {value!r})")
+    if name in NOT_NEGATIVE and found < 0:
+        raise ConfigError(f"training argument {name!r} must not be negative (got {value!r})")
+    return found if isinstance(value, str) else value  # YAML reads 1e-4, without a dot, as text
+
+
+@functools.cache
+def _training_arguments() -> dict[str, Any]:
+    hints = get_type_hints(TrainingArguments)
+    return {field.name: hints[field.name] for field in dataclasses.fields(TrainingArguments)}
 
 
 def load_for(spec: LearnerSpec) -> Loaded:
@@ -253,4 +271,4 @@ def _version(package: str) -> str | None:
 
 def names(values: Sequence[str] | None) -> list[str] | None:
     """Split ``a,b c`` into names."""
-    return [part for value in values or [] for part in value.replace(",", " ").split()] or None
+    return None if values is None else [part for value in values for part in value.replace(",", " ").split()]

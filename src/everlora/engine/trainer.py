@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from everlora.core.errors import ConfigError
 from everlora.core.task import Task
 from everlora.engine.chain import Chain
 from everlora.engine.families import Family, Features
@@ -70,7 +71,11 @@ class ClTrainer(Trainer):
 
 
 def arguments(train: dict[str, Any], *, folder: str, seed: int, cpu: bool) -> TrainingArguments:
-    """TrainingArguments with the user's values on top of ours; clipping is left to the chain."""
+    """TrainingArguments with the user's values on top of ours; clipping is left to the chain.
+
+    Raises:
+        ConfigError: transformers refuses a value, or values together.
+    """
     ours: dict[str, Any] = {
         "output_dir": folder,
         "save_strategy": "no",
@@ -85,4 +90,7 @@ def arguments(train: dict[str, Any], *, folder: str, seed: int, cpu: bool) -> Tr
         "seed": seed,
         "data_seed": seed,
     }
-    return TrainingArguments(**{**ours, **train, "max_grad_norm": 0.0})
+    try:
+        return TrainingArguments(**{**ours, **train, "max_grad_norm": 0.0})
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"these training arguments cannot be used: {str(error).splitlines()[0]}") from error
