@@ -78,6 +78,8 @@ class RunFolder:
             other = there["id"]
         except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
             raise FolderError(f"{spec} is damaged; choose another --out") from None
+        if not any(self.path.glob(f"tasks/*/{COMMIT}")):
+            return  # nothing was learned here yet: a first try that failed may be mended and started again
         if other != self.id:
             changed = [k for k in self.facts if self.facts[k] != there.get(k)]
             raise FolderError(
