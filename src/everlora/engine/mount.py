@@ -20,7 +20,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from everlora.core.errors import ModelError
+from everlora.core.errors import ModelError, nearest
 from everlora.core.past import Past
 from everlora.core.sites import LowRank, Sites, concatenate
 from everlora.engine.models import Loaded
@@ -70,6 +70,7 @@ class Mount:
     def _wrap(self) -> PeftModel:
         head = self.base.family.head
         chosen = {**default_targets(self.base.model), **self.lora}
+        linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)}
         try:
             config = LoraConfig(
                 task_type=self.base.family.peft_task,
@@ -78,13 +79,15 @@ class Mount:
             )
             model = get_peft_model(self.base.model, config, adapter_name=ADAPTER)
         except (ValueError, TypeError) as error:
-            known = sorted(
-                {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)}
-            )
             raise ModelError(
                 f"cannot put an adapter on {self.base.name!r}: {str(error).splitlines()[0]} "
-                f"(linear layers of this model: {', '.join(known)}; choose with --lora-target-modules)"
+                f"(linear layers of this model: {', '.join(sorted(linear))}; choose with --lora-target-modules)"
             ) from None
+        asked = self.lora.get("target_modules")
+        layers = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
+        for target in asked if isinstance(asked, list | tuple) else ():
+            if not any(name == target or name.endswith(f".{target}") for name in layers):
+                raise ModelError(f"no module of {self.base.name!r} is called {target!r}{nearest(target, linear)}")
         others = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer) and not _linear(m)]
         if others:
             raise ModelError(f"target {others[0]!r} is not a linear layer; adapt linear layers only")
