@@ -43,7 +43,7 @@ def resolve(device: str) -> torch.device:
         return torch.device(best)
     try:
         found = torch.device(device)
-        torch.empty(1, device=found)
+        torch.empty(1, device=found).tolist()  # the device "meta" exists, but holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"device {device!r} is not available here; use auto, cpu, cuda or mps") from error
     return found
