@@ -23,6 +23,7 @@ def _exact(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t if t.dtype == torch.float64 else t.float() for t in tensors)
 
 
+@torch.no_grad()
 def energy_overlap(A: Tensor, B: Tensor, scale: float, squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Ω = ‖ΔW ⊙ E‖²_F with ΔW = scale · B A, and its gradient.
 
@@ -85,6 +86,7 @@ Norm = Literal["l1", "l2sq", "cos"]
 Side = Literal["A", "B"]
 
 
+@torch.no_grad()
 def orthogonality(new: Tensor, past: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """How far the rows of ``new`` are from orthogonal to the rows of ``past``, and the gradient for ``new``.
 
@@ -133,7 +135,9 @@ class Orthogonality:
 
     def pull(self, live: LowRank, state: State) -> Pull:
         new = live.A if self.side == "A" else live.B.mT
-        value, gradient = orthogonality(new, state["past"], self.norm)
+        # The past's B carries LoRA's scale, one for all tasks; the paper's factors are without it.
+        past = state["past"] if self.side == "A" else state["past"] / live.scale
+        value, gradient = orthogonality(new, past, self.norm)
         gradient = self.lam * gradient
         on_A = gradient if self.side == "A" else torch.zeros_like(live.A)
         on_B = gradient.mT if self.side == "B" else torch.zeros_like(live.B)
@@ -154,6 +158,7 @@ class FactorNorm:
     def prepare(self, past: LowRank | None) -> State | None:
         return {}
 
+    @torch.no_grad()
     def pull(self, live: LowRank, state: State) -> Pull:
         A, B = _exact(live.A, live.B)
         nA, nB = A.norm(dim=(-2, -1), keepdim=True), B.norm(dim=(-2, -1), keepdim=True)
