@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -22,13 +26,17 @@ from transformers import (
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
+from transformers.utils import logging as hf_logging
 
-from everlora.core.errors import ModelError, nearest
+from everlora.core import hub
+from everlora.core.errors import EverloraError, ModelError, nearest
 from everlora.engine import tiny
 from everlora.engine.families import Causal, Family, ImageClassifier, Limits, Seq2Seq, TextClassifier
 from everlora.engine.precision import Precision, attention_in_fp32, choose
+from everlora.engine.seeds import drawn_from
 
 FamilyName = Literal["decoder", "encoder-decoder", "encoder", "image-classifier"]
 
@@ -38,6 +46,9 @@ _FAMILIES: dict[str, tuple[Any, type[Family]]] = {
     "encoder": (AutoModelForSequenceClassification, TextClassifier),
     "image-classifier": (AutoModelForImageClassification, ImageClassifier),
 }
+
+_DRAWN = re.compile(r"^(classifier|score|pre_classifier)\.|\bpooler\b")
+"""Tensors that a model may come without: those between its body and the labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +136,7 @@ def load(
         model = model.to(precision.weights)
     else:
         where = packaged.path() if packaged else name
-        model, processor, family = _from_files(str(where), revision, precision, trust_remote_code)
+        model, processor, family = _from_files(name, str(where), revision, precision, trust_remote_code)
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
     limits = Limits(context=_context(model.config, processor), source=max_source_length, answer=max_new_tokens)
@@ -138,10 +149,12 @@ def load(
     )
 
 
-def _from_files(where: str, revision: str | None, precision: Precision, trust: bool) -> tuple[Any, Any, FamilyName]:
+def _from_files(
+    name: str, where: str, revision: str | None, precision: Precision, trust: bool
+) -> tuple[Any, Any, FamilyName]:
     extra: dict[str, Any]
     unpack: dict[str, Any]
-    path, extra, unpack = Path(where), {}, {}
+    path, extra, unpack, why = Path(where), {}, {}, None
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"model file {where!r} does not exist")
@@ -151,22 +164,58 @@ def _from_files(where: str, revision: str | None, precision: Precision, trust: b
         _check_folder(path)
     elif where.startswith((".", "/", "~")):
         raise ModelError(f"model folder {where!r} does not exist")
+    else:
+        why = hub.unreachable()
+        extra = {"local_files_only": True} if why else {}  # what an earlier run fetched will do
     try:
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
         family = family_of(config)
         auto, _ = _FAMILIES[family]
         read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
         processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
-        model = auto.from_pretrained(
-            where, revision=revision, trust_remote_code=trust, dtype=precision.weights, **extra, **unpack
-        )
-    except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        with drawn_from(0), _quiet():  # a head that is not among the weights is drawn, the same one every time
+            model, found = auto.from_pretrained(
+                where,
+                revision=revision,
+                trust_remote_code=trust,
+                dtype=precision.weights,
+                use_safetensors=True,  # never a pickle
+                ignore_mismatched_sizes=True,  # judged below
+                output_loading_info=True,
+                **extra,
+                **unpack,
+            )
+    except EverloraError:
+        raise
+    except Exception as error:  # whatever a library makes of a damaged file, the user needs one line
+        cure = f"give a folder, a GGUF file, a reachable hub id or one of: {', '.join((*PACKAGED, *tiny.BUILDERS))}"
+        reason = why or " ".join(str(error).split())[:400] or type(error).__name__
+        raise ModelError(f"cannot load the model {name!r}: {reason} ({cure})") from error
+    strange = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
+    strange = sorted(key for key in strange if not _DRAWN.search(key))
+    if strange:
         raise ModelError(
-            f"cannot load the model {where!r}: {first} "
-            f"(give a folder, a GGUF file, a reachable hub id or one of: {', '.join((*PACKAGED, *tiny.BUILDERS))})"
-        ) from error
+            f"the weights of {name!r} do not fit its config.json: {len(strange)} tensors of a {config.model_type!r} "
+            f"model are absent or of another shape, such as {strange[0]!r}; copy or download the model again"
+        )
+    head = _FAMILIES[family][1].head
+    if head and not isinstance(getattr(model, head, None), nn.Linear):
+        raise ModelError(
+            f"{name!r} ({config.model_type}) has no linear layer called {head!r} to answer with; "
+            f"choose a model like BERT or ViT"
+        )
     return model, processor, family
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting absent and surplus tensors: what is absent is judged here."""
+    before = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(before)
 
 
 def _check_folder(path: Path) -> None:
@@ -187,13 +236,15 @@ def family_of(config: PretrainedConfig) -> FamilyName:
     Raises:
         ModelError: no family fits.
     """
-    kind = config.model_type
-    heads = config.architectures or []
+    kind, heads = config.model_type, config.architectures or []
+    reads_both_ways = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if config.is_encoder_decoder:
         return "encoder-decoder"
-    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not any("MaskedLM" in h or h.endswith("Model") for h in heads):
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (
+        not reads_both_ways or any("CausalLM" in head or "LMHead" in head for head in heads)
+    ):
         return "decoder"
-    if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+    if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES and reads_both_ways:
         return "encoder"
     if kind in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         return "image-classifier"

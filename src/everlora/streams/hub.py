@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from everlora.core import hub
 from everlora.core.errors import DataError, EverloraError
 from everlora.streams.rows import Table, class_names
-
-PROBE_SECONDS = 5.0
-"""How long the hub may take to answer at all before it counts as unreachable."""
 
 
 def load_split(path: str, config: str | None, split: str, *, instead: str) -> Any:
@@ -54,18 +52,8 @@ def as_table(data: Any, where: str, numbers: Iterable[int] | None = None) -> Tab
 
 
 def _probe(place: str, instead: str) -> None:
-    """Ask once whether the hub answers: `load_dataset` would try six times over half a minute."""
-    from huggingface_hub import constants, get_session, is_offline_mode
-
-    if is_offline_mode():
-        return  # then `load_dataset` looks into its cache and fails at once
-    try:
-        get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
-    except Exception as error:  # the HTTP library's own classes, which differ between versions of huggingface_hub
-        raise DataError(
-            f"cannot load {place}: the hub at {constants.ENDPOINT} cannot be reached ({_first_line(error)}); "
-            f"{instead} (HF_HUB_OFFLINE=1 uses what an earlier run fetched)"
-        ) from error
+    if why := hub.unreachable():
+        raise DataError(f"cannot load {place}: {why}; {instead} (HF_HUB_OFFLINE=1 uses what an earlier run fetched)")
 
 
 def _first_line(error: Exception) -> str:
