@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -12,6 +13,8 @@ from rich.table import Table
 from everlora.engine.progress import Progress
 
 err = Console(stderr=True)
+NAMES_FIT = 40
+"""Letters that the names of all tasks may take in the head of a table."""
 
 
 class Shown(Progress):
@@ -66,13 +69,25 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
+def show(*tables: Table) -> None:
+    """Print tables on stdout with all their columns: a narrow terminal wraps lines, but nothing is left out."""
+    whole = Console(width=10_000)
+    for table in tables:
+        whole.print(table)
+
+
+def _grid(title: str, first: str, tasks: list[str]) -> Table:
+    """An empty table with a column per task: by name where that fits on a screen, by number where not."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table.add_column(first)
+    for number_, task in enumerate(tasks, start=1):
+        table.add_column(task if len("  ".join(tasks)) < NAMES_FIT else str(number_), justify="right")
+    return table
+
+
 def summary(results: list[dict[str, Any]]) -> Table:
     """Methods against tasks, with OA, BWT and forgetting."""
-    tasks = results[0]["tasks"]
-    table = Table(title="after the last task, percent correct")
-    table.add_column("method")
-    for task in tasks:
-        table.add_column(task, justify="right")
+    table = _grid("after the last task, percent correct", "method", results[0]["tasks"])
     for name in ("OA", "BWT", "forgetting"):
         table.add_column(name, justify="right", style="bold")
     for result in results:
@@ -84,10 +99,8 @@ def summary(results: list[dict[str, Any]]) -> Table:
 
 def matrix(result: dict[str, Any]) -> Table:
     """The accuracy matrix of one run."""
-    table = Table(title=f"{result['method']}: accuracy on each task after learning each task")
-    table.add_column("after learning")
-    for task in result["tasks"]:
-        table.add_column(task, justify="right")
-    for name, row in zip(result["tasks"], result["matrix"], strict=True):
-        table.add_row(name, *(number(cell) for cell in row))
+    tasks = result["tasks"]
+    table = _grid(f"{result['method']}: accuracy on each task after learning each task", "after learning", tasks)
+    for k, (name, row) in enumerate(zip(tasks, result["matrix"], strict=True), start=1):
+        table.add_row(f"{k} {name}", *(number(cell) for cell in row))
     return table

@@ -6,25 +6,41 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from everlora.core.errors import ConfigError, EverloraError, Interrupted
 
 SETTINGS = {"token_normalize_func": lambda token: token.replace("_", "-"), "help_option_names": ["-h", "--help"]}
 app = typer.Typer(
-    help="Fine-tune for life, forget nothing: continual learning with LoRA.",
     no_args_is_help=True,
     add_completion=False,
     context_settings=SETTINGS,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the plain help shows option names in full
 )
 out_console = Console()
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(version("everlora"))
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Fine-tune for life, forget nothing: continual learning with LoRA."""
 
 
 @app.command(context_settings=SETTINGS)
@@ -92,7 +108,7 @@ def run(
     flags = {
         "benchmark": benchmark,
         "order": order,
-        "tasks": experiment.names([tasks] if tasks else None),
+        "tasks": experiment.names(None if tasks is None else [tasks]),
         "data_dir": data_dir,
         "model": model,
         "revision": model_revision,
@@ -117,15 +133,15 @@ def run(
         return
     if out is None:
         raise ConfigError("name the folder of the run with --out")
-    from everlora.cli.console import Shown, matrix, summary
+    from everlora.cli.console import Shown, matrix, show, summary
 
     with Shown() as shown, interruptible():
         result = experiment.run(spec, out, resume=resume, progress=shown).as_json()
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
     else:
-        out_console.print(matrix(result), summary([result]))
-        out_console.print(f"written to {out}", highlight=False)
+        show(matrix(result), summary([result]))
+        typer.echo(f"written to {out}")
 
 
 @app.command(context_settings=SETTINGS)
@@ -136,7 +152,7 @@ def demo(
 ) -> None:
     """Teach SmolLM2-135M four tasks, once naively and once with ELLA, and show what was forgotten."""
     from everlora import experiment
-    from everlora.cli.console import Shown, matrix, summary
+    from everlora.cli.console import Shown, matrix, show, summary
     from everlora.core.spec import RunSpec
 
     spec = experiment.resolve(RunSpec, experiment.DEMO)
@@ -146,10 +162,8 @@ def demo(
     if as_json:
         typer.echo(json.dumps(found, allow_nan=False))
         return
-    for result in found:
-        out_console.print(matrix(result))
-    out_console.print(summary(found))
-    out_console.print(f"written to {out}", highlight=False)
+    show(*map(matrix, found), summary(found))
+    typer.echo(f"written to {out}")
 
 
 @app.command(context_settings=SETTINGS)
@@ -174,7 +188,14 @@ def methods(as_json: Json = False) -> None:
                 "options": entry.options(),
             }
         )
-    _show("methods", rows, as_json, ("name", "title", "adapter", "stores", "replay", "task_id_at_inference", "paper"))
+    columns = {
+        "method": ("name",),
+        "what it does": ("title", "adapter", "paper"),
+        "stores": ("stores",),
+        "earlier data": ("replay",),
+        "task id": ("task_id_at_inference",),
+    }
+    _show(rows, as_json, columns)
 
 
 @app.command(context_settings=SETTINGS)
@@ -193,7 +214,9 @@ def benchmarks(as_json: Json = False) -> None:
         }
         for info in known()
     ]
-    _show("benchmarks", rows, as_json, ("name", "title", "tasks", "orders"))
+    _show(
+        rows, as_json, {"benchmark": ("name",), "what it is": ("title",), "tasks": ("tasks",), "orders": ("orders",)}
+    )
 
 
 @app.command(context_settings=SETTINGS)
@@ -217,15 +240,16 @@ def interruptible() -> Iterator[None]:
         raise Interrupted("interrupted; finished tasks are kept, go on with the same command and --resume") from None
 
 
-def _show(title: str, rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:
+def _show(rows: list[dict[str, Any]], as_json: bool, columns: dict[str, tuple[str, ...]]) -> None:
+    """Print rows as JSON, or as a table whose columns hold one or several keys below one another."""
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table(title=title, show_lines=True)
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, show_lines=True, pad_edge=False)
+    for k, title in enumerate(columns):
+        table.add_column(title, no_wrap=k == 0)
     for row in rows:
-        table.add_row(*(_text(row[column]) for column in columns))
+        table.add_row(*(Text("\n".join(_text(row[key]) for key in keys)) for keys in columns.values()))
     out_console.print(table)
 
 
