@@ -58,10 +58,11 @@ def method(
 
     def register(build: Callable[..., Method]) -> Callable[..., Method]:
         entry = Entry(name=name, title=title, paper=paper, stores=stores, replay=replay, aliases=aliases, build=build)
-        for word in (name, *aliases):
+        words = (name, *aliases)
+        for word in words:
             if _names.get(key(word), name) != name:
                 raise ConfigError(f"the method name {word!r} is taken by {_names[key(word)]!r}")
-            _names[key(word)] = name
+        _names.update({key(word): name for word in words})
         _entries[name] = entry
         return build
 
@@ -93,7 +94,7 @@ def parse(expression: str) -> Method:
     Raises:
         ConfigError: syntax, unknown method or option, a value of the wrong type, or parts that exclude one another.
     """
-    terms = re.findall(r"[^+(]+(?:\([^)]*\))?", expression)
+    terms = re.findall(r"[^+(]+(?:\([^)]*\)\s*)?", expression)
     if "+".join(terms) != expression or not terms:
         raise ConfigError(f"cannot read the method {expression!r}; write name, name(option=value) or a+b")
     return compose(*(_term(term.strip()) for term in terms))
@@ -129,5 +130,7 @@ def _term(term: str) -> Method:
         option, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"cannot read the option {pair!r} of {found[1]!r}; write option=value")
+        if option.strip() in options:
+            raise ConfigError(f"the option {option.strip()!r} of {found[1]!r} is given twice; keep one")
         options[option.strip()] = value.strip()
     return build(found[1], **options)
