@@ -84,9 +84,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"the recipe {path} is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
+    settings = content.get("settings", content) if isinstance(content, dict) else None
+    if not isinstance(settings, dict):
         raise ConfigError(f"the recipe {path} must be a mapping of settings")
-    settings: dict[str, Any] = content.get("settings", content)
     return settings
 
 
@@ -109,7 +109,7 @@ def _training_argument(name: str, value: Any) -> Any:
         raise ConfigError(f"the training argument {name!r} is set by everlora; leave it out")
     kinds = _training_arguments()
     if name not in kinds:
-        raise ConfigError(f"unknown training argument {name!r}{nearest(name, kinds)}")
+        raise ConfigError(f"unknown training argument {name!r}{nearest(str(name), kinds)}")
     try:
         found = TypeAdapter(kinds[name]).validate_python(value)
     except ValidationError as error:
@@ -205,6 +205,7 @@ def finish(life: Life, matrix: ScoreMatrix) -> Result:
         "model": life.spec.model,
         "task_id_at_inference": life.method.task_id_at_inference,
         "protocol": life.spec.evaluation.model_dump(),
+        "labels": life.folder.stages()[-1].facts["labels"],  # rows of the exported head
     }
     folder, out = life.folder, life.folder.path
     if world.is_main():

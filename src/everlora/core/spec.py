@@ -105,7 +105,9 @@ def check(kind: type[S], values: dict[str, Any]) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()
+        # A mistyped name is the cause, the field that it leaves empty the effect.
+        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"unknown setting {where!r}{nearest(str(first['loc'][-1]), _fields(kind))}") from None
