@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from everlora.core.errors import ConfigError
+from everlora.core.method import Method, compose
+from everlora.core.roles import Adapter, Consolidator
+from everlora.methods.ella import ella
+from everlora.methods.inclora import inclora
+from everlora.methods.olora import olora
+from everlora.methods.references import mtl, per_task, zero_shot
+from everlora.methods.seqlora import seqlora
+from everlora.parts.penalties import EnergyOverlap, FactorNorm, Orthogonality
+
+
+def test_ella_is_inclora_and_one_penalty() -> None:
+    assert ella(lam=0.3, energy="raw") == Method(name="ella", penalties=(EnergyOverlap(lam=0.3, energy="raw"),))
+    assert (ella().adapter, ella().consolidator, ella().regime) == (
+        inclora().adapter,
+        inclora().consolidator,
+        inclora().regime,
+    )
+
+
+def test_olora_holds_its_second_penalty_only_if_asked() -> None:
+    assert olora().penalties == (Orthogonality(lam=0.5, side="A", norm="l1"),)
+    assert olora(lam=5, norm_lam=0.1).penalties == (Orthogonality(lam=5), FactorNorm(lam=0.1))
+
+
+def test_penalties_add_up_and_their_order_has_no_meaning() -> None:
+    one, other = compose(ella(), olora()), compose(olora(), ella())
+    assert one.name == "ella+o-lora"
+    assert set(one.penalties) == set(other.penalties) == set(ella().penalties + olora().penalties)
+    assert compose(inclora(), ella()).penalties == ella().penalties
+
+
+def test_an_exact_duplicate_is_one_penalty() -> None:
+    assert compose(ella(), ella()).penalties == ella().penalties
+    assert compose(ella(), olora(), ella()).penalties == ella().penalties + olora().penalties
+
+
+def test_one_penalty_with_two_settings_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'energy_overlap' is given twice.*lam=1\.0.*lam=2.*keep one"):
+        compose(ella(), ella(lam=2))
+    with pytest.raises(ConfigError, match="'orthogonality' is given twice"):
+        compose(ella(), olora(), olora(side="B"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "role"),
+    [
+        (seqlora(), ella(), "adapter"),
+        (ella(), seqlora(), "adapter"),
+        (mtl(), ella(), "regime"),
+        (zero_shot(), seqlora(), "regime"),
+        (per_task(), ella(), "consolidator"),
+        (ella(), per_task(), "consolidator"),
+    ],
+)
+def test_single_roles_must_agree_and_the_message_names_both(first: Method, second: Method, role: str) -> None:
+    with pytest.raises(ConfigError, match="exclude one another") as caught:
+        compose(first, second)
+    message = str(caught.value)
+    assert repr(first.name) in message
+    assert repr(second.name) in message
+    assert f"as {role}" in message
+    assert "\n" not in message
+
+
+def test_a_composition_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least one"):
+        compose()
+
+
+def test_a_method_is_a_value() -> None:
+    method = ella()
+    with pytest.raises(FrozenInstanceError):
+        method.name = "mine"  # type: ignore[misc]
+    assert method == ella()
+    assert hash(method) == hash(ella())
+    assert method.named("mine").name == "mine"
+    assert method.named("mine").penalties == method.penalties
+    assert method.name == "ella"
+
+
+def test_the_description_is_plain_data_that_tells_settings_apart() -> None:
+    found = ella(lam=0.3).describe()
+    assert json.loads(json.dumps(found)) == found
+    assert found["penalties"] == [{"part": "energy_overlap", "lam": 0.3, "energy": "rms"}]
+    assert (found["regime"], found["adapter"], found["consolidator"]) == ("sequence", "new", "sum")
+    assert ella(lam=0.4).describe() != found
+    assert ella(lam=0.3, energy="max").describe() != found
+
+
+@pytest.mark.parametrize(
+    ("method", "needs_id", "words"),
+    [
+        (zero_shot(), False, "none"),
+        (mtl(), False, "all tasks at once"),
+        (seqlora(), False, "one adapter for all tasks"),
+        (inclora(), False, "folded"),
+        (ella(), False, "folded"),
+        (per_task(), True, "task id"),
+    ],
+)
+def test_policies_in_words(method: Method, needs_id: bool, words: str) -> None:
+    assert method.task_id_at_inference is needs_id
+    assert words in method.policy
+
+
+def test_every_role_value_has_words() -> None:
+    for rule in ("sum", "continue", "keep"):
+        assert Method(name="m", adapter=Adapter(), consolidator=Consolidator(rule=rule)).policy  # type: ignore[arg-type]
