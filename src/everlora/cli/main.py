@@ -189,11 +189,10 @@ def methods(as_json: Json = False) -> None:
             }
         )
     columns = {
-        "method": ("name",),
-        "what it does": ("title", "adapter", "paper"),
-        "stores": ("stores",),
-        "earlier data": ("replay",),
-        "task id": ("task_id_at_inference",),
+        "method": "{name}",
+        "what it does": "{title}\n{adapter}\nstores {stores}\n{paper}",
+        "replay": "{replay}",
+        "task id": "{task_id_at_inference}",
     }
     _show(rows, as_json, columns)
 
@@ -214,9 +213,8 @@ def benchmarks(as_json: Json = False) -> None:
         }
         for info in known()
     ]
-    _show(
-        rows, as_json, {"benchmark": ("name",), "what it is": ("title",), "tasks": ("tasks",), "orders": ("orders",)}
-    )
+    columns = {"benchmark": "{name}", "what it is": "{title}", "tasks": "{tasks}", "orders": "{orders}"}
+    _show(rows, as_json, columns)
 
 
 @app.command(context_settings=SETTINGS)
@@ -240,8 +238,8 @@ def interruptible() -> Iterator[None]:
         raise Interrupted("interrupted; finished tasks are kept, go on with the same command and --resume") from None
 
 
-def _show(rows: list[dict[str, Any]], as_json: bool, columns: dict[str, tuple[str, ...]]) -> None:
-    """Print rows as JSON, or as a table whose columns hold one or several keys below one another."""
+def _show(rows: list[dict[str, Any]], as_json: bool, columns: dict[str, str]) -> None:
+    """Print rows as JSON, or as a table whose columns are templates of a row's keys."""
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -249,7 +247,8 @@ def _show(rows: list[dict[str, Any]], as_json: bool, columns: dict[str, tuple[st
     for k, title in enumerate(columns):
         table.add_column(title, no_wrap=k == 0)
     for row in rows:
-        table.add_row(*(Text("\n".join(_text(row[key]) for key in keys)) for keys in columns.values()))
+        shown = {key: _text(value) for key, value in row.items()}
+        table.add_row(*(Text(template.format_map(shown)) for template in columns.values()))
     out_console.print(table)
 
 
