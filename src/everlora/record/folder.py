@@ -81,10 +81,8 @@ class RunFolder:
         if not any(self.path.glob(f"tasks/*/{COMMIT}")):
             return  # nothing was learned here yet: a first try that failed may be mended and started again
         if other != self.id:
-            changed = [k for k in self.facts if self.facts[k] != there.get(k)]
-            raise FolderError(
-                f"{self.path} holds another run (different: {', '.join(changed) or 'settings'}); choose another --out"
-            )
+            changed = ", ".join(_differing(self.facts, there)) or "settings"
+            raise FolderError(f"{self.path} holds another run (different: {changed}); choose another --out")
         if not resume:
             raise FolderError(f"{self.path} holds this run already; pass --resume to go on, or choose another --out")
 
@@ -124,6 +122,18 @@ class RunFolder:
         content = self.matrix_content(matrix, extra)
         write_json(self.path / "matrix.json", content)
         return content
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Names of the innermost entries of ``a`` that ``b`` does not share."""
+    names = []
+    for key, value in a.items():
+        other = b.get(key)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            names += _differing(value, other)
+        elif value != other:
+            names.append(key)
+    return names
 
 
 def _sha(path: Path) -> str:
