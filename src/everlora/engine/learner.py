@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from everlora.core.errors import FolderError
+from everlora.core.errors import DataError, FolderError, TrainingError
 from everlora.core.method import Method
 from everlora.core.past import Past
 from everlora.core.scores import Cell, ScoreMatrix
@@ -77,6 +77,8 @@ class Life:
         matrix = ScoreMatrix.empty(
             [t.name for t in tasks], [len(getattr(t, self.spec.evaluation.split)) for t in tasks]
         )
+        for task in tasks:
+            self._look_at(task)
         committed = self.folder.stages()
         for stage in stages(self.method, tasks):
             if stage.number <= len(committed):
@@ -86,6 +88,15 @@ class Life:
             if world.is_main():
                 self.folder.write_matrix(matrix, self.kept())
         return matrix
+
+    def _look_at(self, task: Task) -> None:
+        """Refuse, before anything is trained, a task that could not be learned or answered when its turn comes."""
+        evaluation, family = self.spec.evaluation, self.base.family
+        if not len(getattr(task, evaluation.split)):
+            raise DataError(f"task {task.name!r} has no {evaluation.split} rows to be scored on")
+        if evaluation.scoring == "labels" and not task.labels:
+            raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
+        family.check(task)
 
     def live_through(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix) -> list[Cell]:
         """Train, evaluate and commit one stage; return its row of scores."""
@@ -97,6 +108,11 @@ class Life:
         model = self._open(stage)
         chain, history = self._train(stage, model)
         update = self.mount.extract()
+        if not torch.stack([site.norm() for site in update.values()]).norm().isfinite():
+            raise TrainingError(
+                f"what was learned of task {stage.name!r} is NaN or infinite; tasks learned before are intact; "
+                f"lower --learning-rate"
+            )
         trained = time.perf_counter()
         warning = collapse(update, self.past) if self.method.penalties else None
         if warning:

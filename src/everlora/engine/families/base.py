@@ -52,11 +52,22 @@ class Family(ABC):
         self.cut = 0
         """Texts cut to `Limits.source` so far."""
 
+    def check(self, task: Task) -> None:
+        """Look at a task, and at its first row, before anything is trained.
+
+        Raises:
+            DataError: this family, or this model's processor, cannot read it.
+        """
+        if task.form == "image" and self.modality != "image":
+            raise DataError(f"task {task.name!r} holds images; a model of family {self.name!r} reads text")
+        cut = self.cut
+        self.length(task.train[0], task)
+        self.cut = cut
+
     def begin(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
         """Make the bare model ready for ``tasks``: classifiers grow their head here."""
         for task in tasks:
-            if task.form == "image" and self.modality != "image":
-                raise DataError(f"task {task.name!r} holds images; a model of family {self.name!r} reads text")
+            self.check(task)
 
     def reset(self) -> None:
         """Forget what `begin` has built up: the next task starts from the bare model."""

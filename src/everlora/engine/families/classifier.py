@@ -32,11 +32,14 @@ class Classifier(Family):
         self.grown = 0
         """Rows that the model's head has by now."""
 
+    def check(self, task: Task) -> None:
+        super().check(task)
+        if not task.labels:
+            raise DataError(f"task {task.name!r} has no label set, which a classification head needs")
+
     def begin(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
         super().begin(model, tasks, generator)
         for task in tasks:
-            if not task.labels:
-                raise DataError(f"task {task.name!r} has no label set, which a classification head needs")
             self.labels += [label for label in task.labels if label not in self.labels]
         self.resize(model, generator)
 
@@ -140,11 +143,10 @@ class ImageClassifier(Classifier):
     modality: ClassVar[Literal["text", "image"]] = "image"
     peft_task: ClassVar[str | None] = None
 
-    def begin(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
-        for task in tasks:
-            if task.form != "image":
-                raise DataError(f"task {task.name!r} holds text; a model of family {self.name!r} reads images")
-        super().begin(model, tasks, generator)
+    def check(self, task: Task) -> None:
+        if task.form != "image":
+            raise DataError(f"task {task.name!r} holds text; a model of family {self.name!r} reads images")
+        super().check(task)
 
     def pixels(self, examples: Sequence[Example]) -> Tensor:
         """Pixel values (b, 3, h, w) as the model's processor makes them."""
