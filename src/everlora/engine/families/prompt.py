@@ -27,7 +27,7 @@ class Prompter:
 
     def tokens(self, text: str) -> list[int]:
         """Tokens of a piece of text, without special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def answer(self, target: str, *, spaced: bool) -> list[int]:
         """Tokens of an answer with the end-of-sequence token, which has to be learned like the rest."""
