@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from accelerate import PartialState
+
+
+def _state() -> PartialState:
+    # Without an accelerator, accelerate takes several processes for one until it is told that the CPU is meant.
+    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def is_main() -> bool:
     """Whether this process writes files and prints."""
-    return bool(PartialState().is_main_process)
+    return bool(_state().is_main_process)
 
 
 def size() -> int:
     """Number of processes."""
-    return int(PartialState().num_processes)
+    return int(_state().num_processes)
 
 
 def wait() -> None:
     """Wait for all processes."""
-    PartialState().wait_for_everyone()
+    _state().wait_for_everyone()
