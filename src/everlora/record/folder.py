@@ -92,7 +92,10 @@ class RunFolder:
         Raises:
             FolderError: a file of a finished stage is missing or changed.
         """
-        return [_read(path) for path in sorted((self.path / "tasks").iterdir()) if (path / COMMIT).is_file()]
+        # A process killed just before the renaming leaves a sealed folder under its hidden name: not in place.
+        sealed = [p.parent for p in (self.path / "tasks").glob(f"[0-9]*/{COMMIT}")]
+        # By number: 100 comes after 99, and not, as a text, before 11.
+        return [_read(path) for path in sorted(sealed, key=lambda p: p.name.partition("-")[0].zfill(9))]
 
     @contextmanager
     def commit(self, number: int, name: str, facts: dict[str, Any]) -> Iterator[Path]:
@@ -146,7 +149,7 @@ def _read(path: Path) -> Committed:
         for name, sha in facts["files"].items():
             if not (path / name).is_file() or _sha(path / name) != sha:
                 raise FolderError(f"{path / name} is missing or was changed after it was written; restore the folder")
-    except (json.JSONDecodeError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, no UTF-8, or another shape
         raise FolderError(f"{path / COMMIT} is damaged; restore the folder from a copy") from error
     return Committed(path, facts)
 
