@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from everlora.core.errors import DataError
+from everlora.core.task import Example, Task
+from everlora.engine.evaluator import Scored, evaluate, exact_match, normalise
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("World", "world"),
+        ("  Sci/Tech. ", "scitech"),
+        ("very   negative\n", "very negative"),
+        ("not_entailment", "notentailment"),
+        ("don't", "dont"),
+        ("a - b", "a b"),
+        ("\ta\u00a0b\u2003c\n", "a b c"),  # any Unicode white space collapses
+        ("«Straße»", "«straße»"),  # only ASCII punctuation goes
+        ("-", ""),
+        ("...", ""),
+        ("", ""),
+    ],
+)
+def test_normalisation(text: str, plain: str) -> None:
+    assert normalise(text) == plain
+
+
+@given(st.text(max_size=30))
+def test_normalisation_is_idempotent_and_leaves_no_punctuation(text: str) -> None:
+    plain = normalise(text)
+    assert normalise(plain) == plain
+    assert not set(plain) & set(string.punctuation)
+    assert plain == plain.strip()
+    assert "  " not in plain
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target"),
+    [("World.", "world"), (" sports", "Sports"), ("Sci/Tech", "sci tech".replace(" ", "")), ("-", "-"), (" - ", "-"),
+     ("", ""), ("A  b", "a b")],
+)  # fmt: skip
+def test_equal_answers(prediction: str, target: str) -> None:
+    assert exact_match(prediction, target)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target"),
+    [
+        ("", "-"),  # the label of 131 rows of MNLI: silence is no answer to it
+        (".", "-"),
+        ("!!!", "-"),
+        ("...", "world"),
+        ("", "world"),
+        ("-", "world"),
+        ("world", "-"),
+        ("world news", "world"),
+        ("worl d", "world"),
+        ("1 2", "12"),
+    ],
+)
+def test_unequal_answers(prediction: str, target: str) -> None:
+    assert not exact_match(prediction, target)
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_matching_is_symmetric_and_reflexive(a: str, b: str) -> None:
+    assert exact_match(a, a)
+    assert exact_match(a, b) == exact_match(b, a)
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------------
+
+
+class Echo:
+    """A family that answers each row with its own input and remembers its batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.modes: list[bool] = []
+
+    def length(self, row: Example, task: Task) -> int:
+        return len(row.input)
+
+    def predict(self, model: nn.Module, task: Task, rows: list[Example], scoring: str) -> list[str]:
+        self.batches.append([row.input for row in rows])
+        self.modes.append(model.training)
+        return [f" {row.input}\n" for row in rows]
+
+
+ROWS = tuple(Example(text, target) for text, target in (("dddd", "dddd"), ("a", "x"), ("ccc", "CCC."), ("bb", "bb")))
+TASK = Task(name="echo", train=ROWS, test=ROWS)
+
+
+def score(batch_size: int, **kwargs: Any) -> tuple[Scored, Echo, nn.Module]:
+    family, model = Echo(), nn.Linear(1, 1).train()
+    return evaluate(model, family, TASK, batch_size=batch_size, **kwargs), family, model  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 100])
+def test_answers_stand_in_the_order_of_rows_for_every_batch_size(batch_size: int) -> None:
+    done: list[int] = []
+    scored, family, model = score(batch_size, progress=done.append)
+    assert scored.predictions == ("dddd", "a", "ccc", "bb")
+    assert scored.correct == (True, False, True, True)
+    assert scored.score == 75.0
+    assert [text for batch in family.batches for text in batch] == [
+        "a",
+        "bb",
+        "ccc",
+        "dddd",
+    ]  # alike lengths share a batch
+    assert sum(done) == 4
+    assert set(family.modes) == {False}
+    assert model.training  # as it was before
+
+
+def test_a_task_without_labels_cannot_be_scored_by_labels() -> None:
+    with pytest.raises(DataError, match="no label set"):
+        score(2, scoring="labels")

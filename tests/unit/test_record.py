@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from everlora.core.errors import FolderError
+from everlora.core.scores import ScoreMatrix
+from everlora.record import atomic
+from everlora.record.atomic import staged, write_json, write_text
+from everlora.record.card import matrix_table, model_card
+from everlora.record.folder import COMMIT, RunFolder, identity, write_rows
+
+FACTS = {"settings": {"model": "m", "seed": 0}, "composition": {"name": "ella"}}
+
+
+def disk_full(*args: object, **kwargs: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def names(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*")}
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_text_replaces_text_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "one")
+    write_text(path, "zwei – два")
+    assert path.read_text(encoding="utf-8") == "zwei – два"
+    assert names(tmp_path) == {"a.txt"}
+
+
+@pytest.mark.parametrize("broken", ["os.replace", "os.fsync", "pathlib.Path.write_text"])
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, disk_full)
+        with pytest.raises(FolderError, match=r"cannot write .*a\.txt: No space left on device.*intact"):
+            write_text(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == {"a.txt"}
+
+
+def test_a_write_that_breaks_half_way_leaves_the_old_file_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def half(self: Path, text: str, **kwargs: Any) -> None:
+        with open(self, "w") as handle:
+            handle.write(text[: len(text) // 2])
+        disk_full()
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(FolderError):
+        write_text(path, "a long new text")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == {"a.txt"}
+
+
+def test_the_new_content_is_on_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(atomic.os, "fsync", lambda handle: (calls.append("sync"), sync(handle)))
+    monkeypatch.setattr(atomic.os, "replace", lambda a, b: (calls.append("rename"), replace(a, b)))
+    write_text(tmp_path / "a", "x")
+    assert calls == ["sync", "rename", "sync"]
+
+
+def test_json_refuses_numbers_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1.5, "b": None, "c": "ü"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1.5, "b": None, "c": "ü"}
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="JSON"):
+            write_json(path, {"a": bad})
+    assert json.loads(path.read_text(encoding="utf-8"))["a"] == 1.5
+    assert names(tmp_path) == {"a.json"}
+
+
+def test_rows_are_one_json_value_a_line(tmp_path: Path) -> None:
+    rows = [{"prediction": "a\nb\u2028c", "row": 0}, {"prediction": "", "row": 1}]
+    write_rows(tmp_path / "p.jsonl", rows)
+    text = (tmp_path / "p.jsonl").read_text(encoding="utf-8")
+    assert text.count("\n") == 2
+    assert [json.loads(line) for line in text.split("\n")[:-1]] == rows
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_staged_folder_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "tasks" / "01-a"
+    with staged(target) as beside:
+        (beside / "x").write_text("1")
+        assert not target.exists()
+    assert names(tmp_path) == {"tasks", "tasks/01-a", "tasks/01-a/x"}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
+def test_an_error_inside_leaves_nothing_behind(tmp_path: Path, error: BaseException) -> None:
+    expected = FolderError if isinstance(error, OSError) else type(error)
+
+    def fill() -> None:
+        with staged(tmp_path / "01-a") as beside:
+            (beside / "x").write_text("1")
+            raise error
+
+    with pytest.raises(expected):
+        fill()
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("broken", ["os.replace", "os.fsync"])
+def test_a_disk_that_fills_up_at_the_end_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, disk_full)
+        with pytest.raises(FolderError, match=r"No space left.*tasks are intact"), staged(tmp_path / "a") as b:
+            (b / "x").write_text("1")
+    assert names(tmp_path) == set()
+
+
+def test_left_overs_of_a_killed_process_are_swept_away(tmp_path: Path) -> None:
+    (tmp_path / ".a.part").mkdir()
+    (tmp_path / ".a.part" / "stale").write_text("x")
+    with staged(tmp_path / "a") as beside:
+        (beside / "fresh").write_text("y")
+    assert names(tmp_path) == {"a", "a/fresh"}
+
+
+# --- the run folder --------------------------------------------------------------------------------------------------
+
+
+def commit(folder: RunFolder, number: int, name: str, text: str = "data") -> None:
+    with folder.commit(number, name, {"row": [1.0], "data": {}}) as path:
+        (path / "weights.bin").write_text(text)
+        (path / "predictions.jsonl").write_text("{}\n")
+
+
+def test_a_new_folder_says_what_it_is(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "deep" / "run", FACTS)
+    written = yaml.safe_load((folder.path / "run.yaml").read_text())
+    assert written == {"schema": 1, "id": identity(FACTS), **FACTS}
+    assert folder.stages() == []
+
+
+def test_identity_depends_on_content_and_not_on_order() -> None:
+    turned = {"composition": {"name": "ella"}, "settings": {"seed": 0, "model": "m"}}
+    assert identity(turned) == identity(FACTS)
+    assert identity({**FACTS, "settings": {"model": "m", "seed": 1}}) != identity(FACTS)
+
+
+def test_a_commit_is_sealed_with_hashes_and_comes_back(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, FACTS)
+    commit(folder, 1, "news")
+    commit(folder, 2, "reviews")
+    again = RunFolder(tmp_path, FACTS, resume=True).stages()
+    assert [(s.path.name, s.facts["number"], s.facts["name"]) for s in again] == [
+        ("01-news", 1, "news"),
+        ("02-reviews", 2, "reviews"),
+    ]
+    assert again[0].facts["row"] == [1.0]
+    assert set(again[0].facts["files"]) == {"weights.bin", "predictions.jsonl"}
+    assert len(set(again[0].facts["files"].values())) == 2
+
+
+def test_a_failed_commit_is_no_commit(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, FACTS)
+    commit(folder, 1, "news")
+
+    def interrupted() -> None:
+        with folder.commit(2, "reviews", {}) as path:
+            (path / "weights.bin").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [s.path.name for s in folder.stages()] == ["01-news"]
+    assert {p.name for p in (tmp_path / "tasks").iterdir()} == {"01-news"}
+    commit(folder, 2, "reviews")
+    assert len(folder.stages()) == 2
+
+
+def test_a_disk_full_while_sealing_keeps_earlier_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path, FACTS)
+    commit(folder, 1, "news")
+    with monkeypatch.context() as patch:
+        patch.setattr("everlora.record.folder.write_json", disk_full)
+        with pytest.raises(FolderError, match="No space left"):
+            commit(folder, 2, "reviews")
+    assert [s.path.name for s in folder.stages()] == ["01-news"]
+    assert {p.name for p in (tmp_path / "tasks").iterdir()} == {"01-news"}
+
+
+def test_a_folder_without_its_commit_does_not_count(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, FACTS)
+    commit(folder, 1, "news")
+    (tmp_path / "tasks" / "01-news" / COMMIT).unlink()
+    assert folder.stages() == []
+    commit(folder, 1, "news", "second try")
+    assert (folder.stages()[0].path / "weights.bin").read_text() == "second try"
+
+
+def test_what_a_killed_process_left_beside_does_not_count(tmp_path: Path) -> None:
+    """Killed between sealing and renaming, a process leaves a whole but hidden folder."""
+    folder = RunFolder(tmp_path, FACTS)
+    commit(folder, 1, "news")
+    commit(folder, 2, "reviews")
+    (tmp_path / "tasks" / "02-reviews").rename(tmp_path / "tasks" / ".02-reviews.part")
+    assert [s.path.name for s in folder.stages()] == ["01-news"]
+    commit(folder, 2, "reviews")
+    assert {p.name for p in (tmp_path / "tasks").iterdir()} == {"01-news", "02-reviews"}
+
+
+def test_stages_come_in_the_order_of_learning_beyond_a_hundred(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, FACTS)
+    numbers = [1, 2, 9, 10, 11, 99, 100, 101, 110]
+    for number in numbers:
+        commit(folder, number, "task")
+    assert [s.facts["number"] for s in folder.stages()] == numbers
+
+
+def change(path: Path) -> None:
+    path.write_text("other")
+
+
+def test_stray_files_are_no_stages(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, FACTS)
+    commit(folder, 1, "news")
+    (tmp_path / "tasks" / "notes.txt").write_text("mine")
+    (tmp_path / "tasks" / ".DS_Store").write_text("x")
+    assert len(folder.stages()) == 1
+
+
+@pytest.mark.parametrize("harm", [change, Path.unlink], ids=["changed", "missing"])
+@pytest.mark.parametrize("file", ["weights.bin", "predictions.jsonl"])
+def test_a_changed_or_missing_file_is_found(tmp_path: Path, file: str, harm: Callable[[Path], None]) -> None:
+    folder = RunFolder(tmp_path, FACTS)
+    commit(folder, 1, "news")
+    harm(tmp_path / "tasks" / "01-news" / file)
+    with pytest.raises(FolderError, match=f"{file} is missing or was changed"):
+        folder.stages()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"{}", b'{"files": 3}', b"\xff\xfe\x81", b"null"])
+def test_a_damaged_seal_is_the_users_to_mend(tmp_path: Path, content: bytes) -> None:
+    folder = RunFolder(tmp_path, FACTS)
+    commit(folder, 1, "news")
+    (tmp_path / "tasks" / "01-news" / COMMIT).write_bytes(content)
+    with pytest.raises(FolderError, match="COMMIT is damaged"):
+        folder.stages()
+
+
+def test_another_run_is_refused_and_the_difference_named(tmp_path: Path) -> None:
+    commit(RunFolder(tmp_path, FACTS), 1, "news")
+    before = (tmp_path / "run.yaml").read_bytes()
+    for resume in (False, True):
+        with pytest.raises(FolderError, match=r"another run \(different: seed\)"):
+            RunFolder(tmp_path, {**FACTS, "settings": {"model": "m", "seed": 1}}, resume=resume)
+    assert (tmp_path / "run.yaml").read_bytes() == before
+
+
+def test_a_first_try_that_learned_nothing_may_be_mended(tmp_path: Path) -> None:
+    RunFolder(tmp_path, FACTS)
+    other = {**FACTS, "settings": {"model": "m", "seed": 1}}
+    assert RunFolder(tmp_path, other).stages() == []
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text())["id"] == identity(other)
+
+
+def test_the_same_run_needs_resume(tmp_path: Path) -> None:
+    commit(RunFolder(tmp_path, FACTS), 1, "news")
+    with pytest.raises(FolderError, match="--resume"):
+        RunFolder(tmp_path, FACTS)
+    assert len(RunFolder(tmp_path, FACTS, resume=True).stages()) == 1
+
+
+def test_resume_in_an_empty_or_absent_folder_starts(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path / "none", FACTS, resume=True).stages() == []
+    (tmp_path / "empty").mkdir()
+    assert RunFolder(tmp_path / "empty", FACTS).stages() == []
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_foreign_folder_is_left_alone(tmp_path: Path, resume: bool) -> None:
+    (tmp_path / "thesis.tex").write_text("ten years")
+    with pytest.raises(FolderError, match="not empty and holds no run"):
+        RunFolder(tmp_path, FACTS, resume=resume)
+    assert names(tmp_path) == {"thesis.tex"}
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("x")
+    for path in (tmp_path / "out", tmp_path / "out" / "below"):
+        with pytest.raises(FolderError):
+            RunFolder(path, FACTS)
+    assert (tmp_path / "out").read_text() == "x"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"a: [", b"no: id", b"\xff\xfe\x81", b"text"])
+def test_a_damaged_run_file_is_said(tmp_path: Path, content: bytes) -> None:
+    RunFolder(tmp_path, FACTS)
+    (tmp_path / "run.yaml").write_bytes(content)
+    with pytest.raises(FolderError, match=r"run\.yaml is damaged"):
+        RunFolder(tmp_path, FACTS, resume=True)
+
+
+def test_facts_of_python_survive_the_file_so_that_a_run_knows_itself(tmp_path: Path) -> None:
+    facts = {"settings": {"text": "ja: nein", "number": 1e-4, "none": None, "list": [1, "2"], "yes": "on"}}
+    RunFolder(tmp_path, facts)
+    assert RunFolder(tmp_path, facts, resume=True).stages() == []
+    there = yaml.safe_load((tmp_path / "run.yaml").read_text())
+    assert there["settings"] == facts["settings"]
+
+
+# --- matrix and card -------------------------------------------------------------------------------------------------
+
+MATRIX = ScoreMatrix(("news", "reviews"), (30, 10), ((90.0, None), (70.0, 80.0)))
+
+
+def test_the_matrix_file(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, FACTS)
+    content = folder.write_matrix(MATRIX, {"method": "ella"})
+    assert json.loads((tmp_path / "matrix.json").read_text()) == content
+    assert content["matrix"] == [[90.0, None], [70.0, 80.0]]
+    assert content["metrics"]["bwt"] == -20.0
+    assert content["metrics"]["oa_weighted"] == 72.5
+    assert (content["method"], content["id"], content["counts"]) == ("ella", folder.id, [30, 10])
+
+
+def test_the_card_shows_the_matrix_and_names_the_base_model(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, FACTS)
+    content = folder.matrix_content(MATRIX, {"method": "ella", "model": "org/base", "labels": []})
+    assert matrix_table(content).splitlines() == [
+        "| after | news | reviews |",
+        "|---|---|---|",
+        "| news | 90.0 | – |",
+        "| reviews | 70.0 | 80.0 |",
+    ]
+    facts = {
+        "settings": {"model": "org/base", "evaluation": {"scoring": "generate", "split": "test"}},
+        "composition": {"consolidator": "sum", "regime": "sequence"},
+    }
+    card = model_card(content, facts, "org/base")
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["base_model"] == "org/base"
+    assert front["library_name"] == "peft"
+    scores = {r["dataset"]["name"]: r["metrics"][0]["value"] for r in front["model-index"][0]["results"]}
+    assert scores == {"news": 70.0, "reviews": 80.0}
+    assert "sum of all tasks" in card
+    frozen = model_card(content, {**facts, "composition": {"consolidator": "sum", "regime": "frozen"}}, None)
+    assert "Nothing was trained" in frozen
