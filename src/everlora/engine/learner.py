@@ -74,9 +74,8 @@ class Life:
 
     def follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
         """Learn ``tasks`` in order, going on after the last committed stage; return the accuracy matrix."""
-        matrix = ScoreMatrix.empty(
-            [t.name for t in tasks], [len(getattr(t, self.spec.evaluation.split)) for t in tasks]
-        )
+        counts = [len(getattr(task, self.spec.evaluation.split)) for task in tasks]
+        matrix = ScoreMatrix.empty([task.name for task in tasks], counts)
         for task in tasks:
             self._look_at(task)
         committed = self.folder.stages()
