@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -34,7 +35,7 @@ from transformers.utils import logging as hf_logging
 from everlora.core import hub
 from everlora.core.errors import EverloraError, ModelError, nearest
 from everlora.engine import tiny
-from everlora.engine.families import Causal, Family, ImageClassifier, Limits, Seq2Seq, TextClassifier
+from everlora.engine.families import Causal, Classifier, Family, ImageClassifier, Limits, Seq2Seq, TextClassifier
 from everlora.engine.precision import Precision, attention_in_fp32, choose
 from everlora.engine.seeds import drawn_from
 
@@ -120,8 +121,11 @@ def load(
     max_source_length: int | None = None,
     max_new_tokens: int = 50,
     trust_remote_code: bool = False,
+    labels: Sequence[str] = (),
 ) -> Loaded:
     """Load a base model by packaged name, ``tiny-*``, folder, GGUF file or hub id.
+
+    ``labels`` names the rows of a classification head, so that a learned adapter, which brings its head, fits.
 
     Raises:
         ModelError: unknown name, folder without weights, unreachable hub, unsupported architecture or device.
@@ -140,9 +144,15 @@ def load(
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
     limits = Limits(context=_context(model.config, processor), source=max_source_length, answer=max_new_tokens)
+    reader = _FAMILIES[family][1](processor, limits)
+    if labels:
+        if not isinstance(reader, Classifier):
+            raise ModelError(f"{name!r} answers in text and has no head; leave labels out")
+        reader.labels = list(labels)
+        reader.resize(model, torch.Generator())
     return Loaded(
         model=model,
-        family=_FAMILIES[family][1](processor, limits),
+        family=reader,
         name=name,
         hub=packaged.hub if packaged else None,
         precision=precision,

@@ -49,6 +49,7 @@ def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None) 
         "continue": "The adapter in this folder is the one that every task was trained on.",
         "keep": "Answers need the task id: load the adapter of the task from `tasks/`; the root holds the newest.",
     }[facts["composition"]["consolidator"]]
+    head = f", labels={content['labels']!r}" if content["labels"] else ""
     if facts["composition"]["regime"] == "frozen":
         how = "Nothing was trained: these are the scores of the base model."
     return f"""---
@@ -63,7 +64,7 @@ def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None) 
 import everlora
 from peft import PeftModel
 
-base = everlora.load({settings["model"]!r}).model
+base = everlora.load({settings["model"]!r}{head}).model
 model = PeftModel.from_pretrained(base, ".")
 ```
 
