@@ -23,6 +23,7 @@ from transformers import (
     GgufConfig,
     PretrainedConfig,
     PreTrainedModel,
+    modeling_gguf_pytorch_utils,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -38,6 +39,8 @@ from everlora.engine import tiny
 from everlora.engine.families import Causal, Classifier, Family, ImageClassifier, Limits, Seq2Seq, TextClassifier
 from everlora.engine.precision import Precision, attention_in_fp32, choose
 from everlora.engine.seeds import drawn_from
+
+modeling_gguf_pytorch_utils.tqdm = hf_logging.tqdm  # this bar alone does not heed disable_progress_bar()
 
 FamilyName = Literal["decoder", "encoder-decoder", "encoder", "image-classifier"]
 
@@ -199,7 +202,7 @@ def _from_files(
         raise
     except Exception as error:  # whatever a library makes of a damaged file, the user needs one line
         cure = f"give a folder, a GGUF file, a reachable hub id or one of: {', '.join((*PACKAGED, *tiny.BUILDERS))}"
-        reason = why or " ".join(str(error).split())[:400] or type(error).__name__
+        reason = why or " ".join(str(error).split())[:600] or type(error).__name__
         raise ModelError(f"cannot load the model {name!r}: {reason} ({cure})") from error
     strange = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
     strange = sorted(key for key in strange if not _DRAWN.search(key))
