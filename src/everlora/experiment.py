@@ -96,9 +96,11 @@ def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
     Raises:
         ConfigError: an unknown or unusable setting.
     """
+    for layer in layers:
+        for group in ("train", "lora", "evaluation"):
+            if not isinstance(layer.get(group) or {}, dict):
+                raise ConfigError(f"setting {group!r} must be a mapping of names to values (got {layer[group]!r})")
     merged = merge({"train": dict(TRAIN_DEFAULTS)}, *layers)
-    if not isinstance(merged["train"], dict):
-        raise ConfigError(f"setting 'train' must be a mapping of training arguments (got {merged['train']!r})")
     merged["train"] = {name: _training_argument(name, value) for name, value in merged["train"].items()}
     return check(kind, merged)
 
