@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMALL = ("--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews,news", "--max-steps", "2")
+SMALL = (*SMALL, "--max-train-samples", "8", "--max-eval-samples", "4", "--max-new-tokens", "4")
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The last line on stderr, after checking that it is the one line of an error."""
+        assert self.status != 0
+        assert "Traceback" not in self.err
+        *before, last = self.err.splitlines()
+        assert last.startswith("everlora: "), self.err
+        assert not any(line.startswith("everlora: ") for line in before), self.err
+        return last
+
+    @property
+    def json(self) -> Any:
+        """The last line on stdout."""
+        assert self.status == 0, self.err
+        return json.loads(self.out.splitlines()[-1])
+
+
+Everlora = Callable[..., Said]
+
+
+@pytest.fixture
+def everlora(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Everlora:
+    """The command line in this process, in an empty folder."""
+    from everlora.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*argv: str) -> Said:
+        capfd.readouterr()
+        try:
+            main(list(argv))
+            status: Any = 0
+        except SystemExit as end:
+            status = end.code
+        found = capfd.readouterr()
+        return Said(status or 0, found.out, found.err)
+
+    return call
+
+
+@pytest.fixture
+def small(everlora: Everlora) -> Everlora:
+    """A run of two tasks that takes a second."""
+    return lambda *argv: everlora("run", *SMALL, *argv)
+
+
+def committed(folder: Path) -> dict[str, bytes]:
+    """Every file of every finished task."""
+    tasks = [commit.parent for commit in sorted(folder.glob("tasks/*/COMMIT"))]
+    return {f"{task.name}/{file.name}": file.read_bytes() for task in tasks for file in sorted(task.iterdir())}
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_stream(path: Path, *tasks: dict[str, Any]) -> str:
+    path.write_text(json.dumps({"tasks": tasks}))  # JSON is YAML
+    return str(path)

@@ -1,0 +1,85 @@
+"""Model folders that cannot be used, and some that look as if they could not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from .conftest import Everlora
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from everlora.engine import tiny
+
+    root = tmp_path_factory.mktemp("models")
+    for name, build in (("llama", tiny.tiny_llama), ("bert", tiny.tiny_bert)):
+        model, tokenizer, _ = build()
+        model.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+    return root
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole / "llama", tmp_path / "m"))
+
+
+def change(folder: Path, **entries: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **entries}))
+
+
+def pickled(folder: Path, whole: Path) -> None:
+    weights = torch.zeros(1)
+    (folder / "model.safetensors").unlink()
+    torch.save({"model.embed_tokens.weight": weights}, folder / "pytorch_model.bin")
+
+
+def remote(folder: Path, whole: Path) -> None:
+    change(folder, model_type="own", auto_map={"AutoConfig": "own.Config"})
+    (folder / "own.py").write_text("raise SystemExit('foreign code ran')")
+
+
+DAMAGE = {
+    "no config": (lambda f, w: (f / "config.json").unlink(), "has no config.json"),
+    "no weights": (lambda f, w: (f / "model.safetensors").unlink(), "no weights (*.safetensors)"),
+    "pickle": (pickled, "pickled weights only, which are never loaded"),
+    "truncated": (lambda f, w: (f / "model.safetensors").write_bytes(b"hello" * 99), "cannot load the model"),
+    "foreign weights": (
+        lambda f, w: shutil.copy(w / "bert/model.safetensors", f / "model.safetensors"),
+        "do not fit its config.json",
+    ),
+    "other width": (lambda f, w: change(f, hidden_size=32), "do not fit its config.json"),
+    "config is no JSON": (lambda f, w: (f / "config.json").write_text("{nope"), "not a valid JSON"),
+    "unknown kind": (lambda f, w: change(f, model_type="zorglub"), "zorglub"),
+    "remote code": (remote, "trust_remote_code"),
+    "no tokenizer": (lambda f, w: [p.unlink() for p in f.glob("tokenizer*")], "tokenizer"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_model_that_cannot_be_used_is_one_line(small: Everlora, folder: Path, whole: Path, name: str) -> None:
+    damage, expected = DAMAGE[name]
+    damage(folder, whole)
+    said = small("--out", "run", "--model", str(folder))
+    assert said.status == 2
+    assert expected in said.line
+    assert str(folder) in said.line
+    assert len(said.err.splitlines()) == 1
+
+
+def test_a_damaged_gguf_file_is_one_line(small: Everlora, tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + b"\0" * 50)
+    assert "x.gguf" in small("--out", "run", "--model", str(tmp_path / "x.gguf")).line
+
+
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_a_whole_folder_runs_without_noise(small: Everlora, whole: Path, name: str) -> None:
+    said = small("--out", "run", "--model", str(whole / name), "--json")
+    assert said.json["tasks"] == ["reviews", "news"]
+    assert [line[:3] for line in said.err.splitlines()] == ["1. ", "2. "]

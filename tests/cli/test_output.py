@@ -1,0 +1,70 @@
+"""What is printed where."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from .conftest import Everlora
+
+
+def test_json_is_the_last_line_and_stdout_holds_nothing_else(small: Everlora) -> None:
+    said = small("--out", "run", "--json")
+    assert {"tasks", "matrix", "metrics", "folder"} <= said.json.keys()
+    assert len(said.out.splitlines()) == 1
+    assert [line[:3] for line in said.err.splitlines()] == ["1. ", "2. "]  # no word from any library
+
+
+@pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])
+def test_no_library_speaks_in_an_ordinary_run(small: Everlora, model: str) -> None:
+    said = small("--out", "run", "--model", model, "--json")
+    assert len(said.err.splitlines()) == 2
+
+
+def test_images_run_too(small: Everlora) -> None:
+    said = small("--out", "run", "--model", "tiny-vit", "--tasks", "shapes,counts", "--json")
+    assert said.json["tasks"] == ["shapes", "counts"]
+    assert len(said.err.splitlines()) == 2
+
+
+def test_a_path_with_brackets_is_no_markup(small: Everlora) -> None:
+    said = small("--out", "x[/bold]y[/x]")
+    assert said.status == 0
+    assert "written to x[/bold]y[/x]" in said.out.splitlines()
+
+
+def test_many_tasks_keep_all_their_columns(small: Everlora) -> None:
+    names = ["reviews", "news", "reply", "questions", "outlook", "forum", "rule"]
+    said = small("--out", "run", "--tasks", ",".join(names), "--max-eval-samples", "1", "--eval-schedule", "final")
+    assert "…" not in said.out
+    head = next(line for line in said.out.splitlines() if "after learning " in line and " 1" in line)
+    assert head.split()[2:] == list("1234567")
+    assert all(len(line) <= 80 for line in said.out.splitlines())
+
+
+@pytest.mark.parametrize("name", ["O-LoRA", "o_lora", "olora", "OLoRA"])
+def test_method_names_forgive(small: Everlora, name: str) -> None:
+    assert "holds no run" not in small("--out", "run", "--method", name, "--dry-run").err
+    from everlora import parse
+
+    assert parse(name).name == "o-lora"
+
+
+@pytest.mark.parametrize("what", ["methods", "benchmarks"])
+def test_lists(everlora: Everlora, what: str) -> None:
+    rows = everlora(what, "--json").json
+    assert all(row["name"] for row in rows)
+    table = everlora(what).out
+    assert all(len(line) <= 80 for line in table.splitlines())
+    for row in rows:
+        assert row["name"] in table  # whole, in one line
+
+
+def test_help_shows_whole_option_names(everlora: Everlora) -> None:
+    text = everlora("run", "--help").out
+    for option in ("--gradient-accumulation-steps", "--lora-target-modules", "--trust-remote-code", "--set"):
+        assert option in text
+    assert "…" not in text
+    assert everlora("--version").out.strip()[0].isdigit()
+    assert json.loads(everlora("env", "--json").out)["packages"]["everlora"]

@@ -1,0 +1,85 @@
+"""Real processes: Ctrl-C, kill -9, python -m, the example."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import Everlora, committed
+
+REPO = Path(__file__).parents[2]
+LONG = ["--model", "tiny-llama", "--tasks", "reviews,news", "--max-steps", "80", "--max-eval-samples", "4"]
+LONG = ["run", *LONG, "--max-train-samples", "64", "--out", "run", "--json"]
+
+
+def stopped(folder: Path, number: int) -> tuple[int, str, str]:
+    """Start a run and send it a signal as soon as its first task is committed."""
+    command = [sys.executable, "-m", "everlora", *LONG]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not (folder / "run/tasks/01-reviews/COMMIT").exists() and time.monotonic() < until and run.poll() is None:
+        time.sleep(0.005)
+    time.sleep(0.2)
+    run.send_signal(number)
+    out, err = run.communicate(timeout=60)
+    return run.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    command = [sys.executable, "-m", "everlora", *LONG]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=100, check=True)
+    assert set(json.loads(done.stdout.splitlines()[-1])) >= {"tasks", "matrix", "metrics", "folder"}
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+    return committed(folder / "run")
+
+
+def weights(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: data for name, data in files.items() if name.endswith((".safetensors", "predictions.jsonl"))}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_stopped_run_keeps_what_it_learned_and_goes_on(
+    everlora: Everlora,
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    number: int,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, out, err = stopped(tmp_path, number)
+    assert found == status, err
+    assert out == ""
+    assert "Traceback" not in err
+    if number == signal.SIGINT:
+        assert err.splitlines()[-1].startswith("everlora: interrupted; finished tasks are kept")
+        assert "--resume" in err.splitlines()[-1]
+    before = committed(tmp_path / "run")
+    assert {name.split("/")[0] for name in before} == {"01-reviews"}
+    assert everlora(*LONG, "--resume").json["tasks"] == ["reviews", "news"]
+    after = committed(tmp_path / "run")
+    assert before.items() <= after.items()
+    assert weights(after) == weights(undisturbed)
+    assert not list((tmp_path / "run").rglob("*.part"))
+
+
+def test_the_example_for_newcomers(tmp_path: Path) -> None:
+    script = REPO / "examples/own_tasks.py"
+    assert sum(bool(line.strip()) for line in script.read_text().splitlines()) <= 12
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True
+    )
+    rows = done.stdout.splitlines()
+    assert len(rows) == 2
+    assert rows[0].endswith(", None)")
+    assert done.stderr == ""
