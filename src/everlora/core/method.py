@@ -30,6 +30,14 @@ class Method:
     consolidator: Consolidator = field(default_factory=Consolidator)
     penalties: tuple[WeightPenalty, ...] = ()
 
+    def __post_init__(self) -> None:
+        for part in self.penalties:
+            if not 0 <= part.strength < float("inf"):  # NaN fails here too
+                raise ConfigError(
+                    f"the strength of the penalty {part.name!r} must be a finite number of at least 0, "
+                    f"not {part.strength}"
+                )
+
     @property
     def task_id_at_inference(self) -> bool:
         return self.consolidator.rule == "keep"
