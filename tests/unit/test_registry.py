@@ -9,7 +9,7 @@ import everlora.methods
 from everlora.core import registry
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
-from everlora.core.registry import Entry, entries, entry, key, parse
+from everlora.core.registry import Entry, entries, entry, parse
 from everlora.methods.ella import ella
 from everlora.methods.olora import olora
 from everlora.methods.references import mtl
@@ -86,11 +86,8 @@ def test_an_option_given_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("ela", "ella"), ("olroa", "o-lora"), ("seqlor", "seqlora"),
-                                              ("ELLLA", "ella"), ("multi-task", "multitask")])  # fmt: skip
+                                              ("ELLLA", "ella")])  # fmt: skip
 def test_an_unknown_method_names_its_neighbour(typed: str, meant: str) -> None:
-    if key(typed) in registry._names:
-        assert entry(typed).name == entry(meant).name
-        return
     with pytest.raises(ConfigError, match=f"unknown method '{typed}'; did you mean '{meant}'"):
         parse(typed)
 
@@ -119,6 +116,15 @@ def test_an_unknown_option_names_its_neighbour() -> None:
 )
 def test_values_of_the_wrong_kind_are_refused(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["ella(lam=nan)", "ella(lam=inf)", "ella(lam=-1)", "o-lora(lam=-0.5)", "o-lora(norm_lam=nan)"]
+)
+def test_a_strength_is_a_number_of_at_least_zero(text: str) -> None:
+    """NaN would spoil the weights at the first step; a reward for overlap is a slip of the sign."""
+    with pytest.raises(ConfigError, match=r"strength.*at least 0"):
         parse(text)
 
 
