@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from everlora.core.errors import DataError, FolderError, TrainingError
 from everlora.core.method import Method
@@ -73,15 +73,18 @@ class Life:
         """The adapter of the latest stage, from which ``continue`` goes on."""
 
     def follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
-        """Learn ``tasks`` in order, going on after the last committed stage; return the accuracy matrix."""
+        """Learn ``tasks`` in order, going on after what the folder holds; return the accuracy matrix."""
         counts = [len(getattr(task, self.spec.evaluation.split)) for task in tasks]
         matrix = ScoreMatrix.empty([task.name for task in tasks], counts)
         for task in tasks:
             self._look_at(task)
+        self._forget()
         committed = self.folder.stages()
+        world.wait()  # nobody commits before everybody has read
         for stage in stages(self.method, tasks):
             if stage.number <= len(committed):
-                matrix = matrix.with_row(stage.row, self._recall(committed[stage.number - 1], stage))
+                row = self._recall(committed[stage.number - 1], stage)
+                matrix = matrix.with_row(stage.row, [*row, *[None] * len(tasks)][: len(tasks)])  # tasks may be new
             else:
                 matrix = matrix.with_row(stage.row, self.live_through(stage, tasks, matrix))
             if world.is_main():
@@ -259,31 +262,28 @@ class Life:
         if self.method.consolidator.rule == "keep":
             self.base.family.reset()
 
+    def _forget(self) -> None:
+        """Back to the beginning: the past is recalled from the folder, whatever this object has lived through."""
+        if self.mount.peft is not None:
+            self.mount.close()
+        self.past, self.newest = Past(), None
+        self.base.family.reset()
+
     def _recall(self, committed: Committed, stage: Stage) -> list[Cell]:
         """Bring a committed stage back to mind without training it again."""
         if committed.facts["name"] != stage.name:
             raise FolderError(f"{committed.path} holds task {committed.facts['name']!r}, not {stage.name!r}")
         if committed.facts["data"] != {task.name: task.digest() for task in stage.tasks}:
-            raise FolderError(
-                f"{committed.path} was learned from other data than those given now; choose another --out"
-            )
+            raise FolderError(f"{committed.path} was learned from other data than these; choose another --out")
         if stage.trains:
             update, rest = adapters.read(committed.path)
             self._open(stage)
-            self._restore_head(rest)
+            self.mount.restore_head(rest)
             self._join(update)
+        else:
+            self._begin(stage)
         row: list[Cell] = committed.facts["row"]
         return row
-
-    def _restore_head(self, rest: dict[str, Tensor]) -> None:
-        head = self.base.family.head
-        if head is None or self.mount.peft is None:
-            return
-        trained = dict(self.mount.peft.named_parameters())
-        with torch.no_grad():
-            for name, tensor in rest.items():
-                stem, kind = name.removeprefix(f"{head}."), f"base_model.model.{head}.modules_to_save.default"
-                trained[f"{kind}.{stem}"].copy_(tensor)
 
     def kept(self) -> dict[str, Any]:
         """What is kept for the next task: elements of past updates, which the method's declaration must equal."""

@@ -122,6 +122,17 @@ class Mount:
                 site.A.copy_(start[name].A)
                 site.B.copy_(start[name].B)
 
+    def restore_head(self, rest: Mapping[str, Tensor]) -> None:
+        """Give the trained classification head, if there is one, the values that were saved with an adapter."""
+        head = self.base.family.head
+        if head is None or self.peft is None:
+            return
+        trained = dict(self.peft.named_parameters())
+        with torch.no_grad():
+            for name, tensor in rest.items():
+                stem, kind = name.removeprefix(f"{head}."), f"base_model.model.{head}.modules_to_save.default"
+                trained[f"{kind}.{stem}"].copy_(tensor)
+
     def close(self) -> None:
         """Take the adapter off; a trained classification head stays."""
         assert self.peft is not None
