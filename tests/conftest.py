@@ -70,7 +70,12 @@ def live_once(method: str, model: str, folder: Path) -> Record:
     )
     record.life.follow(tuple(tasks.values()))
     record.adapter = lives.adapter(record.life) if record.life.newest else {}
-    record.final = known()
+    ready = record.life.ready()
+    family = record.life.base.family
+    names = [t for t in tasks.values() if set(t.labels) <= set(getattr(family, "labels", t.labels))]
+    record.final = {task.name: lives.outputs(ready, family, task) for task in names}
+    if record.life.mount.peft is not None:
+        record.life.mount.close()
     return record
 
 

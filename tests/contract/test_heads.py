@@ -1,0 +1,56 @@
+"""The classification head that grows."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+import lives
+from everlora import parse
+from lives import SEQUENTIAL
+
+HEADED = ("tiny-bert", "tiny-vit")
+
+
+@pytest.mark.parametrize("model", HEADED)
+@pytest.mark.parametrize("method", [m for m in SEQUENTIAL if parse(m).consolidator.rule != "keep"])
+def test_rows_of_other_labels_stay(method, model, tmp_path):
+    """Tasks: yes/no; three others; no/great music. Only the rows of a task's own labels move."""
+    heads = []
+
+    def note(task):
+        heads.append((list(life.base.family.labels), _head(life)))
+
+    life = lives.begin(model, method, tmp_path / "run", progress=lives.Watch(learning=note, answering=note),
+                       evaluation={"schedule": "diagonal"})  # fmt: skip
+    life.follow(lives.stream(model, 3))
+    starts_and_ends = [heads[0:2], heads[2:4], heads[4:6]]
+    for task, (start, end) in zip(lives.stream(model, 3), starts_and_ends, strict=True):
+        assert start[0] == end[0]
+        for k, label in enumerate(start[0]):
+            assert torch.equal(start[1][k], end[1][k]) == (label not in task.labels), (task.name, label)
+    for before, after in pairwise(starts_and_ends):
+        old = len(before[1][0])
+        assert torch.equal(after[0][1][:old], before[1][1]), "growing changed a row"
+    assert heads[-1][0] == ["yes", "no", "positive", "very negative indeed", "neutral", "great music"]
+    assert life.base.model.config.id2label == dict(enumerate(heads[-1][0]))
+
+
+def _head(life) -> torch.Tensor:
+    """Weight and bias of the head in use, one row per label."""
+    inside = life.mount.peft or life.base.model
+    found = dict(inside.named_parameters())
+    stem = "base_model.model.classifier.modules_to_save.default" if life.mount.peft else "classifier"
+    return torch.cat([found[f"{stem}.weight"], found[f"{stem}.bias"][:, None]], 1).detach().clone()
+
+
+@pytest.mark.parametrize("model", HEADED)
+def test_per_task_starts_with_a_head_of_its_own(model, tmp_path):
+    rows = []
+    life = lives.begin(
+        model, "per-task", tmp_path / "run", progress=lives.Watch(learning=lambda _: rows.append(_head(life)))
+    )
+    life.follow(lives.stream(model))
+    assert [len(r) for r in rows] == [2, 3]

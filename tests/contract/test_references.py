@@ -1,0 +1,49 @@
+"""The systems that frame every table."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lives
+from lives import MODELS
+
+TEXT = ("tiny-llama", "tiny-t5")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_multi_task_on_one_task_is_per_task_on_it(model, tmp_path):
+    one = lives.stream(model)[:1]
+    joint, alone = (lives.lived(model, method, tmp_path / method, one) for method in ("mtl", "per-task"))
+    assert lives.apart(lives.adapter(joint), lives.adapter(alone)) == 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_per_task_never_sees_the_other_tasks(model, lived, tmp_path):
+    """The second task's adapter is the same whatever was learned first.
+
+    A one-task run differs from it, though, since seeds depend on the number of the stage: order, initialisation and
+    dropout of stage 2 are not those of stage 1.
+    """
+    first, second = lives.stream(model)
+    other = (first.take(8), second)
+    again = lives.lived(model, "per-task", tmp_path / "run", other, evaluation={"schedule": "diagonal"})
+    assert lives.apart(lives.adapter(again), lived("per-task", model).adapter) == 0
+
+
+@pytest.mark.parametrize("model", TEXT)
+def test_zero_shot_is_the_base_model(model, lived):
+    record = lived("zero-shot", model)
+    for task in lives.stream(model):
+        bare = lives.outputs(lives.base(model).model, lives.base(model).family, task)
+        assert torch.equal(record.final[task.name], bare)
+    assert not list(record.folder.rglob("adapter_model.safetensors"))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_first_tasks_agree_wherever_nothing_pulls(model, lived):
+    """At the first task there is no past: every sequential method is the same learner."""
+    from everlora.engine import adapters
+
+    sites = [adapters.read(lived(m, model).life.folder.stages()[0].path)[0] for m in lives.SEQUENTIAL]
+    assert all(adapters.same(sites[0], other) for other in sites[1:])

@@ -1,0 +1,117 @@
+"""A life that was cut off and goes on equals one that was not, bit for bit; a stage that failed never happened."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import lives
+from everlora.core.errors import TrainingError
+from lives import METHODS, MODELS, SEQUENTIAL
+
+DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
+
+
+class Cut(lives.Watch):
+    """Ctrl-C, a power failure, a full disk: an exception in the midst of learning the second task."""
+
+    def __init__(self) -> None:
+        super().__init__(learning=self._name)
+        self.task, self.steps = "", 0
+
+    def _name(self, task: str) -> None:
+        self.task, self.steps = task, 0
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self.steps += steps
+        if self.task == "second" and self.steps == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("method", SEQUENTIAL)
+def test_interrupted_and_resumed_equals_uninterrupted(method, model, lived, tmp_path):
+    first = lives.begin(model, method, tmp_path / "run", progress=Cut(), **DIAGONAL)
+    with pytest.raises(KeyboardInterrupt):
+        first.follow(lives.stream(model))
+    assert [s.facts["name"] for s in first.folder.stages()] == ["first"]
+    # The streams of random numbers outside must not matter.
+    torch.manual_seed(12345)
+    again = lives.begin(model, method, tmp_path / "run", resume=True, **DIAGONAL)
+    matrix = again.follow(lives.stream(model))
+    whole = lived(method, model)
+    assert lives.apart(lives.adapter(again), whole.adapter) == 0
+    assert again.kept() == whole.life.kept()
+    there = json.loads((whole.folder / "matrix.json").read_text())["matrix"]
+    assert [list(row) for row in matrix.cells] == there
+    root, there = ((p / "adapter_model.safetensors").read_bytes() for p in (tmp_path / "run", whole.folder))
+    assert root == there
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_finished_life_is_only_recalled(method, model, lived):
+    def refuse(task):
+        raise AssertionError(f"{task} is learned again")
+
+    whole = lived(method, model)
+    again = lives.begin(model, method, whole.folder, resume=True, progress=lives.Watch(learning=refuse), **DIAGONAL)
+    again.follow(lives.stream(model))
+    now = {}
+    ready = again.ready()
+    for task in lives.stream(model):
+        if task.name in whole.final:
+            now[task.name] = lives.outputs(ready, again.base.family, task)
+            assert torch.equal(now[task.name], whole.final[task.name])
+
+
+@pytest.mark.parametrize("method", ["inclora", "mtl"])
+def test_the_seed_decides(method, lived, tmp_path):
+    torch.manual_seed(7)
+    same = lives.lived("tiny-bert", method, tmp_path / "same", **DIAGONAL)
+    other = lives.lived("tiny-bert", method, tmp_path / "other", seed=1, **DIAGONAL)
+    assert lives.apart(lives.adapter(same), lived(method, "tiny-bert").adapter) == 0
+    assert lives.apart(lives.adapter(other), lives.adapter(same)) > 0
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
+def test_a_loss_that_is_not_a_number_stops_the_task_and_spares_the_earlier(model, lived, tmp_path):
+    def poison(task):
+        if task == "second":
+            next(iter(life.mount.live().values())).A.data.fill_(float("nan"))
+
+    life = lives.begin(model, "ella", tmp_path / "run", progress=lives.Watch(learning=poison), **DIAGONAL)
+    with pytest.raises(TrainingError, match=r"step 1 of task 'second'.*intact"):
+        life.follow(lives.stream(model))
+    assert [s.facts["name"] for s in life.folder.stages()] == ["first"]  # reads and verifies the hashes too
+    assert not list((tmp_path / "run" / "tasks").glob(".*"))
+    after = lives.begin(model, "ella", tmp_path / "run", resume=True, **DIAGONAL)
+    after.follow(lives.stream(model))
+    assert lives.apart(lives.adapter(after), lived("ella", model).adapter) == 0
+
+
+def test_the_same_life_can_go_on_after_a_failure(lived, tmp_path):
+    """Not only a new process: the object itself is in order after an exception."""
+    life = lives.begin("tiny-bert", "ella", tmp_path / "run", progress=Cut(), **DIAGONAL)
+    with pytest.raises(KeyboardInterrupt):
+        life.follow(lives.stream("tiny-bert"))
+    life.progress = lives.Watch()
+    life.follow(lives.stream("tiny-bert"))
+    assert lives.apart(lives.adapter(life), lived("ella", "tiny-bert").adapter) == 0
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
+@pytest.mark.parametrize("method", ["ella", "seqlora", "per-task"])
+def test_tasks_may_come_in_one_by_one(method, model, lived, tmp_path):
+    """``follow`` with one task, then with one more, is ``follow`` with both; looking at the model between is free."""
+    life = lives.begin(model, method, tmp_path / "run", **DIAGONAL)
+    life.follow(lives.stream(model)[:1])
+    life.ready()
+    matrix = life.follow(lives.stream(model))
+    whole = lived(method, model)
+    assert lives.apart(lives.adapter(life), whole.adapter) == 0
+    assert life.kept() == whole.life.kept()
+    assert matrix.cells[0][0] is not None
+    assert matrix.cells[0][1] is None

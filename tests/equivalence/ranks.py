@@ -1,0 +1,30 @@
+"""One of several processes: lives a few lives and writes down what this rank ended with. Started by test_processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import lives
+
+STRONG = "ella(lam=0.3)+o-lora(lam=0.01)"
+CASES = {
+    "adamw": {"per_device_train_batch_size": 4},
+    "sgd": {"optim": "sgd", "learning_rate": 0.5, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    for model in lives.MODELS:
+        for case, train in CASES.items():
+            life = lives.lived(model, STRONG, out / model / case, train=train)
+            torch.save(lives.adapter(life), out / f"{model}-{case}-{os.environ['RANK']}.pt")
+    for method in ("zero-shot", "per-task", "mtl"):
+        life = lives.lived("tiny-bert", method, out / method, train=CASES["adamw"])
+        if life.newest:
+            torch.save(lives.adapter(life), out / f"{method}-{os.environ['RANK']}.pt")

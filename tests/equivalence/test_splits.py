@@ -1,0 +1,75 @@
+"""One global batch, split in many ways: the adapters learned are the same, penalties active and labels uneven.
+
+AdamW hides the scale of a gradient but not the ratio between task and penalty, and plain SGD hides nothing; so both.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import lives
+from everlora import parse
+from lives import MODELS, TRAINED
+
+STRONG = "ella(lam=0.3)+o-lora(lam=0.01)"
+SGD = {"optim": "sgd", "learning_rate": 0.5}
+CLOSE = 1e-5
+"""Steps are of 5e-3 (AdamW); a penalty counted twice moves weights by more than 1e-3."""
+
+
+def split(rows: int, steps: int) -> dict[str, int]:
+    return {"per_device_train_batch_size": rows, "gradient_accumulation_steps": steps}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("method", TRAINED)
+def test_every_method_learns_the_same_in_one_piece_and_in_eight(method, model, lived, tmp_path):
+    pieces = lives.lived(model, method, tmp_path / "run", train=split(1, 8), evaluation={"schedule": "final"})
+    assert lives.apart(lives.adapter(pieces), lived(method, model).adapter) < CLOSE
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_lambda_means_the_same_under_plain_sgd(model, tmp_path):
+    one, four = (
+        lives.lived(model, STRONG, tmp_path / f"{rows}", train={**SGD, **split(rows, 8 // rows)}) for rows in (8, 2)
+    )
+    assert lives.apart(lives.adapter(one), lives.adapter(four)) < CLOSE
+    rho = [row["rho"] for row in _training(one) if "rho" in row]
+    again = [row["rho"] for row in _training(four) if "rho" in row]
+    assert rho == pytest.approx(again, rel=1e-3)
+    assert any(r > 0.01 for r in rho), "the penalty is too weak to show anything"
+
+
+@given(rows=st.integers(1, 12))
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_accumulation_that_does_not_divide_the_epoch(rows, tmp_path_factory, whole):
+    """24 rows in batches of 12: any micro-batch that fills a batch exactly gives the same steps."""
+    rows = max(d for d in (1, 2, 3, 4, 6, 12) if d <= rows)
+    run = lives.lived("tiny-t5", STRONG, tmp_path_factory.mktemp("split") / "run", train=split(rows, 12 // rows))
+    assert lives.apart(lives.adapter(run), whole) < CLOSE
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return lives.adapter(lives.lived("tiny-t5", STRONG, tmp_path_factory.mktemp("whole") / "run", train=split(12, 1)))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_last_batch_that_is_not_full(model, tmp_path):
+    """20 rows in batches of 8: the third step has 4 rows, in one piece or in two."""
+    tasks = tuple(task.take(20) for task in lives.stream(model))
+    one, two = (lives.lived(model, STRONG, tmp_path / f"{r}", tasks, train=split(r, 8 // r)) for r in (8, 2))
+    assert lives.apart(lives.adapter(one), lives.adapter(two)) < CLOSE
+
+
+def test_the_strong_mixture_has_both_penalties():
+    assert {p.name for p in parse(STRONG).penalties} == {"energy_overlap", "orthogonality"}
+
+
+def _training(life):
+    import json
+
+    text = (life.folder.stages()[-1].path / "training.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
