@@ -31,6 +31,6 @@ from everlora.parts.penalties import Energy, EnergyOverlap
     paper="Das Biswas et al. 2026, arXiv:2601.02232",
     stores="r(o+i) per adapted matrix and task",
 )
-def ella(*, lam: float = 1.0, energy: Energy = "rms") -> Method:
+def ella(*, lam: float = 0.3, energy: Energy = "rms") -> Method:
     """Build ELLA."""
     return compose(inclora(), Method(name="", penalties=(EnergyOverlap(lam=lam, energy=energy),))).named("ella")

@@ -1,0 +1,66 @@
+"""What is shown is run: README's script, YAML and commands, and the method file in CONTRIBUTING."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from everlora.cli.main import app
+from everlora.core import registry
+from everlora.streams.files import StreamFile
+
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(name: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_readme_shows_the_example_that_the_tests_run() -> None:
+    example = (ROOT / "examples/own_tasks.py").read_text(encoding="utf-8")
+    assert example in blocks("README.md", "python")
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+
+
+def test_readme_yaml_is_a_stream() -> None:
+    (text,) = blocks("README.md", "yaml")
+    assert [task.name for task in StreamFile.model_validate(yaml.safe_load(text)).tasks] == ["tickets", "reviews"]
+
+
+def commands() -> list[list[str]]:
+    text = "\n".join(blocks("README.md", "bash")).replace("\\\n", " ")
+    return [shlex.split(line, comments=True)[1:] for line in text.splitlines() if "bin/everlora " in line]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_readme_commands_name_flags_that_exist(words: list[str]) -> None:
+    group = typer.main.get_command(app)
+    command = group.commands[words[0]]  # type: ignore[attr-defined]
+    known = {flag for parameter in command.params for flag in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_recipes_resolve() -> None:
+    from everlora import experiment
+    from everlora.core.spec import RunSpec
+
+    recipes = sorted((ROOT / "recipes").glob("*.yaml"))
+    assert recipes
+    for recipe in recipes:
+        registry.parse(experiment.resolve(RunSpec, experiment.read_recipe(recipe)).method)
+
+
+def test_contributing_method_file_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(registry, "_names", dict(registry._names))
+    (source,) = blocks("CONTRIBUTING.md", "python")
+    (tmp_path / "half_ella.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("half_ella")
+    assert registry.parse("half-ella(lam=1)").penalties == registry.parse("ella(lam=0.5)").penalties
