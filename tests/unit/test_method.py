@@ -44,7 +44,7 @@ def test_an_exact_duplicate_is_one_penalty() -> None:
 
 def test_one_penalty_with_two_settings_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'energy_overlap' is given twice.*lam=1\.0.*lam=2.*keep one"):
-        compose(ella(), ella(lam=2))
+        compose(ella(lam=1.0), ella(lam=2))
     with pytest.raises(ConfigError, match="'orthogonality' is given twice"):
         compose(ella(), olora(), olora(side="B"))
 
