@@ -188,7 +188,7 @@ def begin(
         FolderError: the folder holds something else.
     """
     facts = {
-        "settings": spec.model_dump(mode="json", exclude={"data_dir"}),
+        "settings": spec.model_dump(mode="json"),
         "composition": method.describe(),
     }
     # One process makes the folder; the others find it made.

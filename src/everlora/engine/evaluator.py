@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,11 +35,13 @@ class Scored:
 
     Attributes:
         task: name.
-        predictions: answers, in the order of the task's test rows.
+        targets: what was asked for, in the order of the task's rows.
+        predictions: what was answered.
         correct: per row.
     """
 
     task: str
+    targets: tuple[str, ...]
     predictions: tuple[str, ...]
     correct: tuple[bool, ...]
 
@@ -46,6 +49,14 @@ class Scored:
     def score(self) -> float:
         """Percent correct."""
         return 100.0 * sum(self.correct) / len(self.correct)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One plain row per example, for predictions.jsonl."""
+        triples = zip(self.targets, self.predictions, self.correct, strict=True)
+        return [
+            {"task": self.task, "row": k, "target": target, "prediction": answer, "correct": right}
+            for k, (target, answer, right) in enumerate(triples)
+        ]
 
 
 @torch.no_grad()
@@ -79,6 +90,7 @@ def evaluate(
     predictions = tuple(answers[k].strip() for k in range(len(rows)))
     return Scored(
         task=task.name,
+        targets=tuple(row.target for row in rows),
         predictions=predictions,
         correct=tuple(exact_match(p, row.target) for p, row in zip(predictions, rows, strict=True)),
     )

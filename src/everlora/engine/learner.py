@@ -123,8 +123,8 @@ class Life:
         facts = {
             "seconds": {"train": trained - began, "evaluate": time.perf_counter() - trained},
             "warning": warning,
-            "training": history,
             "modules": chain.records,
+            **history,
         }
         row = self._commit(stage, tasks, matrix, scored, update, facts)
         self._join(update)
@@ -153,7 +153,7 @@ class Life:
             self.mount.stand_on(self.past)
         return model
 
-    def _train(self, stage: Stage, model: nn.Module) -> tuple[Chain, list[dict[str, Any]]]:
+    def _train(self, stage: Stage, model: nn.Module) -> tuple[Chain, dict[str, Any]]:
         params = [p for p in model.parameters() if p.requires_grad]
         chain = Chain.build(
             params,
@@ -164,6 +164,7 @@ class Life:
             max_norm=float(self.spec.train["max_grad_norm"]),
             every=int(self.spec.train["logging_steps"]),
         )
+        rows = Rows(self.base.family, stage.tasks)
         with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
             args = arguments(
                 self.spec.train,
@@ -176,11 +177,15 @@ class Life:
                 chain,
                 model=model,
                 args=args,
-                train_dataset=Rows(self.base.family, stage.tasks),
+                train_dataset=rows,
             )
             trainer.add_callback(StepCallback(self.progress, f"learning {stage.name}"))
             trainer.train()
-        return chain, trainer.state.log_history
+        if rows.cut:
+            self.progress.say(
+                f"{stage.name}: {rows.cut} of {len(rows)} training texts were cut to --max-source-length"
+            )
+        return chain, {"training": trainer.state.log_history, "cut": rows.cut}
 
     def _evaluate(self, model: nn.Module, stage: Stage, tasks: Sequence[Task]) -> list[Scored]:
         last, schedule = stage.row == len(tasks) - 1, self.spec.evaluation.schedule
@@ -227,13 +232,10 @@ class Life:
                 "row": row,
                 "data": {task.name: task.digest() for task in stage.tasks},
                 "labels": list(getattr(self.base.family, "labels", [])),
-                "cut": self.base.family.cut,
                 **facts,
             }
             with self.folder.commit(stage.number, stage.name, sealed) as path:
-                write_rows(
-                    path / "predictions.jsonl", [r for s in scored for r in _prediction_rows(s, tasks, self.spec)]
-                )
+                write_rows(path / "predictions.jsonl", [row for s in scored for row in s.rows()])
                 if update is not None:
                     self.mount.save(path)
                     (path / "README.md").unlink(missing_ok=True)
@@ -290,11 +292,3 @@ class Life:
         adapter = sum(site.numel for site in (self.newest or {}).values())
         elements = self.past.numel if self.method.consolidator.rule != "continue" else adapter
         return {"kept_elements": elements, "adapter_elements": adapter}
-
-
-def _prediction_rows(scored: Scored, tasks: Sequence[Task], spec: LearnerSpec) -> list[dict[str, Any]]:
-    rows = getattr(next(t for t in tasks if t.name == scored.task), spec.evaluation.split)
-    return [
-        {"task": scored.task, "row": k, "target": row.target, "prediction": answer, "correct": right}
-        for k, (row, answer, right) in enumerate(zip(rows, scored.predictions, scored.correct, strict=True))
-    ]

@@ -24,10 +24,12 @@ from everlora.engine.families import Family, Features
 
 
 class Rows(Dataset[Features]):
-    """Encoded training rows of one or several tasks."""
+    """Encoded training rows of one or several tasks; ``cut`` of them have a shortened text."""
 
     def __init__(self, family: Family, tasks: Sequence[Task]) -> None:
+        before = family.cut
         self.rows = [family.features(example, task) for task in tasks for example in task.train]
+        self.cut = family.cut - before
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -28,10 +28,14 @@ from everlora.record.atomic import staged, write_json, write_text
 
 SCHEMA = 1
 COMMIT = "COMMIT"
+PLACES = ("data_dir",)
+"""Settings that say where things are; the same run may be gone on with from another place."""
 
 
 def identity(facts: Mapping[str, Any]) -> str:
-    """Hash that tells one run from another."""
+    """Hash that tells one run from another; where the data lie is no part of it, what they are is checked per task."""
+    settings = {k: v for k, v in facts.get("settings", {}).items() if k not in PLACES}
+    facts = {**facts, "settings": settings}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -134,7 +138,7 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
         other = b.get(key)
         if isinstance(value, Mapping) and isinstance(other, Mapping):
             names += _differing(value, other)
-        elif value != other:
+        elif value != other and key not in PLACES:
             names.append(key)
     return names
 

@@ -50,24 +50,26 @@ class Family(ABC):
         self.processor = processor
         self.limits = limits
         self.cut = 0
-        """Texts cut to `Limits.source` so far."""
+        """Times that a text was cut to `Limits.source`."""
 
     def check(self, task: Task) -> None:
-        """Look at a task, and at its first row, before anything is trained.
+        """Look at a task, row by row, before anything is trained: a bad last row must not cost the earlier days.
 
         Raises:
-            DataError: this family, or this model's processor, cannot read it.
+            DataError: this family, or this model's processor, cannot read it; the message names the row.
         """
         if task.form == "image" and self.modality != "image":
             raise DataError(f"task {task.name!r} holds images; a model of family {self.name!r} reads text")
-        cut = self.cut
-        self.length(task.train[0], task)
-        self.cut = cut
+        for split in ("train", "dev", "test"):
+            for row, example in enumerate(getattr(task, split), start=1):
+                try:
+                    self.length(example, task)
+                except DataError as error:
+                    raise DataError(f"{error} ({split} row {row})") from None
 
     def begin(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
         """Make the bare model ready for ``tasks``: classifiers grow their head here."""
-        for task in tasks:
-            self.check(task)
+        self.cut = 0
 
     def reset(self) -> None:
         """Forget what `begin` has built up: the next task starts from the bare model."""
