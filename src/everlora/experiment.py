@@ -46,8 +46,8 @@ DEMO: dict[str, Any] = {
     "model": "smollm2-135m",
     "benchmark": "builtin",
     "tasks": ["reviews", "news", "questions", "outlook"],
-    "max_train_samples": 256,
-    "max_eval_samples": 48,
+    "max_train_samples": 288,
+    "max_eval_samples": 32,
 }
 DEMO_METHODS = ("seqlora", "ella")
 
