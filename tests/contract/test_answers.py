@@ -1,0 +1,158 @@
+"""Answering: the end is learned and generation stops there; padding, batch size and caches change nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import lives
+from everlora.engine.evaluator import evaluate
+from everlora.engine.families.base import IGNORE, positions
+from everlora.engine.families.heads import bare
+from lives import MODELS
+
+TEXT = ("tiny-llama", "tiny-t5")
+
+
+def mixed(model, rows=11):
+    """More rows than a batch, of quite different lengths, from the first task."""
+    task = lives.stream(model)[0]
+    return replace(task, test=task.train[:rows])
+
+
+@pytest.mark.parametrize("scoring", ["labels", "generate"])
+@pytest.mark.parametrize("model", MODELS)
+def test_the_batch_size_changes_no_answer(model, scoring, lived):
+    record = lived("ella", model)
+    ready, family, task = record.life.ready(), record.life.base.family, mixed(model)
+    one, three, eight = (
+        evaluate(ready, family, task, scoring=scoring, batch_size=size).predictions for size in (1, 3, 8)
+    )
+    assert one == three == eight
+    assert scoring == "generate" or set(one) <= set(task.labels)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_logits_do_not_depend_on_the_neighbours(model, lived):
+    record = lived("ella", model)
+    ready, family, task = record.life.ready(), record.life.base.family, mixed(model)
+    together = lives.outputs(ready, family, task)
+    alone = torch.cat([lives.outputs(ready, family, task, [row]) for row in task.test])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", TEXT)
+def test_label_scores_equal_a_full_pass_per_label(model, lived):
+    """Cache, repetition and padding against the plainest form: one sequence, one label, no padding."""
+    record = lived("ella", model)
+    ready, family, task = record.life.ready(), record.life.base.family, lives.stream(model)[1]
+    spaced = model == "tiny-llama"
+    answers = [family.prompter.answer(label, spaced=spaced) for label in task.labels]
+    assert len({len(a) for a in answers}) > 1
+    expected, sources = [], []
+    with torch.no_grad():
+        for row in task.test:
+            prompt, _ = family.prompter.prompt(row, task, room=20)
+            source = prompt if spaced else [*prompt, family.processor.eos_token_id]
+            sources.append(source)
+            for answer in answers:
+                if spaced:
+                    ids = torch.tensor([prompt + answer[:-1]])
+                    logits = ready(input_ids=ids).logits[0, len(prompt) - 1 :]
+                else:
+                    decoded = torch.tensor([[family.pad, *answer[:-1]]])
+                    logits = ready(input_ids=torch.tensor([source]), decoder_input_ids=decoded).logits[0]
+                each = logits.double().log_softmax(-1)[range(len(answer)), answer]
+                expected.append(each.sum())
+        width = max(map(len, sources))
+        left = [[family.pad] * (width - len(s)) + s for s in sources]
+        right = [s + [family.pad] * (width - len(s)) for s in sources]
+        ids = torch.tensor(left if spaced else right)
+        pads = [[0] * (width - len(s)) for s in sources]
+        ones = [[1] * len(s) for s in sources]
+        mask = torch.tensor([p + o if spaced else o + p for p, o in zip(pads, ones, strict=True)])
+        scores = family._scores(ready, ids, mask, answers)
+    expected = torch.stack(expected).view(len(task.test), len(answers))
+    torch.testing.assert_close(scores.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", TEXT)
+def test_the_end_of_the_sequence_is_a_target(model):
+    family, (task, *_) = lives.base(model).family, lives.stream(model)
+    end = family.processor.eos_token_id
+    for row in task.train:
+        targets = [t for t in family.features(row, task)["labels"] if t != IGNORE]
+        assert targets[-1] == end
+        assert targets.count(end) == 1
+        assert family.processor.decode(targets[:-1]).strip() == row.target
+
+
+@pytest.mark.parametrize("model", TEXT)
+def test_generation_stops_where_the_answer_ends(model, tmp_path):
+    """A learned answer is followed by the end and by nothing else, long before the limit."""
+    task = lives.text_task("only", ["great music", "no"], seed=5)
+    rows = [replace(row, target="great music") for row in task.train]
+    task = replace(task, labels=(), train=rows)
+    life = lives.lived(
+        model,
+        "seqlora",
+        tmp_path / "run",
+        (task,),
+        lora={"r": 8, "lora_alpha": 16, "target_modules": "all-linear"},
+        train={"max_steps": 40, "learning_rate": 1e-2},
+        evaluation={"scoring": "generate", "schedule": "final"},
+    )
+    ready, family = life.ready(), life.base.family
+    made = []
+    generate = bare(ready).generate
+
+    def note(**kwargs):
+        made.append(generate(**kwargs))
+        return made[-1]
+
+    bare(ready).generate = note
+    answers = family.predict(ready, task, task.test, "generate")
+    assert [a.strip() for a in answers] == ["great music"] * len(task.test)
+    new = made[0][:, -12:]
+    assert made[0].shape[1] < family.limits.answer, "ran on to the limit"
+    assert all(family.processor.eos_token_id in row for row in new.tolist())
+
+
+def test_decoders_are_padded_on_the_left():
+    family, (task, *_) = lives.base("tiny-llama").family, lives.stream("tiny-llama")
+    rows = [family.features(row, task) for row in task.train[:8]]
+    batch = family.collate(rows)
+    mask = batch["attention_mask"]
+    assert mask[:, -1].all(), "every row ends at the right edge"
+    assert (mask.diff(dim=1) >= 0).all(), "padding stands on the left only"
+    assert 0 in mask
+    for row, positions_, on in zip(rows, batch["position_ids"], mask.bool(), strict=True):
+        assert positions_[on].tolist() == list(range(len(row["input_ids"])))
+    assert torch.equal(batch["position_ids"], positions(mask))
+    assert (batch["labels"][~mask.bool()] == IGNORE).all()
+
+
+@pytest.mark.parametrize("model", TEXT)
+def test_logits_are_made_only_where_there_is_a_target(model, tmp_path):
+    made, wanted = [], []
+
+    def watch(_):
+        inner = bare(life.mount.peft)
+        inner.get_output_embeddings().register_forward_hook(
+            lambda _, args, out: made.append((args[0].shape[:-1].numel(), out.shape[:-1].numel()))
+        )
+
+    life = lives.begin(model, "ella", tmp_path / "run", progress=lives.Watch(learning=watch))
+    collate = life.base.family.collate
+
+    def counted(rows):
+        batch = collate(rows)
+        wanted.append(int((batch["labels"] != IGNORE).sum()))
+        return batch
+
+    life.base.family.collate = counted
+    life.follow([lives.stream(model)[0]])
+    assert [n for n, _ in made[:3]] == [n for _, n in made[:3]] == wanted[:3]
+    assert len(made) >= 3
