@@ -240,3 +240,8 @@ def test_grammar() -> None:
 
 def test_rows_are_examples(tasks: dict[str, Task]) -> None:
     assert all(isinstance(row, Example) for row in tasks["news"].train)
+
+
+def test_the_number_of_test_rows_leaves_the_training_rows_as_they_are() -> None:
+    few, many = (builtin(train=60, dev=n, test=n).tasks for n in (10, 300))
+    assert [list(task.train) for task in few] == [list(task.train) for task in many]

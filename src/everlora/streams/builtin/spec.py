@@ -14,6 +14,10 @@ SHORTEST_WORDS, LONGEST_WORDS = 8, 40
 _PATIENCE = 400
 
 
+RESERVED = 500
+"""Rows of test and of dev that are kept apart from training, even if fewer are asked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """What is needed to make any number of rows of one task.
@@ -34,17 +38,16 @@ class Spec:
 
     def task(self, *, seed: int, train: int, dev: int, test: int) -> Task:
         """Generate the task; no input occurs twice, in one split or in two."""
-        # The order matters: test and dev come first, so that more training rows leave them as they are.
+        # Test and dev come first, and at least RESERVED rows of each are drawn whatever is asked for: so neither more
+        # training rows change the test, nor more test rows the training.
         seen: set[bytes] = set()
-        rows = {
-            split: self._rows(Dice(seed, self.name, split), count, seen)
-            for split, count in (("test", test), ("dev", dev), ("train", train))
-        }
+        drawn = {"test": max(test, RESERVED), "dev": max(dev, RESERVED), "train": train}
+        rows = {split: self._rows(Dice(seed, self.name, split), count, seen) for split, count in drawn.items()}
         return Task(
             name=self.name,
             train=rows["train"],
-            dev=rows["dev"],
-            test=rows["test"],
+            dev=rows["dev"][:dev],
+            test=rows["test"][:test],
             labels=self.labels,
             instruction=self.instruction if self.form == "labelled" else "",
             form=self.form,
