@@ -1,0 +1,145 @@
+"""What is exported is what is in memory: stock transformers and PEFT, in a fresh process, without us."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import everlora
+import lives
+from everlora import parse
+from everlora.engine import adapters
+from lives import MODELS, TRAINED
+
+FRESH = """
+import sys, torch
+import transformers
+from peft import PeftModel
+
+torch.set_num_threads(1)
+apart = []
+for item in torch.load(sys.argv[1]):
+    auto = getattr(transformers, item["auto"])
+    rows = {"num_labels": item["labels"], "ignore_mismatched_sizes": True} if item["labels"] else {}
+    base = auto.from_pretrained(item["base"], dtype=torch.float32, **rows)
+    model = PeftModel.from_pretrained(base, item["folder"]).eval()
+    with torch.no_grad():
+        logits = model(**item["inputs"]).logits
+    apart.append(float((logits - item["logits"]).abs().max()))
+assert "everlora" not in sys.modules
+print(*apart)
+"""
+AUTO = {
+    "tiny-llama": "AutoModelForCausalLM",
+    "tiny-t5": "AutoModelForSeq2SeqLM",
+    "tiny-bert": "AutoModelForSequenceClassification",
+    "tiny-vit": "AutoModelForImageClassification",
+}
+
+
+def inputs_for(model, task):
+    family = lives.base(model).family
+    if lives.base(model).family.head:
+        family = everlora.load(model, labels=task.labels).family
+    batch = family.collate([family.features(row, task) for row in task.test])
+    return {k: v for k, v in batch.items() if k not in ("labels", "shift_labels", "allowed")}
+
+
+@torch.no_grad()
+def logits_of(model, inputs):
+    return model.eval()(**inputs).logits.clone()
+
+
+def stage_alone(record, model, number):
+    """W0 + ΔW of one stage, with the head of that time, put together by hand."""
+    committed = record.life.folder.stages()[number]
+    sites, rest = adapters.read(committed.path)
+    plain = everlora.load(model, dtype="float32", device="cpu", labels=committed.facts["labels"]).model
+    with torch.no_grad():
+        for name, site in sites.items():
+            plain.get_submodule(name).weight += site.dense()
+        for name, tensor in rest.items():
+            plain.get_parameter(name).copy_(tensor)
+    return plain, committed
+
+
+@pytest.fixture(scope="module")
+def exported(lived, tmp_path_factory):
+    """Every folder of every life with the logits that it must give: loaded by one fresh process."""
+    work, items, names = tmp_path_factory.mktemp("export"), [], []
+    for model in MODELS:
+        lives.base(model).model.save_pretrained(work / model)
+        inputs = inputs_for(model, lives.stream(model)[0])
+        for method in TRAINED:
+            record = lived(method, model)
+            shared = {"auto": AUTO[model], "base": str(work / model), "inputs": inputs}
+            labels = record.life.folder.stages()[-1].facts["labels"]
+            ready = record.life.ready()
+            items.append(
+                {**shared, "folder": str(record.folder), "labels": len(labels), "logits": logits_of(ready, inputs)}
+            )
+            names.append((method, model, "root"))
+            with contextlib.suppress(AssertionError):
+                record.life.mount.close()
+            for number in range(len(record.life.folder.stages())):
+                plain, committed = stage_alone(record, model, number)
+                items.append(
+                    {
+                        **shared,
+                        "folder": str(committed.path),
+                        "labels": len(committed.facts["labels"]),
+                        "logits": logits_of(plain, inputs),
+                    }
+                )
+                names.append((method, model, committed.facts["name"]))
+    torch.save(items, work / "items.pt")
+    (work / "fresh.py").write_text(FRESH)
+    run = subprocess.run(
+        [sys.executable, str(work / "fresh.py"), str(work / "items.pt")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        cwd=work,
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    return dict(zip(names, map(float, run.stdout.split()), strict=True))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_fresh_process_gives_the_same_logits(method, model, exported):
+    stages = ["mtl"] if parse(method).regime == "joint" else ["first", "second"]
+    for which in ("root", *stages):
+        assert exported[method, model, which] < 2e-5, which
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert", "tiny-vit"])
+def test_the_card_tells_how(model, lived, tmp_path, monkeypatch):
+    """The code block of the model card is run as it stands."""
+    tasks = lives.stream(model)
+    learner = everlora.Learner(
+        model,
+        method="ella",
+        out=tmp_path / "run",
+        **lives.spec(model, "ella").model_dump(include={"dtype", "device", "lora", "train", "evaluation"}),
+    )
+    learner.follow(tasks)
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "run" / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path / "run")
+    scope: dict = {}
+    exec(code, scope)
+    inputs = inputs_for(model, tasks[0])
+    apart = logits_of(scope["model"], inputs) - logits_of(learner.model, inputs)
+    assert float(apart.abs().max()) < 2e-5
+
+
+def test_labels_are_for_heads_only():
+    with pytest.raises(everlora.EverloraError, match="no head"):
+        everlora.load("tiny-llama", labels=["yes"])

@@ -1,0 +1,122 @@
+"""What the optimiser is given: task gradient plus the closed form of the penalties, clipped as a sum, no graph."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import lives
+from everlora.engine.chain import Chain, collapse
+from lives import MODELS
+
+ELLA, ORTHOGONAL = 0.3, 0.01
+STRONG = f"ella(lam={ELLA})+o-lora(lam={ORTHOGONAL})"
+
+
+def written_out(life, A, B):
+    """Both penalties as the papers write them, module by module, in double precision."""
+    total = torch.zeros((), dtype=torch.float64)
+    for name, site in life.mount.live().items():
+        past = life.past.factors(name)
+        W = (past.B.double() @ past.A.double()).abs()
+        delta = site.scale * B[name] @ A[name]
+        total = total + ELLA * (delta * W / W.square().mean().sqrt()).square().sum()
+        total = total + ORTHOGONAL * (past.A.double() @ A[name].T).abs().sum()
+    return total
+
+
+@pytest.mark.parametrize("max_norm", [1.0, 0.1, 0.0])
+@pytest.mark.parametrize("model", MODELS)
+def test_the_applied_gradient(model, max_norm, monkeypatch, tmp_path):
+    if max_norm != 0.1 and model not in ("tiny-t5", "tiny-bert"):
+        pytest.skip("two families suffice for the other norms")
+    real, steps = Chain.on_pre_optimizer_step, []
+
+    def no_graph(_):
+        raise AssertionError("a graph is being built")
+
+    def spied(chain, args, state, control, **kwargs):
+        assert args.max_grad_norm == 0, "clipping is ours"
+        before = {id(p): p.grad.double().clone() for p in chain.params}
+        with torch.autograd.graph.saved_tensors_hooks(no_graph, lambda x: x), torch.enable_grad():
+            real(chain, args, state, control, **kwargs)
+        steps.append(1)
+        for p in chain.params:
+            assert p.grad.grad_fn is None
+            assert p.is_leaf
+        if len(life.past):
+            live = life.mount.live()
+            A = {n: s.A.detach().double().requires_grad_() for n, s in live.items()}
+            B = {n: s.B.detach().double().requires_grad_() for n, s in live.items()}
+            value = written_out(life, A, B)
+            value.backward()
+            for n, s in live.items():
+                before[id(s.A)] += A[n].grad
+                before[id(s.B)] += B[n].grad
+            claimed = sum(v for k, v in chain.latest.items() if k.startswith("penalty/"))
+            assert claimed == pytest.approx(value.item(), rel=1e-4)
+            assert chain.latest["rho"] > 0
+        norm = torch.stack([g.norm() for g in before.values()]).norm()
+        factor = min(1.0, max_norm / float(norm)) if max_norm else 1.0
+        for p in chain.params:
+            torch.testing.assert_close(p.grad.double(), before[id(p)] * factor, rtol=1e-4, atol=1e-6)
+        if max_norm:
+            now = torch.stack([p.grad.double().norm() for p in chain.params]).norm()
+            assert float(now) <= max_norm * (1 + 1e-5)
+
+    monkeypatch.setattr(Chain, "on_pre_optimizer_step", spied)
+    train = {"max_grad_norm": max_norm, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    life = lives.begin(model, STRONG, tmp_path / "run", train=train)
+    life.follow(lives.stream(model))
+    assert len(steps) == 2 * 3, "once per optimiser step, not per micro-batch"
+
+
+def test_what_is_logged(lived):
+    stage = lived("ella", "tiny-t5").life.folder.stages()[1].path
+    logs = [json.loads(line) for line in (stage / "training.jsonl").read_text().splitlines()]
+    steps = [row for row in logs if "loss" in row]
+    assert len(steps) == 3
+    assert all({"task_grad_norm", "penalty/energy_overlap", "rho"} <= row.keys() for row in steps)
+    assert steps[0]["penalty/energy_overlap"] == 0, "B is 0 at the first step"
+    assert all(row["penalty/energy_overlap"] > 0 for row in steps[1:])
+    modules = [json.loads(line) for line in (stage / "modules.jsonl").read_text().splitlines()]
+    assert {row["module"] for row in modules} == set(lived("ella", "tiny-t5").life.newest)
+    assert all({"step", "penalty", "rho", "update_norm"} <= row.keys() for row in modules)
+    assert all(row["update_norm"] > 0 for row in modules if row["step"] > 1)
+
+
+class Shrinking(lives.Watch):
+    """Takes the second task's update away step by step, as a penalty that is far too strong would."""
+
+    def __init__(self) -> None:
+        super().__init__(learning=lambda task: setattr(self, "task", task))
+        self.task = ""
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        if self.task == "second":
+            for site in self.life.mount.live().values():
+                site.B.data.mul_(1e-3)
+
+
+@pytest.mark.parametrize(("method", "warned"), [("ella", True), ("inclora", False)])
+def test_a_collapsed_update_is_said_and_recorded(method, warned, tmp_path):
+    progress = Shrinking()
+    progress.life = lives.begin("tiny-bert", method, tmp_path / "run", progress=progress)
+    progress.life.follow(lives.stream("tiny-bert"))
+    first, second = (stage.facts["warning"] for stage in progress.life.folder.stages())
+    assert first is None
+    assert (second is not None) == warned
+    assert any("collapsed" in line and "second" in line for line in progress.warnings) == warned
+
+
+def test_collapse_needs_a_past_and_a_fall(lived):
+    from everlora.core.past import Past
+    from everlora.core.sites import LowRank
+
+    first, second = lived("ella", "tiny-bert").life.past.deltas
+    assert collapse(second, Past()) is None
+    assert collapse(second, Past((first,))) is None
+    tiny = {name: LowRank(site.A, 1e-3 * site.B, site.scale) for name, site in first.items()}
+    assert "collapsed" in collapse(tiny, Past((first,)))
