@@ -1,0 +1,61 @@
+"""Where the past stands. Folded in fp32 it is all there, in bf16 it would be lost; folded or beside, it is one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lives
+from lives import MODELS
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_folded_and_beside_are_one(model, lived, tmp_path):
+    """Trained and answered with the past as a frozen term: the same outputs."""
+    beside = lives.lived(model, "ella", tmp_path / "run", past="factors", evaluation={"schedule": "diagonal"})
+    ready, folded = beside.ready(), lived("ella", model)
+    assert all(b.factors is not None and not b.fold for b in beside.mount._below.values())
+    for task in lives.stream(model):
+        outputs = lives.outputs(ready, beside.base.family, task)
+        torch.testing.assert_close(outputs, folded.final[task.name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_bf16_base_keeps_what_was_learned(model, tmp_path):
+    """Small updates on bf16 weights: the folded matrix minus the pristine one is ΔW; rounded to bf16 it is not."""
+    life = lives.lived(model, "ella", tmp_path / "run", dtype="bfloat16", train={"learning_rate": 2e-5})
+    life.ready()
+    lost, kept = [], []
+    pristine = dict(lives.base(model, "bfloat16").model.named_parameters())
+    now = dict(life.base.model.named_parameters())
+    for name in life.newest:
+        before, delta = pristine[f"{name}.weight"], life.past.total(name)
+        assert before.dtype == torch.bfloat16
+        assert now[f"{name}.weight"].dtype == torch.float32
+        kept.append(float(((now[f"{name}.weight"] - before.float()) - delta).norm() / delta.norm()))
+        rounded = before + delta.bfloat16()
+        lost.append(float(((rounded.float() - before.float()) - delta).norm() / delta.norm()))
+    assert max(kept) < 1e-3
+    assert min(lost) > 0.4
+    for name in (n for n in now if "classifier" not in n and n.removesuffix(".weight") not in life.newest):
+        # Biases of adapted layers are stored in fp32 with their matrices; their values are the same.
+        assert torch.equal(now[name].bfloat16(), pristine[name]), name
+        assert now[name].dtype == (torch.float32 if name.removesuffix(".bias") in life.newest else torch.bfloat16)
+
+
+def test_going_back_to_an_earlier_past_is_exact(lived):
+    """Fewer updates than before start again from the pristine weight: no subtraction, no drift."""
+    from everlora.core.past import Past
+    from everlora.engine.mount import Mount
+
+    record, loaded = lived("ella", "tiny-llama"), lives.fresh("tiny-llama")
+    mount = Mount(loaded, {"r": 4, "lora_alpha": 8}, "fold")
+    mount.open(seed=0)
+    both, one = record.life.past, Past(record.life.past.deltas[:1])
+    weights = {}
+    for key, past in (("one", one), ("both", both), ("again", one), ("none", Past())):
+        mount.stand_on(past)
+        weights[key] = [below.layer.weight.clone() for below in mount._below.values()]
+    assert all(map(torch.equal, weights["one"], weights["again"]))
+    pristine = dict(lives.base("tiny-llama").model.named_parameters())
+    assert all(torch.equal(w, pristine[f"{n}.weight"]) for n, w in zip(mount._below, weights["none"], strict=True))
