@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
-import math
 import platform
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 import yaml
-from pydantic import TypeAdapter, ValidationError
-from transformers import TrainingArguments
 from transformers.utils import logging as hf_logging
 
 import everlora.methods  # noqa: F401  (registers the methods)
-from everlora.core.errors import ConfigError, nearest
+from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.registry import parse
 from everlora.core.scores import ScoreMatrix
 from everlora.core.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
 from everlora.core.task import Task, TaskStream
 from everlora.engine import world
+from everlora.engine.arguments import checked
 from everlora.engine.learner import Life
 from everlora.engine.models import Loaded, load
 from everlora.engine.progress import Progress
@@ -35,17 +32,10 @@ from everlora.record.card import model_card
 from everlora.record.folder import RunFolder
 from everlora.streams import open_stream
 
-OWNED = {"output_dir", "seed", "data_seed", "fp16", "report_to", "remove_unused_columns", "save_strategy", "use_cpu"}
-"""Training arguments that the engine sets itself."""
-ABOVE_ZERO = ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps")
-"""Training arguments that make no sense at zero; so is max_steps, where -1 leaves the number to the epochs."""
-NOT_NEGATIVE = ("learning_rate", "weight_decay", "warmup_steps")
-
-
 DEMO: dict[str, Any] = {
     "model": "smollm2-135m",
     "benchmark": "builtin",
-    "tasks": ["reviews", "news", "questions", "outlook"],
+    "tasks": ["reviews", "news", "questions"],
     "max_train_samples": 288,
     "max_eval_samples": 32,
 }
@@ -101,34 +91,8 @@ def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
             if not isinstance(layer.get(group) or {}, dict):
                 raise ConfigError(f"setting {group!r} must be a mapping of names to values (got {layer[group]!r})")
     merged = merge({"train": dict(TRAIN_DEFAULTS)}, *layers)
-    merged["train"] = {name: _training_argument(name, value) for name, value in merged["train"].items()}
+    merged["train"] = {name: checked(name, value) for name, value in merged["train"].items()}
     return check(kind, merged)
-
-
-def _training_argument(name: str, value: Any) -> Any:
-    """Check one training argument by the annotation that transformers gives it."""
-    if name in OWNED:
-        raise ConfigError(f"the training argument {name!r} is set by everlora; leave it out")
-    kinds = _training_arguments()
-    if name not in kinds:
-        raise ConfigError(f"unknown training argument {name!r}{nearest(str(name), kinds)}")
-    try:
-        found = TypeAdapter(kinds[name]).validate_python(value)
-    except ValidationError as error:
-        raise ConfigError(f"training argument {name!r}: {error.errors()[0]['msg']} (got {value!r})") from None
-    if isinstance(found, float) and not math.isfinite(found):
-        raise ConfigError(f"training argument {name!r} must be a finite number (got {value!r})")
-    if (name in ABOVE_ZERO and found <= 0) or (name == "max_steps" and found <= 0 and found != -1):
-        raise ConfigError(f"training argument {name!r} must be above zero (got {value!r})")
-    if name in NOT_NEGATIVE and found < 0:
-        raise ConfigError(f"training argument {name!r} must not be negative (got {value!r})")
-    return found if isinstance(value, str) else value  # YAML reads 1e-4, without a dot, as text
-
-
-@functools.cache
-def _training_arguments() -> dict[str, Any]:
-    hints = get_type_hints(TrainingArguments)
-    return {field.name: hints[field.name] for field in dataclasses.fields(TrainingArguments)}
 
 
 def load_for(spec: LearnerSpec) -> Loaded:

@@ -38,6 +38,8 @@ WRONG = [
     (["--set", "bf16=maybe"], "training argument 'bf16'"),
     (["--set", "optim=nonsense"], "nonsense is not a valid"),
     (["--set", "fp16=true"], "'fp16' is set by everlora"),
+    (["--set", "eval_strategy=steps"], "'eval_strategy' is not supported by everlora"),
+    (["--set", "optim=grokadamw"], "these training arguments cannot be used: Please install grokadamw"),
     (["--set", "learning_rate"], "write --set name=value"),
     (["--config", "gone.yaml"], "cannot read the recipe gone.yaml"),
     (["--lora-target-modules", "nonsense"], "linear layers of this model: down_proj, gate_proj, k_proj"),

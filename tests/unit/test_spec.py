@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from everlora.core.errors import ConfigError
 from everlora.core.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
-from everlora.experiment import OWNED, read_recipe, resolve
+from everlora.engine.arguments import OWNED, UNSUPPORTED
+from everlora.experiment import read_recipe, resolve
 
 M = {"model": "tiny-random"}
 
@@ -153,6 +154,28 @@ def test_an_unknown_training_argument_is_refused_with_its_neighbour() -> None:
 def test_arguments_that_the_engine_owns_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"'{name}' is set by everlora"):
         resolve(LearnerSpec, M, {"train": {name: 1}})
+
+
+@pytest.mark.parametrize("name", [*sorted(UNSUPPORTED), "eval_strategy", "save_steps", "hub_model_id"])
+def test_arguments_that_could_not_be_honoured_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' is not supported by everlora: "):
+        resolve(LearnerSpec, M, {"train": {name: 1}})
+
+
+@pytest.mark.parametrize("name", ["lomo", "galore_adamw_layerwise"])
+def test_optimizers_that_step_before_the_penalty_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="before any penalty"):
+        resolve(LearnerSpec, M, {"train": {"optim": name}})
+
+
+def test_a_share_of_all_steps_is_no_number_of_steps() -> None:
+    with pytest.raises(ConfigError, match="'logging_steps' must be a whole number"):
+        resolve(LearnerSpec, M, {"train": {"logging_steps": 0.5}})
+
+
+@pytest.mark.parametrize("value", [{"torch_compile": True}, {"neftune_noise_alpha": 5}, {"bf16": True}])
+def test_arguments_that_trainer_alone_honours_pass(value: dict[str, object]) -> None:
+    assert resolve(LearnerSpec, M, {"train": value}).train.items() >= value.items()
 
 
 @pytest.mark.parametrize(

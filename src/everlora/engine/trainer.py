@@ -8,7 +8,8 @@ that carry loss, divided by their number in the whole global batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -49,11 +50,20 @@ class ClTrainer(Trainer):
     loss_is_scaled_for_ga = True
 
     def __init__(self, family: Family, chain: Chain, **kwargs: Any) -> None:
-        # A compute_loss_func makes the Trainer count items over accumulation steps and processes.
-        super().__init__(data_collator=family.collate, compute_loss_func=token_mean, callbacks=[chain], **kwargs)
+        with _refusals():
+            # A compute_loss_func makes the Trainer count items over accumulation steps and processes.
+            super().__init__(data_collator=family.collate, compute_loss_func=token_mean, callbacks=[chain], **kwargs)
         self.remove_callback(PrinterCallback)  # stdout belongs to results
         self.family = family
         self.chain = chain
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        with _refusals():
+            return super().create_optimizer(*args, **kwargs)
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        with _refusals():
+            return super().create_scheduler(*args, **kwargs)
 
     def compute_loss(
         self,
@@ -92,7 +102,20 @@ def arguments(train: dict[str, Any], *, folder: str, seed: int, cpu: bool) -> Tr
         "seed": seed,
         "data_seed": seed,
     }
+    with _refusals():
+        args = TrainingArguments(**{**ours, **train, "max_grad_norm": 0.0})
+    # One process, one GPU: seeing several, Trainer would wrap the model in nn.DataParallel, which scatters a batch,
+    # while a family's mask of labels is of the whole batch. Once `device` is known, nothing sets the number again.
+    _ = args.device
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What transformers refuses of the user's arguments (a value, or a package that is not installed) in one line."""
     try:
-        return TrainingArguments(**{**ours, **train, "max_grad_norm": 0.0})
+        yield
     except (ValueError, TypeError, ImportError) as error:
-        raise ConfigError(f"these training arguments cannot be used: {str(error).splitlines()[0]}") from error
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConfigError(f"these training arguments cannot be used: {reason}") from error
