@@ -49,7 +49,7 @@ def test_label_scores_equal_a_full_pass_per_label(model, lived):
     record = lived("ella", model)
     ready, family, task = record.life.ready(), record.life.base.family, lives.stream(model)[1]
     spaced = model == "tiny-llama"
-    answers = [family.prompter.answer(label, spaced=spaced) for label in task.labels]
+    answers = [family.prompter.answer(label, task, spaced=spaced) for label in task.labels]
     assert len({len(a) for a in answers}) > 1
     expected, sources = [], []
     with torch.no_grad():

@@ -50,8 +50,13 @@ class LowRank:
 
     def norm(self) -> Tensor:
         """‖ΔW‖_F, () or (L,), from the factors: √⟨BᵀB, AAᵀ⟩, without a matrix of shape (o, i)."""
-        A, B = self.A.double(), self.B.double()
+        A, B = precise(self.A), precise(self.B)
         return (self.scale**2 * ((B.mT @ B) * (A @ A.mT)).sum((-2, -1))).clamp_min(0).sqrt().float()
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """The tensor in fp64, or in fp32 on devices that have no fp64 (Apple's)."""
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 
 Sites = Mapping[str, LowRank]

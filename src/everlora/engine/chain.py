@@ -96,12 +96,16 @@ class Chain(TrainerCallback):
         self.latest = {"task_grad_norm": float(task_norm)}
         if values:
             self.latest |= values | {"rho": float(pull_norm / task_norm.clamp_min(1e-20))}
-        if self.max_norm > 0:
-            total = self._norm() if values else task_norm
-            if total > self.max_norm:
-                for p in self.params:
-                    if p.grad is not None:
-                        p.grad.mul_(self.max_norm / total)
+        total = self._norm() if values else task_norm
+        if not torch.isfinite(total):
+            raise TrainingError(
+                f"the penalty's gradient became NaN or infinite at step {step} of task {self.task!r}; tasks learned "
+                f"before are intact; lower the strength of {', '.join(v.removeprefix('penalty/') for v in values)}"
+            )
+        if 0 < self.max_norm < total:
+            for p in self.params:
+                if p.grad is not None:
+                    p.grad.mul_(self.max_norm / total)
 
     def _norm(self) -> Tensor:
         grads = [p.grad for p in self.params if p.grad is not None]
@@ -112,7 +116,7 @@ class Chain(TrainerCallback):
         squares: list[Tensor] = []
         recording = step % self.every == 0 or step == 1
         for group in self.groups:
-            if not group.states:
+            if not group.states and not recording:
                 continue
             live = stack([LowRank(s.A.detach(), s.B.detach(), s.scale) for s in group.live])
             on_A, on_B = torch.zeros_like(live.A), torch.zeros_like(live.B)
@@ -131,6 +135,8 @@ class Chain(TrainerCallback):
                 if site.A.grad is not None and site.B.grad is not None:
                     site.A.grad.add_(on_A[k].to(site.A.grad.dtype))
                     site.B.grad.add_(on_B[k].to(site.B.grad.dtype))
+            if not group.states:
+                continue
             squares += [on_A.square().sum(), on_B.square().sum()]
         return values, torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,27 +29,9 @@ from everlora.engine.models import Loaded
 from everlora.engine.mount import Mount
 from everlora.engine.progress import Progress, StepCallback
 from everlora.engine.seeds import seed_for
+from everlora.engine.stages import Stage, agree, stages
 from everlora.engine.trainer import ClTrainer, Rows, arguments
 from everlora.record.folder import Committed, RunFolder, write_rows
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A piece of a life: the tasks that are learned together, and the row of the matrix that it fills."""
-
-    number: int
-    name: str
-    tasks: tuple[Task, ...]
-    row: int
-    trains: bool = True
-
-
-def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
-    """Stages of a method on a stream: one per task, or a single one for joint and frozen references."""
-    last = len(tasks) - 1
-    if method.regime == "sequence":
-        return [Stage(k + 1, task.name, (task,), k) for k, task in enumerate(tasks)]
-    return [Stage(1, method.name, tuple(tasks), last, trains=method.regime == "joint")]
 
 
 class Life:
@@ -76,12 +56,13 @@ class Life:
         """Learn ``tasks`` in order, going on after what the folder holds; return the accuracy matrix."""
         counts = [len(getattr(task, self.spec.evaluation.split)) for task in tasks]
         matrix = ScoreMatrix.empty([task.name for task in tasks], counts)
+        planned, committed = stages(self.method, tasks), self.folder.stages()
+        agree(committed, planned, self.folder.path)
         for task in tasks:
             self._look_at(task)
         self._forget()
-        committed = self.folder.stages()
         world.wait()  # nobody commits before everybody has read
-        for stage in stages(self.method, tasks):
+        for stage in planned:
             if stage.number <= len(committed):
                 row = self._recall(committed[stage.number - 1], stage)
                 matrix = matrix.with_row(stage.row, [*row, *[None] * len(tasks)][: len(tasks)])  # tasks may be new
@@ -89,6 +70,9 @@ class Life:
                 matrix = matrix.with_row(stage.row, self.live_through(stage, tasks, matrix))
             if world.is_main():
                 self.folder.write_matrix(matrix, self.kept())
+                if stage.trains and stage.number >= len(committed):
+                    self._export()  # after a crash between commit and export, too
+            world.wait()
         return matrix
 
     def _look_at(self, task: Task) -> None:
@@ -107,6 +91,16 @@ class Life:
             self._begin(stage)
             scored = self._evaluate(self.base.model, stage, tasks)
             return self._commit(stage, tasks, matrix, scored, None, {"seconds": time.perf_counter() - began})
+        before = self.base.family.snapshot(self.base.model)
+        try:
+            return self._learn(stage, tasks, matrix, began)
+        except BaseException:
+            # A half-learned task leaves no trace in memory either: adapter off, head as it was.
+            self.mount.close()
+            self.base.family.restore(self.base.model, before)
+            raise
+
+    def _learn(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix, began: float) -> list[Cell]:
         model = self._open(stage)
         chain, history = self._train(stage, model)
         update = self.mount.extract()
@@ -135,7 +129,13 @@ class Life:
         self.base.family.begin(self.base.model, stage.tasks, head)
 
     def ready(self) -> nn.Module:
-        """The model as it stands after the latest task, in eval mode, for inference."""
+        """The model as it stands after the latest task, in eval mode, for inference.
+
+        Raises:
+            FolderError: the folder holds learned tasks that this learner has not been shown yet.
+        """
+        if self.newest is None and self.method.regime != "frozen" and self.folder.stages():
+            raise FolderError(f"{self.folder.path} holds learned tasks; follow them first, then ask for the model")
         if self.method.consolidator.rule == "sum":
             self.mount.stand_on(self.past)
             return self.base.model.eval()
@@ -144,8 +144,9 @@ class Life:
         return (self.mount.peft or self.base.model).eval()
 
     def _open(self, stage: Stage) -> nn.Module:
-        if self.mount.peft is not None:
-            self.mount.close()
+        self.mount.close()
+        if self.method.consolidator.rule == "keep":
+            self.base.family.reset()
         self._begin(stage)
         start = self.newest if self.method.adapter.policy == "continue" else None
         model = self.mount.open(seed=seed_for(self.spec.seed, stage.number, "adapter"), start=start)
@@ -241,19 +242,17 @@ class Life:
                     (path / "README.md").unlink(missing_ok=True)
                     write_rows(path / "training.jsonl", training)
                     write_rows(path / "modules.jsonl", modules)
-            if update is not None:
-                self._export(path=self.folder.stages()[stage.number - 1].path, update=update)
-        world.wait()
         shown = "  ".join(f"{s.task} {s.score:.1f}" for s in scored)
         self.progress.say(f"{stage.number}. {stage.name}: {shown}")
         return row
 
-    def _export(self, path: Path, update: Sites) -> None:
+    def _export(self) -> None:
         """Write the learner as it stands to the root, as one adapter."""
-        whole = self.past.append(update) if self.method.consolidator.rule == "sum" else Past((update,))
-        _, rest = adapters.read(path)
-        sites = {name: whole.factors(name) for name in update}
-        adapters.write(self.folder.path, sites, rest, like=path)
+        assert self.newest is not None
+        whole = self.past if self.method.consolidator.rule == "sum" else Past((self.newest,))
+        latest = self.folder.stages()[-1].path
+        _, rest = adapters.read(latest)
+        adapters.write(self.folder.path, {name: whole.factors(name) for name in self.newest}, rest, like=latest)
 
     def _join(self, update: Sites) -> None:
         """Let a finished update join the past, and take the adapter off the model."""
@@ -261,22 +260,15 @@ class Life:
         if self.method.consolidator.rule != "continue":
             self.past = self.past.append(update)
         self.mount.close()
-        if self.method.consolidator.rule == "keep":
-            self.base.family.reset()
 
     def _forget(self) -> None:
         """Back to the beginning: the past is recalled from the folder, whatever this object has lived through."""
-        if self.mount.peft is not None:
-            self.mount.close()
+        self.mount.close()
         self.past, self.newest = Past(), None
         self.base.family.reset()
 
     def _recall(self, committed: Committed, stage: Stage) -> list[Cell]:
         """Bring a committed stage back to mind without training it again."""
-        if committed.facts["name"] != stage.name:
-            raise FolderError(f"{committed.path} holds task {committed.facts['name']!r}, not {stage.name!r}")
-        if committed.facts["data"] != {task.name: task.digest() for task in stage.tasks}:
-            raise FolderError(f"{committed.path} was learned from other data than these; choose another --out")
         if stage.trains:
             update, rest = adapters.read(committed.path)
             self._open(stage)

@@ -134,8 +134,9 @@ class Mount:
                 trained[f"{kind}.{stem}"].copy_(tensor)
 
     def close(self) -> None:
-        """Take the adapter off; a trained classification head stays."""
-        assert self.peft is not None
+        """Take the adapter off, if one is on; a trained classification head stays."""
+        if self.peft is None:
+            return
         self.base.model = self.peft.unload()
         self.base.model.requires_grad_(False)
         self.peft = None

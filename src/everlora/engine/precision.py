@@ -16,6 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from everlora.core.errors import ConfigError, nearest
+from everlora.engine import world
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FP32_ATTENTION = "sdpa_in_fp32"
@@ -39,8 +40,7 @@ def resolve(device: str) -> torch.device:
         ConfigError: the device does not exist here.
     """
     if device == "auto":
-        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(best)
+        return world.device()
     try:
         found = torch.device(device)
         torch.empty(1, device=found).tolist()  # the device "meta" exists, but holds no numbers

@@ -21,6 +21,11 @@ def size() -> int:
     return int(_state().num_processes)
 
 
+def device() -> torch.device:
+    """The device of this process: its own GPU if there are several, else MPS or the CPU."""
+    return torch.device(PartialState().device)
+
+
 def wait() -> None:
     """Wait for all processes."""
     _state().wait_for_everyone()

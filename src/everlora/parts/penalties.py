@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.roles import Pull, State
-from everlora.core.sites import LowRank
+from everlora.core.sites import LowRank, precise
 
 Energy = Literal["raw", "rms", "max"]
 
@@ -42,7 +42,8 @@ def energy_overlap(A: Tensor, B: Tensor, scale: float, squared: Tensor) -> tuple
     D = scale * (B @ A)
     weighted = D * squared
     # Row sums first: one long fp32 sum over (o, i) loses digits at 4096 x 4096.
-    value = (D * weighted).sum(-1).double().sum(-1)
+    value = (D * weighted).sum(-1)
+    value = precise(value).sum(-1)
     pi = weighted.mul_(2 * scale)
     return value.to(A.dtype), B.mT @ pi, pi @ A.mT
 

@@ -71,6 +71,14 @@ class Family(ABC):
         """Make the bare model ready for ``tasks``: classifiers grow their head here."""
         self.cut = 0
 
+    def snapshot(self, model: PreTrainedModel) -> Any:
+        """What `restore` needs to undo a task that was begun and not finished."""
+        return None
+
+    def restore(self, model: PreTrainedModel, before: Any) -> None:
+        """Bring back what `snapshot` saw."""
+        self.cut = 0
+
     def reset(self) -> None:
         """Forget what `begin` has built up: the next task starts from the bare model."""
         self.cut = 0

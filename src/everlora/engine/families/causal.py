@@ -24,6 +24,9 @@ from everlora.engine.families.base import (
 from everlora.engine.families.heads import bare, only_at
 from everlora.engine.families.prompt import Prompter
 
+SCORED_AT_ONCE = 64
+"""Pairs of prompt and label whose caches are held together."""
+
 
 class Causal(Family):
     """Causal language model."""
@@ -37,8 +40,8 @@ class Causal(Family):
         self.pad = int(processor.pad_token_id if processor.pad_token_id is not None else processor.eos_token_id)
 
     def features(self, example: Example, task: Task) -> Features:
-        answer = self.prompter.answer(example.target, spaced=True)
-        prompt, cut = self.prompter.prompt(example, task, room=len(answer))
+        answer = self.prompter.answer(example.target, task)
+        prompt, cut = self.prompter.prompt(example, task, room=max(len(answer), self._room(task)))
         self.cut += cut > 0
         # Position j predicts token j + 1: targets are shifted here once, so that nothing is shifted later.
         targets = [IGNORE] * (len(prompt) - 1) + answer
@@ -63,18 +66,24 @@ class Causal(Family):
         with only_at(bare(model).get_output_embeddings(), where):
             return model(**inputs, use_cache=False).logits, batch["shift_labels"][where]
 
+    def _room(self, task: Task) -> int:
+        """Tokens kept free for an answer, in learning as in answering."""
+        return max((len(self.prompter.answer(label, task)) + 4 for label in task.labels), default=self.limits.answer)
+
     def length(self, example: Example, task: Task) -> int:
         return len(self.features(example, task)["input_ids"])
 
     def predict(self, model: nn.Module, task: Task, rows: Sequence[Example], scoring: Scoring) -> list[str]:
-        answers = [self.prompter.answer(label, spaced=True) for label in task.labels]
-        room = max(map(len, answers), default=self.limits.answer) + (4 if answers else 0)
+        answers = [self.prompter.answer(label, task) for label in task.labels]
+        room = self._room(task)
         prompts = [self.prompter.prompt(row, task, room=room)[0] for row in rows]
         device = next(model.parameters()).device
         ids = left_pad(prompts, self.pad).to(device)
         mask = left_pad([[1] * len(prompt) for prompt in prompts], 0).to(device)
         if scoring == "labels":
-            best = self._scores(model, ids, mask, answers).argmax(-1)
+            step = max(1, SCORED_AT_ONCE // len(answers))
+            parts = zip(torch.split(ids, step), torch.split(mask, step), strict=True)
+            best = torch.cat([self._scores(model, i, m, answers).argmax(-1) for i, m in parts])
             return [task.labels[i] for i in best.tolist()]
         config = GenerationConfig(
             max_new_tokens=room,

@@ -1,8 +1,9 @@
 """Encoders with a classification head that grows with the labels: texts (BERT-like) and images (ViT).
 
-One row per label name. A label that an earlier task brought keeps its row and is trained on; rows of labels that the
-current task does not have get no gradient, because the loss is taken over the task's own labels. Answering considers
-all labels seen so far (``generate``: nobody tells the model which task it is) or the task's own (``labels``).
+One row per label name. A label that an earlier task brought keeps its row and is trained on. Rows of labels that are
+not being learned get neither gradient nor decay: the loss is taken over the labels of the current task (of all tasks,
+where all are learned at once). Answering considers all labels seen so far (``generate``: nobody tells the model which
+task it is) or the task's own (``labels``).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Classifier(Family):
         """Labels seen so far; row k of the head belongs to label k."""
         self.grown = 0
         """Rows that the model's head has by now."""
+        self.open_rows: list[int] = []
+        """Rows over which the loss is taken: those of all tasks that are learned together."""
 
     def check(self, task: Task) -> None:
         super().check(task)
@@ -41,7 +44,17 @@ class Classifier(Family):
         super().begin(model, tasks, generator)
         for task in tasks:
             self.labels += [label for label in task.labels if label not in self.labels]
+        self.open_rows = sorted({row for task in tasks for row in self.columns(task)})
         self.resize(model, generator)
+
+    def snapshot(self, model: PreTrainedModel) -> Any:
+        # PEFT trains a copy of the head, so the module itself is the copy of how it was.
+        return list(self.labels), self.grown, model.get_submodule(str(self.head))
+
+    def restore(self, model: PreTrainedModel, before: Any) -> None:
+        super().restore(model, before)
+        self.labels, self.grown, head = before
+        model.set_submodule(str(self.head), head)
 
     def reset(self) -> None:
         super().reset()
@@ -116,7 +129,7 @@ class TextClassifier(Classifier):
         return {
             "input_ids": self.tokens(example, task),
             "labels": self.labels.index(example.target),
-            "columns": self.columns(task),
+            "columns": self.open_rows,
         }
 
     def _inputs(self, ids: Sequence[Sequence[int]]) -> Batch:
@@ -157,7 +170,7 @@ class ImageClassifier(Classifier):
         return out
 
     def features(self, example: Example, task: Task) -> Features:
-        return {"example": example, "labels": self.labels.index(example.target), "columns": self.columns(task)}
+        return {"example": example, "labels": self.labels.index(example.target), "columns": self.open_rows}
 
     def collate(self, rows: Sequence[Features]) -> Batch:
         labels = torch.tensor([row["labels"] for row in rows])

@@ -29,9 +29,15 @@ class Prompter:
         """Tokens of a piece of text, without special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
-    def answer(self, target: str, *, spaced: bool) -> list[int]:
-        """Tokens of an answer with the end-of-sequence token, which has to be learned like the rest."""
-        return [*self.tokens(f" {target}" if spaced else target), int(self.tokenizer.eos_token_id)]
+    def answer(self, target: str, task: Task, *, spaced: bool = True) -> list[int]:
+        """Tokens of an answer with the end-of-sequence token, which has to be learned like the rest.
+
+        After our own cue a decoder writes a blank first; a prompt that a row brings with it is continued as it is.
+        """
+        return [
+            *self.tokens(f" {target}" if spaced and task.form == "labelled" else target),
+            int(self.tokenizer.eos_token_id),
+        ]
 
     def prompt(self, example: Example, task: Task, room: int) -> tuple[list[int], int]:
         """Return the tokens of the prompt and how many tokens of the text were cut to fit.
@@ -58,7 +64,8 @@ class Prompter:
             if len(text) > space and self.limits.source is None:
                 self._too_long(task, len(self.start) + len(before) + len(text) + len(after), limit)
             return [*self.start, *before, *text[:space], *after], max(0, len(text) - space)
-        ids = [*self.start, *self.tokens(self.raw(example, task))]
+        start = [] if task.form == "chat" else self.start  # chat templates write their own
+        ids = [*start, *self.tokens(self.raw(example, task))]
         if len(ids) > limit:
             self._too_long(task, len(ids), limit)
         return ids, 0

@@ -33,7 +33,7 @@ class Seq2Seq(Family):
         return [*prompt, int(self.processor.eos_token_id)]
 
     def features(self, example: Example, task: Task) -> Features:
-        answer = self.prompter.answer(example.target, spaced=False)
+        answer = self.prompter.answer(example.target, task, spaced=False)
         return {"input_ids": self._source(example, task), "labels": answer}
 
     def collate(self, rows: Sequence[Features]) -> Batch:
@@ -61,7 +61,7 @@ class Seq2Seq(Family):
         device = next(model.parameters()).device
         ids = right_pad(sources, self.pad).to(device)
         mask = right_pad([[1] * len(source) for source in sources], 0).to(device)
-        answers = [self.prompter.answer(label, spaced=False) for label in task.labels]
+        answers = [self.prompter.answer(label, task, spaced=False) for label in task.labels]
         if scoring == "labels":
             best = self._scores(model, ids, mask, answers).argmax(-1)
             return [task.labels[i] for i in best.tolist()]
