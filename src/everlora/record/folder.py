@@ -1,12 +1,17 @@
 """The run folder: what a learner leaves behind, and all it needs to go on.
 
-run.yaml            the resolved settings
-environment.json    versions, machine, hashes of the data
+run.yaml            the resolved settings, the composition of the method, the id of the run
+environment.json    versions of Python and packages, platform, threads, processes, precision, model family
 matrix.json         the accuracy matrix, primary result; metrics derived from it
 README.md           model card
-adapter_*           the learner as one PEFT adapter
+adapter_config.json  adapter_model.safetensors
+                    the learner as one PEFT adapter; absent where nothing is trained
+tokenizer*, chat_template.jinja, or preprocessor_config.json for images
+                    what turns rows into the model's input
 tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts only with its COMMIT
-    scores.json  predictions.jsonl  training.jsonl  modules.jsonl  COMMIT
+    predictions.jsonl                every answer
+    training.jsonl  modules.jsonl    loss; per module: penalty, its share of the gradient, update norm
+    COMMIT                           row of the matrix, labels, digests of the data, hashes of the files beside it
 """
 
 from __future__ import annotations
@@ -28,13 +33,17 @@ from everlora.record.atomic import staged, write_json, write_text
 
 SCHEMA = 1
 COMMIT = "COMMIT"
-PLACES = ("data_dir",)
-"""Settings that say where things are; the same run may be gone on with from another place."""
+APART = ("data_dir", "method")
+"""Settings that do not tell one run from another: where the data lie, and how the method is spelt."""
 
 
 def identity(facts: Mapping[str, Any]) -> str:
-    """Hash that tells one run from another; where the data lie is no part of it, what they are is checked per task."""
-    settings = {k: v for k, v in facts.get("settings", {}).items() if k not in PLACES}
+    """Hash that tells one run from another.
+
+    Where the data lie is no part of it: what they are is checked per task. Neither is the spelling of the method:
+    ``OLoRA`` and ``o-lora(lam=0.5)`` may be one method, and the entry ``composition`` says which.
+    """
+    settings = {k: v for k, v in facts.get("settings", {}).items() if k not in APART}
     facts = {**facts, "settings": settings}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -132,15 +141,22 @@ class RunFolder:
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Names of the innermost entries of ``a`` that ``b`` does not share."""
-    names = []
+    """Names of the innermost entries of ``a`` that ``b`` does not share, each of them once."""
+    names: list[str] = []
     for key, value in a.items():
         other = b.get(key)
         if isinstance(value, Mapping) and isinstance(other, Mapping):
             names += _differing(value, other)
-        elif value != other and key not in PLACES:
-            names.append(key)
-    return names
+        elif key == "penalties" and isinstance(other, list) and _parts(value) == _parts(other):
+            for mine, theirs in zip(value, other, strict=True):
+                names += _differing(mine, theirs)  # one method with two strengths: "lam" says more than "penalties"
+        elif value != other and key not in APART:
+            names.append("method" if key == "name" else key)
+    return list(dict.fromkeys(names))
+
+
+def _parts(penalties: list[Any]) -> list[Any]:
+    return [penalty.get("part") if isinstance(penalty, Mapping) else None for penalty in penalties]
 
 
 def _sha(path: Path) -> str:
