@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/everlora demo --out runs/demo
+	$(BIN)/everlora demo --out runs/demo --resume
 
 # -n 2: two processes with one thread each use two cores better than one process with two.
 test: setup check
