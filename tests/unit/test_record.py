@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 import everlora.methods  # noqa: F401
 from everlora.core.errors import FolderError
@@ -363,25 +364,61 @@ def test_the_matrix_file(tmp_path: Path) -> None:
     assert (content["method"], content["id"], content["counts"]) == ("ella", folder.id, [30, 10])
 
 
-def test_the_card_shows_the_matrix_and_names_the_base_model(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, FACTS)
-    content = folder.matrix_content(MATRIX, {"method": "ella", "model": "org/base", "labels": []})
-    assert matrix_table(content).splitlines() == [
-        "| after | news | reviews |",
-        "|---|---|---|",
-        "| news | 90.0 | – |",
-        "| reviews | 70.0 | 80.0 |",
-    ]
-    facts = {
-        "settings": {"model": "org/base", "evaluation": {"scoring": "generate", "split": "test"}},
-        "composition": {"consolidator": "sum", "regime": "sequence"},
+SETTINGS = {"model": "org/base", "evaluation": {"scoring": "generate", "split": "test"}}
+COMPOSED = {"consolidator": "sum", "regime": "sequence"}
+
+
+def card_of(*, hub: str | None = "org/base", regime: str = "sequence", labels: Any = (), **settings: Any) -> str:
+    extra = {
+        "method": "ella",
+        "model": "org/base",
+        "labels": list(labels),
+        "family": settings.pop("family", "decoder"),
     }
-    card = model_card(content, facts, "org/base")
-    front = yaml.safe_load(card.split("---")[1])
-    assert front["base_model"] == "org/base"
-    assert front["library_name"] == "peft"
-    scores = {r["dataset"]["name"]: r["metrics"][0]["value"] for r in front["model-index"][0]["results"]}
-    assert scores == {"news": 70.0, "reviews": 80.0}
+    content = {"tasks": list(MATRIX.tasks), "matrix": [list(row) for row in MATRIX.cells], "metrics": {"oa": 75.0}}
+    facts = {"settings": {**SETTINGS, **settings}, "composition": {**COMPOSED, "regime": regime}}
+    return model_card({**content, **extra}, facts, hub)
+
+
+def test_the_card_shows_the_matrix_and_names_the_base_model() -> None:
+    content = {"tasks": list(MATRIX.tasks), "matrix": [list(row) for row in MATRIX.cells]}
+    table = ["| after | news | reviews |", "|---|---|---|", "| news | 90.0 | – |", "| reviews | 70.0 | 80.0 |"]
+    assert matrix_table(content).splitlines() == table
+    card = card_of()
+    assert "\n".join(table) in card
     assert "sum of all tasks" in card
-    frozen = model_card(content, {**facts, "composition": {"consolidator": "sum", "regime": "frozen"}}, None)
-    assert "Nothing was trained" in frozen
+    assert "everlora.load('org/base').model" in card
+    assert "base_model" not in yaml.safe_load(card_of(hub=None).split("---")[1])
+
+
+@pytest.mark.parametrize(
+    ("family", "task"),
+    [
+        ("decoder", "text-generation"),
+        ("encoder-decoder", "text2text-generation"),
+        ("encoder", "text-classification"),
+        ("image-classifier", "image-classification"),
+    ],
+)
+def test_the_hub_can_read_the_results(family: str, task: str) -> None:
+    """Parsed as the Hub's own library does; nothing is asked of the Hub."""
+    data = ModelCard(card_of(family=family)).data
+    assert (data.base_model, data.library_name, data.pipeline_tag) == ("org/base", "peft", task)
+    found = {r.dataset_name: (r.task_type, r.metric_type, r.metric_value) for r in data.eval_results}
+    assert found == {"news": (task, "exact_match", 70.0), "reviews": (task, "exact_match", 80.0)}
+
+
+def test_the_card_loads_what_was_adapted() -> None:
+    card = card_of(labels=["a", "b"], revision="v1", dtype="bfloat16", trust_remote_code=True)
+    call = "everlora.load('org/base', revision='v1', trust_remote_code=True, dtype='bfloat16', labels=['a', 'b'])"
+    assert call in card
+    assert "everlora.load('org/base')" in card_of(revision=None, dtype="auto", trust_remote_code=False)
+
+
+def test_the_card_of_the_base_model_shows_no_adapter() -> None:
+    card = card_of(regime="frozen")
+    assert "Nothing was trained" in card
+    assert "adapter" not in card
+    assert "PeftModel" not in card
+    assert ModelCard(card).data.library_name == "transformers"
+    assert "all tasks at once" in card_of(regime="joint")

@@ -110,7 +110,7 @@ class Loaded:
         model: the bare transformers model, frozen, in eval mode.
         family: how it reads and answers.
         name: what the user typed; written as ``base_model_name_or_path``.
-        hub: the hub id, if it has one.
+        hub: the hub id, if it has one: what it was loaded from, or what packaged weights are made of.
         precision: what the weights are stored in and what is kept in fp32.
     """
 
@@ -163,7 +163,7 @@ def load(
         model=model,
         family=reader,
         name=name,
-        hub=packaged.hub if packaged else None,
+        hub=packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name,
         precision=precision,
     )
 

@@ -6,6 +6,19 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+PIPELINES = {
+    "decoder": "text-generation",
+    "encoder-decoder": "text2text-generation",
+    "encoder": "text-classification",
+    "image-classifier": "image-classification",
+}
+"""What the Hub calls the work of each model family."""
+CONSOLIDATED = {
+    "sum": "The adapter in this folder is the sum of all tasks' adapters, exact, with their ranks added.",
+    "continue": "The adapter in this folder is the one that every task was trained on.",
+    "keep": "Answers need the task id: load the adapter of the task from `tasks/`; the root holds the newest.",
+}
+
 
 def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
@@ -20,60 +33,80 @@ def matrix_table(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None) -> str:
-    """README.md of a run folder, with results that the Hub understands in its front matter."""
-    final = content["matrix"][-1]
+def _front(content: dict[str, Any], hub: str | None, trained: bool) -> str:
+    task = PIPELINES[content["family"]]
     results = [
         EvalResult(
-            task_type="text-generation",
-            dataset_type=task,
-            dataset_name=task,
+            task_type=task,
+            dataset_type=name,
+            dataset_name=name,
             metric_type="exact_match",
             metric_name="exact match after the last task (%)",
             metric_value=round(score, 4),
         )
-        for task, score in zip(content["tasks"], final, strict=True)
+        for name, score in zip(content["tasks"], content["matrix"][-1], strict=True)
         if score is not None
     ]
     data = ModelCardData(
-        library_name="peft",
+        library_name="peft" if trained else "transformers",
+        pipeline_tag=task,
         base_model=hub,
-        tags=["lora", "continual-learning", "everlora", content["method"]],
+        tags=[*(["lora"] if trained else []), "continual-learning", "everlora", content["method"]],
         model_name=f"{content['model']} {content['method']}",
         eval_results=results or None,
     )
-    settings = facts["settings"]
-    numbers = "  ".join(f"{name} {_cell(value)}" for name, value in content["metrics"].items())
-    how = {
-        "sum": "The adapter in this folder is the sum of all tasks' adapters, exact, with their ranks added.",
-        "continue": "The adapter in this folder is the one that every task was trained on.",
-        "keep": "Answers need the task id: load the adapter of the task from `tasks/`; the root holds the newest.",
-    }[facts["composition"]["consolidator"]]
-    head = f", labels={content['labels']!r}" if content["labels"] else ""
-    if facts["composition"]["regime"] == "frozen":
-        how = "Nothing was trained: these are the scores of the base model."
-    return f"""---
-{data.to_yaml()}
----
+    return data.to_yaml()
 
-# {content["model"]}, taught {len(content["tasks"])} tasks with {content["method"]}
 
-{how}
-
-```python
+def _loading(content: dict[str, Any], settings: dict[str, Any]) -> str:
+    """How the adapter is put on its base model; settings that change what is loaded are repeated."""
+    given = [repr(settings["model"])]
+    given += [f"{k}={settings[k]!r}" for k in ("revision", "trust_remote_code") if settings.get(k)]
+    given += [f"dtype={settings['dtype']!r}"] if settings.get("dtype", "auto") != "auto" else []
+    given += [f"labels={content['labels']!r}"] if content["labels"] else []
+    return f"""```python
 import everlora
 from peft import PeftModel
 
-base = everlora.load({settings["model"]!r}{head}).model
+base = everlora.load({", ".join(given)}).model
 model = PeftModel.from_pretrained(base, ".")
 ```
+"""
 
+
+def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None) -> str:
+    """README.md of a run folder, with results that the Hub understands in its front matter.
+
+    Args:
+        content: what matrix.json says.
+        facts: what identifies the run.
+        hub: the hub id of the base model, if it has one.
+    """
+    settings, composition = facts["settings"], facts["composition"]
+    trained = composition["regime"] != "frozen"
+    numbers = "  ".join(f"{name} {_cell(value)}" for name, value in content["metrics"].items())
+    how = CONSOLIDATED[composition["consolidator"]]
+    if composition["regime"] == "joint":
+        how = "The adapter in this folder was trained on all tasks at once."
+    title = f"{content['model']}, taught {len(content['tasks'])} tasks with {content['method']}"
+    if not trained:
+        how = "Nothing was trained: these are the scores of the base model."
+        title = f"{content['model']}, untouched, on {len(content['tasks'])} tasks"
+    return f"""---
+{_front(content, hub, trained)}
+---
+
+# {title}
+
+{how}
+
+{_loading(content, settings) if trained else ""}
 Scores in percent, {settings["evaluation"]["scoring"]}, {settings["evaluation"]["split"]} split. Row: after this task.
 
 {matrix_table(content)}
 
 {numbers}
 
-`run.yaml` holds the settings, `environment.json` the versions, `tasks/` one adapter and all predictions per task.
-Made with everlora.
+`run.yaml` holds the settings, `environment.json` the versions, `tasks/` {"one adapter and " if trained else ""}all
+predictions per task. Made with everlora.
 """
