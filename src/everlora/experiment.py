@@ -167,10 +167,11 @@ def begin(
 
 
 def finish(life: Life, matrix: ScoreMatrix) -> Result:
-    """Write what a reader of the folder looks for first: matrix.json, the model card, the tokenizer."""
+    """Write what a reader of the folder looks for first: matrix.json, the model card, the tokenizer or its like."""
     labels = {
         "method": life.method.name,
         "model": life.spec.model,
+        "family": life.base.family.name,
         "task_id_at_inference": life.method.task_id_at_inference,
         "protocol": life.spec.evaluation.model_dump(),
         "labels": life.folder.stages()[-1].facts["labels"],  # rows of the exported head
@@ -179,8 +180,7 @@ def finish(life: Life, matrix: ScoreMatrix) -> Result:
     if world.is_main():
         content = folder.write_matrix(matrix, {**life.kept(), **labels})
         write_text(out / "README.md", model_card(content, folder.facts, life.base.hub))
-        if life.base.family.modality == "text":
-            life.base.family.processor.save_pretrained(str(out))
+        life.base.family.processor.save_pretrained(str(out))
     else:
         content = folder.matrix_content(matrix, {**life.kept(), **labels})
     world.wait()
