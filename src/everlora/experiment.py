@@ -212,6 +212,7 @@ def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
         order=spec.order,
         data_dir=spec.data_dir,
         tasks=spec.tasks,
+        seed=spec.stream_seed,
         modality=base.family.modality,
         max_train_samples=spec.max_train_samples,
         max_eval_samples=spec.max_eval_samples,

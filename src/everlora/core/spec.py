@@ -66,6 +66,8 @@ class RunSpec(LearnerSpec):
     order: int | None = None
     data_dir: Path | None = None
     tasks: list[str] | None = None
+    stream_seed: int = 0
+    """Seed of the rows of built-in tasks; data that are read do not depend on it."""
     max_train_samples: int | None = Field(None, ge=1)
     max_eval_samples: int | None = Field(None, ge=1)
 
