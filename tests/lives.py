@@ -144,6 +144,9 @@ def outputs(model: nn.Module, family: Family, task: Task, rows: Sequence[Example
     was_training = model.training
     model.eval()
     batch = family.collate([family.features(row, task) for row in rows or task.test])
+    if family.head:
+        batch["allowed"] = torch.zeros_like(batch["allowed"])
+        batch["allowed"][:, family.columns(task)] = True
     logits, _ = family.logits(model, batch)
     model.train(was_training)
     return logits[logits.isfinite()].double()
