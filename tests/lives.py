@@ -6,6 +6,7 @@ Models are built once per process and copied; streams are drawn from fixed seeds
 from __future__ import annotations
 
 import copy
+import gc
 import random
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -23,6 +24,9 @@ from everlora.engine.families import Family
 from everlora.engine.learner import Life
 from everlora.engine.models import Loaded
 from everlora.engine.progress import Progress
+
+# Every Trainer ends with a full garbage collection; over the imported libraries that is most of a tiny life's time.
+gc.freeze()
 
 MODELS = ("tiny-llama", "tiny-t5", "tiny-bert", "tiny-vit")
 METHODS = tuple(entry.name for entry in entries())
