@@ -15,7 +15,7 @@ import pytest
 from .conftest import Everlora, committed
 
 REPO = Path(__file__).parents[2]
-LONG = ["--model", "tiny-llama", "--tasks", "reviews,news", "--max-steps", "80", "--max-eval-samples", "4"]
+LONG = ["--model", "tiny-llama", "--tasks", "reviews,news", "--max-steps", "160", "--max-eval-samples", "4"]
 LONG = ["run", *LONG, "--max-train-samples", "64", "--out", "run", "--json"]
 
 
@@ -23,7 +23,16 @@ def stopped(folder: Path, number: int) -> tuple[int, str, str]:
     """Start a run and send it a signal as soon as its first task is committed."""
     command = [sys.executable, "-m", "everlora", *LONG]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background is started with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
     until = time.monotonic() + 400
     while not (folder / "run/tasks/01-reviews/COMMIT").exists() and time.monotonic() < until and run.poll() is None:
         time.sleep(0.005)
