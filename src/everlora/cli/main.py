@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -137,6 +138,7 @@ def run(
         raise ConfigError("name the folder of the run with --out")
     from everlora.cli.console import Shown, matrix, show, summary
 
+    gc.freeze()  # accelerate collects garbage after every training; what was imported need not be looked at again
     with Shown() as shown, interruptible():
         result = experiment.run(spec, out, resume=resume, progress=shown).as_json()
     if as_json:

@@ -25,18 +25,27 @@ from everlora.engine.families import Family, Features
 
 
 class Rows(Dataset[Features]):
-    """Encoded training rows of one or several tasks; ``cut`` of them have a shortened text."""
+    """Training rows of one or several tasks, encoded when they are first asked for.
+
+    Attributes:
+        cut: rows asked for so far whose text had to be shortened.
+    """
 
     def __init__(self, family: Family, tasks: Sequence[Task]) -> None:
-        before = family.cut
-        self.rows = [family.features(example, task) for task in tasks for example in task.train]
-        self.cut = family.cut - before
+        self.family = family
+        self.rows = [(example, task) for task in tasks for example in task.train]
+        self.known: dict[int, Features] = {}
+        self.cut = 0
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Features:
-        return self.rows[index]
+        if index not in self.known:
+            before = self.family.cut
+            self.known[index] = self.family.features(*self.rows[index])
+            self.cut += self.family.cut - before
+        return self.known[index]
 
 
 def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int) -> Tensor:

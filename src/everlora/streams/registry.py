@@ -155,7 +155,7 @@ def _builtin(
     from everlora.streams.builtin import builtin, builtin_images
 
     make = builtin_images if modality == "image" else builtin
-    # Answering costs more than learning on a small machine: 100 rows a task unless more are asked for.
-    rows = evaluate or 100
+    # Answering costs more than learning on a small machine: 50 rows a task unless more are asked for.
+    rows = evaluate or 50
     sizes = {} if train is None else {"train": train}
     return make(seed=seed, tasks=tasks, dev=rows, test=rows, **sizes)
