@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -118,10 +117,3 @@ class TaskStream:
     def digest(self) -> str:
         """Hash of the list of tasks and of all their data: this, not a number, identifies an order."""
         return hashlib.sha256(json.dumps([[t.name, t.digest()] for t in self.tasks]).encode()).hexdigest()[:16]
-
-
-def shuffled(rows: Sequence[Example], seed: int) -> list[Example]:
-    """Return ``rows`` in an order that depends on ``seed`` only."""
-    order = list(rows)
-    random.Random(seed).shuffle(order)
-    return order
