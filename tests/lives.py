@@ -142,6 +142,22 @@ class Watch(Progress):
         self.warnings.append(line)
 
 
+class Cut(Watch):
+    """Ctrl-C, a power failure, a full disk: an exception in the midst of learning a task."""
+
+    def __init__(self, task: str = "second", step: int = 2) -> None:
+        super().__init__(learning=self._name)
+        self.at, self.now = (task, step), ("", 0)
+
+    def _name(self, task: str) -> None:
+        self.now = (task, 0)
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self.now = (self.now[0], self.now[1] + steps)
+        if self.now == self.at:
+            raise KeyboardInterrupt
+
+
 @torch.no_grad()
 def outputs(model: nn.Module, family: Family, task: Task, rows: Sequence[Example] | None = None) -> Tensor:
     """All logits that carry loss on ``rows`` (the test rows), of the task's own labels where there is a head."""
@@ -159,7 +175,7 @@ def outputs(model: nn.Module, family: Family, task: Task, rows: Sequence[Example
 def adapter(life: Life) -> dict[str, Tensor]:
     """The latest task's adapter and the head as flat tensors."""
     assert life.newest is not None
-    flat = {f"{n}.{k}": t for n, site in life.newest.items() for k, t in (("A", site.A), ("B", site.B))}
+    flat = {f"{n}.{k}": t for n, site in life.newest.items() for k, t in site.tensors.items()}
     if life.base.family.head:
         flat |= dict(life.base.model.get_submodule(life.base.family.head).named_parameters())
     return {name: tensor.detach().clone() for name, tensor in flat.items()}

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -188,19 +188,31 @@ def finish(life: Life, matrix: ScoreMatrix) -> Result:
 
 
 def compare(
-    spec: RunSpec, methods: Sequence[str], out: Path, *, resume: bool = False, progress: Progress | None = None
+    spec: RunSpec,
+    methods: Sequence[str] | Mapping[str, str],
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
 ) -> list[Result]:
-    """Run several methods on one stream from one and the same base model, each in its own folder below ``out``."""
+    """Run several methods on one stream from one and the same base model, each in its own folder below ``out``.
+
+    Args:
+        spec: resolved settings; its method is not used.
+        methods: expressions, or expressions by the name of their folder.
+        out: where the folders are made; without names of their own, they are called after their methods.
+        resume: go on with runs that are there.
+        progress: told of every step.
+    """
     base = load_for(spec)
     stream = stream_for(spec, base)
-    results = []
-    for name in methods:
-        one = spec.model_copy(update={"method": name})
-        method = parse(name)
-        shown = progress or Progress()
-        shown.say(f"{method.name}: {method.policy}")
+    results, shown = [], progress or Progress()
+    named = methods if isinstance(methods, Mapping) else {parse(expression).name: expression for expression in methods}
+    for name, expression in named.items():
+        one, method = spec.model_copy(update={"method": expression}), parse(expression)
+        shown.say(f"{name}: {method.policy}")
         results.append(
-            follow(one, method, copy.deepcopy(base), stream.tasks, out / method.name, resume=resume, progress=shown)
+            follow(one, method, copy.deepcopy(base), stream.tasks, out / name, resume=resume, progress=shown)
         )
     return results
 

@@ -19,10 +19,16 @@ def penalised() -> list[str]:
     return [name for name in METHODS if parse(name).penalties]
 
 
+def carried(life, name):
+    """What answers on top of W0 at one module: the sum of the updates, or what they are merged into."""
+    merge = life.method.merge
+    return merge.merge(delta[name].dense() for delta in life.past) if merge else life.past.total(name)
+
+
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_new_adapter_changes_nothing(method, model, lived):
-    record = lived(method, model)
-    fresh = parse(method).adapter.policy == "new"
+    record, initialiser = lived(method, model), parse(method).initialiser
+    fresh = parse(method).adapter.policy == "new" and initialiser is None
     for stage, seen in record.began.items():
         if fresh or stage == next(iter(record.began)):
             for task, outputs in seen["outputs"].items():
@@ -32,6 +38,8 @@ def test_a_new_adapter_changes_nothing(method, model, lived):
 @pytest.mark.parametrize("method", SEQUENTIAL)
 def test_a_task_starts_where_the_one_before_ended(method, model, lived):
     record = lived(method, model)
+    if parse(method).initialiser:
+        return  # moves the function at once where σ is transferred: tests/contract/test_initialisers.py
     start, end = record.began["second"]["outputs"].get("first"), record.ended["first"]["first"]
     rule = parse(method).consolidator.rule
     if rule == "continue":
@@ -51,7 +59,7 @@ def test_one_adapter_named_default_and_nothing_else_trains(method, model, lived)
     for seen in record.began.values():
         assert seen["active"] == seen["adapters"] == ["default"]
         for name in seen["trainable"]:
-            assert ".default." in name
+            assert ".default" in name
             assert "lora_" in name or (head and f"{head}.modules_to_save" in name)
 
 
@@ -69,7 +77,8 @@ def test_the_base_is_untouched_but_for_what_was_folded(method, model, lived):
             continue
         assert not weight.requires_grad
         if name in adapted and parse(method).consolidator.rule == "sum":
-            torch.testing.assert_close(weight - pristine[name], life.past.total(adapted[name]), rtol=1e-4, atol=1e-7)
+            expected = carried(life, adapted[name])
+            torch.testing.assert_close(weight - pristine[name], expected, rtol=1e-4, atol=2e-7)
         else:
             assert torch.equal(weight, pristine[name]), name
 
@@ -86,9 +95,8 @@ def test_what_is_stored_is_what_was_learned(method, model, lived):
     assert bool(rest) == bool(head)
     whole, _ = adapters.read(record.folder)
     for name, site in whole.items():
-        expected = (
-            record.life.past.total(name) if record.life.method.consolidator.rule == "sum" else sites[name].dense()
-        )
+        summed = record.life.method.consolidator.rule == "sum"
+        expected = carried(record.life, name) if summed else sites[name].dense()
         torch.testing.assert_close(site.dense(), expected, rtol=1e-6, atol=1e-8)
 
 
@@ -97,10 +105,16 @@ def test_strength_zero_is_the_base_method_bit_for_bit(method, model, lived, tmp_
     full = parse(method)
     assert all("lam" in {f.name for f in fields(p)} for p in full.penalties)
     zero = replace(full, penalties=tuple(replace(p, lam=0.0) for p in full.penalties))
-    plain = next(m for m in SEQUENTIAL if replace(full, name=m, penalties=()) == parse(m))
+    none = replace(full, penalties=())
+    same = [m for m in SEQUENTIAL if replace(none, name=m) == parse(m)]
+    if same:
+        plain = lived(same[0], model).adapter
+    else:
+        life = lives.lived(model, none.named("none"), tmp_path / "none", evaluation={"schedule": "diagonal"})
+        plain = lives.adapter(life)
     off = lives.lived(model, zero, tmp_path / "zero", evaluation={"schedule": "diagonal"})
-    assert lives.apart(lives.adapter(off), lived(plain, model).adapter) == 0
-    assert lives.apart(lived(method, model).adapter, lived(plain, model).adapter) > 0, "the penalty does nothing"
+    assert lives.apart(lives.adapter(off), plain) == 0
+    assert lives.apart(lived(method, model).adapter, plain) > 0, "the penalty does nothing"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -108,8 +122,14 @@ def test_kept_is_what_the_method_declares(method, model, lived):
     record = lived(method, model)
     kept, rule = record.life.kept(), record.life.method.consolidator
     if record.life.method.regime == "frozen":
-        assert kept == {"kept_elements": 0, "adapter_elements": 0}
+        assert kept == {"kept_elements": 0, "adapter_elements": 0, "kept_bytes": 0}
         return
     stages = 1 if record.life.method.regime == "joint" else 2
     assert kept["kept_elements"] == rule.kept(stages, kept["adapter_elements"])
-    assert kept["adapter_elements"] == sum(s.A.numel() + s.B.numel() for s in record.life.newest.values())
+    assert kept["adapter_elements"] == sum(t.numel() for s in record.life.newest.values() for t in s.tensors.values())
+    beside = sum(
+        part.kept(*site.shape, site.rank, 1 if rule.rule == "continue" else stages)
+        for part in record.life.method.remembering
+        for site in record.life.newest.values()
+    )
+    assert kept["kept_bytes"] == 4 * kept["kept_elements"] + beside

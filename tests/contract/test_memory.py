@@ -1,10 +1,11 @@
-"""The memory law: what a method says it keeps after T tasks is what it keeps, for T up to twelve."""
+"""The memory law: what a method says it keeps after T tasks is what it keeps, for T up to fifty."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 import lives
 from everlora import parse
@@ -13,13 +14,17 @@ from everlora.engine import adapters
 from lives import TRAINED
 
 T = 12
+WHOLE, OUT = 2 * (64 * 64 + 32 * 64), 2 * (64 + 32)
+"""Entries and rows of all adapted matrices of tiny-llama."""
 P = 2 * 4 * (64 + 64 + 64 + 32)
 """Elements of one adapter of tiny-llama: two layers, rank 4, query 64 x 64 and value 32 x 64."""
 
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_kept_over_twelve_tasks(method, tmp_path):
-    rule, joint = parse(method).consolidator, parse(method).regime == "joint"
+    composed = parse(method)
+    rule, joint = composed.consolidator, composed.regime == "joint"
+    size = P + (4 * 4 if composed.adapter.form == "svd" else 0)  # a σ per triplet: four matrices of rank four
     claimed, weights = [], []
 
     def note(_):
@@ -33,13 +38,41 @@ def test_kept_over_twelve_tasks(method, tmp_path):
     life.follow(tasks)
     claimed.append(life.kept()["kept_elements"])
     assert claimed[0] == 0
-    assert claimed[1:] == [rule.kept(t, P) for t in range(1, 2 if joint else T + 1)]
+    assert claimed[1:] == [rule.kept(t, size) for t in range(1, 2 if joint else T + 1)]
     # Beside the factors there is at most one copy of the adapted matrices, however many tasks there are.
     assert max(weights) <= 2 * (64 * 64 + 64 * 32)
     stored = [sum(s.numel for s in adapters.read(stage.path)[0].values()) for stage in life.folder.stages()]
-    assert set(stored) == {P}
-    if rule.rule == "sum":
-        assert sum(s.numel for s in adapters.read(tmp_path / "run")[0].values()) == rule.kept(T, P)
+    assert set(stored) == {size}
+    if rule.rule == "sum" and composed.merge is None:
+        assert sum(s.numel for s in adapters.read(tmp_path / "run")[0].values()) == T * P
+
+
+@pytest.mark.parametrize(
+    ("method", "law"),
+    [
+        ("ella", lambda t: 4 * t * P),
+        ("ella(store=dense)", lambda t: 4 * t * P + 4 * WHOLE),
+        ("ella(store=int8)", lambda t: 4 * t * P + WHOLE + 4 * OUT),
+        ("ella(store=svd,store_rank=6)", lambda t: 4 * t * P + 2 * sum(4 * min(6, 4 * t) * n + 4 for n in (128, 96))),
+        ("ella(policy=continue,store=svd)", lambda t: 4 * P + 2 * sum(4 * 4 * n + 4 for n in (128, 96))),
+        ("ps-lora", lambda t: 4 * t * P),
+        ("lb-cl", lambda t: 4 * t * (P + 16)),
+        ("seqlora", lambda t: 4 * P),
+    ],
+)
+def test_bytes_over_fifty_tasks(method, law, tmp_path):
+    """Bytes kept when a task begins, over fifty tasks, and what is on disk beside the adapters in the end."""
+    seen = []
+    tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", 50))
+    train = {"max_steps": 1, "per_device_train_batch_size": 2}
+    note = lives.Watch(learning=lambda _: seen.append(life.kept()["kept_bytes"]))
+    life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
+    life.follow(tasks)
+    assert seen == [0, *(law(t) for t in range(1, 50))]
+    last = life.folder.stages()[-1].path
+    held = load_file(last / "memory.safetensors") if (last / "memory.safetensors").exists() else {}
+    adapters_kept = 4 * parse(method).consolidator.kept(50, life.kept()["adapter_elements"])
+    assert sum(tensor.nbytes for tensor in held.values()) == law(50) - adapters_kept
 
 
 @given(st.sampled_from(["sum", "keep", "continue"]), st.integers(1, 500), st.integers(1, 10**9))

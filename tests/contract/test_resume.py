@@ -15,22 +15,6 @@ from lives import METHODS, MODELS, SEQUENTIAL
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
 
 
-class Cut(lives.Watch):
-    """Ctrl-C, a power failure, a full disk: an exception in the midst of learning the second task."""
-
-    def __init__(self) -> None:
-        super().__init__(learning=self._name)
-        self.task, self.steps = "", 0
-
-    def _name(self, task: str) -> None:
-        self.task, self.steps = task, 0
-
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        self.steps += steps
-        if self.task == "second" and self.steps == 2:
-            raise KeyboardInterrupt
-
-
 def cases():
     """Every way of carrying the past on every family; every method on a decoder and on a head."""
     seen = set()
@@ -43,7 +27,7 @@ def cases():
 
 @pytest.mark.parametrize(("method", "model"), list(cases()))
 def test_interrupted_and_resumed_equals_uninterrupted(method, model, lived, tmp_path):
-    first = lives.begin(model, method, tmp_path / "run", progress=Cut(), **DIAGONAL)
+    first = lives.begin(model, method, tmp_path / "run", progress=lives.Cut(), **DIAGONAL)
     with pytest.raises(KeyboardInterrupt):
         first.follow(lives.stream(model))
     assert [s.facts["name"] for s in first.folder.stages()] == ["first"]
@@ -104,7 +88,7 @@ def test_a_loss_that_is_not_a_number_stops_the_task_and_spares_the_earlier(model
 
 def test_the_same_life_can_go_on_after_a_failure(lived, tmp_path):
     """Not only a new process: the object itself is in order after an exception."""
-    life = lives.begin("tiny-bert", "ella", tmp_path / "run", progress=Cut(), **DIAGONAL)
+    life = lives.begin("tiny-bert", "ella", tmp_path / "run", progress=lives.Cut(), **DIAGONAL)
     with pytest.raises(KeyboardInterrupt):
         life.follow(lives.stream("tiny-bert"))
     life.progress = lives.Watch()

@@ -12,19 +12,28 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import lives
 
 STRONG = "ella(lam=0.3)+o-lora(lam=0.01)"
+SGD = {"optim": "sgd", "learning_rate": 0.5, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 CASES = {
-    "adamw": {"per_device_train_batch_size": 4},
-    "sgd": {"optim": "sgd", "learning_rate": 0.5, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+    "adamw": (STRONG, {"per_device_train_batch_size": 4}),
+    "sgd": (STRONG, SGD),
+    "start": ("lb-cl", SGD),
+    "found": ("ella(lam=auto,rho=0.3)", SGD),
 }
+"""A name: the method, and how its batches are split over steps and processes."""
+RUNS = [
+    (model, case)
+    for case in CASES
+    for model in (lives.MODELS if case in ("adamw", "sgd") else ("tiny-t5", "tiny-bert"))
+]
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
-    for model in lives.MODELS:
-        for case, train in CASES.items():
-            life = lives.lived(model, STRONG, out / model / case, train=train)
-            torch.save(lives.adapter(life), out / f"{model}-{case}-{os.environ['RANK']}.pt")
+    for model, case in RUNS:
+        method, train = CASES[case]
+        life = lives.lived(model, method, out / model / case, train=train)
+        torch.save(lives.adapter(life), out / f"{model}-{case}-{os.environ['RANK']}.pt")
     for method in ("zero-shot", "per-task", "mtl"):
-        life = lives.lived("tiny-bert", method, out / method, train=CASES["adamw"])
+        life = lives.lived("tiny-bert", method, out / method, train=CASES["adamw"][1])
         if life.newest:
             torch.save(lives.adapter(life), out / f"{method}-{os.environ['RANK']}.pt")

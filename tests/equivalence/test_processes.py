@@ -11,10 +11,9 @@ import pytest
 import torch
 
 import lives
-from lives import MODELS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ranks import CASES, STRONG
+from ranks import CASES, RUNS
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +42,13 @@ def two(tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "case"), RUNS)
 def test_two_processes_equal_one(model, case, two, tmp_path):
     ranks = [torch.load(two / f"{model}-{case}-{rank}.pt") for rank in (0, 1)]
     assert lives.apart(*ranks) == 0, "the replicas have drifted apart"
-    train = {k: v for k, v in CASES[case].items() if k != "gradient_accumulation_steps"}
-    alone = lives.lived(model, STRONG, tmp_path / "run", train={**train, "per_device_train_batch_size": 8})
+    method, train = CASES[case]
+    train = {k: v for k, v in train.items() if k != "gradient_accumulation_steps"}
+    alone = lives.lived(model, method, tmp_path / "run", train={**train, "per_device_train_batch_size": 8})
     assert lives.apart(ranks[0], lives.adapter(alone)) < 1e-5
 
 
@@ -59,6 +58,6 @@ def test_references_equal_on_both(method, two):
 
 
 def test_one_folder_is_written_and_it_is_whole(two):
-    for run in (*(two / model / case for model in MODELS for case in CASES), two / "zero-shot", two / "mtl"):
+    for run in (*(two / model / case for model, case in RUNS), two / "zero-shot", two / "mtl"):
         assert (run / "matrix.json").is_file()
         assert not list(run.rglob("*.part"))

@@ -38,10 +38,12 @@ def test_every_method_learns_the_same_in_one_piece_and_in_eight(method, model, l
     assert lives.apart(lives.adapter(pieces), lived(method, model).adapter) < CLOSE_ADAM
 
 
+@pytest.mark.parametrize("method", [STRONG, "lb-cl", "ella(lam=auto,rho=0.3)"])
 @pytest.mark.parametrize("model", MODELS)
-def test_lambda_means_the_same_under_plain_sgd(model, tmp_path):
+def test_lambda_means_the_same_under_plain_sgd(model, method, tmp_path):
+    """Also where it is found, and where a look at the new rows and a projection come before it."""
     one, four = (
-        lives.lived(model, STRONG, tmp_path / f"{rows}", train={**SGD, **split(rows, 8 // rows)}) for rows in (8, 2)
+        lives.lived(model, method, tmp_path / f"{rows}", train={**SGD, **split(rows, 8 // rows)}) for rows in (8, 2)
     )
     assert lives.apart(lives.adapter(one), lives.adapter(four)) < CLOSE
     rho = [row["rho"] for row in _training(one) if "rho" in row]

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "streams": {"streams", "core"},
     "record": {"record", "core"},
     "engine": {"engine", "record", "core"},
+    "analysis": {"analysis", "engine", "record", "parts", "core"},
 }
 """Rooms of everlora that a room may import. What is not a room (experiment, cli, learner) sees them all."""
 

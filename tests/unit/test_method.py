@@ -7,10 +7,13 @@ import pytest
 
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method, compose
+from everlora.core.registry import Entry, entries
 from everlora.core.roles import Adapter, Consolidator
 from everlora.methods.ella import ella
 from everlora.methods.inclora import inclora
+from everlora.methods.lbcl import l_cl, lb_cl, nlnb_cl
 from everlora.methods.olora import olora
+from everlora.methods.pslora import ps_merge, pslora
 from everlora.methods.references import mtl, per_task, zero_shot
 from everlora.methods.seqlora import seqlora
 from everlora.parts.penalties import EnergyOverlap, FactorNorm, Orthogonality
@@ -52,8 +55,12 @@ def test_one_penalty_with_two_settings_is_refused() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "role"),
     [
-        (seqlora(), ella(), "adapter"),
-        (ella(), seqlora(), "adapter"),
+        (seqlora(), ella(), "consolidator"),
+        (ella(), seqlora(), "consolidator"),
+        (Method(name="mine", adapter=Adapter(policy="continue")), ella(), "adapter policy"),
+        (nlnb_cl(scale="unit"), nlnb_cl(scale="alpha"), "adapter"),
+        (pslora(infer="sum"), ps_merge(), "merge"),
+        (l_cl(samples=4), l_cl(), "initialiser"),
         (mtl(), ella(), "regime"),
         (zero_shot(), seqlora(), "regime"),
         (per_task(), ella(), "consolidator"),
@@ -89,10 +96,43 @@ def test_a_method_is_a_value() -> None:
 def test_the_description_is_plain_data_that_tells_settings_apart() -> None:
     found = ella(lam=0.3).describe()
     assert json.loads(json.dumps(found)) == found
-    assert found["penalties"] == [{"part": "energy_overlap", "lam": 0.3, "energy": "rms"}]
-    assert (found["regime"], found["adapter"], found["consolidator"]) == ("sequence", "new", "sum")
+    assert found == {
+        "name": "ella",
+        "regime": "sequence",
+        "adapter": {"policy": "new", "form": "plain", "unit": False},
+        "consolidator": "sum",
+        "initialiser": None,
+        "penalties": [{"part": "energy_overlap", "lam": 0.3, "energy": "rms", "store": "factors", "store_rank": 8}],
+        "transforms": [],
+        "merge": None,
+    }
     assert ella(lam=0.4).describe() != found
     assert ella(lam=0.3, energy="max").describe() != found
+    assert ella(lam=0.3, store="int8").describe() != found
+    assert ella(lam=0.3, policy="continue").describe() != found
+
+
+def test_every_role_stands_in_the_description() -> None:
+    found = compose(lb_cl(samples=4), pslora(rho=0.2)).describe()
+    assert json.loads(json.dumps(found)) == found
+    assert found["adapter"] == {"policy": "new", "form": "svd", "unit": False}
+    assert found["initialiser"] == {
+        "part": "sensitivity_blend",
+        "samples": 4,
+        "sigma": "with",
+        "top_layers": None,
+        "per_sample": False,
+    }
+    assert [part["part"] for part in found["penalties"]] == ["orthonormal_triplets", "sign_conflict"]
+    assert found["penalties"][1]["lam"] == {"rho": 0.2, "per_module": False}
+    assert found["transforms"] == [{"part": "project_out", "acts_on": "gradient", "form": "joint"}]
+    assert found["merge"] == {"part": pslora().merge.name, "train": "sum", "infer": "merged"}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("known", entries(), ids=lambda known: known.name)
+def test_every_methods_description_is_plain_data(known: Entry) -> None:
+    found = known.build().describe()
+    assert json.loads(json.dumps(found)) == found
 
 
 @pytest.mark.parametrize(
@@ -104,6 +144,10 @@ def test_the_description_is_plain_data_that_tells_settings_apart() -> None:
         (inclora(), False, "folded"),
         (ella(), False, "folded"),
         (per_task(), True, "task id"),
+        (ella(policy="continue"), False, "one adapter for all tasks"),
+        (lb_cl(), False, "folded"),
+        (pslora(), False, "merged"),
+        (pslora(infer="sum"), False, "folded"),
     ],
 )
 def test_policies_in_words(method: Method, needs_id: bool, words: str) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.past import Past
-from everlora.core.roles import Consolidator
+from everlora.core.roles import Before, Consolidator
 from everlora.core.sites import LowRank
 from everlora.parts.penalties import energy_overlap
 
@@ -17,6 +17,10 @@ def delta(seed: int, r: int = 2, scale: float = 4.0) -> dict[str, LowRank]:
         return LowRank(torch.randn(r, i, generator=source), torch.randn(o, r, generator=source), scale)
 
     return {"q": one(7, 5), "v": one(7, 5), "out": one(4, 6)}
+
+
+def delta_elements() -> int:
+    return 2 * (2 * (7 + 5) + (4 + 6))
 
 
 def test_appending_keeps_the_old_past_as_it_was() -> None:
@@ -47,23 +51,35 @@ def test_one_past_update_is_itself() -> None:
     torch.testing.assert_close(Past((update,)).total("out"), update["out"].dense(), rtol=1e-6, atol=1e-6)
 
 
-def test_stacked_is_every_modules_factors() -> None:
+def test_stacked_is_every_modules_updates_task_by_task() -> None:
     past = Past((delta(0), delta(1), delta(2)))
-    whole = past.stacked(["v", "q"])
+    tasks = past.stacked(["v", "q"])
+    assert [task.A.shape for task in tasks] == [(2, 2, 5)] * 3
+    assert [task.B.shape for task in tasks] == [(2, 7, 2)] * 3
+    for task, update in zip(tasks, past, strict=True):
+        for k, name in enumerate(["v", "q"]):
+            assert torch.equal(task.dense()[k], update[name].dense())
+    whole = Before(updates=tasks).factors()
     assert whole is not None
-    assert whole.A.shape == (2, 6, 5)
-    assert whole.B.shape == (2, 7, 6)
+    assert (whole.A.shape, whole.B.shape, whole.scale) == ((2, 6, 5), (2, 7, 6), 1.0)
     torch.testing.assert_close(whole.dense()[0], past.total("v"))
     torch.testing.assert_close(whole.dense()[1], past.total("q"))
     with pytest.raises(ValueError, match="one shape"):
         past.stacked(["q", "out"])
-    assert Past().stacked(["q"]) is None
+    assert Past().stacked(["q"]) == ()
+
+
+def test_triplets_and_pairs_make_one_past() -> None:
+    triplets = {name: LowRank(s.A, s.B, s.scale, torch.tensor([[2.0], [-0.5]])) for name, s in delta(0).items()}
+    past = Past((triplets, delta(1)))
+    assert past.numel == delta_elements() * 2 + 3 * 2  # σ counts
+    torch.testing.assert_close(past.total("out"), triplets["out"].dense() + delta(1)["out"].dense())
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
 def test_what_is_kept_is_what_the_consolidator_declares(tasks: int) -> None:
     past = Past(tuple(delta(t) for t in range(tasks)))
-    adapter = 2 * (2 * (7 + 5) + (4 + 6))
+    adapter = delta_elements()
     assert past.numel == tasks * adapter
     assert Consolidator(rule="sum").kept(tasks, adapter) == past.numel
     assert Consolidator(rule="keep").kept(tasks, adapter) == past.numel

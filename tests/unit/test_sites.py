@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from everlora.core.sites import LowRank, concatenate, groups, stack
+from calculus import draw
+from everlora.core.sites import LowRank, concatenate, groups, nearest, stack, truncated
 
 
 def site(seed: int, r: int = 2, o: int = 7, i: int = 5, scale: float = 4.0, *lead: int) -> LowRank:
     source = torch.Generator().manual_seed(seed)
     return LowRank(torch.randn(*lead, r, i, generator=source), torch.randn(*lead, o, r, generator=source), scale)
+
+
+def triplets(seed: int, r: int = 2, o: int = 7, i: int = 5, scale: float = 4.0, *lead: int) -> LowRank:
+    """The same with a σ of both signs."""
+    plain = site(seed, r, o, i, scale, *lead)
+    return LowRank(plain.A, plain.B, scale, draw(seed, (*lead, r, 1), dtype=torch.float32)[0])
 
 
 def test_dense_is_the_sum_over_ranks_times_the_scale() -> None:
@@ -21,9 +30,12 @@ def test_dense_is_the_sum_over_ranks_times_the_scale() -> None:
     assert (one.rank, one.shape, one.numel) == (2, (7, 5), 2 * (7 + 5))
 
 
+@pytest.mark.parametrize("make", [site, triplets])
 @pytest.mark.parametrize("lead", [(), (3,)])
-def test_norm_from_factors_is_the_norm_of_the_dense_update(lead: tuple[int, ...]) -> None:
-    one = site(1, 3, 11, 6, 2.5, *lead)
+def test_norm_from_factors_is_the_norm_of_the_dense_update(
+    lead: tuple[int, ...], make: Callable[..., LowRank]
+) -> None:
+    one = make(1, 3, 11, 6, 2.5, *lead)
     assert one.norm().shape == lead
     torch.testing.assert_close(one.norm(), one.dense().norm(dim=(-2, -1)), rtol=1e-6, atol=0)
 
@@ -82,10 +94,14 @@ def test_a_stack_holds_its_members_in_order() -> None:
         assert torch.equal(whole.dense()[k], part.dense())
 
 
-@pytest.mark.parametrize("other", [site(1, r=3), site(1, o=8), site(1, i=6), site(1, scale=2.0)], ids=list("rois"))
+UNLIKE = [site(1, r=3), site(1, o=8), site(1, i=6), site(1, scale=2.0), triplets(1)]
+
+
+@pytest.mark.parametrize("other", UNLIKE, ids=["r", "o", "i", "scale", "form"])
 def test_unlike_updates_are_not_stacked(other: LowRank) -> None:
-    with pytest.raises(ValueError, match="one shape, rank and scale"):
+    with pytest.raises(ValueError, match="one shape, rank, scale and form"):
         stack([site(0), other])
+    assert groups({"a": site(0), "b": other}) == [("a",), ("b",)]
 
 
 def test_groups_keep_order_and_cover_every_module_once() -> None:
@@ -94,3 +110,91 @@ def test_groups_keep_order_and_cover_every_module_once() -> None:
     for names in groups(sites):
         assert stack([sites[n] for n in names]).A.shape[0] == len(names)
     assert groups({}) == []
+
+
+# --- triplets --------------------------------------------------------------------------------------------------------
+
+
+def test_the_triplets_of_an_update_add_up() -> None:
+    one = triplets(5, scale=0.5)
+    assert one.sigma is not None
+    by_hand = sum(0.5 * float(one.sigma[j]) * torch.outer(one.B[:, j], one.A[j]) for j in range(2))
+    torch.testing.assert_close(one.dense(), by_hand)
+    assert (one.rank, one.shape, one.numel) == (2, (7, 5), 2 * (7 + 5 + 1))
+    assert list(one.tensors) == ["A", "B", "sigma"]
+    for same in (one.plain(), one.absorb_scale(), concatenate([one])):
+        assert same.sigma is None
+        torch.testing.assert_close(same.dense(), by_hand)
+    assert one.plain().scale == 0.5
+    pair = site(5)
+    assert pair.plain() is pair
+
+
+def test_triplets_stack_change_and_concatenate_with_their_sigma() -> None:
+    parts = [triplets(k) for k in range(3)]
+    whole = stack(parts)
+    assert whole.sigma is not None
+    assert whole.sigma.shape == (3, 2, 1)
+    for k, part in enumerate(parts):
+        torch.testing.assert_close(whole.dense()[k], part.dense())
+    doubled = parts[0].map(lambda tensor: 2 * tensor)
+    torch.testing.assert_close(doubled.dense(), 8 * parts[0].dense())
+    mixed = concatenate([parts[0], site(9)])
+    torch.testing.assert_close(mixed.dense(), parts[0].dense() + site(9).dense(), rtol=1e-5, atol=1e-5)
+
+
+# --- at a limited rank -----------------------------------------------------------------------------------------------
+
+
+def rest(matrix: torch.Tensor, rank: int) -> float:
+    """√Σ_{k > rank} σ_k²: no matrix of that rank is nearer (Eckart and Young)."""
+    return float(torch.linalg.svdvals(matrix.double())[rank:].norm())
+
+
+@pytest.mark.parametrize("make", [site, triplets])
+@pytest.mark.parametrize(("r", "o", "i"), [(4, 7, 5), (5, 11, 6), (8, 5, 7), (6, 4, 9)])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_truncated_update_is_the_nearest_and_tells_its_distance(
+    make: Callable[..., LowRank], r: int, o: int, i: int, rank: int
+) -> None:
+    whole = make(r, r, o, i, 2.5)
+    kept, error = truncated(whole, rank)
+    assert (kept.rank, kept.shape, kept.scale, kept.sigma) == (rank, (o, i), 1.0, None)
+    exact = whole.scale * whole.up.double() @ whole.A.double()
+    size = float(exact.norm())
+    assert error == pytest.approx(rest(exact, rank), abs=1e-6 * size)
+    assert float((exact - kept.B.double() @ kept.A.double()).norm()) == pytest.approx(error, abs=1e-6 * size)
+    assert error > 1e-2 * size
+
+
+@pytest.mark.parametrize(("o", "i"), [(7, 5), (5, 7), (6, 6)])
+@pytest.mark.parametrize("rank", [1, 3, 4])
+def test_the_nearest_update_is_as_near_as_any_of_its_rank(o: int, i: int, rank: int) -> None:
+    (matrix,) = draw(o, (o, i))
+    found = nearest(matrix, rank)
+    assert found.rank == rank
+    assert found.A.is_contiguous()
+    assert found.B.is_contiguous()
+    distance = float((matrix - found.B.double() @ found.A.double()).norm())
+    assert distance == pytest.approx(rest(matrix, rank), rel=1e-5)
+    for seed in range(20):  # nor is any neighbour nearer
+        A, B = draw(seed, (rank, i), (o, rank))
+        moved = (found.B.double() + 1e-2 * B) @ (found.A.double() + 1e-2 * A)
+        assert float((matrix - moved).norm()) > distance
+
+
+@pytest.mark.parametrize("rank", [4, 5, 64])
+def test_room_for_more_rank_than_there_is_keeps_all(rank: int) -> None:
+    update = site(3, 4, 7, 5)
+    kept, error = truncated(update, rank)
+    assert error <= 1e-9 * float(update.norm())
+    assert kept.rank <= 5
+    torch.testing.assert_close(kept.dense(), update.dense(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(nearest(update.dense(), rank).dense(), update.dense(), rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_learned_is_truncated_to_nothing() -> None:
+    kept, error = truncated(LowRank(torch.randn(2, 5), torch.zeros(7, 2), 4.0), 1)
+    assert error == 0
+    assert torch.equal(kept.dense(), torch.zeros(7, 5))
+    assert torch.equal(nearest(torch.zeros(7, 5), 3).dense(), torch.zeros(7, 5))

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Adapter, Consolidator, WeightPenalty
+from everlora.core.roles import (
+    Adapter,
+    Consolidator,
+    GradientTransform,
+    Initialiser,
+    Merge,
+    Remembering,
+    Share,
+    WeightPenalty,
+)
 
 Regime = Literal["sequence", "joint", "frozen"]
+Part = WeightPenalty | GradientTransform | Initialiser | Merge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,22 +32,60 @@ class Method:
             ``frozen`` learns nothing (zero-shot).
         adapter: what is trainable.
         consolidator: how a finished task joins the past.
+        initialiser: where a fresh adapter starts, if not where PEFT starts it.
         penalties: what pulls on the weights; they add up, so their order has no meaning.
+        transforms: what shapes the gradient or the step, in this order.
+        merge: what the tasks' updates are made into, if not their sum.
+
+    Raises:
+        ConfigError: parts that cannot stand together; the message says which and why.
     """
 
     name: str
     regime: Regime = "sequence"
     adapter: Adapter = field(default_factory=Adapter)
     consolidator: Consolidator = field(default_factory=Consolidator)
+    initialiser: Initialiser | None = None
     penalties: tuple[WeightPenalty, ...] = ()
+    transforms: tuple[GradientTransform, ...] = ()
+    merge: Merge | None = None
 
     def __post_init__(self) -> None:
-        for part in self.penalties:
-            if not 0 <= part.strength < float("inf"):  # NaN fails here too
+        for penalty in self.penalties:
+            strength = penalty.strength
+            value = strength.rho if isinstance(strength, Share) else strength
+            if not 0 <= value < float("inf"):  # NaN fails here too
                 raise ConfigError(
-                    f"the strength of the penalty {part.name!r} must be a finite number of at least 0, "
-                    f"not {part.strength}"
+                    f"the strength of the penalty {penalty.name!r} must be a finite number of at least 0, not {value}"
                 )
+        for part in self.parts():
+            if self.regime != "sequence":
+                raise ConfigError(f"{part.name!r} cannot act in {self.name!r}, which does not learn task after task")
+            if self.adapter.policy == "continue" and getattr(part, "needs_fresh", False):
+                raise ConfigError(
+                    f"{part.name!r} needs a fresh adapter for every task, and {self.name!r} trains one adapter on and "
+                    f"on; take a method with new adapters (inclora, o-lora, ella, …)"
+                )
+            if self.adapter.form != "svd" and getattr(part, "needs_svd", False):
+                raise ConfigError(f"{part.name!r} works on triplets U Σ V; add a method in SVD form (nlnb-cl, …)")
+        if self.merge and self.consolidator.rule != "sum":
+            raise ConfigError(
+                f"{self.merge.name!r} merges the updates of the tasks, and {self.name!r} "
+                + ("has only one adapter" if self.consolidator.rule == "continue" else "keeps them apart by task id")
+                + "; take a method with new adapters that are summed (inclora, o-lora, ella, …)"
+            )
+
+    def parts(self) -> Iterator[Part]:
+        """All parts that do something, in the order in which they act."""
+        yield from filter(None, (self.initialiser,))
+        yield from self.penalties
+        yield from self.transforms
+        yield from filter(None, (self.merge,))
+
+    @property
+    def remembering(self) -> tuple[Remembering, ...]:
+        """The parts that carry something of their own from task to task."""
+        return tuple(part for part in self.parts() if isinstance(part, Remembering))
 
     @property
     def task_id_at_inference(self) -> bool:
@@ -49,6 +98,9 @@ class Method:
             return "none"
         if self.regime == "joint":
             return "one adapter, all tasks at once"
+        if self.merge:
+            merged = f"a fresh adapter per task, merged by {self.merge.name} for answers"
+            return f"new + merged: {merged}" if self.merge.infer == "merged" else f"new + folded: {merged}"
         return {
             "continue": "continue: one adapter for all tasks",
             "sum": "new + folded: a fresh adapter per task on the folded sum of the past",
@@ -61,37 +113,70 @@ class Method:
 
     def describe(self) -> dict[str, Any]:
         """The composition as plain data, for the run's record and its hash."""
+
+        def plain(part: Any) -> dict[str, Any] | None:
+            return None if part is None else {"part": part.name, **asdict(part)}
+
         return {
             "name": self.name,
             "regime": self.regime,
-            "adapter": self.adapter.policy,
+            "adapter": asdict(self.adapter),
             "consolidator": self.consolidator.rule,
-            "penalties": [{"part": p.name, **{f.name: getattr(p, f.name) for f in fields(p)}} for p in self.penalties],  # type: ignore[arg-type]
+            "initialiser": plain(self.initialiser),
+            "penalties": [plain(part) for part in self.penalties],
+            "transforms": [plain(part) for part in self.transforms],
+            "merge": plain(self.merge),
         }
 
 
 def compose(*methods: Method) -> Method:
     """Join methods into one.
 
-    Single roles (regime, adapter, consolidator) must agree; penalties are concatenated and exact duplicates dropped.
+    Single roles (regime, adapter policy, consolidator, initialiser, merge) must agree where both sides fill them;
+    penalties and transforms are concatenated and exact duplicates dropped. SVD form wins over plain form: whatever
+    acts on a pair acts on its triplets.
 
     Raises:
-        ConfigError: two methods claim a single role differently, or hold one penalty with different settings.
+        ConfigError: two methods claim a single role differently, or hold one part with different settings.
     """
     if not methods:
         raise ConfigError("a composition needs at least one method")
     first, *rest = methods
     for other in rest:
-        for role in ("regime", "adapter", "consolidator"):
-            if getattr(first, role) != getattr(other, role):
-                raise ConfigError(
-                    f"{first.name!r} and {other.name!r} exclude one another: the first has {getattr(first, role)!r} "
-                    f"as {role}, the second {getattr(other, role)!r}; keep one of them"
-                )
-        for part in other.penalties:
-            twin = next((p for p in first.penalties if p.name == part.name and p != part), None)
-            if twin is not None:
-                raise ConfigError(f"the penalty {part.name!r} is given twice, as {twin} and as {part}; keep one")
-        new = tuple(part for part in other.penalties if part not in first.penalties)
-        first = replace(first, name=f"{first.name}+{other.name}", penalties=first.penalties + new)
+        for role in ("regime", "consolidator"):
+            _agree(first, other, role, getattr(first, role), getattr(other, role))
+        _agree(first, other, "adapter policy", first.adapter.policy, other.adapter.policy)
+        if first.adapter.form == other.adapter.form:
+            _agree(first, other, "adapter", first.adapter, other.adapter)
+        first = replace(
+            first,
+            name=f"{first.name}+{other.name}",
+            adapter=first.adapter if first.adapter.form == "svd" else other.adapter,
+            initialiser=_one(first, other, "initialiser", first.initialiser, other.initialiser),
+            merge=_one(first, other, "merge", first.merge, other.merge),
+            penalties=_joined(first.penalties, other.penalties),
+            transforms=_joined(first.transforms, other.transforms),
+        )
     return first
+
+
+def _agree(first: Method, other: Method, role: str, a: Any, b: Any) -> None:
+    if a != b:
+        raise ConfigError(
+            f"{first.name!r} and {other.name!r} exclude one another: the first has {a!r} as {role}, the second {b!r}; "
+            f"keep one of them"
+        )
+
+
+def _one(first: Method, other: Method, role: str, a: Any, b: Any) -> Any:
+    if a is not None and b is not None:
+        _agree(first, other, role, a, b)
+    return a if a is not None else b
+
+
+def _joined(these: tuple[Any, ...], those: tuple[Any, ...]) -> tuple[Any, ...]:
+    for part in those:
+        twin = next((p for p in these if p.name == part.name and p != part), None)
+        if twin is not None:
+            raise ConfigError(f"the part {part.name!r} is given twice, as {twin} and as {part}; keep one")
+    return these + tuple(part for part in those if part not in these)

@@ -41,9 +41,9 @@ class Past:
         """W_past = Σ ΔW of one module, dense, (o, i), fp32."""
         return self.factors(site).dense()
 
-    def stacked(self, sites: Sequence[str]) -> LowRank | None:
-        """`factors` of modules of one shape, stacked to (L, R, i) and (L, o, R); None before the second task."""
-        return stack([self.factors(site) for site in sites]) if self.deltas else None
+    def stacked(self, sites: Sequence[str]) -> tuple[LowRank, ...]:
+        """The tasks' updates of modules of one shape, each stacked to (L, r, i) and (L, o, r), oldest first."""
+        return tuple(stack([delta[site] for site in sites]) for delta in self.deltas)
 
     @property
     def numel(self) -> int:

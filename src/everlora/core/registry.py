@@ -115,9 +115,11 @@ def build(name: str, **options: Any) -> Method:
         return validate_call(found.build)(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = str(first["loc"][0])
+        # An option that may be a number or a word fails once for each.
+        reasons = dict.fromkeys(one["msg"] for one in error.errors() if one["loc"][0] == where)
         raise ConfigError(
-            f"method {found.name!r}, option {where!r}: {first['msg']} (got {first['input']!r})"
+            f"method {found.name!r}, option {where!r}: {'; or: '.join(reasons)} (got {first['input']!r})"
         ) from None
 
 

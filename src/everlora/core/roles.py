@@ -2,52 +2,214 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
-from everlora.core.sites import LowRank
+from everlora.core.sites import LowRank, concatenate
 
 State = dict[str, Tensor]
+View = Literal["sum", "merged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A strength that is found instead of set: as much as brings a penalty to a share of the task's gradient.
+
+    After n steps of a task λ_n = ρ · Σ_{m≤n} ‖∇L_m‖ / Σ_{m≤n} ‖∇Ω_m‖, with Ω the penalty at strength 1. Rescaling
+    the weights, the energy or the rank changes Ω and with it λ, not the share.
+
+    Attributes:
+        rho: the share ρ.
+        per_module: each adapted module finds its own λ from its own gradients, instead of one for all.
+    """
+
+    rho: float
+    per_module: bool = False
+
+
+Strength = float | Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """What a part may know when a task begins, for ``L`` stacked modules of one shape.
+
+    Attributes:
+        updates: what every earlier task added, oldest first; under the policy ``continue`` the one adapter so far.
+        start: where the live adapter starts, if it goes on from an earlier task; None if it is fresh.
+        memory: what the part remembered when the last task ended; empty for parts that remember nothing.
+    """
+
+    updates: tuple[LowRank, ...] = ()
+    start: LowRank | None = None
+    memory: State = field(default_factory=dict)
+
+    def factors(self) -> LowRank | None:
+        """The sum of all updates as one update of rank R and scale 1; None on the first task."""
+        return concatenate(self.updates) if self.updates else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pull:
-    """Value and gradient of a weight penalty for ``L`` stacked modules.
+    """Value and gradient of a weight penalty at strength 1, for ``L`` stacked modules.
 
     Attributes:
-        value: penalty per module, already times its strength, (L,).
-        A: gradient with respect to the live A, (L, r, i).
-        B: gradient with respect to the live B, (L, o, r).
+        value: penalty per module, (L,).
+        A, B: gradient with respect to the live A (L, r, i) and B (L, o, r).
+        sigma: the same for σ (L, r, 1); None in plain form.
     """
 
     value: Tensor
     A: Tensor
     B: Tensor
+    sigma: Tensor | None = None
+
+    @classmethod
+    @torch.no_grad()
+    def through(cls, live: LowRank, value: Tensor, A: Tensor, B: Tensor) -> Pull:
+        """The pull on ``live`` itself, from gradients with respect to its plain pair (A, B diag σ)."""
+        if live.sigma is None:
+            return cls(value=value, A=A, B=B)
+        return cls(value=value, A=A, B=B * live.sigma.mT, sigma=(B * live.B).sum(-2).unsqueeze(-1))
 
 
 @runtime_checkable
 class WeightPenalty(Protocol):
     """A term of the objective that depends on weights alone, never on the batch.
 
-    The engine adds its gradient once per optimiser step, after accumulation and reduction over processes and before
-    clipping, so that the strength means the same for every split of a batch.
+    The engine adds strength times its gradient once per optimiser step, after accumulation and reduction over
+    processes and before clipping, so that the strength means the same for every split of a batch.
     """
 
     name: ClassVar[str]
 
     @property
-    def strength(self) -> float:
-        """The coefficient that scales everything; 0 switches the part off."""
+    def strength(self) -> Strength:
+        """The coefficient, or the share that finds it; 0 switches the part off."""
         ...
 
-    def prepare(self, past: LowRank | None) -> State | None:
+    def prepare(self, before: Before) -> State | None:
         """Constants of one task for one group of modules; None if there is nothing to pull on (no past, say)."""
         ...
 
     def pull(self, live: LowRank, state: State) -> Pull:
-        """Value and closed-form gradient at ``live``."""
+        """Value and closed-form gradient at ``live``, at strength 1."""
+        ...
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """A penalty that weighs every entry of an update by an energy that it sees in the past."""
+
+    def weigh(self, total: Tensor) -> Tensor:
+        """E of W_past, (..., o, i) to the same shape, at least 0."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A part that carries something of its own from task to task, beside the tasks' updates."""
+
+    name: ClassVar[str]
+
+    def remember(self, update: LowRank, memory: State) -> State:
+        """The memory of one module after a task that added ``update``.
+
+        ``memory`` is empty after the first task, and always where one adapter is trained on and on: ``update`` is then
+        this adapter, all there is.
+        """
+        ...
+
+    def kept(self, out: int, into: int, rank: int, tasks: int) -> int:
+        """Bytes kept of one module of shape (out, into) after ``tasks`` updates of rank ``rank``.
+
+        An adapter that is trained on and on counts as one update.
+        """
+        ...
+
+
+@runtime_checkable
+class GradientTransform(Protocol):
+    """Shapes gradients, after the penalties have been added and before clipping; or the step that was taken.
+
+    ``acts_on`` is ``gradient`` before the optimiser, or ``update`` on the change of the parameters after it.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def acts_on(self) -> Literal["gradient", "update"]: ...
+
+    def prepare(self, before: Before) -> State | None:
+        """Constants of one task for one group of modules; None if nothing is to be shaped."""
+        ...
+
+    def shape(self, A: Tensor, B: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """Shape gradients (or changes) of A (L, r, i) and B (L, o, r), linearly; σ passes untouched."""
+        ...
+
+
+@runtime_checkable
+class Saturating(Protocol):
+    """A transform that leaves fewer directions to learn in with every task."""
+
+    def free(self, state: State) -> Tensor:
+        """Directions left per module, (L,)."""
+        ...
+
+
+@runtime_checkable
+class Initialiser(Protocol):
+    """Starts a fresh adapter from what earlier tasks learned, in the light of a few rows of the new task.
+
+    ``samples`` rows are looked at; ``per_sample`` asks for each row's gradient instead of that of their mean loss.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def samples(self) -> int: ...
+
+    @property
+    def per_sample(self) -> bool: ...
+
+    def covers(self, sites: Sequence[str]) -> tuple[str, ...]:
+        """Those modules, of all that are adapted, that are started by this part."""
+        ...
+
+    def start(self, fresh: LowRank, updates: Sequence[LowRank], gradients: Tensor) -> LowRank:
+        """The live update to start from, for one module.
+
+        Args:
+            fresh: what PEFT drew.
+            updates: the earlier tasks' updates, oldest first.
+            gradients: ∂L/∂W at the weights of the last task, (n, o, i); n = 1 unless ``per_sample``.
+        """
+        ...
+
+
+@runtime_checkable
+class Merge(Protocol):
+    """Makes one weight of the tasks' updates where it is not simply their sum.
+
+    ``train`` says what a new task is trained on top of, the plain ``sum`` of the past or the past ``merged``;
+    ``infer`` says what answers.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def train(self) -> View: ...
+
+    @property
+    def infer(self) -> View: ...
+
+    def merge(self, updates: Iterable[Tensor]) -> Tensor:
+        """Merge dense updates (..., o, i), oldest first; they may be drawn one at a time."""
         ...
 
 
@@ -58,9 +220,13 @@ class Adapter:
     Attributes:
         policy: ``new``, a fresh pair with B = 0 on top of everything learned before; or ``continue``, one pair that
             every task trains on.
+        form: ``plain`` B A (PEFT's LoRA), or ``svd`` U Σ V (PEFT's AdaLoRA without its rank allocation).
+        unit: with ``svd``, take the scale 1 instead of alpha / r.
     """
 
     policy: Literal["new", "continue"] = "new"
+    form: Literal["plain", "svd"] = "plain"
+    unit: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ Letters for shapes everywhere: ``o`` out, ``i`` in, ``r`` rank of one task, ``R`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,17 +16,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LowRank:
-    """An update ΔW = scale · B A of one weight, or of ``L`` weights of one shape.
+    """An update ΔW = scale · B A, or in SVD form scale · B diag(σ) A, of one weight or of ``L`` weights of one shape.
 
     Attributes:
-        A: down-projection, (r, i) or (L, r, i).
-        B: up-projection, (o, r) or (L, o, r).
+        A: down-projection, (r, i) or (L, r, i); V in SVD form.
+        B: up-projection, (o, r) or (L, o, r); U in SVD form.
         scale: PEFT's ``scaling`` (alpha / r); always part of ΔW here.
+        sigma: the diagonal of Σ in SVD form as a column, (r, 1) or (L, r, 1); None in plain form.
     """
 
     A: Tensor
     B: Tensor
     scale: float = 1.0
+    sigma: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -38,19 +41,39 @@ class LowRank:
 
     @property
     def numel(self) -> int:
-        return self.A.numel() + self.B.numel()
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name: A, B and, in SVD form, sigma."""
+        named = {"A": self.A, "B": self.B}
+        return named if self.sigma is None else {**named, "sigma": self.sigma}
+
+    @property
+    def up(self) -> Tensor:
+        """B, in SVD form with σ in it: B diag(σ)."""
+        return self.B if self.sigma is None else self.B * self.sigma.mT
+
+    def plain(self) -> LowRank:
+        """The same update as a pair."""
+        return self if self.sigma is None else LowRank(self.A, self.up, self.scale)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> LowRank:
+        """The update with every tensor changed in the same way (detached, moved, copied)."""
+        sigma = None if self.sigma is None else change(self.sigma)
+        return LowRank(change(self.A), change(self.B), self.scale, sigma)
 
     def dense(self) -> Tensor:
         """ΔW in fp32, (o, i) or (L, o, i)."""
-        return self.scale * (self.B.float() @ self.A.float())
+        return self.scale * (self.up.float() @ self.A.float())
 
     def absorb_scale(self) -> LowRank:
-        """The same update with scale 1; B carries it."""
-        return LowRank(self.A.float(), self.B.float() * self.scale)
+        """The same update as a pair with scale 1; B carries scale and σ."""
+        return LowRank(self.A.float(), self.up.float() * self.scale)
 
     def norm(self) -> Tensor:
         """‖ΔW‖_F, () or (L,), from the factors: √⟨BᵀB, AAᵀ⟩, without a matrix of shape (o, i)."""
-        A, B = precise(self.A), precise(self.B)
+        A, B = precise(self.A), precise(self.up)
         return (self.scale**2 * ((B.mT @ B) * (A @ A.mT)).sum((-2, -1))).clamp_min(0).sqrt().float()
 
 
@@ -72,16 +95,55 @@ def concatenate(updates: Sequence[LowRank]) -> LowRank:
     return LowRank(torch.cat([u.A for u in whole], dim=-2), torch.cat([u.B for u in whole], dim=-1))
 
 
+def nearest(matrix: Tensor, rank: int) -> LowRank:
+    """The update of at most ``rank`` that is nearest to ``matrix`` (o, i) in the Frobenius norm, by SVD, in fp32."""
+    U, S, V = torch.linalg.svd(precise(matrix), full_matrices=False)
+    root = S[:rank].sqrt()
+    return LowRank((root[:, None] * V[:rank]).float().contiguous(), (U[:, :rank] * root).float().contiguous())
+
+
+def truncated(update: LowRank, rank: int) -> tuple[LowRank, float]:
+    """The nearest update of at most ``rank``, and ‖ΔW − ΔŴ‖_F: from the factors, no matrix of shape (o, i) is made."""
+    left, core_left = torch.linalg.qr(precise(update.up) * update.scale)
+    right, core_right = torch.linalg.qr(precise(update.A).mT)
+    U, S, V = torch.linalg.svd(core_left @ core_right.mT, full_matrices=False)
+    root = S[:rank].sqrt()
+    A = (root[:, None] * V[:rank]) @ right.mT
+    return LowRank(A.float(), ((left @ U[:, :rank]) * root).float()), float(S[rank:].norm())
+
+
 def stack(sites: Sequence[LowRank]) -> LowRank:
     """Stack updates of one shape, rank and scale along a new first dimension ``L``."""
-    if len({(s.A.shape, s.B.shape, s.scale) for s in sites}) != 1:
-        raise ValueError("only updates of one shape, rank and scale can be stacked")
-    return LowRank(torch.stack([s.A for s in sites]), torch.stack([s.B for s in sites]), sites[0].scale)
+    if len({_kind(site) for site in sites}) != 1:
+        raise ValueError("only updates of one shape, rank, scale and form can be stacked")
+    each = [site.tensors for site in sites]
+    tensors = {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    return LowRank(tensors["A"], tensors["B"], sites[0].scale, tensors.get("sigma"))
+
+
+def top_blocks(sites: Iterable[str], count: int) -> tuple[str, ...]:
+    """The modules in the last ``count`` transformer blocks; of an encoder-decoder, in the last of the decoder.
+
+    A module's block is the first number in its path, its stack what stands before it: ``decoder.block.3.layer.0``.
+    """
+    placed = {}
+    for name in sites:
+        found = re.match(r"(.*?)\.(\d+)\.", name)
+        if found:
+            placed[name] = (found[1], int(found[2]))
+    last = next((stack for stack, _ in placed.values() if "decoder" in stack), None)
+    stacks = {stack for stack, _ in placed.values()} if last is None else {last}
+    blocks = sorted({place for place in placed.values() if place[0] in stacks})[-count:]
+    return tuple(name for name, place in placed.items() if place in blocks)
 
 
 def groups(sites: Sites) -> list[tuple[str, ...]]:
-    """Names of modules that share shape, rank and scale, in the order of their first appearance."""
-    by_shape: dict[tuple[object, ...], list[str]] = {}
+    """Names of modules that share shape, rank, scale and form, in the order of their first appearance."""
+    by_kind: dict[tuple[object, ...], list[str]] = {}
     for name, site in sites.items():
-        by_shape.setdefault((site.A.shape, site.B.shape, site.scale), []).append(name)
-    return [tuple(names) for names in by_shape.values()]
+        by_kind.setdefault(_kind(site), []).append(name)
+    return [tuple(names) for names in by_kind.values()]
+
+
+def _kind(site: LowRank) -> tuple[object, ...]:
+    return site.A.shape, site.B.shape, site.scale, site.sigma is None

@@ -1,17 +1,19 @@
-"""The gradient chain: what happens to the gradient between backward and the optimiser's step.
+"""The gradient chain: what happens to the gradient between backward and the optimiser's step, and to the step itself.
 
     gradient of the task (reduced over accumulation and processes)
       + gradients of the weight penalties, in closed form, once per step
+      → transforms that act on the gradient, in order, on both alike
       → clip the sum by its norm
       → optimiser
+      → transforms that act on the update: the step just taken
 
 Everything here is a function of replicated tensors, so it is the same on every process and for every split of the
-batch. ρ, the penalties' share, is ‖Σ penalty gradients‖ / ‖task gradient‖, before clipping.
+batch. ρ, the penalties' share, is ‖Σ penalty gradients‖ / ‖task gradient‖, before transforms and clipping.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,26 +22,66 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from everlora.core.errors import TrainingError
+from everlora.core.method import Method
 from everlora.core.past import Past
-from everlora.core.roles import State, WeightPenalty
+from everlora.core.roles import Before, GradientTransform, Pull, Saturating, Share, State, WeightPenalty
 from everlora.core.sites import LowRank, Sites, groups, stack
+from everlora.engine.strength import Dial, added, norms, scaled
 
 COLLAPSE = 0.05
 """An update this much smaller than the median earlier one is called collapsed."""
+TASKS_LEFT = 3
+"""Warn when there is room for fewer tasks than this, the one that begins among them."""
+TINY = 1e-20
 
 
 @dataclass
 class Group:
-    """Modules of one shape, their live parameters, and each penalty's constants for them."""
+    """Modules of one shape, their live parameters, and each part's constants for them."""
 
     names: tuple[str, ...]
     live: list[LowRank]
-    states: list[tuple[WeightPenalty, State]]
+    pulls: list[tuple[WeightPenalty, State]] = field(default_factory=list)
+    transforms: list[tuple[GradientTransform, State]] = field(default_factory=list)
+    dials: dict[str, Dial] = field(default_factory=dict)
+
+    def stacked(self) -> LowRank:
+        return stack([site.map(torch.Tensor.detach) for site in self.live])
+
+    def gradient(self) -> LowRank:
+        """The gradients, stacked like the parameters; 0 where there is none."""
+        return stack([site.map(_gradient) for site in self.live])
+
+    def shape(self, penalty: LowRank | None) -> None:
+        """Put the task's gradient and the penalties' through the transforms, and their sum into the parameters.
+
+        Each by itself: transforms are linear, and a penalty that lies in a span which is projected out, however large,
+        then leaves nothing behind, while in a sum its rounding would drown the task's gradient.
+        """
+        acting = [(transform, state) for transform, state in self.transforms if transform.acts_on == "gradient"]
+        if acting:
+            self._write(_shaped(self.gradient(), acting), add=False)
+        if penalty is not None:
+            self._write(_shaped(penalty, acting), add=True)
+
+    def _write(self, gradient: LowRank, *, add: bool) -> None:
+        for k, site in enumerate(self.live):
+            for key, p in site.tensors.items():
+                if p.grad is not None:
+                    new = gradient.tensors[key][k].to(p.grad.dtype)
+                    p.grad.add_(new) if add else p.grad.copy_(new)
+
+
+def _shaped(gradient: LowRank, transforms: Sequence[tuple[GradientTransform, State]]) -> LowRank:
+    A, B = gradient.A, gradient.B
+    for transform, state in transforms:
+        A, B = transform.shape(A, B, state)
+    return LowRank(A, B, 1.0, gradient.sigma)
 
 
 @dataclass
 class Chain(TrainerCallback):
-    """Penalties and clipping as a Trainer callback.
+    """Penalties, transforms and clipping as a Trainer callback.
 
     Attributes:
         params: all trainable parameters.
@@ -53,8 +95,11 @@ class Chain(TrainerCallback):
     max_norm: float = 1.0
     every: int = 10
     groups: list[Group] = field(default_factory=list)
+    dials: dict[str, Dial] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
     latest: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    _start: list[LowRank] = field(default_factory=list)
 
     @classmethod
     def build(
@@ -62,29 +107,42 @@ class Chain(TrainerCallback):
         params: list[nn.Parameter],
         live: Sites,
         past: Past,
-        penalties: Sequence[WeightPenalty],
+        method: Method,
         *,
         task: str,
         max_norm: float,
         every: int,
+        start: Sites | None = None,
+        memory: Mapping[str, Mapping[str, State]] | None = None,
     ) -> Chain:
         """Prepare the constants of one task: dense views of the past are made here, once."""
         chain = cls(params=params, task=task, max_norm=max_norm, every=max(1, every))
-        active = [p for p in penalties if p.strength != 0]
+        active = [p for p in method.penalties if p.strength != 0 and p.strength != Share(rho=0)]
         for names in groups(live):
-            before = past.stacked(names) if active else None
-            device = live[names[0]].A.device
-            states = []
-            for penalty in active:
-                state = penalty.prepare(before)
-                if state is not None:
-                    states.append((penalty, {k: v.to(device) for k, v in state.items()}))
-            chain.groups.append(Group(names, [live[n] for n in names], states))
+            group = Group(names, [live[n] for n in names])
+            updates = past.stacked(names) if active or method.transforms else ()
+            begin = None if start is None else stack([start[n] for n in names])
+            parts: tuple[WeightPenalty | GradientTransform, ...] = (*active, *method.transforms)
+            for part in parts:
+                kept = _remembered((memory or {}).get(part.name, {}), names)
+                state = part.prepare(Before(updates=updates, start=begin, memory=kept))
+                if state is None:
+                    continue
+                state = {key: constant.to(live[names[0]].A.device) for key, constant in state.items()}
+                if isinstance(part, WeightPenalty):
+                    own = isinstance(part.strength, Share) and part.strength.per_module
+                    shared = chain.dials.setdefault(part.name, Dial(part.strength))
+                    group.dials[part.name] = Dial(part.strength) if own else shared
+                    group.pulls.append((part, state))
+                else:
+                    group.transforms.append((part, state))
+            chain.groups.append(group)
+        chain.warnings = saturated(chain.groups)
         return chain
 
     @torch.no_grad()
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Add the penalties' gradients, then clip (transformers calls this after its own clipping, which is off)."""
+        """Add the penalties' gradients, shape, clip (transformers calls this after its own clipping, which is off)."""
         step = int(state.global_step) + 1
         task_norm = self._norm()
         if not torch.isfinite(task_norm):
@@ -92,72 +150,128 @@ class Chain(TrainerCallback):
                 f"the loss became NaN or infinite at step {step} of task {self.task!r}; tasks learned before are "
                 f"intact; lower --learning-rate, or look for broken rows"
             )
-        values, pull_norm = self._add_penalties(step)
         self.latest = {"task_grad_norm": float(task_norm)}
-        if values:
-            self.latest |= values | {"rho": float(pull_norm / task_norm.clamp_min(1e-20))}
-        total = self._norm() if values else task_norm
+        self._shape(step, task_norm)
+        total = self._norm() if any(group.pulls or group.transforms for group in self.groups) else task_norm
         if not torch.isfinite(total):
+            names = sorted({part.name for group in self.groups for part, _ in group.pulls})
             raise TrainingError(
                 f"the penalty's gradient became NaN or infinite at step {step} of task {self.task!r}; tasks learned "
-                f"before are intact; lower the strength of {', '.join(v.removeprefix('penalty/') for v in values)}"
+                f"before are intact; lower the strength of {', '.join(names)}"
             )
         if 0 < self.max_norm < total:
             for p in self.params:
                 if p.grad is not None:
                     p.grad.mul_(self.max_norm / total)
+        if any(t.acts_on == "update" for group in self.groups for t, _ in group.transforms):
+            self._start = [group.stacked() for group in self.groups]
+
+    @torch.no_grad()
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Shape the step that the optimiser has taken."""
+        for group, start in zip(self.groups, self._start, strict=False):
+            now = group.stacked()
+            A, B = now.A - start.A, now.B - start.B
+            for transform, constants in group.transforms:
+                if transform.acts_on == "update":
+                    A, B = transform.shape(A, B, constants)
+            for k, site in enumerate(group.live):
+                site.A.copy_(start.A[k] + A[k])
+                site.B.copy_(start.B[k] + B[k])
+
+    def strengths(self) -> dict[str, float | dict[str, float]]:
+        """The λ that each `Share` has found: one number, or one per module."""
+        found: dict[str, Any] = {}
+        for group in self.groups:
+            for name, dial in group.dials.items():
+                if dial.found and dial.lam.ndim:
+                    found.setdefault(name, {}).update(zip(group.names, dial.lam.tolist(), strict=True))
+                elif dial.found:
+                    found[name] = float(dial.lam)
+        return found
 
     def _norm(self) -> Tensor:
         grads = [p.grad for p in self.params if p.grad is not None]
         return torch.stack([g.float().norm() for g in grads]).norm() if grads else torch.zeros(())
 
-    def _add_penalties(self, step: int) -> tuple[dict[str, float], Tensor]:
+    def _shape(self, step: int, task_norm: Tensor) -> None:
+        """Add penalties and let transforms act; record what the task and the penalties asked for."""
+        recording = step % self.every == 0 or step == 1
+        pulls = [[part.pull(group.stacked(), state) for part, state in group.pulls] for group in self.groups]
+        self._turn(pulls, task_norm)
         values: dict[str, float] = {}
         squares: list[Tensor] = []
-        recording = step % self.every == 0 or step == 1
-        for group in self.groups:
-            if not group.states and not recording:
-                continue
-            live = stack([LowRank(s.A.detach(), s.B.detach(), s.scale) for s in group.live])
-            on_A, on_B = torch.zeros_like(live.A), torch.zeros_like(live.B)
-            each = torch.zeros(len(group.names), device=live.A.device)
-            for penalty, constants in group.states:
-                pull = penalty.pull(live, constants)
-                on_A += pull.A
-                on_B += pull.B
-                each += pull.value
-                values[f"penalty/{penalty.name}"] = values.get(f"penalty/{penalty.name}", 0.0) + float(
-                    pull.value.sum()
-                )
+        for group, found in zip(self.groups, pulls, strict=True):
+            whole: LowRank | None = None
+            each = torch.zeros(len(group.names), device=group.live[0].A.device)
+            for (part, _), pull in zip(group.pulls, found, strict=True):
+                lam = group.dials[part.name].lam.to(each.device)
+                own = scaled(pull, lam)
+                whole = own if whole is None else added(whole, own)
+                each = each + lam * pull.value
+                values[part.name] = values.get(part.name, 0.0) + float((lam * pull.value).sum())
             if recording:
-                self._record(step, group, live, each, on_A, on_B)
-            for k, site in enumerate(group.live):
-                if site.A.grad is not None and site.B.grad is not None:
-                    site.A.grad.add_(on_A[k].to(site.A.grad.dtype))
-                    site.B.grad.add_(on_B[k].to(site.B.grad.dtype))
-            if not group.states:
-                continue
-            squares += [on_A.square().sum(), on_B.square().sum()]
-        return values, torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
+                self._record(step, group, each, torch.zeros_like(each) if whole is None else norms(whole))
+            if whole is not None:
+                squares.append(norms(whole).square().sum())
+            group.shape(whole)
+        if values:
+            share = torch.stack(squares).sum().sqrt() / task_norm.clamp_min(TINY)
+            self.latest |= {f"penalty/{name}": value for name, value in values.items()} | {"rho": float(share)}
+            self.latest |= {f"lam/{name}": lam for name, lam in self.strengths().items() if isinstance(lam, float)}
 
-    def _record(self, step: int, group: Group, live: LowRank, each: Tensor, on_A: Tensor, on_B: Tensor) -> None:
+    def _turn(self, pulls: Sequence[Sequence[Pull]], task_norm: Tensor) -> None:
+        """Let every dial that finds its strength take note of this step."""
+        squares: dict[str, Tensor] = {}
+        for group, found in zip(self.groups, pulls, strict=True):
+            for (part, _), pull in zip(group.pulls, found, strict=True):
+                dial, size = group.dials[part.name], norms(pull)
+                if dial.found and dial is not self.dials[part.name]:
+                    dial.turn(norms(group.gradient()), size)
+                elif dial.found:
+                    squares[part.name] = squares.get(part.name, 0) + size.square().sum()
+        for name, square in squares.items():
+            self.dials[name].turn(task_norm, square.sqrt())
+
+    def _record(self, step: int, group: Group, each: Tensor, pulls: Tensor) -> None:
         """Per module: the penalty, its share of the gradient, and the norm of the update."""
-        norms = live.norm()
-        pulls = (on_A.square().sum((-2, -1)) + on_B.square().sum((-2, -1))).sqrt()
+        own, sizes = norms(group.gradient()), group.stacked().norm()
         for k, name in enumerate(group.names):
-            A, B = group.live[k].A.grad, group.live[k].B.grad
-            own = (
-                (A.float().square().sum() + B.float().square().sum()).sqrt() if A is not None and B is not None else 0
-            )
             self.records.append(
                 {
                     "step": step,
                     "module": name,
                     "penalty": float(each[k]),
-                    "rho": float(pulls[k]) / max(float(own), 1e-20),
-                    "update_norm": float(norms[k]),
+                    "rho": float(pulls[k]) / max(float(own[k]), TINY),
+                    "update_norm": float(sizes[k]),
                 }
             )
+
+
+def _gradient(p: Tensor) -> Tensor:
+    return torch.zeros_like(p, dtype=torch.float32) if p.grad is None else p.grad.float()
+
+
+def _remembered(memory: Mapping[str, State], names: Sequence[str]) -> State:
+    """What a part remembers of these modules, stacked; empty if it remembers nothing yet."""
+    mine = [memory[name] for name in names if name in memory]
+    return {key: torch.stack([one[key] for one in mine]) for key in mine[0]} if mine else {}
+
+
+def saturated(groups: Sequence[Group]) -> list[str]:
+    """Warnings of modules in which transforms leave too few directions to learn in."""
+    found = []
+    for group in groups:
+        rank = group.live[0].rank
+        for transform, state in group.transforms:
+            left = int(transform.free(state).min()) if isinstance(transform, Saturating) else TASKS_LEFT * rank
+            if left < TASKS_LEFT * rank:
+                where = group.names[int(transform.free(state).argmin())]  # type: ignore[attr-defined]
+                found.append(
+                    f"{left} directions are left in {where!r}, room for {left // rank} more tasks of rank {rank}; "
+                    f"take a smaller --lora-r, wider modules (--lora-target-modules), or a soft method (ella, ps-lora)"
+                )
+    return found
 
 
 def collapse(live: Sites, past: Past) -> str | None:

@@ -7,30 +7,37 @@ committed updates and goes on.
 
 from __future__ import annotations
 
+import random
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from everlora.core.errors import DataError, FolderError, TrainingError
+from everlora.core.errors import FolderError, TrainingError
 from everlora.core.method import Method
 from everlora.core.past import Past
+from everlora.core.roles import Initialiser, Merge
 from everlora.core.scores import Cell, ScoreMatrix
 from everlora.core.sites import Sites
 from everlora.core.spec import LearnerSpec
 from everlora.core.task import Task
-from everlora.engine import adapters, world
+from everlora.engine import adapters, memory, world
+from everlora.engine.adapters import whole
 from everlora.engine.chain import Chain, collapse
 from everlora.engine.evaluator import Scored, evaluate
 from everlora.engine.models import Loaded
 from everlora.engine.mount import Mount
 from everlora.engine.progress import Progress, StepCallback
 from everlora.engine.seeds import seed_for
-from everlora.engine.stages import Stage, agree, stages
-from everlora.engine.trainer import ClTrainer, Rows, arguments
+from everlora.engine.sensitivity import weight_gradients
+from everlora.engine.stages import Stage, agree, asked, look_at, row_of, stages
+from everlora.engine.trainer import Rows, fit
 from everlora.record.folder import Committed, RunFolder, write_rows
 
 
@@ -47,10 +54,12 @@ class Life:
 
     def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder, progress: Progress) -> None:
         self.base, self.method, self.spec, self.folder, self.progress = base, method, spec, folder, progress
-        self.mount = Mount(base, spec.lora.model_dump(exclude_none=True), spec.past)
+        self.mount = Mount(base, spec.lora.model_dump(exclude_none=True), spec.past, method.adapter)
         self.past = Past()
         self.newest: Sites | None = None
         """The adapter of the latest stage, from which ``continue`` goes on."""
+        self.memory: memory.Memory = {}
+        self.exported: dict[str, Any] = {}
 
     def follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
         """Learn ``tasks`` in order, going on after what the folder holds; return the accuracy matrix."""
@@ -59,7 +68,7 @@ class Life:
         planned, committed = stages(self.method, tasks), self.folder.stages()
         agree(committed, planned, self.folder.path)
         for task in tasks:
-            self._look_at(task)
+            look_at(task, self.base.family, self.spec.evaluation)
         self._forget()
         world.wait()  # nobody commits before everybody has read
         for stage in planned:
@@ -69,20 +78,11 @@ class Life:
             else:
                 matrix = matrix.with_row(stage.row, self.live_through(stage, tasks, matrix))
             if world.is_main():
-                self.folder.write_matrix(matrix, self.kept())
                 if stage.trains and stage.number >= len(committed):
                     self._export()  # after a crash between commit and export, too
+                self.folder.write_matrix(matrix, self.kept())
             world.wait()
         return matrix
-
-    def _look_at(self, task: Task) -> None:
-        """Refuse, before anything is trained, a task that could not be learned or answered when its turn comes."""
-        evaluation, family = self.spec.evaluation, self.base.family
-        if not len(getattr(task, evaluation.split)):
-            raise DataError(f"task {task.name!r} has no {evaluation.split} rows to be scored on")
-        if evaluation.scoring == "labels" and not task.labels:
-            raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
-        family.check(task)
 
     def live_through(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix) -> list[Cell]:
         """Train, evaluate and commit one stage; return its row of scores."""
@@ -102,6 +102,8 @@ class Life:
 
     def _learn(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix, began: float) -> list[Cell]:
         model = self._open(stage)
+        if self.method.initialiser and len(self.past):
+            self._initialise(self.method.initialiser, stage, model)
         chain, history = self._train(stage, model)
         update = self.mount.extract()
         if not torch.stack([site.norm() for site in update.values()]).norm().isfinite():
@@ -113,16 +115,53 @@ class Life:
         warning = collapse(update, self.past) if self.method.penalties else None
         if warning:
             self.progress.warn(f"task {stage.name!r}: {warning}")
-        scored = self._evaluate(model, stage, tasks)
-        facts = {
-            "seconds": {"train": trained - began, "evaluate": time.perf_counter() - trained},
-            "warning": warning,
-            "modules": chain.records,
-            **history,
-        }
-        row = self._commit(stage, tasks, matrix, scored, update, facts)
-        self._join(update)
+        going_on = self.method.adapter.policy == "continue"
+        grown = memory.remember(self.method.remembering, self.memory, update, continued=going_on)
+        with tempfile.TemporaryDirectory(prefix="everlora-") as saved:
+            self.mount.save(Path(saved))
+            scored = self._evaluate(self._answering(model, update), stage, tasks)
+            facts = {
+                "seconds": {"train": trained - began, "evaluate": time.perf_counter() - trained},
+                "warning": warning,
+                "strengths": chain.strengths(),
+                "modules": chain.records,
+                **history,
+            }
+            memory.write(Path(saved), grown)
+            row = self._commit(stage, tasks, matrix, scored, Path(saved), facts)
+        self._join(update, grown)
         return row
+
+    def _started(self) -> Sites | None:
+        """Where the adapter of this stage started, if it goes on from the one before."""
+        return self.newest if self.method.adapter.policy == "continue" else None
+
+    def _answering(self, model: nn.Module, update: Sites) -> nn.Module:
+        """The model that answers after a task: as trained, or standing on what the tasks are merged into."""
+        if self.method.merge is None:
+            return model
+        self.mount.close()
+        self.mount.stand_on(self.past.append(update), self._view("infer"))
+        return self.base.model
+
+    def _view(self, when: Literal["train", "infer"]) -> Merge | None:
+        """The merge, if this is when the method wants the past merged."""
+        merge = self.method.merge
+        return merge if merge and getattr(merge, when) == "merged" else None
+
+    def _initialise(self, part: Initialiser, stage: Stage, model: nn.Module) -> None:
+        """Start the fresh adapter from the past, in the light of a few rows of the new task."""
+        rows = [(row, task) for task in stage.tasks for row in task.train]
+        draw = random.Random(seed_for(self.spec.seed, stage.number, part.name))
+        chosen = draw.sample(rows, min(part.samples, len(rows)))
+        layers, fresh = self.mount.below(), self.mount.extract()
+        layers = {name: layers[name] for name in part.covers(self.past.sites)}
+        gradients = dict.fromkeys(layers, torch.empty(0))
+        if chosen:
+            gradients = weight_gradients(model, self.base.family, layers, chosen, per_sample=part.per_sample)
+        self.mount.write(
+            {name: part.start(fresh[name], [delta[name] for delta in self.past], G) for name, G in gradients.items()}
+        )
 
     def _begin(self, stage: Stage) -> None:
         head = torch.Generator().manual_seed(seed_for(self.spec.seed, stage.number, "head"))
@@ -137,7 +176,7 @@ class Life:
         if self.newest is None and self.method.regime != "frozen" and self.folder.stages():
             raise FolderError(f"{self.folder.path} holds learned tasks; follow them first, then ask for the model")
         if self.method.consolidator.rule == "sum":
-            self.mount.stand_on(self.past)
+            self.mount.stand_on(self.past, self._view("infer"))
             return self.base.model.eval()
         if self.mount.peft is None and self.newest is not None:
             return self.mount.open(seed=0, start=self.newest).eval()
@@ -148,67 +187,42 @@ class Life:
         if self.method.consolidator.rule == "keep":
             self.base.family.reset()
         self._begin(stage)
-        start = self.newest if self.method.adapter.policy == "continue" else None
-        model = self.mount.open(seed=seed_for(self.spec.seed, stage.number, "adapter"), start=start)
+        model = self.mount.open(seed=seed_for(self.spec.seed, stage.number, "adapter"), start=self._started())
         if self.method.consolidator.rule == "sum":
-            self.mount.stand_on(self.past)
+            self.mount.stand_on(self.past, self._view("train"))
         return model
 
     def _train(self, stage: Stage, model: nn.Module) -> tuple[Chain, dict[str, Any]]:
-        params = [p for p in model.parameters() if p.requires_grad]
+        started = self._started()
         chain = Chain.build(
-            params,
+            [p for p in model.parameters() if p.requires_grad],
             self.mount.live(),
-            self.past,
-            self.method.penalties,
+            Past((started,)) if started else self.past,
+            self.method,
             task=stage.name,
             max_norm=float(self.spec.train["max_grad_norm"]),
             every=int(self.spec.train["logging_steps"]),
+            start=started,
+            memory=self.memory,
         )
+        for warning in chain.warnings:
+            self.progress.warn(f"task {stage.name!r}: {warning}")
         rows = Rows(self.base.family, stage.tasks)
-        with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
-            args = arguments(
-                self.spec.train,
-                folder=scratch,
-                seed=seed_for(self.spec.seed, stage.number, "data"),
-                cpu=self.base.precision.device.type == "cpu",
-            )
-            trainer = ClTrainer(
-                self.base.family,
-                chain,
-                model=model,
-                args=args,
-                train_dataset=rows,
-            )
-            trainer.add_callback(StepCallback(self.progress, f"learning {stage.name}"))
-            trainer.train()
+        seed, cpu = seed_for(self.spec.seed, stage.number, "data"), self.base.precision.device.type == "cpu"
+        shown = StepCallback(self.progress, f"learning {stage.name}")
+        log = fit(model, self.base.family, chain, rows, self.spec.train, seed=seed, cpu=cpu, callback=shown)
         if rows.cut:
             self.progress.say(
                 f"{stage.name}: {rows.cut} of {len(rows)} training texts were cut to --max-source-length"
             )
-        return chain, {"training": trainer.state.log_history, "cut": rows.cut}
+        return chain, {"training": log, "cut": rows.cut}
 
     def _evaluate(self, model: nn.Module, stage: Stage, tasks: Sequence[Task]) -> list[Scored]:
-        last, schedule = stage.row == len(tasks) - 1, self.spec.evaluation.schedule
-        seen = list(tasks[: stage.row + 1])
-        if self.method.task_id_at_inference or (schedule == "diagonal" and not last):
-            seen = [stage.tasks[0]]
-        elif schedule == "final" and not last:
-            seen = []
-        scored = []
-        for task in seen:
-            self.progress.phase(f"answering {task.name}", len(getattr(task, self.spec.evaluation.split)))
-            scored.append(
-                evaluate(
-                    model,
-                    self.base.family,
-                    task,
-                    scoring=self.spec.evaluation.scoring,
-                    batch_size=self.spec.evaluation.batch_size,
-                    split=self.spec.evaluation.split,
-                    progress=self.progress.advance,
-                )
-            )
+        how, scored = self.spec.evaluation, []
+        answer = partial(evaluate, scoring=how.scoring, batch_size=how.batch_size, split=how.split)
+        for task in asked(stage, tasks, how.schedule, self.method):
+            self.progress.phase(f"answering {task.name}", len(getattr(task, how.split)))
+            scored.append(answer(model, self.base.family, task, progress=self.progress.advance))
             self.progress.done()
         return scored
 
@@ -218,15 +232,10 @@ class Life:
         tasks: Sequence[Task],
         matrix: ScoreMatrix,
         scored: Sequence[Scored],
-        update: Sites | None,
+        saved: Path | None,
         facts: dict[str, Any],
     ) -> list[Cell]:
-        scores = {s.task: s.score for s in scored}
-        row = [scores.get(task.name) for task in tasks]
-        if self.method.task_id_at_inference:
-            # Each task is answered by its own adapter, which never changes again: a[i][j] = a[j][j].
-            earlier = matrix.cells[stage.row - 1] if stage.row else (None,) * len(tasks)
-            row = [old if new is None else new for old, new in zip(earlier, row, strict=True)]
+        row = row_of(stage, tasks, {s.task: s.score for s in scored}, matrix, self.method)
         training, modules = facts.pop("training", []), facts.pop("modules", [])
         if world.is_main():
             sealed = {
@@ -237,9 +246,9 @@ class Life:
             }
             with self.folder.commit(stage.number, stage.name, sealed) as path:
                 write_rows(path / "predictions.jsonl", [row for s in scored for row in s.rows()])
-                if update is not None:
-                    self.mount.save(path)
-                    (path / "README.md").unlink(missing_ok=True)
+                if saved is not None:
+                    for file in saved.iterdir():
+                        shutil.copy(file, path)
                     write_rows(path / "training.jsonl", training)
                     write_rows(path / "modules.jsonl", modules)
         shown = "  ".join(f"{s.task} {s.score:.1f}" for s in scored)
@@ -249,14 +258,15 @@ class Life:
     def _export(self) -> None:
         """Write the learner as it stands to the root, as one adapter."""
         assert self.newest is not None
-        whole = self.past if self.method.consolidator.rule == "sum" else Past((self.newest,))
+        past = self.past if self.method.consolidator.rule == "sum" else Past((self.newest,))
         latest = self.folder.stages()[-1].path
         _, rest = adapters.read(latest)
-        adapters.write(self.folder.path, {name: whole.factors(name) for name in self.newest}, rest, like=latest)
+        sites, self.exported = whole(past, self._view("infer"))
+        adapters.write(self.folder.path, sites, rest, like=latest)
 
-    def _join(self, update: Sites) -> None:
+    def _join(self, update: Sites, grown: memory.Memory) -> None:
         """Let a finished update join the past, and take the adapter off the model."""
-        self.newest = update
+        self.newest, self.memory = update, grown
         if self.method.consolidator.rule != "continue":
             self.past = self.past.append(update)
         self.mount.close()
@@ -264,7 +274,7 @@ class Life:
     def _forget(self) -> None:
         """Back to the beginning: the past is recalled from the folder, whatever this object has lived through."""
         self.mount.close()
-        self.past, self.newest = Past(), None
+        self.past, self.newest, self.memory = Past(), None, {}
         self.base.family.reset()
 
     def _recall(self, committed: Committed, stage: Stage) -> list[Cell]:
@@ -273,14 +283,18 @@ class Life:
             update, rest = adapters.read(committed.path)
             self._open(stage)
             self.mount.restore_head(rest)
-            self._join(update)
+            self._join(update, memory.read(committed.path))
         else:
             self._begin(stage)
         row: list[Cell] = committed.facts["row"]
         return row
 
     def kept(self) -> dict[str, Any]:
-        """What is kept for the next task: elements of past updates, which the method's declaration must equal."""
+        """What is kept for the next task, which the method's declaration must equal; and how the root was exported.
+
+        Elements of past updates, and all bytes: these updates in fp32, and what parts remember beside them.
+        """
         adapter = sum(site.numel for site in (self.newest or {}).values())
         elements = self.past.numel if self.method.consolidator.rule != "continue" else adapter
-        return {"kept_elements": elements, "adapter_elements": adapter}
+        held = {"kept_elements": elements, "adapter_elements": adapter}
+        return {**held, "kept_bytes": 4 * elements + memory.size(self.memory), **self.exported}

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
+from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch.nn.functional import linear
 
 from everlora.core.errors import ModelError, nearest
 from everlora.core.past import Past
+from everlora.core.roles import Adapter, Merge
 from everlora.core.sites import LowRank, Sites, concatenate
 from everlora.engine.models import Loaded
 from everlora.engine.precision import keep_fp32
@@ -39,11 +41,13 @@ class Mount:
         base: the model below.
         lora: settings with PEFT's own names, passed to `LoraConfig`.
         past_as: ``fold`` the past into the weights, keep it as ``factors`` beside them, or decide by the weights.
+        adapter: the form of the adapter.
     """
 
     base: Loaded
     lora: Mapping[str, Any]
     past_as: PastAs = "auto"
+    adapter: Adapter = field(default_factory=Adapter)
     peft: PeftModel | None = field(default=None, init=False)
     _below: dict[str, Below] = field(default_factory=dict, init=False)
 
@@ -61,10 +65,13 @@ class Mount:
         self.peft.base_model.model.config.name_or_path = self.base.name
         self.peft.peft_config[ADAPTER].base_model_name_or_path = self.base.name
         for name, layer in self._layers().items():
+            if isinstance(layer, AdaLoraLayer):
+                # A constant. On a bf16 base PEFT's cast to fp32 makes it trainable (peft 0.21).
+                layer.ranknum[ADAPTER].requires_grad_(False)
             if name not in self._below:
                 self._below[name] = Below.of(layer.get_base_layer(), self.past_as)
         if start is not None:
-            self._write(start)
+            self.write(start)
         return self.peft
 
     def _wrap(self) -> PeftModel:
@@ -72,10 +79,8 @@ class Mount:
         chosen = {**default_targets(self.base.model), **self.lora}
         linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)}
         try:
-            config = LoraConfig(
-                task_type=self.base.family.peft_task,
-                modules_to_save=[head] if head else None,
-                **chosen,
+            config = self._config(
+                {"task_type": self.base.family.peft_task, "modules_to_save": [head] if head else None, **chosen}
             )
             model = get_peft_model(self.base.model, config, adapter_name=ADAPTER)
         except (ValueError, TypeError) as error:
@@ -93,34 +98,47 @@ class Mount:
             raise ModelError(f"target {others[0]!r} is not a linear layer; adapt linear layers only")
         return model
 
+    def _config(self, chosen: dict[str, Any]) -> LoraConfig:
+        if self.adapter.form == "plain":
+            return LoraConfig(**chosen)
+        r = chosen.pop("r", 8)
+        if self.adapter.unit:
+            chosen["lora_alpha"] = r
+        # AdaLoRA without its rank allocation, which only its own training loop would call.
+        return AdaLoraConfig(init_r=r, target_r=r, total_step=1, orth_reg_weight=0.0, **chosen)
+
     def _layers(self) -> dict[str, LoraLayer]:
         assert self.peft is not None
         return {n: m for n, m in self.peft.base_model.model.named_modules() if isinstance(m, LoraLayer)}
 
     def live(self) -> dict[str, LowRank]:
         """The trainable parameters themselves, by module: looked up afresh, since wrappers may replace them."""
-        return {
-            name: LowRank(m.lora_A[ADAPTER].weight, m.lora_B[ADAPTER].weight, float(m.scaling[ADAPTER]))
-            for name, m in self._layers().items()
-        }
+        return {name: _site(layer) for name, layer in self._layers().items()}
+
+    def below(self) -> dict[str, nn.Module]:
+        """The adapted layers themselves, by module."""
+        return {name: layer.get_base_layer() for name, layer in self._layers().items()}
 
     def extract(self) -> dict[str, LowRank]:
         """A copy of the adapter as it stands, on the CPU in fp32."""
-        return {
-            n: LowRank(s.A.detach().cpu().float().clone(), s.B.detach().cpu().float().clone(), s.scale)
-            for n, s in self.live().items()
-        }
+        return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in self.live().items()}
 
-    def _write(self, start: Sites) -> None:
+    def write(self, start: Sites) -> None:
+        """Give the adapter, or those of its modules that ``start`` names, these values.
+
+        Raises:
+            ModelError: other modules, another rank, shape or form.
+        """
         live = self.live()
-        if start.keys() != live.keys():
+        if not start.keys() <= live.keys():
             raise ModelError("the stored adapter was made for other modules than those adapted now")
         with torch.no_grad():
-            for name, site in live.items():
-                if site.A.shape != start[name].A.shape or site.B.shape != start[name].B.shape:
-                    raise ModelError(f"the stored adapter has another rank or shape at {name!r}")
-                site.A.copy_(start[name].A)
-                site.B.copy_(start[name].B)
+            for name, site in start.items():
+                there = live[name].tensors
+                if {k: t.shape for k, t in there.items()} != {k: t.shape for k, t in site.tensors.items()}:
+                    raise ModelError(f"the stored adapter has another rank, shape or form at {name!r}")
+                for key, value in site.tensors.items():
+                    there[key].copy_(value)
 
     def restore_head(self, rest: Mapping[str, Tensor]) -> None:
         """Give the trained classification head, if there is one, the values that were saved with an adapter."""
@@ -141,26 +159,35 @@ class Mount:
         self.base.model.requires_grad_(False)
         self.peft = None
 
-    def stand_on(self, past: Past) -> None:
-        """Let the model carry exactly ``past`` below the adapter: W = W0 + Σ ΔW, computed from the factors.
+    def stand_on(self, past: Past, merge: Merge | None = None) -> None:
+        """Let the model carry exactly ``past`` below the adapter: W = W0 + Σ ΔW, or W0 + what ``merge`` makes of them.
 
         Incremental: what is below already stays, later updates are added in their order, so that a resumed life and
         an uninterrupted one are equal bit for bit.
         """
         for name, below in self._below.items():
-            below.carry([delta[name] for delta in past])
+            below.carry([delta[name] for delta in past], merge)
 
     def save(self, folder: Path) -> None:
         """Write the adapter as a standard PEFT folder."""
         assert self.peft is not None
         # "auto" would ask the hub whether the vocabulary was changed; it never is here.
         self.peft.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # the run has its own card
+
+
+def _site(layer: LoraLayer) -> LowRank:
+    A, B, scale = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], float(layer.scaling[ADAPTER])
+    if isinstance(layer, AdaLoraLayer):
+        return LowRank(A, B, scale / (float(layer.ranknum[ADAPTER]) + 1e-5), layer.lora_E[ADAPTER])
+    return LowRank(A.weight, B.weight, scale)
 
 
 def default_targets(model: nn.Module) -> dict[str, list[str]]:
-    """Query and value projections, where PEFT's own table has no entry for the model."""
-    if model.config.model_type in TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:  # type: ignore[union-attr]
-        return {}
+    """PEFT's own table for LoRA (query and value projections, mostly), and the same where it has no entry."""
+    known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.model_type)  # type: ignore[union-attr]
+    if known is not None:
+        return {"target_modules": list(known)}
     present = {name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     for pair in (("q_proj", "v_proj"), ("query", "value"), ("q", "v"), ("q_lin", "v_lin")):
         if present.issuperset(pair):
@@ -173,6 +200,10 @@ def _linear(layer: nn.Module) -> bool:
     return isinstance(base, nn.Linear) or "Linear" in type(base).__name__
 
 
+MERGED = 1 << 30
+"""More updates than any past has: after a merge, the sum starts from the pristine weight."""
+
+
 @dataclass
 class Below:
     """What stands below the adapter at one module."""
@@ -182,6 +213,8 @@ class Below:
     carried: int = 0
     pristine: Tensor | None = None
     factors: LowRank | None = None
+    dense: Tensor | None = None
+    """The merged past, where it cannot be folded: it is full rank."""
 
     @classmethod
     def of(cls, layer: nn.Module, past_as: PastAs) -> Below:
@@ -201,22 +234,31 @@ class Below:
         return below
 
     def _add(self, _: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        if self.dense is not None:
+            return (out + linear(args[0].to(self.dense.dtype), self.dense)).to(out.dtype)
         if self.factors is None:
             return out
         x = args[0].to(self.factors.A.dtype)
         return (out + linear(linear(x, self.factors.A), self.factors.B)).to(out.dtype)
 
     @torch.no_grad()
-    def carry(self, deltas: list[LowRank]) -> None:
-        """Carry the sum of ``deltas``; fewer than before means starting again from the pristine weight."""
+    def carry(self, deltas: list[LowRank], merge: Merge | None = None) -> None:
+        """Carry the sum of ``deltas``, or their merge; what is not the sum so far starts from the pristine weight."""
         weight = self.layer.weight
         assert isinstance(weight, Tensor)
+        merged = merge.merge(d.dense() for d in deltas).to(weight.device) if merge and len(deltas) > 1 else None
         if not self.fold:
-            whole = concatenate(deltas) if deltas else None
+            whole = concatenate(deltas) if deltas and merged is None else None
             self.factors = whole and LowRank(whole.A.to(weight.device), whole.B.to(weight.device))
+            self.dense = merged
             return
         if self.pristine is None and deltas:
             self.pristine = weight.detach().clone()
+        if merged is not None:
+            assert self.pristine is not None
+            weight.copy_(self.pristine + merged)
+            self.carried = MERGED
+            return
         if len(deltas) < self.carried and self.pristine is not None:
             weight.copy_(self.pristine)
             self.carried = 0

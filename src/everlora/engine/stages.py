@@ -1,14 +1,17 @@
-"""The plan of a life: which tasks are learned together, and which row of the matrix that fills."""
+"""The plan of a life: what is learned together, what is asked when, and which row of the matrix that fills."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from everlora.core.errors import FolderError
+from everlora.core.errors import DataError, FolderError
 from everlora.core.method import Method
+from everlora.core.scores import Cell, ScoreMatrix
+from everlora.core.spec import EvalSpec, Schedule
 from everlora.core.task import Task
+from everlora.engine.families import Family
 from everlora.record.folder import Committed
 
 
@@ -29,6 +32,39 @@ def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
     if method.regime == "sequence":
         return [Stage(k + 1, task.name, (task,), k) for k, task in enumerate(tasks)]
     return [Stage(1, method.name, tuple(tasks), last, trains=method.regime == "joint")]
+
+
+def look_at(task: Task, family: Family, evaluation: EvalSpec) -> None:
+    """Refuse, before anything is trained, a task that could not be learned or answered when its turn comes.
+
+    Raises:
+        DataError: no rows to be scored on, no labels where labels are scored, or rows that the family cannot read.
+    """
+    if not len(getattr(task, evaluation.split)):
+        raise DataError(f"task {task.name!r} has no {evaluation.split} rows to be scored on")
+    if evaluation.scoring == "labels" and not task.labels:
+        raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
+    family.check(task)
+
+
+def asked(stage: Stage, tasks: Sequence[Task], schedule: Schedule, method: Method) -> list[Task]:
+    """The tasks whose test rows are answered after a stage."""
+    last = stage.row == len(tasks) - 1
+    if method.task_id_at_inference or (schedule == "diagonal" and not last):
+        return [stage.tasks[0]]
+    return [] if schedule == "final" and not last else list(tasks[: stage.row + 1])
+
+
+def row_of(
+    stage: Stage, tasks: Sequence[Task], scores: Mapping[str, float], matrix: ScoreMatrix, method: Method
+) -> list[Cell]:
+    """The row of the matrix that a stage fills; None where nothing was asked."""
+    row = [scores.get(task.name) for task in tasks]
+    if not method.task_id_at_inference:
+        return row
+    # Each task is answered by its own adapter, which never changes again: a[i][j] = a[j][j].
+    earlier = matrix.cells[stage.row - 1] if stage.row else (None,) * len(tasks)
+    return [old if new is None else new for old, new in zip(earlier, row, strict=True)]
 
 
 def agree(committed: Sequence[Committed], planned: Sequence[Stage], folder: Path) -> None:

@@ -8,6 +8,7 @@ that carry loss, divided by their number in the whole global batch.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from everlora.core.errors import ConfigError
 from everlora.core.task import Task
@@ -94,6 +95,27 @@ class ClTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         super().log({**logs, **self.chain.latest} if "loss" in logs else logs, *args, **kwargs)
+
+
+def fit(
+    model: nn.Module,
+    family: Family,
+    chain: Chain,
+    rows: Rows,
+    train: dict[str, Any],
+    *,
+    seed: int,
+    cpu: bool,
+    callback: TrainerCallback,
+) -> list[dict[str, float]]:
+    """Train what requires a gradient; return the Trainer's log."""
+    with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
+        args = arguments(train, folder=scratch, seed=seed, cpu=cpu)
+        trainer = ClTrainer(family, chain, model=model, args=args, train_dataset=rows)
+        trainer.add_callback(callback)
+        trainer.train()
+    log: list[dict[str, float]] = trainer.state.log_history
+    return log
 
 
 def arguments(train: dict[str, Any], *, folder: str, seed: int, cpu: bool) -> TrainingArguments:

@@ -13,24 +13,48 @@ is penalised by its energy, entry by entry:
 For the quadratic surrogate around a free step G, ½‖D − G‖² + (λ/2)‖D ⊙ E‖², the minimiser is the anisotropic
 shrinkage D_ij = G_ij / (1 + λ E_ij²): `everlora.parts.penalties.shrink`.
 
-λ is not in the paper's slides. ``energy=rms`` divides E by its root mean square per module, which frees λ from the
-size of the weights, the scale s and the number of tasks.
+λ is not in the paper's slides. ``lam=auto`` finds the λ that brings the pull to the share ``rho`` of the task's
+gradient (`everlora.core.roles.Share`), one for all modules or, with ``per_module``, one for each; what was found
+stands in each task's COMMIT. ``energy=rms`` divides E by its root mean square per module, which frees a fixed λ from
+the size of the weights, the scale s and the number of tasks.
+
+``policy=continue`` trains one adapter on and on; ΔW_t is then its change since the task began, and W_past the adapter
+at that point. ``store`` says how W_past is kept (`everlora.parts.stores`): as the tasks' factors, which are there
+anyway; dense; as its best approximation of rank ``store_rank``; or in 8 bits.
 """
 
 from __future__ import annotations
 
-from everlora.core.method import Method, compose
+from dataclasses import replace
+from typing import Literal
+
+from everlora.core.method import Method
 from everlora.core.registry import method
 from everlora.methods.inclora import inclora
+from everlora.methods.seqlora import seqlora
 from everlora.parts.penalties import Energy, EnergyOverlap
+from everlora.parts.stores import Store
+from everlora.parts.strengths import Lam, strength
 
 
 @method(
     "ella",
     title="ELLA: keep off the high-energy directions of the past, reuse the rest",
     paper="Das Biswas et al. 2026, arXiv:2601.02232",
-    stores="r(o+i) per adapted matrix and task",
+    stores="r(o+i) per adapted matrix and task; store=dense 4oi bytes more, svd 4ρ(o+i)+4, int8 oi+4o, constant",
 )
-def ella(*, lam: float = 0.3, energy: Energy = "rms") -> Method:
-    """Build ELLA."""
-    return compose(inclora(), Method(name="", penalties=(EnergyOverlap(lam=lam, energy=energy),))).named("ella")
+def ella(
+    *,
+    lam: Lam = "auto",
+    rho: float | None = None,
+    per_module: bool = False,
+    energy: Energy = "rms",
+    policy: Literal["new", "continue"] = "new",
+    store: Store = "factors",
+    store_rank: int = 8,
+) -> Method:
+    """Build ELLA; ``rho`` and ``per_module`` are for ``lam=auto``."""
+    found = strength(lam, rho, per_module=per_module)
+    pull = EnergyOverlap(lam=found, energy=energy, store=store, store_rank=store_rank)
+    base = inclora() if policy == "new" else seqlora()
+    return replace(base, name="ella", penalties=(pull,))

@@ -12,20 +12,24 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from everlora.core.roles import Pull, State
+from everlora.core.errors import ConfigError
+from everlora.core.roles import Before, Pull, State, Strength
 from everlora.core.sites import LowRank, precise
+from everlora.parts import stores
 
 Energy = Literal["raw", "rms", "max"]
 
 
-def _exact(*tensors: Tensor) -> tuple[Tensor, ...]:
+def exact(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Bring tensors to fp32, or leave them in fp64."""
     return tuple(t if t.dtype == torch.float64 else t.float() for t in tensors)
 
 
 @torch.no_grad()
-def energy_overlap(A: Tensor, B: Tensor, scale: float, squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Ω = ‖ΔW ⊙ E‖²_F with ΔW = scale · B A, and its gradient.
+def energy_overlap(
+    A: Tensor, B: Tensor, scale: float, squared: Tensor, start: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ω = ‖ΔW ⊙ E‖²_F with ΔW = scale · B A − start, and its gradient.
 
     With D = ΔW: ∂Ω/∂D = 2 D ⊙ E², Π = scale · ∂Ω/∂D, ∂Ω/∂B = Π Aᵀ, ∂Ω/∂A = Bᵀ Π.
 
@@ -34,12 +38,15 @@ def energy_overlap(A: Tensor, B: Tensor, scale: float, squared: Tensor) -> tuple
         B: (..., o, r).
         scale: part of ΔW.
         squared: E², (..., o, i).
+        start: the adapter's matrix when the task began (policy ``continue``), (..., o, i); None for 0.
 
     Returns:
         Ω (...), ∂Ω/∂A (..., r, i), ∂Ω/∂B (..., o, r).
     """
-    A, B, squared = _exact(A, B, squared)
+    A, B, squared = exact(A, B, squared)
     D = scale * (B @ A)
+    if start is not None:
+        D -= start
     weighted = D * squared
     # Row sums first: one long fp32 sum over (o, i) loses digits at 4096 x 4096.
     value = (D * weighted).sum(-1)
@@ -50,7 +57,7 @@ def energy_overlap(A: Tensor, B: Tensor, scale: float, squared: Tensor) -> tuple
 
 def energy(total: Tensor, scaling: Energy) -> Tensor:
     """E = |W_past|, as it is or divided per module by its rms or its largest entry; (..., o, i)."""
-    (E,) = _exact(total.abs())
+    (E,) = exact(total.abs())
     if scaling == "rms":
         return E / E.square().mean((-2, -1), keepdim=True).sqrt().clamp_min(torch.finfo(E.dtype).tiny)
     if scaling == "max":
@@ -63,24 +70,68 @@ def shrink(G: Tensor, E: Tensor, lam: float) -> Tensor:
     return G / (1 + lam * E.square())
 
 
+def interference(D: Tensor, past: Tensor) -> Tensor:
+    """⟨D, W_past⟩, (..., o, i) twice to (...): how much an update repeats (> 0) or undoes (< 0) the past."""
+    return precise(D * past).sum((-2, -1)).to(D.dtype)
+
+
+def interference_bound(G: Tensor, past: Tensor, E: Tensor, lam: float) -> Tensor:
+    """Bound on |⟨D*, W_past⟩| for D* = `shrink` (G, E, λ): ‖G‖_F / (2√λ) · ‖E⁻¹ ⊙ W_past‖_F, (...).
+
+    Both norms run over the support E ≠ 0, outside of which W_past is 0 and nothing interferes (ELLA, Formal
+    Characterization). It follows from |x| / (1 + λx²) ≤ 1 / (2√λ) and Cauchy-Schwarz.
+    """
+    held = E != 0
+    ratio = torch.where(held, past / torch.where(held, E, 1), 0)
+    return (G * held).norm(dim=(-2, -1)) / (2 * lam**0.5) * ratio.norm(dim=(-2, -1))
+
+
 @dataclass(frozen=True, kw_only=True)
 class EnergyOverlap:
-    """ELLA's pull: λ ‖ΔW_t ⊙ E‖², E the energy of the past."""
+    """ELLA's pull: λ ‖ΔW_t ⊙ E‖², E the energy of the past.
+
+    Attributes:
+        lam: λ, or the share of the gradient that finds it.
+        energy: what E is divided by, per module.
+        store: how W_past is kept from task to task; ``factors`` costs nothing beside the tasks' updates.
+        store_rank: rank of ``svd``.
+    """
 
     name: ClassVar[str] = "energy_overlap"
-    lam: float = 1.0
+    lam: Strength = 1.0
     energy: Energy = "raw"
+    store: stores.Store = "factors"
+    store_rank: int = 8
+
+    def __post_init__(self) -> None:
+        if self.store_rank < 1:
+            raise ConfigError(f"store_rank of {self.name!r} must be at least 1, not {self.store_rank}")
 
     @property
-    def strength(self) -> float:
+    def strength(self) -> Strength:
         return self.lam
 
-    def prepare(self, past: LowRank | None) -> State | None:
-        return None if past is None else {"squared": energy(past.dense(), self.energy).square()}
+    def prepare(self, before: Before) -> State | None:
+        if not before.updates:
+            return None
+        past = before.factors()
+        assert past is not None
+        total = stores.decode(before.memory) if before.memory else past.dense()
+        state = {"squared": self.weigh(total).square()}
+        return state if before.start is None else {**state, "start": before.start.dense()}
 
     def pull(self, live: LowRank, state: State) -> Pull:
-        value, A, B = energy_overlap(live.A, live.B, live.scale, state["squared"])
-        return Pull(value=self.lam * value, A=self.lam * A, B=self.lam * B)
+        value, A, B = energy_overlap(live.A, live.up, live.scale, state["squared"], state.get("start"))
+        return Pull.through(live, value, A, B)
+
+    def weigh(self, total: Tensor) -> Tensor:
+        return energy(total, self.energy)
+
+    def remember(self, update: LowRank, memory: State) -> State:
+        return stores.add(memory, update, self.store, self.store_rank)
+
+    def kept(self, out: int, into: int, rank: int, tasks: int) -> int:
+        return stores.size(self.store, out, into, min(self.store_rank, rank * tasks))
 
 
 Norm = Literal["l1", "l2sq", "cos"]
@@ -103,7 +154,7 @@ def orthogonality(new: Tensor, past: Tensor, norm: Norm) -> tuple[Tensor, Tensor
     Returns:
         The penalty (...) and its gradient (..., r, n).
     """
-    new, past = _exact(new, past)
+    new, past = exact(new, past)
     if norm == "cos":
         tiny = torch.finfo(new.dtype).tiny
         length = new.norm(dim=-1, keepdim=True).clamp_min(tiny)
@@ -121,28 +172,29 @@ class Orthogonality:
     """O-LoRA's pull: λ₁ times the overlap of the new factor with all past ones."""
 
     name: ClassVar[str] = "orthogonality"
-    lam: float = 0.5
+    needs_fresh: ClassVar[bool] = True
+    lam: Strength = 0.5
     side: Side = "A"
     norm: Norm = "l1"
 
     @property
-    def strength(self) -> float:
+    def strength(self) -> Strength:
         return self.lam
 
-    def prepare(self, past: LowRank | None) -> State | None:
+    def prepare(self, before: Before) -> State | None:
+        past = before.factors()
         if past is None:
             return None
         return {"past": (past.A if self.side == "A" else past.B.mT).contiguous()}
 
     def pull(self, live: LowRank, state: State) -> Pull:
-        new = live.A if self.side == "A" else live.B.mT
+        new = live.A if self.side == "A" else live.up.mT
         # The past's B carries LoRA's scale, one for all tasks; the paper's factors are without it.
         past = state["past"] if self.side == "A" else state["past"] / live.scale
         value, gradient = orthogonality(new, past, self.norm)
-        gradient = self.lam * gradient
         on_A = gradient if self.side == "A" else torch.zeros_like(live.A)
         on_B = gradient.mT if self.side == "B" else torch.zeros_like(live.B)
-        return Pull(value=self.lam * value, A=on_A, B=on_B)
+        return Pull.through(live, value, on_A, on_B)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,20 +202,19 @@ class FactorNorm:
     """O-LoRA's λ₂ (‖A‖_F + ‖B‖_F), norms not squared; acts on the first task too."""
 
     name: ClassVar[str] = "factor_norm"
-    lam: float = 0.0
+    lam: Strength = 0.0
 
     @property
-    def strength(self) -> float:
+    def strength(self) -> Strength:
         return self.lam
 
-    def prepare(self, past: LowRank | None) -> State | None:
+    def prepare(self, before: Before) -> State | None:
         return {}
 
     @torch.no_grad()
     def pull(self, live: LowRank, state: State) -> Pull:
-        A, B = _exact(live.A, live.B)
+        A, B = exact(live.A, live.up)
         nA, nB = A.norm(dim=(-2, -1), keepdim=True), B.norm(dim=(-2, -1), keepdim=True)
         # The norm has no gradient at 0, where B starts; 0 is a subgradient.
         tiny = torch.finfo(A.dtype).tiny
-        value = self.lam * (nA + nB).squeeze((-2, -1))
-        return Pull(value=value, A=self.lam * A / nA.clamp_min(tiny), B=self.lam * B / nB.clamp_min(tiny))
+        return Pull.through(live, (nA + nB).squeeze((-2, -1)), A / nA.clamp_min(tiny), B / nB.clamp_min(tiny))

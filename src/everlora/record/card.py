@@ -88,6 +88,12 @@ def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None) 
     how = CONSOLIDATED[composition["consolidator"]]
     if composition["regime"] == "joint":
         how = "The adapter in this folder was trained on all tasks at once."
+    if "export_rank" in content:
+        how = (
+            f"The adapter in this folder is what the tasks' adapters are merged into, at rank "
+            f"{content['export_rank']}: relative error {content['export_error']:.2g} (`everlora export` writes it "
+            f"exactly, as a model)."
+        )
     title = f"{content['model']}, taught {len(content['tasks'])} tasks with {content['method']}"
     if not trained:
         how = "Nothing was trained: these are the scores of the base model."

@@ -105,10 +105,7 @@ class RunFolder:
         Raises:
             FolderError: a file of a finished stage is missing or changed.
         """
-        # A process killed just before the renaming leaves a sealed folder under its hidden name: not in place.
-        sealed = [p.parent for p in (self.path / "tasks").glob(f"[0-9]*/{COMMIT}")]
-        # By number: 100 comes after 99, and not, as a text, before 11.
-        return [_read(path) for path in sorted(sealed, key=lambda p: p.name.partition("-")[0].zfill(9))]
+        return stages(self.path)
 
     @contextmanager
     def commit(self, number: int, name: str, facts: dict[str, Any]) -> Iterator[Path]:
@@ -138,6 +135,35 @@ class RunFolder:
         content = self.matrix_content(matrix, extra)
         write_json(self.path / "matrix.json", content)
         return content
+
+
+def stages(path: Path) -> list[Committed]:
+    """Finished stages of the run in ``path``, in order.
+
+    Raises:
+        FolderError: a file of a finished stage is missing or changed.
+    """
+    # A process killed just before the renaming leaves a sealed folder under its hidden name: not in place.
+    sealed = [p.parent for p in (path / "tasks").glob(f"[0-9]*/{COMMIT}")]
+    # By number: 100 comes after 99, and not, as a text, before 11.
+    return [_read(path) for path in sorted(sealed, key=lambda p: p.name.partition("-")[0].zfill(9))]
+
+
+def identified(path: Path) -> dict[str, Any]:
+    """What run.yaml says: settings, composition, id.
+
+    Raises:
+        FolderError: there is no run of everlora, or its file is damaged.
+    """
+    spec = path / "run.yaml"
+    if not spec.is_file():
+        raise FolderError(f"{path} holds no run of everlora; name the folder that was given as --out")
+    try:
+        there = yaml.safe_load(spec.read_text(encoding="utf-8"))
+        _ = there["id"], there["settings"]["method"]
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        raise FolderError(f"{spec} is damaged; restore it from a copy") from None
+    return dict(there)
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

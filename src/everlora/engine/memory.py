@@ -1,0 +1,62 @@
+"""What parts remember from task to task beside the tasks' updates, in memory and on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from everlora.core.errors import FolderError
+from everlora.core.roles import Remembering, State
+from everlora.core.sites import Sites
+
+Memory = dict[str, dict[str, State]]
+"""By part, by module."""
+FILE = "memory.safetensors"
+
+
+def remember(parts: Sequence[Remembering], memory: Memory, update: Sites, *, continued: bool) -> Memory:
+    """The memory after a task that ended at ``update``; an adapter that is trained on and on is all there is to it."""
+    grown: Memory = {}
+    for part in parts:
+        before = {} if continued else memory.get(part.name, {})
+        grown[part.name] = {name: part.remember(site, before.get(name, {})) for name, site in update.items()}
+    return grown
+
+
+def size(memory: Memory) -> int:
+    """Bytes."""
+    return sum(t.nbytes for sites in memory.values() for state in sites.values() for t in state.values())
+
+
+def write(folder: Path, memory: Memory) -> None:
+    """Write the memory beside an adapter; nothing is written if nothing is remembered."""
+    flat = {
+        f"{part}/{site}/{key}": tensor.contiguous()
+        for part, sites in memory.items()
+        for site, state in sites.items()
+        for key, tensor in state.items()
+    }
+    if flat:
+        save_file(flat, folder / FILE)
+
+
+def read(folder: Path) -> Memory:
+    """Read the memory of a committed stage; empty if there is none.
+
+    Raises:
+        FolderError: the file is damaged.
+    """
+    if not (folder / FILE).exists():
+        return {}
+    try:
+        flat = load_file(folder / FILE)
+    except (OSError, SafetensorError) as error:
+        raise FolderError(f"{folder / FILE} cannot be read: {error}") from error
+    memory: Memory = {}
+    for name, tensor in flat.items():
+        part, site, key = name.split("/")
+        memory.setdefault(part, {}).setdefault(site, {})[key] = tensor
+    return memory

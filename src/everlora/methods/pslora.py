@@ -1,0 +1,83 @@
+"""PS-LoRA: Resolving Conflicts in Lifelong Learning via Aligning Updates in Subspaces. arXiv:2512.08960.
+
+What hurts earlier tasks is an update that flips the sign of theirs, or grows where it meets them. Such entries are
+made expensive while a task is learned, and of the finished updates the larger survives, entry by entry:
+
+    L = L_task + λ Σ_modules ‖(1 − tanh(η ΔW_t) ⊙ tanh(η W_past)) ⊙ ΔW_t‖²_F
+    M_t = M(ΔW_t, M_{t−1}),   M(a, b) = a if |a| ≥ |b| else b;   answers come from W0 + M_t
+
+    symbol   here                                      shape
+    ΔW_t     LowRank.dense()                           (o, i)
+    W_past   Σ_{k<t} ΔW_k, or M_{t−1} (loss_past)      (o, i)
+    η        sharpness; rms is 1 / rms(W_past)         one per module
+    λ        lam
+
+An entry aligned with the past costs nothing in the limit η → ∞, an opposed one 4 ΔW², and one where the past is 0
+costs ΔW²: plain decay. With the full gradient the pull on very large aligned entries vanishes (η|W_past| > 1.2);
+``detach_weight`` keeps it shrinking always.
+
+Where the paper's text leaves room (no code is public): a task is trained on W0 + Σ ΔW and its signs are compared with
+that sum (``train_past``, ``loss_past``: sum | merged); the merge answers after every task, so even the newest task is
+answered by weights it was not trained with (``infer=sum`` shows what that costs); on the first task, where the formula
+would be plain decay, nothing is pulled (``first_task_decay``). λ and η are not in the available sources.
+
+The merge of low-rank updates has full rank: `everlora export` writes it exactly as a model, or as an adapter of a
+chosen rank with the error of the truncation.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from everlora.core.method import Method, compose
+from everlora.core.registry import method
+from everlora.core.roles import View
+from everlora.methods.inclora import inclora
+from everlora.parts.merges import LargestMagnitude
+from everlora.parts.signs import SignConflict
+from everlora.parts.strengths import Lam, strength
+
+STORES = "r(o+i) per adapted matrix and task; the merge is made of them"
+
+
+@method(
+    "ps-lora",
+    title="PS-LoRA: no flipped signs against the past, and the larger of two entries survives",
+    paper="arXiv:2512.08960",
+    stores=STORES,
+    aliases=("pslora",),
+)
+def pslora(
+    *,
+    lam: Lam = "auto",
+    rho: float | None = None,
+    per_module: bool = False,
+    sharpness: float | Literal["rms"] = "rms",
+    detach_weight: bool = False,
+    first_task_decay: bool = False,
+    merge: bool = True,
+    loss_past: View = "sum",
+    train_past: View = "sum",
+    infer: View = "merged",
+) -> Method:
+    """Build PS-LoRA; ``merge=no`` leaves the stability loss alone on summed updates."""
+    loss = SignConflict(
+        lam=strength(lam, rho, per_module=per_module),
+        sharpness=sharpness,
+        detach_weight=detach_weight,
+        past=loss_past,
+        first_task_decay=first_task_decay,
+    )
+    larger = LargestMagnitude(train=train_past, infer=infer) if merge else None
+    return compose(inclora(), Method(name="", penalties=(loss,), merge=larger)).named("ps-lora")
+
+
+@method(
+    "ps-merge",
+    title="PS-LoRA's merge alone, for any method that sums adapters: o-lora+ps-merge",
+    paper="arXiv:2512.08960",
+    stores=STORES,
+)
+def ps_merge(*, train_past: View = "sum", infer: View = "merged") -> Method:
+    """Build the merge as a plug-in."""
+    return compose(inclora(), Method(name="", merge=LargestMagnitude(train=train_past, infer=infer))).named("ps-merge")

@@ -1,0 +1,32 @@
+"""The start of the study that motivates LB-CL: copy the newest adapter's upper layers into the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from everlora.core.sites import LowRank, top_blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyLayers:
+    """Start the last blocks of a fresh adapter as copies of the task before (LB-CL slides, layer replacement).
+
+    Attributes:
+        top_layers: how many blocks, counted from the output; None copies all.
+    """
+
+    name: ClassVar[str] = "copy_layers"
+    needs_fresh: ClassVar[bool] = True
+    samples: ClassVar[int] = 0
+    per_sample: ClassVar[bool] = False
+    top_layers: int | None = None
+
+    def covers(self, sites: Sequence[str]) -> tuple[str, ...]:
+        return tuple(sites) if self.top_layers is None else top_blocks(sites, self.top_layers)
+
+    def start(self, fresh: LowRank, updates: Sequence[LowRank], gradients: Tensor) -> LowRank:
+        return updates[-1]

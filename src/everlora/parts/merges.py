@@ -1,0 +1,117 @@
+"""Rules that make one weight of the updates of all tasks.
+
+Pure functions of dense updates (..., o, i), oldest first. A merge draws them one at a time where its rule allows, so
+that two of them are in memory and not all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from everlora.core.errors import ConfigError
+from everlora.core.roles import View
+
+
+def larger(new: Tensor, old: Tensor) -> Tensor:
+    """Entry by entry the one of larger magnitude; of two equally large ones the new (PS-LoRA, merging)."""
+    return torch.where(new.abs() >= old.abs(), new, old)
+
+
+def trim(update: Tensor, density: float) -> Tensor:
+    """Keep the ⌊density · n⌋ entries of largest magnitude of each matrix (..., o, i), zero the rest."""
+    flat = update.flatten(-2)
+    count = int(density * flat.shape[-1] + 1e-9)  # 0.29 * 100 is 28.999…
+    kept = flat.abs().topk(count, dim=-1).indices
+    return torch.zeros_like(flat).scatter(-1, kept, flat.gather(-1, kept)).view_as(update)
+
+
+def ties(updates: Iterable[Tensor], density: float) -> Tensor:
+    """TIES (Yadav et al. 2023, arXiv:2306.01708): trim each, elect the sign of the sum (0 counts as +), and take the
+    mean of the entries that agree with it; (..., o, i).
+    """
+    trimmed = torch.stack([trim(update, density) for update in updates])
+    sign = torch.where(trimmed.sum(0) >= 0, 1.0, -1.0)
+    agree = trimmed * sign > 0
+    return (trimmed * agree).sum(0) / agree.sum(0).clamp_min(1)
+
+
+def drop(update: Tensor, density: float, generator: torch.Generator) -> Tensor:
+    """DARE (Yu et al. 2024, arXiv:2311.03099): drop entries with probability 1 − density, divide by density."""
+    keep = torch.rand(update.shape, generator=generator).to(update.device) < density
+    return update * keep / density
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Views:
+    train: View = "sum"
+    infer: View = "merged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargestMagnitude(_Views):
+    """PS-LoRA's merge: M_t = larger(ΔW_t, M_{t−1}), which is the entry of largest magnitude over all tasks."""
+
+    name: ClassVar[str] = "largest_magnitude"
+
+    def merge(self, updates: Iterable[Tensor]) -> Tensor:
+        merged: Tensor | None = None
+        for update in updates:
+            merged = update if merged is None else larger(update, merged)
+        assert merged is not None
+        return merged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean(_Views):
+    """The mean of the updates."""
+
+    name: ClassVar[str] = "mean_merge"
+
+    def merge(self, updates: Iterable[Tensor]) -> Tensor:
+        count, total = 0, None
+        for update in updates:
+            count, total = count + 1, update if total is None else total + update
+        assert total is not None
+        return total / count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ties(_Views):
+    """TIES, see `ties`."""
+
+    name: ClassVar[str] = "ties_merge"
+    density: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.density)
+
+    def merge(self, updates: Iterable[Tensor]) -> Tensor:
+        return ties(updates, self.density)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dare(_Views):
+    """DARE, see `drop`: then the sum, or TIES without further trimming. Masks depend on seed, task and shape alone."""
+
+    name: ClassVar[str] = "dare_merge"
+    density: float = 0.5
+    elect: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.density)
+
+    def merge(self, updates: Iterable[Tensor]) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        dropped = [drop(update, self.density, generator) for update in updates]
+        return ties(dropped, 1.0) if self.elect else torch.stack(dropped).sum(0)
+
+
+def _check(name: str, density: float) -> None:
+    if not 0 < density <= 1:
+        raise ConfigError(f"the density of {name!r} must be above 0 and at most 1, not {density}")

@@ -1,0 +1,117 @@
+"""PS-LoRA's stability loss: updates that flip sign against the past, or grow where the past is still, are pulled back.
+
+The function first, the part that carries its settings second; see `everlora.parts.penalties` for the conventions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from everlora.core.errors import ConfigError
+from everlora.core.roles import Before, Pull, State, Strength, View
+from everlora.core.sites import LowRank, precise
+from everlora.parts.merges import LargestMagnitude
+from everlora.parts.penalties import exact
+
+
+@torch.no_grad()
+def sign_conflict(
+    A: Tensor,
+    B: Tensor,
+    scale: float,
+    past: Tensor,
+    sharpness: Tensor,
+    *,
+    detach_weight: bool = False,
+    start: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ψ = ‖(1 − tanh(ηΔW) ⊙ σ) ⊙ ΔW‖²_F with ΔW = scale · B A − start, and its gradient.
+
+    With D = ΔW, h = tanh(ηD), u = (1 − σh) D:
+
+        ∂Ψ/∂D = 2u ⊙ [(1 − σh) − ησ(1 − h²) D],   detached  2 (1 − σh)² D
+        Π = scale · ∂Ψ/∂D,   ∂Ψ/∂B = Π Aᵀ,   ∂Ψ/∂A = Bᵀ Π
+
+    Args:
+        A: (..., r, i).
+        B: (..., o, r).
+        scale: part of ΔW.
+        past: σ = tanh(η ΔW_{<t}), (..., o, i), or anything that broadcasts to it.
+        sharpness: η, broadcasts to (..., o, i).
+        detach_weight: treat 1 − σh as a constant, so that the pull always shrinks.
+        start: the adapter's matrix when the task began (policy ``continue``); None for 0.
+
+    Returns:
+        Ψ (...), ∂Ψ/∂A (..., r, i), ∂Ψ/∂B (..., o, r).
+    """
+    A, B, past, sharpness = exact(A, B, past, sharpness)
+    D = scale * (B @ A)
+    if start is not None:
+        D -= start
+    h = torch.tanh(sharpness * D)
+    weight = 1 - past * h
+    u = weight * D
+    value = precise(u.square().sum(-1)).sum(-1).to(A.dtype)
+    slope = weight if detach_weight else weight - sharpness * past * (1 - h.square()) * D
+    pi = (2 * scale) * u * slope
+    return value, B.mT @ pi, pi @ A.mT
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignConflict:
+    """PS-LoRA's pull: λ Ψ against the sum (or the merge) of the past.
+
+    Attributes:
+        lam: λ, or the share of the gradient that finds it.
+        sharpness: η, or ``rms`` for 1 / rms(ΔW_{<t}) per module, fixed when the task starts.
+        detach_weight: leave the weight 1 − σh out of the gradient.
+        past: which view of the past signs are compared with.
+        first_task_decay: pull on the first task too, where σ = 0 and Ψ = ‖ΔW_1‖².
+    """
+
+    name: ClassVar[str] = "sign_conflict"
+    lam: Strength = 1.0
+    sharpness: float | Literal["rms"] = "rms"
+    detach_weight: bool = False
+    past: View = "sum"
+    first_task_decay: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sharpness != "rms" and not 0 <= self.sharpness < float("inf"):  # NaN fails here too
+            raise ConfigError(f"the sharpness must be rms or a finite number of at least 0, not {self.sharpness}")
+
+    @property
+    def strength(self) -> Strength:
+        return self.lam
+
+    def prepare(self, before: Before) -> State | None:
+        factors = before.factors()
+        if factors is None:
+            return {"past": torch.zeros(1, 1, 1), "sharpness": torch.ones(1, 1, 1)} if self.first_task_decay else None
+        if self.past == "sum":
+            total = factors.dense()
+        else:
+            total = LargestMagnitude().merge(update.dense() for update in before.updates)
+        if self.sharpness == "rms":
+            rms = total.square().mean((-2, -1), keepdim=True).sqrt()
+            sharpness = 1 / rms.clamp_min(torch.finfo(rms.dtype).tiny)
+        else:
+            sharpness = torch.full_like(total[..., :1, :1], self.sharpness)
+        state = {"past": torch.tanh(sharpness * total), "sharpness": sharpness}
+        return state if before.start is None else {**state, "start": before.start.dense()}
+
+    def pull(self, live: LowRank, state: State) -> Pull:
+        value, A, B = sign_conflict(
+            live.A,
+            live.up,
+            live.scale,
+            state["past"],
+            state["sharpness"],
+            detach_weight=self.detach_weight,
+            start=state.get("start"),
+        )
+        return Pull.through(live, value, A, B)

@@ -1,0 +1,25 @@
+"""The words in which people set a strength: a number, or ``auto`` with the share that it is to reach."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from everlora.core.errors import ConfigError
+from everlora.core.roles import Share, Strength
+
+Lam = float | Literal["auto"]
+RHO = 0.03
+"""The share that ``lam=auto`` reaches unless told otherwise."""
+
+
+def strength(lam: Lam, rho: float | None = None, *, per_module: bool = False) -> Strength:
+    """The strength that is meant.
+
+    Raises:
+        ConfigError: a share, or one λ per module, is asked for beside a number.
+    """
+    if lam == "auto":
+        return Share(rho=RHO if rho is None else rho, per_module=per_module)
+    if rho is not None or per_module:
+        raise ConfigError(f"rho and per_module say how λ is found; with lam={lam:g} there is nothing to find")
+    return lam

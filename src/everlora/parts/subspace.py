@@ -1,0 +1,112 @@
+"""Subspaces of past updates: staying out of them, how much of them is left, and keeping triplets orthonormal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from everlora.core.roles import Before, Pull, State, Strength
+from everlora.core.sites import LowRank, precise
+from everlora.parts.penalties import exact
+
+DEPENDENT = 1e-6
+"""A direction whose singular value is below this part of the largest is one of the others."""
+
+ROUNDING = 1e-5
+"""Of a column that lies in a span, fp32 leaves about 1e-6 behind."""
+
+
+def basis(columns: Tensor) -> Tensor:
+    """An orthonormal basis of the span of ``columns`` (..., n, R), as (..., n, min(n, R)).
+
+    Columns beyond the rank are 0, so that matrices of different rank stay in one stack and Q Qᵀ projects all the same.
+    """
+    U, S, _ = torch.linalg.svd(precise(columns), full_matrices=False)
+    live = (DEPENDENT * S[..., :1] < S) & (S > 0)
+    return (U * live.unsqueeze(-2)).to(torch.promote_types(columns.dtype, torch.float32))
+
+
+@torch.no_grad()
+def project_out(columns: Tensor, Q: Tensor) -> Tensor:
+    """(I − Q Qᵀ) X for X (..., n, m) and Q (..., n, R).
+
+    A column of which less than `ROUNDING` is left lay in the span, and what is left of it is noise: it becomes 0,
+    since Adam would make a step of full size of it (as on the first step of a task that starts inside the old span).
+    """
+    left = columns - Q @ (Q.mT @ columns)
+    return left * (left.norm(dim=-2, keepdim=True) > ROUNDING * columns.norm(dim=-2, keepdim=True))
+
+
+def free(updates: Sequence[LowRank]) -> tuple[Tensor, Tensor]:
+    """Directions that no past update uses, on the output and on the input side: counts (...) out of o and of i."""
+    out, into = updates[0].shape
+    used_out = basis(torch.cat([u.B for u in updates], -1)).any(-2).sum(-1)
+    used_in = basis(torch.cat([u.A.mT for u in updates], -1)).any(-2).sum(-1)
+    return out - used_out, into - used_in
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectOut:
+    """LB-CL's projection: gradients of U and V (B and A) lose what lies in the span of the earlier tasks' U and V.
+
+    Attributes:
+        acts_on: ``gradient`` as the paper says; Adam's elementwise scaling then leaves the complement again.
+            ``update`` projects the step that was taken, which holds exactly (the option ``strict``).
+        form: ``joint`` projects off the span of all earlier tasks together; ``literal`` subtracts the projections
+            on each earlier task, as the slide writes it, and so turns around what two tasks share.
+    """
+
+    name: ClassVar[str] = "project_out"
+    needs_fresh: ClassVar[bool] = True
+    acts_on: Literal["gradient", "update"] = "gradient"
+    form: Literal["joint", "literal"] = "joint"
+
+    def prepare(self, before: Before) -> State | None:
+        if not before.updates:
+            return None
+        sides = {"U": [u.B for u in before.updates], "V": [u.A.mT for u in before.updates]}
+        if self.form == "literal":
+            return {side: torch.cat([basis(each) for each in tasks], -1) for side, tasks in sides.items()}
+        return {side: basis(torch.cat(tasks, -1)) for side, tasks in sides.items()}
+
+    def shape(self, A: Tensor, B: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        return project_out(A.mT, state["V"]).mT, project_out(B, state["U"])
+
+    def free(self, state: State) -> Tensor:
+        """Directions left to learn in, of the narrower side, per module (L,)."""
+        sides = [Q.shape[-2] - basis(Q).any(-2).sum(-1) for Q in (state["U"], state["V"])]
+        return torch.minimum(*sides)
+
+
+@torch.no_grad()
+def departure(columns: Tensor) -> tuple[Tensor, Tensor]:
+    """‖XᵀX − I‖²_F for X (..., n, r), and its gradient 4 X (XᵀX − I)."""
+    (X,) = exact(columns)
+    off = X.mT @ X - torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
+    return off.square().sum((-2, -1)), 4 * X @ off
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrthonormalTriplets:
+    """The regulariser of SVD form: γ (‖UᵀU − I‖² + ‖VVᵀ − I‖²), on every task."""
+
+    name: ClassVar[str] = "orthonormal_triplets"
+    needs_svd: ClassVar[bool] = True
+    lam: Strength = 0.1
+
+    @property
+    def strength(self) -> Strength:
+        return self.lam
+
+    def prepare(self, before: Before) -> State | None:
+        return {}
+
+    def pull(self, live: LowRank, state: State) -> Pull:
+        u, on_U = departure(live.B)
+        v, on_V = departure(live.A.mT)
+        sigma = None if live.sigma is None else torch.zeros_like(live.sigma)
+        return Pull(value=u + v, A=on_V.mT, B=on_U, sigma=sigma)
