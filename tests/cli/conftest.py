@@ -65,6 +65,57 @@ def small(everlora: Everlora) -> Everlora:
     return lambda *argv: everlora("run", *SMALL, *argv)
 
 
+@dataclasses.dataclass
+class Lived:
+    folder: Path
+    life: Any
+    tasks: Sequence[Any]
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def updates(self, stage: int) -> dict[str, Any]:
+        """What one task ended with, dense, by module."""
+        from everlora.engine import adapters
+
+        sites, _ = adapters.read(self.life.folder.stages()[stage].path)
+        return {name: site.dense() for name, site in sites.items()}
+
+
+Ran = Callable[..., Lived]
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A run of two built-in tasks, lived once per method and model."""
+    from everlora import experiment, parse
+    from everlora.core.spec import RunSpec
+    from everlora.engine.progress import Progress
+
+    seen: dict[tuple[str, ...], Lived] = {}
+
+    def get(method: str, model: str = "tiny-llama", dtype: str = "float32") -> Lived:
+        if (method, model, dtype) not in seen:
+            out = tmp_path_factory.mktemp("run") / "r"
+            settings = {
+                "benchmark": "builtin",
+                "tasks": ["shapes", "counts"] if model == "tiny-vit" else ["reviews", "news"],
+                "max_train_samples": 16,
+                "max_eval_samples": 4,
+            }
+            train = {"max_steps": 2, "learning_rate": 2e-2}
+            scored = {"evaluation": {"scoring": "labels"}, "train": train, "dtype": dtype, "device": "cpu"}
+            spec = experiment.resolve(RunSpec, {"model": model, "method": method}, settings, scored)
+            base = experiment.load_for(spec)
+            tasks = experiment.stream_for(spec, base).tasks
+            life = experiment.begin(spec, parse(method), base, out, progress=Progress())
+            experiment.finish(life, life.follow(tasks))
+            seen[method, model, dtype] = Lived(out, life, tasks)
+        return seen[method, model, dtype]
+
+    return get
+
+
 def committed(folder: Path) -> dict[str, bytes]:
     """Every file of every finished task."""
     tasks = [commit.parent for commit in sorted(folder.glob("tasks/*/COMMIT"))]

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from everlora.cli import look
 from everlora.core.errors import ConfigError, EverloraError, Interrupted
 
 SETTINGS = {"token_normalize_func": lambda token: token.replace("_", "-"), "help_option_names": ["-h", "--help"]}
@@ -154,7 +155,7 @@ def demo(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs in --out.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Teach SmolLM2-135M four tasks, once naively and once with ELLA, and show what was forgotten."""
+    """Teach SmolLM2-135M three tasks, once naively and once with ELLA, and show what was forgotten."""
     from everlora import experiment
     from everlora.cli.console import Shown, matrix, show, summary
     from everlora.core.spec import RunSpec
@@ -231,6 +232,10 @@ def env(as_json: Json = False) -> None:
         typer.echo(json.dumps(facts))
     else:
         out_console.print_json(json.dumps(facts))
+
+
+for command in (look.status, look.inspect, look.export, look.study_layers):
+    app.command(context_settings=SETTINGS)(command)
 
 
 @contextmanager

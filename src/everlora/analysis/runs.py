@@ -1,0 +1,96 @@
+"""A run read back from its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from everlora.core.errors import FolderError
+from everlora.core.method import Method
+from everlora.core.past import Past
+from everlora.core.registry import parse
+from everlora.core.sites import LowRank, Sites, concatenate
+from everlora.engine import adapters, memory
+from everlora.record.folder import Committed, identified, stages
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, its settings and its method.
+
+    Attributes:
+        path: the folder.
+        settings: as they stand in run.yaml.
+        method: the method, built again from its name.
+        stages: what was learned, in order.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    method: Method
+    stages: list[Committed]
+
+    @classmethod
+    def read(cls, path: Path) -> Run:
+        """Read a run.
+
+        Raises:
+            FolderError: no run, damaged, or nothing learned yet.
+            ConfigError: its method is not known here.
+        """
+        facts, done = identified(path), stages(path)
+        if not done:
+            raise FolderError(f"{path} holds no learned task yet")
+        method = parse(facts["settings"]["method"])
+        if json.loads(json.dumps(method.describe())) != facts["composition"]:
+            raise FolderError(
+                f"{path} was made by a composition of its own, which the name {method.name!r} does not build"
+            )
+        return cls(path, facts["settings"], method, done)
+
+    @property
+    def continued(self) -> bool:
+        """Whether one adapter was trained on and on."""
+        return self.method.consolidator.rule == "continue"
+
+    def adapters(self) -> Iterator[tuple[str, Sites]]:
+        """Names of the tasks and the adapters that they ended with, in order; nothing for methods that train none."""
+        for stage in self.stages:
+            if (stage.path / adapters.WEIGHTS).is_file():
+                yield stage.facts["name"], adapters.read(stage.path)[0]
+
+    def updates(self) -> Iterator[tuple[str, Sites, Past]]:
+        """For every task: its name, what it added, and what stood before it."""
+        before, previous = Past(), None
+        for name, sites in self.adapters():
+            if self.continued and previous is not None:
+                added = {n: concatenate([s, _minus(previous[n])]) for n, s in sites.items()}
+                yield name, added, Past((previous,))
+            else:
+                yield name, sites, before
+            before, previous = before.append(sites), sites
+
+    def past(self) -> Past:
+        """What the learner has taken in so far."""
+        tasks = tuple(sites for _, sites in self.adapters())
+        return Past(tasks[-1:] if self.continued else tasks)
+
+    def weights(self) -> str | None:
+        """The type of the base weights that the run was made on, for ``dtype``; None if it was not recorded."""
+        try:
+            noted = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+            found: str = noted["precision"]["weights"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return found
+
+    def memory(self) -> memory.Memory:
+        """What the method's parts remember beside the updates."""
+        return memory.read(self.stages[-1].path)
+
+
+def _minus(site: LowRank) -> LowRank:
+    return LowRank(site.A, site.B, -site.scale, site.sigma)

@@ -1,0 +1,213 @@
+"""Commands that look at runs, hand them on, or study them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+Folder = Annotated[Path, typer.Argument(help="Folder of a run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.")]
+TIGHT = 3
+"""A module is called tight when it has room for fewer tasks than this."""
+
+
+def status(run: Folder, as_json: Json = False) -> None:
+    """What a learner knows, what it keeps, and how much room its adapted modules have left."""
+    import everlora.methods  # noqa: F401
+    from everlora.analysis.runs import Run
+    from everlora.analysis.status import status as facts_of
+    from everlora.cli.console import number, show
+
+    facts = facts_of(Run.read(run))
+    if as_json:
+        typer.echo(json.dumps(facts, allow_nan=False))
+        return
+    table = Table(title=f"{facts['method']} on {facts['model']}", box=box.SIMPLE_HEAD, title_justify="left")
+    for head in ("task", "score when learned", "strength found", "warning"):
+        table.add_column(head)
+    for task in facts["tasks"]:
+        found = ", ".join(f"{name} {_strength(value)}" for name, value in task["strengths"].items())
+        table.add_row(task["name"], number(task["score"]), found or "–", task["warning"] or "–")
+    show(table)
+    typer.echo(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB")
+    if "room" in facts:
+        for line in _room(facts["room"]):
+            typer.echo(line)
+
+
+def inspect(
+    run: Folder,
+    modules: Annotated[bool, typer.Option("--modules", help="One line per adapted module, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """How each task's update met the past: interference and its bound, opposed directions, free share."""
+    import everlora.methods  # noqa: F401
+    from everlora.analysis.interference import inspect as meetings
+    from everlora.analysis.runs import Run
+    from everlora.cli.console import show
+
+    found = meetings(Run.read(run))
+    if as_json:
+        typer.echo(json.dumps(found, allow_nan=False))
+        return
+    keys = ("interference", "cosine", "opposed", "conflict", "free")
+    table = _table("all modules", ("task", *keys))
+    for task in found:
+        table.add_row(task["task"], *(_figure(task[key]) for key in keys))
+    tables = [table]
+    own = ("update_norm", "past_norm", "interference", "bound", "surrogate_bound", "opposed", "conflict", "free")
+    for task in found if modules else ():
+        table = _table(task["task"], ("module", *own))
+        for module in task["modules"]:
+            table.add_row(module["module"], *(_figure(module[key]) for key in own))
+        tables.append(table)
+    show(*tables)
+
+
+def export(
+    run: Folder,
+    out: Annotated[Path, typer.Option("--out", help="New folder.")],
+    rank: Annotated[int | None, typer.Option(help="Write a PEFT adapter of this rank; else a whole model.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the run's data lie, to measure logits on.")] = None,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda | mps.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Hand a learner on: as a whole model (exact), or as one adapter of chosen rank with what that loses."""
+    import everlora.methods  # noqa: F401
+    from everlora import experiment
+    from everlora.analysis import export as exporting
+    from everlora.analysis.runs import Run
+    from everlora.core.errors import ConfigError
+    from everlora.core.spec import LearnerSpec, RunSpec
+
+    found = Run.read(run)
+    if rank is not None and rank < 1:
+        raise ConfigError(f"--rank must be at least 1, not {rank}")
+    exporting.vacant(out)
+    known = set(RunSpec.model_fields) & set(found.settings)
+    kind = RunSpec if "benchmark" in found.settings else LearnerSpec
+    # The very weights that were learned on: what `auto` chose then, it need not choose on this machine.
+    here = {"data_dir": data_dir, "device": device, "dtype": found.weights()}
+    settings = {k: v for k, v in found.settings.items() if k in known}
+    spec = experiment.resolve(kind, settings, {k: v for k, v in here.items() if k in kind.model_fields})
+    base = experiment.load_for(spec)
+    facts: dict[str, Any] = {"folder": str(out)}
+    if rank is None:
+        exporting.write_model(found, base, out)
+        facts["form"] = "model"
+    else:
+        sites, lost = exporting.adapter(found, rank)
+        facts |= {"form": "adapter", "rank": max(site.rank for site in sites.values()), "truncation": lost}
+        facts["logits"] = _logits(found, base, spec, sites)
+        exporting.write_adapter(found, sites, out)
+    if as_json:
+        typer.echo(json.dumps(facts, allow_nan=False))
+        return
+    typer.echo(f"written to {out}: " + ("the whole model in fp32, exact" if rank is None else f"rank {facts['rank']}"))
+    if rank is not None:
+        lost = facts["truncation"]
+        typer.echo(f"truncation: relative error {lost['error']:.3g}, worst module {lost['worst']:.3g}")
+        apart = facts["logits"]
+        typer.echo(
+            f"logits: relative error {apart['relative']:.3g}, largest difference {apart['largest']:.3g}, "
+            f"same answer at {100 * apart['agree']:.1f} % of positions"
+            if apart
+            else "logits were not compared: the run's data are not at hand (own tasks, or pass --data-dir)"
+        )
+
+
+def study_layers(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs.")],
+    config: Annotated[Path, typer.Option(help="YAML recipe: model, benchmark, sizes.")],
+    tasks: Annotated[str | None, typer.Option(help="Two tasks, in this order: a,b.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the benchmark's data.")] = None,
+    top: Annotated[str, typer.Option(help="How many upper blocks are copied: none, numbers, all.")] = "none,4,9,all",
+    seed: Annotated[int | None, typer.Option(help="Seed of adapters and data order.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The study behind LB-CL: start the second task's upper layers as copies of the first one's, and test both."""
+    from everlora import experiment
+    from everlora.cli.console import Shown, show, summary
+    from everlora.cli.main import interruptible
+    from everlora.core.spec import RunSpec
+
+    wanted = {"tasks": experiment.names([tasks] if tasks else None), "data_dir": data_dir, "seed": seed}
+    spec = experiment.resolve(RunSpec, {"model": "smollm2-135m"}, experiment.read_recipe(config), wanted)
+    with Shown() as shown, interruptible():
+        results = experiment.compare(spec, _copies(top), out, resume=resume, progress=shown)
+    found = [result.as_json() for result in results]
+    if as_json:
+        typer.echo(json.dumps(found, allow_nan=False))
+    else:
+        show(summary([{**one, "method": Path(one["folder"]).name} for one in found]))
+
+
+def _copies(top: str) -> dict[str, str]:
+    """Methods by the name of their folder."""
+    from everlora.core.errors import ConfigError
+
+    found = {}
+    for word in top.replace(",", " ").split():
+        if word not in ("none", "all") and not (word.isdecimal() and word.isascii() and int(word)):
+            raise ConfigError(f"--top takes none, all, or a number of blocks, not {word!r}")
+        expression = {"none": "inclora", "all": "copy-layers"}.get(word, f"copy-layers(top_layers={word})")
+        found[f"top-{word}"] = expression
+    if not found:
+        raise ConfigError("--top takes none, all, or a number of blocks")
+    return found
+
+
+def _logits(run: Any, base: Any, spec: Any, sites: Any) -> dict[str, float] | None:
+    from everlora import experiment
+    from everlora.analysis import export as exporting
+    from everlora.core.errors import EverloraError
+    from everlora.core.spec import RunSpec
+
+    if not isinstance(spec, RunSpec):
+        return None
+    try:
+        stream = experiment.stream_for(spec, base)
+    except EverloraError:
+        return None
+    known = {stage.facts["name"] for stage in run.stages}
+    tasks = [task for task in stream.tasks if task.name in known] or list(stream.tasks)
+    return exporting.logits_apart(run, base, sites, tasks)
+
+
+def _room(room: dict[str, Any]) -> list[str]:
+    worst = min(room["modules"], key=lambda module: module["free"])
+    lines = [
+        f"room: {100 * worst['free']:.1f} % of directions are free in the tightest module ({worst['module']}), enough "
+        f"for {worst['tasks_left']} more tasks of rank {room['rank']}"
+    ]
+    tight = [module for module in room["modules"] if module["tasks_left"] < TIGHT]
+    if room["hard"] and tight:
+        lines.append(
+            f"{len(tight)} of {len(room['modules'])} modules run out of directions, and this method learns in free "
+            f"ones only; take a smaller --lora-r, wider modules (--lora-target-modules), or a soft method (ella, …)"
+        )
+    return lines
+
+
+def _table(title: str, heads: tuple[str, ...]) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for head in heads:
+        table.add_column(head.replace("_", " "))
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _strength(value: float | dict[str, float]) -> str:
+    """A strength, or the least and the largest where every module has its own."""
+    if isinstance(value, dict):
+        return f"{min(value.values()):.3g} to {max(value.values()):.3g}"
+    return f"{value:.3g}"

@@ -1,0 +1,181 @@
+"""What a run tells from its folder: status and inspect; and the study that starts layers as copies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from everlora import parse
+
+from .conftest import Everlora, Ran
+
+RECIPE = """
+model: tiny-llama
+benchmark: builtin
+tasks: [reviews, news]
+max_train_samples: 16
+max_eval_samples: 4
+evaluation: {scoring: labels}
+train: {max_steps: 2}
+"""
+
+
+def test_status_tells_what_is_known_kept_and_left(everlora: Everlora, ran: Ran) -> None:
+    run = ran("b-cl")
+    facts = everlora("status", str(run), "--json").json
+    stages = run.life.folder.stages()
+    assert (facts["model"], facts["method"]) == ("tiny-llama", "b-cl")
+    assert [task["name"] for task in facts["tasks"]] == ["reviews", "news"]
+    assert [task["score"] for task in facts["tasks"]] == [stages[0].facts["row"][0], stages[1].facts["row"][1]]
+    assert facts["kept_bytes"] == run.life.kept()["kept_bytes"]
+    room = {module["module"]: module for module in facts["room"]["modules"]}
+    assert facts["room"]["hard"]
+    assert facts["room"]["rank"] == 8
+    for name, module in room.items():
+        width = 32 if "v_proj" in name else 64
+        assert (module["directions"], module["free"]) == (width - 16, (width - 16) / width)
+        assert module["tasks_left"] == (width - 16) // 8
+    text = everlora("status", str(run)).out
+    assert "50.0 % of directions are free" in text
+    assert "2 of 4 modules run out of directions" in text
+
+
+@pytest.mark.parametrize(
+    ("method", "shown"), [("ella(lam=auto)", 1), ("ps-lora", 1), ("ella(lam=0.3)", 0), ("seqlora", 0)]
+)
+def test_status_shows_the_strength_that_was_found(everlora: Everlora, ran: Ran, method: str, shown: int) -> None:
+    run = ran(method)
+    first, second = everlora("status", str(run), "--json").json["tasks"]
+    assert first["strengths"] == {}
+    assert second["strengths"] == run.life.folder.stages()[1].facts["strengths"]
+    assert len(second["strengths"]) == shown
+    text = everlora("status", str(run)).out
+    assert "run out" not in text  # soft methods do not
+    for name, lam in second["strengths"].items():
+        assert f"{name} {lam:.3g}" in text
+
+
+@pytest.mark.parametrize(
+    "method", ["zero-shot", "mtl", "per-task", "ps-lora", "lb-cl", "ella(policy=continue,store=svd)"]
+)
+@pytest.mark.parametrize("command", ["status", "inspect"])
+def test_every_kind_of_method_can_be_looked_at(everlora: Everlora, ran: Ran, method: str, command: str) -> None:
+    run = ran(method)
+    assert everlora(command, str(run), "--json").json or (method, command) == ("zero-shot", "inspect")
+    assert everlora(command, str(run)).status == 0
+    if command == "status":
+        kept = everlora("status", str(run), "--json").json["kept_bytes"]
+        assert kept == run.life.kept()["kept_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("method", "lam"),
+    [("ella(lam=0.7,energy=raw)", 0.7), ("ella(lam=auto,policy=continue)", None), ("seqlora", 0), ("ps-lora", 0)],
+)
+def test_inspect_gives_the_figures_of_a_hand_computation(everlora: Everlora, ran: Ran, method: str, lam: Any) -> None:
+    run = ran(method)
+    first, second = everlora("inspect", str(run), "--json").json
+    old, new = run.updates(0), run.updates(1)
+    if parse(method).consolidator.rule == "continue":
+        new = {name: new[name] - old[name] for name in new}
+    if lam is None:
+        lam = run.life.folder.stages()[1].facts["strengths"]["energy_overlap"]
+    assert all(module["interference"] is None for module in first["modules"])
+    assert first["opposed"] is None
+    for module in first["modules"]:
+        assert module["update_norm"] == pytest.approx(float(old[module["module"]].norm()), rel=1e-5)
+    for module in second["modules"]:
+        D, W = new[module["module"]].double(), old[module["module"]].double()
+        E = W.abs() if "raw" in method else W.abs() / W.square().mean().sqrt()
+        dot, met = float((D * W).sum()), (D * W) != 0
+        expected = {
+            "update_norm": float(D.norm()),
+            "past_norm": float(W.norm()),
+            "interference": dot,
+            "cosine": dot / float(D.norm() * W.norm()),
+            "opposed": float(((D > 0) != (W > 0))[met].double().mean()),
+            "conflict": float((D * W).clamp_max(0).abs().sum() / (D * W).abs().sum()),
+        }
+        for key, value in expected.items():
+            assert module[key] == pytest.approx(value, rel=2e-3, abs=1e-7), key
+        assert abs(dot) <= module["bound"] <= float(D.norm() * W.norm() * 40)
+        if lam:
+            free = float((D * (1 + lam * E**2)).norm())
+            assert module["surrogate_bound"] == pytest.approx(free / (2 * lam**0.5) * float((W / E).norm()), rel=1e-3)
+            assert abs(dot) <= module["surrogate_bound"]
+        else:
+            assert module["surrogate_bound"] is None
+    every = second["modules"]
+    assert second["interference"] == pytest.approx(sum(m["interference"] for m in every))
+    assert second["opposed"] == pytest.approx(sum(m["opposed"] for m in every) / len(every))
+    assert second["free"] == min(m["free"] for m in every)
+
+
+def test_inspect_shows_modules_when_asked(everlora: Everlora, ran: Ran) -> None:
+    run = ran("ella(lam=auto)")
+    short, long = (everlora("inspect", str(run), *more).out for more in ((), ("--modules",)))
+    assert "v_proj" not in short
+    found = everlora("inspect", str(run), "--json").json[1]["modules"]
+    for module in found:
+        assert long.count(module["module"]) == 2
+        assert f"{module['bound']:.3g}" in long
+    assert "…" not in long
+
+
+@pytest.mark.parametrize("command", ["status", "inspect", "export"])
+def test_a_folder_that_is_no_run_or_an_empty_one_is_one_line(everlora: Everlora, tmp_path: Path, command: str) -> None:
+    more = ("--out", "new") if command == "export" else ()
+    (tmp_path / "bare").mkdir()
+    for name in ("nowhere", "bare"):
+        assert f"{name} holds no run of everlora" in everlora(command, name, *more).line
+    begun(everlora, tmp_path / "empty")
+    assert "holds no learned task yet" in everlora(command, "empty", *more).line
+    (tmp_path / "bare" / "run.yaml").write_text("- nonsense")
+    assert "run.yaml is damaged" in everlora(command, "bare", *more).line
+    assert not (tmp_path / "new").exists()
+
+
+def begun(everlora: Everlora, folder: Path) -> None:
+    """A run that was cut off in its first task."""
+    import lives
+
+    life = lives.begin("tiny-llama", "ella", folder, progress=lives.Cut("first", 1))
+    with pytest.raises(KeyboardInterrupt):
+        life.follow(lives.stream("tiny-llama"))
+
+
+def test_layers_are_studied_by_copying_none_one_and_all(everlora: Everlora, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    call = ("study-layers", "--config", "r.yaml", "--out", "study", "--top", "none,1,all")
+    found = everlora(*call, "--json").json
+    assert [Path(result["folder"]).name for result in found] == ["top-none", "top-1", "top-all"]
+    assert [result["method"] for result in found] == ["inclora", "copy-layers", "copy-layers"]
+    assert (
+        len(
+            {
+                (tmp_path / "study" / f"top-{top}/adapter_model.safetensors").read_bytes()
+                for top in ("none", "1", "all")
+            }
+        )
+        == 3
+    )
+    first = [
+        (tmp_path / "study" / f"top-{top}" / "tasks/01-reviews/adapter_model.safetensors")
+        for top in ("none", "1", "all")
+    ]
+    assert len({file.read_bytes() for file in first}) == 1
+    said = everlora(*call, "--resume")
+    assert "learning" not in said.err
+    rows = [line for line in said.out.splitlines() if "." in line]
+    for top, row in zip(("none", "1", "all"), rows, strict=True):
+        assert top in row.split()[0], "rows cannot be told apart"
+    assert everlora("status", "study/top-1", "--json").json["method"] == "copy-layers"
+
+
+@pytest.mark.parametrize("top", ["some", "0", "-1", "1.5", "", ",", "²", "none,4,lots"])
+def test_a_wrong_top_is_one_line(everlora: Everlora, tmp_path: Path, top: str) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    assert "--top" in everlora("study-layers", "--config", "r.yaml", "--out", "study", "--top", top).line
+    assert not (tmp_path / "study").exists()

@@ -1,0 +1,186 @@
+"""A learner handed on: a whole model for transformers, or one adapter of chosen rank for PEFT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from peft import PeftModel
+
+import everlora as package
+import lives
+from everlora import parse
+from everlora.analysis import export
+from everlora.analysis.runs import Run
+from everlora.core.task import Task
+from everlora.engine import adapters
+
+from .conftest import Everlora, Lived, Ran
+
+AUTO = {
+    "tiny-llama": "AutoModelForCausalLM",
+    "tiny-t5": "AutoModelForSeq2SeqLM",
+    "tiny-bert": "AutoModelForSequenceClassification",
+    "tiny-vit": "AutoModelForImageClassification",
+}
+
+
+def logits(model: torch.nn.Module, run: Lived, task: Task) -> torch.Tensor:
+    family = run.life.base.family
+    batch = family.collate([family.features(row, task) for row in task.test])
+    inputs = {k: v for k, v in batch.items() if k not in ("labels", "shift_labels", "allowed")}
+    with torch.no_grad():
+        return model.eval()(**inputs).logits
+
+
+def loaded(model: str, folder: Path) -> Any:
+    return getattr(transformers, AUTO[model]).from_pretrained(folder, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [*(("ella", model) for model in AUTO), ("lb-cl", "tiny-llama"), ("ps-lora", "tiny-bert"), ("seqlora", "tiny-t5")],
+)
+def test_an_exported_model_is_the_learner(everlora: Everlora, ran: Ran, method: str, model: str) -> None:
+    run = ran(method, model)
+    assert everlora("export", str(run), "--out", "whole", "--json").json == {"folder": "whole", "form": "model"}
+    exported = loaded(model, Path("whole"))
+    ready = run.life.ready()
+    for task in run.tasks:
+        torch.testing.assert_close(logits(exported, run, task), logits(ready, run, task), rtol=1e-4, atol=2e-5)
+    run.life.mount.close()
+    if run.life.base.family.head:
+        assert list(exported.config.id2label.values()) == run.life.base.family.labels
+    else:
+        assert transformers.AutoTokenizer.from_pretrained("whole")("a").input_ids
+
+
+@pytest.mark.parametrize(("method", "rank"), [("ella", 5), ("ella", 16), ("ps-lora", 5), ("seqlora", 3), ("lb-cl", 6)])
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
+def test_an_exported_adapter_loses_what_it_says(
+    everlora: Everlora, ran: Ran, method: str, rank: int, model: str
+) -> None:
+    run = ran(method, model)
+    told = everlora("export", str(run), "--out", "small", "--rank", str(rank), "--json").json
+    assert (told["form"], told["rank"]) == ("adapter", rank)
+    old, new = run.updates(0), run.updates(1)
+    exact = {n: old[n] + new[n] for n in new}
+    if method == "ps-lora":
+        exact = {n: torch.where(new[n].abs() >= old[n].abs(), new[n], old[n]) for n in new}
+    if method == "seqlora":
+        exact = new
+    sites, _ = adapters.read(Path("small"))
+    lost = {n: float((exact[n] - sites[n].dense()).norm()) for n in exact}
+    best = {n: float(torch.linalg.svdvals(exact[n])[rank:].norm()) for n in exact}
+    assert lost == pytest.approx(best, rel=1e-3, abs=1e-6)
+    whole = sum(float(m.square().sum()) for m in exact.values())
+    error = (sum(v**2 for v in lost.values()) / whole) ** 0.5
+    assert told["truncation"]["error"] == pytest.approx(error, rel=1e-3, abs=1e-6)
+    assert told["truncation"]["worst"] >= told["truncation"]["error"] * 0.999
+    assert (error > 0.01) == (rank != 16)
+    labels = run.life.folder.stages()[-1].facts["labels"]
+    base = package.load(model, dtype="float32", device="cpu", labels=labels).model
+    written = PeftModel.from_pretrained(base, "small")
+    ready = run.life.ready()
+    apart = torch.cat([(scored(written, run, task) - scored(ready, run, task)).flatten() for task in run.tasks])
+    run.life.mount.close()
+    assert told["logits"]["largest"] == pytest.approx(float(apart.abs().max()), rel=0.02, abs=2e-5)
+    assert told["logits"]["relative"] < 1e-4 or rank != 16
+
+
+def scored(model: torch.nn.Module, run: Lived, task: Task) -> torch.Tensor:
+    """Logits at the positions that carry loss, over all labels."""
+    family = run.life.base.family
+    batch = family.collate([family.features(row, task) for row in task.test])
+    if family.head:
+        batch["allowed"][:] = True
+    with torch.no_grad():
+        return family.logits(model.eval(), batch)[0]
+
+
+def test_a_run_in_bf16_is_exported_with_the_weights_that_it_has(everlora: Everlora, ran: Ran) -> None:
+    """Folded matrices are fp32; what was not adapted is as it was rounded, for the adapters were learned on that."""
+    run = ran("ella", "tiny-llama", "bfloat16")
+    assert everlora("export", str(run), "--out", "whole").status == 0
+    exported, ready = loaded("tiny-llama", Path("whole")), run.life.ready()
+    for (name, a), (other, b) in zip(exported.named_parameters(), ready.named_parameters(), strict=True):
+        assert name == other
+        torch.testing.assert_close(a, b.float(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["ties", "dare", "ps-lora"])
+def test_one_task_of_a_merging_method_is_exported_as_it_answers(method: str, tmp_path: Path) -> None:
+    life = lives.lived("tiny-llama", method, tmp_path / "run", lives.stream("tiny-llama")[:1])
+    whole = export.answers(Run.read(tmp_path / "run"))
+    for name, site in life.newest.items():
+        torch.testing.assert_close(whole[name], site.dense())
+
+
+def test_options_given_in_python_are_kept_or_the_run_is_refused(tmp_path: Path) -> None:
+    """`Learner(method=Method)`: its name alone does not say how much TIES keeps."""
+    method = parse("ties(density=0.9)")
+    spec = lives.spec("tiny-llama", "ties").model_dump(include={"dtype", "device", "lora", "train", "evaluation"})
+    learner = package.Learner("tiny-llama", method=method, out=tmp_path / "run", **spec)
+    learner.follow(lives.stream("tiny-llama"))
+    try:
+        found = Run.read(tmp_path / "run").method
+    except package.EverloraError:
+        return
+    assert found == method
+
+
+@pytest.mark.parametrize("form", [(), ("--rank", "4")])
+def test_adapters_chosen_by_task_id_are_no_single_thing(everlora: Everlora, ran: Ran, form: tuple[str, ...]) -> None:
+    said = everlora("export", str(ran("per-task")), "--out", "new", *form)
+    assert "one adapter per task" in said.line
+    assert not Path("new").exists()
+
+
+def test_adapters_of_own_tasks_chosen_by_task_id_are_none_either(everlora: Everlora, tmp_path: Path) -> None:
+    """Without a benchmark, logits are not compared; the refusal must not depend on that."""
+    lives.lived("tiny-llama", "per-task", tmp_path / "run")
+    assert "one adapter per task" in everlora("export", "run", "--out", "new", "--rank", "4").line
+    assert not Path("new").exists()
+
+
+def test_own_tasks_are_exported_without_logits(everlora: Everlora, tmp_path: Path) -> None:
+    life = lives.lived("tiny-llama", "ella", tmp_path / "run")
+    told = everlora("export", "run", "--out", "new", "--rank", "8", "--json").json
+    assert told["logits"] is None
+    assert told["truncation"]["error"] < 1e-5
+    sites, _ = adapters.read(Path("new"))
+    for name, site in sites.items():
+        torch.testing.assert_close(site.dense(), life.past.total(name), rtol=0, atol=1e-6)
+    assert "were not compared" in everlora("export", "run", "--out", "again", "--rank", "8").out
+
+
+@pytest.mark.parametrize("rank", ["0", "-3"])
+def test_a_rank_that_is_none_is_one_line(everlora: Everlora, ran: Ran, rank: str) -> None:
+    assert "--rank must be at least 1" in everlora("export", str(ran("ella")), "--out", "new", "--rank", rank).line
+    assert not Path("new").exists()
+
+
+def test_a_base_model_has_no_adapter_to_hand_on(everlora: Everlora, ran: Ran) -> None:
+    assert everlora("export", str(ran("zero-shot")), "--out", "new", "--rank", "4").line
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("form", [(), ("--rank", "4")])
+def test_a_place_that_is_taken_is_one_line_and_stays(everlora: Everlora, ran: Ran, form: tuple[str, ...]) -> None:
+    Path("full").mkdir()
+    Path("full/mine").write_text("x")
+    Path("file").write_text("y")
+    for name in ("full", "file"):
+        assert f"{name} exists and is not empty" in everlora("export", str(ran("ella")), "--out", name, *form).line
+    assert sorted(p.name for p in Path().rglob("*")) == ["file", "full", "mine"]
+    Path("blank").mkdir()
+    assert everlora("export", str(ran("ella")), "--out", "blank", *form).status == 0
+
+
+def test_another_base_model_is_refused(ran: Ran) -> None:
+    base = package.load("tiny-t5", dtype="float32", device="cpu")
+    with pytest.raises(package.EverloraError, match="learned on another model than 'tiny-t5'"):
+        export.standing(Run.read(ran("ella").folder), base)
