@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import yaml
 from transformers.utils import logging as hf_logging
 
 import everlora.methods  # noqa: F401  (registers the methods)
-from everlora.core.errors import ConfigError
+from everlora.core.errors import ConfigError, FolderError
 from everlora.core.method import Method
 from everlora.core.registry import parse
 from everlora.core.scores import ScoreMatrix
@@ -75,6 +76,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"the recipe {path} is not valid YAML: {error}") from None
     settings = content.get("settings", content) if isinstance(content, dict) else None
+    if isinstance(settings, dict) and settings is not content and "benchmark" not in settings:
+        raise ConfigError(
+            f"{path} belongs to tasks that were given in Python; a run needs a benchmark, or a file of tasks"
+        )
     if not isinstance(settings, dict):
         raise ConfigError(f"the recipe {path} must be a mapping of settings")
     return settings
@@ -160,10 +165,24 @@ def begin(
     # One process makes the folder; the others find it made.
     folder = RunFolder(out, facts, resume=resume) if world.is_main() else None
     world.wait()
-    folder = folder or RunFolder(out, facts, resume=True)
+    folder = folder or RunFolder(out, facts, resume=True, write=False)
     if world.is_main():
+        _same_precision(out / "environment.json", base, folder)
         write_json(out / "environment.json", environment(base))
     return Life(base, method, spec, folder, progress)
+
+
+def _same_precision(record: Path, base: Loaded, folder: RunFolder) -> None:
+    """Refuse to go on with other weights than the learned tasks stand on."""
+    try:
+        then = json.loads(record.read_text(encoding="utf-8"))["precision"]["weights"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    now = base.precision.describe()["weights"]
+    if folder.stages() and then != now:
+        raise FolderError(
+            f"{record.parent} was learned on {then} weights and would go on with {now}; pass --dtype {then}"
+        )
 
 
 def finish(life: Life, matrix: ScoreMatrix) -> Result:
@@ -207,7 +226,7 @@ def compare(
     base = load_for(spec)
     stream = stream_for(spec, base)
     results, shown = [], progress or Progress()
-    named = methods if isinstance(methods, Mapping) else {parse(expression).name: expression for expression in methods}
+    named = methods if isinstance(methods, Mapping) else {safe(expression): expression for expression in methods}
     for name, expression in named.items():
         one, method = spec.model_copy(update={"method": expression}), parse(expression)
         shown.say(f"{name}: {method.policy}")
@@ -215,6 +234,12 @@ def compare(
             follow(one, method, copy.deepcopy(base), stream.tasks, out / name, resume=resume, progress=shown)
         )
     return results
+
+
+def safe(expression: str) -> str:
+    """A method's expression as the name of a folder; the name alone where there are no options."""
+    name = parse(expression).name if "(" not in expression else expression
+    return "".join(c if c.isalnum() or c in "-+=." else "_" for c in name).strip("_")
 
 
 def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:

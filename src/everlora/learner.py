@@ -44,7 +44,7 @@ class Learner:
         **settings: Any,
     ) -> None:
         composed = parse(method) if isinstance(method, str) else method
-        name = method if isinstance(method, str) else composed.name
+        name = method if isinstance(method, str) else composed.spelt or composed.name
         spec = experiment.resolve(LearnerSpec, {"model": model, "method": name}, settings)
         base = experiment.load_for(spec)
         self._life = experiment.begin(spec, composed, base, Path(out), resume=resume, progress=progress or Progress())

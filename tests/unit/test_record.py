@@ -19,7 +19,7 @@ from everlora.core.scores import ScoreMatrix
 from everlora.record import atomic
 from everlora.record.atomic import staged, write_json, write_text
 from everlora.record.card import matrix_table, model_card
-from everlora.record.folder import COMMIT, RunFolder, identity, write_rows
+from everlora.record.folder import COMMIT, SCHEMA, RunFolder, identity, write_rows
 
 FACTS = {"settings": {"model": "m", "seed": 0}, "composition": {"name": "ella"}}
 
@@ -157,7 +157,7 @@ def commit(folder: RunFolder, number: int, name: str, text: str = "data") -> Non
 def test_a_new_folder_says_what_it_is(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "deep" / "run", FACTS)
     written = yaml.safe_load((folder.path / "run.yaml").read_text())
-    assert written == {"schema": 1, "id": identity(FACTS), **FACTS}
+    assert written == {"schema": SCHEMA, "id": identity(FACTS), **FACTS}
     assert folder.stages() == []
 
 

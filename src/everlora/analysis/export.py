@@ -125,7 +125,15 @@ def logits_apart(run: Run, base: Loaded, sites: Sites, tasks: Sequence[Task], ro
         logits around their mean; ``agree``: share of positions with the same largest logit.
     """
     model = standing(run, base)
-    batches = [base.family.collate([base.family.features(row, task) for row in task.test[:rows]]) for task in tasks]
+    batches = [
+        {
+            key: value.to(model.device)
+            for key, value in base.family.collate(
+                [base.family.features(row, task) for row in task.test[:rows]]
+            ).items()
+        }
+        for task in tasks
+    ]
     exact = [base.family.logits(model, batch)[0].float() for batch in batches]
     weights, whole = dict(model.named_parameters()), answers(run)
     for name, site in sites.items():

@@ -61,8 +61,9 @@ def meeting(
     Returns:
         ``update_norm``, ``past_norm``: ‖ΔW‖_F, ‖W‖_F. ``interference``: ⟨ΔW, W⟩. ``cosine``: that by both norms.
         ``bound``: ‖ΔW ⊙ E‖ ‖E⁻¹ ⊙ W‖, which |⟨ΔW, W⟩| cannot exceed (Cauchy-Schwarz). ``surrogate_bound``: the bound
-        of ELLA's Formal Characterization for the free step that ΔW would be the shrinkage of, with the run's λ; None
-        where there is no λ. ``opposed``: share of entries with opposite signs, of those where both are not 0.
+        of ELLA's Formal Characterization for the free step that ΔW would be the shrinkage of, with twice the run's
+        λ, which multiplies Ω without a ½; None where there is no λ. ``opposed``: share of entries with opposite signs,
+        of those where both are not 0.
         ``conflict``: Σ over opposed entries of |ΔW W|, as a share of that sum over all entries.
         All but the first are None on the first task.
     """
@@ -83,7 +84,7 @@ def meeting(
         "interference": meets,
         "cosine": meets / size if size else 0.0,
         "bound": float((D * E).norm() * ratio.norm()),
-        "surrogate_bound": float(interference_bound(D * (1 + lam * E.square()), W, E, lam)) if lam else None,
+        "surrogate_bound": float(interference_bound(D * (1 + 2 * lam * E.square()), W, E, 2 * lam)) if lam else None,
         "opposed": float((product < 0).sum() / met.sum().clamp_min(1)),
         "conflict": float(product.clamp_max(0).abs().sum() / product.abs().sum().clamp_min(1e-30)),
     }

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from everlora.engine import world
 from everlora.engine.progress import Progress
 
 err = Console(stderr=True)
@@ -58,9 +59,13 @@ class Shown(Progress):
             self.current = None
 
     def say(self, line: str) -> None:
+        if not world.is_main():
+            return
         err.print(f"{self.prefix}{line}", markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, line: str) -> None:
+        if not world.is_main():
+            return
         err.print(f"warning: {self.prefix}{line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 

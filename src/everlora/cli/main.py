@@ -138,10 +138,13 @@ def run(
     if out is None:
         raise ConfigError("name the folder of the run with --out")
     from everlora.cli.console import Shown, matrix, show, summary
+    from everlora.engine import world
 
     gc.freeze()  # accelerate collects garbage after every training; what was imported need not be looked at again
     with Shown() as shown, interruptible():
         result = experiment.run(spec, out, resume=resume, progress=shown).as_json()
+    if not world.is_main():
+        return
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
     else:

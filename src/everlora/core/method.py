@@ -49,6 +49,8 @@ class Method:
     penalties: tuple[WeightPenalty, ...] = ()
     transforms: tuple[GradientTransform, ...] = ()
     merge: Merge | None = None
+    spelt: str = field(default="", compare=False)
+    """The expression that it was parsed from, options included."""
 
     def __post_init__(self) -> None:
         for penalty in self.penalties:
@@ -109,7 +111,7 @@ class Method:
 
     def named(self, name: str) -> Method:
         """The same composition under its own name."""
-        return replace(self, name=name)
+        return replace(self, name=name, spelt="")
 
     def describe(self) -> dict[str, Any]:
         """The composition as plain data, for the run's record and its hash."""
@@ -151,6 +153,7 @@ def compose(*methods: Method) -> Method:
         first = replace(
             first,
             name=f"{first.name}+{other.name}",
+            spelt="",
             adapter=first.adapter if first.adapter.form == "svd" else other.adapter,
             initialiser=_one(first, other, "initialiser", first.initialiser, other.initialiser),
             merge=_one(first, other, "merge", first.merge, other.merge),

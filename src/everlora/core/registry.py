@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError, validate_call
@@ -97,7 +97,7 @@ def parse(expression: str) -> Method:
     terms = re.findall(r"[^+(]+(?:\([^)]*\)\s*)?", expression)
     if "+".join(terms) != expression or not terms:
         raise ConfigError(f"cannot read the method {expression!r}; write name, name(option=value) or a+b")
-    return compose(*(_term(term.strip()) for term in terms))
+    return replace(compose(*(_term(term.strip()) for term in terms)), spelt=expression)
 
 
 def build(name: str, **options: Any) -> Method:

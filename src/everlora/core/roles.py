@@ -19,8 +19,10 @@ View = Literal["sum", "merged"]
 class Share:
     """A strength that is found instead of set: as much as brings a penalty to a share of the task's gradient.
 
-    After n steps of a task λ_n = ρ · Σ_{m≤n} ‖∇L_m‖ / Σ_{m≤n} ‖∇Ω_m‖, with Ω the penalty at strength 1. Rescaling
-    the weights, the energy or the rank changes Ω and with it λ, not the share.
+    After n steps of a task λ_n = ρ · Σ_{m≤n} ‖∇L_m‖ / Σ_{m≤n} ‖∇Ω_m‖, with Ω the penalty at strength 1 and both norms
+    over the adapters. Rescaling the weights, the energy or the rank changes Ω and with it λ, not the share. ρ is what
+    a steady pull comes to; a pull that grows while the task's gradient falls, as usual, comes to two to four times ρ
+    in the end (what it was stands in training.jsonl).
 
     Attributes:
         rho: the share ρ.

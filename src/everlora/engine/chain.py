@@ -8,7 +8,8 @@
       → transforms that act on the update: the step just taken
 
 Everything here is a function of replicated tensors, so it is the same on every process and for every split of the
-batch. ρ, the penalties' share, is ‖Σ penalty gradients‖ / ‖task gradient‖, before transforms and clipping.
+batch. ρ, the penalties' share, is ‖Σ penalty gradients‖ / ‖task gradient‖, both on the adapters alone (a head has
+none of the first and much of the second), before transforms and clipping.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ class Chain(TrainerCallback):
                 f"intact; lower --learning-rate, or look for broken rows"
             )
         self.latest = {"task_grad_norm": float(task_norm)}
-        self._shape(step, task_norm)
+        self._shape(step)
         total = self._norm() if any(group.pulls or group.transforms for group in self.groups) else task_norm
         if not torch.isfinite(total):
             names = sorted({part.name for group in self.groups for part, _ in group.pulls})
@@ -190,15 +191,17 @@ class Chain(TrainerCallback):
                     found[name] = float(dial.lam)
         return found
 
-    def _norm(self) -> Tensor:
-        grads = [p.grad for p in self.params if p.grad is not None]
+    def _norm(self, only: set[int] | None = None) -> Tensor:
+        """Norm of the whole gradient, or of that of some parameters, by identity."""
+        grads = [p.grad for p in self.params if p.grad is not None and (only is None or id(p) in only)]
         return torch.stack([g.float().norm() for g in grads]).norm() if grads else torch.zeros(())
 
-    def _shape(self, step: int, task_norm: Tensor) -> None:
+    def _shape(self, step: int) -> None:
         """Add penalties and let transforms act; record what the task and the penalties asked for."""
         recording = step % self.every == 0 or step == 1
         pulls = [[part.pull(group.stacked(), state) for part, state in group.pulls] for group in self.groups]
-        self._turn(pulls, task_norm)
+        own_norm = self._norm({id(p) for group in self.groups for site in group.live for p in site.tensors.values()})
+        self._turn(pulls, own_norm)
         values: dict[str, float] = {}
         squares: list[Tensor] = []
         for group, found in zip(self.groups, pulls, strict=True):
@@ -216,7 +219,7 @@ class Chain(TrainerCallback):
                 squares.append(norms(whole).square().sum())
             group.shape(whole)
         if values:
-            share = torch.stack(squares).sum().sqrt() / task_norm.clamp_min(TINY)
+            share = torch.stack(squares).sum().sqrt() / own_norm.clamp_min(TINY)
             self.latest |= {f"penalty/{name}": value for name, value in values.items()} | {"rho": float(share)}
             self.latest |= {f"lam/{name}": lam for name, lam in self.strengths().items() if isinstance(lam, float)}
 
@@ -274,10 +277,10 @@ def saturated(groups: Sequence[Group]) -> list[str]:
     return found
 
 
-def collapse(live: Sites, past: Past) -> str | None:
+def collapse(live: Sites, past: Past) -> list[str]:
     """A warning if the finished update is tiny beside the earlier ones: its penalty is low because it vanished."""
     if not len(past):
-        return None
+        return []
 
     def size(sites: Sites) -> float:
         return float(torch.stack([s.norm() for s in sites.values()]).norm())
@@ -285,8 +288,8 @@ def collapse(live: Sites, past: Past) -> str | None:
     earlier = sorted(size(delta) for delta in past)
     typical, now = earlier[len(earlier) // 2], size(live)
     if now >= COLLAPSE * typical:
-        return None
-    return (
+        return []
+    return [
         f"the update collapsed: its norm is {now:.3g}, that of earlier tasks {typical:.3g}; the penalty is low only "
         f"because hardly anything was learned; lower its strength"
-    )
+    ]

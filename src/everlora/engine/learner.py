@@ -33,7 +33,7 @@ from everlora.engine.chain import Chain, collapse
 from everlora.engine.evaluator import Scored, evaluate
 from everlora.engine.models import Loaded
 from everlora.engine.mount import Mount
-from everlora.engine.progress import Progress, StepCallback
+from everlora.engine.progress import Progress, StepCallback, tell
 from everlora.engine.seeds import seed_for
 from everlora.engine.sensitivity import weight_gradients
 from everlora.engine.stages import Stage, agree, asked, look_at, row_of, stages
@@ -80,7 +80,8 @@ class Life:
             if world.is_main():
                 if stage.trains and stage.number >= len(committed):
                     self._export()  # after a crash between commit and export, too
-                self.folder.write_matrix(matrix, self.kept())
+                if stage.number >= len(committed):
+                    self.folder.write_matrix(matrix, self.kept())
             world.wait()
         return matrix
 
@@ -112,17 +113,17 @@ class Life:
                 f"lower --learning-rate"
             )
         trained = time.perf_counter()
-        warning = collapse(update, self.past) if self.method.penalties else None
-        if warning:
-            self.progress.warn(f"task {stage.name!r}: {warning}")
-        going_on = self.method.adapter.policy == "continue"
-        grown = memory.remember(self.method.remembering, self.memory, update, continued=going_on)
+        if self.method.penalties:
+            chain.warnings += tell(self.progress, stage.name, collapse(update, self.past))
+        grown = memory.remember(
+            self.method.remembering, self.memory, update, continued=self.method.consolidator.rule == "continue"
+        )
         with tempfile.TemporaryDirectory(prefix="everlora-") as saved:
             self.mount.save(Path(saved))
             scored = self._evaluate(self._answering(model, update), stage, tasks)
             facts = {
                 "seconds": {"train": trained - began, "evaluate": time.perf_counter() - trained},
-                "warning": warning,
+                "warning": "; ".join(chain.warnings) or None,
                 "strengths": chain.strengths(),
                 "modules": chain.records,
                 **history,
@@ -134,7 +135,7 @@ class Life:
 
     def _started(self) -> Sites | None:
         """Where the adapter of this stage started, if it goes on from the one before."""
-        return self.newest if self.method.adapter.policy == "continue" else None
+        return self.newest if self.method.consolidator.rule == "continue" else None
 
     def _answering(self, model: nn.Module, update: Sites) -> nn.Module:
         """The model that answers after a task: as trained, or standing on what the tasks are merged into."""
@@ -205,8 +206,7 @@ class Life:
             start=started,
             memory=self.memory,
         )
-        for warning in chain.warnings:
-            self.progress.warn(f"task {stage.name!r}: {warning}")
+        tell(self.progress, stage.name, chain.warnings)
         rows = Rows(self.base.family, stage.tasks)
         seed, cpu = seed_for(self.spec.seed, stage.number, "data"), self.base.precision.device.type == "cpu"
         shown = StepCallback(self.progress, f"learning {stage.name}")

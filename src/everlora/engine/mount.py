@@ -69,6 +69,7 @@ class Mount:
                 # A constant. On a bf16 base PEFT's cast to fp32 makes it trainable (peft 0.21).
                 layer.ranknum[ADAPTER].requires_grad_(False)
             if name not in self._below:
+                self._unshared(name, layer)
                 self._below[name] = Below.of(layer.get_base_layer(), self.past_as)
         if start is not None:
             self.write(start)
@@ -97,6 +98,16 @@ class Mount:
         if others:
             raise ModelError(f"target {others[0]!r} is not a linear layer; adapt linear layers only")
         return model
+
+    def _unshared(self, name: str, layer: LoraLayer) -> None:
+        """Refuse a matrix that stands in two places: what is folded into one would change the other."""
+        weight = layer.get_base_layer().weight
+        places = [n for n, p in self.base.model.named_parameters(remove_duplicate=False) if p is weight]
+        if len(places) > 1:
+            raise ModelError(
+                f"target {name!r} shares its weights with {places[0].removesuffix('.weight')!r}, which would change "
+                f"with it; adapt other modules (--lora-target-modules)"
+            )
 
     def _config(self, chosen: dict[str, Any]) -> LoraConfig:
         if self.adapter.form == "plain":

@@ -47,3 +47,10 @@ class StepCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress.done()
+
+
+def tell(progress: Progress, task: str, warnings: list[str]) -> list[str]:
+    """Pass warnings of a task on, and return them."""
+    for warning in warnings:
+        progress.warn(f"task {task!r}: {warning}")
+    return warnings

@@ -23,7 +23,7 @@ def size() -> int:
 
 def device() -> torch.device:
     """The device of this process: its own GPU if there are several, else MPS or the CPU."""
-    return torch.device(PartialState().device)
+    return torch.device(_state().device)
 
 
 def wait() -> None:

@@ -30,6 +30,9 @@ The slides show neither s nor γ nor a learning rate. Ours are from dev rows (Sm
 with γ = 0.01 it was at 3e-3 (73 %) and at 1e-2 (83 %); γ = 0.001 forgot most (BWT −40 against −17 at 3e-3). So
 γ = 0.01, s = alpha / r, and a rate ten times that of plain LoRA is advised.
 
+The regulariser's gradient passes through the projection like the task's. A start that lies in the old span, as a blend
+does, is therefore not pulled back to unit length by it; only what is learned off the span is.
+
 Hard projection runs out of room: a 192-wide matrix is full after 24 tasks of rank 8. A warning comes before that, and
 `everlora status` shows what is left.
 """

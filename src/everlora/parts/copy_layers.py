@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from everlora.core.errors import ConfigError
 from everlora.core.sites import LowRank, top_blocks
 
 
@@ -24,6 +25,10 @@ class CopyLayers:
     samples: ClassVar[int] = 0
     per_sample: ClassVar[bool] = False
     top_layers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.top_layers is not None and self.top_layers < 1:
+            raise ConfigError(f"top_layers of {self.name!r} counts blocks from the top, not {self.top_layers}")
 
     def covers(self, sites: Sequence[str]) -> tuple[str, ...]:
         return tuple(sites) if self.top_layers is None else top_blocks(sites, self.top_layers)

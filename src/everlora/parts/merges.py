@@ -105,6 +105,8 @@ class Dare(_Views):
 
     def __post_init__(self) -> None:
         _check(self.name, self.density)
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"the seed of {self.name!r} must be at least 0 and below 2**63, not {self.seed}")
 
     def merge(self, updates: Iterable[Tensor]) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)

@@ -76,7 +76,7 @@ def interference(D: Tensor, past: Tensor) -> Tensor:
 
 
 def interference_bound(G: Tensor, past: Tensor, E: Tensor, lam: float) -> Tensor:
-    """Bound on |⟨D*, W_past⟩| for D* = `shrink` (G, E, λ): ‖G‖_F / (2√λ) · ‖E⁻¹ ⊙ W_past‖_F, (...).
+    """Bound |⟨D*, W_past⟩| for D* = `shrink` (G, E, λ), (...), by ‖G‖_F / (2√λ) · ‖E⁻¹ ⊙ W_past‖_F.
 
     Both norms run over the support E ≠ 0, outside of which W_past is 0 and nothing interferes (ELLA, Formal
     Characterization). It follows from |x| / (1 + λx²) ≤ 1 / (2√λ) and Cauchy-Schwarz.

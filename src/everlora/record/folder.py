@@ -31,10 +31,11 @@ from everlora.core.errors import FolderError
 from everlora.core.scores import ScoreMatrix, metrics
 from everlora.record.atomic import staged, write_json, write_text
 
-SCHEMA = 1
+SCHEMA = 2
 COMMIT = "COMMIT"
-APART = ("data_dir", "method")
-"""Settings that do not tell one run from another: where the data lie, and how the method is spelt."""
+APART = ("data_dir", "method", "tasks")
+"""Settings that do not tell one run from another: where the data lie, how the method is spelt, and which tasks are
+followed: a life may grow, and every task that was learned is compared by itself."""
 
 
 def identity(facts: Mapping[str, Any]) -> str:
@@ -63,12 +64,13 @@ class RunFolder:
         path: the folder; made if missing.
         facts: what identifies the run; a folder that holds a run with other facts is refused.
         resume: go on in a folder that holds this same run.
+        write: make the folder and write run.yaml; one of several processes does, the others read.
 
     Raises:
         FolderError: the folder holds another run, something else, or a damaged task.
     """
 
-    def __init__(self, path: Path, facts: Mapping[str, Any], *, resume: bool = False) -> None:
+    def __init__(self, path: Path, facts: Mapping[str, Any], *, resume: bool = False, write: bool = True) -> None:
         self.path = path
         self.facts = dict(facts)
         self.id = identity(facts)
@@ -76,6 +78,8 @@ class RunFolder:
             raise FolderError(f"{path} is a file; --out must name a folder")
         if path.is_dir() and any(path.iterdir()):
             self._check(resume)
+        if not write:
+            return
         try:
             (path / "tasks").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -105,7 +109,11 @@ class RunFolder:
         Raises:
             FolderError: a file of a finished stage is missing or changed.
         """
-        return stages(self.path)
+        found = stages(self.path)
+        for stage in found:
+            if stage.facts["run"] != self.id:
+                raise FolderError(f"{stage.path} was learned by another run than {self.path}; choose another --out")
+        return found
 
     @contextmanager
     def commit(self, number: int, name: str, facts: dict[str, Any]) -> Iterator[Path]:
@@ -116,7 +124,10 @@ class RunFolder:
         with staged(target) as beside:
             yield beside
             files = {p.name: _sha(p) for p in sorted(beside.iterdir())}
-            write_json(beside / COMMIT, {"schema": SCHEMA, "number": number, "name": name, "files": files, **facts})
+            write_json(
+                beside / COMMIT,
+                {"schema": SCHEMA, "run": self.id, "number": number, "name": name, "files": files, **facts},
+            )
 
     def matrix_content(self, matrix: ScoreMatrix, extra: Mapping[str, Any]) -> dict[str, Any]:
         """What matrix.json says."""
@@ -160,9 +171,9 @@ def identified(path: Path) -> dict[str, Any]:
         raise FolderError(f"{path} holds no run of everlora; name the folder that was given as --out")
     try:
         there = yaml.safe_load(spec.read_text(encoding="utf-8"))
-        _ = there["id"], there["settings"]["method"]
+        _ = there["id"], there["composition"], there["settings"]["method"] + ""
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        raise FolderError(f"{spec} is damaged; restore it from a copy") from None
+        raise FolderError(f"{spec} is damaged, or of an older everlora; restore it from a copy") from None
     return dict(there)
 
 
@@ -192,11 +203,12 @@ def _sha(path: Path) -> str:
 def _read(path: Path) -> Committed:
     try:
         facts = json.loads((path / COMMIT).read_text(encoding="utf-8"))
+        _ = facts["run"], facts["name"], facts["number"]
         for name, sha in facts["files"].items():
             if not (path / name).is_file() or _sha(path / name) != sha:
                 raise FolderError(f"{path / name} is missing or was changed after it was written; restore the folder")
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, no UTF-8, or another shape
-        raise FolderError(f"{path / COMMIT} is damaged; restore the folder from a copy") from error
+        raise FolderError(f"{path / COMMIT} is damaged, or of an older everlora; restore it from a copy") from error
     return Committed(path, facts)
 
 
