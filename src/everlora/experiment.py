@@ -99,7 +99,10 @@ def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
     merged["train"] = {name: checked(name, value) for name, value in merged["train"].items()}
     if isinstance(merged.get("model"), str):
         merged["model"] = canonical(merged["model"])  # a run is the same run under every name of its model
-    return check(kind, merged)
+    spec = check(kind, merged)
+    if isinstance(spec, RunSpec):
+        parse(spec.method)  # a dry run sees a mistyped method, too
+    return spec
 
 
 def load_for(spec: LearnerSpec) -> Loaded:

@@ -129,7 +129,8 @@ def test_the_strength_found_is_the_share_of_the_gradient_asked_for(method, model
     assert len(steps) == 5
     task, pull, found = 0.0, 0.0, []
     for row in steps:
-        lam, norm = row[f"lam/{part.name}"], row["task_grad_norm"]
+        lam, norm = row[f"lam/{part.name}"], row["adapter_grad_norm"]
+        assert norm < row["task_grad_norm"] if life.base.family.head else norm == row["task_grad_norm"]
         task += norm
         if lam:
             pull += row["rho"] * norm / lam

@@ -246,3 +246,10 @@ def test_of_an_option_with_a_word_among_numbers_the_word_is_offered(text: str) -
     word = "rms" if "sharpness" in text else "auto"
     with pytest.raises(ConfigError, match=f"option '(lam|sharpness)'.*number.*'{word}'"):
         parse(text)
+
+
+@pytest.mark.parametrize("option", ["infer=sum", "train_past=merged"])
+def test_views_of_a_merge_that_is_not_there_are_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match="with merge=no there is none"):
+        parse(f"ps-lora(merge=no, {option})")
+    assert parse("ps-lora(merge=no)").merge is None

@@ -220,6 +220,7 @@ class Chain(TrainerCallback):
             group.shape(whole)
         if values:
             share = torch.stack(squares).sum().sqrt() / own_norm.clamp_min(TINY)
+            self.latest["adapter_grad_norm"] = float(own_norm)
             self.latest |= {f"penalty/{name}": value for name, value in values.items()} | {"rho": float(share)}
             self.latest |= {f"lam/{name}": lam for name, lam in self.strengths().items() if isinstance(lam, float)}
 

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from everlora.core.errors import ConfigError
 from everlora.core.method import Method, compose
 from everlora.core.registry import method
 from everlora.core.roles import View
@@ -65,6 +66,8 @@ def pslora(
     infer: View = "merged",
 ) -> Method:
     """Build PS-LoRA; ``merge=no`` leaves the stability loss alone on summed updates."""
+    if not merge and (train_past, infer) != ("sum", "merged"):
+        raise ConfigError("train_past and infer choose a view of the merge; with merge=no there is none")
     loss = SignConflict(
         lam=strength(lam, rho, per_module=per_module),
         sharpness=sharpness,
