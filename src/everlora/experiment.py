@@ -39,6 +39,7 @@ DEMO: dict[str, Any] = {
     "tasks": ["reviews", "news", "questions"],
     "max_train_samples": 288,
     "max_eval_samples": 32,
+    "seed": 1,
 }
 DEMO_METHODS = ("seqlora", "ella")
 
