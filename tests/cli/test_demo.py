@@ -16,6 +16,7 @@ TINY = {
     "max_eval_samples": 4,
     "max_new_tokens": 4,
     "train": {"max_steps": 2},
+    "seed": 1,
 }
 
 
