@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from everlora.analysis.runs import Run
-from everlora.core.roles import GradientTransform
 from everlora.engine import memory
 from everlora.parts.subspace import free
 
@@ -44,6 +43,5 @@ def status(run: Run) -> dict[str, Any]:
         left = min(left_out, left_in)
         share = min(left_out / out, left_in / into)
         modules.append({"module": name, "free": share, "directions": left, "tasks_left": left // rank})
-    hard = any(isinstance(part, GradientTransform) for part in run.method.transforms)
-    known["room"] = {"rank": rank, "hard": hard, "modules": modules}
+    known["room"] = {"rank": rank, "hard": bool(run.method.transforms), "modules": modules}
     return known

@@ -268,9 +268,11 @@ def saturated(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         rank = group.live[0].rank
         for transform, state in group.transforms:
-            left = int(transform.free(state).min()) if isinstance(transform, Saturating) else TASKS_LEFT * rank
+            if not isinstance(transform, Saturating):
+                continue
+            room = transform.free(state)
+            left, where = int(room.min()), group.names[int(room.argmin())]
             if left < TASKS_LEFT * rank:
-                where = group.names[int(transform.free(state).argmin())]  # type: ignore[attr-defined]
                 found.append(
                     f"{left} directions are left in {where!r}, room for {left // rank} more tasks of rank {rank}; "
                     f"take a smaller --lora-r, wider modules (--lora-target-modules), or a soft method (ella, ps-lora)"

@@ -77,11 +77,10 @@ class Life:
                 matrix = matrix.with_row(stage.row, [*row, *[None] * len(tasks)][: len(tasks)])  # tasks may be new
             else:
                 matrix = matrix.with_row(stage.row, self.live_through(stage, tasks, matrix))
-            if world.is_main():
-                if stage.trains and stage.number >= len(committed):
+            if world.is_main() and stage.number >= len(committed):
+                if stage.trains:
                     self._export()  # after a crash between commit and export, too
-                if stage.number >= len(committed):
-                    self.folder.write_matrix(matrix, self.kept())
+                self.folder.write_matrix(matrix, self.kept())
             world.wait()
         return matrix
 
