@@ -21,7 +21,7 @@ from everlora.core.registry import parse
 from everlora.core.spec import RunSpec
 from everlora.engine import adapters
 from everlora.engine.evaluator import evaluate
-from everlora.engine.mount import Mount
+from everlora.engine.mounts.lora import LoraMount
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     spec = experiment.resolve(RunSpec, run.settings, {"data_dir": wish.data_dir, "dtype": run.weights()})
     base = experiment.load_for(spec)
     tasks, past, how = experiment.stream_for(spec, base).tasks, run.past(), spec.evaluation
-    mount = Mount(base, spec.lora.model_dump(exclude_none=True), spec.past)
+    mount = LoraMount(base, spec.lora.model_dump(exclude_none=True), spec.past)
     base.family.begin(base.model, tasks, torch.Generator())
     mount.open(seed=0)
     mount.restore_head(adapters.read(run.stages[-1].path)[1])

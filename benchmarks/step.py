@@ -21,7 +21,7 @@ from everlora.core.registry import parse
 from everlora.core.sites import LowRank
 from everlora.core.spec import LearnerSpec
 from everlora.engine.chain import Chain
-from everlora.engine.mount import Mount
+from everlora.engine.mounts.lora import LoraMount
 from everlora.engine.trainer import token_mean
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     wish = parser.parse_args()
     base = experiment.load_for(experiment.resolve(LearnerSpec, {"model": wish.model}))
-    mount = Mount(base, {"r": 8, "lora_alpha": 32})
+    mount = LoraMount(base, {"r": 8, "lora_alpha": 32})
     model = mount.open(seed=0)
     params = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(params, lr=1e-4)
@@ -66,12 +66,12 @@ def main() -> None:
         print(f"{method:12} after {tasks:2} tasks: {middle:.3f} [{low:.3f}, {high:.3f}] of a plain step")
 
 
-def _chain(mount: Mount, params: list[torch.nn.Parameter], past: Past, method: str) -> Chain:
+def _chain(mount: LoraMount, params: list[torch.nn.Parameter], past: Past, method: str) -> Chain:
     penalties = parse(method).penalties
     return Chain.build(params, mount.live(), past, penalties, task="benchmark", max_norm=1.0, every=10**9)
 
 
-def _update(mount: Mount, seed: int) -> dict[str, LowRank]:
+def _update(mount: LoraMount, seed: int) -> dict[str, LowRank]:
     random = torch.Generator().manual_seed(seed)
     return {
         name: LowRank(

@@ -38,12 +38,12 @@ def live_once(method: str, model: str, folder: Path) -> Record:
     last: list[str] = []
 
     def known() -> dict[str, Tensor]:
-        family, inside = record.life.base.family, record.life.mount.peft or record.life.base.model
+        family, inside = record.life.base.family, record.life.mount.model or record.life.base.model
         seen = [t for t in tasks.values() if set(t.labels) <= set(getattr(family, "labels", t.labels))]
         return {task.name: lives.outputs(inside, family, task) for task in seen}
 
     def at_start(stage: str) -> None:
-        model = record.life.mount.peft
+        model = record.life.mount.model
         outputs = known()
         with model.disable_adapter():
             below = known()
@@ -74,7 +74,7 @@ def live_once(method: str, model: str, folder: Path) -> Record:
     family = record.life.base.family
     names = [t for t in tasks.values() if set(t.labels) <= set(getattr(family, "labels", t.labels))]
     record.final = {task.name: lives.outputs(ready, family, task) for task in names}
-    if record.life.mount.peft is not None:
+    if record.life.mount.model is not None:
         record.life.mount.close()
     return record
 

@@ -139,7 +139,7 @@ def test_logits_are_made_only_where_there_is_a_target(model, tmp_path):
     made, wanted = [], []
 
     def watch(_):
-        inner = bare(life.mount.peft)
+        inner = bare(life.mount.model)
         inner.get_output_embeddings().register_forward_hook(
             lambda _, args, out: made.append((args[0].shape[:-1].numel(), out.shape[:-1].numel()))
         )

@@ -67,7 +67,7 @@ def test_one_adapter_named_default_and_nothing_else_trains(method, model, lived)
 def test_the_base_is_untouched_but_for_what_was_folded(method, model, lived):
     record = lived(method, model)
     life, pristine = record.life, dict(lives.base(model).model.named_parameters())
-    assert life.mount.peft is None
+    assert life.mount.model is None
     adapted = {f"{name}.weight": name for name in life.newest or {}}
     head = f"{life.base.family.head}."
     now = dict(life.base.model.named_parameters())

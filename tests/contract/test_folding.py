@@ -46,10 +46,10 @@ def test_a_bf16_base_keeps_what_was_learned(model, tmp_path):
 def test_going_back_to_an_earlier_past_is_exact(lived):
     """Fewer updates than before start again from the pristine weight: no subtraction, no drift."""
     from everlora.core.past import Past
-    from everlora.engine.mount import Mount
+    from everlora.engine.mounts.lora import LoraMount
 
     record, loaded = lived("ella", "tiny-llama"), lives.fresh("tiny-llama")
-    mount = Mount(loaded, {"r": 4, "lora_alpha": 8}, "fold")
+    mount = LoraMount(loaded, {"r": 4, "lora_alpha": 8}, "fold")
     mount.open(seed=0)
     both, one = record.life.past, Past(record.life.past.deltas[:1])
     weights = {}

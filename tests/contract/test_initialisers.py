@@ -10,7 +10,7 @@ import torch
 
 import lives
 from everlora.core.sites import LowRank
-from everlora.engine.mount import Mount
+from everlora.engine.mounts.lora import LoraMount
 from everlora.engine.seeds import seed_for
 from everlora.engine.sensitivity import weight_gradients
 from everlora.engine.trainer import token_mean
@@ -76,7 +76,7 @@ def by_autograd(model, family, layers, rows, make, leaves):
 
 def outputs_at_start(model, life):
     """Outputs of the model as it starts, of what is below the adapter, and of ``below`` plus ΔW_1 once more."""
-    task, family, peft = lives.stream(model)[0], life.base.family, life.mount.peft
+    task, family, peft = lives.stream(model)[0], life.base.family, life.mount.model
     seen = {"start": lives.outputs(peft, family, task)}
     first = life.past.deltas[0]
     with torch.no_grad(), peft.disable_adapter():
@@ -132,7 +132,7 @@ def test_without_sigma_the_second_task_starts_where_the_first_ended(model, metho
 def test_one_top_layer_is_the_last_block_alone(model, method, tmp_path):
     """Elsewhere an adapter starts as PEFT draws it."""
     life, started = begun(model, method, tmp_path / "run")
-    plain = Mount(lives.fresh(model), {"r": 4, "lora_alpha": 8}, adapter=life.method.adapter)
+    plain = LoraMount(lives.fresh(model), {"r": 4, "lora_alpha": 8}, adapter=life.method.adapter)
     plain.open(seed=seed_for(life.spec.seed, 2, "adapter"))
     drawn = plain.extract()
     top = {name for name in started if name.startswith(TOP[model])}
@@ -169,9 +169,9 @@ def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tm
             return {n: pristine[n] + sum(u.dense() for u in updates) for n, updates in past.items()}
 
         scores = torch.zeros(len(past), 2, 4)
-        with life.mount.peft.disable_adapter():
+        with life.mount.model.disable_adapter():
             for batch in batches:
-                found = by_autograd(life.mount.peft, life.base.family, layers, batch, make, leaves)
+                found = by_autograd(life.mount.model, life.base.family, layers, batch, make, leaves)
                 each = [(leaf * g).abs() for leaf, g in zip(leaves, found, strict=True)]
                 for k, (V, U, sigma) in enumerate(zip(each[::3], each[1::3], each[2::3], strict=True)):
                     scores[k // 2, k % 2] += sigma.squeeze(-1) + U.mean(0) + V.mean(1)
@@ -197,7 +197,7 @@ def test_weight_gradients_are_autograds(model, past, tmp_path):
     task, checked = lives.stream(model)[1], []
 
     def look(life):
-        peft, family, layers = life.mount.peft.train(), life.base.family, life.mount.below()
+        peft, family, layers = life.mount.model.train(), life.base.family, life.mount.below()
         rows, before, logits = [(row, task) for row in task.train[:5]], trace(peft), lives.outputs(peft, family, task)
         for per_sample in (False, True):
             found = weight_gradients(peft, family, layers, rows, per_sample=per_sample)
@@ -230,7 +230,7 @@ def test_a_look_at_the_gradients_leaves_no_trace(model):
     """Not even in the mode of single modules, which differs as PEFT opens an adapter on a model in eval mode."""
     loaded, task = lives.fresh(model), lives.stream(model)[0]
     loaded.family.begin(loaded.model, [task], torch.Generator().manual_seed(0))
-    mount = Mount(loaded, {"r": 4, "lora_alpha": 8})
+    mount = LoraMount(loaded, {"r": 4, "lora_alpha": 8})
     peft = mount.open(seed=0)
     before = trace(peft)
     weight_gradients(peft, loaded.family, mount.below(), [(task.train[0], task)], per_sample=False)

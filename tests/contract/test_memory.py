@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import lives
 from everlora import parse
-from everlora.core.roles import Consolidator
+from everlora.core.adapter import Consolidator
 from everlora.engine import adapters
 from lives import TRAINED
 

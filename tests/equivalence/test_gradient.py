@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import lives
-from everlora.engine.chain import Chain, collapse
+from everlora.engine.alarms import collapse
+from everlora.engine.chain import Chain
 from lives import MODELS
 
 ELLA, ORTHOGONAL = 0.3, 0.01

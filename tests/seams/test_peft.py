@@ -9,9 +9,9 @@ from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
 
 import lives
-from everlora.core.roles import Adapter
+from everlora.core.adapter import Adapter
 from everlora.engine import adapters
-from everlora.engine.mount import Mount, _site
+from everlora.engine.mounts.lora import LoraMount, _site
 from lives import MODELS
 
 
@@ -21,7 +21,7 @@ def test_unload_gives_back_the_very_modules(model):
     loaded = lives.fresh(model)
     loaded.family.begin(loaded.model, [lives.stream(model)[0]], torch.Generator().manual_seed(0))
     before = dict(loaded.model.named_modules())
-    mount = Mount(loaded, {"r": 4, "lora_alpha": 8})
+    mount = LoraMount(loaded, {"r": 4, "lora_alpha": 8})
     for _ in range(2):
         mount.open(seed=0)
         mount.close()
@@ -35,7 +35,7 @@ def test_unload_gives_back_the_very_modules(model):
 def test_unload_leaves_the_trained_head(model):
     loaded = lives.fresh(model)
     loaded.family.begin(loaded.model, [lives.stream(model)[0]], torch.Generator().manual_seed(0))
-    mount = Mount(loaded, {"r": 4, "lora_alpha": 8})
+    mount = LoraMount(loaded, {"r": 4, "lora_alpha": 8})
     peft = mount.open(seed=0)
     trained = {n: p for n, p in peft.named_parameters() if "modules_to_save" in n}
     assert all(p.requires_grad for p in trained.values())
@@ -54,7 +54,7 @@ def test_initialisation_is_kaiming_and_zero():
     adapters = []
     for outside in (1, 2):
         torch.manual_seed(outside)
-        mount = Mount(lives.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8})
+        mount = LoraMount(lives.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8})
         mount.open(seed=3)
         adapters.append(mount.extract())
     one, two = adapters
@@ -90,7 +90,7 @@ def test_the_cast_of_a_bf16_base_makes_the_constant_ranknum_trainable(dtype, tra
     ranks = {n: p for n, p in adalora(dtype).named_parameters() if "ranknum" in n}
     assert ranks
     assert {p.requires_grad for p in ranks.values()} == {trainable}
-    mount = Mount(lives.fresh("tiny-llama", dtype), {"r": 4, "lora_alpha": 8}, adapter=Adapter(form="svd"))
+    mount = LoraMount(lives.fresh("tiny-llama", dtype), {"r": 4, "lora_alpha": 8}, adapter=Adapter(form="svd"))
     peft = mount.open(seed=0)
     ours = {n: p for n, p in peft.named_parameters() if "ranknum" in n}
     assert ours.keys() == ranks.keys()
@@ -132,7 +132,7 @@ def test_adalora_adds_b_times_diag_e_times_a(alpha, tmp_path):
 
 def test_adalora_starts_at_nothing_with_two_small_frames():
     """U, V ~ N(0, 0.02²) and σ = 0."""
-    mount = Mount(lives.fresh("tiny-llama"), {"r": 8, "lora_alpha": 8}, adapter=Adapter(form="svd", unit=True))
+    mount = LoraMount(lives.fresh("tiny-llama"), {"r": 8, "lora_alpha": 8}, adapter=Adapter(form="svd", unit=True))
     mount.open(seed=0)
     for site in mount.extract().values():
         assert (site.sigma == 0).all()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method, compose
 from everlora.core.registry import Entry, entries, parse
-from everlora.core.roles import Adapter, Consolidator, Merge
+from everlora.core.roles import Merge
 from everlora.methods.ella import ella
 from everlora.methods.inclora import inclora
 from everlora.methods.lbcl import b_cl, l_cl, lb_cl, nlnb_cl, project_out

@@ -5,10 +5,10 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
+from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method, compose
 from everlora.core.registry import Entry, entries
-from everlora.core.roles import Adapter, Consolidator
 from everlora.methods.ella import ella
 from everlora.methods.inclora import inclora
 from everlora.methods.lbcl import l_cl, lb_cl, nlnb_cl

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from everlora.core.adapter import Consolidator
 from everlora.core.past import Past
-from everlora.core.roles import Before, Consolidator
+from everlora.core.roles import Before
 from everlora.core.sites import LowRank
 from everlora.parts.penalties import energy_overlap
 

@@ -33,7 +33,8 @@ def turned(strength: float | Share, steps: list[tuple[float, float]]) -> Dial:
 
 def pull_of(seed: int, form: str = "plain", modules: int = 3) -> Pull:
     A, B, sigma = draw(seed, (modules, 2, 5), (modules, 7, 2), (modules, 2, 1), dtype=torch.float32)
-    return Pull(value=torch.arange(1.0, modules + 1), A=A, B=B, sigma=sigma if form == "svd" else None)
+    own = {"sigma": sigma} if form == "svd" else {}
+    return Pull(value=torch.arange(1.0, modules + 1), gradient={"A": A, "B": B, **own})
 
 
 # --- λ ---------------------------------------------------------------------------------------------------------------
@@ -93,10 +94,10 @@ def test_the_pull_that_a_share_finds_is_free_of_scales_energies_and_modules(ener
         assert state is not None
         pull = part.pull(LowRank(A, B, 4.0), state)
         dial = Dial(Share(rho=0.1))
-        dial.turn(torch.tensor(2.0), norms(pull).norm())
-        found.append(scaled(pull, dial.lam))
-    torch.testing.assert_close(found[1].A, found[0].A, rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(found[1].B, found[0].B, rtol=1e-4, atol=1e-7)
+        dial.turn(torch.tensor(2.0), norms(pull.gradient).norm())
+        found.append(scaled(pull.gradient, dial.lam))
+    torch.testing.assert_close(found[1]["A"], found[0]["A"], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(found[1]["B"], found[0]["B"], rtol=1e-4, atol=1e-7)
     assert float(norms(found[0]).norm()) == pytest.approx(0.1 * 2.0, rel=1e-5)
 
 
@@ -106,12 +107,12 @@ def test_every_module_may_find_its_own() -> None:
     dial.turn(torch.tensor([3.0, 1.0, 1.0]), torch.tensor([4.0, 0.0, 1.5]))
     assert dial.lam.tolist() == pytest.approx([0.5 * 4 / 8, 0.0, 0.5 * 4 / 2])
     pull = pull_of(0, "svd")
-    own = scaled(pull, dial.lam)
+    own = scaled(pull.gradient, dial.lam)
     for k in range(3):
-        one = scaled(Pull(value=pull.value[k : k + 1], A=pull.A[k : k + 1], B=pull.B[k : k + 1]), dial.lam[k])
-        torch.testing.assert_close(own.A[k], one.A[0])
-        torch.testing.assert_close(own.B[k], one.B[0])
-    assert not own.A[1].any()
+        one = scaled({name: g[k : k + 1] for name, g in pull.gradient.items()}, dial.lam[k])
+        torch.testing.assert_close(own["A"][k], one["A"][0])
+        torch.testing.assert_close(own["B"][k], one["B"][0])
+    assert not own["A"][1].any()
 
 
 def test_what_is_asked_for_is_what_the_parts_hold() -> None:
@@ -136,29 +137,28 @@ def test_a_share_is_a_number_of_at_least_zero(method: str, rho: str) -> None:
 def test_a_pull_is_scaled_in_all_its_parts(form: str) -> None:
     pull = pull_of(1, form)
     lam = torch.tensor([2.0, 0.0, -1.0])
-    whole, each = scaled(pull, torch.tensor(3.0)), scaled(pull, lam)
-    assert list(whole.tensors) == (["A", "B", "sigma"] if form == "svd" else ["A", "B"])
-    assert whole.scale == each.scale == 1.0
-    for key, tensor in whole.tensors.items():
+    whole, each = scaled(pull.gradient, torch.tensor(3.0)), scaled(pull.gradient, lam)
+    assert list(whole) == (["A", "B", "sigma"] if form == "svd" else ["A", "B"])
+    for key, tensor in whole.items():
         assert torch.equal(tensor, 3 * getattr(pull, key))
-        assert torch.equal(each.tensors[key], lam[:, None, None] * getattr(pull, key))
+        assert torch.equal(each[key], lam[:, None, None] * getattr(pull, key))
 
 
 @pytest.mark.parametrize("form", ["plain", "svd"])
 def test_gradients_add_up_part_by_part(form: str) -> None:
-    one, other = (scaled(pull_of(seed, form), torch.tensor(1.0)) for seed in (2, 3))
+    one, other = (scaled(pull_of(seed, form).gradient, torch.tensor(1.0)) for seed in (2, 3))
     total = added(one, other)
-    assert total.tensors.keys() == one.tensors.keys()
-    for key, tensor in total.tensors.items():
-        assert torch.equal(tensor, one.tensors[key] + other.tensors[key])
+    assert total.keys() == one.keys()
+    for key, tensor in total.items():
+        assert torch.equal(tensor, one[key] + other[key])
 
 
 @pytest.mark.parametrize("form", ["plain", "svd"])
 def test_norms_are_those_of_all_entries_of_a_module(form: str) -> None:
     pull = pull_of(4, form)
-    gradient = scaled(pull, torch.tensor(1.0))
-    expected = [float(torch.cat([t[k].flatten() for t in gradient.tensors.values()]).norm()) for k in range(3)]
-    assert norms(pull).tolist() == pytest.approx(expected, rel=1e-6)
+    gradient = scaled(pull.gradient, torch.tensor(1.0))
+    expected = [float(torch.cat([t[k].flatten() for t in gradient.values()]).norm()) for k in range(3)]
+    assert norms(pull.gradient).tolist() == pytest.approx(expected, rel=1e-6)
     assert norms(gradient).tolist() == pytest.approx(expected, rel=1e-6)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from calculus import by_autograd, draw, numeric
-from everlora.core.roles import Before, GradientTransform, Saturating, WeightPenalty
+from everlora.core.roles import Before, GradientTransform, Saturating, State, WeightPenalty
 from everlora.core.sites import LowRank, stack
 from everlora.methods.lbcl import b_cl, lb_cl
 from everlora.parts.subspace import OrthonormalTriplets, ProjectOut, basis, departure, free, project_out
@@ -27,7 +27,12 @@ def updates(seed: int, tasks: int, r: int, o: int, i: int, *lead: int) -> tuple[
 def shaped(part: ProjectOut, past: tuple[LowRank, ...], A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     state = part.prepare(Before(updates=past))
     assert state is not None
-    return part.shape(A, B, state)
+    return in_two(part, A, B, state)
+
+
+def in_two(part: ProjectOut, A: Tensor, B: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    shaped = part.shape({"A": A, "B": B}, state)
+    return shaped["A"], shaped["B"]
 
 
 # --- projecting ------------------------------------------------------------------------------------------------------
@@ -155,11 +160,11 @@ def test_with_plain_descent_the_way_is_orthogonal_to_the_past_and_with_adam_only
             assert B.grad is not None
             before = A.detach().clone(), B.detach().clone()
             if not strict:
-                A.grad, B.grad = part.shape(A.grad, B.grad, state)
+                A.grad, B.grad = in_two(part, A.grad, B.grad, state)
             step.step()
             if strict:
                 with torch.no_grad():
-                    dA, dB = part.shape(A - before[0], B - before[1], state)
+                    dA, dB = in_two(part, A - before[0], B - before[1], state)
                     A.copy_(before[0] + dA)
                     B.copy_(before[1] + dB)
         way = B.detach() - B0

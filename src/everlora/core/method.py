@@ -6,20 +6,21 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.errors import ConfigError
 from everlora.core.roles import (
-    Adapter,
-    Consolidator,
     GradientTransform,
     Initialiser,
     Merge,
+    OutputPenalty,
+    Rehearsal,
     Remembering,
     Share,
     WeightPenalty,
 )
 
 Regime = Literal["sequence", "joint", "frozen"]
-Part = WeightPenalty | GradientTransform | Initialiser | Merge
+Part = WeightPenalty | OutputPenalty | GradientTransform | Initialiser | Rehearsal | Merge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,11 @@ class Method:
         consolidator: how a finished task joins the past.
         initialiser: where a fresh adapter starts, if not where PEFT starts it.
         penalties: what pulls on the weights; they add up, so their order has no meaning.
+        outputs: what compares answers with those given when the task began.
         transforms: what shapes the gradient or the step, in this order.
+        rehearsal: what is kept of earlier tasks' rows and learned again.
         merge: what the tasks' updates are made into, if not their sum.
+        plugin: adapter and consolidator are no claims but what it stands on when it stands alone.
 
     Raises:
         ConfigError: parts that cannot stand together; the message says which and why.
@@ -47,8 +51,11 @@ class Method:
     consolidator: Consolidator = field(default_factory=Consolidator)
     initialiser: Initialiser | None = None
     penalties: tuple[WeightPenalty, ...] = ()
+    outputs: tuple[OutputPenalty, ...] = ()
     transforms: tuple[GradientTransform, ...] = ()
+    rehearsal: Rehearsal | None = None
     merge: Merge | None = None
+    plugin: bool = field(default=False, compare=False)
     spelt: str = field(default="", compare=False)
     """The expression that it was parsed from, options included."""
 
@@ -61,12 +68,17 @@ class Method:
                     f"the strength of the penalty {penalty.name!r} must be a finite number of at least 0, not {value}"
                 )
         for part in self.parts():
-            if self.regime != "sequence":
+            if self.regime != "sequence" and not getattr(part, "suits_joint", False):
                 raise ConfigError(f"{part.name!r} cannot act in {self.name!r}, which does not learn task after task")
             if self.adapter.policy == "continue" and getattr(part, "needs_fresh", False):
                 raise ConfigError(
                     f"{part.name!r} needs a fresh adapter for every task, and {self.name!r} trains one adapter on and "
                     f"on; take a method with new adapters (inclora, o-lora, ella, …)"
+                )
+            if not self.adapter.low_rank and not getattr(part, "any_form", False):
+                raise ConfigError(
+                    f"{part.name!r} works on low-rank updates, and {self.name!r} trains none; take a method with "
+                    f"adapters (seqlora, inclora, o-lora, ella, …)"
                 )
             if self.adapter.form != "svd" and getattr(part, "needs_svd", False):
                 raise ConfigError(f"{part.name!r} works on triplets U Σ V; add a method in SVD form (nlnb-cl, …)")
@@ -81,7 +93,9 @@ class Method:
         """All parts that do something, in the order in which they act."""
         yield from filter(None, (self.initialiser,))
         yield from self.penalties
+        yield from self.outputs
         yield from self.transforms
+        yield from filter(None, (self.rehearsal,))
         yield from filter(None, (self.merge,))
 
     @property
@@ -126,7 +140,9 @@ class Method:
             "consolidator": self.consolidator.rule,
             "initialiser": plain(self.initialiser),
             "penalties": [plain(part) for part in self.penalties],
+            "outputs": [plain(part) for part in self.outputs],
             "transforms": [plain(part) for part in self.transforms],
+            "rehearsal": plain(self.rehearsal),
             "merge": plain(self.merge),
         }
 
@@ -145,22 +161,36 @@ def compose(*methods: Method) -> Method:
         raise ConfigError("a composition needs at least one method")
     first, *rest = methods
     for other in rest:
-        for role in ("regime", "consolidator"):
-            _agree(first, other, role, getattr(first, role), getattr(other, role))
-        _agree(first, other, "adapter policy", first.adapter.policy, other.adapter.policy)
-        if first.adapter.form == other.adapter.form:
-            _agree(first, other, "adapter", first.adapter, other.adapter)
+        _agree(first, other, "regime", first.regime, other.regime)
         first = replace(
             first,
             name=f"{first.name}+{other.name}",
             spelt="",
-            adapter=first.adapter if first.adapter.form == "svd" else other.adapter,
+            plugin=first.plugin and other.plugin,
+            **_hosted(first, other),
             initialiser=_one(first, other, "initialiser", first.initialiser, other.initialiser),
+            rehearsal=_one(first, other, "rehearsal", first.rehearsal, other.rehearsal),
             merge=_one(first, other, "merge", first.merge, other.merge),
             penalties=_joined(first.penalties, other.penalties),
+            outputs=_joined(first.outputs, other.outputs),
             transforms=_joined(first.transforms, other.transforms),
         )
     return first
+
+
+def _hosted(first: Method, other: Method) -> dict[str, Any]:
+    """Adapter and consolidator of two methods together: those of the one that is no plug-in, if one is."""
+    if first.plugin != other.plugin:
+        host = other if first.plugin else first
+        return {"adapter": host.adapter, "consolidator": host.consolidator}
+    _agree(first, other, "consolidator", first.consolidator, other.consolidator)
+    _agree(first, other, "adapter policy", first.adapter.policy, other.adapter.policy)
+    if first.adapter.form == other.adapter.form:
+        _agree(first, other, "adapter", first.adapter, other.adapter)
+    elif not (first.adapter.low_rank and other.adapter.low_rank):
+        _agree(first, other, "adapter", first.adapter.form, other.adapter.form)
+    adapter = first.adapter if first.adapter.form == "svd" else other.adapter
+    return {"adapter": adapter, "consolidator": first.consolidator}
 
 
 def _agree(first: Method, other: Method, role: str, a: Any, b: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from everlora.core.sites import LowRank, concatenate
 
 State = dict[str, Tensor]
 View = Literal["sum", "merged"]
+Evidence = Literal["gradients", "fisher", "features"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +44,12 @@ class Before:
 
     Attributes:
         updates: what every earlier task added, oldest first; under the policy ``continue`` the one adapter so far.
-        start: where the live adapter starts, if it goes on from an earlier task; None if it is fresh.
+        start: where the live tensors start, if they go on from an earlier task; None if they are fresh.
         memory: what the part remembered when the last task ended; empty for parts that remember nothing.
     """
 
     updates: tuple[LowRank, ...] = ()
-    start: LowRank | None = None
+    start: Any = None
     memory: State = field(default_factory=dict)
 
     def factors(self) -> LowRank | None:
@@ -61,22 +63,33 @@ class Pull:
 
     Attributes:
         value: penalty per module, (L,).
-        A, B: gradient with respect to the live A (L, r, i) and B (L, o, r).
-        sigma: the same for σ (L, r, 1); None in plain form.
+        gradient: with respect to the live tensors, by their names: A (L, r, i), B (L, o, r), in SVD form sigma
+            (L, r, 1).
     """
 
     value: Tensor
-    A: Tensor
-    B: Tensor
-    sigma: Tensor | None = None
+    gradient: State
+
+    @property
+    def A(self) -> Tensor:
+        return self.gradient["A"]
+
+    @property
+    def B(self) -> Tensor:
+        return self.gradient["B"]
+
+    @property
+    def sigma(self) -> Tensor | None:
+        return self.gradient.get("sigma")
 
     @classmethod
     @torch.no_grad()
     def through(cls, live: LowRank, value: Tensor, A: Tensor, B: Tensor) -> Pull:
         """The pull on ``live`` itself, from gradients with respect to its plain pair (A, B diag σ)."""
         if live.sigma is None:
-            return cls(value=value, A=A, B=B)
-        return cls(value=value, A=A, B=B * live.sigma.mT, sigma=(B * live.B).sum(-2).unsqueeze(-1))
+            return cls(value=value, gradient={"A": A, "B": B})
+        sigma = (B * live.B).sum(-2).unsqueeze(-1)
+        return cls(value=value, gradient={"A": A, "B": B * live.sigma.mT, "sigma": sigma})
 
 
 @runtime_checkable
@@ -118,11 +131,11 @@ class Remembering(Protocol):
 
     name: ClassVar[str]
 
-    def remember(self, update: LowRank, memory: State) -> State:
+    def remember(self, update: LowRank, memory: State, seen: State | None = None) -> State:
         """The memory of one module after a task that added ``update``.
 
-        ``memory`` is empty after the first task, and always where one adapter is trained on and on: ``update`` is then
-        this adapter, all there is.
+        ``memory`` is empty after the first task, and where one adapter is trained on and on, unless the part is
+        `cumulative`: ``update`` is then this adapter, all there is. ``seen`` is what an `Observing` part asked for.
         """
         ...
 
@@ -131,6 +144,58 @@ class Remembering(Protocol):
 
         An adapter that is trained on and on counts as one update.
         """
+        ...
+
+
+@runtime_checkable
+class Observing(Protocol):
+    """A part that looks at rows of a task once it has been learned (or, an initialiser, before it is).
+
+    ``evidence`` is what it wants to see of each module, of ``samples`` training rows, drawn from the run's seed:
+
+    ``gradients``  ∂L/∂W at the weights themselves, (n, o, i): n = 1 for the mean loss, or one per row
+    ``fisher``     by live tensor, the mean over rows of the squared gradient of each row's own loss
+    ``features``   the second moment of the module's inputs, (1/n) Σ x xᵀ over tokens, (i, i)
+    """
+
+    name: ClassVar[str]
+    evidence: ClassVar[Evidence]
+
+    @property
+    def samples(self) -> int: ...
+
+
+@runtime_checkable
+class OutputPenalty(Protocol):
+    """A term of the objective that compares answers with those that the model gave when the task began.
+
+    The engine adds strength · Σ pull over the positions that carry loss, divided like the task's loss by their number
+    in the global batch. On the first task there is nothing to compare with.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def strength(self) -> float: ...
+
+    @property
+    def on(self) -> Literal["task", "rehearsed"]:
+        """Which rows: those of the new task, or those that are rehearsed."""
+        ...
+
+    def pull(self, new: Tensor, old: Tensor) -> Tensor:
+        """Penalty per position (n,), differentiable in ``new`` (n, v); ``old`` (n, v) are the former logits."""
+        ...
+
+
+@runtime_checkable
+class Rehearsal(Protocol):
+    """Rows of earlier tasks that are kept, and learned again beside those of a new task."""
+
+    name: ClassVar[str]
+
+    def choose(self, targets: Sequence[str], draw: random.Random) -> list[int]:
+        """Which rows of a finished task, given by their answers, are kept: indices, in any order."""
         ...
 
 
@@ -150,8 +215,8 @@ class GradientTransform(Protocol):
         """Constants of one task for one group of modules; None if nothing is to be shaped."""
         ...
 
-    def shape(self, A: Tensor, B: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """Shape gradients (or changes) of A (L, r, i) and B (L, o, r), linearly; σ passes untouched."""
+    def shape(self, gradient: State, state: State) -> State:
+        """Shape gradients (or changes) of the live tensors, by name, linearly in ``gradient``."""
         ...
 
 
@@ -165,16 +230,11 @@ class Saturating(Protocol):
 
 
 @runtime_checkable
-class Initialiser(Protocol):
+class Initialiser(Observing, Protocol):
     """Starts a fresh adapter from what earlier tasks learned, in the light of a few rows of the new task.
 
     ``samples`` rows are looked at; ``per_sample`` asks for each row's gradient instead of that of their mean loss.
     """
-
-    name: ClassVar[str]
-
-    @property
-    def samples(self) -> int: ...
 
     @property
     def per_sample(self) -> bool: ...
@@ -183,13 +243,15 @@ class Initialiser(Protocol):
         """Those modules, of all that are adapted, that are started by this part."""
         ...
 
-    def start(self, fresh: LowRank, updates: Sequence[LowRank], gradients: Tensor) -> LowRank:
+    def start(self, fresh: LowRank, updates: Sequence[LowRank], seen: Tensor, memory: State | None = None) -> LowRank:
         """The live update to start from, for one module.
 
         Args:
             fresh: what PEFT drew.
-            updates: the earlier tasks' updates, oldest first.
-            gradients: ∂L/∂W at the weights of the last task, (n, o, i); n = 1 unless ``per_sample``.
+            updates: the earlier tasks' updates, oldest first; under the policy ``continue`` the one adapter so far.
+            seen: the `Observing` part's evidence at the weights of the last task: ∂L/∂W (n, o, i), n = 1 unless
+                ``per_sample``, or features (i, i).
+            memory: what the part remembered when the last task ended; empty if it remembers nothing.
         """
         ...
 
@@ -213,35 +275,3 @@ class Merge(Protocol):
     def merge(self, updates: Iterable[Tensor]) -> Tensor:
         """Merge dense updates (..., o, i), oldest first; they may be drawn one at a time."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adapter:
-    """Which low-rank update a task trains.
-
-    Attributes:
-        policy: ``new``, a fresh pair with B = 0 on top of everything learned before; or ``continue``, one pair that
-            every task trains on.
-        form: ``plain`` B A (PEFT's LoRA), or ``svd`` U Σ V (PEFT's AdaLoRA without its rank allocation).
-        unit: with ``svd``, take the scale 1 instead of alpha / r.
-    """
-
-    policy: Literal["new", "continue"] = "new"
-    form: Literal["plain", "svd"] = "plain"
-    unit: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Consolidator:
-    """How a finished update joins the past.
-
-    Attributes:
-        rule: ``sum`` folds it into the weights used from now on; ``continue`` keeps the one adapter as it is;
-            ``keep`` leaves one adapter per task side by side and chooses by task id.
-    """
-
-    rule: Literal["sum", "continue", "keep"] = "sum"
-
-    def kept(self, tasks: int, adapter: int) -> int:
-        """Elements of adapters that must be kept after ``tasks`` tasks if one adapter has ``adapter`` elements."""
-        return adapter if self.rule == "continue" else tasks * adapter

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -82,8 +83,34 @@ def precise(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What is trained at one place where it is no low-rank update: full weights, prompts, gates.
+
+    Attributes:
+        tensors: by name; of one place, or of ``L`` places stacked along a first dimension.
+    """
+
+    tensors: dict[str, Tensor]
+
+    @property
+    def numel(self) -> int:
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Weights:
+        """The same with every tensor changed in the same way (detached, moved, copied)."""
+        return Weights({name: change(tensor) for name, tensor in self.tensors.items()})
+
+    def norm(self) -> Tensor:
+        """Frobenius norm of all tensors together, ()."""
+        return torch.stack([tensor.float().norm() for tensor in self.tensors.values()]).norm()
+
+
+Site = LowRank | Weights
 Sites = Mapping[str, LowRank]
-"""One update per adapted module, by the module's path in the base model."""
+"""One low-rank update per adapted module, by the module's path in the base model."""
+Learned = Mapping[str, Site]
+"""What is trained, whatever its form, by place."""
 
 
 def concatenate(updates: Sequence[LowRank]) -> LowRank:
@@ -112,13 +139,18 @@ def truncated(update: LowRank, rank: int) -> tuple[LowRank, float]:
     return LowRank(A.float(), ((left @ U[:, :rank]) * root).float()), float(S[rank:].norm())
 
 
-def stack(sites: Sequence[LowRank]) -> LowRank:
+S = TypeVar("S", LowRank, Weights)
+
+
+def stack(sites: Sequence[S]) -> S:
     """Stack updates of one shape, rank and scale along a new first dimension ``L``."""
     if len({_kind(site) for site in sites}) != 1:
         raise ValueError("only updates of one shape, rank, scale and form can be stacked")
-    each = [site.tensors for site in sites]
-    tensors = {name: torch.stack([one[name] for one in each]) for name in each[0]}
-    return LowRank(tensors["A"], tensors["B"], sites[0].scale, tensors.get("sigma"))
+    tensors = {name: torch.stack([site.tensors[name] for site in sites]) for name in sites[0].tensors}
+    first = sites[0]
+    if isinstance(first, Weights):
+        return Weights(tensors)
+    return LowRank(tensors["A"], tensors["B"], first.scale, tensors.get("sigma"))
 
 
 def top_blocks(sites: Iterable[str], count: int) -> tuple[str, ...]:
@@ -137,7 +169,7 @@ def top_blocks(sites: Iterable[str], count: int) -> tuple[str, ...]:
     return tuple(name for name, place in placed.items() if place in blocks)
 
 
-def groups(sites: Sites) -> list[tuple[str, ...]]:
+def groups(sites: Learned) -> list[tuple[str, ...]]:
     """Names of modules that share shape, rank, scale and form, in the order of their first appearance."""
     by_kind: dict[tuple[object, ...], list[str]] = {}
     for name, site in sites.items():
@@ -145,5 +177,6 @@ def groups(sites: Sites) -> list[tuple[str, ...]]:
     return [tuple(names) for names in by_kind.values()]
 
 
-def _kind(site: LowRank) -> tuple[object, ...]:
-    return site.A.shape, site.B.shape, site.scale, site.sigma is None
+def _kind(site: Site) -> tuple[object, ...]:
+    scale = site.scale if isinstance(site, LowRank) else None
+    return scale, *((name, tensor.shape) for name, tensor in site.tensors.items())

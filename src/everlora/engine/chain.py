@@ -25,59 +25,13 @@ from transformers import TrainerCallback
 from everlora.core.errors import TrainingError
 from everlora.core.method import Method
 from everlora.core.past import Past
-from everlora.core.roles import Before, GradientTransform, Pull, Saturating, Share, State, WeightPenalty
-from everlora.core.sites import LowRank, Sites, groups, stack
+from everlora.core.roles import Before, GradientTransform, Pull, Share, State, WeightPenalty
+from everlora.core.sites import Learned, groups
+from everlora.engine.alarms import saturated
+from everlora.engine.group import Group, stacked
 from everlora.engine.strength import Dial, added, norms, scaled
 
-COLLAPSE = 0.05
-"""An update this much smaller than the median earlier one is called collapsed."""
-TASKS_LEFT = 3
-"""Warn when there is room for fewer tasks than this, the one that begins among them."""
 TINY = 1e-20
-
-
-@dataclass
-class Group:
-    """Modules of one shape, their live parameters, and each part's constants for them."""
-
-    names: tuple[str, ...]
-    live: list[LowRank]
-    pulls: list[tuple[WeightPenalty, State]] = field(default_factory=list)
-    transforms: list[tuple[GradientTransform, State]] = field(default_factory=list)
-    dials: dict[str, Dial] = field(default_factory=dict)
-
-    def stacked(self) -> LowRank:
-        return stack([site.map(torch.Tensor.detach) for site in self.live])
-
-    def gradient(self) -> LowRank:
-        """The gradients, stacked like the parameters; 0 where there is none."""
-        return stack([site.map(_gradient) for site in self.live])
-
-    def shape(self, penalty: LowRank | None) -> None:
-        """Put the task's gradient and the penalties' through the transforms, and their sum into the parameters.
-
-        Each by itself: transforms are linear, and a penalty that lies in a span which is projected out, however large,
-        then leaves nothing behind, while in a sum its rounding would drown the task's gradient.
-        """
-        acting = [(transform, state) for transform, state in self.transforms if transform.acts_on == "gradient"]
-        if acting:
-            self._write(_shaped(self.gradient(), acting), add=False)
-        if penalty is not None:
-            self._write(_shaped(penalty, acting), add=True)
-
-    def _write(self, gradient: LowRank, *, add: bool) -> None:
-        for k, site in enumerate(self.live):
-            for key, p in site.tensors.items():
-                if p.grad is not None:
-                    new = gradient.tensors[key][k].to(p.grad.dtype)
-                    p.grad.add_(new) if add else p.grad.copy_(new)
-
-
-def _shaped(gradient: LowRank, transforms: Sequence[tuple[GradientTransform, State]]) -> LowRank:
-    A, B = gradient.A, gradient.B
-    for transform, state in transforms:
-        A, B = transform.shape(A, B, state)
-    return LowRank(A, B, 1.0, gradient.sigma)
 
 
 @dataclass
@@ -100,20 +54,20 @@ class Chain(TrainerCallback):
     records: list[dict[str, Any]] = field(default_factory=list)
     latest: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    _start: list[LowRank] = field(default_factory=list)
+    _start: list[State] = field(default_factory=list)
 
     @classmethod
     def build(
         cls,
         params: list[nn.Parameter],
-        live: Sites,
+        live: Learned,
         past: Past,
         method: Method,
         *,
         task: str,
         max_norm: float,
         every: int,
-        start: Sites | None = None,
+        start: Learned | None = None,
         memory: Mapping[str, Mapping[str, State]] | None = None,
     ) -> Chain:
         """Prepare the constants of one task: dense views of the past are made here, once."""
@@ -121,15 +75,15 @@ class Chain(TrainerCallback):
         active = [p for p in method.penalties if p.strength != 0 and p.strength != Share(rho=0)]
         for names in groups(live):
             group = Group(names, [live[n] for n in names])
-            updates = past.stacked(names) if active or method.transforms else ()
-            begin = None if start is None else stack([start[n] for n in names])
+            updates = past.stacked(names) if len(past) and (active or method.transforms) else ()
+            begin = None if start is None else stacked([start[n] for n in names])
             parts: tuple[WeightPenalty | GradientTransform, ...] = (*active, *method.transforms)
             for part in parts:
                 kept = _remembered((memory or {}).get(part.name, {}), names)
                 state = part.prepare(Before(updates=updates, start=begin, memory=kept))
                 if state is None:
                     continue
-                state = {key: constant.to(live[names[0]].A.device) for key, constant in state.items()}
+                state = {key: constant.to(group.device) for key, constant in state.items()}
                 if isinstance(part, WeightPenalty):
                     own = isinstance(part.strength, Share) and part.strength.per_module
                     shared = chain.dials.setdefault(part.name, Dial(part.strength))
@@ -164,21 +118,20 @@ class Chain(TrainerCallback):
             for p in self.params:
                 if p.grad is not None:
                     p.grad.mul_(self.max_norm / total)
-        if any(t.acts_on == "update" for group in self.groups for t, _ in group.transforms):
-            self._start = [group.stacked() for group in self.groups]
+        if any(group.acting("update") for group in self.groups):
+            self._start = [dict(group.stacked().tensors) for group in self.groups]
 
     @torch.no_grad()
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Shape the step that the optimiser has taken."""
         for group, start in zip(self.groups, self._start, strict=False):
-            now = group.stacked()
-            A, B = now.A - start.A, now.B - start.B
-            for transform, constants in group.transforms:
-                if transform.acts_on == "update":
-                    A, B = transform.shape(A, B, constants)
+            if not group.acting("update"):
+                continue
+            now = group.stacked().tensors
+            step = group.shaped({key: now[key] - before for key, before in start.items()}, "update")
             for k, site in enumerate(group.live):
-                site.A.copy_(start.A[k] + A[k])
-                site.B.copy_(start.B[k] + B[k])
+                for key, p in site.tensors.items():
+                    p.copy_(start[key][k] + step[key][k])
 
     def strengths(self) -> dict[str, float | dict[str, float]]:
         """The λ that each `Share` has found: one number, or one per module."""
@@ -205,11 +158,11 @@ class Chain(TrainerCallback):
         values: dict[str, float] = {}
         squares: list[Tensor] = []
         for group, found in zip(self.groups, pulls, strict=True):
-            whole: LowRank | None = None
-            each = torch.zeros(len(group.names), device=group.live[0].A.device)
+            whole: State | None = None
+            each = torch.zeros(len(group.names), device=group.device)
             for (part, _), pull in zip(group.pulls, found, strict=True):
                 lam = group.dials[part.name].lam.to(each.device)
-                own = scaled(pull, lam)
+                own = scaled(pull.gradient, lam)
                 whole = own if whole is None else added(whole, own)
                 each = each + lam * pull.value
                 values[part.name] = values.get(part.name, 0.0) + float((lam * pull.value).sum())
@@ -229,7 +182,7 @@ class Chain(TrainerCallback):
         squares: dict[str, Tensor] = {}
         for group, found in zip(self.groups, pulls, strict=True):
             for (part, _), pull in zip(group.pulls, found, strict=True):
-                dial, size = group.dials[part.name], norms(pull)
+                dial, size = group.dials[part.name], norms(pull.gradient)
                 if dial.found and dial is not self.dials[part.name]:
                     dial.turn(norms(group.gradient()), size)
                 elif dial.found:
@@ -239,7 +192,7 @@ class Chain(TrainerCallback):
 
     def _record(self, step: int, group: Group, each: Tensor, pulls: Tensor) -> None:
         """Per module: the penalty, its share of the gradient, and the norm of the update."""
-        own, sizes = norms(group.gradient()), group.stacked().norm()
+        own, sizes = norms(group.gradient()), torch.stack([site.norm() for site in group.live])
         for k, name in enumerate(group.names):
             self.records.append(
                 {
@@ -252,47 +205,7 @@ class Chain(TrainerCallback):
             )
 
 
-def _gradient(p: Tensor) -> Tensor:
-    return torch.zeros_like(p, dtype=torch.float32) if p.grad is None else p.grad.float()
-
-
 def _remembered(memory: Mapping[str, State], names: Sequence[str]) -> State:
     """What a part remembers of these modules, stacked; empty if it remembers nothing yet."""
     mine = [memory[name] for name in names if name in memory]
     return {key: torch.stack([one[key] for one in mine]) for key in mine[0]} if mine else {}
-
-
-def saturated(groups: Sequence[Group]) -> list[str]:
-    """Warnings of modules in which transforms leave too few directions to learn in."""
-    found = []
-    for group in groups:
-        rank = group.live[0].rank
-        for transform, state in group.transforms:
-            if not isinstance(transform, Saturating):
-                continue
-            room = transform.free(state)
-            left, where = int(room.min()), group.names[int(room.argmin())]
-            if left < TASKS_LEFT * rank:
-                found.append(
-                    f"{left} directions are left in {where!r}, room for {left // rank} more tasks of rank {rank}; "
-                    f"take a smaller --lora-r, wider modules (--lora-target-modules), or a soft method (ella, ps-lora)"
-                )
-    return found
-
-
-def collapse(live: Sites, past: Past) -> list[str]:
-    """A warning if the finished update is tiny beside the earlier ones: its penalty is low because it vanished."""
-    if not len(past):
-        return []
-
-    def size(sites: Sites) -> float:
-        return float(torch.stack([s.norm() for s in sites.values()]).norm())
-
-    earlier = sorted(size(delta) for delta in past)
-    typical, now = earlier[len(earlier) // 2], size(live)
-    if now >= COLLAPSE * typical:
-        return []
-    return [
-        f"the update collapsed: its norm is {now:.3g}, that of earlier tasks {typical:.3g}; the penalty is low only "
-        f"because hardly anything was learned; lower its strength"
-    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from everlora.core.errors import DataError
+from everlora.core.spec import EvalSpec
 from everlora.core.task import Task
 from everlora.engine.families import Family, Scoring
+from everlora.engine.progress import Progress
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -94,3 +96,23 @@ def evaluate(
         predictions=predictions,
         correct=tuple(exact_match(p, row.target) for p, row in zip(predictions, rows, strict=True)),
     )
+
+
+def ask(model: nn.Module, family: Family, tasks: Sequence[Task], how: EvalSpec, progress: Progress) -> list[Scored]:
+    """Let a model answer the test (or dev) rows of several tasks, one after another."""
+    scored = []
+    for task in tasks:
+        progress.phase(f"answering {task.name}", len(getattr(task, how.split)))
+        scored.append(
+            evaluate(
+                model,
+                family,
+                task,
+                scoring=how.scoring,
+                batch_size=how.batch_size,
+                split=how.split,
+                progress=progress.advance,
+            )
+        )
+        progress.done()
+    return scored

@@ -7,14 +7,12 @@ committed updates and goes on.
 
 from __future__ import annotations
 
-import random
 import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -24,20 +22,20 @@ from everlora.core.method import Method
 from everlora.core.past import Past
 from everlora.core.roles import Initialiser, Merge
 from everlora.core.scores import Cell, ScoreMatrix
-from everlora.core.sites import Sites
+from everlora.core.sites import Learned, Sites
 from everlora.core.spec import LearnerSpec
 from everlora.core.task import Task
-from everlora.engine import adapters, memory, world
-from everlora.engine.adapters import whole
-from everlora.engine.chain import Chain, collapse
-from everlora.engine.evaluator import Scored, evaluate
+from everlora.engine import memory, rehearsal, world
+from everlora.engine.alarms import collapse
+from everlora.engine.chain import Chain
+from everlora.engine.evaluator import Scored, ask
+from everlora.engine.lesson import Lesson
 from everlora.engine.models import Loaded
-from everlora.engine.mount import Mount
-from everlora.engine.progress import Progress, StepCallback, tell
+from everlora.engine.mounts import mount
+from everlora.engine.observe import NOTHING, observe
+from everlora.engine.progress import Progress, tell
 from everlora.engine.seeds import seed_for
-from everlora.engine.sensitivity import weight_gradients
 from everlora.engine.stages import Stage, agree, asked, look_at, row_of, stages
-from everlora.engine.trainer import Rows, fit
 from everlora.record.folder import Committed, RunFolder, write_rows
 
 
@@ -54,11 +52,13 @@ class Life:
 
     def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder, progress: Progress) -> None:
         self.base, self.method, self.spec, self.folder, self.progress = base, method, spec, folder, progress
-        self.mount = Mount(base, spec.lora.model_dump(exclude_none=True), spec.past, method.adapter)
+        self.mount = mount(base, spec.lora.model_dump(exclude_none=True), spec.past, method.adapter)
         self.past = Past()
-        self.newest: Sites | None = None
+        self.newest: Learned | None = None
         """The adapter of the latest stage, from which ``continue`` goes on."""
         self.memory: memory.Memory = {}
+        self.kept_rows: list[Task] = []
+        """What is rehearsed: the rows of earlier tasks that were kept."""
         self.exported: dict[str, Any] = {}
 
     def follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
@@ -89,7 +89,7 @@ class Life:
         began = time.perf_counter()
         if self.method.regime == "frozen":
             self._begin(stage)
-            scored = self._evaluate(self.base.model, stage, tasks)
+            scored = self._ask(self.base.model, stage, tasks)
             return self._commit(stage, tasks, matrix, scored, None, {"seconds": time.perf_counter() - began})
         before = self.base.family.snapshot(self.base.model)
         try:
@@ -102,7 +102,7 @@ class Life:
 
     def _learn(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix, began: float) -> list[Cell]:
         model = self._open(stage)
-        if self.method.initialiser and len(self.past):
+        if self.method.initialiser and self.newest is not None:
             self._initialise(self.method.initialiser, stage, model)
         chain, history = self._train(stage, model)
         update = self.mount.extract()
@@ -114,12 +114,11 @@ class Life:
         trained = time.perf_counter()
         if self.method.penalties:
             chain.warnings += tell(self.progress, stage.name, collapse(update, self.past))
-        grown = memory.remember(
-            self.method.remembering, self.memory, update, continued=self.method.consolidator.rule == "continue"
-        )
+        grown = self._remember(stage, model, update)
+        rows = [kept for task in stage.tasks if (kept := self._chosen(task)) is not None]
         with tempfile.TemporaryDirectory(prefix="everlora-") as saved:
             self.mount.save(Path(saved))
-            scored = self._evaluate(self._answering(model, update), stage, tasks)
+            scored = self._ask(self._answering(model, update), stage, tasks)
             facts = {
                 "seconds": {"train": trained - began, "evaluate": time.perf_counter() - trained},
                 "warning": "; ".join(chain.warnings) or None,
@@ -128,20 +127,26 @@ class Life:
                 **history,
             }
             memory.write(Path(saved), grown)
+            rehearsal.write(Path(saved), rows)
             row = self._commit(stage, tasks, matrix, scored, Path(saved), facts)
-        self._join(update, grown)
+        self._join(update, grown, rows)
         return row
 
-    def _started(self) -> Sites | None:
+    def _chosen(self, task: Task) -> Task | None:
+        """The rows of a finished task that are kept to be rehearsed."""
+        part = self.method.rehearsal
+        return rehearsal.chosen(part, task, self.spec.seed) if part else None
+
+    def _started(self) -> Learned | None:
         """Where the adapter of this stage started, if it goes on from the one before."""
         return self.newest if self.method.consolidator.rule == "continue" else None
 
-    def _answering(self, model: nn.Module, update: Sites) -> nn.Module:
+    def _answering(self, model: nn.Module, update: Learned) -> nn.Module:
         """The model that answers after a task: as trained, or standing on what the tasks are merged into."""
         if self.method.merge is None:
             return model
         self.mount.close()
-        self.mount.stand_on(self.past.append(update), self._view("infer"))
+        self.mount.stand_on(self.past.append(cast(Sites, update)), self._view("infer"))
         return self.base.model
 
     def _view(self, when: Literal["train", "infer"]) -> Merge | None:
@@ -150,22 +155,33 @@ class Life:
         return merge if merge and getattr(merge, when) == "merged" else None
 
     def _initialise(self, part: Initialiser, stage: Stage, model: nn.Module) -> None:
-        """Start the fresh adapter from the past, in the light of a few rows of the new task."""
-        rows = [(row, task) for task in stage.tasks for row in task.train]
-        draw = random.Random(seed_for(self.spec.seed, stage.number, part.name))
-        chosen = draw.sample(rows, min(part.samples, len(rows)))
-        layers, fresh = self.mount.below(), self.mount.extract()
-        layers = {name: layers[name] for name in part.covers(self.past.sites)}
-        gradients = dict.fromkeys(layers, torch.empty(0))
-        if chosen:
-            gradients = weight_gradients(model, self.base.family, layers, chosen, per_sample=part.per_sample)
+        """Start the adapter from the past, in the light of a few rows of the new task."""
+        updates = list(self.past) or [cast(Sites, self.newest)]
+        names, fresh = part.covers(tuple(updates[-1])), cast(Sites, self.mount.extract())
+        seen = observe(part, stage, model, self.base.family, self.mount, self.spec.seed, only=names)
+        known = self.memory.get(part.name, {})
         self.mount.write(
-            {name: part.start(fresh[name], [delta[name] for delta in self.past], G) for name, G in gradients.items()}
+            {
+                name: part.start(
+                    fresh[name], [one[name] for one in updates], seen[name].get("", NOTHING), known.get(name)
+                )
+                for name in names
+            }
+        )
+
+    def _remember(self, stage: Stage, model: nn.Module, update: Learned) -> memory.Memory:
+        """What the parts remember now that a task has ended at ``update``."""
+        return memory.remember(
+            self.method.remembering,
+            self.memory,
+            update,
+            continued=self.method.consolidator.rule == "continue",
+            look=lambda part: observe(part, stage, model, self.base.family, self.mount, self.spec.seed),
         )
 
     def _begin(self, stage: Stage) -> None:
         head = torch.Generator().manual_seed(seed_for(self.spec.seed, stage.number, "head"))
-        self.base.family.begin(self.base.model, stage.tasks, head)
+        self.base.family.begin(self.base.model, [*stage.tasks, *self.kept_rows], head)
 
     def ready(self) -> nn.Module:
         """The model as it stands after the latest task, in eval mode, for inference.
@@ -178,52 +194,33 @@ class Life:
         if self.method.consolidator.rule == "sum":
             self.mount.stand_on(self.past, self._view("infer"))
             return self.base.model.eval()
-        if self.mount.peft is None and self.newest is not None:
+        if self.mount.model is None and self.newest is not None:
             return self.mount.open(seed=0, start=self.newest).eval()
-        return (self.mount.peft or self.base.model).eval()
+        return (self.mount.model or self.base.model).eval()
 
     def _open(self, stage: Stage) -> nn.Module:
         self.mount.close()
         if self.method.consolidator.rule == "keep":
             self.base.family.reset()
         self._begin(stage)
-        model = self.mount.open(seed=seed_for(self.spec.seed, stage.number, "adapter"), start=self._started())
-        if self.method.consolidator.rule == "sum":
+        seed = seed_for(self.spec.seed, stage.number, "adapter")
+        model = self.mount.open(seed=seed, start=self._started(), tasks=stage.tasks)
+        if self.method.consolidator.rule == "sum" or self.mount.sees_past:
             self.mount.stand_on(self.past, self._view("train"))
         return model
 
     def _train(self, stage: Stage, model: nn.Module) -> tuple[Chain, dict[str, Any]]:
         started = self._started()
-        chain = Chain.build(
-            [p for p in model.parameters() if p.requires_grad],
-            self.mount.live(),
-            Past((started,)) if started else self.past,
-            self.method,
-            task=stage.name,
-            max_norm=float(self.spec.train["max_grad_norm"]),
-            every=int(self.spec.train["logging_steps"]),
-            start=started,
-            memory=self.memory,
-        )
-        tell(self.progress, stage.name, chain.warnings)
-        rows = Rows(self.base.family, stage.tasks)
-        seed, cpu = seed_for(self.spec.seed, stage.number, "data"), self.base.precision.device.type == "cpu"
-        shown = StepCallback(self.progress, f"learning {stage.name}")
-        log = fit(model, self.base.family, chain, rows, self.spec.train, seed=seed, cpu=cpu, callback=shown)
-        if rows.cut:
-            self.progress.say(
-                f"{stage.name}: {rows.cut} of {len(rows)} training texts were cut to --max-source-length"
-            )
-        return chain, {"training": log, "cut": rows.cut}
+        past = self.past
+        if started is not None:
+            past = Past((cast(Sites, started),)) if self.method.adapter.low_rank else Past()
+        lesson = Lesson(self.base, self.method, self.spec, self.mount, stage, past, started, self.memory)
+        return lesson.teach(model, self.kept_rows, first=self.newest is None, progress=self.progress)
 
-    def _evaluate(self, model: nn.Module, stage: Stage, tasks: Sequence[Task]) -> list[Scored]:
-        how, scored = self.spec.evaluation, []
-        answer = partial(evaluate, scoring=how.scoring, batch_size=how.batch_size, split=how.split)
-        for task in asked(stage, tasks, how.schedule, self.method):
-            self.progress.phase(f"answering {task.name}", len(getattr(task, how.split)))
-            scored.append(answer(model, self.base.family, task, progress=self.progress.advance))
-            self.progress.done()
-        return scored
+    def _ask(self, model: nn.Module, stage: Stage, tasks: Sequence[Task]) -> list[Scored]:
+        how = self.spec.evaluation
+        due = asked(stage, tasks, how.schedule, self.method)
+        return ask(model, self.base.family, due, how, self.progress)
 
     def _commit(
         self,
@@ -257,32 +254,31 @@ class Life:
     def _export(self) -> None:
         """Write the learner as it stands to the root, as one adapter."""
         assert self.newest is not None
-        past = self.past if self.method.consolidator.rule == "sum" else Past((self.newest,))
+        past = self.past if self.method.consolidator.rule == "sum" else Past((cast(Sites, self.newest),))
         latest = self.folder.stages()[-1].path
-        _, rest = adapters.read(latest)
-        sites, self.exported = whole(past, self._view("infer"))
-        adapters.write(self.folder.path, sites, rest, like=latest)
+        self.exported = self.mount.export(self.folder.path, latest, past, self._view("infer"))
 
-    def _join(self, update: Sites, grown: memory.Memory) -> None:
+    def _join(self, update: Learned, grown: memory.Memory, rows: Sequence[Task]) -> None:
         """Let a finished update join the past, and take the adapter off the model."""
         self.newest, self.memory = update, grown
+        self.kept_rows = [*self.kept_rows, *rows]
         if self.method.consolidator.rule != "continue":
-            self.past = self.past.append(update)
+            self.past = self.past.append(cast(Sites, update))
         self.mount.close()
 
     def _forget(self) -> None:
         """Back to the beginning: the past is recalled from the folder, whatever this object has lived through."""
         self.mount.close()
-        self.past, self.newest, self.memory = Past(), None, {}
+        self.past, self.newest, self.memory, self.kept_rows = Past(), None, {}, []
         self.base.family.reset()
 
     def _recall(self, committed: Committed, stage: Stage) -> list[Cell]:
         """Bring a committed stage back to mind without training it again."""
         if stage.trains:
-            update, rest = adapters.read(committed.path)
+            update, rest = self.mount.read(committed.path)
             self._open(stage)
             self.mount.restore_head(rest)
-            self._join(update, memory.read(committed.path))
+            self._join(update, memory.read(committed.path), rehearsal.read(committed.path))
         else:
             self._begin(stage)
         row: list[Cell] = committed.facts["row"]

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from everlora.core.errors import FolderError
-from everlora.core.roles import Remembering, State
-from everlora.core.sites import Sites
+from everlora.core.roles import Observing, Remembering, State
+from everlora.core.sites import Learned, LowRank
 
 Memory = dict[str, dict[str, State]]
 """By part, by module."""
 FILE = "memory.safetensors"
 
 
-def remember(parts: Sequence[Remembering], memory: Memory, update: Sites, *, continued: bool) -> Memory:
-    """The memory after a task that ended at ``update``; an adapter that is trained on and on is all there is to it."""
+def remember(
+    parts: Sequence[Remembering],
+    memory: Memory,
+    update: Learned,
+    *,
+    continued: bool,
+    look: Callable[[Observing], Mapping[str, State]] = lambda part: {},
+) -> Memory:
+    """The memory after a task that ended at ``update``; an adapter that is trained on and on is all there is to it,
+    but for parts that add up what they have seen. ``look`` shows a part its evidence.
+    """
     grown: Memory = {}
     for part in parts:
-        before = {} if continued else memory.get(part.name, {})
-        grown[part.name] = {name: part.remember(site, before.get(name, {})) for name, site in update.items()}
+        fresh = continued and not getattr(part, "cumulative", False)
+        before = {} if fresh else memory.get(part.name, {})
+        seen = look(part) if isinstance(part, Observing) else {}
+        grown[part.name] = {
+            name: part.remember(cast(LowRank, site), before.get(name, {}), seen.get(name))
+            for name, site in update.items()
+        }
     return grown
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from everlora.core.roles import Pull, Share, Strength
-from everlora.core.sites import LowRank
+from everlora.core.roles import Share, State, Strength
 
 
 @dataclass
@@ -43,22 +42,17 @@ class Dial:
         return torch.where(self.pull > 0, ratio, 0)
 
 
-def scaled(pull: Pull, lam: Tensor) -> LowRank:
-    """λ times the gradients of a pull; λ a scalar or (L,)."""
-    lam = lam.to(pull.A.device, pull.A.dtype)
-    sigma = None if pull.sigma is None else pull.sigma * lam[..., None, None]
-    return LowRank(pull.A * lam[..., None, None], pull.B * lam[..., None, None], 1.0, sigma)
+def scaled(gradient: State, lam: Tensor) -> State:
+    """λ times stacked gradients; λ a scalar or (L,)."""
+    return {name: g * lam.to(g.device, g.dtype).view(-1, *[1] * (g.ndim - 1)) for name, g in gradient.items()}
 
 
-def added(a: LowRank, b: LowRank) -> LowRank:
-    """The sum of two gradients."""
-    sigma = None if a.sigma is None or b.sigma is None else a.sigma + b.sigma
-    return LowRank(a.A + b.A, a.B + b.B, 1.0, sigma)
+def added(a: State, b: State) -> State:
+    """The sum of two gradients of the same tensors."""
+    return {name: g + b[name] for name, g in a.items()}
 
 
-def norms(gradient: LowRank | Pull) -> Tensor:
-    """Norms (L,) of stacked gradients of A, B and, in SVD form, σ together."""
-    squares = gradient.A.float().square().sum((-2, -1)) + gradient.B.float().square().sum((-2, -1))
-    if gradient.sigma is not None:
-        squares = squares + gradient.sigma.float().square().sum((-2, -1))
-    return squares.sqrt()
+def norms(gradient: State) -> Tensor:
+    """Norms (L,) of stacked gradients, all tensors of a place together."""
+    squares = [g.float().square().flatten(1).sum(1) for g in gradient.values()]
+    return torch.stack(squares).sum(0).sqrt()

@@ -9,8 +9,9 @@ that carry loss, divided by their number in the whole global batch.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,21 +21,29 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from everlora.core.errors import ConfigError
+from everlora.core.roles import OutputPenalty
 from everlora.core.task import Task
 from everlora.engine.chain import Chain
 from everlora.engine.families import Family, Features
+from everlora.engine.families.base import IGNORE, Batch
+from everlora.engine.teacher import Teacher
+
+REHEARSED = "rehearsed"
+"""Feature, and tensor (b,) in a batch, that marks rows of earlier tasks; only where something is rehearsed."""
 
 
 class Rows(Dataset[Features]):
-    """Training rows of one or several tasks, encoded when they are first asked for.
+    """Training rows of one or several tasks, encoded when they are first asked for; rehearsed rows stand last.
 
     Attributes:
+        fresh: rows that are not rehearsed.
         cut: rows asked for so far whose text had to be shortened.
     """
 
-    def __init__(self, family: Family, tasks: Sequence[Task]) -> None:
+    def __init__(self, family: Family, tasks: Sequence[Task], rehearsed: Sequence[Task] = ()) -> None:
         self.family = family
-        self.rows = [(example, task) for task in tasks for example in task.train]
+        self.rows = [(example, task) for task in (*tasks, *rehearsed) for example in task.train]
+        self.fresh = sum(len(task.train) for task in tasks)
         self.known: dict[int, Features] = {}
         self.cut = 0
 
@@ -44,7 +53,8 @@ class Rows(Dataset[Features]):
     def __getitem__(self, index: int) -> Features:
         if index not in self.known:
             before = self.family.cut
-            self.known[index] = self.family.features(*self.rows[index])
+            mark = {REHEARSED: index >= self.fresh} if self.fresh < len(self.rows) else {}
+            self.known[index] = {**self.family.features(*self.rows[index]), **mark}
             self.cut += self.family.cut - before
         return self.known[index]
 
@@ -54,18 +64,61 @@ def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int) -> Tensor:
     return cross_entropy(logits.float(), targets, reduction="sum") / total
 
 
+@dataclass(kw_only=True)
+class Besides:
+    """Terms of the loss beside the task's own.
+
+    Attributes:
+        outputs: what compares answers with those given when the task began.
+        side: a term that belongs to the trained form itself, one value per row of the latest batch (b,), or None.
+    """
+
+    outputs: Sequence[OutputPenalty] = ()
+    side: Callable[[], Tensor | None] = lambda: None
+    teacher: Teacher | None = None
+
+    def loss(self, model: nn.Module, family: Family, batch: Batch, logits: Tensor, marks: Tensor | None) -> Tensor:
+        """Their sum over the positions that carry loss, ()."""
+        total, rows = logits.new_zeros(()), rows_of(batch["labels"])
+        side = self.side()
+        if side is not None:
+            total = total + side[rows].sum()
+        if self.teacher is None or not self.outputs:
+            return total
+        old = self.teacher.logits(model, family, batch)
+        rehearsed = torch.zeros_like(rows, dtype=torch.bool) if marks is None else marks[rows]
+        for part in self.outputs:
+            here = rehearsed if part.on == "rehearsed" else ~rehearsed
+            if here.any():
+                total = total + part.strength * part.pull(logits[here].float(), old[here].float()).sum()
+        return total
+
+
+def rows_of(labels: Tensor) -> Tensor:
+    """The row of each position that carries loss, (n,): labels are (b, s), or (b,) where a head answers."""
+    if labels.ndim == 1:
+        return torch.arange(len(labels), device=labels.device)
+    return (labels != IGNORE).nonzero()[:, 0]
+
+
 class ClTrainer(Trainer):
     """Trainer with our loss. Everything else is stock."""
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, family: Family, chain: Chain, **kwargs: Any) -> None:
+    def __init__(self, family: Family, chain: Chain, besides: Besides | None = None, **kwargs: Any) -> None:
         with _refusals():
             # A compute_loss_func makes the Trainer count items over accumulation steps and processes.
-            super().__init__(data_collator=family.collate, compute_loss_func=token_mean, callbacks=[chain], **kwargs)
+            super().__init__(data_collator=self._collate, compute_loss_func=token_mean, callbacks=[chain], **kwargs)
         self.remove_callback(PrinterCallback)  # stdout belongs to results
         self.family = family
         self.chain = chain
+        self.besides = besides or Besides()
+
+    def _collate(self, rows: Sequence[Features]) -> Batch:
+        marks = [row[REHEARSED] for row in rows if REHEARSED in row]
+        batch = self.family.collate([{k: v for k, v in row.items() if k != REHEARSED} for row in rows])
+        return {**batch, REHEARSED: torch.tensor(marks)} if marks else batch
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         with _refusals():
@@ -82,10 +135,12 @@ class ClTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
+        marks = inputs.pop(REHEARSED, None)
         logits, targets = self.family.logits(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else targets.numel()
+        besides = self.besides.loss(model, self.family, inputs, logits, marks) / total
         # DDP averages gradients over processes; the denominator is global, so their number is multiplied back.
-        loss = token_mean(logits, targets, total) * self.accelerator.num_processes
+        loss = (token_mean(logits, targets, total) + besides) * self.accelerator.num_processes
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -107,11 +162,12 @@ def fit(
     seed: int,
     cpu: bool,
     callback: TrainerCallback,
+    besides: Besides | None = None,
 ) -> list[dict[str, float]]:
     """Train what requires a gradient; return the Trainer's log."""
     with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
         args = arguments(train, folder=scratch, seed=seed, cpu=cpu)
-        trainer = ClTrainer(family, chain, model=model, args=args, train_dataset=rows)
+        trainer = ClTrainer(family, chain, besides, model=model, args=args, train_dataset=rows)
         trainer.add_callback(callback)
         trainer.train()
     log: list[dict[str, float]] = trainer.state.log_history

@@ -11,9 +11,9 @@ knowledge is dropped out while the new is learned; folding leaves the past whole
 
 from __future__ import annotations
 
+from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.method import Method
 from everlora.core.registry import method
-from everlora.core.roles import Adapter, Consolidator
 
 
 @method(

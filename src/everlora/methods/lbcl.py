@@ -44,9 +44,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.method import Method, compose
 from everlora.core.registry import method
-from everlora.core.roles import Adapter, Consolidator
 from everlora.methods.inclora import inclora
 from everlora.parts.blend import SensitivityBlend
 from everlora.parts.copy_layers import CopyLayers

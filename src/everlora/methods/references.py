@@ -11,9 +11,9 @@ MTL row is full fine-tuning; this one is LoRA, at the same rank as the methods i
 
 from __future__ import annotations
 
+from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.method import Method
 from everlora.core.registry import method
-from everlora.core.roles import Adapter, Consolidator
 
 
 @method("zero-shot", title="The base model, untouched", paper="reference", stores="nothing", aliases=("base",))

@@ -11,9 +11,9 @@ The optimiser starts afresh with every task. Nothing protects the past; rank(ΔW
 
 from __future__ import annotations
 
+from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.method import Method
 from everlora.core.registry import method
-from everlora.core.roles import Adapter, Consolidator
 
 
 @method(

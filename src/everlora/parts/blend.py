@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import State
+from everlora.core.roles import Evidence, State
 from everlora.core.sites import LowRank, precise, top_blocks
 
 
@@ -81,6 +81,7 @@ class SensitivityBlend:
     """
 
     name: ClassVar[str] = "sensitivity_blend"
+    evidence: ClassVar[Evidence] = "gradients"
     needs_fresh: ClassVar[bool] = True
     needs_svd: ClassVar[bool] = True
     samples: int = 8
@@ -97,8 +98,8 @@ class SensitivityBlend:
     def covers(self, sites: Sequence[str]) -> tuple[str, ...]:
         return tuple(sites) if self.top_layers is None else top_blocks(sites, self.top_layers)
 
-    def start(self, fresh: LowRank, updates: Sequence[LowRank], gradients: Tensor) -> LowRank:
-        blended = blend(updates, torch.stack([sensitivity(update, gradients) for update in updates]))
+    def start(self, fresh: LowRank, updates: Sequence[LowRank], seen: Tensor, memory: State | None = None) -> LowRank:
+        blended = blend(updates, torch.stack([sensitivity(update, seen) for update in updates]))
         assert blended.sigma is not None
         sigma = blended.sigma if self.sigma == "with" else torch.zeros_like(blended.sigma)
         return LowRank(blended.A, blended.B, fresh.scale, sigma)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
+from everlora.core.roles import Evidence, State
 from everlora.core.sites import LowRank, top_blocks
 
 
@@ -21,6 +22,7 @@ class CopyLayers:
     """
 
     name: ClassVar[str] = "copy_layers"
+    evidence: ClassVar[Evidence] = "gradients"
     needs_fresh: ClassVar[bool] = True
     samples: ClassVar[int] = 0
     per_sample: ClassVar[bool] = False
@@ -33,5 +35,5 @@ class CopyLayers:
     def covers(self, sites: Sequence[str]) -> tuple[str, ...]:
         return tuple(sites) if self.top_layers is None else top_blocks(sites, self.top_layers)
 
-    def start(self, fresh: LowRank, updates: Sequence[LowRank], gradients: Tensor) -> LowRank:
+    def start(self, fresh: LowRank, updates: Sequence[LowRank], seen: Tensor, memory: State | None = None) -> LowRank:
         return updates[-1]

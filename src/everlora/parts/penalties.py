@@ -127,7 +127,7 @@ class EnergyOverlap:
     def weigh(self, total: Tensor) -> Tensor:
         return energy(total, self.energy)
 
-    def remember(self, update: LowRank, memory: State) -> State:
+    def remember(self, update: LowRank, memory: State, seen: State | None = None) -> State:
         return stores.add(memory, update, self.store, self.store_rank)
 
     def kept(self, out: int, into: int, rank: int, tasks: int) -> int:

@@ -73,8 +73,9 @@ class ProjectOut:
             return {side: torch.cat([basis(each) for each in tasks], -1) for side, tasks in sides.items()}
         return {side: basis(torch.cat(tasks, -1)) for side, tasks in sides.items()}
 
-    def shape(self, A: Tensor, B: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        return project_out(A.mT, state["V"]).mT, project_out(B, state["U"])
+    def shape(self, gradient: State, state: State) -> State:
+        A, B = project_out(gradient["A"].mT, state["V"]).mT, project_out(gradient["B"], state["U"])
+        return {**gradient, "A": A, "B": B}
 
     def free(self, state: State) -> Tensor:
         """Directions left to learn in, of the narrower side, per module (L,)."""
@@ -109,4 +110,5 @@ class OrthonormalTriplets:
         u, on_U = departure(live.B)
         v, on_V = departure(live.A.mT)
         sigma = None if live.sigma is None else torch.zeros_like(live.sigma)
-        return Pull(value=u + v, A=on_V.mT, B=on_U, sigma=sigma)
+        still = {} if sigma is None else {"sigma": sigma}
+        return Pull(value=u + v, gradient={"A": on_V.mT, "B": on_U, **still})

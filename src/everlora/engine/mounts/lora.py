@@ -8,10 +8,9 @@ the adapted matrices in fp32, so that a step costs the same at every task; or, w
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
@@ -19,61 +18,60 @@ from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
+from everlora.core.adapter import Adapter
 from everlora.core.errors import ModelError, nearest
 from everlora.core.past import Past
-from everlora.core.roles import Adapter, Merge
-from everlora.core.sites import LowRank, Sites, concatenate
+from everlora.core.roles import Merge
+from everlora.core.sites import Learned, LowRank, Sites
+from everlora.core.task import Task
+from everlora.engine import adapters
 from everlora.engine.models import Loaded
-from everlora.engine.precision import keep_fp32
+from everlora.engine.mounts.base import Mount, PastAs
+from everlora.engine.mounts.below import Below
 from everlora.engine.seeds import drawn_from
 
 ADAPTER = "default"
-PastAs = Literal["auto", "fold", "factors"]
 
 
-@dataclass
-class Mount:
-    """Carries adapters on one base model through its life.
+class LoraMount(Mount):
+    """Carries LoRA pairs, or triplets, on one base model through its life."""
 
-    Attributes:
-        base: the model below.
-        lora: settings with PEFT's own names, passed to `LoraConfig`.
-        past_as: ``fold`` the past into the weights, keep it as ``factors`` beside them, or decide by the weights.
-        adapter: the form of the adapter.
-    """
+    forms = ("plain", "svd")
+    files = ("adapter_config.json", adapters.WEIGHTS)
 
-    base: Loaded
-    lora: Mapping[str, Any]
-    past_as: PastAs = "auto"
-    adapter: Adapter = field(default_factory=Adapter)
-    peft: PeftModel | None = field(default=None, init=False)
-    _below: dict[str, Below] = field(default_factory=dict, init=False)
+    def __init__(
+        self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
+    ) -> None:
+        super().__init__(base, lora, past_as, adapter)
+        self._below: dict[str, Below] = {}
 
-    def open(self, *, seed: int, start: Sites | None = None) -> PeftModel:
+    def open(self, *, seed: int, start: Learned | None = None, tasks: Sequence[Task] = ()) -> PeftModel:
         """Put a trainable adapter on the model: fresh (B = 0), or starting from ``start``.
 
         Raises:
             ModelError: no target module found, or a target is no linear layer.
         """
-        if self.peft is not None:
+        if self.model is not None:
             raise RuntimeError("an adapter is mounted already; close it first")
         with drawn_from(seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.peft = self._wrap()
-        self.peft.base_model.model.config.name_or_path = self.base.name
-        self.peft.peft_config[ADAPTER].base_model_name_or_path = self.base.name
+            self.model = self._wrap()
+        self.model.base_model.model.config.name_or_path = self.base.name
+        self.model.peft_config[ADAPTER].base_model_name_or_path = self.base.name
         for name, layer in self._layers().items():
             if isinstance(layer, AdaLoraLayer):
                 # A constant. On a bf16 base PEFT's cast to fp32 makes it trainable (peft 0.21).
                 layer.ranknum[ADAPTER].requires_grad_(False)
+            if self.adapter.fixed:
+                _site(layer).tensors[self.adapter.fixed].requires_grad_(False)
             if name not in self._below:
                 self._unshared(name, layer)
                 self._below[name] = Below.of(layer.get_base_layer(), self.past_as)
         if start is not None:
             self.write(start)
-        return self.peft
+        mounted: PeftModel = self.model
+        return mounted
 
     def _wrap(self) -> PeftModel:
         head = self.base.family.head
@@ -119,8 +117,7 @@ class Mount:
         return AdaLoraConfig(init_r=r, target_r=r, total_step=1, orth_reg_weight=0.0, **chosen)
 
     def _layers(self) -> dict[str, LoraLayer]:
-        assert self.peft is not None
-        return {n: m for n, m in self.peft.base_model.model.named_modules() if isinstance(m, LoraLayer)}
+        return {n: m for n, m in self.model.base_model.model.named_modules() if isinstance(m, LoraLayer)}
 
     def live(self) -> dict[str, LowRank]:
         """The trainable parameters themselves, by module: looked up afresh, since wrappers may replace them."""
@@ -130,11 +127,7 @@ class Mount:
         """The adapted layers themselves, by module."""
         return {name: layer.get_base_layer() for name, layer in self._layers().items()}
 
-    def extract(self) -> dict[str, LowRank]:
-        """A copy of the adapter as it stands, on the CPU in fp32."""
-        return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in self.live().items()}
-
-    def write(self, start: Sites) -> None:
+    def write(self, start: Learned) -> None:
         """Give the adapter, or those of its modules that ``start`` names, these values.
 
         Raises:
@@ -154,9 +147,9 @@ class Mount:
     def restore_head(self, rest: Mapping[str, Tensor]) -> None:
         """Give the trained classification head, if there is one, the values that were saved with an adapter."""
         head = self.base.family.head
-        if head is None or self.peft is None:
+        if head is None or self.model is None:
             return
-        trained = dict(self.peft.named_parameters())
+        trained = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, tensor in rest.items():
                 stem, kind = name.removeprefix(f"{head}."), f"base_model.model.{head}.modules_to_save.default"
@@ -164,11 +157,11 @@ class Mount:
 
     def close(self) -> None:
         """Take the adapter off, if one is on; a trained classification head stays."""
-        if self.peft is None:
+        if self.model is None:
             return
-        self.base.model = self.peft.unload()
+        self.base.model = self.model.unload()
         self.base.model.requires_grad_(False)
-        self.peft = None
+        self.model = None
 
     def stand_on(self, past: Past, merge: Merge | None = None) -> None:
         """Let the model carry exactly ``past`` below the adapter: W = W0 + Σ ΔW, or W0 + what ``merge`` makes of them.
@@ -179,11 +172,18 @@ class Mount:
         for name, below in self._below.items():
             below.carry([delta[name] for delta in past], merge)
 
+    def read(self, folder: Path) -> tuple[Sites, dict[str, Tensor]]:
+        return adapters.read(folder)
+
+    def export(self, folder: Path, latest: Path, past: Past, merge: Merge | None) -> dict[str, Any]:
+        sites, lost = adapters.whole(past, merge)
+        adapters.write(folder, sites, adapters.read(latest)[1], like=latest)
+        return lost
+
     def save(self, folder: Path) -> None:
         """Write the adapter as a standard PEFT folder."""
-        assert self.peft is not None
         # "auto" would ask the hub whether the vocabulary was changed; it never is here.
-        self.peft.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        self.model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # the run has its own card
 
 
@@ -209,70 +209,3 @@ def default_targets(model: nn.Module) -> dict[str, list[str]]:
 def _linear(layer: nn.Module) -> bool:
     base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
     return isinstance(base, nn.Linear) or "Linear" in type(base).__name__
-
-
-MERGED = 1 << 30
-"""More updates than any past has: after a merge, the sum starts from the pristine weight."""
-
-
-@dataclass
-class Below:
-    """What stands below the adapter at one module."""
-
-    layer: nn.Module
-    fold: bool
-    carried: int = 0
-    pristine: Tensor | None = None
-    factors: LowRank | None = None
-    dense: Tensor | None = None
-    """The merged past, where it cannot be folded: it is full rank."""
-
-    @classmethod
-    def of(cls, layer: nn.Module, past_as: PastAs) -> Below:
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        foldable = (
-            isinstance(layer, nn.Linear) and type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point()
-        )
-        if past_as == "fold" and not foldable:
-            raise ModelError("these weights are quantised, so the past cannot be folded into them; use past=factors")
-        below = cls(layer=layer, fold=foldable and past_as != "factors")
-        if below.fold:
-            assert isinstance(layer, nn.Linear)
-            keep_fp32(layer)
-        else:
-            layer.register_forward_hook(below._add)
-        return below
-
-    def _add(self, _: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-        if self.dense is not None:
-            return (out + linear(args[0].to(self.dense.dtype), self.dense)).to(out.dtype)
-        if self.factors is None:
-            return out
-        x = args[0].to(self.factors.A.dtype)
-        return (out + linear(linear(x, self.factors.A), self.factors.B)).to(out.dtype)
-
-    @torch.no_grad()
-    def carry(self, deltas: list[LowRank], merge: Merge | None = None) -> None:
-        """Carry the sum of ``deltas``, or their merge; what is not the sum so far starts from the pristine weight."""
-        weight = self.layer.weight
-        assert isinstance(weight, Tensor)
-        merged = merge.merge(d.dense() for d in deltas).to(weight.device) if merge and len(deltas) > 1 else None
-        if not self.fold:
-            whole = concatenate(deltas) if deltas and merged is None else None
-            self.factors = whole and LowRank(whole.A.to(weight.device), whole.B.to(weight.device))
-            self.dense = merged
-            return
-        if self.pristine is None and deltas:
-            self.pristine = weight.detach().clone()
-        if merged is not None:
-            assert self.pristine is not None
-            weight.copy_(self.pristine + merged)
-            self.carried = MERGED
-            return
-        if len(deltas) < self.carried and self.pristine is not None:
-            weight.copy_(self.pristine)
-            self.carried = 0
-        for delta in deltas[self.carried :]:
-            weight.add_(delta.dense().to(weight.device))
-        self.carried = len(deltas)

@@ -1,0 +1,45 @@
+"""What a task trains, and how what it has trained joins the past."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """What a task trains. A form of its own is a subclass that carries its settings (`everlora.parts.adapters`).
+
+    Attributes:
+        policy: ``new``, fresh and on top of everything learned before; or ``continue``, one that every task trains on.
+        form: ``plain`` B A (PEFT's LoRA), ``svd`` U Σ V (PEFT's AdaLoRA without its rank allocation), or one that is
+            no low-rank update; the engine has one mount for each.
+        unit: with ``svd``, take the scale 1 instead of alpha / r.
+        fixed: the factor of the pair that is not trained, if one is not.
+    """
+
+    policy: Literal["new", "continue"] = "new"
+    form: str = "plain"
+    unit: bool = False
+    fixed: Literal["", "A", "B"] = ""
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether what is trained is an update of low rank of each adapted matrix."""
+        return self.form in ("plain", "svd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consolidator:
+    """How a finished update joins the past.
+
+    Attributes:
+        rule: ``sum`` folds it into the weights used from now on; ``continue`` keeps the one adapter as it is;
+            ``keep`` leaves one adapter per task side by side and chooses by task id.
+    """
+
+    rule: Literal["sum", "continue", "keep"] = "sum"
+
+    def kept(self, tasks: int, adapter: int) -> int:
+        """Elements of adapters that must be kept after ``tasks`` tasks if one adapter has ``adapter`` elements."""
+        return adapter if self.rule == "continue" else tasks * adapter
