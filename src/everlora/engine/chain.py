@@ -26,7 +26,7 @@ from everlora.core.errors import TrainingError
 from everlora.core.method import Method
 from everlora.core.past import Past
 from everlora.core.roles import Before, GradientTransform, Pull, Saturating, Share, State, WeightPenalty
-from everlora.core.sites import LowRank, Sites, groups, stack
+from everlora.core.sites import LowRank, Sites, difference, groups, stack
 from everlora.engine.strength import Dial, added, norms, scaled
 
 COLLAPSE = 0.05
@@ -280,16 +280,17 @@ def saturated(groups: Sequence[Group]) -> list[str]:
     return found
 
 
-def collapse(live: Sites, past: Past) -> list[str]:
-    """A warning if the finished update is tiny beside the earlier ones: its penalty is low because it vanished."""
-    if not len(past):
+def change(update: Sites, start: Sites | None) -> float:
+    """‖ΔW‖_F over all modules of what a task has changed, whether its adapter was fresh or went on from ``start``."""
+    each = [site if start is None else difference(site, start[name]) for name, site in update.items()]
+    return float(torch.stack([site.norm() for site in each]).norm())
+
+
+def collapse(now: float, earlier: Sequence[float]) -> list[str]:
+    """A warning if a task's `change` is tiny beside the earlier ones: its penalty is low because it vanished."""
+    if not earlier:
         return []
-
-    def size(sites: Sites) -> float:
-        return float(torch.stack([s.norm() for s in sites.values()]).norm())
-
-    earlier = sorted(size(delta) for delta in past)
-    typical, now = earlier[len(earlier) // 2], size(live)
+    typical = sorted(earlier)[len(earlier) // 2]
     if now >= COLLAPSE * typical:
         return []
     return [

@@ -28,8 +28,7 @@ from everlora.core.sites import Sites
 from everlora.core.spec import LearnerSpec
 from everlora.core.task import Task
 from everlora.engine import adapters, memory, world
-from everlora.engine.adapters import whole
-from everlora.engine.chain import Chain, collapse
+from everlora.engine.chain import Chain, change, collapse
 from everlora.engine.evaluator import Scored, evaluate
 from everlora.engine.models import Loaded
 from everlora.engine.mount import Mount
@@ -58,6 +57,7 @@ class Life:
         self.past = Past()
         self.newest: Sites | None = None
         """The adapter of the latest stage, from which ``continue`` goes on."""
+        self.changes: list[float] = []  # how much every task has changed, to tell one that collapsed
         self.memory: memory.Memory = {}
         self.exported: dict[str, Any] = {}
 
@@ -113,7 +113,7 @@ class Life:
             )
         trained = time.perf_counter()
         if self.method.penalties:
-            chain.warnings += tell(self.progress, stage.name, collapse(update, self.past))
+            chain.warnings += tell(self.progress, stage.name, collapse(change(update, self._started()), self.changes))
         grown = memory.remember(
             self.method.remembering, self.memory, update, continued=self.method.consolidator.rule == "continue"
         )
@@ -260,11 +260,12 @@ class Life:
         past = self.past if self.method.consolidator.rule == "sum" else Past((self.newest,))
         latest = self.folder.stages()[-1].path
         _, rest = adapters.read(latest)
-        sites, self.exported = whole(past, self._view("infer"))
+        sites, self.exported = adapters.whole(past, self._view("infer"))
         adapters.write(self.folder.path, sites, rest, like=latest)
 
     def _join(self, update: Sites, grown: memory.Memory) -> None:
         """Let a finished update join the past, and take the adapter off the model."""
+        self.changes.append(change(update, self._started()))
         self.newest, self.memory = update, grown
         if self.method.consolidator.rule != "continue":
             self.past = self.past.append(update)
@@ -273,7 +274,7 @@ class Life:
     def _forget(self) -> None:
         """Back to the beginning: the past is recalled from the folder, whatever this object has lived through."""
         self.mount.close()
-        self.past, self.newest, self.memory = Past(), None, {}
+        self.past, self.newest, self.changes, self.memory = Past(), None, [], {}
         self.base.family.reset()
 
     def _recall(self, committed: Committed, stage: Stage) -> list[Cell]:
