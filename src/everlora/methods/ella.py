@@ -25,7 +25,8 @@ fixed λ then means something; under ``auto`` the energies differ only in how mo
 
 ``policy=continue`` trains one adapter on and on; ΔW_t is then its change since the task began, and W_past the adapter
 at that point. ``store`` says how W_past is kept (`everlora.parts.stores`): as the tasks' factors, which are there
-anyway; dense; as its best approximation of rank ``store_rank`` (8), whose error `everlora status` shows; or in 8 bits.
+anyway; dense; as its best approximation of rank ``store_rank`` (8); or in 8 bits. How far off that is, `everlora
+status` measures.
 """
 
 from __future__ import annotations
