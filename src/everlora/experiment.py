@@ -30,7 +30,7 @@ from everlora.engine.models import Loaded, canonical, load
 from everlora.engine.progress import Progress
 from everlora.record.atomic import write_json, write_text
 from everlora.record.card import model_card
-from everlora.record.folder import RunFolder
+from everlora.record.folder import RunFolder, identified
 from everlora.streams import open_stream
 
 DEMO: dict[str, Any] = {
@@ -163,7 +163,7 @@ def begin(
         FolderError: the folder holds something else.
     """
     facts = {
-        "settings": spec.model_dump(mode="json"),
+        "settings": {**spec.model_dump(mode="json"), "dtype": _spelt(spec.dtype, base, out)},
         "composition": method.describe(),
     }
     # One process makes the folder; the others find it made.
@@ -171,21 +171,35 @@ def begin(
     world.wait()
     folder = folder or RunFolder(out, facts, resume=True, write=False)
     if world.is_main():
-        _same_precision(out / "environment.json", base, folder)
+        _same_precision(base, folder)
         write_json(out / "environment.json", environment(base))
     return Life(base, method, spec, folder, progress)
 
 
-def _same_precision(record: Path, base: Loaded, folder: RunFolder) -> None:
-    """Refuse to go on with other weights than the learned tasks stand on."""
+def _spelt(dtype: str, base: Loaded, out: Path) -> str:
+    """How the run in ``out`` spells ``dtype``, if both come to the same weights: ``auto`` is what it chose."""
     try:
-        then = json.loads(record.read_text(encoding="utf-8"))["precision"]["weights"]
+        there: str = identified(out)["settings"]["dtype"]
+    except (FolderError, KeyError):
+        return dtype
+    return there if _weights(out) == base.precision.describe()["weights"] else dtype
+
+
+def _weights(out: Path) -> str | None:
+    """The type of the weights that the run in ``out`` was made on; None if that is not known."""
+    try:
+        found: str = json.loads((out / "environment.json").read_text(encoding="utf-8"))["precision"]["weights"]
     except (OSError, ValueError, KeyError, TypeError):
-        return
-    now = base.precision.describe()["weights"]
-    if folder.stages() and then != now:
+        return None
+    return found
+
+
+def _same_precision(base: Loaded, folder: RunFolder) -> None:
+    """Refuse to go on with other weights than the learned tasks stand on."""
+    then, now = _weights(folder.path), base.precision.describe()["weights"]
+    if folder.stages() and then not in (None, now):
         raise FolderError(
-            f"{record.parent} was learned on {then} weights and would go on with {now}; pass --dtype {then}"
+            f"{folder.path} was learned on {then} weights and would go on with {now}; pass --dtype {then}"
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from everlora import parse
+from everlora.engine import memory
 
 from .conftest import Everlora, Ran
 
@@ -115,6 +116,48 @@ def test_inspect_gives_the_figures_of_a_hand_computation(everlora: Everlora, ran
     assert second["free"] == min(m["free"] for m in every)
 
 
+@pytest.mark.parametrize("method", ["b-cl", "ella(policy=continue)"])
+def test_status_and_inspect_see_the_same_room(everlora: Everlora, ran: Ran, method: str) -> None:
+    """One adapter that goes on uses its own directions only, not those that it has left."""
+    run = ran(method)
+    room = everlora("status", str(run), "--json").json["room"]["modules"]
+    seen = everlora("inspect", str(run), "--json").json[-1]["modules"]
+    expected = {module["module"]: (module["free"], module["directions"]) for module in room}
+    assert {module["module"]: (module["free"], module["free_directions"]) for module in seen} == expected
+    if "continue" in method:
+        assert min(free for free, _ in expected.values()) == (32 - 8) / 32
+
+
+@pytest.mark.parametrize("policy", ["new", "continue"])
+@pytest.mark.parametrize(("store", "least", "most"), [("svd,store_rank=2", 0.05, 1), ("int8", 1e-4, 8e-3)])
+def test_status_measures_how_far_off_a_memory_is(
+    everlora: Everlora, ran: Ran, policy: str, store: str, least: float, most: float
+) -> None:
+    run = ran(f"ella(policy={policy},store={store})")
+    found = everlora("status", str(run), "--json").json["memory_error"]["energy_overlap"]
+    held = memory.read(run.life.folder.stages()[-1].path)["energy_overlap"]
+    first, last = run.updates(0), run.updates(1)
+    lost, sizes = {}, {}
+    for name, state in held.items():
+        W = last[name] + first[name] if policy == "new" else last[name]
+        kept = state["int8"] * state["step"] if store == "int8" else state["B"] @ state["A"]
+        lost[name], sizes[name] = float((W - kept).norm()), float(W.norm())
+    worst = max(lost, key=lambda name: lost[name] / sizes[name])
+    whole = sum(v**2 for v in lost.values()) ** 0.5 / sum(v**2 for v in sizes.values()) ** 0.5
+    assert found["error"] == pytest.approx(whole, rel=1e-3)
+    assert (found["worst"], found["module"]) == (pytest.approx(lost[worst] / sizes[worst], rel=1e-3), worst)
+    assert least < found["error"] < most
+    text = everlora("status", str(run)).out
+    assert f"energy_overlap remembers the past with a relative error of {found['error']:.3g} (worst" in text
+    assert worst in text
+
+
+def test_where_the_past_is_the_memory_there_is_no_error_to_show(everlora: Everlora, ran: Ran) -> None:
+    run = ran("ella(policy=continue)")
+    assert "memory_error" not in everlora("status", str(run), "--json").json
+    assert "relative error" not in everlora("status", str(run)).out
+
+
 def test_inspect_shows_modules_when_asked(everlora: Everlora, ran: Ran) -> None:
     run = ran("ella(lam=auto)")
     short, long = (everlora("inspect", str(run), *more).out for more in ((), ("--modules",)))
@@ -181,3 +224,22 @@ def test_a_wrong_top_is_one_line(everlora: Everlora, tmp_path: Path, top: str) -
     (tmp_path / "r.yaml").write_text(RECIPE)
     assert "--top" in everlora("study-layers", "--config", "r.yaml", "--out", "study", "--top", top).line
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [(("--tasks", "reviews"), "and 1 are given"), (("--tasks", "reviews,news,questions"), "and 3 are given")],
+)
+def test_a_study_of_other_than_two_tasks_is_one_line(
+    everlora: Everlora, tmp_path: Path, given: tuple[str, ...], words: str
+) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    line = everlora("study-layers", "--config", "r.yaml", "--out", "study", *given).line
+    assert f"about two tasks, {words}; name them: --tasks first,second" in line
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_of_a_whole_benchmark_asks_for_two_tasks(everlora: Everlora, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE.replace("tasks: [reviews, news]\n", ""))
+    line = everlora("study-layers", "--config", "r.yaml", "--out", "study").line
+    assert "all of the benchmark's are given; name them: --tasks" in line

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import lives
+from everlora.core.errors import ModelError
+from everlora.engine.mounts.lora import LoraMount
 from lives import MODELS
 
 
@@ -46,7 +48,6 @@ def test_a_bf16_base_keeps_what_was_learned(model, tmp_path):
 def test_going_back_to_an_earlier_past_is_exact(lived):
     """Fewer updates than before start again from the pristine weight: no subtraction, no drift."""
     from everlora.core.past import Past
-    from everlora.engine.mounts.lora import LoraMount
 
     record, loaded = lived("ella", "tiny-llama"), lives.fresh("tiny-llama")
     mount = LoraMount(loaded, {"r": 4, "lora_alpha": 8}, "fold")
@@ -59,3 +60,26 @@ def test_going_back_to_an_earlier_past_is_exact(lived):
     assert all(map(torch.equal, weights["one"], weights["again"]))
     pristine = dict(lives.base("tiny-llama").model.named_parameters())
     assert all(torch.equal(w, pristine[f"{n}.weight"]) for n, w in zip(mount._below, weights["none"], strict=True))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_matrix_that_stands_in_two_places_is_not_adapted(first):
+    """Folding into one of them would change the other; the message names the other, not the target itself."""
+    loaded = lives.fresh("tiny-llama")
+    layers = loaded.model.model.layers
+    layers[1].self_attn.q_proj.weight = layers[0].self_attn.q_proj.weight
+    one, other = (f"model.layers.{k}.self_attn.q_proj" for k in ((0, 1) if first else (1, 0)))
+    mount = LoraMount(loaded, {"r": 4, "lora_alpha": 8, "target_modules": [one]}, "fold")
+    with pytest.raises(ModelError, match=f"target '{one}' shares its weights with '{other}', which would change"):
+        mount.open(seed=0)
+
+
+def test_an_output_layer_tied_to_the_embedding_is_not_adapted(tmp_path):
+    loaded = lives.fresh("tiny-llama")
+    loaded.model.lm_head.weight = loaded.model.model.embed_tokens.weight
+    before = loaded.model.lm_head.weight.clone()
+    life = lives.begin("tiny-llama", "ella", tmp_path, loaded=loaded, lora={"target_modules": ["lm_head"]})
+    with pytest.raises(ModelError, match="'lm_head' shares its weights with 'model\\.embed_tokens'"):
+        life.follow(lives.stream("tiny-llama"))
+    assert life.mount.peft is None
+    assert torch.equal(loaded.model.lm_head.weight, before)

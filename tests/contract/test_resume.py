@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 import lives
 from everlora import parse
-from everlora.core.errors import TrainingError
+from everlora.core.errors import FolderError, TrainingError
 from lives import METHODS, MODELS, SEQUENTIAL
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
@@ -109,3 +110,32 @@ def test_tasks_may_come_in_one_by_one(method, model, lived, tmp_path):
     assert life.kept() == whole.life.kept()
     assert matrix.cells[0][0] is not None
     assert matrix.cells[0][1] is None
+
+
+def test_a_life_goes_on_with_the_weights_that_it_learned_on(tmp_path):
+    """``auto`` may choose otherwise on another machine; what the refusal advises then works."""
+    one, both = lives.stream("tiny-llama")[:1], lives.stream("tiny-llama")
+    fp32, bf16 = (lives.base("tiny-llama", dtype) for dtype in ("float32", "bfloat16"))
+
+    def again(loaded, dtype):
+        base = copy.deepcopy(loaded)
+        return lives.begin("tiny-llama", "ella", tmp_path, resume=True, loaded=base, dtype=dtype)
+
+    again(fp32, "auto").follow(one)
+    with pytest.raises(FolderError, match="learned on float32 weights and would go on with bfloat16; pass --dtype"):
+        again(bf16, "auto")
+    with pytest.raises(FolderError, match=r"another run \(different: dtype\)"):
+        again(bf16, "bfloat16")
+    life = again(fp32, "float32")
+    life.follow(both)
+    assert len(life.folder.stages()) == 2
+    assert len(again(fp32, "auto").folder.stages()) == 2
+    with pytest.raises(FolderError, match="pass --dtype float32"):
+        again(bf16, "auto")
+
+
+def test_before_anything_is_learned_the_weights_are_free(tmp_path):
+    for dtype in ("float32", "bfloat16"):
+        base = lives.fresh("tiny-llama", dtype)
+        life = lives.begin("tiny-llama", "ella", tmp_path, resume=True, loaded=base, dtype="auto")
+        assert life.folder.stages() == []

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lives
-from everlora.engine.alarms import collapse
+from everlora.engine.alarms import change, collapse
 from everlora.engine.chain import Chain
 from lives import MODELS
 
@@ -97,11 +97,15 @@ class Shrinking(lives.Watch):
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         if self.task == "second":
-            for site in self.life.mount.live().values():
-                site.B.data.mul_(1e-3)
+            started = self.life._started() or {}
+            for name, site in self.life.mount.live().items():
+                if name in started:  # back to where it began, nearly: a fresh B began at 0
+                    site.A.data.copy_(started[name].A)
+                begin = started[name].B if name in started else torch.zeros_like(site.B)
+                site.B.data.lerp_(begin, 0.999)
 
 
-@pytest.mark.parametrize(("method", "warned"), [("ella", True), ("inclora", False)])
+@pytest.mark.parametrize(("method", "warned"), [("ella", True), ("ella(policy=continue)", True), ("inclora", False)])
 def test_a_collapsed_update_is_said_and_recorded(method, warned, tmp_path):
     progress = Shrinking()
     progress.life = lives.begin("tiny-bert", method, tmp_path / "run", progress=progress)
@@ -113,11 +117,30 @@ def test_a_collapsed_update_is_said_and_recorded(method, warned, tmp_path):
 
 
 def test_collapse_needs_a_past_and_a_fall(lived):
-    from everlora.core.past import Past
     from everlora.core.sites import LowRank
 
     first, second = lived("ella", "tiny-bert").life.past.deltas
-    assert collapse(second, Past()) == []
-    assert collapse(second, Past((first,))) == []
+    one, two = change(first, None), change(second, None)
+    assert one == pytest.approx(sum(float(site.dense().norm()) ** 2 for site in first.values()) ** 0.5, rel=1e-5)
+    assert collapse(two, []) == []
+    assert collapse(two, [one]) == []
     tiny = {name: LowRank(site.A, 1e-3 * site.B, site.scale) for name, site in first.items()}
-    assert "collapsed" in collapse(tiny, Past((first,)))[0]
+    assert "collapsed" in collapse(change(tiny, None), [one])[0]
+    assert collapse(0.06, [1e-3, 1.0, 1e3]) == []
+    assert "that of earlier tasks 1;" in collapse(0.04, [1e3, 1e-3, 1.0])[0], "the middle one counts"
+
+
+def test_the_change_of_an_adapter_that_goes_on_is_what_it_moved(lived):
+    first, second = lived("ella", "tiny-bert").life.past.deltas
+    moved = sum(float((second[name].dense() - first[name].dense()).norm()) ** 2 for name in first) ** 0.5
+    assert change(second, first) == pytest.approx(moved, rel=1e-5)
+    assert change(first, first) == pytest.approx(0, abs=1e-6 * moved)
+
+
+@pytest.mark.parametrize("method", ["ella", "ella(policy=continue)"])
+def test_a_resumed_life_knows_how_much_earlier_tasks_changed(method, tmp_path):
+    whole = lives.lived("tiny-bert", method, tmp_path / "run")
+    again = lives.begin("tiny-bert", method, tmp_path / "run", resume=True)
+    again.follow(lives.stream("tiny-bert"))
+    assert len(whole.changes) == 2
+    assert again.changes == whole.changes

@@ -11,7 +11,7 @@ from torch import Tensor
 from calculus import by_autograd, draw, numeric
 from everlora.core.errors import ConfigError
 from everlora.core.past import Past
-from everlora.core.roles import Before
+from everlora.core.roles import Before, Share
 from everlora.core.sites import LowRank, stack
 from everlora.methods.ella import ella
 from everlora.parts.penalties import (
@@ -22,6 +22,8 @@ from everlora.parts.penalties import (
     interference_bound,
     shrink,
 )
+from everlora.parts.stores import Store
+from everlora.parts.strengths import RHO
 
 SHAPES = [(1, 5, 7), (2, 7, 5), (8, 11, 6)]  # (r, o, i)
 A6 = torch.tensor([[1.0, -1.0]])
@@ -228,6 +230,15 @@ def test_the_step_zero_of_a_task_feels_no_pull() -> None:
 def test_a_store_of_no_rank_is_refused(rank: int) -> None:
     with pytest.raises(ConfigError, match="store_rank"):
         ella(store="svd", store_rank=rank)
+
+
+@pytest.mark.parametrize("store", ["factors", "dense", "int8"])
+def test_a_rank_for_a_store_that_has_none_is_refused(store: Store) -> None:
+    with pytest.raises(ConfigError, match=f"store_rank is the rank of store=svd; with store={store} there is none"):
+        ella(store=store, store_rank=8)
+    assert ella(store="svd") == ella(store="svd", store_rank=8)
+    three = EnergyOverlap(lam=Share(rho=RHO), energy="rms", store="svd", store_rank=3)
+    assert ella(store="svd", store_rank=3).penalties == (three,)
 
 
 # --- shrinkage -------------------------------------------------------------------------------------------------------

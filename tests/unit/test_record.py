@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,17 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path: Path) -> None
         with pytest.raises(FolderError, match=r"another run \(different: seed\)"):
             RunFolder(tmp_path, {**FACTS, "settings": {"model": "m", "seed": 1}}, resume=resume)
     assert (tmp_path / "run.yaml").read_bytes() == before
+
+
+def test_a_task_of_another_run_is_no_task_of_this_one(tmp_path: Path) -> None:
+    """A folder that was copied in by hand: whole in itself, and of other settings."""
+    mine, other = RunFolder(tmp_path / "mine", FACTS), RunFolder(tmp_path / "other", {**FACTS, "composition": {}})
+    commit(mine, 1, "news")
+    commit(other, 2, "mail")
+    shutil.copytree(other.path / "tasks" / "02-mail", mine.path / "tasks" / "02-mail")
+    with pytest.raises(FolderError, match=r"02-mail was learned by another run than .*mine; choose another --out"):
+        mine.stages()
+    assert len(other.stages()) == 1
 
 
 def facts_of(method: str) -> dict[str, Any]:

@@ -61,6 +61,12 @@ def test_a_share_is_the_ratio_of_sums_over_the_steps_so_far(rho: float, steps: l
         assert float(dial.lam) == pytest.approx(rho * above / below if below > 1e-30 else 0.0, rel=1e-5, abs=1e-30)
 
 
+def test_a_gradient_near_nothing_makes_no_strength_infinite() -> None:
+    for pull in (0.0, 1.4e-45, 1e-38):
+        assert float(turned(Share(rho=1.0), [(1e3, pull)]).lam) == 0
+    assert float(turned(Share(rho=1.0), [(1e3, 1e-25)]).lam) == pytest.approx(1e28, rel=1e-5)
+
+
 def test_three_steps_by_hand() -> None:
     dial, found = Dial(Share(rho=0.1)), []
     for task, pull in ((4.0, 0.0), (2.0, 0.5), (2.0, 1.5)):

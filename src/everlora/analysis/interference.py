@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from everlora.analysis.room import room
 from everlora.analysis.runs import Run
 from everlora.core.roles import Share, Weighing, WeightPenalty
 from everlora.core.sites import LowRank
 from everlora.parts.penalties import interference, interference_bound
-from everlora.parts.subspace import free
 
 
 def inspect(run: Run) -> list[dict[str, Any]]:
@@ -24,18 +24,19 @@ def inspect(run: Run) -> list[dict[str, Any]]:
     """
     part = next((p for p in run.method.penalties if isinstance(p, Weighing)), None)
     found = []
-    for stage, (name, added, past) in zip(run.stages, run.updates(), strict=False):
+    for stage, (name, added, past, after) in zip(run.stages, run.updates(), strict=False):
         lam = _strength(part, stage.facts) if part else None
         modules = []
         for site, update in added.items():
             here = lam.get(site) if isinstance(lam, dict) else lam
             before = past.factors(site) if len(past) else None
-            room = free([*(delta[site] for delta in past), update])
+            left = room(after, site)
             modules.append(
                 {
                     "module": site,
                     **meeting(update, before, part.weigh if part else torch.abs, here),
-                    **_room(room, update),
+                    "free": left.share,
+                    "free_directions": left.directions,
                 }
             )
         found.append({"task": name, **_overall(modules), "modules": modules})
@@ -88,11 +89,6 @@ def meeting(
         "opposed": float((product < 0).sum() / met.sum().clamp_min(1)),
         "conflict": float(product.clamp_max(0).abs().sum() / product.abs().sum().clamp_min(1e-30)),
     }
-
-
-def _room(room: tuple[torch.Tensor, torch.Tensor], update: LowRank) -> dict[str, float]:
-    (out, into), (left_out, left_in) = update.shape, map(int, room)
-    return {"free": min(left_out / out, left_in / into), "free_directions": min(left_out, left_in)}
 
 
 def _overall(modules: list[dict[str, Any]]) -> dict[str, Any]:

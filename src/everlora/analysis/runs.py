@@ -12,7 +12,7 @@ from everlora.core.errors import FolderError
 from everlora.core.method import Method
 from everlora.core.past import Past
 from everlora.core.registry import parse
-from everlora.core.sites import LowRank, Sites, concatenate
+from everlora.core.sites import Sites, difference
 from everlora.engine import adapters, memory
 from everlora.record.folder import Committed, identified, stages
 
@@ -62,15 +62,15 @@ class Run:
             if (stage.path / adapters.WEIGHTS).is_file():
                 yield stage.facts["name"], adapters.read(stage.path)[0]
 
-    def updates(self) -> Iterator[tuple[str, Sites, Past]]:
-        """For every task: its name, what it added, and what stood before it."""
+    def updates(self) -> Iterator[tuple[str, Sites, Past, Past]]:
+        """For every task: its name, what it added, and what stood before and after it."""
         before, previous = Past(), None
         for name, sites in self.adapters():
             if self.continued and previous is not None:
-                added = {n: concatenate([s, _minus(previous[n])]) for n, s in sites.items()}
-                yield name, added, Past((previous,))
+                added = {n: difference(site, previous[n]) for n, site in sites.items()}
+                yield name, added, Past((previous,)), Past((sites,))
             else:
-                yield name, sites, before
+                yield name, sites, before, before.append(sites)
             before, previous = before.append(sites), sites
 
     def past(self) -> Past:
@@ -90,7 +90,3 @@ class Run:
     def memory(self) -> memory.Memory:
         """What the method's parts remember beside the updates."""
         return memory.read(self.stages[-1].path)
-
-
-def _minus(site: LowRank) -> LowRank:
-    return LowRank(site.A, site.B, -site.scale, site.sigma)

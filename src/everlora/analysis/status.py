@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import hypot
 from typing import Any
 
+from everlora.analysis.room import room
 from everlora.analysis.runs import Run
+from everlora.core.past import Past
+from everlora.core.roles import Recalling, Saturating
 from everlora.engine import memory
-from everlora.parts.subspace import free
 
 
 def status(run: Run) -> dict[str, Any]:
@@ -14,8 +17,9 @@ def status(run: Run) -> dict[str, Any]:
 
     Returns:
         ``model``, ``method``, ``tasks`` (``name``, ``score`` right after it was learned, ``seconds``, strengths found,
-        ``warning``), ``kept_bytes``, and where there are adapters ``room``: per adapted module the directions that no
-        task uses, ``tasks_left`` at the present rank, and whether the method is confined to them (``hard``).
+        ``warning``), ``kept_bytes``; where a part remembers the past in its own form, ``memory_error`` (see
+        `_forgotten`); and where there are adapters ``room``: per adapted module the directions that no task uses,
+        ``tasks_left`` at the present rank, and whether the method is confined to them (``hard``).
     """
     tasks = []
     for stage in run.stages:
@@ -35,13 +39,33 @@ def status(run: Run) -> dict[str, Any]:
     known["kept_bytes"] = 4 * past.numel + memory.size(run.memory())
     if not len(past):
         return known
+    if lost := _forgotten(run, past):
+        known["memory_error"] = lost
     rank = max(site.rank for site in past.deltas[-1].values())
     modules = []
     for name in past.sites:
-        out, into = past.deltas[0][name].shape
-        left_out, left_in = map(int, free([delta[name] for delta in past]))
-        left = min(left_out, left_in)
-        share = min(left_out / out, left_in / into)
+        share, left = room(past, name)
         modules.append({"module": name, "free": share, "directions": left, "tasks_left": left // rank})
-    known["room"] = {"rank": rank, "hard": bool(run.method.transforms), "modules": modules}
+    hard = any(isinstance(transform, Saturating) for transform in run.method.transforms)
+    known["room"] = {"rank": rank, "hard": hard, "modules": modules}
     return known
+
+
+def _forgotten(run: Run, past: Past) -> dict[str, dict[str, Any]]:
+    """By part that remembers the past in a form of its own: ‖W_past − what is remembered‖_F / ‖W_past‖_F, measured.
+
+    Returns:
+        ``error`` over all modules; ``worst``, that of the worst module; and its name, ``module``.
+    """
+    found, held = {}, run.memory()
+    for part in run.method.remembering:
+        if not isinstance(part, Recalling) or part.name not in held:
+            continue
+        exact = {name: past.total(name) for name in held[part.name]}
+        lost = {name: float((exact[name] - part.recall(held[part.name][name])).norm()) for name in exact}
+        sizes = {name: float(exact[name].norm()) for name in exact}
+        each = {name: lost[name] / sizes[name] if sizes[name] else 0.0 for name in exact}
+        whole, worst = hypot(*sizes.values()), max(each, key=lambda name: each[name])
+        error = hypot(*lost.values()) / whole if whole else 0.0
+        found[part.name] = {"error": error, "worst": each[worst], "module": worst}
+    return found

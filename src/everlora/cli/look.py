@@ -35,6 +35,11 @@ def status(run: Folder, as_json: Json = False) -> None:
         table.add_row(task["name"], number(task["score"]), found or "–", task["warning"] or "–")
     show(table)
     typer.echo(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB")
+    for part, lost in facts.get("memory_error", {}).items():
+        typer.echo(
+            f"{part} remembers the past with a relative error of {lost['error']:.3g} "
+            f"(worst module {lost['worst']:.3g}, {lost['module']})"
+        )
     if "room" in facts:
         for line in _room(facts["room"]):
             typer.echo(line)
@@ -135,10 +140,14 @@ def study_layers(
     from everlora import experiment
     from everlora.cli.console import Shown, show, summary
     from everlora.cli.main import interruptible
+    from everlora.core.errors import ConfigError
     from everlora.core.spec import RunSpec
 
     wanted = {"tasks": experiment.names([tasks] if tasks else None), "data_dir": data_dir, "seed": seed}
     spec = experiment.resolve(RunSpec, {"model": "smollm2-135m"}, experiment.read_recipe(config), wanted)
+    if spec.tasks is None or len(spec.tasks) != 2:
+        given = "all of the benchmark's" if spec.tasks is None else len(spec.tasks)
+        raise ConfigError(f"the study is about two tasks, and {given} are given; name them: --tasks first,second")
     with Shown() as shown, interruptible():
         results = experiment.compare(spec, _copies(top), out, resume=resume, progress=shown)
     found = [result.as_json() for result in results]

@@ -133,18 +133,22 @@ class Method:
         def plain(part: Any) -> dict[str, Any] | None:
             return None if part is None else {"part": part.name, **asdict(part)}
 
-        return {
+        known = {
             "name": self.name,
             "regime": self.regime,
-            "adapter": asdict(self.adapter),
+            "adapter": {name: value for name, value in asdict(self.adapter).items() if value != ""},
             "consolidator": self.consolidator.rule,
             "initialiser": plain(self.initialiser),
             "penalties": [plain(part) for part in self.penalties],
-            "outputs": [plain(part) for part in self.outputs],
             "transforms": [plain(part) for part in self.transforms],
-            "rehearsal": plain(self.rehearsal),
             "merge": plain(self.merge),
         }
+        # Roles that came later are named where they are filled, so that runs made before keep their identity.
+        if self.outputs:
+            known["outputs"] = [plain(part) for part in self.outputs]
+        if self.rehearsal:
+            known["rehearsal"] = plain(self.rehearsal)
+        return known
 
 
 def compose(*methods: Method) -> Method:

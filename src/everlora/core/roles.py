@@ -200,6 +200,15 @@ class Rehearsal(Protocol):
 
 
 @runtime_checkable
+class Recalling(Protocol):
+    """A part whose memory stands for W_past, exactly or nearly; how nearly, `everlora status` measures."""
+
+    def recall(self, memory: State) -> Tensor:
+        """W_past as it is remembered, (..., o, i)."""
+        ...
+
+
+@runtime_checkable
 class GradientTransform(Protocol):
     """Shapes gradients, after the penalties have been added and before clipping; or the step that was taken.
 

@@ -122,6 +122,11 @@ def concatenate(updates: Sequence[LowRank]) -> LowRank:
     return LowRank(torch.cat([u.A for u in whole], dim=-2), torch.cat([u.B for u in whole], dim=-1))
 
 
+def difference(new: LowRank, old: LowRank) -> LowRank:
+    """What one adapter that was trained on has changed: ``new`` − ``old``, of rank r + r."""
+    return concatenate([new, LowRank(old.A, old.B, -old.scale, old.sigma)])
+
+
 def nearest(matrix: Tensor, rank: int) -> LowRank:
     """The update of at most ``rank`` that is nearest to ``matrix`` (o, i) in the Frobenius norm, by SVD, in fp32."""
     U, S, V = torch.linalg.svd(precise(matrix), full_matrices=False)

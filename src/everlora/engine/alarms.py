@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from everlora.core.past import Past
 from everlora.core.roles import Saturating
-from everlora.core.sites import Learned
+from everlora.core.sites import Learned, LowRank, Site, difference
 from everlora.engine.group import Group
 
 COLLAPSE = 0.05
@@ -35,16 +35,36 @@ def saturated(groups: Sequence[Group]) -> list[str]:
     return found
 
 
-def collapse(live: Learned, past: Past) -> list[str]:
-    """A warning if the finished update is tiny beside the earlier ones: its penalty is low because it vanished."""
-    if not len(past):
+def change(update: Learned, start: Learned | None) -> float:
+    """How much a task has changed, over all places: ‖ΔW‖_F of low-rank updates, the distance of other tensors from
+    ``start``, or from 0 where they are fresh.
+    """
+    return float(torch.stack([_moved(site, start[name] if start else None) for name, site in update.items()]).norm())
+
+
+def _moved(now: Site, then: Site | None) -> Tensor:
+    if then is None:
+        return now.norm()
+    if isinstance(now, LowRank) and isinstance(then, LowRank):
+        return difference(now, then).norm()
+    # What has grown (a pool of prompts, say) is new there.
+    moved = [t.float() - _padded(then.tensors[name].float(), t) for name, t in now.tensors.items()]
+    return torch.stack([t.norm() for t in moved]).norm()
+
+
+def _padded(before: Tensor, like: Tensor) -> Tensor:
+    if before.shape == like.shape:
+        return before
+    whole = torch.zeros_like(like)
+    whole[tuple(slice(0, n) for n in before.shape)] = before
+    return whole
+
+
+def collapse(now: float, earlier: Sequence[float]) -> list[str]:
+    """A warning if a task's `change` is tiny beside the earlier ones: its penalty is low because it vanished."""
+    if not earlier:
         return []
-
-    def size(sites: Learned) -> float:
-        return float(torch.stack([s.norm() for s in sites.values()]).norm())
-
-    earlier = sorted(size(delta) for delta in past)
-    typical, now = earlier[len(earlier) // 2], size(live)
+    typical = sorted(earlier)[len(earlier) // 2]
     if now >= COLLAPSE * typical:
         return []
     return [

@@ -26,7 +26,7 @@ from everlora.core.sites import Learned, Sites
 from everlora.core.spec import LearnerSpec
 from everlora.core.task import Task
 from everlora.engine import memory, rehearsal, world
-from everlora.engine.alarms import collapse
+from everlora.engine.alarms import change, collapse
 from everlora.engine.chain import Chain
 from everlora.engine.evaluator import Scored, ask
 from everlora.engine.lesson import Lesson
@@ -56,6 +56,7 @@ class Life:
         self.past = Past()
         self.newest: Learned | None = None
         """The adapter of the latest stage, from which ``continue`` goes on."""
+        self.changes: list[float] = []  # how much every task has changed, to tell one that collapsed
         self.memory: memory.Memory = {}
         self.kept_rows: list[Task] = []
         """What is rehearsed: the rows of earlier tasks that were kept."""
@@ -113,7 +114,7 @@ class Life:
             )
         trained = time.perf_counter()
         if self.method.penalties:
-            chain.warnings += tell(self.progress, stage.name, collapse(update, self.past))
+            chain.warnings += tell(self.progress, stage.name, collapse(change(update, self._started()), self.changes))
         grown = self._remember(stage, model, update)
         rows = [kept for task in stage.tasks if (kept := self._chosen(task)) is not None]
         with tempfile.TemporaryDirectory(prefix="everlora-") as saved:
@@ -260,6 +261,7 @@ class Life:
 
     def _join(self, update: Learned, grown: memory.Memory, rows: Sequence[Task]) -> None:
         """Let a finished update join the past, and take the adapter off the model."""
+        self.changes.append(change(update, self._started()))
         self.newest, self.memory = update, grown
         self.kept_rows = [*self.kept_rows, *rows]
         if self.method.consolidator.rule != "continue":
@@ -269,7 +271,8 @@ class Life:
     def _forget(self) -> None:
         """Back to the beginning: the past is recalled from the folder, whatever this object has lived through."""
         self.mount.close()
-        self.past, self.newest, self.memory, self.kept_rows = Past(), None, {}, []
+        self.past, self.newest, self.changes = Past(), None, []
+        self.memory, self.kept_rows = {}, []
         self.base.family.reset()
 
     def _recall(self, committed: Committed, stage: Stage) -> list[Cell]:

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from everlora.core.roles import Share, State, Strength
 
+NOTHING = 1e-30
+"""A penalty's gradient of at most this norm is none: divided by it, λ would become infinite in fp32."""
+
 
 @dataclass
 class Dial:
@@ -38,8 +41,8 @@ class Dial:
         """λ now; 0 as long as the penalty has no gradient."""
         if not isinstance(self.strength, Share):
             return torch.full_like(self.pull, self.strength)
-        ratio = self.strength.rho * self.task / torch.where(self.pull > 0, self.pull, 1)
-        return torch.where(self.pull > 0, ratio, 0)
+        pulls = self.pull > NOTHING
+        return torch.where(pulls, self.strength.rho * self.task / torch.where(pulls, self.pull, 1), 0)
 
 
 def scaled(gradient: State, lam: Tensor) -> State:

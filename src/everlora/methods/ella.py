@@ -25,7 +25,8 @@ fixed λ then means something; under ``auto`` the energies differ only in how mo
 
 ``policy=continue`` trains one adapter on and on; ΔW_t is then its change since the task began, and W_past the adapter
 at that point. ``store`` says how W_past is kept (`everlora.parts.stores`): as the tasks' factors, which are there
-anyway; dense; as its best approximation of rank ``store_rank``; or in 8 bits.
+anyway; dense; as its best approximation of rank ``store_rank`` (8); or in 8 bits. How far off that is, `everlora
+status` measures.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.registry import method
 from everlora.methods.inclora import inclora
@@ -56,10 +58,12 @@ def ella(
     energy: Energy = "rms",
     policy: Literal["new", "continue"] = "new",
     store: Store = "factors",
-    store_rank: int = 8,
+    store_rank: int | None = None,
 ) -> Method:
-    """Build ELLA; ``rho`` and ``per_module`` are for ``lam=auto``."""
+    """Build ELLA; ``rho`` and ``per_module`` are for ``lam=auto``, ``store_rank`` is for ``store=svd``."""
+    if store_rank is not None and store != "svd":
+        raise ConfigError(f"store_rank is the rank of store=svd; with store={store} there is none")
     found = strength(lam, rho, per_module=per_module)
-    pull = EnergyOverlap(lam=found, energy=energy, store=store, store_rank=store_rank)
+    pull = EnergyOverlap(lam=found, energy=energy, store=store, store_rank=8 if store_rank is None else store_rank)
     base = inclora() if policy == "new" else seqlora()
     return replace(base, name="ella", penalties=(pull,))

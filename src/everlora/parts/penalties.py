@@ -116,7 +116,7 @@ class EnergyOverlap:
             return None
         past = before.factors()
         assert past is not None
-        total = stores.decode(before.memory) if before.memory else past.dense()
+        total = self.recall(before.memory) if before.memory else past.dense()
         state = {"squared": self.weigh(total).square()}
         return state if before.start is None else {**state, "start": before.start.dense()}
 
@@ -129,6 +129,9 @@ class EnergyOverlap:
 
     def remember(self, update: LowRank, memory: State, seen: State | None = None) -> State:
         return stores.add(memory, update, self.store, self.store_rank)
+
+    def recall(self, memory: State) -> Tensor:
+        return stores.decode(memory)
 
     def kept(self, out: int, into: int, rank: int, tasks: int) -> int:
         return stores.size(self.store, out, into, min(self.store_rank, rank * tasks))

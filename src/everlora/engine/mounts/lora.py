@@ -101,11 +101,12 @@ class LoraMount(Mount):
         """Refuse a matrix that stands in two places: what is folded into one would change the other."""
         weight = layer.get_base_layer().weight
         places = [n for n, p in self.base.model.named_parameters(remove_duplicate=False) if p is weight]
-        if len(places) > 1:
-            raise ModelError(
-                f"target {name!r} shares its weights with {places[0].removesuffix('.weight')!r}, which would change "
-                f"with it; adapt other modules (--lora-target-modules)"
-            )
+        for other in (place.removesuffix(".weight").removesuffix(".base_layer") for place in places):
+            if other != name:
+                raise ModelError(
+                    f"target {name!r} shares its weights with {other!r}, which would change with it; adapt other "
+                    f"modules (--lora-target-modules)"
+                )
 
     def _config(self, chosen: dict[str, Any]) -> LoraConfig:
         if self.adapter.form == "plain":
