@@ -29,7 +29,9 @@ from everlora.engine.progress import Progress
 gc.freeze()
 
 MODELS = ("tiny-llama", "tiny-t5", "tiny-bert", "tiny-vit")
-METHODS = tuple(entry.name for entry in entries())
+METHODS = tuple(entry.name for entry in entries() if parse(entry.name).adapter.low_rank)
+"""Methods that train low-rank updates, or nothing; all others go through tests/contract/test_forms.py."""
+OTHERS = tuple(entry.name for entry in entries() if not parse(entry.name).adapter.low_rank)
 SEQUENTIAL = tuple(name for name in METHODS if parse(name).regime == "sequence")
 TRAINED = tuple(name for name in METHODS if parse(name).regime != "frozen")
 

@@ -56,6 +56,8 @@ class Method:
     rehearsal: Rehearsal | None = None
     merge: Merge | None = None
     plugin: bool = field(default=False, compare=False)
+    families: tuple[str, ...] = field(default=(), compare=False)
+    """The model families on which it makes sense; empty for all."""
     spelt: str = field(default="", compare=False)
     """The expression that it was parsed from, options included."""
 

@@ -13,6 +13,10 @@ from pydantic import ValidationError, validate_call
 from everlora.core.errors import ConfigError, nearest
 from everlora.core.method import Method, compose
 
+FAMILIES = ("decoder", "encoder-decoder", "encoder", "image-classifier")
+TEXT_ANSWERS = FAMILIES[:2]
+"""The families that answer in text."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -21,7 +25,9 @@ class Entry:
     Attributes:
         name, title, paper: the name one types, what it stands for, where it was published.
         stores: what must be kept per task, as a formula over the adapted matrices.
+        cost: what it adds to a training step of plain LoRA.
         replay: whether it keeps and re-uses data of earlier tasks.
+        families: the model families on which it makes sense.
         build: the function that makes the `Method` from keyword options.
     """
 
@@ -29,7 +35,9 @@ class Entry:
     title: str
     paper: str
     stores: str
+    cost: str
     replay: bool
+    families: tuple[str, ...]
     aliases: tuple[str, ...]
     build: Callable[..., Method]
 
@@ -52,12 +60,30 @@ def key(name: str) -> str:
 
 
 def method(
-    name: str, *, title: str, paper: str, stores: str, replay: bool = False, aliases: tuple[str, ...] = ()
+    name: str,
+    *,
+    title: str,
+    paper: str,
+    stores: str,
+    cost: str = "nothing",
+    replay: bool = False,
+    families: tuple[str, ...] = FAMILIES,
+    aliases: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Method]], Callable[..., Method]]:
     """Register the decorated function, which takes keyword options only, under ``name``."""
 
     def register(build: Callable[..., Method]) -> Callable[..., Method]:
-        entry = Entry(name=name, title=title, paper=paper, stores=stores, replay=replay, aliases=aliases, build=build)
+        entry = Entry(
+            name=name,
+            title=title,
+            paper=paper,
+            stores=stores,
+            cost=cost,
+            replay=replay,
+            families=families,
+            aliases=aliases,
+            build=build,
+        )
         words = (name, *aliases)
         for word in words:
             if _names.get(key(word), name) != name:
@@ -97,7 +123,9 @@ def parse(expression: str) -> Method:
     terms = re.findall(r"[^+(]+(?:\([^)]*\)\s*)?", expression)
     if "+".join(terms) != expression or not terms:
         raise ConfigError(f"cannot read the method {expression!r}; write name, name(option=value) or a+b")
-    return replace(compose(*(_term(term.strip()) for term in terms)), spelt=expression)
+    names = [term.partition("(")[0].strip() for term in terms]
+    families = tuple(f for f in FAMILIES if all(f in entry(name).families for name in names))
+    return replace(compose(*(_term(term.strip()) for term in terms)), spelt=expression, families=families)
 
 
 def build(name: str, **options: Any) -> Method:
