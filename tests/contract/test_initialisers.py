@@ -88,6 +88,7 @@ def outputs_at_start(model, life):
 
 @pytest.mark.parametrize(("method", "model"), [*(("lb-cl", model) for model in MODELS), ("l-cl", "tiny-llama")])
 def test_with_sigma_the_second_task_starts_at_twice_the_first_update(model, method, tmp_path):
+    method = f"{method}(sigma=with)"
     seen, pristine = {}, dict(lives.base(model).model.named_parameters())
 
     def look(life):
@@ -105,7 +106,7 @@ def test_with_sigma_the_second_task_starts_at_twice_the_first_update(model, meth
 
 @pytest.mark.parametrize(("model", "past"), [*((model, "fold") for model in MODELS), ("tiny-t5", "factors")])
 def test_a_bf16_base_starts_so_too(model, past, tmp_path):
-    life, started = begun(model, "lb-cl", tmp_path / "run", dtype="bfloat16", past=past)
+    life, started = begun(model, "lb-cl(sigma=with)", tmp_path / "run", dtype="bfloat16", past=past)
     assert all(equal(site, life.past.deltas[0][name]) for name, site in started.items())
 
 
@@ -127,7 +128,7 @@ def test_without_sigma_the_second_task_starts_where_the_first_ended(model, metho
         assert (first.sigma != 0).any()
 
 
-@pytest.mark.parametrize("method", ["lb-cl(top_layers=1)", "copy-layers(top_layers=1)"])
+@pytest.mark.parametrize("method", ["lb-cl(sigma=with,top_layers=1)", "copy-layers(top_layers=1)"])
 @pytest.mark.parametrize("model", MODELS)
 def test_one_top_layer_is_the_last_block_alone(model, method, tmp_path):
     """Elsewhere an adapter starts as PEFT draws it."""
@@ -183,7 +184,7 @@ def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tm
                 sigma=sum(a * u.sigma for a, u in zip(alpha[..., None], updates, strict=True)),
             ).map(torch.Tensor.detach)  # fmt: skip
 
-    method = f"l-cl(per_sample={per_sample})"
+    method = f"l-cl(sigma=with,per_sample={per_sample})"
     _, started = begun(model, method, tmp_path / "run", task="third", look=look)
     for name, site in started.items():
         for key, tensor in site.tensors.items():
