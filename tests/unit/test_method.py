@@ -119,7 +119,7 @@ def test_every_role_stands_in_the_description() -> None:
     assert found["initialiser"] == {
         "part": "sensitivity_blend",
         "samples": 4,
-        "sigma": "with",
+        "sigma": "without",
         "top_layers": None,
         "per_sample": False,
     }

@@ -12,8 +12,6 @@ from rich.table import Table
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.")]
-TIGHT = 3
-"""A module is called tight when it has room for fewer tasks than this."""
 
 
 def status(run: Folder, as_json: Json = False) -> None:
@@ -190,12 +188,14 @@ def _logits(run: Any, base: Any, spec: Any, sites: Any) -> dict[str, float] | No
 
 
 def _room(room: dict[str, Any]) -> list[str]:
+    from everlora.engine.alarms import TASKS_LEFT
+
     worst = min(room["modules"], key=lambda module: module["free"])
     lines = [
         f"room: {100 * worst['free']:.1f} % of directions are free in the tightest module ({worst['module']}), enough "
         f"for {worst['tasks_left']} more tasks of rank {room['rank']}"
     ]
-    tight = [module for module in room["modules"] if module["tasks_left"] < TIGHT]
+    tight = [module for module in room["modules"] if module["tasks_left"] < TASKS_LEFT]
     if room["hard"] and tight:
         lines.append(
             f"{len(tight)} of {len(room['modules'])} modules run out of directions, and this method learns in free "

@@ -189,7 +189,7 @@ def _hosted(first: Method, other: Method) -> dict[str, Any]:
     if first.plugin != other.plugin:
         host = other if first.plugin else first
         return {"adapter": host.adapter, "consolidator": host.consolidator}
-    _agree(first, other, "consolidator", first.consolidator, other.consolidator)
+    _agree(first, other, "consolidator", first.consolidator.rule, other.consolidator.rule)
     _agree(first, other, "adapter policy", first.adapter.policy, other.adapter.policy)
     if first.adapter.form == other.adapter.form:
         _agree(first, other, "adapter", first.adapter, other.adapter)
