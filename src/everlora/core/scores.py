@@ -53,7 +53,8 @@ class ScoreMatrix:
         return tuple(row[j] for j, row in enumerate(self.cells))
 
 
-def _mean(values: Sequence[Cell], weights: Sequence[float] | None = None) -> Cell:
+def mean(values: Sequence[Cell], weights: Sequence[float] | None = None) -> Cell:
+    """The mean, weighted if weights are given; None of nothing, or where a value is None."""
     if not values or any(value is None for value in values):
         return None
     known = [value for value in values if value is not None]
@@ -61,23 +62,24 @@ def _mean(values: Sequence[Cell], weights: Sequence[float] | None = None) -> Cel
     return sum(w * v for w, v in zip(weights, known, strict=True)) / sum(weights)
 
 
-def _minus(a: Cell, b: Cell) -> Cell:
+def minus(a: Cell, b: Cell) -> Cell:
+    """A − b; None where one of them is."""
     return None if a is None or b is None else a - b
 
 
 def overall_accuracy(m: ScoreMatrix) -> Cell:
     """OA = AA = (1/T) Σ_j a[T][j], every task counting the same (ELLA, Evaluations; macro)."""
-    return _mean(m.final)
+    return mean(m.final)
 
 
 def weighted_accuracy(m: ScoreMatrix) -> Cell:
     """Σ_j n_j a[T][j] / Σ_j n_j, every test row counting the same: the one number that O-LoRA's code prints."""
-    return _mean(m.final, m.counts)
+    return mean(m.final, m.counts)
 
 
 def backward_transfer(m: ScoreMatrix) -> Cell:
     """BWT = (1/(T−1)) Σ_{j<T} (a[T][j] − a[j][j]) (Lopez-Paz and Ranzato 2017, eq. 3; ELLA, Evaluations)."""
-    return _mean([_minus(m.final[j], m.cells[j][j]) for j in range(len(m.tasks) - 1)])
+    return mean([minus(m.final[j], m.cells[j][j]) for j in range(len(m.tasks) - 1)])
 
 
 def forgetting(m: ScoreMatrix) -> Cell:
@@ -86,15 +88,16 @@ def forgetting(m: ScoreMatrix) -> Cell:
     for j in range(len(m.tasks) - 1):
         column = [m.cells[stage][j] for stage in range(j, len(m.tasks) - 1)]
         best = None if any(c is None for c in column) else max(c for c in column if c is not None)
-        drops.append(_minus(best, m.final[j]))
-    return _mean(drops)
+        drops.append(minus(best, m.final[j]))
+    return mean(drops)
 
 
 def learning_accuracy(m: ScoreMatrix) -> Cell:
     """LA = (1/T) Σ_j a[j][j]: how well each task was learned when it was its turn (Riemer et al. 2019)."""
-    return _mean(m.diagonal)
+    return mean(m.diagonal)
 
 
+# What every run writes into its matrix.json; all that can be made of one is in `everlora.core.metrics`.
 METRICS = {
     "oa": overall_accuracy,
     "oa_weighted": weighted_accuracy,
