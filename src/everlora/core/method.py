@@ -77,6 +77,11 @@ class Method:
                     f"{part.name!r} needs a fresh adapter for every task, and {self.name!r} trains one adapter on and "
                     f"on; take a method with new adapters (inclora, o-lora, ella, …)"
                 )
+            if self.adapter.policy == "new" and getattr(part, "needs_continued", False):
+                raise ConfigError(
+                    f"{part.name!r} holds what is trained where earlier tasks left it, and {self.name!r} trains a "
+                    f"fresh adapter for every task; take a method that trains one on and on (seqlora, seqft, …)"
+                )
             if not self.adapter.low_rank and not getattr(part, "any_form", False):
                 raise ConfigError(
                     f"{part.name!r} works on low-rank updates, and {self.name!r} trains none; take a method with "
