@@ -1,6 +1,7 @@
 """EWC: elastic weight consolidation. Kirkpatrick et al. 2017, PNAS 114(13); here on one adapter, or on all weights.
 
-What earlier tasks need is held where they left it, parameter by parameter, as tightly as their Fisher information asks:
+What earlier tasks need is held where they left it, parameter by parameter, as tightly as their Fisher information
+asks:
 
     L = L_task + (λ/2) Σ_j F_j (θ_j − θ*_j)²,   F_j = (1/n) Σ_{i≤n} (∂ log p(y_i|x_i) / ∂θ_j)²
 
@@ -17,8 +18,8 @@ the sum of every task's own quadratic; it is one quadratic again, with ΣF_k and
 kept as these two, exactly and in constant size. On the first task there is no pull.
 
 ``on=lora`` (the default) protects the factors of the shared adapter: F then belongs to coordinates (A, B) and not to
-B A, and changes if the pair is rescaled. ``on=all`` trains and protects all weights (`everlora.methods.seqft`: mind the
-learning rate). The head of a classifier is not protected: rows of labels that are not being learned stay as they are.
+B A, and changes if the pair is rescaled. ``on=all`` trains and protects all weights (`everlora.methods.seqft`: mind
+the learning rate). The head of a classifier is not protected: rows of labels that are not learned now stay anyway.
 
 Defaults: λ = 400 (TRACE repository); n = 200, γ = 1 (method notes, n = 200 … 1000). EasyCL has λ = 10 000 and n = 100.
 Neither λ carries over, since every implementation scales F in its own way: look at ``rho`` in training.jsonl (the
