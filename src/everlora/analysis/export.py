@@ -71,8 +71,8 @@ def exportable(run: Run) -> None:
         raise ConfigError(f"{run.path} is a whole model already: load it with from_pretrained, or copy its files")
     if not run.method.adapter.low_rank:
         raise ConfigError(
-            f"{run.method.name!r} trains one {run.method.adapter.noun} and no low-rank updates, so there is nothing to "
-            f"fold into a model; what it learned lies in {run.path}"
+            f"{run.method.name!r} trains one {run.method.adapter.noun} and no low-rank updates, so there is nothing "
+            f"to fold into a model; what it learned lies in {run.path}"
         )
 
 

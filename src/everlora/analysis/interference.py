@@ -28,8 +28,8 @@ def inspect(run: Run) -> list[dict[str, Any]]:
     """
     if not run.method.adapter.low_rank:
         raise ConfigError(
-            f"{run.method.name!r} trains one {run.method.adapter.noun} and no low-rank updates, so there is nothing to "
-            f"compare with the past; everlora status shows the run"
+            f"{run.method.name!r} trains one {run.method.adapter.noun} and no low-rank updates, so there is nothing "
+            f"to compare with the past; everlora status shows the run"
         )
     part = next((p for p in run.method.penalties if isinstance(p, Weighing)), None)
     found = []
