@@ -216,7 +216,7 @@ def finish(life: Life, matrix: ScoreMatrix) -> Result:
     folder, out = life.folder, life.folder.path
     if world.is_main():
         content = folder.write_matrix(matrix, {**life.kept(), **labels})
-        write_text(out / "README.md", model_card(content, folder.facts, life.base.hub))
+        write_text(out / "README.md", model_card(content, folder.facts, life.base.hub, life.method.adapter))
         life.base.family.processor.save_pretrained(str(out))
     else:
         content = folder.matrix_content(matrix, {**life.kept(), **labels})

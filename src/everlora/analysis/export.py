@@ -25,7 +25,7 @@ def standing(run: Run, base: Loaded) -> PreTrainedModel:
         ConfigError: the learner answers by task id and so is no single model.
         FolderError: the run was made on another base model.
     """
-    _one(run)
+    exportable(run)
     labels = run.stages[-1].facts["labels"]
     if base.family.head:
         row = [Example("", labels[0])]
@@ -57,11 +57,22 @@ def answers(run: Run) -> dict[str, Tensor]:
     return {name: merge.merge(delta[name].dense() for delta in past) for name in past.sites}
 
 
-def _one(run: Run) -> None:
-    """Refuse a learner that is no single model."""
+def exportable(run: Run) -> None:
+    """Refuse a learner that is no single model, or whose weights are not made of updates.
+
+    Raises:
+        ConfigError: which, and where what was learned lies.
+    """
     if run.method.task_id_at_inference:
         raise ConfigError(
             f"{run.method.name!r} keeps one adapter per task; take the folders below {run.path / 'tasks'}"
+        )
+    if run.method.adapter.whole_model:
+        raise ConfigError(f"{run.path} is a whole model already: load it with from_pretrained, or copy its files")
+    if not run.method.adapter.low_rank:
+        raise ConfigError(
+            f"{run.method.name!r} trains one {run.method.adapter.noun} and no low-rank updates, so there is nothing "
+            f"to fold into a model; what it learned lies in {run.path}"
         )
 
 
@@ -76,7 +87,7 @@ def adapter(run: Run, rank: int) -> tuple[Sites, dict[str, float]]:
     Returns:
         The updates; ``error``, ‖M − M̂‖_F / ‖M‖_F over all modules, and ``worst``, that of the worst module.
     """
-    _one(run)
+    exportable(run)
     past, merge = run.past(), run.method.merge
     if not len(past):
         raise ConfigError(f"{run.method.name!r} trains nothing, so there is no adapter to write; leave --rank out")

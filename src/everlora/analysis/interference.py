@@ -10,6 +10,7 @@ from torch import Tensor
 
 from everlora.analysis.room import room
 from everlora.analysis.runs import Run
+from everlora.core.errors import ConfigError
 from everlora.core.roles import Share, Weighing, WeightPenalty
 from everlora.core.sites import LowRank
 from everlora.parts.penalties import interference, interference_bound
@@ -21,7 +22,15 @@ def inspect(run: Run) -> list[dict[str, Any]]:
     Returns:
         One entry per task: ``task``, ``modules`` (a list of the figures of `meeting` by ``module``), and over all
         modules ``interference`` (sum), ``cosine``, ``opposed``, ``conflict`` and ``free`` (the least of any).
+
+    Raises:
+        ConfigError: the method trains no low-rank updates.
     """
+    if not run.method.adapter.low_rank:
+        raise ConfigError(
+            f"{run.method.name!r} trains one {run.method.adapter.noun} and no low-rank updates, so there is nothing "
+            f"to compare with the past; everlora status shows the run"
+        )
     part = next((p for p in run.method.penalties if isinstance(p, Weighing)), None)
     found = []
     for stage, (name, added, past, after) in zip(run.stages, run.updates(), strict=False):

@@ -58,7 +58,7 @@ class Run:
 
     def adapters(self) -> Iterator[tuple[str, Sites]]:
         """Names of the tasks and the adapters that they ended with, in order; nothing for methods that train none."""
-        for stage in self.stages:
+        for stage in self.stages if self.method.adapter.low_rank else ():
             if (stage.path / adapters.WEIGHTS).is_file():
                 yield stage.facts["name"], adapters.read(stage.path)[0]
 
@@ -77,6 +77,13 @@ class Run:
         """What the learner has taken in so far."""
         tasks = tuple(sites for _, sites in self.adapters())
         return Past(tasks[-1:] if self.continued else tasks)
+
+    def kept_bytes(self) -> int:
+        """Bytes that the next task needs: updates, or whatever else is trained, in fp32, and what parts remember."""
+        if self.method.adapter.low_rank:
+            return 4 * self.past().numel + memory.size(self.memory())
+        noted: int = json.loads((self.path / "matrix.json").read_text(encoding="utf-8"))["kept_bytes"]
+        return noted
 
     def weights(self) -> str | None:
         """The type of the base weights that the run was made on, for ``dtype``; None if it was not recorded."""

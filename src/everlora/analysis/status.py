@@ -9,7 +9,6 @@ from everlora.analysis.room import room
 from everlora.analysis.runs import Run
 from everlora.core.past import Past
 from everlora.core.roles import Recalling, Saturating
-from everlora.engine import memory
 
 
 def status(run: Run) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def status(run: Run) -> dict[str, Any]:
         )
     past = run.past()
     known: dict[str, Any] = {"model": run.settings["model"], "method": run.method.name, "tasks": tasks}
-    known["kept_bytes"] = 4 * past.numel + memory.size(run.memory())
+    known["kept_bytes"] = run.kept_bytes()
     if not len(past):
         return known
     if lost := _forgotten(run, past):

@@ -92,6 +92,7 @@ def export(
     if rank is not None and rank < 1:
         raise ConfigError(f"--rank must be at least 1, not {rank}")
     exporting.vacant(out)
+    exporting.exportable(found)
     known = set(RunSpec.model_fields) & set(found.settings)
     kind = RunSpec if "benchmark" in found.settings else LearnerSpec
     # The very weights that were learned on: what `auto` chose then, it need not choose on this machine.

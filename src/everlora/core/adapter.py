@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,11 @@ class Adapter:
         unit: with ``svd``, take the scale 1 instead of alpha / r.
         fixed: the factor of the pair that is not trained, if one is not.
     """
+
+    noun: ClassVar[str] = "adapter"
+    """What it is, in words."""
+    whole_model: ClassVar[bool] = False
+    """Whether a task's folder, and the run folder itself, is a whole model."""
 
     policy: Literal["new", "continue"] = "new"
     form: str = "plain"

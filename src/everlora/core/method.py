@@ -77,6 +77,11 @@ class Method:
                     f"{part.name!r} needs a fresh adapter for every task, and {self.name!r} trains one adapter on and "
                     f"on; take a method with new adapters (inclora, o-lora, ella, …)"
                 )
+            if self.adapter.policy == "new" and getattr(part, "needs_continued", False):
+                raise ConfigError(
+                    f"{part.name!r} holds what is trained where earlier tasks left it, and {self.name!r} trains a "
+                    f"fresh adapter for every task; take a method that trains one on and on (seqlora, seqft, …)"
+                )
             if not self.adapter.low_rank and not getattr(part, "any_form", False):
                 raise ConfigError(
                     f"{part.name!r} works on low-rank updates, and {self.name!r} trains none; take a method with "
@@ -115,14 +120,14 @@ class Method:
         if self.regime == "frozen":
             return "none"
         if self.regime == "joint":
-            return "one adapter, all tasks at once"
+            return f"one {self.adapter.noun}, all tasks at once"
         if self.merge:
             merged = f"a fresh adapter per task, merged by {self.merge.name} for answers"
             return f"new + merged: {merged}" if self.merge.infer == "merged" else f"new + folded: {merged}"
         return {
-            "continue": "continue: one adapter for all tasks",
-            "sum": "new + folded: a fresh adapter per task on the folded sum of the past",
-            "keep": "new + kept: a fresh adapter per task, chosen by task id",
+            "continue": f"continue: one {self.adapter.noun} for all tasks",
+            "sum": f"new + folded: a fresh {self.adapter.noun} per task on the folded sum of the past",
+            "keep": f"new + kept: a fresh {self.adapter.noun} per task, chosen by task id",
         }[self.consolidator.rule]
 
     def named(self, name: str) -> Method:

@@ -261,7 +261,8 @@ class Life:
 
     def _join(self, update: Learned, grown: memory.Memory, rows: Sequence[Task]) -> None:
         """Let a finished update join the past, and take the adapter off the model."""
-        self.changes.append(change(update, self._started()))
+        if self.method.adapter.low_rank or self._started() is not None:  # what is fresh elsewhere started at no 0
+            self.changes.append(change(update, self._started()))
         self.newest, self.memory = update, grown
         self.kept_rows = [*self.kept_rows, *rows]
         if self.method.consolidator.rule != "continue":

@@ -69,11 +69,12 @@ class Lesson:
         """
         chain, family, stage = self.chain(model), self.base.family, self.stage
         tell(progress, stage.name, chain.warnings)
+        outputs = tuple(part for part in self.method.outputs if part.strength)
         rows = Rows(family, stage.tasks, rehearsed)
         besides = Besides(
-            outputs=self.method.outputs,
+            outputs=outputs,
             side=self.mount.side_loss,
-            teacher=Teacher(chain.params) if self.method.outputs and not first else None,
+            teacher=Teacher(chain.params) if outputs and not first else None,
         )
         log = fit(
             model,

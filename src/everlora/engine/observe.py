@@ -11,6 +11,7 @@ from torch import nn
 from everlora.core.roles import Observing, State
 from everlora.core.task import Example, Task
 from everlora.engine.families import Family
+from everlora.engine.fisher import fisher
 from everlora.engine.mounts import Mount
 from everlora.engine.seeds import seed_for
 from everlora.engine.sensitivity import weight_gradients
@@ -42,6 +43,8 @@ def observe(
     rows = [(row, task) for task in stage.tasks for row in task.train]
     draw = random.Random(seed_for(seed, stage.number, part.name))
     chosen: list[tuple[Example, Task]] = draw.sample(rows, min(part.samples, len(rows)))
+    if part.evidence == "fisher":
+        return fisher(model, family, mount.live(), chosen)
     layers = mount.below()
     layers = {name: layers[name] for name in (layers if only is None else only)}
     if not chosen:

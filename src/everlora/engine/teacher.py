@@ -39,11 +39,11 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, model: nn.Module, family: Family, batch: Batch) -> Tensor:
-        """The former logits (n, v) of the positions that carry loss; dropout is off."""
+        """The former logits (n, u) of the positions that carry loss, over answers known then; dropout is off."""
         training = model.training
         model.eval()
         try:
             with self.back():
-                return family.logits(model, batch)[0].detach()
+                return family.compared(model, batch)[2].detach()
         finally:
             model.train(training)

@@ -78,12 +78,12 @@ class Besides:
     teacher: Teacher | None = None
 
     def loss(self, model: nn.Module, family: Family, batch: Batch, logits: Tensor, marks: Tensor | None) -> Tensor:
-        """Their sum over the positions that carry loss, ()."""
+        """Their sum over the positions that carry loss, (); ``logits`` (n, u) are those to compare."""
         total, rows = logits.new_zeros(()), rows_of(batch["labels"])
         side = self.side()
         if side is not None:
             total = total + side[rows].sum()
-        if self.teacher is None or not self.outputs:
+        if self.teacher is None or not self.outputs or not logits.shape[-1]:  # no label was known before
             return total
         old = self.teacher.logits(model, family, batch)
         rehearsed = torch.zeros_like(rows, dtype=torch.bool) if marks is None else marks[rows]
@@ -136,9 +136,9 @@ class ClTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         marks = inputs.pop(REHEARSED, None)
-        logits, targets = self.family.logits(model, inputs)
+        logits, targets, known = self.family.compared(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else targets.numel()
-        besides = self.besides.loss(model, self.family, inputs, logits, marks) / total
+        besides = self.besides.loss(model, self.family, inputs, known, marks) / total
         # DDP averages gradients over processes; the denominator is global, so their number is multiplied back.
         loss = (token_mean(logits, targets, total) + besides) * self.accelerator.num_processes
         return (loss, {"logits": logits}) if return_outputs else loss
@@ -146,7 +146,8 @@ class ClTrainer(Trainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All that Trainer decays but the head, whose rows for labels of other tasks must stay as they are."""
         names: list[str] = super().get_decay_parameter_names(model)
-        return [name for name in names if "modules_to_save" not in name]
+        head = f"{self.family.head}."
+        return [name for name in names if "modules_to_save" not in name and not name.startswith(head)]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         super().log({**logs, **self.chain.latest} if "loss" in logs else logs, *args, **kwargs)

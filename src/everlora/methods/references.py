@@ -6,14 +6,20 @@
 
 per-task needs the task id and stands apart from methods that do not. mtl sees all data at once; it is a reference,
 not an upper bound: ProgPrompt exceeds it on fifteen tasks in the published table (LB-CL, results table). O-LoRA's own
-MTL row is full fine-tuning; this one is LoRA, at the same rank as the methods it stands beside.
+MTL row is full fine-tuning (O-LoRA repository, issue 31), here ``mode=full``; the default is LoRA, at the same rank as
+the methods it stands beside. Full fine-tuning wants a smaller learning rate: `everlora.methods.seqft`.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.method import Method
 from everlora.core.registry import method
+from everlora.parts.forms_full import FullWeights
+
+Mode = Literal["lora", "full"]
 
 
 @method("zero-shot", title="The base model, untouched", paper="reference", stores="nothing", aliases=("base",))
@@ -29,9 +35,10 @@ def zero_shot() -> Method:
     stores="r(o+i) per adapted matrix and task",
     aliases=("pertaskft", "single"),
 )
-def per_task() -> Method:
-    """Build the one-adapter-per-task reference."""
-    return Method(name="per-task", adapter=Adapter(policy="new"), consolidator=Consolidator(rule="keep"))
+def per_task(*, mode: Mode = "lora") -> Method:
+    """Build the one-adapter-per-task reference, or with ``mode=full`` a whole model per task."""
+    adapter = Adapter(policy="new") if mode == "lora" else FullWeights(policy="new")
+    return Method(name="per-task", adapter=adapter, consolidator=Consolidator(rule="keep"))
 
 
 @method(
@@ -42,6 +49,7 @@ def per_task() -> Method:
     replay=True,
     aliases=("multitask", "joint"),
 )
-def mtl() -> Method:
-    """Build the multi-task reference."""
-    return Method(name="mtl", regime="joint", consolidator=Consolidator(rule="continue"))
+def mtl(*, mode: Mode = "lora") -> Method:
+    """Build the multi-task reference; ``mode=full`` trains all weights."""
+    adapter = Adapter() if mode == "lora" else FullWeights()
+    return Method(name="mtl", regime="joint", adapter=adapter, consolidator=Consolidator(rule="continue"))

@@ -6,6 +6,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from everlora.core.adapter import Adapter
+
 PIPELINES = {
     "decoder": "text-generation",
     "encoder-decoder": "text2text-generation",
@@ -14,9 +16,9 @@ PIPELINES = {
 }
 """What the Hub calls the work of each model family."""
 CONSOLIDATED = {
-    "sum": "The adapter in this folder is the sum of all tasks' adapters, exact, with their ranks added.",
-    "continue": "The adapter in this folder is the one that every task was trained on.",
-    "keep": "Answers need the task id: load the adapter of the task from `tasks/`; the root holds the newest.",
+    "sum": "The {noun} in this folder is the sum of all tasks' adapters, exact, with their ranks added.",
+    "continue": "The {noun} in this folder is the one that every task was trained on.",
+    "keep": "Answers need the task id: load the {noun} of the task from `tasks/`; the root holds the newest.",
 }
 
 
@@ -33,7 +35,7 @@ def matrix_table(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _front(content: dict[str, Any], hub: str | None, trained: bool) -> str:
+def _front(content: dict[str, Any], hub: str | None, trained: bool, adapter: Adapter) -> str:
     task = PIPELINES[content["family"]]
     results = [
         EvalResult(
@@ -48,18 +50,32 @@ def _front(content: dict[str, Any], hub: str | None, trained: bool) -> str:
         if score is not None
     ]
     data = ModelCardData(
-        library_name="peft" if trained else "transformers",
+        library_name="peft" if trained and not adapter.whole_model else "transformers",
         pipeline_tag=task,
         base_model=hub,
-        tags=[*(["lora"] if trained else []), "continual-learning", "everlora", content["method"]],
+        tags=[
+            *(["lora"] if trained and adapter.low_rank else []),
+            "continual-learning",
+            "everlora",
+            content["method"],
+        ],
         model_name=f"{content['model']} {content['method']}",
         eval_results=results or None,
     )
     return data.to_yaml()
 
 
-def _loading(content: dict[str, Any], settings: dict[str, Any]) -> str:
+def _loading(content: dict[str, Any], settings: dict[str, Any], adapter: Adapter) -> str:
     """How the adapter is put on its base model; settings that change what is loaded are repeated."""
+    if adapter.whole_model:
+        return """```python
+import everlora
+
+model = everlora.load(".", dtype="float32").model  # or from_pretrained(".") of transformers
+```
+"""
+    if not adapter.low_rank:
+        return ""
     given = [repr(settings["model"])]
     given += [f"{k}={settings[k]!r}" for k in ("revision", "trust_remote_code") if settings.get(k)]
     given += [f"dtype={settings['dtype']!r}"] if settings.get("dtype", "auto") != "auto" else []
@@ -74,20 +90,22 @@ model = PeftModel.from_pretrained(base, ".")
 """
 
 
-def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None) -> str:
+def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None, adapter: Adapter | None = None) -> str:
     """README.md of a run folder, with results that the Hub understands in its front matter.
 
     Args:
         content: what matrix.json says.
         facts: what identifies the run.
         hub: the hub id of the base model, if it has one.
+        adapter: what was trained, if it is no plain adapter.
     """
+    adapter = adapter or Adapter()
     settings, composition = facts["settings"], facts["composition"]
     trained = composition["regime"] != "frozen"
     numbers = "  ".join(f"{name} {_cell(value)}" for name, value in content["metrics"].items())
-    how = CONSOLIDATED[composition["consolidator"]]
+    how = CONSOLIDATED[composition["consolidator"]].format(noun=adapter.noun)
     if composition["regime"] == "joint":
-        how = "The adapter in this folder was trained on all tasks at once."
+        how = f"The {adapter.noun} in this folder was trained on all tasks at once."
     if "export_rank" in content:
         how = (
             f"The adapter in this folder is what the tasks' adapters are merged into, at rank "
@@ -98,21 +116,22 @@ def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None) 
     if not trained:
         how = "Nothing was trained: these are the scores of the base model."
         title = f"{content['model']}, untouched, on {len(content['tasks'])} tasks"
+    each = f"one {adapter.noun} and " if trained else ""
     return f"""---
-{_front(content, hub, trained)}
+{_front(content, hub, trained, adapter)}
 ---
 
 # {title}
 
 {how}
 
-{_loading(content, settings) if trained else ""}
+{_loading(content, settings, adapter) if trained else ""}
 Scores in percent, {settings["evaluation"]["scoring"]}, {settings["evaluation"]["split"]} split. Row: after this task.
 
 {matrix_table(content)}
 
 {numbers}
 
-`run.yaml` holds the settings, `environment.json` the versions, `tasks/` {"one adapter and " if trained else ""}all
+`run.yaml` holds the settings, `environment.json` the versions, `tasks/` {each}all
 predictions per task. Made with everlora.
 """

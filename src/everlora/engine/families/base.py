@@ -105,6 +105,11 @@ class Family(ABC):
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Run the model; return the logits (n, v) of the n positions that carry loss, and their targets (n,)."""
 
+    def compared(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """`logits`, and beside them the logits (n, u) over the u answers that were known before the task."""
+        logits, targets = self.logits(model, batch)
+        return logits, targets, logits
+
     @abstractmethod
     def predict(self, model: nn.Module, task: Task, rows: Sequence[Example], scoring: Scoring) -> list[str]:
         """Answer one batch of examples."""

@@ -32,6 +32,8 @@ class Classifier(Family):
         """Labels seen so far; row k of the head belongs to label k."""
         self.grown = 0
         """Rows that the model's head has by now."""
+        self.former = 0
+        """Labels known before the tasks that are being learned: the first rows of the head."""
         self.open_rows: list[int] = []
         """Rows over which the loss is taken: those of all tasks that are learned together."""
 
@@ -42,6 +44,7 @@ class Classifier(Family):
 
     def begin(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
         super().begin(model, tasks, generator)
+        self.former = len(self.labels)
         for task in tasks:
             self.labels += [label for label in task.labels if label not in self.labels]
         self.open_rows = sorted({row for task in tasks for row in self.columns(task)})
@@ -87,9 +90,12 @@ class Classifier(Family):
         return [self.labels.index(label) for label in task.labels]
 
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.compared(model, batch)[:2]
+
+    def compared(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "allowed")}
         logits = model(**inputs).logits.float()
-        return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"]
+        return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"], logits[:, : self.former]
 
     def _allowed(self, rows: Sequence[Features]) -> Tensor:
         allowed = torch.zeros(len(rows), len(self.labels), dtype=torch.bool)

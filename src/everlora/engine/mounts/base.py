@@ -35,6 +35,8 @@ class Mount(ABC):
     """The values of `Adapter.form` that this mount carries."""
     sees_past: ClassVar[bool] = False
     """Whether `stand_on` is called before a task even where the past is not summed (prompts of earlier tasks, say)."""
+    neutral: ClassVar[bool] = True
+    """Whether a form that is put on afresh changes no answer; a prompt that is drawn, say, does."""
     files: ClassVar[tuple[str, ...]]
     """What `save` writes, and what the root of a run folder needs to be loadable."""
 

@@ -1,0 +1,71 @@
+"""EWC: elastic weight consolidation. Kirkpatrick et al. 2017, PNAS 114(13); here on one adapter, or on all weights.
+
+What earlier tasks need is held where they left it, parameter by parameter, as tightly as their Fisher information
+asks:
+
+    L = L_task + (λ/2) Σ_j F_j (θ_j − θ*_j)²,   F_j = (1/n) Σ_{i≤n} (∂ log p(y_i|x_i) / ∂θ_j)²
+
+    symbol    here                                                shape
+    θ         LowRank.tensors (A, B), or Weights.tensors          as trained
+    θ*        Before.start (online), memory "anchor." (per-task)  as θ
+    F         memory "fisher."                                    as θ
+    λ, n, γ   lam, samples, gamma
+
+F is measured on ``samples`` training rows once a task has been learned: one row at a time, dropout off, its whole
+answer's log-probability (the sum over its tokens). At the start of a first task B = 0 and ∂/∂A vanishes, so F would
+say that A is free; after training it does not. ``form=online``: F ← γ F + F_new around the newest θ. ``per-task``:
+the sum of every task's own quadratic; it is one quadratic again, with ΣF_k and the F-weighted mean of the θ_k, and is
+kept as these two, exactly and in constant size. On the first task there is no pull.
+
+``on=lora`` (the default) protects the factors of the shared adapter: F then belongs to coordinates (A, B) and not to
+B A, and changes if the pair is rescaled. ``on=all`` trains and protects all weights (`everlora.methods.seqft`: mind
+the learning rate). The head of a classifier is not protected: rows of labels that are not learned now stay anyway.
+
+Defaults: λ = 400 (TRACE repository); n = 200, γ = 1 (method notes, n = 200 … 1000). EasyCL has λ = 10 000 and n = 100.
+Neither λ carries over, since every implementation scales F in its own way: look at ``rho`` in training.jsonl (the
+pull's share of the gradient, 0.01 … 1 is sane), or let ``lam=auto`` find the λ that brings it to ``rho``.
+
+What we do differently, and how we know that it is right (tests/unit/test_ewc.py, against per-row autograd):
+
+- F is the mean of squared gradients of single rows. EasyCL squares the gradient of a batch's mean loss, which is up to
+  b times smaller for a batch of b rows, and outside ZeRO-3 on one process alone.
+- F is measured after the task, of the task's loss alone. TRACE squares mini-batch gradients of the whole loss, the
+  EWC term among them, at every step of every epoch, and lets the growing F act on the task that it is measured on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from everlora.core.errors import ConfigError
+from everlora.core.method import Method
+from everlora.core.registry import method
+from everlora.methods.seqft import seqft
+from everlora.methods.seqlora import seqlora
+from everlora.parts.quadratic import Form, Quadratic
+from everlora.parts.strengths import Lam, strength
+
+
+@method(
+    "ewc",
+    title="EWC: hold parameters where earlier tasks left them, by their Fisher information",
+    paper="Kirkpatrick et al. 2017, PNAS 114(13)",
+    stores="r(o+i) per adapted matrix, and as much for F (per-task: twice as much), constant",
+    cost="a few operations per trained parameter; per task one backward pass for each of n rows",
+)
+def ewc(
+    *,
+    lam: Lam = 400.0,
+    rho: float | None = None,
+    samples: int = 200,
+    on: Literal["lora", "all"] = "lora",
+    form: Form = "online",
+    gamma: float | None = None,
+) -> Method:
+    """Build EWC; ``gamma`` is for ``form=online``, ``rho`` for ``lam=auto``."""
+    if gamma is not None and form != "online":
+        raise ConfigError(f"gamma is how form=online forgets; form={form} holds every task alike, leave gamma out")
+    pull = Quadratic(lam=strength(lam, rho), samples=samples, form=form, gamma=1.0 if gamma is None else gamma)
+    base = seqlora() if on == "lora" else seqft()
+    return replace(base, name="ewc", penalties=(pull,))

@@ -1,0 +1,52 @@
+"""Answers are pulled towards those that the model gave when the task began (LwF's distillation)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from everlora.core.errors import ConfigError
+
+
+def distillation(new: Tensor, old: Tensor, tau: float) -> Tensor:
+    """τ² KL(p_old ‖ p_new) with p = softmax(z / τ), (..., v) twice to (...); differentiable in ``new``.
+
+    Its gradient with respect to ``new`` is τ (p_new − p_old): τ² keeps its size comparable for every τ.
+    """
+    log_old, log_new = (old / tau).log_softmax(-1), (new / tau).log_softmax(-1)
+    return tau**2 * (log_old.exp() * (log_old - log_new)).sum(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distil:
+    """LwF's term: β τ² KL(p_old ‖ p_new), mean over the answer's positions of the new task's rows.
+
+    Attributes:
+        beta: β.
+        tau: τ; higher makes both distributions flatter, so that unlikely answers count, too.
+    """
+
+    name: ClassVar[str] = "distil"
+    any_form: ClassVar[bool] = True
+    beta: float = 1.0
+    tau: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.beta) and self.beta >= 0):
+            raise ConfigError(f"beta of {self.name!r} must be a finite number of at least 0, not {self.beta}")
+        if not (isfinite(self.tau) and self.tau > 0):
+            raise ConfigError(f"tau of {self.name!r} must be a finite number above 0, not {self.tau}")
+
+    @property
+    def strength(self) -> float:
+        return self.beta
+
+    @property
+    def on(self) -> Literal["task", "rehearsed"]:
+        return "task"
+
+    def pull(self, new: Tensor, old: Tensor) -> Tensor:
+        return distillation(new, old, self.tau)

@@ -1,0 +1,279 @@
+"""The battery of methods that train something else than low-rank updates, on every family that they are made for.
+
+Nothing here knows a form: it is opened, looked at and closed through `Mount` and `Life` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import lives
+from everlora import parse
+from everlora.core.registry import entry
+from everlora.engine.learner import Life
+from everlora.engine.mounts import mount
+from everlora.engine.seeds import seed_for
+
+DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
+VARIANTS = ("mtl(mode=full)", "per-task(mode=full)", "ewc(on=all)", "seqft(freeze_embeddings=true)")
+"""Options that change what is trained, of methods that train low-rank updates without them."""
+
+
+def families(method: str) -> tuple[str, ...]:
+    return entry(method.partition("(")[0]).families
+
+
+CASES = [
+    pytest.param(method, model, id=f"{method}-{model}")
+    for method in (*lives.OTHERS, *VARIANTS)
+    for model in lives.MODELS
+    if lives.base(model).family.name in families(method)
+]
+SEQUENTIAL = [case for case in CASES if parse(case.values[0]).regime == "sequence"]
+everywhere = pytest.mark.parametrize(("method", "model"), CASES)
+in_sequence = pytest.mark.parametrize(("method", "model"), SEQUENTIAL)
+
+
+@dataclass
+class Record:
+    """One life of two tasks, with what was seen while it was lived."""
+
+    life: Life
+    folder: Path
+    began: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Outputs on every task known by then, with the form on the model and nothing trained yet."""
+    ended: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    start: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """What is live when a task begins."""
+    strays: list[str] = field(default_factory=list)
+    """What trains and is neither live nor the head."""
+    final: dict[str, Tensor] = field(default_factory=dict)
+    adapter: dict[str, Tensor] = field(default_factory=dict)
+
+
+def known(life: Life, model: str) -> dict[str, Tensor]:
+    """Outputs of the model as it stands on those tasks that it can answer by now."""
+    family, inside = life.base.family, life.mount.model or life.base.model
+    tasks = [t for t in lives.stream(model) if set(t.labels) <= set(getattr(family, "labels", t.labels))]
+    return {task.name: lives.outputs(inside, family, task) for task in tasks}
+
+
+def flat(sites) -> dict[str, Tensor]:
+    return {f"{place}.{key}": t.detach().clone() for place, site in sites.items() for key, t in site.tensors.items()}
+
+
+def record_of(method: str, model: str, folder: Path) -> Record:
+    last: list[str] = []
+
+    def at_start(stage: str) -> None:
+        life = record.life
+        live = {id(t) for site in life.mount.live().values() for t in site.tensors.values()}
+        if life.base.family.head:
+            live |= {id(p) for n, p in life.mount.model.named_parameters() if f"{life.base.family.head}." in n}
+        record.strays += [n for n, p in life.mount.model.named_parameters() if p.requires_grad and id(p) not in live]
+        record.start[stage] = flat(life.mount.live())
+        record.began[stage] = known(life, model)
+        last.append(stage)
+
+    def at_answer(_: str) -> None:
+        if last and last[-1] not in record.ended:
+            record.ended[last[-1]] = known(record.life, model)
+
+    record = Record(life=None, folder=folder)  # type: ignore[arg-type]
+    watch = lives.Watch(learning=at_start, answering=at_answer)
+    record.life = lives.begin(model, method, folder, progress=watch, **DIAGONAL)
+    record.life.follow(lives.stream(model))
+    record.adapter = lives.adapter(record.life)
+    record.life.ready()
+    record.final = known(record.life, model)
+    record.life.mount.close()
+    return record
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """Give the one recorded life of a method on a model; look, do not touch."""
+    found: dict[tuple[str, str], Record] = {}
+
+    def get(method: str, model: str) -> Record:
+        if (method, model) not in found:
+            found[method, model] = record_of(method, model, tmp_path_factory.mktemp("form") / "run")
+        return found[method, model]
+
+    return get
+
+
+def test_there_are_forms_on_every_family():
+    assert {case.values[1] for case in CASES} == set(lives.MODELS)
+
+
+@everywhere
+def test_a_fresh_form_changes_nothing(method, model, seen):
+    record = seen(method, model)
+    loaded, stage = lives.fresh(model), next(iter(record.began))
+    tasks = list(lives.stream(model)) if parse(method).regime == "joint" else list(lives.stream(model))[:1]
+    loaded.family.begin(loaded.model, tasks, torch.Generator().manual_seed(seed_for(0, 1, "head")))
+    compared = 0
+    for name, outputs in record.began[stage].items():
+        task = next(t for t in lives.stream(model) if t.name == name)
+        bare = lives.outputs(loaded.model, loaded.family, task)
+        compared += 1
+        if record.life.mount.neutral:
+            assert torch.equal(outputs, bare), name
+        else:
+            assert outputs.isfinite().all()
+    assert compared
+
+
+@in_sequence
+def test_a_task_starts_where_the_one_before_ended(method, model, seen):
+    record, composed = seen(method, model), parse(method)
+    start, end = record.began["second"].get("first"), record.ended["first"]["first"]
+    assert not torch.allclose(end, record.began["first"]["first"], atol=1e-4), "nothing was learned"
+    if composed.consolidator.rule == "continue" and composed.initialiser is None:
+        # A head that has grown multiplies another shape, which may round otherwise.
+        torch.testing.assert_close(start, end, rtol=0, atol=1e-6 if record.life.base.family.head else 0)
+    elif composed.consolidator.rule == "keep" and record.life.mount.neutral and not record.life.base.family.head:
+        assert torch.equal(start, record.began["first"]["first"]), "a task of its own starts from the base"
+
+
+@everywhere
+def test_all_that_trains_is_live_or_the_head(method, model, seen):
+    """Whatever else trained would be lost on the way to the next task."""
+    assert seen(method, model).strays == []
+
+
+@everywhere
+def test_the_base_is_untouched(method, model, seen):
+    life, pristine = seen(method, model).life, dict(lives.base(model).model.named_parameters())
+    assert life.mount.model is None
+    head = f"{life.base.family.head}."
+    now = {n: p for n, p in life.base.model.named_parameters() if not n.startswith(head)}
+    assert now.keys() == {n for n in pristine if not n.startswith(head)}
+    for name, weight in now.items():
+        assert torch.equal(weight, pristine[name]), name
+        assert weight.dtype == pristine[name].dtype
+    assert not any(p.requires_grad or p.grad is not None for p in life.base.model.parameters())
+
+
+@everywhere
+def test_what_is_stored_is_what_was_learned(method, model, seen):
+    record = seen(method, model)
+    life, stages = record.life, record.life.folder.stages()
+    for folder in (stages[-1].path, record.folder):  # the root of the run is loadable, too
+        sites, rest = life.mount.read(folder)
+        stored, learned = flat(sites), flat(life.newest)
+        assert stored.keys() == learned.keys()
+        assert all(torch.equal(stored[name], learned[name]) for name in stored)
+        head = life.base.family.head
+        assert bool(rest) == bool(head)
+        for name, tensor in rest.items():
+            assert torch.equal(tensor, record.adapter[name.removeprefix(f"{head}.")])
+    started = record.start[list(record.start)[-1]]
+    assert any(not torch.equal(t, started[name].cpu()) for name, t in flat(life.newest).items())
+
+
+@everywhere
+def test_what_is_written_is_read_back(method, model, seen):
+    """Opened on a fresh model from what was stored, the form holds just that."""
+    record = seen(method, model)
+    loaded, stage, tasks = lives.fresh(model), record.life.folder.stages()[-1], lives.stream(model)
+    other = mount(loaded, {"r": 4, "lora_alpha": 8}, "auto", parse(method).adapter)
+    loaded.family.begin(loaded.model, list(tasks), torch.Generator())
+    start, _ = other.read(stage.path)
+    learns = tasks if parse(method).regime == "joint" else tasks[-1:]
+    other.open(seed=9, start=start, tasks=learns)
+    now = flat(other.live())
+    assert all(torch.equal(now[name].cpu().float(), t) for name, t in flat(start).items())
+    other.close()
+    assert other.model is None
+    other.close()  # once more does no harm
+
+
+@everywhere
+def test_kept_is_what_the_method_declares(method, model, seen):
+    life = seen(method, model).life
+    kept, rule = life.kept(), life.method.consolidator.rule
+    whole = sum(t.numel() for t in flat(life.newest).values())
+    assert kept["adapter_elements"] == whole > 0
+    stages = len(life.folder.stages())
+    assert kept["kept_elements"] == (
+        whole if rule == "continue" else sum(s.numel for d in life.past for s in d.values())
+    )
+    assert len(life.past) == (0 if rule == "continue" else stages)
+    assert kept["kept_bytes"] >= 4 * kept["kept_elements"]
+
+
+@in_sequence
+def test_an_unfinished_task_leaves_no_trace_and_is_learned_again(method, model, seen, tmp_path):
+    """Cut off in the second task: in memory all is as before it, and a resumed life comes to the same end."""
+    life = lives.begin(model, method, tmp_path / "run", **DIAGONAL)
+    life.follow(lives.stream(model)[:1])
+    life.mount.close()
+    before = {n: p.detach().clone() for n, p in life.base.model.named_parameters()}
+    learned = flat(life.newest)
+    life.progress = lives.Cut()
+    with pytest.raises(KeyboardInterrupt):
+        life.follow(lives.stream(model))
+    now = dict(life.base.model.named_parameters())
+    assert now.keys() == before.keys()
+    assert all(torch.equal(now[name], tensor) for name, tensor in before.items())
+    assert not any(p.requires_grad for p in now.values())
+    assert life.mount.model is None
+    assert all(torch.equal(t, learned[name]) for name, t in flat(life.newest).items())
+    assert [s.facts["name"] for s in life.folder.stages()] == ["first"]
+    # The streams of random numbers outside must not matter.
+    torch.manual_seed(12345)
+    again = lives.begin(model, method, tmp_path / "run", resume=True, **DIAGONAL)
+    again.follow(lives.stream(model))
+    whole = seen(method, model)
+    assert lives.apart(lives.adapter(again), whole.adapter) == 0
+    assert again.kept() == whole.life.kept()
+    for file in whole.life.mount.files:
+        if file.endswith(".safetensors"):
+            assert (tmp_path / "run" / file).read_bytes() == (whole.folder / file).read_bytes()
+
+
+@everywhere
+def test_a_finished_life_is_only_recalled(method, model, seen):
+    def refuse(task):
+        raise AssertionError(f"{task} is learned again")
+
+    whole = seen(method, model)
+    again = lives.begin(model, method, whole.folder, resume=True, progress=lives.Watch(learning=refuse), **DIAGONAL)
+    again.follow(lives.stream(model))
+    again.ready()
+    now = known(again, model)
+    assert now.keys() == whole.final.keys()
+    assert all(torch.equal(now[name], outputs) for name, outputs in whole.final.items())
+    if again.method.consolidator.rule == "continue" and again.method.merge is None:
+        assert torch.equal(now["second"], list(whole.ended.values())[-1]["second"]), "not what was answered with"
+
+
+@pytest.mark.parametrize(("method", "model"), [case for case in SEQUENTIAL if lives.base(case.values[1]).family.head])
+def test_the_head_is_trained_and_restored(method, model, seen, tmp_path):
+    """Only rows of the labels that are being learned move; the interrupted life finds its head as it was."""
+    heads = []
+
+    def note(_):
+        inside = life.mount.model or life.base.model
+        name = life.base.family.head
+        rows = [p for n, p in inside.named_parameters() if f"{name}." in n and "original_module" not in n]
+        heads.append((list(life.base.family.labels), torch.cat([p.detach().reshape(len(p), -1) for p in rows], 1)))
+
+    watch = lives.Watch(learning=note, answering=note)
+    life = lives.begin(model, method, tmp_path / "run", progress=watch, **DIAGONAL)
+    life.follow(lives.stream(model))
+    for task, (labels, start), (_, end) in zip(lives.stream(model), heads[0:4:2], heads[1:4:2], strict=True):
+        for k, label in enumerate(labels):
+            assert torch.equal(start[k], end[k]) == (label not in task.labels), (task.name, label)
+    if life.method.consolidator.rule != "keep":
+        assert torch.equal(heads[2][1][: len(heads[1][0])], heads[1][1]), "growing changed a row"
+    _, rest = life.mount.read(life.folder.stages()[0].path)
+    weight = next(t for name, t in rest.items() if name.endswith("weight"))
+    assert torch.equal(weight, heads[1][1][:, : weight.shape[1]])

@@ -1,0 +1,174 @@
+"""Full weights: what is special about a form whose folder is a whole model."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+)
+
+import lives
+from everlora import load, parse
+from everlora.core.adapter import Consolidator
+from everlora.core.errors import FolderError, ModelError
+from everlora.core.method import Method
+from everlora.core.sites import Weights
+from everlora.engine.mounts import mount
+from everlora.parts.distil import Distil
+from everlora.parts.forms_full import FullWeights
+
+AUTO = {
+    "tiny-llama": AutoModelForCausalLM,
+    "tiny-t5": AutoModelForSeq2SeqLM,
+    "tiny-bert": AutoModelForSequenceClassification,
+    "tiny-vit": AutoModelForImageClassification,
+}
+
+
+@pytest.mark.parametrize("model", lives.MODELS)
+def test_the_run_folder_is_a_transformers_folder(model, tmp_path):
+    life = lives.lived(model, "seqft", tmp_path / "run")
+    family, task = life.base.family, lives.stream(model)[1]
+    ready = life.ready()
+    plain = AUTO[model].from_pretrained(tmp_path / "run")
+    assert not plain.training
+    assert torch.equal(lives.outputs(plain, family, task), lives.outputs(ready, family, task))
+    earlier = AUTO[model].from_pretrained(life.folder.stages()[0].path)
+    assert not torch.equal(next(iter(earlier.parameters())), next(iter(plain.parameters())))
+    if family.head:
+        assert plain.config.id2label == dict(enumerate(family.labels))
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
+def test_of_a_bf16_model_fp32_weights_are_trained_and_its_own_come_back(model, tmp_path):
+    loaded = lives.fresh(model, "bfloat16")
+    before = {n: p.detach().clone() for n, p in loaded.model.named_parameters() if not n.startswith("classifier")}
+    trained = []
+    watch = lives.Watch(learning=lambda _: trained.extend(p.dtype for p in life.mount.model.parameters()))
+    life = lives.begin(model, "seqft", tmp_path / "run", loaded=loaded, dtype="bfloat16", progress=watch,
+                       train={"learning_rate": 1e-5})  # fmt: skip
+    life.follow(lives.stream(model)[:1])
+    assert set(trained) == {torch.float32}
+    now = dict(loaded.model.named_parameters())
+    assert all(now[n].dtype == torch.bfloat16 and torch.equal(now[n], t) for n, t in before.items())
+    learned = {f"{place}.{key}": t for place, site in life.newest.items() for key, t in site.tensors.items()}
+    moved = sum(int((learned[n] != t.float()).sum()) for n, t in before.items())
+    kept = sum(int((learned[n].bfloat16() != t).sum()) for n, t in before.items())
+    assert moved > 2 * kept, "steps of 1e-5 show in fp32, and mostly not in bf16"
+
+
+def test_frozen_embeddings_stay_and_are_written(tmp_path):
+    life = lives.lived("tiny-llama", "seqft(freeze_embeddings=true)", tmp_path / "run")
+    pristine = lives.base("tiny-llama").model.get_input_embeddings().weight
+    assert torch.equal(AUTO["tiny-llama"].from_pretrained(tmp_path / "run").get_input_embeddings().weight, pristine)
+    full = lives.lived("tiny-llama", "seqft", tmp_path / "full")
+    assert full.newest.keys() - life.newest.keys() == {"model.embed_tokens"}
+    there = AUTO["tiny-llama"].from_pretrained(tmp_path / "full").get_input_embeddings().weight
+    assert not torch.equal(there, pristine)
+
+
+@pytest.mark.parametrize("model", lives.MODELS)
+def test_one_task_is_the_same_whichever_reference_learns_it(model, tmp_path):
+    """SeqFT of one task is per-task on full weights, and is the joint reference on that task."""
+    one = lives.stream(model)[:1]
+    methods = ("seqft", "per-task(mode=full)", "mtl(mode=full)")
+    first, *others = (lives.lived(model, m, tmp_path / str(k), one) for k, m in enumerate(methods))
+    for other in others[:1]:
+        assert lives.apart(lives.adapter(other), lives.adapter(first)) == 0
+    # The joint stage has another name, not another seed.
+    assert lives.apart(lives.adapter(others[1]), lives.adapter(first)) == 0
+
+
+@pytest.mark.parametrize("model", lives.MODELS)
+def test_one_piece_or_eight(model, tmp_path):
+    """Plain SGD hides no scale: the loss is divided by what is in the global batch."""
+    sgd = {"optim": "sgd", "learning_rate": 0.1}
+    whole, pieces = (
+        lives.lived(model, "ewc(on=all,samples=4)", tmp_path / str(rows),
+                    train={**sgd, "per_device_train_batch_size": rows, "gradient_accumulation_steps": 8 // rows})
+        for rows in (8, 1)
+    )  # fmt: skip
+    assert lives.apart(lives.adapter(whole), lives.adapter(pieces)) < 1e-4
+
+
+def test_decay_leaves_rows_of_other_labels(tmp_path):
+    heads = []
+
+    def note(_):
+        heads.append(life.mount.model.classifier.weight.detach().clone())
+
+    watch, diagonal = lives.Watch(learning=note, answering=note), {"schedule": "diagonal"}
+    life = lives.begin(
+        "tiny-bert", "seqft", tmp_path / "run", train={"weight_decay": 0.5}, progress=watch, evaluation=diagonal
+    )
+    life.follow(lives.stream("tiny-bert"))
+    assert torch.equal(heads[2][:2], heads[3][:2])
+    assert not torch.equal(heads[2][2:], heads[3][2:])
+
+
+def test_all_weights_come_back_after_a_failure_in_the_midst_of_opening(tmp_path):
+    """What was stored belongs to another model: one line, and the base is as it was."""
+    loaded = lives.fresh("tiny-llama")
+    before = copy.deepcopy(loaded.model.state_dict())
+    full = mount(loaded, {}, "auto", FullWeights())
+    with pytest.raises(ModelError, match="those of another model: 'nowhere'"):
+        full.open(seed=0, start={"nowhere": Weights({"weight": torch.zeros(1)})})
+    full.close()
+    assert all(torch.equal(t, before[name]) for name, t in loaded.model.state_dict().items())
+
+
+def test_quantised_weights_are_refused_before_anything_is_touched():
+    loaded = lives.fresh("tiny-llama")
+    layer = loaded.model.model.layers[1].mlp.down_proj
+    layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+    full = mount(loaded, {}, "auto", FullWeights())
+    with pytest.raises(ModelError, match=r"quantised.*take a method with adapters"):
+        full.open(seed=0)
+    assert full.model is None
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+
+
+def test_a_damaged_folder_is_one_line(tmp_path):
+    life = lives.lived("tiny-llama", "seqft", tmp_path / "run", lives.stream("tiny-llama")[:1])
+    file = life.folder.stages()[0].path / "model.safetensors"
+    tensors = load_file(file)
+    tensors.pop("model.norm.weight")
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(FolderError, match=r"incomplete: model.norm.weight is missing"):
+        life.mount.read(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(FolderError, match="cannot be read"):
+        life.mount.read(tmp_path)
+
+
+@pytest.mark.parametrize("model", lives.MODELS)
+def test_distillation_holds_full_weights_too(model, tmp_path):
+    """Parts that suit every form: on all weights, LwF's term changes what is learned and only from the second task."""
+    plain = Method(name="own", adapter=FullWeights(), consolidator=Consolidator(rule="continue"))
+    held = Method(name="own", adapter=plain.adapter, consolidator=plain.consolidator, outputs=(Distil(beta=5.0),))
+    without, with_it = (lives.lived(model, m, tmp_path / str(k)) for k, m in enumerate((plain, held)))
+    first = [life.folder.stages()[0].path / "model.safetensors" for life in (without, with_it)]
+    assert first[0].read_bytes() == first[1].read_bytes()
+    assert lives.apart(lives.adapter(without), lives.adapter(with_it)) > 0
+
+
+def test_the_exported_model_is_loaded_by_everlora(tmp_path):
+    life = lives.lived("tiny-llama", "seqft", tmp_path / "run")
+    life.base.family.processor.save_pretrained(tmp_path / "run")
+    again = load(str(tmp_path / "run"), dtype="float32", device="cpu")
+    task = lives.stream("tiny-llama")[0]
+    assert torch.equal(lives.outputs(again.model, again.family, task), lives.outputs(life.ready(), again.family, task))
+
+
+def test_modes():
+    assert parse("mtl").adapter == parse("mtl(mode=lora)").adapter
+    assert parse("mtl(mode=full)").adapter == FullWeights()
+    assert parse("seqft").policy == "continue: one set of weights for all tasks"
+    assert parse("mtl(mode=full)").policy == "one set of weights, all tasks at once"

@@ -1,0 +1,57 @@
+"""LwF's distillation against its worked example and autograd."""
+
+from __future__ import annotations
+
+from math import log
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calculus import draw
+from everlora import parse
+from everlora.core.errors import ConfigError
+from everlora.parts.distil import Distil, distillation
+
+
+def test_the_worked_example_and_its_direction() -> None:
+    old, new = torch.tensor([[2 * log(3), 0.0]]), torch.zeros(1, 2, requires_grad=True)
+    value = Distil(tau=2.0).pull(new, old)
+    value.sum().backward()
+    assert float(value.detach()) == pytest.approx(0.523248, abs=1e-6)
+    assert float(value.detach()) / 4 == pytest.approx(0.130812, abs=1e-6)  # KL(old ‖ new), not 0.143841
+    assert new.grad is not None
+    torch.testing.assert_close(new.grad, torch.tensor([[-0.5, 0.5]]), rtol=1e-5, atol=0)
+
+
+@given(st.integers(0, 1000), st.floats(0.25, 8))
+def test_the_gradient_is_tau_times_the_difference(seed: int, tau: float) -> None:
+    old, new = draw(seed, (5, 7), (5, 7))
+    new.requires_grad_()
+    distillation(new, old, tau).sum().backward()
+    expected = tau * ((new / tau).softmax(-1) - (old / tau).softmax(-1))
+    torch.testing.assert_close(new.grad, expected.detach(), rtol=1e-10, atol=1e-10)
+
+
+@given(st.integers(0, 1000))
+def test_nothing_where_nothing_has_changed_and_never_less(seed: int) -> None:
+    old, new = draw(seed, (5, 7), (5, 7))
+    assert (distillation(new, old, 2.0) > 0).all()
+    same = old.clone().requires_grad_()
+    value = distillation(same + 3.0, old, 2.0)  # logits are known up to a constant
+    value.sum().backward()
+    assert float(value.detach().abs().max()) < 1e-12
+    assert same.grad is not None
+    assert float(same.grad.abs().max()) < 1e-12
+
+
+def test_options() -> None:
+    assert parse("lwf").outputs == (Distil(beta=1.0, tau=2.0),)
+    assert parse("lwf").adapter == parse("seqlora").adapter
+    for wrong in ("tau=0", "tau=-1", "beta=-1", "beta=nan", "beta=inf", "tau=inf"):
+        with pytest.raises(ConfigError):
+            parse(f"lwf({wrong})")
+    with pytest.raises(ConfigError, match="given twice"):
+        parse("lwf+lwf(tau=3)")
+    assert parse("lwf+ewc").parts
