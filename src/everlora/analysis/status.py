@@ -19,7 +19,8 @@ def status(run: Run) -> dict[str, Any]:
         ``model``, ``method``, ``tasks`` (``name``, ``score`` right after it was learned, ``seconds``, strengths found,
         ``warning``), ``kept_bytes``; ``kept_rows`` where data are kept; where a part remembers the past in its own
         form, ``memory_error`` (see `_forgotten`); and where there are adapters ``room``: per adapted module the
-        directions that no task uses, ``tasks_left`` at the present rank, and whether the method is confined to them (``hard``).
+        directions that no task uses, ``tasks_left`` at the present rank, and whether the method is confined to them
+        (``hard``).
     """
     tasks = []
     for stage in run.stages:

@@ -1,4 +1,6 @@
-"""Recurrent-KIF (knowledge identification and fusion): blocks of learning and recalling, fused weight by weight.
+"""Recurrent-KIF: Recurrent Knowledge Identification and Fusion. Feng et al., ACL 2025, arXiv:2502.17510.
+
+New knowledge and old are learned in turn, in short blocks, and fused weight by weight by what each of them needs.
 
 One adapter is trained on and on, with a class-balanced memory of 2 % of the earlier rows. From the second task on,
 steps come in blocks; θ_b are the weights when a block begins:
@@ -58,7 +60,7 @@ from everlora.parts.replay import Replay
 @method(
     "recurrent-kif",
     title="Recurrent-KIF: learn, recall, and fuse both by the importance of each weight",
-    paper="Recurrent Knowledge Identification and Fusion (authors' code)",
+    paper="Feng et al., ACL 2025, arXiv:2502.17510",
     stores="r(o+i) per adapted matrix, constant; about ⌊ratio·n⌋ rows of data per task, at least one per class",
     cost="(inner + outer) / inner times the steps, 12P elementwise operations and 6P numbers while a task is learned",
     replay=True,

@@ -11,8 +11,9 @@ SeqLoRAReplay of the papers' tables (baseline, ELLA's results table); DATA+Repla
     replay          the part alone, for any method and form of adapter: ``ella+replay``, ``o-lora+replay(ratio=0.1)``
     seqlora-replay  one adapter trained on and on, with replay
     mtl-buffer      a sanity bound: one adapter on ⋃_k M_k alone, all tasks at once; the rows are those that
-                    seqlora-replay has kept in the end at the same seed. What replay does better, it does by having
-                    seen the other rows once
+                    seqlora-replay has kept in the end at the same seed, if both are balanced or both are not. What
+                    replay does better, it does by having seen the other rows once. Balanced by default, since a task
+                    of which nothing is kept would not be learned at all
 
 ``resample=fixed`` keeps M_k once and for all, in the run folder. ``each-task`` draws M_k anew for every later task, as
 DATA's code does; then the whole training sets must be kept somewhere, and that is what is counted. They are always at
@@ -75,10 +76,10 @@ def seqlora_replay(*, ratio: float = 0.02, balanced: bool = False, resample: Res
     "mtl-buffer",
     title="All tasks at once from the rows that replay keeps, and nothing else",
     paper="sanity bound of replay",
-    stores=f"{STORES}, then r(o+i) per adapted matrix",
+    stores="⌊ratio·n⌋ rows of data per task, then r(o+i) per adapted matrix",
     replay=True,
 )
-def mtl_buffer(*, ratio: float = 0.02, balanced: bool = False, mixing: Mixing = "proportional") -> Method:
+def mtl_buffer(*, ratio: float = 0.02, balanced: bool = True, mixing: Mixing = "proportional") -> Method:
     """Build the sanity bound of replay."""
     part = Replay(ratio=ratio, balanced=balanced, alone=True)
     return replace(mtl(mixing=mixing), name="mtl-buffer", rehearsal=part)

@@ -46,7 +46,7 @@ class Replay:
         alone: learn what is kept and nothing else; for learning all tasks at once.
     """
 
-    name: ClassVar[str] = "replay"
+    name: ClassVar[str] = "row_replay"
     any_form: ClassVar[bool] = True
 
     ratio: float = 0.02
