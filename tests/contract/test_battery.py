@@ -9,6 +9,7 @@ import torch
 
 import lives
 from everlora import parse
+from everlora.core.registry import entry
 from everlora.engine import adapters
 from lives import METHODS, MODELS, SEQUENTIAL, TRAINED
 
@@ -132,4 +133,7 @@ def test_kept_is_what_the_method_declares(method, model, lived):
         for part in record.life.method.remembering
         for site in record.life.newest.values()
     )
-    assert kept["kept_bytes"] == 4 * kept["kept_elements"] + beside
+    rows = [row for task in record.life.kept_rows for row in task.train]
+    assert kept.get("kept_rows", 0) == len(rows)
+    assert bool(rows) <= entry(method).replay
+    assert kept["kept_bytes"] == 4 * kept["kept_elements"] + beside + kept.get("kept_row_bytes", 0)

@@ -16,9 +16,10 @@ def status(run: Run) -> dict[str, Any]:
 
     Returns:
         ``model``, ``method``, ``tasks`` (``name``, ``score`` right after it was learned, ``seconds``, strengths found,
-        ``warning``), ``kept_bytes``; where a part remembers the past in its own form, ``memory_error`` (see
-        `_forgotten`); and where there are adapters ``room``: per adapted module the directions that no task uses,
-        ``tasks_left`` at the present rank, and whether the method is confined to them (``hard``).
+        ``warning``), ``kept_bytes``; ``kept_rows`` where data are kept; where a part remembers the past in its own
+        form, ``memory_error`` (see `_forgotten`); and where there are adapters ``room``: per adapted module the
+        directions that no task uses, ``tasks_left`` at the present rank, and whether the method is confined to them
+        (``hard``).
     """
     tasks = []
     for stage in run.stages:
@@ -35,7 +36,9 @@ def status(run: Run) -> dict[str, Any]:
         )
     past = run.past()
     known: dict[str, Any] = {"model": run.settings["model"], "method": run.method.name, "tasks": tasks}
-    known["kept_bytes"] = run.kept_bytes()
+    known["kept_bytes"] = run.kept_bytes() + sum(stage.facts.get("kept_row_bytes", 0) for stage in run.stages)
+    if rows := sum(stage.facts.get("kept_rows", 0) for stage in run.stages):
+        known["kept_rows"] = rows
     if not len(past):
         return known
     if lost := _forgotten(run, past):

@@ -32,7 +32,8 @@ def status(run: Folder, as_json: Json = False) -> None:
         found = ", ".join(f"{name} {_strength(value)}" for name, value in task["strengths"].items())
         table.add_row(task["name"], number(task["score"]), found or "–", task["warning"] or "–")
     show(table)
-    typer.echo(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB")
+    rows = f", {facts['kept_rows']} rows of data among it" if "kept_rows" in facts else ""
+    typer.echo(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB{rows}")
     for part, lost in facts.get("memory_error", {}).items():
         typer.echo(
             f"{part} remembers the past with a relative error of {lost['error']:.3g} "

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.errors import ConfigError
+from everlora.core.recurrence import StepRule
 from everlora.core.roles import (
     GradientTransform,
     Initialiser,
@@ -20,7 +21,8 @@ from everlora.core.roles import (
 )
 
 Regime = Literal["sequence", "joint", "frozen"]
-Part = WeightPenalty | OutputPenalty | GradientTransform | Initialiser | Rehearsal | Merge
+Mixing = Literal["proportional", "equal"]
+Part = WeightPenalty | OutputPenalty | GradientTransform | Initialiser | Rehearsal | StepRule | Merge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class Method:
         outputs: what compares answers with those given when the task began.
         transforms: what shapes the gradient or the step, in this order.
         rehearsal: what is kept of earlier tasks' rows and learned again.
+        rule: what blocks of steps on new and on rehearsed rows are made into.
         merge: what the tasks' updates are made into, if not their sum.
         plugin: adapter and consolidator are no claims but what it stands on when it stands alone.
 
@@ -54,6 +57,9 @@ class Method:
     outputs: tuple[OutputPenalty, ...] = ()
     transforms: tuple[GradientTransform, ...] = ()
     rehearsal: Rehearsal | None = None
+    rule: StepRule | None = None
+    mixing: Mixing = "proportional"
+    """How often rows of tasks that are learned at once are shown: once each, or every task equally often."""
     merge: Merge | None = None
     plugin: bool = field(default=False, compare=False)
     families: tuple[str, ...] = field(default=(), compare=False)
@@ -89,6 +95,10 @@ class Method:
                 )
             if self.adapter.form != "svd" and getattr(part, "needs_svd", False):
                 raise ConfigError(f"{part.name!r} works on triplets U Σ V; add a method in SVD form (nlnb-cl, …)")
+        if self.rule and not self.rehearsal:
+            raise ConfigError(f"{self.rule.name!r} works on blocks with rehearsed rows, and {self.name!r} keeps none")
+        if self.mixing != "proportional" and self.regime != "joint":
+            raise ConfigError(f"{self.name!r} learns task after task; mixing={self.mixing} is for all tasks at once")
         if self.merge and self.consolidator.rule != "sum":
             raise ConfigError(
                 f"{self.merge.name!r} merges the updates of the tasks, and {self.name!r} "
@@ -102,7 +112,7 @@ class Method:
         yield from self.penalties
         yield from self.outputs
         yield from self.transforms
-        yield from filter(None, (self.rehearsal,))
+        yield from filter(None, (self.rehearsal, self.rule))
         yield from filter(None, (self.merge,))
 
     @property
@@ -155,6 +165,10 @@ class Method:
             known["outputs"] = [plain(part) for part in self.outputs]
         if self.rehearsal:
             known["rehearsal"] = plain(self.rehearsal)
+        if self.rule:
+            known["rule"] = plain(self.rule)
+        if self.mixing != "proportional":
+            known["mixing"] = self.mixing
         return known
 
 
@@ -181,6 +195,8 @@ def compose(*methods: Method) -> Method:
             **_hosted(first, other),
             initialiser=_one(first, other, "initialiser", first.initialiser, other.initialiser),
             rehearsal=_one(first, other, "rehearsal", first.rehearsal, other.rehearsal),
+            rule=_one(first, other, "rule for blocks of steps", first.rule, other.rule),
+            mixing=first.mixing if first.mixing != "proportional" else other.mixing,
             merge=_one(first, other, "merge", first.merge, other.merge),
             penalties=_joined(first.penalties, other.penalties),
             outputs=_joined(first.outputs, other.outputs),

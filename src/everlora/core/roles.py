@@ -195,7 +195,11 @@ class Rehearsal(Protocol):
     name: ClassVar[str]
 
     def choose(self, targets: Sequence[str], draw: random.Random) -> list[int]:
-        """Which rows of a finished task, given by their answers, are kept: indices, in any order."""
+        """Which rows of a finished task, given by their labels, are kept: indices, in any order.
+
+        Where answers are free text, ``targets`` are empty: all rows are of one kind. A part with ``resample``
+        ``each-task`` is asked anew for every later task, and the whole training set is kept.
+        """
         ...
 
 

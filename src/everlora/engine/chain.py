@@ -1,11 +1,13 @@
 """The gradient chain: what happens to the gradient between backward and the optimiser's step, and to the step itself.
 
     gradient of the task (reduced over accumulation and processes)
+      → a rule for blocks of steps looks at it
       + gradients of the weight penalties, in closed form, once per step
       → transforms that act on the gradient, in order, on both alike
       → clip the sum by its norm
       → optimiser
       → transforms that act on the update: the step just taken
+      → at the end of a block: the rule moves the weights
 
 Everything here is a function of replicated tensors, so it is the same on every process and for every split of the
 batch. ρ, the penalties' share, is ‖Σ penalty gradients‖ / ‖task gradient‖, both on the adapters alone (a head has
@@ -29,6 +31,7 @@ from everlora.core.roles import Before, GradientTransform, Pull, Share, State, W
 from everlora.core.sites import Learned, groups
 from everlora.engine.alarms import saturated
 from everlora.engine.group import Group, stacked
+from everlora.engine.recurrence import Recurrence
 from everlora.engine.strength import Dial, added, norms, scaled
 
 TINY = 1e-20
@@ -54,6 +57,7 @@ class Chain(TrainerCallback):
     records: list[dict[str, Any]] = field(default_factory=list)
     latest: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    recurrence: Recurrence | None = None
     _start: list[State] = field(default_factory=list)
 
     @classmethod
@@ -106,6 +110,8 @@ class Chain(TrainerCallback):
                 f"intact; lower --learning-rate, or look for broken rows"
             )
         self.latest = {"task_grad_norm": float(task_norm)}
+        if self.recurrence:
+            self.recurrence.before(step - 1)
         self._shape(step)
         total = self._norm() if any(group.pulls or group.transforms for group in self.groups) else task_norm
         if not torch.isfinite(total):
@@ -123,7 +129,7 @@ class Chain(TrainerCallback):
 
     @torch.no_grad()
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Shape the step that the optimiser has taken."""
+        """Shape the step that the optimiser has taken; close a block that ends with it."""
         for group, start in zip(self.groups, self._start, strict=False):
             if not group.acting("update"):
                 continue
@@ -132,6 +138,9 @@ class Chain(TrainerCallback):
             for k, site in enumerate(group.live):
                 for key, p in site.tensors.items():
                     p.copy_(start[key][k] + step[key][k])
+        if self.recurrence:
+            now = int(state.global_step)
+            self.recurrence.after(now, last=now + 1 == int(state.max_steps))
 
     def strengths(self) -> dict[str, float | dict[str, float]]:
         """The λ that each `Share` has found: one number, or one per module."""

@@ -59,7 +59,7 @@ class Life:
         self.changes: list[float] = []  # how much every task has changed, to tell one that collapsed
         self.memory: memory.Memory = {}
         self.kept_rows: list[Task] = []
-        """What is rehearsed: the rows of earlier tasks that were kept."""
+        """The rows of earlier tasks that were kept, to be rehearsed."""
         self.exported: dict[str, Any] = {}
 
     def follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
@@ -116,7 +116,8 @@ class Life:
         if self.method.penalties:
             chain.warnings += tell(self.progress, stage.name, collapse(change(update, self._started()), self.changes))
         grown = self._remember(stage, model, update)
-        rows = [kept for task in stage.tasks if (kept := self._chosen(task)) is not None]
+        rows, lacking = rehearsal.kept(self.method.rehearsal, stage.tasks, self.spec.seed)
+        chain.warnings += tell(self.progress, stage.name, lacking)
         with tempfile.TemporaryDirectory(prefix="everlora-") as saved:
             self.mount.save(Path(saved))
             scored = self._ask(self._answering(model, update), stage, tasks)
@@ -125,18 +126,14 @@ class Life:
                 "warning": "; ".join(chain.warnings) or None,
                 "strengths": chain.strengths(),
                 "modules": chain.records,
+                **rehearsal.counted(rows),
                 **history,
             }
             memory.write(Path(saved), grown)
-            rehearsal.write(Path(saved), rows)
+            rehearsal.write(Path(saved), self.method.rehearsal, rows)
             row = self._commit(stage, tasks, matrix, scored, Path(saved), facts)
         self._join(update, grown, rows)
         return row
-
-    def _chosen(self, task: Task) -> Task | None:
-        """The rows of a finished task that are kept to be rehearsed."""
-        part = self.method.rehearsal
-        return rehearsal.chosen(part, task, self.spec.seed) if part else None
 
     def _started(self) -> Learned | None:
         """Where the adapter of this stage started, if it goes on from the one before."""
@@ -182,7 +179,8 @@ class Life:
 
     def _begin(self, stage: Stage) -> None:
         head = torch.Generator().manual_seed(seed_for(self.spec.seed, stage.number, "head"))
-        self.base.family.begin(self.base.model, [*stage.tasks, *self.kept_rows], head)
+        rehearsed = rehearsal.drawn(self.method.rehearsal, self.kept_rows, self.spec.seed, stage.number)
+        self.base.family.begin(self.base.model, [*stage.tasks, *rehearsed], head)
 
     def ready(self) -> nn.Module:
         """The model as it stands after the latest task, in eval mode, for inference.
@@ -282,7 +280,8 @@ class Life:
             update, rest = self.mount.read(committed.path)
             self._open(stage)
             self.mount.restore_head(rest)
-            self._join(update, memory.read(committed.path), rehearsal.read(committed.path))
+            rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)
+            self._join(update, memory.read(committed.path), rows)
         else:
             self._begin(stage)
         row: list[Cell] = committed.facts["row"]
@@ -291,9 +290,11 @@ class Life:
     def kept(self) -> dict[str, Any]:
         """What is kept for the next task, which the method's declaration must equal; and how the root was exported.
 
-        Elements of past updates, and all bytes: these updates in fp32, and what parts remember beside them.
+        Elements of past updates, rows of data if any, and all bytes: these updates in fp32, what parts remember beside
+        them, and the rows.
         """
         adapter = sum(site.numel for site in (self.newest or {}).values())
         elements = self.past.numel if self.method.consolidator.rule != "continue" else adapter
-        held = {"kept_elements": elements, "adapter_elements": adapter}
-        return {**held, "kept_bytes": 4 * elements + memory.size(self.memory), **self.exported}
+        held = {"kept_elements": elements, "adapter_elements": adapter, **rehearsal.counted(self.kept_rows)}
+        size = 4 * elements + memory.size(self.memory) + rehearsal.size(self.kept_rows)
+        return {**held, "kept_bytes": size, **self.exported}

@@ -8,16 +8,19 @@ from typing import Any
 
 from torch import nn
 
+from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.past import Past
 from everlora.core.sites import Learned
 from everlora.core.spec import LearnerSpec
 from everlora.core.task import Task
-from everlora.engine import memory
+from everlora.engine import memory, rehearsal, world
 from everlora.engine.chain import Chain
 from everlora.engine.models import Loaded
 from everlora.engine.mounts import Mount
+from everlora.engine.order import Blocks, Equal, Order
 from everlora.engine.progress import Progress, StepCallback, tell
+from everlora.engine.recurrence import Recurrence
 from everlora.engine.seeds import seed_for
 from everlora.engine.stages import Stage
 from everlora.engine.teacher import Teacher
@@ -60,17 +63,20 @@ class Lesson:
         )
 
     def teach(
-        self, model: nn.Module, rehearsed: Sequence[Task], *, first: bool, progress: Progress
+        self, model: nn.Module, kept: Sequence[Task], *, first: bool, progress: Progress
     ) -> tuple[Chain, dict[str, Any]]:
-        """Train, with the rows of ``rehearsed`` among those of the stage; ``first`` if nothing was learned before.
+        """Train, with rows of ``kept`` among those of the stage; ``first`` if nothing was learned before.
 
         Returns:
             The chain, with what it has recorded; the Trainer's log, and how many texts were cut.
         """
-        chain, family, stage = self.chain(model), self.base.family, self.stage
+        chain, family, part = self.chain(model), self.base.family, self.method.rehearsal
+        stage = rehearsal.taught(part, self.stage, self.spec.seed)
         tell(progress, stage.name, chain.warnings)
-        outputs = tuple(part for part in self.method.outputs if part.strength)
-        rows = Rows(family, stage.tasks, rehearsed)
+        outputs = tuple(one for one in self.method.outputs if one.strength)
+        rows = Rows(family, stage.tasks, rehearsal.drawn(part, kept, self.spec.seed, stage.number))
+        seed = seed_for(self.spec.seed, stage.number, "data")
+        order = self.order(rows, chain, seed)
         besides = Besides(
             outputs=outputs,
             side=self.mount.side_loss,
@@ -82,11 +88,34 @@ class Lesson:
             chain,
             rows,
             self.spec.train,
-            seed=seed_for(self.spec.seed, stage.number, "data"),
+            seed=seed,
             cpu=self.base.precision.device.type == "cpu",
             callback=StepCallback(progress, f"learning {stage.name}"),
             besides=besides,
+            order=order,
         )
         if rows.cut:
             progress.say(f"{stage.name}: {rows.cut} of {len(rows)} training texts were cut to --max-source-length")
         return chain, {"training": log, "cut": rows.cut}
+
+    def order(self, rows: Rows, chain: Chain, seed: int) -> Order | None:
+        """The order of rows that the method asks for; None if they are shuffled. Blocks are made known to the chain.
+
+        Raises:
+            ConfigError: the training arguments ask for another order.
+        """
+        method, train = self.method, self.spec.train
+        if not method.rule and method.mixing == "proportional":
+            return None
+        if (asked := train.get("train_sampling_strategy", "random")) != "random":
+            raise ConfigError(f"{method.name!r} arranges the rows itself; leave out train_sampling_strategy={asked}")
+        if method.mixing == "equal":
+            return Equal(rows.sizes, seed)
+        if not method.rule or rows.fresh == len(rows):
+            return None
+        batch = int(train["per_device_train_batch_size"]) * int(train["gradient_accumulation_steps"]) * world.size()
+        inner, outer = method.rule.inner, method.rule.outer
+        blocks = Blocks(rows.fresh, len(rows) - rows.fresh, batch=batch, inner=inner, outer=outer, seed=seed)
+        sites = [site for group in chain.groups for site in group.live]
+        chain.recurrence = Recurrence(method.rule, blocks.turns, [p for site in sites for p in site.tensors.values()])
+        return blocks

@@ -26,6 +26,7 @@ from everlora.core.task import Task
 from everlora.engine.chain import Chain
 from everlora.engine.families import Family, Features
 from everlora.engine.families.base import IGNORE, Batch
+from everlora.engine.order import Order
 from everlora.engine.teacher import Teacher
 
 REHEARSED = "rehearsed"
@@ -36,14 +37,15 @@ class Rows(Dataset[Features]):
     """Training rows of one or several tasks, encoded when they are first asked for; rehearsed rows stand last.
 
     Attributes:
-        fresh: rows that are not rehearsed.
+        fresh: rows that are not rehearsed; ``sizes`` tells how many of each task.
         cut: rows asked for so far whose text had to be shortened.
     """
 
     def __init__(self, family: Family, tasks: Sequence[Task], rehearsed: Sequence[Task] = ()) -> None:
         self.family = family
         self.rows = [(example, task) for task in (*tasks, *rehearsed) for example in task.train]
-        self.fresh = sum(len(task.train) for task in tasks)
+        self.sizes = [len(task.train) for task in tasks]
+        self.fresh = sum(self.sizes)
         self.known: dict[int, Features] = {}
         self.cut = 0
 
@@ -106,7 +108,14 @@ class ClTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, family: Family, chain: Chain, besides: Besides | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        family: Family,
+        chain: Chain,
+        besides: Besides | None = None,
+        order: Order | None = None,
+        **kwargs: Any,
+    ) -> None:
         with _refusals():
             # A compute_loss_func makes the Trainer count items over accumulation steps and processes.
             super().__init__(data_collator=self._collate, compute_loss_func=token_mean, callbacks=[chain], **kwargs)
@@ -114,6 +123,11 @@ class ClTrainer(Trainer):
         self.family = family
         self.chain = chain
         self.besides = besides or Besides()
+        self.order = order
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Our order of rows, where there is one; Trainer's documented place for it."""
+        return super()._get_train_sampler(train_dataset) if self.order is None else self.order
 
     def _collate(self, rows: Sequence[Features]) -> Batch:
         marks = [row[REHEARSED] for row in rows if REHEARSED in row]
@@ -164,11 +178,12 @@ def fit(
     cpu: bool,
     callback: TrainerCallback,
     besides: Besides | None = None,
+    order: Order | None = None,
 ) -> list[dict[str, float]]:
-    """Train what requires a gradient; return the Trainer's log."""
+    """Train what requires a gradient; return the Trainer's log. Without ``order`` rows are shuffled."""
     with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
         args = arguments(train, folder=scratch, seed=seed, cpu=cpu)
-        trainer = ClTrainer(family, chain, besides, model=model, args=args, train_dataset=rows)
+        trainer = ClTrainer(family, chain, besides, order, model=model, args=args, train_dataset=rows)
         trainer.add_callback(callback)
         trainer.train()
     log: list[dict[str, float]] = trainer.state.log_history

@@ -2,7 +2,9 @@
 
     zero-shot   the base model as it is
     per-task    one adapter per task, each from W0; the task id chooses among them at inference, so BWT = 0
-    mtl         one adapter on the shuffled union of all training sets, rows in proportion to the tasks' sizes
+    mtl         one adapter on the shuffled union of all training sets, rows in proportion to the tasks' sizes;
+                ``mixing=equal`` shows every task equally often: a row of each in turn, smaller sets from their
+                beginning again, which ends the weight of large sets and makes an epoch Σ_k max n rows long
 
 per-task needs the task id and stands apart from methods that do not. mtl sees all data at once; it is a reference,
 not an upper bound: ProgPrompt exceeds it on fifteen tasks in the published table (LB-CL, results table). O-LoRA's own
@@ -15,7 +17,7 @@ from __future__ import annotations
 from typing import Literal
 
 from everlora.core.adapter import Adapter, Consolidator
-from everlora.core.method import Method
+from everlora.core.method import Method, Mixing
 from everlora.core.registry import method
 from everlora.parts.forms_full import FullWeights
 
@@ -49,7 +51,8 @@ def per_task(*, mode: Mode = "lora") -> Method:
     replay=True,
     aliases=("multitask", "joint"),
 )
-def mtl(*, mode: Mode = "lora") -> Method:
+def mtl(*, mode: Mode = "lora", mixing: Mixing = "proportional") -> Method:
     """Build the multi-task reference; ``mode=full`` trains all weights."""
     adapter = Adapter() if mode == "lora" else FullWeights()
-    return Method(name="mtl", regime="joint", adapter=adapter, consolidator=Consolidator(rule="continue"))
+    rule = Consolidator(rule="continue")
+    return Method(name="mtl", regime="joint", adapter=adapter, consolidator=rule, mixing=mixing)

@@ -1,0 +1,70 @@
+"""Rehearsal of rows: which of them are kept when a task has ended."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar, Literal
+
+from everlora.core.errors import ConfigError
+
+Resample = Literal["fixed", "each-task"]
+
+
+def share(ratio: float, rows: int) -> int:
+    """⌊ratio · rows⌋, with the ratio as it was written: 0.29 of 100 rows are 29, while 0.29 * 100 is below 29."""
+    return int(Fraction(str(ratio)) * rows)
+
+
+def balanced(classes: Sequence[str], size: int, draw: random.Random) -> list[int]:
+    """About ``size`` rows, an equal quota of each class and at least one, the remainder at random.
+
+    More than ``size`` only where there are more classes. A class with fewer rows than its quota gives what it has.
+    """
+    by_class: dict[str, list[int]] = {}
+    for row, name in enumerate(classes):
+        by_class.setdefault(name, []).append(row)
+    if not by_class:
+        return []
+    quota = max(1, size // len(by_class))
+    chosen = [row for rows in by_class.values() for row in draw.sample(rows, min(quota, len(rows)))]
+    rest = sorted(set(range(len(classes))) - set(chosen))
+    return chosen + draw.sample(rest, max(0, size - len(chosen)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Keeps a share of the training rows of every task, and shuffles them among those of later tasks.
+
+    Attributes:
+        ratio: the share; ⌊ratio · n⌋ rows of a task of n.
+        balanced: an equal number of rows of every class, at least one; where answers are free text, it has no meaning.
+        resample: ``fixed`` rows are drawn once and kept in the run folder; or anew for ``each-task``, from the whole
+            training sets of the earlier tasks, which must then be kept somewhere.
+        alone: learn what is kept and nothing else; for learning all tasks at once.
+    """
+
+    name: ClassVar[str] = "row_replay"
+    any_form: ClassVar[bool] = True
+
+    ratio: float = 0.02
+    balanced: bool = False
+    resample: Resample = "fixed"
+    alone: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio <= 1:
+            raise ConfigError(f"the ratio of rows to be rehearsed must be from 0 to 1, not {self.ratio}")
+
+    @property
+    def suits_joint(self) -> bool:
+        """Whether it can act where all tasks are learned at once: there are no later tasks to rehearse them in."""
+        return self.alone
+
+    def choose(self, targets: Sequence[str], draw: random.Random) -> list[int]:
+        """Which rows are kept, by their classes."""
+        if self.balanced and self.ratio:
+            return balanced(targets, share(self.ratio, len(targets)), draw)
+        return draw.sample(range(len(targets)), share(self.ratio, len(targets)))

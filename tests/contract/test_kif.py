@@ -1,0 +1,158 @@
+"""Recurrent-KIF inside the Trainer: which rows each step has, and what a block ends with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+
+import lives
+from everlora import parse
+from everlora.core.errors import ConfigError
+from everlora.engine import adapters
+from everlora.engine.trainer import Besides
+from everlora.parts.fusion import Fusion, fused, hard, important
+
+KIF = "kif(inner=2,outer=1,ratio=0.5,quantile=0.5)"
+EPOCHS = {"max_steps": -1, "num_train_epochs": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noting(Fusion):
+    """The rule, with a note of what it was shown and what it answered."""
+
+    notes: list[Any] = field(default_factory=list, compare=False)
+
+    def before(self, turn, weights, gradient, state):
+        state = super().before(turn, weights, gradient, state)
+        self.notes.append((turn, weights.clone(), gradient.clone(), state))
+        return state
+
+    def after(self, weights, state):
+        out = super().after(weights, state)
+        self.notes.append((None, weights.clone(), out.clone(), state))
+        return out
+
+
+def noted(model, method, folder, tasks=None, **options):
+    """A life, and what its rule saw."""
+    composed = parse(method)
+    rule = Noting(**{n: getattr(composed.rule, n) for n in ("inner", "outer", "quantile", "reset_outer")})
+    life = lives.lived(model, replace(composed, rule=rule), folder, tasks, **options)
+    return life, rule.notes
+
+
+@pytest.mark.parametrize("model", lives.MODELS)
+def test_the_first_task_and_ratio_zero_are_sequential_lora(model, tmp_path):
+    tasks = lives.stream(model)
+    plain, kif, zero = (
+        lives.lived(model, method, tmp_path / str(k), tasks, train=EPOCHS)
+        for k, method in enumerate(("seqlora", KIF, "kif(inner=2,outer=1,ratio=0)"))
+    )
+    first = [adapters.read(life.folder.stages()[0].path)[0] for life in (plain, kif)]
+    assert adapters.same(*first)
+    assert lives.apart(lives.adapter(plain), lives.adapter(zero)) == 0
+    assert lives.apart(lives.adapter(plain), lives.adapter(kif)) > 0
+
+
+@pytest.mark.parametrize(("split", "rows"), [((8, 1), 24), ((8, 1), 21), ((4, 2), 21)])  # 21: the last batch is short
+def test_steps_have_the_rows_that_their_turns_say(split, rows, tmp_path, monkeypatch):
+    marked, loss = [], Besides.loss
+
+    def note(self, model, family, batch, logits, marks):
+        marked.append(None if marks is None else marks.tolist())
+        return loss(self, model, family, batch, logits, marks)
+
+    monkeypatch.setattr(Besides, "loss", note)
+    first, second = lives.stream("tiny-bert")
+    size, micro = split
+    train = {**EPOCHS, "per_device_train_batch_size": size, "gradient_accumulation_steps": micro}
+    life, notes = noted("tiny-bert", KIF, tmp_path / "run", (first, second.take(rows)), train=train)
+    turns = [turn for turn, *_ in notes if turn is not None]
+    batches = [mark for mark in marked if mark is not None]
+    assert {mark for mark in map(str, marked)} > {"None"}  # the first task has none
+    assert len(turns) == 2 * (3 + 2)  # epochs of three new batches: blocks of 2 + 1 and of 1 + 1 steps
+    assert len(batches) == len(turns) * micro
+    for k, turn in enumerate(turns):
+        held = [one for mark in batches[k * micro : (k + 1) * micro] for one in mark]
+        assert held == [turn.rehearsed] * 8
+    assert [turn.rehearsed for turn in turns] == [False, False, True, False, True] * 2
+    assert sum(turn is None for turn, *_ in notes) == 4
+    assert life.kept()["kept_rows"] == 24 // 2 + rows // 2
+
+
+def test_a_block_ends_with_the_fusion_of_its_displacements(tmp_path):
+    """Each block begins where the fusion of the one before has put the weights; the last one is what is learned."""
+    life, notes = noted("tiny-llama", KIF, tmp_path / "run", train=EPOCHS)
+    fusions, begin, middle = [], None, None
+    for turn, weights, other, state in notes:
+        if turn is None:
+            new, old = (important(state[side] * state[f"{side}_spread"], 0.5) for side in ("new", "old"))
+            fusions.append(fused(begin, middle, weights, hard(new, old)))
+            torch.testing.assert_close(other, fusions[-1])
+            assert not torch.equal(other, weights)
+        elif turn.opens:
+            assert not fusions or torch.equal(weights, fusions[-1])
+            begin = weights
+        elif turn.turns:
+            middle = weights
+    assert len(fusions) == 4
+    sites = [site.tensors for site in life.newest.values()]
+    learned = torch.cat([tensor.flatten() for tensors in sites for tensor in tensors.values()])
+    assert torch.equal(learned.sort().values, fusions[-1].sort().values)  # places stand in another order
+
+
+@pytest.mark.parametrize(("steps", "closed"), [(2, 0), (3, 1), (4, 1), (5, 1), (6, 2)])
+def test_blocks_that_training_cuts_short(steps, closed, tmp_path):
+    """Inner 2, outer 2: a block is fused as soon as it has had one outer step."""
+    method = "kif(inner=2,outer=2,ratio=0.5)"
+    # Epochs of three new batches: turns are i i o o i o o.
+    _, notes = noted("tiny-llama", method, tmp_path / "run", train={"max_steps": steps})
+    assert sum(turn is not None for turn, *_ in notes) == steps
+    assert sum(turn is None for turn, *_ in notes) == closed
+
+
+def test_the_split_of_a_batch_has_no_meaning(tmp_path):
+    size, micro = 2, 4
+    train = {**EPOCHS, "optim": "sgd", "num_train_epochs": 1}
+    parts = {**train, "per_device_train_batch_size": size, "gradient_accumulation_steps": micro}
+    _, seen = noted("tiny-t5", KIF, tmp_path / "whole", train=train)
+    _, seen_cut = noted("tiny-t5", KIF, tmp_path / "cut", train=parts)
+    assert [turn for turn, *_ in seen] == [turn for turn, *_ in seen_cut]
+    for (_, weights, other, _), (_, same, same_other, _) in zip(seen[:3], seen_cut[:3], strict=True):
+        torch.testing.assert_close(weights, same, rtol=0, atol=1e-6)
+        torch.testing.assert_close(other, same_other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("model", "soft"), [("tiny-bert", ""), ("tiny-vit", ",soft=true,reset_outer=true")])
+def test_resumed_is_uninterrupted(model, soft, tmp_path):
+    method, tasks = f"kif(inner=1,outer=1,ratio=0.5{soft})", lives.stream(model, 3)
+    whole = lives.lived(model, method, tmp_path / "whole", tasks)
+    with pytest.raises(KeyboardInterrupt):
+        lives.lived(model, method, tmp_path / "cut", tasks, progress=lives.Cut("third"))
+    again = lives.lived(model, method, tmp_path / "cut", tasks, resume=True)
+    assert lives.apart(lives.adapter(again), lives.adapter(whole)) == 0
+
+
+def test_importance_is_of_the_gradient_before_clipping(tmp_path):
+    """At rate 0 nothing moves, so both see the gradient at the same weights."""
+    clipped, loose = (
+        noted("tiny-llama", KIF, tmp_path / str(norm), train={"max_grad_norm": norm, "learning_rate": 0.0})[1]
+        for norm in (1e-3, 0.0)
+    )
+    assert clipped[0][2].norm() > 1e-2
+    assert all(torch.equal(a[2], b[2]) for a, b in zip(clipped, loose, strict=True))
+
+
+def test_every_class_is_kept(tmp_path):
+    life = lives.lived("tiny-bert", "kif", tmp_path / "run")
+    for held, task in zip(life.kept_rows, lives.stream("tiny-bert"), strict=True):
+        assert sorted(row.target for row in held.train) == sorted(task.labels)  # ⌊0.02 · 24⌋ = 0, but one of each
+
+
+def test_another_order_of_rows_is_refused_before_anything_is_learned(tmp_path):
+    with pytest.raises(ConfigError, match="train_sampling_strategy=sequential"):
+        lives.lived("tiny-llama", KIF, tmp_path / "run", train={"train_sampling_strategy": "sequential"})
+    assert not list((tmp_path / "run" / "tasks").iterdir())
