@@ -29,6 +29,7 @@ from everlora.core.roles import Before, GradientTransform, Pull, Share, State, W
 from everlora.core.sites import Learned, groups
 from everlora.engine.alarms import saturated
 from everlora.engine.group import Group, stacked
+from everlora.engine.probe import Probe
 from everlora.engine.strength import Dial, added, norms, scaled
 
 TINY = 1e-20
@@ -54,6 +55,8 @@ class Chain(TrainerCallback):
     records: list[dict[str, Any]] = field(default_factory=list)
     latest: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    probe: Probe | None = None
+    """What transforms see of the layers' outputs; None if none wants to."""
     _start: list[State] = field(default_factory=list)
 
     @classmethod
@@ -106,6 +109,8 @@ class Chain(TrainerCallback):
                 f"intact; lower --learning-rate, or look for broken rows"
             )
         self.latest = {"task_grad_norm": float(task_norm)}
+        if self.probe is not None:
+            self.probe.show(self.groups, step)
         self._shape(step)
         total = self._norm() if any(group.pulls or group.transforms for group in self.groups) else task_norm
         if not torch.isfinite(total):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from everlora.engine import memory
 from everlora.engine.chain import Chain
 from everlora.engine.models import Loaded
 from everlora.engine.mounts import Mount
+from everlora.engine.probe import Probe
 from everlora.engine.progress import Progress, StepCallback, tell
 from everlora.engine.seeds import seed_for
 from everlora.engine.stages import Stage
@@ -47,7 +49,7 @@ class Lesson:
 
     def chain(self, model: nn.Module) -> Chain:
         """The gradient chain of this stage."""
-        return Chain.build(
+        chain = Chain.build(
             [p for p in model.parameters() if p.requires_grad],
             self.mount.live(),
             self.past,
@@ -58,6 +60,8 @@ class Lesson:
             start=self.start,
             memory=self.memory,
         )
+        chain.probe = Probe.wanted(chain.groups, model, self.mount, seed_for(self.spec.seed, self.stage.number))
+        return chain
 
     def teach(
         self, model: nn.Module, rehearsed: Sequence[Task], *, first: bool, progress: Progress
@@ -75,17 +79,18 @@ class Lesson:
             side=self.mount.side_loss,
             teacher=Teacher(chain.params) if self.method.outputs and not first else None,
         )
-        log = fit(
-            model,
-            family,
-            chain,
-            rows,
-            self.spec.train,
-            seed=seed_for(self.spec.seed, stage.number, "data"),
-            cpu=self.base.precision.device.type == "cpu",
-            callback=StepCallback(progress, f"learning {stage.name}"),
-            besides=besides,
-        )
+        with chain.probe or nullcontext():
+            log = fit(
+                model,
+                family,
+                chain,
+                rows,
+                self.spec.train,
+                seed=seed_for(self.spec.seed, stage.number, "data"),
+                cpu=self.base.precision.device.type == "cpu",
+                callback=StepCallback(progress, f"learning {stage.name}"),
+                besides=besides,
+            )
         if rows.cut:
             progress.say(f"{stage.name}: {rows.cut} of {len(rows)} training texts were cut to --max-source-length")
         return chain, {"training": log, "cut": rows.cut}

@@ -105,6 +105,14 @@ class Family(ABC):
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Run the model; return the logits (n, v) of the n positions that carry loss, and their targets (n,)."""
 
+    def real(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        """Which positions are no padding, (b, s): of the only or first stack, and of a decoder behind it.
+
+        None where there is no padding, or no such stack.
+        """
+        mask = batch.get("attention_mask")
+        return None if mask is None else mask.bool(), None
+
     @abstractmethod
     def predict(self, model: nn.Module, task: Task, rows: Sequence[Example], scoring: Scoring) -> list[str]:
         """Answer one batch of examples."""
