@@ -285,7 +285,8 @@ class Saturating(Protocol):
 class Initialiser(Observing, Protocol):
     """Starts a fresh adapter from what earlier tasks learned, in the light of a few rows of the new task.
 
-    ``samples`` rows are looked at; ``per_sample`` asks for each row's gradient instead of that of their mean loss.
+    ``samples`` rows are looked at; ``per_sample`` asks for each row's gradient instead of that of their mean loss. It
+    acts from the second task on; one that carries the class attribute ``first_too = True`` acts on the first as well.
     """
 
     @property
