@@ -143,7 +143,8 @@ class Remembering(Protocol):
     def kept(self, out: int, into: int, rank: int, tasks: int) -> int:
         """Bytes kept of one module of shape (out, into) after ``tasks`` updates of rank ``rank``.
 
-        An adapter that is trained on and on counts as one update.
+        An adapter that is trained on and on counts as one update. Where it depends on the data, the class attribute
+        ``at_most = True`` says that this is the most it can be.
         """
         ...
 
