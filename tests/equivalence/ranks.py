@@ -18,6 +18,7 @@ CASES = {
     "sgd": (STRONG, SGD),
     "start": ("lb-cl", SGD),
     "found": ("ella(lam=auto,rho=0.3)", SGD),
+    "masked": ("o-lora+migu", SGD),
 }
 """A name: the method, and how its batches are split over steps and processes."""
 RUNS = [

@@ -81,7 +81,8 @@ class Run:
     def kept_bytes(self) -> int:
         """Bytes that the next task needs: updates, or whatever else is trained, in fp32, and what parts remember."""
         if self.method.adapter.low_rank:
-            return 4 * self.past().numel + memory.size(self.memory())
+            rows = sum(stage.facts.get("kept_row_bytes", 0) for stage in self.stages)
+            return 4 * self.past().numel + memory.size(self.memory()) + int(rows)
         noted: int = json.loads((self.path / "matrix.json").read_text(encoding="utf-8"))["kept_bytes"]
         return noted
 

@@ -36,7 +36,7 @@ def status(run: Run) -> dict[str, Any]:
         )
     past = run.past()
     known: dict[str, Any] = {"model": run.settings["model"], "method": run.method.name, "tasks": tasks}
-    known["kept_bytes"] = run.kept_bytes() + sum(stage.facts.get("kept_row_bytes", 0) for stage in run.stages)
+    known["kept_bytes"] = run.kept_bytes()
     if rows := sum(stage.facts.get("kept_rows", 0) for stage in run.stages):
         known["kept_rows"] = rows
     if not len(past):

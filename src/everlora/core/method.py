@@ -200,7 +200,7 @@ def compose(*methods: Method) -> Method:
             merge=_one(first, other, "merge", first.merge, other.merge),
             penalties=_joined(first.penalties, other.penalties),
             outputs=_joined(first.outputs, other.outputs),
-            transforms=_joined(first.transforms, other.transforms),
+            transforms=_in_turn(_joined(first.transforms, other.transforms)),
         )
     return first
 
@@ -232,6 +232,11 @@ def _one(first: Method, other: Method, role: str, a: Any, b: Any) -> Any:
     if a is not None and b is not None:
         _agree(first, other, role, a, b)
     return a if a is not None else b
+
+
+def _in_turn(transforms: tuple[GradientTransform, ...]) -> tuple[GradientTransform, ...]:
+    """Masks before projections, however the methods were typed: a mask behind one would leave the complement."""
+    return tuple(sorted(transforms, key=lambda part: getattr(part, "turn", 1)))
 
 
 def _joined(these: tuple[Any, ...], those: tuple[Any, ...]) -> tuple[Any, ...]:

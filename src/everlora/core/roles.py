@@ -15,6 +15,7 @@ from everlora.core.sites import LowRank, concatenate
 State = dict[str, Tensor]
 View = Literal["sum", "merged"]
 Evidence = Literal["gradients", "fisher", "features"]
+Answers = Literal["combined", "lora_only", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +143,8 @@ class Remembering(Protocol):
     def kept(self, out: int, into: int, rank: int, tasks: int) -> int:
         """Bytes kept of one module of shape (out, into) after ``tasks`` updates of rank ``rank``.
 
-        An adapter that is trained on and on counts as one update.
+        An adapter that is trained on and on counts as one update. Where it depends on the data, the class attribute
+        ``at_most = True`` says that this is the most it can be.
         """
         ...
 
@@ -216,13 +218,13 @@ class Recalling(Protocol):
 class GradientTransform(Protocol):
     """Shapes gradients, after the penalties have been added and before clipping; or the step that was taken.
 
-    ``acts_on`` is ``gradient`` before the optimiser, or ``update`` on the change of the parameters after it.
+    ``acts_on`` is ``gradient`` before the optimiser, ``update`` on the change of the parameters after it, or both.
     """
 
     name: ClassVar[str]
 
     @property
-    def acts_on(self) -> Literal["gradient", "update"]: ...
+    def acts_on(self) -> Literal["gradient", "update", "both"]: ...
 
     def prepare(self, before: Before) -> State | None:
         """Constants of one task for one group of modules; None if nothing is to be shaped."""
@@ -230,6 +232,48 @@ class GradientTransform(Protocol):
 
     def shape(self, gradient: State, state: State) -> State:
         """Shape gradients (or changes) of the live tensors, by name, linearly in ``gradient``."""
+        ...
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """A transform that sees, before it shapes a gradient, how strongly each row of what is trained has answered.
+
+    By live tensor: Σ |z| of the n outputs z that its rows make, over all tokens but padding, since the last step, of
+    all micro-batches and processes. ``probe`` says what the outputs of B (of a full weight) are:
+
+    ``combined``   those of the whole layer, W x + ΔW x
+    ``lora_only``  those of the update, ΔW x
+    ``random``     no outputs: uniform draws in the place of all magnitudes, from the run's seed
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def probe(self) -> Answers: ...
+
+    def look(self, seen: State, state: State) -> State:
+        """The constants of this step; ``seen`` is (L, n) by live tensor, infinite where a place has no outputs."""
+        ...
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A part that has the last word on one adapter that is trained on and on: what answers is not what was trained.
+
+    What was trained it may remember, to go on from there (as the initialiser of the next task).
+    """
+
+    name: ClassVar[str]
+
+    def finish(self, update: LowRank, answered: LowRank | None, number: int) -> LowRank:
+        """What answers from now on, for one module.
+
+        Args:
+            update: as it was trained.
+            answered: what answered after the task before; None after the first.
+            number: of the task, from 1.
+        """
         ...
 
 
@@ -246,7 +290,8 @@ class Saturating(Protocol):
 class Initialiser(Observing, Protocol):
     """Starts a fresh adapter from what earlier tasks learned, in the light of a few rows of the new task.
 
-    ``samples`` rows are looked at; ``per_sample`` asks for each row's gradient instead of that of their mean loss.
+    ``samples`` rows are looked at; ``per_sample`` asks for each row's gradient instead of that of their mean loss. It
+    acts from the second task on; one that carries the class attribute ``first_too = True`` acts on the first as well.
     """
 
     @property

@@ -31,6 +31,7 @@ from everlora.core.roles import Before, GradientTransform, Pull, Share, State, W
 from everlora.core.sites import Learned, groups
 from everlora.engine.alarms import saturated
 from everlora.engine.group import Group, stacked
+from everlora.engine.probe import Probe
 from everlora.engine.recurrence import Recurrence
 from everlora.engine.strength import Dial, added, norms, scaled
 
@@ -58,6 +59,8 @@ class Chain(TrainerCallback):
     latest: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     recurrence: Recurrence | None = None
+    probe: Probe | None = None
+    """What transforms see of the layers' outputs; None if none wants to."""
     _start: list[State] = field(default_factory=list)
 
     @classmethod
@@ -112,6 +115,8 @@ class Chain(TrainerCallback):
         self.latest = {"task_grad_norm": float(task_norm)}
         if self.recurrence:
             self.recurrence.before(step - 1)
+        if self.probe is not None:
+            self.probe.show(self.groups, step)
         self._shape(step)
         total = self._norm() if any(group.pulls or group.transforms for group in self.groups) else task_norm
         if not torch.isfinite(total):

@@ -23,6 +23,8 @@ class Group:
     pulls: list[tuple[WeightPenalty, State]] = field(default_factory=list)
     transforms: list[tuple[GradientTransform, State]] = field(default_factory=list)
     dials: dict[str, Dial] = field(default_factory=dict)
+    now: dict[str, State] = field(default_factory=dict)
+    """Constants of this step, of transforms that have them."""
 
     @property
     def device(self) -> torch.device:
@@ -48,13 +50,13 @@ class Group:
 
     def acting(self, on: str) -> bool:
         """Whether a transform acts on the gradient, or on the update."""
-        return any(transform.acts_on == on for transform, _ in self.transforms)
+        return any(transform.acts_on in (on, "both") for transform, _ in self.transforms)
 
     def shaped(self, change: State, on: str) -> State:
         """A gradient, or an update, after the transforms that act on it."""
         for transform, state in self.transforms:
-            if transform.acts_on == on:
-                change = transform.shape(change, state)
+            if transform.acts_on in (on, "both"):
+                change = transform.shape(change, self.now.get(transform.name, state))
         return change
 
     def _write(self, gradient: State, *, add: bool) -> None:

@@ -29,10 +29,11 @@ from everlora.engine import memory, rehearsal, world
 from everlora.engine.alarms import change, collapse
 from everlora.engine.chain import Chain
 from everlora.engine.evaluator import Scored, ask
+from everlora.engine.initial import initialise
 from everlora.engine.lesson import Lesson
 from everlora.engine.models import Loaded
 from everlora.engine.mounts import mount
-from everlora.engine.observe import NOTHING, observe
+from everlora.engine.observe import observe
 from everlora.engine.progress import Progress, tell
 from everlora.engine.seeds import seed_for
 from everlora.engine.stages import Stage, agree, asked, look_at, row_of, stages
@@ -103,10 +104,11 @@ class Life:
 
     def _learn(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix, began: float) -> list[Cell]:
         model = self._open(stage)
-        if self.method.initialiser and self.newest is not None:
-            self._initialise(self.method.initialiser, stage, model)
+        initialiser = self.method.initialiser
+        if initialiser and (self.newest is not None or getattr(initialiser, "first_too", False)):
+            self._initialise(initialiser, stage, model)
         chain, history = self._train(stage, model)
-        update = self.mount.extract()
+        update: Learned = self.mount.extract()
         if not torch.stack([site.norm() for site in update.values()]).norm().isfinite():
             raise TrainingError(
                 f"what was learned of task {stage.name!r} is NaN or infinite; tasks learned before are intact; "
@@ -116,6 +118,7 @@ class Life:
         if self.method.penalties:
             chain.warnings += tell(self.progress, stage.name, collapse(change(update, self._started()), self.changes))
         grown = self._remember(stage, model, update)
+        update = memory.finished(self.method, self.mount, update, self.newest, stage.number)
         rows, lacking = rehearsal.kept(self.method.rehearsal, stage.tasks, self.spec.seed)
         chain.warnings += tell(self.progress, stage.name, lacking)
         with tempfile.TemporaryDirectory(prefix="everlora-") as saved:
@@ -154,18 +157,9 @@ class Life:
 
     def _initialise(self, part: Initialiser, stage: Stage, model: nn.Module) -> None:
         """Start the adapter from the past, in the light of a few rows of the new task."""
-        updates = list(self.past) or [cast(Sites, self.newest)]
-        names, fresh = part.covers(tuple(updates[-1])), cast(Sites, self.mount.extract())
-        seen = observe(part, stage, model, self.base.family, self.mount, self.spec.seed, only=names)
-        known = self.memory.get(part.name, {})
-        self.mount.write(
-            {
-                name: part.start(
-                    fresh[name], [one[name] for one in updates], seen[name].get("", NOTHING), known.get(name)
-                )
-                for name in names
-            }
-        )
+        updates = list(self.past) or ([] if self.newest is None else [cast(Sites, self.newest)])
+        known, seed = self.memory.get(part.name, {}), self.spec.seed
+        initialise(part, stage, model, self.base.family, self.mount, seed, updates=updates, known=known)
 
     def _remember(self, stage: Stage, model: nn.Module, update: Learned) -> memory.Memory:
         """What the parts remember now that a task has ended at ``update``."""
@@ -212,6 +206,7 @@ class Life:
         started = self._started()
         past = self.past
         if started is not None:
+            started = self.mount.extract() if self.method.initialiser else started  # which may have moved it
             past = Past((cast(Sites, started),)) if self.method.adapter.low_rank else Past()
         lesson = Lesson(self.base, self.method, self.spec, self.mount, stage, past, started, self.memory)
         return lesson.teach(model, self.kept_rows, first=self.newest is None, progress=self.progress)

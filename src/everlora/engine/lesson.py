@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from everlora.engine.chain import Chain
 from everlora.engine.models import Loaded
 from everlora.engine.mounts import Mount
 from everlora.engine.order import Blocks, Equal, Order
+from everlora.engine.probe import Probe
 from everlora.engine.progress import Progress, StepCallback, tell
 from everlora.engine.recurrence import Recurrence
 from everlora.engine.seeds import seed_for
@@ -50,7 +52,7 @@ class Lesson:
 
     def chain(self, model: nn.Module) -> Chain:
         """The gradient chain of this stage."""
-        return Chain.build(
+        chain = Chain.build(
             [p for p in model.parameters() if p.requires_grad],
             self.mount.live(),
             self.past,
@@ -61,6 +63,8 @@ class Lesson:
             start=self.start,
             memory=self.memory,
         )
+        chain.probe = Probe.wanted(chain.groups, model, self.mount, seed_for(self.spec.seed, self.stage.number))
+        return chain
 
     def teach(
         self, model: nn.Module, kept: Sequence[Task], *, first: bool, progress: Progress
@@ -82,18 +86,19 @@ class Lesson:
             side=self.mount.side_loss,
             teacher=Teacher(chain.params) if outputs and not first else None,
         )
-        log = fit(
-            model,
-            family,
-            chain,
-            rows,
-            self.spec.train,
-            seed=seed,
-            cpu=self.base.precision.device.type == "cpu",
-            callback=StepCallback(progress, f"learning {stage.name}"),
-            besides=besides,
-            order=order,
-        )
+        with chain.probe or nullcontext():
+            log = fit(
+                model,
+                family,
+                chain,
+                rows,
+                self.spec.train,
+                seed=seed,
+                cpu=self.base.precision.device.type == "cpu",
+                callback=StepCallback(progress, f"learning {stage.name}"),
+                besides=besides,
+                order=order,
+            )
         if rows.cut:
             progress.say(f"{stage.name}: {rows.cut} of {len(rows)} training texts were cut to --max-source-length")
         return chain, {"training": log, "cut": rows.cut}

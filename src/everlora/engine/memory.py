@@ -10,8 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from everlora.core.errors import FolderError
-from everlora.core.roles import Observing, Remembering, State
+from everlora.core.method import Method
+from everlora.core.roles import Finishing, Observing, Remembering, State
 from everlora.core.sites import Learned, LowRank
+from everlora.engine.mounts import Mount
 
 Memory = dict[str, dict[str, State]]
 """By part, by module."""
@@ -39,6 +41,17 @@ def remember(
             for name, site in update.items()
         }
     return grown
+
+
+def finished(method: Method, mount: Mount, update: Learned, answered: Learned | None, number: int) -> Learned:
+    """What answers after task ``number`` ended at ``update``, written into the mount where a part has a say in it."""
+    parts = [part for part in method.parts() if isinstance(part, Finishing)]
+    for part in parts:
+        before = cast(Mapping[str, LowRank], answered or {})
+        update = {n: part.finish(cast(LowRank, site), before.get(n), number) for n, site in update.items()}
+    if parts:
+        mount.write(update)
+    return update
 
 
 def size(memory: Memory) -> int:

@@ -11,6 +11,7 @@ from torch import nn
 from everlora.core.roles import Observing, State
 from everlora.core.task import Example, Task
 from everlora.engine.families import Family
+from everlora.engine.features import second_moments
 from everlora.engine.fisher import fisher
 from everlora.engine.mounts import Mount
 from everlora.engine.seeds import seed_for
@@ -49,6 +50,8 @@ def observe(
     layers = {name: layers[name] for name in (layers if only is None else only)}
     if not chosen:
         return {name: {"": NOTHING} for name in layers}
+    if part.evidence == "features":
+        return {name: {"": moment} for name, moment in second_moments(model, family, layers, chosen).items()}
     per_sample = bool(getattr(part, "per_sample", False))
     found = weight_gradients(model, family, layers, chosen, per_sample=per_sample)
     return {name: {"": gradient} for name, gradient in found.items()}

@@ -150,6 +150,8 @@ class ClTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         marks = inputs.pop(REHEARSED, None)
+        if self.chain.probe is not None:
+            self.chain.probe.tokens.read(self.family, inputs)
         logits, targets, known = self.family.compared(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else targets.numel()
         besides = self.besides.loss(model, self.family, inputs, known, marks) / total

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import reduce
+from torch import Tensor
 
 
 def _state() -> PartialState:
@@ -24,6 +26,11 @@ def size() -> int:
 def device() -> torch.device:
     """The device of this process: its own GPU if there are several, else MPS or the CPU."""
     return torch.device(_state().device)
+
+
+def total(tensor: Tensor) -> Tensor:
+    """The sum of one tensor over all processes, the same on each."""
+    return tensor if size() == 1 else reduce(tensor, reduction="sum")
 
 
 def wait() -> None:

@@ -110,6 +110,14 @@ class Family(ABC):
         logits, targets = self.logits(model, batch)
         return logits, targets, logits
 
+    def real(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        """Which positions are no padding, (b, s): of the only or first stack, and of a decoder behind it.
+
+        None where there is no padding, or no such stack.
+        """
+        mask = batch.get("attention_mask")
+        return None if mask is None else mask.bool(), None
+
     @abstractmethod
     def predict(self, model: nn.Module, task: Task, rows: Sequence[Example], scoring: Scoring) -> list[str]:
         """Answer one batch of examples."""

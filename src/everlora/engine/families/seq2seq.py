@@ -53,6 +53,9 @@ class Seq2Seq(Family):
         with only_at(bare(model).get_output_embeddings(), where):
             return model(**inputs, use_cache=False).logits, batch["labels"][where]
 
+    def real(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        return batch["attention_mask"].bool(), batch["labels"] != IGNORE
+
     def length(self, example: Example, task: Task) -> int:
         return len(self._source(example, task))
 

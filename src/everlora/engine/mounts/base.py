@@ -103,6 +103,12 @@ class Mount(ABC):
         """The adapted layers themselves, by module; none for forms that adapt no layers."""
         return {}
 
+    def outputs(self) -> dict[str, nn.Module]:
+        """The layers whose outputs the rows of what is trained make, by place; places that make none are missing."""
+        modules = dict(self.model.named_modules())
+        owners = {place: modules.get(place.removesuffix(".weight")) for place in self.live()}
+        return {place: owner for place, owner in owners.items() if isinstance(owner, nn.Linear)}
+
     def side_loss(self) -> Tensor | None:
         """A differentiable term of the latest forward pass that belongs to the form itself, one value per row (b,)."""
         return None

@@ -128,6 +128,10 @@ class LoraMount(Mount):
         """The adapted layers themselves, by module."""
         return {name: layer.get_base_layer() for name, layer in self._layers().items()}
 
+    def outputs(self) -> dict[str, nn.Module]:
+        """The adapted layers with their adapters, by module."""
+        return dict(self._layers())
+
     def write(self, start: Learned) -> None:
         """Give the adapter, or those of its modules that ``start`` names, these values.
 

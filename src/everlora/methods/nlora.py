@@ -1,0 +1,45 @@
+"""N-LoRA: Is Parameter Collision Hindering Continual Learning in LLMs? Yang et al., COLING 2025.
+
+Two tasks collide where both have changed an entry. Sparse updates collide seldom, and what does not collide is
+orthogonal as well, while orthogonal updates may collide everywhere:
+
+    L = L_task + λ Σ_modules ‖B_t A_t‖₁,   W = W0 + Σ ΔW_k
+
+    symbol    here                                     shape
+    B_t A_t   LowRank.up @ LowRank.A, without s        (o, i)
+    λ         lam
+
+The gradients, with S = sign(B A): Bᵀ S for A and S Aᵀ for B; both are 0 where a task starts (B = 0). The pull does not
+look at the past, so it acts on the first task as well.
+
+Default λ = 0.4: the authors' scripts for orders 1 to 3 (0.4 and 1.2 for the tasks of order 4, 0.55 for order 5, 1.8
+for order 6). It is for models of their size: the norm is a sum over all entries, so λ means something only beside
+o · i; ``lam=auto`` finds the λ that reaches a share of the gradient (`everlora.core.roles.Share`) instead.
+
+What we do differently:
+- the published code takes the norm of A B, an (r, r) matrix that exists only where o = i and says nothing about
+  which entries of ΔW are zero; ``form=code`` is that, refused elsewhere. Ours is the paper's, and its gradient that of
+  autograd for ‖B A‖₁ (tests/unit/test_nlora.py);
+- LoRA's scale s is not in the norm, as in the code: multiply λ by s to have it in.
+"""
+
+from __future__ import annotations
+
+from everlora.core.method import Method, compose
+from everlora.core.registry import method
+from everlora.methods.inclora import inclora
+from everlora.parts.sparsity import L1Form, Sparsity
+from everlora.parts.strengths import Lam, strength
+
+
+@method(
+    "n-lora",
+    title="N-LoRA: sparse updates, which do not collide",
+    paper="Yang et al. 2024, arXiv:2410.10179",
+    stores="r(o+i) per adapted matrix and task",
+    cost="6oir + 2oi operations per adapted matrix and step",
+)
+def nlora(*, lam: Lam = 0.4, rho: float | None = None, per_module: bool = False, form: L1Form = "paper") -> Method:
+    """Build N-LoRA; ``rho`` and ``per_module`` are for ``lam=auto``."""
+    pull = Sparsity(lam=strength(lam, rho, per_module=per_module), form=form)
+    return compose(inclora(), Method(name="", penalties=(pull,))).named("n-lora")

@@ -1,0 +1,161 @@
+"""Directions of the features that a layer reads: those of earlier tasks are left alone, a new task's are learned in.
+
+Pure functions first, in fp64; the part that carries its settings second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from everlora.core.errors import ConfigError
+from everlora.core.roles import Evidence, State
+from everlora.core.sites import LowRank, precise
+
+ROW = 3**-0.5
+"""Norm of a row of A, as PEFT's Kaiming start has it on average."""
+NOTHING = 1e-12
+"""A direction with less than this part of the energy is rounding."""
+
+Measure = Literal["features", "moment"]
+
+
+@torch.no_grad()
+def off(columns: Tensor, basis: Tensor, dual: bool = False) -> Tensor:
+    """(I − F Fᵀ) X for X (i, m) and F = ``basis`` (i, q); ``dual``: ``basis`` spans the complement of F instead."""
+    inside = basis @ (basis.mT @ columns)
+    return inside if dual else columns - inside
+
+
+@torch.no_grad()
+def grown(moment: Tensor, basis: Tensor, share: float, measure: Measure = "features") -> Tensor:
+    """F, orthonormal (i, q), extended by as few directions as hold ``share`` of the energy of the features.
+
+    With C = (1/n) Σ x xᵀ the energy that F holds is tr(Fᵀ C F), and new directions are the largest eigenvectors of
+    (I − FFᵀ) C (I − FFᵀ). ``moment`` squares C first, as the published code does: it takes the energy of C's own
+    singular values, and so stops much earlier.
+
+    Args:
+        moment: C, (i, i).
+        basis: F so far, (i, q).
+        share: ε, from 0 to 1.
+        measure: whose energy.
+    """
+    C = precise(moment)
+    C = C @ C if measure == "moment" else C
+    F = precise(basis)
+    total = C.trace()
+    if total <= 0:
+        return F
+    held = (F * (C @ F)).sum() / total
+    values, vectors = torch.linalg.eigh(off(off(C, F).mT, F))
+    values, vectors = values.flip(0).clamp_min(0) / total, vectors.flip(-1)
+    before = held + torch.cat([values.new_zeros(1), values.cumsum(0)[:-1]])
+    new = vectors[:, (before < share) & (values > NOTHING)][:, : F.shape[0] - F.shape[1]]
+    # Eigenvectors are orthogonal to F up to rounding, which would add up over tasks.
+    return torch.linalg.qr(torch.cat([F, off(new, F)], -1))[0]
+
+
+@torch.no_grad()
+def complement(basis: Tensor) -> Tensor:
+    """An orthonormal basis (i, i − q) of all that is orthogonal to ``basis`` (i, q)."""
+    whole = torch.linalg.qr(basis, mode="complete")[0]
+    return whole[:, basis.shape[-1] :]
+
+
+@torch.no_grad()
+def designed(moment: Tensor, basis: Tensor, dual: bool, rank: int) -> Tensor:
+    """Rows for A, (r, i): the top singular vectors of (I − FFᵀ) C, of norm 1/√3; 0 where no direction is left."""
+    left = off(precise(moment), basis, dual)
+    U, S, _ = torch.linalg.svd(left, full_matrices=False)
+    live = (NOTHING**0.5 * S[:1] < S) & (S > 0)
+    rows = off(U * live, basis, dual).mT[:rank] * ROW
+    short = rank - rows.shape[0]
+    return torch.cat([rows, rows.new_zeros(short, rows.shape[1])]) if short > 0 else rows
+
+
+@torch.no_grad()
+def projected(A: Tensor, basis: Tensor, dual: bool) -> Tensor:
+    """Rows of A (r, i) without what lies in F, brought to norm 1/√3; 0 where nothing is left."""
+    rows = off(precise(A).mT, basis, dual).mT
+    norm, full = rows.norm(dim=-1, keepdim=True), precise(A).norm(dim=-1, keepdim=True)
+    return torch.where(norm > NOTHING**0.5 * full, rows * ROW / norm.clamp_min(torch.finfo(rows.dtype).tiny), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureStart:
+    """InfLoRA's A: in the span of the new task's features, off that of the earlier tasks', and never trained.
+
+    Attributes:
+        samples: rows of a task that are looked at, before it for A and after it for F.
+        design: ``features``, or ``projected`` for PEFT's own draw off F.
+        energy: ε of the first task.
+        tasks: how many tasks are planned, T: ε_t = ε + (1 − ε)(t − 1) / T; without it ε stays.
+        measure: whose energy, see `grown`.
+    """
+
+    name: ClassVar[str] = "feature_start"
+    evidence: ClassVar[Evidence] = "features"
+    needs_fresh: ClassVar[bool] = True
+    first_too: ClassVar[bool] = True
+    at_most: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = False
+    samples: int = 256
+    design: Literal["features", "projected"] = "features"
+    energy: float = 0.995
+    tasks: int | None = None
+    measure: Measure = "moment"
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ConfigError(f"samples of {self.name!r} must be at least 1, not {self.samples}")
+        if not 0 < self.energy <= 1:
+            raise ConfigError(f"energy is a share of the features' energy, above 0 and at most 1, not {self.energy}")
+        if self.tasks is not None and self.tasks < 1:
+            raise ConfigError(f"tasks is how many tasks are planned, at least 1, not {self.tasks}")
+
+    def covers(self, sites: Sequence[str]) -> tuple[str, ...]:
+        return tuple(sites)
+
+    def share(self, number: int) -> float:
+        """ε_t of task ``number``."""
+        if self.tasks is None:
+            return self.energy
+        return min(1.0, self.energy + (1 - self.energy) * (number - 1) / self.tasks)
+
+    def start(self, fresh: LowRank, updates: Sequence[LowRank], seen: Tensor, memory: State | None = None) -> LowRank:
+        into = fresh.shape[1]
+        dual = bool(memory["dual"]) if memory else False
+        basis = precise(memory["basis"]) if memory else precise(fresh.A.new_zeros(into, 0))
+        if self.design == "projected":
+            rows = projected(fresh.A, basis, dual)
+        elif seen.numel() == 0:
+            raise ConfigError(f"{self.name!r} looks at training rows of the new task, and it has none")
+        else:
+            rows = designed(seen, basis, dual, fresh.rank)
+        return replace(fresh, A=rows.to(fresh.A.dtype).contiguous())
+
+    def remember(self, update: LowRank, memory: State, seen: State | None = None) -> State:
+        """F, or where that is smaller the basis of its complement; and of how many tasks."""
+        into = update.shape[1]
+        number = int(memory["tasks"]) + 1 if memory else 1
+        basis = precise(memory["basis"]) if memory else precise(update.A.new_zeros(into, 0))
+        basis = complement(basis) if memory and bool(memory["dual"]) else basis
+        moment = (seen or {}).get("", torch.empty(0))
+        if moment.numel():
+            basis = grown(moment, basis, self.share(number), self.measure)
+        dual = 2 * basis.shape[-1] > into
+        kept = complement(basis) if dual else basis
+        return {
+            "basis": kept.float().contiguous(),
+            "dual": torch.tensor([dual], dtype=torch.uint8),
+            "tasks": torch.tensor([number], dtype=torch.int32),
+        }
+
+    def kept(self, out: int, into: int, rank: int, tasks: int) -> int:
+        """At most half of all directions: how many depends on the data."""
+        return 4 * into * (into // 2) + 5

@@ -1,0 +1,73 @@
+"""Strengths that change from task to task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from everlora.core.errors import ConfigError
+from everlora.core.roles import Before, Pull, State
+from everlora.core.sites import LowRank
+from everlora.parts.penalties import FactorNorm, Orthogonality
+
+Factors = tuple[float, ...]
+
+
+def factors(written: str) -> Factors:
+    """``0/1/1/10`` as numbers.
+
+    Raises:
+        ConfigError: anything else, or a number below 0.
+    """
+    try:
+        found = tuple(float(word) for word in written.split("/"))
+    except ValueError:
+        found = ()
+    if not found or not all(0 <= factor < float("inf") for factor in found):
+        raise ConfigError(f"a schedule is a factor of at least 0 per task, as in 0/1/1/10, not {written!r}")
+    return found
+
+
+def in_turn(schedule: Factors, before: Before) -> float:
+    """The factor of the task that begins; the last one goes on."""
+    return schedule[min(len(before.updates), len(schedule) - 1)]
+
+
+def with_factor(state: State | None, factor: float) -> State | None:
+    """Constants that carry the factor; None where it leaves nothing."""
+    return None if state is None or factor == 0 else {**state, "factor": torch.tensor(factor)}
+
+
+def times(pull: Pull, factor: torch.Tensor) -> Pull:
+    """A pull, stronger by ``factor``."""
+    return Pull(value=factor * pull.value, gradient={name: factor * g for name, g in pull.gradient.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrthogonalityInTurn(Orthogonality):
+    """`Orthogonality` whose λ₁ is multiplied by a factor per task."""
+
+    name: ClassVar[str] = "orthogonality_in_turn"
+    schedule: Factors = (1.0,)
+
+    def prepare(self, before: Before) -> State | None:
+        return with_factor(super().prepare(before), in_turn(self.schedule, before))
+
+    def pull(self, live: LowRank, state: State) -> Pull:
+        return times(super().pull(live, state), state["factor"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorNormInTurn(FactorNorm):
+    """`FactorNorm` whose λ₂ is multiplied by a factor per task."""
+
+    name: ClassVar[str] = "factor_norm_in_turn"
+    schedule: Factors = (1.0,)
+
+    def prepare(self, before: Before) -> State | None:
+        return with_factor(super().prepare(before), in_turn(self.schedule, before))
+
+    def pull(self, live: LowRank, state: State) -> Pull:
+        return times(super().pull(live, state), state["factor"])

@@ -1,0 +1,188 @@
+"""InfLoRA: A off the old features, a basis that grows to a share of the energy, lives that keep both promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import lives
+from calculus import draw
+from everlora import parse
+from everlora.core.errors import ConfigError
+from everlora.core.sites import LowRank
+from everlora.engine import memory
+from everlora.engine.features import second_moments
+from everlora.parts.features import ROW, FeatureStart, complement, designed, grown, projected
+
+often = settings(max_examples=50, deadline=None, derandomize=True)
+
+
+def moment(seed: int, i: int, rank: int) -> Tensor:
+    """C of features that live in ``rank`` dimensions."""
+    left, right = draw(seed, (i, rank), (rank, 40))
+    x = left @ right
+    return x @ x.mT / 40
+
+
+def basis(seed: int, i: int, q: int) -> Tensor:
+    return torch.linalg.qr(draw(seed, (i, q))[0])[0]
+
+
+def eye(n: int) -> Tensor:
+    return torch.eye(n, dtype=torch.float64)
+
+
+def test_the_rows_of_a_by_hand() -> None:
+    C = torch.diag(torch.tensor([9.0, 4.0, 1.0]).double())
+    F = eye(3)[:, :1]
+    rows = designed(C, F, False, 2)
+    torch.testing.assert_close(rows.abs(), ROW * eye(3)[1:])
+    assert designed(C, F, False, 3)[2].tolist() == [0, 0, 0], "no third direction is left"
+    torch.testing.assert_close(designed(C, complement(F), True, 2).abs(), rows.abs())
+
+
+@pytest.mark.parametrize(
+    ("share", "measure", "q"),
+    [(0.6, "features", 1), (0.7, "features", 2), (0.95, "features", 3), (0.82, "moment", 1), (0.98, "moment", 2)],
+)
+def test_the_basis_by_hand(share: float, measure: str, q: int) -> None:
+    """Energies 9, 4 and 1 of 14: .643, .929, 1; of the moment's own, 81, 16 and 1 of 98: .827, .990, 1."""
+    C = torch.diag(torch.tensor([9.0, 4.0, 1.0]).double())
+    F = grown(C, torch.zeros(3, 0).double(), share, measure)  # type: ignore[arg-type]
+    torch.testing.assert_close(F.abs(), eye(3)[:, :q])
+
+
+@often
+@given(seed=st.integers(0, 10**6), i=st.integers(3, 12), q=st.integers(0, 3), share=st.floats(0.1, 1))
+def test_the_basis_holds_the_share_with_as_few_directions_as_can_be(seed: int, i: int, q: int, share: float) -> None:
+    C, F = moment(seed, i, i), basis(seed + 1, i, q)
+    G = grown(C, F, share)
+    torch.testing.assert_close(G.mT @ G, eye(G.shape[1]))
+    torch.testing.assert_close(G @ (G.mT @ F), F)  # what it held it holds
+    held = lambda Q: float((Q.mT @ C @ Q).trace() / C.trace())  # noqa: E731
+    assert held(G) >= share - 1e-9
+    if G.shape[1] > q:
+        left = C - F @ (F.mT @ C)
+        left = left - left @ F @ F.mT
+        best = torch.linalg.eigvalsh(left).flip(0)[: G.shape[1] - q - 1].sum() / C.trace()
+        assert held(F) + float(best) < share + 1e-9, "one direction fewer would do"
+    else:
+        assert held(F) >= share - 1e-9 or q == i
+
+
+@often
+@given(seed=st.integers(0, 10**6), q=st.integers(0, 5), r=st.integers(1, 4), dual=st.booleans())
+def test_a_stays_off_the_old_features_in_either_form(seed: int, q: int, r: int, dual: bool) -> None:
+    F, C, (A, B) = basis(seed, 9, q), moment(seed + 1, 9, 6), draw(seed + 2, (r, 9), (7, r))
+    kept = complement(F) if dual else F
+    for rows in (designed(C, kept, dual, r), projected(A, kept, dual)):
+        assert rows.shape == (r, 9)
+        torch.testing.assert_close(rows @ F, torch.zeros(r, q).double(), rtol=0, atol=1e-10)
+        assert float((B @ rows @ F).norm()) < 1e-9
+        lengths = rows.norm(dim=-1)
+        torch.testing.assert_close(lengths[lengths > 0], torch.full_like(lengths[lengths > 0], ROW))
+    assert int((designed(C, kept, dual, r).norm(dim=-1) > 0).sum()) == r  # 6 directions, at most 5 taken: q < 9 - r
+    inside = designed(C, kept, dual, r)
+    left = torch.linalg.svd(C - F @ F.mT @ C)[0][:, :r]
+    torch.testing.assert_close(left @ (left.mT @ inside.mT), inside.mT)
+
+
+def test_a_draw_off_a_full_basis_is_zero() -> None:
+    assert not projected(torch.ones(2, 3), eye(3), False).any()
+    assert not designed(eye(3), eye(3), False, 2).any()
+
+
+def test_memory_keeps_the_smaller_of_a_basis_and_its_complement() -> None:
+    part, update = FeatureStart(energy=0.5, measure="features"), LowRank(torch.zeros(2, 10), torch.zeros(4, 2))
+    first = part.remember(update, {}, {"": moment(1, 10, 1)})
+    assert (first["basis"].shape, int(first["dual"]), int(first["tasks"])) == ((10, 1), 0, 1)
+    everything = FeatureStart(energy=1.0, measure="features").remember(update, first, {"": moment(2, 10, 8)})
+    assert (everything["basis"].shape[1], int(everything["dual"]), int(everything["tasks"])) == (1, 1, 2)
+    F = complement(everything["basis"].double())
+    old = first["basis"].double()
+    torch.testing.assert_close(F @ (F.mT @ old), old, rtol=0, atol=1e-6)
+    bytes_ = sum(t.nbytes for t in everything.values())
+    assert bytes_ <= part.kept(4, 10, 2, 2)
+    nothing = part.remember(update, first, {"": torch.empty(0)})
+    assert torch.equal(nothing["basis"], first["basis"])
+
+
+def test_the_share_grows_if_the_number_of_tasks_is_known() -> None:
+    assert [FeatureStart(energy=0.9).share(t) for t in (1, 5)] == [0.9, 0.9]
+    assert [FeatureStart(energy=0.9, tasks=10).share(t) for t in (1, 6, 11, 40)] == pytest.approx([0.9, 0.95, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "typed", ["samples=0", "energy=0", "energy=1.1", "tasks=0", "design=x", "measure=x", "energy=nan"]
+)
+def test_bad_options_are_refused(typed: str) -> None:
+    with pytest.raises(ConfigError):
+        parse(f"inflora({typed})")
+
+
+@pytest.mark.parametrize("model", lives.MODELS)
+def test_moments_are_those_of_each_row_alone_without_padding(model: str) -> None:
+    loaded, task = lives.fresh(model), lives.stream(model)[0]
+    if loaded.family.head:
+        loaded.family.begin(loaded.model, [task], torch.Generator().manual_seed(0))
+    rows = [(row, task) for row in task.train[:12]]
+    layers = {
+        n: m
+        for n, m in loaded.model.named_modules()
+        if isinstance(m, torch.nn.Linear)
+        and n.rsplit(".", 1)[-1] in ("q", "k", "v", "q_proj", "v_proj", "query", "value")
+    }
+    together = second_moments(loaded.model, loaded.family, layers, rows)
+    each: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def look(name: str):
+        def hook(_, args):
+            x = args[0].detach().flatten(0, -2).double()
+            each[name], counts[name] = each.get(name, 0) + x.mT @ x, counts.get(name, 0) + len(x)
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(look(name)) for name, layer in layers.items()]
+    with torch.no_grad():
+        for row in rows:
+            loaded.family.logits(loaded.model.eval(), loaded.family.collate([loaded.family.features(*row)]))
+    for hook in hooks:
+        hook.remove()
+    assert together.keys() == layers.keys() == each.keys()
+    for name, C in together.items():
+        torch.testing.assert_close(C, each[name] / counts[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["inflora(energy=0.9)", "inflora(design=projected,energy=0.9)"])
+@pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])
+def test_in_a_life_a_is_fixed_and_off_the_old_features(model: str, method: str, tmp_path) -> None:
+    life = lives.begin(model, method, tmp_path / "run", lora={"r": 2, "lora_alpha": 4, "lora_dropout": 0.0})
+    began: list[dict[str, LowRank]] = []
+    life.progress = lives.Watch(learning=lambda _: began.append(life.mount.extract()))
+    life.follow(lives.stream(model, 3))
+    for t, stage in enumerate(life.folder.stages()):
+        update = life.mount.read(stage.path)[0]
+        for name, site in update.items():
+            assert torch.equal(site.A, began[t][name].A), "A was trained"
+            assert bool(site.B.any())
+        if t:
+            held = memory.read(life.folder.stages()[t - 1].path)["feature_start"]
+            for name, site in update.items():
+                kept = held[name]["basis"].double()
+                F = complement(kept) if bool(held[name]["dual"]) else kept
+                assert F.shape[1] > 0
+                assert float((site.dense().double() @ F).abs().max()) < 1e-6
+    assert any(bool(site.A.any()) for site in life.newest.values())
+
+
+def test_a_stopped_life_goes_on_as_if_nothing_had_been(tmp_path) -> None:
+    tasks = lives.stream("tiny-bert", 3)
+    whole = lives.lived("tiny-bert", "inflora+migu", tmp_path / "whole", tasks)
+    with pytest.raises(KeyboardInterrupt):
+        lives.lived("tiny-bert", "inflora+migu", tmp_path / "cut", tasks, progress=lives.Cut("third"))
+    again = lives.lived("tiny-bert", "inflora+migu", tmp_path / "cut", tasks, resume=True)
+    assert lives.apart(lives.adapter(whole), lives.adapter(again)) == 0
