@@ -33,6 +33,7 @@ from everlora.parts.penalties import FactorNorm, Norm, Orthogonality, Side
     title="O-LoRA: new adapters orthogonal to the old ones",
     paper="Wang et al. 2023, arXiv:2310.14152",
     stores="r(o+i) per adapted matrix and task",
+    cost="4Rri operations per adapted matrix, R = r(t−1)",
 )
 def olora(*, lam: float = 0.5, norm_lam: float = 0.0, side: Side = "A", norm: Norm = "l1") -> Method:
     """Build O-LoRA: ``lam`` is λ₁, ``norm_lam`` λ₂."""
