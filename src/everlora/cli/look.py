@@ -141,6 +141,7 @@ def study_layers(
 ) -> None:
     """The study behind LB-CL: start the second task's upper layers as copies of the first one's, and test both."""
     from everlora import experiment
+    from everlora import sweep as sweeping
     from everlora.cli.common import interruptible
     from everlora.cli.console import Shown, show, summary
     from everlora.core.errors import ConfigError
@@ -152,7 +153,7 @@ def study_layers(
         given = "all of the benchmark's" if spec.tasks is None else len(spec.tasks)
         raise ConfigError(f"the study is about two tasks, and {given} are given; name them: --tasks first,second")
     with Shown() as shown, interruptible():
-        results = experiment.compare(spec, _copies(top), out, resume=resume, progress=shown)
+        results = sweeping.compare(spec, _copies(top), out, resume=resume, progress=shown)
     found = [result.as_json() for result in results]
     if as_json:
         typer.echo(json.dumps(found, allow_nan=False))

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from everlora.cli import catalogue, common, look
+from everlora.cli import catalogue, common, look, sweep
+from everlora.cli import compare as comparing
 from everlora.cli.common import Json, Plugin, interruptible
 from everlora.core.errors import ConfigError, EverloraError
 
@@ -110,12 +111,13 @@ def demo(
 ) -> None:
     """Teach SmolLM2-135M three tasks, once naively and once with ELLA, and show what was forgotten."""
     from everlora import experiment
+    from everlora import sweep as sweeping
     from everlora.cli.console import Shown, matrix, show, summary
     from everlora.core.spec import RunSpec
 
     spec = experiment.resolve(RunSpec, experiment.DEMO)
     with Shown() as shown, interruptible():
-        results = experiment.compare(spec, experiment.DEMO_METHODS, out, resume=resume, progress=shown)
+        results = sweeping.compare(spec, experiment.DEMO_METHODS, out, resume=resume, progress=shown)
     found = [result.as_json() for result in results]
     if as_json:
         typer.echo(json.dumps(found, allow_nan=False))
@@ -132,8 +134,11 @@ for command in (
     look.inspect,
     look.export,
     look.study_layers,
+    comparing.compare,
 ):
     app.command(context_settings=SETTINGS)(command)
+# What a sweep does not know itself it reads as a run would.
+app.command(context_settings={**SETTINGS, "ignore_unknown_options": True, "allow_extra_args": True})(sweep.sweep)
 
 
 def main(argv: list[str] | None = None) -> None:
