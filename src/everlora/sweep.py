@@ -12,7 +12,7 @@ from pathlib import Path
 
 from everlora import experiment
 from everlora.core.errors import ConfigError, ModelError, TrainingError
-from everlora.core.registry import entries, parse, terms
+from everlora.core.registry import entries, parse
 from everlora.core.spec import RunSpec
 from everlora.engine.models import Loaded
 from everlora.engine.progress import Progress
@@ -78,6 +78,8 @@ def jobs(spec: RunSpec, methods: Sequence[str], seeds: Sequence[int], out: Path)
     Raises:
         ConfigError: an unknown method, or nothing to do.
     """
+    for expression in methods:
+        parse(expression)  # a mistyped one is told before the first is trained
     named = {safe(expression): expression for expression in methods}
     if not named or not seeds:
         raise ConfigError("a sweep needs at least one method and one seed")
@@ -145,8 +147,3 @@ def compare(
     named = methods if isinstance(methods, Mapping) else {safe(expression): expression for expression in methods}
     todo = [Job(spec.model_copy(update={"method": one}), out / name) for name, one in named.items()]
     return work(todo, experiment.load_for(spec), resume=resume, progress=progress)
-
-
-def asks_for_all(methods: Sequence[str]) -> bool:
-    """Whether the methods are not named but all that fit are meant."""
-    return [name for one in methods for name, _ in terms(one)] == ["all"]

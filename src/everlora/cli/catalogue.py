@@ -65,7 +65,8 @@ def methods(
             if row["group"] == group
         ]
         _table(title, columns, ([column.format_map(row) for column in columns.values()] for row in shown))
-    typer.echo("everlora methods NAME prints the whole card; o, i, r: outputs, inputs and rank of an adapted matrix")
+    typer.echo("o, i, r: outputs, inputs and rank of an adapted matrix")
+    typer.echo("everlora methods NAME prints the whole card")
 
 
 def _print_card(found: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,7 +48,14 @@ def compare(
 
 def show(table: dict[str, Any], form: Format) -> None:
     """Print a comparison on stdout."""
-    typer.echo({"table": _plain, "markdown": _markdown, "csv": _csv, "latex": _latex, "json": json.dumps}[form](table))
+    forms: dict[str, Callable[[dict[str, Any]], str]] = {
+        "table": _plain,
+        "markdown": _markdown,
+        "csv": _csv,
+        "latex": _latex,
+        "json": json.dumps,
+    }
+    typer.echo(forms[form](table))
 
 
 def cell(interval: dict[str, float] | None) -> str:

@@ -14,6 +14,7 @@ from everlora.cli.compare import Format
 
 OWN = {"method": "--methods", "seed": "--seeds"}
 """Flags of ``everlora run`` that a sweep gives itself."""
+ALL = "all"
 
 
 def sweep(
@@ -40,11 +41,9 @@ def sweep(
     from everlora.engine import world
 
     spec, wanted, numbers = common.spec(_flags_of_run(ctx)), sweeping.split(methods), _numbers(seeds)
-    everything = sweeping.asks_for_all(wanted)
-    base = None
-    if everything:
-        base = experiment.load_for(spec)
-        wanted = sweeping.fitting(base.family.name)
+    base = experiment.load_for(spec) if ALL in wanted else None
+    if base is not None:
+        wanted = [one for word in wanted for one in (sweeping.fitting(base.family.name) if word == ALL else [word])]
     todo = sweeping.jobs(spec, wanted, numbers, out)
     if dry_run:
         for job in todo:

@@ -98,7 +98,7 @@ def kind_of(kind: Any) -> str:
         return " | ".join(kind_of(one) for one in get_args(kind))
     if kind is type(None):
         return "none"
-    return {bool: "yes | no"}.get(kind) or getattr(kind, "__name__", str(kind))
+    return "yes | no" if kind is bool else str(getattr(kind, "__name__", kind))
 
 
 def source(option: str, default: Any, page: str) -> str:
@@ -113,8 +113,9 @@ def source(option: str, default: Any, page: str) -> str:
     value = rf"{re.escape(str(default))}(?![\w.]*\d)"
     names = "|".join(map(re.escape, [option, *_symbols(option, page)]))
     says = rf"(?<!\w)(?:{names})\s*=\s*{value}" + (rf"|``{value}`` is the default" if isinstance(default, str) else "")
-    sentences = [" ".join(s.split()) for s in re.split(r"(?<=[.;])\s+|\n\s*\n", page) if re.search(says, s)]
-    return max(reversed(sentences), key=lambda s: "default" in s.lower(), default="")
+    sentences = [" ".join(sentence.split()) for sentence in re.split(r"(?<=[.;])\s+|\n\s*\n", page)]
+    found = [sentence for sentence in sentences if re.search(says, sentence)]
+    return max(reversed(found), key=lambda s: "default" in s.lower(), default="")
 
 
 def _symbols(option: str, page: str) -> list[str]:
