@@ -3,7 +3,7 @@
 With ``train_past=sum`` a merge changes answers and nothing else, so `inclora+ps-merge` is an IncLoRA run answered
 otherwise: the last row of its matrix is found here.
 
-python benchmarks/merges.py runs/retention/builtin-small/inclora-test-seed0 --merges sum ps-merge ties dare mean-merge
+python benchmarks/merges.py runs/builtin-small/inclora-seed0 --merges sum ps-merge ties dare mean-merge
 """
 
 from __future__ import annotations

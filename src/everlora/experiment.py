@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ import yaml
 from transformers.utils import logging as hf_logging
 
 import everlora.methods  # noqa: F401  (registers the methods)
-from everlora.core.errors import ConfigError, FolderError
+from everlora.core.errors import ConfigError, FolderError, ModelError
 from everlora.core.method import Method
-from everlora.core.registry import parse
+from everlora.core.plugins import missing
+from everlora.core.registry import origins, parse
 from everlora.core.scores import ScoreMatrix
 from everlora.core.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
 from everlora.core.task import Task, TaskStream
@@ -83,7 +83,18 @@ def read_recipe(path: Path) -> dict[str, Any]:
         )
     if not isinstance(settings, dict):
         raise ConfigError(f"the recipe {path} must be a mapping of settings")
+    if settings is not content and (amiss := missing(content.get("origin") or ())) and not _known(settings):
+        raise ConfigError(f"{path}: {amiss}")
     return settings
+
+
+def _known(settings: dict[str, Any]) -> bool:
+    """Whether the method of a run can be built here."""
+    try:
+        parse(str(settings.get("method")))
+    except ConfigError:
+        return False
+    return True
 
 
 def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
@@ -161,11 +172,19 @@ def begin(
 
     Raises:
         FolderError: the folder holds something else.
+        ModelError: the method makes no sense on this kind of model.
     """
-    facts = {
+    if method.families and base.family.name not in method.families:
+        raise ModelError(
+            f"{method.name!r} makes sense on models of these families: {', '.join(method.families)}; {spec.model!r} "
+            f"is of the family {base.family.name}"
+        )
+    facts: dict[str, Any] = {
         "settings": {**spec.model_dump(mode="json"), "dtype": _spelt(spec.dtype, base, out)},
         "composition": method.describe(),
     }
+    if where := origins(method.spelt) if method.spelt else []:
+        facts["origin"] = where
     # One process makes the folder; the others find it made.
     folder = RunFolder(out, facts, resume=resume) if world.is_main() else None
     world.wait()
@@ -210,6 +229,7 @@ def finish(life: Life, matrix: ScoreMatrix) -> Result:
         "model": life.spec.model,
         "family": life.base.family.name,
         "task_id_at_inference": life.method.task_id_at_inference,
+        "replay": life.method.group == "replay",
         "protocol": life.spec.evaluation.model_dump(),
         "labels": life.folder.stages()[-1].facts["labels"],  # rows of the exported head
     }
@@ -222,42 +242,6 @@ def finish(life: Life, matrix: ScoreMatrix) -> Result:
         content = folder.matrix_content(matrix, {**life.kept(), **labels})
     world.wait()
     return Result(folder=out, matrix=matrix, content=content)
-
-
-def compare(
-    spec: RunSpec,
-    methods: Sequence[str] | Mapping[str, str],
-    out: Path,
-    *,
-    resume: bool = False,
-    progress: Progress | None = None,
-) -> list[Result]:
-    """Run several methods on one stream from one and the same base model, each in its own folder below ``out``.
-
-    Args:
-        spec: resolved settings; its method is not used.
-        methods: expressions, or expressions by the name of their folder.
-        out: where the folders are made; without names of their own, they are called after their methods.
-        resume: go on with runs that are there.
-        progress: told of every step.
-    """
-    base = load_for(spec)
-    stream = stream_for(spec, base)
-    results, shown = [], progress or Progress()
-    named = methods if isinstance(methods, Mapping) else {safe(expression): expression for expression in methods}
-    for name, expression in named.items():
-        one, method = spec.model_copy(update={"method": expression}), parse(expression)
-        shown.say(f"{name}: {method.policy}")
-        results.append(
-            follow(one, method, copy.deepcopy(base), stream.tasks, out / name, resume=resume, progress=shown)
-        )
-    return results
-
-
-def safe(expression: str) -> str:
-    """A method's expression as the name of a folder; the name alone where there are no options."""
-    name = parse(expression).name if "(" not in expression else expression
-    return "".join(c if c.isalnum() or c in "-+=." else "_" for c in name).strip("_")
 
 
 def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:

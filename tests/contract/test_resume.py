@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ import torch
 import lives
 from everlora import parse
 from everlora.core.errors import FolderError, TrainingError
+from everlora.testing import CHECKS, Case
 from lives import METHODS, MODELS, SEQUENTIAL
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
@@ -28,21 +28,7 @@ def cases():
 
 @pytest.mark.parametrize(("method", "model"), list(cases()))
 def test_interrupted_and_resumed_equals_uninterrupted(method, model, lived, tmp_path):
-    first = lives.begin(model, method, tmp_path / "run", progress=lives.Cut(), **DIAGONAL)
-    with pytest.raises(KeyboardInterrupt):
-        first.follow(lives.stream(model))
-    assert [s.facts["name"] for s in first.folder.stages()] == ["first"]
-    # The streams of random numbers outside must not matter.
-    torch.manual_seed(12345)
-    again = lives.begin(model, method, tmp_path / "run", resume=True, **DIAGONAL)
-    matrix = again.follow(lives.stream(model))
-    whole = lived(method, model)
-    assert lives.apart(lives.adapter(again), whole.adapter) == 0
-    assert again.kept() == whole.life.kept()
-    there = json.loads((whole.folder / "matrix.json").read_text())["matrix"]
-    assert [list(row) for row in matrix.cells] == there
-    root, there = ((p / "adapter_model.safetensors").read_bytes() for p in (tmp_path / "run", whole.folder))
-    assert root == there
+    CHECKS["interrupted_and_resumed_equals_uninterrupted"].look(Case(method, model, lived, tmp_path))
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 
 import lives
 from everlora import parse
+from everlora.testing import CHECKS, Case
 from lives import MODELS, TRAINED
 
 STRONG = "ella(lam=0.3)+o-lora(lam=0.01)"
 SGD = {"optim": "sgd", "learning_rate": 0.5}
 CLOSE = 1e-5
 """For SGD and for mixtures; see the last test for how far a wrong scale takes the weights."""
-CLOSE_ADAM = 1e-4
-"""AdamW divides by the gradient's own size, so rounding shows where a gradient is nearly 0; its steps are of 5e-3."""
 TRAPS = ("tiny-t5", "tiny-bert")
 """Families whose own loss grows with accumulation; where nothing pulls, these suffice."""
 
@@ -34,8 +33,7 @@ def split(rows: int, steps: int) -> dict[str, int]:
 def test_every_method_learns_the_same_in_one_piece_and_in_eight(method, model, lived, tmp_path):
     if not parse(method).penalties and model not in TRAPS:
         pytest.skip("nothing pulls: the families with a trap suffice")
-    pieces = lives.lived(model, method, tmp_path / "run", train=split(1, 8), evaluation={"schedule": "final"})
-    assert lives.apart(lives.adapter(pieces), lived(method, model).adapter) < CLOSE_ADAM
+    CHECKS["a_batch_in_one_piece_is_a_batch_in_eight"].look(Case(method, model, lived, tmp_path))
 
 
 @pytest.mark.parametrize("method", [STRONG, "lb-cl", "ella(lam=auto,rho=0.3)"])

@@ -35,7 +35,8 @@ def test_readme_yaml_is_a_stream() -> None:
 
 def commands() -> list[list[str]]:
     text = "\n".join(blocks("README.md", "bash")).replace("\\\n", " ")
-    return [shlex.split(line, comments=True)[1:] for line in text.splitlines() if "bin/everlora " in line]
+    lines = [line.partition("bin/everlora ")[2] for line in text.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line]
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
@@ -43,6 +44,8 @@ def test_readme_commands_name_flags_that_exist(words: list[str]) -> None:
     group = typer.main.get_command(app)
     command = group.commands[words[0]]  # type: ignore[attr-defined]
     known = {flag for parameter in command.params for flag in parameter.opts}
+    if command.context_settings.get("ignore_unknown_options"):  # a sweep reads what it does not know as a run does
+        known |= {flag for parameter in group.commands["run"].params for flag in parameter.opts}  # type: ignore[attr-defined]
     assert {word for word in words if word.startswith("--")} <= known
 
 
@@ -59,7 +62,8 @@ def test_recipes_resolve() -> None:
 def test_contributing_method_file_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(registry, "_names", dict(registry._names))
-    (source,) = blocks("CONTRIBUTING.md", "python")
+    source, test = blocks("CONTRIBUTING.md", "python")
+    assert test == (ROOT / "examples/test_own_method.py").read_text(encoding="utf-8")
     (tmp_path / "half_ella.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("half_ella")

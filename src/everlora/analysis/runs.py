@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from everlora.core.errors import FolderError
+from everlora.core.errors import ConfigError, FolderError
 from everlora.core.method import Method
 from everlora.core.past import Past
+from everlora.core.plugins import missing
 from everlora.core.registry import parse
 from everlora.core.sites import Sites, difference
 from everlora.engine import adapters, memory
@@ -44,10 +45,15 @@ class Run:
         facts, done = identified(path), stages(path)
         if not done:
             raise FolderError(f"{path} holds no learned task yet")
-        method = parse(facts["settings"]["method"])
+        amiss = missing(facts.get("origin") or ())
+        try:
+            method = parse(facts["settings"]["method"])
+        except ConfigError as error:
+            raise ConfigError(f"{path} cannot be read without its method: {amiss or error}") from None
         if json.loads(json.dumps(method.describe())) != facts["composition"]:
             raise FolderError(
                 f"{path} was made by a composition of its own, which the name {method.name!r} does not build"
+                + (f": {amiss}" if amiss else "")
             )
         return cls(path, facts["settings"], method, done)
 

@@ -10,11 +10,12 @@ import typer
 from rich import box
 from rich.table import Table
 
+from everlora.cli.common import Json, Plugin
+
 Folder = Annotated[Path, typer.Argument(help="Folder of a run.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.")]
 
 
-def status(run: Folder, as_json: Json = False) -> None:
+def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     """What a learner knows, what it keeps, and how much room its adapted modules have left."""
     import everlora.methods  # noqa: F401
     from everlora.analysis.runs import Run
@@ -47,6 +48,7 @@ def status(run: Folder, as_json: Json = False) -> None:
 def inspect(
     run: Folder,
     modules: Annotated[bool, typer.Option("--modules", help="One line per adapted module, too.")] = False,
+    plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
     """How each task's update met the past: interference and its bound, opposed directions, free share."""
@@ -79,6 +81,7 @@ def export(
     rank: Annotated[int | None, typer.Option(help="Write a PEFT adapter of this rank; else a whole model.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the run's data lie, to measure logits on.")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda | mps.")] = "auto",
+    plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
     """Hand a learner on: as a whole model (exact), or as one adapter of chosen rank with what that loses."""
@@ -138,8 +141,9 @@ def study_layers(
 ) -> None:
     """The study behind LB-CL: start the second task's upper layers as copies of the first one's, and test both."""
     from everlora import experiment
+    from everlora import sweep as sweeping
+    from everlora.cli.common import interruptible
     from everlora.cli.console import Shown, show, summary
-    from everlora.cli.main import interruptible
     from everlora.core.errors import ConfigError
     from everlora.core.spec import RunSpec
 
@@ -149,7 +153,7 @@ def study_layers(
         given = "all of the benchmark's" if spec.tasks is None else len(spec.tasks)
         raise ConfigError(f"the study is about two tasks, and {given} are given; name them: --tasks first,second")
     with Shown() as shown, interruptible():
-        results = experiment.compare(spec, _copies(top), out, resume=resume, progress=shown)
+        results = sweeping.compare(spec, _copies(top), out, resume=resume, progress=shown)
     found = [result.as_json() for result in results]
     if as_json:
         typer.echo(json.dumps(found, allow_nan=False))

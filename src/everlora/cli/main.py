@@ -5,20 +5,16 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from everlora.cli import look
-from everlora.core.errors import ConfigError, EverloraError, Interrupted
+from everlora.cli import catalogue, common, look, sweep
+from everlora.cli import compare as comparing
+from everlora.cli.common import Json, Plugin, interruptible
+from everlora.core.errors import ConfigError, EverloraError
 
 SETTINGS = {"token_normalize_func": lambda token: token.replace("_", "-"), "help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -28,8 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # the plain help shows option names in full
 )
-out_console = Console()
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.")]
 
 
 def _version(asked: bool) -> None:
@@ -47,6 +41,7 @@ def top(
 
 @app.command(context_settings=SETTINGS)
 def run(
+    ctx: typer.Context,
     out: Annotated[Path | None, typer.Option("--out", "--output-dir", help="Folder of the run.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML recipe, or run.yaml of an earlier run.")] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark name, or a YAML file listing tasks.")] = None,
@@ -80,63 +75,19 @@ def run(
     device: Annotated[str | None, typer.Option(help="auto | cpu | cuda | mps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of adapters and data order.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any training argument: name=value.")] = None,
+    plugin: Plugin = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
     as_json: Json = False,
 ) -> None:
     """Follow a benchmark: learn its tasks one after another and fill the accuracy matrix."""
-    from everlora import experiment
-    from everlora.core.spec import RunSpec
-
-    train = {
-        "max_steps": max_steps,
-        "num_train_epochs": num_train_epochs,
-        "learning_rate": learning_rate,
-        "per_device_train_batch_size": per_device_train_batch_size,
-        "gradient_accumulation_steps": gradient_accumulation_steps,
-        **_pairs(set_),
-    }
-    lora = {
-        "r": lora_r,
-        "lora_alpha": lora_alpha,
-        "lora_dropout": lora_dropout,
-        "target_modules": _targets(lora_target_modules),
-    }
-    evaluation = {
-        "schedule": eval_schedule,
-        "scoring": eval_scoring,
-        "split": eval_split,
-        "batch_size": per_device_eval_batch_size,
-    }
-    flags = {
-        "benchmark": benchmark,
-        "order": order,
-        "tasks": experiment.names(None if tasks is None else [tasks]),
-        "data_dir": data_dir,
-        "stream_seed": stream_seed,
-        "model": model,
-        "revision": model_revision,
-        "trust_remote_code": trust_remote_code,
-        "method": method,
-        "max_train_samples": max_train_samples,
-        "max_eval_samples": max_eval_samples,
-        "max_source_length": max_source_length,
-        "max_new_tokens": max_new_tokens,
-        "past": past,
-        "dtype": dtype,
-        "device": device,
-        "seed": seed,
-        "train": train,
-        "lora": lora,
-        "evaluation": evaluation,
-    }
-    recipe = experiment.read_recipe(config) if config else {}
-    spec = experiment.resolve(RunSpec, {"model": "smollm2-135m"}, recipe, flags)
+    spec = common.spec(ctx.params)
     if dry_run:
-        out_console.print_json(spec.model_dump_json())
+        catalogue.out_console.print_json(spec.model_dump_json())
         return
     if out is None:
         raise ConfigError("name the folder of the run with --out")
+    from everlora import experiment
     from everlora.cli.console import Shown, matrix, show, summary
     from everlora.engine import world
 
@@ -160,12 +111,13 @@ def demo(
 ) -> None:
     """Teach SmolLM2-135M three tasks, once naively and once with ELLA, and show what was forgotten."""
     from everlora import experiment
+    from everlora import sweep as sweeping
     from everlora.cli.console import Shown, matrix, show, summary
     from everlora.core.spec import RunSpec
 
     spec = experiment.resolve(RunSpec, experiment.DEMO)
     with Shown() as shown, interruptible():
-        results = experiment.compare(spec, experiment.DEMO_METHODS, out, resume=resume, progress=shown)
+        results = sweeping.compare(spec, experiment.DEMO_METHODS, out, resume=resume, progress=shown)
     found = [result.as_json() for result in results]
     if as_json:
         typer.echo(json.dumps(found, allow_nan=False))
@@ -174,120 +126,19 @@ def demo(
     typer.echo(f"written to {out}")
 
 
-@app.command(context_settings=SETTINGS)
-def methods(as_json: Json = False) -> None:
-    """List the methods: where they come from, what they train, store and need."""
-    import everlora.methods  # noqa: F401
-    from everlora.core.registry import entries
-
-    rows = []
-    for entry in entries():
-        built = entry.build()
-        rows.append(
-            {
-                "name": entry.name,
-                "title": entry.title,
-                "paper": entry.paper,
-                "aliases": list(entry.aliases),
-                "adapter": built.policy,
-                "stores": entry.stores,
-                "replay": entry.replay,
-                "task_id_at_inference": built.task_id_at_inference,
-                "options": entry.options(),
-            }
-        )
-    columns = {
-        "method": "{name}",
-        "what it does": "{title}\n{adapter}\nstores {stores}\n{paper}",
-        "replay": "{replay}",
-        "task id": "{task_id_at_inference}",
-    }
-    _show(rows, as_json, columns)
-
-
-@app.command(context_settings=SETTINGS)
-def benchmarks(as_json: Json = False) -> None:
-    """List the benchmarks: tasks, orders and where their data come from."""
-    from everlora.streams import benchmarks as known
-
-    rows = [
-        {
-            "name": info.name,
-            "title": info.title,
-            "tasks": list(info.tasks),
-            "orders": {str(number): list(names) for number, names in info.orders.items()},
-            "modality": list(info.modality),
-            "needs_data": info.needs_data,
-        }
-        for info in known()
-    ]
-    columns = {"benchmark": "{name}", "what it is": "{title}", "tasks": "{tasks}", "orders": "{orders}"}
-    _show(rows, as_json, columns)
-
-
-@app.command(context_settings=SETTINGS)
-def env(as_json: Json = False) -> None:
-    """Print versions, for bug reports."""
-    from everlora.experiment import environment
-
-    facts = environment()
-    if as_json:
-        typer.echo(json.dumps(facts))
-    else:
-        out_console.print_json(json.dumps(facts))
-
-
-for command in (look.status, look.inspect, look.export, look.study_layers):
+for command in (
+    catalogue.methods,
+    catalogue.benchmarks,
+    catalogue.env,
+    look.status,
+    look.inspect,
+    look.export,
+    look.study_layers,
+    comparing.compare,
+):
     app.command(context_settings=SETTINGS)(command)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn Ctrl-C into an error that says what to do."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; finished tasks are kept, go on with the same command and --resume") from None
-
-
-def _show(rows: list[dict[str, Any]], as_json: bool, columns: dict[str, str]) -> None:
-    """Print rows as JSON, or as a table whose columns are templates of a row's keys."""
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    table = Table(box=box.SIMPLE_HEAD, show_lines=True, pad_edge=False)
-    for k, title in enumerate(columns):
-        table.add_column(title, no_wrap=k == 0)
-    for row in rows:
-        shown = {key: _text(value) for key, value in row.items()}
-        table.add_row(*(Text(template.format_map(shown)) for template in columns.values()))
-    out_console.print(table)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if isinstance(value, dict):
-        return "\n".join(f"{key}: {_text(item)}" for key, item in value.items())
-    return str(value)
-
-
-def _pairs(values: list[str] | None) -> dict[str, str]:
-    pairs = {}
-    for value in values or []:
-        name, equals, text = value.partition("=")
-        if not equals:
-            raise ConfigError(f"cannot read --set {value!r}; write --set name=value")
-        pairs[name.strip().replace("-", "_")] = text.strip()
-    return pairs
-
-
-def _targets(value: str | None) -> list[str] | str | None:
-    if value is None or value == "all-linear":
-        return value
-    return value.replace(",", " ").split()
+# What a sweep does not know itself it reads as a run would.
+app.command(context_settings={**SETTINGS, "ignore_unknown_options": True, "allow_extra_args": True})(sweep.sweep)
 
 
 def main(argv: list[str] | None = None) -> None:

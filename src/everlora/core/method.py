@@ -22,6 +22,7 @@ from everlora.core.roles import (
 
 Regime = Literal["sequence", "joint", "frozen"]
 Mixing = Literal["proportional", "equal"]
+Group = Literal["replay-free", "replay", "task id"]
 Part = WeightPenalty | OutputPenalty | GradientTransform | Initialiser | Rehearsal | StepRule | Merge
 
 
@@ -64,6 +65,8 @@ class Method:
     plugin: bool = field(default=False, compare=False)
     families: tuple[str, ...] = field(default=(), compare=False)
     """The model families on which it makes sense; empty for all."""
+    replay: bool = field(default=False, compare=False)
+    """Whether a method that it was parsed from declares that it re-uses data of earlier tasks."""
     spelt: str = field(default="", compare=False)
     """The expression that it was parsed from, options included."""
 
@@ -123,6 +126,13 @@ class Method:
     @property
     def task_id_at_inference(self) -> bool:
         return self.consolidator.rule == "keep"
+
+    @property
+    def group(self) -> Group:
+        """The section of every table in which it stands: what it may use decides what it can be compared with."""
+        if self.task_id_at_inference:
+            return "task id"
+        return "replay" if self.replay or self.rehearsal or self.regime == "joint" else "replay-free"
 
     @property
     def policy(self) -> str:
@@ -192,6 +202,7 @@ def compose(*methods: Method) -> Method:
             name=f"{first.name}+{other.name}",
             spelt="",
             plugin=first.plugin and other.plugin,
+            replay=first.replay or other.replay,
             **_hosted(first, other),
             initialiser=_one(first, other, "initialiser", first.initialiser, other.initialiser),
             rehearsal=_one(first, other, "rehearsal", first.rehearsal, other.rehearsal),

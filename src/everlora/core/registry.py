@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError, validate_call
 
+from everlora.core import plugins
 from everlora.core.errors import ConfigError, nearest
 from everlora.core.method import Method, compose
 
@@ -28,6 +29,7 @@ class Entry:
         cost: what it adds to a training step of plain LoRA.
         replay: whether it keeps and re-uses data of earlier tasks.
         families: the model families on which it makes sense.
+        row: whether it is a system of its own, and so a row of tables of all methods; plug-ins and studies are not.
         build: the function that makes the `Method` from keyword options.
     """
 
@@ -39,7 +41,13 @@ class Entry:
     replay: bool
     families: tuple[str, ...]
     aliases: tuple[str, ...]
+    row: bool | None
     build: Callable[..., Method]
+
+    @property
+    def tabled(self) -> bool:
+        """Whether it is a row of tables of all methods: as declared, else unless it is a plug-in."""
+        return not self.build().plugin if self.row is None else self.row
 
     def options(self) -> dict[str, Any]:
         """Options and their defaults."""
@@ -69,8 +77,9 @@ def method(
     replay: bool = False,
     families: tuple[str, ...] = FAMILIES,
     aliases: tuple[str, ...] = (),
+    row: bool | None = None,
 ) -> Callable[[Callable[..., Method]], Callable[..., Method]]:
-    """Register the decorated function, which takes keyword options only, under ``name``."""
+    """Register the decorated function, which takes keyword options only, under ``name``; see `Entry`."""
 
     def register(build: Callable[..., Method]) -> Callable[..., Method]:
         entry = Entry(
@@ -82,12 +91,15 @@ def method(
             replay=replay,
             families=families,
             aliases=aliases,
+            row=row,
             build=build,
         )
         words = (name, *aliases)
         for word in words:
-            if _names.get(key(word), name) != name:
-                raise ConfigError(f"the method name {word!r} is taken by {_names[key(word)]!r}")
+            taken = _names.get(key(word), name)
+            # The same name from another module would change, unseen, what the name means.
+            if taken != name or (taken in _entries and _entries[taken].build.__module__ != build.__module__):
+                raise ConfigError(f"the method name {word!r} is taken by {taken!r}")
         _names.update({key(word): name for word in words})
         _entries[name] = entry
         return build
@@ -97,6 +109,7 @@ def method(
 
 def entries() -> list[Entry]:
     """All registered methods, by name."""
+    plugins.offered()
     return [_entries[name] for name in sorted(_entries)]
 
 
@@ -107,8 +120,11 @@ def entry(name: str) -> Entry:
         ConfigError: unknown name; the message holds the nearest one.
     """
     if key(name) not in _names:
+        broken = plugins.offered()
+    if key(name) not in _names:
         words = [*_entries, *(alias for e in _entries.values() for alias in e.aliases)]
-        raise ConfigError(f"unknown method {name!r}{nearest(name, words)} (everlora methods lists them)")
+        lost = "".join(f"; {line}" for line in broken)
+        raise ConfigError(f"unknown method {name!r}{nearest(name, words)} (everlora methods lists them){lost}")
     return _entries[_names[key(name)]]
 
 
@@ -120,12 +136,34 @@ def parse(expression: str) -> Method:
     Raises:
         ConfigError: syntax, unknown method or option, a value of the wrong type, or parts that exclude one another.
     """
-    terms = re.findall(r"[^+(]+(?:\([^)]*\)\s*)?", expression)
-    if "+".join(terms) != expression or not terms:
+    known = [entry(name) for name, _ in terms(expression)]
+    families = tuple(f for f in FAMILIES if all(f in one.families for one in known))
+    built = compose(*(build(name, **_options(name, given)) for name, given in terms(expression)))
+    return replace(built, spelt=expression, families=families, replay=any(one.replay for one in known))
+
+
+def terms(expression: str) -> list[tuple[str, str]]:
+    """The names that ``expression`` joins, each with its options as they were typed.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    found = re.findall(r"[^+(]+(?:\([^)]*\)\s*)?", expression)
+    if "+".join(found) != expression or not found:
         raise ConfigError(f"cannot read the method {expression!r}; write name, name(option=value) or a+b")
-    names = [term.partition("(")[0].strip() for term in terms]
-    families = tuple(f for f in FAMILIES if all(f in entry(name).families for name in names))
-    return replace(compose(*(_term(term.strip()) for term in terms)), spelt=expression, families=families)
+    split = []
+    for term in found:
+        match = re.fullmatch(r"([^()]+?)\s*(?:\(([^()]*)\))?", term.strip())
+        if match is None:
+            raise ConfigError(f"cannot read {term.strip()!r}; write name or name(option=value, ...)")
+        split.append((match[1], match[2] or ""))
+    return split
+
+
+def origins(expression: str) -> list[plugins.Origin]:
+    """Where the methods that ``expression`` joins are from, as far as they are not our own."""
+    found = {known.name: plugins.origin(known.build) for known in (entry(name) for name, _ in terms(expression))}
+    return [{"method": name, **where} for name, where in found.items() if where]
 
 
 def build(name: str, **options: Any) -> Method:
@@ -151,16 +189,13 @@ def build(name: str, **options: Any) -> Method:
         ) from None
 
 
-def _term(term: str) -> Method:
-    found = re.fullmatch(r"([^()]+?)\s*(?:\(([^()]*)\))?", term)
-    if found is None:
-        raise ConfigError(f"cannot read {term!r}; write name or name(option=value, ...)")
+def _options(name: str, given: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    for pair in filter(None, (part.strip() for part in (found[2] or "").split(","))):
+    for pair in filter(None, (part.strip() for part in given.split(","))):
         option, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"cannot read the option {pair!r} of {found[1]!r}; write option=value")
+            raise ConfigError(f"cannot read the option {pair!r} of {name!r}; write option=value")
         if option.strip() in options:
-            raise ConfigError(f"the option {option.strip()!r} of {found[1]!r} is given twice; keep one")
+            raise ConfigError(f"the option {option.strip()!r} of {name!r} is given twice; keep one")
         options[option.strip()] = value.strip()
-    return build(found[1], **options)
+    return options

@@ -49,6 +49,7 @@ from everlora.parts.strengths import Lam, strength
     title="ELLA: keep off the high-energy directions of the past, reuse the rest",
     paper="Das Biswas et al. 2026, arXiv:2601.02232",
     stores="r(o+i) per adapted matrix and task; store=dense 4oi bytes more, svd 4ρ(o+i)+4, int8 oi+4o, constant",
+    cost="6oir + 5oi operations per adapted matrix",
 )
 def ella(
     *,

@@ -56,11 +56,14 @@ from everlora.parts.subspace import OrthonormalTriplets, ProjectOut
 
 PAPER = "LB-CL, NeurIPS 2024"
 STORES = "r(o+i+1) per adapted matrix and task"
+UNIT = "4r²(o+i) operations per adapted matrix"
+OFF = "4Rr(o+i) operations per adapted matrix, R = r(t−1)"
+LOOK = "; per task a backward pass on a few rows"
 Projection = Literal["joint", "literal"]
 Scale = Literal["unit", "alpha"]
 
 
-@method("nlnb-cl", title="LB-CL without both its parts: IncLoRA in SVD form", paper=PAPER, stores=STORES)
+@method("nlnb-cl", title="LB-CL without both its parts: IncLoRA in SVD form", paper=PAPER, stores=STORES, cost=UNIT)
 def nlnb_cl(*, gamma: float = 0.01, scale: Scale = "alpha") -> Method:
     """Build the SVD form: neither learn more nor bother less."""
     return Method(
@@ -71,7 +74,13 @@ def nlnb_cl(*, gamma: float = 0.01, scale: Scale = "alpha") -> Method:
     )
 
 
-@method("l-cl", title="LB-CL's start alone: triplets blended from the old ones", paper=PAPER, stores=STORES)
+@method(
+    "l-cl",
+    title="LB-CL's start alone: triplets blended from the old ones",
+    paper=PAPER,
+    stores=STORES,
+    cost=UNIT + LOOK,
+)
 def l_cl(
     *,
     samples: int = 8,
@@ -87,7 +96,13 @@ def l_cl(
     return compose(svd, Method(name="", adapter=svd.adapter, initialiser=start)).named("l-cl")
 
 
-@method("b-cl", title="LB-CL's projection alone: gradients off the old subspaces", paper=PAPER, stores=STORES)
+@method(
+    "b-cl",
+    title="LB-CL's projection alone: gradients off the old subspaces",
+    paper=PAPER,
+    stores=STORES,
+    cost=f"{OFF}, and {UNIT}",
+)
 def b_cl(
     *, projection: Projection = "joint", strict: bool = False, gamma: float = 0.01, scale: Scale = "alpha"
 ) -> Method:
@@ -101,6 +116,7 @@ def b_cl(
     title="LB-CL: start from the sensitive old triplets, learn off their subspaces",
     paper=PAPER,
     stores=STORES,
+    cost=f"{OFF}, and {UNIT}{LOOK}",
 )
 def lb_cl(
     *,
@@ -124,6 +140,7 @@ def lb_cl(
     title="The study behind LB-CL: start the upper layers as copies of the task before",
     paper=PAPER,
     stores="r(o+i) per adapted matrix and task",
+    row=False,
 )
 def copy_layers(*, top_layers: int | None = None) -> Method:
     """Build layer replacement on IncLoRA; without ``top_layers`` all layers are copied."""
@@ -135,6 +152,8 @@ def copy_layers(*, top_layers: int | None = None) -> Method:
     title="LB-CL's projection as a plug-in for any fresh adapter: o-lora+project-out",
     paper=PAPER,
     stores="r(o+i) per adapted matrix and task",
+    cost=OFF,
+    row=False,
 )
 def project_out(*, projection: Projection = "joint", strict: bool = False) -> Method:
     """Build the projection alone."""

@@ -20,21 +20,38 @@ from everlora.methods.inclora import inclora
 from everlora.parts.merges import Dare, Mean, Ties
 
 STORES = "r(o+i) per adapted matrix and task; the merge is made of them"
+COST = "nothing; per task a merge of oi entries of t updates"
 
 
-@method("mean-merge", title="The mean of the tasks' updates", paper="baseline of merging", stores=STORES)
+@method(
+    "mean-merge",
+    title="The mean of the tasks' updates",
+    paper="baseline of merging",
+    stores=STORES,
+    cost=COST,
+    row=False,
+)
 def mean_merge(*, train_past: View = "sum", infer: View = "merged") -> Method:
     """Build the mean."""
     return _merged("mean-merge", Mean(train=train_past, infer=infer))
 
 
-@method("ties", title="TIES: trim, elect signs, average what agrees", paper="arXiv:2306.01708", stores=STORES)
+@method(
+    "ties",
+    title="TIES: trim, elect signs, average what agrees",
+    paper="arXiv:2306.01708",
+    stores=STORES,
+    cost=COST,
+    row=False,
+)
 def ties(*, density: float = 0.2, train_past: View = "sum", infer: View = "merged") -> Method:
     """Build TIES."""
     return _merged("ties", Ties(density=density, train=train_past, infer=infer))
 
 
-@method("dare", title="DARE: drop and rescale, then add", paper="arXiv:2311.03099", stores=STORES)
+@method(
+    "dare", title="DARE: drop and rescale, then add", paper="arXiv:2311.03099", stores=STORES, cost=COST, row=False
+)
 def dare(
     *, density: float = 0.5, elect: bool = False, seed: int = 0, train_past: View = "sum", infer: View = "merged"
 ) -> Method:

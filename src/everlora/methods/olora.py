@@ -45,6 +45,7 @@ from everlora.parts.schedules import FactorNormInTurn, OrthogonalityInTurn, fact
     title="O-LoRA: new adapters orthogonal to the old ones",
     paper="Wang et al. 2023, arXiv:2310.14152",
     stores="r(o+i) per adapted matrix and task",
+    cost="4Rri operations per adapted matrix, R = r(t−1)",
 )
 def olora(
     *,

@@ -50,6 +50,7 @@ STORES = "r(o+i) per adapted matrix and task; the merge is made of them"
     title="PS-LoRA: no flipped signs against the past, and the larger of two entries survives",
     paper="arXiv:2512.08960",
     stores=STORES,
+    cost="6oir + 5oi operations and oi tanh per adapted matrix; per task a merge of oi entries of t updates",
     aliases=("pslora",),
 )
 def pslora(
@@ -84,6 +85,8 @@ def pslora(
     title="PS-LoRA's merge alone, for any method that sums adapters: o-lora+ps-merge",
     paper="arXiv:2512.08960",
     stores=STORES,
+    cost="nothing; per task a merge of oi entries of t updates",
+    row=False,
 )
 def ps_merge(*, train_past: View = "sum", infer: View = "merged") -> Method:
     """Build the merge as a plug-in."""

@@ -1,6 +1,7 @@
 """The run folder: what a learner leaves behind, and all it needs to go on.
 
-run.yaml            the resolved settings, the composition of the method, the id of the run
+run.yaml            the resolved settings, the composition of the method, where it is from if it is a user's own
+                    (package and version, or file and hash), the id of the run
 environment.json    versions of Python and packages, platform, threads, processes, precision, model family
 matrix.json         the accuracy matrix, primary result; metrics derived from it
 README.md           model card
@@ -36,6 +37,8 @@ COMMIT = "COMMIT"
 APART = ("data_dir", "method", "tasks")
 """Settings that do not tell one run from another: where the data lie, how the method is spelt, and which tasks are
 followed: a life may grow, and every task that was learned is compared by itself."""
+NOTED = ("origin",)
+"""Entries of run.yaml beside the settings that do not either: where a method of a user's own is from."""
 
 
 def identity(facts: Mapping[str, Any]) -> str:
@@ -45,7 +48,7 @@ def identity(facts: Mapping[str, Any]) -> str:
     ``OLoRA`` and ``o-lora(lam=0.5)`` may be one method, and the entry ``composition`` says which.
     """
     settings = {k: v for k, v in facts.get("settings", {}).items() if k not in APART}
-    facts = {**facts, "settings": settings}
+    facts = {**{k: v for k, v in facts.items() if k not in NOTED}, "settings": settings}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -187,7 +190,7 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
         elif key == "penalties" and isinstance(other, list) and _parts(value) == _parts(other):
             for mine, theirs in zip(value, other, strict=True):
                 names += _differing(mine, theirs)  # one method with two strengths: "lam" says more than "penalties"
-        elif value != other and key not in APART:
+        elif value != other and key not in (*APART, *NOTED):
             names.append("method" if key == "name" else key)
     return list(dict.fromkeys(names))
 

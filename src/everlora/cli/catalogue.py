@@ -1,0 +1,156 @@
+"""Commands that tell what there is: methods, benchmarks, versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from everlora.cli.common import Json, Plugin
+
+out_console = Console()
+GROUPS = {
+    "replay-free": "replay-free: no data of earlier tasks, no task id",
+    "replay": "replay: data of earlier tasks are kept or seen again",
+    "task id": "task id: told at inference which task a row belongs to",
+}
+"""The sections of every table of methods, and what they mean."""
+WIDE_ENOUGH = 120
+WIDE = {
+    "method": "{name}",
+    "what it does": "{title}",
+    "adapter": "{adapter}",
+    "stores": "{stores}",
+    "costs per step": "{cost}",
+    "families": "{families}",
+}
+NARROW = {
+    "method": "{name}",
+    "what it does": "{title}\n{adapter}; families: {families}",
+    "stores; costs per step": "{stores};\n{cost}",
+}
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A method, or a composition a+b: print its whole card.")] = None,
+    plugin: Plugin = None,
+    as_json: Json = False,
+) -> None:
+    """List the methods, or print the card of one: formula, options, parts, storage, cost."""
+    import everlora.methods  # noqa: F401
+    from everlora.core.catalogue import card, families_in_words, listing
+
+    if name is not None:
+        found = card(name)
+        if as_json:
+            typer.echo(json.dumps(found))
+        else:
+            _print_card(found)
+        return
+    rows = listing()
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    columns = WIDE if out_console.width >= WIDE_ENOUGH else NARROW
+    for group, title in GROUPS.items():
+        shown = [
+            {**row, "adapter": row["adapter"].partition(":")[0], "families": families_in_words(row["families"])}
+            for row in rows
+            if row["group"] == group
+        ]
+        _table(title, columns, ([column.format_map(row) for column in columns.values()] for row in shown))
+    typer.echo("o, i, r: outputs, inputs and rank of an adapted matrix")
+    typer.echo("everlora methods NAME prints the whole card")
+
+
+def _print_card(found: dict[str, Any]) -> None:
+    from everlora.core.catalogue import families_in_words
+
+    for term in found["terms"]:
+        aliases = f" (also {', '.join(term['aliases'])})" if term["aliases"] else ""
+        typer.echo(f"{term['name']}{aliases}\n{term['title']}\n{term['paper']}\n\n{term['page']}\n")
+        if term["origin"]:
+            typer.echo("from " + ", ".join(f"{key} {value}" for key, value in term["origin"].items()) + "\n")
+        if term["options"]:
+            options = (
+                [one["name"], one["kind"], text(one["default"]), one["source"] or "–"] for one in term["options"]
+            )
+            _table(f"options of {term['name']}", ("option", "values", "default", "where the default is from"), options)
+    whole = [
+        ("group", found["group"]),
+        ("adapter", found["adapter"]),
+        *((f"stores ({one['name']})", one["stores"]) for one in found["terms"]),
+        *((f"extra cost per step ({one['name']})", one["cost"]) for one in found["terms"]),
+        ("replay", text(found["group"] == "replay")),
+        ("task id at inference", text(found["task_id_at_inference"])),
+        ("families", families_in_words(found["families"])),
+        *((one["role"], _part(one)) for one in found["parts"]),
+    ]
+    _table(f"{found['name']}, as composed", ("what", "as declared"), ([key, value] for key, value in whole))
+
+
+def _part(one: dict[str, Any]) -> str:
+    settings = ", ".join(f"{key}={text(value)}" for key, value in one["settings"].items())
+    return f"{one['part']}({settings})"
+
+
+def benchmarks(as_json: Json = False) -> None:
+    """List the benchmarks: tasks, orders and where their data come from."""
+    from everlora.streams import benchmarks as known
+
+    rows = [
+        {
+            "name": info.name,
+            "title": info.title,
+            "tasks": list(info.tasks),
+            "orders": {str(number): list(names) for number, names in info.orders.items()},
+            "modality": list(info.modality),
+            "needs_data": info.needs_data,
+        }
+        for info in known()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    heads = ("benchmark", "what it is", "tasks", "orders")
+    cells = ([text(row[key]) for key in ("name", "title", "tasks", "orders")] for row in rows)
+    _table("", heads, cells, lines=True)
+
+
+def env(as_json: Json = False) -> None:
+    """Print versions, for bug reports."""
+    from everlora.experiment import environment
+
+    facts = environment()
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        out_console.print_json(json.dumps(facts))
+
+
+def _table(title: str, heads: Iterable[str], rows: Iterable[list[str]], *, lines: bool = False) -> None:
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, show_lines=lines, pad_edge=False)
+    for k, head in enumerate(heads):
+        table.add_column(head, no_wrap=k == 0)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    out_console.print(table)
+
+
+def text(value: Any) -> str:
+    """A plain value as it is shown."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {text(item)}" for key, item in value.items())
+    return str(value)

@@ -1,0 +1,138 @@
+"""Methods from outside the package: what installed packages offer, files named on the command line, their origin.
+
+A package offers methods by an entry point of the group ``everlora.methods`` that names the module to import (or
+something in it); the module registers them with `everlora.method`, like those of our own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+from everlora.core.errors import ConfigError, EverloraError
+
+GROUP = "everlora.methods"
+Origin = dict[str, str]
+
+_offered = False
+_broken: list[str] = []
+
+
+def offered() -> list[str]:
+    """Import what installed packages offer, the first time; return a line per plug-in that could not be imported."""
+    global _offered
+    if not _offered:
+        _offered = True  # at once: a plug-in may look methods up itself
+        for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+            try:
+                point.load()
+            except Exception as error:  # whatever a stranger's module does, ours go on working
+                whose = f" of the package {point.dist.name} {point.dist.version}" if point.dist else ""
+                _broken.append(
+                    f"the plug-in {point.name!r}{whose} ({point.value}) could not be loaded and is left out: "
+                    f"{_reason(error)}"
+                )
+                logging.getLogger("everlora").warning("everlora: %s", _broken[-1])
+    return list(_broken)
+
+
+def load(path: Path) -> None:
+    """Run a Python file that registers methods; a file that has been run already is not run again.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be run.
+    """
+    path = path.resolve()
+    if not path.is_file() or path.suffix != ".py":
+        raise ConfigError(f"no plug-in {path}; name a Python file that registers a method with @everlora.method")
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"the plug-in {path} could not be run: {_reason(error, path)}") from error
+
+
+def origin(build: Callable[..., Any]) -> Origin | None:
+    """Where a builder is from: package and version, or file and its hash; None for our own."""
+    top = build.__module__.partition(".")[0]
+    if top == __name__.partition(".")[0]:
+        return None
+    module = sys.modules.get(build.__module__)
+    for package in packages_distributions().get(top, []):
+        return {"package": package, "version": version(package)}
+    try:
+        file = Path(inspect.getfile(module)) if module else None
+    except TypeError:  # typed at a prompt
+        file = None
+    if file is None or not file.is_file():
+        return {"module": build.__module__}
+    return {"file": str(file.resolve()), "sha256": _sha(file)}
+
+
+def missing(origins: Iterable[Mapping[str, str]]) -> str:
+    """What must be there for methods of these origins, and is not, or is another by now; empty if nothing is amiss."""
+    lines = []
+    for where in origins:
+        name = where.get("method", "?")
+        if "package" in where:
+            package, then = where["package"], where["version"]
+            now = _version(package)
+            if now is None:
+                lines.append(f"the method {name!r} is from the package {package} {then}, which is not installed here")
+            elif now != then:
+                lines.append(f"the method {name!r} is from the package {package} {then}, and {now} is installed here")
+        elif "file" in where:
+            file = Path(where["file"])
+            if not file.is_file():
+                lines.append(f"the method {name!r} is from the file {file}, which is not there; pass --plugin FILE")
+            elif _sha(file) != where["sha256"]:
+                lines.append(f"the method {name!r} is from the file {file}, which has changed since")
+            elif not any(_is(module, file) for module in list(sys.modules.values())):
+                lines.append(f"the method {name!r} is from the file {file}; pass --plugin {file} (that runs its code)")
+        else:
+            lines.append(f"the method {name!r} was made in the module {where.get('module', '?')}")
+    return "; ".join(lines)
+
+
+def _is(module: Any, file: Path) -> bool:
+    there = getattr(module, "__file__", None)
+    return isinstance(there, str) and Path(there) == file
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _sha(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _reason(error: Exception, path: Path | None = None) -> str:
+    """An error in one line, with the line of the plug-in that it came from where that is known."""
+    if isinstance(error, EverloraError):
+        return str(error)
+    trace, line = error.__traceback__, getattr(error, "lineno", None)
+    while trace is not None:
+        if path is not None and trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    where = f", line {line}" if line is not None and path is not None else ""
+    return f"{type(error).__name__}: {error}{where}"

@@ -1,0 +1,63 @@
+"""One test per check and model family, for a method that is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from everlora.core.errors import ConfigError
+from everlora.core.registry import FAMILIES, parse
+from everlora.testing.checks import CHECKS, Case
+from everlora.testing.lives import MODELS
+from everlora.testing.record import Record, live_once
+
+
+def battery(method: str, *, models: Sequence[str] | None = None, without: Sequence[str] = ()) -> Callable[..., None]:
+    """Make a test function, to be given a name that begins with ``test``.
+
+    Args:
+        method: an expression; what registers its names must have been imported.
+        models: tiny models; by default one of each family on which the method makes sense.
+        without: names of checks (`everlora.testing.CHECKS`) that the method does not mean to pass.
+
+    Raises:
+        ConfigError: unknown method or check, or a form of adapter that these checks do not know.
+    """
+    composed = parse(method)
+    if unknown := set(without) - set(CHECKS):
+        raise ConfigError(f"no check is called {', '.join(sorted(unknown))}; known: {', '.join(CHECKS)}")
+    if not composed.adapter.low_rank:
+        raise ConfigError(f"the battery is for low-rank updates; {method!r} trains another form of adapter")
+    fitting = [model for model, family in zip(MODELS, FAMILIES, strict=True) if family in composed.families]
+    cases = [
+        pytest.param(model, name, id=f"{model}-{name}")
+        for model in models or fitting
+        for name, check in CHECKS.items()
+        if check.applies(composed) and name not in without
+    ]
+
+    @pytest.mark.parametrize(("model", "check"), cases)
+    def test(model: str, check: str, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+        torch.set_num_threads(1)  # bit for bit
+        CHECKS[check].look(Case(method, model, _lives(tmp_path_factory), tmp_path))
+
+    test.__doc__ = f"The battery of everlora for {method}."
+    return test
+
+
+_lived: dict[tuple[str, str, str], Record] = {}
+
+
+def _lives(folders: pytest.TempPathFactory) -> Callable[[str, str], Record]:
+    """Every (method, model) is lived once per session."""
+
+    def get(method: str, model: str) -> Record:
+        known = (str(folders.getbasetemp()), method, model)
+        if known not in _lived:
+            _lived[known] = live_once(method, model, folders.mktemp("life") / "run")
+        return _lived[known]
+
+    return get

@@ -1,0 +1,239 @@
+"""The checks of the battery: what must hold of every method of low-rank updates, on every model family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from everlora.core.method import Method
+from everlora.core.registry import entries, entry, parse
+from everlora.engine import adapters
+from everlora.engine.learner import Life
+from everlora.testing import lives
+from everlora.testing.record import Record
+
+DIAGONAL: dict[str, Any] = {"evaluation": {"schedule": "diagonal"}}
+CLOSE = 1e-4
+"""AdamW divides by the gradient's own size, so rounding shows where a gradient is nearly 0; its steps are of 5e-3."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method on one tiny model.
+
+    Attributes:
+        method: the expression.
+        model: the model's name.
+        lived: gives the recorded life of a method on a model; to be looked at, not touched.
+        folder: an empty folder.
+    """
+
+    method: str
+    model: str
+    lived: Callable[[str, str], Record]
+    folder: Path
+
+    @property
+    def composed(self) -> Method:
+        return parse(self.method)
+
+    @property
+    def record(self) -> Record:
+        return self.lived(self.method, self.model)
+
+
+def a_new_adapter_changes_nothing(case: Case) -> None:
+    """At the start of a task the model answers as it does with the new adapter off."""
+    record, method = case.record, case.composed
+    fresh = method.adapter.policy == "new" and method.initialiser is None
+    for stage, seen in record.began.items():
+        if fresh or stage == next(iter(record.began)):
+            for task, outputs in seen["outputs"].items():
+                assert torch.equal(outputs, seen["below"][task])
+
+
+def a_task_starts_where_the_one_before_ended(case: Case) -> None:
+    """Outputs at the start of the second task are those at the end of the first."""
+    record, method = case.record, case.composed
+    if method.initialiser:
+        return  # may move the function at once
+    start, end = record.began["second"]["outputs"].get("first"), record.ended["first"]["first"]
+    rule = method.consolidator.rule
+    if rule == "continue":
+        # A head that has grown multiplies another shape, which may round otherwise.
+        torch.testing.assert_close(start, end, rtol=0, atol=1e-6 if record.life.base.family.head else 0)
+    elif rule == "sum":
+        torch.testing.assert_close(start, end, rtol=1e-5, atol=5e-6)
+        assert not torch.allclose(end, record.began["first"]["outputs"]["first"], atol=1e-4), "nothing was learned"
+    elif not record.life.base.family.head:
+        assert torch.equal(start, record.began["first"]["outputs"]["first"])
+
+
+def one_adapter_named_default_and_nothing_else_trains(case: Case) -> None:
+    """PEFT holds one adapter, and only it and a classification head are trainable."""
+    record = case.record
+    head = record.life.base.family.head
+    for seen in record.began.values():
+        assert seen["active"] == seen["adapters"] == ["default"]
+        for name in seen["trainable"]:
+            assert ".default" in name
+            assert "lora_" in name or (head and f"{head}.modules_to_save" in name)
+
+
+def the_base_is_untouched_but_for_what_was_folded(case: Case) -> None:
+    """After a life the base weights are what they were, plus the folded updates where a method sums them."""
+    record = case.record
+    life, pristine = record.life, dict(lives.base(case.model).model.named_parameters())
+    assert life.mount.model is None
+    adapted = {f"{name}.weight": name for name in life.newest or {}}
+    head = f"{life.base.family.head}."
+    now = dict(life.base.model.named_parameters())
+    assert {n for n in now if not n.startswith(head)} == {n for n in pristine if not n.startswith(head)}
+    for name, weight in now.items():
+        if name.startswith(head):
+            continue
+        assert not weight.requires_grad
+        if name in adapted and case.composed.consolidator.rule == "sum":
+            torch.testing.assert_close(weight - pristine[name], _carried(life, adapted[name]), rtol=1e-4, atol=2e-7)
+        else:
+            assert torch.equal(weight, pristine[name]), name
+
+
+def what_is_stored_is_what_was_learned(case: Case) -> None:
+    """The task's folder holds the adapter that was trained, and the root what answers."""
+    record = case.record
+    newest: Any = record.life.newest
+    sites, rest = adapters.read(record.life.folder.stages()[-1].path)
+    assert adapters.same(sites, newest)
+    head = record.life.base.family.head
+    for name, tensor in rest.items():
+        assert torch.equal(tensor, record.adapter[name.removeprefix(f"{head}.")])
+    assert bool(rest) == bool(head)
+    whole, _ = adapters.read(record.folder)
+    for name, site in whole.items():
+        summed = record.life.method.consolidator.rule == "sum"
+        expected = _carried(record.life, name) if summed else sites[name].dense()
+        torch.testing.assert_close(site.dense(), expected, rtol=1e-6, atol=1e-8)
+
+
+def strength_zero_is_the_base_method_bit_for_bit(case: Case) -> None:
+    """With every penalty's ``lam`` at 0 the method is the one without penalties; with its own strength it is not."""
+    full = case.composed
+    penalties: Any = full.penalties
+    assert all("lam" in {f.name for f in fields(p)} for p in penalties), "a penalty without a field lam"
+    zero = replace(full, penalties=tuple(replace(p, lam=0.0) for p in penalties))
+    none = replace(full, penalties=())
+    known = [e.name for e in entries() if parse(e.name).adapter.low_rank and parse(e.name).regime == "sequence"]
+    same = [name for name in known if replace(none, name=parse(name).name) == parse(name)]
+    if same:
+        plain = case.lived(same[0], case.model).adapter
+    else:
+        plain = lives.adapter(lives.lived(case.model, none.named("none"), case.folder / "none", **DIAGONAL))
+    off = lives.lived(case.model, zero, case.folder / "zero", **DIAGONAL)
+    assert lives.apart(lives.adapter(off), plain) == 0
+    assert lives.apart(case.record.adapter, plain) > 0, "the penalty does nothing"
+
+
+def kept_is_what_the_method_declares(case: Case) -> None:
+    """Elements and bytes that are kept are those that consolidator and parts declare."""
+    record = case.record
+    life, kept, rule = record.life, record.life.kept(), record.life.method.consolidator
+    if life.method.regime == "frozen":
+        assert kept == {"kept_elements": 0, "adapter_elements": 0, "kept_bytes": 0}
+        return
+    newest: Any = life.newest
+    stages = 1 if life.method.regime == "joint" else 2
+    assert kept["kept_elements"] == rule.kept(stages, kept["adapter_elements"])
+    assert kept["adapter_elements"] == sum(t.numel() for s in newest.values() for t in s.tensors.values())
+    beside = sum(
+        part.kept(out, into, site.rank, 1 if rule.rule == "continue" else stages)
+        for part in life.method.remembering
+        for site in newest.values()
+        for out, into in [site.shape]
+    )
+    rows = [row for task in life.kept_rows for row in task.train]
+    assert kept.get("kept_rows", 0) == len(rows)
+    assert bool(rows) <= all(entry(name).replay for name in [case.composed.name] if "+" not in name)
+    held = kept["kept_bytes"] - 4 * kept["kept_elements"] - kept.get("kept_row_bytes", 0)
+    bounded = any(getattr(part, "at_most", False) for part in life.method.remembering)
+    assert 0 < held <= beside if bounded else held == beside
+
+
+def interrupted_and_resumed_equals_uninterrupted(case: Case) -> None:
+    """A life cut off in the midst of its second task and resumed ends with the same bytes as one that was not."""
+    tasks, folder = lives.stream(case.model), case.folder / "run"
+    first = lives.begin(case.model, case.method, folder, progress=lives.Cut(), **DIAGONAL)
+    with pytest.raises(KeyboardInterrupt):
+        first.follow(tasks)
+    assert [s.facts["name"] for s in first.folder.stages()] == ["first"]
+    # The streams of random numbers outside must not matter.
+    torch.manual_seed(12345)
+    again = lives.begin(case.model, case.method, folder, resume=True, **DIAGONAL)
+    matrix, whole = again.follow(tasks), case.record
+    assert lives.apart(lives.adapter(again), whole.adapter) == 0
+    assert again.kept() == whole.life.kept()
+    there = json.loads((whole.folder / "matrix.json").read_text())["matrix"]
+    assert [list(row) for row in matrix.cells] == there
+    root, other = ((p / "adapter_model.safetensors").read_bytes() for p in (folder, whole.folder))
+    assert root == other
+
+
+def a_batch_in_one_piece_is_a_batch_in_eight(case: Case) -> None:
+    """Eight rows at once, or one by one with accumulation: the same adapter but for rounding."""
+    train = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
+    pieces = lives.lived(case.model, case.method, case.folder / "run", train=train, evaluation={"schedule": "final"})
+    assert lives.apart(lives.adapter(pieces), case.record.adapter) < CLOSE
+
+
+def _carried(life: Life, name: str) -> Tensor:
+    """What answers on top of W0 at one module: the sum of the updates, or what they are merged into."""
+    merge = life.method.merge
+    return merge.merge(delta[name].dense() for delta in life.past) if merge else life.past.total(name)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check, and the methods to which it applies."""
+
+    look: Callable[[Case], None]
+    applies: Callable[[Method], bool]
+
+
+def _all(method: Method) -> bool:
+    return True
+
+
+def _trained(method: Method) -> bool:
+    return method.regime != "frozen"
+
+
+def _sequential(method: Method) -> bool:
+    return method.regime == "sequence"
+
+
+def _penalised(method: Method) -> bool:
+    return bool(method.penalties)
+
+
+CHECKS = {
+    check.__name__: Check(check, applies)
+    for check, applies in (
+        (a_new_adapter_changes_nothing, _trained),
+        (a_task_starts_where_the_one_before_ended, _sequential),
+        (one_adapter_named_default_and_nothing_else_trains, _trained),
+        (the_base_is_untouched_but_for_what_was_folded, _all),
+        (what_is_stored_is_what_was_learned, _trained),
+        (strength_zero_is_the_base_method_bit_for_bit, _penalised),
+        (kept_is_what_the_method_declares, _all),
+        (interrupted_and_resumed_equals_uninterrupted, _sequential),
+        (a_batch_in_one_piece_is_a_batch_in_eight, _trained),
+    )
+}
+"""By name; each with the methods to which it applies."""

@@ -1,0 +1,90 @@
+"""A method of a user's own: named on the command line, recorded, missed when it is gone, tested in two lines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from everlora.core import registry
+
+from .conftest import Everlora
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SMALL = ("--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews,news", "--max-steps", "2")
+SMALL = (*SMALL, "--max-train-samples", "8", "--max-eval-samples", "4", "--max-new-tokens", "4")
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test begins and ends without methods from outside."""
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(registry, "_names", dict(registry._names))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a new process: what was plugged in is gone."""
+    for name in [n for n, e in registry._entries.items() if not e.build.__module__.startswith("everlora.")]:
+        monkeypatch.delitem(sys.modules, registry._entries.pop(name).build.__module__)
+        registry._names = {word: known for word, known in registry._names.items() if known != name}
+
+
+def test_a_file_on_the_command_line(everlora: Everlora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text((EXAMPLES / "own_method.py").read_text(encoding="utf-8"), encoding="utf-8")
+    plug = ("--plugin", str(file))
+    assert "unknown method 'capped-ella'" in everlora("run", *SMALL, "--method", "capped-ella", "--out", "r").line
+    said = everlora("run", *SMALL, *plug, "--method", "capped-ella(cap=3)", "--out", "r")
+    assert said.status == 0, said.err
+    (where,) = yaml.safe_load((tmp_path / "r/run.yaml").read_text())["origin"]
+    assert (where["method"], where["file"]) == ("capped-ella", str(file))
+    assert everlora("methods", "capped-ella", "--json", *plug).json["terms"][0]["origin"]["file"] == str(file)
+
+    forget(monkeypatch)
+    for command in (("status", "r"), ("inspect", "r"), ("export", "r", "--out", "m")):
+        line = everlora(*command).line
+        assert f"'capped-ella' is from the file {file}; pass --plugin {file}" in line
+    assert f"pass --plugin {file}" in everlora("run", "--config", "r/run.yaml", "--out", "r", "--resume").line
+    for command in (("status", "r"), ("inspect", "r"), ("run", "--config", "r/run.yaml", "--out", "r", "--resume")):
+        assert everlora(*command, *plug).status == 0
+        forget(monkeypatch)
+    table = everlora("compare", "r", "--json").json  # figures need no method
+    assert table["sections"][0]["rows"][0]["method"] == "capped-ella(cap=3)"
+    # The file may move: the run stays the same run.
+    moved = file.rename(tmp_path / "moved.py")
+    assert "which is not there" in everlora("status", "r").line
+    again = ("run", "--config", "r/run.yaml", "--out", "r", "--resume", "--plugin", str(moved))
+    assert everlora(*again).status == 0
+
+
+def test_a_plug_in_that_does_not_run_is_one_line(everlora: Everlora, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("1/0\n")
+    line = everlora("methods", "--plugin", "bad.py").line
+    assert "bad.py could not be run: ZeroDivisionError: division by zero, line 1" in line
+    help_text = " ".join(everlora("run", "--help").out.split())
+    assert "Its code is run" in help_text
+
+
+def test_the_example_is_tested_in_two_lines(tmp_path: Path) -> None:
+    """examples/test_own_method.py as its reader would run it, on two of the four families."""
+    words = (sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-c", "/dev/null")
+    where = ("--rootdir", tmp_path, "--basetemp", tmp_path / "lives", EXAMPLES / "test_own_method.py")
+    done = subprocess.run(
+        [*words, "-k", "tiny-llama or tiny-bert", *where],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    from everlora.testing import CHECKS
+
+    for model in ("tiny-llama", "tiny-bert"):
+        for check in CHECKS:
+            assert f"test_capped_ella[{model}-{check}]" in done.stdout
+    assert f"{2 * len(CHECKS)} passed" in done.stdout

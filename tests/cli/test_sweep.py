@@ -1,0 +1,147 @@
+"""Methods x seeds from the command line, and runs set side by side."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import SMALL, Everlora, committed
+
+SWEEP = (*SMALL, "--eval-scoring", "labels")
+
+
+@pytest.fixture
+def swept(everlora: Everlora) -> Everlora:
+    said = everlora("sweep", "--methods", "seqlora,o-lora(lam=0.05)", "--seeds", "0,1", *SWEEP, "--out", "s")
+    assert said.status == 0, said.err
+    return everlora
+
+
+def test_a_sweep_is_a_folder_per_run_and_a_table(swept: Everlora, tmp_path: Path) -> None:
+    names = {path.name for path in (tmp_path / "s").iterdir()}
+    assert names == {f"{name}-seed{n}" for name in ("seqlora", "o-lora_lam=0.05") for n in (0, 1)}
+    settings = yaml.safe_load((tmp_path / "s/o-lora_lam=0.05-seed1/run.yaml").read_text())["settings"]
+    assert (settings["seed"], settings["method"]) == (1, "o-lora(lam=0.05)")
+    assert settings["train"]["max_steps"] == 2
+    assert settings["evaluation"]["scoring"] == "labels"
+    # What was run alone is what is run in a sweep, though a sweep loads the model once.
+    swept("run", *SWEEP, "--method", "o-lora(lam=0.05)", "--seed", "1", "--out", "alone")
+    weights = [
+        {name: content for name, content in committed(tmp_path / run).items() if "safetensors" in name}
+        for run in ("alone", "s/o-lora_lam=0.05-seed1")
+    ]
+    assert weights[0] == weights[1] != {}
+    # Again without --resume is refused; with it nothing is learned again, one more seed is added, the table is whole.
+    more = ("sweep", "--methods", "seqlora,o-lora(lam=0.05)", "--seeds", "0,1,2", *SWEEP, "--out", "s")
+    assert "pass --resume" in swept(*more).line
+    before = committed(tmp_path / "s/seqlora-seed0")
+    said = swept(*more, "--resume", "--json")
+    assert said.json["sections"][0]["rows"][0]["seeds"] == [0, 1, 2]
+    assert before == committed(tmp_path / "s/seqlora-seed0")
+
+
+def test_compare_in_every_form(swept: Everlora) -> None:
+    table = swept("compare", "s", "--format", "json").json
+    assert table == swept("compare", "s", "--json").json
+    (section,) = table["sections"]
+    assert section["group"] == "replay-free"
+    methods = {row["method"]: row for row in section["rows"]}
+    assert set(methods) == {"seqlora", "o-lora(lam=0.05)"}
+    for row in methods.values():
+        finals = [json.loads((Path(f) / "matrix.json").read_text())["metrics"]["oa"] for f in row["folders"]]
+        assert row["oa"]["mean"] == pytest.approx(sum(finals) / 2)
+        assert row["oa"]["low"] <= row["oa"]["mean"] <= row["oa"]["high"]
+    assert methods[section["best"]]["like_best"] is True
+    for form in ("table", "markdown", "latex"):
+        text = swept("compare", "s", "--format", form).out
+        assert "seqlora" in text
+        assert "best" in text
+    assert r"\begin{tabular}" in text
+    rows = list(csv.DictReader(io.StringIO(swept("compare", "s", "--format", "csv").out)))
+    assert [row["seeds"] for row in rows] == ["0 1", "0 1"]
+    assert float(rows[0]["oa_mean"]) == pytest.approx(methods[rows[0]["method"]]["oa"]["mean"])
+    folders = [f for row in methods.values() for f in row["folders"]]
+    assert swept("compare", *reversed(folders), "--json").json == table
+
+
+def test_groups_and_task_id_and_joint_runs(everlora: Everlora) -> None:
+    said = everlora("sweep", "--methods", "per-task,mtl,seqlora,zero-shot", *SWEEP, "--out", "s", "--json")
+    sections = {s["group"]: {row["method"]: row for row in s["rows"]} for s in said.json["sections"]}
+    assert {group: set(rows) for group, rows in sections.items()} == {
+        "replay-free": {"seqlora", "zero-shot"},
+        "replay": {"mtl"},
+        "task id": {"per-task"},
+    }
+    assert sections["task id"]["per-task"]["bwt"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert sections["replay"]["mtl"]["bwt"] is None
+    assert [s["best"] for s in said.json["sections"]][1:] == ["mtl", "per-task"]
+
+
+def test_other_protocols_other_settings_and_the_same_run_twice(everlora: Everlora, tmp_path: Path) -> None:
+    for name, more in {
+        "a": (),
+        "b": ("--max-eval-samples", "3"),
+        "c": ("--learning-rate", "0.01"),
+        "d": (),
+        "e": ("--seed", "1"),
+    }.items():
+        assert everlora("run", *SWEEP, "--method", "seqlora", *more, "--out", name).status == 0
+    line = everlora("compare", "a", "b").line
+    assert "different protocols (max_eval_samples, rows)" in line
+    assert "--mixed" in line
+    table = everlora("compare", "a", "b", "--mixed", "--json").json
+    assert table["protocol"] is None
+    assert [row["to_best"] for section in table["sections"] for row in section["rows"]] == [None, None]
+    (section,) = everlora("compare", "a", "c", "e", "--json").json["sections"]
+    rows = {row["method"]: row["seeds"] for row in section["rows"]}
+    assert rows == {"seqlora [learning_rate=0.001]": [0, 1], "seqlora [learning_rate=0.01]": [0]}
+    assert "are the same run" in everlora("compare", "a", "d").line
+    (tmp_path / "none").mkdir()
+    assert "holds no run" in everlora("compare", "none").line
+
+
+def test_an_unfinished_run_is_left_out(everlora: Everlora, tmp_path: Path) -> None:
+    import shutil
+
+    for name, seed in (("a", "0"), ("b", "1")):
+        everlora("run", *SWEEP, "--method", "seqlora", "--seed", seed, "--out", f"s/{name}")
+    shutil.rmtree(tmp_path / "s/b/tasks/02-news")
+    said = everlora("compare", "s", "--json")
+    assert said.json["sections"][0]["rows"][0]["seeds"] == [0]
+    assert "1 of 2 tasks" in said.err
+    assert "no finished run" in everlora("compare", "s/b").line
+
+
+def test_what_a_sweep_refuses(everlora: Everlora) -> None:
+    assert "a sweep takes --seeds" in everlora("sweep", "--methods", "ella", *SWEEP, "--seed", "1", "--out", "s").line
+    assert "whole numbers" in everlora("sweep", "--methods", "ella", "--seeds", "x", *SWEEP, "--out", "s").line
+    assert "did you mean 'ella'" in everlora("sweep", "--methods", "seqlora,elle", *SWEEP, "--out", "s").line
+    said = everlora("sweep", "--methods", "ella", "--no-such-flag", "3", "--out", "s")
+    assert said.status == 2
+    assert "--no-such-flag" in said.err
+    assert not Path("s").exists()
+
+
+def test_all_are_those_that_fit_and_are_rows(everlora: Everlora) -> None:
+    from everlora.core.registry import entries, entry
+
+    said = everlora("sweep", "--methods", "all,o-lora(lam=0.05)", "--model", "tiny-bert", "--dry-run", "--out", "s")
+    names = [line.split("\t")[0] for line in said.out.splitlines()]
+    assert names[-1] == "o-lora(lam=0.05)"
+    assert {"ella", "seqlora", "zero-shot"} <= set(names)
+    assert "ties" not in names
+    assert all(entry(n).tabled and "encoder" in entry(n).families for n in names[:-1])
+    assert len(names) - 1 == sum(e.tabled and "encoder" in e.families for e in entries())
+
+
+def test_one_that_fails_leaves_the_others(everlora: Everlora) -> None:
+    hot = ("--set", "max_grad_norm=0", "--learning-rate", "1e30")
+    said = everlora("sweep", "--methods", "seqlora,zero-shot", *SWEEP, *hot, "--out", "s")
+    assert said.status == 3
+    assert "1 of 2 runs could not be made: seqlora-seed0" in said.line
+    assert "zero-shot" in said.out

@@ -1,0 +1,154 @@
+"""Methods from outside: packages, files, and what is said when they are missing or broken."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import everlora.methods  # noqa: F401
+from everlora.core import plugins, registry
+from everlora.core.errors import ConfigError
+
+OWN = """
+from everlora import Method, method
+
+@method("{name}", title="t", paper="p", stores="nothing")
+def build(*, x: float = 1.0) -> Method:
+    return Method(name="{name}")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registering and importing in a test leaves everything as it was."""
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(registry, "_names", dict(registry._names))
+    monkeypatch.setattr(plugins, "_offered", False)
+    monkeypatch.setattr(plugins, "_broken", [])
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return path
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, *modules: str) -> list[str]:
+    """Let an installed package offer modules; count how often we ask."""
+    asked: list[str] = []
+
+    def points(*, group: str) -> list[EntryPoint]:
+        asked.append(group)
+        made = [EntryPoint(module.rpartition("_")[2], module, group) for module in modules]
+        return [point._for(SimpleNamespace(name="their-package", version="1.2")) for point in made]  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(plugins, "entry_points", points)
+    return asked
+
+
+def test_a_package_offers_a_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write(tmp_path / "offered_theirs.py", OWN.format(name="their-way"))
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = offer(monkeypatch, "offered_theirs")
+    assert registry.parse("ella").name == "ella"
+    assert asked == []  # ours are found without asking anybody
+    assert registry.parse("TheirWay(x=2)").name == "their-way"
+    assert "their-way" in [known.name for known in registry.entries()]
+    assert asked == [plugins.GROUP]  # once
+
+
+def test_a_broken_plug_in_is_one_line_and_the_others_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "offered_bad.py", "import a_module_that_is_not_there\n")
+    write(tmp_path / "offered_good.py", OWN.format(name="good-way"))
+    write(tmp_path / "offered_worse.py", OWN.format(name="ella"))
+    monkeypatch.syspath_prepend(tmp_path)
+    offer(monkeypatch, "offered_bad", "offered_good", "offered_worse")
+    before = registry.parse("ella")
+    assert registry.parse("good-way").name == "good-way"
+    assert registry.parse("ella") == before
+    bad, worse = caplog.messages
+    assert bad == (
+        "everlora: the plug-in 'bad' of the package their-package 1.2 (offered_bad) could not be loaded and is left "
+        "out: ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
+    )
+    assert "'worse'" in worse
+    assert "the method name 'ella' is taken" in worse
+    with pytest.raises(ConfigError, match=r"unknown method 'bad-way'.*the plug-in 'bad' of the package their-package"):
+        registry.parse("bad-way")
+
+
+def test_a_file_is_run_once(tmp_path: Path) -> None:
+    count = "import sys\nsys.modules.setdefault('counted', []).append(1)\n"
+    file = write(tmp_path / "mine.py", OWN.format(name="my-way") + count)
+    for _ in range(2):
+        plugins.load(file)
+    assert sys.modules["counted"] == [1]
+    assert registry.parse("my-way").name == "my-way"
+    (where,) = registry.origins("my-way(x=3)+my-way")
+    assert where == {"method": "my-way", "file": str(file), "sha256": plugins._sha(file)}
+    assert registry.origins("ella+o-lora") == []
+
+
+def test_two_files_of_one_name_are_two(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        plugins.load(write(tmp_path / folder / "mine.py", OWN.format(name=f"way-{folder}")))
+    assert registry.parse("way-a") != registry.parse("way-b")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\nraise ValueError('no')\n", "mine.py could not be run: ValueError: no, line 2"),
+        ("def f(:\n", "mine.py could not be run: SyntaxError"),
+        (OWN.format(name="ella"), "mine.py could not be run: the method name 'ella' is taken by 'ella'"),
+    ],
+)
+def test_a_file_that_does_not_run_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    file = write(tmp_path / "mine.py", text)
+    for _ in range(2):  # and is not taken for done the second time
+        with pytest.raises(ConfigError) as caught:
+            plugins.load(file)
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["absent.py", "notes.txt"])
+def test_what_is_no_python_file_is_refused(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "notes.txt", "x")
+    with pytest.raises(ConfigError, match="name a Python file"):
+        plugins.load(tmp_path / name)
+
+
+def test_what_is_missing(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.py", OWN.format(name="my-way"))
+    where = {"method": "my-way", "file": str(file), "sha256": plugins._sha(file)}
+    assert "pass --plugin" in plugins.missing([where])
+    plugins.load(file)
+    assert plugins.missing([where]) == ""
+    write(file, OWN.format(name="my-way") + "\n")
+    assert "has changed since" in plugins.missing([where])
+    file.unlink()
+    assert "which is not there" in plugins.missing([where])
+    package = {"method": "m", "package": "no-such-package", "version": "1"}
+    assert "from the package no-such-package 1, which is not installed here" in plugins.missing([package])
+    old = {"method": "m", "package": "pytest", "version": "0.1"}
+    assert f"{pytest.__version__} is installed here" in plugins.missing([old])
+    assert plugins.missing([{**old, "version": pytest.__version__}]) == ""
+    assert plugins.missing([]) == ""
+
+
+def test_a_method_of_a_package_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "packages_distributions", lambda: {"theirs": ["pytest"]})
+
+    def build() -> None: ...
+
+    build.__module__ = "theirs.methods"
+    assert plugins.origin(build) == {"package": "pytest", "version": pytest.__version__}
