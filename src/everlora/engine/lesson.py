@@ -57,6 +57,7 @@ class Lesson:
             every=int(self.spec.train["logging_steps"]),
             start=self.start,
             memory=self.memory,
+            seed=self.spec.seed,
         )
 
     def teach(
