@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
 
 import lives
-from everlora import parse
+from everlora import Method, parse
 from everlora.core.errors import ModelError
+from everlora.core.method import compose
 from everlora.engine.mounts.hooked import HOLDER
 from lives import MODELS
 
@@ -240,3 +242,22 @@ def test_restoration_returns_weights_to_where_the_task_began(tmp_path):
                 assert float(tensor.abs().max()) < 1e-7, name
     moved = lives.lived("tiny-llama", f"{SMALL[:-1]},restore=1,restore_every=3)", tmp_path / "moved", train=train)
     assert max(float(t.abs().max()) for n, s in moved.newest.items() for k, t in s.tensors.items() if k == "B_low") > 0
+
+
+def test_rows_of_earlier_tasks_can_be_rehearsed(tmp_path):
+    """DATA + Replay: a rehearsal stands beside the form, whatever the form is."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class First:
+        name: ClassVar[str] = "first_rows"
+        any_form: ClassVar[bool] = True
+
+        def choose(self, targets, draw):
+            return [0, 1]
+
+    both = compose(parse(SMALL), Method(name="first", rehearsal=First(), plugin=True))
+    assert both.adapter == parse(SMALL).adapter
+    life = lives.lived("tiny-llama", both, tmp_path / "run")
+    assert [len(task.train) for task in life.kept_rows] == [2, 2]
+    alone = lives.lived("tiny-llama", SMALL, tmp_path / "alone")
+    assert lives.apart(lives.adapter(life), lives.adapter(alone)) > 0
