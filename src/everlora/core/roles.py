@@ -47,11 +47,13 @@ class Before:
         updates: what every earlier task added, oldest first; under the policy ``continue`` the one adapter so far.
         start: where the live tensors start, if they go on from an earlier task; None if they are fresh.
         memory: what the part remembered when the last task ended; empty for parts that remember nothing.
+        seed: for what the part draws, different for every run, task, part and group of modules.
     """
 
     updates: tuple[LowRank, ...] = ()
     start: Any = None
     memory: State = field(default_factory=dict)
+    seed: int = 0
 
     def factors(self) -> LowRank | None:
         """The sum of all updates as one update of rank R and scale 1; None on the first task."""
@@ -98,7 +100,8 @@ class WeightPenalty(Protocol):
     """A term of the objective that depends on weights alone, never on the batch.
 
     The engine adds strength times its gradient once per optimiser step, after accumulation and reduction over
-    processes and before clipping, so that the strength means the same for every split of a batch.
+    processes and before clipping, so that the strength means the same for every split of a batch. A part with a
+    class attribute ``tensors`` acts only where there are live tensors of these names.
     """
 
     name: ClassVar[str]

@@ -33,6 +33,7 @@ from everlora.engine.alarms import saturated
 from everlora.engine.group import Group, stacked
 from everlora.engine.probe import Probe
 from everlora.engine.recurrence import Recurrence
+from everlora.engine.seeds import seed_for
 from everlora.engine.strength import Dial, added, norms, scaled
 
 TINY = 1e-20
@@ -76,6 +77,7 @@ class Chain(TrainerCallback):
         every: int,
         start: Learned | None = None,
         memory: Mapping[str, Mapping[str, State]] | None = None,
+        seed: int = 0,
     ) -> Chain:
         """Prepare the constants of one task: dense views of the past are made here, once."""
         chain = cls(params=params, task=task, max_norm=max_norm, every=max(1, every))
@@ -86,8 +88,11 @@ class Chain(TrainerCallback):
             begin = None if start is None else stacked([start[n] for n in names])
             parts: tuple[WeightPenalty | GradientTransform, ...] = (*active, *method.transforms)
             for part in parts:
+                if not {*getattr(part, "tensors", ())} <= group.live[0].tensors.keys():
+                    continue
                 kept = _remembered((memory or {}).get(part.name, {}), names)
-                state = part.prepare(Before(updates=updates, start=begin, memory=kept))
+                own_seed = seed_for(seed, task, part.name, *names)
+                state = part.prepare(Before(updates=updates, start=begin, memory=kept, seed=own_seed))
                 if state is None:
                     continue
                 state = {key: constant.to(group.device) for key, constant in state.items()}

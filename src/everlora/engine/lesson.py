@@ -62,6 +62,7 @@ class Lesson:
             every=int(self.spec.train["logging_steps"]),
             start=self.start,
             memory=self.memory,
+            seed=self.spec.seed,
         )
         chain.probe = Probe.wanted(chain.groups, model, self.mount, seed_for(self.spec.seed, self.stage.number))
         return chain

@@ -51,6 +51,8 @@ class Family(ABC):
         self.limits = limits
         self.cut = 0
         """Times that a text was cut to `Limits.source`."""
+        self.prompt_at: Tensor | None = None
+        """While `logits` runs: where the prompt stands in sequences that the answer follows, (b, s); else None."""
 
     def check(self, task: Task) -> None:
         """Look at a task, row by row, before anything is trained: a bad last row must not cost the earlier days.

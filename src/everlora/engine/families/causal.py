@@ -63,8 +63,12 @@ class Causal(Family):
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "shift_labels")}
         where = batch["shift_labels"] != IGNORE
-        with only_at(bare(model).get_output_embeddings(), where):
-            return model(**inputs, use_cache=False).logits, batch["shift_labels"][where]
+        self.prompt_at = where.cumsum(1) - where.long() == 0  # the prompt's last token is the first that carries loss
+        try:
+            with only_at(bare(model).get_output_embeddings(), where):
+                return model(**inputs, use_cache=False).logits, batch["shift_labels"][where]
+        finally:
+            self.prompt_at = None
 
     def _room(self, task: Task) -> int:
         """Tokens kept free for an answer, in learning as in answering."""

@@ -1,0 +1,46 @@
+"""SD-LoRA: Scalable Decoupled Low-Rank Adaptation for Class Incremental Learning. Wu et al., ICLR 2025.
+
+Directions are learned once and frozen, magnitudes are trained for ever: each task adds a direction, and re-weighs
+those of all tasks before it.
+
+    W = W0 + Σ_{i<t} α_i B_i A_i / (‖B_i‖_F ‖A_i‖_F) + α_t B_t A_t
+
+    symbol       here                                   shape
+    A_i, B_i     A, B of a module, rows/columns i r     (t r, i), (o, t r)
+    1/(‖B‖‖A‖)   scale of a module                      (t)
+    α            alpha of the place ``scalars``         (t), one per task, the same in all layers
+
+The adapter counts as one that is trained on and on (policy and consolidator ``continue``), although it grows: the past
+may not be folded, its magnitudes move, and the sum after task t is no sum of what each task added. Each task's folder,
+and so the root, holds that sum as one standard PEFT LoRA adapter of rank t r; beside it B, scales and magnitudes as
+they are, so that a resumed life is rebuilt bit for bit.
+
+Defaults: α_t starts at 1, A_t Kaiming-uniform, B_t = 0; the rank is --lora-r (the authors: 10, SGD, learning rate
+8e-3 to 1e-2, 20 epochs). There is no α/r scale.
+
+What we do differently:
+- ``start=keep``: a finished direction is divided by one norm over all layers, the root mean square of ‖B‖‖A‖ to the
+  nearest power of two, and its magnitude is multiplied by it, so a task starts, to the bit, where the one before
+  ended. The published code divides layer by layer and starts the one shared scalar at 1, which throws the learned
+  norms away and changes the function (tests/contract/test_sdlora.py shows by how much): ``start=reset``;
+- frozen directions see no dropout.
+"""
+
+from __future__ import annotations
+
+from everlora.core.adapter import Consolidator
+from everlora.core.method import Method
+from everlora.core.registry import method
+from everlora.parts.forms_directions import DirectionsAdapter, Start
+
+
+@method(
+    "sd-lora",
+    title="SD-LoRA: frozen directions of all tasks, magnitudes trained on and on",
+    paper="Wu et al. 2025, arXiv:2501.13198",
+    stores="r(o+i) per adapted matrix and task, a scale each; one scalar per task",
+    cost="4·tokens·r(o+i) per adapted matrix and earlier task",
+)
+def sdlora(*, start: Start = "keep") -> Method:
+    """Build SD-LoRA; ``start`` says what the magnitude of a finished direction starts at."""
+    return Method(name="sd-lora", adapter=DirectionsAdapter(start=start), consolidator=Consolidator(rule="continue"))

@@ -1,0 +1,26 @@
+"""Weights whose top singular directions are frozen (OSF)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from everlora.core.adapter import Adapter
+from everlora.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OsfAdapter(Adapter):
+    """W = U_high S_high V_high + U_low S_low V_low, of which the second term is trained.
+
+    Attributes:
+        frozen: share of min(o, i) directions, from the largest singular value down, that are frozen.
+    """
+
+    policy: Literal["new", "continue"] = "continue"
+    form: str = "osf"
+    frozen: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.frozen < 1:
+            raise ConfigError(f"frozen is a share of directions between 0 and 1, not {self.frozen}")

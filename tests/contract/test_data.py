@@ -1,0 +1,263 @@
+"""DATA lived through: two adapters under gates, pools that grow, one function in training and in decoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+
+import lives
+from everlora import Method, parse
+from everlora.core.errors import ModelError
+from everlora.core.method import compose
+from everlora.engine.mounts.hooked import HOLDER
+from lives import MODELS
+
+SMALL = "data(components=2,blocks=1,low=2,high=3)"
+by_model = pytest.mark.parametrize("model", MODELS)
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """One life per model, with the outputs on the first task at the start and at the end of each task."""
+    known = {}
+
+    def get(model, method=SMALL):
+        if (model, method) in known:
+            return known[model, method]
+        notes, first = {}, lives.stream(model)[0]
+
+        def note(word):
+            def look(task):
+                if (task, word) not in notes:
+                    notes[task, word] = lives.outputs(life.mount.model, life.base.family, first)
+
+            return look
+
+        watch = lives.Watch(learning=note("start"), answering=note("end"))
+        out = tmp_path_factory.mktemp("life") / "run"
+        life = lives.begin(model, method, out, progress=watch, evaluation={"schedule": "diagonal"})
+        with torch.enable_grad():
+            life.follow(lives.stream(model))
+        known[model, method] = life, notes
+        return life, notes
+
+    return get
+
+
+def lively(life):
+    """Open the model, with gates that differ from row to row as after a long training."""
+    opened, draw = life.ready(), torch.Generator().manual_seed(0)
+    size = 0.2 if life.method.adapter.gate == "code" else 5  # sums over tokens saturate
+    with torch.no_grad():
+        for site in life.mount.live().values():
+            for key, p in site.tensors.items():
+                if key == "W":
+                    p.copy_(size * torch.randn(p.shape, generator=draw))
+                elif key.startswith("B_"):
+                    p.copy_(torch.randn(p.shape, generator=draw))
+    return opened
+
+
+def rows(pools, side="low"):
+    return {name: site.tensors for name, site in pools.items() if name.startswith("gates.") and name.endswith(side)}
+
+
+@by_model
+def test_fresh_adapters_change_nothing_and_a_task_starts_where_the_last_ended(model, seen):
+    life, notes = seen(model)
+    before = lives.fresh(model)
+    before.family.begin(before.model, lives.stream(model)[:1], torch.Generator().manual_seed(0))
+    if not life.base.family.head:  # a head starts at random, and here its seed is another
+        assert torch.equal(notes["first", "start"], lives.outputs(before.model, before.family, lives.stream(model)[0]))
+    # A head that has grown multiplies another shape, which may round otherwise.
+    apart = 1e-6 if life.base.family.head else 0
+    torch.testing.assert_close(notes["second", "start"], notes["first", "end"], rtol=0, atol=apart)
+    assert not torch.allclose(notes["first", "start"], notes["second", "start"], atol=1e-4), "nothing was learned"
+
+
+@by_model
+def test_answers_after_a_resume_are_those_of_an_uninterrupted_life(model, seen, tmp_path):
+    whole, _ = seen(model)
+    cut = lives.begin(model, SMALL, tmp_path / "run", progress=lives.Cut())
+    with pytest.raises(KeyboardInterrupt):
+        cut.follow(lives.stream(model))
+    assert not hasattr(cut.base.model, HOLDER)
+    resumed = lives.begin(model, SMALL, tmp_path / "run", resume=True)
+    resumed.follow(lives.stream(model))
+    assert lives.apart(lives.adapter(resumed), lives.adapter(whole)) == 0
+
+
+@by_model
+def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, seen):
+    life, _ = seen(model)
+    head = f"{life.base.family.head}."
+    pristine = dict(lives.base(model).model.named_parameters())
+    now = dict(life.base.model.named_parameters())
+    for name, weight in pristine.items():
+        if not name.startswith(head):
+            assert torch.equal(now[name], weight)
+            assert not now[name].requires_grad
+    sites, rest = life.mount.read(life.folder.stages()[-1].path)
+    assert sites.keys() == life.newest.keys()
+    for name, site in sites.items():
+        for key, tensor in site.tensors.items():
+            assert torch.equal(tensor, life.newest[name].tensors[key])
+    assert bool(rest) == bool(life.base.family.head)
+    for name, tensor in rest.items():
+        assert torch.equal(tensor, now[name])
+    sites, _ = life.mount.read(life.folder.path)
+    assert sites.keys() == life.newest.keys()
+    assert life.kept()["kept_elements"] == sum(site.numel for site in life.newest.values())
+
+
+@by_model
+def test_pools_grow_and_earlier_components_stay(model, seen):
+    life, _ = seen(model)
+    first, _ = life.mount.read(life.folder.stages()[0].path)
+    for name, pools in rows(life.newest).items():
+        for key, pool in pools.items():
+            old = first[name].tensors[key]
+            assert (len(old), len(pool)) == (2, 4)
+            assert torch.equal(pool[:2], old)
+
+
+@by_model
+def test_padding_changes_nothing(model, seen):
+    life, _ = seen(model)
+    opened, family, task = lively(life), life.base.family, lives.stream(model)[0]
+    gates = life.mount.gates
+
+    def of(examples):
+        lives.outputs(opened, family, task, examples)
+        return {name: {side: g.clone() for side, g in gate.now.items()} for name, gate in gates.items()}
+
+    together = of(task.test)
+    for k, example in enumerate(task.test):
+        for name, sides in of([example]).items():
+            for side, gate in sides.items():
+                assert 0 < float(gate) < 1
+                assert float(gate) == pytest.approx(float(together[name][side][k]), abs=1e-6)
+    assert float(next(iter(together.values()))["low"].std()) > 1e-3, "gates look at nothing"
+    life.mount.close()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gate", ["cosine", "code"])
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-t5"])
+def test_decoding_on_a_cache_is_the_function_that_was_trained(model, gate, seen):
+    """The public code's gates differ here: they see one token at a time in decoding, and the answer in training."""
+    life, _ = seen(model, f"data(components=2,blocks=1,low=2,high=3,gate={gate})")
+    opened, family, task = lively(life), life.base.family, lives.stream(model)[0]
+    for example in task.test[:2]:
+        batch = family.collate([family.features(example, task)])
+        whole, targets = family.logits(opened, batch)
+        if model == "tiny-llama":
+            size = int((batch["labels"][0] != -100).nonzero()[0]) + 1  # the prompt
+            leaky = opened(input_ids=batch["input_ids"], use_cache=False).logits[0, size - 1 :]
+            assert not torch.allclose(leaky, whole, atol=2e-4), "gates that see the answer are the same"
+            step = opened(input_ids=batch["input_ids"][:, :size], use_cache=True)
+        else:
+            source = {key: batch[key] for key in ("input_ids", "attention_mask")}
+            step = opened(**source, decoder_input_ids=batch["decoder_input_ids"][:, :1], use_cache=True)
+        each = [step.logits[0, -1]]
+        for token in targets[:-1].tolist():
+            fed = torch.tensor([[token]])
+            if model == "tiny-llama":
+                step = opened(input_ids=fed, past_key_values=step.past_key_values, use_cache=True)
+            else:
+                states = (step.encoder_last_hidden_state,)
+                step = opened(
+                    encoder_outputs=states,
+                    attention_mask=batch["attention_mask"],
+                    decoder_input_ids=fed,
+                    past_key_values=step.past_key_values,
+                    use_cache=True,
+                )
+            each.append(step.logits[0, -1])
+        torch.testing.assert_close(torch.stack(each), whole, rtol=1e-4, atol=2e-5)
+    life.mount.close()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-t5"])
+def test_a_label_is_scored_as_it_was_learned(model, seen):
+    """The label scores of `predict`, prompt once and labels behind it, are those of whole sequences."""
+    life, _ = seen(model)
+    opened, family, task = lively(life), life.base.family, lives.stream(model)[1]
+    best = []
+    for example in task.test:
+        whole = []
+        for label in task.labels:
+            row = family.features(type(example)(example.input, label), task)
+            logits, targets = family.logits(opened, family.collate([row]))
+            whole.append(float(logits.log_softmax(-1).gather(-1, targets[:, None]).sum()))
+        best.append(task.labels[max(range(len(whole)), key=whole.__getitem__)])
+    assert family.predict(opened, task, task.test, "labels") == best
+    life.mount.close()
+
+
+def test_layers_outside_of_blocks_are_refused(tmp_path):
+    life = lives.begin("tiny-llama", SMALL, tmp_path / "run", lora={"target_modules": ["lm_head"]})
+    with pytest.raises(ModelError, match="'lm_head' stands in no numbered block"):
+        life.follow(lives.stream("tiny-llama"))
+    assert not hasattr(life.base.model, HOLDER)
+
+
+def test_a_wrong_target_is_named(tmp_path):
+    life = lives.begin("tiny-llama", SMALL, tmp_path / "run", lora={"target_modules": ["q_prj"]})
+    with pytest.raises(ModelError, match="q_prj"):
+        life.follow(lives.stream("tiny-llama"))
+
+
+def test_splits_of_a_batch_are_one(tmp_path):
+    found = []
+    for size, steps in ((8, 1), (2, 4)):
+        train = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps}
+        method, out = f"{SMALL[:-1]},mu=10)", tmp_path / str(size)
+        life = lives.lived("tiny-llama", method, out, train={**train, "optim": "sgd", "learning_rate": 0.5})
+        found.append(lives.adapter(life))
+    assert lives.apart(*found) < 2e-6
+
+
+def test_strength_zero_is_no_penalty_bit_for_bit(tmp_path):
+    off = parse(f"{SMALL[:-1]},mu=0)")
+    none = replace(off, penalties=(), name="none")
+    on = lives.adapter(lives.lived("tiny-llama", SMALL, tmp_path / "on"))
+    a = lives.adapter(lives.lived("tiny-llama", off, tmp_path / "off"))
+    b = lives.adapter(lives.lived("tiny-llama", none, tmp_path / "none"))
+    assert lives.apart(a, b) == 0 < lives.apart(a, on)
+
+
+def test_restoration_returns_weights_to_where_the_task_began(tmp_path):
+    """At rate 1, every second step: the second of two steps undoes both."""
+    method = f"{SMALL[:-1]},restore=1,restore_every=2)"
+    train = {"max_steps": 2}
+    life = lives.lived("tiny-llama", method, tmp_path / "run", train=train, tasks=lives.stream("tiny-llama")[:1])
+    for name, site in life.newest.items():
+        for key, tensor in site.tensors.items():
+            if key.startswith("B_"):
+                assert float(tensor.abs().max()) < 1e-7, name
+    moved = lives.lived("tiny-llama", f"{SMALL[:-1]},restore=1,restore_every=3)", tmp_path / "moved", train=train)
+    assert max(float(t.abs().max()) for n, s in moved.newest.items() for k, t in s.tensors.items() if k == "B_low") > 0
+
+
+def test_rows_of_earlier_tasks_can_be_rehearsed(tmp_path):
+    """DATA + Replay: a rehearsal stands beside the form, whatever the form is."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class First:
+        name: ClassVar[str] = "first_rows"
+        any_form: ClassVar[bool] = True
+
+        def choose(self, targets, draw):
+            return [0, 1]
+
+    both = compose(parse(SMALL), Method(name="first", rehearsal=First(), plugin=True))
+    assert both.adapter == parse(SMALL).adapter
+    life = lives.lived("tiny-llama", both, tmp_path / "run")
+    assert [len(task.train) for task in life.kept_rows] == [2, 2]
+    alone = lives.lived("tiny-llama", SMALL, tmp_path / "alone")
+    assert lives.apart(lives.adapter(life), lives.adapter(alone)) > 0

@@ -1,0 +1,169 @@
+"""OSF lived through on PEFT's own tuner: decomposition, projection, and a weight that goes from task to task."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lives
+from everlora import parse
+from everlora.core.errors import ConfigError, ModelError
+from everlora.engine.mounts import mount
+from lives import MODELS
+
+by_model = pytest.mark.parametrize("model", MODELS)
+DIAGONAL = {"schedule": "diagonal", "scoring": "labels"}
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    known = {}
+
+    def get(model):
+        if model in known:
+            return known[model]
+        notes, first = {}, lives.stream(model)[0]
+
+        def note(word):
+            def look(task):
+                notes.setdefault((task, word), lives.outputs(life.mount.model, life.base.family, first))
+
+            return look
+
+        watch = lives.Watch(learning=note("start"), answering=note("end"))
+        life = lives.begin(model, "osf", tmp_path_factory.mktemp("life") / "run", progress=watch, evaluation=DIAGONAL)
+        life.follow(lives.stream(model))
+        known[model] = life, notes
+        return life, notes
+
+    return get
+
+
+def opened(model, **lora):
+    loaded = lives.fresh(model)
+    loaded.family.begin(loaded.model, lives.stream(model)[:1], torch.Generator().manual_seed(0))
+    carrier = mount(loaded, lora, "auto", parse("osf").adapter)
+    return loaded, carrier
+
+
+@by_model
+def test_the_decomposition_is_the_weight(model):
+    loaded, carrier = opened(model)
+    task = lives.stream(model)[0]
+    before = lives.outputs(loaded.model, loaded.family, task)
+    inside = carrier.open(seed=0, tasks=[task])
+    torch.testing.assert_close(lives.outputs(inside, loaded.family, task), before, rtol=0, atol=1e-5)
+    for name, (U, V) in carrier.frozen_bases().items():
+        low, weight = carrier.live()[name].tensors, carrier.layers[name].weight
+        whole = U @ (U.mT @ weight @ V.mT) @ V + (low["U_low"] * low["S_low"]) @ low["V_low"]
+        torch.testing.assert_close(whole, weight, rtol=0, atol=2e-6)
+    assert all(float(site.norm()) < 1e-6 for site in carrier.extract().values())
+    carrier.close()
+    assert torch.equal(lives.outputs(loaded.model, loaded.family, task), before)
+
+
+@by_model
+def test_gradients_are_off_the_frozen_directions(model):
+    loaded, carrier = opened(model)
+    task = lives.stream(model)[0]
+    inside = carrier.open(seed=0, tasks=[task])
+    for _ in range(2):  # accumulated
+        logits, targets = loaded.family.logits(
+            inside, loaded.family.collate([loaded.family.features(row, task) for row in task.train[:4]])
+        )
+        torch.nn.functional.cross_entropy(logits, targets).backward()
+    for name, (U, V) in carrier.frozen_bases().items():
+        factors = carrier.live()[name].tensors
+        for grad, meets in (
+            (factors["U_low"].grad, U.mT @ factors["U_low"].grad),
+            (factors["V_low"].grad, factors["V_low"].grad @ V.mT),
+        ):
+            assert float(grad.norm()) > 0
+            assert float(meets.norm()) < 1e-5 * float(grad.norm()) + 1e-9
+    carrier.close()
+
+
+def test_the_frozen_part_of_a_weight_stays_under_sgd(tmp_path):
+    """U_highᵀ W V_highᵀ = S_high, and nothing else meets the frozen directions, after steps as before them."""
+    train = {"optim": "sgd", "learning_rate": 0.5}
+    life = lives.lived("tiny-llama", "osf", tmp_path / "run", train=train, tasks=lives.stream("tiny-llama")[:1])
+    _, carrier = opened("tiny-llama")
+    carrier.open(seed=0)
+    for name, (U, V) in carrier.frozen_bases().items():
+        change = life.newest[name].tensors["change"]
+        assert float(change.norm()) > 1e-4
+        assert float((U.mT @ change).norm()) < 1e-3 * float(change.norm())
+        assert float((change @ V.mT).norm()) < 1e-3 * float(change.norm())
+    carrier.close()
+
+
+@by_model
+def test_a_task_starts_where_the_last_ended(model, seen):
+    life, notes = seen(model)
+    torch.testing.assert_close(notes["second", "start"], notes["first", "end"], rtol=0, atol=1e-5)
+    assert not torch.allclose(notes["first", "start"], notes["first", "end"], atol=1e-4), "nothing was learned"
+    final = lives.outputs(life.ready(), life.base.family, lives.stream(model)[0])
+    life.mount.close()
+    assert not torch.allclose(final, notes["first", "end"], atol=1e-4), "the second task is not there"
+
+
+@by_model
+def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, seen):
+    life, _ = seen(model)
+    head = f"{life.base.family.head}."
+    now = dict(life.base.model.named_parameters())
+    for name, weight in lives.base(model).model.named_parameters():
+        if not name.startswith(head):
+            assert torch.equal(now[name], weight)
+            assert not now[name].requires_grad
+    for folder in (life.folder.path, life.folder.stages()[-1].path):
+        sites, rest = life.mount.read(folder)
+        assert sites.keys() == life.newest.keys()
+        assert all(torch.equal(s.tensors["change"], life.newest[n].tensors["change"]) for n, s in sites.items())
+        assert bool(rest) == bool(life.base.family.head)
+    assert life.kept()["kept_elements"] == sum(site.numel for site in life.newest.values())
+
+
+@by_model
+def test_a_cut_life_leaves_no_trace_and_resumes_to_the_bit(model, seen, tmp_path):
+    whole, _ = seen(model)
+    cut = lives.begin(model, "osf", tmp_path / "run", progress=lives.Cut(), evaluation=DIAGONAL)
+    with pytest.raises(KeyboardInterrupt):
+        cut.follow(lives.stream(model))
+    pristine, head = dict(lives.base(model).model.named_parameters()), f"{whole.base.family.head}."
+    for name, weight in cut.base.model.named_parameters():
+        if not name.startswith(head):
+            assert torch.equal(weight, pristine[name])
+    resumed = lives.begin(model, "osf", tmp_path / "run", resume=True, evaluation=DIAGONAL)
+    resumed.follow(lives.stream(model))
+    assert lives.apart(lives.adapter(resumed), lives.adapter(whole)) == 0
+
+
+def test_splits_of_a_batch_are_one(tmp_path):
+    found = []
+    for size, steps in ((8, 1), (2, 4)):
+        split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps}
+        train = {**split, "optim": "sgd", "learning_rate": 0.5}
+        found.append(lives.adapter(lives.lived("tiny-llama", "osf", tmp_path / str(size), train=train)))
+    assert lives.apart(*found) < 2e-6
+
+
+def test_bf16_weights_are_decomposed_in_fp32(tmp_path):
+    life = lives.lived("tiny-llama", "osf", tmp_path / "run", dtype="bfloat16")
+    assert all(float(site.norm()) > 1e-4 for site in life.newest.values())
+    assert life.mount.open(seed=0, start=life.newest) is life.base.model
+    assert {t.dtype for site in life.mount.live().values() for t in site.tensors.values()} == {torch.float32}
+    life.mount.close()
+
+
+@pytest.mark.parametrize("expression", ["osf(frozen=0)", "osf(frozen=1)", "osf+o-lora", "osf+seqlora"])
+def test_bad_options_are_refused(expression):
+    with pytest.raises(ConfigError):
+        parse(expression)
+
+
+def test_a_share_that_freezes_nothing_is_refused(tmp_path):
+    life = lives.begin("tiny-llama", "osf(frozen=0.001)", tmp_path / "run")
+    with pytest.raises(ModelError, match="cannot be decomposed"):
+        life.follow(lives.stream("tiny-llama"))
+    assert not any(p.requires_grad for p in life.base.model.parameters())
