@@ -21,10 +21,10 @@ def saturated(groups: Sequence[Group]) -> list[str]:
     """Warnings of modules in which transforms leave too few directions to learn in."""
     found = []
     for group in groups:
-        rank = group.live[0].rank
         for transform, state in group.transforms:
             if not isinstance(transform, Saturating):
                 continue
+            rank = group.live[0].rank
             room = transform.free(state)
             left, where = int(room.min()), group.names[int(room.argmin())]
             if left < TASKS_LEFT * rank:

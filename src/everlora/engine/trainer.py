@@ -146,7 +146,8 @@ class ClTrainer(Trainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All that Trainer decays but the head, whose rows for labels of other tasks must stay as they are."""
         names: list[str] = super().get_decay_parameter_names(model)
-        return [name for name in names if "modules_to_save" not in name]
+        head = f"{self.family.head}."
+        return [name for name in names if "modules_to_save" not in name and not name.startswith(head)]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         super().log({**logs, **self.chain.latest} if "loss" in logs else logs, *args, **kwargs)
