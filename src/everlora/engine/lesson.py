@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from everlora.core.generating import Generating
 from everlora.core.method import Method
 from everlora.core.past import Past
 from everlora.core.sites import Learned
 from everlora.core.spec import LearnerSpec
 from everlora.core.task import Task
-from everlora.engine import memory
+from everlora.engine import memory, pseudo
 from everlora.engine.chain import Chain
 from everlora.engine.models import Loaded
 from everlora.engine.mounts import Mount
@@ -60,16 +61,29 @@ class Lesson:
         )
 
     def teach(
-        self, model: nn.Module, rehearsed: Sequence[Task], *, first: bool, progress: Progress
+        self,
+        model: nn.Module,
+        rehearsed: Sequence[Task],
+        earlier: Sequence[Task] = (),
+        *,
+        first: bool,
+        progress: Progress,
     ) -> tuple[Chain, dict[str, Any]]:
         """Train, with the rows of ``rehearsed`` among those of the stage; ``first`` if nothing was learned before.
+
+        ``earlier`` tasks are for a part that lets the model write rows of them, which sees nothing of their rows.
 
         Returns:
             The chain, with what it has recorded; the Trainer's log, and how many texts were cut.
         """
         chain, family, stage = self.chain(model), self.base.family, self.stage
         tell(progress, stage.name, chain.warnings)
-        rows = Rows(family, stage.tasks, rehearsed)
+        rows, written, part = Rows(family, stage.tasks, rehearsed), {}, self.method.rehearsal
+        if isinstance(part, Generating):
+            # Before a step is taken, the model is that of the task before.
+            known, written = pseudo.write(part, model, family, earlier, self.spec.seed, stage.number)
+            if part.eta or known:
+                rows = pseudo.WritingRows(part, family, stage.tasks, [*rehearsed, *known])
         besides = Besides(
             outputs=self.method.outputs,
             side=self.mount.side_loss,
@@ -88,4 +102,4 @@ class Lesson:
         )
         if rows.cut:
             progress.say(f"{stage.name}: {rows.cut} of {len(rows)} training texts were cut to --max-source-length")
-        return chain, {"training": log, "cut": rows.cut}
+        return chain, {"training": log, "cut": rows.cut, **written}

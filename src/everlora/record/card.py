@@ -19,6 +19,12 @@ CONSOLIDATED = {
     "keep": "Answers need the task id: load the adapter of the task from `tasks/`; the root holds the newest.",
 }
 
+PROMPTS = {
+    "continue": "`prompts.safetensors` holds the soft prompts on which every task was trained.",
+    "keep": "Answers need the task id: every folder in `tasks/` holds the soft prompt of its task.",
+}
+"""The same where prompts were trained, which are no adapters of PEFT's."""
+
 
 def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
@@ -33,7 +39,7 @@ def matrix_table(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _front(content: dict[str, Any], hub: str | None, trained: bool) -> str:
+def _front(content: dict[str, Any], hub: str | None, trained: bool, soft: bool) -> str:
     task = PIPELINES[content["family"]]
     results = [
         EvalResult(
@@ -48,10 +54,15 @@ def _front(content: dict[str, Any], hub: str | None, trained: bool) -> str:
         if score is not None
     ]
     data = ModelCardData(
-        library_name="peft" if trained else "transformers",
+        library_name="everlora" if soft else "peft" if trained else "transformers",
         pipeline_tag=task,
         base_model=hub,
-        tags=[*(["lora"] if trained else []), "continual-learning", "everlora", content["method"]],
+        tags=[
+            *(["soft-prompts"] if soft else ["lora"] if trained else []),
+            "continual-learning",
+            "everlora",
+            content["method"],
+        ],
         model_name=f"{content['model']} {content['method']}",
         eval_results=results or None,
     )
@@ -74,6 +85,18 @@ model = PeftModel.from_pretrained(base, ".")
 """
 
 
+def _following(settings: dict[str, Any]) -> str:
+    """How prompts are put on their model: the learner goes on where it was."""
+    return f"""```python
+import everlora
+
+learner = everlora.Learner({settings["model"]!r}, method={settings["method"]!r}, out=".", resume=True)
+learner.follow(tasks)  # those of this run; none is learned again
+model = learner.model
+```
+"""
+
+
 def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None) -> str:
     """README.md of a run folder, with results that the Hub understands in its front matter.
 
@@ -85,7 +108,8 @@ def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None) 
     settings, composition = facts["settings"], facts["composition"]
     trained = composition["regime"] != "frozen"
     numbers = "  ".join(f"{name} {_cell(value)}" for name, value in content["metrics"].items())
-    how = CONSOLIDATED[composition["consolidator"]]
+    soft = trained and composition["adapter"]["form"].startswith("prompt")
+    how = (PROMPTS if soft else CONSOLIDATED)[composition["consolidator"]]
     if composition["regime"] == "joint":
         how = "The adapter in this folder was trained on all tasks at once."
     if "export_rank" in content:
@@ -99,14 +123,14 @@ def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None) 
         how = "Nothing was trained: these are the scores of the base model."
         title = f"{content['model']}, untouched, on {len(content['tasks'])} tasks"
     return f"""---
-{_front(content, hub, trained)}
+{_front(content, hub, trained, soft)}
 ---
 
 # {title}
 
 {how}
 
-{_loading(content, settings) if trained else ""}
+{_following(settings) if soft else _loading(content, settings) if trained else ""}
 Scores in percent, {settings["evaluation"]["scoring"]}, {settings["evaluation"]["split"]} split. Row: after this task.
 
 {matrix_table(content)}

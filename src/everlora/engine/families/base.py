@@ -66,7 +66,7 @@ class Family(ABC):
         """
         if tokens >= self._whole.context:
             raise ModelError(
-                f"prompts of {tokens} tokens leave no room in the model's context of {self._whole.context}; shorten them"
+                f"prompts of {tokens} tokens leave no room in a context of {self._whole.context}; shorten them"
             )
         self.limits = replace(self._whole, context=self._whole.context - tokens)
 

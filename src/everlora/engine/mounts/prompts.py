@@ -75,7 +75,7 @@ class PromptMount(Mount):
 
     @abstractmethod
     def prompts(self, embeds: Tensor, real: Tensor) -> Tensor:
-        """The prompts (b, m, e) of texts that are embedded as ``embeds`` (b, s, e), ``real`` (b, s) without padding."""
+        """The prompts (b, m, e) of texts embedded as ``embeds`` (b, s, e); ``real`` (b, s) is where these stand."""
 
     @property
     def holder(self) -> Any:

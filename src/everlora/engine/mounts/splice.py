@@ -1,4 +1,4 @@
-"""Putting prompts into a sequence and taking their places out of it again, row by row, as pure functions of tensors."""
+"""Prompts are put into a sequence, and their places taken out of it again, row by row."""
 
 from __future__ import annotations
 
