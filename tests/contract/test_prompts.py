@@ -8,6 +8,10 @@ import pytest
 import torch
 
 import lives
+from everlora.analysis.export import write_model
+from everlora.analysis.runs import Run
+from everlora.analysis.status import status
+from everlora.core.errors import ConfigError
 from everlora.engine.evaluator import evaluate
 from everlora.engine.families.base import IGNORE, left_pad, right_pad
 
@@ -198,3 +202,14 @@ def test_an_unfinished_task_leaves_no_trace(life, model, method, tmp_path):
     assert not cut.base.model.base_model._forward_pre_hooks
     other = lives.lived(model, SMALL[method], tmp_path / "one", tasks=tasks[:1])
     assert lives.apart(lives.adapter(cut), lives.adapter(other)) == 0
+
+
+def test_prompts_are_not_exported_as_if_they_were_weights(tmp_path):
+    """They stand in no weight: a model that is written would be the base model."""
+    life = learn("l2p", "tiny-t5", tmp_path / "run", tasks=lives.stream("tiny-t5")[:1])
+    run = Run.read(tmp_path / "run")
+    with pytest.raises(ConfigError, match="l2p"):
+        write_model(run, lives.fresh("tiny-t5"), tmp_path / "out")
+    assert status(run)["kept_bytes"] == 0
+    assert life.kept()["kept_elements"] == (4 * 2 + 4) * 64
+    assert not (tmp_path / "out").exists()

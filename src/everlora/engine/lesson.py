@@ -78,7 +78,8 @@ class Lesson:
         """
         chain, family, stage = self.chain(model), self.base.family, self.stage
         tell(progress, stage.name, chain.warnings)
-        rows, written, part = Rows(family, stage.tasks, rehearsed), {}, self.method.rehearsal
+        rows, part = Rows(family, stage.tasks, rehearsed), self.method.rehearsal
+        written: dict[str, Any] = {}
         if isinstance(part, Generating):
             # Before a step is taken, the model is that of the task before.
             known, written = pseudo.write(part, model, family, earlier, self.spec.seed, stage.number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError
@@ -19,6 +19,8 @@ class PromptPool(Adapter):
         top: prompts N that an example draws.
         pull: weight c of the term that draws keys to the examples that chose them.
     """
+
+    noun: ClassVar[str] = "pool of prompts"
 
     policy: Literal["new", "continue"] = "continue"
     form: str = "prompt-pool"
@@ -44,6 +46,8 @@ class PromptChain(Adapter):
         mlp: width of the residual network through which a prompt is trained; 0 for none.
     """
 
+    noun: ClassVar[str] = "soft prompt"
+
     form: str = "prompt-chain"
     length: int = 10
     mlp: int = 0
@@ -63,6 +67,8 @@ class Prompt(Adapter):
         phrase: what it is about: its mean embedding is where the first vector starts.
         frequent: the other vectors start at tokens drawn from so many of the most frequent ones.
     """
+
+    noun: ClassVar[str] = "soft prompt"
 
     policy: Literal["new", "continue"] = "continue"
     form: str = "prompt"
