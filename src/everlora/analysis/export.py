@@ -63,6 +63,11 @@ def exportable(run: Run) -> None:
     Raises:
         ConfigError: which, and where what was learned lies.
     """
+    if run.method.adapter.form.startswith("prompt"):
+        raise ConfigError(
+            f"{run.method.name!r} learns soft prompts, which stand beside a text and in no weight; they are in "
+            f"prompts.safetensors, and `everlora.Learner` puts them in ({run.path / 'README.md'} shows how)"
+        )
     if run.method.task_id_at_inference:
         raise ConfigError(
             f"{run.method.name!r} keeps one adapter per task; take the folders below {run.path / 'tasks'}"

@@ -22,6 +22,8 @@ class Adapter:
     """What it is, in words."""
     whole_model: ClassVar[bool] = False
     """Whether a task's folder, and the run folder itself, is a whole model."""
+    loads_with_peft: ClassVar[bool] = True
+    """Whether these folders load with `peft.PeftModel.from_pretrained`."""
 
     policy: Literal["new", "continue"] = "new"
     form: str = "plain"

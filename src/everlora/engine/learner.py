@@ -62,18 +62,20 @@ class Life:
         self.kept_rows: list[Task] = []
         """The rows of earlier tasks that were kept, to be rehearsed."""
         self.exported: dict[str, Any] = {}
+        self.planned: Sequence[Stage] = ()
 
     def follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
         """Learn ``tasks`` in order, going on after what the folder holds; return the accuracy matrix."""
         counts = [len(getattr(task, self.spec.evaluation.split)) for task in tasks]
         matrix = ScoreMatrix.empty([task.name for task in tasks], counts)
-        planned, committed = stages(self.method, tasks), self.folder.stages()
-        agree(committed, planned, self.folder.path)
+        self.planned, committed = stages(self.method, tasks), self.folder.stages()
+        agree(committed, self.planned, self.folder.path)
+        self.mount.expect(len(tasks))
         for task in tasks:
             look_at(task, self.base.family, self.spec.evaluation)
         self._forget()
         world.wait()  # nobody commits before everybody has read
-        for stage in planned:
+        for stage in self.planned:
             if stage.number <= len(committed):
                 row = self._recall(committed[stage.number - 1], stage)
                 matrix = matrix.with_row(stage.row, [*row, *[None] * len(tasks)][: len(tasks)])  # tasks may be new
@@ -188,7 +190,9 @@ class Life:
             self.mount.stand_on(self.past, self._view("infer"))
             return self.base.model.eval()
         if self.mount.model is None and self.newest is not None:
-            return self.mount.open(seed=0, start=self.newest).eval()
+            self.mount.open(seed=0, start=self.newest)
+            if self.mount.sees_past:
+                self.mount.stand_on(Past(self.past.deltas[:-1]))
         return (self.mount.model or self.base.model).eval()
 
     def _open(self, stage: Stage) -> nn.Module:
@@ -203,18 +207,17 @@ class Life:
         return model
 
     def _train(self, stage: Stage, model: nn.Module) -> tuple[Chain, dict[str, Any]]:
-        started = self._started()
-        past = self.past
+        started, past = self._started(), self.past
         if started is not None:
             started = self.mount.extract() if self.method.initialiser else started  # which may have moved it
             past = Past((cast(Sites, started),)) if self.method.adapter.low_rank else Past()
         lesson = Lesson(self.base, self.method, self.spec, self.mount, stage, past, started, self.memory)
-        return lesson.teach(model, self.kept_rows, first=self.newest is None, progress=self.progress)
+        earlier = [task for before in self.planned[: stage.number - 1] for task in before.tasks]
+        return lesson.teach(model, self.kept_rows, earlier, first=self.newest is None, progress=self.progress)
 
     def _ask(self, model: nn.Module, stage: Stage, tasks: Sequence[Task]) -> list[Scored]:
-        how = self.spec.evaluation
-        due = asked(stage, tasks, how.schedule, self.method)
-        return ask(model, self.base.family, due, how, self.progress)
+        due = asked(stage, tasks, self.spec.evaluation.schedule, self.method)
+        return ask(model, self.base.family, due, self.spec.evaluation, self.progress)
 
     def _commit(
         self,
@@ -265,8 +268,7 @@ class Life:
     def _forget(self) -> None:
         """Back to the beginning: the past is recalled from the folder, whatever this object has lived through."""
         self.mount.close()
-        self.past, self.newest, self.changes = Past(), None, []
-        self.memory, self.kept_rows = {}, []
+        self.past, self.newest, self.changes, self.memory, self.kept_rows = Past(), None, [], {}, []
         self.base.family.reset()
 
     def _recall(self, committed: Committed, stage: Stage) -> list[Cell]:

@@ -10,12 +10,13 @@ from typing import Any
 from torch import nn
 
 from everlora.core.errors import ConfigError
+from everlora.core.generating import Generating
 from everlora.core.method import Method
 from everlora.core.past import Past
 from everlora.core.sites import Learned
 from everlora.core.spec import LearnerSpec
 from everlora.core.task import Task
-from everlora.engine import memory, rehearsal, world
+from everlora.engine import memory, pseudo, rehearsal, world
 from everlora.engine.chain import Chain
 from everlora.engine.models import Loaded
 from everlora.engine.mounts import Mount
@@ -68,9 +69,17 @@ class Lesson:
         return chain
 
     def teach(
-        self, model: nn.Module, kept: Sequence[Task], *, first: bool, progress: Progress
+        self,
+        model: nn.Module,
+        kept: Sequence[Task],
+        earlier: Sequence[Task] = (),
+        *,
+        first: bool,
+        progress: Progress,
     ) -> tuple[Chain, dict[str, Any]]:
         """Train, with rows of ``kept`` among those of the stage; ``first`` if nothing was learned before.
+
+        ``earlier`` tasks are for a part that lets the model write rows of them, which sees nothing of their rows.
 
         Returns:
             The chain, with what it has recorded; the Trainer's log, and how many texts were cut.
@@ -79,7 +88,13 @@ class Lesson:
         stage = rehearsal.taught(part, self.stage, self.spec.seed)
         tell(progress, stage.name, chain.warnings)
         outputs = tuple(one for one in self.method.outputs if one.strength)
-        rows = Rows(family, stage.tasks, rehearsal.drawn(part, kept, self.spec.seed, stage.number))
+        held = rehearsal.drawn(part, kept, self.spec.seed, stage.number)
+        rows, written = Rows(family, stage.tasks, held), {}
+        if isinstance(part, Generating):
+            # Before a step is taken, the model is that of the task before.
+            known, written = pseudo.write(part, model, family, earlier, self.spec.seed, stage.number)
+            if part.eta or known:
+                rows = pseudo.WritingRows(part, family, stage.tasks, [*held, *known])
         seed = seed_for(self.spec.seed, stage.number, "data")
         order = self.order(rows, chain, seed)
         besides = Besides(
@@ -102,7 +117,7 @@ class Lesson:
             )
         if rows.cut:
             progress.say(f"{stage.name}: {rows.cut} of {len(rows)} training texts were cut to --max-source-length")
-        return chain, {"training": log, "cut": rows.cut}
+        return chain, {"training": log, "cut": rows.cut, **written}
 
     def order(self, rows: Rows, chain: Chain, seed: int) -> Order | None:
         """The order of rows that the method asks for; None if they are shuffled. Blocks are made known to the chain.

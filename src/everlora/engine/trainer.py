@@ -31,6 +31,8 @@ from everlora.engine.teacher import Teacher
 
 REHEARSED = "rehearsed"
 """Feature, and tensor (b,) in a batch, that marks rows of earlier tasks; only where something is rehearsed."""
+WEIGHT = "weight"
+"""Feature, and tensor (b,) in a batch, by which a row's loss is multiplied; only where rows differ in it."""
 
 
 class Rows(Dataset[Features]):
@@ -61,8 +63,12 @@ class Rows(Dataset[Features]):
         return self.known[index]
 
 
-def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int) -> Tensor:
-    """Cross entropy summed over the local positions (n, v), (n,), divided by their number in the global batch."""
+def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int, weights: Tensor | None = None) -> Tensor:
+    """Cross entropy summed over the local positions (n, v), (n,), divided by their number in the global batch;
+    ``weights`` (n,) multiply it first.
+    """
+    if weights is not None:
+        return (cross_entropy(logits.float(), targets, reduction="none") * weights).sum() / total
     return cross_entropy(logits.float(), targets, reduction="sum") / total
 
 
@@ -79,8 +85,16 @@ class Besides:
     side: Callable[[], Tensor | None] = lambda: None
     teacher: Teacher | None = None
 
-    def loss(self, model: nn.Module, family: Family, batch: Batch, logits: Tensor, marks: Tensor | None) -> Tensor:
-        """Their sum over the positions that carry loss, (); ``logits`` (n, u) are those to compare."""
+    def loss(
+        self,
+        model: nn.Module,
+        family: Family,
+        batch: Batch,
+        logits: Tensor,
+        marks: Tensor | None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """Their sum over the positions that carry loss, (); ``logits`` (n, u) are those to compare, ``weights`` (n,) are those of the task's loss, if any."""
         total, rows = logits.new_zeros(()), rows_of(batch["labels"])
         side = self.side()
         if side is not None:
@@ -92,7 +106,8 @@ class Besides:
         for part in self.outputs:
             here = rehearsed if part.on == "rehearsed" else ~rehearsed
             if here.any():
-                total = total + part.strength * part.pull(logits[here].float(), old[here].float()).sum()
+                each = part.pull(logits[here].float(), old[here].float())
+                total = total + part.strength * (each if weights is None else each * weights[here]).sum()
         return total
 
 
@@ -130,9 +145,8 @@ class ClTrainer(Trainer):
         return super()._get_train_sampler(train_dataset) if self.order is None else self.order
 
     def _collate(self, rows: Sequence[Features]) -> Batch:
-        marks = [row[REHEARSED] for row in rows if REHEARSED in row]
-        batch = self.family.collate([{k: v for k, v in row.items() if k != REHEARSED} for row in rows])
-        return {**batch, REHEARSED: torch.tensor(marks)} if marks else batch
+        marks = {key: torch.tensor([row[key] for row in rows]) for key in (REHEARSED, WEIGHT) if key in rows[0]}
+        return {**self.family.collate([{k: v for k, v in row.items() if k not in marks} for row in rows]), **marks}
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         with _refusals():
@@ -149,14 +163,15 @@ class ClTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        marks = inputs.pop(REHEARSED, None)
+        marks, weights = inputs.pop(REHEARSED, None), inputs.pop(WEIGHT, None)
+        each = None if weights is None else weights[rows_of(inputs["labels"])]
         if self.chain.probe is not None:
             self.chain.probe.tokens.read(self.family, inputs)
         logits, targets, known = self.family.compared(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else targets.numel()
-        besides = self.besides.loss(model, self.family, inputs, known, marks) / total
+        besides = self.besides.loss(model, self.family, inputs, known, marks, each) / total
         # DDP averages gradients over processes; the denominator is global, so their number is multiplied back.
-        loss = (token_mean(logits, targets, total) + besides) * self.accelerator.num_processes
+        loss = (token_mean(logits, targets, total, each) + besides) * self.accelerator.num_processes
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:

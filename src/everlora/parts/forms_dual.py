@@ -99,6 +99,8 @@ class DualAdapter(Adapter):
         gate: ``cosine`` or ``code``.
     """
 
+    loads_with_peft: ClassVar[bool] = False
+
     policy: Literal["new", "continue"] = "continue"
     form: str = "dual"
     low: int = 4

@@ -17,6 +17,7 @@ class FullWeights(Adapter):
     """
 
     noun: ClassVar[str] = "set of weights"
+    loads_with_peft: ClassVar[bool] = False
     whole_model: ClassVar[bool] = True
     policy: Literal["new", "continue"] = "continue"
     form: str = "full"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError
@@ -16,6 +16,8 @@ class OsfAdapter(Adapter):
     Attributes:
         frozen: share of min(o, i) directions, from the largest singular value down, that are frozen.
     """
+
+    loads_with_peft: ClassVar[bool] = False
 
     policy: Literal["new", "continue"] = "continue"
     form: str = "osf"

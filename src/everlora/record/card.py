@@ -21,6 +21,12 @@ CONSOLIDATED = {
     "keep": "Answers need the task id: load the {noun} of the task from `tasks/`; the root holds the newest.",
 }
 
+PROMPTS = {
+    "continue": "`prompts.safetensors` holds the soft prompts on which every task was trained.",
+    "keep": "Answers need the task id: every folder in `tasks/` holds the soft prompt of its task.",
+}
+"""The same where prompts were trained, which are no adapters of PEFT's."""
+
 
 def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
@@ -50,11 +56,12 @@ def _front(content: dict[str, Any], hub: str | None, trained: bool, adapter: Ada
         if score is not None
     ]
     data = ModelCardData(
-        library_name="peft" if trained and not adapter.whole_model else "transformers",
+        library_name=_library(adapter) if trained else "transformers",
         pipeline_tag=task,
         base_model=hub,
         tags=[
             *(["lora"] if trained and adapter.low_rank else []),
+            *(["soft-prompts"] if trained and adapter.form.startswith("prompt") else []),
             "continual-learning",
             "everlora",
             content["method"],
@@ -90,6 +97,30 @@ model = PeftModel.from_pretrained(base, ".")
 """
 
 
+def _loaded(content: dict[str, Any], settings: dict[str, Any], adapter: Adapter) -> str:
+    """How what was trained is put to use."""
+    if adapter.loads_with_peft or adapter.whole_model:
+        return _loading(content, settings, adapter)
+    return _following(settings)
+
+
+def _library(adapter: Adapter) -> str:
+    """What loads the folder of a learner that was trained."""
+    return "transformers" if adapter.whole_model else "peft" if adapter.loads_with_peft else "everlora"
+
+
+def _following(settings: dict[str, Any]) -> str:
+    """How forms that no other library loads are put on their model: the learner goes on where it was."""
+    return f"""```python
+import everlora
+
+learner = everlora.Learner({settings["model"]!r}, method={settings["method"]!r}, out=".", resume=True)
+learner.follow(tasks)  # those of this run; none is learned again
+model = learner.model
+```
+"""
+
+
 def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None, adapter: Adapter | None = None) -> str:
     """README.md of a run folder, with results that the Hub understands in its front matter.
 
@@ -103,7 +134,8 @@ def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None, 
     settings, composition = facts["settings"], facts["composition"]
     trained = composition["regime"] != "frozen"
     numbers = "  ".join(f"{name} {_cell(value)}" for name, value in content["metrics"].items())
-    how = CONSOLIDATED[composition["consolidator"]].format(noun=adapter.noun)
+    soft = trained and adapter.form.startswith("prompt")
+    how = (PROMPTS if soft else CONSOLIDATED)[composition["consolidator"]].format(noun=adapter.noun)
     if composition["regime"] == "joint":
         how = f"The {adapter.noun} in this folder was trained on all tasks at once."
     if "export_rank" in content:
@@ -125,7 +157,7 @@ def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None, 
 
 {how}
 
-{_loading(content, settings, adapter) if trained else ""}
+{_loaded(content, settings, adapter) if trained else ""}
 Scores in percent, {settings["evaluation"]["scoring"]}, {settings["evaluation"]["split"]} split. Row: after this task.
 
 {matrix_table(content)}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from everlora.core.errors import DataError
+from everlora.core.errors import DataError, ModelError
 from everlora.core.task import Example, Task
 
 Scoring = Literal["generate", "labels"]
@@ -20,6 +20,9 @@ Batch = dict[str, Tensor]
 
 IGNORE = -100
 """Target of a position that carries no loss."""
+
+
+GREEDY: Mapping[str, Any] = {"do_sample": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,19 @@ class Family(ABC):
         """Times that a text was cut to `Limits.source`."""
         self.prompt_at: Tensor | None = None
         """While `logits` runs: where the prompt stands in sequences that the answer follows, (b, s); else None."""
+        self._whole = limits
+
+    def reserve(self, tokens: int) -> None:
+        """Keep ``tokens`` of the model's context free for what is put among a text's tokens (soft prompts).
+
+        Raises:
+            ModelError: the context has no room for them.
+        """
+        if tokens >= self._whole.context:
+            raise ModelError(
+                f"prompts of {tokens} tokens leave no room in a context of {self._whole.context}; shorten them"
+            )
+        self.limits = replace(self._whole, context=self._whole.context - tokens)
 
     def check(self, task: Task) -> None:
         """Look at a task, row by row, before anything is trained: a bad last row must not cost the earlier days.
@@ -121,8 +137,15 @@ class Family(ABC):
         return None if mask is None else mask.bool(), None
 
     @abstractmethod
-    def predict(self, model: nn.Module, task: Task, rows: Sequence[Example], scoring: Scoring) -> list[str]:
-        """Answer one batch of examples."""
+    def predict(
+        self,
+        model: nn.Module,
+        task: Task,
+        rows: Sequence[Example],
+        scoring: Scoring,
+        sampling: Mapping[str, Any] = GREEDY,
+    ) -> list[str]:
+        """Answer one batch of examples; ``sampling`` names settings of `GenerationConfig` where text is generated."""
 
     @abstractmethod
     def length(self, example: Example, task: Task) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 
 from everlora.core.task import Example, Task
 from everlora.engine.families.base import (
+    GREEDY,
     IGNORE,
     Batch,
     Family,
@@ -38,6 +39,10 @@ class Causal(Family):
         super().__init__(processor, limits)
         self.prompter = Prompter(processor, limits)
         self.pad = int(processor.pad_token_id if processor.pad_token_id is not None else processor.eos_token_id)
+
+    def reserve(self, tokens: int) -> None:
+        super().reserve(tokens)
+        self.prompter.limits = self.limits
 
     def features(self, example: Example, task: Task) -> Features:
         answer = self.prompter.answer(example.target, task)
@@ -77,7 +82,14 @@ class Causal(Family):
     def length(self, example: Example, task: Task) -> int:
         return len(self.features(example, task)["input_ids"])
 
-    def predict(self, model: nn.Module, task: Task, rows: Sequence[Example], scoring: Scoring) -> list[str]:
+    def predict(
+        self,
+        model: nn.Module,
+        task: Task,
+        rows: Sequence[Example],
+        scoring: Scoring,
+        sampling: Mapping[str, Any] = GREEDY,
+    ) -> list[str]:
         answers = [self.prompter.answer(label, task) for label in task.labels]
         room = self._room(task)
         prompts = [self.prompter.prompt(row, task, room=room)[0] for row in rows]
@@ -90,8 +102,7 @@ class Causal(Family):
             best = torch.cat([self._scores(model, i, m, answers).argmax(-1) for i, m in parts])
             return [task.labels[i] for i in best.tolist()]
         config = GenerationConfig(
-            max_new_tokens=room,
-            do_sample=False,
+            **{"max_new_tokens": room, **sampling},
             pad_token_id=self.pad,
             eos_token_id=self.processor.eos_token_id,
         )

@@ -8,7 +8,7 @@ task it is) or the task's own (``labels``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from everlora.core.errors import DataError
 from everlora.core.task import Example, Task
-from everlora.engine.families.base import Batch, Family, Features, Limits, Scoring, right_pad
+from everlora.engine.families.base import GREEDY, Batch, Family, Features, Limits, Scoring, right_pad
 
 
 class Classifier(Family):
@@ -149,7 +149,14 @@ class TextClassifier(Classifier):
     def length(self, example: Example, task: Task) -> int:
         return len(self.tokens(example, task))
 
-    def predict(self, model: nn.Module, task: Task, rows: Sequence[Example], scoring: Scoring) -> list[str]:
+    def predict(
+        self,
+        model: nn.Module,
+        task: Task,
+        rows: Sequence[Example],
+        scoring: Scoring,
+        sampling: Mapping[str, Any] = GREEDY,
+    ) -> list[str]:
         device = next(model.parameters()).device
         inputs = self._inputs([self.tokens(row, task) for row in rows])
         return self._answer(model(**{k: v.to(device) for k, v in inputs.items()}).logits, task, scoring)
@@ -186,6 +193,13 @@ class ImageClassifier(Classifier):
     def length(self, example: Example, task: Task) -> int:
         return 1
 
-    def predict(self, model: nn.Module, task: Task, rows: Sequence[Example], scoring: Scoring) -> list[str]:
+    def predict(
+        self,
+        model: nn.Module,
+        task: Task,
+        rows: Sequence[Example],
+        scoring: Scoring,
+        sampling: Mapping[str, Any] = GREEDY,
+    ) -> list[str]:
         weight = next(p for p in model.parameters() if p.is_floating_point())
         return self._answer(model(pixel_values=self.pixels(rows).to(weight.device)).logits, task, scoring)

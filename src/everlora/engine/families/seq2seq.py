@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from everlora.core.task import Example, Task
-from everlora.engine.families.base import IGNORE, Batch, Family, Features, Limits, Scoring, right_pad
+from everlora.engine.families.base import GREEDY, IGNORE, Batch, Family, Features, Limits, Scoring, right_pad
 from everlora.engine.families.heads import bare, only_at
 from everlora.engine.families.prompt import Prompter
 
@@ -26,6 +26,10 @@ class Seq2Seq(Family):
         super().__init__(processor, limits)
         self.prompter = Prompter(processor, limits)
         self.pad = int(processor.pad_token_id)
+
+    def reserve(self, tokens: int) -> None:
+        super().reserve(tokens)
+        self.prompter.limits = self.limits
 
     def _source(self, example: Example, task: Task) -> list[int]:
         prompt, cut = self.prompter.prompt(example, task, room=1)
@@ -59,7 +63,14 @@ class Seq2Seq(Family):
     def length(self, example: Example, task: Task) -> int:
         return len(self._source(example, task))
 
-    def predict(self, model: nn.Module, task: Task, rows: Sequence[Example], scoring: Scoring) -> list[str]:
+    def predict(
+        self,
+        model: nn.Module,
+        task: Task,
+        rows: Sequence[Example],
+        scoring: Scoring,
+        sampling: Mapping[str, Any] = GREEDY,
+    ) -> list[str]:
         sources = [self._source(row, task) for row in rows]
         device = next(model.parameters()).device
         ids = right_pad(sources, self.pad).to(device)
@@ -69,8 +80,7 @@ class Seq2Seq(Family):
             best = self._scores(model, ids, mask, answers).argmax(-1)
             return [task.labels[i] for i in best.tolist()]
         config = GenerationConfig(
-            max_new_tokens=max(map(len, answers), default=self.limits.answer - 4) + 4,
-            do_sample=False,
+            **{"max_new_tokens": max(map(len, answers), default=self.limits.answer - 4) + 4, **sampling},
             pad_token_id=self.pad,
             eos_token_id=self.processor.eos_token_id,
             decoder_start_token_id=self.pad,

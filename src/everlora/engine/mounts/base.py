@@ -99,6 +99,9 @@ class Mount(ABC):
         """Let the model carry exactly ``past`` below what is trained; forms whose past is never summed need not."""
         raise NotImplementedError
 
+    def expect(self, tasks: int) -> None:  # noqa: B027 - most forms do not mind
+        """Be told, before anything is read, how many tasks there will be: prompts take room in the context."""
+
     def below(self) -> dict[str, nn.Module]:
         """The adapted layers themselves, by module; none for forms that adapt no layers."""
         return {}

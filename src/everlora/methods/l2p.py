@@ -1,0 +1,56 @@
+"""L2P: Learning to Prompt for Continual Learning. Wang et al., CVPR 2022.
+
+The model stays as it is; what is learned is a pool of prompts, and which of them an example draws:
+
+    q(x)  = mean of the example's own embeddings (its tokens without padding; its patches)
+    sel(x) = the N keys κ_m with the largest cos(q(x), κ_m)
+    L     = L_task([P_m : m ∈ sel(x); x]) − c Σ_{m ∈ sel(x)} cos(q(x), κ_m)
+
+    symbol   here                    shape
+    P_m      prompts                 (M, ℓ, e)
+    κ_m      keys                    (M, e)
+    N, c     top, pull
+
+One pool is trained on and on, and no task id is needed: similar examples find the same prompts, others leave them
+alone. Gradients reach drawn prompts and drawn keys only; |pull term| ≤ c N per row; a sequence grows by N ℓ.
+
+Defaults M = 10, ℓ = 5, N = 3, c = 0.5: the text form of the TRACE benchmark. On images the usual code takes
+``l2p(top=5, pull=0.1)`` and Adam with a learning rate of 1.875e-3. Prompts want far more than LoRA does: take
+``--learning-rate`` 1e-2 to 0.3 on text.
+
+What we do differently:
+- keys are learned; TRACE's code derives them once from the first prompts, and they never move (a test sees them move);
+- the query is a mean over the question's tokens; TRACE averages over padding, so that answers depend on neighbours;
+  the answer, which a decoder reads in the same sequence, is no part of it: nobody has it when answering;
+- prompts stand beside the text, not in front of the padding on the left, and positions are counted without it;
+- labels stay as they are, since the prompts' outputs are dropped; TRACE repeats the first label over the prompts,
+  taking it for the one that is ignored;
+- the query is made of the embeddings, not of a second pass through the model; for images the paper takes the output
+  at [CLS] of such a pass;
+- drawn prompts stand in the pool's order, so that two keys that change ranks change nothing;
+- the pull term is averaged like the task's loss: a row weighs with the tokens of its answer, whatever the batch split.
+"""
+
+from __future__ import annotations
+
+from everlora.core.adapter import Consolidator
+from everlora.core.method import Method
+from everlora.core.registry import method
+from everlora.parts.forms_prompt import PromptPool
+
+
+@method(
+    "l2p",
+    title="L2P: a pool of prompts from which every example draws",
+    paper="Wang et al. 2022, arXiv:2112.08654",
+    stores="M(ℓ+1)e for the pool, constant",
+    cost="N ℓ more tokens per sequence",
+    aliases=("prompt-pool", "learning-to-prompt"),
+)
+def l2p(*, size: int = 10, length: int = 5, top: int = 3, pull: float = 0.5) -> Method:
+    """Build L2P: ``size`` is M, ``length`` ℓ, ``top`` N, ``pull`` c."""
+    return Method(
+        name="l2p",
+        adapter=PromptPool(size=size, length=length, top=top, pull=pull),
+        consolidator=Consolidator(rule="continue"),
+    )

@@ -1,0 +1,48 @@
+"""Progressive Prompts: Continual Learning for Language Models. Razdaibiedina et al., ICLR 2023.
+
+Every task learns a prompt of its own, which stands in front of those of all earlier tasks; these stay as they are:
+
+    input of task t = [P_t, P_{t−1}, …, P_1, x],   only P_t gets a gradient
+
+    symbol   here                    shape
+    P_t      prompt, of task t       (m, e)
+
+Task j is answered with [P_j, …, P_1]: nothing that it uses changes again, so a[i][j] = a[j][j] and BWT = 0 exactly.
+Which task it is must be told: never rank it with methods that need no task id. A sequence grows by m per task.
+
+``mlp=h`` trains P_t through a residual network of width h, P + W₂ relu(W₁ P), which is folded into the prompt when
+the task ends. Default m = 10 and no network; the paper trains with AdamW, a learning rate of 0.3 and a weight decay
+of 1e-5 for 10 epochs: take ``--learning-rate 0.3``, LoRA's 1e-4 leaves a prompt where it is.
+
+What we do differently:
+- texts are cut to what the context leaves beside the prompts of all tasks, before anything is put in; the public code
+  cuts behind, so that a text loses t·m tokens and maybe its end marker (a test reads the last token);
+- prompts stand beside the text and positions are counted without padding, so neighbours in a batch change no answer;
+- the network's last layer starts at 0 and it has no layer norm, so that a prompt starts as the tokens it was drawn
+  from; it is no part of what is kept;
+- the last state is kept, not the best on a validation split.
+
+A task's folder holds its own prompt; answers need those of the earlier folders, too.
+"""
+
+from __future__ import annotations
+
+from everlora.core.adapter import Consolidator
+from everlora.core.method import Method
+from everlora.core.registry import method
+from everlora.parts.forms_prompt import PromptChain
+
+
+@method(
+    "progprompt",
+    title="Progressive Prompts: a prompt per task in front of the earlier ones, chosen by task id",
+    paper="Razdaibiedina et al. 2023, arXiv:2301.12314",
+    stores="m e per task",
+    cost="t m more tokens per sequence",
+    aliases=("progressive-prompts",),
+)
+def progprompt(*, length: int = 10, mlp: int = 0) -> Method:
+    """Build Progressive Prompts: ``length`` is m, ``mlp`` the width of the network around it."""
+    return Method(
+        name="progprompt", adapter=PromptChain(length=length, mlp=mlp), consolidator=Consolidator(rule="keep")
+    )

@@ -1,0 +1,73 @@
+"""Rows of earlier tasks that the model writes itself, and the divergence that holds its answers on them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from everlora.core.errors import ConfigError
+
+
+def divergence(new: Tensor, old: Tensor) -> Tensor:
+    """KL(p_old ‖ p_new) = Σ_v p_old (log p_old − log p_new) of logits (n, v), per position (n,)."""
+    before, now = old.log_softmax(-1), new.log_softmax(-1)
+    return (before.exp() * (before - now)).sum(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoSamples:
+    """Lets the model learn to write its tasks' rows, and write some before a new task (`core.generating`)."""
+
+    name: ClassVar[str] = "pseudo_samples"
+    any_form: ClassVar[bool] = True
+    separator: ClassVar[str] = "__ans__"
+
+    eta: float = 0.25
+    kappa: float = 0.01
+    per_class: int = 2
+    tries: int = 64
+    top_k: int = 64
+    length: int = 128
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta < float("inf"):
+            raise ConfigError(f"eta must be a finite number of at least 0, not {self.eta}")
+        if not 0 <= self.kappa < 1:
+            raise ConfigError(f"kappa must be at least 0 and below 1, not {self.kappa}")
+        for name in ("per_class", "tries", "top_k", "length"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    def choose(self, targets: Sequence[str], draw: random.Random) -> list[int]:
+        """None: no row of a task is kept."""
+        return []
+
+    def cue(self, task: str) -> str:
+        return f"__{task}__"
+
+    def written(self, text: str, target: str) -> str:
+        return f"{text} {self.separator} {target}"
+
+    def read(self, said: str, labels: Sequence[str]) -> tuple[str, str] | None:
+        pieces = [piece.strip() for piece in said.split(self.separator)]
+        if len(pieces) != 2 or not all(pieces) or (labels and pieces[1] not in labels):
+            return None
+        return pieces[0], pieces[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptDivergence:
+    """κ' Σ KL(p_prev ‖ p) on rows that the model has written itself."""
+
+    name: ClassVar[str] = "prompt_divergence"
+    any_form: ClassVar[bool] = True
+    on: ClassVar[Literal["task", "rehearsed"]] = "rehearsed"
+
+    strength: float
+
+    def pull(self, new: Tensor, old: Tensor) -> Tensor:
+        return divergence(new, old)

@@ -1,0 +1,89 @@
+"""LFPT5 where the model's own rows are rows: tiny models write noise, so a part here takes whatever they write."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+
+import lives
+from everlora import parse
+from everlora.core.method import Method
+from everlora.parts.pseudo import PseudoSamples
+
+MODELS = ("tiny-llama", "tiny-t5")
+TRAIN = {"max_steps": 3, "per_device_train_batch_size": 8, "learning_rate": 0.1, "logging_steps": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credulous(PseudoSamples):
+    """Reads whatever was written as a row of the task's first label."""
+
+    name = "credulous"
+
+    def read(self, said, labels):
+        return (said, labels[0]) if said.strip() else None
+
+
+def credulous(kappa=0.3, weigh=True):
+    """LFPT5 that takes any text; ``weigh`` keeps the divergence."""
+    method = parse("lfpt5(length=6)" if kappa else "lfpt5(length=6, kappa=0)")
+    outputs = tuple(replace(o, strength=kappa / (1 - kappa)) for o in method.outputs) if weigh else ()
+    part = Credulous(tries=4, length=8, eta=0.25, kappa=kappa)
+    return replace(method, rehearsal=part, outputs=outputs, name="credulous")
+
+
+def learn(model, method, out, **settings):
+    return lives.lived(model, method, out, **({"train": TRAIN} | settings))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_written_rows_hold_the_second_task_alone(model, tmp_path):
+    """The first task has neither written rows nor KL; on the second, κ makes a difference."""
+    with_kl, without = (
+        learn(model, credulous(weigh=weigh), tmp_path / str(weigh), tasks=lives.stream(model))
+        for weigh in (True, False)
+    )
+    firsts, seconds = ([life.mount.read(life.folder.stages()[k].path)[0]["prompts"].tensors["prompt"]
+                        for life in (with_kl, without)] for k in (0, 1))  # fmt: skip
+    assert (firsts[0] == firsts[1]).all()
+    assert (seconds[0] != seconds[1]).any()
+    first, second = (json.loads((stage.path / "COMMIT").read_text())["pseudo_samples"]
+                     for stage in with_kl.folder.stages())  # fmt: skip
+    assert first == {}
+    assert second["first"]["written"] == 4
+    assert second["first"]["valid"] >= 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_resumed_life_writes_the_same_rows(model, tmp_path):
+    whole = learn(model, credulous(), tmp_path / "whole", tasks=lives.stream(model))
+    with pytest.raises(KeyboardInterrupt):
+        learn(model, credulous(), tmp_path / "cut", tasks=lives.stream(model), progress=lives.Cut("second", 2))
+    again = learn(model, credulous(), tmp_path / "cut", tasks=lives.stream(model), resume=True)
+    assert lives.apart(lives.adapter(again), lives.adapter(whole)) == 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_nothing_written_and_no_weight_is_plain_prompt_tuning(model, tmp_path):
+    off = parse("lfpt5(length=6, eta=0, kappa=0, tries=1, text_length=2)")
+    plain = Method(name="plain", adapter=off.adapter, consolidator=off.consolidator)
+    a, b = (learn(model, m, tmp_path / m.name) for m in (off, plain))
+    assert a.folder.stages()[1].facts["pseudo_samples"]["first"]["valid"] == 0
+    assert lives.apart(lives.adapter(a), lives.adapter(b)) == 0
+
+
+def test_the_split_of_a_batch_changes_nothing_with_written_rows(tmp_path):
+    found = []
+    for size, steps in ((8, 1), (2, 4)):
+        train = TRAIN | {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "optim": "sgd"}
+        life = learn("tiny-t5", credulous(), tmp_path / str(size), train=train)
+        assert life.folder.stages()[1].facts["pseudo_samples"]["first"]["valid"] >= 1
+        found.append(lives.adapter(life))
+    assert lives.apart(*found) < 2e-5
+
+
+def test_a_family_without_text_is_refused(tmp_path):
+    with pytest.raises(Exception, match="answer in text"):
+        learn("tiny-bert", "lfpt5", tmp_path / "run")
