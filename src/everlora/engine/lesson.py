@@ -89,7 +89,7 @@ class Lesson:
         tell(progress, stage.name, chain.warnings)
         outputs = tuple(one for one in self.method.outputs if one.strength)
         held = rehearsal.drawn(part, kept, self.spec.seed, stage.number)
-        rows, written = Rows(family, stage.tasks, held), {}
+        rows, written = Rows(family, stage.tasks, held), dict[str, Any]()
         if isinstance(part, Generating):
             # Before a step is taken, the model is that of the task before.
             known, written = pseudo.write(part, model, family, earlier, self.spec.seed, stage.number)

@@ -94,7 +94,10 @@ class Besides:
         marks: Tensor | None,
         weights: Tensor | None = None,
     ) -> Tensor:
-        """Their sum over the positions that carry loss, (); ``logits`` (n, u) are those to compare, ``weights`` (n,) are those of the task's loss, if any."""
+        """Their sum over the positions that carry loss, ().
+
+        ``logits`` (n, u) are those to compare, ``weights`` (n,) those of the task's loss, if it has any.
+        """
         total, rows = logits.new_zeros(()), rows_of(batch["labels"])
         side = self.side()
         if side is not None:
