@@ -12,7 +12,6 @@ from everlora.core.method import Method
 from everlora.core.registry import Entry, entries, entry, parse
 from everlora.methods.ella import ella
 from everlora.methods.olora import olora
-from everlora.methods.references import mtl
 
 
 @pytest.fixture
