@@ -68,3 +68,28 @@ def test_help_shows_whole_option_names(everlora: Everlora) -> None:
     assert "…" not in text
     assert everlora("--version").out.strip()[0].isdigit()
     assert json.loads(everlora("env", "--json").out)["packages"]["everlora"]
+
+
+def test_the_card_of_a_method_and_of_a_composition(everlora: Everlora) -> None:
+    text = everlora("methods", "OLoRA").out
+    page = everlora("methods", "o-lora", "--json").json["terms"][0]["page"]
+    assert page in text  # whole, as it is written
+    for word in ("norm_lam", "l1 | l2sq | cos", "Default λ₁ = 0.5", "4Rri operations", "orthogonality(lam=0.5"):
+        assert " ".join(word.split()) in " ".join(text.split())
+    both = everlora("methods", "o-lora+ps-merge").out
+    assert "stores (o-lora)" in both
+    assert "largest_magnitude" in both
+    assert "did you mean 'o-lora'" in everlora("methods", "o-lorra").line
+
+
+def test_methods_stand_in_sections(everlora: Everlora, monkeypatch: pytest.MonkeyPatch) -> None:
+    from everlora.cli import catalogue
+
+    for width in (80, 200):
+        monkeypatch.setattr(catalogue.out_console, "width", width)
+        text = everlora("methods").out
+        places = [
+            text.index(word) for word in ("replay-free:", "seqlora", "replay: data", "mtl", "task id:", "per-task")
+        ]
+        assert places == sorted(places)
+        assert ("costs per step" in text) and ("families" in text)  # noqa: PT018
