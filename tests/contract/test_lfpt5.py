@@ -49,7 +49,7 @@ def test_written_rows_hold_the_second_task_alone(model, tmp_path):
                         for life in (with_kl, without)] for k in (0, 1))  # fmt: skip
     assert (firsts[0] == firsts[1]).all()
     assert (seconds[0] != seconds[1]).any()
-    first, second = (json.loads((stage.path / "COMMIT").read_text())["pseudo_samples"]
+    first, second = (json.loads((stage.path / "COMMIT").read_text())["written_rows"]
                      for stage in with_kl.folder.stages())  # fmt: skip
     assert first == {}
     assert second["first"]["written"] == 4
@@ -70,7 +70,7 @@ def test_nothing_written_and_no_weight_is_plain_prompt_tuning(model, tmp_path):
     off = parse("lfpt5(length=6, eta=0, kappa=0, tries=1, text_length=2)")
     plain = Method(name="plain", adapter=off.adapter, consolidator=off.consolidator)
     a, b = (learn(model, m, tmp_path / m.name) for m in (off, plain))
-    assert a.folder.stages()[1].facts["pseudo_samples"]["first"]["valid"] == 0
+    assert a.folder.stages()[1].facts["written_rows"]["first"]["valid"] == 0
     assert lives.apart(lives.adapter(a), lives.adapter(b)) == 0
 
 
@@ -79,7 +79,7 @@ def test_the_split_of_a_batch_changes_nothing_with_written_rows(tmp_path):
     for size, steps in ((8, 1), (2, 4)):
         train = TRAIN | {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "optim": "sgd"}
         life = learn("tiny-t5", credulous(), tmp_path / str(size), train=train)
-        assert life.folder.stages()[1].facts["pseudo_samples"]["first"]["valid"] >= 1
+        assert life.folder.stages()[1].facts["written_rows"]["first"]["valid"] >= 1
         found.append(lives.adapter(life))
     assert lives.apart(*found) < 2e-5
 

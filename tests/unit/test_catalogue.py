@@ -49,8 +49,8 @@ def test_a_composition_has_a_card() -> None:
 
 def test_the_source_of_a_default_is_found_on_the_page() -> None:
     options = {one["name"]: one for one in card("o-lora")["terms"][0]["options"]}
-    assert options["lam"]["source"] == "Default λ₁ = 0.5: orders 1-3 of the authors' scripts."
-    assert options["norm_lam"]["source"] == ""
+    assert options["lam"]["source"] == "Default λ₁ = 0.5, λ₂ = 0: orders 1 to 3 of the authors' scripts."
+    assert options["side"]["source"] == ""
     assert options["norm"]["kind"] == "l1 | l2sq | cos"
 
 

@@ -93,7 +93,7 @@ def write(
         if rows:
             found.append(replace(task, train=rows, test=rows[:1], dev=()))
     model.train(training)
-    return found, {"pseudo_samples": rates}
+    return found, {"written_rows": rates}
 
 
 def taken(rows: Sequence[tuple[str, str]], per_class: int) -> list[Example]:

@@ -19,7 +19,7 @@ Defaults: m = 300, η = 0.25, κ = 0.01 (the authors' script; 0.05 in their code
 texts drawn with top-k 64, 128 tokens. The authors train T5 v1.1 large, adapted to language modelling, with Adafactor
 at a learning rate of 0.5 and a weight decay of 1e-5, for hundreds of epochs on 16 rows per class: take
 ``--learning-rate`` 0.1 to 0.5. A plain T5 is a weak base for prompts. How many of the written texts were rows stands
-in each task's COMMIT as ``pseudo_samples``; at 0 nothing is rehearsed.
+in each task's COMMIT as ``written_rows``; at 0 nothing is rehearsed.
 
 What we do differently:
 - a task's cue is a short text of known tokens; the authors' code adds a token to the vocabulary, and its row in the

@@ -23,6 +23,7 @@ class PseudoSamples:
     """Lets the model learn to write its tasks' rows, and write some before a new task (`core.generating`)."""
 
     name: ClassVar[str] = "pseudo_samples"
+    keeps_rows: ClassVar[bool] = False
     any_form: ClassVar[bool] = True
     separator: ClassVar[str] = "__ans__"
 
