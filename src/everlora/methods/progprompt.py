@@ -11,7 +11,7 @@ Task j is answered with [P_j, …, P_1]: nothing that it uses changes again, so 
 Which task it is must be told: never rank it with methods that need no task id. A sequence grows by m per task.
 
 ``mlp=800`` trains P_t through a residual network of that width, P + W₂ relu(W₁ P), which is folded into the prompt
-when the task ends. Default m = 10 and no network; the paper trains with AdamW, a learning rate of 0.3 and a weight decay
+when the task ends. Default m = 10 and no network; the paper trains with AdamW, a learning rate of 0.3 and a decay
 of 1e-5 for 10 epochs: take ``--learning-rate 0.3``, LoRA's 1e-4 leaves a prompt where it is.
 
 What we do differently:
