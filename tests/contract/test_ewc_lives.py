@@ -21,11 +21,15 @@ HOSTS = ("ewc(samples=5)", "ewc(on=all,samples=5)")
 @pytest.mark.parametrize("model", lives.MODELS)
 def test_the_evidence_is_the_mean_of_squares_of_single_rows(model, method, tmp_path):
     """Against autograd, row by row; nothing is left in gradients or in modes; and it is what is remembered."""
-    life = lives.lived(model, method, tmp_path / "run", lives.stream(model)[:1])
+    lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.3}
+    life = lives.lived(model, method, tmp_path / "run", lives.stream(model)[:1], lora=lora)
     part, (stage,) = life.method.penalties[0], stages(life.method, lives.stream(model)[:1])
     task, family = stage.tasks[0], life.base.family
     opened = life.mount.open(seed=0, start=life.newest, tasks=stage.tasks).train()
-    opened.get_submodule("base_model.model" if "on=all" not in method else "").eval()  # modes differ among modules
+    next(opened.children()).train(False)  # modes differ among modules
+    for module in opened.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.train().p = 0.3
     modes = [m.training for m in opened.modules()]
     live = life.mount.live()
     found = observe(part, stage, opened, family, life.mount, life.spec.seed)
@@ -73,7 +77,7 @@ def test_a_strong_pull_holds_and_a_resumed_life_is_the_same(form, on, tmp_path):
     tasks = lives.stream("tiny-llama", 3)
     method = f"ewc(form={form},on={on},samples=6,lam=30)"
     whole = lives.lived("tiny-llama", method, tmp_path / "whole", tasks)
-    lives.lived("tiny-llama", method, tmp_path / "run", tasks[:2])
+    one = lives.lived("tiny-llama", method, tmp_path / "run", tasks[:2])
     again = lives.begin("tiny-llama", method, tmp_path / "run", resume=True)
     again.follow(tasks)
     assert lives.apart(lives.adapter(whole), lives.adapter(again)) == 0
@@ -81,6 +85,10 @@ def test_a_strong_pull_holds_and_a_resumed_life_is_the_same(form, on, tmp_path):
     for name, state in whole.memory["quadratic"].items():
         assert all(torch.equal(tensor, again.memory["quadratic"][name][key]) for key, tensor in state.items())
         assert len(state) == len(whole.newest[name].tensors) * (1 if form == "online" else 2)
+        before = one.memory["quadratic"][name]
+        for key in (key for key in state if key.startswith("fisher.")):
+            assert (state[key] >= before[key]).all(), "F adds up"
+            assert before[key].any()
     extra = whole.kept()["kept_bytes"] / (4 * whole.kept()["kept_elements"])
     assert extra == (2 if form == "online" else 3)
 

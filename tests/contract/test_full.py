@@ -15,9 +15,13 @@ from transformers import (
 )
 
 import lives
-from everlora import load, parse
+from everlora import experiment, load, parse
+from everlora.analysis import export
+from everlora.analysis.interference import inspect
+from everlora.analysis.runs import Run
+from everlora.analysis.status import status
 from everlora.core.adapter import Consolidator
-from everlora.core.errors import FolderError, ModelError
+from everlora.core.errors import ConfigError, FolderError, ModelError
 from everlora.core.method import Method
 from everlora.core.sites import Weights
 from everlora.engine.mounts import mount
@@ -172,3 +176,27 @@ def test_modes():
     assert parse("mtl(mode=full)").adapter == FullWeights()
     assert parse("seqft").policy == "continue: one set of weights for all tasks"
     assert parse("mtl(mode=full)").policy == "one set of weights, all tasks at once"
+
+
+def test_looking_at_a_run_of_full_weights(tmp_path):
+    life = lives.lived("tiny-llama", "ewc(on=all,samples=4)", tmp_path / "run")
+    run = Run.read(tmp_path / "run")
+    facts = status(run)
+    assert facts["kept_bytes"] == life.kept()["kept_bytes"] > 0
+    assert [task["name"] for task in facts["tasks"]] == ["first", "second"]
+    assert "room" not in facts
+    with pytest.raises(ConfigError, match=r"trains one set of weights and no low-rank updates"):
+        inspect(run)
+    with pytest.raises(ConfigError, match=r"is a whole model already"):
+        export.exportable(run)
+
+
+def test_the_card_says_how_a_whole_model_is_loaded(tmp_path):
+    life = lives.begin("tiny-llama", "seqft", tmp_path / "run")
+    experiment.finish(life, life.follow(lives.stream("tiny-llama")))
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "library_name: transformers" in card
+    assert "from_pretrained" in card
+    assert "PeftModel" not in card
+    assert "- lora" not in card
+    assert "The set of weights in this folder is the one that every task was trained on." in card

@@ -30,6 +30,16 @@ def test_beta_zero_is_seqlora_and_the_first_task_always(model, lived, tmp_path):
     assert first[0].read_bytes() == first[1].read_bytes()
 
 
+def test_beta_zero_costs_nothing(tmp_path, monkeypatch):
+    def refuse(params):
+        raise AssertionError("a former model is kept for nothing")
+
+    monkeypatch.setattr("everlora.engine.lesson.Teacher", refuse)
+    lives.lived("tiny-llama", "lwf(beta=0)", tmp_path / "off")
+    with pytest.raises(AssertionError, match="for nothing"):
+        lives.lived("tiny-llama", "lwf", tmp_path / "on")
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("model", lives.MODELS)
 def test_the_loss_is_task_plus_distillation_from_a_copy_of_the_former_model(model, dropout, tmp_path, monkeypatch):

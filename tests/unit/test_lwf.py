@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calculus import draw
+from calculus import by_autograd, draw
 from everlora import parse
 from everlora.core.errors import ConfigError
 from everlora.parts.distil import Distil, distillation
@@ -44,6 +44,27 @@ def test_nothing_where_nothing_has_changed_and_never_less(seed: int) -> None:
     assert float(value.detach().abs().max()) < 1e-12
     assert same.grad is not None
     assert float(same.grad.abs().max()) < 1e-12
+
+
+def test_the_closed_form_is_autograds() -> None:
+    def plain(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+        p = (old / 3).softmax(-1)
+        return 9 * (p * (p.log() - (new / 3).log_softmax(-1))).sum(-1)
+
+    old, new, weights = draw(3, (5, 7), (5, 7), (5,))
+    value, expected = by_autograd(lambda z: weights * plain(z, old), new)
+    found, gradient = by_autograd(lambda z: weights * distillation(z, old, 3.0), new)
+    torch.testing.assert_close(found, value, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_gradient_is_nothing_at_all_where_nothing_has_changed() -> None:
+    """AdamW would make a step of a rounding error."""
+    (old,) = draw(4, (64, 50), dtype=torch.float32)
+    new = (30 * old).requires_grad_()
+    distillation(new, 30 * old, 2.0).sum().backward()
+    assert new.grad is not None
+    assert not new.grad.any()
 
 
 def test_options() -> None:

@@ -1,4 +1,4 @@
-"""EWC: elastic weight consolidation. Kirkpatrick et al. 2017, PNAS 114(13); here on one adapter, or on all weights.
+"""EWC: elastic weight consolidation. Kirkpatrick et al., arXiv:1612.00796; here on one adapter, or on all weights.
 
 What earlier tasks need is held where they left it, parameter by parameter, as tightly as their Fisher information
 asks:
@@ -50,7 +50,7 @@ from everlora.parts.strengths import Lam, strength
 @method(
     "ewc",
     title="EWC: hold parameters where earlier tasks left them, by their Fisher information",
-    paper="Kirkpatrick et al. 2017, PNAS 114(13)",
+    paper="Kirkpatrick et al. 2017, arXiv:1612.00796",
     stores="r(o+i) per adapted matrix, and as much for F (per-task: twice as much), constant",
     cost="a few operations per trained parameter; per task one backward pass for each of n rows",
 )
