@@ -6,7 +6,7 @@
     ΔW_t     LowRank.dense()                            (o, i)
     λ        lam
 
-An alias: `everlora.methods.ella` with ``energy=raw``, equal bit for bit (tests/unit/test_nlora.py), under a name of
+An alias: `everlora.methods.ella` on raw entries, equal bit for bit (tests/unit/test_nlora.py), under a name of
 its own because its default differs. λ in that work is many orders above 1 (entries of 1e-3 make the raw norm tiny);
 that was not verified here, and ``lam=auto`` finds one by its share of the gradient.
 

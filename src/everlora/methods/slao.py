@@ -1,4 +1,4 @@
-"""SLAO: Merge before Forget, a single LoRA for continual learning via continual merging. 2025.
+"""SLAO: Merge before Forget, A Single LoRA Continual Learning via Continual Merging. Qiao and Mahdavi, ICLR 2026.
 
 One adapter is trained on, and another one answers: their A is the same, their B is a running merge.
 
@@ -34,7 +34,7 @@ from everlora.parts.slow import SlowMerge
 @method(
     "slao",
     title="SLAO: one adapter with an orthogonal start, answered for by its running merge",
-    paper="Merge before Forget (SLAO), 2025",
+    paper="Qiao and Mahdavi 2025, arXiv:2512.23017",
     stores="r(o+i) per adapted matrix, and ro for the B that was trained, constant",
     cost="nothing per step; one QR of (i, r) per adapted matrix and task",
     aliases=("merge-before-forget",),
