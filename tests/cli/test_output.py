@@ -89,7 +89,7 @@ def test_methods_stand_in_sections(everlora: Everlora, monkeypatch: pytest.Monke
         monkeypatch.setattr(catalogue.out_console, "width", width)
         text = everlora("methods").out
         places = [
-            text.index(word) for word in ("replay-free:", "seqlora", "replay: data", "mtl", "task id:", "per-task")
+            text.index(word) for word in ("replay-free:", "inclora", "replay: data", "mtl", "task id:", "per-task")
         ]
         assert places == sorted(places)
         assert ("costs per step" in text) and ("families" in text)  # noqa: PT018

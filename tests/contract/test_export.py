@@ -115,7 +115,7 @@ def exported(lived, tmp_path_factory):
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_fresh_process_gives_the_same_logits(method, model, exported):
-    stages = ["mtl"] if parse(method).regime == "joint" else ["first", "second"]
+    stages = [parse(method).name] if parse(method).regime == "joint" else ["first", "second"]
     for which in ("root", *stages):
         assert exported[method, model, which] < 2e-5, which
 

@@ -81,5 +81,5 @@ def test_an_output_layer_tied_to_the_embedding_is_not_adapted(tmp_path):
     life = lives.begin("tiny-llama", "ella", tmp_path, loaded=loaded, lora={"target_modules": ["lm_head"]})
     with pytest.raises(ModelError, match="'lm_head' shares its weights with 'model\\.embed_tokens'"):
         life.follow(lives.stream("tiny-llama"))
-    assert life.mount.peft is None
+    assert life.mount.model is None
     assert torch.equal(loaded.model.lm_head.weight, before)

@@ -20,6 +20,8 @@ from everlora.engine.mounts import mount
 from everlora.engine.seeds import seed_for
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
+ROUNDING = 2e-5
+"""Of a form that is decomposed anew when it is opened (`Mount.exact`), in fp32."""
 VARIANTS = ("mtl(mode=full)", "per-task(mode=full)", "ewc(on=all)", "seqft(freeze_embeddings=true)")
 """Options that change what is trained, of methods that train low-rank updates without them."""
 
@@ -137,7 +139,8 @@ def test_a_task_starts_where_the_one_before_ended(method, model, seen):
     assert not torch.allclose(end, record.began["first"]["first"], atol=1e-4), "nothing was learned"
     if composed.consolidator.rule == "continue" and composed.initialiser is None:
         # A head that has grown multiplies another shape, which may round otherwise.
-        torch.testing.assert_close(start, end, rtol=0, atol=1e-6 if record.life.base.family.head else 0)
+        near = 1e-6 if record.life.base.family.head else 0
+        torch.testing.assert_close(start, end, rtol=0, atol=near if record.life.mount.exact else ROUNDING)
     elif composed.consolidator.rule == "keep" and record.life.mount.neutral and not record.life.base.family.head:
         assert torch.equal(start, record.began["first"]["first"]), "a task of its own starts from the base"
 
@@ -175,7 +178,8 @@ def test_what_is_stored_is_what_was_learned(method, model, seen):
         for name, tensor in rest.items():
             assert torch.equal(tensor, record.adapter[name.removeprefix(f"{head}.")])
     started = record.start[list(record.start)[-1]]
-    assert any(not torch.equal(t, started[name].cpu()) for name, t in flat(life.newest).items())
+    # A form may keep another thing than it trains (the change of a weight, say, of which factors are trained).
+    assert any(name not in started or not torch.equal(t, started[name].cpu()) for name, t in flat(life.newest).items())
 
 
 @everywhere
@@ -188,8 +192,10 @@ def test_what_is_written_is_read_back(method, model, seen):
     start, _ = other.read(stage.path)
     learns = tasks if parse(method).regime == "joint" else tasks[-1:]
     other.open(seed=9, start=start, tasks=learns)
-    now = flat(other.live())
-    assert all(torch.equal(now[name].cpu().float(), t) for name, t in flat(start).items())
+    now = flat(other.extract())
+    for name, stored in flat(start).items():
+        held = now[name][tuple(slice(0, n) for n in stored.shape)]  # a form may have grown for the next task
+        torch.testing.assert_close(held, stored, rtol=0, atol=0 if other.exact else ROUNDING)
     other.close()
     assert other.model is None
     other.close()  # once more does no harm
@@ -252,7 +258,8 @@ def test_a_finished_life_is_only_recalled(method, model, seen):
     assert now.keys() == whole.final.keys()
     assert all(torch.equal(now[name], outputs) for name, outputs in whole.final.items())
     if again.method.consolidator.rule == "continue" and again.method.merge is None:
-        assert torch.equal(now["second"], list(whole.ended.values())[-1]["second"]), "not what was answered with"
+        then = list(whole.ended.values())[-1]["second"]
+        torch.testing.assert_close(now["second"], then, rtol=0, atol=0 if again.mount.exact else ROUNDING)
 
 
 headed = pytest.mark.parametrize(

@@ -61,9 +61,9 @@ def test_the_first_task_and_ratio_zero_are_sequential_lora(model, tmp_path):
 def test_steps_have_the_rows_that_their_turns_say(split, rows, tmp_path, monkeypatch):
     marked, loss = [], Besides.loss
 
-    def note(self, model, family, batch, logits, marks):
+    def note(self, model, family, batch, logits, marks, weights=None):
         marked.append(None if marks is None else marks.tolist())
-        return loss(self, model, family, batch, logits, marks)
+        return loss(self, model, family, batch, logits, marks, weights)
 
     monkeypatch.setattr(Besides, "loss", note)
     first, second = lives.stream("tiny-bert")

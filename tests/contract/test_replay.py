@@ -139,9 +139,9 @@ def shown(monkeypatch, method, tmp_path, tasks=None, **train):
     seen, loss = [], Besides.loss
     tasks = tasks or lives.stream("tiny-bert", 3)
 
-    def note(self, model, family, batch, logits, marks):
+    def note(self, model, family, batch, logits, marks, weights=None):
         seen.append(batch["labels"].tolist())
-        return loss(self, model, family, batch, logits, marks)
+        return loss(self, model, family, batch, logits, marks, weights)
 
     monkeypatch.setattr(Besides, "loss", note)
     life = lives.begin("tiny-bert", method, tmp_path / "run", train={"max_steps": -1, "num_train_epochs": 1, **train})

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from calculus import draw
 from everlora import parse
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before, Probing
+from everlora.core.further import Probing
+from everlora.core.roles import Before
 from everlora.core.sites import LowRank, Weights
 from everlora.engine.probe import magnitudes
 from everlora.parts.masks import MagnitudeMask, strongest

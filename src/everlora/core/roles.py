@@ -9,19 +9,16 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 from everlora.core.sites import LowRank
-from everlora.core.terms import Answers, Before, Evidence, Pull, Share, State, Strength, View
+from everlora.core.terms import Before, Evidence, Pull, Share, State, Strength, View
 
 __all__ = [
-    "Answers",
     "Before",
     "Evidence",
-    "Finishing",
     "GradientTransform",
     "Initialiser",
     "Merge",
     "Observing",
     "OutputPenalty",
-    "Probing",
     "Pull",
     "Recalling",
     "Rehearsal",
@@ -176,48 +173,6 @@ class GradientTransform(Protocol):
 
     def shape(self, gradient: State, state: State) -> State:
         """Shape gradients (or changes) of the live tensors, by name, linearly in ``gradient``."""
-        ...
-
-
-@runtime_checkable
-class Probing(Protocol):
-    """A transform that sees, before it shapes a gradient, how strongly each row of what is trained has answered.
-
-    By live tensor: Σ |z| of the n outputs z that its rows make, over all tokens but padding, since the last step, of
-    all micro-batches and processes. ``probe`` says what the outputs of B (of a full weight) are:
-
-    ``combined``   those of the whole layer, W x + ΔW x
-    ``lora_only``  those of the update, ΔW x
-    ``random``     no outputs: uniform draws in the place of all magnitudes, from the run's seed
-    """
-
-    name: ClassVar[str]
-
-    @property
-    def probe(self) -> Answers: ...
-
-    def look(self, seen: State, state: State) -> State:
-        """The constants of this step; ``seen`` is (L, n) by live tensor, infinite where a place has no outputs."""
-        ...
-
-
-@runtime_checkable
-class Finishing(Protocol):
-    """A part that has the last word on one adapter that is trained on and on: what answers is not what was trained.
-
-    What was trained it may remember, to go on from there (as the initialiser of the next task).
-    """
-
-    name: ClassVar[str]
-
-    def finish(self, update: LowRank, answered: LowRank | None, number: int) -> LowRank:
-        """What answers from now on, for one module.
-
-        Args:
-            update: as it was trained.
-            answered: what answered after the task before; None after the first.
-            number: of the task, from 1.
-        """
         ...
 
 

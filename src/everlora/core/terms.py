@@ -13,7 +13,6 @@ from everlora.core.sites import LowRank, concatenate
 State = dict[str, Tensor]
 View = Literal["sum", "merged"]
 Evidence = Literal["gradients", "fisher", "features"]
-Answers = Literal["combined", "lora_only", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from everlora.core.errors import FolderError
+from everlora.core.further import Finishing
 from everlora.core.method import Method
-from everlora.core.roles import Finishing, Observing, Remembering, State
+from everlora.core.roles import Observing, Remembering, State
 from everlora.core.sites import Learned, LowRank
 from everlora.engine.mounts import Mount
 

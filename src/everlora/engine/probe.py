@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Probing, State
+from everlora.core.further import Probing
+from everlora.core.roles import State
 from everlora.core.sites import LowRank
 from everlora.engine import world
 from everlora.engine.group import Group

@@ -35,6 +35,8 @@ class Mount(ABC):
     """The values of `Adapter.form` that this mount carries."""
     sees_past: ClassVar[bool] = False
     """Whether `stand_on` is called before a task even where the past is not summed (prompts of earlier tasks, say)."""
+    exact: ClassVar[bool] = True
+    """Whether what is opened where a task ended answers as it did then bit for bit, or but for rounding."""
     neutral: ClassVar[bool] = True
     """Whether a form that is put on afresh changes no answer; a prompt that is drawn, say, does."""
     files: ClassVar[tuple[str, ...]]

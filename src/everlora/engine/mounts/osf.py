@@ -39,6 +39,7 @@ class OsfMount(Hooked):
     file = "osf.safetensors"
     files = (file,)
     neutral: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
     """A weight and the sum of its decomposition are equal to rounding, not to the bit."""
 
     def hang(self, seed: int, start: Learned | None, tasks: Sequence[Task]) -> None:

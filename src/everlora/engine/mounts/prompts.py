@@ -52,6 +52,8 @@ class Held(nn.Module):
 class PromptMount(Mount):
     """What the forms that are soft prompts share: where they stand, and their life."""
 
+    neutral: ClassVar[bool] = False
+
     files = ("prompts.json", "prompts.safetensors")
     behind: ClassVar[bool] = False
     """Whether prompts stand behind the text instead of in front of it."""
