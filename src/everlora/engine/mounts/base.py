@@ -37,6 +37,8 @@ class Mount(ABC):
     """Whether `stand_on` is called before a task even where the past is not summed (prompts of earlier tasks, say)."""
     exact: ClassVar[bool] = True
     """Whether what is opened where a task ended answers as it did then bit for bit, or but for rounding."""
+    settles: ClassVar[bool] = False
+    """Whether opening where a task ended turns what was trained into a part of the past that is kept otherwise."""
     neutral: ClassVar[bool] = True
     """Whether a form that is put on afresh changes no answer; a prompt that is drawn, say, does."""
     files: ClassVar[tuple[str, ...]]

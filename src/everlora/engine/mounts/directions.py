@@ -32,6 +32,7 @@ class DirectionsMount(Hooked):
     """Carries W0 + Σ_i α_i s_i B_i A_i: the B_i, A_i of earlier tasks frozen, all α_i trained."""
 
     forms = ("directions",)
+    settles = True
     file = "directions.safetensors"
     files = ("adapter_config.json", adapters.WEIGHTS, file)
 
