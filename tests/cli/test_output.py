@@ -88,8 +88,7 @@ def test_methods_stand_in_sections(everlora: Everlora, monkeypatch: pytest.Monke
     for width in (80, 200):
         monkeypatch.setattr(catalogue.out_console, "width", width)
         text = everlora("methods").out
-        places = [
-            text.index(word) for word in ("replay-free:", "inclora", "replay: data", "mtl", "task id:", "per-task")
-        ]
-        assert places == sorted(places)
+        at = 0
+        for word in ("replay-free:", "inclora", "replay: data", "mtl", "task id:", "per-task"):
+            at = text.index(word, at)  # in this order
         assert ("costs per step" in text) and ("families" in text)  # noqa: PT018
