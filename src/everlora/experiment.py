@@ -22,7 +22,7 @@ from everlora.core.method import Method
 from everlora.core.registry import parse
 from everlora.core.scores import ScoreMatrix
 from everlora.core.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
-from everlora.core.task import Task, TaskStream
+from everlora.core.task import Task, TaskStream, digest_of_order
 from everlora.engine import world
 from everlora.engine.arguments import checked
 from everlora.engine.learner import Life
@@ -215,13 +215,23 @@ def finish(life: Life, matrix: ScoreMatrix) -> Result:
     }
     folder, out = life.folder, life.folder.path
     if world.is_main():
-        content = folder.write_matrix(matrix, {**life.kept(), **labels})
+        content = folder.write_matrix(matrix, {**life.kept(), **labels, **_of_tasks(folder, matrix)})
         write_text(out / "README.md", model_card(content, folder.facts, life.base.hub))
         life.base.family.processor.save_pretrained(str(out))
     else:
         content = folder.matrix_content(matrix, {**life.kept(), **labels})
     world.wait()
     return Result(folder=out, matrix=matrix, content=content)
+
+
+def _of_tasks(folder: RunFolder, matrix: ScoreMatrix) -> dict[str, Any]:
+    """What a reader of the scores must know of the tasks: which order of which data, other metrics, rows left out."""
+    facts: dict[str, dict[str, Any]] = {"data": {}, "metric": {}, "left_out": {}}
+    for stage in folder.stages():
+        for key, of_task in facts.items():
+            of_task.update(stage.facts.get(key, {}))
+    digest = digest_of_order([(name, facts["data"][name]) for name in matrix.tasks])
+    return {"order_digest": digest, **{key: facts[key] for key in ("metric", "left_out") if facts[key]}}
 
 
 def compare(
