@@ -106,7 +106,7 @@ def literals(code: str) -> str:
 def _similarity(prediction: str, target: str) -> float:
     from rapidfuzz import fuzz
 
-    return float(fuzz.ratio(literals(prediction), literals(target)))
+    return float(fuzz.ratio(literals(prediction).strip(), literals(target).strip()))
 
 
 def _sentence_bleu(row: Answered) -> float:

@@ -1,18 +1,18 @@
-"""SARI (Xu et al., TACL 2016): how well a simplification keeps, adds and deletes, against source and references.
+r"""SARI (Xu et al., TACL 2016): how well a simplification keeps, adds and deletes, against source and references.
 
 For n-grams of order n = 1..4, with S source, O answer, and R the references taken together (S and O are counted once
 per reference, so that counts compare):
 
     keep    K = S ∩ O, precision mean over g in K of #(K ∩ R)(g) / #K(g), recall Σ #(K ∩ R) / Σ #(S ∩ R)
-    delete  D = S \\ O, precision mean over g in D of #(D \\ R)(g) / #D(g); no recall, for deleting all would pay
-    add     A = set(O) \\ set(S), precision |A ∩ R| / |A|, recall |A ∩ R| / |set(R) \\ set(S)|
+    delete  D = S \ O, precision mean over g in D of #(D \ R)(g) / #D(g); no recall, for deleting all would pay
+    add     A = set(O) \ set(S), precision |A ∩ R| / |A|, recall |A ∩ R| / |set(R) \ set(S)|
 
     SARI = 100 · (F_keep + F_add + P_delete) / 3, each the mean over n; an empty denominator counts 1.
 
 What we do differently. The authors' first script did not divide the recall of `keep` by counts; we do, as the paper
 says and as later implementations do; the test pins the value that those publish for their example. Where an n-gram
 stands twice in the source and once in answer and reference, the paper calls the second one rightly deleted (it takes
-D ∩ (S \\ R)); we follow the implementations, with which published numbers were made, and take D \\ R. Tokens are those
+D ∩ (S \ R)); we follow the implementations, with which published numbers were made, and take D \ R. Tokens are those
 of BLEU's tokeniser 13a, in lower case.
 """
 
