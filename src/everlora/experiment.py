@@ -31,7 +31,7 @@ from everlora.engine.progress import Progress
 from everlora.record.atomic import write_json, write_text
 from everlora.record.card import model_card
 from everlora.record.folder import RunFolder, identified
-from everlora.streams import open_stream
+from everlora.streams import open_stream, order_number
 
 DEMO: dict[str, Any] = {
     "model": "smollm2-135m",
@@ -100,6 +100,8 @@ def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
     merged["train"] = {name: checked(name, value) for name, value in merged["train"].items()}
     if isinstance(merged.get("model"), str):
         merged["model"] = canonical(merged["model"])  # a run is the same run under every name of its model
+    if isinstance(merged.get("order"), str) and isinstance(merged.get("benchmark"), str):
+        merged["order"] = order_number(merged["benchmark"], merged["order"])  # an order is one under all its names
     spec = check(kind, merged)
     if isinstance(spec, RunSpec):
         parse(spec.method)  # a dry run sees a mistyped method, too

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from everlora.cli import look
+from everlora.cli import look, subjects
 from everlora.core.errors import ConfigError, EverloraError, Interrupted
 
 SETTINGS = {"token_normalize_func": lambda token: token.replace("_", "-"), "help_option_names": ["-h", "--help"]}
@@ -50,7 +50,7 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", "--output-dir", help="Folder of the run.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML recipe, or run.yaml of an earlier run.")] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark name, or a YAML file listing tasks.")] = None,
-    order: Annotated[int | None, typer.Option(help="Task order of the benchmark.")] = None,
+    order: Annotated[str | None, typer.Option(help="Task order of the benchmark: 4, or sapt-5.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these tasks, in this order: a,b,c.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the benchmark's data.")] = None,
     stream_seed: Annotated[int | None, typer.Option(help="Seed of the rows of built-in tasks.")] = None,
@@ -206,26 +206,6 @@ def methods(as_json: Json = False) -> None:
 
 
 @app.command(context_settings=SETTINGS)
-def benchmarks(as_json: Json = False) -> None:
-    """List the benchmarks: tasks, orders and where their data come from."""
-    from everlora.streams import benchmarks as known
-
-    rows = [
-        {
-            "name": info.name,
-            "title": info.title,
-            "tasks": list(info.tasks),
-            "orders": {str(number): list(names) for number, names in info.orders.items()},
-            "modality": list(info.modality),
-            "needs_data": info.needs_data,
-        }
-        for info in known()
-    ]
-    columns = {"benchmark": "{name}", "what it is": "{title}", "tasks": "{tasks}", "orders": "{orders}"}
-    _show(rows, as_json, columns)
-
-
-@app.command(context_settings=SETTINGS)
 def env(as_json: Json = False) -> None:
     """Print versions, for bug reports."""
     from everlora.experiment import environment
@@ -237,7 +217,7 @@ def env(as_json: Json = False) -> None:
         out_console.print_json(json.dumps(facts))
 
 
-for command in (look.status, look.inspect, look.export, look.study_layers):
+for command in (subjects.benchmarks, look.status, look.inspect, look.export, look.study_layers):
     app.command(context_settings=SETTINGS)(command)
 
 

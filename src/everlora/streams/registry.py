@@ -150,6 +150,17 @@ def find_benchmark(name: str) -> BenchmarkInfo:
     return known[_plain(name)]
 
 
+def order_number(benchmark: str, order: str) -> int:
+    """The number of an order given by another paper's name for it.
+
+    Raises:
+        ConfigError: there is no such benchmark or order.
+    """
+    if Path(benchmark).suffix.lower() in (".yaml", ".yml"):
+        raise ConfigError(f"{benchmark} has a single order; leave order out, or reorder with tasks")
+    return number_of(find_benchmark(benchmark).name, order)
+
+
 def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").strip()
 

@@ -1,8 +1,8 @@
 """Fifteen tasks of Super-NaturalInstructions (Wang et al. 2022), as SAPT (Zhao et al. 2024) learns them; its orders.
 
 The data come from a folder ``<data_dir>/<task>/{train,dev,test}``, in JSON Lines with ``definition.json`` beside, or
-as SAPT writes them. A row may have several accepted answers: the first is learned. SAPT scores every task by ROUGE-L of
-stems, classification too, and against the first answer; we take the best of the accepted ones, as the benchmark's
+as SAPT writes them. A row may have several accepted answers: the first is learned. SAPT scores every task by ROUGE-L
+of stems, classification too, and against the first answer; we take the best of the accepted ones, as the benchmark's
 authors do.
 """
 
