@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 LABELS_SHOWN = 3
@@ -36,7 +37,6 @@ def benchmarks(
 
 
 def _list(as_json: bool) -> None:
-    from everlora.cli.console import show
     from everlora.streams import benchmarks as known
 
     if as_json:
@@ -64,7 +64,7 @@ def _list(as_json: bool) -> None:
         orders = ", ".join(map(str, info.orders)) or "–"
         data = "read" if info.needs_data else "made"
         table.add_row(info.name, str(len(info.tasks)), orders, data, info.title)
-    show(table)
+    Console().print(table)  # titles wrap on a narrow terminal
     typer.echo("everlora benchmarks NAME shows one; --data-dir adds sizes and lengths")
 
 

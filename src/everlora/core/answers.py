@@ -120,7 +120,7 @@ def _corpus_bleu(rows: Sequence[Answered], labels: Sequence[str]) -> float:
 
     most = max(len(row.accepted) for row in rows)
     # Rows may have different numbers of references; None stands for one that is not there.
-    streams = [[row.accepted[k] if k < len(row.accepted) else None for row in rows] for k in range(most)]
+    streams: Any = [[row.accepted[k] if k < len(row.accepted) else None for row in rows] for k in range(most)]
     return float(sacrebleu.corpus_bleu([row.prediction for row in rows], streams).score)
 
 

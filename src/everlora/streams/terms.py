@@ -1,6 +1,6 @@
 """Where the data of the benchmarks are from and on what terms, as commonly stated by their publishers.
 
-Written down from general knowledge and checked against no licence text; where a line says no or unclear licence, assume
+Written down from general knowledge, checked against no licence text; where a line says no or unclear licence, assume
 no right to redistribute. Data are for research evaluation.
 """
 
