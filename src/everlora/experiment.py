@@ -22,7 +22,7 @@ from everlora.core.method import Method
 from everlora.core.registry import parse
 from everlora.core.scores import ScoreMatrix
 from everlora.core.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
-from everlora.core.task import Task, TaskStream, digest_of_order
+from everlora.core.task import Task, TaskStream
 from everlora.engine import world
 from everlora.engine.arguments import checked
 from everlora.engine.learner import Life
@@ -30,8 +30,8 @@ from everlora.engine.models import Loaded, canonical, load
 from everlora.engine.progress import Progress
 from everlora.record.atomic import write_json, write_text
 from everlora.record.card import model_card
-from everlora.record.folder import RunFolder, identified
-from everlora.streams import open_stream, order_number
+from everlora.record.folder import RunFolder, identified, of_tasks
+from everlora.streams import open_stream, settled_order
 
 DEMO: dict[str, Any] = {
     "model": "smollm2-135m",
@@ -100,8 +100,7 @@ def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
     merged["train"] = {name: checked(name, value) for name, value in merged["train"].items()}
     if isinstance(merged.get("model"), str):
         merged["model"] = canonical(merged["model"])  # a run is the same run under every name of its model
-    if isinstance(merged.get("order"), str) and isinstance(merged.get("benchmark"), str):
-        merged["order"] = order_number(merged["benchmark"], merged["order"])  # an order is one under all its names
+    merged |= settled_order(merged)  # and under every name of its order
     spec = check(kind, merged)
     if isinstance(spec, RunSpec):
         parse(spec.method)  # a dry run sees a mistyped method, too
@@ -217,23 +216,13 @@ def finish(life: Life, matrix: ScoreMatrix) -> Result:
     }
     folder, out = life.folder, life.folder.path
     if world.is_main():
-        content = folder.write_matrix(matrix, {**life.kept(), **labels, **_of_tasks(folder, matrix)})
+        content = folder.write_matrix(matrix, {**life.kept(), **labels, **of_tasks(folder.stages(), matrix.tasks)})
         write_text(out / "README.md", model_card(content, folder.facts, life.base.hub))
         life.base.family.processor.save_pretrained(str(out))
     else:
-        content = folder.matrix_content(matrix, {**life.kept(), **labels})
+        content = folder.matrix_content(matrix, {**life.kept(), **labels, **of_tasks(folder.stages(), matrix.tasks)})
     world.wait()
     return Result(folder=out, matrix=matrix, content=content)
-
-
-def _of_tasks(folder: RunFolder, matrix: ScoreMatrix) -> dict[str, Any]:
-    """What a reader of the scores must know of the tasks: which order of which data, other metrics, rows left out."""
-    facts: dict[str, dict[str, Any]] = {"data": {}, "metric": {}, "left_out": {}}
-    for stage in folder.stages():
-        for key, of_task in facts.items():
-            of_task.update(stage.facts.get(key, {}))
-    digest = digest_of_order([(name, facts["data"][name]) for name in matrix.tasks])
-    return {"order_digest": digest, **{key: facts[key] for key in ("metric", "left_out") if facts[key]}}
 
 
 def compare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from everlora.core.errors import ConfigError, DataError, nearest
 from everlora.core.task import TaskStream
@@ -159,6 +159,16 @@ def order_number(benchmark: str, order: str) -> int:
     if Path(benchmark).suffix.lower() in (".yaml", ".yml"):
         raise ConfigError(f"{benchmark} has a single order; leave order out, or reorder with tasks")
     return number_of(find_benchmark(benchmark).name, order)
+
+
+def settled_order(settings: Mapping[str, Any]) -> dict[str, int]:
+    """The entry ``order`` of a run's settings as a number, if it is there and is a text.
+
+    Raises:
+        ConfigError: there is no such benchmark or order.
+    """
+    order = settings.get("order")
+    return {"order": order_number(str(settings.get("benchmark", "builtin")), order)} if isinstance(order, str) else {}
 
 
 def _plain(name: str) -> str:
