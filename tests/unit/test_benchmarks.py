@@ -379,6 +379,8 @@ def test_cards_with_and_without_rows(tmp_path: Path) -> None:
     for name in trace.ORDERS[7]:
         for split in ("train", "test"):
             write(tmp_path / name / f"{split}.json", trace_rows(f"{split} two", 2))
+    refused("long has no order 'sapt-7'", lambda: card("long", order="sapt-7"), ConfigError)
+    refused("trace has no order 4; orders: 7 (4 is of 'long')", lambda: card("trace", order=4), ConfigError)
     about = card("trace", data_dir=tmp_path)
     first = about["tasks"][0]
     assert first["rows"] == {"train": 2, "dev": 0, "test": 2}

@@ -8,7 +8,8 @@ from typing import Any
 
 from everlora.core.task import Example, Task
 from everlora.streams import superni, trace
-from everlora.streams.registry import BenchmarkInfo, find_benchmark, open_stream
+from everlora.streams.orders import number_of
+from everlora.streams.registry import BenchmarkInfo, check_order, find_benchmark, open_stream
 from everlora.streams.standard import SUBJECTS
 from everlora.streams.terms import terms
 
@@ -25,6 +26,8 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
         DataError: the data cannot be used.
     """
     info = find_benchmark(name)
+    if order is not None:
+        check_order(info, number_of(info.name, order))
     stream = None
     if data_dir is not None or not info.needs_data:
         stream = open_stream(name, data_dir=data_dir, order=order)

@@ -201,15 +201,25 @@ def _loaded(
 ) -> TaskStream:
     orders = info.orders or {1: info.tasks}
     number = next(iter(orders)) if order is None else order
-    if number not in orders:
-        others = [f"{o} is of {other.name!r}" for other in benchmarks() for o in other.orders if o == number]
-        hint = f" ({others[0]})" if others else ""
-        raise ConfigError(f"{info.name} has no order {number}; orders: {', '.join(map(str, orders))}{hint}")
+    check_order(info, number)
     for task in tasks or ():
         if task not in orders[number]:
             raise DataError(f"{info.name} has no task {task!r}{nearest(task, orders[number])}")
     stream = _read(info.name, number, None if data_dir is None else Path(data_dir), tasks or orders[number], sizes)
     return replace(stream, note=f"order {number}. {stream.note}".strip() if tasks is None else stream.note)
+
+
+def check_order(info: BenchmarkInfo, number: int) -> None:
+    """Refuse a number that is none of the benchmark's orders.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    orders = info.orders or {1: info.tasks}
+    if number not in orders:
+        others = [f"{o} is of {other.name!r}" for other in benchmarks() for o in other.orders if o == number]
+        hint = f" ({others[0]})" if others else ""
+        raise ConfigError(f"{info.name} has no order {number}; orders: {', '.join(map(str, orders))}{hint}")
 
 
 def _read(
