@@ -30,8 +30,8 @@ from everlora.engine.models import Loaded, canonical, load
 from everlora.engine.progress import Progress
 from everlora.record.atomic import write_json, write_text
 from everlora.record.card import model_card
-from everlora.record.folder import RunFolder, identified
-from everlora.streams import open_stream
+from everlora.record.folder import RunFolder, identified, of_tasks
+from everlora.streams import open_stream, settled_order
 
 DEMO: dict[str, Any] = {
     "model": "smollm2-135m",
@@ -111,6 +111,7 @@ def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
     merged["train"] = {name: checked(name, value) for name, value in merged["train"].items()}
     if isinstance(merged.get("model"), str):
         merged["model"] = canonical(merged["model"])  # a run is the same run under every name of its model
+    merged |= settled_order(merged)  # and under every name of its order
     spec = check(kind, merged)
     if isinstance(spec, RunSpec):
         parse(spec.method)  # a dry run sees a mistyped method, too
@@ -235,11 +236,11 @@ def finish(life: Life, matrix: ScoreMatrix) -> Result:
     }
     folder, out = life.folder, life.folder.path
     if world.is_main():
-        content = folder.write_matrix(matrix, {**life.kept(), **labels})
+        content = folder.write_matrix(matrix, {**life.kept(), **labels, **of_tasks(folder.stages(), matrix.tasks)})
         write_text(out / "README.md", model_card(content, folder.facts, life.base.hub, life.method.adapter))
         life.base.family.processor.save_pretrained(str(out))
     else:
-        content = folder.matrix_content(matrix, {**life.kept(), **labels})
+        content = folder.matrix_content(matrix, {**life.kept(), **labels, **of_tasks(folder.stages(), matrix.tasks)})
     world.wait()
     return Result(folder=out, matrix=matrix, content=content)
 

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from everlora.core.answers import exact_match, normalise
 from everlora.core.errors import DataError
 from everlora.core.task import Example, Task
-from everlora.engine.evaluator import Scored, evaluate, exact_match, normalise
+from everlora.engine.evaluator import Scored, evaluate
 
 
 @pytest.mark.parametrize(

@@ -100,29 +100,6 @@ def _part(one: dict[str, Any]) -> str:
     return f"{one['part']}({settings})"
 
 
-def benchmarks(as_json: Json = False) -> None:
-    """List the benchmarks: tasks, orders and where their data come from."""
-    from everlora.streams import benchmarks as known
-
-    rows = [
-        {
-            "name": info.name,
-            "title": info.title,
-            "tasks": list(info.tasks),
-            "orders": {str(number): list(names) for number, names in info.orders.items()},
-            "modality": list(info.modality),
-            "needs_data": info.needs_data,
-        }
-        for info in known()
-    ]
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    heads = ("benchmark", "what it is", "tasks", "orders")
-    cells = ([text(row[key]) for key in ("name", "title", "tasks", "orders")] for row in rows)
-    _table("", heads, cells, lines=True)
-
-
 def env(as_json: Json = False) -> None:
     """Print versions, for bug reports."""
     from everlora.experiment import environment

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from everlora.cli import catalogue, common, look, sweep
+from everlora.cli import catalogue, common, look, subjects, sweep
 from everlora.cli import compare as comparing
 from everlora.cli.common import Json, Plugin, interruptible
 from everlora.core.errors import ConfigError, EverloraError
@@ -45,7 +45,7 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", "--output-dir", help="Folder of the run.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML recipe, or run.yaml of an earlier run.")] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark name, or a YAML file listing tasks.")] = None,
-    order: Annotated[int | None, typer.Option(help="Task order of the benchmark.")] = None,
+    order: Annotated[str | None, typer.Option(help="Task order of the benchmark: 4, or sapt-5.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these tasks, in this order: a,b,c.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the benchmark's data.")] = None,
     stream_seed: Annotated[int | None, typer.Option(help="Seed of the rows of built-in tasks.")] = None,
@@ -128,7 +128,7 @@ def demo(
 
 for command in (
     catalogue.methods,
-    catalogue.benchmarks,
+    subjects.benchmarks,
     catalogue.env,
     look.status,
     look.inspect,

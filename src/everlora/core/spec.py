@@ -63,7 +63,8 @@ class RunSpec(LearnerSpec):
     """A learner that follows a benchmark's stream."""
 
     benchmark: str = "builtin"
-    order: int | None = None
+    order: int | str | None = None
+    """A number, or another paper's name for one (``sapt-4``), which is written as the number."""
     data_dir: Path | None = None
     tasks: list[str] | None = None
     stream_seed: int = 0

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from everlora.core.answers import ANSWER_METRICS, DEFAULT, Answered
 from everlora.core.errors import DataError, nearest
 
 Form = Literal["labelled", "prompted", "chat", "image"]
@@ -25,10 +26,19 @@ class Example:
         input: the text (`labelled`), the whole prompt (`prompted`), a list of chat messages without the last
             answer (`chat`), or an array of shape (height, width) or (height, width, 3) of unsigned bytes (`image`).
         target: the answer: a label's name, or free text.
+        also: further answers that are right; only `target` is learned.
     """
 
     input: Any
     target: str
+    also: tuple[str, ...] = ()
+
+    def answered(self, prediction: str) -> Answered:
+        """Set an answer beside what is right."""
+        source = self.input if isinstance(self.input, str) else ""
+        if isinstance(self.input, list) and self.input:
+            source = str(self.input[-1].get("content", ""))
+        return Answered(prediction, (self.target, *self.also), source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +51,9 @@ class Task:
         labels: the closed set of answers, in order; empty for free text.
         instruction: one sentence that tells the model what to do; shown with the options (`labelled` only).
         form: what ``Example.input`` holds.
+        metric: how an answer is scored; an id of `everlora.core.answers.ANSWER_METRICS`.
         source: where the data come from, for the run's record.
+        left_out: how many rows of the source are not here, by split and reason, for the run's record.
     """
 
     name: str
@@ -51,7 +63,9 @@ class Task:
     labels: tuple[str, ...] = ()
     instruction: str = ""
     form: Form = "labelled"
+    metric: str = DEFAULT
     source: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
@@ -59,6 +73,10 @@ class Task:
         for split in ("train", "test"):
             if not len(getattr(self, split)):
                 raise DataError(f"task {self.name!r} has an empty {split} split; give it at least one row")
+        if self.metric not in ANSWER_METRICS:
+            raise DataError(
+                f"task {self.name!r}: unknown metric {self.metric!r}{nearest(self.metric, ANSWER_METRICS)}"
+            )
         if self.labels:
             known = set(self.labels)
             for split in ("train", "dev", "test"):
@@ -74,13 +92,18 @@ class Task:
         return replace(self, train=self.train[:train], dev=self.dev[:evaluate], test=self.test[:evaluate])
 
     def digest(self) -> str:
-        """Hash of all rows, labels and the instruction: two tasks with one digest are the same data."""
-        sha = hashlib.sha256(json.dumps([self.name, self.labels, self.instruction, self.form]).encode())
+        """Hash of all rows, labels, the instruction and the metric: two tasks with one digest are the same task."""
+        about: list[Any] = [self.name, self.labels, self.instruction, self.form]
+        if self.metric != DEFAULT:  # what came later must not change the digests that earlier runs have recorded
+            about.append(self.metric)
+        sha = hashlib.sha256(json.dumps(about).encode())
         for split in (self.train, self.dev, self.test):
             sha.update(b"\x00split")
             for example in split:
                 raw = example.input.tobytes() if self.form == "image" else json.dumps(example.input).encode()
                 sha.update(raw + b"\x01" + example.target.encode() + b"\x02")
+                for other in example.also:
+                    sha.update(b"\x03" + other.encode())
         return sha.hexdigest()[:16]
 
 
@@ -116,4 +139,9 @@ class TaskStream:
 
     def digest(self) -> str:
         """Hash of the list of tasks and of all their data: this, not a number, identifies an order."""
-        return hashlib.sha256(json.dumps([[t.name, t.digest()] for t in self.tasks]).encode()).hexdigest()[:16]
+        return digest_of_order([(task.name, task.digest()) for task in self.tasks])
+
+
+def digest_of_order(tasks: Sequence[tuple[str, str]]) -> str:
+    """Hash of the names and digests of tasks, in order."""
+    return hashlib.sha256(json.dumps([list(pair) for pair in tasks]).encode()).hexdigest()[:16]

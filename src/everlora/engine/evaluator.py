@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,24 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from everlora.core.answers import ANSWER_METRICS, DEFAULT, correct
 from everlora.core.errors import DataError
 from everlora.core.spec import EvalSpec
 from everlora.core.task import Task
 from everlora.engine.families import Family, Scoring
 from everlora.engine.progress import Progress
-
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def normalise(text: str) -> str:
-    """Lower-case, delete ASCII punctuation, collapse white space (methods of O-LoRA's line of papers)."""
-    return re.sub(r"\s+", " ", text.lower().translate(_PUNCTUATION)).strip()
-
-
-def exact_match(prediction: str, target: str) -> bool:
-    """Equality after `normalise`; an answer that normalises to nothing equals only a target that is the same."""
-    plain = normalise(prediction)
-    return plain == normalise(target) if plain else prediction.strip() == target.strip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,25 +25,27 @@ class Scored:
         task: name.
         targets: what was asked for, in the order of the task's rows.
         predictions: what was answered.
-        correct: per row.
+        correct: per row, whether the answer exactly matches one that is accepted, whatever the metric.
+        metric: how the task is scored.
+        each: the metric of each row by itself.
+        score: the task's score, percent.
     """
 
     task: str
     targets: tuple[str, ...]
     predictions: tuple[str, ...]
     correct: tuple[bool, ...]
-
-    @property
-    def score(self) -> float:
-        """Percent correct."""
-        return 100.0 * sum(self.correct) / len(self.correct)
+    metric: str = DEFAULT
+    each: tuple[float, ...]
+    score: float
 
     def rows(self) -> list[dict[str, Any]]:
-        """One plain row per example, for predictions.jsonl."""
-        triples = zip(self.targets, self.predictions, self.correct, strict=True)
+        """One plain row per example, for predictions.jsonl; ``score`` where `correct` does not say all."""
+        columns = zip(self.targets, self.predictions, self.correct, self.each, strict=True)
         return [
             {"task": self.task, "row": k, "target": target, "prediction": answer, "correct": right}
-            for k, (target, answer, right) in enumerate(triples)
+            | ({} if self.metric == DEFAULT else {"metric": self.metric, "score": round(value, 6)})
+            for k, (target, answer, right, value) in enumerate(columns)
         ]
 
 
@@ -90,11 +78,16 @@ def evaluate(
         progress(len(batch))
     model.train(was_training)
     predictions = tuple(answers[k].strip() for k in range(len(rows)))
+    answered = [row.answered(prediction) for row, prediction in zip(rows, predictions, strict=True)]
+    score, each = ANSWER_METRICS[task.metric].score(answered, task.labels)
     return Scored(
         task=task.name,
         targets=tuple(row.target for row in rows),
         predictions=predictions,
-        correct=tuple(exact_match(p, row.target) for p, row in zip(predictions, rows, strict=True)),
+        correct=tuple(map(correct, answered)),
+        metric=task.metric,
+        each=each,
+        score=score,
     )
 
 

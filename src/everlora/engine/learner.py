@@ -36,7 +36,7 @@ from everlora.engine.mounts import mount
 from everlora.engine.observe import observe
 from everlora.engine.progress import Progress, tell
 from everlora.engine.seeds import seed_for
-from everlora.engine.stages import Stage, agree, asked, look_at, row_of, stages
+from everlora.engine.stages import Stage, about, agree, asked, look_at, row_of, stages
 from everlora.record.folder import Committed, RunFolder, write_rows
 
 
@@ -233,7 +233,7 @@ class Life:
         if world.is_main():
             sealed = {
                 "row": row,
-                "data": {task.name: task.digest() for task in stage.tasks},
+                **about(stage.tasks),
                 "labels": list(getattr(self.base.family, "labels", [])),
                 **facts,
             }

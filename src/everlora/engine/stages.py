@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from everlora.core.answers import DEFAULT
 from everlora.core.errors import DataError, FolderError
 from everlora.core.method import Method
 from everlora.core.scores import Cell, ScoreMatrix
@@ -65,6 +67,14 @@ def row_of(
     # Each task is answered by its own adapter, which never changes again: a[i][j] = a[j][j].
     earlier = matrix.cells[stage.row - 1] if stage.row else (None,) * len(tasks)
     return [old if new is None else new for old, new in zip(earlier, row, strict=True)]
+
+
+def about(tasks: Sequence[Task]) -> dict[str, Any]:
+    """What a committed stage says about its tasks: digests, and where it applies the metric and rows left out."""
+    said: dict[str, Any] = {"data": {task.name: task.digest() for task in tasks}}
+    metric = {task.name: task.metric for task in tasks if task.metric != DEFAULT}
+    left_out = {task.name: dict(task.left_out) for task in tasks if task.left_out}
+    return said | ({"metric": metric} if metric else {}) | ({"left_out": left_out} if left_out else {})
 
 
 def agree(committed: Sequence[Committed], planned: Sequence[Stage], folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from everlora.core.adapter import Adapter
+from everlora.core.answers import DEFAULT
 
 PIPELINES = {
     "decoder": "text-generation",
@@ -43,13 +44,14 @@ def matrix_table(content: dict[str, Any]) -> str:
 
 def _front(content: dict[str, Any], hub: str | None, trained: bool, adapter: Adapter) -> str:
     task = PIPELINES[content["family"]]
+    metrics = {name: content.get("metric", {}).get(name, DEFAULT) for name in content["tasks"]}
     results = [
         EvalResult(
             task_type=task,
             dataset_type=name,
             dataset_name=name,
-            metric_type="exact_match",
-            metric_name="exact match after the last task (%)",
+            metric_type=metrics[name],
+            metric_name=f"{metrics[name].replace('_', ' ')} after the last task (%)",
             metric_value=round(score, 4),
         )
         for name, score in zip(content["tasks"], content["matrix"][-1], strict=True)

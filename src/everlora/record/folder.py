@@ -12,7 +12,8 @@ tokenizer*, chat_template.jinja, or preprocessor_config.json for images
 tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts only with its COMMIT
     predictions.jsonl                every answer
     training.jsonl  modules.jsonl    loss; per module: penalty, its share of the gradient, update norm
-    COMMIT                           row of the matrix, labels, digests of the data, hashes of the files beside it
+    COMMIT                           row of the matrix, labels, digests of the data, metrics and rows left out where
+                                     that applies, hashes of the files beside it
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ import yaml
 
 from everlora.core.errors import FolderError
 from everlora.core.scores import ScoreMatrix, metrics
+from everlora.core.task import digest_of_order
 from everlora.record.atomic import staged, write_json, write_text
 
 SCHEMA = 2
@@ -161,6 +163,16 @@ def stages(path: Path) -> list[Committed]:
     sealed = [p.parent for p in (path / "tasks").glob(f"[0-9]*/{COMMIT}")]
     # By number: 100 comes after 99, and not, as a text, before 11.
     return [_read(path) for path in sorted(sealed, key=lambda p: p.name.partition("-")[0].zfill(9))]
+
+
+def of_tasks(done: Sequence[Committed], tasks: Sequence[str]) -> dict[str, Any]:
+    """What a reader of the scores must know of the tasks: which order of which data, other metrics, rows left out."""
+    facts: dict[str, dict[str, Any]] = {"data": {}, "metric": {}, "left_out": {}}
+    for stage in done:
+        for key, of_task in facts.items():
+            of_task.update(stage.facts.get(key, {}))
+    digest = digest_of_order([(name, facts["data"][name]) for name in tasks])
+    return {"order_digest": digest, **{key: facts[key] for key in ("metric", "left_out") if facts[key]}}
 
 
 def identified(path: Path) -> dict[str, Any]:

@@ -1,7 +1,14 @@
 """Streams of tasks: the built-in ones, the published benchmarks, and a user's own files."""
 
 from everlora.streams.files import stream_from_yaml
-from everlora.streams.registry import BenchmarkInfo, benchmarks, find_benchmark, open_stream
+from everlora.streams.registry import (
+    BenchmarkInfo,
+    benchmarks,
+    find_benchmark,
+    open_stream,
+    order_number,
+    settled_order,
+)
 from everlora.streams.tasks import task_from_dataset
 
 __all__ = [
@@ -9,6 +16,8 @@ __all__ = [
     "benchmarks",
     "find_benchmark",
     "open_stream",
+    "order_number",
+    "settled_order",
     "stream_from_yaml",
     "task_from_dataset",
 ]

@@ -12,6 +12,9 @@ tasks:
   - name: replies
     train: replies.jsonl          # rows with prompt and completion, prompt and answer, or messages
     test_fraction: 0.2            # no test file: a fifth of train becomes the test split
+    metric: rouge_l               # how answers are scored; exact_match if left out
+  - name: mnli
+    source: {kind: o-lora, path: CL_Benchmark/NLI/MNLI}   # what other tools left on disk, see `sources`
 ```
 """
 
@@ -21,15 +24,31 @@ import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictStr, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from everlora.core.answers import ANSWER_METRICS, DEFAULT
 from everlora.core.errors import DataError, nearest
 from everlora.core.task import Task, TaskStream
+from everlora.streams import superni, trace
+from everlora.streams.checks import Overlap
+from everlora.streams.dialects import familiar
+from everlora.streams.folders import spelt
 from everlora.streams.hub import load_table
 from everlora.streams.rows import Table, decode, is_data_file, read_bytes, read_table
+from everlora.streams.sources import StreamSource, TaskSource, check_metric, expand, read_source
+from everlora.streams.standard import SUBJECTS
 from everlora.streams.tasks import build_task, find_convention, split_keys
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -58,7 +77,8 @@ class TaskFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     name: StrictStr
-    train: Source
+    source: TaskSource | None = None
+    train: Source | None = None
     test: Source | None = None
     dev: Source | None = Field(default=None, validation_alias=AliasChoices("dev", "validation"))
     labels: Labels | None = None
@@ -66,11 +86,22 @@ class TaskFile(BaseModel):
     text_column: StrictStr | None = None
     label_column: StrictStr | None = None
     test_fraction: float | None = Field(default=None, gt=0, lt=1)
-    overlap: Literal["error", "drop"] = "error"
+    metric: StrictStr | None = None
+    overlap: Overlap | None = None
+    """What becomes of rows that two splits share: an error, unless the source is known to have some."""
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, value: str | None) -> str | None:
+        return value and check_metric(value, ANSWER_METRICS)
 
     @model_validator(mode="after")
     def _one_test(self) -> TaskFile:
-        if (self.test is None) == (self.test_fraction is None):
+        if (self.train is None) == (self.source is None):
+            raise ValueError("give either train or source")
+        if self.source is not None and (self.test or self.dev):
+            raise ValueError("give either train, test and dev, or source, which has all of them")
+        if self.source is None and (self.test is None) == (self.test_fraction is None):
             raise ValueError("give either test or test_fraction")
         return self
 
@@ -82,7 +113,14 @@ class StreamFile(BaseModel):
 
     name: StrictStr | None = None
     note: StrictStr = ""
-    tasks: list[TaskFile] = Field(min_length=1)
+    source: StreamSource | None = None
+    tasks: list[TaskFile] = Field(default=[], min_length=1)
+
+    @model_validator(mode="after")
+    def _some_tasks(self) -> StreamFile:
+        if bool(self.tasks) == (self.source is not None):
+            raise ValueError("give either tasks, or a source to take all tasks from")
+        return self
 
 
 def stream_from_yaml(path: Path, tasks: Sequence[str] | None = None) -> TaskStream:
@@ -92,7 +130,7 @@ def stream_from_yaml(path: Path, tasks: Sequence[str] | None = None) -> TaskStre
         DataError: the YAML file, a data file or a row cannot be used.
     """
     spec = read_stream_file(path)
-    by_name = {entry.name: entry for entry in spec.tasks}
+    by_name = {entry.name: entry for entry in spec.tasks or _all_of(spec.source, path)}
     for name in tasks or ():
         if name not in by_name:
             raise DataError(f"{path} has no task {name!r}{nearest(name, by_name)}")
@@ -133,6 +171,9 @@ def load_task(entry: TaskFile, path: Path) -> tuple[Task, str]:
     Raises:
         DataError: a data file or a row cannot be used.
     """
+    if entry.source is not None:
+        return _from_source(entry, entry.source, path)
+    assert entry.train is not None
     tables = {"train": _table(entry.train, path, "train")}
     if entry.test is not None:
         tables["test"] = _table(entry.test, path, "test")
@@ -147,8 +188,43 @@ def load_task(entry: TaskFile, path: Path) -> tuple[Task, str]:
         instruction=entry.instruction,
         text_column=entry.text_column,
         label_column=entry.label_column,
-        overlap=entry.overlap,
+        overlap=entry.overlap or "error",
+        metric=entry.metric or DEFAULT,
         source="; ".join(dict.fromkeys(table.where for table in tables.values())),
+    )
+
+
+def _all_of(source: StreamSource | None, path: Path) -> list[TaskFile]:
+    assert source is not None
+    config = path.parent / source.config if source.config else None
+    tasks = expand(source, path.parent / source.path, config)
+    return [TaskFile(name=name, source=one, overlap=source.overlap) for name, one in tasks]
+
+
+def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> tuple[Task, str]:
+    """A task from what another tool left on disk; what the entry says itself wins over what is known of the task."""
+    place = path.parent / source.path
+    found = read_source(source, place, entry.name)
+    tables = dict(found.tables)
+    if entry.test_fraction is not None and "test" in tables:
+        raise DataError(f"{path}: task {entry.name!r} has a test split at {place}; leave test_fraction out")
+    if entry.test_fraction is not None:
+        tables["train"], tables["test"] = _cut(tables["train"], entry)
+    if "test" not in tables:
+        raise DataError(f"{path}: task {entry.name!r} has no test split at {place}; give test_fraction")
+    known = trace.SUBJECTS.get(entry.name) if found.kind == "trace" else None
+    taught = SUBJECTS.get(spelt(entry.name)) if found.kind == "o-lora" else None
+    return build_task(
+        entry.name,
+        tables,
+        labels=entry.labels or found.labels or (known.labels if known else None),
+        instruction=entry.instruction or found.definition or (taught.instruction if taught else ""),
+        text_column=entry.text_column,
+        label_column=entry.label_column,
+        overlap=entry.overlap or ("drop" if found.kind else "error"),
+        metric=entry.metric or (known.metric if known else superni.METRIC if found.kind == "superni" else DEFAULT),
+        source=str(place),
+        left_out=found.left_out,
     )
 
 
@@ -159,7 +235,7 @@ def _table(source: Source, path: Path, split: str) -> Table:
     file = path.parent / source
     if not file.exists() and not is_data_file(source) and HUB_ID.fullmatch(source):
         return load_table(source, None, split, instead=f"or point {path} to a local file")
-    return read_table(file)
+    return familiar(read_table(file))
 
 
 def _cut(table: Table, entry: TaskFile) -> tuple[Table, Table]:

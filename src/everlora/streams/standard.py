@@ -1,7 +1,8 @@
 """The Standard CL benchmark (orders 1 to 3) and the long sequence of 15 tasks (orders 4 to 6).
 
 Both are one table: `ORDERS`. The data come from a local folder, ``<data_dir>/<task>/{train,dev,test}.jsonl.gz`` with
-``labels.json``, or from the hub (`standard_hub`). The instruction sentences are our own wording.
+``labels.json``, from O-LoRA's ``CL_Benchmark`` (`folders`), or from the hub (`standard_hub`). The instruction
+sentences are our own wording.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from everlora.core.errors import DataError, nearest
 from everlora.core.task import Task, TaskStream
-from everlora.streams.rows import Table, decode, parse_json, read_bytes, read_table
+from everlora.streams.folders import read_folder, task_folder
 from everlora.streams.tasks import build_task
 
 ORDERS: dict[str, dict[int, tuple[str, ...]]] = {
@@ -93,7 +94,8 @@ def standard(
         if task not in SUBJECTS:
             raise DataError(f"{name} has no task {task!r}{nearest(task, SUBJECTS)}")
     if data_dir is not None:
-        _check_folder(data_dir, tasks)
+        for task in tasks:  # a missing folder is told before the others are read
+            task_folder(data_dir, task, families=True)
     loaded = []
     notes = []
     for task in tasks:
@@ -104,44 +106,25 @@ def standard(
 
 
 def local_task(data_dir: Path, name: str) -> tuple[Task, str]:
-    """Load one task from ``data_dir/name``.
+    """Load one task from ``data_dir/name``, or from O-LoRA's ``data_dir/<family>/<name>``.
 
     Raises:
         DataError: the train or test file is missing, or a row is unusable.
     """
-    folder = data_dir / name
-    tables: dict[str, Table] = {}
-    for split in ("train", "dev", "test"):
-        path = next((p for suffix in (".jsonl.gz", ".jsonl") if (p := folder / f"{split}{suffix}").exists()), None)
-        if path is not None:
-            tables[split] = read_table(path)
-        elif split != "dev":
-            raise DataError(f"{folder} has no {split}.jsonl.gz or {split}.jsonl; the task {name!r} needs it")
-    labels = _labels(folder / "labels.json", SUBJECTS[name].labels)
-    instruction = SUBJECTS[name].instruction
-    return build_task(name, tables, labels=labels, instruction=instruction, source=str(folder))
+    folder = task_folder(data_dir, name, families=True)
+    found = read_folder(folder)
+    return build_task(
+        name,
+        found.tables,
+        labels=found.labels or SUBJECTS[name].labels,
+        instruction=SUBJECTS[name].instruction,
+        overlap="error" if found.kind is None else "drop",
+        source=str(folder),
+        left_out=found.left_out,
+    )
 
 
 def _from_hub(name: str) -> tuple[Task, str]:
     from everlora.streams.standard_hub import hub_task
 
     return hub_task(name, SUBJECTS[name].labels, SUBJECTS[name].instruction)
-
-
-def _labels(path: Path, default: tuple[str, ...]) -> tuple[str, ...]:
-    if not path.exists():
-        return default
-    labels = parse_json(decode(read_bytes(path), path), str(path))
-    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
-        raise DataError(f"{path} must hold a list of label names")
-    return tuple(labels)
-
-
-def _check_folder(data_dir: Path, tasks: Sequence[str]) -> None:
-    if not data_dir.is_dir():
-        raise DataError(f"the data folder {data_dir} does not exist; give --data-dir a folder with one folder a task")
-    for task in tasks:
-        if not (data_dir / task).is_dir():
-            inside = sorted(p.parent.name for p in data_dir.glob(f"*/{task}") if p.is_dir())
-            hint = f"; did you mean {data_dir / inside[0]}?" if inside else "; wanted <data_dir>/<task>/train.jsonl.gz"
-            raise DataError(f"the data folder {data_dir} has no folder {task!r}{hint}")

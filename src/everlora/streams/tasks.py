@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from everlora.core.answers import DEFAULT
 from everlora.core.errors import DataError, nearest
 from everlora.core.task import Example, Form, Task
+from everlora.streams.checks import Overlap, normalised, separate
 from everlora.streams.rows import Row, Table, class_names
 
 Split = Literal["train", "dev", "test"]
-Overlap = Literal["error", "drop"]
 
 
 @dataclass(frozen=True)
 class Convention:
-    """Names of the columns of one way of writing rows; ``target`` is empty for chats, where the answer is inside."""
+    """Names of the columns of one way of writing rows; ``target`` is empty for chats, where the answer is inside.
+
+    ``free`` answers are no labels unless a set of labels is given.
+    """
 
     form: Form
     input: str
     target: str = ""
+    free: bool = True
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -37,8 +41,9 @@ CONVENTIONS = (
     Convention("chat", "messages"),
     Convention("prompted", "prompt", "completion"),
     Convention("prompted", "prompt", "answer"),  # as TRACE writes them
-    Convention("image", "image", "label"),
-    Convention("labelled", "text", "label"),
+    Convention("labelled", "input", "output"),  # as Super-NaturalInstructions writes them
+    Convention("image", "image", "label", free=False),
+    Convention("labelled", "text", "label", free=False),
 )
 
 
@@ -50,11 +55,13 @@ def task_from_dataset(
     dev: Iterable[Row] | None = None,
     labels: Sequence[str] | None = None,
     instruction: str = "",
+    metric: str = DEFAULT,
 ) -> Task:
     """Make a task from rows in memory: `datasets.Dataset` objects, or any iterables of mappings.
 
-    The columns say what a row is: ``text`` and ``label``, ``prompt`` and ``completion`` (or ``answer``), ``messages``
-    (a chat whose last message is the assistant's), or ``image`` (PIL image or array of bytes) and ``label``.
+    The columns say what a row is: ``text`` and ``label``, ``prompt`` and ``completion`` (or ``answer``), ``input`` and
+    ``output``, ``messages`` (a chat whose last message is the assistant's), or ``image`` (PIL image or array of bytes)
+    and ``label``. A free answer may be a list: the first is learned, all are accepted.
 
     Args:
         name: the task's name in its stream.
@@ -63,7 +70,8 @@ def task_from_dataset(
         dev: the rows to tune on, if any.
         labels: the closed set of answers; by default the names of a `datasets.ClassLabel` column, else the labels of
             ``train`` in order of first appearance. Whole-number labels index it.
-        instruction: one sentence that tells the model what to do (``text`` and ``label`` only).
+        instruction: one sentence that tells the model what to do (``text`` and ``label``, ``input`` and ``output``).
+        metric: how answers are scored, an id of `everlora.core.answers.ANSWER_METRICS`.
 
     Raises:
         DataError: a column is missing, a row is unusable, or a text stands in two splits.
@@ -71,7 +79,7 @@ def task_from_dataset(
     tables = {"train": _in_memory(train, f"{name} train"), "test": _in_memory(test, f"{name} test")}
     if dev is not None:
         tables["dev"] = _in_memory(dev, f"{name} dev")
-    task, _ = build_task(name, tables, labels=labels, instruction=instruction, source="memory")
+    task, _ = build_task(name, tables, labels=labels, instruction=instruction, metric=metric, source="memory")
     return task
 
 
@@ -84,9 +92,13 @@ def build_task(
     text_column: str | None = None,
     label_column: str | None = None,
     overlap: Overlap = "error",
+    metric: str = DEFAULT,
     source: str = "",
+    left_out: Mapping[str, int] | None = None,
 ) -> tuple[Task, str]:
     """Make a task from the tables of its splits (``train``, ``test`` and perhaps ``dev``).
+
+    Rows that are left out here are counted with those ``left_out`` before.
 
     Returns:
         The task, and a sentence on what was left out (empty if nothing was).
@@ -95,14 +107,14 @@ def build_task(
         DataError: a column is missing, a row is unusable, or a text stands in two splits and ``overlap`` is "error".
     """
     convention = find_convention(tables["train"], text_column, label_column)
-    if convention.form in ("labelled", "image"):
+    if not convention.free:
         labels = labels or tables["train"].class_names.get(convention.target) or None
     read = {split: _examples(table, convention, labels) for split, table in tables.items()}
-    if not labels and convention.form in ("labelled", "image"):
+    if not labels and not convention.free:
         labels = tuple(dict.fromkeys(example.target for example in read["train"]))
     for split, table in tables.items():
         _check_labels(table, read[split], labels)
-    note = _separate(name, tables, read, convention.form, overlap)
+    dropped = dict(left_out or {}) | separate(name, tables, read, convention.form, bool(labels), overlap)
     task = Task(
         name=name,
         train=read["train"],
@@ -111,9 +123,12 @@ def build_task(
         labels=tuple(labels or ()),
         instruction=instruction if convention.form == "labelled" else "",
         form=convention.form,
+        metric=metric,
         source=source,
+        left_out=dropped,
     )
-    return task, note
+    parts = [(*why.split(": ", 1), count) for why, count in dropped.items()]
+    return task, " ".join(f"{name}: {count} {split} rows left out because {why}." for split, why, count in parts)
 
 
 def find_convention(table: Table, text_column: str | None = None, label_column: str | None = None) -> Convention:
@@ -127,8 +142,8 @@ def find_convention(table: Table, text_column: str | None = None, label_column: 
     found = list(table.rows[0])
     if text_column or label_column:
         if not text_column and "image" in found and "text" not in found:
-            return Convention("image", "image", label_column or "label")
-        return Convention("labelled", text_column or "text", label_column or "label")
+            return Convention("image", "image", label_column or "label", free=False)
+        return Convention("labelled", text_column or "text", label_column or "label", free=False)
     fitting = [c for c in CONVENTIONS if set(c.columns) <= set(found)]
     if len(fitting) == 1:
         return fitting[0]
@@ -141,22 +156,12 @@ def find_convention(table: Table, text_column: str | None = None, label_column: 
     )
 
 
-def normalised(example: Example, form: Form) -> str:
-    """Return what makes a row the same as another: the text without case and spacing, with the answer if it is free.
-
-    One text with two answers is a leak when the answer is a label, and an ordinary thing when it is free text.
-    """
-    if form == "labelled":
-        return " ".join(example.input.split()).casefold()
-    raw = example.input if form == "prompted" else json.dumps(example.input, sort_keys=True)
-    return " ".join(f"{raw} {example.target}".split()).casefold()
-
-
 def split_keys(table: Table, convention: Convention) -> list[str]:
     """Return a key per row; rows of one key must go to one side when the table is split."""
     if convention.form == "image":
         return [str(index) for index in range(len(table.rows))]
-    return [normalised(example, convention.form) for example in _examples(table, convention, None)]
+    closed = not convention.free
+    return [normalised(example, convention.form, closed) for example in _examples(table, convention, None)]
 
 
 def _in_memory(rows: Iterable[Row], where: str) -> Table:
@@ -193,9 +198,18 @@ def _example(row: Row, table: Table, convention: Convention, names: Sequence[str
 
         return Example(to_array(value, at, table.folder), _label(row[convention.target], names, at))
     text = _text(value, convention.input, at)
-    if convention.form == "prompted":
-        return Example(text, _text(row[convention.target], convention.target, at))
+    if convention.free:
+        return _answered(text, row[convention.target], convention.target, at)
     return Example(text, _label(row[convention.target], names, at))
+
+
+def _answered(text: str, value: Any, column: str, at: str) -> Example:
+    """A free answer, or a list of those that are accepted."""
+    answers = value if isinstance(value, list | tuple) else [value]
+    if not answers:
+        raise DataError(f"{at}: no answer in column {column!r}; give at least one")
+    first, *others = (_text(answer, column, at) for answer in answers)
+    return Example(text, first, tuple(dict.fromkeys(other for other in others if other != first)))
 
 
 def _text(value: Any, column: str, at: str) -> str:
@@ -250,26 +264,3 @@ def _check_labels(table: Table, examples: Sequence[Example], labels: Sequence[st
         if example.target not in known:
             hint = nearest(example.target, known)
             raise DataError(f"{table.at(index)}: label {example.target!r} is outside the label set{hint}")
-
-
-def _separate(
-    name: str, tables: Mapping[str, Table], read: dict[str, list[Example]], form: Form, overlap: Overlap
-) -> str:
-    """Refuse, or drop from train and dev, rows whose text the test split has too; pictures are not compared."""
-    if form == "image":
-        return ""
-    test = {normalised(example, form): index for index, example in reversed(list(enumerate(read["test"])))}
-    notes = []
-    for split in ("train", "dev"):
-        keep = []
-        for index, example in enumerate(read.get(split, ())):
-            twin = test.get(normalised(example, form))
-            if twin is None:
-                keep.append(example)
-            elif overlap == "error":
-                here, there = tables[split].at(index), tables["test"].at(twin)
-                raise DataError(f"task {name!r}: the same text in {split} and test: {here} and {there}; remove one")
-        if (dropped := len(read.get(split, ())) - len(keep)) > 0:
-            notes.append(f"{name}: {dropped} {split} rows left out because test has the same text.")
-            read[split] = keep
-    return " ".join(notes)

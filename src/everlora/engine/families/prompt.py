@@ -14,7 +14,7 @@ CUE = "\nAnswer:"
 
 
 class Prompter:
-    """Writes prompts: instruction, options, text and a final cue; only the text may be cut.
+    """Writes prompts: instruction, options, text and a final cue; only the text may be cut, or a prompt's middle.
 
     The name of the data set is never shown, so no task id reaches the model through the prompt.
     """
@@ -66,6 +66,11 @@ class Prompter:
             return [*self.start, *before, *text[:space], *after], max(0, len(text) - space)
         start = [] if task.form == "chat" else self.start  # chat templates write their own
         ids = [*start, *self.tokens(self.raw(example, task))]
+        space = min(limit, self.limits.source or limit)
+        if task.form == "prompted" and self.limits.source is not None and len(ids) > space:
+            # Instruction and cue stand at the ends of a prompt that a row brings with it.
+            tail = space // 2
+            return [*ids[: space - tail], *ids[len(ids) - tail :]], len(ids) - space
         if len(ids) > limit:
             self._too_long(task, len(ids), limit)
         return ids, 0
@@ -83,7 +88,10 @@ class Prompter:
         return str(rendered)
 
     def _too_long(self, task: Task, found: int, limit: int) -> None:
-        cure = "set --max-source-length to cut texts" if task.form == "labelled" else "shorten the prompt"
+        cure = {
+            "labelled": "set --max-source-length to cut texts",
+            "prompted": "set --max-source-length to cut prompts in the middle",
+        }.get(task.form, "shorten the prompt")
         raise DataError(
             f"task {task.name!r}: a prompt of {found} tokens is longer than the {limit} that the model's context "
             f"leaves beside the answer; {cure}, or choose a model with a longer context"

@@ -1,0 +1,112 @@
+"""The command that lists benchmarks and shows the card of one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+LABELS_SHOWN = 3
+
+
+def benchmarks(
+    name: Annotated[str | None, typer.Argument(help="A benchmark, to see its card.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Its data, to see sizes and lengths.")] = None,
+    order: Annotated[str | None, typer.Option(help="Task order: 4, or sapt-5.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.")] = False,
+) -> None:
+    """List the benchmarks, or show the card of one: tasks, sizes, labels, metric, source, terms, lengths."""
+    from everlora.core.errors import ConfigError
+    from everlora.streams.cards import card
+
+    if name is not None:
+        about = card(name, data_dir=data_dir, order=order)
+        if as_json:
+            typer.echo(json.dumps(about))
+        else:
+            _show_card(about)
+        return
+    if data_dir is not None or order is not None:
+        raise ConfigError("--data-dir and --order belong to one benchmark; name it: everlora benchmarks standard")
+    _list(as_json)
+
+
+def _list(as_json: bool) -> None:
+    from everlora.streams import benchmarks as known
+
+    if as_json:
+        rows = [
+            {
+                "name": info.name,
+                "title": info.title,
+                "tasks": list(info.tasks),
+                "orders": {str(number): list(names) for number, names in info.orders.items()},
+                "aliases": dict(info.aliases),
+                "modality": list(info.modality),
+                "needs_data": info.needs_data,
+                "metric": info.metric,
+            }
+            for info in known()
+        ]
+        typer.echo(json.dumps(rows))
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("benchmark", no_wrap=True)
+    for head in ("tasks", "orders", "data"):
+        table.add_column(head, no_wrap=True)
+    table.add_column("what it is")
+    for info in known():
+        orders = ", ".join(map(str, info.orders)) or "–"
+        data = "read" if info.needs_data else "made"
+        table.add_row(info.name, str(len(info.tasks)), orders, data, info.title)
+    Console().print(table)  # titles wrap on a narrow terminal
+    typer.echo("everlora benchmarks NAME shows one; --data-dir adds sizes and lengths")
+
+
+def _show_card(about: dict[str, Any]) -> None:
+    from everlora.cli.console import show
+
+    table = Table(title=about["title"], box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table.add_column("task")
+    measured = any("rows" in task for task in about["tasks"])
+    for head in ("train/dev/test", "words") if measured else ():
+        table.add_column(head)
+    for head in ("labels", "metric", "source; terms"):
+        table.add_column(head)
+    for task in about["tasks"]:
+        cells = [task["name"]]
+        if measured:
+            rows = task["rows"]
+            cells += [f"{rows['train']}/{rows['dev']}/{rows['test']}", _length(task)]
+        cells += [_labels(task["labels"]), task["metric"], "; ".join(filter(None, (task["source"], task["terms"])))]
+        table.add_row(*cells)
+    show(table)
+    for number, tasks in about["orders"].items():
+        also = [alias for alias, of in about["aliases"].items() if str(of) == number]
+        typer.echo(f"order {number}{' (' + ', '.join(also) + ')' if also else ''}: {' '.join(tasks)}")
+    if about["order_digest"]:
+        typer.echo(f"this order of these rows: {about['order_digest']}")
+    for task in about["tasks"]:
+        for why, count in task.get("left_out", {}).items():
+            typer.echo(f"left out of {task['name']}: {count} rows ({why})")
+    if not measured:
+        typer.echo("sizes and lengths are shown of data at hand: --data-dir FOLDER")
+
+
+def _length(task: dict[str, Any]) -> str:
+    if "pictures" in task:
+        return str(task["pictures"])
+    words = task["words"]
+    return f"{words['mean']:g}, p95 {words['p95']}, max {words['max']}"
+
+
+def _labels(labels: list[str]) -> str:
+    if not labels:
+        return "free"
+    shown = ", ".join(labels[:LABELS_SHOWN])
+    return shown if len(labels) <= LABELS_SHOWN else f"{len(labels)}: {shown}, …"

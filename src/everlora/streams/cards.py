@@ -1,0 +1,85 @@
+"""The card of a benchmark: what is known of its tasks, and what their rows are like where they are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from everlora.core.task import Example, Task
+from everlora.streams import superni, trace
+from everlora.streams.orders import number_of
+from everlora.streams.registry import BenchmarkInfo, check_order, find_benchmark, open_stream
+from everlora.streams.standard import SUBJECTS
+from everlora.streams.terms import terms
+
+SHARES = (0.5, 0.95, 1.0)
+
+
+def card(name: str, *, data_dir: Path | None = None, order: int | str | None = None) -> dict[str, Any]:
+    """What there is to know about a benchmark.
+
+    Sizes, digests and lengths are those of the rows at hand: in ``data_dir``, or made on the spot. Nothing is fetched.
+
+    Raises:
+        ConfigError: there is no such benchmark or order.
+        DataError: the data cannot be used.
+    """
+    info = find_benchmark(name)
+    if order is not None:
+        check_order(info, number_of(info.name, order))
+    stream = None
+    if data_dir is not None or not info.needs_data:
+        stream = open_stream(name, data_dir=data_dir, order=order)
+    about = {
+        "name": info.name,
+        "title": info.title,
+        "orders": {str(number): list(tasks) for number, tasks in info.orders.items()},
+        "aliases": dict(info.aliases),
+        "modality": list(info.modality),
+        "needs_data": info.needs_data,
+        "order_digest": stream.digest() if stream else None,
+        "note": stream.note if stream else "",
+    }
+    of_rows = {task.name: _of_rows(task) for task in stream} if stream else {}
+    names = stream.names if stream else info.tasks
+    return {**about, "tasks": [{**_known(info, task), **of_rows.get(task, {})} for task in names]}
+
+
+def _known(info: BenchmarkInfo, task: str) -> dict[str, Any]:
+    """What is known of a task without its rows."""
+    source, licence = terms(info.name, task)
+    labels: Sequence[str] = ()
+    metric = info.metric
+    if info.name == "trace":
+        labels, metric = trace.SUBJECTS[task].labels, trace.SUBJECTS[task].metric
+    elif info.name == "superni":
+        metric = superni.METRIC
+    elif task in SUBJECTS:
+        labels = SUBJECTS[task].labels
+    return {"name": task, "labels": list(labels), "metric": metric, "source": source, "terms": licence}
+
+
+def _of_rows(task: Task) -> dict[str, Any]:
+    """Sizes, digest and lengths in words of a task's rows."""
+    rows: dict[str, Any] = {split: len(getattr(task, split)) for split in ("train", "dev", "test")}
+    facts = {"labels": list(task.labels), "metric": task.metric, "rows": rows, "digest": task.digest()}
+    facts["left_out"] = dict(task.left_out)
+    if task.form == "image":
+        shapes = sorted({"x".join(map(str, row.input.shape)) for row in task.test})
+        return {**facts, "pictures": shapes[0] if len(shapes) == 1 else f"{len(shapes)} sizes"}
+    words = sorted(len(_text(row).split()) for row in task.train)
+    answers = sorted(len(row.target.split()) for row in task.train)
+    return {**facts, "words": _statistics(words), "answer_words": _statistics(answers)}
+
+
+def _text(row: Example) -> str:
+    if isinstance(row.input, str):
+        return row.input
+    return " ".join(str(message.get("content", "")) for message in row.input)
+
+
+def _statistics(lengths: Sequence[int]) -> dict[str, float]:
+    """Mean, median, 95th percentile and maximum of sorted numbers."""
+    ranks = [lengths[min(len(lengths) - 1, int(share * len(lengths)))] for share in SHARES]
+    return {"mean": round(sum(lengths) / len(lengths), 1)} | dict(zip(("p50", "p95", "max"), ranks, strict=True))

@@ -1,0 +1,142 @@
+"""Metrics of one answer: by hand, against published values, and where variants of one name differ."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from everlora.core.answers import ANSWER_METRICS, Answered, literals
+from everlora.core.errors import DataError
+from everlora.core.sari import sari
+from everlora.core.task import Example, Task
+
+
+def value(metric: str, prediction: str, *accepted: str, source: str = "") -> float:
+    return ANSWER_METRICS[metric].row(Answered(prediction, accepted, source))
+
+
+@pytest.mark.parametrize(
+    ("metric", "prediction", "accepted", "wanted"),
+    [
+        ("exact_match", "the World.", ("World", "the world"), 100),
+        ("exact_match", "35", ("3.5",), 100),  # why numbers are compared raw
+        ("exact_match_raw", "35", ("3.5",), 0),
+        ("exact_match_raw", " 3.5\n", ("3.5",), 100),
+        ("exact_match_raw", "a", ("A",), 0),
+        ("accuracy_first_character", "B\nbecause", ("B\nA clause is",), 100),
+        ("accuracy_first_character", "because", ("B",), 0),
+        ("accuracy_first_character", "", ("",), 0),
+        # "the cat sat" in "the cat on the mat sat": LCS 3, precision 3/3, recall 3/6, F = 2/3
+        ("rouge_l", "the cat sat", ("the cat on the mat sat",), 200 / 3),
+        ("rouge_l", "the cat sat", ("a dog", "the cat sat"), 100),
+        ("rouge_l", "", ("a dog",), 0),
+        ("rouge_l", "cats running", ("cat runs",), 0),
+        ("rouge_l_stemmed", "cats running", ("cat runs",), 100),
+        # abc -> abd: one deletion and one insertion of six characters
+        ("edit_similarity", "abc", ("abd",), 100 * (1 - 2 / 6)),
+        ("edit_similarity", "x = '<STR_LIT:hi>' + <NUM_LIT>", ("x = 'hi' + 0",), 100),
+        ("bleu", "the cat sat on the mat", ("the cat sat on the mat",), 100),
+        ("macro_f1", "World", ("world",), 100),
+    ],
+)
+def test_by_hand(metric: str, prediction: str, accepted: tuple[str, ...], wanted: float) -> None:
+    assert value(metric, prediction, *accepted) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_literals_of_code() -> None:
+    code = "f ( '<STR_LIT>' , '<STR_LIT:a>b>' , <NUM_LIT:-1> , '<CHAR_LIT>' ) <EOL>"
+    assert literals(code) == "f ( '' , 'ab>' , -1 , '' ) <EOL>"
+
+
+# --- SARI ----------------------------------------------------------------------------------------------------------
+
+SOURCE = "About 95 species are currently accepted."
+REFERENCES = (
+    "About 95 species are currently known.",
+    "About 95 species are now accepted.",
+    "95 species are now accepted.",
+)
+
+
+def test_sari_as_published_for_the_papers_example() -> None:
+    assert sari(SOURCE, "About 95 you now get in.", REFERENCES) == pytest.approx(26.953601953601954, abs=1e-10)
+
+
+def test_sari_by_hand() -> None:
+    # S = a b, O = a c, R = a c d. Order 1: keep {a} 1, add {c} of {c}, wanted {c, d}: F = 2·1·½/(3/2) = 2/3;
+    # delete {b} 1. Order 2: S {ab}, O {ac}, R {ac, cd}: nothing kept and nothing to keep, 1; add F = 2/3; delete 1.
+    # Order 3: S and O have none, R {acd}: keep 1, add: precision of nothing 1, recall 0: F = 0, delete 1. Order 4: 1.
+    wanted = 100 / 12 * ((1 + 2 / 3 + 1) + (1 + 2 / 3 + 1) + (1 + 0 + 1) + 3)
+    assert sari("a b", "a c", ["a c d"]) == pytest.approx(wanted, abs=1e-12)
+
+
+TEXTS = st.lists(st.sampled_from("abcdefgh"), max_size=8, unique=True).map(" ".join)
+
+
+@given(TEXTS, TEXTS, TEXTS)
+def test_sari_is_best_for_the_reference_itself(source: str, answer: str, reference: str) -> None:
+    assert sari(source, reference, [reference]) == pytest.approx(100)
+    assert -1e-9 <= sari(source, answer, [reference]) <= 100 + 1e-9
+    assert sari(source, answer, [reference]) == pytest.approx(sari(source, answer, [reference, reference]))
+
+
+# --- over all rows -------------------------------------------------------------------------------------------------
+
+
+def rows(*pairs: tuple[str, str]) -> list[Answered]:
+    return [Answered(prediction, (target,)) for prediction, target in pairs]
+
+
+def test_macro_f1_by_hand() -> None:
+    # yes: 2 asked, 1 found, 2 answered: F = 1/2. no: 2 asked, 1 found, 1 answered: F = 2/3. "perhaps" is no class.
+    asked = rows(("Yes.", "yes"), ("perhaps", "yes"), ("no", "no"), ("yes", "no"))
+    score, each = ANSWER_METRICS["macro_f1"].score(asked, ("yes", "no", "maybe"))
+    assert score == pytest.approx(100 * (1 / 2 + 2 / 3) / 2)
+    assert each == (100, 0, 100, 0)
+
+
+def test_corpus_bleu_is_not_the_mean_and_takes_several_references() -> None:
+    asked = [
+        Answered("the cat sat on the mat today", ("the cat sat on the mat",)),
+        Answered("a dog ran", ("x", "a dog ran")),
+    ]
+    score, each = ANSWER_METRICS["bleu"].score(asked)
+    # n-grams that match: 9 of 10, 7 of 8, 5 of 6, 3 of 4... the second row has 3, 2, 1, 0 of its own.
+    precisions = [(6 + 3) / (7 + 3), (5 + 2) / (6 + 2), (4 + 1) / (5 + 1), 3 / 4]
+    product = 1.0
+    for p in precisions:
+        product *= p
+    assert score == pytest.approx(100 * product**0.25)  # 10 words, references of 9: no brevity penalty
+    assert score != pytest.approx(sum(each) / 2)
+
+
+@pytest.mark.parametrize("metric", ANSWER_METRICS)
+def test_every_metric_is_a_percentage_and_the_target_itself_is_full_marks(metric: str) -> None:
+    right = [Answered("one two three four", ("one two three four",), "one two three four five")] * 3
+    wrong = [Answered("zz", ("one two three four",), "one two three four five")] * 3
+    found = ANSWER_METRICS[metric]
+    assert found.id == metric
+    assert found.formula
+    assert found.source
+    assert found.score(right)[0] == pytest.approx(100)
+    score, each = found.score(wrong)
+    assert 0 <= score < 50
+    assert len(each) == 3
+
+
+# --- tasks ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_keeps_its_digest_unless_its_metric_or_answers_say_more() -> None:
+    def task(also: tuple[str, ...] = (), **more: str) -> Task:
+        one = (Example("a", "b", also),)
+        return Task(name="t", train=one, test=one, **more)  # type: ignore[arg-type]
+
+    assert task().digest() == "c24180d931a7fd0e"  # as before metrics were data
+    assert len({task().digest(), task(metric="sari").digest(), task(also=("c",)).digest()}) == 3
+    with pytest.raises(DataError, match="unknown metric 'rouge'; did you mean 'rouge_l'"):
+        task(metric="rouge")
+    assert Example([{"role": "user", "content": "hi"}], "yo", ("hey",)).answered("x") == Answered(
+        "x", ("yo", "hey"), "hi"
+    )
