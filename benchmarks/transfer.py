@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=256, help="training rows per task")
     parser.add_argument("--rows", type=int, default=100, help="dev rows per task")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--source", type=int, default=96, help="longest prompt in tokens")
+    parser.add_argument("--scoring", default="labels")
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
     wish = parser.parse_args()
     # One rank at order 1 after another, then the other orders at rank 8: not the whole product.
@@ -78,14 +80,14 @@ def run(wish: argparse.Namespace, method: str, order: int, rank: int, seed: int)
             "seed": seed,
             "max_train_samples": wish.train,
             "max_eval_samples": wish.rows,
-            "max_source_length": 96,
+            "max_source_length": wish.source,
             "lora": {"r": rank, "lora_alpha": 4 * rank},
             "train": {
                 "learning_rate": wish.learning_rate,
                 "per_device_train_batch_size": wish.batch,
                 "logging_steps": 1,
             },
-            "evaluation": {"schedule": "final", "split": "dev", "scoring": "labels"},
+            "evaluation": {"schedule": "final", "split": "dev", "scoring": wish.scoring},
         },
     )
     if not BASE:
