@@ -16,6 +16,7 @@ import yaml
 from transformers.utils import logging as hf_logging
 
 import everlora.methods  # noqa: F401  (registers the methods)
+from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, FolderError, ModelError
 from everlora.core.method import Method
 from everlora.core.plugins import missing
@@ -97,6 +98,14 @@ def _known(settings: dict[str, Any]) -> bool:
     return True
 
 
+def _rate(method: object) -> float:
+    """The learning rate of a method's form; LoRA's for a composition that no expression spells."""
+    try:
+        return parse(str(method)).adapter.learning_rate
+    except ConfigError:
+        return Adapter().learning_rate
+
+
 def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
     """Merge and check settings; the training arguments are completed and their names checked.
 
@@ -108,6 +117,9 @@ def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
             if not isinstance(layer.get(group) or {}, dict):
                 raise ConfigError(f"setting {group!r} must be a mapping of names to values (got {layer[group]!r})")
     merged = merge({"train": dict(TRAIN_DEFAULTS)}, *layers)
+    merged["train"].setdefault(
+        "learning_rate", _rate(merged.get("method") or LearnerSpec.model_fields["method"].default)
+    )
     merged["train"] = {name: checked(name, value) for name, value in merged["train"].items()}
     if isinstance(merged.get("model"), str):
         merged["model"] = canonical(merged["model"])  # a run is the same run under every name of its model

@@ -45,7 +45,8 @@ class Learner:
     ) -> None:
         composed = parse(method) if isinstance(method, str) else method
         name = method if isinstance(method, str) else composed.spelt or composed.name
-        spec = experiment.resolve(LearnerSpec, {"model": model, "method": name}, settings)
+        own = {"train": {"learning_rate": composed.adapter.learning_rate}}
+        spec = experiment.resolve(LearnerSpec, own, {"model": model, "method": name}, settings)
         base = experiment.load_for(spec)
         self._life = experiment.begin(spec, composed, base, Path(out), resume=resume, progress=progress or Progress())
 

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from everlora import experiment
 from everlora.core.errors import ConfigError, ModelError, TrainingError
@@ -66,11 +67,12 @@ def safe(expression: str) -> str:
     return "".join(c if c.isalnum() or c in "-+=." else "_" for c in name).strip("_")
 
 
-def jobs(spec: RunSpec, methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Job]:
+def jobs(layers: Sequence[dict[str, Any]], methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Job]:
     """One job per seed and method, seed by seed, so that an interrupted sweep has whole tables.
 
     Args:
-        spec: resolved settings; its method and seed are not used.
+        layers: settings as for `everlora.experiment.resolve`; what a method sets itself, such as the learning rate of
+            its form, holds where they are silent.
         methods: expressions; those of them that spell one method are one.
         seeds: of adapters and data order.
         out: where the folders go, called ``METHOD-seedN``.
@@ -84,7 +86,7 @@ def jobs(spec: RunSpec, methods: Sequence[str], seeds: Sequence[int], out: Path)
     if not named or not seeds:
         raise ConfigError("a sweep needs at least one method and one seed")
     return [
-        Job(spec.model_copy(update={"method": expression, "seed": seed}), out / f"{name}-seed{seed}")
+        Job(experiment.resolve(RunSpec, *layers, {"method": expression, "seed": seed}), out / f"{name}-seed{seed}")
         for seed in dict.fromkeys(seeds)
         for name, expression in named.items()
     ]

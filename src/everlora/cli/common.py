@@ -88,6 +88,17 @@ def spec(flags: dict[str, Any]) -> Any:
     from everlora import experiment
     from everlora.core.spec import RunSpec
 
+    return experiment.resolve(RunSpec, *layers(flags))
+
+
+def layers(flags: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The same settings before they are merged and checked: defaults, recipe, flags.
+
+    Raises:
+        ConfigError: a recipe that cannot be read, or a setting that is no pair.
+    """
+    from everlora import experiment
+
     tasks, targets = flags["tasks"], flags["lora_target_modules"]
     if targets is not None and targets != "all-linear":
         targets = targets.replace(",", " ").split()
@@ -100,4 +111,4 @@ def spec(flags: dict[str, Any]) -> Any:
         "evaluation": {name: flags[flag] for flag, name in EVALUATION.items()},
     }
     recipe = experiment.read_recipe(Path(flags["config"])) if flags["config"] else {}
-    return experiment.resolve(RunSpec, {"model": "smollm2-135m"}, recipe, given)
+    return {"model": "smollm2-135m"}, recipe, given

@@ -38,13 +38,15 @@ def sweep(
     from everlora.cli.compare import show
     from everlora.cli.console import Shown
     from everlora.core.errors import TrainingError
+    from everlora.core.spec import RunSpec
     from everlora.engine import world
 
-    spec, wanted, numbers = common.spec(_flags_of_run(ctx)), sweeping.split(methods), _numbers(seeds)
+    layers, wanted, numbers = common.layers(_flags_of_run(ctx)), sweeping.split(methods), _numbers(seeds)
+    spec = experiment.resolve(RunSpec, *layers)
     base = experiment.load_for(spec) if ALL in wanted else None
     if base is not None:
         wanted = [one for word in wanted for one in (sweeping.fitting(base.family.name) if word == ALL else [word])]
-    todo = sweeping.jobs(spec, wanted, numbers, out)
+    todo = sweeping.jobs(layers, wanted, numbers, out)
     if dry_run:
         for job in todo:
             typer.echo(f"{job.spec.method}\tseed {job.spec.seed}\t{job.folder}")

@@ -74,7 +74,6 @@ class RunSpec(LearnerSpec):
 
 
 TRAIN_DEFAULTS: dict[str, Any] = {
-    "learning_rate": 1e-3,
     "lr_scheduler_type": "constant",
     "num_train_epochs": 1,
     "per_device_train_batch_size": 8,
@@ -83,7 +82,9 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "max_grad_norm": 1.0,
     "logging_steps": 10,
 }
-"""Section 0.3 of our method notes: AdamW, constant rate, no warm-up, no decay, clipping at 1."""
+"""Section 0.3 of our method notes: AdamW, constant rate, no warm-up, no decay, clipping at 1.
+
+The rate itself is that of the method's form (`everlora.core.adapter.Adapter.learning_rate`)."""
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:
