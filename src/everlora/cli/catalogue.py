@@ -88,6 +88,7 @@ def _print_card(found: dict[str, Any]) -> None:
         *((f"stores ({one['name']})", one["stores"]) for one in found["terms"]),
         *((f"extra cost per step ({one['name']})", one["cost"]) for one in found["terms"]),
         ("replay", text(found["group"] == "replay")),
+        ("learning rate, if none is named", f"{found['learning_rate']:g}"),
         ("task id at inference", text(found["task_id_at_inference"])),
         ("families", families_in_words(found["families"])),
         *((one["role"], _part(one)) for one in found["parts"]),

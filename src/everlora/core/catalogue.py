@@ -41,8 +41,8 @@ def card(expression: str) -> dict[str, Any]:
     """All that is known of what ``expression`` names.
 
     Returns:
-        ``name``, ``group``, ``adapter``, ``families`` and ``parts`` (role, part, settings) of the whole; and under
-        ``terms``, for each method that is joined, its row of the table, its ``page``, and ``options`` with name,
+        ``name``, ``group``, ``adapter``, ``learning_rate``, ``families`` and ``parts`` (role, part, settings) of the whole;
+        and under ``terms``, for each method that is joined, its row of the table, its ``page``, and ``options`` with name,
         ``kind``, ``default`` and ``source``: what the page says of the default, if it does.
 
     Raises:
@@ -54,6 +54,7 @@ def card(expression: str) -> dict[str, Any]:
         "name": built.name,
         "group": built.group,
         "adapter": built.policy,
+        "learning_rate": built.adapter.learning_rate,
         "task_id_at_inference": built.task_id_at_inference,
         "families": list(built.families),
         "parts": _parts(built.describe()),

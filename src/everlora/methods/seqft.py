@@ -12,7 +12,7 @@ folder and the run folder itself are whole models (``from_pretrained(run)``).
 results table), the O-LoRA repository's own log of order 1 ends at 67.8, and its authors report that with a small
 enough rate full fine-tuning barely forgets on the four tasks (O-LoRA repository, issue 24). Rates in use: 1e-3 on the
 first task and 1e-4 after it (O-LoRA repository), 1e-4 throughout (MIGU repository); sweep 1e-5 … 1e-3 and publish the
-rate beside the row. The command's default of 1e-3 is meant for LoRA: pass ``--learning-rate 1e-4``.
+rate beside the row. Where none is named, full weights are trained at 1e-4.
 
 What we do differently:
 

@@ -22,3 +22,8 @@ class FullWeights(Adapter):
     policy: Literal["new", "continue"] = "continue"
     form: str = "full"
     freeze_embeddings: bool = False
+
+    @property
+    def learning_rate(self) -> float:
+        """1e-4, as the MIGU repository; full weights at LoRA's rate forget everything."""
+        return 1e-4

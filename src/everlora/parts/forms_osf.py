@@ -26,3 +26,8 @@ class OsfAdapter(Adapter):
     def __post_init__(self) -> None:
         if not 0 < self.frozen < 1:
             raise ConfigError(f"frozen is a share of directions between 0 and 1, not {self.frozen}")
+
+    @property
+    def learning_rate(self) -> float:
+        """1e-4: what is trained are the weights themselves, as in full fine-tuning."""
+        return 1e-4
