@@ -41,9 +41,9 @@ def card(expression: str) -> dict[str, Any]:
     """All that is known of what ``expression`` names.
 
     Returns:
-        ``name``, ``group``, ``adapter``, ``learning_rate``, ``families`` and ``parts`` (role, part, settings) of the whole;
-        and under ``terms``, for each method that is joined, its row of the table, its ``page``, and ``options`` with name,
-        ``kind``, ``default`` and ``source``: what the page says of the default, if it does.
+        ``name``, ``group``, ``adapter``, ``learning_rate``, ``families`` and ``parts`` (role, part, settings) of the
+        whole; and under ``terms``, for each method that is joined, its row of the table, its ``page``, and ``options``
+        with name, ``kind``, ``default`` and ``source``: what the page says of the default, if it does.
 
     Raises:
         ConfigError: unknown method or option, or parts that exclude one another.
