@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
-import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from transformers.utils import logging as hf_logging
 
@@ -20,12 +16,15 @@ from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, FolderError, ModelError
 from everlora.core.method import Method
 from everlora.core.plugins import missing
+from everlora.core.protocol import digest
+from everlora.core.protocol import read as read_protocol
 from everlora.core.registry import origins, parse
 from everlora.core.scores import ScoreMatrix
 from everlora.core.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
 from everlora.core.task import Task, TaskStream
 from everlora.engine import world
 from everlora.engine.arguments import checked
+from everlora.engine.environment import environment
 from everlora.engine.learner import Life
 from everlora.engine.models import Loaded, canonical, load
 from everlora.engine.progress import Progress
@@ -107,7 +106,7 @@ def _rate(method: object) -> float:
 
 
 def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
-    """Merge and check settings; the training arguments are completed and their names checked.
+    """Merge and check settings, over those of a protocol if one is named; training arguments are completed.
 
     Raises:
         ConfigError: an unknown or unusable setting.
@@ -117,6 +116,9 @@ def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
             if not isinstance(layer.get(group) or {}, dict):
                 raise ConfigError(f"setting {group!r} must be a mapping of names to values (got {layer[group]!r})")
     merged = merge({"train": dict(TRAIN_DEFAULTS)}, *layers)
+    if isinstance(named := merged.get("protocol"), str):  # run.yaml has its settings, and the name as a mapping
+        name, protocol = read_protocol(named)
+        merged = merge({"train": dict(TRAIN_DEFAULTS)}, protocol.settings, *layers) | {"protocol": {"name": name}}
     merged["train"].setdefault(
         "learning_rate", _rate(merged.get("method") or LearnerSpec.model_fields["method"].default)
     )
@@ -140,6 +142,7 @@ def load_for(spec: LearnerSpec) -> Loaded:
         device=spec.device,
         max_source_length=spec.max_source_length,
         max_new_tokens=spec.max_new_tokens,
+        prompt=spec.prompt,
         trust_remote_code=spec.trust_remote_code,
     )
 
@@ -196,6 +199,8 @@ def begin(
         "settings": {**spec.model_dump(mode="json"), "dtype": _spelt(spec.dtype, base, out)},
         "composition": method.describe(),
     }
+    name = getattr(spec, "protocol", None)
+    facts["protocol"] = {**({"name": name.name} if name else {}), "hash": _protocol_of(spec, method)}
     if where := origins(method.spelt) if method.spelt else []:
         facts["origin"] = where
     # One process makes the folder; the others find it made.
@@ -206,6 +211,10 @@ def begin(
         _same_precision(base, folder)
         write_json(out / "environment.json", environment(base))
     return Life(base, method, spec, folder, progress)
+
+
+def _protocol_of(spec: LearnerSpec, method: Method) -> str:
+    return digest(spec.model_dump(mode="json"), method.adapter.learning_rate)
 
 
 def _spelt(dtype: str, base: Loaded, out: Path) -> str:
@@ -243,7 +252,7 @@ def finish(life: Life, matrix: ScoreMatrix) -> Result:
         "family": life.base.family.name,
         "task_id_at_inference": life.method.task_id_at_inference,
         "replay": life.method.group == "replay",
-        "protocol": life.spec.evaluation.model_dump(),
+        "protocol": {**life.folder.facts["protocol"], **life.spec.evaluation.model_dump()},
         "labels": life.folder.stages()[-1].facts["labels"],  # rows of the exported head
     }
     folder, out = life.folder, life.folder.path
@@ -259,7 +268,7 @@ def finish(life: Life, matrix: ScoreMatrix) -> Result:
 
 def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
     """Open the stream that ``spec`` names, in the kind of input that the model reads."""
-    return open_stream(
+    stream = open_stream(
         spec.benchmark,
         order=spec.order,
         data_dir=spec.data_dir,
@@ -269,26 +278,10 @@ def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
         max_train_samples=spec.max_train_samples,
         max_eval_samples=spec.max_eval_samples,
     )
-
-
-def environment(base: Loaded | None = None) -> dict[str, Any]:
-    """Versions and machine, for the record of a run."""
-    packages = ("everlora", "torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers")
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "packages": {name: _version(name) for name in packages},
-        "threads": torch.get_num_threads(),
-        "processes": world.size(),
-        **({"precision": base.precision.describe(), "family": base.family.name} if base else {}),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    tasks = (task.take_of_each(spec.max_train_per_class, spec.max_eval_per_class) for task in stream)
+    if spec.metric is not None:
+        tasks = (dataclasses.replace(task, metric=spec.metric) for task in tasks)
+    return dataclasses.replace(stream, tasks=tuple(tasks))
 
 
 def names(values: Sequence[str] | None) -> list[str] | None:

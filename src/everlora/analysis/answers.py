@@ -15,8 +15,11 @@ from everlora.core.errors import ConfigError, FolderError
 from everlora.record.folder import Committed, identified, stages
 
 GROUPS = ("replay-free", "replay", "task id")
-STREAM = ("model", "revision", "benchmark", "order", "stream_seed", "max_train_samples", "max_eval_samples")
-READING = ("max_source_length", "max_new_tokens")
+STREAM = (
+    "model", "revision", "benchmark", "order", "stream_seed", "max_train_samples", "max_eval_samples",
+    "max_train_per_class", "max_eval_per_class", "metric",
+)  # fmt: skip
+READING = ("prompt", "max_source_length", "max_new_tokens")
 TRAINING = ("train", "lora")
 
 
@@ -30,6 +33,8 @@ class Ran:
         group: the section of the table.
         composition, training: what tells methods of one name apart.
         protocol: what must agree before figures may stand side by side.
+        hash: of the protocol with all that was trained by, see `everlora.core.protocol`.
+        fingerprints: how its scores were made (backend, precision, versions), by hash.
         answers: rows answered correctly.
     """
 
@@ -39,6 +44,8 @@ class Ran:
     composition: dict[str, Any]
     training: dict[str, Any]
     protocol: dict[str, Any]
+    hash: str
+    fingerprints: dict[str, dict[str, Any]]
     answers: Answers
 
 
@@ -89,6 +96,8 @@ def read(path: Path) -> Ran:
             "tasks": list(names),
             "rows": {name: data[name] for name in names},
         },
+        hash=facts.get("protocol", {}).get("hash", "unknown"),
+        fingerprints=content.get("fingerprints", {}).get("of") or {"unknown": {}},
         answers=Answers(settings.get("seed", 0), names, _cells(done, names, cells, sequence)),
     )
 
@@ -121,7 +130,13 @@ def _cells(
 
 
 def compare(
-    runs: Sequence[Ran], *, resamples: int = RESAMPLES, seed: int = 0, mixed: bool = False, metric: str = "oa"
+    runs: Sequence[Ran],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    mixed: bool = False,
+    mixed_fingerprints: bool = False,
+    metric: str = "oa",
 ) -> dict[str, Any]:
     """The table of runs: one row per method over its seeds, in sections.
 
@@ -130,19 +145,20 @@ def compare(
         resamples: of the bootstrap.
         seed: of the bootstrap.
         mixed: allow runs of different protocols; methods are then not set against one another.
+        mixed_fingerprints: allow scores that were made in different ways (precision, versions).
         metric: by which methods are set against the best of their section.
 
     Returns:
-        ``protocol`` (or None), ``resamples``, ``seed``, and ``sections``: ``group``, ``best``, and ``rows`` with
-        ``method``, ``seeds``, ``folders``, the metrics (``mean``, ``low``, ``high``), ``to_best`` and ``like_best``:
-        that the difference to the best cannot be told from none.
+        ``protocol`` (or None), ``fingerprints`` by hash, ``resamples``, ``seed``, and ``sections``: ``group``,
+        ``best``, and ``rows`` with ``method``, ``seeds``, ``protocols`` (hashes), ``folders``, the metrics (``mean``,
+        ``low``, ``high``), ``to_best`` and ``like_best``: that the difference to the best cannot be told from none.
 
     Raises:
         ConfigError: runs of different protocols, or one run twice.
     """
     if not runs:
         raise ConfigError("there is no finished run to be compared")
-    agreed = _agreed(runs, mixed)
+    agreed, prints = _agreed(runs, mixed), _scored_alike(runs, mixed_fingerprints)
     sections = []
     for group in GROUPS:
         grouped = _grouped([run for run in runs if run.group == group])
@@ -154,7 +170,14 @@ def compare(
         if rows:
             ordered = sorted(rows.values(), key=lambda row: _order(row, metric))
             sections.append({"group": group, "best": best, "rows": ordered})
-    return {"protocol": agreed, "resamples": resamples, "seed": seed, "metric": metric, "sections": sections}
+    return {
+        "protocol": agreed,
+        "fingerprints": prints,
+        "resamples": resamples,
+        "seed": seed,
+        "metric": metric,
+        "sections": sections,
+    }
 
 
 def _order(row: dict[str, Any], metric: str) -> tuple[bool, float, str]:
@@ -176,6 +199,32 @@ def _agreed(runs: Sequence[Ran], mixed: bool) -> dict[str, Any] | None:
                 f"cannot be compared; leave one out, or pass --mixed to see them side by side all the same"
             )
     return first.protocol
+
+
+def _scored_alike(runs: Sequence[Ran], mixed: bool) -> dict[str, dict[str, Any]]:
+    """The fingerprints of all runs, by hash.
+
+    Raises:
+        ConfigError: there are several, and they may not differ.
+    """
+    prints: dict[str, dict[str, Any]] = {}
+    owners: dict[str, Path] = {}
+    for run in sorted(runs, key=lambda run: str(run.path)):
+        for key, facts in run.fingerprints.items():
+            prints.setdefault(key, facts)
+            owners.setdefault(key, run.path)
+    if len(prints) > 1 and not mixed:
+        (first, a), (second, b) = list(prints.items())[:2]
+        flat = _flat(a), _flat(b)
+        names = sorted(k for k in flat[0].keys() | flat[1].keys() if flat[0].get(k) != flat[1].get(k))
+        told = ", ".join(
+            f"{k.strip('.')} {flat[0].get(k)} and {flat[1].get(k)}" for k in names if "invariant" not in k
+        )
+        raise ConfigError(
+            f"scores of {owners[first]} and {owners[second]} were made in different ways ({told}); score them alike, "
+            f"or pass --mixed-fingerprints to see them side by side all the same"
+        )
+    return prints
 
 
 def _grouped(runs: Sequence[Ran]) -> dict[str, list[Ran]]:
@@ -222,6 +271,7 @@ def _row(label: str, runs: Sequence[Ran], found: Estimate) -> dict[str, Any]:
     return {
         "method": label,
         "seeds": list(found.seeds),
+        "protocols": sorted({run.hash for run in runs}),
         "folders": [str(run.path) for run in sorted(runs, key=lambda run: run.answers.seed)],
         **{metric: _plain(found.interval(metric)) for metric in METRICS},
         "to_best": None,

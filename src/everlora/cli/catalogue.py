@@ -103,7 +103,7 @@ def _part(one: dict[str, Any]) -> str:
 
 def env(as_json: Json = False) -> None:
     """Print versions, for bug reports."""
-    from everlora.experiment import environment
+    from everlora.engine.environment import environment
 
     facts = environment()
     if as_json:

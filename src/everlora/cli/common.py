@@ -74,8 +74,9 @@ EVALUATION = {
     "per_device_eval_batch_size": "batch_size",
 }
 PLAIN = (
-    "benchmark", "order", "data_dir", "stream_seed", "model", "trust_remote_code", "method", "max_train_samples",
-    "max_eval_samples", "max_source_length", "max_new_tokens", "past", "dtype", "device", "seed",
+    "protocol", "benchmark", "order", "data_dir", "stream_seed", "model", "trust_remote_code", "method",
+    "max_train_samples", "max_eval_samples", "max_train_per_class", "max_eval_per_class", "metric", "prompt",
+    "max_source_length", "max_new_tokens", "past", "dtype", "device", "seed",
 )  # fmt: skip
 
 

@@ -26,6 +26,9 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of them (of a sweep).")],
     format_: Annotated[Format, typer.Option("--format", help="How the table is printed.")] = "table",
     mixed: Annotated[bool, typer.Option("--mixed", help="Allow runs of different protocols.")] = False,
+    mixed_fingerprints: Annotated[
+        bool, typer.Option("--mixed-fingerprints", help="Allow scores of other precisions or versions.")
+    ] = False,
     resamples: Annotated[int, typer.Option(min=100, help="Resamples of the bootstrap.")] = 2000,
     bootstrap_seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     as_json: Json = False,
@@ -43,7 +46,10 @@ def compare(
             if "is not finished" not in str(error):
                 raise
             typer.echo(f"left out: {error}", err=True)
-    show(side_by_side(found, resamples=resamples, seed=bootstrap_seed, mixed=mixed), "json" if as_json else format_)
+    table = side_by_side(
+        found, resamples=resamples, seed=bootstrap_seed, mixed=mixed, mixed_fingerprints=mixed_fingerprints
+    )
+    show(table, "json" if as_json else format_)
 
 
 def show(table: dict[str, Any], form: Format) -> None:
@@ -112,13 +118,13 @@ def _csv(table: dict[str, Any]) -> str:
     figures = [(metric, part) for metric in (*HEADS, "to_best") for part in ("mean", "low", "high")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["group", "method", "seeds", *("_".join(figure) for figure in figures), "like_best"])
+    writer.writerow(["group", "method", "seeds", *("_".join(figure) for figure in figures), "like_best", "protocol"])
     for section in table["sections"]:
         for row in section["rows"]:
             values = [(row[metric] or {}).get(part, "") for metric, part in figures]
             seeds = " ".join(map(str, row["seeds"]))
             like = "" if row["like_best"] is None else row["like_best"]
-            writer.writerow([section["group"], row["method"], seeds, *values, like])
+            writer.writerow([section["group"], row["method"], seeds, *values, like, " ".join(row["protocols"])])
     return text.getvalue().rstrip("\n")
 
 
@@ -141,4 +147,6 @@ def _legend(table: dict[str, Any]) -> str:
     mixed = (
         "" if table["protocol"] else "; DIFFERENT PROTOCOLS stand side by side here, so nothing is set against a best"
     )
-    return f"{LEGEND}; {table['resamples']} resamples, seed {table['seed']}{mixed}"
+    hashes = sorted({one for section in table["sections"] for row in section["rows"] for one in row["protocols"]})
+    made = f"protocol {', '.join(hashes)}; fingerprint {', '.join(table['fingerprints'])}"
+    return f"{LEGEND}; {table['resamples']} resamples, seed {table['seed']}; {made}{mixed}"

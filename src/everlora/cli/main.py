@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from everlora.cli import catalogue, common, look, subjects, sweep
+from everlora.cli import catalogue, common, look, protocols, subjects, sweep
 from everlora.cli import compare as comparing
 from everlora.cli.common import Json, Plugin, interruptible
 from everlora.core.errors import ConfigError, EverloraError
@@ -44,6 +44,7 @@ def run(
     ctx: typer.Context,
     out: Annotated[Path | None, typer.Option("--out", "--output-dir", help="Folder of the run.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML recipe, or run.yaml of an earlier run.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Protocol name, or a YAML file; see `protocols`.")] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark name, or a YAML file listing tasks.")] = None,
     order: Annotated[str | None, typer.Option(help="Task order of the benchmark: 4, or sapt-5.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these tasks, in this order: a,b,c.")] = None,
@@ -64,6 +65,10 @@ def run(
     lora_target_modules: Annotated[str | None, typer.Option(help="Modules to adapt: a,b or all-linear.")] = None,
     max_train_samples: Annotated[int | None, typer.Option(help="Training rows per task.")] = None,
     max_eval_samples: Annotated[int | None, typer.Option(help="Test rows per task.")] = None,
+    max_train_per_class: Annotated[int | None, typer.Option(help="Training rows per class.")] = None,
+    max_eval_per_class: Annotated[int | None, typer.Option(help="Test rows per class.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Score every task by this; else by its own metric.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Template: {instruction} {labels} {text} {task}.")] = None,
     max_source_length: Annotated[int | None, typer.Option(help="Cut texts so that prompts fit (tokens).")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest free-text answer.")] = None,
     eval_schedule: Annotated[str | None, typer.Option(help="full | diagonal | final.")] = None,
@@ -129,6 +134,7 @@ def demo(
 for command in (
     catalogue.methods,
     subjects.benchmarks,
+    protocols.protocols,
     catalogue.env,
     look.status,
     look.inspect,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from everlora.core.errors import ConfigError, nearest
+from everlora.core.template import Template
 
 S = TypeVar("S", bound="Strict")
 Schedule = Literal["full", "diagonal", "final"]
@@ -50,6 +51,8 @@ class LearnerSpec(Strict):
     dtype: str = "auto"
     device: str = "auto"
     past: Literal["auto", "fold", "factors"] = "auto"
+    prompt: str | None = None
+    """How a row of text and label is shown, see `everlora.core.template`; None for the default."""
     max_source_length: int | None = Field(None, ge=8)
     max_new_tokens: int = Field(50, ge=1)
     lora: LoraSpec = LoraSpec()
@@ -57,6 +60,19 @@ class LearnerSpec(Strict):
     """Names of `transformers.TrainingArguments`, passed through."""
     evaluation: EvalSpec = EvalSpec()
     seed: int = 0
+
+    @field_validator("prompt")
+    @classmethod
+    def _readable(cls, prompt: str | None) -> str | None:
+        if prompt is not None:
+            Template(prompt)
+        return prompt
+
+
+class Named(Strict):
+    """The protocol that settings are from, after they were taken over; what they come to has a hash of its own."""
+
+    name: str
 
 
 class RunSpec(LearnerSpec):
@@ -71,6 +87,11 @@ class RunSpec(LearnerSpec):
     """Seed of the rows of built-in tasks; data that are read do not depend on it."""
     max_train_samples: int | None = Field(None, ge=1)
     max_eval_samples: int | None = Field(None, ge=1)
+    max_train_per_class: int | None = Field(None, ge=1)
+    max_eval_per_class: int | None = Field(None, ge=1)
+    metric: str | None = None
+    """How every task is scored (`everlora.core.answers`); None for each task's own metric."""
+    protocol: Named | None = None
 
 
 TRAIN_DEFAULTS: dict[str, Any] = {

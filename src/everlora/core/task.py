@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -91,6 +92,21 @@ class Task:
         """Return the task with at most the first ``train`` training and ``evaluate`` dev and test rows."""
         return replace(self, train=self.train[:train], dev=self.dev[:evaluate], test=self.test[:evaluate])
 
+    def take_of_each(self, train: int | None = None, evaluate: int | None = None) -> Task:
+        """Return the task with at most the first ``train`` training and ``evaluate`` dev and test rows of each class.
+
+        Raises:
+            DataError: answers are free text, which has no classes.
+        """
+        if train is None and evaluate is None:
+            return self
+        if not self.labels and self.form != "image":
+            raise DataError(
+                f"task {self.name!r} has no label set, so its rows cannot be counted per class; give a number per task"
+            )
+        dev, test = (_of_each(rows, evaluate) for rows in (self.dev, self.test))
+        return replace(self, train=_of_each(self.train, train), dev=dev, test=test)
+
     def digest(self) -> str:
         """Hash of all rows, labels, the instruction and the metric: two tasks with one digest are the same task."""
         about: list[Any] = [self.name, self.labels, self.instruction, self.form]
@@ -105,6 +121,18 @@ class Task:
                 for other in example.also:
                     sha.update(b"\x03" + other.encode())
         return sha.hexdigest()[:16]
+
+
+def _of_each(rows: Sequence[Example], most: int | None) -> Sequence[Example]:
+    if most is None:
+        return rows
+    seen: Counter[str] = Counter()
+    kept = []
+    for row in rows:
+        seen[row.target] += 1
+        if seen[row.target] <= most:
+            kept.append(row)
+    return kept
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,8 @@ from torch import nn
 
 from everlora.core.answers import ANSWER_METRICS, DEFAULT, correct
 from everlora.core.errors import DataError
-from everlora.core.spec import EvalSpec
-from everlora.core.task import Task
+from everlora.core.task import Example, Task
 from everlora.engine.families import Family, Scoring
-from everlora.engine.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +48,29 @@ class Scored:
 
 
 @torch.no_grad()
+def answers(
+    model: nn.Module,
+    family: Family,
+    task: Task,
+    rows: Sequence[Example],
+    scoring: Scoring,
+    *,
+    batch_size: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[str]:
+    """What a model answers to rows of a task, greedily, in batches of similar length."""
+    was_training = model.training
+    model.eval()
+    order = sorted(range(len(rows)), key=lambda k: (family.length(rows[k], task), k))
+    found: dict[int, str] = {}
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        found.update(zip(batch, family.predict(model, task, [rows[k] for k in batch], scoring), strict=True))
+        progress(len(batch))
+    model.train(was_training)
+    return [found[k].strip() for k in range(len(rows))]
+
+
 def evaluate(
     model: nn.Module,
     family: Family,
@@ -67,17 +88,8 @@ def evaluate(
     """
     if scoring == "labels" and not task.labels:
         raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
-    was_training = model.training
-    model.eval()
     rows = getattr(task, split)
-    order = sorted(range(len(rows)), key=lambda k: (family.length(rows[k], task), k))
-    answers: dict[int, str] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        answers.update(zip(batch, family.predict(model, task, [rows[k] for k in batch], scoring), strict=True))
-        progress(len(batch))
-    model.train(was_training)
-    predictions = tuple(answers[k].strip() for k in range(len(rows)))
+    predictions = tuple(answers(model, family, task, rows, scoring, batch_size=batch_size, progress=progress))
     answered = [row.answered(prediction) for row, prediction in zip(rows, predictions, strict=True)]
     score, each = ANSWER_METRICS[task.metric].score(answered, task.labels)
     return Scored(
@@ -89,23 +101,3 @@ def evaluate(
         each=each,
         score=score,
     )
-
-
-def ask(model: nn.Module, family: Family, tasks: Sequence[Task], how: EvalSpec, progress: Progress) -> list[Scored]:
-    """Let a model answer the test (or dev) rows of several tasks, one after another."""
-    scored = []
-    for task in tasks:
-        progress.phase(f"answering {task.name}", len(getattr(task, how.split)))
-        scored.append(
-            evaluate(
-                model,
-                family,
-                task,
-                scoring=how.scoring,
-                batch_size=how.batch_size,
-                split=how.split,
-                progress=progress.advance,
-            )
-        )
-        progress.done()
-    return scored

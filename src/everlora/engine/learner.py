@@ -28,7 +28,8 @@ from everlora.core.task import Task
 from everlora.engine import memory, rehearsal, world
 from everlora.engine.alarms import change, collapse
 from everlora.engine.chain import Chain
-from everlora.engine.evaluator import Scored, ask
+from everlora.engine.evaluator import Scored
+from everlora.engine.examiner import Examiner
 from everlora.engine.initial import initialise
 from everlora.engine.lesson import Lesson
 from everlora.engine.models import Loaded
@@ -63,6 +64,7 @@ class Life:
         """The rows of earlier tasks that were kept, to be rehearsed."""
         self.exported: dict[str, Any] = {}
         self.planned: Sequence[Stage] = ()
+        self.examiner = Examiner(base, spec.evaluation)
 
     def follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
         """Learn ``tasks`` in order, going on after what the folder holds; return the accuracy matrix."""
@@ -217,7 +219,7 @@ class Life:
 
     def _ask(self, model: nn.Module, stage: Stage, tasks: Sequence[Task]) -> list[Scored]:
         due = asked(stage, tasks, self.spec.evaluation.schedule, self.method)
-        return ask(model, self.base.family, due, self.spec.evaluation, self.progress)
+        return self.examiner.ask(model, due, self.progress)
 
     def _commit(
         self,
@@ -234,6 +236,7 @@ class Life:
             sealed = {
                 "row": row,
                 **about(stage.tasks),
+                "fingerprint": self.examiner.fingerprint(),
                 "labels": list(getattr(self.base.family, "labels", [])),
                 **facts,
             }

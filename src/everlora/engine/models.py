@@ -35,6 +35,7 @@ from transformers.utils import logging as hf_logging
 
 from everlora.core import hub
 from everlora.core.errors import EverloraError, ModelError, nearest
+from everlora.core.template import Template
 from everlora.engine import tiny
 from everlora.engine.families import Causal, Classifier, Family, ImageClassifier, Limits, Seq2Seq, TextClassifier
 from everlora.engine.precision import Precision, attention_in_fp32, choose
@@ -129,6 +130,7 @@ def load(
     device: str = "auto",
     max_source_length: int | None = None,
     max_new_tokens: int = 50,
+    prompt: str | None = None,
     trust_remote_code: bool = False,
     labels: Sequence[str] = (),
 ) -> Loaded:
@@ -152,7 +154,9 @@ def load(
         model, processor, family = _from_files(name, str(where), revision, precision, trust_remote_code)
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
-    limits = Limits(context=_context(model.config, processor), source=max_source_length, answer=max_new_tokens)
+    template = Template() if prompt is None else Template(prompt)
+    context = _context(model.config, processor)
+    limits = Limits(context=context, source=max_source_length, answer=max_new_tokens, template=template)
     reader = _FAMILIES[family][1](processor, limits)
     if labels:
         if not isinstance(reader, Classifier):

@@ -12,8 +12,9 @@ tokenizer*, chat_template.jinja, or preprocessor_config.json for images
 tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts only with its COMMIT
     predictions.jsonl                every answer
     training.jsonl  modules.jsonl    loss; per module: penalty, its share of the gradient, update norm
-    COMMIT                           row of the matrix, labels, digests of the data, metrics and rows left out where
-                                     that applies, hashes of the files beside it
+    COMMIT                           row of the matrix and its fingerprint (backend, precision, versions), labels,
+                                     digests of the data, metrics and rows left out where that applies, hashes of the
+                                     files beside it
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ from everlora.record.atomic import staged, write_json, write_text
 
 SCHEMA = 2
 COMMIT = "COMMIT"
-APART = ("data_dir", "method", "tasks")
-"""Settings that do not tell one run from another: where the data lie, how the method is spelt, and which tasks are
-followed: a life may grow, and every task that was learned is compared by itself."""
-NOTED = ("origin",)
-"""Entries of run.yaml beside the settings that do not either: where a method of a user's own is from."""
+APART = ("data_dir", "method", "protocol", "tasks")
+"""Settings that do not tell one run from another: where the data lie, how method and protocol are spelt, and which
+tasks are followed: a life may grow, and every task that was learned is compared by itself."""
+NOTED = ("origin", "protocol")
+"""Entries of run.yaml beside the settings that do not either: where a method of a user's own is from, and the hash of
+the protocol that the settings come to."""
 
 
 def identity(facts: Mapping[str, Any]) -> str:
@@ -49,7 +51,8 @@ def identity(facts: Mapping[str, Any]) -> str:
     Where the data lie is no part of it: what they are is checked per task. Neither is the spelling of the method:
     ``OLoRA`` and ``o-lora(lam=0.5)`` may be one method, and the entry ``composition`` says which.
     """
-    settings = {k: v for k, v in facts.get("settings", {}).items() if k not in APART}
+    # What is not set is no part of it either: a later version may have more to set.
+    settings = {k: v for k, v in facts.get("settings", {}).items() if k not in APART and v is not None}
     facts = {**{k: v for k, v in facts.items() if k not in NOTED}, "settings": settings}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -172,7 +175,19 @@ def of_tasks(done: Sequence[Committed], tasks: Sequence[str]) -> dict[str, Any]:
         for key, of_task in facts.items():
             of_task.update(stage.facts.get(key, {}))
     digest = digest_of_order([(name, facts["data"][name]) for name in tasks])
-    return {"order_digest": digest, **{key: facts[key] for key in ("metric", "left_out") if facts[key]}}
+    prints = [stage.facts.get("fingerprint") for stage in done]
+    hashes = [hash_of_fingerprint(one) if one else None for one in prints]
+    return {
+        "order_digest": digest,
+        "fingerprints": {"rows": hashes, "of": dict(zip(filter(None, hashes), filter(None, prints), strict=True))},
+        **{key: facts[key] for key in ("metric", "left_out") if facts[key]},
+    }
+
+
+def hash_of_fingerprint(fingerprint: Mapping[str, Any]) -> str:
+    """The short hash of a fingerprint, but for what was seen and not set: whether the batch changed answers."""
+    kept = {key: value for key, value in fingerprint.items() if key != "batch_invariant"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def identified(path: Path) -> dict[str, Any]:

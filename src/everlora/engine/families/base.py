@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from everlora.core.errors import DataError, ModelError
 from everlora.core.task import Example, Task
+from everlora.core.template import Template
 
 Scoring = Literal["generate", "labels"]
 Features = dict[str, Any]
@@ -27,17 +28,19 @@ GREEDY: Mapping[str, Any] = {"do_sample": False}
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Lengths in tokens.
+    """How prompts are written, and lengths in tokens.
 
     Attributes:
         context: the longest sequence that the model takes.
         source: longest prompt; longer texts are cut at their end, the instruction and the answer never.
         answer: longest answer that is generated where the label set is open.
+        template: how a row of text and label is shown.
     """
 
     context: int
     source: int | None = None
     answer: int = 50
+    template: Template = field(default_factory=Template)
 
 
 class Family(ABC):

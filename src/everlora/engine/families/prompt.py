@@ -10,13 +10,11 @@ from everlora.core.errors import DataError
 from everlora.core.task import Example, Task
 from everlora.engine.families.base import Limits
 
-CUE = "\nAnswer:"
-
 
 class Prompter:
-    """Writes prompts: instruction, options, text and a final cue; only the text may be cut, or a prompt's middle.
+    """Writes prompts by a template; only the text may be cut, or the middle of a prompt that a row brings with it.
 
-    The name of the data set is never shown, so no task id reaches the model through the prompt.
+    The default shows instruction, options, text and a cue, and no name of a task: no task id reaches the model.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, limits: Limits) -> None:
@@ -52,8 +50,8 @@ class Prompter:
         """
         limit = self.limits.context - room
         if task.form == "labelled":
-            head = task.instruction + (f"\nOptions: {', '.join(task.labels)}" if task.labels else "")
-            before, after = self.tokens(head + "\n" if head else ""), self.tokens(CUE)
+            head, cue = self.limits.template.around(task.name, task.instruction, task.labels)
+            before, after = self.tokens(head), self.tokens(cue)
             text = self.tokens(example.input)
             space = min(limit, self.limits.source or limit) - len(self.start) - len(before) - len(after)
             if space < 1:

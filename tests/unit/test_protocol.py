@@ -1,0 +1,123 @@
+"""Protocols are data: packaged ones resolve, a hash tells what a number depends on, bad files are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from everlora.core import protocol
+from everlora.core.errors import ConfigError
+from everlora.core.registry import parse
+from everlora.core.spec import RunSpec
+from everlora.experiment import resolve
+
+M: dict[str, Any] = {"model": "tiny-llama"}
+
+
+def hash_of(*layers: dict[str, Any]) -> str:
+    spec = resolve(RunSpec, M, *layers)
+    return protocol.digest(spec.model_dump(mode="json"), parse(spec.method).adapter.learning_rate)
+
+
+@pytest.mark.parametrize("name", protocol.known())
+def test_packaged_protocols_are_complete_and_resolve(name: str) -> None:
+    found = protocol.read(name)[1]
+    assert found.title
+    assert found.source
+    spec = resolve(RunSpec, M, {"protocol": name})
+    assert spec.protocol.name == name
+    for key, value in found.settings.items():
+        kept = getattr(spec, key)
+        if isinstance(value, dict):
+            kept = kept if isinstance(kept, dict) else kept.model_dump()
+            assert value.items() <= kept.items()
+        else:
+            assert kept == value
+
+
+def test_the_four_that_were_promised_are_there() -> None:
+    assert {"paper-ella", "paper-lbcl", "paper-olora", "small-cpu"} <= set(protocol.known())
+
+
+def test_flags_win_over_the_protocol_and_it_over_defaults() -> None:
+    spec = resolve(RunSpec, M, {"protocol": "small-cpu", "max_eval_samples": 7})
+    assert (spec.max_train_samples, spec.max_eval_samples) == (96, 7)
+    assert spec.train["per_device_train_batch_size"] == 4
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"method": "o-lora"},
+        {"model": "tiny-t5"},
+        {"seed": 3},
+        {"benchmark": "standard", "order": 2},
+        {"tasks": ["news"]},
+        {"train": {"logging_steps": 1}},
+        {"evaluation": {"batch_size": 5}},
+        {"method": "lb-cl"},
+    ],
+    ids=str,
+)
+def test_what_a_protocol_compares_or_does_not_depend_on_leaves_its_hash(other: dict[str, Any]) -> None:
+    assert hash_of(other) == hash_of()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"max_train_samples": 3},
+        {"max_eval_per_class": 3},
+        {"prompt": "{text}"},
+        {"metric": "rouge_l"},
+        {"lora": {"r": 4}},
+        {"train": {"learning_rate": 3e-4}},
+        {"train": {"num_train_epochs": 2}},
+        {"evaluation": {"schedule": "final"}},
+        {"evaluation": {"split": "dev"}},
+    ],
+    ids=str,
+)
+def test_what_a_number_depends_on_changes_the_hash(other: dict[str, Any]) -> None:
+    assert hash_of(other) != hash_of()
+
+
+def test_one_protocol_by_name_or_by_its_settings() -> None:
+    settings = protocol.read("small-cpu")[1].settings
+    assert hash_of({"protocol": "small-cpu"}) == hash_of(settings)
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("title: mine\nsettings: {max_train_per_class: 2, train: {num_train_epochs: 3}}\n")
+    spec = resolve(RunSpec, M, {"protocol": str(file)})
+    assert (spec.protocol.name, spec.max_train_per_class, spec.train["num_train_epochs"]) == ("mine", 2, 3)
+    file.unlink()
+    assert resolve(RunSpec, spec.model_dump(mode="json")) == spec  # run.yaml needs the file no more
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("title: x\n", "must be a mapping with title and settings"),
+        ("title: x\nsettings: {max_trian_samples: 3}\n", "did you mean 'max_train_samples'"),
+        ("title: x\nsettings: {method: ella}\n", "sets 'method', which a protocol leaves to the run"),
+        ("title: x\nsettings: {prompt: '{txt}'}\n", "unknown field {txt}"),
+        ("titel: x\nsettings: {}\n", "did you mean 'title'"),
+        ("title: [\n", "not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_told_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        resolve(RunSpec, M, {"protocol": str(tmp_path / "bad.yaml")})
+    assert said in str(error.value)
+
+
+def test_an_unknown_name_and_a_missing_file() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'small-cpu'"):
+        resolve(RunSpec, M, {"protocol": "small_cpu"})
+    with pytest.raises(ConfigError, match=r"cannot read the protocol nowhere\.yaml"):
+        resolve(RunSpec, M, {"protocol": "nowhere.yaml"})
