@@ -18,8 +18,9 @@ gradient (`everlora.core.roles.Share`), one for all modules or, with ``per_modul
 stands in each task's COMMIT. ``energy=rms`` divides E by its root mean square per module, which frees a fixed λ from
 the size of the weights, the scale s and the number of tasks.
 
-ρ = 0.03 is from dev rows (SmolLM2-135M, the first four built-in tasks, 36 steps each, one seed): OA 77.6, 80.2, 74.5
-and 65.6 for ρ = 0.01, 0.03, 0.1 and 1; a fixed λ = 0.3 (``rms``) 75.5, IncLoRA 75.5. ``rms`` is the default because a
+ρ = 0.1 is the largest share that cost SmolLM2-135M nothing on dev rows (four built-in tasks of 24 steps, seeds 7 and
+8: OA 65.1; 65.7 for ρ = 0.03, 62.5 for 0.3, whose updates begin to collapse; IncLoRA 65.2), while MiniLM and a small
+T5 gain from more of it: docs/results.md has the table over models, ranks and orders. ``rms`` is the default because a
 fixed λ then means something; under ``auto`` the energies differ only in how modules weigh against one another.
 ``policy=new`` follows the method notes; ``continue`` was not measured yet.
 
@@ -43,6 +44,8 @@ from everlora.parts.penalties import Energy, EnergyOverlap
 from everlora.parts.stores import Store
 from everlora.parts.strengths import Lam, strength
 
+RHO = 0.1
+
 
 @method(
     "ella",
@@ -64,7 +67,7 @@ def ella(
     """Build ELLA; ``rho`` and ``per_module`` are for ``lam=auto``, ``store_rank`` is for ``store=svd``."""
     if store_rank is not None and store != "svd":
         raise ConfigError(f"store_rank is the rank of store=svd; with store={store} there is none")
-    found = strength(lam, rho, per_module=per_module)
+    found = strength(lam, rho, per_module=per_module, share=RHO)
     pull = EnergyOverlap(lam=found, energy=energy, store=store, store_rank=8 if store_rank is None else store_rank)
     base = inclora() if policy == "new" else seqlora()
     return replace(base, name="ella", penalties=(pull,))

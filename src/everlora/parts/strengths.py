@@ -12,14 +12,14 @@ RHO = 0.03
 """The share that ``lam=auto`` reaches unless told otherwise."""
 
 
-def strength(lam: Lam, rho: float | None = None, *, per_module: bool = False) -> Strength:
-    """The strength that is meant.
+def strength(lam: Lam, rho: float | None = None, *, per_module: bool = False, share: float = RHO) -> Strength:
+    """The strength that is meant; ``share`` is the ρ of a method that has one of its own.
 
     Raises:
         ConfigError: a share, or one λ per module, is asked for beside a number.
     """
     if lam == "auto":
-        return Share(rho=RHO if rho is None else rho, per_module=per_module)
+        return Share(rho=share if rho is None else rho, per_module=per_module)
     if rho is not None or per_module:
         raise ConfigError(f"rho and per_module say how λ is found; with lam={lam:g} there is nothing to find")
     return lam
