@@ -13,7 +13,7 @@ from everlora.core.errors import ConfigError
 from everlora.core.past import Past
 from everlora.core.roles import Before, Share
 from everlora.core.sites import LowRank, stack
-from everlora.methods.ella import ella
+from everlora.methods.ella import RHO, ella
 from everlora.parts.penalties import (
     EnergyOverlap,
     energy,
@@ -23,7 +23,6 @@ from everlora.parts.penalties import (
     shrink,
 )
 from everlora.parts.stores import Store
-from everlora.parts.strengths import RHO
 
 SHAPES = [(1, 5, 7), (2, 7, 5), (8, 11, 6)]  # (r, o, i)
 A6 = torch.tensor([[1.0, -1.0]])

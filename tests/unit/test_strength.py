@@ -123,7 +123,7 @@ def test_every_module_may_find_its_own() -> None:
 
 def test_what_is_asked_for_is_what_the_parts_hold() -> None:
     assert ella(lam="auto", rho=0.2, per_module=True).penalties[0].strength == Share(rho=0.2, per_module=True)
-    assert parse("ella(lam=auto)").penalties[0].strength == Share(rho=RHO)
+    assert parse("ella(lam=auto)").penalties[0].strength == Share(rho=0.1)
     assert parse("ella(lam=0.25)").penalties[0].strength == 0.25
     assert pslora().penalties[0].strength == Share(rho=RHO)
     assert pslora(lam=2.0).penalties[0].strength == 2.0
