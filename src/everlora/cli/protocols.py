@@ -27,12 +27,12 @@ def protocols(
 
     if name is not None:
         found = protocol.read(name)[1]
-        one = {"hash": hash_as_written(found), **found.model_dump(exclude_defaults=True)}
+        one = {**found.model_dump(exclude_defaults=True), "hash": hash_as_written(found)}
         typer.echo(json.dumps(one) if as_json else yaml.safe_dump(one, sort_keys=False, allow_unicode=True).rstrip())
         return
     rows = {key: protocol.read(key)[1] for key in protocol.known()}
     if as_json:
-        hashed = {key: {"hash": hash_as_written(found), **found.model_dump()} for key, found in rows.items()}
+        hashed = {key: {**found.model_dump(), "hash": hash_as_written(found)} for key, found in rows.items()}
         typer.echo(json.dumps(hashed))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -45,6 +45,7 @@ class Protocol(Strict):
 
     Attributes:
         title: one line.
+        hash: as `everlora protocols` prints it; not read, since it follows from the settings.
         source: paper and section that it is from.
         published: in words, what it was used with: model, data, hardware.
         remarks: what is unknown or was decided here.
@@ -52,6 +53,7 @@ class Protocol(Strict):
     """
 
     title: str
+    hash: str = ""
     source: str = ""
     published: dict[str, str] = Field(default_factory=dict)
     remarks: list[str] = Field(default_factory=list)
