@@ -8,30 +8,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers.utils import logging as hf_logging
 
 import everlora.methods  # noqa: F401  (registers the methods)
-from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, FolderError, ModelError
 from everlora.core.method import Method
-from everlora.core.plugins import missing
-from everlora.core.protocol import digest
-from everlora.core.protocol import read as read_protocol
 from everlora.core.registry import origins, parse
 from everlora.core.scores import ScoreMatrix
-from everlora.core.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
+from everlora.core.spec import LearnerSpec, RunSpec
 from everlora.core.task import Task, TaskStream
 from everlora.engine import world
-from everlora.engine.arguments import checked
 from everlora.engine.environment import environment
 from everlora.engine.learner import Life
-from everlora.engine.models import Loaded, canonical, load
+from everlora.engine.models import Loaded, load
 from everlora.engine.progress import Progress
 from everlora.record.atomic import write_json, write_text
 from everlora.record.card import model_card
 from everlora.record.folder import RunFolder, identified, of_tasks
-from everlora.streams import open_stream, settled_order
+from everlora.settings import names as names
+from everlora.settings import protocol_of
+from everlora.settings import read_recipe as read_recipe
+from everlora.settings import resolve as resolve
+from everlora.streams import open_stream
 
 DEMO: dict[str, Any] = {
     "model": "smollm2-135m",
@@ -60,76 +58,8 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """The object that ``everlora run --json`` prints."""
-        wanted = ("tasks", "matrix", "metrics", "method", "model")
+        wanted = ("tasks", "matrix", "metrics", "method", "model", "protocol", "fingerprints")
         return {**{k: self.content[k] for k in wanted}, "folder": str(self.folder)}
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """Read settings from YAML: a recipe, or the run.yaml of an earlier run.
-
-    Raises:
-        ConfigError: the file is missing, no YAML, or no mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the recipe {path} is not valid YAML: {error}") from None
-    settings = content.get("settings", content) if isinstance(content, dict) else None
-    if isinstance(settings, dict) and settings is not content and "benchmark" not in settings:
-        raise ConfigError(
-            f"{path} belongs to tasks that were given in Python; a run needs a benchmark, or a file of tasks"
-        )
-    if not isinstance(settings, dict):
-        raise ConfigError(f"the recipe {path} must be a mapping of settings")
-    if settings is not content and (amiss := missing(content.get("origin") or ())) and not _known(settings):
-        raise ConfigError(f"{path}: {amiss}")
-    return settings
-
-
-def _known(settings: dict[str, Any]) -> bool:
-    """Whether the method of a run can be built here."""
-    try:
-        parse(str(settings.get("method")))
-    except ConfigError:
-        return False
-    return True
-
-
-def _rate(method: object) -> float:
-    """The learning rate of a method's form; LoRA's for a composition that no expression spells."""
-    try:
-        return parse(str(method)).adapter.learning_rate
-    except ConfigError:
-        return Adapter().learning_rate
-
-
-def resolve(kind: type[LearnerSpec], *layers: dict[str, Any]) -> Any:
-    """Merge and check settings, over those of a protocol if one is named; training arguments are completed.
-
-    Raises:
-        ConfigError: an unknown or unusable setting.
-    """
-    for layer in layers:
-        for group in ("train", "lora", "evaluation"):
-            if not isinstance(layer.get(group) or {}, dict):
-                raise ConfigError(f"setting {group!r} must be a mapping of names to values (got {layer[group]!r})")
-    merged = merge({"train": dict(TRAIN_DEFAULTS)}, *layers)
-    if isinstance(named := merged.get("protocol"), str):  # run.yaml has its settings, and the name as a mapping
-        name, protocol = read_protocol(named)
-        merged = merge({"train": dict(TRAIN_DEFAULTS)}, protocol.settings, *layers) | {"protocol": {"name": name}}
-    merged["train"].setdefault(
-        "learning_rate", _rate(merged.get("method") or LearnerSpec.model_fields["method"].default)
-    )
-    merged["train"] = {name: checked(name, value) for name, value in merged["train"].items()}
-    if isinstance(merged.get("model"), str):
-        merged["model"] = canonical(merged["model"])  # a run is the same run under every name of its model
-    merged |= settled_order(merged)  # and under every name of its order
-    spec = check(kind, merged)
-    if isinstance(spec, RunSpec):
-        parse(spec.method)  # a dry run sees a mistyped method, too
-    return spec
 
 
 def load_for(spec: LearnerSpec) -> Loaded:
@@ -199,8 +129,7 @@ def begin(
         "settings": {**spec.model_dump(mode="json"), "dtype": _spelt(spec.dtype, base, out)},
         "composition": method.describe(),
     }
-    name = getattr(spec, "protocol", None)
-    facts["protocol"] = {**({"name": name.name} if name else {}), "hash": _protocol_of(spec, method)}
+    facts["protocol"] = protocol_of(spec, method)
     if where := origins(method.spelt) if method.spelt else []:
         facts["origin"] = where
     # One process makes the folder; the others find it made.
@@ -211,10 +140,6 @@ def begin(
         _same_precision(base, folder)
         write_json(out / "environment.json", environment(base))
     return Life(base, method, spec, folder, progress)
-
-
-def _protocol_of(spec: LearnerSpec, method: Method) -> str:
-    return digest(spec.model_dump(mode="json"), method.adapter.learning_rate)
 
 
 def _spelt(dtype: str, base: Loaded, out: Path) -> str:
@@ -278,12 +203,21 @@ def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
         max_train_samples=spec.max_train_samples,
         max_eval_samples=spec.max_eval_samples,
     )
-    tasks = (task.take_of_each(spec.max_train_per_class, spec.max_eval_per_class) for task in stream)
+    return as_asked(stream, spec)
+
+
+def as_asked(stream: TaskStream, spec: LearnerSpec) -> TaskStream:
+    """Tasks with as many rows, and scored, as settings say.
+
+    Raises:
+        DataError: rows are to be counted per class and have none, or the metric is unknown.
+        ConfigError: training arguments are for tasks none of which is here.
+    """
+    if spec.train_of and not set(spec.train_of) & set(stream.names):
+        named = ", ".join(spec.train_of)
+        raise ConfigError(f"train_of names {named}, and the tasks here are {', '.join(stream.names)}; take it out")
+    taken = stream.take(spec.max_train_samples, spec.max_eval_samples)
+    tasks = (task.take_of_each(spec.max_train_per_class, spec.max_eval_per_class) for task in taken)
     if spec.metric is not None:
         tasks = (dataclasses.replace(task, metric=spec.metric) for task in tasks)
     return dataclasses.replace(stream, tasks=tuple(tasks))
-
-
-def names(values: Sequence[str] | None) -> list[str] | None:
-    """Split ``a,b c`` into names."""
-    return None if values is None else [part for value in values for part in value.replace(",", " ").split()]

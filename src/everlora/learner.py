@@ -27,7 +27,7 @@ class Learner:
         resume: go on in a folder that holds this same learner.
         progress: told of every step; silent by default.
         **settings: fields of `LearnerSpec`: ``train`` (names of `transformers.TrainingArguments`), ``lora`` (names of
-            `peft.LoraConfig`), ``evaluation``, ``dtype``, ``device``, ``seed``, …
+            `peft.LoraConfig`), ``evaluation``, ``protocol``, ``dtype``, ``device``, ``seed``, …
 
     Raises:
         EverloraError: a setting, model or folder that cannot be used.
@@ -45,8 +45,8 @@ class Learner:
     ) -> None:
         composed = parse(method) if isinstance(method, str) else method
         name = method if isinstance(method, str) else composed.spelt or composed.name
-        own = {"train": {"learning_rate": composed.adapter.learning_rate}}
-        spec = experiment.resolve(LearnerSpec, own, {"model": model, "method": name}, settings)
+        rate = composed.adapter.learning_rate
+        spec = experiment.resolve(LearnerSpec, {"model": model, "method": name}, settings, rate=rate)
         base = experiment.load_for(spec)
         self._life = experiment.begin(spec, composed, base, Path(out), resume=resume, progress=progress or Progress())
 
@@ -57,6 +57,7 @@ class Learner:
             EverloraError: unusable data, training that failed, or a folder that cannot be written.
         """
         stream = tasks if isinstance(tasks, TaskStream) else TaskStream(name="own", tasks=tuple(tasks))
+        stream = experiment.as_asked(stream, self._life.spec)
         return experiment.finish(self._life, self._life.follow(stream.tasks)).matrix
 
     @property

@@ -79,6 +79,25 @@ def test_label_scores_equal_a_full_pass_per_label(model, lived):
 
 
 @pytest.mark.parametrize("model", TEXT)
+def test_the_prompt_is_read_once_for_all_labels(model, lived):
+    """What stands before the labels is shared: rows of prompts pass once, and labels only as long as they are."""
+    record = lived("ella", model)
+    ready, family, task = record.life.ready(), record.life.base.family, lives.stream(model)[1]
+    passes = []
+    inner = bare(ready).get_encoder() if model == "tiny-t5" else bare(ready)
+    note = inner.register_forward_pre_hook(
+        lambda _, args, kwargs: passes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    family.predict(ready, task, task.test, "labels")
+    note.remove()
+    rows, labels = len(task.test), len(task.labels)
+    longest = max(len(family.prompter.answer(label, task, spaced=model == "tiny-llama")) for label in task.labels)
+    assert passes[0][0] == rows
+    assert passes[0][1] > longest
+    assert passes[1:] == ([] if model == "tiny-t5" else [(rows * labels, longest - 1)])
+
+
+@pytest.mark.parametrize("model", TEXT)
 def test_the_end_of_the_sequence_is_a_target(model):
     family, (task, *_) = lives.base(model).family, lives.stream(model)
     end = family.processor.eos_token_id

@@ -21,6 +21,15 @@ def value(metric: str, prediction: str, *accepted: str, source: str = "") -> flo
     [
         ("exact_match", "the World.", ("World", "the world"), 100),
         ("exact_match", "35", ("3.5",), 100),  # why numbers are compared raw
+        ("accuracy", "World.", ("world",), 100),
+        ("accuracy", "the world", ("world",), 0),
+        ("exact_match_first_line", "\n world.\nAnd so on", ("other", "World"), 100),
+        ("exact_match_first_line", "And so on\nworld", ("world",), 0),
+        ("exact_match", "\n world.\nAnd so on", ("World",), 0),
+        ("exact_match_empty", "", ("-",), 100),  # as O-LoRA's scripts have it
+        ("exact_match", "", ("-",), 0),
+        ("exact_match_empty", "World.", ("world",), 100),
+        ("exact_match_empty", "", ("world",), 0),
         ("exact_match_raw", "35", ("3.5",), 0),
         ("exact_match_raw", " 3.5\n", ("3.5",), 100),
         ("exact_match_raw", "a", ("A",), 0),
@@ -33,8 +42,12 @@ def value(metric: str, prediction: str, *accepted: str, source: str = "") -> flo
         ("rouge_l", "", ("a dog",), 0),
         ("rouge_l", "cats running", ("cat runs",), 0),
         ("rouge_l_stemmed", "cats running", ("cat runs",), 100),
+        ("rouge_l_stemmed_first", "cats running", ("cat runs", "a dog"), 100),
+        ("rouge_l_stemmed_first", "cats running", ("a dog", "cat runs"), 0),
+        ("rouge_l_stemmed", "cats running", ("a dog", "cat runs"), 100),
         # abc -> abd: one deletion and one insertion of six characters
         ("edit_similarity", "abc", ("abd",), 100 * (1 - 2 / 6)),
+        ("edit_similarity_rounded", "abc", ("abd",), 67),
         ("edit_similarity", "x = '<STR_LIT:hi>' + <NUM_LIT>", ("x = 'hi' + 0",), 100),
         ("bleu", "the cat sat on the mat", ("the cat sat on the mat",), 100),
         ("macro_f1", "World", ("world",), 100),

@@ -11,14 +11,15 @@ from everlora.core import protocol
 from everlora.core.errors import ConfigError
 from everlora.core.registry import parse
 from everlora.core.spec import RunSpec
-from everlora.experiment import resolve
+from everlora.core.template import DEFAULT
+from everlora.settings import hash_as_written, protocol_of, resolve
 
 M: dict[str, Any] = {"model": "tiny-llama"}
 
 
 def hash_of(*layers: dict[str, Any]) -> str:
     spec = resolve(RunSpec, M, *layers)
-    return protocol.digest(spec.model_dump(mode="json"), parse(spec.method).adapter.learning_rate)
+    return str(protocol_of(spec, parse(spec.method))["hash"])
 
 
 @pytest.mark.parametrize("name", protocol.known())
@@ -57,7 +58,11 @@ def test_flags_win_over_the_protocol_and_it_over_defaults() -> None:
         {"tasks": ["news"]},
         {"train": {"logging_steps": 1}},
         {"evaluation": {"batch_size": 5}},
-        {"method": "lb-cl"},
+        {"method": "lb-cl"},  # whose form has another rate
+        {"method": "seqft"},
+        {"prompt": DEFAULT},
+        {"train": {"num_train_epochs": 1.0}, "lora": {"lora_alpha": 32}},
+        {"train": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}},
     ],
     ids=str,
 )
@@ -75,6 +80,8 @@ def test_what_a_protocol_compares_or_does_not_depend_on_leaves_its_hash(other: d
         {"lora": {"r": 4}},
         {"train": {"learning_rate": 3e-4}},
         {"train": {"num_train_epochs": 2}},
+        {"train": {"per_device_train_batch_size": 2}},
+        {"train_of": {"news": {"num_train_epochs": 2}}},
         {"evaluation": {"schedule": "final"}},
         {"evaluation": {"split": "dev"}},
     ],
@@ -82,6 +89,54 @@ def test_what_a_protocol_compares_or_does_not_depend_on_leaves_its_hash(other: d
 )
 def test_what_a_number_depends_on_changes_the_hash(other: dict[str, Any]) -> None:
     assert hash_of(other) != hash_of()
+
+
+@pytest.mark.parametrize("method", ["seqlora", "lb-cl", "seqft"])
+def test_a_rate_that_is_given_is_one_protocol_for_all_methods(method: str) -> None:
+    """Also for the method whose form has that very rate."""
+    given = {"train": {"learning_rate": 1e-3}}
+    assert hash_of(given, {"method": method}) == hash_of(given, {"method": "ella"}) != hash_of({"method": method})
+
+
+@pytest.mark.parametrize("name", protocol.known())
+@pytest.mark.parametrize("method", ["o-lora", "lb-cl"])
+def test_every_method_that_follows_a_protocol_has_the_hash_that_is_shown(name: str, method: str) -> None:
+    spec = resolve(RunSpec, M, {"protocol": name, "method": method})
+    shown = hash_as_written(protocol.read(name)[1])
+    assert protocol_of(spec, parse(method)) == {"name": name, "hash": shown, "changed": False}
+
+
+def test_processes_make_the_batch_larger() -> None:
+    def digest(rows: int, processes: int) -> str:
+        spec = resolve(RunSpec, M, {"train": {"per_device_train_batch_size": rows}})
+        return protocol.digest(spec.model_dump(mode="json"), 1e-3, processes)
+
+    assert digest(8, 1) == digest(2, 4) != digest(8, 4)
+
+
+def test_what_is_changed_says_so_also_over_the_run_yaml_of_another_run() -> None:
+    def told(*layers: dict[str, Any]) -> str:
+        spec = resolve(RunSpec, M, *layers)
+        return protocol.told(protocol_of(spec, parse(spec.method)))
+
+    small = resolve(RunSpec, M, {"protocol": "small-cpu"}).model_dump(mode="json")
+    shown = hash_of(small)
+    assert told(small) == told({"protocol": "small-cpu"}) == f"small-cpu ({shown})"
+    assert told(small, {"seed": 7, "method": "lwf"}) == f"small-cpu ({shown})"
+    changed = {"max_eval_samples": 7}
+    assert told(small, changed) == told({"protocol": "small-cpu"}, changed)
+    assert told(small, changed) == f"small-cpu with changes ({hash_of(small, changed)})"
+    assert told(small, {"protocol": "paper-olora"}).startswith("paper-olora with changes (")  # run.yaml stands above
+    assert told({}) == hash_of()
+
+
+def test_arguments_of_single_tasks_are_checked() -> None:
+    spec = resolve(RunSpec, M, {"train_of": {"news": {"learning_rate": "1e-4"}}})
+    assert spec.train_of == {"news": {"learning_rate": 1e-4}}
+    with pytest.raises(ConfigError, match="did you mean 'num_train_epochs'"):
+        resolve(RunSpec, M, {"train_of": {"news": {"num_train_epoch": 2}}})
+    with pytest.raises(ConfigError, match=r"setting 'train_of\.news'"):
+        resolve(RunSpec, M, {"train_of": {"news": 3}})
 
 
 def test_one_protocol_by_name_or_by_its_settings() -> None:

@@ -388,6 +388,7 @@ def card_of(*, hub: str | None = "org/base", regime: str = "sequence", labels: A
         "family": settings.pop("family", "decoder"),
     }
     content = {"tasks": list(MATRIX.tasks), "matrix": [list(row) for row in MATRIX.cells], "metrics": {"oa": 75.0}}
+    content |= {"protocol": {"name": "mine", "hash": "0123456789ab", "changed": False}}
     facts = {"settings": {**SETTINGS, **settings}, "composition": {**COMPOSED, "regime": regime}}
     return model_card({**content, **extra}, facts, hub)
 
@@ -398,6 +399,7 @@ def test_the_card_shows_the_matrix_and_names_the_base_model() -> None:
     assert matrix_table(content).splitlines() == table
     card = card_of()
     assert "\n".join(table) in card
+    assert "Protocol mine (0123456789ab), fingerprint unknown." in card
     assert "sum of all tasks" in card
     assert "everlora.load('org/base').model" in card
     assert "base_model" not in yaml.safe_load(card_of(hub=None).split("---")[1])

@@ -12,6 +12,7 @@ import numpy as np
 
 from everlora.analysis.compare import METRICS, RESAMPLES, Answers, Estimate, Interval, difference, estimate
 from everlora.core.errors import ConfigError, FolderError
+from everlora.record.fingerprints import differing
 from everlora.record.folder import Committed, identified, stages
 
 GROUPS = ("replay-free", "replay", "task id")
@@ -215,14 +216,10 @@ def _scored_alike(runs: Sequence[Ran], mixed: bool) -> dict[str, dict[str, Any]]
             owners.setdefault(key, run.path)
     if len(prints) > 1 and not mixed:
         (first, a), (second, b) = list(prints.items())[:2]
-        flat = _flat(a), _flat(b)
-        names = sorted(k for k in flat[0].keys() | flat[1].keys() if flat[0].get(k) != flat[1].get(k))
-        told = ", ".join(
-            f"{k.strip('.')} {flat[0].get(k)} and {flat[1].get(k)}" for k in names if "invariant" not in k
-        )
+        whose = " and ".join(dict.fromkeys(map(str, (owners[first], owners[second]))))
         raise ConfigError(
-            f"scores of {owners[first]} and {owners[second]} were made in different ways ({told}); score them alike, "
-            f"or pass --mixed-fingerprints to see them side by side all the same"
+            f"scores of {whose} were made in different ways ({', '.join(differing(a, b))}); score them alike, or pass "
+            f"--mixed-fingerprints to see them side by side all the same"
         )
     return prints
 

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from everlora.core.protocol import told
 from everlora.engine import world
 from everlora.engine.progress import Progress
 
@@ -100,6 +101,14 @@ def summary(results: list[dict[str, Any]]) -> Table:
         last = [number(cell) for cell in result["matrix"][-1]]
         table.add_row(result["method"], *last, *(number(found[k]) for k in ("oa", "bwt", "forgetting")))
     return table
+
+
+def made(result: dict[str, Any]) -> str:
+    """By which protocol, and how, the figures of one run were made."""
+    prints = result["fingerprints"]["of"]
+    unsteady = any(one.get("batch_invariant") is False for one in prints.values())
+    warned = "; an answer changed with the rows that were answered beside it" if unsteady else ""
+    return f"protocol {told(result['protocol'])}; fingerprint {', '.join(prints)}{warned}"
 
 
 def matrix(result: dict[str, Any]) -> Table:

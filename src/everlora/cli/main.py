@@ -93,7 +93,7 @@ def run(
     if out is None:
         raise ConfigError("name the folder of the run with --out")
     from everlora import experiment
-    from everlora.cli.console import Shown, matrix, show, summary
+    from everlora.cli.console import Shown, made, matrix, show, summary
     from everlora.engine import world
 
     gc.freeze()  # accelerate collects garbage after every training; what was imported need not be looked at again
@@ -105,6 +105,7 @@ def run(
         typer.echo(json.dumps(result, allow_nan=False))
     else:
         show(matrix(result), summary([result]))
+        typer.echo(made(result))
         typer.echo(f"written to {out}")
 
 
@@ -117,7 +118,7 @@ def demo(
     """Teach SmolLM2-135M three tasks, once naively and once with ELLA, and show what was forgotten."""
     from everlora import experiment
     from everlora import sweep as sweeping
-    from everlora.cli.console import Shown, matrix, show, summary
+    from everlora.cli.console import Shown, made, matrix, show, summary
     from everlora.core.spec import RunSpec
 
     spec = experiment.resolve(RunSpec, experiment.DEMO)
@@ -128,6 +129,7 @@ def demo(
         typer.echo(json.dumps(found, allow_nan=False))
         return
     show(*map(matrix, found), summary(found))
+    typer.echo(made(found[0]))
     typer.echo(f"written to {out}")
 
 

@@ -18,21 +18,27 @@ def protocols(
     name: Annotated[str | None, typer.Argument(help="A protocol, or a YAML file of one's own.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the protocols that --protocol takes, or show one: settings, source, what is unknown."""
+    """List the protocols that --protocol takes, or show one: settings, source, what is unknown.
+
+    The hash is that of every run which follows the protocol and changes nothing.
+    """
     from everlora.core import protocol
+    from everlora.settings import hash_as_written
 
     if name is not None:
-        one = protocol.read(name)[1].model_dump(exclude_defaults=True)
+        found = protocol.read(name)[1]
+        one = {**found.model_dump(exclude_defaults=True), "hash": hash_as_written(found)}
         typer.echo(json.dumps(one) if as_json else yaml.safe_dump(one, sort_keys=False, allow_unicode=True).rstrip())
         return
     rows = {key: protocol.read(key)[1] for key in protocol.known()}
     if as_json:
-        typer.echo(json.dumps({key: found.model_dump() for key, found in rows.items()}))
+        hashed = {key: {**found.model_dump(), "hash": hash_as_written(found)} for key, found in rows.items()}
+        typer.echo(json.dumps(hashed))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in ("protocol", "what it is", "source"):
-        table.add_column(head, no_wrap=head == "protocol")
+    for head in ("protocol", "hash", "what it is", "source"):
+        table.add_column(head, no_wrap=head in ("protocol", "hash"))
     for key, found in rows.items():
-        table.add_row(key, found.title, found.source)
+        table.add_row(key, hash_as_written(found), found.title, found.source)
     out_console.print(table)
     out_console.print("everlora protocols NAME shows one; a file like it is one of your own: --protocol FILE.yaml")

@@ -79,6 +79,17 @@ def _best(compare: Callable[[str, str], float]) -> Callable[[Answered], float]:
     return lambda row: max(compare(row.prediction, target) for target in row.accepted)
 
 
+def _first_line(row: Answered) -> float:
+    """Of an answer that runs on, the first line that says anything."""
+    first = next((line for line in row.prediction.splitlines() if line.strip()), "")
+    return 100.0 * correct(Answered(first, row.accepted))
+
+
+def _normalised(prediction: str, target: str) -> float:
+    """Equality after `normalise` and nothing else: an empty answer equals the label ``-``."""
+    return 100.0 * (normalise(prediction) == normalise(target))
+
+
 def _first_character(prediction: str, target: str) -> float:
     return 100.0 * (prediction.strip()[:1] == target.strip()[:1] != "")
 
@@ -144,6 +155,26 @@ _ALL = (
         row=lambda row: 100.0 * correct(row),
     ),
     AnswerMetric(
+        id="accuracy",
+        formula="100 where the answer names the label that is asked for, normalised as for exact_match; an "
+        "answer that is no label is wrong: exact_match of tasks with a label set, by head or by text",
+        source="every paper on classification streams",
+        row=lambda row: 100.0 * correct(row),
+    ),
+    AnswerMetric(
+        id="exact_match_first_line",
+        formula="exact_match of the first line of the answer that is not empty, for models that run on",
+        source="everlora: decoders whose end of sequence was cut off in training",
+        row=_first_line,
+    ),
+    AnswerMetric(
+        id="exact_match_empty",
+        formula="exact_match, but what normalises to nothing equals all else that does: silence is right where the "
+        "label is -",
+        source="O-LoRA's scripts as they stand, on 131 rows of MNLI",
+        row=_best(_normalised),
+    ),
+    AnswerMetric(
         id="exact_match_raw",
         formula="100 where answer and target are the same string, white space around them aside; 3.5 is not 35",
         source="TRACE: C-STANCE, FOMC, NumGLUE",
@@ -164,8 +195,14 @@ _ALL = (
     AnswerMetric(
         id="rouge_l_stemmed",
         formula="as rouge_l, of Porter stems",
-        source="Super-NaturalInstructions; SAPT (which compares with the first reference only)",
+        source="Super-NaturalInstructions",
         row=_best(_rouge_l(True)),
+    ),
+    AnswerMetric(
+        id="rouge_l_stemmed_first",
+        formula="as rouge_l_stemmed, of the first reference only",
+        source="SAPT",
+        row=lambda row: _rouge_l(True)(row.prediction, row.accepted[0]),
     ),
     AnswerMetric(
         id="bleu",
@@ -186,6 +223,12 @@ _ALL = (
         formula="100 · (1 − insertions and deletions / length of both), literal place-holders written out",
         source="CodeXGLUE; package rapidfuzz (ratio, not rounded to whole numbers); TRACE: Py150",
         row=_best(_similarity),
+    ),
+    AnswerMetric(
+        id="edit_similarity_rounded",
+        formula="as edit_similarity, each row rounded to a whole number",
+        source="TRACE: Py150 by fuzzywuzzy, whose ratio is a whole number",
+        row=_best(lambda prediction, target: float(round(_similarity(prediction, target)))),
     ),
     AnswerMetric(
         id="macro_f1",

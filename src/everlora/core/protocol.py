@@ -6,7 +6,9 @@ Its hash stands beside every number that it made:
            - what a protocol compares or spans: method, model and its revision, seed, benchmark, order, tasks;
            - what does not change a number: device, batch size of answering, logging;
            - what stands in the fingerprint of every score instead: dtype;
-           with ``learning_rate: form`` where the rate is that of the method's form.
+           - what is not set, so that a later version may have more to set;
+           with ``learning_rate: form`` where the rate is left to the method's form; with the rows of a whole step as
+           ``batch``, however they are split into micro-batches and processes; with the default prompt spelt out.
 
 Two runs of one hash differ only in these. The data themselves have hashes of their own, task by task.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +28,7 @@ from pydantic import Field
 
 from everlora.core.errors import ConfigError, nearest
 from everlora.core.spec import RunSpec, Strict, check
+from everlora.core.template import DEFAULT
 
 COMPARED = (
     "method", "model", "revision", "trust_remote_code", "seed", "benchmark", "order", "tasks", "data_dir",
@@ -32,6 +36,8 @@ COMPARED = (
 )  # fmt: skip
 APART = (*COMPARED, "dtype", "past", "protocol")
 IRRELEVANT = {"train": ("logging_steps",), "evaluation": ("batch_size",)}
+SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
+"""Into which a batch is split: the steps are the same for every split."""
 
 
 class Protocol(Strict):
@@ -39,6 +45,7 @@ class Protocol(Strict):
 
     Attributes:
         title: one line.
+        hash: as `everlora protocols` prints it; not read, since it follows from the settings.
         source: paper and section that it is from.
         published: in words, what it was used with: model, data, hardware.
         remarks: what is unknown or was decided here.
@@ -46,6 +53,7 @@ class Protocol(Strict):
     """
 
     title: str
+    hash: str = ""
     source: str = ""
     published: dict[str, str] = Field(default_factory=dict)
     remarks: list[str] = Field(default_factory=list)
@@ -88,19 +96,46 @@ def read(name: str) -> tuple[str, Protocol]:
     return (Path(name).stem if own else name), found
 
 
-def digest(settings: Mapping[str, Any], rate: float) -> str:
+def digest(settings: Mapping[str, Any], rate: float, processes: int = 1) -> str:
     """The hash of the protocol that resolved settings follow.
 
     Args:
         settings: plain values, complete.
         rate: the learning rate of the method's form.
+        processes: that share a batch, each with its own rows.
     """
-    kept = {key: value for key, value in settings.items() if key not in APART}
+    return hashlib.sha256(json.dumps(canonical(settings, rate, processes), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def canonical(settings: Mapping[str, Any], rate: float, processes: int = 1) -> dict[str, Any]:
+    """What the hash is of; see `digest`."""
+    kept = _plain({key: value for key, value in settings.items() if key not in APART})
+    kept.setdefault("prompt", DEFAULT)
     for group, names in IRRELEVANT.items():
         kept[group] = {key: value for key, value in kept.get(group, {}).items() if key not in names}
-    if kept["train"].get("learning_rate") == rate:
-        kept["train"] = {**kept["train"], "learning_rate": "form"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    train = kept["train"]
+    train["batch"] = processes * math.prod(train.pop(name, 1) for name in SPLIT)
+    of_form = (settings.get("protocol") or {}).get("rate") == "form"
+    if of_form and train.get("learning_rate") == _plain(rate):
+        train["learning_rate"] = "form"
+    return kept
+
+
+def told(facts: Mapping[str, Any]) -> str:
+    """A protocol in words, for a reader of numbers: its name if it has one, its hash, and whether it was changed."""
+    name, changed = facts.get("name"), " with changes" if facts.get("changed") else ""
+    return f"{name}{changed} ({facts['hash']})" if name else str(facts["hash"])
+
+
+def _plain(value: Any) -> Any:
+    """A value without what is not set; 1 and 1.0 are one number, and what JSON has no word for is its text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items() if one is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 
 def _folder() -> Any:

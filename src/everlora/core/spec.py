@@ -41,6 +41,16 @@ class EvalSpec(Strict):
     split: Literal["test", "dev"] = "test"
 
 
+class Followed(Strict):
+    """The protocol that settings are from, after they were taken over; what they come to has a hash of its own."""
+
+    name: str | None = None
+    hash: str | None = None
+    """Of the protocol as it is written, see `everlora.core.protocol`; other settings make another."""
+    rate: Literal["form", "given"] = "given"
+    """Whether the learning rate is that of the method's form, so that methods of one protocol may differ in it."""
+
+
 class LearnerSpec(Strict):
     """What a learner is."""
 
@@ -58,8 +68,17 @@ class LearnerSpec(Strict):
     lora: LoraSpec = LoraSpec()
     train: dict[str, Any] = Field(default_factory=dict)
     """Names of `transformers.TrainingArguments`, passed through."""
+    train_of: dict[str, dict[str, Any]] | None = None
+    """The same for single tasks by name, over ``train``; tasks that are learned all at once have only ``train``."""
     evaluation: EvalSpec = EvalSpec()
+    max_train_samples: int | None = Field(None, ge=1)
+    max_eval_samples: int | None = Field(None, ge=1)
+    max_train_per_class: int | None = Field(None, ge=1)
+    max_eval_per_class: int | None = Field(None, ge=1)
+    metric: str | None = None
+    """How every task is scored (`everlora.core.answers`); None for each task's own metric."""
     seed: int = 0
+    protocol: Followed | None = None
 
     @field_validator("prompt")
     @classmethod
@@ -67,12 +86,6 @@ class LearnerSpec(Strict):
         if prompt is not None:
             Template(prompt)
         return prompt
-
-
-class Named(Strict):
-    """The protocol that settings are from, after they were taken over; what they come to has a hash of its own."""
-
-    name: str
 
 
 class RunSpec(LearnerSpec):
@@ -85,13 +98,6 @@ class RunSpec(LearnerSpec):
     tasks: list[str] | None = None
     stream_seed: int = 0
     """Seed of the rows of built-in tasks; data that are read do not depend on it."""
-    max_train_samples: int | None = Field(None, ge=1)
-    max_eval_samples: int | None = Field(None, ge=1)
-    max_train_per_class: int | None = Field(None, ge=1)
-    max_eval_per_class: int | None = Field(None, ge=1)
-    metric: str | None = None
-    """How every task is scored (`everlora.core.answers`); None for each task's own metric."""
-    protocol: Named | None = None
 
 
 TRAIN_DEFAULTS: dict[str, Any] = {

@@ -51,6 +51,12 @@ class Lesson:
     start: Learned | None
     memory: memory.Memory
 
+    @property
+    def train(self) -> dict[str, Any]:
+        """The training arguments of this stage."""
+        alone = self.spec.train_of if len(self.stage.tasks) == 1 else None
+        return {**self.spec.train, **(alone or {}).get(self.stage.tasks[0].name, {})}
+
     def chain(self, model: nn.Module) -> Chain:
         """The gradient chain of this stage."""
         chain = Chain.build(
@@ -59,8 +65,8 @@ class Lesson:
             self.past,
             self.method,
             task=self.stage.name,
-            max_norm=float(self.spec.train["max_grad_norm"]),
-            every=int(self.spec.train["logging_steps"]),
+            max_norm=float(self.train["max_grad_norm"]),
+            every=int(self.train["logging_steps"]),
             start=self.start,
             memory=self.memory,
             seed=self.spec.seed,
@@ -108,7 +114,7 @@ class Lesson:
                 family,
                 chain,
                 rows,
-                self.spec.train,
+                self.train,
                 seed=seed,
                 cpu=self.base.precision.device.type == "cpu",
                 callback=StepCallback(progress, f"learning {stage.name}"),
@@ -125,7 +131,7 @@ class Lesson:
         Raises:
             ConfigError: the training arguments ask for another order.
         """
-        method, train = self.method, self.spec.train
+        method, train = self.method, self.train
         if not method.rule and method.mixing == "proportional":
             return None
         if (asked := train.get("train_sampling_strategy", "random")) != "random":

@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from everlora.core.adapter import Adapter
 from everlora.core.answers import DEFAULT
+from everlora.core.protocol import told
 
 PIPELINES = {
     "decoder": "text-generation",
@@ -123,6 +124,12 @@ model = learner.model
 """
 
 
+def _made(content: dict[str, Any]) -> str:
+    """Protocol and fingerprints of the scores."""
+    prints = content.get("fingerprints", {}).get("of", {})
+    return f"Protocol {told(content['protocol'])}, fingerprint {', '.join(prints) or 'unknown'}."
+
+
 def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None, adapter: Adapter | None = None) -> str:
     """README.md of a run folder, with results that the Hub understands in its front matter.
 
@@ -161,6 +168,7 @@ def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None, 
 
 {_loaded(content, settings, adapter) if trained else ""}
 Scores in percent, {settings["evaluation"]["scoring"]}, {settings["evaluation"]["split"]} split. Row: after this task.
+{_made(content)}
 
 {matrix_table(content)}
 

@@ -3,7 +3,8 @@
 run.yaml            the resolved settings, the composition of the method, where it is from if it is a user's own
                     (package and version, or file and hash), the id of the run
 environment.json    versions of Python and packages, platform, threads, processes, precision, model family
-matrix.json         the accuracy matrix, primary result; metrics derived from it
+matrix.json         the accuracy matrix, primary result; metrics derived from it; hash of the protocol, and a
+                    fingerprint (backend, precision, versions) of each row
 README.md           model card
 adapter_config.json  adapter_model.safetensors
                     the learner as one PEFT adapter; absent where nothing is trained
@@ -34,6 +35,7 @@ from everlora.core.errors import FolderError
 from everlora.core.scores import ScoreMatrix, metrics
 from everlora.core.task import digest_of_order
 from everlora.record.atomic import staged, write_json, write_text
+from everlora.record.fingerprints import of_rows
 
 SCHEMA = 2
 COMMIT = "COMMIT"
@@ -146,6 +148,8 @@ class RunFolder:
             "counts": list(matrix.counts),
             "matrix": [list(row) for row in matrix.cells],
             "metrics": metrics(matrix),
+            **({"protocol": self.facts["protocol"]} if "protocol" in self.facts else {}),
+            "fingerprints": of_rows([stage.facts for stage in self.stages()]),
             **extra,
         }
 
@@ -175,19 +179,7 @@ def of_tasks(done: Sequence[Committed], tasks: Sequence[str]) -> dict[str, Any]:
         for key, of_task in facts.items():
             of_task.update(stage.facts.get(key, {}))
     digest = digest_of_order([(name, facts["data"][name]) for name in tasks])
-    prints = [stage.facts.get("fingerprint") for stage in done]
-    hashes = [hash_of_fingerprint(one) if one else None for one in prints]
-    return {
-        "order_digest": digest,
-        "fingerprints": {"rows": hashes, "of": dict(zip(filter(None, hashes), filter(None, prints), strict=True))},
-        **{key: facts[key] for key in ("metric", "left_out") if facts[key]},
-    }
-
-
-def hash_of_fingerprint(fingerprint: Mapping[str, Any]) -> str:
-    """The short hash of a fingerprint, but for what was seen and not set: whether the batch changed answers."""
-    kept = {key: value for key, value in fingerprint.items() if key != "batch_invariant"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+    return {"order_digest": digest, **{key: facts[key] for key in ("metric", "left_out") if facts[key]}}
 
 
 def identified(path: Path) -> dict[str, Any]:
