@@ -110,17 +110,26 @@ class Hooked(Mount):
         save_file({name: tensor.contiguous() for name, tensor in flat.items()}, folder / self.file)
 
     def read(self, folder: Path) -> tuple[Mapping[str, Site], dict[str, Tensor]]:
-        sites: dict[str, dict[str, Tensor]] = {}
-        rest = {}
-        for name, tensor in tensors(folder / self.file).items():
-            place, slash, key = name.partition("/")
-            if slash:
-                sites.setdefault(place, {})[key] = tensor
-            else:
-                rest[place] = tensor
-        if not sites:
-            raise FolderError(f"{folder / self.file} holds nothing that was learned")
-        return {name: Weights(found) for name, found in sites.items()}, rest
+        return stored(folder / self.file)
+
+
+def stored(path: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
+    """What `Hooked.save` wrote: the form by place, and the head by name.
+
+    Raises:
+        FolderError: the file is missing, damaged or empty.
+    """
+    sites: dict[str, dict[str, Tensor]] = {}
+    rest = {}
+    for name, tensor in tensors(path).items():
+        place, slash, key = name.partition("/")
+        if slash:
+            sites.setdefault(place, {})[key] = tensor
+        else:
+            rest[place] = tensor
+    if not sites:
+        raise FolderError(f"{path} holds nothing that was learned")
+    return {name: Weights(found) for name, found in sites.items()}, rest
 
 
 def tensors(path: Path) -> dict[str, Tensor]:
