@@ -42,7 +42,15 @@ def loaded(model: str, folder: Path) -> Any:
 
 @pytest.mark.parametrize(
     ("method", "model"),
-    [*(("ella", model) for model in AUTO), ("lb-cl", "tiny-llama"), ("ps-lora", "tiny-bert"), ("seqlora", "tiny-t5")],
+    [
+        *(("ella", model) for model in AUTO),
+        *(("osf", model) for model in AUTO),
+        ("lb-cl", "tiny-llama"),
+        ("ps-lora", "tiny-bert"),
+        ("seqlora", "tiny-t5"),
+        ("sd-lora", "tiny-t5"),
+        ("sd-lora", "tiny-bert"),
+    ],
 )
 def test_an_exported_model_is_the_learner(everlora: Everlora, ran: Ran, method: str, model: str) -> None:
     run = ran(method, model)
@@ -58,7 +66,9 @@ def test_an_exported_model_is_the_learner(everlora: Everlora, ran: Ran, method: 
         assert transformers.AutoTokenizer.from_pretrained("whole")("a").input_ids
 
 
-@pytest.mark.parametrize(("method", "rank"), [("ella", 5), ("ella", 16), ("ps-lora", 5), ("seqlora", 3), ("lb-cl", 6)])
+@pytest.mark.parametrize(
+    ("method", "rank"), [("ella", 5), ("ella", 16), ("ps-lora", 5), ("seqlora", 3), ("lb-cl", 6), ("sd-lora", 5)]
+)
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
 def test_an_exported_adapter_loses_what_it_says(
     everlora: Everlora, ran: Ran, method: str, rank: int, model: str
@@ -70,7 +80,7 @@ def test_an_exported_adapter_loses_what_it_says(
     exact = {n: old[n] + new[n] for n in new}
     if method == "ps-lora":
         exact = {n: torch.where(new[n].abs() >= old[n].abs(), new[n], old[n]) for n in new}
-    if method == "seqlora":
+    if method in ("seqlora", "sd-lora"):
         exact = new
     sites, _ = adapters.read(Path("small"))
     lost = {n: float((exact[n] - sites[n].dense()).norm()) for n in exact}
@@ -136,6 +146,22 @@ def test_options_given_in_python_are_kept_or_the_run_is_refused(tmp_path: Path) 
 def test_adapters_chosen_by_task_id_are_no_single_thing(everlora: Everlora, ran: Ran, form: tuple[str, ...]) -> None:
     said = everlora("export", str(ran("per-task")), "--out", "new", *form)
     assert "one adapter per task" in said.line
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "form", "words"),
+    [
+        ("data", (), "what 'data' adds depends on the input, so there is nothing to fold"),
+        ("l2p", (), "'l2p' learns soft prompts, which stand beside a text and in no weight"),
+        ("seqft", (), "is a whole model already"),
+        ("osf", ("--rank", "4"), "'osf' changes whole matrices, which no adapter holds; leave --rank out"),
+    ],
+)
+def test_what_cannot_be_handed_on_so_says_why(
+    everlora: Everlora, ran: Ran, method: str, form: tuple[str, ...], words: str
+) -> None:
+    assert words in everlora("export", str(ran(method)), "--out", "new", *form).line
     assert not Path("new").exists()
 
 

@@ -120,15 +120,18 @@ def test_a_fresh_process_gives_the_same_logits(method, model, exported):
         assert exported[method, model, which] < 2e-5, which
 
 
-@pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert", "tiny-vit"])
-def test_the_card_tells_how(model, lived, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [("ella", "tiny-llama"), ("ella", "tiny-bert"), ("ella", "tiny-vit"), ("sd-lora", "tiny-bert")],
+)
+def test_the_card_tells_how(method, model, tmp_path, monkeypatch):
     """The code block of the model card is run as it stands."""
     tasks = lives.stream(model)
     learner = everlora.Learner(
         model,
-        method="ella",
+        method=method,
         out=tmp_path / "run",
-        **lives.spec(model, "ella").model_dump(include={"dtype", "device", "lora", "train", "evaluation"}),
+        **lives.spec(model, method).model_dump(include={"dtype", "device", "lora", "train", "evaluation"}),
     )
     learner.follow(tasks)
     (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "run" / "README.md").read_text(), re.DOTALL)

@@ -57,3 +57,21 @@ def test_per_task_starts_with_a_head_of_its_own(model, tmp_path):
     )
     life.follow(lives.stream(model))
     assert [len(r) for r in rows] == [2, 3]
+
+
+@pytest.mark.parametrize("method", ["seqlora", "seqft", "data", "sd-lora", "osf", "l2p"])
+def test_a_head_is_a_copy_in_fp32_until_its_task_is_done(method, tmp_path):
+    """A step of 1e-4 is lost on a weight in bf16; and an interrupted task leaves the head as it was."""
+    life = lives.begin(
+        "tiny-bert", method, tmp_path / "run", dtype="bfloat16", progress=lives.Cut(task="first"),
+        evaluation={"schedule": "diagonal"},
+    )  # fmt: skip
+    own = life.base.model.get_submodule("classifier")
+    with pytest.raises(KeyboardInterrupt):
+        life.follow(lives.stream("tiny-bert"))
+    assert life.base.model.get_submodule("classifier") is own
+    life.progress = lives.Watch()
+    life.follow(lives.stream("tiny-bert"))
+    head = life.base.model.get_submodule("classifier")
+    assert head is not own
+    assert {p.dtype for p in head.parameters()} == {torch.float32}

@@ -75,6 +75,40 @@ def test_bytes_over_fifty_tasks(method, law, tmp_path):
     assert sum(tensor.nbytes for tensor in held.values()) == law(50) - adapters_kept
 
 
+E = 64  # width of tiny-llama
+FORMS = [
+    ("ewc", lambda t: 4 * 2 * P),
+    ("ewc(form=per-task)", lambda t: 4 * 3 * P),
+    ("lwf", lambda t: 4 * P),
+    ("migu", lambda t: 4 * P),
+    ("slao", lambda t: 4 * (P + 4 * OUT)),
+    ("n-lora", lambda t: 4 * t * P),
+    ("data(low=2,high=3)", lambda t: 4 * (5 * (P // 4) + 6 * 8 * E * t)),  # two blocks are one group
+    ("sd-lora", lambda t: 4 * (t * P + t * 4 + t)),
+    ("osf", lambda t: 4 * WHOLE),
+    ("l2p", lambda t: 4 * 10 * (5 + 1) * E),
+    ("progprompt(mlp=8)", lambda t: 4 * t * 10 * E),
+    ("lfpt5(length=8,tries=1)", lambda t: 4 * 8 * E),
+]
+
+
+@pytest.mark.parametrize(("method", "law"), FORMS, ids=[method for method, _ in FORMS])
+def test_the_cards_law_in_bytes_over_twelve_tasks(method, law, tmp_path):
+    """Of every form that a task may train: what its card says is stored, what is counted, and what is on disk."""
+    seen = []
+    tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", T))
+    train = {"max_steps": 1, "per_device_train_batch_size": 2}
+    note = lives.Watch(learning=lambda _: seen.append(life.kept()["kept_bytes"]))
+    life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
+    life.follow(tasks)
+    assert [*seen, life.kept()["kept_bytes"]] == [0, *(law(t) for t in range(1, T + 1))]
+    folders = [stage.path for stage in life.folder.stages()]
+    sizes = [sum(4 * site.numel for site in life.mount.read(folder)[0].values()) for folder in folders]
+    held = load_file(folders[-1] / "memory.safetensors") if (folders[-1] / "memory.safetensors").exists() else {}
+    needed = sizes[-1] if parse(method).consolidator.rule == "continue" else sum(sizes)
+    assert needed + sum(tensor.nbytes for tensor in held.values()) == law(T)
+
+
 @given(st.sampled_from(["sum", "keep", "continue"]), st.integers(1, 500), st.integers(1, 10**9))
 def test_the_declaration_is_linear_or_constant(rule, tasks, adapter):
     kept = Consolidator(rule=rule).kept

@@ -50,8 +50,17 @@ def test_a_composition_has_a_card() -> None:
 def test_the_source_of_a_default_is_found_on_the_page() -> None:
     options = {one["name"]: one for one in card("o-lora")["terms"][0]["options"]}
     assert options["lam"]["source"] == "Default λ₁ = 0.5, λ₂ = 0: orders 1 to 3 of the authors' scripts."
-    assert options["side"]["source"] == ""
+    assert options["side"]["source"].startswith("The default, ``side=A, norm=l1``, is the authors' code")
+    assert options["schedule"]["source"] == ""  # no default, no source
     assert options["norm"]["kind"] == "l1 | l2sq | cos"
+
+
+@pytest.mark.parametrize("known", entries(), ids=lambda known: known.name)
+def test_every_number_and_word_that_is_a_default_has_a_source(known: registry.Entry) -> None:
+    """What is None or a switch is off until asked for; anything else somebody has chosen, and the page says who."""
+    options = card(known.name)["terms"][0]["options"]
+    chosen = [one for one in options if one["default"] is not None and not isinstance(one["default"], bool)]
+    assert [one["name"] for one in chosen if not one["source"]] == []
 
 
 PAGE = """A method.
@@ -71,6 +80,7 @@ default because it is fast.
         ("lam", 3, "With λ = 3 it failed."),
         ("lam", 0.03, ""),
         ("rate", 10, "We set ``rate = 10`` by hand;"),
+        ("rate", 10.0, "We set ``rate = 10`` by hand;"),
         ("rate", 1, ""),
         ("speed", "fast", "``fast`` is the default because it is fast."),
         ("speed", "slow", ""),

@@ -140,6 +140,26 @@ def test_single_roles_exclude_one_another_and_the_message_names_both(one: str, o
         parse(f"{one}+{other}")
 
 
+@pytest.mark.parametrize("host", ["data", "l2p", "progprompt", "lfpt5", "osf", "sd-lora"])
+def test_a_mask_of_rows_wants_rows_that_answer(host: str) -> None:
+    """A row of B answers as an output of its layer; one of a prompt, a gate or PEFT's factors as none."""
+    for text in (f"{host}+migu", f"migu+{host}"):
+        with pytest.raises(
+            ConfigError, match=r"'magnitude_mask' looks at the outputs.*they make none; take"
+        ) as caught:
+            parse(text)
+        assert "\n" not in str(caught.value)
+    for hosted in ("seqft", "o-lora", "nlnb-cl", "lwf", "replay"):
+        assert "magnitude_mask" in [part.name for part in parse(f"{hosted}+migu").parts()]
+
+
+def test_of_two_parts_of_a_kind_only_what_differs_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"the first has ratio=0\.02 as rehearsal, the second ratio=0\.1; keep"):
+        parse("replay+replay(ratio=0.1)")
+    with pytest.raises(ConfigError, match=r"the first has low=4 as adapter, the second low=8; keep"):
+        parse("data+data(low=8)")
+
+
 def test_a_third_method_is_measured_against_those_before_it() -> None:
     with pytest.raises(ConfigError, match=r"'ella\+o-lora' and 'seqlora' exclude one another"):
         parse("ella+o-lora+seqlora")

@@ -20,7 +20,7 @@ from everlora.engine.mounts.prompt_chain import through
 from everlora.engine.mounts.prompt_pool import nearest, query
 from everlora.engine.mounts.splice import begin, spliced, taken_out
 from everlora.engine.trainer import REHEARSED, WEIGHT, token_mean
-from everlora.parts.pseudo import PseudoSamples, divergence
+from everlora.parts.pseudo import PromptDivergence, PseudoSamples
 
 
 def opened(model, method, past=None):
@@ -182,6 +182,13 @@ def test_prompts_that_fill_the_context_are_refused():
         mount(lives.fresh("tiny-t5"), {}, "auto", parse("lfpt5(length=512)").adapter)
 
 
+def test_a_text_that_soft_prompts_leave_no_room_for_says_so():
+    found, task = opened("tiny-llama", "lfpt5(length=480)")
+    words = "beside the answer and the 480 tokens of the method's soft prompts; .*, shorten these, or choose"
+    with pytest.raises(DataError, match=words):
+        found.base.family.features(Example("good " * 40, task.labels[0]), task)
+
+
 def test_a_prompt_starts_from_words():
     found, task = opened("tiny-t5", "lfpt5(length=8)")
     words, (prompt,) = found.vocabulary(), found.live()["prompts"].tensors.values()
@@ -195,13 +202,13 @@ def test_divergence_by_hand_and_its_gradient():
     """p_old = (¾, ¼), p_new = (½, ½): ¾ ln 1.5 + ¼ ln ½ = 0.130812; d/dlogits = p_new − p_old; 0 where they agree."""
     old = torch.tensor([[3.0, 1.0]], dtype=torch.float64).log()
     new = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
-    value = divergence(new, old)
+    value = PromptDivergence(strength=1.0).pull(new, old)
     assert float(value.detach()) == pytest.approx(0.130812, abs=1e-6)
     value.sum().backward()
     torch.testing.assert_close(new.grad, torch.tensor([[-0.25, 0.25]], dtype=torch.float64), rtol=1e-10, atol=1e-10)
     same = old.clone().requires_grad_(True)
-    divergence(same, old).sum().backward()
-    assert same.grad.abs().max() < 1e-15
+    PromptDivergence(strength=1.0).pull(same, old).sum().backward()
+    assert not same.grad.any()  # AdamW would make a step of a rounding error
 
 
 def test_what_was_written_is_read_back():

@@ -15,6 +15,8 @@ from everlora.core.sites import Sites, truncated
 from everlora.core.task import Example, Task
 from everlora.engine import adapters
 from everlora.engine.models import Loaded
+from everlora.engine.mounts.hooked import stored
+from everlora.engine.mounts.osf import OsfMount
 from everlora.record.atomic import staged
 
 
@@ -51,6 +53,8 @@ def standing(run: Run, base: Loaded) -> PreTrainedModel:
 
 def answers(run: Run) -> dict[str, Tensor]:
     """What answers on top of W0, per module, dense, (o, i): the sum of the updates, or what they are merged into."""
+    if not run.method.adapter.loads_with_peft:  # whole matrices have changed, and the newest folder holds how
+        return {name: site.tensors["change"] for name, site in stored(run.stages[-1].path / OsfMount.file)[0].items()}
     past, merge = run.past(), run.method.merge
     if merge is None or merge.infer == "sum" or len(past) < 2:  # one update is its own merge
         return {name: past.total(name) for name in past.sites}
@@ -74,15 +78,17 @@ def exportable(run: Run) -> None:
         )
     if run.method.adapter.whole_model:
         raise ConfigError(f"{run.path} is a whole model already: load it with from_pretrained, or copy its files")
-    if not run.method.adapter.low_rank:
+    if not run.method.adapter.adds:
         raise ConfigError(
-            f"{run.method.name!r} trains one {run.method.adapter.noun} and no low-rank updates, so there is nothing "
-            f"to fold into a model; what it learned lies in {run.path}"
+            f"what {run.method.name!r} adds depends on the input, so there is nothing to fold into a model; what it "
+            f"learned lies in {run.path}, and `everlora.Learner` puts it on ({run.path / 'README.md'} shows how)"
         )
 
 
 def _rest(run: Run) -> dict[str, Tensor]:
     last = run.stages[-1].path
+    if (last / OsfMount.file).is_file():
+        return stored(last / OsfMount.file)[1]
     return adapters.read(last)[1] if (last / adapters.WEIGHTS).is_file() else {}
 
 
@@ -93,6 +99,8 @@ def adapter(run: Run, rank: int) -> tuple[Sites, dict[str, float]]:
         The updates; ``error``, ‖M − M̂‖_F / ‖M‖_F over all modules, and ``worst``, that of the worst module.
     """
     exportable(run)
+    if not run.method.adapter.loads_with_peft:
+        raise ConfigError(f"{run.method.name!r} changes whole matrices, which no adapter holds; leave --rank out")
     past, merge = run.past(), run.method.merge
     if not len(past):
         raise ConfigError(f"{run.method.name!r} trains nothing, so there is no adapter to write; leave --rank out")

@@ -26,7 +26,7 @@ def inspect(run: Run) -> list[dict[str, Any]]:
     Raises:
         ConfigError: the method trains no low-rank updates.
     """
-    if not run.method.adapter.low_rank:
+    if not run.method.adapter.loads_with_peft:
         raise ConfigError(
             f"{run.method.name!r} trains one {run.method.adapter.noun} and no low-rank updates, so there is nothing "
             f"to compare with the past; everlora status shows the run"

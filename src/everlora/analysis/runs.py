@@ -64,7 +64,7 @@ class Run:
 
     def adapters(self) -> Iterator[tuple[str, Sites]]:
         """Names of the tasks and the adapters that they ended with, in order; nothing for methods that train none."""
-        for stage in self.stages if self.method.adapter.low_rank else ():
+        for stage in self.stages if self.method.adapter.loads_with_peft else ():
             if (stage.path / adapters.WEIGHTS).is_file():
                 yield stage.facts["name"], adapters.read(stage.path)[0]
 

@@ -39,7 +39,7 @@ def status(run: Run) -> dict[str, Any]:
     known["kept_bytes"] = run.kept_bytes()
     if rows := sum(stage.facts.get("kept_rows", 0) for stage in run.stages):
         known["kept_rows"] = rows
-    if not len(past):
+    if not len(past) or not run.method.adapter.low_rank:
         return known
     if lost := _forgotten(run, past):
         known["memory_error"] = lost

@@ -43,6 +43,16 @@ class Adapter:
         """Whether what is trained is an update of low rank of each adapted matrix."""
         return self.form in ("plain", "svd")
 
+    @property
+    def adds(self) -> bool:
+        """Whether what is learned is a change of weights, the same for every input, and may be added to them."""
+        return self.loads_with_peft
+
+    @property
+    def rows_answer(self) -> bool:
+        """Whether the rows of what is trained make the outputs of layers, one each."""
+        return self.low_rank or self.whole_model
+
 
 @dataclass(frozen=True, kw_only=True)
 class Consolidator:

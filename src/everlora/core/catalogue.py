@@ -111,7 +111,8 @@ def source(option: str, default: Any, page: str) -> str:
     """
     if default is None or isinstance(default, bool):
         return ""
-    value = rf"{re.escape(str(default))}(?![\w.]*\d)"
+    written = {str(default), f"{default:g}"} if isinstance(default, float) else {str(default)}  # 2.0 stands as 2
+    value = rf"(?:{'|'.join(map(re.escape, written))})(?![\w.]*\d)"
     names = "|".join(map(re.escape, [option, *_symbols(option, page)]))
     says = rf"(?<!\w)(?:{names})\s*=\s*{value}" + (rf"|``{value}`` is the default" if isinstance(default, str) else "")
     sentences = [" ".join(sentence.split()) for sentence in re.split(r"(?<=[.;])\s+|\n\s*\n", page)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.errors import ConfigError
+from everlora.core.further import Probing
 from everlora.core.recurrence import StepRule
 from everlora.core.roles import (
     GradientTransform,
@@ -95,6 +96,11 @@ class Method:
                 raise ConfigError(
                     f"{part.name!r} works on low-rank updates, and {self.name!r} trains none; take a method with "
                     f"adapters (seqlora, inclora, o-lora, ella, …)"
+                )
+            if not self.adapter.rows_answer and isinstance(part, Probing):
+                raise ConfigError(
+                    f"{part.name!r} looks at the outputs that the rows of what is trained make, and in {self.name!r} "
+                    f"they make none; take a method with LoRA adapters (seqlora, o-lora, …) or all weights (seqft)"
                 )
             if self.adapter.form != "svd" and getattr(part, "needs_svd", False):
                 raise ConfigError(f"{part.name!r} works on triplets U Σ V; add a method in SVD form (nlnb-cl, …)")
@@ -238,10 +244,20 @@ def _hosted(first: Method, other: Method) -> dict[str, Any]:
 
 def _agree(first: Method, other: Method, role: str, a: Any, b: Any) -> None:
     if a != b:
+        this, that = _apart(a, b)
         raise ConfigError(
-            f"{first.name!r} and {other.name!r} exclude one another: the first has {a!r} as {role}, the second {b!r}; "
-            f"keep one of them"
+            f"{first.name!r} and {other.name!r} exclude one another: the first has {this} as {role}, the second "
+            f"{that}; keep one of them"
         )
+
+
+def _apart(a: Any, b: Any) -> tuple[str, str]:
+    """Two values that differ, in words: of two parts of one kind only the settings in which they do."""
+    if type(a) is not type(b) or not is_dataclass(a):
+        return repr(a), repr(b)
+    differ = [f.name for f in fields(a) if getattr(a, f.name) != getattr(b, f.name)]
+    this, that = (", ".join(f"{name}={getattr(one, name)!r}" for name in differ) for one in (a, b))
+    return this, that
 
 
 def _one(first: Method, other: Method, role: str, a: Any, b: Any) -> Any:

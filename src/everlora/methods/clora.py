@@ -8,7 +8,7 @@
 
 An alias: `everlora.methods.ella` at its raw energy, equal bit for bit (tests/unit/test_nlora.py), under a name of
 its own because its default differs. λ in that work is many orders above 1 (entries of 1e-3 make the raw norm tiny);
-that was not verified here, and ``lam=auto`` finds one by its share of the gradient.
+that was not verified here, and by default ``lam=auto`` finds one by its share of the gradient, at ELLA's ρ.
 
 Not to be confused with other methods of the same name (Controlled LoRA, a routing matrix for continual learning).
 

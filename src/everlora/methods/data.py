@@ -15,15 +15,16 @@ task brings some of its own:
     h, h̄       what enters a group of g blocks,        (s, e), (e)
                its mean over the prompt's tokens
     K, A, W    the site gates.<stack>.<group>.<side>   (p t, e)
-    μ          mu
+    r₁, r₂     low, high                               numbers
+    p, g, μ    components, blocks, mu                  numbers
 
 A new task adds p components to every pool, orthogonal to all earlier ones, which are frozen. Once a pool has as many
 components as e allows, further ones are random unit rows: nothing fails, orthogonality ends. Answering uses the
 components of all tasks seen so far: no task id.
 
-Defaults of the authors' scripts: r₁ = 4, r₂ = 16, p = 8, g = 4, μ = 1, restoration off (``restore`` is the
-probability per weight, the published figure being 1e-5, each ``restore_every`` steps). No α/r scale; learning rate
-1e-4. The ranks of the published runs are not stated.
+Defaults of the authors' scripts: r₁ = 4, r₂ = 16, p = 8, g = 4, μ = 1, and ``restore = 0``, which is no restoration
+(it is a probability per weight, the published figure being 1e-5). ``restore_every = 1`` step is ours. No α/r scale;
+learning rate 1e-4. The ranks of the published runs are not stated.
 
 What we do differently:
 - no task id at inference: the authors' code cuts the pools to the tasks up to the one whose name it reads off the

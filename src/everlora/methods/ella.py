@@ -13,10 +13,10 @@ is penalised by its energy, entry by entry:
 For the quadratic surrogate around a free step G, ½‖D − G‖² + (λ/2)‖D ⊙ E‖², the minimiser is the anisotropic
 shrinkage D_ij = G_ij / (1 + λ E_ij²): `everlora.parts.penalties.shrink`.
 
-λ is not in the paper's slides. ``lam=auto`` finds the λ that brings the pull to the share ``rho`` of the task's
-gradient (`everlora.core.roles.Share`), one for all modules or, with ``per_module``, one for each; what was found
-stands in each task's COMMIT. ``energy=rms`` divides E by its root mean square per module, which frees a fixed λ from
-the size of the weights, the scale s and the number of tasks.
+λ is not in the paper's slides, so by default ``lam=auto`` finds the λ that brings the pull to the share ``rho`` of the
+task's gradient (`everlora.core.roles.Share`), one for all modules or, with ``per_module``, one for each; what was
+found stands in each task's COMMIT. ``energy=rms`` divides E by its root mean square per module, which frees a fixed λ
+from the size of the weights, the scale s and the number of tasks.
 
 ρ = 0.1 is the largest share that cost SmolLM2-135M nothing on dev rows (four built-in tasks of 24 steps, seeds 7 and
 8: OA 65.1; 65.7 for ρ = 0.03, 62.5 for 0.3, whose updates begin to collapse; IncLoRA 65.2), while MiniLM and a small
@@ -25,9 +25,9 @@ fixed λ then means something; under ``auto`` the energies differ only in how mo
 ``policy=new`` follows the method notes; ``continue`` was not measured yet.
 
 ``policy=continue`` trains one adapter on and on; ΔW_t is then its change since the task began, and W_past the adapter
-at that point. ``store`` says how W_past is kept (`everlora.parts.stores`): as the tasks' factors, which are there
-anyway; dense; as its best approximation of rank ``store_rank`` (8); or in 8 bits. How far off that is, `everlora
-status` measures.
+at that point. ``store`` says how W_past is kept (`everlora.parts.stores`): ``store=factors``, the default, as those of
+the tasks, which are there anyway; dense; as its best approximation of rank ``store_rank`` (8); or in 8 bits. How far
+off that is, `everlora status` measures.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ asks:
 
 F is measured on ``samples`` training rows once a task has been learned: one row at a time, dropout off, its whole
 answer's log-probability (the sum over its tokens). At the start of a first task B = 0 and ∂/∂A vanishes, so F would
-say that A is free; after training it does not. ``form=online``: F ← γ F + F_new around the newest θ. ``per-task``:
+say that A is free; after training it does not. ``form=online``, the default since a life does not know its
+length: F ← γ F + F_new around the newest θ. ``per-task``:
 the sum of every task's own quadratic; it is one quadratic again, with ΣF_k and the F-weighted mean of the θ_k, and is
 kept as these two, exactly and in constant size. On the first task there is no pull.
 

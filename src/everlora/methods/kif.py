@@ -13,16 +13,18 @@ A weight is important for the new rows if its Ī Ū of the inner steps exceeds t
 for the memory likewise, from averages of its own over the outer steps. (c_in, c_out) = (1, 0) if only the new rows
 need it, (0, 1) if only the memory does, (0.4, 0.6) if both do, (0.5, 0.5) if neither does.
 
-    symbol      here                                       shape    default (the authors' code)
+    symbol      here                                       shape
     θ           all trained tensors but a head, as one     (P,)
-    K, M        inner, outer                                        8, 4
-    q           quantile                                            0.8
-    β1, β2      beta1, beta2                                        0.85
+    K, M        inner, outer                               numbers
+    q           quantile                                   number
+    β1, β2      beta1, beta2                               numbers
     Ī, Ū        new, new_spread; old, old_spread           (P,)     0 when a block begins; of the memory, when a task
                                                                     begins (``reset_outer``: when a block begins)
 
-``soft`` takes c_in = softmax over the two scores, each min–max-normalised over all weights, at ``temperature`` (1:
-ours, no source), and c_out = 1 − c_in, as another module of the authors' repository does instead of the masks. The
+Defaults are those of the authors' code: K = 8, M = 4, q = 0.8, β1 = 0.85, β2 = 0.85, ``ratio = 0.02``.
+
+``soft`` takes c_in = softmax over the two scores, each min–max-normalised over all weights, at ``temperature = 1``
+(ours, no source), and c_out = 1 − c_in, as another module of the authors' repository does instead of the masks. The
 first task is SeqLoRA. Checks: masks (1,1,0,0) and (1,0,1,0) with δ_in = 1, δ_out = 2 give (1.6, 1, 2, 1.5); where
 nothing is important, the displacement is ½ (θ_M − θ_b).
 

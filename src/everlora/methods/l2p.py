@@ -9,7 +9,8 @@ The model stays as it is; what is learned is a pool of prompts, and which of the
     symbol   here                    shape
     P_m      prompts                 (M, ℓ, e)
     κ_m      keys                    (M, e)
-    N, c     top, pull
+    M, ℓ     size, length            numbers
+    N, c     top, pull               numbers
 
 One pool is trained on and on, and no task id is needed: similar examples find the same prompts, others leave them
 alone. Gradients reach drawn prompts and drawn keys only; |pull term| ≤ c N per row; a sequence grows by N ℓ.

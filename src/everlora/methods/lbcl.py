@@ -18,9 +18,10 @@ out of the subspaces that the old ones hold.
     b-cl     step only             nlnb-cl  neither: IncLoRA in SVD form
 
 ``sigma=with`` moves the function at once (the second task starts at W0 + 2 ΔW_1); ``without`` transfers U and V only.
-``top_layers`` starts only the last blocks so. ``projection=literal`` is the slide's sum of projections on each old
-task, which turns around what two of them share; ``strict`` projects the step that Adam took, since Adam's scaling of
-single entries brings about a tenth of the gradient's old directions back.
+``top_layers`` starts only the last blocks so. Default ``samples = 8``: the slides. ``projection=literal`` is the
+slide's sum of projections on each old task, which turns around what two of them share, so ``joint`` is the default;
+``strict`` projects the step that Adam took, since Adam's scaling of single entries brings about a tenth of the
+gradient's old directions back.
 
 What we do differently: triplets are scored with one backward pass for all old tasks, from ∂L/∂W of the folded
 model; U and V are PEFT's AdaLoRA without its rank allocation, so every folder loads with PEFT.
@@ -30,7 +31,7 @@ The slides show neither s nor γ nor a learning rate. Ours are from dev rows (Sm
 with γ = 0.01 it was at 3e-3 (73 %) and at 1e-2 (83 %); γ = 0.001 forgot most (BWT −40 against −17 at 3e-3). So
 γ = 0.01, s = alpha / r, and a rate ten times that of plain LoRA is advised.
 At that rate, after four tasks (OA / BWT): B-CL 83.9 / −0.7, NLNB-CL 81.8 / −4.9, LB-CL without σ 78.1 / −10.4, with σ
-64.6 / −18.7. So σ is not transferred unless asked for, although the paper's main results are with it: doubling ΔW at
+64.6 / −18.7. So ``sigma=without`` is the default, although the paper's main results are with it: doubling ΔW at
 the second task costs here more than it helps. At 24 steps of 4 rows a rate of 2e-2 learned less than 1e-2 (B-CL: OA
 47.9 against 68.8).
 

@@ -18,8 +18,9 @@ while a fresh adapter, whose B is 0, shares nothing but the sum. The gradient of
 penalties are masked alike. A triplet U Σ V is masked as B and A, and σ_k with row k of V. ``outputs=random`` masks as
 many rows at random: the control.
 
-Defaults: τ = 0.7 as in the authors' scripts, which learn at a rate of 1e-4. The paper norms m, which changes no mask.
-It costs one sum of |z| per layer and token, A x once more, and a sort of n values per layer and step.
+Defaults: τ = 0.7 as in the authors' scripts, which learn at a rate of 1e-4. ``outputs=combined`` is the default
+because what earlier tasks answer with is the layer's output; no code that runs settles it. The paper norms m, which
+changes no mask. It costs one sum of |z| per layer and token, A x once more, and a sort of n values per layer and step.
 
 What we do differently:
 - the published code replaces a library's backward function, and works without sharded gradients only; here forward

@@ -17,9 +17,9 @@ for order 6). It is for models of their size: the norm is a sum over all entries
 o · i; ``lam=auto`` finds the λ that reaches a share of the gradient (`everlora.core.roles.Share`) instead.
 
 What we do differently:
-- the published code takes the norm of A B, an (r, r) matrix that exists only where o = i and says nothing about
-  which entries of ΔW are zero; ``form=code`` is that, refused elsewhere. Ours is the paper's, and its gradient that of
-  autograd for ‖B A‖₁ (tests/unit/test_nlora.py);
+- the published code takes the norm of A B, an (r, r) matrix that exists only where o = i and says nothing about which
+  entries of ΔW are zero; ``form=code`` is that, refused elsewhere. The default is ``form=paper``, and its gradient
+  that of autograd for ‖B A‖₁ (tests/unit/test_nlora.py);
 - LoRA's scale s is not in the norm, as in the code: multiply λ by s to have it in.
 """
 

@@ -9,9 +9,10 @@ Learn each task in a low-rank subspace orthogonal to those of the earlier tasks:
     A_t      the live adapter's A              (r, i)
     λ₁, λ₂   lam, norm_lam
 
-This is the form of the authors' code, which all published logs use (down-projections, absolute entries); the paper
-writes the squared entries of the up-projections: ``side=B, norm=l2sq``. ``norm=cos`` brings rows to unit length and
-so removes the trivial way out, (cA, B/c) with c → 0, which keeps the function and takes the penalty to zero.
+The default, ``side=A, norm=l1``, is the authors' code, which all published logs use (down-projections, absolute
+entries); the paper writes the squared entries of the up-projections: ``side=B, norm=l2sq``. ``norm=cos`` brings rows
+to unit length and so removes the trivial way out, (cA, B/c) with c → 0, which keeps the function and takes the penalty
+to zero.
 
 Default λ₁ = 0.5, λ₂ = 0: orders 1 to 3 of the authors' scripts. Order 6 changes them from task to task, which is
 

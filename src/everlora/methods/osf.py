@@ -14,7 +14,8 @@ its turn as far as it is large.
 
 This is PEFT's own tuner (`peft.OSFConfig`), which decomposes and projects; we carry the weight from task to task. Its
 projection stands in hooks on the parameters, one for each backward pass: linear, so that accumulated gradients are
-projected as their sum is, before the norm is clipped. Default: half of the directions, PEFT's.
+projected as their sum is, before the norm is clipped. Default ``frozen = 0.5``: half of
+the directions, as in PEFT.
 
 What we do differently:
 - PEFT has no second task: its weights are replaced and cannot be unmerged. Here W0 is put back and the next task

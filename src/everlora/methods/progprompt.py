@@ -6,13 +6,15 @@ Every task learns a prompt of its own, which stands in front of those of all ear
 
     symbol   here                    shape
     P_t      prompt, of task t       (m, e)
+    m        length                  number
 
 Task j is answered with [P_j, …, P_1]: nothing that it uses changes again, so a[i][j] = a[j][j] and BWT = 0 exactly.
 Which task it is must be told: never rank it with methods that need no task id. A sequence grows by m per task.
 
 ``mlp=800`` trains P_t through a residual network of that width, P + W₂ relu(W₁ P), which is folded into the prompt
-when the task ends. Default m = 10 and no network; the paper trains with AdamW, a learning rate of 0.3 and a decay
-of 1e-5 for 10 epochs: take ``--learning-rate 0.3``, LoRA's 1e-4 leaves a prompt where it is.
+when the task ends. Default m = 10 (the authors' script) and ``mlp = 0``, no network; the paper trains with AdamW, a
+learning rate of 0.3 and a decay of 1e-5 for 10 epochs: take ``--learning-rate 0.3``, LoRA's 1e-4 leaves a prompt where
+it is.
 
 What we do differently:
 - texts are cut to what the context leaves beside the prompts of all tasks, before anything is put in; the public code

@@ -17,9 +17,10 @@ costs ΔW²: plain decay. With the full gradient the pull on very large aligned 
 ``detach_weight`` keeps it shrinking always.
 
 Where the paper's text leaves room (no code is public): a task is trained on W0 + Σ ΔW and its signs are compared with
-that sum (``train_past``, ``loss_past``: sum | merged); the merge answers after every task, so even the newest task is
-answered by weights it was not trained with (``infer=sum`` shows what that costs); on the first task, where the formula
-would be plain decay, nothing is pulled (``first_task_decay``). λ and η are not in the available sources.
+that sum (by default ``train_past=sum`` and ``loss_past=sum``); the merge answers after every task, so even the newest
+task is answered by weights it was not trained with (the default, ``infer=merged``, where ``infer=sum`` shows what that
+costs); on the first task, where the formula would be plain decay, nothing is pulled (``first_task_decay``). λ and η
+are not in the available sources, so by default ``lam=auto`` finds the one, and ``sharpness=rms`` sets the other.
 
 Measured (README, three seeds): OA 67.0 where IncLoRA ends at 69.8; it forgets less (BWT −3.7 against −5.6) and learns
 less (69.8 against 74.0). Dev rows: OA 71.9 for ρ = 0.1 and 70.3 for 0.03, IncLoRA 75.5 (as for ELLA); on the small

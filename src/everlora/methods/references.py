@@ -2,14 +2,18 @@
 
     zero-shot   the base model as it is
     per-task    one adapter per task, each from W0; the task id chooses among them at inference, so BWT = 0
-    mtl         one adapter on the shuffled union of all training sets, rows in proportion to the tasks' sizes;
-                ``mixing=equal`` shows every task equally often: a row of each in turn, smaller sets from their
-                beginning again, which ends the weight of large sets and makes an epoch Σ_k max n rows long
+    mtl         one adapter on the shuffled union of all training sets
+
+``mixing=proportional`` is mtl's default: every row once, so that large sets weigh most. ``mixing=equal`` shows every
+task equally often: a row of each in turn, smaller sets from their beginning again, which makes an epoch of T tasks T ·
+max n rows long. Tasks then weigh alike by rows, and not yet in the loss, which is still the mean over a batch's answer
+tokens: of two tasks the one with the longer answers weighs more. The Progressive Prompts code adds up one batch's mean
+per task.
 
 per-task needs the task id and stands apart from methods that do not. mtl sees all data at once; it is a reference,
 not an upper bound: ProgPrompt exceeds it on fifteen tasks in the published table (LB-CL, results table). O-LoRA's own
-MTL row is full fine-tuning (O-LoRA repository, issue 31), here ``mode=full``; the default is LoRA, at the same rank as
-the methods it stands beside. Full fine-tuning wants a smaller learning rate: `everlora.methods.seqft`.
+MTL row is full fine-tuning (O-LoRA repository, issue 31), here ``mode=full``; ``mode=lora`` is the default, at the
+same rank as the methods it stands beside. Full fine-tuning wants a smaller learning rate: `everlora.methods.seqft`.
 """
 
 from __future__ import annotations

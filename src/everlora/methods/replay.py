@@ -4,8 +4,8 @@ SeqLoRAReplay of the papers' tables (baseline, ELLA's results table); DATA+Repla
 
     L_t = cross entropy on D_t ∪ ⋃_{k<t} M_k, shuffled together, no re-weighting;   |M_k| = ⌊ρ · n_k⌋
 
-    symbol   here                                       default
-    ρ        ratio                                      0.02: of 14 000 rows 280, of 400 rows 8, of 250 rows 5
+    symbol   here                                       size
+    ρ        ratio                                      of 14 000 rows 280, of 400 rows 8, of 250 rows 5
     M_k      training rows of task k, never test rows   drawn from the run's seed and the task's name
 
     replay          the part alone, for any method and form of adapter: ``ella+replay``, ``o-lora+replay(ratio=0.1)``
@@ -15,11 +15,13 @@ SeqLoRAReplay of the papers' tables (baseline, ELLA's results table); DATA+Repla
                     replay does better, it does by having seen the other rows once. Balanced by default, since a task
                     of which nothing is kept would not be learned at all
 
-``resample=fixed`` keeps M_k once and for all, in the run folder. ``each-task`` draws M_k anew for every later task, as
-DATA's code does; then the whole training sets must be kept somewhere, and that is what is counted. They are always at
-hand: a folder's tasks are given again, with the same data, whenever it is gone on with. ``balanced`` takes equally
-many rows of each class, ⌊|M_k| / classes⌋ and at least one, and the remainder at random; with more classes than
-|M_k|, that is more than ⌊ρ · n_k⌋. Answers in free text have no classes and are drawn uniformly.
+Default ρ = 0.02: ELLA's results table, and DATA's code. The default ``mixing=proportional`` of mtl-buffer is mtl's.
+
+``resample=fixed``, the default, keeps M_k once and for all, in the run folder. ``each-task`` draws M_k anew for every
+later task, as DATA's code does; then the whole training sets must be kept somewhere, and that is what is counted. They
+are always at hand: a folder's tasks are given again, with the same data, whenever it is gone on with. ``balanced``
+takes equally many rows of each class, ⌊|M_k| / classes⌋ and at least one, and the remainder at random; with more
+classes than |M_k|, that is more than ⌊ρ · n_k⌋. Answers in free text have no classes and are drawn uniformly.
 
 ratio=0 is the host bit for bit. Pitfalls: it stores users' data; an epoch has more steps than without; 2 % of a small
 task may be no row at all (that is told) or miss a class; TRACE's replay (ratio 0.1 plus a general instruction set) is

@@ -28,6 +28,11 @@ class OsfAdapter(Adapter):
             raise ConfigError(f"frozen is a share of directions between 0 and 1, not {self.frozen}")
 
     @property
+    def adds(self) -> bool:
+        """A weight has become another weight."""
+        return True
+
+    @property
     def learning_rate(self) -> float:
         """1e-4: what is trained are the weights themselves, as in full fine-tuning."""
         return 1e-4

@@ -10,12 +10,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-
-
-def divergence(new: Tensor, old: Tensor) -> Tensor:
-    """KL(p_old ‖ p_new) = Σ_v p_old (log p_old − log p_new) of logits (n, v), per position (n,)."""
-    before, now = old.log_softmax(-1), new.log_softmax(-1)
-    return (before.exp() * (before - now)).sum(-1)
+from everlora.parts.distil import distillation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,4 +66,4 @@ class PromptDivergence:
     strength: float
 
     def pull(self, new: Tensor, old: Tensor) -> Tensor:
-        return divergence(new, old)
+        return distillation(new, old, 1.0)

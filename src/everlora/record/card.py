@@ -84,7 +84,7 @@ import everlora
 model = everlora.load(".", dtype="float32").model  # or from_pretrained(".") of transformers
 ```
 """
-    if not adapter.low_rank:
+    if not adapter.loads_with_peft:
         return ""
     given = [repr(settings["model"])]
     given += [f"{k}={settings[k]!r}" for k in ("revision", "trust_remote_code") if settings.get(k)]

@@ -31,16 +31,18 @@ class Limits:
     """How prompts are written, and lengths in tokens.
 
     Attributes:
-        context: the longest sequence that the model takes.
+        context: the longest sequence that the model takes, without what is reserved.
         source: longest prompt; longer texts are cut at their end, the instruction and the answer never.
         answer: longest answer that is generated where the label set is open.
         template: how a row of text and label is shown.
+        reserved: what stands among a text's tokens and is none of them (soft prompts).
     """
 
     context: int
     source: int | None = None
     answer: int = 50
     template: Template = field(default_factory=Template)
+    reserved: int = 0
 
 
 class Family(ABC):
@@ -71,7 +73,7 @@ class Family(ABC):
             raise ModelError(
                 f"prompts of {tokens} tokens leave no room in a context of {self._whole.context}; shorten them"
             )
-        self.limits = replace(self._whole, context=self._whole.context - tokens)
+        self.limits = replace(self._whole, context=self._whole.context - tokens, reserved=tokens)
 
     def check(self, task: Task) -> None:
         """Look at a task, row by row, before anything is trained: a bad last row must not cost the earlier days.

@@ -90,7 +90,10 @@ class Prompter:
             "labelled": "set --max-source-length to cut texts",
             "prompted": "set --max-source-length to cut prompts in the middle",
         }.get(task.form, "shorten the prompt")
+        reserved = self.limits.reserved
+        soft = f" and the {reserved} tokens of the method's soft prompts" if reserved else ""
         raise DataError(
             f"task {task.name!r}: a prompt of {found} tokens is longer than the {limit} that the model's context "
-            f"leaves beside the answer; {cure}, or choose a model with a longer context"
+            f"leaves beside the answer{soft}; {cure}, {'shorten these, ' if soft else ''}or choose a model with a "
+            f"longer context"
         )

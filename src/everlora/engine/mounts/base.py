@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from everlora.core.adapter import Adapter
@@ -87,9 +89,31 @@ class Mount(ABC):
             FolderError: the files are missing, damaged or incomplete.
         """
 
-    @abstractmethod
     def restore_head(self, rest: Mapping[str, Tensor]) -> None:
         """Give the trained classification head, if there is one, the values that were saved."""
+        trained = self._head()
+        with torch.no_grad():
+            for name, tensor in rest.items() if trained else ():
+                trained[name].copy_(tensor)
+
+    def open_head(self) -> None:
+        """Let a copy of the classification head be trained, if there is one, in fp32.
+
+        A copy: whoever kept the module (`Family.snapshot`) finds it as it was, should the task not be finished.
+        """
+        if name := self.base.family.head:
+            model = self.base.model
+            model.set_submodule(name, copy.deepcopy(model.get_submodule(name)).float().requires_grad_(True))
+
+    def _head(self) -> dict[str, Tensor]:
+        """The classification head, by its names in the model; empty where answers are text."""
+        name = self.base.family.head
+        state = self.base.model.get_submodule(name).state_dict() if name else {}
+        return {f"{name}.{key}": tensor for key, tensor in state.items()}
+
+    def saved_head(self) -> dict[str, Tensor]:
+        """A copy of the classification head on the CPU, as a task's folder holds it."""
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in self._head().items()}
 
     @abstractmethod
     def close(self) -> None:

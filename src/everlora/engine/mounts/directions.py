@@ -119,7 +119,7 @@ class DirectionsMount(Hooked):
         config.base_model_name_or_path = self.base.name
         config.save_pretrained(str(folder))
         summed = {name: total(site, alpha) for name, site in sites.items()}
-        adapters.write(folder, summed, self.head(), like=folder)
+        adapters.write(folder, summed, self.saved_head(), like=folder)
         beside = {f"{name}/{key}": site[key].contiguous() for name, site in sites.items() for key in ("B", "scale")}
         save_file({**beside, f"{SCALARS}/alpha": alpha}, folder / self.file)
 

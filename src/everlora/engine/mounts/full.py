@@ -6,7 +6,6 @@ tensor back, so that the base model is never changed. Only the classification he
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -55,11 +54,7 @@ class FullMount(Mount):
                     f"the weights of {self.base.name!r} are quantised and cannot be trained themselves; take a "
                     f"method with adapters (seqlora, inclora, ella, …), or a model in bf16 or fp32"
                 )
-        if self.base.family.head:
-            # A copy: whoever kept the module (`Family.snapshot`) finds it as it was.
-            head = copy.deepcopy(model.get_submodule(self.base.family.head)).float()
-            model.set_submodule(self.base.family.head, head)
-            head.requires_grad_(True)
+        self.open_head()
         self._own = [(p, p.data) for name, p in model.named_parameters() if not self._is_head(name)]
         trained = {id(p) for place in self._places().values() for p in place.values()}
         for p, own in self._own:
@@ -132,16 +127,6 @@ class FullMount(Mount):
                 found[key] = tensors[stored].float()
             sites[place] = Weights(found)
         return sites, {name: tensor for name, tensor in tensors.items() if self._is_head(name)}
-
-    @torch.no_grad()
-    def restore_head(self, rest: Mapping[str, Tensor]) -> None:
-        """Give the trained classification head, if there is one, the values that were saved."""
-        head = self.base.family.head
-        if head is None or self.model is None:
-            return
-        trained = dict(self.model.get_submodule(head).named_parameters())
-        for name, tensor in rest.items():
-            trained[name.removeprefix(f"{head}.")].copy_(tensor)
 
     def close(self) -> None:
         """Put the model's own weights back; a trained classification head stays."""

@@ -6,7 +6,6 @@ a wrapper for several processes, find them among its parameters.
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -60,10 +59,7 @@ class Hooked(Mount):
         except BaseException:
             self.close()
             raise
-        head = self.base.family.head
-        if head:
-            # A copy is trained, so that a task which is not finished can be undone.
-            model.set_submodule(head, copy.deepcopy(model.get_submodule(head)).requires_grad_(True))
+        self.open_head()
         opened: nn.Module = model
         return opened
 
@@ -110,34 +106,30 @@ class Hooked(Mount):
         flat = {
             f"{name}/{key}": tensor for name, site in self.extract().items() for key, tensor in site.tensors.items()
         }
-        save_file({name: tensor.contiguous() for name, tensor in {**flat, **self.head()}.items()}, folder / self.file)
+        flat |= self.saved_head()
+        save_file({name: tensor.contiguous() for name, tensor in flat.items()}, folder / self.file)
 
     def read(self, folder: Path) -> tuple[Mapping[str, Site], dict[str, Tensor]]:
-        sites: dict[str, dict[str, Tensor]] = {}
-        rest = {}
-        for name, tensor in tensors(folder / self.file).items():
-            place, slash, key = name.partition("/")
-            if slash:
-                sites.setdefault(place, {})[key] = tensor
-            else:
-                rest[place] = tensor
-        if not sites:
-            raise FolderError(f"{folder / self.file} holds nothing that was learned")
-        return {name: Weights(found) for name, found in sites.items()}, rest
+        return stored(folder / self.file)
 
-    def head(self) -> dict[str, Tensor]:
-        """The trained classification head, by names in the model; empty where answers are text."""
-        name = self.base.family.head
-        if not name:
-            return {}
-        state = self.model.get_submodule(name).state_dict()
-        return {f"{name}.{key}": tensor.detach().cpu() for key, tensor in state.items()}
 
-    def restore_head(self, rest: Mapping[str, Tensor]) -> None:
-        name = self.base.family.head
-        if name and self.model is not None:
-            state = {key.removeprefix(f"{name}."): tensor for key, tensor in rest.items()}
-            self.model.get_submodule(name).load_state_dict(state)
+def stored(path: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
+    """What `Hooked.save` wrote: the form by place, and the head by name.
+
+    Raises:
+        FolderError: the file is missing, damaged or empty.
+    """
+    sites: dict[str, dict[str, Tensor]] = {}
+    rest = {}
+    for name, tensor in tensors(path).items():
+        place, slash, key = name.partition("/")
+        if slash:
+            sites.setdefault(place, {})[key] = tensor
+        else:
+            rest[place] = tensor
+    if not sites:
+        raise FolderError(f"{path} holds nothing that was learned")
+    return {name: Weights(found) for name, found in sites.items()}, rest
 
 
 def tensors(path: Path) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ front of padding on the left and drops position ids, so that an answer would dep
 
 from __future__ import annotations
 
-import copy
 import inspect
 import json
 from abc import abstractmethod
@@ -91,9 +90,7 @@ class PromptMount(Mount):
         with drawn_from(seed):
             holder = self.fresh(start, tasks)
         model.add_module(PLACE, holder.to(model.device))
-        if head := self.base.family.head:
-            # A copy is trained: the head as it was is what a family restores if the task is not finished.
-            model.set_submodule(head, copy.deepcopy(model.get_submodule(head)).requires_grad_(True))
+        self.open_head()
         self._hook(model)
         self.model = model
         if start is not None:
@@ -112,10 +109,7 @@ class PromptMount(Mount):
                 there[name].copy_(value)
 
     def save(self, folder: Path) -> None:
-        head, model = self.base.family.head, self.base.model
-        tensors = {f"{PLACE}.{k}": t for k, t in self.extract()[PLACE].tensors.items()}
-        if head:
-            tensors |= {f"{head}.{k}": p.detach().cpu() for k, p in model.get_submodule(head).named_parameters()}
+        tensors = {f"{PLACE}.{k}": t for k, t in self.extract()[PLACE].tensors.items()} | self.saved_head()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / self.files[1])
         about = {"form": self.adapter.form, "base_model": self.base.name, "behind": self.behind}
         about |= {k: v for k, v in vars(self.settings).items() if k not in ("form", "unit", "fixed")}
@@ -130,12 +124,6 @@ class PromptMount(Mount):
         if not own:
             raise FolderError(f"{folder / self.files[1]} holds no prompts")
         return {PLACE: Weights(own)}, {k: t for k, t in tensors.items() if not k.startswith(f"{PLACE}.")}
-
-    def restore_head(self, rest: Mapping[str, Tensor]) -> None:
-        trained = dict(self.base.model.named_parameters())
-        with torch.no_grad():
-            for name, tensor in rest.items():
-                trained[name].copy_(tensor)
 
     def close(self) -> None:
         if self.model is None:
