@@ -11,6 +11,7 @@ from everlora import experiment
 from everlora.core.errors import FolderError
 from everlora.core.spec import RunSpec
 from everlora.engine.ability import builtin
+from everlora.engine.models import load
 from everlora.record.beside import take_single
 
 GENERAL = {"evaluation": {"schedule": "forward", "general": "builtin", "scoring": "labels"}}
@@ -132,3 +133,14 @@ def test_tasks_learned_alone_give_intransigence(tmp_path):
         experiment.run(other, tmp_path / "more", single=tmp_path / "alone")
     with pytest.raises(FolderError, match="has other scores"):
         take_single(tmp_path / "run", tmp_path / "x", {"reviews": 1.0})
+
+
+def test_training_texts_that_were_cut_are_counted(tmp_path):
+    tasks = (lives.text_task("long", ("yes", "no"), seed=1), lives.text_task("short", ("yes", "no"), seed=2))
+    family = lives.base("tiny-llama").family
+    limit = 24
+    cut = {t.name: sum(len(family.prompter.prompt(row, t, room=8)[0]) > limit for row in t.train) for t in tasks}
+    loaded = load("tiny-llama", dtype="float32", device="cpu", max_source_length=limit)
+    life = lives.begin("tiny-llama", "seqlora", tmp_path / "run", loaded=loaded, max_source_length=limit)
+    assert content(life, tasks)["cut"] == cut
+    assert 0 < cut["long"] < 24

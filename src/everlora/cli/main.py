@@ -136,6 +136,7 @@ def demo(
 
 for command in (
     catalogue.methods,
+    catalogue.metrics,
     subjects.benchmarks,
     protocols.protocols,
     catalogue.env,

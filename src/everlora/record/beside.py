@@ -27,7 +27,8 @@ def beside(
 
     Returns:
         ``base``, ``chance`` and ``single`` (one score a task, or None), each where any is known; ``general``: the
-        measures ``before`` and ``after`` each stage, and their ``delta`` to before.
+        measures ``before`` and ``after`` each stage, and their ``delta`` to before; ``cut``: training texts that were
+        cut to ``max_source_length``, by stage, where any were.
     """
     single = folder / SINGLE
     known = {
@@ -43,6 +44,8 @@ def beside(
         start = before.get("general")
         delta = [{k: row[k] - start[k] for k in start if k in row} if row and start else None for row in rows]
         found["general"] = {"before": start, "after": rows, "delta": delta}
+    if cut := {facts["name"]: facts["cut"] for facts in done if facts.get("cut")}:
+        found["cut"] = cut
     return found
 
 
