@@ -11,6 +11,7 @@ from typing import Any
 from transformers.utils import logging as hf_logging
 
 import everlora.methods  # noqa: F401  (registers the methods)
+from everlora.analysis.alone import learned_alone
 from everlora.core.errors import ConfigError, FolderError, ModelError
 from everlora.core.method import Method
 from everlora.core.registry import origins, parse
@@ -23,6 +24,7 @@ from everlora.engine.learner import Life
 from everlora.engine.models import Loaded, load
 from everlora.engine.progress import Progress
 from everlora.record.atomic import write_json, write_text
+from everlora.record.beside import take_single
 from everlora.record.card import model_card
 from everlora.record.folder import RunFolder, identified, of_tasks
 from everlora.settings import names as names
@@ -59,7 +61,8 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """The object that ``everlora run --json`` prints."""
         wanted = ("tasks", "matrix", "metrics", "method", "model", "protocol", "fingerprints")
-        return {**{k: self.content[k] for k in wanted}, "folder": str(self.folder)}
+        known = [k for k in ("base", "general") if k in self.content]
+        return {**{k: self.content[k] for k in (*wanted, *known)}, "folder": str(self.folder)}
 
 
 def load_for(spec: LearnerSpec) -> Loaded:
@@ -77,7 +80,9 @@ def load_for(spec: LearnerSpec) -> Loaded:
     )
 
 
-def run(spec: RunSpec, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Result:
+def run(
+    spec: RunSpec, out: Path, *, resume: bool = False, progress: Progress | None = None, single: Path | None = None
+) -> Result:
     """Follow a benchmark's stream from beginning to end.
 
     Args:
@@ -85,6 +90,7 @@ def run(spec: RunSpec, out: Path, *, resume: bool = False, progress: Progress | 
         out: the run folder.
         resume: go on in a folder that holds this same run.
         progress: told of every step; silent by default.
+        single: a finished run that learned each of these tasks alone; its scores make intransigence.
 
     Raises:
         EverloraError: anything that the caller can mend.
@@ -92,7 +98,11 @@ def run(spec: RunSpec, out: Path, *, resume: bool = False, progress: Progress | 
     method = parse(spec.method)
     base = load_for(spec)
     stream = stream_for(spec, base)
-    return follow(spec, method, base, stream.tasks, out, resume=resume, progress=progress or Progress())
+    scores = learned_alone(single, spec.model_dump(mode="json"), stream.tasks) if single else None
+    life = begin(spec, method, base, out, resume=resume, progress=progress or Progress())
+    if scores and world.is_main():
+        take_single(out, single or out, scores)
+    return finish(life, life.follow(stream.tasks))
 
 
 def follow(

@@ -61,6 +61,16 @@ def test_lists(everlora: Everlora, what: str) -> None:
         assert row["name"] in table  # whole, in one line
 
 
+def test_every_number_is_listed_with_formula_and_source(everlora: Everlora) -> None:
+    rows = everlora("metrics", "--json").json
+    assert {"oa", "bwt", "intransigence", "general_delta", "rouge_l"} <= {row["id"] for row in rows}
+    table = everlora("metrics").out
+    for row in rows:
+        assert row["formula"]
+        assert row["source"]
+        assert row["id"] in table
+
+
 def test_help_shows_whole_option_names(everlora: Everlora) -> None:
     text = everlora("run", "--help").out
     for option in ("--gradient-accumulation-steps", "--lora-target-modules", "--trust-remote-code", "--set"):

@@ -26,7 +26,7 @@ WRONG = [
     (["--device", "meta"], "device 'meta' is not available here"),
     (["--dtype", "float17"], "unknown dtype 'float17'"),
     (["--lora-r", "0"], "'lora.r'"),
-    (["--eval-schedule", "fulll"], "'full', 'diagonal' or 'final'"),
+    (["--eval-schedule", "fulll"], "'full', 'forward', 'diagonal' or 'final'"),
     (["--max-source-length", "3"], "'max_source_length'"),
     (["--max-source-length", "9"], "raise --max-source-length"),
     (["--max-steps", "0"], "'max_steps' must be above zero"),

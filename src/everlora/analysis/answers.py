@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from everlora.analysis.ability import change, mean_change
 from everlora.analysis.compare import METRICS, RESAMPLES, Answers, Estimate, Interval, difference, estimate
 from everlora.core.errors import ConfigError, FolderError
 from everlora.record.fingerprints import differing
@@ -37,6 +38,7 @@ class Ran:
         hash: of the protocol with all that was trained by, see `everlora.core.protocol`.
         fingerprints: how its scores were made (backend, precision, versions), by hash.
         answers: rows answered correctly.
+        ability: change of general ability by measure.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Ran:
     hash: str
     fingerprints: dict[str, dict[str, Any]]
     answers: Answers
+    ability: dict[str, float]
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
@@ -81,8 +84,7 @@ def read(path: Path) -> Ran:
     sequence = composition["regime"] == "sequence"
     if len(done) != (len(names) if sequence else 1):
         raise FolderError(f"{path} is not finished: {len(done)} of {len(names)} tasks; go on with it first (--resume)")
-    spelt = settings["method"]
-    how = settings.get("evaluation", {})
+    spelt, how = settings["method"], settings.get("evaluation", {})
     data = {name: digest for stage in done for name, digest in stage.facts["data"].items()}
     return Ran(
         path=path,
@@ -100,6 +102,7 @@ def read(path: Path) -> Ran:
         hash=facts.get("protocol", {}).get("hash", "unknown"),
         fingerprints=content.get("fingerprints", {}).get("of") or {"unknown": {}},
         answers=Answers(settings.get("seed", 0), names, _cells(done, names, cells, sequence)),
+        ability=change(content),
     )
 
 
@@ -273,6 +276,7 @@ def _row(label: str, runs: Sequence[Ran], found: Estimate) -> dict[str, Any]:
         **{metric: _plain(found.interval(metric)) for metric in METRICS},
         "to_best": None,
         "like_best": None,
+        "ability": mean_change([run.ability for run in runs]),
     }
 
 

@@ -101,6 +101,25 @@ def _part(one: dict[str, Any]) -> str:
     return f"{one['part']}({settings})"
 
 
+def metrics(as_json: Json = False) -> None:
+    """List what is made of an accuracy matrix, and how answers are scored: id, formula, source."""
+    from everlora.core.answers import ANSWER_METRICS
+    from everlora.core.metrics import REGISTRY
+
+    kinds: dict[str, Any] = {"of a run's matrix": REGISTRY, "of a task's answers": ANSWER_METRICS}
+    rows = [
+        {"of": of, "id": one.id, "formula": one.formula, "source": one.source, "needs": getattr(one, "needs", None)}
+        for of, known in kinds.items()
+        for one in known.values()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for of in kinds:
+        shown = ([r["id"], r["formula"], r["source"]] for r in rows if r["of"] == of)
+        _table(of, ("id", "formula", "source"), shown)
+
+
 def env(as_json: Json = False) -> None:
     """Print versions, for bug reports."""
     from everlora.engine.environment import environment

@@ -71,6 +71,7 @@ EVALUATION = {
     "eval_schedule": "schedule",
     "eval_scoring": "scoring",
     "eval_split": "split",
+    "general": "general",
     "per_device_eval_batch_size": "batch_size",
 }
 PLAIN = (
@@ -109,7 +110,10 @@ def layers(flags: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         "tasks": experiment.names(None if tasks is None else [tasks]),
         "train": {**{name: flags[name] for name in TRAIN}, **pairs(flags["set_"])},
         "lora": {**{name: flags[flag] for flag, name in LORA.items()}, "target_modules": targets},
-        "evaluation": {name: flags[flag] for flag, name in EVALUATION.items()},
+        "evaluation": {
+            **{name: flags[flag] for flag, name in EVALUATION.items()},
+            "general_tasks": experiment.names(flags["general_tasks"] and [flags["general_tasks"]]),
+        },
     }
     recipe = experiment.read_recipe(Path(flags["config"])) if flags["config"] else {}
     return {"model": "smollm2-135m"}, recipe, given

@@ -143,10 +143,17 @@ def _escaped(text: str) -> str:
     return text.replace("≈", r"$\approx$").replace("−", "$-$").replace("λ", r"$\lambda$").replace("–", "--")
 
 
+def _ability(table: dict[str, Any]) -> str:
+    """How general ability changed, method by method, where it was measured."""
+    rows = [row for section in table["sections"] for row in section["rows"] if row["ability"]]
+    told = (f"{row['method']} {', '.join(f'{k} {v:+.1f}' for k, v in row['ability'].items())}" for row in rows)
+    return "; general ability after the last task minus before the first: " + " | ".join(told) if rows else ""
+
+
 def _legend(table: dict[str, Any]) -> str:
     mixed = (
         "" if table["protocol"] else "; DIFFERENT PROTOCOLS stand side by side here, so nothing is set against a best"
     )
     hashes = sorted({one for section in table["sections"] for row in section["rows"] for one in row["protocols"]})
     made = f"protocol {', '.join(hashes)}; fingerprint {', '.join(table['fingerprints'])}"
-    return f"{LEGEND}; {table['resamples']} resamples, seed {table['seed']}; {made}{mixed}"
+    return f"{LEGEND}; {table['resamples']} resamples, seed {table['seed']}; {made}{mixed}{_ability(table)}"

@@ -96,10 +96,14 @@ def summary(results: list[dict[str, Any]]) -> Table:
     table = _grid("after the last task, percent correct", "method", results[0]["tasks"])
     for name in ("OA", "BWT", "forgetting"):
         table.add_column(name, justify="right", style="bold")
+    ids = ["oa", "bwt", "forgetting"]
+    if any(result["metrics"].get("general_delta") is not None for result in results):
+        table.add_column("general", justify="right", style="bold")
+        ids.append("general_delta")
     for result in results:
         found = result["metrics"]
         last = [number(cell) for cell in result["matrix"][-1]]
-        table.add_row(result["method"], *last, *(number(found[k]) for k in ("oa", "bwt", "forgetting")))
+        table.add_row(result["method"], *last, *(number(found[k]) for k in ids))
     return table
 
 
@@ -113,8 +117,20 @@ def made(result: dict[str, Any]) -> str:
 
 def matrix(result: dict[str, Any]) -> Table:
     """The accuracy matrix of one run."""
-    tasks = result["tasks"]
+    tasks, general = result["tasks"], result.get("general") or {"before": None, "after": []}
     table = _grid(f"{result['method']}: accuracy on each task after learning each task", "after learning", tasks)
+    rows = [general["before"], *general["after"]]
+    measures = list(next(filter(None, rows), {}))
+    for measure in measures:
+        table.add_column(measure, justify="right", style="dim")
+
+    def line(name: str, cells: Any, measured: dict[str, float] | None) -> None:
+        table.add_row(name, *map(number, cells), *(number((measured or {}).get(m)) for m in measures))
+
+    if measures or "base" in result:
+        line("0 nothing yet", result.get("base") or [None] * len(tasks), rows[0])
+    # Where all tasks are learned at once, there is one row, the last.
+    late = [None] * (len(tasks) - len(rows) + 1) + rows[1:]
     for k, (name, row) in enumerate(zip(tasks, result["matrix"], strict=True), start=1):
-        table.add_row(f"{k} {name}", *(number(cell) for cell in row))
+        line(f"{k} {name}", row, late[k - 1])
     return table

@@ -71,9 +71,11 @@ def run(
     prompt: Annotated[str | None, typer.Option(help="Template: {instruction} {labels} {text} {task}.")] = None,
     max_source_length: Annotated[int | None, typer.Option(help="Cut texts so that prompts fit (tokens).")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest free-text answer.")] = None,
-    eval_schedule: Annotated[str | None, typer.Option(help="full | diagonal | final.")] = None,
+    eval_schedule: Annotated[str | None, typer.Option(help="full | forward | diagonal | final.")] = None,
     eval_scoring: Annotated[str | None, typer.Option(help="generate | labels.")] = None,
     eval_split: Annotated[str | None, typer.Option(help="test | dev (tuning).")] = None,
+    general: Annotated[str | None, typer.Option(help="General ability: off | builtin | lm-eval.")] = None,
+    general_tasks: Annotated[str | None, typer.Option(help="Tasks of lm-evaluation-harness: a,b.")] = None,
     per_device_eval_batch_size: Annotated[int | None, typer.Option(help="Rows answered at once.")] = None,
     past: Annotated[str | None, typer.Option(help="auto | fold | factors.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto | float32 | bfloat16.")] = None,
@@ -81,6 +83,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of adapters and data order.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any training argument: name=value.")] = None,
     plugin: Plugin = None,
+    single: Annotated[Path | None, typer.Option(help="A per-task run of these tasks, for intransigence.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
     as_json: Json = False,
@@ -98,7 +101,7 @@ def run(
 
     gc.freeze()  # accelerate collects garbage after every training; what was imported need not be looked at again
     with Shown() as shown, interruptible():
-        result = experiment.run(spec, out, resume=resume, progress=shown).as_json()
+        result = experiment.run(spec, out, resume=resume, progress=shown, single=single).as_json()
     if not world.is_main():
         return
     if as_json:
@@ -135,6 +138,7 @@ def demo(
 
 for command in (
     catalogue.methods,
+    catalogue.metrics,
     subjects.benchmarks,
     protocols.protocols,
     catalogue.env,

@@ -15,7 +15,7 @@ LABELS_SHOWN = 3
 
 
 def benchmarks(
-    name: Annotated[str | None, typer.Argument(help="A benchmark, to see its card.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A benchmark, YAML file or folder, to see its card.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Its data, to see sizes and lengths.")] = None,
     order: Annotated[str | None, typer.Option(help="Task order: 4, or sapt-5.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.")] = False,
@@ -83,12 +83,13 @@ def _show_card(about: dict[str, Any]) -> None:
         if measured:
             rows = task["rows"]
             cells += [f"{rows['train']}/{rows['dev']}/{rows['test']}", _length(task)]
-        cells += [_labels(task["labels"]), task["metric"], "; ".join(filter(None, (task["source"], task["terms"])))]
+        cells += [_labels(task), task["metric"], "; ".join(filter(None, (task["source"], task["terms"])))]
         table.add_row(*cells)
     show(table)
     for number, tasks in about["orders"].items():
         also = [alias for alias, of in about["aliases"].items() if str(of) == number]
-        typer.echo(f"order {number}{' (' + ', '.join(also) + ')' if also else ''}: {' '.join(tasks)}")
+        named = f"order {number}{' (' + ', '.join(also) + ')' if also else ''}, {about['hashes'][number]}"
+        typer.echo(f"{named}: {' '.join(tasks)}")
     if about["order_digest"]:
         typer.echo(f"this order of these rows: {about['order_digest']}")
     for task in about["tasks"]:
@@ -105,8 +106,9 @@ def _length(task: dict[str, Any]) -> str:
     return f"{words['mean']:g}, p95 {words['p95']}, max {words['max']}"
 
 
-def _labels(labels: list[str]) -> str:
+def _labels(task: dict[str, Any]) -> str:
+    labels = task["labels"]
     if not labels:
-        return "free"
+        return f"{task['classes']} classes" if "classes" in task else "free"
     shown = ", ".join(labels[:LABELS_SHOWN])
     return shown if len(labels) <= LABELS_SHOWN else f"{len(labels)}: {shown}, …"

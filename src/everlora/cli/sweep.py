@@ -12,7 +12,7 @@ from everlora.cli import common
 from everlora.cli.common import Json, Plugin
 from everlora.cli.compare import Format
 
-OWN = {"method": "--methods", "seed": "--seeds"}
+OWN = {"method": "--methods", "seed": "--seeds", "single": "no reference run"}
 """Flags of ``everlora run`` that a sweep gives itself."""
 ALL = "all"
 

@@ -8,18 +8,19 @@ needs a cell that was not measured is None.
     b[j]      percent of the base model on task j, before anything was learned
     c[j]      percent of guessing on task j
     s[j]      percent on task j of a model that learned it alone
+    g[i][k]   percent on benchmark k of general ability after task i, before the first where i = 0; PPL[i] perplexity
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from everlora.core import scores
 from everlora.core.scores import Cell, ScoreMatrix
 
-Reference = Literal["base", "chance", "single"]
+Reference = Literal["base", "chance", "single", "general"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +31,13 @@ class References:
         base: of the model before anything was learned.
         chance: of guessing.
         single: of a model that learned the task alone.
+        general: measures of general ability by id, before the first task and after the last.
     """
 
     base: Sequence[Cell] | None = None
     chance: Sequence[Cell] | None = None
     single: Sequence[Cell] | None = None
+    general: tuple[Mapping[str, float], Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +107,25 @@ def _against(m: ScoreMatrix, single: Sequence[Cell] | None) -> Cell:
     if single is None:
         return None
     return scores.mean([scores.minus(a, s) for a, s in zip(m.diagonal, single, strict=True)])
+
+
+PERPLEXITY = "perplexity"
+"""The one measure of general ability that is no percentage."""
+
+
+def _general(beside: References) -> Cell:
+    if beside.general is None:
+        return None
+    before, after = beside.general
+    names = [name for name in before if name != PERPLEXITY]
+    return scores.mean([scores.minus(after.get(name), before[name]) for name in names])
+
+
+def _growth(beside: References) -> Cell:
+    if beside.general is None:
+        return None
+    before, after = (measures.get(PERPLEXITY) for measures in beside.general)
+    return None if before is None or after is None else 100 * (after / before - 1)
 
 
 REGISTRY: dict[str, Metric] = {
@@ -218,5 +240,26 @@ REGISTRY: dict[str, Metric] = {
             of=lambda m, beside: _scaled(_against(m, beside.single), -1.0),
             needs="single",
         ),
+        Metric(
+            id="general_delta",
+            formula="(1/K) Σ_k (g[T][k] − g[0][k])",
+            source="TRACE (Wang et al. 2023), general ability delta, on the benchmarks of general ability at hand",
+            better="higher",
+            of=lambda m, beside: _general(beside),
+            needs="general",
+        ),
+        Metric(
+            id="perplexity_growth",
+            formula="100 (PPL[T] / PPL[0] − 1)",
+            source="ours; perplexity per token of text that no task has",
+            better="lower",
+            of=lambda m, beside: _growth(beside),
+            needs="general",
+        ),
     )
 }
+
+
+def measured(matrix: ScoreMatrix, beside: References) -> dict[str, Cell]:
+    """Every metric by id; None where a cell or a reference that it needs was not measured."""
+    return {name: metric(matrix, beside) for name, metric in REGISTRY.items()}

@@ -4,7 +4,7 @@ Its hash stands beside every number that it made:
 
     hash = first 12 hex digits of SHA-256 of the run's resolved settings as JSON with sorted keys, without
            - what a protocol compares or spans: method, model and its revision, seed, benchmark, order, tasks;
-           - what does not change a number: device, batch size of answering, logging;
+           - what does not change a number: device, batch size of answering, logging, measures of general ability;
            - what stands in the fingerprint of every score instead: dtype;
            - what is not set, so that a later version may have more to set;
            with ``learning_rate: form`` where the rate is left to the method's form; with the rows of a whole step as
@@ -35,7 +35,7 @@ COMPARED = (
     "stream_seed", "device",
 )  # fmt: skip
 APART = (*COMPARED, "dtype", "past", "protocol")
-IRRELEVANT = {"train": ("logging_steps",), "evaluation": ("batch_size",)}
+IRRELEVANT = {"train": ("logging_steps",), "evaluation": ("batch_size", "general", "general_tasks")}
 SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
 """Into which a batch is split: the steps are the same for every split."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from everlora.core.errors import ConfigError, nearest
 from everlora.core.template import Template
 
 S = TypeVar("S", bound="Strict")
-Schedule = Literal["full", "diagonal", "final"]
+Schedule = Literal["full", "forward", "diagonal", "final"]
 
 
 class Strict(BaseModel):
@@ -34,11 +34,27 @@ class EvalSpec(Strict):
     """When and how answers are scored."""
 
     schedule: Schedule = "full"
-    """``full``: after each task, every task seen; ``diagonal``: the task just learned, all at the end; ``final``."""
+    """``full``: after each task, every task seen; ``forward``: the next one too, and all of them before the first,
+    which forward transfer is made of; ``diagonal``: the task just learned, all at the end; ``final``."""
     scoring: Literal["generate", "labels"] = "generate"
     """``generate``: greedy answer, exact match after normalisation; ``labels``: the most likely label of the task."""
     batch_size: int = Field(32, ge=1)
     split: Literal["test", "dev"] = "test"
+    general: Literal["builtin", "lm-eval"] | None = None
+    """How general ability is measured before the first task and after each, see `everlora.engine.ability`."""
+    general_tasks: list[str] | None = None
+    """Tasks of lm-evaluation-harness."""
+
+    @field_validator("general", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return None if value in ("off", False) else value  # YAML reads off as false
+
+    @model_validator(mode="after")
+    def _named(self) -> EvalSpec:
+        if (self.general == "lm-eval") != bool(self.general_tasks):
+            raise ValueError("general_tasks names tasks of lm-evaluation-harness, and general: lm-eval needs some")
+        return self
 
 
 class Followed(Strict):

@@ -170,6 +170,11 @@ class TaskStream:
         return digest_of_order([(task.name, task.digest()) for task in self.tasks])
 
 
+def hash_of_list(tasks: Sequence[str]) -> str:
+    """Hash of the names of tasks, in order: what orders of one number in different papers differ in."""
+    return hashlib.sha256(json.dumps(list(tasks)).encode()).hexdigest()[:12]
+
+
 def digest_of_order(tasks: Sequence[tuple[str, str]]) -> str:
     """Hash of the names and digests of tasks, in order."""
     return hashlib.sha256(json.dumps([list(pair) for pair in tasks]).encode()).hexdigest()[:16]

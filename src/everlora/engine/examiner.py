@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,10 +10,13 @@ from torch import nn
 
 from everlora.core.spec import EvalSpec
 from everlora.core.task import Task
+from everlora.engine import world
+from everlora.engine.ability import ability, applies
 from everlora.engine.environment import fingerprint
 from everlora.engine.evaluator import Scored, answers, evaluate
 from everlora.engine.models import Loaded
 from everlora.engine.progress import Progress
+from everlora.record.folder import Committed, RunFolder, write_rows
 
 WITNESSES = 4
 """Rows that are answered a second time, alone."""
@@ -28,6 +32,12 @@ class Examiner:
     def __init__(self, base: Loaded, how: EvalSpec) -> None:
         self.base, self.how = base, how
         self.invariant: bool | None = None
+        self._began = False
+        self.ability = ability(base, how)
+        self.ahead = how.schedule == "forward" and base.family.head is None
+        """Whether tasks are answered before they are learned, which a head without rows for their labels cannot."""
+        self.general: dict[str, float] | None = None
+        """General ability of the model that was asked last."""
 
     def ask(self, model: nn.Module, tasks: Sequence[Task], progress: Progress) -> list[Scored]:
         """Let a model answer the test (or dev) rows of several tasks, one after another."""
@@ -48,11 +58,43 @@ class Examiner:
             progress.done()
             if self.invariant is None:  # once is enough
                 self.invariant = self._alone(model, task, scored[-1])
+        if self.ability is not None:
+            progress.phase("measuring general ability", 1)
+            self.general = self.ability(model)
+            progress.done()
         return scored
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What travels with the scores of this examiner, see `everlora.engine.environment.fingerprint`."""
-        return fingerprint(self.base, self.how.scoring, self.invariant)
+    def facts(self) -> dict[str, Any]:
+        """What travels with the scores: `everlora.engine.environment.fingerprint`, and general ability if asked."""
+        general = {} if self.general is None else {"general": self.general}
+        return {"fingerprint": fingerprint(self.base, self.how.scoring, self.invariant), **general}
+
+    def before(self, folder: RunFolder, tasks: Sequence[Task], progress: Progress) -> None:
+        """Measure the base model before anything is done to it, and commit that; but for what the folder has of it."""
+        if self._began:
+            return
+        self._began = True
+        if self.how.general and not applies(self.base):
+            progress.warn(f"general ability is not measured: models of family {self.base.family.name!r} write no text")
+        there = folder.before()
+        data = {task.name: task.digest() for task in tasks} if self.ahead else {}
+        known = there.facts if there else {"base": {}, "data": {}}
+        old = {name: score for name, score in known["base"].items() if known["data"][name] == data.get(name)}
+        due = [task for task in tasks if task.name in data and task.name not in old]
+        if not due and (self.ability is None or "general" in known):
+            return
+        scored = self.ask(self.base.model, due, progress)
+        if world.is_main():
+            base = {**old, **{one.task: one.score for one in scored}}
+            rows = [json.loads(line) for line in _lines(there) if json.loads(line)["task"] in old]
+            with folder.commit_before({"base": base, "data": data, **self.facts()}) as path:
+                write_rows(path / "predictions.jsonl", [*rows, *(row for one in scored for row in one.rows())])
+        progress.say("before: " + self.shown(scored))
+
+    def shown(self, scored: Sequence[Scored]) -> str:
+        """Scores and general ability in a line."""
+        found = {one.task: one.score for one in scored} | (self.general or {})
+        return "  ".join(f"{name} {value:.1f}" for name, value in found.items())
 
     def _alone(self, model: nn.Module, task: Task, scored: Scored) -> bool:
         """Whether rows from the shortest to the longest are answered one by one as they were together."""
@@ -61,3 +103,8 @@ class Examiner:
         few = sorted({order[k * (len(order) - 1) // (WITNESSES - 1)] for k in range(WITNESSES)})
         again = answers(model, self.base.family, task, [rows[k] for k in few], self.how.scoring, batch_size=1)
         return again == [scored.predictions[k] for k in few]
+
+
+def _lines(there: Committed | None) -> list[str]:
+    """The answers that a committed folder has."""
+    return (there.path / "predictions.jsonl").read_text(encoding="utf-8").splitlines() if there else []

@@ -77,6 +77,7 @@ class Life:
             look_at(task, self.base.family, self.spec.evaluation)
         self._forget()
         world.wait()  # nobody commits before everybody has read
+        self.examiner.before(self.folder, tasks, self.progress)
         for stage in self.planned:
             if stage.number <= len(committed):
                 row = self._recall(committed[stage.number - 1], stage)
@@ -218,7 +219,7 @@ class Life:
         return lesson.teach(model, self.kept_rows, earlier, first=self.newest is None, progress=self.progress)
 
     def _ask(self, model: nn.Module, stage: Stage, tasks: Sequence[Task]) -> list[Scored]:
-        due = asked(stage, tasks, self.spec.evaluation.schedule, self.method)
+        due = asked(stage, tasks, self.spec.evaluation.schedule, self.method, self.examiner.ahead)
         return self.examiner.ask(model, due, self.progress)
 
     def _commit(
@@ -236,7 +237,7 @@ class Life:
             sealed = {
                 "row": row,
                 **about(stage.tasks),
-                "fingerprint": self.examiner.fingerprint(),
+                **self.examiner.facts(),
                 "labels": list(getattr(self.base.family, "labels", [])),
                 **facts,
             }
@@ -247,8 +248,7 @@ class Life:
                         shutil.copy(file, path)
                     write_rows(path / "training.jsonl", training)
                     write_rows(path / "modules.jsonl", modules)
-        shown = "  ".join(f"{s.task} {s.score:.1f}" for s in scored)
-        self.progress.say(f"{stage.number}. {stage.name}: {shown}")
+        self.progress.say(f"{stage.number}. {stage.name}: {self.examiner.shown(scored)}")
         return row
 
     def _export(self) -> None:
@@ -284,8 +284,7 @@ class Life:
             self._join(update, memory.read(committed.path), rows)
         else:
             self._begin(stage)
-        row: list[Cell] = committed.facts["row"]
-        return row
+        return cast(list[Cell], committed.facts["row"])
 
     def kept(self) -> dict[str, Any]:
         """What is kept for the next task, which the method's declaration must equal; and how the root was exported.
@@ -295,6 +294,6 @@ class Life:
         """
         adapter = sum(site.numel for site in (self.newest or {}).values())
         elements = self.past.numel if self.method.consolidator.rule != "continue" else adapter
-        held = {"kept_elements": elements, "adapter_elements": adapter, **rehearsal.counted(self.kept_rows)}
         size = 4 * elements + memory.size(self.memory) + rehearsal.size(self.kept_rows)
-        return {**held, "kept_bytes": size, **self.exported}
+        held = {"kept_elements": elements, "adapter_elements": adapter, "kept_bytes": size}
+        return {**held, **rehearsal.counted(self.kept_rows), **self.exported}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from everlora.core.answers import DEFAULT
+from everlora.core.answers import DEFAULT, normalise
 from everlora.core.errors import DataError, FolderError
 from everlora.core.method import Method
 from everlora.core.scores import Cell, ScoreMatrix
@@ -49,12 +49,16 @@ def look_at(task: Task, family: Family, evaluation: EvalSpec) -> None:
     family.check(task)
 
 
-def asked(stage: Stage, tasks: Sequence[Task], schedule: Schedule, method: Method) -> list[Task]:
-    """The tasks whose test rows are answered after a stage."""
+def asked(stage: Stage, tasks: Sequence[Task], schedule: Schedule, method: Method, ahead: bool = False) -> list[Task]:
+    """The tasks whose test rows are answered after a stage; with ``ahead`` the one that comes next, too.
+
+    Nobody has learned that one: where a task id chooses an adapter, the newest answers.
+    """
     last = stage.row == len(tasks) - 1
+    following = list(tasks[stage.row + 1 : stage.row + 2]) if ahead else []
     if method.task_id_at_inference or (schedule == "diagonal" and not last):
-        return [stage.tasks[0]]
-    return [] if schedule == "final" and not last else list(tasks[: stage.row + 1])
+        return [stage.tasks[0], *following]
+    return [] if schedule == "final" and not last else [*tasks[: stage.row + 1], *following]
 
 
 def row_of(
@@ -74,7 +78,16 @@ def about(tasks: Sequence[Task]) -> dict[str, Any]:
     said: dict[str, Any] = {"data": {task.name: task.digest() for task in tasks}}
     metric = {task.name: task.metric for task in tasks if task.metric != DEFAULT}
     left_out = {task.name: dict(task.left_out) for task in tasks if task.left_out}
+    guessed = {task.name: chance for task in tasks if (chance := guessing(task)) is not None}
+    said |= {"chance": guessed} if guessed else {}
     return said | ({"metric": metric} if metric else {}) | ({"left_out": left_out} if left_out else {})
+
+
+def guessing(task: Task) -> float | None:
+    """Percent of guessing among the task's labels; None where that is not known: free answers, or a corpus metric."""
+    names = {normalise(label) for label in task.labels}
+    known = task.metric in (DEFAULT, "exact_match_raw") and task.labels and len(names) == len(task.labels)
+    return 100.0 / len(task.labels) if known else None
 
 
 def agree(committed: Sequence[Committed], planned: Sequence[Stage], folder: Path) -> None:

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from everlora.core.adapter import Adapter
 from everlora.core.answers import DEFAULT
 from everlora.core.protocol import told
+from everlora.core.scores import METRICS
 
 PIPELINES = {
     "decoder": "text-generation",
@@ -142,7 +143,9 @@ def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None, 
     adapter = adapter or Adapter()
     settings, composition = facts["settings"], facts["composition"]
     trained = composition["regime"] != "frozen"
-    numbers = "  ".join(f"{name} {_cell(value)}" for name, value in content["metrics"].items())
+    found = content["metrics"]
+    shown = [name for name in found if name in METRICS or (name == "general_delta" and found[name] is not None)]
+    numbers = "  ".join(f"{name} {_cell(found[name])}" for name in shown)
     soft = trained and adapter.form.startswith("prompt")
     how = (PROMPTS if soft else CONSOLIDATED)[composition["consolidator"]].format(noun=adapter.noun)
     if composition["regime"] == "joint":

@@ -6,6 +6,7 @@ environment.json    versions of Python and packages, platform, threads, processe
 matrix.json         the accuracy matrix, primary result; metrics derived from it; hash of the protocol, and a
                     fingerprint (backend, precision, versions) of each row
 README.md           model card
+before/             where it was asked for: what the base model answered before the first task, and its general ability
 adapter_config.json  adapter_model.safetensors
                     the learner as one PEFT adapter; absent where nothing is trained
 tokenizer*, chat_template.jinja, or preprocessor_config.json for images
@@ -32,13 +33,16 @@ from typing import Any
 import yaml
 
 from everlora.core.errors import FolderError
-from everlora.core.scores import ScoreMatrix, metrics
+from everlora.core.metrics import measured
+from everlora.core.scores import ScoreMatrix
 from everlora.core.task import digest_of_order
 from everlora.record.atomic import staged, write_json, write_text
+from everlora.record.beside import beside, references
 from everlora.record.fingerprints import of_rows
 
 SCHEMA = 2
 COMMIT = "COMMIT"
+BEFORE = "before"
 APART = ("data_dir", "method", "protocol", "tasks")
 """Settings that do not tell one run from another: where the data lie, how method and protocol are spelt, and which
 tasks are followed: a life may grow, and every task that was learned is compared by itself."""
@@ -55,6 +59,8 @@ def identity(facts: Mapping[str, Any]) -> str:
     """
     # What is not set is no part of it either: a later version may have more to set.
     settings = {k: v for k, v in facts.get("settings", {}).items() if k not in APART and v is not None}
+    if isinstance(how := settings.get("evaluation"), Mapping):
+        settings["evaluation"] = {k: v for k, v in how.items() if v is not None}
     facts = {**{k: v for k, v in facts.items() if k not in NOTED}, "settings": settings}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -128,28 +134,51 @@ class RunFolder:
     @contextmanager
     def commit(self, number: int, name: str, facts: dict[str, Any]) -> Iterator[Path]:
         """Give a folder to fill; when the block ends it is hashed, sealed and put in its place at once."""
-        target = self.path / "tasks" / f"{number:02d}-{name}"
+        with self._sealed(self.path / "tasks" / f"{number:02d}-{name}", number, name, facts) as folder:
+            yield folder
+
+    @contextmanager
+    def commit_before(self, facts: dict[str, Any]) -> Iterator[Path]:
+        """The same for what was measured before the first task."""
+        with self._sealed(self.path / BEFORE, 0, BEFORE, facts) as folder:
+            yield folder
+
+    def before(self) -> Committed | None:
+        """What was measured before the first task of this run, if anything was.
+
+        Raises:
+            FolderError: a file of it is missing or changed.
+        """
+        place = self.path / BEFORE
+        found = _read(place) if (place / COMMIT).is_file() else None
+        return found if found and found.facts["run"] == self.id else None
+
+    @contextmanager
+    def _sealed(self, target: Path, number: int, name: str, facts: dict[str, Any]) -> Iterator[Path]:
         if target.exists():
             shutil.rmtree(target)
-        with staged(target) as beside:
-            yield beside
-            files = {p.name: _sha(p) for p in sorted(beside.iterdir())}
+        with staged(target) as folder:
+            yield folder
+            files = {p.name: _sha(p) for p in sorted(folder.iterdir())}
             write_json(
-                beside / COMMIT,
+                folder / COMMIT,
                 {"schema": SCHEMA, "run": self.id, "number": number, "name": name, "files": files, **facts},
             )
 
     def matrix_content(self, matrix: ScoreMatrix, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """What matrix.json says."""
+        """What matrix.json says: every metric, undefined where its cells or references are not there."""
+        before, done = self.before(), self.stages()
+        found = beside(matrix.tasks, before.facts if before else {}, [stage.facts for stage in done], self.path)
         return {
             "schema": SCHEMA,
             "id": self.id,
             "tasks": list(matrix.tasks),
             "counts": list(matrix.counts),
             "matrix": [list(row) for row in matrix.cells],
-            "metrics": metrics(matrix),
+            "metrics": measured(matrix, references(found)),
             **({"protocol": self.facts["protocol"]} if "protocol" in self.facts else {}),
             "fingerprints": of_rows([stage.facts for stage in self.stages()]),
+            **found,
             **extra,
         }
 

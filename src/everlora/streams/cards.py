@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from everlora.core.task import Example, Task
+from everlora.core.task import Example, Task, hash_of_list
 from everlora.streams import superni, trace
 from everlora.streams.orders import number_of
-from everlora.streams.registry import BenchmarkInfo, check_order, find_benchmark, open_stream
+from everlora.streams.own import is_folder, task_folders
+from everlora.streams.registry import BenchmarkInfo, check_order, find_benchmark, is_own, open_stream
 from everlora.streams.standard import SUBJECTS
 from everlora.streams.terms import terms
+from everlora.streams.vision_hub import VISION
 
 SHARES = (0.5, 0.95, 1.0)
 
@@ -21,10 +23,17 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
 
     Sizes, digests and lengths are those of the rows at hand: in ``data_dir``, or made on the spot. Nothing is fetched.
 
+    Args:
+        name: of a benchmark, or the path of a YAML file or folder of your own.
+        data_dir: where a benchmark's rows are.
+        order: which order's rows are counted.
+
     Raises:
         ConfigError: there is no such benchmark or order.
         DataError: the data cannot be used.
     """
+    if is_own(name):
+        return _own(name)
     info = find_benchmark(name)
     if order is not None:
         check_order(info, number_of(info.name, order))
@@ -35,6 +44,7 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
         "name": info.name,
         "title": info.title,
         "orders": {str(number): list(tasks) for number, tasks in info.orders.items()},
+        "hashes": {str(number): hash_of_list(tasks) for number, tasks in info.orders.items()},
         "aliases": dict(info.aliases),
         "modality": list(info.modality),
         "needs_data": info.needs_data,
@@ -44,6 +54,23 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
     of_rows = {task.name: _of_rows(task) for task in stream} if stream else {}
     names = stream.names if stream else info.tasks
     return {**about, "tasks": [{**_known(info, task), **of_rows.get(task, {})} for task in names]}
+
+
+def _own(name: str) -> dict[str, Any]:
+    """The card of a user's own YAML file, or of a folder, whose tasks are shown by name."""
+    stream = open_stream(name, tasks=sorted(task_folders(Path(name))) if is_folder(name) else None)
+    return {
+        "name": name,
+        "title": f"{stream.name}: {len(stream)} tasks of your own",
+        "orders": {},
+        "hashes": {},
+        "aliases": {},
+        "modality": sorted({"image" if task.form == "image" else "text" for task in stream}),
+        "needs_data": False,
+        "order_digest": stream.digest(),
+        "note": stream.note,
+        "tasks": [{"name": task.name, "source": task.source, "terms": "", **_of_rows(task)} for task in stream],
+    }
 
 
 def _known(info: BenchmarkInfo, task: str) -> dict[str, Any]:
@@ -57,7 +84,16 @@ def _known(info: BenchmarkInfo, task: str) -> dict[str, Any]:
         metric = superni.METRIC
     elif task in SUBJECTS:
         labels = SUBJECTS[task].labels
-    return {"name": task, "labels": list(labels), "metric": metric, "source": source, "terms": licence}
+    about: dict[str, Any] = {
+        "name": task,
+        "labels": list(labels),
+        "metric": metric,
+        "source": source,
+        "terms": licence,
+    }
+    if info.name in VISION:
+        about["classes"] = VISION[info.name].classes // VISION[info.name].tasks
+    return about
 
 
 def _of_rows(task: Task) -> dict[str, Any]:

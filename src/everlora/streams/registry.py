@@ -13,6 +13,7 @@ from everlora.streams import standard as table
 from everlora.streams import superni, trace
 from everlora.streams.files import stream_from_yaml
 from everlora.streams.orders import ALIASES, number_of
+from everlora.streams.own import is_folder, stream_from_folder
 from everlora.streams.vision import class_incremental
 from everlora.streams.vision_hub import VISION
 
@@ -108,7 +109,8 @@ def open_stream(
     """Open a benchmark by name, or the stream that a YAML file describes.
 
     Args:
-        name: a name of `benchmarks` (case, dashes and underscores do not matter), or a path ending in .yaml or .yml.
+        name: a name of `benchmarks` (case, dashes and underscores do not matter), a path ending in .yaml or .yml,
+            or the path of a folder of tasks (``./mine``).
         order: the number of the task order, or another paper's name for it (``sapt-4``); by default the first.
         data_dir: where the benchmark's files are; without it they come from the hub.
         tasks: which tasks, in which order; by default all of them.
@@ -122,10 +124,10 @@ def open_stream(
         DataError: a task is unknown, or the data cannot be used.
     """
     _check_wishes(tasks, max_train_samples=max_train_samples, max_eval_samples=max_eval_samples)
-    if Path(name).suffix.lower() in (".yaml", ".yml"):
+    if is_own(name):
         _refuse(str(name), order=order, data_dir=data_dir)
-        stream = stream_from_yaml(Path(name), tasks)
-        return stream.take(max_train_samples, max_eval_samples)
+        read = stream_from_folder if is_folder(name) else stream_from_yaml
+        return read(Path(name), tasks).take(max_train_samples, max_eval_samples)
     info = find_benchmark(str(name))
     modality = modality or info.modality[0]
     if modality not in info.modality:
@@ -136,6 +138,11 @@ def open_stream(
     number = None if order is None else number_of(info.name, order)
     stream = _loaded(info, number, data_dir, tasks, (max_train_samples, max_eval_samples))
     return stream.take(max_train_samples, max_eval_samples)
+
+
+def is_own(name: str | Path) -> bool:
+    """Whether a benchmark is a user's own: a YAML file, or a folder that is given by its path."""
+    return Path(name).suffix.lower() in (".yaml", ".yml") or is_folder(name)
 
 
 def find_benchmark(name: str) -> BenchmarkInfo:
@@ -156,7 +163,7 @@ def order_number(benchmark: str, order: str) -> int:
     Raises:
         ConfigError: there is no such benchmark or order.
     """
-    if Path(benchmark).suffix.lower() in (".yaml", ".yml"):
+    if is_own(benchmark):
         raise ConfigError(f"{benchmark} has a single order; leave order out, or reorder with tasks")
     return number_of(find_benchmark(benchmark).name, order)
 

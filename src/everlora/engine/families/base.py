@@ -120,6 +120,13 @@ class Family(ABC):
     def features(self, example: Example, task: Task) -> Features:
         """Turn one training example into plain lists of numbers."""
 
+    def continuation(self, before: str, text: str) -> Features | None:
+        """What `features` makes of a row, of plain text whose end alone carries loss; None where no text is written.
+
+        No end of sequence follows; what is longer than the context loses its end.
+        """
+        return None
+
     @abstractmethod
     def collate(self, rows: Sequence[Features]) -> Batch:
         """Pad rows to one batch; ``labels`` are aligned with the logits, `IGNORE` where there is no loss."""

@@ -48,9 +48,12 @@ class Causal(Family):
         answer = self.prompter.answer(example.target, task)
         prompt, cut = self.prompter.prompt(example, task, room=max(len(answer), self._room(task)))
         self.cut += cut > 0
-        # Position j predicts token j + 1: targets are shifted here once, so that nothing is shifted later.
-        targets = [IGNORE] * (len(prompt) - 1) + answer
-        return {"input_ids": [*prompt, *answer[:-1]], "labels": targets}
+        return _shifted(prompt, answer)
+
+    def continuation(self, before: str, text: str) -> Features:
+        tokens, half = self.prompter.tokens, self.limits.context // 2
+        prompt = [*self.prompter.start, *tokens(before)[:half]]
+        return _shifted(prompt, tokens(f" {text}")[: self.limits.context - len(prompt)])
 
     def collate(self, rows: Sequence[Features]) -> Batch:
         ids = left_pad([row["input_ids"] for row in rows], self.pad)
@@ -134,3 +137,8 @@ class Causal(Family):
         after = rest.log_softmax(-1).gather(-1, labels[:, 1:].repeat(b, 1)[..., None])[..., 0]  # (b n, m - 1)
         after = (after * real[:, 1:].repeat(b, 1)).sum(-1).view(b, n)
         return first[:, labels[:, 0]] + after
+
+
+def _shifted(prompt: list[int], answer: list[int]) -> Features:
+    """Position j predicts token j + 1: targets are shifted here once, so that nothing is shifted later."""
+    return {"input_ids": [*prompt, *answer[:-1]], "labels": [IGNORE] * (len(prompt) - 1) + answer}

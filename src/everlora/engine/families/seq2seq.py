@@ -40,6 +40,13 @@ class Seq2Seq(Family):
         answer = self.prompter.answer(example.target, task, spaced=False)
         return {"input_ids": self._source(example, task), "labels": answer}
 
+    def continuation(self, before: str, text: str) -> Features:
+        tokens, room = self.prompter.tokens, self.limits.context - 1
+        return {
+            "input_ids": [*tokens(before)[:room], int(self.processor.eos_token_id)],
+            "labels": tokens(text)[: self.limits.context],
+        }
+
     def collate(self, rows: Sequence[Features]) -> Batch:
         labels = right_pad([row["labels"] for row in rows], IGNORE)
         # The decoder reads the answer one step behind; the Trainer takes `labels` out, so it is shifted here.
