@@ -56,7 +56,7 @@ def test_compare_in_every_form(swept: Everlora) -> None:
         finals = [json.loads((Path(f) / "matrix.json").read_text())["metrics"]["oa"] for f in row["folders"]]
         assert row["oa"]["mean"] == pytest.approx(sum(finals) / 2)
         assert row["oa"]["low"] <= row["oa"]["mean"] <= row["oa"]["high"]
-    assert methods[section["best"]]["like_best"] is True
+    assert methods[section["reference"]]["alike"] is True
     for form in ("table", "markdown", "latex"):
         text = swept("compare", "s", "--format", form).out
         assert "seqlora" in text
@@ -79,7 +79,7 @@ def test_groups_and_task_id_and_joint_runs(everlora: Everlora) -> None:
     }
     assert sections["task id"]["per-task"]["bwt"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
     assert sections["replay"]["mtl"]["bwt"] is None
-    assert [s["best"] for s in said.json["sections"]][1:] == ["mtl", "per-task"]
+    assert [s["reference"] for s in said.json["sections"]][1:] == ["mtl", "per-task"]
 
 
 def test_other_protocols_other_settings_and_the_same_run_twice(everlora: Everlora, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_other_protocols_other_settings_and_the_same_run_twice(everlora: Everlor
     assert "--mixed" in line
     table = everlora("compare", "a", "b", "--mixed", "--json").json
     assert table["protocol"] is None
-    assert [row["to_best"] for section in table["sections"] for row in section["rows"]] == [None, None]
+    assert [row["difference"] for section in table["sections"] for row in section["rows"]] == [None, None]
     (section,) = everlora("compare", "a", "c", "e", "--json").json["sections"]
     rows = {row["method"]: row["seeds"] for row in section["rows"]}
     assert rows == {"seqlora [learning_rate=0.001]": [0, 1], "seqlora [learning_rate=0.01]": [0]}
@@ -145,3 +145,23 @@ def test_one_that_fails_leaves_the_others(everlora: Everlora) -> None:
     assert said.status == 3
     assert "1 of 2 runs could not be made: seqlora-seed0" in said.line
     assert "zero-shot" in said.out
+
+
+def test_a_baseline_and_what_papers_print(everlora: Everlora, tmp_path: Path) -> None:
+    for method in ("seqlora", "o-lora", "n-lora(lam=0.1)"):
+        assert everlora("run", *SWEEP, "--method", method, "--out", f"runs/{method.partition('(')[0]}").status == 0
+    table = everlora("compare", "runs", "--baseline", "o-lora", "--json").json
+    (section,) = table["sections"]
+    rows = {row["method"]: row for row in section["rows"]}
+    assert (table["baseline"], section["reference"]) == ("o-lora", "o-lora")
+    assert (rows["o-lora"]["p"], rows["o-lora"]["difference"]["mean"]) == (None, 0.0)
+    for name in ("seqlora", "n-lora(lam=0.1)"):
+        assert 0 < rows[name]["p"] <= rows[name]["p_holm"] <= 1
+        assert rows[name]["alike"] == (rows[name]["p_holm"] > 0.05)
+        assert rows[name]["test"] == "resampled"
+        assert rows[name]["detectable"] >= 0
+    assert everlora("compare", "runs", "--baseline", "n-lora", "--json").json["baseline"] == "n-lora(lam=0.1)"
+    for form in ("table", "markdown", "latex"):
+        assert "baseline" in everlora("compare", "runs", "--baseline", "o-lora", "--format", form).out
+    assert "no method of this table" in everlora("compare", "runs", "--baseline", "ewc").line
+    assert "no paper at hand has numbers" in everlora("compare", "runs", "--with-papers").line

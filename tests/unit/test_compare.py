@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everlora.analysis.compare import METRICS, Answers, difference, estimate
+from everlora.analysis.compare import METRICS, Answers, difference, estimate, gap
 from everlora.core.errors import ConfigError
 from everlora.core.scores import ScoreMatrix, metrics
 
@@ -193,3 +193,24 @@ def test_all_metrics_come_from_the_same_resamples() -> None:
     found = estimate([drawn(s, [0.8, 0.4], 25) for s in range(3)], resamples=FEW)
     bwt = 2 * (found.draws["oa"] - found.draws["learning_accuracy"])
     assert found.draws["bwt"] == pytest.approx(bwt)
+
+
+def test_orders_and_seeds_are_paired_by_both() -> None:
+    """Two orders of the same tasks: the difference is over the runs that both have, and only these."""
+    a = answers(0, {(0, 0): [1, 0], (1, 0): [1, 1], (1, 1): [1, 0]})
+    back = Answers(0, ("t1", "t0"), a.cells, "back")
+    worse = Answers(0, back.tasks, {**back.cells, (1, 0): np.zeros(2, dtype=np.float32)}, "back")
+    both, one = estimate([a, back], resamples=FEW), estimate([worse], resamples=FEW)
+    assert both.units == (("", 0), ("back", 0))
+    assert both.means["oa"] == 75.0
+    found = gap(both, one)
+    assert found is not None
+    assert found.each.tolist() == [50.0]  # order "back" alone
+    elsewhere = estimate([Answers(0, a.tasks, a.cells, "third")], resamples=FEW)
+    assert gap(both, elsewhere) is None
+
+
+def test_orders_of_other_tasks_are_refused() -> None:
+    a = answers(0, {(0, 0): [1], (1, 0): [1], (1, 1): [1]})
+    with pytest.raises(ConfigError, match="the same rows"):
+        estimate([a, Answers(0, ("t0", "other"), a.cells, "second")])

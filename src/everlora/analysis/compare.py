@@ -3,15 +3,15 @@
 What was answered on one run is a matrix of rows: ``answers[i, j]`` holds, for every test row of task j, whether it
 was answered correctly after stage i. Every metric of `everlora.core.scores` is a function of the means of its cells.
 
-    resample b:  seeds s_1 … s_S drawn with replacement from the S that were run,
+    resample b:  runs s_1 … s_S drawn with replacement from the S that there are (seeds x orders),
                  rows of each task drawn with replacement, n_j of n_j
-    θ_b        = (1/S) Σ_k metric(answers of seed s_k, means over the drawn rows)
+    θ_b        = (1/S) Σ_k metric(answers of run s_k, means over the drawn rows)
     interval   = the middle 95 % of θ_b, widened to θ where it misses it
 
-All seeds of a method answer the same test rows, so the rows are drawn once per resample for all of them; and the same
-draw serves every metric and every method, so that the difference between two methods is paired row by row, and seed by
-seed where they ran the same seeds. The maximum in the forgetting measure is biased upwards by noise, which is why an
-interval may miss its point. With few seeds the interval is too short rather than too long: S seeds drawn from S show
+All runs answer the same test rows, so the rows are drawn once per resample for all of them; and the same draw serves
+every metric and every method, so that the difference between two methods is paired row by row, and run by run over the
+orders and seeds that both have. The maximum in the forgetting measure is biased upwards by noise, which is why an
+interval may miss its point. With few runs the interval is too short rather than too long: S runs drawn from S show
 (S−1)/S of their variance.
 """
 
@@ -29,6 +29,8 @@ from everlora.core.errors import ConfigError
 Hits = NDArray[np.float32]
 """Of one cell: 1 for every row that was answered correctly, else 0; (n,)."""
 Draws = NDArray[np.float64]
+Unit = tuple[str, int]
+"""Order and seed."""
 METRICS = ("oa", "bwt", "forgetting", "learning_accuracy")
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -42,11 +44,22 @@ class Answers:
         seed: the run's seed.
         tasks: names, in the order of learning.
         cells: rows answered correctly, by stage and task, both counted from 0.
+        order: the order of the tasks, where runs differ in it.
     """
 
     seed: int
     tasks: tuple[str, ...]
     cells: Mapping[tuple[int, int], Hits]
+    order: str = ""
+
+    @property
+    def unit(self) -> Unit:
+        """What pairs it with a run of another method."""
+        return self.order, self.seed
+
+    def sizes(self) -> dict[str, int]:
+        """Rows that were answered, by task; they are the same at every stage."""
+        return {self.tasks[j]: len(rows) for (_, j), rows in self.cells.items()}
 
 
 @dataclass(frozen=True)
@@ -67,17 +80,27 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A method's metrics over its seeds, with the resamples from which differences are made.
+    """A method's metrics over its runs, with the resamples from which differences are made.
 
     Attributes:
-        seeds: in increasing order.
+        units: order and seed of each run, in increasing order.
         means: by metric; None where a cell that it needs was not measured.
         draws: the same of every resample, (B,).
+        each, drawn: the same run by run, (S,) and (S, B).
+        seed: of the resamples.
     """
 
-    seeds: tuple[int, ...]
+    units: tuple[Unit, ...]
     means: Mapping[str, float | None]
     draws: Mapping[str, Draws]
+    each: Mapping[str, Draws]
+    drawn: Mapping[str, Draws]
+    seed: int
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds among the runs, in increasing order."""
+        return tuple(sorted({seed for _, seed in self.units}))
 
     def interval(self, metric: str, confidence: float = CONFIDENCE) -> Interval | None:
         """The interval of a metric; None where it is undefined."""
@@ -86,47 +109,83 @@ class Estimate:
 
 
 def estimate(runs: Sequence[Answers], *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """Metrics of one method from its runs over seeds, whose order changes nothing.
+    """Metrics of one method from its runs over seeds and orders, whose sequence changes nothing.
 
     Raises:
-        ConfigError: no run, one seed twice, or other tasks or numbers of rows.
+        ConfigError: no run, one seed twice in an order, or other tasks or numbers of rows.
     """
-    runs = sorted(runs, key=lambda run: run.seed)
-    seeds = tuple(run.seed for run in runs)
-    if not runs or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"one run per seed is needed (got seeds {', '.join(map(str, seeds)) or 'of no run'})")
-    first = runs[0]
-    for run in runs[1:]:
-        if run.tasks != first.tasks or {k: len(v) for k, v in run.cells.items()} != {
-            k: len(v) for k, v in first.cells.items()
-        }:
+    runs = sorted(runs, key=lambda run: run.unit)
+    units = tuple(run.unit for run in runs)
+    if not runs or len(set(units)) < len(units):
+        named = ", ".join(" ".join(map(str, filter(None, (order, str(seed))))) for order, seed in units)
+        raise ConfigError(f"one run per seed is needed in each order (got seeds {named or 'of no run'})")
+    firsts = {run.order: run for run in reversed(runs)}
+    for run in runs:
+        first = firsts[run.order]
+        same = run.tasks == first.tasks and run.cells.keys() == first.cells.keys()
+        if not same or run.sizes() != runs[0].sizes() or set(run.tasks) != set(runs[0].tasks):
             raise ConfigError("runs over seeds must answer the same rows of the same tasks at the same stages")
-    counts = _drawn_seeds(seeds, resamples, seed)
-    points = {cell: np.array([100.0 * run.cells[cell].mean(dtype=float) for run in runs]) for cell in first.cells}
-    drawn: dict[tuple[int, int], Draws] = {}
-    for j, task in enumerate(first.tasks):
-        column = [cell for cell in first.cells if cell[1] == j]
-        if column:
-            rows = len(first.cells[column[0]])
-            weights = _drawn_rows(task, rows, resamples, seed)
-            for cell in column:
-                # Counts and their sums are whole numbers below 2^24: exact in fp32, whatever the order of summation.
-                hits = np.stack([run.cells[cell] for run in runs])
-                drawn[cell] = 100.0 * (hits @ weights).astype(float) / rows
-    means, draws = {}, {}
+    weights = {task: _drawn_rows(task, rows, resamples, seed) for task, rows in runs[0].sizes().items()}
+    means: dict[str, float | None] = {}
+    draws: dict[str, Draws] = {}
+    each: dict[str, Draws] = {}
+    drawn: dict[str, Draws] = {}
+    points = [{cell: np.array([100.0 * hits.mean(dtype=float)]) for cell, hits in run.cells.items()} for run in runs]
+    resampled = [
+        {cell: _resampled(hits, weights[run.tasks[cell[1]]]) for cell, hits in run.cells.items()} for run in runs
+    ]
     for metric in METRICS:
-        value, values = _metric(metric, points, len(first.tasks)), _metric(metric, drawn, len(first.tasks))
-        means[metric] = None if value is None else float(value.mean())
-        draws[metric] = np.empty(0) if values is None else (counts * values).sum(0) / len(seeds)
-    return Estimate(seeds, means, draws)
+        values = [_metric(metric, one, len(run.tasks)) for one, run in zip(points, runs, strict=True)]
+        known = [value for value in values if value is not None]
+        if len(known) < len(runs):
+            means[metric] = None
+            draws[metric] = each[metric] = drawn[metric] = np.empty(0)
+            continue
+        all_draws = [_metric(metric, one, len(run.tasks)) for one, run in zip(resampled, runs, strict=True)]
+        each[metric] = np.concatenate(known)
+        drawn[metric] = np.stack([one for one in all_draws if one is not None])
+        means[metric] = float(each[metric].mean())
+        draws[metric] = (_drawn_runs(units, resamples, seed) * drawn[metric]).sum(0) / len(units)
+    return Estimate(units, means, draws, each, drawn, seed)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The paired difference of a metric between two methods.
+
+    Attributes:
+        interval: mean and interval over the runs that both have.
+        each: run by run, (S,).
+        draws: of the resamples, (B,).
+    """
+
+    interval: Interval
+    each: Draws
+    draws: Draws
+
+
+def gap(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = CONFIDENCE) -> Gap | None:
+    """The paired difference over common seeds and orders; None where it is undefined or nothing is common."""
+    units = sorted(set(one.units) & set(other.units))
+    if not units or one.means[metric] is None or other.means[metric] is None:
+        return None
+    mine, theirs = ([found.units.index(unit) for unit in units] for found in (one, other))
+    each = one.each[metric][mine] - other.each[metric][theirs]
+    drawn = one.drawn[metric][mine] - other.drawn[metric][theirs]
+    draws = (_drawn_runs(units, drawn.shape[1], one.seed) * drawn).sum(0) / len(units)
+    return Gap(_around(float(each.mean()), draws, confidence), each, draws)
 
 
 def difference(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = CONFIDENCE) -> Interval | None:
-    """The paired difference of a metric between two methods that answered the same rows; None where undefined."""
-    a, b = one.means[metric], other.means[metric]
-    if a is None or b is None:
-        return None
-    return _around(a - b, one.draws[metric] - other.draws[metric], confidence)
+    """The interval of `gap`."""
+    found = gap(one, other, metric, confidence)
+    return None if found is None else found.interval
+
+
+def _resampled(hits: Hits, weights: Hits) -> Draws:
+    """The percentage in every resample, (B,). Counts and their sums are whole numbers below 2^24: exact in fp32."""
+    values: Draws = 100.0 * (hits @ weights).astype(float) / len(hits)
+    return values
 
 
 def _around(mean: float, draws: Draws, confidence: float) -> Interval:
@@ -135,11 +194,12 @@ def _around(mean: float, draws: Draws, confidence: float) -> Interval:
     return Interval(mean, min(low, mean), max(high, mean))
 
 
-def _drawn_seeds(seeds: Sequence[int], resamples: int, seed: int) -> Draws:
-    """How often each seed is drawn, (S, B); the same for every method that ran the same seeds."""
-    random = np.random.default_rng([seed, *(abs(s) for s in seeds)])
-    picks = random.integers(len(seeds), size=(resamples, len(seeds)))
-    return np.stack([(picks == k).sum(1) for k in range(len(seeds))]).astype(float)
+def _drawn_runs(units: Sequence[Unit], resamples: int, seed: int) -> Draws:
+    """How often each run is drawn, (S, B); the same for every method that has the same seeds and orders."""
+    named = [zlib.crc32(order.encode()) if order else 0 for order, _ in units]
+    random = np.random.default_rng([seed, *named, *(abs(s) for _, s in units)])
+    picks = random.integers(len(units), size=(resamples, len(units)))
+    return np.stack([(picks == k).sum(1) for k in range(len(units))]).astype(float)
 
 
 def _drawn_rows(task: str, rows: int, resamples: int, seed: int) -> Hits:

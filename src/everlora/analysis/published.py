@@ -21,6 +21,7 @@ class Published:
         metric: ``oa``, or ``last``: a task's score after the last task.
         value: percent.
         note: what is known to be odd about the row.
+        protocol: our name of the protocol that it was made by, as far as that is known.
     """
 
     paper: str
@@ -32,6 +33,7 @@ class Published:
     metric: str
     value: float
     note: str = ""
+    protocol: str = ""
 
 
 @cache
@@ -56,6 +58,7 @@ def published() -> tuple[Published, ...]:
                                 column=column,
                                 metric=table["metric"],
                                 value=float(value),
+                                protocol=page.get("protocol", ""),
                                 note=table.get("notes", {}).get(method, ""),
                             )
                         )

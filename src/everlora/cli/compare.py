@@ -16,9 +16,10 @@ from everlora.cli.common import Json
 
 HEADS = {"oa": "OA", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
 Format = Literal["table", "markdown", "csv", "latex", "json"]
-LEGEND = (
-    "mean over seeds and 95 % interval (bootstrap over seeds, then over test rows); ≈: cannot be told from the best "
-    "of its section, the interval of the paired difference in OA holds 0"
+LEGEND = "mean over runs (seeds x orders) and 95 % interval (bootstrap over runs, then over test rows)"
+TOLD = (
+    "{reference}: paired difference in OA over common runs and rows; ≈: cannot be told from it at 5 % (p after Holm's "
+    "correction over the methods); seen: the smallest difference that these runs show with a chance of 80 %"
 )
 
 
@@ -29,14 +30,18 @@ def compare(
     mixed_fingerprints: Annotated[
         bool, typer.Option("--mixed-fingerprints", help="Allow scores of other precisions or versions.")
     ] = False,
+    baseline: Annotated[str | None, typer.Option(help="Set every method against this one, not the best.")] = None,
+    with_papers: Annotated[
+        bool, typer.Option("--with-papers", help="Add what papers print for these orders.")
+    ] = False,
     resamples: Annotated[int, typer.Option(min=100, help="Resamples of the bootstrap.")] = 2000,
     bootstrap_seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Set runs side by side: mean and 95 % interval of each method over its seeds, and what cannot be told apart."""
-    from everlora.analysis.answers import compare as side_by_side
+    """Set runs side by side: mean and 95 % interval of each method over its runs, and what cannot be told apart."""
     from everlora.analysis.answers import find, read
-    from everlora.core.errors import FolderError
+    from everlora.analysis.tables import compare as side_by_side
+    from everlora.core.errors import ConfigError, FolderError
 
     found = []
     for path in find(runs):
@@ -47,9 +52,36 @@ def compare(
                 raise
             typer.echo(f"left out: {error}", err=True)
     table = side_by_side(
-        found, resamples=resamples, seed=bootstrap_seed, mixed=mixed, mixed_fingerprints=mixed_fingerprints
+        found,
+        resamples=resamples,
+        seed=bootstrap_seed,
+        mixed=mixed,
+        mixed_fingerprints=mixed_fingerprints,
+        baseline=baseline,
     )
+    if with_papers:
+        if table["protocol"] is None:
+            raise ConfigError("papers' numbers stand beside runs of one protocol; leave --mixed out, or --with-papers")
+        table["papers"] = _papers(found, table["sections"])
     show(table, "json" if as_json else format_)
+
+
+def _papers(found: list[Any], sections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What papers print for the orders that were run.
+
+    Raises:
+        ConfigError: no paper at hand has numbers for them.
+    """
+    from everlora.analysis.theirs import theirs
+    from everlora.core.errors import ConfigError
+    from everlora.streams import benchmarks
+
+    name = str(found[0].protocol["benchmark"])
+    infos = [info for info in benchmarks() if info.name == name]
+    papers = theirs(found, sections, infos[0].orders, name) if infos else []
+    if not papers:
+        raise ConfigError(f"no paper at hand has numbers for these orders of {name!r}; leave --with-papers out")
+    return papers
 
 
 def show(table: dict[str, Any], form: Format) -> None:
@@ -71,70 +103,126 @@ def cell(interval: dict[str, float] | None) -> str:
     return f"{interval['mean']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]".replace("-", "−")
 
 
-def _to_best(row: dict[str, Any], best: str | None) -> str:
-    if row["method"] == best:
-        return "best"
-    return "–" if row["to_best"] is None else ("≈ " if row["like_best"] else "") + cell(row["to_best"])
+def _difference(row: dict[str, Any], reference: str | None, baseline: str | None) -> str:
+    if row["method"] == reference:
+        return "baseline" if baseline else "best"
+    return "–" if row["difference"] is None else ("≈ " if row["alike"] else "") + cell(row["difference"])
 
 
-def _rows(section: dict[str, Any]) -> list[list[str]]:
+def _p(row: dict[str, Any]) -> str:
+    return "–" if row["p_holm"] is None else f"{row['p_holm']:.3f}"
+
+
+def _rows(table: dict[str, Any], section: dict[str, Any]) -> list[list[str]]:
     return [
         [
             row["method"],
-            str(len(row["seeds"])),
+            str(row["runs"]),
             *(cell(row[metric]) for metric in HEADS),
-            _to_best(row, section["best"]),
+            _difference(row, section["reference"], table["baseline"]),
+            _p(row),
+            "–" if row["detectable"] is None else f"{row['detectable']:.1f}",
         ]
         for row in section["rows"]
     ]
 
 
-COLUMNS = ["method", "seeds", *HEADS.values(), "OA − best"]
+def _columns(table: dict[str, Any]) -> list[str]:
+    return ["method", "runs", *HEADS.values(), f"OA − {table['baseline'] or 'best'}", "p", "seen"]
+
+
+THEIRS = ["method", "of", "theirs", "ours", "paper", "model"]
+
+
+def _theirs(table: dict[str, Any]) -> list[list[str]]:
+    return [
+        [
+            one["method"],
+            one["column"],
+            f"{one['theirs']:.1f}",
+            "–" if one["ours"] is None else f"{one['ours']:.1f}",
+            f"{one['paper']}, {one['where']}" + (f" ({one['note']})" if one["note"] else ""),
+            one["model"],
+        ]
+        for one in table.get("papers", ())
+    ]
+
+
+def _unlike(table: dict[str, Any]) -> list[str]:
+    """Per paper and model one line of what differs between its protocol and ours."""
+    said = {f"{one['paper']} ({one['model']})": one["differs"] for one in table.get("papers", ())}
+    return [f"{paper}: {'; '.join(differs)}" for paper, differs in said.items()]
+
+
+TITLE = "THEIRS, printed in papers under other protocols; ours beside them"
+
+
+def _aligned(columns: list[str], body: list[list[str]]) -> list[str]:
+    rows = [columns, *body]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(columns))]
+    texts = ["  ".join(one.ljust(width) for one, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [texts[0], "─" * (sum(widths) + 2 * len(widths) - 2), *texts[1:], ""]
 
 
 def _plain(table: dict[str, Any]) -> str:
     lines = []
     for section in table["sections"]:
-        rows = [COLUMNS, *_rows(section)]
-        widths = [max(len(row[k]) for row in rows) for k in range(len(COLUMNS))]
-        lines += [GROUPS[section["group"]], ""]
-        texts = ["  ".join(one.ljust(width) for one, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines += [texts[0], "─" * (sum(widths) + 2 * len(widths) - 2), *texts[1:], ""]
+        lines += [GROUPS[section["group"]], "", *_aligned(_columns(table), _rows(table, section))]
+    if theirs := _theirs(table):
+        lines += [TITLE, "", *_aligned(THEIRS, theirs), *_unlike(table), ""]
     return "\n".join([*lines, _legend(table)])
+
+
+def _piped(columns: list[str], body: list[list[str]]) -> list[str]:
+    rows = ["| " + " | ".join(word.replace("|", "\\|") for word in row) + " |" for row in (columns, *body)]
+    return [rows[0], "|---|" + "--:|" * (len(columns) - 1), *rows[1:], ""]
 
 
 def _markdown(table: dict[str, Any]) -> str:
     lines = []
     for section in table["sections"]:
-        lines += [f"**{GROUPS[section['group']]}**", "", "| " + " | ".join(COLUMNS) + " |"]
-        lines += ["|---|" + "--:|" * (len(COLUMNS) - 1)]
-        lines += ["| " + " | ".join(word.replace("|", "\\|") for word in row) + " |" for row in _rows(section)]
-        lines.append("")
+        lines += [f"**{GROUPS[section['group']]}**", "", *_piped(_columns(table), _rows(table, section))]
+    if theirs := _theirs(table):
+        lines += [f"**{TITLE}**", "", *_piped(THEIRS, theirs), *(f"- {line}" for line in _unlike(table)), ""]
     return "\n".join([*lines, _legend(table)])
 
 
 def _csv(table: dict[str, Any]) -> str:
-    """One line per method; every figure in a column of its own."""
-    figures = [(metric, part) for metric in (*HEADS, "to_best") for part in ("mean", "low", "high")]
+    """One line per method; every figure in a column of its own. Papers' numbers are of the group ``theirs``."""
+    figures = [(metric, part) for metric in (*HEADS, "difference") for part in ("mean", "low", "high")]
+    tests = ("p", "p_holm", "test", "detectable", "alike")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["group", "method", "seeds", *("_".join(figure) for figure in figures), "like_best", "protocol"])
+    heads = [*("_".join(figure) for figure in figures), *tests]
+    writer.writerow(["group", "method", "seeds", "runs", *heads, "protocol", "source", "differs"])
     for section in table["sections"]:
         for row in section["rows"]:
             values = [(row[metric] or {}).get(part, "") for metric, part in figures]
+            found = ["" if row[test] is None else row[test] for test in tests]
             seeds = " ".join(map(str, row["seeds"]))
-            like = "" if row["like_best"] is None else row["like_best"]
-            writer.writerow([section["group"], row["method"], seeds, *values, like, " ".join(row["protocols"])])
+            protocols = " ".join(row["protocols"])
+            writer.writerow([section["group"], row["method"], seeds, row["runs"], *values, *found, protocols, "", ""])
+    for one in table.get("papers", ()):
+        blank = [""] * (len(heads) - 1)
+        source = f"{one['source']}: {one['where']}, {one['model']}, {one['column']}"
+        about = ["", source, "; ".join(one["differs"])]
+        writer.writerow(["theirs", one["method"], "", "", one["theirs"], *blank, *about])
     return text.getvalue().rstrip("\n")
 
 
 def _latex(table: dict[str, Any]) -> str:
-    lines = [r"\begin{tabular}{l" + "r" * (len(COLUMNS) - 1) + "}", r"\hline"]
-    lines += [" & ".join(map(_escaped, COLUMNS)) + r" \\"]
+    columns = _columns(table)
+    lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\hline"]
+    lines += [" & ".join(map(_escaped, columns)) + r" \\"]
     for section in table["sections"]:
-        lines += [r"\hline", rf"\multicolumn{{{len(COLUMNS)}}}{{l}}{{{_escaped(GROUPS[section['group']])}}} \\"]
-        lines += [" & ".join(map(_escaped, row)) + r" \\" for row in _rows(section)]
-    return "\n".join([*lines, r"\hline", r"\end{tabular}", f"% {_legend(table)}"])
+        lines += [r"\hline", rf"\multicolumn{{{len(columns)}}}{{l}}{{{_escaped(GROUPS[section['group']])}}} \\"]
+        lines += [" & ".join(map(_escaped, row)) + r" \\" for row in _rows(table, section)]
+    lines += [r"\hline", r"\end{tabular}"]
+    if theirs := _theirs(table):
+        lines += [rf"% {TITLE}", r"\begin{tabular}{llrrll}", r"\hline", " & ".join(THEIRS) + r" \\", r"\hline"]
+        lines += [" & ".join(map(_escaped, row)) + r" \\" for row in theirs]
+        lines += [r"\hline", r"\end{tabular}", *(f"% {line}" for line in _unlike(table))]
+    return "\n".join([*lines, f"% {_legend(table)}"])
 
 
 def _escaped(text: str) -> str:
@@ -156,4 +244,6 @@ def _legend(table: dict[str, Any]) -> str:
     )
     hashes = sorted({one for section in table["sections"] for row in section["rows"] for one in row["protocols"]})
     made = f"protocol {', '.join(hashes)}; fingerprint {', '.join(table['fingerprints'])}"
-    return f"{LEGEND}; {table['resamples']} resamples, seed {table['seed']}; {made}{mixed}{_ability(table)}"
+    reference = f"OA − {table['baseline'] or 'best'}"
+    drawn = f"{table['resamples']} resamples, seed {table['seed']}"
+    return f"{LEGEND}; {TOLD.format(reference=reference)}; {drawn}; {made}{mixed}{_ability(table)}"

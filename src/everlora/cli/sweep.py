@@ -34,7 +34,8 @@ def sweep(
     """
     from everlora import experiment
     from everlora import sweep as sweeping
-    from everlora.analysis.answers import compare, read
+    from everlora.analysis.answers import read
+    from everlora.analysis.tables import compare
     from everlora.cli.compare import show
     from everlora.cli.console import Shown
     from everlora.core.errors import TrainingError

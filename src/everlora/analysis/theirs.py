@@ -1,0 +1,87 @@
+"""Papers' numbers beside ours: marked as theirs, with what differs between the protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from everlora.analysis.answers import Ran
+from everlora.analysis.published import Published, published
+from everlora.core import protocol
+
+
+def theirs(
+    runs: Sequence[Ran], sections: Sequence[Mapping[str, Any]], orders: Mapping[int, Sequence[str]], benchmark: str
+) -> list[dict[str, Any]]:
+    """What papers print for the orders that were run.
+
+    Args:
+        runs: ours, all of one protocol.
+        sections: of our table, for the numbers to stand beside.
+        orders: of the benchmark, by number.
+        benchmark: its name, the column of a mean over all its orders.
+
+    Returns:
+        One entry per printed number: ``paper``, ``source``, ``where``, ``model``, ``method``, ``column``,
+        ``theirs``, ``ours`` (mean over our seeds, None without a run of that method), ``note``, and ``differs``: how
+        their protocol is another one, in words.
+    """
+    labels = {number: " ".join(names) for number, names in orders.items()}
+    done = {number for number, label in labels.items() if any(run.answers.order == label for run in runs)}
+    columns = {f"order {number}": [labels[number]] for number in sorted(done)}
+    if len(done) == len(labels) > 1:
+        columns[benchmark] = [labels[number] for number in sorted(done)]
+    ours = {row["method"]: row["by_order"] for section in sections for row in section["rows"]}
+    return [
+        {
+            "paper": one.paper,
+            "source": one.source,
+            "where": one.where,
+            "model": one.model,
+            "method": one.method,
+            "column": one.column,
+            "theirs": one.value,
+            "ours": _mean(_of(one.method, ours), columns[one.column]),
+            "note": one.note,
+            "differs": differs(one, runs[0]),
+        }
+        for one in published()
+        if one.metric == "oa" and one.column in columns
+    ]
+
+
+def differs(one: Published, ours: Ran) -> list[str]:
+    """How the protocol behind a printed number is another one than ours, in words."""
+    said = [] if one.model == ours.settings.get("model") else [f"model {one.model}, ours {ours.settings.get('model')}"]
+    cut = {key: ours.settings.get(key) for key in ("max_train_samples", "max_train_per_class", "max_eval_samples")}
+    said += [f"all rows, ours {key}={value}" for key, value in cut.items() if value is not None]
+    if not one.protocol:
+        return [*said, "their training is not known"]
+    preset = _flat(protocol.read(one.protocol)[1].settings)
+    mine = _flat(ours.settings)
+    return said + [
+        f"{key.rpartition('.')[2]} {'' if key == 'prompt' else value}".strip()
+        + (" is another" if key == "prompt" else f", ours {mine.get(key)}")
+        for key, value in preset.items()
+        if mine.get(key) != value and not key.startswith("evaluation.schedule")
+    ]
+
+
+def _of(method: str, ours: Mapping[str, Mapping[str, float]]) -> Mapping[str, float]:
+    """Our numbers of the method that a paper names: under its own name, or the one with options of that name."""
+    like = [label for label in ours if label == method] or [
+        label for label in ours if label.partition("(")[0].partition(" [")[0] == method
+    ]
+    return ours[like[0]] if len(like) == 1 else {}
+
+
+def _mean(by_order: Mapping[str, float], orders: Sequence[str]) -> float | None:
+    known = [by_order[order] for order in orders if order in by_order]
+    return sum(known) / len(known) if len(known) == len(orders) else None
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

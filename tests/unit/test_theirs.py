@@ -1,0 +1,68 @@
+"""Papers' numbers beside ours: the right column, marked with what differs between the protocols."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from everlora.analysis.answers import Ran
+from everlora.analysis.compare import Answers
+from everlora.analysis.published import reported
+from everlora.analysis.theirs import differs, theirs
+from everlora.core import protocol
+
+ORDERS = {1: ("a", "b"), 2: ("b", "a")}
+
+
+def ran(order: int, **settings: Any) -> Ran:
+    told = {"model": "tiny-t5", **settings}
+    answered = Answers(0, ORDERS[order], {}, " ".join(ORDERS[order]))
+    return Ran(Path(), "ella", "replay-free", {}, {}, {}, told, "hash", {}, answered, {})
+
+
+def sections(**by_order: dict[str, float]) -> list[dict[str, Any]]:
+    return [{"rows": [{"method": name, "by_order": values} for name, values in by_order.items()]}]
+
+
+def test_the_order_that_was_run_and_no_mean_before_all_were() -> None:
+    found = theirs([ran(1)], sections(ella={"a b": 50.0}), ORDERS, "standard")
+    assert {one["column"] for one in found} == {"order 1"}
+    ella = next(one for one in found if one["method"] == "ella" and one["paper"] == "ELLA")
+    assert (ella["theirs"], ella["ours"]) == (80.0, 50.0)
+    assert {one["ours"] for one in found if one["method"] == "lb-cl"} == {None}
+
+
+def test_the_mean_over_orders_stands_beside_ours() -> None:
+    runs = [ran(1), ran(2)]
+    found = theirs(runs, sections(ella={"a b": 50.0, "b a": 40.0}), ORDERS, "standard")
+    both = [
+        one for one in found if one["column"] == "standard" and one["method"] == "ella" and one["ours"] is not None
+    ]
+    assert {one["ours"] for one in both} == {45.0}
+    half = theirs(runs, sections(ella={"a b": 50.0}), ORDERS, "standard")
+    assert all(one["ours"] is None for one in half if one["column"] == "standard")
+
+
+def test_papers_that_disagree_both_stand() -> None:
+    found = theirs([ran(1)], sections(), ORDERS, "standard")
+    assert {one["theirs"] for one in found if one["method"] == "o-lora" and one["model"] == "t5-large"} >= {73.5, 74.9}
+
+
+def test_a_method_with_options_is_the_papers_method_if_there_is_one_of_it() -> None:
+    one = theirs([ran(1)], sections(**{"ella(lam=1)": {"a b": 50.0}}), ORDERS, "standard")
+    two = theirs([ran(1)], sections(**{"ella(lam=1)": {"a b": 50.0}, "ella(lam=2)": {"a b": 1.0}}), ORDERS, "standard")
+    assert {x["ours"] for x in one if x["method"] == "ella"} == {50.0}
+    assert {x["ours"] for x in two if x["method"] == "ella"} == {None}
+
+
+def test_what_differs_is_said() -> None:
+    one = next(x for x in reported("ella", "order 1") if x.paper == "ELLA")
+    assert one.protocol == "paper-ella"
+    same = protocol.read("paper-ella")[1].settings
+    assert differs(one, ran(1, **{**same, "model": "t5-large"})) == []
+    other = {**same, "max_train_samples": 96, "prompt": None, "train": {**same["train"], "num_train_epochs": 3}}
+    said = differs(one, ran(1, **other))
+    assert said[0] == "model t5-large, ours tiny-t5"
+    assert said[1] == "all rows, ours max_train_samples=96"
+    assert "prompt is another" in said
+    assert "num_train_epochs 1, ours 3" in said
