@@ -10,8 +10,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from everlora.testing.record import Record, live_once
+
+
+# How fast a machine is decides no test: a busy one draws examples slowly, and is not wrong for that.
+settings.register_profile("everlora", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("everlora")
 
 
 @pytest.fixture(scope="session")

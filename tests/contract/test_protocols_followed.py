@@ -10,7 +10,7 @@ from torch import nn
 
 import lives
 from everlora import Learner
-from everlora.analysis import answers
+from everlora.analysis import answers, tables
 from everlora.core.errors import ConfigError, DataError
 from everlora.core.spec import EvalSpec
 from everlora.engine import environment
@@ -96,14 +96,14 @@ def test_every_row_says_how_it_was_made_and_what_differs_needs_a_flag(tmp_path, 
         assert of[first][key] == {"backend": "torch", "weights": "float32", "device": "cpu", "scoring": "labels"}[key]
     runs = [answers.read(tmp_path / name) for name in "ab"]
     with pytest.raises(ConfigError) as error:
-        answers.compare(runs, resamples=100)
+        tables.compare(runs, resamples=100)
     said = str(error.value)
     assert f"torch {known('torch')} and 99.0" in said
     assert "--mixed-fingerprints" in said
     assert "\n" not in said
     with pytest.raises(ConfigError, match="were made in different ways"):
-        answers.compare(runs[1:], resamples=100)  # one run of two versions is no less mixed
-    table = answers.compare(runs, resamples=100, mixed_fingerprints=True)
+        tables.compare(runs[1:], resamples=100)  # one run of two versions is no less mixed
+    table = tables.compare(runs, resamples=100, mixed_fingerprints=True)
     assert set(table["fingerprints"]) == {first, second}
     assert table["sections"][0]["rows"][0]["protocols"] == [content["protocol"]["hash"]]
 
