@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, settings
 
 from everlora.testing.record import Record, live_once
 
-
 # How fast a machine is decides no test: a busy one draws examples slowly, and is not wrong for that.
 settings.register_profile("everlora", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("everlora")
