@@ -105,7 +105,10 @@ def test_defaults_of_a_learner() -> None:
     assert spec.train is not TRAIN_DEFAULTS
 
 
-@pytest.mark.parametrize(("method", "rate"), [("o-lora", 1e-3), ("lb-cl", 1e-2), ("o-lora+lb-cl(sigma=with)", 1e-2)])
+@pytest.mark.parametrize(
+    ("method", "rate"),
+    [("o-lora", 1e-3), ("lb-cl", 1e-2), ("o-lora+lb-cl(sigma=with)", 1e-2), ("seqft", 1e-4), ("l2p", 3e-2)],
+)
 def test_the_rate_is_that_of_the_form_unless_it_is_named(method: str, rate: float) -> None:
     named = {**M, "method": method}
     assert resolve(LearnerSpec, named).train["learning_rate"] == rate

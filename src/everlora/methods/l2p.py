@@ -16,8 +16,8 @@ One pool is trained on and on, and no task id is needed: similar examples find t
 alone. Gradients reach drawn prompts and drawn keys only; |pull term| ≤ c N per row; a sequence grows by N ℓ.
 
 Defaults M = 10, ℓ = 5, N = 3, c = 0.5: the text form of the TRACE benchmark. On images the usual code takes
-``l2p(top=5, pull=0.1)`` and Adam with a learning rate of 1.875e-3. Prompts want far more than LoRA does: take
-``--learning-rate`` 1e-2 to 0.3 on text.
+``l2p(top=5, pull=0.1)`` and Adam with a learning rate of 1.875e-3. Prompts want far more than LoRA does:
+3e-2 where no rate is named.
 
 What we do differently:
 - keys are learned; TRACE's code derives them once from the first prompts, and they never move (a test sees them move);

@@ -13,8 +13,8 @@ Which task it is must be told: never rank it with methods that need no task id. 
 
 ``mlp=800`` trains P_t through a residual network of that width, P + W₂ relu(W₁ P), which is folded into the prompt
 when the task ends. Default m = 10 (the authors' script) and ``mlp = 0``, no network; the paper trains with AdamW, a
-learning rate of 0.3 and a decay of 1e-5 for 10 epochs: take ``--learning-rate 0.3``, LoRA's 1e-4 leaves a prompt where
-it is.
+learning rate of 0.3 and a decay of 1e-5 for 10 epochs; ours is 3e-2 where no rate is named (LoRA's 1e-4 leaves a
+prompt where it is).
 
 What we do differently:
 - texts are cut to what the context leaves beside the prompts of all tasks, before anything is put in; the public code
