@@ -98,7 +98,7 @@ BAD = {
     "no label": (lines([*rows("train"), {"text": "x"}]), "row 5: no column 'label'"),
     "latin-1 in the midst": (lines(rows("train")) + '{"text": "café"}\n'.encode("latin-1"), "row 5: not UTF-8"),
     "utf-16": (lines(rows("train")).decode().encode("utf-16"), "row 1: not UTF-8"),
-    "a line that is no JSON": (lines(rows("train")) + b"{text: x}\n", "row 5: not JSON"),
+    "a line that is no JSON": (lines(rows("train")) + b"{text: x}\n", "row 5: not sound JSON"),
     "an empty line": (lines(rows("train")) + b"\n" + lines(rows("more", 1)), "row 5: an empty line"),
     "nothing": (b"", "is empty"),
     "a text of test": (lines([*rows("train"), *rows("test", 1)]), "row 5 and .*test.jsonl, row 1; remove one"),

@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ Row = Mapping[str, Any]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 BOM = b"\xef\xbb\xbf"
+GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,7 @@ class Table:
         numbers: the number of each row in ``where``.
         class_names: names behind the whole numbers of a column (`datasets.ClassLabel`).
         folder: the folder against which paths inside rows are read; None when there is none.
+        called: what the file calls a column that we call otherwise, for messages.
     """
 
     where: str
@@ -43,6 +46,7 @@ class Table:
     numbers: Sequence[int]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     folder: Path | None = None
+    called: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, index: int) -> str:
         """Say where row ``index`` stands."""
@@ -73,12 +77,12 @@ def read_table(path: Path) -> Table:
         return replace(_parquet(data, path), folder=path.parent)
     if not data.removeprefix(BOM).strip():
         raise DataError(f"{path} is empty; give it at least one row")
+    # The content and not the name says list or lines: many data sets on the hub call their JSON Lines '.json'.
     if kind in (".csv", ".tsv"):
         table = _csv(data, path, "\t" if kind == ".tsv" else ",")
-    elif kind == ".json" and data.removeprefix(BOM).lstrip().startswith(b"["):
+    elif data.removeprefix(BOM).lstrip().startswith(b"["):
         table = _json_list(data, path)
     else:
-        # Many data sets on the hub call their JSON Lines '.json'.
         table = _json_lines(data, path)
     if not table.rows:
         raise DataError(f"{path} holds no rows; give it at least one")
@@ -86,7 +90,7 @@ def read_table(path: Path) -> Table:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of ``path``, unpacked when its name ends in ``.gz``.
+    """Return the content of ``path``, unpacked when its name ends in ``.gz`` or it begins as gzip files do.
 
     Raises:
         DataError: the file is missing, unreadable or a damaged gzip file.
@@ -97,7 +101,7 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} does not exist; check the path") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    if path.suffix.lower() != ".gz":
+    if path.suffix.lower() != ".gz" and not data.startswith(GZIP):
         return data
     try:
         return gzip.decompress(data)
@@ -111,27 +115,61 @@ def decode(data: bytes, path: Path) -> str:
     """Decode UTF-8 with or without a byte order mark.
 
     Raises:
-        DataError: the bytes are not UTF-8; the message names the row.
+        DataError: the bytes are not UTF-8; the message names the row of a JSON file, the line of another.
     """
     data = data.removeprefix(BOM)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        row = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, row {row}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+        good = data[: error.start].decode("utf-8")
+        where = f"row {good.count(chr(10)) + 1}" if ".json" in path.name.lower() else f"line {good.count(chr(10)) + 1}"
+        if good.lstrip().startswith("["):
+            where = f"row {_rows_in(good) + 1}"
+        raise DataError(
+            f"{path}, {where}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8"
+        ) from None
 
 
 def parse_json(text: str, at: str) -> Any:
-    """Parse one JSON value.
+    """Parse one JSON value; one key twice in an object is refused, where `json` would keep the last.
 
     Raises:
         DataError: it is not JSON; the message starts with ``at``.
     """
     try:
-        return json.loads(text)
+        return _JSON.decode(text)
     except (ValueError, RecursionError) as error:  # a plain ValueError for a number of thousands of digits
-        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise DataError(f"{at}: not JSON ({reason})") from None
+        raise DataError(f"{at}: not sound JSON ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    line = f"line {error.lineno}, " if error.lineno > 1 else ""
+    return f"{error.msg.removesuffix(' at')} at {line}column {error.colno}"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+    return found
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_once)
+_BETWEEN = re.compile(r"[\s,]*")
+
+
+def _rows_in(text: str) -> int:
+    """How many whole values a JSON list holds before it ends or breaks."""
+    place, count = text.index("[") + 1, 0
+    while True:
+        try:
+            _, place = _JSON.raw_decode(text, _BETWEEN.match(text, place).end())  # type: ignore[union-attr]
+        except (ValueError, RecursionError):
+            return count
+        count += 1
 
 
 def _object(value: Any, at: str) -> Row:
@@ -143,6 +181,8 @@ def _object(value: Any, at: str) -> Row:
 def _json_lines(data: bytes, path: Path) -> Table:
     # Split at line feeds only: str.splitlines would also cut at U+2028, which JSON allows inside a string.
     lines = decode(data, path).rstrip().split("\n")
+    if lines[0].strip() == "{" and path.name.lower().removesuffix(".gz").endswith(".json"):
+        raise DataError(f"{path}: one JSON object over several lines; wanted a list of objects, or one object a line")
     rows = []
     for number, line in enumerate(lines, start=1):
         at = f"{path}, row {number}"
@@ -153,7 +193,11 @@ def _json_lines(data: bytes, path: Path) -> Table:
 
 
 def _json_list(data: bytes, path: Path) -> Table:
-    values = parse_json(decode(data, path), str(path))
+    text = decode(data, path)
+    try:
+        values = _JSON.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, row {_rows_in(text) + 1}: not sound JSON ({_reason(error)})") from None
     rows = [_object(value, f"{path}, row {number}") for number, value in enumerate(values, start=1)]
     return Table(where=str(path), rows=rows, numbers=range(1, len(rows) + 1))
 
@@ -169,6 +213,8 @@ def _csv(data: bytes, path: Path, delimiter: str) -> Table:
     finally:
         csv.field_size_limit(limit)
     header = [name.strip() for name in records[0][1]]
+    if len(header) == 1 and (other := next((mark for mark in ";\t|," if mark in header[0]), "")):
+        raise DataError(f"{path}, row 1: one column, {header[0]!r}; separate by {delimiter!r} and not by {other!r}")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one")
