@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import datasets
@@ -170,8 +171,18 @@ def test_olora_task_configs_say_the_order(tmp_path: Path) -> None:
     )
     assert "CB: 2 dev rows left out because test has the same text." in stream.note
     refused("give config", lambda: opened(tmp_path, "source: {kind: o-lora, path: CL}\n"))
-    write(tmp_path / "order" / "CB" / "test_tasks.json", {"SC": [{"dataset name": "IMDB"}]})
+    write(tmp_path / "order" / "CB" / "test_tasks.json", {"NLI": [{"dataset name": "CB"}]})
     refused("their order cannot be told", lambda: opened(tmp_path, body))
+    write(tmp_path / "order" / "CB" / "test_tasks.json", {"SC": [{"dataset name": "IMDB"}]})
+    refused("'CB' is trained, and test_tasks.json does not test it", lambda: opened(tmp_path, body))
+    rmtree(tmp_path / "order" / "CB")
+    rmtree(tmp_path / "order" / "IMDB")
+    configs(tmp_path / "order", [("TC", "agnews"), ("SC", "IMDB"), ("NLI", "CB")])
+    rmtree(tmp_path / "order" / "IMDB")
+    refused("no folder tests 2 tasks, and one tests 3; task 2 is missing", lambda: opened(tmp_path, body))
+    sampled = {"TC": [{"sampling strategy": "random", "dataset name": "agnews"}]}
+    write(tmp_path / "order" / "agnews" / "train_tasks.json", sampled)
+    refused("'agnews' has the sampling strategy 'random'; here all rows", lambda: opened(tmp_path, body))
 
 
 def test_one_task_from_a_folder(tmp_path: Path) -> None:

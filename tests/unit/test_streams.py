@@ -127,7 +127,7 @@ def test_local_folder_wrong(tmp_path: Path) -> None:
     (tmp_path / "agnews" / "labels.json").write_text('{"World": 0}')
     refused("labels.json must hold a list of label names", agnews)
     (tmp_path / "agnews" / "test.jsonl").unlink()
-    refused("has no test file (test.json, .jsonl or .jsonl.gz); it holds: labels.json, train.jsonl", agnews)
+    refused("has no test file (test.json, .jsonl, .csv, ...); it holds: labels.json, train.jsonl", agnews)
 
 
 # --- the hub ----------------------------------------------------------------------------------------------------

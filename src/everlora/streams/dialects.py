@@ -7,12 +7,13 @@ one turn. Other columns are refused when they would change the prompt (images, t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from everlora.core.errors import DataError, nearest
 from everlora.streams.rows import Row, Table, decode, parse_json, read_bytes, read_table
@@ -61,14 +62,14 @@ class Entry(BaseModel):
     columns: Columns = Columns()
     tags: Tags = Tags()
     file_sha1: StrictStr | None = None
-    num_samples: int | None = None
+    num_samples: Annotated[int, Field(ge=1)] | None = None
     ranking: Literal[False] = False
 
 
 def familiar(table: Table) -> Table:
     """Rows of either dialect as rows of ours; all other rows as they are."""
     found = set(table.rows[0]) if table.rows else set()
-    if {"instruction", "output"} <= found and not {"prompt", "text", "messages"} & found:
+    if {"instruction", "output"} <= found and not ({"prompt", "messages"} & found or {"text", "label"} <= found):
         return alpaca(table, Columns())
     if "conversations" in found:
         return sharegpt(table, Columns(), Tags())
@@ -88,7 +89,7 @@ def alpaca(table: Table, columns: Columns) -> Table:
                 raise DataError(f"{table.at(index)}: no column {column!r} (found: {', '.join(row)})")
     chat = any(row.get(columns.system) or row.get(columns.history) for row in table.rows)
     rows = [_alpaca(row, columns, table.at(index), chat) for index, row in enumerate(table.rows)]
-    return replace(table, rows=rows)
+    return replace(table, rows=rows, called={"prompt": columns.prompt, "completion": columns.response})
 
 
 def _alpaca(row: Row, columns: Columns, at: str, chat: bool) -> Row:
@@ -150,9 +151,11 @@ def described(info: Path, name: str) -> tuple[dict[str, Table], dict[str, int]]:
     content = read_description(info)
     tables, left_out = {}, {}
     for split, endings in ENDINGS.items():
-        entry = next((name + ending for ending in endings if name + ending in content), None)
-        if entry is not None:
-            tables[split], left = _described(info, entry, content[entry])
+        entries = [name + ending for ending in endings if name + ending in content]
+        if len(entries) > 1:
+            raise DataError(f"{info} has {entries[0]!r} and {entries[1]!r} for one split; rename one")
+        if entries:
+            tables[split], left = _described(info, entries[0], content[entries[0]])
             if left:
                 left_out[f"{split}: num_samples takes the first ones only"] = left
     if "train" not in tables:
@@ -170,7 +173,10 @@ def _described(info: Path, name: str, content: Any) -> tuple[Table, int]:
         raise DataError(
             f"{info}, entry {name!r}: {key!r} {what}; wanted file_name, formatting, columns, tags"
         ) from None
-    table = read_table(info.parent / entry.file_name)
+    file = info.parent / entry.file_name
+    table = read_table(file)
+    if entry.file_sha1 not in (None, hashlib.sha1(file.read_bytes(), usedforsecurity=False).hexdigest()):
+        raise DataError(f"{info}, entry {name!r}: {file} has another SHA-1 than file_sha1; copy the file again")
     rows = len(table.rows)
     if entry.num_samples is not None:
         table = table.pick(range(min(entry.num_samples, rows)))
@@ -202,6 +208,8 @@ def order_of(path: Path, order: str | None) -> tuple[str, ...]:
     for about in read_description(path).values():
         if not isinstance(about, dict) or not isinstance(about.get("orders"), dict):
             raise DataError(f'{path} must hold {{"name": {{"orders": {{"order1": [...]}}}}}}')
+        if twice := sorted(set(orders) & set(about["orders"])):
+            raise DataError(f"{path} has two orders {twice[0]!r}; rename one")
         orders |= about["orders"]
     wanted = order or next(iter(orders), "")
     names = orders.get(wanted)

@@ -231,10 +231,10 @@ def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> tuple[Task,
 def _table(source: Source, path: Path, split: str) -> Table:
     if isinstance(source, HubSplit):
         instead = f"or point {path} to a local file"
-        return load_table(source.hub, source.config, source.split or split, instead=instead)
+        return familiar(load_table(source.hub, source.config, source.split or split, instead=instead))
     file = path.parent / source
     if not file.exists() and not is_data_file(source) and HUB_ID.fullmatch(source):
-        return load_table(source, None, split, instead=f"or point {path} to a local file")
+        return familiar(load_table(source, None, split, instead=f"or point {path} to a local file"))
     return familiar(read_table(file))
 
 
@@ -257,7 +257,11 @@ def _explain(error: ValidationError, content: dict[Any, Any]) -> str:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     where = _place(first["loc"], content)
     if first["type"] == "extra_forbidden":
-        model = HubSplit if "HubSplit" in first["loc"] else TaskFile if "task " in where else StreamFile
+        model: type[BaseModel] = TaskFile if "task " in where else StreamFile
+        if "HubSplit" in first["loc"]:
+            model = HubSplit
+        elif "source" in first["loc"][:-1]:
+            model = TaskSource if model is TaskFile else StreamSource
         known = [*model.model_fields, *(["validation"] if model is TaskFile else [])]
         return f"unknown key in {where}{nearest(str(first['loc'][-1]), known)}"
     if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
@@ -268,7 +272,7 @@ def _explain(error: ValidationError, content: dict[Any, Any]) -> str:
 
 def _place(loc: tuple[int | str, ...], content: dict[Any, Any]) -> str:
     """Name the task by its name, or by its position from 1, and then the key."""
-    path = [part for part in loc if part not in ("str", "HubSplit")]
+    path = [part for part in loc if part not in ("str", "HubSplit") and "literal[" not in str(part)]
     if len(path) < 2 or path[0] != "tasks" or not isinstance(path[1], int):
         return repr(".".join(map(str, path)))
     entry = content["tasks"][path[1]]

@@ -5,6 +5,7 @@ O-LoRA   CL_Benchmark/<family>/<task>/{train,dev,test}.json   [{"sentence": ...,
 SAPT     CL_Benchmark/SuperNI/<task>/{train,dev,test}.json    {"Definition": [...], "Instances": [{"input", "output"}]}
 TRACE    <task>/{train,eval,test}.json                        [{"prompt": ..., "answer": ...}]
 ours     <task>/{train,dev,test}.jsonl.gz                     as above, one object a line; definition.json beside
+yours    <task>/{train,dev,test}.csv, .tsv or .parquet        text and label, prompt and completion, ...
 ```
 
 What such a folder is, its files say; a kind that is given is checked against them. Public folders leak: O-LoRA's dev
@@ -21,12 +22,13 @@ from typing import Any, Literal
 
 from everlora.core.answers import normalise
 from everlora.core.errors import DataError
+from everlora.streams.dialects import familiar
 from everlora.streams.rows import Table, decode, parse_json, read_bytes, read_table
 
 Kind = Literal["o-lora", "superni", "trace"]
 
 SPLITS = {"train": ("train",), "dev": ("dev", "eval", "validation"), "test": ("test",)}
-ENDINGS = (".jsonl.gz", ".jsonl", ".json.gz", ".json")
+ENDINGS = tuple(end + packed for end in (".jsonl", ".json", ".csv", ".tsv", ".parquet") for packed in (".gz", ""))
 COLUMNS: Mapping[Kind, tuple[str, str]] = {
     "o-lora": ("sentence", "label"),
     "superni": ("input", "output"),
@@ -69,7 +71,7 @@ def read_folder(folder: Path, kind: Kind | None = None) -> TaskFolder:
     for split in ("train", "test"):
         if paths[split] is None:
             found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-            raise DataError(f"{folder} has no {split} file ({split}.json, .jsonl or .jsonl.gz); it holds: {found}")
+            raise DataError(f"{folder} has no {split} file ({split}.json, .jsonl, .csv, ...); it holds: {found}")
     tables, definition = {}, ""
     for split, path in paths.items():
         if path is not None:
@@ -79,7 +81,7 @@ def read_folder(folder: Path, kind: Kind | None = None) -> TaskFolder:
         wanted, there = " and ".join(COLUMNS[kind]), ", ".join(tables["train"].rows[0])
         raise DataError(f"{tables['train'].at(0)}: {kind} rows have the columns {wanted}, found: {there}")
     labels = read_labels(folder / "labels.json")
-    tables, left_out = _without_blank_labels(tables, labels)
+    tables, left_out = _without_blank_labels(tables, labels, found_kind)
     if found_kind == "o-lora":
         tables = {split: _renamed(table, {"sentence": "text"}) for split, table in tables.items()}
     if found_kind == "superni" and labels:
@@ -129,7 +131,10 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _file(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((path for name in names for end in ENDINGS if (path := folder / f"{name}{end}").is_file()), None)
+    found = [path for name in names for end in ENDINGS if (path := folder / f"{name}{end}").is_file()]
+    if len(found) > 1:
+        raise DataError(f"{folder} has {found[0].name} and {found[1].name} for one split; move one away")
+    return next(iter(found), None)
 
 
 def _kind(table: Table) -> Kind | None:
@@ -140,10 +145,10 @@ def _kind(table: Table) -> Kind | None:
 def _table(path: Path, definition: str) -> tuple[Table, str]:
     """Rows of a file, and the definition that SuperNI files carry around them."""
     if not path.name.removesuffix(".gz").endswith(".json"):
-        return read_table(path), definition
+        return familiar(read_table(path)), definition
     text = decode(read_bytes(path), path)
     if '"Instances"' not in text[:100_000] or not text.lstrip().startswith("{"):
-        return read_table(path), definition
+        return familiar(read_table(path)), definition
     content = parse_json(text, str(path))
     rows = content.get("Instances") if isinstance(content, dict) else None
     if not isinstance(rows, list) or not rows:
@@ -166,7 +171,7 @@ def _definition(path: Path) -> str:
 
 
 def _without_blank_labels(
-    tables: Mapping[str, Table], labels: tuple[str, ...]
+    tables: Mapping[str, Table], labels: tuple[str, ...], kind: Kind | None
 ) -> tuple[dict[str, Table], dict[str, int]]:
     """Leave out rows labelled with punctuation alone, as are 131 of MNLI's test rows in O-LoRA: nobody agreed on them.
 
@@ -177,7 +182,8 @@ def _without_blank_labels(
         stay = []
         for index, row in enumerate(table.rows):
             label = row.get("label")
-            if labels and isinstance(label, str) and label not in labels and label and not normalise(label):
+            named = labels or kind == "o-lora"
+            if named and isinstance(label, str) and label not in labels and label and not normalise(label):
                 left_out[f"{split}: the label is {label!r}"] += 1
             else:
                 stay.append(index)
@@ -187,7 +193,7 @@ def _without_blank_labels(
 
 def _renamed(table: Table, names: Mapping[str, str]) -> Table:
     rows = [{names.get(column, column): value for column, value in row.items()} for row in table.rows]
-    return replace(table, rows=rows)
+    return replace(table, rows=rows, called={ours: theirs for theirs, ours in names.items()})
 
 
 def _labelled(table: Table) -> Table:

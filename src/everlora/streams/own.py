@@ -19,22 +19,27 @@ def is_folder(name: str | Path) -> bool:
 
 
 def task_folders(path: Path) -> dict[str, Path]:
-    """Folders with a train file at ``path`` or up to two levels below it, by name.
+    """Folders with a split's file at ``path`` or up to two levels below it, by name.
 
     Raises:
-        DataError: there is none, or two have one name.
+        DataError: there is none, one lacks its train file, or two have one name.
     """
     if is_description(path):
         raise DataError(f"{path} holds a description of data sets; write a YAML file with source: {{path: {path}}}")
     found: dict[str, Path] = {}
     for folder in [path, *sorted(p for depth in ("*", "*/*") for p in path.glob(depth) if p.is_dir())]:
-        if any((folder / f"train{end}").is_file() for end in ENDINGS):
+        splits = [
+            split for split in ("train", "test", "dev") if any((folder / f"{split}{e}").is_file() for e in ENDINGS)
+        ]
+        if splits:
             name = folder.resolve().name
+            if "train" not in splits:
+                raise DataError(f"{folder} has a {splits[0]} file and no train file; add it, or move the folder away")
             if name in found:
                 raise DataError(f"{path} has {name!r} twice: {found[name]} and {folder}; move one away")
             found[name] = folder
     if not found:
-        raise DataError(f"{path} holds no folder with a train file (train.json, .jsonl or .jsonl.gz); check the path")
+        raise DataError(f"{path} holds no folder with a train file (train.json, .jsonl, .csv, ...); check the path")
     return found
 
 

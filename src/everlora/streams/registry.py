@@ -14,6 +14,7 @@ from everlora.streams import superni, trace
 from everlora.streams.files import stream_from_yaml
 from everlora.streams.orders import ALIASES, number_of
 from everlora.streams.own import is_folder, stream_from_folder
+from everlora.streams.rows import is_data_file
 from everlora.streams.vision import class_incremental
 from everlora.streams.vision_hub import VISION
 
@@ -153,6 +154,12 @@ def find_benchmark(name: str) -> BenchmarkInfo:
     """
     known = {_plain(info.name): info for info in benchmarks()}
     if _plain(name) not in known:
+        if is_data_file(name):
+            raise ConfigError(f"{name} is one file of rows; a stream of your own is a YAML file that names such files")
+        if len(Path(name).parts) > 1:
+            raise ConfigError(
+                f"{name} does not exist; give the path of a YAML file, of a folder, or a benchmark's name"
+            )
         raise ConfigError(f"unknown benchmark {name!r}{nearest(name, [info.name for info in known.values()])}")
     return known[_plain(name)]
 

@@ -108,6 +108,8 @@ def _configured(config: Path) -> list[tuple[str, str]]:
         trained, tested = (_tasks(folder / file) for file in CONFIGS)
         if len(trained) != 1:
             raise DataError(f"{folder / CONFIGS[0]} trains {len(trained)} data sets; wanted one task after another")
+        if trained[0] not in tested:
+            raise DataError(f"{folder}: {trained[0][1]!r} is trained, and {CONFIGS[1]} does not test it; mend one")
         if len(tested) in found:
             other = found[len(tested)][1]
             raise DataError(
@@ -117,13 +119,23 @@ def _configured(config: Path) -> list[tuple[str, str]]:
         found[len(tested)] = trained[0]
     if not found:
         raise DataError(f"{config} holds no folders with {' and '.join(CONFIGS)}")
+    gap = next((count for count in range(1, len(found) + 1) if count not in found), None)
+    if gap is not None:
+        raise DataError(f"{config}: no folder tests {gap} tasks, and one tests {max(found)}; task {gap} is missing")
     return [found[count] for count in sorted(found)]
 
 
 def _tasks(path: Path) -> list[tuple[str, str]]:
     content: Any = parse_json(decode(read_bytes(path), path), str(path))
     try:
-        return [(family, str(one["dataset name"])) for family, sets in content.items() for one in sets]
+        found = [(family, one) for family, sets in content.items() for one in sets]
+        for _, one in found:
+            if one.get("sampling strategy", "full") != "full":
+                raise DataError(
+                    f"{path}: {one['dataset name']!r} has the sampling strategy {one['sampling strategy']!r}; here all "
+                    f"rows are read: write full, and cut with max_train_samples"
+                )
+        return [(family, str(one["dataset name"])) for family, one in found]
     except (AttributeError, KeyError, TypeError):
         raise DataError(f'{path} must hold {{"family": [{{"dataset name": ...}}]}}') from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import Any, Literal
 from everlora.core.answers import DEFAULT
 from everlora.core.errors import DataError, nearest
 from everlora.core.task import Example, Form, Task
-from everlora.streams.checks import Overlap, normalised, separate
+from everlora.streams.checks import Overlap, check_set, inferred, normalised, separate
+from everlora.streams.dialects import familiar
 from everlora.streams.rows import Row, Table, class_names
 
 Split = Literal["train", "dev", "test"]
@@ -111,7 +113,8 @@ def build_task(
         labels = labels or tables["train"].class_names.get(convention.target) or None
     read = {split: _examples(table, convention, labels) for split, table in tables.items()}
     if not labels and not convention.free:
-        labels = tuple(dict.fromkeys(example.target for example in read["train"]))
+        labels = inferred(tables["train"], read["train"], metric)
+    check_set(name, labels or (), metric)
     for split, table in tables.items():
         _check_labels(table, read[split], labels)
     dropped = dict(left_out or {}) | separate(name, tables, read, convention.form, bool(labels), overlap)
@@ -148,6 +151,12 @@ def find_convention(table: Table, text_column: str | None = None, label_column: 
     if len(fitting) == 1:
         return fitting[0]
     known = "; ".join(" + ".join(c.columns) for c in fitting or CONVENTIONS)
+    spelt = {column.lower().strip() for column in map(str, found)}
+    meant = next((" and ".join(c.columns) for c in CONVENTIONS if set(c.columns) <= spelt), "")
+    if meant and not fitting:
+        raise DataError(
+            f"{table.where}: its columns are {', '.join(map(str, found))}; spell them {meant}, as they are"
+        )
     if fitting:
         raise DataError(f"{table.where}: the columns can be read in several ways ({known}); keep one of them")
     raise DataError(
@@ -171,7 +180,7 @@ def _in_memory(rows: Iterable[Row], where: str) -> Table:
         if not isinstance(row, Mapping):
             raise DataError(f"{where}, row {number}: not a mapping of columns but {type(row).__name__}")
     names = class_names(features) if features else {}
-    return Table(where=where, rows=held, numbers=range(1, len(held) + 1), class_names=names)
+    return familiar(Table(where=where, rows=held, numbers=range(1, len(held) + 1), class_names=names))
 
 
 def _examples(table: Table, convention: Convention, labels: Sequence[str] | None) -> list[Example]:
@@ -189,18 +198,20 @@ def _index_names(of_column: Sequence[str] | None, labels: Sequence[str] | None) 
 def _example(row: Row, table: Table, convention: Convention, names: Sequence[str], at: str) -> Example:
     for column in convention.columns:
         if column not in row:
-            raise DataError(f"{at}: no column {column!r} (found: {', '.join(map(str, row)) or 'none'})")
+            found = ", ".join(str(table.called.get(name, name)) for name in row) or "none"
+            raise DataError(f"{at}: no column {table.called.get(column, column)!r} (found: {found})")
     value = row[convention.input]
     if convention.form == "chat":
         return _chat(value, at)
     if convention.form == "image":
         from everlora.streams.images import to_array
 
-        return Example(to_array(value, at, table.folder), _label(row[convention.target], names, at))
-    text = _text(value, convention.input, at)
+        return Example(to_array(value, at, table.folder), _label(row[convention.target], "label", names, at))
+    asked, answer = (table.called.get(column, column) for column in convention.columns)
+    text = _text(value, asked, at)
     if convention.free:
-        return _answered(text, row[convention.target], convention.target, at)
-    return Example(text, _label(row[convention.target], names, at))
+        return _answered(text, row[convention.target], answer, at)
+    return Example(text, _label(row[convention.target], answer, names, at))
 
 
 def _answered(text: str, value: Any, column: str, at: str) -> Example:
@@ -214,7 +225,7 @@ def _answered(text: str, value: Any, column: str, at: str) -> Example:
 
 def _text(value: Any, column: str, at: str) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{at}: column {column!r} must hold text, found {type(value).__name__}")
+        raise DataError(f"{at}: column {column!r} must hold text, found {_kind(value)}")
     if not value.strip():
         raise DataError(f"{at}: empty text in column {column!r}; fill or remove the row")
     if not value.isascii() and LONE_SURROGATE.search(value):
@@ -223,18 +234,25 @@ def _text(value: Any, column: str, at: str) -> str:
     return value
 
 
-def _label(value: Any, names: Sequence[str], at: str) -> str:
+def _kind(value: Any) -> str:
+    """What a cell holds, in the words of its file."""
+    if value is None:
+        return "nothing (null)"
+    return "NaN, as an empty cell becomes" if isinstance(value, float) and math.isnan(value) else type(value).__name__
+
+
+def _label(value: Any, column: str, names: Sequence[str], at: str) -> str:
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, str):
         # CSV knows text only, so a digit that is no label's name is taken for a label's number.
         if not names or value in names or not value.isdecimal():
-            return _text(value, "label", at)
+            return _text(value, column, at)
         value = int(value)
     try:
         index = operator.index(value)  # int and NumPy's whole numbers
     except TypeError:
-        raise DataError(f"{at}: a label must be text or a whole number, found {type(value).__name__}") from None
+        raise DataError(f"{at}: a label must be text or a whole number, found {_kind(value)}") from None
     if not names:
         return str(index)
     if 0 <= index < len(names):
