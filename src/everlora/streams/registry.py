@@ -157,9 +157,7 @@ def find_benchmark(name: str) -> BenchmarkInfo:
         if is_data_file(name):
             raise ConfigError(f"{name} is one file of rows; a stream of your own is a YAML file that names such files")
         if len(Path(name).parts) > 1:
-            raise ConfigError(
-                f"{name} does not exist; give the path of a YAML file, of a folder, or a benchmark's name"
-            )
+            raise ConfigError(f"{name} does not exist; give the path of a YAML file or folder, or a benchmark's name")
         raise ConfigError(f"unknown benchmark {name!r}{nearest(name, [info.name for info in known.values()])}")
     return known[_plain(name)]
 

@@ -132,8 +132,8 @@ def _tasks(path: Path) -> list[tuple[str, str]]:
         for _, one in found:
             if one.get("sampling strategy", "full") != "full":
                 raise DataError(
-                    f"{path}: {one['dataset name']!r} has the sampling strategy {one['sampling strategy']!r}; here all "
-                    f"rows are read: write full, and cut with max_train_samples"
+                    f"{path}: {one['dataset name']!r} has the sampling strategy {one['sampling strategy']!r}; here "
+                    f"all rows are read: write full, and cut with max_train_samples"
                 )
         return [(family, str(one["dataset name"])) for family, one in found]
     except (AttributeError, KeyError, TypeError):
