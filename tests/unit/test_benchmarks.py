@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from everlora.core.errors import ConfigError, DataError
-from everlora.core.task import TaskStream
+from everlora.core.task import TaskStream, hash_of_list
 from everlora.streams import benchmarks, open_stream, order_number, stream_from_yaml, superni, trace, vision_hub
 from everlora.streams.cards import card
 from everlora.streams.vision import Pictures, PictureSet, VisionBenchmark, class_incremental
@@ -48,11 +48,15 @@ def opened(folder: Path, body: str) -> TaskStream:
 def test_orders_have_aliases() -> None:
     assert (order_number("long", "sapt-4"), order_number("Long", "SAPT_5"), order_number("long", "4")) == (6, 4, 4)
     assert order_number("superni", "sapt-2") == 2
+    assert order_number("long", "lnt-order1") == order_number("long", "data-order_4") == 4  # EasyCL's and DATA's names
+    assert order_number("long", "ELLA 6") == order_number("long", "lb-cl-6") == 6
     refused("long has no order 'sapt-3'; did you mean 'sapt-", lambda: order_number("long", "sapt-3"), ConfigError)
     refused("single order", lambda: order_number("mine.yaml", "sapt-4"), ConfigError)
     for info in benchmarks():
         assert set(info.aliases.values()) <= set(info.orders)
-        assert all(sorted(names) == sorted(info.tasks) for names in info.orders.values())
+        if info.modality == ("text",):
+            assert all(sorted(names) == sorted(info.tasks) for names in info.orders.values())
+        assert len({hash_of_list(names) for names in info.orders.values()}) == len(info.orders)
 
 
 def test_an_alias_is_the_same_run() -> None:
@@ -374,6 +378,7 @@ def test_the_permuted_order_and_the_limit_per_class() -> None:
     assert (len(task.train), len(task.dev), len(task.test)) == (36, 4, 20)
     assert sum(task.left_out.values()) == 2 * 10 + 2 * 20
     assert natural.digest() != permuted.digest()
+    assert not set(natural.names) & set(permuted.names)
     assert class_incremental("n", cut, tasks=["split-03", "split-01"]).names == ("split-03", "split-01")
 
 
@@ -392,6 +397,11 @@ def test_cards_with_and_without_rows(tmp_path: Path) -> None:
             write(tmp_path / name / f"{split}.json", trace_rows(f"{split} two", 2))
     refused("long has no order 'sapt-7'", lambda: card("long", order="sapt-7"), ConfigError)
     refused("trace has no order 4; orders: 7 (4 is of 'long')", lambda: card("trace", order=4), ConfigError)
+    assert [task["name"] for task in card("long", order="sapt-4")["tasks"]][:2] == ["yelp", "amazon"]
+    assert card("long")["tasks"][0]["published"] == {"train": 3000, "test": 7600}
+    write(tmp_path / "C-STANCE" / "train.json", [{"prompt": "对象: 多吃水果 x", "answer": "A"}])
+    assert card("trace", data_dir=tmp_path)["tasks"][0]["words"]["max"] == 8
+    write(tmp_path / "C-STANCE" / "train.json", trace_rows("train two", 2))
     about = card("trace", data_dir=tmp_path)
     first = about["tasks"][0]
     assert first["rows"] == {"train": 2, "dev": 0, "test": 2}

@@ -74,7 +74,8 @@ def _show_card(about: dict[str, Any]) -> None:
     table = Table(title=about["title"], box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     table.add_column("task")
     measured = any("rows" in task for task in about["tasks"])
-    for head in ("train/dev/test", "words") if measured else ():
+    published = not measured and any("published" in task for task in about["tasks"])
+    for head in ("train/dev/test", "words in, out") if measured else ("published train/test",) * published:
         table.add_column(head)
     for head in ("labels", "metric", "source; terms"):
         table.add_column(head)
@@ -83,9 +84,14 @@ def _show_card(about: dict[str, Any]) -> None:
         if measured:
             rows = task["rows"]
             cells += [f"{rows['train']}/{rows['dev']}/{rows['test']}", _length(task)]
+        if published:
+            cells.append("/".join("?" if size is None else str(size) for size in task["published"].values()))
         cells += [_labels(task), task["metric"], "; ".join(filter(None, (task["source"], task["terms"])))]
         table.add_row(*cells)
     show(table)
+    for task in about["tasks"]:
+        if len(task["labels"]) > LABELS_SHOWN:
+            typer.echo(f"labels of {task['name']}: {', '.join(task['labels'])}")
     for number, tasks in about["orders"].items():
         also = [alias for alias, of in about["aliases"].items() if str(of) == number]
         named = f"order {number}{' (' + ', '.join(also) + ')' if also else ''}, {about['hashes'][number]}"
@@ -102,8 +108,9 @@ def _show_card(about: dict[str, Any]) -> None:
 def _length(task: dict[str, Any]) -> str:
     if "pictures" in task:
         return str(task["pictures"])
-    words = task["words"]
-    return f"{words['mean']:g}, p95 {words['p95']}, max {words['max']}"
+    words, answer = task["words"], task["answer_words"]
+    inputs = f"{words['mean']:g}, p95 {words['p95']}, max {words['max']}"
+    return inputs if task["labels"] else f"{inputs}; {answer['mean']:g}, p95 {answer['p95']}, max {answer['max']}"
 
 
 def _labels(task: dict[str, Any]) -> str:

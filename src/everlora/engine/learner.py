@@ -74,7 +74,7 @@ class Life:
         agree(committed, self.planned, self.folder.path)
         self.mount.expect(len(tasks))
         for task in tasks:
-            look_at(task, self.base.family, self.spec.evaluation)
+            look_at(task, self.base.family, self.spec.evaluation, self.progress)
         self._forget()
         world.wait()  # nobody commits before everybody has read
         self.examiner.before(self.folder, tasks, self.progress)

@@ -14,6 +14,7 @@ from everlora.core.scores import Cell, ScoreMatrix
 from everlora.core.spec import EvalSpec, Schedule
 from everlora.core.task import Task
 from everlora.engine.families import Family
+from everlora.engine.progress import Progress
 from everlora.record.folder import Committed
 
 
@@ -36,8 +37,10 @@ def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
     return [Stage(1, method.name, tuple(tasks), last, trains=method.regime == "joint")]
 
 
-def look_at(task: Task, family: Family, evaluation: EvalSpec) -> None:
+def look_at(task: Task, family: Family, evaluation: EvalSpec, progress: Progress) -> None:
     """Refuse, before anything is trained, a task that could not be learned or answered when its turn comes.
+
+    What was left out of its source is told.
 
     Raises:
         DataError: no rows to be scored on, no labels where labels are scored, or rows that the family cannot read.
@@ -47,6 +50,8 @@ def look_at(task: Task, family: Family, evaluation: EvalSpec) -> None:
     if evaluation.scoring == "labels" and not task.labels:
         raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
     family.check(task)
+    for why, count in task.left_out.items():
+        progress.say(f"task {task.name!r}: {count} rows left out ({why})")
 
 
 def asked(stage: Stage, tasks: Sequence[Task], schedule: Schedule, method: Method, ahead: bool = False) -> list[Task]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from everlora.streams import superni, trace
 from everlora.streams.orders import number_of
 from everlora.streams.own import is_folder, task_folders
 from everlora.streams.registry import BenchmarkInfo, check_order, find_benchmark, is_own, open_stream
+from everlora.streams.sizes import PUBLISHED
 from everlora.streams.standard import SUBJECTS
 from everlora.streams.terms import terms
 from everlora.streams.vision_hub import VISION
 
+WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\s\u3040-\u30ff\u4e00-\u9fff]+")
+"""Chinese and Japanese have no spaces between words: each of their characters counts as one."""
 SHARES = (0.5, 0.95, 1.0)
 
 
@@ -26,7 +30,7 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
     Args:
         name: of a benchmark, or the path of a YAML file or folder of your own.
         data_dir: where a benchmark's rows are.
-        order: which order's rows are counted.
+        order: which order's tasks are shown, and rows counted.
 
     Raises:
         ConfigError: there is no such benchmark or order.
@@ -35,8 +39,8 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
     if is_own(name):
         return _own(name)
     info = find_benchmark(name)
-    if order is not None:
-        check_order(info, number_of(info.name, order))
+    number = next(iter(info.orders), 1) if order is None else number_of(info.name, order)
+    check_order(info, number)
     stream = None
     if data_dir is not None or not info.needs_data:
         stream = open_stream(name, data_dir=data_dir, order=order)
@@ -52,7 +56,7 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
         "note": stream.note if stream else "",
     }
     of_rows = {task.name: _of_rows(task) for task in stream} if stream else {}
-    names = stream.names if stream else info.tasks
+    names = stream.names if stream else info.orders.get(number, info.tasks)
     return {**about, "tasks": [{**_known(info, task), **of_rows.get(task, {})} for task in names]}
 
 
@@ -91,6 +95,8 @@ def _known(info: BenchmarkInfo, task: str) -> dict[str, Any]:
         "source": source,
         "terms": licence,
     }
+    if task in PUBLISHED:
+        about["published"] = dict(zip(("train", "test"), PUBLISHED[task], strict=True))
     if info.name in VISION:
         about["classes"] = VISION[info.name].classes // VISION[info.name].tasks
     return about
@@ -104,8 +110,8 @@ def _of_rows(task: Task) -> dict[str, Any]:
     if task.form == "image":
         shapes = sorted({"x".join(map(str, row.input.shape)) for row in task.test})
         return {**facts, "pictures": shapes[0] if len(shapes) == 1 else f"{len(shapes)} sizes"}
-    words = sorted(len(_text(row).split()) for row in task.train)
-    answers = sorted(len(row.target.split()) for row in task.train)
+    words = sorted(len(WORD.findall(_text(row))) for row in task.train)
+    answers = sorted(len(WORD.findall(row.target)) for row in task.train)
     return {**facts, "words": _statistics(words), "answer_words": _statistics(answers)}
 
 

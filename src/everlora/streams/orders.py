@@ -1,16 +1,17 @@
 """Other names of task orders. An order is its list and the hash of the stream; numbers are labels that papers give.
 
-Papers agree on orders 1 to 6 (O-LoRA, MIGU, DATA, N-LoRA, EasyCL, Recurrent-KIF), except that SAPT's and GainLoRA's
-scripts count on from the two SuperNI orders.
+Papers agree on orders 1 to 6 (O-LoRA, MIGU, DATA, N-LoRA, Recurrent-KIF, LB-CL, ELLA), except that SAPT's and
+GainLoRA's scripts count on from the two SuperNI orders, and EasyCL counts each of its benchmarks from 1.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from everlora.core.errors import ConfigError, nearest
 
-_AGREEING = ("o-lora", "migu", "data", "n-lora", "kif")
+_AGREEING = ("o-lora", "migu", "data", "n-lora", "kif", "lb-cl", "ella")
 
 ALIASES: Mapping[str, Mapping[str, int]] = {
     "standard": {
@@ -19,6 +20,7 @@ ALIASES: Mapping[str, Mapping[str, int]] = {
     },
     "long": {
         **{f"{paper}-{number}": number for paper in _AGREEING for number in (4, 5, 6)},
+        **{f"lnt-order{number - 3}": number for number in (4, 5, 6)},  # EasyCL's name of the benchmark
         **{"sapt-4": 6, "sapt-5": 4, "gainlora-3": 6, "gainlora-4": 4},
     },
     "trace": {"data-7": 7, "ella-7": 7},
@@ -35,8 +37,13 @@ def number_of(benchmark: str, order: int | str) -> int:
     if isinstance(order, int) or order.isdecimal():
         return int(order)
     known = ALIASES.get(benchmark, {})
-    plain = order.lower().replace("_", "-")
-    if plain not in known:
+    plain = {_plain(alias): number for alias, number in known.items()}
+    if _plain(order) not in plain:
         hint = nearest(order, known) if known else "; give a number"
         raise ConfigError(f"{benchmark} has no order {order!r}{hint}")
-    return known[plain]
+    return plain[_plain(order)]
+
+
+def _plain(alias: str) -> str:
+    """DATA's ``order_6`` is ``data-6`` as well as ``data-order_6``."""
+    return re.sub(r"[^a-z0-9]", "", alias.lower().replace("order", ""))

@@ -87,7 +87,7 @@ def benchmarks() -> list[BenchmarkInfo]:
             name=name,
             title=cut.title,
             orders=cut.orders if cut.permuted else {},
-            tasks=cut.names,
+            tasks=cut.orders[1],
             modality=("image",),
             needs_data=not cut.embedded,
         )

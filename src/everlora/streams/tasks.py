@@ -154,9 +154,7 @@ def find_convention(table: Table, text_column: str | None = None, label_column: 
     spelt = {column.lower().strip() for column in map(str, found)}
     meant = next((" and ".join(c.columns) for c in CONVENTIONS if set(c.columns) <= spelt), "")
     if meant and not fitting:
-        raise DataError(
-            f"{table.where}: its columns are {', '.join(map(str, found))}; spell them {meant}, as they are"
-        )
+        raise DataError(f"{table.where}: its columns are {', '.join(map(str, found))}; spell them {meant}")
     if fitting:
         raise DataError(f"{table.where}: the columns can be read in several ways ({known}); keep one of them")
     raise DataError(

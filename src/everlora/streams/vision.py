@@ -68,14 +68,11 @@ class VisionBenchmark:
     embedded: bool = False
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the tasks."""
-        return tuple(f"split-{k:02d}" for k in range(1, self.tasks + 1))
-
-    @property
     def orders(self) -> Mapping[int, tuple[str, ...]]:
-        """Tasks by order; the names are the same, the classes behind them are not."""
-        return {1: self.names, **({1993: self.names} if self.permuted else {})}
+        """Names of the tasks by order: other classes have other names, as an order is known by its list."""
+        count = range(1, self.tasks + 1)
+        permuted = {1993: tuple(f"permuted-{k:02d}" for k in count)} if self.permuted else {}
+        return {1: tuple(f"split-{k:02d}" for k in count), **permuted}
 
 
 def class_incremental(
@@ -100,15 +97,16 @@ def class_incremental(
     if count != benchmark.classes:
         raise DataError(f"{found.source} has {count} classes where {name} wants {benchmark.classes}; check the data")
     permutation = [int(k) for k in RandomState(order).permutation(count)] if order != 1 else list(range(count))
+    names = benchmark.orders[order]
     size, rest = divmod(count, benchmark.tasks)
     assert not rest
     made = {
         task: _task(task, found, permutation[k * size : (k + 1) * size], benchmark.most, train, evaluate)
-        for k, task in enumerate(benchmark.names)
+        for k, task in enumerate(names)
         if tasks is None or task in tasks
     }
     notes = " ".join(f"{task.name}: {n} {why}." for task in made.values() for why, n in task.left_out.items())
-    return TaskStream(name=name, tasks=tuple(made[task] for task in tasks or benchmark.names), note=notes)
+    return TaskStream(name=name, tasks=tuple(made[task] for task in tasks or names), note=notes)
 
 
 def _task(

@@ -132,10 +132,18 @@ VISION: Mapping[str, VisionBenchmark] = {
         permuted=False,
     ),
     "vision-mnist": VisionBenchmark(
-        title="MNIST digits, 5 tasks of 2 classes", tasks=5, classes=10, load=mnist, local=True, permuted=False
+        title="MNIST digits (60,000 and 10,000 pictures), 5 tasks of 2 classes",
+        tasks=5,
+        classes=10,
+        load=mnist,
+        local=True,
+        permuted=False,
     ),
     "vision-cifar100": VisionBenchmark(
-        title="CIFAR-100, 10 tasks of 10 classes", tasks=10, classes=100, load=partial(from_hub, CIFAR100)
+        title="CIFAR-100 (50,000 and 10,000 pictures), 10 tasks of 10 classes",
+        tasks=10,
+        classes=100,
+        load=partial(from_hub, CIFAR100),
     ),
     "vision-imagenet-r": VisionBenchmark(
         title="ImageNet-R, 10 tasks of 20 classes", tasks=10, classes=200, load=partial(from_hub, IMAGENET_R)

@@ -90,7 +90,9 @@ class Family(ABC):
                 try:
                     self.length(example, task)
                 except DataError as error:
-                    raise DataError(f"{error} ({split} row {row})") from None
+                    # Rows may have been left out before it, so its number alone does not find it in the file.
+                    begin = f", which begins {example.input[:40]!r}" if isinstance(example.input, str) else ""
+                    raise DataError(f"{error} ({split} row {row}{begin})") from None
 
     def _surely_fits(self, example: Example, task: Task) -> bool:
         """Whether a text need not be tokenised to know that it fits: there are no more tokens than bytes."""
