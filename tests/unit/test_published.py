@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import stdev
+
 import pytest
 
 from everlora.analysis.published import published, reported
@@ -19,7 +21,8 @@ def test_every_number_has_a_source_and_is_a_percentage() -> None:
     for one in published():
         assert one.source
         assert one.where
-        assert 0 <= one.value <= 100
+        assert one.unit
+        assert one.unit != "%" or 0 <= one.value <= 100
 
 
 ODD = {("ELLA", "seqlora-replay"), ("ELLA", "o-lora+migu")}
@@ -37,13 +40,49 @@ def test_printed_means_are_those_of_their_orders_but_for_the_rows_known_to_be_od
             if not all(reported(method, column) for column in columns) or (paper, method) in ODD:
                 continue
             each = [
-                one for one in published() if one.paper == paper and one.method == method and one.model == "t5-large"
+                one
+                for one in published()
+                if (one.paper, one.method, one.model, one.metric) == (paper, method, "t5-large", "oa")
             ]
             last = {one.column: one.value for one in each}
             # Some means were rounded up or cut in print.
             assert last[mean] == pytest.approx(sum(last[column] for column in columns) / 3, abs=0.11), (paper, method)
             seen += 1
     assert seen >= 12
+
+
+def test_tables_that_are_not_of_accuracy_keep_their_units() -> None:
+    costs = {(one.paper, one.method, one.column): (one.value, one.unit) for one in published() if one.metric == "cost"}
+    ours, data = costs["ELLA", "ella", "storage"], costs["ELLA", "data", "storage"]
+    assert ours[1] == data[1] == "MB"
+    assert data[0] / ours[0] == pytest.approx(35, abs=0.5)  # the paper says 35 times
+    less, more = costs["LB-CL", "o-lora", "GPU memory"], costs["LB-CL", "lb-cl", "GPU memory"]
+    assert 100 * (more[0] / less[0] - 1) == pytest.approx(costs["LB-CL", "lb-cl", "more than O-LoRA"][0], abs=0.5)
+
+
+def test_deviations_over_ranks_and_gains_are_those_of_the_printed_scores() -> None:
+    ranks = [f"lb-cl (r = {rank})" for rank in (2, 4, 8, 16)]
+    (said,) = reported("lb-cl", "standard", "deviation over ranks")
+    assert said.unit == "points"
+    assert stdev(reported(name, "standard")[0].value for name in ranks) == pytest.approx(said.value, abs=0.03)
+    scores = {
+        (one.method, one.model): one.value
+        for one in published()
+        if (one.where, one.column, one.metric) == ("Impact of Model Scale", "standard", "oa")
+    }
+    for one in reported("lb-cl", "standard", "gain over o-lora"):
+        assert scores["lb-cl", one.model] - scores["o-lora", one.model] == pytest.approx(one.value, abs=0.01)
+
+
+def test_copying_all_layers_ruins_the_first_task() -> None:
+    found = {
+        (one.method, one.where): one.value
+        for one in published()
+        if one.method.startswith("copy-layers") and one.column == "amazon"
+    }
+    where = "Motivation, Amazon then Yahoo"
+    order = ("copy-layers (all)", "copy-layers (none)", "copy-layers (best)")
+    assert [found[name, where] for name in order] == [0.2, 15.4, 16.6]
 
 
 def test_the_odd_row_is_odd_and_says_so() -> None:

@@ -43,6 +43,20 @@ def test_the_mean_over_orders_stands_beside_ours() -> None:
     assert all(one["ours"] is None for one in half if one["column"] == "standard")
 
 
+def test_order_1_of_another_benchmark_is_another_order() -> None:
+    assert not theirs([ran(1)], sections(ella={"a b": 50.0}), ORDERS, "superni")
+    found = theirs([ran(1)], sections(**{"ps-lora": {"a b": 50.0}}), ORDERS, "vision-imagenet-r")
+    assert [(one["theirs"], one["ours"]) for one in found] == [(77.15, 50.0)]
+
+
+def test_a_number_that_is_printed_twice_stands_once() -> None:
+    found = theirs([ran(1)], sections(), ORDERS, "standard")
+    each = [(one["paper"], one["model"], one["method"], one["column"], one["theirs"]) for one in found]
+    assert len(each) == len(set(each))
+    (one,) = [one for one in found if (one["paper"], one["method"], one["model"]) == ("LB-CL", "lb-cl", "t5-large")]
+    assert one["where"] == "Main Results"
+
+
 def test_papers_that_disagree_both_stand() -> None:
     found = theirs([ran(1)], sections(), ORDERS, "standard")
     assert {one["theirs"] for one in found if one["method"] == "o-lora" and one["model"] == "t5-large"} >= {73.5, 74.9}

@@ -17,9 +17,11 @@ class Published:
         paper, source, where: whose, in which document, in which table of it.
         method: our name of the method, with its setting in brackets where the table varies one.
         model: the model of the paper.
-        column: ``order N``, or what is averaged: ``standard`` (orders 1-3), ``long`` (4-6); or a task.
-        metric: ``oa``, or ``last``: a task's score after the last task.
-        value: percent.
+        column: ``order N``; or what is averaged: ``standard`` (orders 1-3), ``long`` (4-6); or a task, a picture set, or what
+            is measured (``storage``).
+        metric: ``oa``, ``last`` (a task's score after the last task), ``cost``, or what the table says of scores.
+        value: in ``unit``.
+        unit: percent correct (``%``) but for costs and differences.
         note: what is known to be odd about the row.
         protocol: our name of the protocol that it was made by, as far as that is known.
     """
@@ -32,6 +34,7 @@ class Published:
     column: str
     metric: str
     value: float
+    unit: str = "%"
     note: str = ""
     protocol: str = ""
 
@@ -45,8 +48,9 @@ def published() -> tuple[Published, ...]:
             continue
         page = yaml.safe_load(path.read_text(encoding="utf-8"))
         for table in page["tables"]:
+            units = table.get("units", [table.get("unit", "%")] * len(table["columns"]))
             for method, values in table["rows"].items():
-                for column, value in zip(table["columns"], values, strict=True):
+                for column, unit, value in zip(table["columns"], units, values, strict=True):
                     if value is not None:
                         found.append(
                             Published(
@@ -58,6 +62,7 @@ def published() -> tuple[Published, ...]:
                                 column=column,
                                 metric=table["metric"],
                                 value=float(value),
+                                unit=unit,
                                 protocol=page.get("protocol", ""),
                                 note=table.get("notes", {}).get(method, ""),
                             )

@@ -9,6 +9,9 @@ from everlora.analysis.answers import Ran
 from everlora.analysis.published import Published, published
 from everlora.core import protocol
 
+NUMBERED = ("standard", "long", "trace")
+"""Benchmarks that share one count of orders, 1 to 7; other benchmarks' order 1 is another order."""
+
 
 def theirs(
     runs: Sequence[Ran], sections: Sequence[Mapping[str, Any]], orders: Mapping[int, Sequence[str]], benchmark: str
@@ -28,10 +31,14 @@ def theirs(
     """
     labels = {number: " ".join(names) for number, names in orders.items()}
     done = {number for number, label in labels.items() if any(run.answers.order == label for run in runs)}
-    columns = {f"order {number}": [labels[number]] for number in sorted(done)}
-    if len(done) == len(labels) > 1:
+    columns = {f"order {number}": [labels[number]] for number in sorted(done) if benchmark in NUMBERED}
+    if len(done) == len(labels) > 1 or (done and benchmark not in NUMBERED):
         columns[benchmark] = [labels[number] for number in sorted(done)]
     ours = {row["method"]: row["by_order"] for section in sections for row in section["rows"]}
+    once: dict[tuple[Any, ...], Published] = {}  # a number that a paper prints in two tables stands once
+    for one in published():
+        if one.metric == "oa" and one.column in columns:
+            once.setdefault((one.paper, one.model, one.method, one.column, one.value), one)
     return [
         {
             "paper": one.paper,
@@ -45,8 +52,7 @@ def theirs(
             "note": one.note,
             "differs": differs(one, runs[0]),
         }
-        for one in published()
-        if one.metric == "oa" and one.column in columns
+        for one in once.values()
     ]
 
 
