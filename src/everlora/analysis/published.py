@@ -17,8 +17,8 @@ class Published:
         paper, source, where: whose, in which document, in which table of it.
         method: our name of the method, with its setting in brackets where the table varies one.
         model: the model of the paper.
-        column: ``order N``; or what is averaged: ``standard`` (orders 1-3), ``long`` (4-6); or a task, a picture set, or what
-            is measured (``storage``).
+        column: ``order N``; or what is averaged: ``standard`` (orders 1-3), ``long`` (4-6); or a task, a picture
+            set, or what is measured (``storage``).
         metric: ``oa``, ``last`` (a task's score after the last task), ``cost``, or what the table says of scores.
         value: in ``unit``.
         unit: percent correct (``%``) but for costs and differences.

@@ -139,7 +139,7 @@ def _theirs(table: dict[str, Any]) -> list[list[str]]:
         [
             one["method"],
             one["column"],
-            f"{one['theirs']:.1f}",
+            f"{one['theirs']:.{1 if round(one['theirs'], 1) == one['theirs'] else 2}f}",  # as it is printed
             "–" if one["ours"] is None else f"{one['ours']:.1f}",
             f"{one['paper']}, {one['where']}" + (f" ({one['note']})" if one["note"] else ""),
             one["model"],
