@@ -218,3 +218,28 @@ def test_a_path_that_is_no_stream_says_what_would_be(tmp_path: Path) -> None:
         open_stream(str(tmp_path / "gone"))
     with pytest.raises(DataError, match="columns are Text, Label; spell them text and label"):
         opened(tmp_path, "Text,Label\nx,good\n", "train.csv")
+
+
+def chat(role: str, content: str) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content}, {"role": "assistant", "content": "y"}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (chat("usr", "x"), "row 1: message 1 has the role 'usr'; did you mean 'user'"),
+        (chat("user", " "), "row 1: message 1: empty text in column 'content'"),
+        ({"prompt": "x", "completion": "y", "system": "Be brief."}, "row 1: column 'system' would change the prompt"),
+        (
+            {"text": "x", "label": "y", "instruction": "Be brief."},
+            "row 1: column 'instruction' would change the prompt",
+        ),
+    ],
+)
+def test_nothing_of_a_prompt_is_lost_silently(row: dict[str, Any], said: str) -> None:
+    other = {key: value if key in ("completion", "label") else "other" for key, value in row.items()}
+    with pytest.raises(DataError, match=said):
+        task_from_dataset("t", [row], [other])
+    kept = {key: value for key, value in row.items() if key not in ("system", "instruction")}
+    if "messages" not in row:
+        assert task_from_dataset("t", [{**kept, "system": None}], [{**other, "system": "", "instruction": ""}]).train

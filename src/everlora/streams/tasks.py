@@ -37,6 +37,9 @@ class Convention:
         return (self.input, self.target) if self.target else (self.input,)
 
 
+UNREAD = frozenset({"system", "history", "instruction", "images", "videos", "audios", "tools"})
+"""Columns that belong to a prompt in some dialect; where they are not read, a filled one is no small matter."""
+ROLES = ("system", "developer", "user", "assistant", "tool")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 CONVENTIONS = (
@@ -198,6 +201,9 @@ def _example(row: Row, table: Table, convention: Convention, names: Sequence[str
         if column not in row:
             found = ", ".join(str(table.called.get(name, name)) for name in row) or "none"
             raise DataError(f"{at}: no column {table.called.get(column, column)!r} (found: {found})")
+    for column in UNREAD.difference(convention.columns):
+        if row.get(column):
+            raise DataError(f"{at}: column {column!r} would change the prompt; write it into the text, or drop it")
     value = row[convention.input]
     if convention.form == "chat":
         return _chat(value, at)
@@ -265,6 +271,12 @@ def _chat(value: Any, at: str) -> Example:
         for key in ("role", "content"):
             if not isinstance(message.get(key), str):
                 raise DataError(f"{at}: message {number} must have a {key!r} of type text")
+        if message["role"] not in ROLES:
+            raise DataError(
+                f"{at}: message {number} has the role {message['role']!r}{nearest(message['role'], ROLES)}"
+            )
+        if message["role"] == "user":
+            _text(message["content"], "content", f"{at}: message {number}")
     if len(value) < 2 or value[-1]["role"] != "assistant":
         raise DataError(f"{at}: the last of at least two messages must be the assistant's; it is what is learned")
     # Arrow fills keys that only some messages have with None; chat templates would take those for values.
