@@ -192,6 +192,13 @@ def test_a_description_is_taken_at_its_word(info: dict[str, Any], said: str, tmp
     described(tmp_path, {**Q, "q": {"file_name": "train.json", "file_sha1": sha}})
 
 
+def test_a_description_without_orders_says_what_to_do(tmp_path: Path) -> None:
+    described(tmp_path, Q)
+    (tmp_path / "benchmark_info.json").unlink()
+    with pytest.raises(DataError, match=r"has no benchmark_info.json to say an order; list its data sets under tasks"):
+        open_stream(tmp_path / "mine.yaml")
+
+
 def test_two_orders_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has two orders 'one'"):
         described(tmp_path, Q, {"B": {"orders": {"one": ["q"]}}, "C": {"orders": {"one": ["r"]}}})

@@ -80,6 +80,8 @@ def expand(source: StreamSource, path: Path, config: Path | None) -> list[tuple[
     """
     if source.kind == "dataset-info" or (source.kind is None and is_description(path)):
         info = path if path.is_file() else path / dialects.INFO
+        if not (info.parent / dialects.ORDERS).is_file():
+            raise DataError(f"{info.parent} has no {dialects.ORDERS} to say an order; list its data sets under tasks")
         names = dialects.order_of(info.parent / dialects.ORDERS, source.order)
         return [(name, TaskSource(kind="dataset-info", path=str(info), name=name)) for name in names]
     if source.order is not None:
