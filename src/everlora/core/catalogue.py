@@ -41,8 +41,8 @@ def card(expression: str) -> dict[str, Any]:
     """All that is known of what ``expression`` names.
 
     Returns:
-        ``name``, ``group``, ``adapter``, ``learning_rate``, ``families`` and ``parts`` (role, part, settings) of the
-        whole; and under ``terms``, for each method that is joined, its row of the table, its ``page``, and ``options``
+        ``name``, ``group``, ``replay``, ``adapter``, ``learning_rate``, ``families`` and ``parts`` (role, part,
+        settings) of the whole; and under ``terms``, for each method that is joined, its row of the table, its ``page``, and ``options``
         with name, ``kind``, ``default`` and ``source``: what the page says of the default, if it does.
 
     Raises:
@@ -53,6 +53,7 @@ def card(expression: str) -> dict[str, Any]:
     return {
         "name": built.name,
         "group": built.group,
+        "replay": built.sees_again,
         "adapter": built.policy,
         "learning_rate": built.adapter.learning_rate,
         "task_id_at_inference": built.task_id_at_inference,
