@@ -132,12 +132,7 @@ def work(
                     job.spec, method, copy.deepcopy(base), tasks, job.folder, resume=resume, progress=shown
                 )
             )
-        except (
-            TrainingError,
-            ModelError,
-            DataError,
-            ConfigError,
-        ) as error:  # no folder's: what is there is in the way
+        except (TrainingError, ModelError, DataError, ConfigError) as error:  # a folder in the way ends the work
             if failed is None:
                 raise
             failed(Failed(job, error))

@@ -42,8 +42,9 @@ def card(expression: str) -> dict[str, Any]:
 
     Returns:
         ``name``, ``group``, ``replay``, ``adapter``, ``learning_rate``, ``families`` and ``parts`` (role, part,
-        settings) of the whole; and under ``terms``, for each method that is joined, its row of the table, its ``page``, and ``options``
-        with name, ``kind``, ``default`` and ``source``: what the page says of the default, if it does.
+        settings) of the whole; and under ``terms``, for each method that is joined, its row of the table, its
+        ``page``, and ``options`` with name, ``kind``, ``default`` and ``source``: what the page says of the default,
+        if it does.
 
     Raises:
         ConfigError: unknown method or option, or parts that exclude one another.
