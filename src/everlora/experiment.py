@@ -186,7 +186,7 @@ def finish(life: Life, matrix: ScoreMatrix) -> Result:
         "model": life.spec.model,
         "family": life.base.family.name,
         "task_id_at_inference": life.method.task_id_at_inference,
-        "replay": life.method.group == "replay",
+        "replay": life.method.sees_again,
         "protocol": {**life.folder.facts["protocol"], **life.spec.evaluation.model_dump()},
         "labels": life.folder.stages()[-1].facts["labels"],  # rows of the exported head
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from everlora import experiment
-from everlora.core.errors import ConfigError, ModelError, TrainingError
+from everlora.core.errors import ConfigError, DataError, EverloraError, ModelError, TrainingError
 from everlora.core.registry import entries, parse
 from everlora.core.spec import RunSpec
 from everlora.engine.models import Loaded
@@ -41,7 +41,11 @@ class Failed:
     """A job that could not be done, and why, in one line."""
 
     job: Job
-    reason: str
+    error: EverloraError
+
+    @property
+    def reason(self) -> str:
+        return str(self.error)
 
 
 def split(text: str) -> list[str]:
@@ -58,7 +62,14 @@ def split(text: str) -> list[str]:
 
 def fitting(family: str) -> list[str]:
     """All systems of the registered methods that make sense on a model family, as expressions."""
-    return [row for known in entries() for row in known.tabled if family in parse(row).families]
+    lacking = unfitting(family)
+    return [row for known in entries() for row in known.tabled if row not in lacking]
+
+
+def unfitting(family: str) -> dict[str, tuple[str, ...]]:
+    """The systems that make no sense on a model family, and the families on which they do."""
+    rows = {row: parse(row).families for known in entries() for row in known.tabled}
+    return {row: families for row, families in rows.items() if family not in families}
 
 
 def safe(expression: str) -> str:
@@ -107,8 +118,8 @@ def work(
         base: the model, which stays as it is.
         resume: go on with runs that are there.
         progress: told of every step.
-        failed: told of jobs whose training or model made them impossible, and the others are done; without it the
-            first such job ends the work.
+        failed: told of jobs that could not be done (rows too long beside a method's own prompts, a loss that is not
+            a number), and the others are done; without it the first such job ends the work.
     """
     results, shown = [], progress or Progress()
     for job in todo:
@@ -121,10 +132,10 @@ def work(
                     job.spec, method, copy.deepcopy(base), tasks, job.folder, resume=resume, progress=shown
                 )
             )
-        except (TrainingError, ModelError) as error:
+        except (TrainingError, ModelError, DataError, ConfigError) as error:  # a folder in the way ends the work
             if failed is None:
                 raise
-            failed(Failed(job, str(error)))
+            failed(Failed(job, error))
             shown.warn(f"{job.name} is left out: {error}")
     return results
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -86,6 +87,12 @@ def test_the_card_of_a_method_and_of_a_composition(everlora: Everlora) -> None:
     assert page in text  # whole, as it is written
     for word in ("norm_lam", "l1 | l2sq | cos", "Default λ₁ = 0.5", "4Rri operations", "orthogonality(lam=0.5"):
         assert " ".join(word.split()) in " ".join(text.split())
+    assert "energy_overlap(lam=(rho=0.1, per_module=no), energy=rms" in " ".join(
+        everlora("methods", "ella").out.split()
+    )
+    task_id = everlora("methods", "progprompt+replay").out
+    assert "task id" in task_id
+    assert re.search(r"replay +yes", task_id)  # what it is told when it answers is not what it keeps
     both = everlora("methods", "o-lora+ps-merge").out
     assert "stores (o-lora)" in both
     assert "largest_magnitude" in both

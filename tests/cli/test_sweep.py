@@ -70,16 +70,19 @@ def test_compare_in_every_form(swept: Everlora) -> None:
 
 
 def test_groups_and_task_id_and_joint_runs(everlora: Everlora) -> None:
-    said = everlora("sweep", "--methods", "per-task,mtl,seqlora,zero-shot", *SWEEP, "--out", "s", "--json")
+    methods = "per-task,mtl,seqlora,zero-shot,lfpt5(tries=2,text_length=4,length=9),per-task+replay(ratio=0.5)"
+    said = everlora("sweep", "--methods", methods, *SWEEP, "--out", "s", "--json")
     sections = {s["group"]: {row["method"]: row for row in s["rows"]} for s in said.json["sections"]}
     assert {group: set(rows) for group, rows in sections.items()} == {
-        "replay-free": {"seqlora", "zero-shot"},
+        "replay-free": {"seqlora", "zero-shot", "lfpt5(tries=2,text_length=4,length=9)"},  # it writes its rows itself
         "replay": {"mtl"},
-        "task id": {"per-task"},
+        "task id": {"per-task", "per-task+replay(ratio=0.5)"},
     }
+    seen = json.loads(Path("s/per-task+replay_ratio=0.5-seed0/matrix.json").read_text())["replay"]
+    assert (seen, json.loads(Path("s/per-task-seed0/matrix.json").read_text())["replay"]) == (True, False)
     assert sections["task id"]["per-task"]["bwt"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
     assert sections["replay"]["mtl"]["bwt"] is None
-    assert [s["reference"] for s in said.json["sections"]][1:] == ["mtl", "per-task"]
+    assert said.json["sections"][1]["reference"] == "mtl"
 
 
 def test_other_protocols_other_settings_and_the_same_run_twice(everlora: Everlora, tmp_path: Path) -> None:
@@ -136,8 +139,19 @@ def test_all_are_the_rows_that_fit(everlora: Everlora) -> None:
     assert {"ella", "seqlora", "zero-shot"} <= set(names)
     assert {"migu", "o-lora+migu", "data+replay", "ties"} <= set(names)
     assert not {"replay", "mean-merge", "copy-layers", "lfpt5"} & set(names)
+    assert said.err.splitlines() == ["lfpt5 is left out: for models of decoder, encoder-decoder, not encoder"]
     assert all("encoder" in parse(n).families for n in names[:-1])
     assert names[:-1] == [row for e in entries() for row in e.tabled if "encoder" in e.families]
+
+
+def test_rows_too_long_for_one_method_are_no_matter_of_the_others(everlora: Everlora) -> None:
+    said = everlora("sweep", "--methods", "lfpt5(length=400),seqlora", *SWEEP, "--out", "s")
+    assert (said.status, "seqlora" in said.out) == (3, True)
+    assert "1 of 2 runs could not be made: lfpt5_length=400-seed0" in said.line
+    assert "soft prompts" in said.line
+    # What none of them can do is told once.
+    said = everlora("sweep", "--methods", "seqlora,ella", *SWEEP, "--set", "optim=none", "--out", "t")
+    assert (said.status, "none" in said.line, "could not be made" in said.line) == (2, True, False)
 
 
 def test_one_that_fails_leaves_the_others(everlora: Everlora) -> None:

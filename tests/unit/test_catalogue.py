@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import everlora.methods  # noqa: F401
@@ -51,16 +53,23 @@ def test_the_source_of_a_default_is_found_on_the_page() -> None:
     options = {one["name"]: one for one in card("o-lora")["terms"][0]["options"]}
     assert options["lam"]["source"] == "Default λ₁ = 0.5, λ₂ = 0: orders 1 to 3 of the authors' scripts."
     assert options["side"]["source"].startswith("The default, ``side=A, norm=l1``, is the authors' code")
-    assert options["schedule"]["source"] == ""  # no default, no source
+    assert options["schedule"]["source"].startswith("with ``schedule`` and ``norm_schedule``, by default none, λ =")
     assert options["norm"]["kind"] == "l1 | l2sq | cos"
 
 
 @pytest.mark.parametrize("known", entries(), ids=lambda known: known.name)
-def test_every_number_and_word_that_is_a_default_has_a_source(known: registry.Entry) -> None:
-    """What is None or a switch is off until asked for; anything else somebody has chosen, and the page says who."""
+def test_every_default_has_a_source(known: registry.Entry) -> None:
+    """Somebody has chosen it, and the page says who; of a switch it says what it is for."""
     options = card(known.name)["terms"][0]["options"]
-    chosen = [one for one in options if one["default"] is not None and not isinstance(one["default"], bool)]
-    assert [one["name"] for one in chosen if not one["source"]] == []
+    assert [one["name"] for one in options if not one["source"]] == []
+    assert not any("   " in one["source"] for one in options)
+
+
+@pytest.mark.parametrize("known", entries(), ids=lambda known: known.name)
+def test_every_page_says_what_always_holds_and_where_one_falls(known: registry.Entry) -> None:
+    page = known.doc()
+    assert "Invariants: " in page
+    assert re.search(r"\bPitfalls(:| follow:) ", page)
 
 
 PAGE = """A method.
@@ -69,7 +78,9 @@ PAGE = """A method.
     λ, η     lam, rate     one per module
 
 With λ = 3 it failed. It had λ = 0.3 once. Default λ = 0.3: Table 2. We set ``rate = 10`` by hand; ``fast`` is the
-default because it is fast.
+default because it is fast. ``strict`` looks twice; ``deep=yes`` is ours, ``deep``, off by default, digs.
+
+    L = L_task + wild;   wild=odd, as in ``loud``
 """
 
 
@@ -85,6 +96,10 @@ default because it is fast.
         ("speed", "fast", "``fast`` is the default because it is fast."),
         ("speed", "slow", ""),
         ("lam", None, ""),
+        ("strict", False, "``strict`` looks twice;"),
+        ("deep", None, "``deep=yes`` is ours, ``deep``, off by default, digs."),
+        ("loud", False, ""),
+        ("wild", "odd", ""),  # a formula is no sentence
     ],
 )
 def test_a_sentence_counts_if_it_names_the_default(option: str, default: object, said: str) -> None:

@@ -87,7 +87,7 @@ def _print_card(found: dict[str, Any]) -> None:
         ("adapter", found["adapter"]),
         *((f"stores ({one['name']})", one["stores"]) for one in found["terms"]),
         *((f"extra cost per step ({one['name']})", one["cost"]) for one in found["terms"]),
-        ("replay", text(found["group"] == "replay")),
+        ("replay", text(found["replay"])),
         ("learning rate, if none is named", f"{found['learning_rate']:g}"),
         ("task id at inference", text(found["task_id_at_inference"])),
         ("families", families_in_words(found["families"])),
@@ -97,8 +97,15 @@ def _print_card(found: dict[str, Any]) -> None:
 
 
 def _part(one: dict[str, Any]) -> str:
-    settings = ", ".join(f"{key}={text(value)}" for key, value in one["settings"].items())
-    return f"{one['part']}({settings})"
+    return f"{one['part']}({_settings(one['settings'])})"
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    """Settings in one line; one that has settings of its own, such as a strength to be found, stands in brackets."""
+    return ", ".join(
+        f"{key}=({_settings(value)})" if isinstance(value, dict) else f"{key}={text(value)}"
+        for key, value in settings.items()
+    )
 
 
 def metrics(as_json: Json = False) -> None:

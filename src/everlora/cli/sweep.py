@@ -46,7 +46,10 @@ def sweep(
     spec = experiment.resolve(RunSpec, *layers)
     base = experiment.load_for(spec) if ALL in wanted else None
     if base is not None:
-        wanted = [one for word in wanted for one in (sweeping.fitting(base.family.name) if word == ALL else [word])]
+        family = base.family.name
+        wanted = [one for word in wanted for one in (sweeping.fitting(family) if word == ALL else [word])]
+        for row, families in sweeping.unfitting(family).items():
+            typer.echo(f"{row} is left out: for models of {', '.join(families)}, not {family}", err=True)
     todo = sweeping.jobs(layers, wanted, numbers, out)
     if dry_run:
         for job in todo:
@@ -62,6 +65,8 @@ def sweep(
     gone = {one.job.folder for one in lost}
     if done := [read(job.folder) for job in todo if job.folder not in gone]:
         show(compare(done), "json" if as_json else format_)
+    if len(lost) == len(todo) and len({one.reason for one in lost}) == 1:
+        raise lost[0].error  # no matter of one method
     if lost:
         raise TrainingError(
             f"{len(lost)} of {len(todo)} runs could not be made: "

@@ -41,9 +41,10 @@ def card(expression: str) -> dict[str, Any]:
     """All that is known of what ``expression`` names.
 
     Returns:
-        ``name``, ``group``, ``adapter``, ``learning_rate``, ``families`` and ``parts`` (role, part, settings) of the
-        whole; and under ``terms``, for each method that is joined, its row of the table, its ``page``, and ``options``
-        with name, ``kind``, ``default`` and ``source``: what the page says of the default, if it does.
+        ``name``, ``group``, ``replay``, ``adapter``, ``learning_rate``, ``families`` and ``parts`` (role, part,
+        settings) of the whole; and under ``terms``, for each method that is joined, its row of the table, its
+        ``page``, and ``options`` with name, ``kind``, ``default`` and ``source``: what the page says of the default,
+        if it does.
 
     Raises:
         ConfigError: unknown method or option, or parts that exclude one another.
@@ -53,6 +54,7 @@ def card(expression: str) -> dict[str, Any]:
     return {
         "name": built.name,
         "group": built.group,
+        "replay": built.sees_again,
         "adapter": built.policy,
         "learning_rate": built.adapter.learning_rate,
         "task_id_at_inference": built.task_id_at_inference,
@@ -107,15 +109,17 @@ def source(option: str, default: Any, page: str) -> str:
 
     A sentence counts if it sets the option, or the symbol that the page's table gives it, equal to the default
     (``λ₁ = 0.5: orders 1-3 of the authors' scripts``), or calls the default that (```rms`` is the default because``).
-    One that speaks of a default goes before one that does not, a later one before an earlier.
+    Of a switch, or an option that is none until it is given, any sentence counts that names it (```strict`` turns``).
+    One that speaks of a default goes before one that does not, a later one before an earlier; no formula counts.
     """
-    if default is None or isinstance(default, bool):
-        return ""
     written = {str(default), f"{default:g}"} if isinstance(default, float) else {str(default)}  # 2.0 stands as 2
     value = rf"(?:{'|'.join(map(re.escape, written))})(?![\w.]*\d)"
     names = "|".join(map(re.escape, [option, *_symbols(option, page)]))
     says = rf"(?<!\w)(?:{names})\s*=\s*{value}" + (rf"|``{value}`` is the default" if isinstance(default, str) else "")
-    sentences = [" ".join(sentence.split()) for sentence in re.split(r"(?<=[.;])\s+|\n\s*\n", page)]
+    if default is None or isinstance(default, bool):
+        says = rf"``{re.escape(option)}(?:=[^`]*)?``"
+    prose = "\n".join(line for line in page.splitlines() if not line.startswith("    "))
+    sentences = [" ".join(sentence.split()) for sentence in re.split(r"(?<=[.;])\s+|\n\s*\n|\n(?=- )", prose)]
     found = [sentence for sentence in sentences if re.search(says, sentence)]
     return max(reversed(found), key=lambda s: "default" in s.lower(), default="")
 

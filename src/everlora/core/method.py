@@ -138,12 +138,13 @@ class Method:
         """The section of every table in which it stands: what it may use decides what it can be compared with."""
         if self.task_id_at_inference:
             return "task id"
-        return "replay" if self.sees_again or self.regime == "joint" else "replay-free"
+        return "replay" if self.sees_again else "replay-free"
 
     @property
     def sees_again(self) -> bool:
-        """Whether rows of earlier tasks are kept; rows that the model writes itself are no data of theirs."""
-        return self.replay or (self.rehearsal is not None and getattr(self.rehearsal, "keeps_rows", True))
+        """Whether rows of earlier tasks are seen again; rows that the model writes itself are no data of theirs."""
+        kept = self.rehearsal is not None and getattr(self.rehearsal, "keeps_rows", True)
+        return self.replay or kept or self.regime == "joint"
 
     @property
     def policy(self) -> str:

@@ -12,6 +12,10 @@ that was not verified here, and by default ``lam=auto`` finds one by its share o
 
 Not to be confused with other methods of the same name (Controlled LoRA, a routing matrix for continual learning).
 
+Invariants: those of ELLA: nothing is pulled on the first task nor where B = 0, signs of the past and (cA, B/c) change
+nothing, and ``lam=0`` is IncLoRA bit for bit. Pitfalls: the pull grows with the square of the past, so that a fixed λ
+becomes stricter from task to task; too large a one shrinks B instead of turning it.
+
 What we do differently: the original changes keys and values of a diffusion model's attention, and its tokens; here
 it is the loss alone, on whatever layers are adapted.
 """

@@ -22,9 +22,14 @@ A new task adds p components to every pool, orthogonal to all earlier ones, whic
 components as e allows, further ones are random unit rows: nothing fails, orthogonality ends. Answering uses the
 components of all tasks seen so far: no task id.
 
+Invariants: gates lie between 0 and 1; while B₁ = B₂ = 0 the function is that of W0; components of earlier tasks get no
+gradient. Pitfalls: under ``gate=code`` what goes into σ is a sum over tokens and width, so that gates saturate with
+the length of a text; what is learned depends on the input, so it folds into no model.
+
 Defaults of the authors' scripts: r₁ = 4, r₂ = 16, p = 8, g = 4, μ = 1, and ``restore = 0``, which is no restoration
-(it is a probability per weight, the published figure being 1e-5). ``restore_every = 1`` step is ours. No α/r scale;
-learning rate 1e-4. The ranks of the published runs are not stated.
+(it is a probability per weight, the published figure being 1e-5). ``restore_every = 1`` step is ours. ``gate=cosine``,
+the default, is the attention that the paper describes. No α/r scale; learning rate 1e-4. The ranks of the published
+runs are not stated.
 
 What we do differently:
 - no task id at inference: the authors' code cuts the pools to the tasks up to the one whose name it reads off the

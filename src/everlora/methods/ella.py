@@ -13,6 +13,12 @@ is penalised by its energy, entry by entry:
 For the quadratic surrogate around a free step G, ½‖D − G‖² + (λ/2)‖D ⊙ E‖², the minimiser is the anisotropic
 shrinkage D_ij = G_ij / (1 + λ E_ij²): `everlora.parts.penalties.shrink`.
 
+Invariants: nothing is pulled on the first task, nor at the start of any (B = 0); signs of W_past and the gauge (cA,
+B/c) change nothing; ⟨A, ∂Ω/∂A⟩ = ⟨B, ∂Ω/∂B⟩ = 2Ω; ``lam=0`` is IncLoRA, with ``policy=continue`` SeqLoRA, bit for bit.
+Pitfalls: raw entries of 1e-3 make Ω so small that λ of order 1 does nothing; W_past grows, so that a fixed λ on raw
+entries becomes stricter from task to task; too large a λ shrinks B instead of turning it (compare ‖ΔW_t‖ in
+modules.jsonl with IncLoRA's).
+
 λ is not in the paper's slides, so by default ``lam=auto`` finds the λ that brings the pull to the share ``rho`` of the
 task's gradient (`everlora.core.roles.Share`), one for all modules or, with ``per_module``, one for each; what was
 found stands in each task's COMMIT. ``energy=rms`` divides E by its root mean square per module, which frees a fixed λ

@@ -16,15 +16,19 @@ answer's log-probability (the sum over its tokens). At the start of a first task
 say that A is free; after training it does not. ``form=online``, the default since a life does not know its
 length: F ← γ F + F_new around the newest θ. ``per-task``:
 the sum of every task's own quadratic; it is one quadratic again, with ΣF_k and the F-weighted mean of the θ_k, and is
-kept as these two, exactly and in constant size. On the first task there is no pull.
+kept as these two, exactly and in constant size.
+
+Invariants: on the first task there is no pull; at θ = θ* pull and gradient are 0, elsewhere the gradient is exactly λ
+F ⊙ (θ − θ*); ``lam=0`` is SeqLoRA. Pitfalls: λ does not carry over from code to code, since each scales F in its own
+way, and F is as large as the rows are uncertain: a task that was learned well is held loosely.
 
 ``on=lora`` (the default) protects the factors of the shared adapter: F then belongs to coordinates (A, B) and not to
 B A, and changes if the pair is rescaled. ``on=all`` trains and protects all weights (`everlora.methods.seqft`: mind
 the learning rate). The head of a classifier is not protected: rows of labels that are not learned now stay anyway.
 
 Defaults: λ = 400 (TRACE repository); n = 200, γ = 1 (method notes, n = 200 … 1000). EasyCL has λ = 10 000 and n = 100.
-Neither λ carries over, since every implementation scales F in its own way: look at ``rho`` in training.jsonl (the
-pull's share of the gradient, 0.01 … 1 is sane), or let ``lam=auto`` find the λ that brings it to ``rho``.
+To choose one, look at ``rho`` in training.jsonl (the pull's share of the gradient, 0.01 … 1 is sane), or let
+``lam=auto`` find the λ that brings it to ``rho``.
 
 What we do differently, and how we know that it is right (tests/unit/test_ewc.py, against per-row autograd):
 

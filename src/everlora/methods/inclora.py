@@ -2,8 +2,11 @@
 
     W = W0 + Σ_{k<t} ΔW_k + ΔW_t,   ΔW_k = s B_k A_k;   A_t Kaiming-uniform, B_t = 0
 
-The model at the start of a task is exactly the model at the end of the one before. The past is folded into the
+Invariants: the model at the start of a task is exactly the model at the end of the one before, and what answers is
+W0 plus the sum of the tasks' updates. The past is folded into the
 weights in fp32 before training, so the cost of a step does not grow with t.
+
+Pitfalls: nothing protects the past, and what is kept grows with every task.
 
 What we do differently: O-LoRA's code runs the frozen past and the new adapter through one dropout mask, so old
 knowledge is dropped out while the new is learned; folding leaves the past whole.

@@ -12,15 +12,18 @@ designed: its rows lie in the span of the new task's features and off that of al
     F        basis of earlier tasks' features, orthonormal              (i, q)
     ε, ε_t   energy, energy + (1 − energy)(t − 1) / tasks               scalars
 
-Then ΔW_t F = s B_t A_t F = 0, whatever B_t becomes: hard for what F holds, open for the share 1 − ε that it does not.
-Kept of F is the smaller of it and its complement (DualGPM): at most i²/2 elements per adapted matrix. Where fewer than
-r directions are left, the remaining rows of A are 0 and learn nothing.
+Invariants: A_t is not trained, and ΔW_t F = s B_t A_t F = 0, whatever B_t becomes: hard for what F holds, open for the
+share 1 − ε that it does not. Kept of F is the smaller of it and its complement (DualGPM): at most i²/2 elements per
+adapted matrix. Where fewer than r directions are left, the remaining rows of A are 0 and learn nothing.
 
 ``design=features`` is the paper's, and the default; ``design=projected`` is the published T5 code without gates:
 PEFT's own draw of A, projected off F, rows brought to 1/√3. Defaults: ε = 0.995 as in that code (0.95 in the vision
 code); ``measure=moment`` is the energy of the singular values of C, which its ε belongs to, ``measure=features`` that
 of the features themselves, as the paper writes it: at the same ε it holds many more directions. ``samples = 256`` is
 ours (the code takes all rows). ε_t grows only if ``tasks`` says how many are planned; a life does not know.
+
+Pitfalls: F grows with every task and with ``energy``, until no direction is left to learn in; F
+holds features of training rows as the model stood then, so what later tasks change upstream is not held.
 
 The authors' learning rate is 3e-4 for 10 epochs of batches of 32, chosen on test rows.
 

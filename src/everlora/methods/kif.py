@@ -23,13 +23,18 @@ need it, (0, 1) if only the memory does, (0.4, 0.6) if both do, (0.5, 0.5) if ne
 
 Defaults are those of the authors' code: K = 8, M = 4, q = 0.8, β1 = 0.85, β2 = 0.85, ``ratio = 0.02``.
 
-``soft`` takes c_in = softmax over the two scores, each min–max-normalised over all weights, at ``temperature = 1``
-(ours, no source), and c_out = 1 − c_in, as another module of the authors' repository does instead of the masks. The
-first task is SeqLoRA. Checks: masks (1,1,0,0) and (1,0,1,0) with δ_in = 1, δ_out = 2 give (1.6, 1, 2, 1.5); where
-nothing is important, the displacement is ½ (θ_M − θ_b).
+``reset_outer`` is off by default, as in their script; ``balanced``, on by default, takes equally many rows per class.
 
-The published runs train at 3e-4 with 50 steps of warm-up, on 8 rows a step (2 × 4) for 10 epochs, on at most 1 000
-rows per task and reduced tests, and keep the best checkpoint on dev rows: set rate, warm-up and epochs yourself;
+``soft``, off by default, takes c_in = softmax over the two scores, each min–max-normalised over all weights, at
+``temperature = 1`` (ours, no source), and c_out = 1 − c_in, as another module of the authors' repository does instead
+of the masks.
+
+Invariants: the first task is SeqLoRA; masks (1,1,0,0) and (1,0,1,0) with δ_in = 1, δ_out = 2 give (1.6, 1, 2, 1.5);
+where nothing is important, the displacement is ½ (θ_M − θ_b).
+
+Pitfalls: a block of K + M steps learns K of new rows, so that a task of few steps hardly begins; rows of earlier tasks
+are kept. The published runs train at 3e-4 with 50 steps of warm-up, on 8 rows a step (2 × 4) for 10 epochs, on at most
+1 000 rows per task and reduced tests, and keep the best checkpoint on dev rows: set rate, warm-up and epochs yourself;
 best checkpoints we do not keep. Their figures are not comparable with one epoch on full splits.
 
 What we do differently:

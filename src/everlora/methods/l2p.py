@@ -13,7 +13,11 @@ The model stays as it is; what is learned is a pool of prompts, and which of the
     N, c     top, pull               numbers
 
 One pool is trained on and on, and no task id is needed: similar examples find the same prompts, others leave them
-alone. Gradients reach drawn prompts and drawn keys only; |pull term| ≤ c N per row; a sequence grows by N ℓ.
+alone. Invariants: exactly N prompts are drawn; gradients reach drawn prompts and drawn keys only; |pull term| ≤ c N
+per row; a sequence grows by N ℓ.
+
+Pitfalls: a text loses room for N ℓ tokens; a pool of which the same N are always drawn is one shared prompt, which
+forgets like SeqLoRA; too small a learning rate leaves prompts where they are.
 
 Defaults M = 10, ℓ = 5, N = 3, c = 0.5: the text form of the TRACE benchmark. On images the usual code takes
 ``l2p(top=5, pull=0.1)`` and Adam with a learning rate of 1.875e-3. Prompts want far more than LoRA does:

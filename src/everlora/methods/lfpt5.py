@@ -11,16 +11,17 @@ model writes a few rows of every earlier one, which are learned again, and on wh
     p_prev      answers with the prompt of the task before     (n, v)
     η, κ, m     eta, kappa, length
 
-KL and its row weight act on rows that the model wrote alone; the first task has neither. Of earlier tasks their names,
+Invariants: KL and its row weight act on rows that the model wrote alone, and the first task has neither; KL has no
+gradient while the prompt is unchanged; the base model is untouched. Of earlier tasks their names,
 labels and instructions are kept, no row. The prompt starts from the mean embeddings of a phrase, the task's name and
 its labels, then from tokens drawn among the 5000 most frequent; later tasks start from the prompt as it is.
 
-Defaults: m = 300, η = 0.25, κ = 0.01 (the authors' script; 0.05 in their code's defaults);
-``per_class = 2`` rows, of texts drawn with ``top_k = 64``, of ``text_length = 128`` tokens (the same). ``tries = 64``
-texts per task is ours. The authors train T5 v1.1 large, adapted to language modelling, with Adafactor
-at a learning rate of 0.5 and a weight decay of 1e-5, for hundreds of epochs on 16 rows per class: ours is
-3e-2 where no rate is named. A plain T5 is a weak base for prompts. How many of the written texts were rows stands
-in each task's COMMIT as ``written_rows``; at 0 nothing is rehearsed.
+Defaults: m = 300, η = 0.25, κ = 0.01 (the authors' script; 0.05 in their code's defaults); ``per_class = 2`` rows, of
+texts drawn with ``top_k = 64``, of ``text_length = 128`` tokens (the same). ``tries = 64`` texts per task is ours. The
+authors train T5 v1.1 large, adapted to language modelling, with Adafactor at a learning rate of 0.5 and a weight decay
+of 1e-5, for hundreds of epochs on 16 rows per class: ours is 3e-2 where no rate is named. Pitfalls: a prompt of 300
+tokens takes their room from the texts; a plain T5 is a weak base for prompts; a model that writes no rows rehearses
+nothing. How many of the written texts were rows stands in each task's COMMIT as ``written_rows``.
 
 What we do differently:
 - a task's cue is a short text of known tokens; the authors' code adds a token to the vocabulary, and its row in the

@@ -9,10 +9,12 @@ On the new task's own inputs the model is held to the answers that it gave when 
     z_old       the same of the model when the task began       (n, v)
     β, τ        beta, tau
 
-Per position the gradient with respect to z_new is β τ (p_new − p_old). The model of the task before is the same model
-with the former adapter, so nothing but that copy is kept while a task is learned; on the first task there is none.
-Where a head answers, the comparison is over the labels known before the task (class-incremental LwF), while the task's
-own loss is over its own labels. In text all tokens have been there before.
+Invariants: on the first task, and where new and old answers agree, there is no pull; per position the gradient with
+respect to z_new is β τ (p_new − p_old). The model of the task before is the same model with the former adapter, so
+nothing but that copy is kept while a task is learned. Pitfalls: every step costs a second forward pass; only inputs of
+the new task are looked at, so that what a task far from it needs is not held. Where a head answers, the comparison is
+over the labels known before the task (class-incremental LwF), while the task's own loss is over its own labels. In
+text all tokens have been there before.
 
 Defaults: τ = 2, β = 1 (method notes; the paper's τ is 2, too).
 

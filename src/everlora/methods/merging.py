@@ -6,12 +6,16 @@
     dare         DARE, Yu et al. 2024, arXiv:2311.03099:
                  drop entries with probability 1 − ``density``, divide by ``density``, add; with ``elect`` by TIES
 
-Defaults: ``density = 0.2`` is that of TIES's paper; DARE's ``density = 0.5`` is ours, and any ``seed = 0`` will do.
-``train_past=sum`` and ``infer=merged`` are the defaults of `everlora.methods.pslora`, for its reasons.
+Defaults: ``density = 0.2`` is that of TIES's paper; DARE's ``density = 0.5`` is ours, ``elect`` is off by default
+since its own rule only adds, and any ``seed = 0`` will do. ``train_past=sum`` and ``infer=merged`` are the defaults of
+`everlora.methods.pslora`, for its reasons.
 
-The plain sum is IncLoRA itself. The first task stands alone: there is nothing to merge yet. What we do differently:
-the published rules merge models that were trained apart; here a task is trained on top of the sum of the earlier ones
-(``train_past``), and only answers come from the merge.
+Invariants: the first task stands alone, there is nothing to merge yet; ``infer=sum`` is the host; ``density=1`` is the
+plain sum for DARE without ``elect``, which is IncLoRA itself. Pitfalls: the newest task, too, is answered by weights
+that it was not trained with; a merge has full rank, so as an adapter it is truncated.
+
+What we do differently: the published rules merge models that were trained apart; here a task is trained on top of the
+sum of the earlier ones (``train_past``), and only answers come from the merge.
 """
 
 from __future__ import annotations

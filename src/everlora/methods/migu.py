@@ -15,8 +15,12 @@ the others, which earlier tasks may use, stay as they are. From the second task 
 A plug-in: ``o-lora+migu``, ``inclora+migu``, ``ella+migu``, also on full weights, where z is the layer's output and
 the rows are those of W. Alone it stands on SeqLoRA: the mask says which rows of shared weights a new task may move,
 while a fresh adapter, whose B is 0, shares nothing but the sum. The gradient of the task and those of the
-penalties are masked alike. A triplet U Σ V is masked as B and A, and σ_k with row k of V. ``outputs=random`` masks as
-many rows at random: the control.
+penalties are masked alike.
+
+Invariants: masked rows do not move (``mask_update``), the first task has no mask, and the mask is the same on all
+processes. Pitfalls: a mask chooses rows and no directions, so a row that answers to all tasks is learned by all; with
+8 rows (A at rank 8) 3 are learned, so at small ranks little of A is. A triplet U Σ V is masked as B and A, and σ_k
+with row k of V. ``outputs=random`` masks as many rows at random: the control.
 
 Defaults: τ = 0.7 as in the authors' scripts, which learn at a rate of 1e-4. ``outputs=combined`` is the default
 because what earlier tasks answer with is the layer's output; no code that runs settles it. The paper norms m, which

@@ -9,8 +9,10 @@ orthogonal as well, while orthogonal updates may collide everywhere:
     B_t A_t   LowRank.up @ LowRank.A, without s        (o, i)
     λ         lam
 
-The gradients, with S = sign(B A): Bᵀ S for A and S Aᵀ for B; both are 0 where a task starts (B = 0). The pull does not
-look at the past, so it acts on the first task as well.
+Invariants: the gradients, with S = sign(B A): Bᵀ S for A and S Aᵀ for B; both are 0 where a task starts (B = 0). The
+pull does not look at the past, so it acts on the first task as well; ``lam=0`` is IncLoRA. Pitfalls: AdamW seldom
+makes an entry exactly 0, so updates are small rather than sparse; with too large a λ the adapter collapses to 0 (that
+is told).
 
 Default λ = 0.4: the authors' scripts for orders 1 to 3 (0.4 and 1.2 for the tasks of order 4, 0.55 for order 5, 1.8
 for order 6). It is for models of their size: the norm is a sum over all entries, so λ means something only beside

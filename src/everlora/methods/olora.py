@@ -14,14 +14,18 @@ entries); the paper writes the squared entries of the up-projections: ``side=B, 
 to unit length and so removes the trivial way out, (cA, B/c) with c → 0, which keeps the function and takes the penalty
 to zero.
 
+Invariants: on the first task the penalty is 0; later it is 0 exactly where the rows of A_t are orthogonal to those of
+all earlier A; λ₁ = λ₂ = 0 is IncLoRA. Pitfalls: (cA, B/c) is that way out; too large a λ₁ stops learning, and the
+logged loss of the authors' code contains the penalty. At most ⌊i/r⌋ tasks can be orthogonal to one another.
+
 Default λ₁ = 0.5, λ₂ = 0: orders 1 to 3 of the authors' scripts. Order 6 changes them from task to task, which is
 
     o-lora(lam=0.5, schedule=0/1/1/1/1/1/1/1/1/10/10/10/10/10/10,
            norm_lam=0.1, norm_schedule=0/0/0/0/1/1/3/0/1/0/0/1/0/1/3)
 
-with λ = factor · lam, one factor per task, the last one for all that follow (MNLI, the third, runs two epochs there).
-λ₂ is not explained in the paper's text; its norms are not squared, and it acts on the first task too. The authors
-advise 0 to 5 for λ₁ and 0 to 0.5 for λ₂. At most ⌊i/r⌋ tasks can be orthogonal to one another.
+with ``schedule`` and ``norm_schedule``, by default none, λ = factor · lam: one factor per task, the last one for all
+that follow (MNLI, the third, runs two epochs there). λ₂ is not explained in the paper's text; its norms are not
+squared, and it acts on the first task too. The authors advise 0 to 5 for λ₁ and 0 to 0.5 for λ₂.
 
 What we do differently:
 - the penalty enters once per optimiser step, whatever the accumulation; the authors' trainer divides the task's loss

@@ -24,8 +24,9 @@ What we do differently:
   longer sum to the weight (0.4 % of each entry);
 - the run folder holds the change, not PEFT's factors, which fit a weight that nobody else has.
 
-Gradients are projected, steps are not: Adam divides entry by entry, and so leaves the subspace, as it does in PEFT;
-with ``--optim sgd`` steps stay in it.
+Invariants: a task starts, but for rounding, where the one before ended; projected gradients are orthogonal to U_high
+and V_high. Pitfalls: gradients are projected, steps are not: Adam divides entry by entry, and so leaves the subspace,
+as it does in PEFT; with ``--optim sgd`` steps stay in it.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ Every task learns a prompt of its own, which stands in front of those of all ear
     P_t      prompt, of task t       (m, e)
     m        length                  number
 
-Task j is answered with [P_j, …, P_1]: nothing that it uses changes again, so a[i][j] = a[j][j] and BWT = 0 exactly.
-Which task it is must be told: never rank it with methods that need no task id. A sequence grows by m per task.
+Invariants: task j is answered with [P_j, …, P_1], nothing that it uses changes again, so a[i][j] = a[j][j] and BWT = 0
+exactly; base and earlier prompts stay as they are. Pitfalls: which task it is must be told, so never rank it with
+methods that need no task id; a sequence grows by m per task, until texts have no room.
 
 ``mlp=800`` trains P_t through a residual network of that width, P + W₂ relu(W₁ P), which is folded into the prompt
 when the task ends. Default m = 10 (the authors' script) and ``mlp = 0``, no network; the paper trains with AdamW, a

@@ -12,21 +12,28 @@ made expensive while a task is learned, and of the finished updates the larger s
     η        sharpness; rms is 1 / rms(W_past)         one per module
     λ        lam
 
+Invariants: 0 ≤ Ψ ≤ 4 ‖ΔW_t‖²; value and gradient are 0 at B = 0; flipping the signs of ΔW_t and W_past together, and
+the gauge (cA, B/c), change nothing; M(a, a) = a, and M keeps the entry of largest magnitude, the newest at ties.
+
 An entry aligned with the past costs nothing in the limit η → ∞, an opposed one 4 ΔW², and one where the past is 0
 costs ΔW²: plain decay. With the full gradient the pull on very large aligned entries vanishes (η|W_past| > 1.2);
-``detach_weight`` keeps it shrinking always.
+``detach_weight``, off by default since the formula has the full gradient, keeps it shrinking always.
 
 Where the paper's text leaves room (no code is public): a task is trained on W0 + Σ ΔW and its signs are compared with
 that sum (by default ``train_past=sum`` and ``loss_past=sum``); the merge answers after every task, so even the newest
 task is answered by weights it was not trained with (the default, ``infer=merged``, where ``infer=sum`` shows what that
 costs); on the first task, where the formula would be plain decay, nothing is pulled (``first_task_decay``). λ and η
-are not in the available sources, so by default ``lam=auto`` finds the one, and ``sharpness=rms`` sets the other.
+are not in the available sources, so by default ``lam=auto`` finds the one (for which ``rho`` and ``per_module`` are),
+and ``sharpness=rms`` sets the other.
 
 Measured (README, three seeds): OA 67.0 where IncLoRA ends at 69.8; it forgets less (BWT −3.7 against −5.6) and learns
 less (69.8 against 74.0). Dev rows: OA 71.9 for ρ = 0.1 and 70.3 for 0.03, IncLoRA 75.5 (as for ELLA); on the small
 protocol 72.9 answered by the merge, 67.7 by the sum. ``rms`` follows the method notes, since a fixed η of order 1 to
 10 leaves the sign part inert at entries of 1e-3. ``detach_weight``, ``loss_past`` and ``train_past`` were not compared
 yet.
+
+Pitfalls: the newest task, too, is answered by weights that it was not trained with; of two aligned updates the merge
+keeps only the larger; a fixed η means something else at another rank, scale or learning rate.
 
 The merge of low-rank updates has full rank: `everlora export` writes it exactly as a model, or as an adapter of a
 chosen rank with the error of the truncation.

@@ -4,13 +4,16 @@
     per-task    one adapter per task, each from W0; the task id chooses among them at inference, so BWT = 0
     mtl         one adapter on the shuffled union of all training sets
 
+Invariants: no task changes what per-task answers on another; mtl on one task is per-task on it. Pitfalls: per-task
+needs the task id and stands apart from methods that do not; ``mixing=proportional`` weighs large sets most.
+
 ``mixing=proportional`` is mtl's default: every row once, so that large sets weigh most. ``mixing=equal`` shows every
 task equally often: a row of each in turn, smaller sets from their beginning again, which makes an epoch of T tasks T ·
 max n rows long. Tasks then weigh alike by rows, and not yet in the loss, which is still the mean over a batch's answer
 tokens: of two tasks the one with the longer answers weighs more. The Progressive Prompts code adds up one batch's mean
 per task.
 
-per-task needs the task id and stands apart from methods that do not. mtl sees all data at once; it is a reference,
+mtl sees all data at once; it is a reference,
 not an upper bound: ProgPrompt exceeds it on fifteen tasks in the published table (LB-CL, results table). O-LoRA's own
 MTL row is full fine-tuning (O-LoRA repository, issue 31), here ``mode=full``; ``mode=lora`` is the default, at the
 same rank as the methods it stands beside. Full fine-tuning wants a smaller learning rate: `everlora.methods.seqft`.

@@ -19,13 +19,14 @@ Default ρ = 0.02: ELLA's results table, and DATA's code. The default ``mixing=p
 
 ``resample=fixed``, the default, keeps M_k once and for all, in the run folder. ``each-task`` draws M_k anew for every
 later task, as DATA's code does; then the whole training sets must be kept somewhere, and that is what is counted. They
-are always at hand: a folder's tasks are given again, with the same data, whenever it is gone on with. ``balanced``
-takes equally many rows of each class, ⌊|M_k| / classes⌋ and at least one, and the remainder at random; with more
-classes than |M_k|, that is more than ⌊ρ · n_k⌋. Answers in free text have no classes and are drawn uniformly.
+are always at hand: a folder's tasks are given again, with the same data, whenever it is gone on with. ``balanced``, by
+default in mtl-buffer, not in replay, takes equally many rows of each class, ⌊|M_k| / classes⌋ and at least one, and
+the remainder at random; with more classes than |M_k|, that is more than ⌊ρ · n_k⌋. Answers in free text have no
+classes and are drawn uniformly.
 
-ratio=0 is the host bit for bit. Pitfalls: it stores users' data; an epoch has more steps than without; 2 % of a small
-task may be no row at all (that is told) or miss a class; TRACE's replay (ratio 0.1 plus a general instruction set) is
-full fine-tuning.
+Invariants: ratio=0 is the host bit for bit; the same seed keeps the same rows, and never test rows. Pitfalls: it
+stores users' data; an epoch has more steps than without; 2 % of a small task may be no row at all (that is told) or
+miss a class; TRACE's replay (ratio 0.1 plus a general instruction set) is full fine-tuning.
 
 What we do differently:
 - The draw does not depend on global random state: adding a part, or resuming, does not change which rows are kept.

@@ -15,6 +15,10 @@ may not be folded, its magnitudes move, and the sum after task t is no sum of wh
 and so the root, holds that sum as one standard PEFT LoRA adapter of rank t r; beside it B, scales and magnitudes as
 they are, so that a resumed life is rebuilt bit for bit.
 
+Invariants: earlier directions do not change, all magnitudes do; with ``start=keep`` a task starts, to the bit, where
+the one before ended. Pitfalls: magnitudes of earlier tasks are trained on new rows, so forgetting is bounded by
+nothing; a step grows dearer with every task, and the adapter at the root has rank t r.
+
 Defaults: α_t starts at 1, A_t Kaiming-uniform, B_t = 0; the rank is --lora-r (the authors: 10, SGD, learning rate
 8e-3 to 1e-2, 20 epochs). There is no α/r scale.
 

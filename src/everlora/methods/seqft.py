@@ -5,14 +5,16 @@
     symbol  here                                        shape
     W       Weights.tensors, by module                  as in the model
 
-The optimiser starts afresh with every task. What is kept does not grow with the number of tasks; on disk, every task's
-folder and the run folder itself are whole models (``from_pretrained(run)``).
+Invariants: the optimiser starts afresh with every task, and the first one is full fine-tuning on it. What is kept does
+not grow with the number of tasks; on disk, every task's folder and the run folder itself are whole models
+(``from_pretrained(run)``).
 
-**The learning rate decides the row.** Published tables say 28.5 (Standard) and 7.4 (long) for this baseline (ELLA,
-results table), the O-LoRA repository's own log of order 1 ends at 67.8, and its authors report that with a small
-enough rate full fine-tuning barely forgets on the four tasks (O-LoRA repository, issue 24). Rates in use: 1e-3 on the
-first task and 1e-4 after it (O-LoRA repository), 1e-4 throughout (MIGU repository); sweep 1e-5 … 1e-3 and publish the
-rate beside the row. Where none is named, full weights are trained at 1e-4.
+Pitfalls: the learning rate decides the row. Published tables say 28.5 (Standard) and 7.4 (long) for this baseline
+(ELLA, results table), the O-LoRA repository's own log of order 1 ends at 67.8, and its authors report that with a
+small enough rate full fine-tuning barely forgets on the four tasks (O-LoRA repository, issue 24). Rates in use: 1e-3
+on the first task and 1e-4 after it (O-LoRA repository), 1e-4 throughout (MIGU repository); sweep 1e-5 … 1e-3 and
+publish the rate beside the row. ``freeze_embeddings``, off by default, trains all weights but those of the embeddings.
+Where none is named, full weights are trained at 1e-4.
 
 What we do differently:
 

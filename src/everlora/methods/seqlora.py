@@ -6,7 +6,8 @@
     A, B    LowRank.A, .B      (r, i), (o, r)
     s       LowRank.scale      alpha / r
 
-The optimiser starts afresh with every task. Nothing protects the past; rank(ΔW) ≤ r for ever.
+Invariants: the optimiser starts afresh with every task; rank(ΔW) ≤ r for ever. Pitfalls: nothing protects the past,
+and most of what is lost is the format of answers: old inputs are answered with the newest task's labels.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ One adapter is trained on, and another one answers: their A is the same, their B
 
 The weight of a new task falls as 1, .707, .577, .5: slower than in a mean, since later B contain the earlier ones from
 which they started. Memory is constant: the adapter, and the last B that was trained, from which the next task starts.
-After the first task the merge is the adapter itself.
+Invariants: after the first task the merge is the adapter itself; every later task starts at A Aᵀ = I.
 
-The start keeps the span of A's rows but neither its lengths nor the function: a task does not start where the one
-before answered, and the loss begins higher. The method says so.
+Pitfalls: the start keeps the span of A's rows but neither its lengths nor the function: a task does not start where
+the one before answered, and the loss begins higher. The method says so.
 
 What we do differently: nothing known; no code is public that we have seen. The orthogonal start makes A's rows longer
 than PEFT's (1 instead of 1/√3), so the learning rate acts differently from the second task on.
