@@ -213,7 +213,7 @@ def test_divergence_by_hand_and_its_gradient():
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-t5"])
 def test_the_divergence_of_written_rows_weighs_kappa_in_all(model):
-    """A rehearsed answer weighs 1 − κ times as much as an answer of a first task; its divergence comes to κ times it."""
+    """A rehearsed answer weighs 1 − κ times what one of a first task weighs; its divergence comes to κ times that."""
     method = parse("lfpt5(kappa=0.2)")
     (divergence,), part = method.outputs, method.rehearsal
     task, other = lives.stream(model)
