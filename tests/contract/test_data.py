@@ -7,12 +7,15 @@ from typing import ClassVar
 
 import pytest
 import torch
+from torch.nn.functional import linear
 
 import lives
 from everlora import Method, parse
 from everlora.core.errors import ModelError
 from everlora.core.method import compose
+from everlora.engine.mounts import mount
 from everlora.engine.mounts.hooked import HOLDER
+from everlora.parts.forms_dual import cosine_gate
 from lives import MODELS
 
 SMALL = "data(components=2,blocks=1,low=2,high=3)"
@@ -142,6 +145,52 @@ def test_padding_changes_nothing(model, seen):
                 assert float(gate) == pytest.approx(float(together[name][side][k]), abs=1e-6)
     assert float(next(iter(together.values()))["low"].std()) > 1e-3, "gates look at nothing"
     life.mount.close()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_layer_answers_as_the_formula_says(blocks):
+    """W0 x + g₁ B₁A₁x + g₂ B₂A₂x, no scale; both gates look at what enters the first block of a group."""
+    loaded, task = lives.fresh("tiny-llama"), lives.stream("tiny-llama")[0]
+    form = parse(f"data(components=2,blocks={blocks},low=2,high=3)").adapter
+    carrier = mount(loaded, {"r": 8, "lora_alpha": 32, "lora_dropout": 0.0}, "auto", form)
+    model, draw = carrier.open(seed=3, tasks=[task]), torch.Generator().manual_seed(0)
+    for site in carrier.live().values():
+        for key, p in site.tensors.items():
+            if key == "W" or key.startswith("B_"):
+                p.copy_(5 * torch.randn(p.shape, generator=draw))
+    entered, layers = {}, {}
+    for k, block in enumerate(model.model.layers):
+        block.register_forward_pre_hook(lambda _, args, kwargs, k=k: entered.update({k: args[0]}), with_kwargs=True)
+    for name, layer in carrier.layers.items():
+        layer.register_forward_hook(lambda _, args, out, name=name: layers.update({name: (args[0], out)}))
+    batch = loaded.family.collate([loaded.family.features(task.train[0], task)])  # one row: nothing is padded
+    loaded.family.logits(model, batch)
+    size = int((batch["labels"][0] != -100).nonzero()[0]) + 1  # the prompt, of which the gates are
+    different = 0.0
+    assert len(carrier.gates) == -(-len(model.model.layers) // blocks)
+    for name, (x, out) in layers.items():
+        block = int(name.split(".")[2])
+        h = entered[block - block % blocks][:, :size]
+        expected, gates, pair = linear(x, carrier.layers[name].weight), [], carrier.live()[name].tensors
+        for side in ("low", "high"):
+            pools = carrier.live()[f"gates.model.layers.{block // blocks}.{side}"].tensors
+            gates.append(cosine_gate(h, torch.ones(h.shape[:2], dtype=torch.bool), **pools).float())
+            expected = expected + gates[-1] * x @ pair[f"A_{side}"].mT @ pair[f"B_{side}"].mT
+        different = max(different, float((gates[0] - gates[1]).abs()))
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+    assert different > 0.02
+
+
+def test_down_projections_start_at_the_standard_deviation_of_the_published_code():
+    """1 / r²: of r₁ = 4 a sixteenth, of r₂ = 16 a 256th; up-projections at 0."""
+    carrier = mount(lives.fresh("tiny-llama"), {}, "auto", parse("data").adapter)
+    carrier.open(seed=3, tasks=lives.stream("tiny-llama")[:1])
+    pairs = [site.tensors for name, site in carrier.live().items() if name in carrier.layers]
+    for side, r in (("low", 4), ("high", 16)):
+        drawn = torch.cat([pair[f"A_{side}"].detach().flatten() for pair in pairs])
+        assert float(drawn.std()) == pytest.approx(1 / r**2, rel=0.1)
+        assert not any(pair[f"B_{side}"].any() for pair in pairs)
 
 
 @torch.no_grad()

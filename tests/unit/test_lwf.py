@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from math import log
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +14,10 @@ from hypothesis import strategies as st
 from calculus import by_autograd, draw
 from everlora import parse
 from everlora.core.errors import ConfigError
+from everlora.engine.families.base import IGNORE
+from everlora.engine.trainer import Besides
 from everlora.parts.distil import Distil, distillation
+from everlora.parts.pseudo import PromptDivergence
 
 
 def test_the_worked_example_and_its_direction() -> None:
@@ -65,6 +70,27 @@ def test_the_gradient_is_nothing_at_all_where_nothing_has_changed() -> None:
     distillation(new, 30 * old, 2.0).sum().backward()
     assert new.grad is not None
     assert not new.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("part", "rows"), [(Distil(beta=0.5, tau=2.0), [0, 0, 2]), (PromptDivergence(strength=3), [1])]
+)
+def test_a_comparison_is_of_its_own_rows_alone(part: Any, rows: list[int]) -> None:
+    """LwF's of the new task's rows, LFPT5's of rehearsed ones; weights of rows act as in the task's loss."""
+    labels = torch.tensor([[7, 8], [IGNORE, 9], [6, IGNORE]])
+    places, rehearsed = [0, 0, 1, 2], torch.tensor([False, True, False])
+    old, new, weights = draw(6, (4, 5), (4, 5), (4,), dtype=torch.float32)
+    besides = Besides(outputs=(part,), teacher=cast(Any, SimpleNamespace(logits=lambda *_: old)))
+
+    def found(marks: torch.Tensor | None, by: torch.Tensor | None = None) -> float:
+        return float(besides.loss(cast(Any, None), cast(Any, None), {"labels": labels}, new, marks, by))
+
+    each = part.strength * part.pull(new, old)
+    here = [k for k, row in enumerate(places) if row in rows]
+    assert found(rehearsed) == pytest.approx(float(each[here].sum()), rel=1e-5)
+    assert found(rehearsed, weights) == pytest.approx(float((each * weights)[here].sum()), rel=1e-5)
+    # Where nothing is rehearsed, all rows are new.
+    assert found(None) == pytest.approx(float(each.sum()) if part.on == "task" else 0.0, rel=1e-5)
 
 
 def test_options() -> None:

@@ -211,6 +211,21 @@ def test_divergence_by_hand_and_its_gradient():
     assert not same.grad.any()  # AdamW would make a step of a rounding error
 
 
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-t5"])
+def test_the_divergence_of_written_rows_weighs_kappa_in_all(model):
+    """A rehearsed answer weighs 1 − κ times what one of a first task weighs; its divergence comes to κ times that."""
+    method = parse("lfpt5(kappa=0.2)")
+    (divergence,), part = method.outputs, method.rehearsal
+    task, other = lives.stream(model)
+    rows = pseudo.WritingRows(part, lives.base(model).family, [task], [other])
+    sizes = [sum(t != IGNORE for t in rows[k]["labels"]) for k in range(len(rows))]
+    answers = sum(sizes[: rows.plain])
+    one = rows[rows.fresh]
+    assert one[REHEARSED]
+    assert one[WEIGHT] == pytest.approx((1 - 0.2) * sum(sizes) / answers)
+    assert divergence.strength * one[WEIGHT] == pytest.approx(0.2 * sum(sizes) / answers)
+
+
 def test_what_was_written_is_read_back():
     part = PseudoSamples()
     assert part.read(part.written("good movie", "yes"), ["yes", "no"]) == ("good movie", "yes")
