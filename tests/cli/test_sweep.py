@@ -157,9 +157,9 @@ def test_a_baseline_and_what_papers_print(everlora: Everlora, tmp_path: Path) ->
     assert (rows["o-lora"]["p"], rows["o-lora"]["difference"]["mean"]) == (None, 0.0)
     for name in ("seqlora", "n-lora(lam=0.1)"):
         assert 0 < rows[name]["p"] <= rows[name]["p_holm"] <= 1
-        assert rows[name]["alike"] == (rows[name]["p_holm"] > 0.05)
-        assert rows[name]["test"] == "resampled"
-        assert rows[name]["detectable"] >= 0
+        assert (rows[name]["test"], rows[name]["common"]) == ("rows", 1)
+        assert rows[name]["alike"] is True  # one run each says nothing of other seeds
+        assert rows[name]["detectable"] is None
     assert everlora("compare", "runs", "--baseline", "n-lora", "--json").json["baseline"] == "n-lora(lam=0.1)"
     for form in ("table", "markdown", "latex"):
         assert "baseline" in everlora("compare", "runs", "--baseline", "o-lora", "--format", form).out

@@ -20,7 +20,7 @@ STREAM = (
     "max_train_per_class", "max_eval_per_class", "metric",
 )  # fmt: skip
 READING = ("prompt", "max_source_length", "max_new_tokens")
-TRAINING = ("train", "lora")
+TRAINING = ("train", "train_of", "lora")
 CLOSE = 1e-3
 """Percentage points by which a score and its rows, which are written to six decimals, may differ."""
 
