@@ -20,7 +20,9 @@ STREAM = (
     "max_train_per_class", "max_eval_per_class", "metric",
 )  # fmt: skip
 READING = ("prompt", "max_source_length", "max_new_tokens")
-TRAINING = ("train", "lora")
+TRAINING = ("train", "train_of", "lora")
+CLOSE = 1e-3
+"""Percentage points by which a score and its rows, which are written to six decimals, may differ."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Ran:
         settings: all that was set.
         hash: of the protocol with all that was trained by, see `everlora.core.protocol`.
         fingerprints: how its scores were made (backend, precision, versions), by hash.
-        answers: rows answered correctly.
+        answers: how each row was answered.
         ability: change of general ability by measure.
     """
 
@@ -117,18 +119,29 @@ def _group(content: dict[str, Any], composition: dict[str, Any]) -> str:
 def _cells(
     done: Sequence[Committed], names: Sequence[str], matrix: list[list[float | None]], sequence: bool
 ) -> dict[tuple[int, int], Any]:
-    """Rows answered correctly by cell; a cell that repeats an earlier answer (task id) is given that answer."""
+    """What each row adds to its cell, 0 to 1; a cell that repeats an earlier answer (task id) is given that answer.
+
+    Raises:
+        FolderError: the mean over rows is not what matrix.json says.
+    """
     found: dict[tuple[int, int], Any] = {}
     for stage in done:
         i = stage.facts["number"] - 1 if sequence else len(names) - 1
-        rows: dict[str, list[bool]] = {}
+        rows: dict[str, list[float]] = {}
         with (stage.path / "predictions.jsonl").open(encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)
-                rows.setdefault(row["task"], []).append(row["correct"])
-        found |= {(i, names.index(task)): np.array(hits, dtype=np.float32) for task, hits in rows.items()}
+                mark = row.get("share", row.get("score", 100.0 * row["correct"])) / 100.0
+                rows.setdefault(row["task"], []).append(mark)
+        found |= {(i, names.index(task)): np.array(marks) for task, marks in rows.items()}
     for i, row in enumerate(matrix):
         for j, score in enumerate(row):
             if score is not None and (i, j) not in found and (i - 1, j) in found:
                 found[i, j] = found[i - 1, j]
+    for (i, j), marks in found.items():
+        if matrix[i][j] is None or abs(100.0 * marks.mean() - (matrix[i][j] or 0.0)) > CLOSE:
+            raise FolderError(
+                f"{done[0].path.parents[1]}: matrix.json has {matrix[i][j]} for task {names[j]!r} after task {i + 1}, "
+                f"its rows come to {100.0 * marks.mean():.4f}; restore the folder, or make the run again"
+            )
     return found

@@ -1,7 +1,8 @@
 """Methods side by side: means over seeds, bootstrap intervals, and what cannot be told apart. Pure functions.
 
-What was answered on one run is a matrix of rows: ``answers[i, j]`` holds, for every test row of task j, whether it
-was answered correctly after stage i. Every metric of `everlora.core.scores` is a function of the means of its cells.
+What was answered on one run is a matrix of rows: ``answers[i, j]`` holds, for every test row of task j, what it adds
+to the task's score after stage i: 1 or 0 where answers are right or wrong, a share of 1 where the task's metric is
+another (ROUGE-L, SARI …). Every metric of `everlora.core.scores` is a function of the means of its cells.
 
     resample b:  runs s_1 … s_S drawn with replacement from the S that there are (seeds x orders),
                  rows of each task drawn with replacement, n_j of n_j
@@ -26,8 +27,8 @@ from numpy.typing import NDArray
 
 from everlora.core.errors import ConfigError
 
-Hits = NDArray[np.float32]
-"""Of one cell: 1 for every row that was answered correctly, else 0; (n,)."""
+Marks = NDArray[np.floating]
+"""Of one cell: what each row adds to the score, whose mean is the score as a share of 1; (n,)."""
 Draws = NDArray[np.float64]
 Unit = tuple[str, int]
 """Order and seed."""
@@ -43,13 +44,13 @@ class Answers:
     Attributes:
         seed: the run's seed.
         tasks: names, in the order of learning.
-        cells: rows answered correctly, by stage and task, both counted from 0.
+        cells: marks of the rows, by stage and task, both counted from 0.
         order: the order of the tasks, where runs differ in it.
     """
 
     seed: int
     tasks: tuple[str, ...]
-    cells: Mapping[tuple[int, int], Hits]
+    cells: Mapping[tuple[int, int], Marks]
     order: str = ""
 
     @property
@@ -130,9 +131,9 @@ def estimate(runs: Sequence[Answers], *, resamples: int = RESAMPLES, seed: int =
     draws: dict[str, Draws] = {}
     each: dict[str, Draws] = {}
     drawn: dict[str, Draws] = {}
-    points = [{cell: np.array([100.0 * hits.mean(dtype=float)]) for cell, hits in run.cells.items()} for run in runs]
+    points = [{cell: np.array([100.0 * marks.mean(dtype=float)]) for cell, marks in run.cells.items()} for run in runs]
     resampled = [
-        {cell: _resampled(hits, weights[run.tasks[cell[1]]]) for cell, hits in run.cells.items()} for run in runs
+        {cell: _resampled(marks, weights[run.tasks[cell[1]]]) for cell, marks in run.cells.items()} for run in runs
     ]
     for metric in METRICS:
         values = [_metric(metric, one, len(run.tasks)) for one, run in zip(points, runs, strict=True)]
@@ -182,9 +183,10 @@ def difference(one: Estimate, other: Estimate, metric: str = "oa", confidence: f
     return None if found is None else found.interval
 
 
-def _resampled(hits: Hits, weights: Hits) -> Draws:
-    """The percentage in every resample, (B,). Counts and their sums are whole numbers below 2^24: exact in fp32."""
-    values: Draws = 100.0 * (hits @ weights).astype(float) / len(hits)
+def _resampled(marks: Marks, weights: Marks) -> Draws:
+    """The percentage in every resample, (B,). Sums of whole numbers below 2^24 are exact in fp32, all else is fp64."""
+    kind = np.float32 if np.array_equal(marks, marks.round()) else np.float64
+    values: Draws = 100.0 * (marks.astype(kind) @ weights.astype(kind, copy=False)).astype(float) / len(marks)
     return values
 
 
@@ -202,7 +204,7 @@ def _drawn_runs(units: Sequence[Unit], resamples: int, seed: int) -> Draws:
     return np.stack([(picks == k).sum(1) for k in range(len(units))]).astype(float)
 
 
-def _drawn_rows(task: str, rows: int, resamples: int, seed: int) -> Hits:
+def _drawn_rows(task: str, rows: int, resamples: int, seed: int) -> Marks:
     """How often each row is drawn, (n, B); the same for every method that answers the task."""
     random = np.random.default_rng([seed, zlib.crc32(task.encode()), rows])
     picks = random.integers(rows, size=(resamples, rows)) + rows * np.arange(resamples)[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 from everlora.analysis.ability import mean_change
 from everlora.analysis.answers import Ran
-from everlora.analysis.compare import METRICS, RESAMPLES, Estimate, Gap, Interval, estimate, gap
-from everlora.analysis.significance import ALPHA, detectable, holm, paired
+from everlora.analysis.compare import METRICS, RESAMPLES, Estimate, Interval, estimate, gap
+from everlora.analysis.significance import detectable, holm, paired, told_apart
 from everlora.core.errors import ConfigError, nearest
 from everlora.record.fingerprints import differing
 
@@ -41,10 +42,10 @@ def compare(
     Returns:
         ``protocol`` (or None), ``fingerprints`` by hash, ``resamples``, ``seed``, ``metric``, ``baseline``, and
         ``sections``: ``group``, ``reference`` (the method that the rows are set against, or None), and ``rows`` with
-        ``method``, ``seeds``, ``orders``, ``runs``, ``by_order`` (mean OA), ``protocols`` (hashes), ``folders``, the
-        metrics (``mean``, ``low``, ``high``) and, against the reference, ``difference``, ``p``, ``p_holm`` (corrected
-        over the methods that are set against one reference), ``test``, ``detectable`` and ``alike``: that nothing
-        tells the two apart.
+        ``method``, ``seeds``, ``orders``, ``runs``, ``by_order`` (mean OA), ``protocols`` and ``fingerprints``
+        (hashes), ``folders``, the metrics (``mean``, ``low``, ``high``) and, against the reference, ``difference``,
+        ``common`` (runs that both have), ``p``, ``p_holm`` (corrected, see `everlora.analysis.significance`),
+        ``test`` (what p was asked of), ``detectable`` and ``alike``: that nothing tells the two apart.
 
     Raises:
         ConfigError: runs of different protocols, one run twice, or no baseline of that name.
@@ -69,7 +70,7 @@ def compare(
         _set_against(sections, found, metric, baseline)
     for section in sections:
         section["reference"] = None if agreed is None else baseline or section["reference"]
-        section["rows"] = sorted(section["rows"].values(), key=lambda row: _place(row, metric, baseline))
+        section["rows"] = sorted(section["rows"].values(), key=lambda row: _place(row, baseline))
     how = {"resamples": resamples, "seed": seed, "metric": metric, "baseline": baseline}
     return {"protocol": agreed, "fingerprints": prints, **how, "sections": sections}
 
@@ -87,15 +88,10 @@ def _named(baseline: str, known: Mapping[str, Estimate]) -> str:
     return like[0]
 
 
-def _place(row: dict[str, Any], metric: str, baseline: str | None) -> tuple[bool, float, str]:
-    """Those that cannot be told from the best first and by name, the others by their mean.
-
-    Beside a baseline nothing is ranked: rows stand by name.
-    """
-    mean = (row[metric] or {"mean": -1e9})["mean"]
-    if baseline is not None:
-        return (row["method"] != baseline, 0.0, row["method"])
-    return (row["alike"] is not True, 0.0 if row["alike"] else -mean, row["method"])
+def _place(row: dict[str, Any], baseline: str | None) -> tuple[bool, str]:
+    """Those first that nothing tells from the best, then the others; by name, for that is all that is known."""
+    later = row["alike"] is False if baseline is None else row["method"] != baseline
+    return later, row["method"]
 
 
 def _best(found: Mapping[str, Estimate], metric: str) -> str | None:
@@ -106,26 +102,32 @@ def _best(found: Mapping[str, Estimate], metric: str) -> str | None:
 def _set_against(
     sections: Sequence[dict[str, Any]], found: Mapping[str, Estimate], metric: str, baseline: str | None
 ) -> None:
-    """Write into each row how it differs from its reference; p is corrected over all rows of one reference."""
-    families = [sections] if baseline else [[section] for section in sections]
-    for family in families:
-        references = {baseline or section["reference"] for section in family}
-        gaps: dict[str, Gap] = {}
-        for section in family:
-            reference = baseline or section["reference"]
-            for label in section["rows"] if reference else ():
-                one = gap(found[label], found[reference], metric)
-                gaps |= {} if one is None else {label: one}
-        tests = {label: paired(one.each, one.draws) for label, one in gaps.items() if label not in references}
-        corrected = holm({label: p for label, (p, _) in tests.items()})
-        for section in family:
-            for label, row in section["rows"].items():
-                if label in gaps:
-                    row |= {"difference": _plain(gaps[label].interval), "alike": True}
-                if label in tests:
-                    p, test = tests[label]
-                    row |= {"p": p, "p_holm": corrected[label], "test": test, "alike": corrected[label] > ALPHA}
-                    row["detectable"] = detectable(gaps[label].draws)
+    """Write into each row how it differs from its reference; p is corrected over what could have been compared.
+
+    Against a baseline that was named these are the other methods; against a best that the figures chose, all pairs.
+    """
+    for family in [list(sections)] if baseline else [[section] for section in sections]:
+        reference = baseline or family[0]["reference"]
+        rows = {label: row for section in family for label, row in section["rows"].items()}
+        if reference is None:
+            continue
+        others = [label for label in rows if label != reference]
+        pairs = [(label, reference) for label in others]
+        pairs += [] if baseline else list(itertools.combinations(others, 2))
+        known = {pair: gap(found[pair[0]], found[pair[1]], metric) for pair in pairs}
+        gaps = {pair: one for pair, one in known.items() if one is not None}
+        tests = {pair: paired(one.each, one.draws) for pair, one in gaps.items()}
+        corrected = holm({pair: p for pair, (p, _) in tests.items()})
+        if (own := gap(found[reference], found[reference], metric)) is not None:
+            rows[reference] |= {"difference": _plain(own.interval), "alike": True}
+        for label in others:
+            pair = label, reference
+            if pair in gaps:
+                (p, test), one = tests[pair], gaps[pair]
+                rows[label] |= {"difference": _plain(one.interval), "p": p, "p_holm": corrected[pair], "test": test}
+                rows[label]["common"] = len(one.each)
+                rows[label]["alike"] = not told_apart(corrected[pair], test)
+                rows[label]["detectable"] = detectable(one.each, one.draws, len(gaps))
 
 
 def _agreed(runs: Sequence[Ran], mixed: bool) -> dict[str, Any] | None:
@@ -213,9 +215,10 @@ def _row(label: str, runs: Sequence[Ran], found: Estimate) -> dict[str, Any]:
         "runs": len(found.units),
         "by_order": _by_order(found),
         "protocols": sorted({run.hash for run in runs}),
+        "fingerprints": sorted({key for run in runs for key in run.fingerprints}),
         "folders": [str(run.path) for run in sorted(runs, key=lambda run: run.answers.unit)],
         **{metric: _plain(found.interval(metric)) for metric in METRICS},
-        **dict.fromkeys(("difference", "p", "p_holm", "test", "detectable", "alike")),
+        **dict.fromkeys(("difference", "common", "p", "p_holm", "test", "detectable", "alike")),
         "ability": mean_change([run.ability for run in runs]),
     }
 

@@ -16,11 +16,16 @@ from everlora.cli.common import Json
 
 HEADS = {"oa": "OA", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
 Format = Literal["table", "markdown", "csv", "latex", "json"]
-LEGEND = "mean over runs (seeds x orders) and 95 % interval (bootstrap over runs, then over test rows)"
-TOLD = (
-    "{reference}: paired difference in OA over common runs and rows; ≈: cannot be told from it at 5 % (p after Holm's "
-    "correction over the methods); seen: the smallest difference that these runs show with a chance of 80 %"
+LEGEND = (
+    "mean over runs (seeds x orders) and 95 % interval (bootstrap over runs, then over test rows; too short where "
+    "runs are few)"
 )
+TOLD = (
+    "{reference}: paired difference in OA over common runs and rows; ≈: cannot be told from it at 5 %, by runs (t) "
+    "and by rows (bootstrap), p the larger of the two after Holm's correction over {family}; seen: the smallest "
+    "difference that these runs show so with a chance of 80 %; rows in their section by name"
+)
+ALONE = "(rows): one common run, p is of other test rows only, and what other seeds would say is not known"
 
 
 def compare(
@@ -86,14 +91,7 @@ def _papers(found: list[Any], sections: list[dict[str, Any]]) -> list[dict[str, 
 
 def show(table: dict[str, Any], form: Format) -> None:
     """Print a comparison on stdout."""
-    forms: dict[str, Callable[[dict[str, Any]], str]] = {
-        "table": _plain,
-        "markdown": _markdown,
-        "csv": _csv,
-        "latex": _latex,
-        "json": json.dumps,
-    }
-    typer.echo(forms[form](table))
+    typer.echo(FORMS[form](table))
 
 
 def cell(interval: dict[str, float] | None) -> str:
@@ -106,29 +104,43 @@ def cell(interval: dict[str, float] | None) -> str:
 def _difference(row: dict[str, Any], reference: str | None, baseline: str | None) -> str:
     if row["method"] == reference:
         return "baseline" if baseline else "best"
-    return "–" if row["difference"] is None else ("≈ " if row["alike"] else "") + cell(row["difference"])
+    if row["difference"] is None:
+        return "–"
+    few = f" over {row['common']}" if row["common"] < row["runs"] else ""
+    return ("≈ " if row["alike"] else "") + cell(row["difference"]) + few
 
 
 def _p(row: dict[str, Any]) -> str:
-    return "–" if row["p_holm"] is None else f"{row['p_holm']:.3f}"
+    if row["p_holm"] is None:
+        return "–"
+    shown = "<0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
+    return shown + (" (rows)" if row["test"] == "rows" else "")
+
+
+def _several(table: dict[str, Any]) -> list[str]:
+    """What rows differ in of how they were made, and so must say each by itself: protocol, fingerprint."""
+    rows = [row for section in table["sections"] for row in section["rows"]]
+    return [key for key in ("protocols", "fingerprints") if len({one for row in rows for one in row[key]}) > 1]
 
 
 def _rows(table: dict[str, Any], section: dict[str, Any]) -> list[list[str]]:
     return [
         [
-            row["method"],
+            " ".join(row["method"].split()),  # it may hold a prompt, with its lines
             str(row["runs"]),
             *(cell(row[metric]) for metric in HEADS),
             _difference(row, section["reference"], table["baseline"]),
             _p(row),
             "–" if row["detectable"] is None else f"{row['detectable']:.1f}",
+            *(" ".join(row[key]) for key in _several(table)),
         ]
         for row in section["rows"]
     ]
 
 
 def _columns(table: dict[str, Any]) -> list[str]:
-    return ["method", "runs", *HEADS.values(), f"OA − {table['baseline'] or 'best'}", "p", "seen"]
+    made = (key.removesuffix("s") for key in _several(table))
+    return ["method", "runs", *HEADS.values(), f"OA − {table['baseline'] or 'best'}", "p", "seen", *made]
 
 
 THEIRS = ["method", "of", "theirs", "ours", "paper", "model"]
@@ -190,22 +202,24 @@ def _markdown(table: dict[str, Any]) -> str:
 def _csv(table: dict[str, Any]) -> str:
     """One line per method; every figure in a column of its own. Papers' numbers are of the group ``theirs``."""
     figures = [(metric, part) for metric in (*HEADS, "difference") for part in ("mean", "low", "high")]
-    tests = ("p", "p_holm", "test", "detectable", "alike")
+    tests = ("common", "p", "p_holm", "test", "detectable", "alike")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     heads = [*("_".join(figure) for figure in figures), *tests]
-    writer.writerow(["group", "method", "seeds", "runs", *heads, "protocol", "source", "differs"])
+    writer.writerow(
+        ["group", "method", "seeds", "runs", *heads, "protocol", "fingerprint", "source", "differs", "note"]
+    )
     for section in table["sections"]:
         for row in section["rows"]:
             values = [(row[metric] or {}).get(part, "") for metric, part in figures]
             found = ["" if row[test] is None else row[test] for test in tests]
             seeds = " ".join(map(str, row["seeds"]))
-            protocols = " ".join(row["protocols"])
-            writer.writerow([section["group"], row["method"], seeds, row["runs"], *values, *found, protocols, "", ""])
+            made = (" ".join(row[key]) for key in ("protocols", "fingerprints"))
+            writer.writerow([section["group"], row["method"], seeds, row["runs"], *values, *found, *made, "", "", ""])
     for one in table.get("papers", ()):
         blank = [""] * (len(heads) - 1)
         source = f"{one['source']}: {one['where']}, {one['model']}, {one['column']}"
-        about = ["", source, "; ".join(one["differs"])]
+        about = ["", "", source, "; ".join(one["differs"]), one["note"]]
         writer.writerow(["theirs", one["method"], "", "", one["theirs"], *blank, *about])
     return text.getvalue().rstrip("\n")
 
@@ -225,10 +239,23 @@ def _latex(table: dict[str, Any]) -> str:
     return "\n".join([*lines, f"% {_legend(table)}"])
 
 
+SPELT = {
+    **{sign: "\\" + sign for sign in "&%_#{}$"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "≈": r"$\approx$",
+    "−": "$-$",
+    "λ": r"$\lambda$",
+    "–": "--",
+}
+"""How LaTeX spells what it has another meaning, or no glyph, for."""
+
+
 def _escaped(text: str) -> str:
-    for sign in "&%_#{}":
-        text = text.replace(sign, "\\" + sign)
-    return text.replace("≈", r"$\approx$").replace("−", "$-$").replace("λ", r"$\lambda$").replace("–", "--")
+    return "".join(SPELT.get(sign, sign) for sign in text)
 
 
 def _ability(table: dict[str, Any]) -> str:
@@ -245,5 +272,18 @@ def _legend(table: dict[str, Any]) -> str:
     hashes = sorted({one for section in table["sections"] for row in section["rows"] for one in row["protocols"]})
     made = f"protocol {', '.join(hashes)}; fingerprint {', '.join(table['fingerprints'])}"
     reference = f"OA − {table['baseline'] or 'best'}"
+    told = TOLD.format(reference=reference, family="the methods" if table["baseline"] else "all pairs of methods")
+    rows = [row for section in table["sections"] for row in section["rows"]]
+    alone = f"; {ALONE}" if any(row["test"] == "rows" for row in rows) else ""
     drawn = f"{table['resamples']} resamples, seed {table['seed']}"
-    return f"{LEGEND}; {TOLD.format(reference=reference)}; {drawn}; {made}{mixed}{_ability(table)}"
+    return f"{LEGEND}; {told}{alone}; {drawn}; {made}{mixed}{_ability(table)}"
+
+
+FORMS: dict[Format, Callable[[dict[str, Any]], str]] = {
+    "table": _plain,
+    "markdown": _markdown,
+    "csv": _csv,
+    "latex": _latex,
+    "json": json.dumps,
+}
+"""How each form is made of a comparison."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from everlora.core import shares
 from everlora.core.sari import sari
 
 DEFAULT = "exact_match"
@@ -44,6 +45,7 @@ class AnswerMetric:
         source: who defined it, or uses it so.
         row: its value for one row.
         whole: its value for all rows and the label set, where that is not the mean over rows.
+        shares: then what each row adds to it, with it as their mean, see `everlora.core.shares`.
     """
 
     id: str
@@ -51,6 +53,7 @@ class AnswerMetric:
     source: str
     row: Callable[[Answered], float]
     whole: Callable[[Sequence[Answered], Sequence[str]], float] | None = None
+    shares: Callable[[Sequence[Answered], Sequence[str]], tuple[float, ...]] | None = None
 
     def score(self, rows: Sequence[Answered], labels: Sequence[str] = ()) -> tuple[float, tuple[float, ...]]:
         """The score of a task, and what each row has."""
@@ -135,14 +138,28 @@ def _corpus_bleu(rows: Sequence[Answered], labels: Sequence[str]) -> float:
     return float(sacrebleu.corpus_bleu([row.prediction for row in rows], streams).score)
 
 
+def _bleu_shares(rows: Sequence[Answered], labels: Sequence[str]) -> tuple[float, ...]:
+    import sacrebleu
+
+    each = [sacrebleu.sentence_bleu(row.prediction, list(row.accepted)) for row in rows]
+    return shares.bleu(
+        _corpus_bleu(rows, labels), [(one.counts, one.totals, one.sys_len, one.ref_len) for one in each]
+    )
+
+
+def _classes(rows: Sequence[Answered], labels: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """What was asked for, what was answered (empty where that is no label), and the labels of either."""
+    names = {normalise(label): label for label in labels or [row.accepted[0] for row in rows]}
+    given = [names.get(normalise(row.prediction), "") for row in rows]
+    asked = [names.get(normalise(row.accepted[0]), row.accepted[0]) for row in rows]
+    return asked, given, sorted({*asked, *given} - {""})
+
+
 def _macro_f1(rows: Sequence[Answered], labels: Sequence[str]) -> float:
     """F1 averaged over the labels that are asked for or answered; what is no label at all is a miss and no class."""
     from sklearn.metrics import f1_score
 
-    names = {normalise(label): label for label in labels or [row.accepted[0] for row in rows]}
-    given = [names.get(normalise(row.prediction), "") for row in rows]
-    asked = [names.get(normalise(row.accepted[0]), row.accepted[0]) for row in rows]
-    classes = sorted({*asked, *given} - {""})
+    asked, given, classes = _classes(rows, labels)
     return 100.0 * float(f1_score(asked, given, labels=classes, average="macro", zero_division=0.0))
 
 
@@ -210,6 +227,7 @@ _ALL = (
         source="Papineni et al. 2002; package sacrebleu",
         row=_sentence_bleu,
         whole=_corpus_bleu,
+        shares=_bleu_shares,
     ),
     AnswerMetric(
         id="sari",
@@ -236,6 +254,7 @@ _ALL = (
         source="package scikit-learn",
         row=lambda row: 100.0 * correct(row),
         whole=_macro_f1,
+        shares=lambda rows, labels: shares.macro_f1(*_classes(rows, labels)),
     ),
 )
 

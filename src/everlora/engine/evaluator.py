@@ -26,6 +26,7 @@ class Scored:
         correct: per row, whether the answer exactly matches one that is accepted, whatever the metric.
         metric: how the task is scored.
         each: the metric of each row by itself.
+        shares: what each row adds to a score that is no mean over rows; empty for all other metrics.
         score: the task's score, percent.
     """
 
@@ -35,14 +36,19 @@ class Scored:
     correct: tuple[bool, ...]
     metric: str = DEFAULT
     each: tuple[float, ...]
+    shares: tuple[float, ...] = ()
     score: float
 
     def rows(self) -> list[dict[str, Any]]:
-        """One plain row per example, for predictions.jsonl; ``score`` where `correct` does not say all."""
+        """One plain row per example, for predictions.jsonl; ``score`` where `correct` does not say all.
+
+        The mean of ``share``, where it is there, else of ``score``, else of ``correct`` is the score of the task.
+        """
         columns = zip(self.targets, self.predictions, self.correct, self.each, strict=True)
         return [
             {"task": self.task, "row": k, "target": target, "prediction": answer, "correct": right}
             | ({} if self.metric == DEFAULT else {"metric": self.metric, "score": round(value, 6)})
+            | ({"share": round(self.shares[k], 6)} if self.shares else {})
             for k, (target, answer, right, value) in enumerate(columns)
         ]
 
@@ -91,7 +97,8 @@ def evaluate(
     rows = getattr(task, split)
     predictions = tuple(answers(model, family, task, rows, scoring, batch_size=batch_size, progress=progress))
     answered = [row.answered(prediction) for row, prediction in zip(rows, predictions, strict=True)]
-    score, each = ANSWER_METRICS[task.metric].score(answered, task.labels)
+    metric = ANSWER_METRICS[task.metric]
+    score, each = metric.score(answered, task.labels)
     return Scored(
         task=task.name,
         targets=tuple(row.target for row in rows),
@@ -99,5 +106,6 @@ def evaluate(
         correct=tuple(map(correct, answered)),
         metric=task.metric,
         each=each,
+        shares=metric.shares(answered, task.labels) if metric.shares else (),
         score=score,
     )

@@ -1,0 +1,58 @@
+"""What each row adds to a score that is taken over all rows at once, so that rows can be drawn again. Pure functions.
+
+A corpus measure θ(w) is a function of the weights w of the rows, all 1 in truth, and has the same value at every
+multiple of them. The share of row i is θ + n · ∂θ/∂w_i at w = 1: shares have θ as their mean, and their mean over
+drawn rows is θ of those rows to first order (infinitesimal jackknife: Jaeckel 1972; Efron 1982, chapter 6). A share
+may lie outside 0 to 100.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+Counts = tuple[Sequence[int], Sequence[int], int, int]
+"""Of one row: n-grams that are in a reference, and n-grams, by order; words, and words of the reference."""
+
+
+def macro_f1(asked: Sequence[str], given: Sequence[str], classes: Sequence[str]) -> tuple[float, ...]:
+    """Shares of the mean over classes of F1 = 2 TP / (asked + given), in percent.
+
+    Args:
+        asked: the class of each row.
+        given: the class that was answered; what is none of the classes is a miss.
+        classes: those that the mean is over, each of them asked or given somewhere.
+    """
+    hits = Counter(a for a, g in zip(asked, given, strict=True) if a == g)
+    sizes = Counter([*asked, *given])
+    each = {name: 2 * hits[name] / sizes[name] for name in classes}
+    theta, found = sum(each.values()), []
+    for a, g in zip(asked, given, strict=True):
+        slopes = (
+            (2 * (a == g) - each[name] * ((a == name) + (g == name))) / sizes[name] for name in {a, g} & each.keys()
+        )
+        found.append(100.0 * (theta + len(asked) * sum(slopes)) / len(each))
+    return tuple(found)
+
+
+def bleu(theta: float, rows: Sequence[Counts]) -> tuple[float, ...]:
+    """Shares of corpus BLEU = 100 · exp(min(0, 1 − r/l) + mean over orders of log(c_k / t_k)).
+
+    An order without any match is smoothed, and its precision moves with no row.
+
+    Args:
+        theta: BLEU of all rows, in percent.
+        rows: counts of each.
+    """
+    n = len(rows)
+    c, t = (
+        [sum(column) for column in zip(*part, strict=True)] for part in zip(*(row[:2] for row in rows), strict=True)
+    )
+    words, reference = sum(row[2] for row in rows), sum(row[3] for row in rows)
+    short = 0 < words < reference
+    found = []
+    for own, of, length, wanted in rows:
+        slope = sum(own[k] / c[k] - of[k] / t[k] for k in range(len(c)) if c[k]) / len(c)
+        slope += (reference * length / words - wanted) / words if short else 0.0
+        found.append(theta * (1 + n * slope))
+    return tuple(found)

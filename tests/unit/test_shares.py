@@ -1,0 +1,63 @@
+"""Shares of corpus measures: their mean is the measure, and they foretell it when rows are drawn again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from everlora.core.answers import ANSWER_METRICS, Answered
+
+WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "by", "mat", "road", "red", "old"]
+ALIKE = {name: metric for name, metric in ANSWER_METRICS.items() if metric.whole}
+
+
+def test_shares_of_macro_f1_by_hand() -> None:
+    """Asked a, a, b and answered a, b, b: F1 is 2/3 and 2/3; weight on the wrong row lowers both, on a right one one.
+
+    d F1(a): row 1 (2 − 2/3 · 2)/3, row 2 −(2/3)/3, row 3 0; so shares are 2/3 + 3/2 · (2/9, −4/9, 2/9) = 1, 0, 1.
+    """
+    rows = [Answered(given, (asked,)) for asked, given in zip("aab", "abb", strict=True)]
+    shares = ANSWER_METRICS["macro_f1"].shares
+    assert shares is not None
+    assert shares(rows, ("a", "b")) == pytest.approx((100.0, 0.0, 100.0))
+
+
+texts = st.lists(st.sampled_from(WORDS), min_size=4, max_size=9).map(" ".join)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd?")), min_size=1, max_size=30))
+def test_the_mean_of_shares_of_macro_f1_is_the_score(pairs: list[tuple[str, str]]) -> None:
+    metric, rows = ANSWER_METRICS["macro_f1"], [Answered(given, (asked,)) for asked, given in pairs]
+    assert metric.shares is not None
+    assert np.mean(metric.shares(rows, tuple("abcd"))) == pytest.approx(metric.score(rows, tuple("abcd"))[0])
+
+
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=12))
+def test_the_mean_of_shares_of_bleu_is_the_score(pairs: list[tuple[str, str]]) -> None:
+    metric, rows = ANSWER_METRICS["bleu"], [Answered(said, (asked,)) for said, asked in pairs]
+    assert metric.shares is not None
+    assert np.mean(metric.shares(rows, ())) == pytest.approx(metric.score(rows)[0])
+
+
+@pytest.mark.parametrize("name", sorted(ALIKE))
+def test_shares_foretell_the_score_of_drawn_rows(name: str) -> None:
+    random = np.random.default_rng(0)
+    rows = []
+    for _ in range(150):
+        asked = list(random.choice(WORDS, 7)) if name == "bleu" else [str(random.choice(list("abcd")))]
+        keep = random.random(len(asked)) < 0.8
+        said = [word if k else str(random.choice(WORDS[:4])) for word, k in zip(asked, keep, strict=True)]
+        rows.append(Answered(" ".join(said), (" ".join(asked),)))
+    labels = () if name == "bleu" else tuple("abcd")
+    metric = ALIKE[name]
+    assert metric.shares is not None
+    shares = np.array(metric.shares(rows, labels))
+    truth, foretold = [], []
+    for _ in range(60):
+        picks = random.integers(len(rows), size=len(rows))
+        truth.append(metric.score([rows[k] for k in picks], labels)[0])
+        foretold.append(shares[picks].mean())
+    assert np.corrcoef(truth, foretold)[0, 1] > 0.97
+    assert np.std(foretold) == pytest.approx(np.std(truth), rel=0.15)

@@ -1,0 +1,109 @@
+"""Runs set side by side: what is ranked, what is told apart by how it was trained, what each row says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from everlora.analysis.answers import Ran
+from everlora.analysis.compare import Answers
+from everlora.analysis.tables import compare
+from everlora.cli.compare import FORMS
+
+FEW = 200
+
+
+def ran(method: str, seed: int, rates: list[float], rows: int = 400, **more: Any) -> Ran:
+    """A run of two tasks, whose rows are the more often right the higher their rate."""
+    random = np.random.default_rng([seed, *map(ord, method)])
+    cells = {(i, j): (random.random(rows) < rates[j]).astype(float) for i in range(2) for j in range(i + 1)}
+    told: dict[str, Any] = {
+        "composition": {"name": method},
+        "training": {},
+        "protocol": {"rows": "same"},
+        "settings": {},
+        "hash": "h1",
+        "fingerprints": {"f1": {"weights": "float32"}},
+        **more,
+    }
+    answers = Answers(seed, ("a", "b"), cells, "a b")
+    return Ran(path=Path(f"{method}-{seed}-{told['hash']}"), method=method, group="replay-free", answers=answers,
+               ability={}, **told)  # fmt: skip
+
+
+def methods(table: dict[str, Any]) -> list[str]:
+    return [row["method"] for section in table["sections"] for row in section["rows"]]
+
+
+def test_one_run_each_is_not_ranked() -> None:
+    """However far apart: the best is first only where that is its name's place."""
+    table = compare([ran("b", 0, [0.9, 0.9]), ran("a", 0, [0.1, 0.1])], resamples=FEW)
+    (section,) = table["sections"]
+    assert section["reference"] == "b"
+    assert methods(table) == ["a", "b"]
+    assert [row["alike"] for row in section["rows"]] == [True, True]
+    assert "(rows)" in FORMS["markdown"](table)
+
+
+def test_what_several_seeds_tell_apart_is_set_below() -> None:
+    runs = [ran(name, seed, [rate, rate]) for name, rate in (("a", 0.3), ("b", 0.8), ("c", 0.8)) for seed in range(5)]
+    table = compare(runs, resamples=FEW)
+    assert methods(table) == ["b", "c", "a"]
+    rows = {row["method"]: row for row in table["sections"][0]["rows"]}
+    assert [rows[name]["alike"] for name in "abc"] == [False, True, True]
+    assert rows["a"]["p_holm"] <= 0.05
+    assert rows["a"]["test"] == "runs and rows"
+
+
+def test_without_a_common_seed_nothing_is_ranked() -> None:
+    table = compare([ran("a", 0, [0.1, 0.1]), ran("b", 1, [0.9, 0.9])], resamples=FEW)
+    assert methods(table) == ["a", "b"]
+    assert table["sections"][0]["rows"][0]["difference"] is None
+
+
+def test_a_named_baseline_is_corrected_over_methods_and_a_best_over_pairs() -> None:
+    """Three methods: two comparisons with a baseline; three pairs, any of which the best could have been in."""
+    runs = [ran(name, seed, [0.5 + k / 30] * 2) for k, name in enumerate("abc") for seed in range(3)]
+    named = compare(runs, resamples=FEW, baseline="a")["sections"][0]["rows"]
+    p = sorted(row["p"] for row in named if row["p"] is not None)
+    assert max(row["p_holm"] for row in named if row["p"] == p[0]) == min(1.0, 2 * p[0])
+    best = [row for row in compare(runs, resamples=FEW)["sections"][0]["rows"] if row["p"] is not None]
+    assert all(row["p_holm"] >= min(1.0, row["p"]) for row in best)
+    assert any(row["p_holm"] in (min(1.0, 3 * row["p"]), min(1.0, 2 * row["p"]), 1.0) for row in best)
+
+
+def test_training_of_single_tasks_tells_methods_apart() -> None:
+    few, many = ({"train_of": {"a": {"num_train_epochs": n}}} for n in (1, 9))
+    table = compare([ran("x", 0, [0.5] * 2, training=few), ran("x", 1, [0.5] * 2, training=many)], resamples=FEW)
+    assert methods(table) == ["x [num_train_epochs=1]", "x [num_train_epochs=9]"]
+
+
+def test_every_row_names_its_protocol_and_fingerprint_where_they_differ() -> None:
+    runs = [
+        ran("x", 0, [0.5] * 2, hash="h1"),
+        ran("y", 0, [0.5] * 2, hash="h2", fingerprints={"f2": {"weights": "bfloat16"}}),
+    ]
+    table = compare(runs, resamples=FEW, mixed_fingerprints=True)
+    for line in FORMS["markdown"](table).splitlines():
+        if line.startswith(("| x ", "| y ")):
+            assert [cell.strip() for cell in line.split("|")[-3:-1]] == (
+                ["h1", "f1"] if line.startswith("| x") else ["h2", "f2"]
+            )
+    alike = FORMS["markdown"](compare(runs[:1], resamples=FEW))
+    assert "| h1" not in alike
+    assert "protocol h1; fingerprint f1" in alike
+
+
+def test_signs_of_latex_and_lines_in_a_name() -> None:
+    r"""Every special sign is escaped, and a name with line breaks (a prompt) stays in its row."""
+    name = "m_1(a=5%,b=#&$~^\\{x}) [prompt={text}\nAnswer:]"
+    table = compare([ran(name, 0, [0.5] * 2)], resamples=FEW)
+    (line,) = [line for line in FORMS["latex"](table).splitlines() if line.startswith(r"m\_")]
+    escaped = r"m\_1(a=5\%,b=\#\&\$\textasciitilde{}\textasciicircum{}\textbackslash{}\{x\}) [prompt=\{text\}"
+    assert line.startswith(escaped)
+    assert line.endswith(r" \\")
+    for form in ("markdown", "table"):
+        assert sum("m_1(" in row for row in FORMS[form](table).splitlines()) == 1
+        assert not any(row.startswith("Answer") for row in FORMS[form](table).splitlines())
