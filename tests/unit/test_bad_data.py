@@ -192,6 +192,23 @@ def test_a_description_is_taken_at_its_word(info: dict[str, Any], said: str, tmp
     described(tmp_path, {**Q, "q": {"file_name": "train.json", "file_sha1": sha}})
 
 
+def test_easycl_says_what_the_labels_are(tmp_path: Path) -> None:
+    described(tmp_path, Q)
+    options = tmp_path / "dataset_options.json"
+    options.write_text(json.dumps({"q": {"options": ["done", "not done"], "description": "."}}))
+    assert open_stream(tmp_path / "mine.yaml").tasks[0].labels == ("done", "not done")
+    (tmp_path / "train.json").write_text(json.dumps([*ALPACA[:2], {"instruction": "Do.", "output": "dnoe"}]))
+    with pytest.raises(
+        DataError, match=r"train.json, row 3: label 'dnoe' is outside the label set; did you mean 'don"
+    ):
+        open_stream(tmp_path / "mine.yaml")
+    (tmp_path / "train.json").write_text(json.dumps([*ALPACA[:2], {"instruction": "Do.", "output": "-"}]))
+    assert open_stream(tmp_path / "mine.yaml").tasks[0].left_out == {"train: the label is '-'": 1}
+    options.write_text(json.dumps({"q": {"option": ["done"]}}))
+    with pytest.raises(DataError, match="dataset_options.json must hold"):
+        open_stream(tmp_path / "mine.yaml")
+
+
 def test_a_description_without_orders_says_what_to_do(tmp_path: Path) -> None:
     described(tmp_path, Q)
     (tmp_path / "benchmark_info.json").unlink()

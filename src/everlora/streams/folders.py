@@ -81,7 +81,7 @@ def read_folder(folder: Path, kind: Kind | None = None) -> TaskFolder:
         wanted, there = " and ".join(COLUMNS[kind]), ", ".join(tables["train"].rows[0])
         raise DataError(f"{tables['train'].at(0)}: {kind} rows have the columns {wanted}, found: {there}")
     labels = read_labels(folder / "labels.json")
-    tables, left_out = _without_blank_labels(tables, labels, found_kind)
+    tables, left_out = without_blank_labels(tables, labels, always=found_kind == "o-lora")
     if found_kind == "o-lora":
         tables = {split: _renamed(table, {"sentence": "text"}) for split, table in tables.items()}
     if found_kind == "superni" and labels:
@@ -170,20 +170,26 @@ def _definition(path: Path) -> str:
     return str(content["definition"])
 
 
-def _without_blank_labels(
-    tables: Mapping[str, Table], labels: tuple[str, ...], kind: Kind | None
+def without_blank_labels(
+    tables: Mapping[str, Table], labels: tuple[str, ...], *, column: str = "label", always: bool = False
 ) -> tuple[dict[str, Table], dict[str, int]]:
     """Leave out rows labelled with punctuation alone, as are 131 of MNLI's test rows in O-LoRA: nobody agreed on them.
 
-    After normalisation such a label is empty, and an empty answer would be right.
+    After normalisation such a label is empty, and an empty answer would be right. Rows stay where no label set says
+    that theirs is none, unless ``always``.
     """
     kept, left_out = {}, Counter[str]()
     for split, table in tables.items():
         stay = []
         for index, row in enumerate(table.rows):
-            label = row.get("label")
-            named = labels or kind == "o-lora"
-            if named and isinstance(label, str) and label not in labels and label and not normalise(label):
+            label = row.get(column)
+            if (
+                (labels or always)
+                and isinstance(label, str)
+                and label not in labels
+                and label
+                and not normalise(label)
+            ):
                 left_out[f"{split}: the label is {label!r}"] += 1
             else:
                 stay.append(index)
