@@ -205,7 +205,7 @@ def test_easycl_says_what_the_labels_are(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text(json.dumps([*ALPACA[:2], {"instruction": "Do.", "output": "-"}]))
     assert open_stream(tmp_path / "mine.yaml").tasks[0].left_out == {"train: the label is '-'": 1}
     options.write_text(json.dumps({"q": {"option": ["done"]}}))
-    with pytest.raises(DataError, match="dataset_options.json must hold"):
+    with pytest.raises(DataError, match=r"dataset_options\.json must hold"):
         open_stream(tmp_path / "mine.yaml")
 
 
