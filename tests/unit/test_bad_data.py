@@ -110,6 +110,21 @@ def test_a_task_of_a_folder_that_lacks_a_split_is_not_skipped(tmp_path: Path) ->
         open_stream(place)
 
 
+@pytest.mark.parametrize("name", ["trian_jsonl", "tset_csv", "devv_json"])
+def test_a_misspelt_split_is_not_left_out_silently(name: str, tmp_path: Path) -> None:
+    files = {
+        "train_jsonl": lines(ROWS),
+        "test_jsonl": lines(TEST),
+        "notes_json": b"{}",
+        "labels_json": b'["good","bad"]',
+    }
+    place = folder(tmp_path / "mine" / "a", **files)
+    assert open_stream(place).names == ("a",)
+    (tmp_path / "mine" / "a" / name.replace("_", ".")).write_bytes(lines(TEST))
+    with pytest.raises(DataError, match=rf"{name.replace('_', '.')} is no split's file; did you mean '"):
+        open_stream(place)
+
+
 def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
     place = folder(
         tmp_path / "mine" / "a", train_jsonl=lines(ROWS), train_json=lines(ROWS[:1]), test_jsonl=lines(TEST)

@@ -14,6 +14,7 @@ is its test, and some TRACE prompts are in train and test. Such rows are left ou
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from everlora.core.answers import normalise
-from everlora.core.errors import DataError
+from everlora.core.errors import DataError, nearest
 from everlora.streams.dialects import familiar
-from everlora.streams.rows import Table, decode, parse_json, read_bytes, read_table
+from everlora.streams.rows import Table, decode, is_data_file, parse_json, read_bytes, read_table
 
 Kind = Literal["o-lora", "superni", "trace"]
 
-SPLITS = {"train": ("train",), "dev": ("dev", "eval", "validation"), "test": ("test",)}
+SPLITS = {"train": ("train",), "dev": ("dev", "eval", "validation", "valid", "val"), "test": ("test",)}
 ENDINGS = tuple(end + packed for end in (".jsonl", ".json", ".csv", ".tsv", ".parquet") for packed in (".gz", ""))
 COLUMNS: Mapping[Kind, tuple[str, str]] = {
     "o-lora": ("sentence", "label"),
@@ -67,6 +68,7 @@ def read_folder(folder: Path, kind: Kind | None = None) -> TaskFolder:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give the folder that holds the task's train and test files")
+    _refuse_slips(folder)
     paths = {split: _file(folder, names) for split, names in SPLITS.items()}
     for split in ("train", "test"):
         if paths[split] is None:
@@ -128,6 +130,15 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
         raise DataError(f"{path} must hold a list of label names")
     return tuple(labels)
+
+
+def _refuse_slips(folder: Path) -> None:
+    """A split whose file is misspelt would be left out without a word."""
+    known = [name for names in SPLITS.values() for name in names]
+    for path in sorted(folder.iterdir()):
+        stem = path.name.partition(".")[0]
+        if stem not in known and is_data_file(path.name) and difflib.get_close_matches(stem, known, cutoff=0.7):
+            raise DataError(f"{path} is no split's file{nearest(stem, known)} rename it, or move it away")
 
 
 def _file(folder: Path, names: tuple[str, ...]) -> Path | None:
