@@ -110,6 +110,21 @@ def test_a_task_of_a_folder_that_lacks_a_split_is_not_skipped(tmp_path: Path) ->
         open_stream(place)
 
 
+@pytest.mark.parametrize("name", ["trian_jsonl", "tset_csv", "devv_json"])
+def test_a_misspelt_split_is_not_left_out_silently(name: str, tmp_path: Path) -> None:
+    files = {
+        "train_jsonl": lines(ROWS),
+        "test_jsonl": lines(TEST),
+        "notes_json": b"{}",
+        "labels_json": b'["good","bad"]',
+    }
+    place = folder(tmp_path / "mine" / "a", **files)
+    assert open_stream(place).names == ("a",)
+    (tmp_path / "mine" / "a" / name.replace("_", ".")).write_bytes(lines(TEST))
+    with pytest.raises(DataError, match=rf"{name.replace('_', '.')} is no split's file; did you mean '"):
+        open_stream(place)
+
+
 def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
     place = folder(
         tmp_path / "mine" / "a", train_jsonl=lines(ROWS), train_json=lines(ROWS[:1]), test_jsonl=lines(TEST)
@@ -190,6 +205,23 @@ def test_a_description_is_taken_at_its_word(info: dict[str, Any], said: str, tmp
         described(tmp_path, info)
     sha = hashlib.sha1((tmp_path / "train.json").read_bytes(), usedforsecurity=False).hexdigest()
     described(tmp_path, {**Q, "q": {"file_name": "train.json", "file_sha1": sha}})
+
+
+def test_easycl_says_what_the_labels_are(tmp_path: Path) -> None:
+    described(tmp_path, Q)
+    options = tmp_path / "dataset_options.json"
+    options.write_text(json.dumps({"q": {"options": ["done", "not done"], "description": "."}}))
+    assert open_stream(tmp_path / "mine.yaml").tasks[0].labels == ("done", "not done")
+    (tmp_path / "train.json").write_text(json.dumps([*ALPACA[:2], {"instruction": "Do.", "output": "dnoe"}]))
+    with pytest.raises(
+        DataError, match=r"train.json, row 3: label 'dnoe' is outside the label set; did you mean 'don"
+    ):
+        open_stream(tmp_path / "mine.yaml")
+    (tmp_path / "train.json").write_text(json.dumps([*ALPACA[:2], {"instruction": "Do.", "output": "-"}]))
+    assert open_stream(tmp_path / "mine.yaml").tasks[0].left_out == {"train: the label is '-'": 1}
+    options.write_text(json.dumps({"q": {"option": ["done"]}}))
+    with pytest.raises(DataError, match=r"dataset_options\.json must hold"):
+        open_stream(tmp_path / "mine.yaml")
 
 
 def test_a_description_without_orders_says_what_to_do(tmp_path: Path) -> None:

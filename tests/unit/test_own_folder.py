@@ -77,6 +77,21 @@ def test_what_is_a_users_own_has_a_card(tmp_path: Path, own: str) -> None:
     assert found["order_digest"]
 
 
+def test_an_order_is_known_by_its_list_whatever_its_tasks_are_spelt_like(tmp_path: Path) -> None:
+    put(tmp_path / "train.jsonl", lines(rows("train")))
+    put(tmp_path / "test.jsonl", lines(rows("test")))
+    for names, like in (
+        (["Yahoo", "amazon", "AG_news", "DBpedia"], {"standard order 3": 1}),
+        (["yahoo", "amazon"], {}),
+    ):
+        entries = [f"  - {{name: {name}, train: train.jsonl, test: test.jsonl}}\n" for name in names]
+        put(tmp_path / "mine.yaml", ("tasks:\n" + "".join(entries)).encode())
+        found = card(str(tmp_path / "mine.yaml"))
+        assert found["orders"] == {"1": names}
+        assert found["hashes"] == {"1": hash_of_list(names)}
+        assert found["aliases"] == like
+
+
 def test_every_benchmark_has_a_whole_card() -> None:
     for info in benchmarks():
         found = card(info.name)

@@ -9,9 +9,10 @@ from typing import Any
 
 from everlora.core.task import Example, Task, hash_of_list
 from everlora.streams import superni, trace
+from everlora.streams.folders import spelt
 from everlora.streams.orders import number_of
 from everlora.streams.own import is_folder, task_folders
-from everlora.streams.registry import BenchmarkInfo, check_order, find_benchmark, is_own, open_stream
+from everlora.streams.registry import BenchmarkInfo, benchmarks, check_order, find_benchmark, is_own, open_stream
 from everlora.streams.sizes import PUBLISHED
 from everlora.streams.standard import SUBJECTS
 from everlora.streams.terms import terms
@@ -63,18 +64,26 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
 def _own(name: str) -> dict[str, Any]:
     """The card of a user's own YAML file, or of a folder, whose tasks are shown by name."""
     stream = open_stream(name, tasks=sorted(task_folders(Path(name))) if is_folder(name) else None)
+    orders = {} if is_folder(name) else {1: stream.names}
     return {
         "name": name,
         "title": f"{stream.name}: {len(stream)} tasks of your own",
-        "orders": {},
-        "hashes": {},
-        "aliases": {},
+        "orders": {str(number): list(names) for number, names in orders.items()},
+        "hashes": {str(number): hash_of_list(names) for number, names in orders.items()},
+        "aliases": {alias: number for number, names in orders.items() for alias in _like(names)},
         "modality": sorted({"image" if task.form == "image" else "text" for task in stream}),
         "needs_data": False,
         "order_digest": stream.digest(),
         "note": stream.note,
         "tasks": [{"name": task.name, "source": task.source, "terms": "", **_of_rows(task)} for task in stream],
     }
+
+
+def _like(names: Sequence[str]) -> list[str]:
+    """Orders of our benchmarks that are these tasks under other spellings: what EasyCL calls SST-2 is our sst2."""
+    plain = [spelt(name) for name in names]
+    orders = [(info.name, number, known) for info in benchmarks() for number, known in info.orders.items()]
+    return [f"{name} order {number}" for name, number, known in orders if [spelt(one) for one in known] == plain]
 
 
 def _known(info: BenchmarkInfo, task: str) -> dict[str, Any]:

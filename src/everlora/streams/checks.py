@@ -62,7 +62,10 @@ def separate(
         twins = [index for index in stay[split] if keys[split][index] in held]
         if twins and overlap == "error":
             here, there = tables[split].at(twins[0]), tables[other].at(held[keys[split][twins[0]]])
-            raise DataError(f"task {name!r}: the same text in {split} and {other}: {here} and {there}; remove one")
+            raise DataError(
+                f"task {name!r}: the same text in {split} and {other}: {here} and {there}; remove one, or set "
+                "overlap: drop"
+            )
         if split == "train" and len(twins) == len(stay[split]):
             where = f"{tables[split].where} stands in {tables[other].where}"
             raise DataError(f"task {name!r}: every row of {where} too, so nothing is left to learn; mend the splits")

@@ -20,6 +20,7 @@ from everlora.streams.rows import Row, Table, decode, parse_json, read_bytes, re
 
 INFO = "dataset_info.json"
 ORDERS = "benchmark_info.json"
+OPTIONS = "dataset_options.json"
 ROLES = {"human": "user", "gpt": "assistant"}
 ENDINGS = {"train": ("_train", ""), "dev": ("_dev", "_eval", "_validation"), "test": ("_test",)}
 
@@ -216,3 +217,16 @@ def order_of(path: Path, order: str | None) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise DataError(f"{path} has no order {wanted!r} that is a list of tasks{nearest(wanted, orders)}")
     return tuple(names)
+
+
+def options_of(path: Path, name: str) -> tuple[str, ...]:
+    """The label set of a data set in EasyCL's ``dataset_options.json``; empty where none is said.
+
+    Raises:
+        DataError: the file is there and holds something else.
+    """
+    about = read_description(path).get(name, {"options": []}) if path.is_file() else {"options": []}
+    options = about.get("options") if isinstance(about, dict) else None
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise DataError(f'{path} must hold {{"{name}": {{"options": [...]}}}}, a list of labels')
+    return tuple(options)

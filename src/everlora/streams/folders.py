@@ -14,6 +14,7 @@ is its test, and some TRACE prompts are in train and test. Such rows are left ou
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from everlora.core.answers import normalise
-from everlora.core.errors import DataError
+from everlora.core.errors import DataError, nearest
 from everlora.streams.dialects import familiar
-from everlora.streams.rows import Table, decode, parse_json, read_bytes, read_table
+from everlora.streams.rows import Table, decode, is_data_file, parse_json, read_bytes, read_table
 
 Kind = Literal["o-lora", "superni", "trace"]
 
-SPLITS = {"train": ("train",), "dev": ("dev", "eval", "validation"), "test": ("test",)}
+SPLITS = {"train": ("train",), "dev": ("dev", "eval", "validation", "valid", "val"), "test": ("test",)}
 ENDINGS = tuple(end + packed for end in (".jsonl", ".json", ".csv", ".tsv", ".parquet") for packed in (".gz", ""))
 COLUMNS: Mapping[Kind, tuple[str, str]] = {
     "o-lora": ("sentence", "label"),
@@ -67,6 +68,7 @@ def read_folder(folder: Path, kind: Kind | None = None) -> TaskFolder:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give the folder that holds the task's train and test files")
+    _refuse_slips(folder)
     paths = {split: _file(folder, names) for split, names in SPLITS.items()}
     for split in ("train", "test"):
         if paths[split] is None:
@@ -81,7 +83,7 @@ def read_folder(folder: Path, kind: Kind | None = None) -> TaskFolder:
         wanted, there = " and ".join(COLUMNS[kind]), ", ".join(tables["train"].rows[0])
         raise DataError(f"{tables['train'].at(0)}: {kind} rows have the columns {wanted}, found: {there}")
     labels = read_labels(folder / "labels.json")
-    tables, left_out = _without_blank_labels(tables, labels, found_kind)
+    tables, left_out = without_blank_labels(tables, labels, always=found_kind == "o-lora")
     if found_kind == "o-lora":
         tables = {split: _renamed(table, {"sentence": "text"}) for split, table in tables.items()}
     if found_kind == "superni" and labels:
@@ -130,6 +132,15 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(labels)
 
 
+def _refuse_slips(folder: Path) -> None:
+    """A split whose file is misspelt would be left out without a word."""
+    known = [name for names in SPLITS.values() for name in names]
+    for path in sorted(folder.iterdir()):
+        stem = path.name.partition(".")[0]
+        if stem not in known and is_data_file(path.name) and difflib.get_close_matches(stem, known, cutoff=0.7):
+            raise DataError(f"{path} is no split's file{nearest(stem, known)} rename it, or move it away")
+
+
 def _file(folder: Path, names: tuple[str, ...]) -> Path | None:
     found = [path for name in names for end in ENDINGS if (path := folder / f"{name}{end}").is_file()]
     if len(found) > 1:
@@ -170,20 +181,26 @@ def _definition(path: Path) -> str:
     return str(content["definition"])
 
 
-def _without_blank_labels(
-    tables: Mapping[str, Table], labels: tuple[str, ...], kind: Kind | None
+def without_blank_labels(
+    tables: Mapping[str, Table], labels: tuple[str, ...], *, column: str = "label", always: bool = False
 ) -> tuple[dict[str, Table], dict[str, int]]:
     """Leave out rows labelled with punctuation alone, as are 131 of MNLI's test rows in O-LoRA: nobody agreed on them.
 
-    After normalisation such a label is empty, and an empty answer would be right.
+    After normalisation such a label is empty, and an empty answer would be right. Rows stay where no label set says
+    that theirs is none, unless ``always``.
     """
     kept, left_out = {}, Counter[str]()
     for split, table in tables.items():
         stay = []
         for index, row in enumerate(table.rows):
-            label = row.get("label")
-            named = labels or kind == "o-lora"
-            if named and isinstance(label, str) and label not in labels and label and not normalise(label):
+            label = row.get(column)
+            if (
+                (labels or always)
+                and isinstance(label, str)
+                and label not in labels
+                and label
+                and not normalise(label)
+            ):
                 left_out[f"{split}: the label is {label!r}"] += 1
             else:
                 stay.append(index)

@@ -8,7 +8,7 @@ from pathlib import Path
 from everlora.core.errors import DataError, nearest
 from everlora.core.task import TaskStream
 from everlora.streams.files import TaskFile, load_task
-from everlora.streams.folders import ENDINGS
+from everlora.streams.folders import ENDINGS, SPLITS
 from everlora.streams.sources import TaskSource, is_description
 
 
@@ -28,9 +28,8 @@ def task_folders(path: Path) -> dict[str, Path]:
         raise DataError(f"{path} holds a description of data sets; write a YAML file with source: {{path: {path}}}")
     found: dict[str, Path] = {}
     for folder in [path, *sorted(p for depth in ("*", "*/*") for p in path.glob(depth) if p.is_dir())]:
-        splits = [
-            split for split in ("train", "test", "dev") if any((folder / f"{split}{e}").is_file() for e in ENDINGS)
-        ]
+        known = ("train", "test", *SPLITS["dev"])
+        splits = [split for split in known if any((folder / f"{split}{end}").is_file() for end in ENDINGS)]
         if splits:
             name = folder.resolve().name
             if "train" not in splits:

@@ -3,7 +3,8 @@
 ```yaml
 source: {kind: o-lora, path: CL_Benchmark, config: configs/order1_configs}   # all tasks, in the order of the configs
 source: {kind: trace, path: LLM-CL-Benchmark_500}                            # all tasks, in TRACE's order
-source: {kind: dataset-info, path: benchmark/LFPT5, order: order2}           # EasyCL: benchmark_info.json says which
+source: {kind: dataset-info, path: benchmark/LFPT5, order: order2}           # EasyCL: benchmark_info.json says which,
+                                                                             # dataset_options.json the label sets
 tasks:
   - {name: nli, source: {kind: o-lora, path: CL_Benchmark/NLI/MNLI}}         # one task; without kind, the files say
   - {name: replies, source: {path: data/dataset_info.json, name: replies}}   # LlamaFactory
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, StrictStr
 from everlora.core.errors import DataError, nearest
 from everlora.streams import dialects, trace
 from everlora.streams.checks import Overlap
-from everlora.streams.folders import Kind, TaskFolder, read_folder, task_folder
+from everlora.streams.folders import Kind, TaskFolder, read_folder, task_folder, without_blank_labels
 from everlora.streams.rows import decode, parse_json, read_bytes
 
 AnyKind = Kind | Literal["dataset-info"]
@@ -66,7 +67,9 @@ def read_source(source: TaskSource, path: Path, name: str) -> TaskFolder:
     if source.kind == "dataset-info" or (source.kind is None and is_description(path)):
         info = path if path.is_file() else path / dialects.INFO
         tables, left_out = dialects.described(info, source.name or name)
-        return TaskFolder(kind=None, tables=tables, left_out=left_out)
+        labels = dialects.options_of(info.parent / dialects.OPTIONS, source.name or name)
+        tables, blank = without_blank_labels(tables, labels, column="completion")
+        return TaskFolder(kind=None, tables=tables, labels=labels, left_out=left_out | blank)
     if source.name is not None:
         raise DataError(f"source {path}: 'name' belongs to dataset-info; here the path must end at the task's folder")
     return read_folder(path, source.kind)
