@@ -88,3 +88,21 @@ def test_the_example_is_tested_in_two_lines(tmp_path: Path) -> None:
         for check in CHECKS:
             assert f"test_capped_ella[{model}-{check}]" in done.stdout
     assert f"{2 * len(CHECKS)} passed" in done.stdout
+
+
+def test_the_battery_is_a_pytest_plugin(tmp_path: Path) -> None:
+    """Methods named on the command line, no test file; alone of all that lies around."""
+    (tmp_path / "test_other.py").write_text("def test_other(): raise AssertionError\n")
+    words = (sys.executable, "-m", "pytest", "-p", "everlora.testing", "-p", "no:cacheprovider", "-q", "-rA")
+    own = ("--everlora", "capped-ella", "--everlora-plugin", EXAMPLES / "own_method.py")
+
+    def run(*more: object) -> subprocess.CompletedProcess[str]:
+        told = [*words, *more, "--rootdir", tmp_path, "-c", "/dev/null"]
+        return subprocess.run(told, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
+
+    done = run(*own, "--everlora", "ella(lam=0.3)+migu", "-k", "tiny-bert and kept_is")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+    for name in ("test_capped_ella", "test_ella_lam_0_3_migu"):
+        assert f"{name}[tiny-bert-kept_is_what_the_method_declares]" in done.stdout
+    assert "unknown method 'ellla'" in run("--everlora", "ellla").stderr

@@ -149,7 +149,10 @@ def test_rows_too_long_for_one_method_are_no_matter_of_the_others(everlora: Ever
     assert (said.status, "seqlora" in said.out) == (3, True)
     assert "1 of 2 runs could not be made: lfpt5_length=400-seed0" in said.line
     assert "soft prompts" in said.line
-    # What none of them can do is told once.
+    # What several cannot do is told once, what none of them can do as if it were a run alone.
+    long = "lfpt5(length=400),seqlora,l2p(length=200,top=2),l2p(length=200,top=2,pull=0.1)"
+    line = everlora("sweep", "--methods", long, *SWEEP, "--out", "u").line
+    assert "l2p_length=200_top=2-seed0, l2p_length=200_top=2_pull=0.1-seed0: task" in line
     said = everlora("sweep", "--methods", "seqlora,ella", *SWEEP, "--set", "optim=none", "--out", "t")
     assert (said.status, "none" in said.line, "could not be made" in said.line) == (2, True, False)
 

@@ -109,6 +109,10 @@ def test_two_files_of_one_name_are_two(tmp_path: Path) -> None:
         ("x = 1\nraise ValueError('no')\n", "mine.py could not be run: ValueError: no, line 2"),
         ("def f(:\n", "mine.py could not be run: SyntaxError"),
         (OWN.format(name="ella"), "mine.py could not be run: the method name 'ella' is taken by 'ella'"),
+        (
+            OWN.format(name="mine").replace(" = 1.0", ""),
+            "mine.py could not be run: the method 'mine' is listed",
+        ),
     ],
 )
 def test_a_file_that_does_not_run_is_one_line(tmp_path: Path, text: str, said: str) -> None:

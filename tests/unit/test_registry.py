@@ -156,6 +156,12 @@ def test_a_method_of_ones_own(own_names: None) -> None:
     assert "my-way" in [e.name for e in entries()]
 
 
+def test_what_builds_a_method_returns_one(own_names: None) -> None:
+    registry.method("odd", title="t", paper="p", stores="s")(lambda: 3)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ConfigError, match="'odd' must return a Method, not int"):
+        parse("odd")
+
+
 @pytest.mark.parametrize(
     ("name", "aliases"), [("El_La", ()), ("fresh", ("ella",)), ("lora", ()), ("fresh", ("O-LoRA",))]
 )

@@ -68,9 +68,10 @@ def sweep(
     if len(lost) == len(todo) and len({one.reason for one in lost}) == 1:
         raise lost[0].error  # no matter of one method
     if lost:
+        names = {one.reason: ", ".join(each.job.name for each in lost if each.reason == one.reason) for one in lost}
         raise TrainingError(
             f"{len(lost)} of {len(todo)} runs could not be made: "
-            + "; ".join(f"{one.job.name}: {one.reason}" for one in lost)
+            + "; ".join(f"{those}: {reason}" for reason, those in names.items())
         )
 
 

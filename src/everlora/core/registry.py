@@ -81,9 +81,18 @@ def method(
     aliases: tuple[str, ...] = (),
     rows: tuple[str, ...] | None = None,
 ) -> Callable[[Callable[..., Method]], Callable[..., Method]]:
-    """Register the decorated function, which takes keyword options only, under ``name``; see `Entry`."""
+    """Register the decorated function, which takes keyword options with defaults, under ``name``; see `Entry`.
+
+    Raises:
+        ConfigError: the name is taken, or an option has no default; raised where the function is decorated.
+    """
 
     def register(build: Callable[..., Method]) -> Callable[..., Method]:
+        options = inspect.signature(build).parameters.values()
+        if lacking := [option.name for option in options if option.default is option.empty]:
+            raise ConfigError(
+                f"the method {name!r} is listed and run without options, too; give {', '.join(lacking)} a default"
+            )
         entry = Entry(
             name=name,
             title=title,
@@ -180,7 +189,7 @@ def build(name: str, **options: Any) -> Method:
         if option not in known:
             raise ConfigError(f"method {found.name!r} has no option {option!r}{nearest(option, known)}")
     try:
-        return validate_call(found.build)(**options)
+        built = validate_call(found.build)(**options)
     except ValidationError as error:
         first = error.errors()[0]
         where = str(first["loc"][0])
@@ -189,6 +198,9 @@ def build(name: str, **options: Any) -> Method:
         raise ConfigError(
             f"method {found.name!r}, option {where!r}: {'; or: '.join(reasons)} (got {first['input']!r})"
         ) from None
+    if not isinstance(built, Method):
+        raise ConfigError(f"what builds the method {found.name!r} must return a Method, not {type(built).__name__}")
+    return built
 
 
 def _options(name: str, given: str) -> dict[str, Any]:

@@ -7,7 +7,11 @@ In a test file:
 
     test_my_method = battery("my-method")
 
-which pytest runs once per check and model family. Needs pytest; nothing inside everlora needs this package.
+which pytest runs once per check and model family. It is a pytest plugin, too, which needs no test file:
+
+    pytest -p everlora.testing --everlora my-method --everlora-plugin my_method.py
+
+Needs pytest; nothing inside everlora needs this package.
 """
 
 import pytest
@@ -16,6 +20,7 @@ pytest.register_assert_rewrite("everlora.testing.checks")
 
 from everlora.testing.battery import battery  # noqa: E402
 from everlora.testing.checks import CHECKS, Case  # noqa: E402
+from everlora.testing.plugin import pytest_addoption, pytest_configure  # noqa: E402
 from everlora.testing.record import Record, live_once  # noqa: E402
 
-__all__ = ["CHECKS", "Case", "Record", "battery", "live_once"]
+__all__ = ["CHECKS", "Case", "Record", "battery", "live_once", "pytest_addoption", "pytest_configure"]
