@@ -19,7 +19,7 @@ from everlora.engine.mounts import mount
 from everlora.engine.mounts.prompt_chain import through
 from everlora.engine.mounts.prompt_pool import nearest, query
 from everlora.engine.mounts.splice import begin, spliced, taken_out
-from everlora.engine.trainer import REHEARSED, WEIGHT, token_mean
+from everlora.engine.trainer import REHEARSED, WEIGHT, Besides, token_mean
 from everlora.parts.pseudo import PromptDivergence, PseudoSamples
 
 
@@ -100,6 +100,32 @@ def test_the_pull_is_the_closed_form():
     key, norm = keys.detach()[k], keys.detach()[k].norm()
     expected = -0.3 * (q[0] / q.norm() - cosines.detach()[0, k] * key / norm) / norm
     torch.testing.assert_close(keys.grad[k], expected, rtol=1e-10, atol=1e-10)
+
+
+def test_keys_are_drawn_to_the_examples_that_chose_them():
+    """The term of a row is −c Σ cos over its keys; a step down its gradient brings these keys nearer."""
+    found, _ = opened("tiny-bert", "l2p(size=7, length=2, top=3, pull=0.5)")
+    keys = found.live()["prompts"].tensors["keys"]
+    embeds, real = torch.randn(2, 6, keys.shape[-1]), torch.ones(2, 6).bool()
+
+    def cosines():
+        mean = embeds.mean(1)
+        return torch.stack([torch.cosine_similarity(row[None], keys, dim=-1) for row in mean])
+
+    found.prompts(embeds, real)
+    side, before = found.side_loss(), cosines().detach()
+    chosen = before.topk(3, dim=-1).indices
+    torch.testing.assert_close(side, -0.5 * before.gather(-1, chosen).sum(-1), rtol=1e-5, atol=1e-6)
+    side.sum().backward()
+    with torch.no_grad():
+        keys -= 0.1 * keys.grad
+    assert cosines().gather(-1, chosen).sum() > before.gather(-1, chosen).sum()
+
+
+def test_the_term_of_a_row_counts_with_the_tokens_of_its_answer():
+    labels = torch.tensor([[7, 8], [IGNORE, 9]])
+    besides = Besides(side=lambda: torch.tensor([-1.0, -10.0]))
+    assert float(besides.loss(None, None, {"labels": labels}, torch.zeros(3, 5), None)) == -12
 
 
 def test_a_decoder_is_looked_up_by_its_question_alone():
