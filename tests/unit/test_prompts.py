@@ -161,6 +161,27 @@ def test_a_sequence_grows_by_its_prompts(model, method, grown):
     assert seen[0] == plain + grown
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("method", "behind"), [("lfpt5(length=3)", True), ("progprompt(length=3)", False)])
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-t5"])
+def test_where_the_prompt_stands(model, method, behind):
+    """LFPT5 [text, P], on a decoder [question, P, answer]; Progressive Prompts [P, text]."""
+    found, task = opened(model, method)
+    seen = []
+    name = "model.layers.0" if model == "tiny-llama" else "encoder.block.0"
+    hook = found.base.model.get_submodule(name).register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(args[0][0]), with_kwargs=True
+    )
+    batch = batch_of(found, task, rows=1)
+    found.base.family.logits(found.base.model, batch)
+    hook.remove()
+    text = found.base.model.get_input_embeddings()(batch["input_ids"])[0]
+    size = len(text) if model == "tiny-t5" else int((batch["labels"][0] != IGNORE).nonzero()[0]) + 1  # of the question
+    at = size if behind else 0
+    (prompt,) = found.live()["prompts"].tensors.values()
+    assert torch.equal(seen[0], torch.cat([text[:at], prompt, text[at:]]))
+
+
 def test_the_network_around_a_prompt_by_hand():
     prompt = torch.tensor([[1.0, 2.0]])
     down, up = torch.tensor([[1.0, 0.0], [0.0, -1.0]]), torch.tensor([[2.0, 0.0], [0.0, 3.0]])
