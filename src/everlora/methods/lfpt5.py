@@ -22,7 +22,7 @@ at a learning rate of 0.5 and a weight decay of 1e-5, for hundreds of epochs on 
 3e-2 where no rate is named. A plain T5 is a weak base for prompts. How many of the written texts were rows stands
 in each task's COMMIT as ``written_rows``; at 0 nothing is rehearsed.
 
-What we do differently:
+What we do differently (tests/unit/test_prompts.py for the formula, tests/contract/test_lfpt5.py for whole lives):
 - a task's cue is a short text of known tokens; the authors' code adds a token to the vocabulary, and its row in the
   frozen embeddings is drawn and never trained (a test sees the base untouched);
 - rows to be answered and rows to be written stand in one shuffled set, each with the weight that makes an epoch

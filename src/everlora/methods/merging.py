@@ -11,7 +11,9 @@ Defaults: ``density = 0.2`` is that of TIES's paper; DARE's ``density = 0.5`` is
 
 The plain sum is IncLoRA itself. The first task stands alone: there is nothing to merge yet. What we do differently:
 the published rules merge models that were trained apart; here a task is trained on top of the sum of the earlier ones
-(``train_past``), and only answers come from the merge.
+(``train_past``), and only answers come from the merge (tests/contract/test_merged.py). DARE's masks depend on seed,
+task and shape, so that layers of one shape share theirs: each is unbiased by itself (tests/unit/test_merges.py), and a
+merge is the same however layers are visited.
 """
 
 from __future__ import annotations
