@@ -23,8 +23,9 @@ slide's sum of projections on each old task, which turns around what two of them
 ``strict`` projects the step that Adam took, since Adam's scaling of single entries brings about a tenth of the
 gradient's old directions back.
 
-What we do differently (tests/unit/test_lbcl.py and test_subspace.py: worked examples, and autograd): triplets are scored
-with one backward pass for all old tasks, from ∂L/∂W of the folded model; U and V are PEFT's AdaLoRA without its rank allocation, so every folder loads with PEFT.
+What we do differently (tests/unit/test_lbcl.py and test_subspace.py: worked examples, and autograd): triplets are
+scored with one backward pass for all old tasks, from ∂L/∂W of the folded model; U and V are PEFT's AdaLoRA without
+its rank allocation, so every folder loads with PEFT.
 
 The slides show neither s nor γ nor a learning rate. Ours are from dev rows (SmolLM2-135M, built-in reviews → news → …,
 36 steps of 8 rows a task, one seed): with γ = 0.1 and a rate of 1e-3 the first task was hardly learned (21 %, s = 4),

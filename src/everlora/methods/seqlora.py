@@ -8,8 +8,8 @@
 
 The optimiser starts afresh with every task. Nothing protects the past; rank(ΔW) ≤ r for ever. Published figures lie
 far apart (order 1: 39.5 in ELLA's table, 62.9 in the O-LoRA repository's log). Where answers are written, their form
-is forgotten first: an old question gets a label of the newest task, so that old scores fall below chance; where they are
-chosen among a task's own labels, this does not show.
+is forgotten first: an old question gets a label of the newest task, so that old scores fall below chance; where they
+are chosen among a task's own labels, this does not show.
 """
 
 from __future__ import annotations
