@@ -14,6 +14,7 @@ from everlora.core.errors import ConfigError
 from everlora.engine import adapters
 from everlora.engine.trainer import Besides
 from everlora.parts.fusion import Fusion, fused, hard, important
+from everlora.parts.penalties import FactorNorm
 
 KIF = "kif(inner=2,outer=1,ratio=0.5,quantile=0.5)"
 EPOCHS = {"max_steps": -1, "num_train_epochs": 2}
@@ -38,7 +39,7 @@ class Noting(Fusion):
 
 def noted(model, method, folder, tasks=None, **options):
     """A life, and what its rule saw."""
-    composed = parse(method)
+    composed = parse(method) if isinstance(method, str) else method
     rule = Noting(**{n: getattr(composed.rule, n) for n in ("inner", "outer", "quantile", "reset_outer")})
     life = lives.lived(model, replace(composed, rule=rule), folder, tasks, **options)
     return life, rule.notes
@@ -144,6 +145,17 @@ def test_importance_is_of_the_gradient_before_clipping(tmp_path):
     )
     assert clipped[0][2].norm() > 1e-2
     assert all(torch.equal(a[2], b[2]) for a, b in zip(clipped, loose, strict=True))
+
+
+def test_importance_is_of_the_gradient_of_the_task_alone(tmp_path):
+    """Before MIGU's mask, and before the pull of a penalty, which at rate 0 stays what it was at the first step."""
+    host, masked, pulled = (
+        noted("tiny-llama", method, tmp_path / str(k), train={"learning_rate": 0.0})[1]
+        for k, method in enumerate((KIF, f"{KIF}+migu", replace(parse(KIF), penalties=(FactorNorm(lam=10.0),))))
+    )
+    assert host[0][2].norm() > 1e-2
+    for other in (masked, pulled):
+        assert all(torch.equal(a[2], b[2]) for a, b in zip(host, other, strict=True))
 
 
 def test_every_class_is_kept(tmp_path):

@@ -10,6 +10,8 @@ import pytest
 import lives
 from everlora import parse
 from everlora.core.method import Method
+from everlora.engine.families.base import GREEDY
+from everlora.engine.families.seq2seq import Seq2Seq
 from everlora.parts.pseudo import PseudoSamples
 
 MODELS = ("tiny-llama", "tiny-t5")
@@ -54,6 +56,25 @@ def test_written_rows_hold_the_second_task_alone(model, tmp_path):
     assert first == {}
     assert second["first"]["written"] == 4
     assert second["first"]["valid"] >= 1
+
+
+def test_rows_of_every_earlier_task_are_written_and_drawn_as_told(tmp_path, monkeypatch):
+    """At the third task, of the first and of the second; sampled among the ``top_k`` likeliest tokens."""
+    asked, predict = [], Seq2Seq.predict
+
+    def note(self, model, task, rows, scoring, sampling=GREEDY):
+        if "top_k" in sampling:
+            asked.append((rows[0].input, len(rows), sampling))
+        return predict(self, model, task, rows, scoring, sampling)
+
+    monkeypatch.setattr(Seq2Seq, "predict", note)
+    method = credulous()
+    method = replace(method, rehearsal=replace(method.rehearsal, top_k=5))
+    life = learn("tiny-t5", method, tmp_path / "run", tasks=lives.stream("tiny-t5", 3))
+    written = [list(stage.facts["written_rows"]) for stage in life.folder.stages()]
+    assert written == [[], ["first"], ["first", "second"]]
+    how = {"do_sample": True, "top_k": 5, "max_new_tokens": 8}
+    assert asked == [(f"__{name}__", 4, how) for name in ("first", "first", "second")]
 
 
 @pytest.mark.parametrize("model", MODELS)

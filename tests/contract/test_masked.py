@@ -15,7 +15,7 @@ from everlora import parse
 from everlora.core.sites import LowRank
 from everlora.engine.probe import Probe
 from everlora.engine.tokens import Tokens
-from everlora.parts.masks import MagnitudeMask
+from everlora.parts.masks import MagnitudeMask, strongest
 
 SGD = {"optim": "sgd", "learning_rate": 0.5}
 
@@ -142,6 +142,23 @@ def test_the_masks_are_the_same_for_every_split_of_a_batch(model: str, outputs: 
     for (_, a), (_, b) in zip(one, many, strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
     assert lives.apart(first, second) < 1e-5
+
+
+def test_rows_of_b_are_judged_by_the_outputs_that_were_asked_for(tmp_path) -> None:
+    """On one batch from one start: the layer's outputs, or those of the update alone."""
+    sizes = {}
+    for outputs in ("combined", "lora_only"):
+        method = spied("seqlora", outputs=outputs)
+        lives.lived(
+            "tiny-llama", method, tmp_path / outputs, train={"max_steps": 1, "per_device_train_batch_size": 24}
+        )
+        sizes[outputs] = [seen for seen, _ in Spied.seen]
+        for seen, masks in Spied.seen:
+            asked = seen["update"] if outputs == "lora_only" else seen["B"]
+            assert torch.equal(masks["B"][..., 0], strongest(asked, 0.7))
+    for layer, update in zip(sizes["combined"], sizes["lora_only"], strict=True):
+        assert torch.equal(layer["A"], update["A"])
+        assert not torch.allclose(layer["B"], update["update"])
 
 
 def test_statistics_are_cleared_after_each_step(tmp_path) -> None:

@@ -72,6 +72,25 @@ def test_directions_are_frozen_and_magnitudes_are_not(model, seen):
     assert float(second[0]) != float(third[0]), "the first magnitude is not trained on"
 
 
+def test_frozen_directions_see_no_dropout(tmp_path):
+    """While the new direction adds nothing, a model in training answers as in inference; then no longer."""
+    task, lora = lives.stream("tiny-llama")[0], {"r": 4, "lora_alpha": 8, "lora_dropout": 0.5}
+    life = lives.lived("tiny-llama", "sd-lora", tmp_path / "run", lora=lora, evaluation=DIAGONAL)
+    model, family = life.mount.open(seed=0, start=life.newest, tasks=[task]), life.base.family
+    batch = family.collate([family.features(row, task) for row in task.test])
+
+    @torch.no_grad()
+    def answers(train):
+        return family.logits(model.train(train), batch)[0]
+
+    assert torch.equal(answers(train=True), answers(train=False))
+    for site in life.mount.live().values():
+        if "B" in site.tensors:
+            site.tensors["B"].data.fill_(1.0)
+    assert not torch.allclose(answers(train=True), answers(train=False), atol=1e-3)
+    life.mount.close()
+
+
 @by_model
 def test_every_folder_is_a_peft_adapter_of_the_whole(model, seen):
     life, _ = seen(model)

@@ -19,7 +19,7 @@ from everlora.engine.mounts import mount
 from everlora.engine.mounts.prompt_chain import through
 from everlora.engine.mounts.prompt_pool import nearest, query
 from everlora.engine.mounts.splice import begin, spliced, taken_out
-from everlora.engine.trainer import REHEARSED, WEIGHT, token_mean
+from everlora.engine.trainer import REHEARSED, WEIGHT, Besides, token_mean
 from everlora.parts.pseudo import PromptDivergence, PseudoSamples
 
 
@@ -102,6 +102,32 @@ def test_the_pull_is_the_closed_form():
     torch.testing.assert_close(keys.grad[k], expected, rtol=1e-10, atol=1e-10)
 
 
+def test_keys_are_drawn_to_the_examples_that_chose_them():
+    """The term of a row is −c Σ cos over its keys; a step down its gradient brings these keys nearer."""
+    found, _ = opened("tiny-bert", "l2p(size=7, length=2, top=3, pull=0.5)")
+    keys = found.live()["prompts"].tensors["keys"]
+    embeds, real = torch.randn(2, 6, keys.shape[-1]), torch.ones(2, 6).bool()
+
+    def cosines():
+        mean = embeds.mean(1)
+        return torch.stack([torch.cosine_similarity(row[None], keys, dim=-1) for row in mean])
+
+    found.prompts(embeds, real)
+    side, before = found.side_loss(), cosines().detach()
+    chosen = before.topk(3, dim=-1).indices
+    torch.testing.assert_close(side, -0.5 * before.gather(-1, chosen).sum(-1), rtol=1e-5, atol=1e-6)
+    side.sum().backward()
+    with torch.no_grad():
+        keys -= 0.1 * keys.grad
+    assert cosines().gather(-1, chosen).sum() > before.gather(-1, chosen).sum()
+
+
+def test_the_term_of_a_row_counts_with_the_tokens_of_its_answer():
+    labels = torch.tensor([[7, 8], [IGNORE, 9]])
+    besides = Besides(side=lambda: torch.tensor([-1.0, -10.0]))
+    assert float(besides.loss(None, None, {"labels": labels}, torch.zeros(3, 5), None)) == -12
+
+
 def test_a_decoder_is_looked_up_by_its_question_alone():
     """The answer stands in the same sequence when learning and nowhere when answering: both draw the same prompts."""
     found, task = opened("tiny-llama", "l2p(size=20, length=1, top=3)")
@@ -133,6 +159,27 @@ def test_a_sequence_grows_by_its_prompts(model, method, grown):
     hook.remove()
     plain = 1 + 16 if model == "tiny-vit" else batch["input_ids"].shape[1]
     assert seen[0] == plain + grown
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("method", "behind"), [("lfpt5(length=3)", True), ("progprompt(length=3)", False)])
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-t5"])
+def test_where_the_prompt_stands(model, method, behind):
+    """LFPT5 [text, P], on a decoder [question, P, answer]; Progressive Prompts [P, text]."""
+    found, task = opened(model, method)
+    seen = []
+    name = "model.layers.0" if model == "tiny-llama" else "encoder.block.0"
+    hook = found.base.model.get_submodule(name).register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(args[0][0]), with_kwargs=True
+    )
+    batch = batch_of(found, task, rows=1)
+    found.base.family.logits(found.base.model, batch)
+    hook.remove()
+    text = found.base.model.get_input_embeddings()(batch["input_ids"])[0]
+    size = len(text) if model == "tiny-t5" else int((batch["labels"][0] != IGNORE).nonzero()[0]) + 1  # of the question
+    at = size if behind else 0
+    (prompt,) = found.live()["prompts"].tensors.values()
+    assert torch.equal(seen[0], torch.cat([text[:at], prompt, text[at:]]))
 
 
 def test_the_network_around_a_prompt_by_hand():

@@ -31,7 +31,7 @@ Defaults of the authors' scripts: r₁ = 4, r₂ = 16, p = 8, g = 4, μ = 1, and
 the default, is the attention that the paper describes. No α/r scale; learning rate 1e-4. The ranks of the published
 runs are not stated.
 
-What we do differently:
+What we do differently (tests/unit/test_forms_dual.py, and tests/contract/test_data.py for the whole layer):
 - no task id at inference: the authors' code cuts the pools to the tasks up to the one whose name it reads off the
   prompt. That option (an oracle's slice) is left out: it would make every score depend on an id that all other
   replay-free rows do without, and the pools of later tasks are what has to be robust to;

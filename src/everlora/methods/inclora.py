@@ -8,8 +8,8 @@ weights in fp32 before training, so the cost of a step does not grow with t.
 
 Pitfalls: nothing protects the past, and what is kept grows with every task.
 
-What we do differently: O-LoRA's code runs the frozen past and the new adapter through one dropout mask, so old
-knowledge is dropped out while the new is learned; folding leaves the past whole.
+What we do differently (tests/contract/test_folding.py): O-LoRA's code runs the frozen past and the new adapter through
+one dropout mask, so old knowledge is dropped out while the new is learned; folding leaves the past whole.
 """
 
 from __future__ import annotations

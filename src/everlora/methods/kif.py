@@ -37,7 +37,8 @@ are kept. The published runs train at 3e-4 with 50 steps of warm-up, on 8 rows a
 1 000 rows per task and reduced tests, and keep the best checkpoint on dev rows: set rate, warm-up and epochs yourself;
 best checkpoints we do not keep. Their figures are not comparable with one epoch on full splits.
 
-What we do differently:
+What we do differently (tests/unit/test_fusion.py compares with a plain loop, tests/contract/test_kif.py looks at rows
+and gradients of every step):
 - I = |w · g| with w and g of one point, before penalties and clipping: the first-order change of the loss when w is
   dropped. The code multiplies the weights after the step with the clipped gradient.
 - Memory rows are passed through in shuffled rounds, so that all are seen equally often; the code makes a new loader

@@ -23,7 +23,7 @@ Defaults M = 10, ℓ = 5, N = 3, c = 0.5: the text form of the TRACE benchmark. 
 ``l2p(top=5, pull=0.1)`` and Adam with a learning rate of 1.875e-3. Prompts want far more than LoRA does:
 3e-2 where no rate is named.
 
-What we do differently:
+What we do differently (tests/unit/test_prompts.py; tests/contract/test_prompted.py for padding, neighbours, caches):
 - keys are learned; TRACE's code derives them once from the first prompts, and they never move (a test sees them move);
 - the query is a mean over the question's tokens; TRACE averages over padding, so that answers depend on neighbours;
   the answer, which a decoder reads in the same sequence, is no part of it: nobody has it when answering;

@@ -28,8 +28,9 @@ slide's sum of projections on each old task, which turns around what two of them
 gradient's old directions back. ``per_sample``, off by default, takes the mean of |w ∂L/∂w| over rows, with a backward
 pass for each, where otherwise ∂L/∂W is that of their mean loss.
 
-What we do differently: triplets are scored with one backward pass for all old tasks, from ∂L/∂W of the folded
-model; U and V are PEFT's AdaLoRA without its rank allocation, so every folder loads with PEFT.
+What we do differently (tests/unit/test_lbcl.py and test_subspace.py: worked examples, and autograd): triplets are
+scored with one backward pass for all old tasks, from ∂L/∂W of the folded model; U and V are PEFT's AdaLoRA without
+its rank allocation, so every folder loads with PEFT.
 
 The slides show neither s nor γ nor a learning rate. Ours are from dev rows (SmolLM2-135M, built-in reviews → news → …,
 36 steps of 8 rows a task, one seed): with γ = 0.1 and a rate of 1e-3 the first task was hardly learned (21 %, s = 4),

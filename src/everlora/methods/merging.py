@@ -15,7 +15,9 @@ plain sum for DARE without ``elect``, which is IncLoRA itself. Pitfalls: the new
 that it was not trained with; a merge has full rank, so as an adapter it is truncated.
 
 What we do differently: the published rules merge models that were trained apart; here a task is trained on top of the
-sum of the earlier ones (``train_past``), and only answers come from the merge.
+sum of the earlier ones (``train_past``), and only answers come from the merge (tests/contract/test_merged.py). DARE's
+masks depend on seed, task and shape, so that layers of one shape share theirs: each is unbiased by itself
+(tests/unit/test_merges.py), and a merge is the same however layers are visited.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ projection stands in hooks on the parameters, one for each backward pass: linear
 projected as their sum is, before the norm is clipped. Default ``frozen = 0.5``: half of
 the directions, as in PEFT.
 
-What we do differently:
+What we do differently (tests/contract/test_osf.py: the decomposition, the projection, where a task starts, bf16):
 - PEFT has no second task: its weights are replaced and cannot be unmerged. Here W0 is put back and the next task
   starts from W0 + change in fp32, whether the life was interrupted or not;
 - adapted matrices and factors are fp32: in bf16, PEFT would round the factors to bf16, and the decomposition would no

@@ -17,7 +17,7 @@ when the task ends. Default m = 10 (the authors' script) and ``mlp = 0``, no net
 learning rate of 0.3 and a decay of 1e-5 for 10 epochs; ours is 3e-2 where no rate is named (LoRA's 1e-4 leaves a
 prompt where it is).
 
-What we do differently:
+What we do differently (tests/unit/test_prompts.py, tests/contract/test_prompted.py):
 - texts are cut to what the context leaves beside the prompts of all tasks, before anything is put in; the public code
   cuts behind, so that a text loses t·m tokens and maybe its end marker (a test reads the last token);
 - prompts stand beside the text and positions are counted without padding, so neighbours in a batch change no answer;

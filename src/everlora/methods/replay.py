@@ -28,7 +28,7 @@ Invariants: ratio=0 is the host bit for bit; the same seed keeps the same rows, 
 stores users' data; an epoch has more steps than without; 2 % of a small task may be no row at all (that is told) or
 miss a class; TRACE's replay (ratio 0.1 plus a general instruction set) is full fine-tuning.
 
-What we do differently:
+What we do differently (tests/unit/test_replay.py; tests/contract/test_rehearsed.py for whole lives):
 - The draw does not depend on global random state: adding a part, or resuming, does not change which rows are kept.
 - ⌊ρ · n⌋ is exact: 0.29 of 100 rows are 29, where floating point gives 28.
 - A classification head is trained on the labels of new and rehearsed rows together; the papers' models answer in text.

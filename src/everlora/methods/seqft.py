@@ -16,7 +16,7 @@ on the first task and 1e-4 after it (O-LoRA repository), 1e-4 throughout (MIGU r
 publish the rate beside the row. ``freeze_embeddings``, off by default, trains all weights but those of the embeddings.
 Where none is named, full weights are trained at 1e-4.
 
-What we do differently:
+What we do differently (tests/contract/test_full.py):
 
 - weights are fp32 while they are trained, also of a bf16 model: an AdamW step of 1e-4 on a weight of 0.05 is less than
   half a unit in the last place of bf16, so that in bf16 most steps would do nothing. bf16 arithmetic is to be had with
