@@ -80,3 +80,16 @@ def test_what_differs_is_said() -> None:
     assert said[1] == "all rows, ours max_train_samples=96"
     assert "prompt is another" in said
     assert "num_train_epochs 1, ours 3" in said
+
+
+def test_what_no_protocol_mentions_is_said_too() -> None:
+    """Steps that end training early, a share of test rows, parts of a rate: the hash is of them, so the words are."""
+    one = next(x for x in reported("ella", "order 1") if x.paper == "ELLA")
+    same = protocol.read("paper-ella")[1].settings
+    more = {"max_steps": 2, "warmup_steps": 5, "per_device_train_batch_size": 64, "gradient_accumulation_steps": 1}
+    run = ran(1, **{**same, "model": "t5-large", "max_eval_per_class": 2, "train": {**same["train"], **more}})
+    assert differs(one, run) == [
+        "all rows, ours max_eval_per_class=2",
+        "max_steps not set, ours 2",
+        "warmup_steps not set, ours 5",
+    ]

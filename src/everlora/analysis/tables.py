@@ -192,11 +192,10 @@ def _grouped(runs: Sequence[Ran]) -> dict[str, list[Ran]]:
 def _differing(one: Ran, others: Sequence[Ran]) -> str:
     """The settings of ``one`` that are not the same in all of ``others``."""
     flat = [_flat({"part": o.composition, **o.training, **o.protocol}) for o in (one, *others)]
-    return ", ".join(
-        f"{key.rpartition('.')[2]}={value}"
-        for key, value in flat[0].items()
-        if any(other.get(key) != value for other in flat[1:])
-    )
+    told = {key: value for key, value in flat[0].items() if any(other.get(key) != value for other in flat[1:])}
+    # Digests of rows, where no setting says why they differ.
+    settings = {key: value for key, value in told.items() if not key.startswith(".rows.")}
+    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in (settings or told).items())
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

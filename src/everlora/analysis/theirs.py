@@ -8,6 +8,9 @@ from typing import Any
 from everlora.analysis.answers import Ran
 from everlora.analysis.published import Published, published
 from everlora.core import protocol
+from everlora.core.spec import TRAIN_DEFAULTS, RunSpec, check, merge
+
+ROWS = ("max_train_samples", "max_train_per_class", "max_eval_samples", "max_eval_per_class")
 
 NUMBERED = ("standard", "long", "trace")
 """Benchmarks that share one count of orders, 1 to 7; other benchmarks' order 1 is another order."""
@@ -57,20 +60,32 @@ def theirs(
 
 
 def differs(one: Published, ours: Ran) -> list[str]:
-    """How the protocol behind a printed number is another one than ours, in words."""
+    """How the protocol behind a printed number is another one than ours, in words: all that its hash is of."""
     said = [] if one.model == ours.settings.get("model") else [f"model {one.model}, ours {ours.settings.get('model')}"]
-    cut = {key: ours.settings.get(key) for key in ("max_train_samples", "max_train_per_class", "max_eval_samples")}
-    said += [f"all rows, ours {key}={value}" for key, value in cut.items() if value is not None]
+    said += [f"all rows, ours {key}={ours.settings[key]}" for key in ROWS if ours.settings.get(key) is not None]
     if not one.protocol:
         return [*said, "their training is not known"]
-    preset = _flat(protocol.read(one.protocol)[1].settings)
-    mine = _flat(ours.settings)
+    # A preset without a rate leaves it to the method's form.
+    preset, mine = (_flat(protocol.canonical(_complete(settings), 0.0)) for settings in _both(one, ours))
     return said + [
-        f"{key.rpartition('.')[2]} {'' if key == 'prompt' else value}".strip()
-        + (" is another" if key == "prompt" else f", ours {mine.get(key)}")
-        for key, value in preset.items()
-        if mine.get(key) != value and not key.startswith("evaluation.schedule")
+        "prompt is another"
+        if key == "prompt"
+        else f"{key.rpartition('.')[2]} {preset.get(key, 'not set')}, ours {mine.get(key, 'not set')}"
+        for key in sorted({*preset, *mine})
+        if preset.get(key) != mine.get(key)
+        and key not in (*ROWS, "evaluation.schedule")
+        and (key != "train.learning_rate" or key in preset)
     ]
+
+
+def _both(one: Published, ours: Ran) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    return protocol.read(one.protocol)[1].settings, {**ours.settings, "protocol": None}
+
+
+def _complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with all that they leave to defaults."""
+    known = {key: value for key, value in settings.items() if key in RunSpec.model_fields}
+    return check(RunSpec, {"model": "", **merge({"train": dict(TRAIN_DEFAULTS)}, known)}).model_dump(mode="json")
 
 
 def _of(method: str, ours: Mapping[str, Mapping[str, float]]) -> Mapping[str, float]:

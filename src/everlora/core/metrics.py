@@ -109,6 +109,8 @@ def _against(m: ScoreMatrix, single: Sequence[Cell] | None) -> Cell:
     return scores.mean([scores.minus(a, s) for a, s in zip(m.diagonal, single, strict=True)])
 
 
+SAPT_ALONE = 50.94
+"""Percent that SAPT's code has for its tasks learned alone."""
 PERPLEXITY = "perplexity"
 """The one measure of general ability that is no percentage."""
 
@@ -231,6 +233,14 @@ REGISTRY: dict[str, Metric] = {
             better="higher",
             of=lambda m, beside: _against(m, beside.single),
             needs="single",
+        ),
+        Metric(
+            id="fwt_constant",
+            formula=f"(1/T) Σ_j a[j][j] − {SAPT_ALONE}",
+            source="code of SAPT, whose constant is of its own models and data and says nothing of others; GainLoRA's "
+            "code takes 0 off, which is learning_accuracy",
+            better="higher",
+            of=lambda m, _: scores.minus(scores.learning_accuracy(m), SAPT_ALONE),
         ),
         Metric(
             id="intransigence",
