@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "record": {"record", "core"},
     "engine": {"engine", "record", "core"},
     "analysis": {"analysis", "engine", "record", "parts", "core"},
-    "testing": {"testing", "experiment", "engine", "record", "core"},
+    "testing": {"testing", "methods", "experiment", "engine", "record", "core"},
 }
 """Rooms of everlora that a room may import. What is not a room (experiment, cli, learner) sees them all."""
 

@@ -157,12 +157,12 @@ class Gap:
     Attributes:
         interval: mean and interval over the runs that both have.
         each: run by run, (S,).
-        draws: of the resamples, (B,).
+        rows: the mean over runs under resampled test rows alone, (B,).
     """
 
     interval: Interval
     each: Draws
-    draws: Draws
+    rows: Draws
 
 
 def gap(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = CONFIDENCE) -> Gap | None:
@@ -174,7 +174,7 @@ def gap(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = 
     each = one.each[metric][mine] - other.each[metric][theirs]
     drawn = one.drawn[metric][mine] - other.drawn[metric][theirs]
     draws = (_drawn_runs(units, drawn.shape[1], one.seed) * drawn).sum(0) / len(units)
-    return Gap(_around(float(each.mean()), draws, confidence), each, draws)
+    return Gap(_around(float(each.mean()), draws, confidence), each, drawn.mean(0))
 
 
 def difference(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = CONFIDENCE) -> Interval | None:

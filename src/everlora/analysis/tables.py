@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from everlora.analysis.ability import mean_change
 from everlora.analysis.answers import Ran
 from everlora.analysis.compare import METRICS, RESAMPLES, Estimate, Interval, estimate, gap
-from everlora.analysis.significance import detectable, holm, paired, told_apart
+from everlora.analysis.significance import detectable, holm, paired, told_apart, with_the_best
 from everlora.core.errors import ConfigError, nearest
 from everlora.record.fingerprints import differing
 
@@ -44,7 +43,7 @@ def compare(
         ``sections``: ``group``, ``reference`` (the method that the rows are set against, or None), and ``rows`` with
         ``method``, ``seeds``, ``orders``, ``runs``, ``by_order`` (mean OA), ``protocols`` and ``fingerprints``
         (hashes), ``folders``, the metrics (``mean``, ``low``, ``high``) and, against the reference, ``difference``,
-        ``common`` (runs that both have), ``p``, ``p_holm`` (corrected, see `everlora.analysis.significance`),
+        ``common`` (runs that both have), ``p``, ``p_corrected`` (over methods, see `everlora.analysis.significance`),
         ``test`` (what p was asked of), ``detectable`` and ``alike``: that nothing tells the two apart.
 
     Raises:
@@ -102,32 +101,30 @@ def _best(found: Mapping[str, Estimate], metric: str) -> str | None:
 def _set_against(
     sections: Sequence[dict[str, Any]], found: Mapping[str, Estimate], metric: str, baseline: str | None
 ) -> None:
-    """Write into each row how it differs from its reference; p is corrected over what could have been compared.
-
-    Against a baseline that was named these are the other methods; against a best that the figures chose, all pairs.
-    """
+    """Write into each row how it differs from its reference, with p corrected over the methods."""
     for family in [list(sections)] if baseline else [[section] for section in sections]:
         reference = baseline or family[0]["reference"]
         rows = {label: row for section in family for label, row in section["rows"].items()}
         if reference is None:
             continue
         others = [label for label in rows if label != reference]
-        pairs = [(label, reference) for label in others]
-        pairs += [] if baseline else list(itertools.combinations(others, 2))
-        known = {pair: gap(found[pair[0]], found[pair[1]], metric) for pair in pairs}
-        gaps = {pair: one for pair, one in known.items() if one is not None}
-        tests = {pair: paired(one.each, one.draws) for pair, one in gaps.items()}
-        corrected = holm({pair: p for pair, (p, _) in tests.items()})
+        known = {label: gap(found[label], found[reference], metric) for label in others}
+        gaps = {label: one for label, one in known.items() if one is not None}
+        tests = {label: paired(one.each, one.rows) for label, one in gaps.items()}
+        corrected = (holm if baseline else with_the_best)({label: p for label, (p, _) in tests.items()})
         if (own := gap(found[reference], found[reference], metric)) is not None:
             rows[reference] |= {"difference": _plain(own.interval), "alike": True}
-        for label in others:
-            pair = label, reference
-            if pair in gaps:
-                (p, test), one = tests[pair], gaps[pair]
-                rows[label] |= {"difference": _plain(one.interval), "p": p, "p_holm": corrected[pair], "test": test}
-                rows[label]["common"] = len(one.each)
-                rows[label]["alike"] = not told_apart(corrected[pair], test)
-                rows[label]["detectable"] = detectable(one.each, one.draws, len(gaps))
+        for label, one in gaps.items():
+            p, test = tests[label]
+            rows[label] |= {
+                "difference": _plain(one.interval),
+                "common": len(one.each),
+                "p": p,
+                "p_corrected": corrected[label],
+                "test": test,
+                "detectable": detectable(one.each, one.rows, len(gaps)),
+                "alike": not told_apart(corrected[label], test),
+            }
 
 
 def _agreed(runs: Sequence[Ran], mixed: bool) -> dict[str, Any] | None:
@@ -217,7 +214,7 @@ def _row(label: str, runs: Sequence[Ran], found: Estimate) -> dict[str, Any]:
         "fingerprints": sorted({key for run in runs for key in run.fingerprints}),
         "folders": [str(run.path) for run in sorted(runs, key=lambda run: run.answers.unit)],
         **{metric: _plain(found.interval(metric)) for metric in METRICS},
-        **dict.fromkeys(("difference", "common", "p", "p_holm", "test", "detectable", "alike")),
+        **dict.fromkeys(("difference", "common", "p", "p_corrected", "test", "detectable", "alike")),
         "ability": mean_change([run.ability for run in runs]),
     }
 

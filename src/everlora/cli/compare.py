@@ -21,11 +21,11 @@ LEGEND = (
     "runs are few)"
 )
 TOLD = (
-    "{reference}: paired difference in OA over common runs and rows; ≈: cannot be told from it at 5 %, by runs (t) "
-    "and by rows (bootstrap), p the larger of the two after Holm's correction over {family}; seen: the smallest "
-    "difference that these runs show so with a chance of 80 %; rows in their section by name"
+    "{reference}: paired difference in OA over common runs and rows; ≈: cannot be told from it at 5 % (t of runs and "
+    "rows together, p corrected over the methods, {correction}); seen: the smallest difference that these runs show so "
+    "with a chance of 80 %; rows in their section by name"
 )
-ALONE = "(rows): one common run, p is of other test rows only, and what other seeds would say is not known"
+ALONE = "(rows): fewer than 3 common runs, so p is of other test rows only and tells nothing apart"
 
 
 def compare(
@@ -111,9 +111,9 @@ def _difference(row: dict[str, Any], reference: str | None, baseline: str | None
 
 
 def _p(row: dict[str, Any]) -> str:
-    if row["p_holm"] is None:
+    if row["p_corrected"] is None:
         return "–"
-    shown = "<0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
+    shown = "<0.001" if row["p_corrected"] < 0.001 else f"{row['p_corrected']:.3f}"
     return shown + (" (rows)" if row["test"] == "rows" else "")
 
 
@@ -202,7 +202,7 @@ def _markdown(table: dict[str, Any]) -> str:
 def _csv(table: dict[str, Any]) -> str:
     """One line per method; every figure in a column of its own. Papers' numbers are of the group ``theirs``."""
     figures = [(metric, part) for metric in (*HEADS, "difference") for part in ("mean", "low", "high")]
-    tests = ("common", "p", "p_holm", "test", "detectable", "alike")
+    tests = ("common", "p", "p_corrected", "test", "detectable", "alike")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     heads = [*("_".join(figure) for figure in figures), *tests]
@@ -272,7 +272,7 @@ def _legend(table: dict[str, Any]) -> str:
     hashes = sorted({one for section in table["sections"] for row in section["rows"] for one in row["protocols"]})
     made = f"protocol {', '.join(hashes)}; fingerprint {', '.join(table['fingerprints'])}"
     reference = f"OA − {table['baseline'] or 'best'}"
-    told = TOLD.format(reference=reference, family="the methods" if table["baseline"] else "all pairs of methods")
+    told = TOLD.format(reference=reference, correction="Holm" if table["baseline"] else "Hsu")
     rows = [row for section in table["sections"] for row in section["rows"]]
     alone = f"; {ALONE}" if any(row["test"] == "rows" for row in rows) else ""
     drawn = f"{table['resamples']} resamples, seed {table['seed']}"
