@@ -57,8 +57,8 @@ def split(text: str) -> list[str]:
 
 
 def fitting(family: str) -> list[str]:
-    """All registered methods that are systems of their own and make sense on a model family."""
-    return [known.name for known in entries() if family in known.families and known.tabled]
+    """All systems of the registered methods that make sense on a model family, as expressions."""
+    return [row for known in entries() for row in known.tabled if family in parse(row).families]
 
 
 def safe(expression: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from collections import Counter
@@ -186,7 +187,34 @@ def test_the_harness_is_given_the_live_model_and_its_errors_are_one_line(monkeyp
     assert (seen["batch_size"], seen["backend"], seen["max_length"]) == (3, "causal", loaded.family.limits.context)
     with pytest.raises(ConfigError, match="no task 'piqua'"):
         ability(loaded, EvalSpec(general="lm-eval", general_tasks=["piqua"]))
+    with pytest.raises(ConfigError, match=r"own\.yaml: there is no such task file"):
+        ability(loaded, EvalSpec(general="lm-eval", general_tasks=["own.yaml"]))
     gone = ability(loaded, EvalSpec(general="lm-eval", general_tasks=["gone"]))
     assert gone is not None
     with pytest.raises(DataError, match="cannot run gone: no route; --general builtin"):
         gone(loaded.model)
+
+
+OWN_TASK = """
+task: capitals
+dataset_path: json
+dataset_kwargs: {data_files: {test: %s}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: choices
+doc_to_target: answer
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+
+
+@pytest.mark.parametrize("model", WRITERS)
+def test_the_harness_itself_answers_a_task_file_of_ones_own(model, tmp_path):
+    """Runs where everlora[lm-eval] is installed. Both choices are one text, so the first is taken, of any model."""
+    pytest.importorskip("lm_eval")
+    rows = [{"question": f"{n}?", "choices": ["Rome", "Rome"], "answer": n % 2} for n in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "own.yaml").write_text(OWN_TASK % (tmp_path / "rows.jsonl"))
+    run = ability(lives.base(model), EvalSpec(general="lm-eval", general_tasks=[str(tmp_path / "own.yaml")]))
+    assert run is not None
+    assert run(lives.base(model).model) == {"capitals/acc": 50.0}

@@ -105,6 +105,8 @@ def test_kinds_in_words() -> None:
 
 
 def test_plug_ins_and_studies_are_no_rows_of_tables() -> None:
-    rows = {row["name"]: row["row"] for row in listing()}
-    assert not any(rows[name] for name in ("ps-merge", "ties", "dare", "mean-merge", "project-out", "copy-layers"))
-    assert all(rows[name] for name in ("ella", "o-lora", "seqlora", "zero-shot", "mtl", "per-task"))
+    rows = {row["name"]: row["rows"] for row in listing()}
+    assert not any(rows[name] for name in ("ps-merge", "mean-merge", "project-out", "copy-layers", "replay"))
+    assert all(rows[name] == [name] for name in ("ella", "o-lora", "seqlora", "zero-shot", "mtl", "per-task", "ties"))
+    assert rows["migu"] == ["migu", "o-lora+migu"]
+    assert rows["data"] == ["data", "data+replay"]

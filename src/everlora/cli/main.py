@@ -75,7 +75,9 @@ def run(
     eval_scoring: Annotated[str | None, typer.Option(help="generate | labels.")] = None,
     eval_split: Annotated[str | None, typer.Option(help="test | dev (tuning).")] = None,
     general: Annotated[str | None, typer.Option(help="General ability: off | builtin | lm-eval.")] = None,
-    general_tasks: Annotated[str | None, typer.Option(help="Tasks of lm-evaluation-harness: a,b.")] = None,
+    general_tasks: Annotated[
+        str | None, typer.Option(help="Tasks of lm-evaluation-harness, or files of own ones: a,b.yaml.")
+    ] = None,
     per_device_eval_batch_size: Annotated[int | None, typer.Option(help="Rows answered at once.")] = None,
     past: Annotated[str | None, typer.Option(help="auto | fold | factors.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto | float32 | bfloat16.")] = None,

@@ -30,7 +30,7 @@ def _row(known: Entry) -> dict[str, Any]:
         "replay": known.replay,
         "task_id_at_inference": built.task_id_at_inference,
         "families": list(known.families),
-        "row": known.tabled,
+        "rows": list(known.tabled),
         "plugin": built.plugin,
         "origin": plugins.origin(known.build),
         "options": known.options(),

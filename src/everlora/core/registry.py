@@ -29,7 +29,7 @@ class Entry:
         cost: what it adds to a training step of plain LoRA.
         replay: whether it keeps and re-uses data of earlier tasks.
         families: the model families on which it makes sense.
-        row: whether it is a system of its own, and so a row of tables of all methods; plug-ins and studies are not.
+        rows: the rows of tables of all systems that it brings, as expressions; none for plug-ins and studies.
         build: the function that makes the `Method` from keyword options.
     """
 
@@ -41,13 +41,15 @@ class Entry:
     replay: bool
     families: tuple[str, ...]
     aliases: tuple[str, ...]
-    row: bool | None
+    rows: tuple[str, ...] | None
     build: Callable[..., Method]
 
     @property
-    def tabled(self) -> bool:
-        """Whether it is a row of tables of all methods: as declared, else unless it is a plug-in."""
-        return not self.build().plugin if self.row is None else self.row
+    def tabled(self) -> tuple[str, ...]:
+        """Its rows in tables of all systems: as declared, else itself unless it is a plug-in."""
+        if self.rows is not None:
+            return self.rows
+        return () if self.build().plugin else (self.name,)
 
     def options(self) -> dict[str, Any]:
         """Options and their defaults."""
@@ -77,7 +79,7 @@ def method(
     replay: bool = False,
     families: tuple[str, ...] = FAMILIES,
     aliases: tuple[str, ...] = (),
-    row: bool | None = None,
+    rows: tuple[str, ...] | None = None,
 ) -> Callable[[Callable[..., Method]], Callable[..., Method]]:
     """Register the decorated function, which takes keyword options only, under ``name``; see `Entry`."""
 
@@ -91,7 +93,7 @@ def method(
             replay=replay,
             families=families,
             aliases=aliases,
-            row=row,
+            rows=rows,
             build=build,
         )
         words = (name, *aliases)

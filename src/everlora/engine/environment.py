@@ -13,6 +13,7 @@ from everlora.engine import world
 from everlora.engine.models import Loaded
 
 PACKAGES = ("everlora", "torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers")
+EXTRAS = ("lm-eval",)
 SCORING = ("everlora", "torch", "transformers", "peft", "tokenizers")
 """Packages whose version may change an answer."""
 
@@ -22,7 +23,10 @@ def environment(base: Loaded | None = None) -> dict[str, Any]:
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {
+            **{name: _version(name) for name in PACKAGES},
+            **{name: found for name in EXTRAS if (found := _version(name))},
+        },
         "threads": torch.get_num_threads(),
         "processes": world.size(),
         **({"precision": base.precision.describe(), "family": base.family.name} if base else {}),

@@ -58,6 +58,7 @@ from everlora.parts.forms_dual import DualAdapter, Gate, Orthonormality, Restora
     stores="(r1+r2)(o+i) per adapted matrix, constant; 6pe per group of blocks and task",
     cost="a second adapter; gates 2·tokens·e·p·t per group of blocks",
     aliases=("data-lora",),
+    rows=("data", "data+replay"),
 )
 def data(
     *,

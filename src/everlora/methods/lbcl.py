@@ -141,7 +141,7 @@ def lb_cl(
     title="The study behind LB-CL: start the upper layers as copies of the task before",
     paper=PAPER,
     stores="r(o+i) per adapted matrix and task",
-    row=False,
+    rows=(),
 )
 def copy_layers(*, top_layers: int | None = None) -> Method:
     """Build layer replacement on IncLoRA; without ``top_layers`` all layers are copied."""
@@ -154,7 +154,7 @@ def copy_layers(*, top_layers: int | None = None) -> Method:
     paper=PAPER,
     stores="r(o+i) per adapted matrix and task",
     cost=OFF,
-    row=False,
+    rows=(),
 )
 def project_out(*, projection: Projection = "joint", strict: bool = False) -> Method:
     """Build the projection alone."""

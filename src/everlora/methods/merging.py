@@ -32,7 +32,7 @@ COST = "nothing; per task a merge of oi entries of t updates"
     paper="baseline of merging",
     stores=STORES,
     cost=COST,
-    row=False,
+    rows=(),
 )
 def mean_merge(*, train_past: View = "sum", infer: View = "merged") -> Method:
     """Build the mean."""
@@ -45,7 +45,7 @@ def mean_merge(*, train_past: View = "sum", infer: View = "merged") -> Method:
     paper="arXiv:2306.01708",
     stores=STORES,
     cost=COST,
-    row=False,
+    rows=("ties",),
 )
 def ties(*, density: float = 0.2, train_past: View = "sum", infer: View = "merged") -> Method:
     """Build TIES."""
@@ -53,7 +53,12 @@ def ties(*, density: float = 0.2, train_past: View = "sum", infer: View = "merge
 
 
 @method(
-    "dare", title="DARE: drop and rescale, then add", paper="arXiv:2311.03099", stores=STORES, cost=COST, row=False
+    "dare",
+    title="DARE: drop and rescale, then add",
+    paper="arXiv:2311.03099",
+    stores=STORES,
+    cost=COST,
+    rows=("dare",),
 )
 def dare(
     *, density: float = 0.5, elect: bool = False, seed: int = 0, train_past: View = "sum", infer: View = "merged"

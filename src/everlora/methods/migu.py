@@ -49,6 +49,7 @@ from everlora.parts.masks import MagnitudeMask
     paper="Du et al. 2024, arXiv:2406.17245",
     stores="nothing of its own; alone as seqlora: r(o+i) per adapted matrix, constant",
     cost="one sum of magnitudes per layer and token, and a sort of o values per layer and step",
+    rows=("migu", "o-lora+migu"),
 )
 def migu(*, tau: float = 0.7, outputs: Answers = "combined", mask_update: bool = True) -> Method:
     """Build MIGU; ``outputs=lora_only`` looks at the update alone, ``random`` is the control."""

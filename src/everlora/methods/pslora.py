@@ -89,7 +89,7 @@ def pslora(
     paper="arXiv:2512.08960",
     stores=STORES,
     cost="nothing; per task a merge of oi entries of t updates",
-    row=False,
+    rows=(),
 )
 def ps_merge(*, train_past: View = "sum", infer: View = "merged") -> Method:
     """Build the merge as a plug-in."""

@@ -1,13 +1,15 @@
 """Tasks of lm-evaluation-harness on the live model, through its Python interface; an optional extra.
 
-A task counts with the first of `METRICS` that it reports, in percent; the column is ``task/metric``. A task whose
-metrics are none of these is refused.
+A task is a name that the harness knows, or a task file of one's own (``questions.yaml``, data on disk need no hub).
+It counts with the first of `METRICS` that it reports, in percent; the column is ``task/metric``. A task whose metrics
+are none of these is refused.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -24,7 +26,7 @@ def check(tasks: Sequence[str]) -> None:
     """Refuse, before anything is measured, what cannot be run.
 
     Raises:
-        ConfigError: the package is not installed, or has no such task.
+        ConfigError: the package is not installed, or has no such task, or there is no such file.
     """
     try:
         from lm_eval.tasks import TaskManager
@@ -32,7 +34,10 @@ def check(tasks: Sequence[str]) -> None:
         raise ConfigError(f"general ability by lm-eval needs lm_eval: install everlora[lm-eval]; {INSTEAD}") from None
     known = TaskManager().all_tasks
     for task in tasks:
-        if task not in known:
+        if _own(task):
+            if not Path(task).is_file():
+                raise ConfigError(f"{task}: there is no such task file of lm-evaluation-harness")
+        elif task not in known:
             raise ConfigError(f"lm-evaluation-harness has no task {task!r}{nearest(task, known)}")
 
 
@@ -54,13 +59,21 @@ def measure(model: nn.Module, base: Loaded, tasks: Sequence[str], batch_size: in
             batch_size=batch_size,
             max_length=base.family.limits.context,
         )
-        found = lm_eval.simple_evaluate(model=wrapped, tasks=list(tasks), bootstrap_iters=0, log_samples=False)
+        found = {
+            task: lm_eval.simple_evaluate(model=wrapped, tasks=[task], bootstrap_iters=0, log_samples=False)["results"]
+            for task in tasks
+        }
     except Exception as error:  # whatever a library far away makes of missing data, the user needs one line
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise DataError(f"lm-evaluation-harness cannot run {', '.join(tasks)}: {first}; {INSTEAD}") from error
     finally:
         model.train(was_training)
-    return dict(percent(task, found["results"].get(task, {})) for task in tasks)
+    named = {(next(iter(found[task]), task) if _own(task) else task): found[task] for task in tasks}
+    return dict(percent(name, results.get(name, {})) for name, results in named.items())
+
+
+def _own(task: str) -> bool:
+    return task.endswith((".yaml", ".yml"))
 
 
 def percent(task: str, results: Mapping[str, Any]) -> tuple[str, float]:
