@@ -196,6 +196,9 @@ def test_figures_are_those_of_the_tasks_own_metric(everlora: Everlora, tmp_path:
         assert [row[key]["mean"] for key in ("oa", "bwt")] == pytest.approx([said["oa"], said["bwt"]], abs=1e-4)
     path = tmp_path / "macro_f1/matrix.json"
     content = json.loads(path.read_text())
-    content["matrix"][1][0] += 1
-    path.write_text(json.dumps(content))
-    assert "its rows come to" in everlora("compare", "macro_f1").line
+    for wrong in (content["matrix"][1][0] + 1, float("nan"), None):
+        content["matrix"][1][0] = wrong
+        path.write_text(json.dumps(content))
+        assert "its rows come to" in everlora("compare", "macro_f1").line
+    path.write_text(json.dumps({**content, "matrix": [[1.0]]}))
+    assert "is damaged" in everlora("compare", "macro_f1").line

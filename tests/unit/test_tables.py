@@ -10,7 +10,7 @@ import numpy as np
 from everlora.analysis.answers import Ran
 from everlora.analysis.compare import Answers
 from everlora.analysis.tables import compare
-from everlora.cli.compare import FORMS
+from everlora.cli.compare import FORMS, cell
 
 FEW = 200
 
@@ -107,3 +107,7 @@ def test_signs_of_latex_and_lines_in_a_name() -> None:
     for form in ("markdown", "table"):
         assert sum("m_1(" in row for row in FORMS[form](table).splitlines()) == 1
         assert not any(row.startswith("Answer") for row in FORMS[form](table).splitlines())
+
+
+def test_nothing_has_no_sign() -> None:
+    assert cell({"mean": -0.01, "low": -0.06, "high": -0.0}) == "0.0 [−0.1, 0.0]"

@@ -81,6 +81,8 @@ def read(path: Path) -> Ran:
     try:
         content = json.loads((path / "matrix.json").read_text(encoding="utf-8"))
         names, cells = tuple(content["tasks"]), content["matrix"]
+        if [len(row) for row in cells] != [len(names)] * len(names):
+            raise FolderError(f"{path / 'matrix.json'} is damaged: {len(names)} tasks need as many rows and columns")
     except (OSError, ValueError, KeyError, TypeError):
         raise FolderError(f"{path} is not finished: it has no matrix.json; go on with it first (--resume)") from None
     sequence = composition["regime"] == "sequence"
@@ -139,9 +141,10 @@ def _cells(
             if score is not None and (i, j) not in found and (i - 1, j) in found:
                 found[i, j] = found[i - 1, j]
     for (i, j), marks in found.items():
-        if matrix[i][j] is None or abs(100.0 * marks.mean() - (matrix[i][j] or 0.0)) > CLOSE:
+        said = matrix[i][j]
+        if said is None or not abs(100.0 * marks.mean() - said) <= CLOSE:  # no NaN either
             raise FolderError(
-                f"{done[0].path.parents[1]}: matrix.json has {matrix[i][j]} for task {names[j]!r} after task {i + 1}, "
+                f"{done[0].path.parents[1]}: matrix.json has {said} for task {names[j]!r} after task {i + 1}, "
                 f"its rows come to {100.0 * marks.mean():.4f}; restore the folder, or make the run again"
             )
     return found

@@ -98,7 +98,8 @@ def cell(interval: dict[str, float] | None) -> str:
     """A mean and its interval."""
     if interval is None:
         return "–"
-    return f"{interval['mean']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]".replace("-", "−")
+    mean, low, high = (f"{round(interval[part], 1) + 0.0:.1f}" for part in ("mean", "low", "high"))  # no −0.0
+    return f"{mean} [{low}, {high}]".replace("-", "−")
 
 
 def _difference(row: dict[str, Any], reference: str | None, baseline: str | None) -> str:
