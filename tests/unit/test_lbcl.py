@@ -15,6 +15,7 @@ from everlora.core.errors import ConfigError
 from everlora.core.sites import LowRank, top_blocks
 from everlora.methods.lbcl import l_cl
 from everlora.parts.blend import SensitivityBlend, blend, sensitivity, triplet_gradients
+from everlora.parts.copy_layers import CopyLayers
 
 G = torch.tensor([[[1.0, 2.0], [-1.0, 1.0]]])
 ONE = LowRank(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6], [0.8]]), 1.0, torch.tensor([[2.0]]))
@@ -236,3 +237,8 @@ def test_without_a_limit_every_module_is_covered() -> None:
 def test_counts_start_at_one(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=r"at least one sample|counts blocks from the top"):
         l_cl(**options)  # type: ignore[arg-type]
+
+
+def test_layers_are_copied_from_the_newest_task() -> None:
+    old, new, fresh = (LowRank(torch.full((2, 5), k), torch.full((4, 2), k)) for k in (1.0, 2.0, 0.0))
+    assert CopyLayers().start(fresh, [old, new], torch.empty(0)) is new

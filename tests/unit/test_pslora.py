@@ -61,6 +61,18 @@ def test_the_worked_examples(
     torch.testing.assert_close(gD, torch.tensor(on_D, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
+def test_every_module_has_a_sharpness_of_its_own() -> None:
+    """η = 1 / rms(ΔW_past) of one module, whatever stands beside it in the stack."""
+    pasts = [LowRank(A.float(), size * B.float()) for size in (1.0, 100.0)]
+    live = LowRank(A.float(), -0.5 * B.float())
+    alone = [float(pull_on(SignConflict(), stack([live]), stack([past])).value) for past in pasts]
+    together = pull_on(SignConflict(), stack([live, live]), stack(pasts)).value
+    assert together.tolist() == pytest.approx(alone, rel=1e-6)
+    rms = float((B @ A).square().mean().sqrt())
+    expected = [float(psi(-0.5 * B @ A, size * B @ A, 1 / (size * rms))) for size in (1.0, 100.0)]
+    assert alone == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_steps_of_the_worked_example() -> None:
     h, sigma = (B @ A).tanh(), W.tanh()
     expected = [
