@@ -250,6 +250,7 @@ def test_one_adapter_trained_on_still_takes_what_looks_at_its_change() -> None:
         ("b-cl(strict=perhaps)", "option 'strict'.*boolean.*'perhaps'"),
         ("dare(density=half)", "option 'density'.*number.*'half'"),
         ("ella(lam=auto0)", "option 'lam'.*'auto0'"),
+        ("ewc(rho=0.1)", "nothing to find: write lam=auto, or leave"),
         ("ps-lora(sharpness=sqrt)", "option 'sharpness'.*'sqrt'"),
         ("lbcl-(samples=0)", "at least one sample"),
         ("pslor", "unknown method 'pslor'; did you mean 'pslora'"),

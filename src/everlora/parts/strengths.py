@@ -21,5 +21,8 @@ def strength(lam: Lam, rho: float | None = None, *, per_module: bool = False, sh
     if lam == "auto":
         return Share(rho=share if rho is None else rho, per_module=per_module)
     if rho is not None or per_module:
-        raise ConfigError(f"rho and per_module say how λ is found; with lam={lam:g} there is nothing to find")
+        raise ConfigError(
+            f"rho and per_module say how λ is found; with lam={lam:g} there is nothing to find: write "
+            f"lam=auto, or leave them out"
+        )
     return lam
