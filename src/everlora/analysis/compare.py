@@ -156,11 +156,13 @@ class Gap:
 
     Attributes:
         interval: mean and interval over the runs that both have.
+        units: order and seed of each of these runs.
         each: run by run, (S,).
         rows: the mean over runs under resampled test rows alone, (B,).
     """
 
     interval: Interval
+    units: tuple[Unit, ...]
     each: Draws
     rows: Draws
 
@@ -174,7 +176,7 @@ def gap(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = 
     each = one.each[metric][mine] - other.each[metric][theirs]
     drawn = one.drawn[metric][mine] - other.drawn[metric][theirs]
     draws = (_drawn_runs(units, drawn.shape[1], one.seed) * drawn).sum(0) / len(units)
-    return Gap(_around(float(each.mean()), draws, confidence), each, drawn.mean(0))
+    return Gap(_around(float(each.mean()), draws, confidence), tuple(units), each, drawn.mean(0))
 
 
 def difference(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = CONFIDENCE) -> Interval | None:

@@ -2,26 +2,28 @@
 
 A paired difference d is asked, two-sided: would other runs and other test rows say the same?
 
-    SE² = c V_runs + V_rows,    t = d / SE,    V_runs = s² / U,    c = U / (U − 1)
-    df  = SE⁴ / ((c V_runs)² / (U − 1))                                    (Satterthwaite 1946)
+    SE² = c V_runs + V_rows,    t = d / SE,    V_runs = max(s², 2 MS) / U,    c = 1 + 2 / f,    f = (k − 1)(U − 1)
+    df  = SE⁴ / ((c V_runs)² / f)                                              (Satterthwaite 1946)
 
-    s        standard deviation of the U paired differences of runs, U − 1 in its denominator
-    V_rows   variance of the resampled difference where test rows alone are drawn (Efron and Tibshirani 1993, chapter 6)
+    s²       variance of the U paired differences of runs, U − 1 in its denominator
+    MS       mean square of methods x runs over the k methods of the table: what their differences vary by from run to
+             run, estimated from all of them (randomised blocks, Fisher 1935); k = 2 is s² / 2
+    V_rows   variance of the resampled difference where test rows alone are drawn (Efron and Tibshirani 1993)
 
 Runs share their rows, so neither variance holds the other: t over runs takes what these rows favour for the truth, and
-rows alone know nothing of other seeds. What a run's answers owe to chance stands in both, which is on the safe side. c
-makes up for a df that is itself found from few runs: of methods that are alike about 5 % are told apart from 3 runs on
-(a test counts them). Fewer than 3 tell nothing apart, and their p is of rows alone.
+rows alone know nothing of other seeds. What a run's answers owe to chance stands in both, which is on the safe side.
+Of few runs s² is often too small by chance, which the best of a table finds; one method may vary more than the others,
+which MS does not know: hence the larger. Fewer than 3 runs tell nothing apart, and their p is of rows alone.
 
-Over methods p is corrected so that a table's chance of a single false claim is at most α, whatever the dependence.
-Against a baseline that was named: Holm's step-down procedure (Holm 1979). Against a best that the same figures chose:
-p times the number of other methods, since a false claim is one about the method that is truly best, and only so many
-differences can bring it about (multiple comparisons with the best, Hsu 1984).
+Over methods p is corrected so that a table's chance of a single false claim is about α at most (a test counts them,
+with methods that vary alike and not). Against a baseline that was named: Holm's step-down procedure (Holm 1979).
+Against a best that the same figures chose, any of the k (k − 1) / 2 pairs could have been looked at: Bonferroni's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from math import inf, sqrt
 from typing import TypeVar
 
@@ -38,37 +40,55 @@ SMALL = 1e-9
 """Percentage points below which a spread is rounding."""
 
 
-def spread(differences: Numbers, rows: Numbers) -> tuple[float, float]:
-    """SE and degrees of freedom of a mean paired difference; of rows alone where runs are fewer than `ENOUGH`.
+@dataclass(frozen=True)
+class Paired:
+    """A mean paired difference and how sure it is.
+
+    Attributes:
+        mean, error: of the difference, in percentage points.
+        df: degrees of freedom of the error.
+        runs: how many it is the mean of.
+    """
+
+    mean: float
+    error: float
+    df: float
+    runs: int
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are runs enough to tell two methods apart; else the error is of rows alone."""
+        return self.runs >= ENOUGH
+
+    @property
+    def t(self) -> float:
+        """How many errors the difference is large."""
+        if abs(self.mean) < SMALL:
+            return 0.0
+        return abs(self.mean) / self.error if self.error > SMALL else inf
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of this one difference."""
+        return float(2 * stdtr(self.df, -self.t))
+
+
+def paired(differences: Numbers, rows: Numbers, scores: Numbers) -> Paired:
+    """Error and degrees of freedom of a paired difference.
 
     Args:
         differences: of runs, (U,).
-        rows: the mean difference under resampled test rows, (B,).
+        rows: the mean difference under resampled test rows alone, (B,).
+        scores: of the table's methods on the same runs, the two among them, (k, U).
     """
-    of_rows, u = float(rows.var()), len(differences)
+    mean, of_rows, u = float(differences.mean()), float(rows.var()), len(differences)
     if u < ENOUGH:
-        return sqrt(of_rows), inf
-    of_runs = float(differences.var(ddof=1)) / (u - 1)  # c s² / U
+        return Paired(mean, sqrt(of_rows), inf, u)
+    free = (len(scores) - 1) * (u - 1)
+    left = scores - scores.mean(1, keepdims=True) - scores.mean(0) + scores.mean()
+    of_runs = (1 + 2 / free) * max(float(differences.var(ddof=1)), 2 * float((left**2).sum()) / free) / u
     both = of_runs + of_rows
-    return sqrt(both), inf if sqrt(of_runs) < SMALL else (u - 1) * (both / of_runs) ** 2
-
-
-def paired(differences: Numbers, rows: Numbers) -> tuple[float, str]:
-    """The p of a paired difference, and what it was asked of: ``rows``, or ``runs and rows``; see `spread`."""
-    mean = float(differences.mean())
-    error, df = spread(differences, rows)
-    if abs(mean) < SMALL:
-        p = 1.0
-    elif error < SMALL:
-        p = 2 / (len(rows) + 1)  # as sure as there are resamples
-    else:
-        p = float(2 * stdtr(df, -abs(mean) / error))
-    return p, "rows" if len(differences) < ENOUGH else "runs and rows"
-
-
-def told_apart(p: float, test: str) -> bool:
-    """Whether a corrected p tells two methods apart."""
-    return test != "rows" and p <= ALPHA
+    return Paired(mean, sqrt(both), inf if sqrt(of_runs) < SMALL else free * (both / of_runs) ** 2, u)
 
 
 def holm(found: Mapping[Key, float]) -> dict[Key, float]:
@@ -81,24 +101,24 @@ def holm(found: Mapping[Key, float]) -> dict[Key, float]:
     return corrected
 
 
-def with_the_best(found: Mapping[Key, float]) -> dict[Key, float]:
-    """P of comparisons with the best of a table, corrected: p' = min(1, m p) for m other methods."""
-    return {name: min(1.0, len(found) * p) for name, p in found.items()}
+def corrected(found: Mapping[Key, Paired], chosen: bool) -> dict[Key, float]:
+    """P of differences from one method, corrected over them: a baseline, or one ``chosen`` as the best."""
+    if chosen:
+        return {name: min(1.0, looked_at(len(found), chosen) * one.p) for name, one in found.items()}
+    return holm({name: one.p for name, one in found.items()})
 
 
-def detectable(differences: Numbers, rows: Numbers, comparisons: int = 1, power: float = POWER) -> float | None:
-    """The smallest true difference that `paired` would find with probability ``power``.
+def looked_at(others: int, chosen: bool) -> int:
+    """How many comparisons a table makes: with each other method, or of all pairs where the best had to be found."""
+    return (others + 1) * others // 2 if chosen else others
 
-    (t_{1−α/2m} + t_power) SE for m comparisons: the first step of either correction. Source: Card et al. 2020, section
-    2. None where nothing varied or runs are too few to tell anything apart.
 
-    Args:
-        differences: of runs, (U,).
-        rows: the mean difference under resampled test rows, (B,).
-        comparisons: how many are corrected for.
-        power: the probability.
+def detectable(one: Paired, comparisons: int = 1, power: float = POWER) -> float | None:
+    """The smallest true difference that would be told apart with probability ``power``; None where nothing can be.
+
+    (t_{1−α/2m} + t_power) SE for m comparisons: Bonferroni's correction and the first step of Holm's. Source: Card et
+    al. 2020, section 2.
     """
-    error, df = spread(differences, rows)
-    if len(differences) < ENOUGH or error < SMALL:
+    if not one.enough or one.error < SMALL:
         return None
-    return error * float(stdtrit(df, 1 - ALPHA / (2 * comparisons)) + stdtrit(df, power))
+    return one.error * float(stdtrit(one.df, 1 - ALPHA / (2 * comparisons)) + stdtrit(one.df, power))

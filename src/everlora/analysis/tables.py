@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from everlora.analysis.ability import mean_change
 from everlora.analysis.answers import Ran
-from everlora.analysis.compare import METRICS, RESAMPLES, Estimate, Interval, estimate, gap
-from everlora.analysis.significance import detectable, holm, paired, told_apart, with_the_best
+from everlora.analysis.compare import METRICS, RESAMPLES, Draws, Estimate, Interval, Unit, estimate, gap
+from everlora.analysis.significance import ALPHA, corrected, detectable, looked_at, paired
 from everlora.core.errors import ConfigError, nearest
 from everlora.record.fingerprints import differing
 
@@ -110,21 +112,29 @@ def _set_against(
         others = [label for label in rows if label != reference]
         known = {label: gap(found[label], found[reference], metric) for label in others}
         gaps = {label: one for label, one in known.items() if one is not None}
-        tests = {label: paired(one.each, one.rows) for label, one in gaps.items()}
-        corrected = (holm if baseline else with_the_best)({label: p for label, (p, _) in tests.items()})
+        tests = {
+            label: paired(one.each, one.rows, _on([found[name] for name in rows], one.units, metric))
+            for label, one in gaps.items()
+        }
+        sure = corrected(tests, chosen=baseline is None)
         if (own := gap(found[reference], found[reference], metric)) is not None:
             rows[reference] |= {"difference": _plain(own.interval), "alike": True}
-        for label, one in gaps.items():
-            p, test = tests[label]
+        for label, one in tests.items():
             rows[label] |= {
-                "difference": _plain(one.interval),
-                "common": len(one.each),
-                "p": p,
-                "p_corrected": corrected[label],
-                "test": test,
-                "detectable": detectable(one.each, one.rows, len(gaps)),
-                "alike": not told_apart(corrected[label], test),
+                "difference": _plain(gaps[label].interval),
+                "common": one.runs,
+                "p": one.p,
+                "p_corrected": sure[label],
+                "test": "runs and rows" if one.enough else "rows",
+                "detectable": detectable(one, looked_at(len(tests), chosen=baseline is None)),
+                "alike": not (one.enough and sure[label] <= ALPHA),
             }
+
+
+def _on(methods: Sequence[Estimate], units: Sequence[Unit], metric: str) -> Draws:
+    """Scores of those methods that have all of these runs, (methods, runs)."""
+    known = [one for one in methods if one.means[metric] is not None and set(units) <= set(one.units)]
+    return np.stack([one.each[metric][[one.units.index(unit) for unit in units]] for one in known])
 
 
 def _agreed(runs: Sequence[Ran], mixed: bool) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ LEGEND = (
 )
 TOLD = (
     "{reference}: paired difference in OA over common runs and rows; ≈: cannot be told from it at 5 % (t of runs and "
-    "rows together, p corrected over the methods, {correction}); seen: the smallest difference that these runs show so "
+    "rows together, p corrected over the methods: {correction}); seen: the smallest difference that these runs show "
     "with a chance of 80 %; rows in their section by name"
 )
 ALONE = "(rows): fewer than 3 common runs, so p is of other test rows only and tells nothing apart"
@@ -273,7 +273,7 @@ def _legend(table: dict[str, Any]) -> str:
     hashes = sorted({one for section in table["sections"] for row in section["rows"] for one in row["protocols"]})
     made = f"protocol {', '.join(hashes)}; fingerprint {', '.join(table['fingerprints'])}"
     reference = f"OA − {table['baseline'] or 'best'}"
-    told = TOLD.format(reference=reference, correction="Holm" if table["baseline"] else "Hsu")
+    told = TOLD.format(reference=reference, correction="Holm" if table["baseline"] else "Bonferroni, all pairs")
     rows = [row for section in table["sections"] for row in section["rows"]]
     alone = f"; {ALONE}" if any(row["test"] == "rows" for row in rows) else ""
     drawn = f"{table['resamples']} resamples, seed {table['seed']}"
