@@ -22,15 +22,20 @@ def test_multi_task_on_one_task_is_per_task_on_it(model, tmp_path):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_per_task_never_sees_the_other_tasks(model, lived, tmp_path):
-    """The second task's adapter is the same whatever was learned first.
-
-    A one-task run differs from it, though, since seeds depend on the number of the stage: order, initialisation and
-    dropout of stage 2 are not those of stage 1.
-    """
+    """The second task's adapter is the same whatever was learned first: that of a run with this task alone."""
     first, second = lives.stream(model)
-    other = (first.take(8), second)
-    again = lives.lived(model, "per-task", tmp_path / "run", other, evaluation={"schedule": "diagonal"})
-    assert lives.apart(lives.adapter(again), lived("per-task", model).adapter) == 0
+    for k, others in enumerate([(first.take(8), second), (second,)]):
+        again = lives.lived(model, "per-task", tmp_path / str(k), others, evaluation={"schedule": "diagonal"})
+        assert lives.apart(lives.adapter(again), lived("per-task", model).adapter) == 0
+
+
+def test_a_whole_model_per_task_is_that_of_a_run_of_its_own_too(tmp_path):
+    both = lives.stream("tiny-llama")
+    stream, alone = (
+        lives.lived("tiny-llama", "per-task(mode=full)", tmp_path / str(k), tasks, evaluation={"schedule": "diagonal"})
+        for k, tasks in enumerate([both, both[1:]])
+    )
+    assert lives.apart(lives.adapter(stream), lives.adapter(alone)) == 0
 
 
 @pytest.mark.parametrize("model", TEXT)

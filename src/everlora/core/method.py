@@ -147,6 +147,12 @@ class Method:
         return self.replay or kept or self.regime == "joint"
 
     @property
+    def apart(self) -> bool:
+        """Whether tasks know nothing of one another, so that each is learned as if it were the first."""
+        own = self.adapter.adds or self.adapter.whole_model  # a chain of prompts stands on the earlier ones
+        return self.consolidator.rule == "keep" and own and not any(True for _ in self.parts())
+
+    @property
     def policy(self) -> str:
         """The adapter policy in words: what trains, and where the past stands."""
         if self.regime == "frozen":

@@ -177,7 +177,7 @@ class Life:
         )
 
     def _begin(self, stage: Stage) -> None:
-        head = torch.Generator().manual_seed(seed_for(self.spec.seed, stage.number, "head"))
+        head = torch.Generator().manual_seed(seed_for(self.spec.seed, stage.seeded, "head"))
         rehearsed = rehearsal.drawn(self.method.rehearsal, self.kept_rows, self.spec.seed, stage.number)
         self.base.family.begin(self.base.model, [*stage.tasks, *rehearsed], head)
 
@@ -203,7 +203,7 @@ class Life:
         if self.method.consolidator.rule == "keep":
             self.base.family.reset()
         self._begin(stage)
-        seed = seed_for(self.spec.seed, stage.number, "adapter")
+        seed = seed_for(self.spec.seed, stage.seeded, "adapter")
         model = self.mount.open(seed=seed, start=self._started(), tasks=stage.tasks)
         if self.method.consolidator.rule == "sum" or self.mount.sees_past:
             self.mount.stand_on(self.past, self._view("train"))

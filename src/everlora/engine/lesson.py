@@ -71,7 +71,7 @@ class Lesson:
             memory=self.memory,
             seed=self.spec.seed,
         )
-        chain.probe = Probe.wanted(chain.groups, model, self.mount, seed_for(self.spec.seed, self.stage.number))
+        chain.probe = Probe.wanted(chain.groups, model, self.mount, seed_for(self.spec.seed, self.stage.seeded))
         return chain
 
     def teach(
@@ -101,7 +101,7 @@ class Lesson:
             known, written = pseudo.write(part, model, family, earlier, self.spec.seed, stage.number)
             if part.eta or known:
                 rows = pseudo.WritingRows(part, family, stage.tasks, [*held, *known])
-        seed = seed_for(self.spec.seed, stage.number, "data")
+        seed = seed_for(self.spec.seed, stage.seeded, "data")
         order = self.order(rows, chain, seed)
         besides = Besides(
             outputs=outputs,

@@ -42,7 +42,7 @@ def observe(
         only: these places alone.
     """
     rows = [(row, task) for task in stage.tasks for row in task.train]
-    draw = random.Random(seed_for(seed, stage.number, part.name))
+    draw = random.Random(seed_for(seed, stage.seeded, part.name))
     chosen: list[tuple[Example, Task]] = draw.sample(rows, min(part.samples, len(rows)))
     if part.evidence == "fisher":
         return fisher(model, family, mount.live(), chosen)

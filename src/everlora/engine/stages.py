@@ -20,20 +20,26 @@ from everlora.record.folder import Committed
 
 @dataclass(frozen=True)
 class Stage:
-    """A piece of a life: the tasks that are learned together, and the row of the matrix that it fills."""
+    """A piece of a life: the tasks that are learned together, and the row of the matrix that it fills.
+
+    What is drawn at random in it depends on ``seeded``: its number, or 1 where tasks know nothing of one another, so
+    that each is learned as in a run of its own.
+    """
 
     number: int
     name: str
     tasks: tuple[Task, ...]
     row: int
     trains: bool = True
+    seeded: int = 1
 
 
 def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
     """Stages of a method on a stream: one per task, or a single one for joint and frozen references."""
     last = len(tasks) - 1
     if method.regime == "sequence":
-        return [Stage(k + 1, task.name, (task,), k) for k, task in enumerate(tasks)]
+        seeded = [1 if method.apart else k + 1 for k in range(len(tasks))]
+        return [Stage(k + 1, task.name, (task,), k, seeded=seeded[k]) for k, task in enumerate(tasks)]
     return [Stage(1, method.name, tuple(tasks), last, trains=method.regime == "joint")]
 
 
