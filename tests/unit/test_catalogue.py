@@ -78,7 +78,7 @@ PAGE = """A method.
     λ, η     lam, rate     one per module
 
 With λ = 3 it failed. It had λ = 0.3 once. Default λ = 0.3: Table 2. We set ``rate = 10`` by hand; ``fast`` is the
-default because it is fast. ``strict`` looks twice; ``deep=yes`` is ours, ``deep``, off by default, digs.
+default because it is fast. ``strict`` looks twice (at A; at B); ``deep=yes`` is ours, ``deep``, off by default, digs.
 
     L = L_task + wild;   wild=odd, as in ``loud``
 """
@@ -90,13 +90,13 @@ default because it is fast. ``strict`` looks twice; ``deep=yes`` is ours, ``deep
         ("lam", 0.3, "Default λ = 0.3: Table 2."),
         ("lam", 3, "With λ = 3 it failed."),
         ("lam", 0.03, ""),
-        ("rate", 10, "We set ``rate = 10`` by hand;"),
-        ("rate", 10.0, "We set ``rate = 10`` by hand;"),
+        ("rate", 10, "We set ``rate = 10`` by hand"),
+        ("rate", 10.0, "We set ``rate = 10`` by hand"),
         ("rate", 1, ""),
         ("speed", "fast", "``fast`` is the default because it is fast."),
         ("speed", "slow", ""),
         ("lam", None, ""),
-        ("strict", False, "``strict`` looks twice;"),
+        ("strict", False, "``strict`` looks twice (at A; at B)"),
         ("deep", None, "``deep=yes`` is ours, ``deep``, off by default, digs."),
         ("loud", False, ""),
         ("wild", "odd", ""),  # a formula is no sentence

@@ -119,8 +119,10 @@ def source(option: str, default: Any, page: str) -> str:
     if default is None or isinstance(default, bool):
         says = rf"``{re.escape(option)}(?:=[^`]*)?``"
     prose = "\n".join(line for line in page.splitlines() if not line.startswith("    "))
-    sentences = [" ".join(sentence.split()) for sentence in re.split(r"(?<=[.;])\s+|\n\s*\n|\n(?=- )", prose)]
-    found = [sentence for sentence in sentences if re.search(says, sentence)]
+    # A semicolon ends a sentence, but for one in brackets.
+    ends = r"(?<=\.)\s+|(?<=;)\s+(?![^()]*\))|\n\s*\n|\n(?=- )"
+    sentences = [" ".join(sentence.removeprefix("- ").split()) for sentence in re.split(ends, prose)]
+    found = [sentence.rstrip(";") for sentence in sentences if re.search(says, sentence)]
     return max(reversed(found), key=lambda s: "default" in s.lower(), default="")
 
 
