@@ -148,9 +148,9 @@ class Method:
 
     @property
     def apart(self) -> bool:
-        """Whether tasks know nothing of one another, so that each is learned as if it were the first."""
+        """Whether what a task learns stands on nothing earlier, so that each is learned as if it were the first."""
         own = self.adapter.adds or self.adapter.whole_model  # a chain of prompts stands on the earlier ones
-        return self.consolidator.rule == "keep" and own and not any(True for _ in self.parts())
+        return self.consolidator.rule == "keep" and own
 
     @property
     def policy(self) -> str:
