@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everlora.analysis.compare import METRICS, Answers, difference, estimate, gap
+from everlora.analysis.compare import METRICS, Answers, estimate, gap
 from everlora.core.errors import ConfigError
 from everlora.core.scores import ScoreMatrix, metrics
 
@@ -138,9 +138,9 @@ def test_the_seed_of_the_bootstrap_decides() -> None:
 @given(runs=runs)
 def test_a_method_does_not_differ_from_itself(runs: list[Answers]) -> None:
     found = estimate(runs, resamples=FEW)
-    gap = difference(found, found)
-    assert gap is not None
-    assert (gap.mean, gap.width) == (0, 0)
+    none = gap(found, found)
+    assert none is not None
+    assert (none.interval.mean, none.interval.width) == (0, 0)
 
 
 def test_pairing_tells_apart_what_intervals_do_not() -> None:
@@ -148,13 +148,13 @@ def test_pairing_tells_apart_what_intervals_do_not() -> None:
     rows = [1, 0] * 20
     more = [1, 1, 1, 1, 1, 1, *rows[6:]]
     one, other = (estimate([answers(s, {(0, 0): r}, tasks=1) for s in (0, 1)]) for r in (rows, more))
-    mine, theirs, gap = one.interval("oa"), other.interval("oa"), difference(one, other)
+    mine, theirs, apart = one.interval("oa"), other.interval("oa"), gap(one, other)
     assert mine is not None
     assert theirs is not None
-    assert gap is not None
+    assert apart is not None
     assert mine.high > theirs.low
-    assert gap.mean == pytest.approx(-100 * 3 / 40)
-    assert gap.high <= 0 and gap.width < mine.width  # noqa: PT018
+    assert apart.interval.mean == pytest.approx(-100 * 3 / 40)
+    assert apart.interval.high <= 0 and apart.interval.width < mine.width  # noqa: PT018
 
 
 def test_undefined_stays_undefined() -> None:
@@ -165,7 +165,7 @@ def test_undefined_stays_undefined() -> None:
     alone = estimate([answers(0, {(1, 0): [1], (1, 1): [0]})], resamples=FEW)
     assert alone.interval("oa") is not None
     assert [alone.interval(metric) for metric in METRICS[1:]] == [None] * 3
-    assert difference(found, alone, "bwt") is None
+    assert gap(found, alone, "bwt") is None
 
 
 def test_seeds_twice_and_other_rows_are_refused() -> None:

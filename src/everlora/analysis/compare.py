@@ -179,12 +179,6 @@ def gap(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = 
     return Gap(_around(float(each.mean()), draws, confidence), tuple(units), each, drawn.mean(0))
 
 
-def difference(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = CONFIDENCE) -> Interval | None:
-    """The interval of `gap`."""
-    found = gap(one, other, metric, confidence)
-    return None if found is None else found.interval
-
-
 def _resampled(marks: Marks, weights: Marks) -> Draws:
     """The percentage in every resample, (B,). Sums of whole numbers below 2^24 are exact in fp32, all else is fp64."""
     kind = np.float32 if np.array_equal(marks, marks.round()) else np.float64

@@ -251,14 +251,14 @@ def _hosted(first: Method, other: Method) -> dict[str, Any]:
 
 def _agree(first: Method, other: Method, role: str, a: Any, b: Any) -> None:
     if a != b:
-        this, that = _apart(a, b)
+        this, that = _unlike(a, b)
         raise ConfigError(
             f"{first.name!r} and {other.name!r} exclude one another: the first has {this} as {role}, the second "
             f"{that}; keep one of them"
         )
 
 
-def _apart(a: Any, b: Any) -> tuple[str, str]:
+def _unlike(a: Any, b: Any) -> tuple[str, str]:
     """Two values that differ, in words: of two parts of one kind only the settings in which they do."""
     if type(a) is not type(b) or not is_dataclass(a):
         return repr(a), repr(b)
