@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 
 import everlora.methods  # noqa: F401
-from everlora import experiment
+from everlora.adapters import files as adapters
+from everlora.adapters.lora import LoraMount
 from everlora.analysis.runs import Run
 from everlora.core.registry import parse
-from everlora.core.spec import RunSpec
-from everlora.engine import adapters
-from everlora.engine.evaluator import evaluate
-from everlora.engine.mounts.lora import LoraMount
+from everlora.evaluation.evaluator import evaluate
+from everlora.learner import experiment
+from everlora.settings.spec import RunSpec
 
 
 def main() -> None:

@@ -15,14 +15,14 @@ from types import SimpleNamespace
 
 import torch
 
-from everlora import experiment
-from everlora.core.past import Past
+from everlora.adapters.lora import LoraMount
+from everlora.core.history import Past
 from everlora.core.registry import parse
-from everlora.core.sites import LowRank
-from everlora.core.spec import LearnerSpec
-from everlora.engine.chain import Chain
-from everlora.engine.mounts.lora import LoraMount
-from everlora.engine.trainer import token_mean
+from everlora.core.updates import LowRank
+from everlora.learner import experiment
+from everlora.settings.spec import LearnerSpec
+from everlora.training.chain import Chain
+from everlora.training.trainer import token_mean
 
 
 def main() -> None:

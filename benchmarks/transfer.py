@@ -14,9 +14,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from everlora import experiment
 from everlora.core.registry import parse
-from everlora.core.spec import RunSpec
+from everlora.learner import experiment
+from everlora.settings.spec import RunSpec
 
 METHODS = ["inclora", "ella", "ella(lam=0.03)", "ella(lam=1)", "ella(lam=30)"]
 BASE: list[experiment.Loaded] = []

@@ -1,14 +1,14 @@
 """everlora: fine-tune for life, forget nothing."""
 
+from everlora.benchmarks import benchmarks, open_stream
+from everlora.benchmarks import task_from_dataset as task
 from everlora.core.errors import EverloraError
 from everlora.core.method import Method, compose
 from everlora.core.registry import method, parse
-from everlora.core.scores import ScoreMatrix, metrics
-from everlora.core.task import Example, Task, TaskStream
-from everlora.engine.models import load
-from everlora.learner import Learner
-from everlora.streams import benchmarks, open_stream
-from everlora.streams import task_from_dataset as task
+from everlora.data.task import Example, Task, TaskStream
+from everlora.learner.learner import Learner
+from everlora.metrics.scores import ScoreMatrix, metrics
+from everlora.models.loading import load
 
 __all__ = [
     "EverloraError",

@@ -76,7 +76,7 @@ class Lived:
 
     def updates(self, stage: int) -> dict[str, Any]:
         """What one task ended with, dense, by module."""
-        from everlora.engine import adapters
+        from everlora.adapters import files as adapters
 
         sites, _ = adapters.read(self.life.folder.stages()[stage].path)
         return {name: site.dense() for name, site in sites.items()}
@@ -88,9 +88,10 @@ Ran = Callable[..., Lived]
 @pytest.fixture(scope="session")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """A run of two built-in tasks, lived once per method and model."""
-    from everlora import experiment, parse
-    from everlora.core.spec import RunSpec
-    from everlora.engine.progress import Progress
+    from everlora import parse
+    from everlora.learner import experiment
+    from everlora.runtime.progress import Progress
+    from everlora.settings.spec import RunSpec
 
     seen: dict[tuple[str, ...], Lived] = {}
 

@@ -21,7 +21,7 @@ TINY = {
 
 
 def test_the_demo_compares_and_goes_on(everlora: Everlora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from everlora import experiment
+    from everlora.learner import experiment
 
     assert {*TINY} - {"max_new_tokens", "train"} == {*experiment.DEMO} - {"train"}
     monkeypatch.setattr(experiment, "DEMO", TINY)
@@ -43,8 +43,8 @@ def test_the_demo_compares_and_goes_on(everlora: Everlora, tmp_path: Path, monke
 def test_the_seed_of_the_stream_reaches_the_stream(monkeypatch: pytest.MonkeyPatch, everlora: Everlora) -> None:
     from types import SimpleNamespace
 
-    from everlora import experiment
-    from everlora.core.spec import RunSpec
+    from everlora.learner import experiment
+    from everlora.settings.spec import RunSpec
 
     base = SimpleNamespace(family=SimpleNamespace(modality="text"))
     digests = [

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from everlora import parse
-from everlora.engine import memory
+from everlora.training import memory
 
 from .conftest import Everlora, Ran
 

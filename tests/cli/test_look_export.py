@@ -13,10 +13,10 @@ from peft import PeftModel
 import everlora as package
 import lives
 from everlora import parse
-from everlora.analysis import export
+from everlora.adapters import files as adapters
 from everlora.analysis.runs import Run
-from everlora.core.task import Task
-from everlora.engine import adapters
+from everlora.data.task import Task
+from everlora.export import model as export
 
 from .conftest import Everlora, Lived, Ran
 

@@ -14,7 +14,7 @@ from .conftest import Everlora
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from everlora.engine import tiny
+    from everlora.models import tiny
 
     root = tmp_path_factory.mktemp("models")
     for name, build in (("llama", tiny.tiny_llama), ("bert", tiny.tiny_bert)):

@@ -114,7 +114,7 @@ def test_a_damaged_folder_is_named(small: Everlora, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_keeps_earlier_tasks(small: Everlora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from everlora.engine import learner
+    from everlora.learner import sequential as learner
 
     real = learner.write_rows
 
@@ -137,7 +137,7 @@ def test_a_full_disk_keeps_earlier_tasks(small: Everlora, tmp_path: Path, monkey
 def test_a_loss_that_is_no_number_keeps_earlier_tasks(
     small: Everlora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from everlora.engine.families import Causal
+    from everlora.models.families import Causal
 
     real, seen = Causal.logits, []
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import lives
-from everlora.engine.evaluator import evaluate
-from everlora.engine.families.base import IGNORE, positions
-from everlora.engine.families.heads import bare
+from everlora.evaluation.evaluator import evaluate
+from everlora.models.families.base import IGNORE, positions
+from everlora.models.families.heads import bare
 from lives import MODELS
 
 TEXT = ("tiny-llama", "tiny-t5")

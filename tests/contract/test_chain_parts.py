@@ -12,12 +12,12 @@ import torch
 
 import lives
 from everlora import parse
-from everlora.core.past import Past
+from everlora.core.history import Past
 from everlora.core.roles import Share
-from everlora.core.sites import LowRank
-from everlora.engine.chain import Chain
+from everlora.core.updates import LowRank
 from everlora.parts.penalties import EnergyOverlap
 from everlora.parts.subspace import basis
+from everlora.training.chain import Chain
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
 SGD = {"train": {"optim": "sgd", "learning_rate": 0.5}, "lora": {"target_modules": ["v_proj"]}}

@@ -11,10 +11,10 @@ from torch.nn.functional import linear
 
 import lives
 from everlora import Method, parse
+from everlora.adapters import mount
+from everlora.adapters.hooked import HOLDER
 from everlora.core.errors import ModelError
 from everlora.core.method import compose
-from everlora.engine.mounts import mount
-from everlora.engine.mounts.hooked import HOLDER
 from everlora.parts.forms_dual import cosine_gate
 from lives import MODELS
 

@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy
 
 import lives
 from everlora import parse
-from everlora.engine.observe import observe
-from everlora.engine.seeds import seed_for
-from everlora.engine.stages import stages
+from everlora.runtime.seeds import seed_for
+from everlora.training.evidence import observe
+from everlora.training.stages import stages
 
 HOSTS = ("ewc(samples=5)", "ewc(on=all,samples=5)")
 

@@ -14,7 +14,7 @@ import torch
 import everlora
 import lives
 from everlora import parse
-from everlora.engine import adapters
+from everlora.adapters import files as adapters
 from lives import MODELS, TRAINED
 
 FRESH = """

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import lives
+from everlora.adapters.lora import LoraMount
 from everlora.core.errors import ModelError
-from everlora.engine.mounts.lora import LoraMount
 from lives import MODELS
 
 
@@ -47,7 +47,7 @@ def test_a_bf16_base_keeps_what_was_learned(model, tmp_path):
 
 def test_going_back_to_an_earlier_past_is_exact(lived):
     """Fewer updates than before start again from the pristine weight: no subtraction, no drift."""
-    from everlora.core.past import Past
+    from everlora.core.history import Past
 
     record, loaded = lived("ella", "tiny-llama"), lives.fresh("tiny-llama")
     mount = LoraMount(loaded, {"r": 4, "lora_alpha": 8}, "fold")

@@ -14,10 +14,10 @@ from torch import Tensor
 
 import lives
 from everlora import parse
+from everlora.adapters import mount
 from everlora.core.registry import entry
-from everlora.engine.learner import Life
-from everlora.engine.mounts import mount
-from everlora.engine.seeds import seed_for
+from everlora.learner.sequential import Life
+from everlora.runtime.seeds import seed_for
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
 ROUNDING = 2e-5

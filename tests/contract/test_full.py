@@ -15,16 +15,17 @@ from transformers import (
 )
 
 import lives
-from everlora import experiment, load, parse
-from everlora.analysis import export
+from everlora import load, parse
+from everlora.adapters import mount
 from everlora.analysis.interference import inspect
 from everlora.analysis.runs import Run
 from everlora.analysis.status import status
 from everlora.core.adapter import Consolidator
 from everlora.core.errors import ConfigError, FolderError, ModelError
 from everlora.core.method import Method
-from everlora.core.sites import Weights
-from everlora.engine.mounts import mount
+from everlora.core.updates import Weights
+from everlora.export import model as export
+from everlora.learner import experiment
 from everlora.parts.distil import Distil
 from everlora.parts.forms_full import FullWeights
 

@@ -7,12 +7,12 @@ import json
 import pytest
 
 import lives
-from everlora import experiment
+from everlora.archive.references import take_single
 from everlora.core.errors import FolderError
-from everlora.core.spec import RunSpec
-from everlora.engine.ability import builtin
-from everlora.engine.models import load
-from everlora.record.beside import take_single
+from everlora.evaluation.general import builtin
+from everlora.learner import experiment
+from everlora.models.loading import load
+from everlora.settings.spec import RunSpec
 
 GENERAL = {"evaluation": {"schedule": "forward", "general": "builtin", "scoring": "labels"}}
 FORMS = ("ella", "per-task", "ps-lora", "zero-shot", "mtl", "l2p", "progprompt", "seqft")
@@ -106,7 +106,7 @@ def test_without_being_asked_nothing_is_measured_and_old_runs_stay_what_they_wer
     life = lives.begin("tiny-llama", "ella", tmp_path / "run")
     life.follow(lives.stream("tiny-llama"))
     assert not (tmp_path / "run" / "before").exists()
-    from everlora.record.folder import identity
+    from everlora.archive.folder import identity
 
     facts = json.loads(json.dumps(life.folder.facts, default=str))
     older = json.loads(json.dumps(facts))

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import lives
-from everlora.core.sites import LowRank
-from everlora.engine.mounts.lora import LoraMount
-from everlora.engine.seeds import seed_for
-from everlora.engine.sensitivity import weight_gradients
-from everlora.engine.trainer import token_mean
+from everlora.adapters.lora import LoraMount
+from everlora.core.updates import LowRank
+from everlora.runtime.seeds import seed_for
+from everlora.training.sensitivity import weight_gradients
+from everlora.training.trainer import token_mean
 from lives import MODELS
 
 FAR = {"evaluation": {"schedule": "diagonal"}, "train": {"learning_rate": 5e-2}}

@@ -10,11 +10,11 @@ import torch
 
 import lives
 from everlora import parse
+from everlora.adapters import files as adapters
 from everlora.core.errors import ConfigError
-from everlora.engine import adapters
-from everlora.engine.trainer import Besides
 from everlora.parts.fusion import Fusion, fused, hard, important
 from everlora.parts.penalties import FactorNorm
+from everlora.training.trainer import Besides
 
 KIF = "kif(inner=2,outer=1,ratio=0.5,quantile=0.5)"
 EPOCHS = {"max_steps": -1, "num_train_epochs": 2}

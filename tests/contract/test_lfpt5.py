@@ -10,8 +10,8 @@ import pytest
 import lives
 from everlora import parse
 from everlora.core.method import Method
-from everlora.engine.families.base import GREEDY
-from everlora.engine.families.seq2seq import Seq2Seq
+from everlora.models.families.base import GREEDY
+from everlora.models.families.seq2seq import Seq2Seq
 from everlora.parts.pseudo import PseudoSamples
 
 MODELS = ("tiny-llama", "tiny-t5")

@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 
 import lives
 from everlora import parse
-from everlora.engine.trainer import ClTrainer
 from everlora.methods.inclora import inclora
 from everlora.parts.distil import Distil, distillation
+from everlora.training.trainer import ClTrainer
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
 
@@ -34,7 +34,7 @@ def test_beta_zero_costs_nothing(tmp_path, monkeypatch):
     def refuse(params):
         raise AssertionError("a former model is kept for nothing")
 
-    monkeypatch.setattr("everlora.engine.lesson.Teacher", refuse)
+    monkeypatch.setattr("everlora.training.task_trainer.Teacher", refuse)
     lives.lived("tiny-llama", "lwf(beta=0)", tmp_path / "off")
     with pytest.raises(AssertionError, match="for nothing"):
         lives.lived("tiny-llama", "lwf", tmp_path / "on")

@@ -12,10 +12,10 @@ from torch import Tensor
 
 import lives
 from everlora import parse
-from everlora.core.sites import LowRank
-from everlora.engine.probe import Probe
-from everlora.engine.tokens import Tokens
+from everlora.core.updates import LowRank
+from everlora.models.tokens import Tokens
 from everlora.parts.masks import MagnitudeMask, strongest
+from everlora.training.probe import Probe
 
 SGD = {"optim": "sgd", "learning_rate": 0.5}
 

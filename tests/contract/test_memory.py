@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 import lives
 from everlora import parse
+from everlora.adapters import files as adapters
 from everlora.core.adapter import Consolidator
-from everlora.engine import adapters
 from lives import TRAINED
 
 T = 12

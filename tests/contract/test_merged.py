@@ -12,8 +12,8 @@ import torch
 import everlora
 import lives
 from everlora import parse
-from everlora.engine import adapters
-from everlora.engine.evaluator import evaluate
+from everlora.adapters import files as adapters
+from everlora.evaluation.evaluator import evaluate
 from lives import MODELS
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}

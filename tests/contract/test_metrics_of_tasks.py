@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import lives
-from everlora import experiment
-from everlora.core.answers import ANSWER_METRICS
 from everlora.core.errors import DataError
-from everlora.core.task import Example, Task
-from everlora.engine.families.base import Limits
-from everlora.engine.families.prompt import Prompter
+from everlora.data.task import Example, Task
+from everlora.learner import experiment
+from everlora.metrics.answers import ANSWER_METRICS
+from everlora.models.families.base import Limits
+from everlora.models.families.prompt import Prompter
 
 
 def test_scores_and_rows_left_out_reach_the_record(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import torch
 
 import lives
 from everlora import parse
+from everlora.adapters import mount
 from everlora.core.errors import ConfigError, ModelError
-from everlora.engine.mounts import mount
 from lives import MODELS
 
 by_model = pytest.mark.parametrize("model", MODELS)

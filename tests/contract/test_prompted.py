@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import lives
-from everlora.analysis.export import write_model
 from everlora.analysis.runs import Run
 from everlora.analysis.status import status
 from everlora.core.errors import ConfigError
-from everlora.engine.evaluator import evaluate
-from everlora.engine.families.base import IGNORE, left_pad, right_pad
+from everlora.evaluation.evaluator import evaluate
+from everlora.export.model import write_model
+from everlora.models.families.base import IGNORE, left_pad, right_pad
 
 ANSWERING = ("tiny-llama", "tiny-t5")
 SMALL = {

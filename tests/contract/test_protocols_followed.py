@@ -12,10 +12,10 @@ import lives
 from everlora import Learner
 from everlora.analysis import answers, tables
 from everlora.core.errors import ConfigError, DataError
-from everlora.core.spec import EvalSpec
-from everlora.engine import environment
-from everlora.engine.examiner import Examiner
-from everlora.engine.progress import Progress
+from everlora.evaluation.examiner import Examiner
+from everlora.models import environment
+from everlora.runtime.progress import Progress
+from everlora.settings.spec import EvalSpec
 
 SMALL = {"dtype": "float32", "device": "cpu", "lora": {"r": 2, "lora_alpha": 4}}
 
@@ -64,7 +64,7 @@ def test_classes_are_counted_where_there_are_some(tmp_path):
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-t5"])
 def test_the_prompt_that_a_model_reads_is_the_template(model):
-    from everlora import experiment
+    from everlora.learner import experiment
 
     spec = lives.spec(model, "seqlora", prompt="About {task}.\n{instruction}\n<{text}> [{labels}]")
     family, task = experiment.load_for(spec).family, lives.stream(model)[0]

@@ -56,7 +56,7 @@ def pulled(method):
 @pytest.mark.parametrize("model", MODELS)
 def test_first_tasks_agree_wherever_nothing_pulls(model, lived):
     """At the first task there is no past: every sequential method is the same learner as others of its form."""
-    from everlora.engine import adapters
+    from everlora.adapters import files as adapters
 
     for form in ("plain", "svd"):
         methods = [m for m in lives.SEQUENTIAL if parse(m).adapter.form == form and not pulled(parse(m))]

@@ -10,9 +10,10 @@ import torch
 
 import lives
 from everlora import Example, Task, parse
+from everlora.adapters import files as adapters
 from everlora.core.errors import ConfigError, FolderError, TrainingError
-from everlora.engine import adapters, rehearsal
-from everlora.engine.trainer import Besides
+from everlora.training import rehearsal
+from everlora.training.trainer import Besides
 from lives import MODELS
 
 HALF = "seqlora-replay(ratio=0.5)"

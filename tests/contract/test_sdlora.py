@@ -7,9 +7,9 @@ import torch
 from peft import PeftModel
 
 import lives
+from everlora.adapters import files as adapters
+from everlora.adapters.hooked import HOLDER
 from everlora.core.errors import FolderError
-from everlora.engine import adapters
-from everlora.engine.mounts.hooked import HOLDER
 from lives import MODELS
 
 by_model = pytest.mark.parametrize("model", MODELS)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import lives
-from everlora.engine.alarms import change, collapse
-from everlora.engine.chain import Chain
+from everlora.training.alarms import change, collapse
+from everlora.training.chain import Chain
 from lives import MODELS
 
 ELLA, ORTHOGONAL = 0.3, 0.01
@@ -117,7 +117,7 @@ def test_a_collapsed_update_is_said_and_recorded(method, warned, tmp_path):
 
 
 def test_collapse_needs_a_past_and_a_fall(lived):
-    from everlora.core.sites import LowRank
+    from everlora.core.updates import LowRank
 
     first, second = lived("ella", "tiny-bert").life.past.deltas
     one, two = change(first, None), change(second, None)

@@ -13,7 +13,7 @@ import yaml
 
 from everlora.cli.main import app
 from everlora.core import registry
-from everlora.streams.files import StreamFile
+from everlora.data.files import StreamFile
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,8 +50,8 @@ def test_readme_commands_name_flags_that_exist(words: list[str]) -> None:
 
 
 def test_recipes_resolve() -> None:
-    from everlora import experiment
-    from everlora.core.spec import RunSpec
+    from everlora.learner import experiment
+    from everlora.settings.spec import RunSpec
 
     recipes = sorted((ROOT / "recipes").glob("*.yaml"))
     assert recipes

@@ -9,9 +9,9 @@ from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
 
 import lives
+from everlora.adapters import files as adapters
+from everlora.adapters.lora import LoraMount, _site
 from everlora.core.adapter import Adapter
-from everlora.engine import adapters
-from everlora.engine.mounts.lora import LoraMount, _site
 from lives import MODELS
 
 

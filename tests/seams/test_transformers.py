@@ -8,9 +8,9 @@ from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import lives
-from everlora.engine import precision
-from everlora.engine.families.base import IGNORE
-from everlora.engine.trainer import ClTrainer, Rows
+from everlora.models.families.base import IGNORE
+from everlora.runtime import precision
+from everlora.training.trainer import ClTrainer, Rows
 
 
 def arguments(folder, **changes):
@@ -154,7 +154,7 @@ def test_the_class_attribute_decides_who_divides(scaled, share, tmp_path):
 
 def test_our_loss_is_the_mean_over_the_global_batch(tmp_path):
     """The gradient that ClTrainer accumulates is that of the plain mean over all targets of the step."""
-    from everlora.engine.chain import Chain
+    from everlora.training.chain import Chain
 
     seen, batches = [], []
 

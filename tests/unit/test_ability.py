@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 import lives
 from everlora.core.errors import ConfigError, DataError
-from everlora.core.metrics import REGISTRY, References, measured
-from everlora.core.scores import ScoreMatrix
-from everlora.core.spec import EvalSpec, check
-from everlora.engine.ability import ability, builtin, harness
-from everlora.engine.ability.passages import PASSAGES
-from everlora.engine.ability.questions import QUESTIONS
+from everlora.evaluation.general import ability, builtin, harness
+from everlora.evaluation.general.passages import PASSAGES
+from everlora.evaluation.general.questions import QUESTIONS
+from everlora.metrics.matrix import REGISTRY, References, measured
+from everlora.metrics.scores import ScoreMatrix
+from everlora.settings.spec import EvalSpec, check
 
 WRITERS = ("tiny-llama", "tiny-t5")
 PAIRS = [

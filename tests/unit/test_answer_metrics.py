@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everlora.core.answers import ANSWER_METRICS, Answered, literals
 from everlora.core.errors import DataError
-from everlora.core.sari import sari
-from everlora.core.task import Example, Task
+from everlora.data.task import Example, Task
+from everlora.metrics.answers import ANSWER_METRICS, Answered, literals
+from everlora.metrics.sari import sari
 
 
 def value(metric: str, prediction: str, *accepted: str, source: str = "") -> float:

@@ -6,8 +6,8 @@ import pytest
 from transformers import TrainingArguments
 
 from everlora.core.errors import ConfigError
-from everlora.engine import arguments as rules
-from everlora.engine import trainer
+from everlora.training import arguments as rules
+from everlora.training import trainer
 
 
 def test_the_lists_name_arguments_that_exist() -> None:

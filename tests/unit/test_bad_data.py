@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from everlora.benchmarks import open_stream, task_from_dataset
 from everlora.core.errors import ConfigError, DataError
-from everlora.core.task import Task
-from everlora.streams import open_stream, task_from_dataset
+from everlora.data.task import Task
 
 ROWS = [{"text": f"text {number}", "label": ("good", "bad")[number % 2]} for number in range(4)]
 TEST = [{"text": "another", "label": "good"}]

@@ -13,11 +13,11 @@ import datasets
 import numpy as np
 import pytest
 
+from everlora.benchmarks import benchmarks, open_stream, order_number, stream_from_yaml, superni, trace, vision_hub
+from everlora.benchmarks.cards import card
+from everlora.benchmarks.vision import Pictures, PictureSet, VisionBenchmark, class_incremental
 from everlora.core.errors import ConfigError, DataError
-from everlora.core.task import TaskStream, hash_of_list
-from everlora.streams import benchmarks, open_stream, order_number, stream_from_yaml, superni, trace, vision_hub
-from everlora.streams.cards import card
-from everlora.streams.vision import Pictures, PictureSet, VisionBenchmark, class_incremental
+from everlora.data.task import TaskStream, hash_of_list
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is absent")
@@ -60,8 +60,8 @@ def test_orders_have_aliases() -> None:
 
 
 def test_an_alias_is_the_same_run() -> None:
-    from everlora import experiment
-    from everlora.core.spec import RunSpec
+    from everlora.learner import experiment
+    from everlora.settings.spec import RunSpec
 
     one, other = (
         experiment.resolve(RunSpec, {"model": "tiny-t5", "benchmark": "long", "order": order})

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from everlora.benchmarks.synthetic import IMAGE_TASKS, TASKS, builtin, builtin_images
+from everlora.benchmarks.synthetic.dice import Dice
+from everlora.benchmarks.synthetic.grammar import Writer, lexicon, tidy
 from everlora.core.errors import DataError
-from everlora.core.task import Example, Task
-from everlora.streams.builtin import IMAGE_TASKS, TASKS, builtin, builtin_images
-from everlora.streams.builtin.dice import Dice
-from everlora.streams.builtin.grammar import Writer, lexicon, tidy
+from everlora.data.task import Example, Task
 
 TEXT = list(TASKS)
 PICTURES = list(IMAGE_TASKS)
@@ -38,7 +38,7 @@ def keys(rows: Any) -> list[Any]:
 
 def test_a_fresh_process_generates_the_same_stream() -> None:
     code = (
-        "from everlora.streams.builtin import builtin, builtin_images;"
+        "from everlora.benchmarks.synthetic import builtin, builtin_images;"
         "print(builtin(train=40, dev=10, test=10).digest(), builtin_images(train=9, dev=3, test=3).digest())"
     )
     ran = subprocess.run(
@@ -222,7 +222,7 @@ def test_unknown_tasks_and_impossible_sizes_are_refused() -> None:
 
 
 def test_a_grammar_that_runs_dry_says_so() -> None:
-    from everlora.streams.builtin.spec import Spec
+    from everlora.benchmarks.synthetic.spec import Spec
 
     spec = Spec(
         name="dry", labels=("a",), instruction="", draw=lambda dice, label: "one two three four five six seven eight"

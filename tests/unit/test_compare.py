@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from everlora.analysis.compare import METRICS, Answers, estimate, gap
 from everlora.core.errors import ConfigError
-from everlora.core.scores import ScoreMatrix, metrics
+from everlora.metrics.scores import ScoreMatrix, metrics
 
 FEW = 200
 

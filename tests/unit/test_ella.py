@@ -10,18 +10,11 @@ from torch import Tensor
 
 from calculus import by_autograd, draw, numeric
 from everlora.core.errors import ConfigError
-from everlora.core.past import Past
+from everlora.core.history import Past
 from everlora.core.roles import Before, Share
-from everlora.core.sites import LowRank, stack
+from everlora.core.updates import LowRank, stack
 from everlora.methods.ella import RHO, ella
-from everlora.parts.penalties import (
-    EnergyOverlap,
-    energy,
-    energy_overlap,
-    interference,
-    interference_bound,
-    shrink,
-)
+from everlora.parts.penalties import EnergyOverlap, energy, energy_overlap, interference, interference_bound, shrink
 from everlora.parts.stores import Store
 
 SHAPES = [(1, 5, 7), (2, 7, 5), (8, 11, 6)]  # (r, o, i)

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from everlora.core.answers import exact_match, normalise
 from everlora.core.errors import DataError
-from everlora.core.task import Example, Task
-from everlora.engine.evaluator import Scored, evaluate
+from everlora.data.task import Example, Task
+from everlora.evaluation.evaluator import Scored, evaluate
+from everlora.metrics.answers import exact_match, normalise
 
 
 @pytest.mark.parametrize(

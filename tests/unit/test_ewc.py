@@ -12,7 +12,7 @@ from everlora import parse
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.roles import Before, Share
-from everlora.core.sites import LowRank, Weights, stack
+from everlora.core.updates import LowRank, Weights, stack
 from everlora.methods.inclora import inclora
 from everlora.methods.seqft import seqft
 from everlora.parts.quadratic import Quadratic, pooled, quadratic

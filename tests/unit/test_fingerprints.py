@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from everlora.record.fingerprints import differing, digest, of_rows
+from everlora.archive.fingerprints import differing, digest, of_rows
 
 
 def made(torch: str = "2.9", weights: str = "float32", invariant: bool | None = True) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from everlora import parse
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Before
-from everlora.core.sites import Weights
+from everlora.core.updates import Weights
 from everlora.parts.forms_dual import Orthonormality, Restoration, code_gate, cosine_gate, departure, orthonormal
 
 

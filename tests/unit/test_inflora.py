@@ -12,10 +12,10 @@ import lives
 from calculus import draw
 from everlora import parse
 from everlora.core.errors import ConfigError
-from everlora.core.sites import LowRank
-from everlora.engine import memory
-from everlora.engine.features import second_moments
+from everlora.core.updates import LowRank
 from everlora.parts.features import ROW, FeatureStart, complement, designed, grown, projected
+from everlora.training import memory
+from everlora.training.features import second_moments
 
 often = settings(max_examples=50, deadline=None, derandomize=True)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from calculus import by_autograd, draw
 from everlora.core.errors import ConfigError
-from everlora.core.sites import LowRank, top_blocks
+from everlora.core.updates import LowRank, top_blocks
 from everlora.methods.lbcl import l_cl
 from everlora.parts.blend import SensitivityBlend, blend, sensitivity, triplet_gradients
 from everlora.parts.copy_layers import CopyLayers

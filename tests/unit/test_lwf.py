@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from calculus import by_autograd, draw
 from everlora import parse
 from everlora.core.errors import ConfigError
-from everlora.engine.families.base import IGNORE
-from everlora.engine.trainer import Besides
+from everlora.models.families.base import IGNORE
 from everlora.parts.distil import Distil, distillation
 from everlora.parts.pseudo import PromptDivergence
+from everlora.training.trainer import Besides
 
 
 def test_the_worked_example_and_its_direction() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from everlora.core.errors import ConfigError
 from everlora.core.registry import parse
 from everlora.core.roles import Merge
-from everlora.core.sites import LowRank
+from everlora.core.updates import LowRank
 from everlora.parts.merges import Dare, LargestMagnitude, Mean, Ties, drop, larger, ties, trim
 
 ONE = torch.tensor([[1.0, 0.0], [0.5, -1.0]])

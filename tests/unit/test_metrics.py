@@ -1,4 +1,4 @@
-"""Metrics of `everlora.core.metrics`: the worked example, identities between them, and what is undefined."""
+"""Metrics of `everlora.metrics.matrix`: the worked example, identities between them, and what is undefined."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everlora.core.metrics import REGISTRY, References
-from everlora.core.scores import METRICS, ScoreMatrix, metrics
+from everlora.metrics.matrix import REGISTRY, References
+from everlora.metrics.scores import METRICS, ScoreMatrix, metrics
 
 EXAMPLE = ScoreMatrix(("a", "b", "c"), (10, 30, 20), ((90, None, None), (70, 80, None), (60, 75, 85)))
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from calculus import draw
 from everlora import parse
 from everlora.core.errors import ConfigError
-from everlora.core.further import Probing
 from everlora.core.roles import Before
-from everlora.core.sites import LowRank, Weights
-from everlora.engine.probe import magnitudes
+from everlora.core.roles.observing import Probing
+from everlora.core.updates import LowRank, Weights
 from everlora.parts.masks import MagnitudeMask, strongest
+from everlora.training.probe import magnitudes
 
 often = settings(max_examples=100, deadline=None, derandomize=True)
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from everlora.engine import models, tiny
+from everlora.models import loading as models
+from everlora.models import tiny
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from calculus import by_autograd, draw
 from everlora import parse
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Before
-from everlora.core.sites import LowRank
+from everlora.core.updates import LowRank
 from everlora.parts.sparsity import Sparsity, sparsity
 
 

@@ -12,7 +12,7 @@ from calculus import draw
 from everlora import parse
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Before
-from everlora.core.sites import LowRank
+from everlora.core.updates import LowRank
 from everlora.methods.olora import olora
 from everlora.parts.schedules import factors
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from everlora.benchmarks import benchmarks, open_stream
+from everlora.benchmarks.cards import card
 from everlora.core.errors import DataError
-from everlora.core.task import hash_of_list
-from everlora.streams import benchmarks, open_stream
-from everlora.streams.cards import card
+from everlora.data.task import hash_of_list
 
 Rows = list[dict[str, Any]]
 

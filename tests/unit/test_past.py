@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from everlora.core.adapter import Consolidator
-from everlora.core.past import Past
+from everlora.core.history import Past
 from everlora.core.roles import Before
-from everlora.core.sites import LowRank
+from everlora.core.updates import LowRank
 from everlora.parts.penalties import energy_overlap
 
 
@@ -59,7 +59,9 @@ def test_stacked_is_every_modules_updates_task_by_task() -> None:
     assert [task.B.shape for task in tasks] == [(2, 7, 2)] * 3
     for task, update in zip(tasks, past, strict=True):
         for k, name in enumerate(["v", "q"]):
-            assert torch.equal(task.dense()[k], update[name].dense())
+            assert torch.equal(task.A[k], update[name].A)
+            assert torch.equal(task.B[k], update[name].B)
+            torch.testing.assert_close(task.dense()[k], update[name].dense(), rtol=1e-6, atol=1e-6)
     whole = Before(updates=tasks).factors()
     assert whole is not None
     assert (whole.A.shape, whole.B.shape, whole.scale) == ((2, 6, 5), (2, 7, 6), 1.0)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from calculus import by_autograd, draw, numeric
-from everlora.core.past import Past
+from everlora.core.history import Past
 from everlora.core.roles import Before, WeightPenalty
-from everlora.core.sites import LowRank, stack
+from everlora.core.updates import LowRank, stack
 from everlora.parts.penalties import EnergyOverlap, FactorNorm, Orthogonality, energy_overlap, orthogonality
 from everlora.parts.signs import SignConflict
 

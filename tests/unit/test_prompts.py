@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 import lives
 from everlora import Example, parse
+from everlora.adapters import mount
+from everlora.adapters.prompt_chain import through
+from everlora.adapters.prompt_pool import nearest, query
+from everlora.adapters.splice import begin, spliced, taken_out
 from everlora.core.errors import ConfigError, DataError, ModelError
 from everlora.core.method import compose
-from everlora.engine import pseudo
-from everlora.engine.families.base import IGNORE
-from everlora.engine.mounts import mount
-from everlora.engine.mounts.prompt_chain import through
-from everlora.engine.mounts.prompt_pool import nearest, query
-from everlora.engine.mounts.splice import begin, spliced, taken_out
-from everlora.engine.trainer import REHEARSED, WEIGHT, Besides, token_mean
+from everlora.models.families.base import IGNORE
 from everlora.parts.pseudo import PromptDivergence, PseudoSamples
+from everlora.training import pseudo
+from everlora.training.trainer import REHEARSED, WEIGHT, Besides, token_mean
 
 
 def opened(model, method, past=None):

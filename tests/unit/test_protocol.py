@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from everlora.core import protocol
 from everlora.core.errors import ConfigError
 from everlora.core.registry import parse
-from everlora.core.spec import RunSpec
-from everlora.core.template import DEFAULT
-from everlora.settings import hash_as_written, protocol_of, resolve
+from everlora.data.template import DEFAULT
+from everlora.learner.resolve import hash_as_written, protocol_of, resolve
+from everlora.settings import protocol
+from everlora.settings.spec import RunSpec
 
 M: dict[str, Any] = {"model": "tiny-llama"}
 

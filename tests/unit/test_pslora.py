@@ -12,7 +12,7 @@ from torch import Tensor
 from calculus import by_autograd, draw, numeric
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Before, Pull
-from everlora.core.sites import LowRank, stack
+from everlora.core.updates import LowRank, stack
 from everlora.methods.pslora import pslora
 from everlora.parts.merges import LargestMagnitude
 from everlora.parts.signs import SignConflict, sign_conflict

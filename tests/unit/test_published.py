@@ -6,7 +6,7 @@ from statistics import stdev
 
 import pytest
 
-from everlora.analysis.published import published, reported
+from everlora.literature.published import published, reported
 
 
 def values(paper: str, method: str, columns: list[str], metric: str = "oa") -> list[float]:

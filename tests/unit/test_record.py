@@ -14,13 +14,13 @@ import yaml
 from huggingface_hub import ModelCard
 
 import everlora.methods  # noqa: F401
+from everlora.archive import atomic
+from everlora.archive.atomic import staged, write_json, write_text
+from everlora.archive.card import matrix_table, model_card
+from everlora.archive.folder import COMMIT, SCHEMA, RunFolder, identity, write_rows
 from everlora.core.errors import FolderError
 from everlora.core.registry import parse
-from everlora.core.scores import ScoreMatrix
-from everlora.record import atomic
-from everlora.record.atomic import staged, write_json, write_text
-from everlora.record.card import matrix_table, model_card
-from everlora.record.folder import COMMIT, SCHEMA, RunFolder, identity, write_rows
+from everlora.metrics.scores import ScoreMatrix
 
 FACTS = {"settings": {"model": "m", "seed": 0}, "composition": {"name": "ella"}}
 
@@ -203,7 +203,7 @@ def test_a_disk_full_while_sealing_keeps_earlier_tasks(tmp_path: Path, monkeypat
     folder = RunFolder(tmp_path, FACTS)
     commit(folder, 1, "news")
     with monkeypatch.context() as patch:
-        patch.setattr("everlora.record.folder.write_json", disk_full)
+        patch.setattr("everlora.archive.folder.write_json", disk_full)
         with pytest.raises(FolderError, match="No space left"):
             commit(folder, 2, "reviews")
     assert [s.path.name for s in folder.stages()] == ["01-news"]

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from everlora import Example, Task, parse
 from everlora.core.errors import ConfigError, FolderError
-from everlora.core.recurrence import Turn, plan
-from everlora.engine import rehearsal
-from everlora.engine.order import Blocks, Equal
-from everlora.engine.stages import Stage
+from everlora.core.roles.blocks import Turn, plan
 from everlora.parts.replay import Replay, balanced, share
+from everlora.training import rehearsal
+from everlora.training.order import Blocks, Equal
+from everlora.training.stages import Stage
 
 
 @pytest.mark.parametrize(

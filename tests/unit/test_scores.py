@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everlora.core.scores import (
+from everlora.metrics.scores import (
     METRICS,
     ScoreMatrix,
     backward_transfer,

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from everlora.engine.seeds import drawn_from, seed_for
+from everlora.runtime.seeds import drawn_from, seed_for
 
 
 def test_seeds_are_written_in_stone() -> None:

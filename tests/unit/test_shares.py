@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everlora.core.answers import ANSWER_METRICS, Answered
+from everlora.metrics.answers import ANSWER_METRICS, Answered
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "by", "mat", "road", "red", "old"]
 ALIKE = {name: metric for name, metric in ANSWER_METRICS.items() if metric.whole}

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import lives
 from calculus import draw
-from everlora.core.sites import LowRank
-from everlora.engine import memory
+from everlora.core.updates import LowRank
 from everlora.parts.slow import SlowMerge, orthonormal_rows, towards
+from everlora.training import memory
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

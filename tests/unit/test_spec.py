@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from everlora.core.errors import ConfigError
-from everlora.core.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
-from everlora.engine.arguments import OWNED, UNSUPPORTED
-from everlora.experiment import read_recipe, resolve
+from everlora.learner.experiment import read_recipe, resolve
+from everlora.settings.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
+from everlora.training.arguments import OWNED, UNSUPPORTED
 
 M = {"model": "tiny-random"}
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from everlora.core.roles import Before, State
-from everlora.core.sites import LowRank, stack
-from everlora.engine import memory
+from everlora.core.updates import LowRank, stack
 from everlora.parts import stores
 from everlora.parts.penalties import EnergyOverlap
 from everlora.parts.stores import Store, add, decode, size
+from everlora.training import memory
 
 STORES: tuple[Store, ...] = ("factors", "dense", "svd", "int8")
 lives = settings(max_examples=60, deadline=None, derandomize=True)

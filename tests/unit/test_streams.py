@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from everlora.benchmarks import benchmarks, open_stream, stream_from_yaml, task_from_dataset
+from everlora.benchmarks.standard import ORDERS, SUBJECTS
+from everlora.benchmarks.standard_hub import HUB, draw, drawn_task
 from everlora.core.errors import ConfigError, DataError
-from everlora.core.task import Task, TaskStream
-from everlora.streams import benchmarks, open_stream, stream_from_yaml, task_from_dataset
-from everlora.streams.standard import ORDERS, SUBJECTS
-from everlora.streams.standard_hub import HUB, draw, drawn_task
+from everlora.data.task import Task, TaskStream
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cl_benchmark"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is absent")
@@ -135,8 +135,8 @@ def test_local_folder_wrong(tmp_path: Path) -> None:
 OFFLINE = """
 import json, sys, pathlib
 from everlora.core.errors import DataError
-from everlora.streams import open_stream, stream_from_yaml
-from everlora.streams.hub import load_table
+from everlora.benchmarks import open_stream, stream_from_yaml
+from everlora.data.hub import load_table
 for act in (lambda: open_stream("standard"), lambda: stream_from_yaml(pathlib.Path(sys.argv[1]))):
     try: act()
     except DataError as error: print(error)

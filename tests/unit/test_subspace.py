@@ -8,7 +8,7 @@ from torch import Tensor
 
 from calculus import by_autograd, draw, numeric
 from everlora.core.roles import Before, GradientTransform, Saturating, State, WeightPenalty
-from everlora.core.sites import LowRank, stack
+from everlora.core.updates import LowRank, stack
 from everlora.methods.lbcl import b_cl, lb_cl
 from everlora.parts.subspace import OrthonormalTriplets, ProjectOut, basis, departure, free, project_out
 

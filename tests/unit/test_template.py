@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from everlora.core.errors import ConfigError
-from everlora.core.template import Template
+from everlora.data.template import Template
 
 
 def test_the_default_by_hand() -> None:

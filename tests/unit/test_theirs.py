@@ -7,9 +7,9 @@ from typing import Any
 
 from everlora.analysis.answers import Ran
 from everlora.analysis.compare import Answers
-from everlora.analysis.published import reported
-from everlora.analysis.theirs import differs, theirs
-from everlora.core import protocol
+from everlora.literature.published import reported
+from everlora.literature.reported import differs, theirs
+from everlora.settings import protocol
 
 ORDERS = {1: ("a", "b"), 2: ("b", "a")}
 

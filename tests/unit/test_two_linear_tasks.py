@@ -15,7 +15,7 @@ from torch import Tensor
 
 from calculus import draw
 from everlora.core.roles import Before
-from everlora.core.sites import LowRank, Weights
+from everlora.core.updates import LowRank, Weights
 from everlora.parts.distil import Distil
 from everlora.parts.features import FeatureStart
 from everlora.parts.masks import MagnitudeMask

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from everlora.archive.folder import identified, stages
 from everlora.core.errors import FolderError
-from everlora.core.task import Task
-from everlora.record.folder import identified, stages
+from everlora.data.task import Task
 
 SAME = ("model", "revision", "max_source_length", "prompt")
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from everlora.analysis.ability import change
 from everlora.analysis.compare import Answers
+from everlora.archive.folder import Committed, identified, stages
 from everlora.core.errors import FolderError
-from everlora.record.folder import Committed, identified, stages
 
 STREAM = (
     "model", "revision", "benchmark", "stream_seed", "max_train_samples", "max_eval_samples",
@@ -36,7 +36,7 @@ class Ran:
         composition, training: what tells methods of one name apart.
         protocol: what must agree before figures may stand side by side.
         settings: all that was set.
-        hash: of the protocol with all that was trained by, see `everlora.core.protocol`.
+        hash: of the protocol with all that was trained by, see `everlora.settings.protocol`.
         fingerprints: how its scores were made (backend, precision, versions), by hash.
         answers: how each row was answered.
         ability: change of general ability by measure.

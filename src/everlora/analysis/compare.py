@@ -2,7 +2,7 @@
 
 What was answered on one run is a matrix of rows: ``answers[i, j]`` holds, for every test row of task j, what it adds
 to the task's score after stage i: 1 or 0 where answers are right or wrong, a share of 1 where the task's metric is
-another (ROUGE-L, SARI …). Every metric of `everlora.core.scores` is a function of the means of its cells.
+another (ROUGE-L, SARI …). Every metric of `everlora.metrics.scores` is a function of the means of its cells.
 
     resample b:  runs s_1 … s_S drawn with replacement from the S that there are (seeds x orders),
                  rows of each task drawn with replacement, n_j of n_j
@@ -208,7 +208,7 @@ def _drawn_rows(task: str, rows: int, resamples: int, seed: int) -> Marks:
 
 
 def _metric(name: str, cells: Mapping[tuple[int, int], Draws], tasks: int) -> Draws | None:
-    """One metric per seed, (S,), or per seed and resample, (S, B); as in `everlora.core.scores`."""
+    """One metric per seed, (S,), or per seed and resample, (S, B); as in `everlora.metrics.scores`."""
     last = tasks - 1
     final = [cells.get((last, j)) for j in range(tasks)]
     diagonal = [cells.get((j, j)) for j in range(tasks)]

@@ -12,7 +12,7 @@ from everlora.analysis.room import room
 from everlora.analysis.runs import Run
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Share, Weighing, WeightPenalty
-from everlora.core.sites import LowRank
+from everlora.core.updates import LowRank
 from everlora.parts.penalties import interference, interference_bound
 
 

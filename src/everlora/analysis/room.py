@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from everlora.core.past import Past
+from everlora.core.history import Past
 from everlora.parts.subspace import free
 
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from everlora.adapters import files as adapters
+from everlora.archive.folder import Committed, identified, stages
 from everlora.core.errors import ConfigError, FolderError
+from everlora.core.history import Past
 from everlora.core.method import Method
-from everlora.core.past import Past
 from everlora.core.plugins import missing
 from everlora.core.registry import parse
-from everlora.core.sites import Sites, difference
-from everlora.engine import adapters, memory
-from everlora.record.folder import Committed, identified, stages
+from everlora.core.updates import Sites, difference
+from everlora.training import memory
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from everlora.analysis.room import room
 from everlora.analysis.runs import Run
-from everlora.core.past import Past
+from everlora.core.history import Past
 from everlora.core.roles import Recalling, Saturating
 
 

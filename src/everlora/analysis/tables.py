@@ -13,8 +13,8 @@ from everlora.analysis.ability import mean_change
 from everlora.analysis.answers import Ran
 from everlora.analysis.compare import METRICS, RESAMPLES, Draws, Estimate, Interval, Unit, estimate, gap
 from everlora.analysis.significance import ALPHA, corrected, detectable, looked_at, paired
+from everlora.archive.fingerprints import differing
 from everlora.core.errors import ConfigError, nearest
-from everlora.record.fingerprints import differing
 
 GROUPS = ("replay-free", "replay", "task id")
 

@@ -110,8 +110,8 @@ def _settings(settings: dict[str, Any]) -> str:
 
 def metrics(as_json: Json = False) -> None:
     """List what is made of an accuracy matrix, and how answers are scored: id, formula, source."""
-    from everlora.core.answers import ANSWER_METRICS
-    from everlora.core.metrics import REGISTRY
+    from everlora.metrics.answers import ANSWER_METRICS
+    from everlora.metrics.matrix import REGISTRY
 
     kinds: dict[str, Any] = {"of a run's matrix": REGISTRY, "of a task's answers": ANSWER_METRICS}
     rows = [
@@ -129,7 +129,7 @@ def metrics(as_json: Json = False) -> None:
 
 def env(as_json: Json = False) -> None:
     """Print versions, for bug reports."""
-    from everlora.engine.environment import environment
+    from everlora.models.environment import environment
 
     facts = environment()
     if as_json:

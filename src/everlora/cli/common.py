@@ -87,8 +87,8 @@ def spec(flags: dict[str, Any]) -> Any:
     Raises:
         ConfigError: an unknown or unusable setting.
     """
-    from everlora import experiment
-    from everlora.core.spec import RunSpec
+    from everlora.learner import experiment
+    from everlora.settings.spec import RunSpec
 
     return experiment.resolve(RunSpec, *layers(flags))
 
@@ -99,7 +99,7 @@ def layers(flags: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     Raises:
         ConfigError: a recipe that cannot be read, or a setting that is no pair.
     """
-    from everlora import experiment
+    from everlora.learner import experiment
 
     tasks, targets = flags["tasks"], flags["lora_target_modules"]
     if targets is not None and targets != "all-linear":

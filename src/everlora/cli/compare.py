@@ -77,9 +77,9 @@ def _papers(found: list[Any], sections: list[dict[str, Any]]) -> list[dict[str, 
     Raises:
         ConfigError: no paper at hand has numbers for them.
     """
-    from everlora.analysis.theirs import theirs
+    from everlora.benchmarks import benchmarks
     from everlora.core.errors import ConfigError
-    from everlora.streams import benchmarks
+    from everlora.literature.reported import theirs
 
     name = str(found[0].protocol["benchmark"])
     infos = [info for info in benchmarks() if info.name == name]

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from everlora.core.protocol import told
-from everlora.engine import world
-from everlora.engine.progress import Progress
+from everlora.runtime import world
+from everlora.runtime.progress import Progress
+from everlora.settings.protocol import told
 
 err = Console(stderr=True)
 NAMES_FIT = 40

@@ -86,11 +86,11 @@ def export(
 ) -> None:
     """Hand a learner on: as a whole model (exact), or as one adapter of chosen rank with what that loses."""
     import everlora.methods  # noqa: F401
-    from everlora import experiment
-    from everlora.analysis import export as exporting
     from everlora.analysis.runs import Run
     from everlora.core.errors import ConfigError
-    from everlora.core.spec import LearnerSpec, RunSpec
+    from everlora.export import model as exporting
+    from everlora.learner import experiment
+    from everlora.settings.spec import LearnerSpec, RunSpec
 
     found = Run.read(run)
     if rank is not None and rank < 1:
@@ -140,12 +140,12 @@ def study_layers(
     as_json: Json = False,
 ) -> None:
     """The study behind LB-CL: start the second task's upper layers as copies of the first one's, and test both."""
-    from everlora import experiment
-    from everlora import sweep as sweeping
     from everlora.cli.common import interruptible
     from everlora.cli.console import Shown, show, summary
     from everlora.core.errors import ConfigError
-    from everlora.core.spec import RunSpec
+    from everlora.learner import experiment
+    from everlora.learner import sweep as sweeping
+    from everlora.settings.spec import RunSpec
 
     wanted = {"tasks": experiment.names([tasks] if tasks else None), "data_dir": data_dir, "seed": seed}
     spec = experiment.resolve(RunSpec, {"model": "smollm2-135m"}, experiment.read_recipe(config), wanted)
@@ -177,10 +177,10 @@ def _copies(top: str) -> dict[str, str]:
 
 
 def _logits(run: Any, base: Any, spec: Any, sites: Any) -> dict[str, float] | None:
-    from everlora import experiment
-    from everlora.analysis import export as exporting
     from everlora.core.errors import EverloraError
-    from everlora.core.spec import RunSpec
+    from everlora.export import model as exporting
+    from everlora.learner import experiment
+    from everlora.settings.spec import RunSpec
 
     if not isinstance(spec, RunSpec):
         return None
@@ -194,7 +194,7 @@ def _logits(run: Any, base: Any, spec: Any, sites: Any) -> dict[str, float] | No
 
 
 def _room(room: dict[str, Any]) -> list[str]:
-    from everlora.engine.alarms import TASKS_LEFT
+    from everlora.training.alarms import TASKS_LEFT
 
     worst = min(room["modules"], key=lambda module: module["free"])
     lines = [

@@ -97,9 +97,9 @@ def run(
         return
     if out is None:
         raise ConfigError("name the folder of the run with --out")
-    from everlora import experiment
     from everlora.cli.console import Shown, made, matrix, show, summary
-    from everlora.engine import world
+    from everlora.learner import experiment
+    from everlora.runtime import world
 
     gc.freeze()  # accelerate collects garbage after every training; what was imported need not be looked at again
     with Shown() as shown, interruptible():
@@ -121,10 +121,10 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Teach SmolLM2-135M three tasks, once naively and once with ELLA, and show what was forgotten."""
-    from everlora import experiment
-    from everlora import sweep as sweeping
     from everlora.cli.console import Shown, made, matrix, show, summary
-    from everlora.core.spec import RunSpec
+    from everlora.learner import experiment
+    from everlora.learner import sweep as sweeping
+    from everlora.settings.spec import RunSpec
 
     spec = experiment.resolve(RunSpec, experiment.DEMO)
     with Shown() as shown, interruptible():

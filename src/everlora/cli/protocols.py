@@ -22,8 +22,8 @@ def protocols(
 
     The hash is that of every run which follows the protocol and changes nothing.
     """
-    from everlora.core import protocol
-    from everlora.settings import hash_as_written
+    from everlora.learner.resolve import hash_as_written
+    from everlora.settings import protocol
 
     if name is not None:
         found = protocol.read(name)[1]

@@ -21,8 +21,8 @@ def benchmarks(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.")] = False,
 ) -> None:
     """List the benchmarks, or show the card of one: tasks, sizes, labels, metric, source, terms, lengths."""
+    from everlora.benchmarks.cards import card
     from everlora.core.errors import ConfigError
-    from everlora.streams.cards import card
 
     if name is not None:
         about = card(name, data_dir=data_dir, order=order)
@@ -37,7 +37,7 @@ def benchmarks(
 
 
 def _list(as_json: bool) -> None:
-    from everlora.streams import benchmarks as known
+    from everlora.benchmarks import benchmarks as known
 
     if as_json:
         rows = [

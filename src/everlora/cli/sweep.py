@@ -32,15 +32,15 @@ def sweep(
 
     Takes every option of `everlora run` (--config, --benchmark, --model, --max-steps, --set, …) beside its own.
     """
-    from everlora import experiment
-    from everlora import sweep as sweeping
     from everlora.analysis.answers import read
     from everlora.analysis.tables import compare
     from everlora.cli.compare import show
     from everlora.cli.console import Shown
     from everlora.core.errors import TrainingError
-    from everlora.core.spec import RunSpec
-    from everlora.engine import world
+    from everlora.learner import experiment
+    from everlora.learner import sweep as sweeping
+    from everlora.runtime import world
+    from everlora.settings.spec import RunSpec
 
     layers, wanted, numbers = common.layers(_flags_of_run(ctx)), sweeping.split(methods), _numbers(seeds)
     spec = experiment.resolve(RunSpec, *layers)

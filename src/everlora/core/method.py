@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.errors import ConfigError
-from everlora.core.further import Probing
-from everlora.core.recurrence import StepRule
 from everlora.core.roles import (
     GradientTransform,
     Initialiser,
@@ -20,6 +18,8 @@ from everlora.core.roles import (
     Share,
     WeightPenalty,
 )
+from everlora.core.roles.blocks import StepRule
+from everlora.core.roles.observing import Probing
 
 Regime = Literal["sequence", "joint", "frozen"]
 Mixing = Literal["proportional", "equal"]

@@ -40,9 +40,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from everlora.core.further import Answers
 from everlora.core.method import Method
 from everlora.core.registry import method
+from everlora.core.roles.observing import Answers
 from everlora.methods.seqlora import seqlora
 from everlora.parts.masks import MagnitudeMask
 

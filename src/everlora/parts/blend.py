@@ -11,7 +11,7 @@ from torch import Tensor
 
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Evidence, State
-from everlora.core.sites import LowRank, precise, top_blocks
+from everlora.core.updates import LowRank, precise, top_blocks
 
 
 def triplet_gradients(update: LowRank, G: Tensor) -> State:

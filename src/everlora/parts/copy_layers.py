@@ -10,7 +10,7 @@ from torch import Tensor
 
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Evidence, State
-from everlora.core.sites import LowRank, top_blocks
+from everlora.core.updates import LowRank, top_blocks
 
 
 @dataclass(frozen=True, kw_only=True)

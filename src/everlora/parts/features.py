@@ -14,7 +14,7 @@ from torch import Tensor
 
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Evidence, State
-from everlora.core.sites import LowRank, precise
+from everlora.core.updates import LowRank, precise
 
 ROW = 3**-0.5
 """Norm of a row of A, as PEFT's Kaiming start has it on average."""

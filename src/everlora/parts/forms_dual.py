@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Before, Pull, State
-from everlora.core.sites import precise
+from everlora.core.updates import precise
 
 Gate = Literal["cosine", "code"]
 POOLS = ("K", "A", "W")

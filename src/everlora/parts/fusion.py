@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.recurrence import Turn
 from everlora.core.roles import State
+from everlora.core.roles.blocks import Turn
 
 
 def smoothed(mean: Tensor, spread: Tensor, sensitivity: Tensor, beta1: float, beta2: float) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.further import Answers
 from everlora.core.roles import Before, State
+from everlora.core.roles.observing import Answers
 
 
 def dropped(n: int, tau: float) -> int:

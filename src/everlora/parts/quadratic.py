@@ -10,7 +10,7 @@ from torch import Tensor
 
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Before, Evidence, Pull, State, Strength
-from everlora.core.sites import Site
+from everlora.core.updates import Site
 from everlora.parts.penalties import exact
 
 Form = Literal["online", "per-task"]

@@ -9,7 +9,7 @@ import torch
 
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Before, Pull, State
-from everlora.core.sites import LowRank
+from everlora.core.updates import LowRank
 from everlora.parts.penalties import FactorNorm, Orthogonality
 
 Factors = tuple[float, ...]

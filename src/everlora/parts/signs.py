@@ -13,7 +13,7 @@ from torch import Tensor
 
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Before, Pull, State, Strength, View
-from everlora.core.sites import LowRank, precise
+from everlora.core.updates import LowRank, precise
 from everlora.parts.merges import LargestMagnitude
 from everlora.parts.penalties import exact
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.roles import Evidence, State
-from everlora.core.sites import LowRank, precise
+from everlora.core.updates import LowRank, precise
 
 
 @torch.no_grad()

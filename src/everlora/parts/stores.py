@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.roles import State
-from everlora.core.sites import LowRank, concatenate, truncated
+from everlora.core.updates import LowRank, concatenate, truncated
 
 Store = Literal["factors", "dense", "svd", "int8"]
 STEPS = 127

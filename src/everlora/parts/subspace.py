@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.roles import Before, Pull, State, Strength
-from everlora.core.sites import LowRank, precise
+from everlora.core.updates import LowRank, precise
 from everlora.parts.penalties import exact
 
 DEPENDENT = 1e-6

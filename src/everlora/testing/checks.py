@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from everlora.adapters import files as adapters
 from everlora.core.method import Method
 from everlora.core.registry import entries, entry, parse
-from everlora.engine import adapters
-from everlora.engine.learner import Life
+from everlora.learner.sequential import Life
 from everlora.testing import lives
 from everlora.testing.record import Record
 

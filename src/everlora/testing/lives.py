@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from everlora import experiment
 from everlora.core.method import Method
 from everlora.core.registry import parse
-from everlora.core.spec import LearnerSpec
-from everlora.core.task import Example, Task
-from everlora.engine.families import Family
-from everlora.engine.learner import Life
-from everlora.engine.models import Loaded, load
-from everlora.engine.progress import Progress
+from everlora.data.task import Example, Task
+from everlora.learner import experiment
+from everlora.learner.sequential import Life
+from everlora.models.families import Family
+from everlora.models.loading import Loaded, load
+from everlora.runtime.progress import Progress
+from everlora.settings.spec import LearnerSpec
 
 # Every Trainer ends with a full garbage collection; over the imported libraries that is most of a tiny life's time.
 gc.freeze()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import everlora.experiment  # noqa: F401  (registers our methods first: their names are taken)
+import everlora.learner.experiment  # noqa: F401  (registers our methods first: their names are taken)
 from everlora.core import plugins
 from everlora.core.errors import ConfigError
 from everlora.core.registry import parse

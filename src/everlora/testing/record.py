@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from everlora.engine.learner import Life
+from everlora.learner.sequential import Life
 from everlora.testing import lives
 
 

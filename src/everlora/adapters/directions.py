@@ -1,0 +1,143 @@
+"""One low-rank direction per task, each with a magnitude that stays trainable, side by side on every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import dropout, linear
+
+from everlora.adapters import files as adapters
+from everlora.adapters.hooked import Hooked, tensors
+from everlora.core.errors import FolderError, ModelError
+from everlora.core.updates import Learned, LowRank, Site, Weights
+from everlora.data.task import Task
+
+SCALARS = "scalars"
+"""The place of what all layers share: alpha (t,), one magnitude per task."""
+
+
+class Directions(Protocol):
+    """What the form carries: `everlora.parts.forms_directions`."""
+
+    def settle(self, alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class DirectionsMount(Hooked):
+    """Carries W0 + Σ_i α_i s_i B_i A_i: the B_i, A_i of earlier tasks frozen, all α_i trained."""
+
+    forms = ("directions",)
+    settles = True
+    file = "directions.safetensors"
+    files = ("adapter_config.json", adapters.WEIGHTS, file)
+
+    def hang(self, seed: int, start: Learned | None, tasks: Sequence[Task]) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        self.rank = int(self.lora.get("r", 8))
+        self.frozen: dict[str, dict[str, Tensor]] = {}
+        self.pairs: dict[str, nn.ParameterDict] = {}
+        known = {name: site.tensors for name, site in (start or {}).items()}
+        if start is not None and known.keys() != {*self.layers, SCALARS}:
+            raise ModelError("what is stored was made for other modules than those adapted now")
+        alpha = known[SCALARS]["alpha"] if known else torch.empty(0)
+        scales = {name: known[name]["scale"] if known else torch.empty(0) for name in self.layers}
+        fresh = bool(tasks) or not known
+        if known and fresh:
+            alpha, scales = self._settled(known)
+        where = next(self.model.parameters()).device
+        alpha = torch.cat([alpha, torch.ones(1)]) if fresh else alpha.clone()
+        self.scalars = self.hold(SCALARS, {"alpha": alpha.to(where)})
+        for name, layer in self.layers.items():
+            out, into, r = layer.out_features, layer.in_features, self.rank
+            bound = into**-0.5
+            A = torch.empty(r, into).uniform_(-bound, bound, generator=draw)  # Kaiming with a = √5, as PEFT's
+            B = torch.zeros(out, r)
+            old_A, old_B = torch.empty(0, into), torch.empty(out, 0)
+            if known:
+                old_A, old_B = known[name]["A"], known[name]["B"]
+                if not fresh:
+                    old_A, A, old_B, B = old_A[:-r], old_A[-r:], old_B[:, :-r], old_B[:, -r:]
+            scale = torch.cat([scales[name], torch.ones(1)]) if fresh else scales[name]
+            held = {"A": old_A, "B": old_B, "scale": scale}
+            self.frozen[name] = {key: t.to(where) for key, t in held.items()}
+            self.pairs[name] = self.hold(name, {"A": A.clone().to(where), "B": B.clone().to(where)})
+            self.hook(layer, self._adding(name))
+
+    def _settled(self, known: Mapping[str, Mapping[str, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Magnitudes and scales once the direction that was trained last is one of the past."""
+        norms = torch.stack(
+            [known[name]["A"][-self.rank :].norm() * known[name]["B"][:, -self.rank :].norm() for name in self.layers]
+        )
+        alpha = known[SCALARS]["alpha"]
+        last, scale = cast(Directions, self.adapter).settle(alpha[-1], norms)
+        scales = {n: torch.cat([known[n]["scale"][:-1], scale[k : k + 1]]) for k, n in enumerate(self.layers)}
+        return torch.cat([alpha[:-1], last.reshape(1)]), scales
+
+    def _adding(self, name: str) -> Any:
+        p = float(self.lora.get("lora_dropout", 0.0))
+
+        def add(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            frozen, pair, r = self.frozen[name], self.pairs[name], self.rank
+            alpha, x = self.scalars["alpha"] * frozen["scale"], args[0].to(pair["A"].dtype)
+            whole = out
+            # One after the other, so that a task starts to the bit where the one before ended.
+            for k in range(len(alpha) - 1):
+                A, B = frozen["A"][k * r : (k + 1) * r], frozen["B"][:, k * r : (k + 1) * r]
+                whole = whole + alpha[k] * linear(linear(x, A), B)
+            live = linear(linear(dropout(x, p, layer.training), pair["A"]), pair["B"])
+            return (whole + alpha[-1] * live).to(out.dtype)
+
+        return add
+
+    def live(self) -> dict[str, Weights]:
+        pairs = {name: Weights(dict(pair.items())) for name, pair in self.pairs.items()}
+        return {**pairs, SCALARS: Weights(dict(self.scalars.items()))}
+
+    def extract(self) -> dict[str, Site]:
+        """A copy of all directions, oldest first, as they were learned, with their scales and magnitudes."""
+        whole: dict[str, Weights] = {SCALARS: self.live()[SCALARS]}
+        for name, frozen in self.frozen.items():
+            A = torch.cat([frozen["A"], self.pairs[name]["A"]])
+            B = torch.cat([frozen["B"], self.pairs[name]["B"]], dim=1)
+            whole[name] = Weights({"A": A, "B": B, "scale": frozen["scale"]})
+        return {name: site.map(lambda p: p.detach().cpu().float().clone()) for name, site in whole.items()}
+
+    def save(self, folder: Path) -> None:
+        """A standard PEFT adapter of rank t·r that is the whole sum, and beside it what cannot be read off it."""
+        sites = {name: site.tensors for name, site in self.extract().items()}
+        head, alpha = self.base.family.head, sites.pop(SCALARS)["alpha"]
+        config = LoraConfig(
+            task_type=self.base.family.peft_task,
+            target_modules=sorted(sites),
+            modules_to_save=[head] if head else None,
+        )
+        config.base_model_name_or_path = self.base.name
+        config.save_pretrained(str(folder))
+        summed = {name: total(site, alpha) for name, site in sites.items()}
+        adapters.write(folder, summed, self.saved_head(), like=folder)
+        beside = {f"{name}/{key}": site[key].contiguous() for name, site in sites.items() for key in ("B", "scale")}
+        save_file({**beside, f"{SCALARS}/alpha": alpha}, folder / self.file)
+
+    def read(self, folder: Path) -> tuple[Mapping[str, Site], dict[str, Tensor]]:
+        summed, rest = adapters.read(folder)
+        beside = tensors(folder / self.file)
+        try:
+            sites: dict[str, Site] = {
+                name: Weights({"A": site.A, "B": beside[f"{name}/B"], "scale": beside[f"{name}/scale"]})
+                for name, site in summed.items()
+            }
+            sites[SCALARS] = Weights({"alpha": beside[f"{SCALARS}/alpha"]})
+        except KeyError as error:
+            raise FolderError(f"{folder / self.file} is incomplete: {error.args[0]} is missing") from None
+        return sites, rest
+
+
+def total(site: Mapping[str, Tensor], alpha: Tensor) -> LowRank:
+    """Σ_i α_i s_i B_i A_i of one layer as one update of rank t·r."""
+    each = (alpha * site["scale"]).repeat_interleave(len(site["A"]) // len(alpha))
+    return LowRank(site["A"], site["B"] * each)

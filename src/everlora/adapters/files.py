@@ -1,0 +1,113 @@
+"""Adapters on disk: standard PEFT folders, read and written without a model."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from everlora.core.errors import FolderError
+from everlora.core.history import Past
+from everlora.core.roles import Merge
+from everlora.core.updates import LowRank, Sites, nearest
+
+PREFIX = "base_model.model."
+WEIGHTS = "adapter_model.safetensors"
+MERGED_RANK = 64
+
+
+def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], dict[str, Tensor]]:
+    """Read an adapter: its updates by module, and every other tensor (a classification head) by name.
+
+    Raises:
+        FolderError: the file is missing, damaged or empty.
+    """
+    try:
+        tensors = load_file(folder / WEIGHTS)
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise FolderError(f"the adapter in {folder} cannot be read: {error}") from error
+    svd = config["peft_type"] == "ADALORA"
+    if scale is None:
+        scale = config["lora_alpha"] / (config["init_r"] + 1e-5 if svd else config["r"])
+    factors: dict[str, dict[str, Tensor]] = {}
+    rest = {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix(PREFIX)
+        found = re.fullmatch(r"(.+)\.lora_([ABE])(?:\.weight)?", name)
+        if found:
+            factors.setdefault(found[1], {})[found[2]] = tensor.float()
+        else:
+            rest[name] = tensor
+    if not factors:
+        raise FolderError(f"the adapter in {folder} holds no LoRA weights")
+    try:
+        sites = {n: LowRank(f["A"], f["B"], scale, f["E"] if svd else None) for n, f in factors.items()}
+    except KeyError as error:
+        raise FolderError(f"the adapter in {folder} is incomplete: a factor lora_{error.args[0]} is missing") from None
+    return sites, rest
+
+
+def write(folder: Path, sites: Sites, rest: dict[str, Tensor], like: Path) -> None:
+    """Write ``sites`` as one PEFT adapter with the settings of the adapter folder ``like`` and the rank that it needs.
+
+    An update of any scale is written with PEFT's scaling of 1 (alpha = r), its factor carried by B.
+    """
+    whole = {name: site.absorb_scale() for name, site in sites.items()}
+    ranks = {site.rank for site in whole.values()}
+    there = json.loads((like / "adapter_config.json").read_text(encoding="utf-8"))
+    shared = ("task_type", "base_model_name_or_path", "revision", "target_modules", "modules_to_save")
+    config = LoraConfig(**{name: there.get(name) for name in shared}, inference_mode=True)
+    config.r = config.lora_alpha = max(ranks)
+    if len(ranks) > 1:
+        config.rank_pattern = config.alpha_pattern = {n: s.rank for n, s in whole.items() if s.rank != config.r}
+    tensors = {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in rest.items()}
+    for name, site in whole.items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = site.A.contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = site.B.contiguous()
+    beside = folder / f".{WEIGHTS}.part"
+    save_file(tensors, beside, metadata={"format": "pt"})
+    beside.replace(folder / WEIGHTS)
+    config.save_pretrained(str(folder))
+
+
+def whole(past: Past, merge: Merge | None, rank: int | None = None) -> tuple[dict[str, LowRank], dict[str, Any]]:
+    """A past as one update per module: the exact sum, or what a merge makes of it at a limited rank.
+
+    Args:
+        past: the updates.
+        merge: how they are merged; None for their sum.
+        rank: highest rank of a merged update; by default as many as the factors have together, and at least 64.
+
+    Returns:
+        The updates, and for a merge what was lost: ``export_rank`` and ``export_error``, the relative error
+        ‖M − M̂‖_F / ‖M‖_F over all modules.
+    """
+    if merge is None or len(past) < 2:
+        return {name: past.factors(name) for name in past.sites}, {}
+    sites, lost, size = {}, 0.0, 0.0
+    for name in past.sites:
+        merged = merge.merge(delta[name].dense() for delta in past)
+        limit = rank or max(MERGED_RANK, sum(delta[name].rank for delta in past))
+        sites[name] = nearest(merged, limit)
+        lost += float((merged - sites[name].dense()).square().sum())
+        size += float(merged.square().sum())
+    highest = max(site.rank for site in sites.values())
+    return sites, {"export_rank": highest, "export_error": (lost / size) ** 0.5 if size else 0.0}
+
+
+def same(a: Sites, b: Sites) -> bool:
+    """Whether two adapters are equal bit for bit."""
+    return a.keys() == b.keys() and all(
+        a[n].scale == b[n].scale
+        and a[n].tensors.keys() == b[n].tensors.keys()
+        and all(torch.equal(tensor, b[n].tensors[key]) for key, tensor in a[n].tensors.items())
+        for n in a
+    )

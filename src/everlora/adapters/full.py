@@ -1,0 +1,139 @@
+"""The form ``full``: all weights of the bare model are trained, and a task's folder is a transformers folder.
+
+While the form is on, every weight is an fp32 copy in the place of the model's own tensor; taking it off puts that
+tensor back, so that the base model is never changed. Only the classification head, which grows, stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from everlora.adapters.base import Mount, PastAs
+from everlora.core.adapter import Adapter
+from everlora.core.errors import FolderError, ModelError
+from everlora.core.updates import Learned, Weights
+from everlora.data.task import Task
+from everlora.models.loading import Loaded
+
+WEIGHTS = "model.safetensors"
+
+
+class FullMount(Mount):
+    """Lets all weights of one base model be trained. A place is a module that has weights of its own."""
+
+    forms: ClassVar[tuple[str, ...]] = ("full",)
+    files: ClassVar[tuple[str, ...]] = ("config.json", "generation_config.json", WEIGHTS)
+
+    def __init__(
+        self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
+    ) -> None:
+        super().__init__(base, lora, past_as, adapter)
+        self._own: list[tuple[nn.Parameter, Tensor]] = []
+        """The model's parameters, and the tensors that were in them before."""
+
+    def open(self, *, seed: int, start: Learned | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+        """Make all weights trainable, as they are in the base model or as they are in ``start``.
+
+        Raises:
+            ModelError: the weights are quantised.
+        """
+        if self.model is not None:
+            raise RuntimeError("the weights are open already; close them first")
+        model = self.base.model
+        for p in model.parameters():
+            if not p.is_floating_point() or type(p.data) is not Tensor:
+                raise ModelError(
+                    f"the weights of {self.base.name!r} are quantised and cannot be trained themselves; take a "
+                    f"method with adapters (seqlora, inclora, ella, …), or a model in bf16 or fp32"
+                )
+        self.open_head()
+        self._own = [(p, p.data) for name, p in model.named_parameters() if not self._is_head(name)]
+        trained = {id(p) for place in self._places().values() for p in place.values()}
+        for p, own in self._own:
+            p.data = own.to(torch.float32, copy=True)
+            p.requires_grad_(id(p) in trained)
+        self.model = model
+        if start is not None:
+            self.write(start)
+        return model
+
+    def _is_head(self, name: str) -> bool:
+        return bool(self.base.family.head) and name.startswith(f"{self.base.family.head}.")
+
+    def _places(self) -> dict[str, dict[str, nn.Parameter]]:
+        """The trained parameters by module and by name within it, each once."""
+        model, frozen = self.base.model, set()
+        if getattr(self.adapter, "freeze_embeddings", False):
+            frozen = {id(p) for p in model.get_input_embeddings().parameters()}
+        found: dict[str, dict[str, nn.Parameter]] = {}
+        for name, p in model.named_parameters():
+            if id(p) not in frozen and not self._is_head(name):
+                place, _, key = name.rpartition(".")
+                found.setdefault(place, {})[key] = p
+        return found
+
+    def live(self) -> dict[str, Weights]:
+        """The trained parameters, by module; the head is none of them: its rows come and go with labels."""
+        return {place: Weights(dict(tensors)) for place, tensors in self._places().items()}
+
+    def below(self) -> dict[str, nn.Module]:
+        """The linear layers that are trained."""
+        modules = dict(self.base.model.named_modules())
+        return {place: modules[place] for place in self._places() if isinstance(modules[place], nn.Linear)}
+
+    @torch.no_grad()
+    def write(self, start: Learned) -> None:
+        """Give the weights, or those of the modules that ``start`` names, these values.
+
+        Raises:
+            ModelError: modules or shapes of another model.
+        """
+        live = self.live()
+        for place, site in start.items():
+            there = live[place].tensors if place in live else {}
+            if {k: t.shape for k, t in there.items()} != {k: t.shape for k, t in site.tensors.items()}:
+                raise ModelError(f"the stored weights are those of another model: {place!r} is not the same there")
+            for key, value in site.tensors.items():
+                there[key].copy_(value)
+
+    def save(self, folder: Path) -> None:
+        """Write the model as a transformers folder, in one file and under the model's own names."""
+        model: PreTrainedModel = self.base.model
+        model.save_pretrained(str(folder), max_shard_size="1000TB", save_original_format=False)
+
+    def read(self, folder: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
+        try:
+            tensors = load_file(folder / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise FolderError(f"the weights in {folder} cannot be read: {error}") from error
+        names: dict[int, list[str]] = {}
+        for name, p in self.base.model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(p), []).append(name)
+        sites = {}
+        for place, parameters in self._places().items():
+            found = {}
+            for key, p in parameters.items():
+                stored = next((name for name in names[id(p)] if name in tensors), None)  # one name of tied weights
+                if stored is None:
+                    raise FolderError(f"the weights in {folder} are incomplete: {place}.{key} is missing")
+                found[key] = tensors[stored].float()
+            sites[place] = Weights(found)
+        return sites, {name: tensor for name, tensor in tensors.items() if self._is_head(name)}
+
+    def close(self) -> None:
+        """Put the model's own weights back; a trained classification head stays."""
+        if self.model is None:
+            return
+        for p, own in self._own:
+            p.data = own
+        self.base.model.requires_grad_(False)
+        self.base.model.zero_grad(set_to_none=True)
+        self._own, self.model = [], None

@@ -1,0 +1,174 @@
+"""What forms share that hang on the layers of a model by forward hooks: no layer is replaced, none is patched.
+
+Trainable tensors stand in a module of their own that is hung into the model while it is open, so that the Trainer, and
+a wrapper for several processes, find them among its parameters.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from everlora.adapters.base import Mount, PastAs
+from everlora.adapters.lora import default_targets
+from everlora.core.adapter import Adapter
+from everlora.core.errors import FolderError, ModelError, nearest
+from everlora.core.updates import Learned, Site, Weights
+from everlora.data.task import Task
+from everlora.models.loading import Loaded
+
+HOLDER = "everlora_form"
+
+
+class Hooked(Mount):
+    """A form made of hooks and of parameters beside the model."""
+
+    file: ClassVar[str]
+    """The one file that `save` writes."""
+
+    def __init__(
+        self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
+    ) -> None:
+        super().__init__(base, lora, past_as, adapter)
+        self.layers: dict[str, nn.Linear] = {}
+        self._handles: list[Any] = []
+
+    @abstractmethod
+    def hang(self, seed: int, start: Learned | None, tasks: Sequence[Task]) -> None:
+        """Make the tensors, fresh or from ``start``, and the hooks; `layers` are known."""
+
+    def open(self, *, seed: int, start: Learned | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+        if self.model is not None:
+            raise RuntimeError("a form is mounted already; close it first")
+        model = self.base.model
+        model.requires_grad_(False)
+        self.layers = adapted(model, self.base, self.lora)
+        model.add_module(HOLDER, nn.Module())
+        self.model = model
+        try:
+            self.hang(seed, start, tasks)
+        except BaseException:
+            self.close()
+            raise
+        self.open_head()
+        opened: nn.Module = model
+        return opened
+
+    def close(self) -> None:
+        if self.model is None:
+            return
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        delattr(self.model, HOLDER)
+        self.model.requires_grad_(False)
+        self.model.zero_grad(set_to_none=True)
+        self.model = None
+
+    def hold(self, name: str, tensors: Mapping[str, Tensor]) -> nn.ParameterDict:
+        """Hang trainable tensors of one place into the model; ``name`` tells them in its list of parameters."""
+        held = nn.ParameterDict({key: nn.Parameter(tensor) for key, tensor in tensors.items()})
+        self.model.get_submodule(HOLDER).add_module(name.replace(".", "_"), held)
+        return held
+
+    def hook(self, module: nn.Module, act: Callable[..., Any], *, before: bool = False) -> None:
+        """Let ``act`` look at each call of ``module``: after it, or before it with its keyword arguments."""
+        if before:
+            self._handles.append(module.register_forward_pre_hook(act, with_kwargs=True))
+        else:
+            self._handles.append(module.register_forward_hook(act))
+
+    def below(self) -> dict[str, nn.Module]:
+        return dict(self.layers)
+
+    def write(self, start: Learned) -> None:
+        live = self.live()
+        if not start.keys() <= live.keys():
+            raise ModelError("what is stored was made for other modules than those adapted now")
+        with torch.no_grad():
+            for name, site in start.items():
+                there = live[name].tensors
+                if {k: t.shape for k, t in there.items()} != {k: t.shape for k, t in site.tensors.items()}:
+                    raise ModelError(f"what is stored has another rank, shape or form at {name!r}")
+                for key, value in site.tensors.items():
+                    there[key].copy_(value)
+
+    def save(self, folder: Path) -> None:
+        flat = {
+            f"{name}/{key}": tensor for name, site in self.extract().items() for key, tensor in site.tensors.items()
+        }
+        flat |= self.saved_head()
+        save_file({name: tensor.contiguous() for name, tensor in flat.items()}, folder / self.file)
+
+    def read(self, folder: Path) -> tuple[Mapping[str, Site], dict[str, Tensor]]:
+        return stored(folder / self.file)
+
+
+def stored(path: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
+    """What `Hooked.save` wrote: the form by place, and the head by name.
+
+    Raises:
+        FolderError: the file is missing, damaged or empty.
+    """
+    sites: dict[str, dict[str, Tensor]] = {}
+    rest = {}
+    for name, tensor in tensors(path).items():
+        place, slash, key = name.partition("/")
+        if slash:
+            sites.setdefault(place, {})[key] = tensor
+        else:
+            rest[place] = tensor
+    if not sites:
+        raise FolderError(f"{path} holds nothing that was learned")
+    return {name: Weights(found) for name, found in sites.items()}, rest
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """A file of tensors.
+
+    Raises:
+        FolderError: it is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FolderError(f"{path} cannot be read: {error}") from error
+
+
+def adapted(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> dict[str, nn.Linear]:
+    """The linear layers that LoRA's settings name, by PEFT's own rule of matching names.
+
+    Raises:
+        ModelError: nothing is found, or what is found is no linear layer.
+    """
+    targets = {**default_targets(model), **lora}.get("target_modules")
+    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    words = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    if targets == "all-linear":
+        out = model.get_output_embeddings()  # type: ignore[operator]
+        head = base.family.head or ""
+        found = {n: m for n, m in linear.items() if m is not out and n.split(".")[0] != head}
+    elif targets:
+        config = LoraConfig(target_modules=targets)
+        found = {n: m for n, m in model.named_modules() if check_target_module_exists(config, n)}
+    else:
+        found = {}
+    choose = f"(linear layers of this model: {', '.join(words)}; choose with --lora-target-modules)"
+    for target in targets if isinstance(targets, list | tuple) else ():
+        if not any(name == target or name.endswith(f".{target}") for name in found):
+            raise ModelError(f"no module of {base.name!r} is called {target!r}{nearest(target, words)}")
+    if not found:
+        raise ModelError(f"nothing to adapt in {base.name!r} {choose}")
+    for name, layer in found.items():
+        if not isinstance(layer, nn.Linear):
+            raise ModelError(f"target {name!r} is not a linear layer; adapt linear layers only")
+    return found

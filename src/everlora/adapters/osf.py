@@ -1,0 +1,108 @@
+"""Orthogonal subspace fine-tuning through PEFT's own tuner: it decomposes, trains and projects, we carry weights.
+
+PEFT sees one adapter on one weight, as in a single task. What it has made of the weight is taken out as a change of
+W0 when the task ends; the next task starts from W0 and that change, in fp32, and PEFT decomposes their sum anew.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol, cast
+
+import torch
+from peft import OSFConfig
+from peft.tuners.osf import OSFModel
+from peft.tuners.osf.layer import OSFLayer
+from torch import Tensor, nn
+
+from everlora.adapters.hooked import Hooked
+from everlora.adapters.lora import ADAPTER
+from everlora.core.errors import ModelError
+from everlora.core.updates import Learned, Site, Weights
+from everlora.data.task import Task
+from everlora.runtime.precision import keep_fp32
+
+FACTORS = ("U_low", "S_low", "V_low")
+
+
+class Share(Protocol):
+    """What the form carries: `everlora.parts.forms_osf`."""
+
+    frozen: float
+
+
+class OsfMount(Hooked):
+    """Carries weights whose top singular directions are frozen."""
+
+    forms = ("osf",)
+    file = "osf.safetensors"
+    files = (file,)
+    neutral: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
+    """A weight and the sum of its decomposition are equal to rounding, not to the bit."""
+
+    def hang(self, seed: int, start: Learned | None, tasks: Sequence[Task]) -> None:
+        self.pristine: dict[str, Tensor] = {}
+        if start is not None and start.keys() != self.layers.keys():
+            raise ModelError("what is stored was made for other modules than those adapted now")
+        for name, layer in self.layers.items():
+            self._replaceable(name, layer)
+            keep_fp32(layer)
+            self.pristine[name] = layer.weight.detach().clone()
+            if start is not None:
+                with torch.no_grad():
+                    layer.weight.add_(start[name].tensors["change"].to(layer.weight.device))
+        config = OSFConfig(effective_rank=cast(Share, self.adapter).frozen, target_modules=sorted(self.layers))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.tuner = OSFModel(self.model, config, ADAPTER)
+        except ValueError as error:
+            raise ModelError(f"{self.base.name!r} cannot be decomposed: {str(error).splitlines()[0]}") from None
+
+    def _replaceable(self, name: str, layer: nn.Linear) -> None:
+        weight = layer.weight
+        if type(weight) not in (nn.Parameter, Tensor) or not weight.is_floating_point():
+            raise ModelError(f"the weights of {name!r} are quantised and cannot be decomposed; load plain weights")
+        places = [n for n, p in self.model.named_parameters(remove_duplicate=False) if p is weight]
+        for other in (place.removesuffix(".weight") for place in places):
+            if other != name:
+                raise ModelError(f"target {name!r} shares its weights with {other!r}, which would change with it")
+
+    def close(self) -> None:
+        if self.model is None:
+            return
+        for name, module in dict(self._wrapped()).items():
+            self.model.set_submodule(name, module.get_base_layer())
+        if hasattr(self.model, "peft_config"):
+            del self.model.peft_config
+        with torch.no_grad():
+            for name, weight in self.pristine.items():
+                self.layers[name].weight.copy_(weight)
+        super().close()
+
+    def _wrapped(self) -> dict[str, OSFLayer]:
+        return {name: module for name, module in self.model.named_modules() if isinstance(module, OSFLayer)}
+
+    def live(self) -> dict[str, Weights]:
+        factors = {name: layer.osf_svd_params[ADAPTER] for name, layer in self._wrapped().items()}
+        return {name: Weights({key: held[key] for key in FACTORS}) for name, held in factors.items()}
+
+    @torch.no_grad()
+    def extract(self) -> dict[str, Site]:
+        """How far every weight has come from W0, (o, i)."""
+        found: dict[str, Site] = {}
+        for name, layer in self._wrapped().items():
+            now = self.layers[name].weight + layer.get_delta_weight(ADAPTER)
+            found[name] = Weights({"change": (now - self.pristine[name]).cpu().float()})
+        return found
+
+    def frozen_bases(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """The frozen left and right directions of each weight, (o, q) and (q, i), to look at."""
+        found = {}
+        for name, layer in self._wrapped().items():
+            U, _, V = torch.linalg.svd(self.layers[name].weight.detach(), full_matrices=False)
+            q = layer.effective_rank[ADAPTER]
+            found[name] = U[:, :q], V[:q]
+        return found

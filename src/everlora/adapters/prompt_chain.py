@@ -1,0 +1,70 @@
+"""One prompt per task, in front of those of the earlier tasks, which stay as they are (Progressive Prompts)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from everlora.adapters.prompts import PLACE, Held, PromptMount
+from everlora.core.history import Past
+from everlora.core.roles import Merge
+from everlora.core.updates import Learned, Site, Weights
+from everlora.data.task import Task
+
+
+def through(prompt: Tensor, down: Tensor, down_bias: Tensor, up: Tensor, up_bias: Tensor) -> Tensor:
+    """A prompt (m, e) through a residual network with weights (h, e), (h,), (e, h), (e,): P + W₂ relu(W₁ P)."""
+    return prompt + linear(linear(prompt, down, down_bias).relu(), up, up_bias)
+
+
+class PromptChainMount(PromptMount):
+    """The prompts [P_t, …, P_1]; only P_t, and the network that it is trained through, are trained."""
+
+    forms = ("prompt-chain",)
+    sees_past = True
+    earlier: tuple[Tensor, ...] = ()
+    """The prompts of earlier tasks, newest first."""
+
+    def tokens(self) -> int:
+        return int(self.settings.length) * (1 + len(self.earlier))
+
+    def expect(self, tasks: int) -> None:
+        self.base.family.reserve(int(self.settings.length) * tasks)
+
+    def fresh(self, start: Learned | None, tasks: Sequence[Task]) -> nn.Module:
+        prompt, h = self.drawn(self.settings.length), int(self.settings.mlp)
+        if start is not None or not h:  # what is finished has its network in it
+            return Held(prompt=prompt)
+        e = prompt.shape[-1]
+        bound = e**-0.5
+        return Held(
+            prompt=prompt,
+            down=(torch.rand(h, e) * 2 - 1) * bound,
+            down_bias=torch.zeros(h),
+            up=torch.zeros(e, h),
+            up_bias=torch.zeros(e),
+        )
+
+    def prompts(self, embeds: Tensor, real: Tensor) -> Tensor:
+        whole = torch.cat([self.newest(), *(one.to(embeds.device) for one in self.earlier)])
+        return whole.expand(len(embeds), -1, -1)
+
+    def newest(self) -> Tensor:
+        """The live prompt as the model reads it, (m, e)."""
+        held = dict(self.holder.named_parameters())
+        return through(**held) if "up" in held else held["prompt"]
+
+    @torch.no_grad()
+    def extract(self) -> dict[str, Site]:
+        # The network serves training alone: what it makes of the prompt is the prompt.
+        return {PLACE: Weights({"prompt": self.newest().detach().cpu().float().clone()})}
+
+    def stand_on(self, past: Past, merge: Merge | None = None) -> None:
+        self.earlier = tuple(delta[PLACE].tensors["prompt"] for delta in reversed(past.deltas))
+
+    def close(self) -> None:
+        super().close()
+        self.earlier = ()

@@ -1,0 +1,232 @@
+"""Soft prompts on a model, through hooks on its modules: the stock forward runs, on a longer sequence.
+
+What a prompt needs is put right here: embeddings, attention mask and positions (counted by the mask, so that padding
+between neighbours changes nothing), in a cached step the mask alone; and in an encoder-decoder the mask under which
+the decoder reads. The prompts' own outputs are dropped, so that labels stay aligned. PEFT's prompt tuning prepends in
+front of padding on the left and drops position ids, so that an answer would depend on its neighbours in the batch.
+
+    decoder             [pad …, P, text]     or behind the question: [pad …, question, P, answer]
+    encoder-decoder     encoder [P, text, pad …]     or [text, P, pad …]
+    encoder             [CLS, P, text, pad …]: the head reads what it always read
+    image-classifier    [CLS, P, patches], behind the embeddings and their positions
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from everlora.adapters.base import Mount, PastAs
+from everlora.adapters.splice import begin, spliced, taken_out
+from everlora.core.adapter import Adapter
+from everlora.core.errors import FolderError, ModelError
+from everlora.core.updates import Learned, Site, Weights
+from everlora.data.task import Task
+from everlora.models.families.base import positions
+from everlora.models.loading import Loaded
+from everlora.runtime.seeds import drawn_from
+
+PLACE = "prompts"
+"""The one place of what is trained, and the submodule of the model that holds it while it is mounted."""
+
+
+class Held(nn.Module):
+    """Parameters by name, as a submodule of the model, so that the Trainer finds them."""
+
+    def __init__(self, **values: Tensor) -> None:
+        super().__init__()
+        for name, value in values.items():
+            self.register_parameter(name, nn.Parameter(value))
+
+
+class PromptMount(Mount):
+    """What the forms that are soft prompts share: where they stand, and their life."""
+
+    neutral: ClassVar[bool] = False
+
+    files = ("prompts.json", "prompts.safetensors")
+    behind: ClassVar[bool] = False
+    """Whether prompts stand behind the text instead of in front of it."""
+
+    def __init__(
+        self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
+    ) -> None:
+        super().__init__(base, lora, past_as, adapter)
+        self.settings: Any = self.adapter
+        self._hooks: list[Any] = []
+        self._at: Tensor | None = None  # where the prompts of the latest forward pass begin, (b,)
+        base.family.reserve(self.tokens())
+
+    @abstractmethod
+    def tokens(self) -> int:
+        """Vectors that an example's sequence grows by."""
+
+    @abstractmethod
+    def fresh(self, start: Learned | None, tasks: Sequence[Task]) -> nn.Module:
+        """The parameters, by their names, at their first values or shaped like ``start``."""
+
+    @abstractmethod
+    def prompts(self, embeds: Tensor, real: Tensor) -> Tensor:
+        """The prompts (b, m, e) of texts embedded as ``embeds`` (b, s, e); ``real`` (b, s) is where these stand."""
+
+    @property
+    def holder(self) -> Any:
+        """The module that holds what is trained."""
+        return self.base.model.get_submodule(PLACE)
+
+    def open(self, *, seed: int, start: Learned | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+        if self.model is not None:
+            raise RuntimeError("a prompt is mounted already; close it first")
+        model: Any = self.base.model
+        with drawn_from(seed):
+            holder = self.fresh(start, tasks)
+        model.add_module(PLACE, holder.to(model.device))
+        self.open_head()
+        self._hook(model)
+        self.model = model
+        if start is not None:
+            self.write(start)
+        return self.base.model
+
+    def live(self) -> dict[str, Site]:
+        return {PLACE: Weights(dict(self.holder.named_parameters()))}
+
+    def write(self, start: Learned) -> None:
+        there, given = self.live()[PLACE].tensors, start[PLACE].tensors if PLACE in start else {}
+        if {k: t.shape for k, t in there.items()} != {k: t.shape for k, t in given.items()}:
+            raise ModelError("the stored prompts are of another form or size than those of this method")
+        with torch.no_grad():
+            for name, value in given.items():
+                there[name].copy_(value)
+
+    def save(self, folder: Path) -> None:
+        tensors = {f"{PLACE}.{k}": t for k, t in self.extract()[PLACE].tensors.items()} | self.saved_head()
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / self.files[1])
+        about = {"form": self.adapter.form, "base_model": self.base.name, "behind": self.behind}
+        about |= {k: v for k, v in vars(self.settings).items() if k not in ("form", "unit", "fixed")}
+        (folder / self.files[0]).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+    def read(self, folder: Path) -> tuple[dict[str, Site], dict[str, Tensor]]:
+        try:
+            tensors = load_file(folder / self.files[1])
+        except (OSError, SafetensorError) as error:
+            raise FolderError(f"the prompts in {folder} cannot be read: {error}") from error
+        own = {k.removeprefix(f"{PLACE}."): t for k, t in tensors.items() if k.startswith(f"{PLACE}.")}
+        if not own:
+            raise FolderError(f"{folder / self.files[1]} holds no prompts")
+        return {PLACE: Weights(own)}, {k: t for k, t in tensors.items() if not k.startswith(f"{PLACE}.")}
+
+    def close(self) -> None:
+        if self.model is None:
+            return
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        delattr(self.base.model, PLACE)
+        self.base.model.requires_grad_(False)
+        self.model = self._at = None
+
+    def vocabulary(self) -> Tensor | None:
+        """The model's token embeddings (v, e); None for images."""
+        if self.base.family.modality == "image":
+            return None
+        weight = self.base.model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return weight.detach().float().cpu()
+
+    def drawn(self, *shape: int) -> Tensor:
+        """Embeddings of tokens drawn from the vocabulary, (*shape, e); for images uniform in [-1, 1]."""
+        words = self.vocabulary()
+        if words is None:
+            return torch.rand(*shape, int(self.base.model.config.hidden_size)) * 2 - 1
+        return words[torch.randint(len(words), shape)]
+
+    def _hook(self, model: Any) -> None:
+        name = self.base.family.name
+        if name == "image-classifier":
+            body = model.base_model
+            if not hasattr(body, "embeddings"):
+                raise ModelError(f"{self.base.name!r} has no module of embeddings behind which prompts could stand")
+            self._hooks.append(body.embeddings.register_forward_hook(self._patches))
+            self._hooks.append(body.register_forward_hook(self._out))
+        elif name == "encoder-decoder":
+            self._hooks.append(model.get_encoder().register_forward_pre_hook(self._in, with_kwargs=True))
+            self._hooks.append(model.get_decoder().register_forward_pre_hook(self._across, with_kwargs=True))
+        else:
+            self._hooks.append(model.base_model.register_forward_pre_hook(self._in, with_kwargs=True))
+            self._hooks.append(model.base_model.register_forward_hook(self._out))
+
+    def _in(self, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
+        """The prompts among the embeddings; in a cached step, their places in the mask."""
+        known = list(inspect.signature(body.forward).parameters)
+        call: dict[str, Any] = {**dict(zip(known, args, strict=False)), **kwargs}
+        ids, embeds, mask, cache = (
+            call.get(key) for key in ("input_ids", "inputs_embeds", "attention_mask", "past_key_values")
+        )
+        shown = ids if ids is not None else embeds
+        assert shown is not None
+        seen = int(cache.get_seq_length()) if cache is not None else 0
+        if mask is not None and mask.ndim != 2:
+            raise ModelError("soft prompts need attention masks of shape (batch, length); use a dynamic cache")
+        if mask is None:
+            before = seen - self.tokens() if seen else 0
+            mask = torch.ones(shown.shape[0], before + shown.shape[1], dtype=torch.long, device=shown.device)
+        decoder = self.base.family.name == "decoder"
+        if seen and decoder:
+            # Whatever stands behind the padding is seen, so the prompts' places may stand at its beginning.
+            whole = spliced(mask, mask.new_ones(len(mask), self.tokens()), begin(mask))
+            self._at = None
+            placed = {"position_ids": positions(whole)[:, -shown.shape[1] :]}
+            return (), {**call, "attention_mask": whole, **placed}
+        if embeds is None:
+            embeds = body.get_input_embeddings()(ids)
+        question = self.base.family.prompt_at
+        real = mask.bool() if question is None or not decoder else mask.bool() & question
+        new = self.prompts(embeds, real).to(embeds.dtype)
+        at = begin(mask) + int(self.base.family.head is not None)
+        if self.behind:
+            at = begin(mask) + real.sum(-1)
+        self._at = at
+        whole = spliced(mask, mask.new_ones(new.shape[:2]), at)
+        call |= {"input_ids": None, "inputs_embeds": spliced(embeds, new, at), "attention_mask": whole}
+        if decoder:
+            call["position_ids"] = positions(whole)
+        elif call.get("position_ids") is not None:
+            call["position_ids"] = None
+        if call.get("token_type_ids") is not None:
+            kinds = call["token_type_ids"]
+            call["token_type_ids"] = spliced(kinds, kinds.new_zeros(new.shape[:2]), at)
+        return (), call
+
+    def _out(self, _: nn.Module, args: Any, out: Any) -> Any:
+        """The outputs without those at the prompts' places."""
+        if self._at is not None:
+            out.last_hidden_state = taken_out(out.last_hidden_state, self.tokens(), self._at, last=self.behind)
+        return out
+
+    def _across(self, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The decoder of an encoder-decoder reads the prompts' states too."""
+        states, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
+        if states is None or mask is None or mask.shape[1] == states.shape[1]:
+            return args, kwargs
+        at = begin(mask) + (mask.sum(-1) if self.behind else 0)
+        return args, {
+            **kwargs,
+            "encoder_attention_mask": spliced(mask, mask.new_ones(len(mask), self.tokens()), at),
+        }
+
+    def _patches(self, _: nn.Module, args: Any, out: Tensor) -> Tensor:
+        """The prompts behind [CLS], among embedded patches, which carry their positions already."""
+        patches = out[:, 1:]
+        new = self.prompts(patches, torch.ones(patches.shape[:2], dtype=torch.bool, device=out.device))
+        self._at = torch.ones(len(out), dtype=torch.long, device=out.device)
+        return spliced(out, new.to(out.dtype), self._at)

@@ -1,0 +1,182 @@
+"""The model card: what Hugging Face shows of a learner's folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from everlora.core.adapter import Adapter
+from everlora.metrics.answers import DEFAULT
+from everlora.metrics.scores import METRICS
+from everlora.settings.protocol import told
+
+PIPELINES = {
+    "decoder": "text-generation",
+    "encoder-decoder": "text2text-generation",
+    "encoder": "text-classification",
+    "image-classifier": "image-classification",
+}
+"""What the Hub calls the work of each model family."""
+CONSOLIDATED = {
+    "sum": "The {noun} in this folder is the sum of all tasks' adapters, exact, with their ranks added.",
+    "continue": "The {noun} in this folder is the one that every task was trained on.",
+    "keep": "Answers need the task id: load the {noun} of the task from `tasks/`; the root holds the newest.",
+}
+
+PROMPTS = {
+    "continue": "`prompts.safetensors` holds the soft prompts on which every task was trained.",
+    "keep": "Answers need the task id: every folder in `tasks/` holds the soft prompt of its task.",
+}
+"""The same where prompts were trained, which are no adapters of PEFT's."""
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def matrix_table(content: dict[str, Any]) -> str:
+    """The accuracy matrix as Markdown; row i holds the scores after task i."""
+    tasks = content["tasks"]
+    lines = ["| after | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    for name, row in zip(tasks, content["matrix"], strict=True):
+        lines.append(f"| {name} | " + " | ".join(_cell(cell) for cell in row) + " |")
+    return "\n".join(lines)
+
+
+def _front(content: dict[str, Any], hub: str | None, trained: bool, adapter: Adapter) -> str:
+    task = PIPELINES[content["family"]]
+    metrics = {name: content.get("metric", {}).get(name, DEFAULT) for name in content["tasks"]}
+    results = [
+        EvalResult(
+            task_type=task,
+            dataset_type=name,
+            dataset_name=name,
+            metric_type=metrics[name],
+            metric_name=f"{metrics[name].replace('_', ' ')} after the last task (%)",
+            metric_value=round(score, 4),
+        )
+        for name, score in zip(content["tasks"], content["matrix"][-1], strict=True)
+        if score is not None
+    ]
+    data = ModelCardData(
+        library_name=_library(adapter) if trained else "transformers",
+        pipeline_tag=task,
+        base_model=hub,
+        tags=[
+            *(["lora"] if trained and adapter.low_rank else []),
+            *(["soft-prompts"] if trained and adapter.form.startswith("prompt") else []),
+            "continual-learning",
+            "everlora",
+            content["method"],
+        ],
+        model_name=f"{content['model']} {content['method']}",
+        eval_results=results or None,
+    )
+    return data.to_yaml()
+
+
+def _loading(content: dict[str, Any], settings: dict[str, Any], adapter: Adapter) -> str:
+    """How the adapter is put on its base model; settings that change what is loaded are repeated."""
+    if adapter.whole_model:
+        return """```python
+import everlora
+
+model = everlora.load(".", dtype="float32").model  # or from_pretrained(".") of transformers
+```
+"""
+    if not adapter.loads_with_peft:
+        return ""
+    given = [repr(settings["model"])]
+    given += [f"{k}={settings[k]!r}" for k in ("revision", "trust_remote_code") if settings.get(k)]
+    given += [f"dtype={settings['dtype']!r}"] if settings.get("dtype", "auto") != "auto" else []
+    given += [f"labels={content['labels']!r}"] if content["labels"] else []
+    return f"""```python
+import everlora
+from peft import PeftModel
+
+base = everlora.load({", ".join(given)}).model
+model = PeftModel.from_pretrained(base, ".")
+```
+"""
+
+
+def _loaded(content: dict[str, Any], settings: dict[str, Any], adapter: Adapter) -> str:
+    """How what was trained is put to use."""
+    if adapter.loads_with_peft or adapter.whole_model:
+        return _loading(content, settings, adapter)
+    return _following(settings)
+
+
+def _library(adapter: Adapter) -> str:
+    """What loads the folder of a learner that was trained."""
+    return "transformers" if adapter.whole_model else "peft" if adapter.loads_with_peft else "everlora"
+
+
+def _following(settings: dict[str, Any]) -> str:
+    """How forms that no other library loads are put on their model: the learner goes on where it was."""
+    return f"""```python
+import everlora
+
+learner = everlora.Learner({settings["model"]!r}, method={settings["method"]!r}, out=".", resume=True)
+learner.follow(tasks)  # those of this run; none is learned again
+model = learner.model
+```
+"""
+
+
+def _made(content: dict[str, Any]) -> str:
+    """Protocol and fingerprints of the scores."""
+    prints = content.get("fingerprints", {}).get("of", {})
+    return f"Protocol {told(content['protocol'])}, fingerprint {', '.join(prints) or 'unknown'}."
+
+
+def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None, adapter: Adapter | None = None) -> str:
+    """README.md of a run folder, with results that the Hub understands in its front matter.
+
+    Args:
+        content: what matrix.json says.
+        facts: what identifies the run.
+        hub: the hub id of the base model, if it has one.
+        adapter: what was trained, if it is no plain adapter.
+    """
+    adapter = adapter or Adapter()
+    settings, composition = facts["settings"], facts["composition"]
+    trained = composition["regime"] != "frozen"
+    found = content["metrics"]
+    shown = [name for name in found if name in METRICS or (name == "general_delta" and found[name] is not None)]
+    numbers = "  ".join(f"{name} {_cell(found[name])}" for name in shown)
+    soft = trained and adapter.form.startswith("prompt")
+    how = (PROMPTS if soft else CONSOLIDATED)[composition["consolidator"]].format(noun=adapter.noun)
+    if composition["regime"] == "joint":
+        how = f"The {adapter.noun} in this folder was trained on all tasks at once."
+    if "export_rank" in content:
+        how = (
+            f"The adapter in this folder is what the tasks' adapters are merged into, at rank "
+            f"{content['export_rank']}: relative error {content['export_error']:.2g} (`everlora export` writes it "
+            f"exactly, as a model)."
+        )
+    title = f"{content['model']}, taught {len(content['tasks'])} tasks with {content['method']}"
+    if not trained:
+        how = "Nothing was trained: these are the scores of the base model."
+        title = f"{content['model']}, untouched, on {len(content['tasks'])} tasks"
+    each = f"one {adapter.noun} and " if trained else ""
+    return f"""---
+{_front(content, hub, trained, adapter)}
+---
+
+# {title}
+
+{how}
+
+{_loaded(content, settings, adapter) if trained else ""}
+Scores in percent, {settings["evaluation"]["scoring"]}, {settings["evaluation"]["split"]} split. Row: after this task.
+{_made(content)}
+
+{matrix_table(content)}
+
+{numbers}
+
+`run.yaml` holds the settings, `environment.json` the versions, `tasks/` {each}all
+predictions per task. Made with everlora.
+"""

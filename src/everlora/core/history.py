@@ -1,0 +1,50 @@
+"""What earlier tasks have left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from everlora.core.updates import LowRank, Sites, concatenate, stack
+
+
+@dataclass(frozen=True)
+class Past:
+    """The updates of all earlier tasks, oldest first, kept as factors: exact, and small beside dense matrices.
+
+    A part chooses a view: `factors` (what each task added, one behind the other) or `total` (their plain sum). Dense
+    views are made per group of modules, on demand, and live as long as one task.
+    """
+
+    deltas: tuple[Sites, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.deltas)
+
+    def __iter__(self) -> Iterator[Sites]:
+        return iter(self.deltas)
+
+    def append(self, delta: Sites) -> Past:
+        return Past((*self.deltas, delta))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(self.deltas[0]) if self.deltas else ()
+
+    def factors(self, site: str) -> LowRank:
+        """All past updates of one module as one update of rank R = Σ r and scale 1."""
+        return concatenate([delta[site] for delta in self.deltas])
+
+    def total(self, site: str) -> Tensor:
+        """W_past = Σ ΔW of one module, dense, (o, i), fp32."""
+        return self.factors(site).dense()
+
+    def stacked(self, sites: Sequence[str]) -> tuple[LowRank, ...]:
+        """The tasks' updates of modules of one shape, each stacked to (L, r, i) and (L, o, r), oldest first."""
+        return tuple(stack([delta[site] for site in sites]) for delta in self.deltas)
+
+    @property
+    def numel(self) -> int:
+        return sum(site.numel for delta in self.deltas for site in delta.values())

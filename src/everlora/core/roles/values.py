@@ -1,0 +1,92 @@
+"""What parts are given and what they give back: strengths, pasts, pulls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from everlora.core.updates import LowRank, concatenate
+
+State = dict[str, Tensor]
+View = Literal["sum", "merged"]
+Evidence = Literal["gradients", "fisher", "features"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A strength that is found instead of set: as much as brings a penalty to a share of the task's gradient.
+
+    After n steps of a task λ_n = ρ · Σ_{m≤n} ‖∇L_m‖ / Σ_{m≤n} ‖∇Ω_m‖, with Ω the penalty at strength 1 and both norms
+    over the adapters. Rescaling the weights, the energy or the rank changes Ω and with it λ, not the share. ρ is what
+    a steady pull comes to; a pull that grows while the task's gradient falls, as usual, comes to two to four times ρ
+    in the end (what it was stands in training.jsonl).
+
+    Attributes:
+        rho: the share ρ.
+        per_module: each adapted module finds its own λ from its own gradients, instead of one for all.
+    """
+
+    rho: float
+    per_module: bool = False
+
+
+Strength = float | Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """What a part may know when a task begins, for ``L`` stacked modules of one shape.
+
+    Attributes:
+        updates: what every earlier task added, oldest first; under the policy ``continue`` the one adapter so far.
+        start: where the live tensors start, if they go on from an earlier task; None if they are fresh.
+        memory: what the part remembered when the last task ended; empty for parts that remember nothing.
+        seed: for what the part draws, different for every run, task, part and group of modules.
+    """
+
+    updates: tuple[LowRank, ...] = ()
+    start: Any = None
+    memory: State = field(default_factory=dict)
+    seed: int = 0
+
+    def factors(self) -> LowRank | None:
+        """The sum of all updates as one update of rank R and scale 1; None on the first task."""
+        return concatenate(self.updates) if self.updates else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """Value and gradient of a weight penalty at strength 1, for ``L`` stacked modules.
+
+    Attributes:
+        value: penalty per module, (L,).
+        gradient: with respect to the live tensors, by their names: A (L, r, i), B (L, o, r), in SVD form sigma
+            (L, r, 1).
+    """
+
+    value: Tensor
+    gradient: State
+
+    @property
+    def A(self) -> Tensor:
+        return self.gradient["A"]
+
+    @property
+    def B(self) -> Tensor:
+        return self.gradient["B"]
+
+    @property
+    def sigma(self) -> Tensor | None:
+        return self.gradient.get("sigma")
+
+    @classmethod
+    @torch.no_grad()
+    def through(cls, live: LowRank, value: Tensor, A: Tensor, B: Tensor) -> Pull:
+        """The pull on ``live`` itself, from gradients with respect to its plain pair (A, B diag σ)."""
+        if live.sigma is None:
+            return cls(value=value, gradient={"A": A, "B": B})
+        sigma = (B * live.B).sum(-2).unsqueeze(-1)
+        return cls(value=value, gradient={"A": A, "B": B * live.sigma.mT, "sigma": sigma})

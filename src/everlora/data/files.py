@@ -1,0 +1,292 @@
+"""A user's own stream: a YAML file that lists tasks and where their rows are.
+
+```yaml
+name: support-desk            # the file's name if left out
+tasks:
+  - name: tickets
+    train: tickets/train.jsonl    # relative to this file; or a hub id such as stanfordnlp/imdb
+    test: tickets/test.csv
+    dev: tickets/dev.parquet      # optional, also called validation
+    labels: [billing, technical]  # the closed set; taken from train if left out
+    instruction: Decide which desk should answer.
+  - name: replies
+    train: replies.jsonl          # rows with prompt and completion, prompt and answer, or messages
+    test_fraction: 0.2            # no test file: a fifth of train becomes the test split
+    metric: rouge_l               # how answers are scored; exact_match if left out
+  - name: mnli
+    source: {kind: o-lora, path: CL_Benchmark/NLI/MNLI}   # what other tools left on disk, see `sources`
+```
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from everlora.benchmarks import superni, trace
+from everlora.benchmarks.standard import SUBJECTS
+from everlora.core.errors import DataError, nearest
+from everlora.data.checks import Overlap
+from everlora.data.dialects import familiar
+from everlora.data.folders import spelt
+from everlora.data.hub import load_table
+from everlora.data.rows import Table, decode, is_data_file, read_bytes, read_table
+from everlora.data.sources import StreamSource, TaskSource, check_metric, expand, read_source
+from everlora.data.task import Task, TaskStream
+from everlora.data.tasks import build_task, find_convention, split_keys
+from everlora.metrics.answers import ANSWER_METRICS, DEFAULT
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SPLIT_SEED = 0
+"""Fixed, so that runs with different seeds see the same test split and stay comparable."""
+
+Labels = Annotated[list[StrictStr], Field(min_length=1)]
+
+
+class HubSplit(BaseModel):
+    """A split on the hub, spelled out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hub: StrictStr
+    config: StrictStr | None = None
+    split: StrictStr | None = None
+
+
+Source = StrictStr | HubSplit
+
+
+class TaskFile(BaseModel):
+    """One entry under ``tasks``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    name: StrictStr
+    source: TaskSource | None = None
+    train: Source | None = None
+    test: Source | None = None
+    dev: Source | None = Field(default=None, validation_alias=AliasChoices("dev", "validation"))
+    labels: Labels | None = None
+    instruction: StrictStr = ""
+    text_column: StrictStr | None = None
+    label_column: StrictStr | None = None
+    test_fraction: float | None = Field(default=None, gt=0, lt=1)
+    metric: StrictStr | None = None
+    overlap: Overlap | None = None
+    """What becomes of rows that two splits share: an error, unless the source is known to have some."""
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, value: str | None) -> str | None:
+        return value and check_metric(value, ANSWER_METRICS)
+
+    @model_validator(mode="after")
+    def _one_test(self) -> TaskFile:
+        if (self.train is None) == (self.source is None):
+            raise ValueError("give either train or source")
+        if self.source is not None and (self.test or self.dev):
+            raise ValueError("give either train, test and dev, or source, which has all of them")
+        if self.source is None and (self.test is None) == (self.test_fraction is None):
+            raise ValueError("give either test or test_fraction")
+        return self
+
+
+class StreamFile(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: StrictStr | None = None
+    note: StrictStr = ""
+    source: StreamSource | None = None
+    tasks: list[TaskFile] = Field(default=[], min_length=1)
+
+    @model_validator(mode="after")
+    def _some_tasks(self) -> StreamFile:
+        if bool(self.tasks) == (self.source is not None):
+            raise ValueError("give either tasks, or a source to take all tasks from")
+        return self
+
+
+def stream_from_yaml(path: Path, tasks: Sequence[str] | None = None) -> TaskStream:
+    """Load the stream that the YAML file at ``path`` describes, or the named ``tasks`` of it in that order.
+
+    Raises:
+        DataError: the YAML file, a data file or a row cannot be used.
+    """
+    spec = read_stream_file(path)
+    by_name = {entry.name: entry for entry in spec.tasks or _all_of(spec.source, path)}
+    for name in tasks or ():
+        if name not in by_name:
+            raise DataError(f"{path} has no task {name!r}{nearest(name, by_name)}")
+    loaded = [load_task(by_name[name], path) for name in tasks or by_name]
+    notes = " ".join(filter(None, (spec.note, *(note for _, note in loaded))))
+    return TaskStream(name=spec.name or path.stem, tasks=tuple(task for task, _ in loaded), note=notes)
+
+
+def read_stream_file(path: Path) -> StreamFile:
+    """Read and check the YAML file without opening the data.
+
+    Raises:
+        DataError: it is missing, not YAML, has an unknown or ill-typed key, or names a task twice.
+    """
+    text = decode(read_bytes(path), path)
+    try:
+        content = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise DataError(f"{path}{line}: not sound YAML ({getattr(error, 'problem', None) or error})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: wanted a mapping with the key 'tasks', found {type(content).__name__}")
+    try:
+        spec = StreamFile.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{path}: {_explain(error, content)}") from None
+    names = [entry.name for entry in spec.tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{path} names the task {name!r} twice; give each task its own name")
+    return spec
+
+
+def load_task(entry: TaskFile, path: Path) -> tuple[Task, str]:
+    """Load one entry of the file at ``path``; returns the task and a sentence on rows left out.
+
+    Raises:
+        DataError: a data file or a row cannot be used.
+    """
+    if entry.source is not None:
+        return _from_source(entry, entry.source, path)
+    assert entry.train is not None
+    tables = {"train": _table(entry.train, path, "train")}
+    if entry.test is not None:
+        tables["test"] = _table(entry.test, path, "test")
+    if entry.dev is not None:
+        tables["dev"] = _table(entry.dev, path, "validation")
+    if entry.test_fraction is not None:
+        tables["train"], tables["test"] = _cut(tables["train"], entry)
+    return build_task(
+        entry.name,
+        tables,
+        labels=entry.labels,
+        instruction=entry.instruction,
+        text_column=entry.text_column,
+        label_column=entry.label_column,
+        overlap=entry.overlap or "error",
+        metric=entry.metric or DEFAULT,
+        source="; ".join(dict.fromkeys(table.where for table in tables.values())),
+    )
+
+
+def _all_of(source: StreamSource | None, path: Path) -> list[TaskFile]:
+    assert source is not None
+    config = path.parent / source.config if source.config else None
+    tasks = expand(source, path.parent / source.path, config)
+    return [TaskFile(name=name, source=one, overlap=source.overlap) for name, one in tasks]
+
+
+def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> tuple[Task, str]:
+    """A task from what another tool left on disk; what the entry says itself wins over what is known of the task."""
+    place = path.parent / source.path
+    found = read_source(source, place, entry.name)
+    tables = dict(found.tables)
+    if entry.test_fraction is not None and "test" in tables:
+        raise DataError(f"{path}: task {entry.name!r} has a test split at {place}; leave test_fraction out")
+    if entry.test_fraction is not None:
+        tables["train"], tables["test"] = _cut(tables["train"], entry)
+    if "test" not in tables:
+        raise DataError(f"{path}: task {entry.name!r} has no test split at {place}; give test_fraction")
+    known = trace.SUBJECTS.get(entry.name) if found.kind == "trace" else None
+    taught = SUBJECTS.get(spelt(entry.name)) if found.kind == "o-lora" else None
+    return build_task(
+        entry.name,
+        tables,
+        labels=entry.labels or found.labels or (known.labels if known else None),
+        instruction=entry.instruction or found.definition or (taught.instruction if taught else ""),
+        text_column=entry.text_column,
+        label_column=entry.label_column,
+        overlap=entry.overlap or ("drop" if found.kind else "error"),
+        metric=entry.metric or (known.metric if known else superni.METRIC if found.kind == "superni" else DEFAULT),
+        source=str(place),
+        left_out=found.left_out,
+    )
+
+
+def _table(source: Source, path: Path, split: str) -> Table:
+    if isinstance(source, HubSplit):
+        instead = f"or point {path} to a local file"
+        return familiar(load_table(source.hub, source.config, source.split or split, instead=instead))
+    file = path.parent / source
+    if not file.exists() and not is_data_file(source) and HUB_ID.fullmatch(source):
+        return familiar(load_table(source, None, split, instead=f"or point {path} to a local file"))
+    return familiar(read_table(file))
+
+
+def _cut(table: Table, entry: TaskFile) -> tuple[Table, Table]:
+    """Split by text and not by row, so that a text that stands in the file twice does not leak."""
+    assert entry.test_fraction is not None
+    keys = split_keys(table, find_convention(table, entry.text_column, entry.label_column))
+    order = sorted(set(keys))
+    random.Random(SPLIT_SEED).shuffle(order)
+    held_out = set(order[: max(1, round(len(order) * entry.test_fraction))])
+    train = table.pick(i for i, key in enumerate(keys) if key not in held_out)
+    test = table.pick(i for i, key in enumerate(keys) if key in held_out)
+    if not train.rows:
+        raise DataError(f"{table.where} has too few different rows for test_fraction {entry.test_fraction}")
+    return train, test
+
+
+def _explain(error: ValidationError, content: dict[Any, Any]) -> str:
+    """Turn one of pydantic's complaints, an unknown key if there is one, into a clause."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    where = _place(first["loc"], content)
+    if first["type"] == "extra_forbidden":
+        model: type[BaseModel] = TaskFile if "task " in where else StreamFile
+        if "HubSplit" in first["loc"]:
+            model = HubSplit
+        elif "source" in first["loc"][:-1]:
+            model = TaskSource if model is TaskFile else StreamSource
+        known = [*model.model_fields, *(["validation"] if model is TaskFile else [])]
+        return f"unknown key in {where}{nearest(str(first['loc'][-1]), known)}"
+    if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
+        return f"{where}: YAML reads {first['input']!r} as {type(first['input']).__name__}; put it in quotes"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[:1].lower()}{message[1:]}"
+
+
+def _place(loc: tuple[int | str, ...], content: dict[Any, Any]) -> str:
+    """Name the task by its name, or by its position from 1, and then the key."""
+    path = [part for part in loc if part not in ("str", "HubSplit") and "literal[" not in str(part)]
+    if len(path) < 2 or path[0] != "tasks" or not isinstance(path[1], int):
+        return repr(".".join(map(str, path)))
+    entry = content["tasks"][path[1]]
+    name = entry.get("name", path[1] + 1) if isinstance(entry, dict) else path[1] + 1
+    inside = ".".join(map(str, path[2:]))
+    return f"task {name!r}" + (f", {inside!r}" if inside else "")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word; we refuse."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for (key, _), value in zip(node.value, keys, strict=True):
+            if keys.count(value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {value!r} stands twice", key.start_mark)
+        return super().construct_mapping(node, deep)

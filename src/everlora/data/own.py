@@ -1,0 +1,64 @@
+"""A user's own folder as a stream: one folder a task, written in any of the ways that `folders` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from everlora.core.errors import DataError, nearest
+from everlora.data.files import TaskFile, load_task
+from everlora.data.folders import ENDINGS, SPLITS
+from everlora.data.sources import TaskSource, is_description
+from everlora.data.task import TaskStream
+
+
+def is_folder(name: str | Path) -> bool:
+    """Whether a benchmark's name is a path to a folder: it has a separator or is no plain word, and is there."""
+    path = Path(name)
+    return path.is_dir() and (isinstance(name, Path) or path.name != str(name))
+
+
+def task_folders(path: Path) -> dict[str, Path]:
+    """Folders with a split's file at ``path`` or up to two levels below it, by name.
+
+    Raises:
+        DataError: there is none, one lacks its train file, or two have one name.
+    """
+    if is_description(path):
+        raise DataError(f"{path} holds a description of data sets; write a YAML file with source: {{path: {path}}}")
+    found: dict[str, Path] = {}
+    for folder in [path, *sorted(p for depth in ("*", "*/*") for p in path.glob(depth) if p.is_dir())]:
+        known = ("train", "test", *SPLITS["dev"])
+        splits = [split for split in known if any((folder / f"{split}{end}").is_file() for end in ENDINGS)]
+        if splits:
+            name = folder.resolve().name
+            if "train" not in splits:
+                raise DataError(f"{folder} has a {splits[0]} file and no train file; add it, or move the folder away")
+            if name in found:
+                raise DataError(f"{path} has {name!r} twice: {found[name]} and {folder}; move one away")
+            found[name] = folder
+    if not found:
+        raise DataError(f"{path} holds no folder with a train file (train.json, .jsonl, .csv, ...); check the path")
+    return found
+
+
+def stream_from_folder(path: Path, tasks: Sequence[str] | None = None) -> TaskStream:
+    """Load the named ``tasks`` of a folder, in that order.
+
+    Raises:
+        DataError: an unknown task, several tasks in an order that nothing says, or a file or row that is unusable.
+    """
+    found = task_folders(path)
+    for name in tasks or ():
+        if name not in found:
+            raise DataError(f"{path} has no task {name!r}{nearest(name, found)}")
+    if tasks is None and len(found) > 1:
+        listed = ",".join(found)
+        raise DataError(f"nothing says in which order the tasks of {path} are learned; give --tasks {listed}")
+    wanted = list(tasks or found)
+    loaded = [
+        load_task(TaskFile(name=name, source=TaskSource(path=str(found[name].resolve()))), path / "folder")
+        for name in wanted
+    ]
+    notes = " ".join(note for _, note in loaded if note)
+    return TaskStream(name=path.resolve().name, tasks=tuple(task for task, _ in loaded), note=notes)

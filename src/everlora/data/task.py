@@ -1,0 +1,181 @@
+"""Nouns of a task sequence: `Example`, `Task`, `TaskStream`.
+
+A task is data and nothing else. How an example becomes tokens is the business of a model family
+(`everlora.models.families`); here only the parts are kept apart, so that a long text can be cut without cutting the
+instruction or the answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from everlora.core.errors import DataError, nearest
+from everlora.metrics.answers import ANSWER_METRICS, DEFAULT, Answered
+
+Form = Literal["labelled", "prompted", "chat", "image"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row.
+
+    Attributes:
+        input: the text (`labelled`), the whole prompt (`prompted`), a list of chat messages without the last
+            answer (`chat`), or an array of shape (height, width) or (height, width, 3) of unsigned bytes (`image`).
+        target: the answer: a label's name, or free text.
+        also: further answers that are right; only `target` is learned.
+    """
+
+    input: Any
+    target: str
+    also: tuple[str, ...] = ()
+
+    def answered(self, prediction: str) -> Answered:
+        """Set an answer beside what is right."""
+        source = self.input if isinstance(self.input, str) else ""
+        if isinstance(self.input, list) and self.input:
+            source = str(self.input[-1].get("content", ""))
+        return Answered(prediction, (self.target, *self.also), source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task of a stream.
+
+    Attributes:
+        name: short, unique in its stream, used in folder names (letters, digits, ``-`` and ``_``).
+        train, dev, test: the splits. ``dev`` may be empty; tuning uses it and never ``test``.
+        labels: the closed set of answers, in order; empty for free text.
+        instruction: one sentence that tells the model what to do; shown with the options (`labelled` only).
+        form: what ``Example.input`` holds.
+        metric: how an answer is scored; an id of `everlora.metrics.answers.ANSWER_METRICS`.
+        source: where the data come from, for the run's record.
+        left_out: how many rows of the source are not here, by split and reason, for the run's record.
+    """
+
+    name: str
+    train: Sequence[Example]
+    test: Sequence[Example]
+    dev: Sequence[Example] = ()
+    labels: tuple[str, ...] = ()
+    instruction: str = ""
+    form: Form = "labelled"
+    metric: str = DEFAULT
+    source: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
+            raise DataError(f"task name {self.name!r} must consist of letters, digits, '-' and '_'")
+        for split in ("train", "test"):
+            if not len(getattr(self, split)):
+                raise DataError(f"task {self.name!r} has an empty {split} split; give it at least one row")
+        if self.metric not in ANSWER_METRICS:
+            raise DataError(
+                f"task {self.name!r}: unknown metric {self.metric!r}{nearest(self.metric, ANSWER_METRICS)}"
+            )
+        if self.labels:
+            known = set(self.labels)
+            for split in ("train", "dev", "test"):
+                for row, example in enumerate(getattr(self, split), start=1):
+                    if example.target not in known:
+                        raise DataError(
+                            f"task {self.name!r}, {split} row {row}: label {example.target!r} is outside the label set"
+                            f"{nearest(example.target, known)}"
+                        )
+
+    def take(self, train: int | None = None, evaluate: int | None = None) -> Task:
+        """Return the task with at most the first ``train`` training and ``evaluate`` dev and test rows."""
+        return replace(self, train=self.train[:train], dev=self.dev[:evaluate], test=self.test[:evaluate])
+
+    def take_of_each(self, train: int | None = None, evaluate: int | None = None) -> Task:
+        """Return the task with at most the first ``train`` training and ``evaluate`` dev and test rows of each class.
+
+        Raises:
+            DataError: answers are free text, which has no classes.
+        """
+        if train is None and evaluate is None:
+            return self
+        if not self.labels and self.form != "image":
+            raise DataError(
+                f"task {self.name!r} has no label set, so its rows cannot be counted per class; give a number per task"
+            )
+        dev, test = (_of_each(rows, evaluate) for rows in (self.dev, self.test))
+        return replace(self, train=_of_each(self.train, train), dev=dev, test=test)
+
+    def digest(self) -> str:
+        """Hash of all rows, labels, the instruction and the metric: two tasks with one digest are the same task."""
+        about: list[Any] = [self.name, self.labels, self.instruction, self.form]
+        if self.metric != DEFAULT:  # what came later must not change the digests that earlier runs have recorded
+            about.append(self.metric)
+        sha = hashlib.sha256(json.dumps(about).encode())
+        for split in (self.train, self.dev, self.test):
+            sha.update(b"\x00split")
+            for example in split:
+                raw = example.input.tobytes() if self.form == "image" else json.dumps(example.input).encode()
+                sha.update(raw + b"\x01" + example.target.encode() + b"\x02")
+                for other in example.also:
+                    sha.update(b"\x03" + other.encode())
+        return sha.hexdigest()[:16]
+
+
+def _of_each(rows: Sequence[Example], most: int | None) -> Sequence[Example]:
+    if most is None:
+        return rows
+    seen: Counter[str] = Counter()
+    kept = []
+    for row in rows:
+        seen[row.target] += 1
+        if seen[row.target] <= most:
+            kept.append(row)
+    return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskStream:
+    """Tasks in the order in which they are learned."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    note: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise DataError(f"stream {self.name!r} has no tasks")
+        names = [task.name for task in self.tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise DataError(f"stream {self.name!r} names the task {twice[0]!r} twice; give each task its own name")
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.tasks)
+
+    def take(self, train: int | None = None, evaluate: int | None = None) -> TaskStream:
+        """Cut every task; see `Task.take`."""
+        return replace(self, tasks=tuple(task.take(train, evaluate) for task in self.tasks))
+
+    def digest(self) -> str:
+        """Hash of the list of tasks and of all their data: this, not a number, identifies an order."""
+        return digest_of_order([(task.name, task.digest()) for task in self.tasks])
+
+
+def hash_of_list(tasks: Sequence[str]) -> str:
+    """Hash of the names of tasks, in order: what orders of one number in different papers differ in."""
+    return hashlib.sha256(json.dumps(list(tasks)).encode()).hexdigest()[:12]
+
+
+def digest_of_order(tasks: Sequence[tuple[str, str]]) -> str:
+    """Hash of the names and digests of tasks, in order."""
+    return hashlib.sha256(json.dumps([list(pair) for pair in tasks]).encode()).hexdigest()[:16]

@@ -1,0 +1,171 @@
+"""A learner as one thing to hand on: a whole model, exact, or one PEFT adapter of chosen rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from everlora.adapters import files as adapters
+from everlora.adapters.hooked import stored
+from everlora.adapters.osf import OsfMount
+from everlora.analysis.runs import Run
+from everlora.archive.atomic import staged
+from everlora.core.errors import ConfigError, FolderError
+from everlora.core.updates import Sites, truncated
+from everlora.data.task import Example, Task
+from everlora.models.loading import Loaded
+
+
+def standing(run: Run, base: Loaded) -> PreTrainedModel:
+    """The base model with everything learned folded into its weights, exact in fp32; changes ``base``.
+
+    Raises:
+        ConfigError: the learner answers by task id and so is no single model.
+        FolderError: the run was made on another base model.
+    """
+    exportable(run)
+    labels = run.stages[-1].facts["labels"]
+    if base.family.head:
+        row = [Example("", labels[0])]
+        base.family.begin(base.model, [Task(name="all", train=row, test=row, labels=tuple(labels))], torch.Generator())
+    model = base.model
+    model.float()
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, dense in answers(run).items():
+            weight = weights.get(f"{name}.weight")
+            if weight is None or weight.shape != dense.shape:
+                raise FolderError(
+                    f"{run.path} was learned on another model than {base.name!r}: no {name!r} of that shape"
+                )
+            weight += dense.to(weight.device)
+        for name, tensor in _rest(run).items():
+            weights[name].copy_(tensor)
+    if base.family.head:
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {label: row for row, label in enumerate(labels)}
+    return model.eval()
+
+
+def answers(run: Run) -> dict[str, Tensor]:
+    """What answers on top of W0, per module, dense, (o, i): the sum of the updates, or what they are merged into."""
+    if not run.method.adapter.loads_with_peft:  # whole matrices have changed, and the newest folder holds how
+        return {name: site.tensors["change"] for name, site in stored(run.stages[-1].path / OsfMount.file)[0].items()}
+    past, merge = run.past(), run.method.merge
+    if merge is None or merge.infer == "sum" or len(past) < 2:  # one update is its own merge
+        return {name: past.total(name) for name in past.sites}
+    return {name: merge.merge(delta[name].dense() for delta in past) for name in past.sites}
+
+
+def exportable(run: Run) -> None:
+    """Refuse a learner that is no single model, or whose weights are not made of updates.
+
+    Raises:
+        ConfigError: which, and where what was learned lies.
+    """
+    if run.method.adapter.form.startswith("prompt"):
+        raise ConfigError(
+            f"{run.method.name!r} learns soft prompts, which stand beside a text and in no weight; they are in "
+            f"prompts.safetensors, and `everlora.Learner` puts them in ({run.path / 'README.md'} shows how)"
+        )
+    if run.method.task_id_at_inference:
+        raise ConfigError(
+            f"{run.method.name!r} keeps one adapter per task; take the folders below {run.path / 'tasks'}"
+        )
+    if run.method.adapter.whole_model:
+        raise ConfigError(f"{run.path} is a whole model already: load it with from_pretrained, or copy its files")
+    if not run.method.adapter.adds:
+        raise ConfigError(
+            f"what {run.method.name!r} adds depends on the input, so there is nothing to fold into a model; what it "
+            f"learned lies in {run.path}, and `everlora.Learner` puts it on ({run.path / 'README.md'} shows how)"
+        )
+
+
+def _rest(run: Run) -> dict[str, Tensor]:
+    last = run.stages[-1].path
+    if (last / OsfMount.file).is_file():
+        return stored(last / OsfMount.file)[1]
+    return adapters.read(last)[1] if (last / adapters.WEIGHTS).is_file() else {}
+
+
+def adapter(run: Run, rank: int) -> tuple[Sites, dict[str, float]]:
+    """The learner as an adapter of at most ``rank``, and what that loses.
+
+    Returns:
+        The updates; ``error``, ‖M − M̂‖_F / ‖M‖_F over all modules, and ``worst``, that of the worst module.
+    """
+    exportable(run)
+    if not run.method.adapter.loads_with_peft:
+        raise ConfigError(f"{run.method.name!r} changes whole matrices, which no adapter holds; leave --rank out")
+    past, merge = run.past(), run.method.merge
+    if not len(past):
+        raise ConfigError(f"{run.method.name!r} trains nothing, so there is no adapter to write; leave --rank out")
+    if merge is not None and merge.infer == "merged":
+        sites, _ = adapters.whole(past, merge, rank)
+    else:
+        sites = {name: truncated(past.factors(name), rank)[0] for name in past.sites}
+    exact = answers(run)
+    lost = {name: float((exact[name] - site.dense()).norm()) for name, site in sites.items()}
+    sizes = {name: float(exact[name].norm()) for name in sites}
+    whole = sum(v**2 for v in sizes.values()) ** 0.5
+    error = sum(v**2 for v in lost.values()) ** 0.5 / whole if whole else 0.0
+    return sites, {"error": error, "worst": max(lost[n] / sizes[n] if sizes[n] else 0.0 for n in sites)}
+
+
+def write_model(run: Run, base: Loaded, out: Path) -> None:
+    """Write `standing` as a transformers folder in fp32, with what turns rows into its input."""
+    model = standing(run, base)
+    with staged(out) as beside:
+        model.save_pretrained(beside)
+        base.family.processor.save_pretrained(str(beside))
+
+
+def write_adapter(run: Run, sites: Sites, out: Path) -> None:
+    """Write updates as a PEFT folder."""
+    with staged(out) as beside:
+        adapters.write(beside, sites, _rest(run), like=run.stages[-1].path)
+
+
+def vacant(out: Path) -> None:
+    """Refuse a place that holds something.
+
+    Raises:
+        FolderError: it is a file, or a folder with content.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FolderError(f"{out} exists and is not empty; choose another --out")
+
+
+@torch.no_grad()
+def logits_apart(run: Run, base: Loaded, sites: Sites, tasks: Sequence[Task], rows: int = 16) -> dict[str, float]:
+    """How far logits with ``sites`` are from the exact ones on a few test rows of every task; changes ``base``.
+
+    Returns:
+        ``largest``: the largest absolute difference; ``relative``: root mean square difference by that of the exact
+        logits around their mean; ``agree``: share of positions with the same largest logit.
+    """
+    model = standing(run, base)
+    batches = [
+        {
+            key: value.to(model.device)
+            for key, value in base.family.collate(
+                [base.family.features(row, task) for row in task.test[:rows]]
+            ).items()
+        }
+        for task in tasks
+    ]
+    exact = [base.family.logits(model, batch)[0].float() for batch in batches]
+    weights, whole = dict(model.named_parameters()), answers(run)
+    for name, site in sites.items():
+        weight = weights[f"{name}.weight"]
+        weight.add_((site.dense() - whole[name]).to(weight.device))
+    other = [base.family.logits(model, batch)[0].float() for batch in batches]
+    apart = torch.cat([(a - b)[a.isfinite()].flatten() for a, b in zip(exact, other, strict=True)])
+    spread = torch.cat([(a - a.mean(-1, keepdim=True))[a.isfinite()].flatten() for a in exact])
+    same = torch.cat([a.argmax(-1) == b.argmax(-1) for a, b in zip(exact, other, strict=True)])
+    relative = float(apart.square().mean().sqrt() / spread.square().mean().sqrt())
+    return {"largest": float(apart.abs().max()), "relative": relative, "agree": float(same.float().mean())}

@@ -1,0 +1,66 @@
+"""The Python face: a learner that is given tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from everlora.core.method import Method
+from everlora.core.registry import parse
+from everlora.data.task import Task, TaskStream
+from everlora.learner import experiment
+from everlora.metrics.scores import ScoreMatrix
+from everlora.runtime.progress import Progress
+from everlora.settings.spec import LearnerSpec
+
+
+class Learner:
+    """One base model that learns task after task.
+
+    Args:
+        model: packaged name, ``tiny-*``, folder, GGUF file or hub id.
+        method: an expression such as ``"ella"`` or ``"ella(lam=0.3)+o-lora"``, or a composed `Method`.
+        out: folder in which everything is kept.
+        resume: go on in a folder that holds this same learner.
+        progress: told of every step; silent by default.
+        **settings: fields of `LearnerSpec`: ``train`` (names of `transformers.TrainingArguments`), ``lora`` (names of
+            `peft.LoraConfig`), ``evaluation``, ``protocol``, ``dtype``, ``device``, ``seed``, …
+
+    Raises:
+        EverloraError: a setting, model or folder that cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        method: str | Method = "ella",
+        out: str | Path,
+        resume: bool = False,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> None:
+        composed = parse(method) if isinstance(method, str) else method
+        name = method if isinstance(method, str) else composed.spelt or composed.name
+        rate = composed.adapter.learning_rate
+        spec = experiment.resolve(LearnerSpec, {"model": model, "method": name}, settings, rate=rate)
+        base = experiment.load_for(spec)
+        self._life = experiment.begin(spec, composed, base, Path(out), resume=resume, progress=progress or Progress())
+
+    def follow(self, tasks: TaskStream | Sequence[Task]) -> ScoreMatrix:
+        """Learn tasks in order and return the accuracy matrix; tasks that the folder holds already are not repeated.
+
+        Raises:
+            EverloraError: unusable data, training that failed, or a folder that cannot be written.
+        """
+        stream = tasks if isinstance(tasks, TaskStream) else TaskStream(name="own", tasks=tuple(tasks))
+        stream = experiment.as_asked(stream, self._life.spec)
+        return experiment.finish(self._life, self._life.follow(stream.tasks)).matrix
+
+    @property
+    def model(self) -> nn.Module:
+        """The model as it stands after the latest task, for inference."""
+        return self._life.ready()

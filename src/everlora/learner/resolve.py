@@ -1,0 +1,128 @@
+"""Where settings come together: defaults < protocol < recipe < command line, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import everlora.methods  # noqa: F401  (registers the methods)
+from everlora.benchmarks import settled_order
+from everlora.core.adapter import Adapter
+from everlora.core.errors import ConfigError
+from everlora.core.method import Method
+from everlora.core.plugins import missing
+from everlora.core.registry import parse
+from everlora.models.loading import canonical
+from everlora.runtime import world
+from everlora.settings.protocol import Protocol, digest
+from everlora.settings.protocol import read as read_protocol
+from everlora.settings.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
+from everlora.training.arguments import checked
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read settings from YAML: a recipe, or the run.yaml of an earlier run.
+
+    Raises:
+        ConfigError: the file is missing, no YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the recipe {path} is not valid YAML: {error}") from None
+    settings = content.get("settings", content) if isinstance(content, dict) else None
+    if isinstance(settings, dict) and settings is not content and "benchmark" not in settings:
+        raise ConfigError(
+            f"{path} belongs to tasks that were given in Python; a run needs a benchmark, or a file of tasks"
+        )
+    if not isinstance(settings, dict):
+        raise ConfigError(f"the recipe {path} must be a mapping of settings")
+    if settings is not content and (amiss := missing(content.get("origin") or ())) and not _known(settings):
+        raise ConfigError(f"{path}: {amiss}")
+    return settings
+
+
+def _known(settings: dict[str, Any]) -> bool:
+    """Whether the method of a run can be built here."""
+    try:
+        parse(str(settings.get("method")))
+    except ConfigError:
+        return False
+    return True
+
+
+def _checked(train: Any) -> Any:
+    return {name: checked(name, value) for name, value in train.items()} if isinstance(train, dict) else train
+
+
+def _rate(method: object) -> float:
+    """The learning rate of a method's form; LoRA's for a composition that no expression spells."""
+    try:
+        return parse(str(method)).adapter.learning_rate
+    except ConfigError:
+        return Adapter().learning_rate
+
+
+def resolve(kind: type[LearnerSpec], *layers: dict[str, Any], rate: float | None = None) -> Any:
+    """Merge and check settings, over those of a protocol if one is named; training arguments are completed.
+
+    Args:
+        kind: what to build.
+        layers: settings, the later ones winning.
+        rate: the learning rate where nobody names one; None for that of the method's form.
+
+    Raises:
+        ConfigError: an unknown or unusable setting.
+    """
+    for layer in layers:
+        for group in ("train", "lora", "evaluation"):
+            if not isinstance(layer.get(group) or {}, dict):
+                raise ConfigError(f"setting {group!r} must be a mapping of names to values (got {layer[group]!r})")
+    merged = merge({"train": dict(TRAIN_DEFAULTS)}, *layers)
+    followed = merged.get("protocol") or {}
+    if isinstance(followed, str):  # run.yaml has its settings, and the name in a mapping
+        name, protocol = read_protocol(followed)
+        merged = merge({"train": dict(TRAIN_DEFAULTS)}, protocol.settings, *layers)
+        followed = {"name": name, "hash": hash_as_written(protocol)}
+    if isinstance(followed, dict):
+        merged["protocol"] = {"rate": "given" if "learning_rate" in merged["train"] else "form", **followed}
+    rate = rate or _rate(merged.get("method") or LearnerSpec.model_fields["method"].default)
+    merged["train"].setdefault("learning_rate", rate)
+    merged["train"] = _checked(merged["train"])
+    if isinstance(merged.get("train_of"), dict):
+        merged["train_of"] = {task: _checked(own) for task, own in merged["train_of"].items()}
+    if isinstance(merged.get("model"), str):
+        merged["model"] = canonical(merged["model"])  # a run is the same run under every name of its model
+    merged |= settled_order(merged)  # and under every name of its order
+    spec = check(kind, merged)
+    if isinstance(spec, RunSpec):
+        parse(spec.method)  # a dry run sees a mistyped method, too
+    return spec
+
+
+def hash_as_written(protocol: Protocol) -> str:
+    """The hash that every run has that follows a protocol and changes nothing."""
+    spec = resolve(RunSpec, {"model": ""}, protocol.settings)
+    return digest(spec.model_dump(mode="json"), _rate(spec.method))
+
+
+def protocol_of(spec: LearnerSpec, method: Method) -> dict[str, Any]:
+    """What settings come to as a protocol, for the record of a run.
+
+    Returns:
+        ``hash``; if they are from a protocol, its ``name``, and ``changed``: whether a recipe or flags changed it
+    """
+    found = digest(spec.model_dump(mode="json"), method.adapter.learning_rate, world.size())
+    if spec.protocol is None or spec.protocol.name is None:
+        return {"hash": found}
+    return {"name": spec.protocol.name, "hash": found, "changed": found != spec.protocol.hash}
+
+
+def names(values: Sequence[str] | None) -> list[str] | None:
+    """Split ``a,b c`` into names."""
+    return None if values is None else [part for value in values for part in value.replace(",", " ").split()]

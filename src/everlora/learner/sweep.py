@@ -1,0 +1,162 @@
+"""Methods x seeds on one stream: a list of jobs that know nothing of one another, done here one after another.
+
+A job is settings and a folder. Whatever else works such a list off (many processes, many machines) needs no more.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from everlora.core.errors import ConfigError, DataError, EverloraError, ModelError, TrainingError
+from everlora.core.registry import entries, parse
+from everlora.learner import experiment
+from everlora.models.loading import Loaded
+from everlora.runtime.progress import Progress
+from everlora.settings.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be made.
+
+    Attributes:
+        spec: its settings, complete.
+        folder: where it goes.
+    """
+
+    spec: RunSpec
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job that could not be done, and why, in one line."""
+
+    job: Job
+    error: EverloraError
+
+    @property
+    def reason(self) -> str:
+        return str(self.error)
+
+
+def split(text: str) -> list[str]:
+    """Split ``a,b(x=1,y=2),c+d`` into expressions: commas inside brackets belong to options."""
+    found, depth = [""], 0
+    for sign in text:
+        depth += {"(": 1, ")": -1}.get(sign, 0)
+        if sign == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += sign
+    return [one.strip() for one in found if one.strip()]
+
+
+def fitting(family: str) -> list[str]:
+    """All systems of the registered methods that make sense on a model family, as expressions."""
+    lacking = unfitting(family)
+    return [row for known in entries() for row in known.tabled if row not in lacking]
+
+
+def unfitting(family: str) -> dict[str, tuple[str, ...]]:
+    """The systems that make no sense on a model family, and the families on which they do."""
+    rows = {row: parse(row).families for known in entries() for row in known.tabled}
+    return {row: families for row, families in rows.items() if family not in families}
+
+
+def safe(expression: str) -> str:
+    """A method's expression as the name of a folder; the name alone where there are no options."""
+    name = parse(expression).name if "(" not in expression else expression
+    return "".join(c if c.isalnum() or c in "-+=." else "_" for c in name).strip("_")
+
+
+def jobs(layers: Sequence[dict[str, Any]], methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Job]:
+    """One job per seed and method, seed by seed, so that an interrupted sweep has whole tables.
+
+    Args:
+        layers: settings as for `everlora.experiment.resolve`; what a method sets itself, such as the learning rate of
+            its form, holds where they are silent.
+        methods: expressions; those of them that spell one method are one.
+        seeds: of adapters and data order.
+        out: where the folders go, called ``METHOD-seedN``.
+
+    Raises:
+        ConfigError: an unknown method, or nothing to do.
+    """
+    for expression in methods:
+        parse(expression)  # a mistyped one is told before the first is trained
+    named = {safe(expression): expression for expression in methods}
+    if not named or not seeds:
+        raise ConfigError("a sweep needs at least one method and one seed")
+    return [
+        Job(experiment.resolve(RunSpec, *layers, {"method": expression, "seed": seed}), out / f"{name}-seed{seed}")
+        for seed in dict.fromkeys(seeds)
+        for name, expression in named.items()
+    ]
+
+
+def work(
+    todo: Iterable[Job],
+    base: Loaded,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    failed: Callable[[Failed], None] | None = None,
+) -> list[experiment.Result]:
+    """Do jobs one after another, each on a copy of one loaded base model.
+
+    Args:
+        todo: the jobs; all on the model that ``base`` is.
+        base: the model, which stays as it is.
+        resume: go on with runs that are there.
+        progress: told of every step.
+        failed: told of jobs that could not be done (rows too long beside a method's own prompts, a loss that is not
+            a number), and the others are done; without it the first such job ends the work.
+    """
+    results, shown = [], progress or Progress()
+    for job in todo:
+        method = parse(job.spec.method)
+        tasks = experiment.stream_for(job.spec, base).tasks
+        shown.say(f"{job.name}: {method.policy}")
+        try:
+            results.append(
+                experiment.follow(
+                    job.spec, method, copy.deepcopy(base), tasks, job.folder, resume=resume, progress=shown
+                )
+            )
+        except (TrainingError, ModelError, DataError, ConfigError) as error:  # a folder in the way ends the work
+            if failed is None:
+                raise
+            failed(Failed(job, error))
+            shown.warn(f"{job.name} is left out: {error}")
+    return results
+
+
+def compare(
+    spec: RunSpec,
+    methods: Sequence[str] | Mapping[str, str],
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> list[experiment.Result]:
+    """Run several methods with the seed of ``spec``, each in its own folder below ``out``.
+
+    Args:
+        spec: resolved settings; its method is not used.
+        methods: expressions, or expressions by the name of their folder.
+        out: where the folders are made; without names of their own, they are called after their methods.
+        resume: go on with runs that are there.
+        progress: told of every step.
+    """
+    named = methods if isinstance(methods, Mapping) else {safe(expression): expression for expression in methods}
+    todo = [Job(spec.model_copy(update={"method": one}), out / name) for name, one in named.items()]
+    return work(todo, experiment.load_for(spec), resume=resume, progress=progress)

@@ -1,0 +1,144 @@
+"""Decoders (Llama-like): the answer follows the prompt in one sequence, padded on the left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig
+
+from everlora.data.task import Example, Task
+from everlora.models.families.base import (
+    GREEDY,
+    IGNORE,
+    Batch,
+    Family,
+    Features,
+    Limits,
+    Scoring,
+    left_pad,
+    positions,
+    right_pad,
+)
+from everlora.models.families.heads import bare, only_at
+from everlora.models.families.prompt import Prompter
+
+SCORED_AT_ONCE = 64
+"""Pairs of prompt and label whose caches are held together."""
+
+
+class Causal(Family):
+    """Causal language model."""
+
+    name: ClassVar[str] = "decoder"
+    peft_task: ClassVar[str | None] = "CAUSAL_LM"
+
+    def __init__(self, processor: Any, limits: Limits) -> None:
+        super().__init__(processor, limits)
+        self.prompter = Prompter(processor, limits)
+        self.pad = int(processor.pad_token_id if processor.pad_token_id is not None else processor.eos_token_id)
+
+    def reserve(self, tokens: int) -> None:
+        super().reserve(tokens)
+        self.prompter.limits = self.limits
+
+    def features(self, example: Example, task: Task) -> Features:
+        answer = self.prompter.answer(example.target, task)
+        prompt, cut = self.prompter.prompt(example, task, room=max(len(answer), self._room(task)))
+        self.cut += cut > 0
+        return _shifted(prompt, answer)
+
+    def continuation(self, before: str, text: str) -> Features:
+        tokens, half = self.prompter.tokens, self.limits.context // 2
+        prompt = [*self.prompter.start, *tokens(before)[:half]]
+        return _shifted(prompt, tokens(f" {text}")[: self.limits.context - len(prompt)])
+
+    def collate(self, rows: Sequence[Features]) -> Batch:
+        ids = left_pad([row["input_ids"] for row in rows], self.pad)
+        mask = left_pad([[1] * len(row["input_ids"]) for row in rows], 0)
+        labels = left_pad([row["labels"] for row in rows], IGNORE)
+        # `shift_labels` is the Trainer's name for targets that are aligned already; it counts them for the loss.
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": positions(mask),
+            "labels": labels,
+            "shift_labels": labels,
+        }
+
+    def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        inputs = {k: v for k, v in batch.items() if k not in ("labels", "shift_labels")}
+        where = batch["shift_labels"] != IGNORE
+        self.prompt_at = where.cumsum(1) - where.long() == 0  # the prompt's last token is the first that carries loss
+        try:
+            with only_at(bare(model).get_output_embeddings(), where):
+                return model(**inputs, use_cache=False).logits, batch["shift_labels"][where]
+        finally:
+            self.prompt_at = None
+
+    def _room(self, task: Task) -> int:
+        """Tokens kept free for an answer, in learning as in answering."""
+        return max((len(self.prompter.answer(label, task)) + 4 for label in task.labels), default=self.limits.answer)
+
+    def length(self, example: Example, task: Task) -> int:
+        return len(self.features(example, task)["input_ids"])
+
+    def predict(
+        self,
+        model: nn.Module,
+        task: Task,
+        rows: Sequence[Example],
+        scoring: Scoring,
+        sampling: Mapping[str, Any] = GREEDY,
+    ) -> list[str]:
+        answers = [self.prompter.answer(label, task) for label in task.labels]
+        room = self._room(task)
+        prompts = [self.prompter.prompt(row, task, room=room)[0] for row in rows]
+        device = next(model.parameters()).device
+        ids = left_pad(prompts, self.pad).to(device)
+        mask = left_pad([[1] * len(prompt) for prompt in prompts], 0).to(device)
+        if scoring == "labels":
+            step = max(1, SCORED_AT_ONCE // len(answers))
+            parts = zip(torch.split(ids, step), torch.split(mask, step), strict=True)
+            best = torch.cat([self._scores(model, i, m, answers).argmax(-1) for i, m in parts])
+            return [task.labels[i] for i in best.tolist()]
+        config = GenerationConfig(
+            **{"max_new_tokens": room, **sampling},
+            pad_token_id=self.pad,
+            eos_token_id=self.processor.eos_token_id,
+        )
+        out = bare(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        decoded: list[str] = self.processor.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+        return decoded
+
+    def _scores(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
+        """Log-probability of each whole label, end of sequence included, after each prompt: (b, labels).
+
+        The prompt runs once; its cache is repeated for the labels, which follow in one further pass.
+        """
+        b, n = ids.shape[0], len(answers)
+        out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
+        first = out.logits[:, -1].float().log_softmax(-1)  # (b, v)
+        labels = right_pad(answers, self.pad).to(ids.device)  # (n, m)
+        real = right_pad([[1] * len(a) for a in answers], 0).to(ids.device)  # (n, m)
+        cache = out.past_key_values
+        cache.batch_repeat_interleave(n)
+        fed = labels[:, :-1].repeat(b, 1)  # (b n, m - 1)
+        whole = torch.cat([mask.repeat_interleave(n, 0), real[:, :-1].repeat(b, 1)], dim=1)
+        rest = model(
+            input_ids=fed,
+            attention_mask=whole,
+            position_ids=positions(whole)[:, -fed.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits.float()
+        after = rest.log_softmax(-1).gather(-1, labels[:, 1:].repeat(b, 1)[..., None])[..., 0]  # (b n, m - 1)
+        after = (after * real[:, 1:].repeat(b, 1)).sum(-1).view(b, n)
+        return first[:, labels[:, 0]] + after
+
+
+def _shifted(prompt: list[int], answer: list[int]) -> Features:
+    """Position j predicts token j + 1: targets are shifted here once, so that nothing is shifted later."""
+    return {"input_ids": [*prompt, *answer[:-1]], "labels": [IGNORE] * (len(prompt) - 1) + answer}

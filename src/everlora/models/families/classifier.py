@@ -1,0 +1,205 @@
+"""Encoders with a classification head that grows with the labels: texts (BERT-like) and images (ViT).
+
+One row per label name. A label that an earlier task brought keeps its row and is trained on. Rows of labels that are
+not being learned get neither gradient nor decay: the loss is taken over the labels of the current task (of all tasks,
+where all are learned at once). Answering considers all labels seen so far (``generate``: nobody tells the model which
+task it is) or the task's own (``labels``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from everlora.core.errors import DataError
+from everlora.data.task import Example, Task
+from everlora.models.families.base import GREEDY, Batch, Family, Features, Limits, Scoring, right_pad
+
+
+class Classifier(Family):
+    """What text and image classifiers share: the growing head."""
+
+    head: ClassVar[str | None] = "classifier"
+
+    def __init__(self, processor: Any, limits: Limits) -> None:
+        super().__init__(processor, limits)
+        self.labels: list[str] = []
+        """Labels seen so far; row k of the head belongs to label k."""
+        self.grown = 0
+        """Rows that the model's head has by now."""
+        self.former = 0
+        """Labels known before the tasks that are being learned: the first rows of the head."""
+        self.open_rows: list[int] = []
+        """Rows over which the loss is taken: those of all tasks that are learned together."""
+
+    def check(self, task: Task) -> None:
+        super().check(task)
+        if not task.labels:
+            raise DataError(f"task {task.name!r} has no label set, which a classification head needs")
+
+    def begin(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
+        super().begin(model, tasks, generator)
+        self.former = len(self.labels)
+        for task in tasks:
+            self.labels += [label for label in task.labels if label not in self.labels]
+        self.open_rows = sorted({row for task in tasks for row in self.columns(task)})
+        self.resize(model, generator)
+
+    def snapshot(self, model: PreTrainedModel) -> Any:
+        # PEFT trains a copy of the head, so the module itself is the copy of how it was.
+        return list(self.labels), self.grown, model.get_submodule(str(self.head))
+
+    def restore(self, model: PreTrainedModel, before: Any) -> None:
+        super().restore(model, before)
+        self.labels, self.grown, head = before
+        model.set_submodule(str(self.head), head)
+
+    def reset(self) -> None:
+        super().reset()
+        self.labels, self.grown = [], 0
+
+    def resize(self, model: PreTrainedModel, generator: torch.Generator) -> None:
+        """Give the head one row per label: known rows stay, new ones are drawn from N(0, 0.02²) with bias 0."""
+        old = model.get_submodule(str(self.head))
+        assert isinstance(old, nn.Linear)
+        rows, seen = len(self.labels), self.grown
+        if seen == rows and old.out_features == rows:
+            return
+        new = nn.Linear(old.in_features, rows, dtype=torch.float32, device=old.weight.device)
+        with torch.no_grad():
+            fresh = torch.randn(rows, old.in_features, generator=generator) * 0.02
+            new.weight.copy_(fresh)
+            new.bias.zero_()
+            new.weight[:seen] = old.weight[:seen].float()
+            new.bias[:seen] = old.bias[:seen].float()
+        # Under bf16 the head stays fp32; its input is brought to it.
+        new.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
+        model.set_submodule(str(self.head), new)
+        model.num_labels = rows
+        model.config.id2label = dict(enumerate(self.labels))
+        model.config.label2id = {label: k for k, label in enumerate(self.labels)}
+        self.grown = rows
+
+    def columns(self, task: Task) -> list[int]:
+        """Rows of the head that belong to the task's labels."""
+        return [self.labels.index(label) for label in task.labels]
+
+    def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.compared(model, batch)[:2]
+
+    def compared(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        inputs = {k: v for k, v in batch.items() if k not in ("labels", "allowed")}
+        logits = model(**inputs).logits.float()
+        return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"], logits[:, : self.former]
+
+    def _allowed(self, rows: Sequence[Features]) -> Tensor:
+        allowed = torch.zeros(len(rows), len(self.labels), dtype=torch.bool)
+        for k, row in enumerate(rows):
+            allowed[k, row["columns"]] = True
+        return allowed
+
+    def _answer(self, logits: Tensor, task: Task, scoring: Scoring) -> list[str]:
+        if scoring == "labels":
+            return [task.labels[k] for k in logits[:, self.columns(task)].argmax(-1).tolist()]
+        return [self.labels[k] for k in logits.argmax(-1).tolist()]
+
+
+class TextClassifier(Classifier):
+    """Encoder with a head on texts. The instruction is not shown: the head, not the prompt, knows the task."""
+
+    name: ClassVar[str] = "encoder"
+    peft_task: ClassVar[str | None] = "SEQ_CLS"
+
+    def tokens(self, example: Example, task: Task) -> list[int]:
+        """Tokens of the text with the special tokens, cut at `Limits.source` if that is set."""
+        if task.form == "chat":
+            raise DataError(f"task {task.name!r} holds chat messages; an encoder with a head needs text and label")
+        ids = list(self.processor(example.input, truncation=False, verbose=False).input_ids)
+        limit = min(self.limits.context, self.limits.source or self.limits.context)
+        if len(ids) > limit:
+            if self.limits.source is None:
+                raise DataError(
+                    f"task {task.name!r}: a text of {len(ids)} tokens is longer than the model's context of {limit}; "
+                    f"set --max-source-length to cut texts"
+                )
+            self.cut += 1
+            ids = list(self.processor(example.input, truncation=True, max_length=limit).input_ids)
+        return ids
+
+    def features(self, example: Example, task: Task) -> Features:
+        return {
+            "input_ids": self.tokens(example, task),
+            "labels": self.labels.index(example.target),
+            "columns": self.open_rows,
+        }
+
+    def _inputs(self, ids: Sequence[Sequence[int]]) -> Batch:
+        mask = right_pad([[1] * len(row) for row in ids], 0)
+        return {"input_ids": right_pad(ids, int(self.processor.pad_token_id)), "attention_mask": mask}
+
+    def collate(self, rows: Sequence[Features]) -> Batch:
+        labels = torch.tensor([row["labels"] for row in rows])
+        return {**self._inputs([row["input_ids"] for row in rows]), "labels": labels, "allowed": self._allowed(rows)}
+
+    def length(self, example: Example, task: Task) -> int:
+        return len(self.tokens(example, task))
+
+    def predict(
+        self,
+        model: nn.Module,
+        task: Task,
+        rows: Sequence[Example],
+        scoring: Scoring,
+        sampling: Mapping[str, Any] = GREEDY,
+    ) -> list[str]:
+        device = next(model.parameters()).device
+        inputs = self._inputs([self.tokens(row, task) for row in rows])
+        return self._answer(model(**{k: v.to(device) for k, v in inputs.items()}).logits, task, scoring)
+
+
+class ImageClassifier(Classifier):
+    """Image encoder (ViT) with a head."""
+
+    name: ClassVar[str] = "image-classifier"
+    modality: ClassVar[Literal["text", "image"]] = "image"
+    peft_task: ClassVar[str | None] = None
+
+    def check(self, task: Task) -> None:
+        if task.form != "image":
+            raise DataError(f"task {task.name!r} holds text; a model of family {self.name!r} reads images")
+        super().check(task)
+
+    def pixels(self, examples: Sequence[Example]) -> Tensor:
+        """Pixel values (b, 3, h, w) as the model's processor makes them."""
+        images = [np.repeat(e.input[..., None], 3, -1) if e.input.ndim == 2 else e.input for e in examples]
+        out: Tensor = self.processor(
+            images=images, return_tensors="pt", input_data_format="channels_last"
+        ).pixel_values
+        return out
+
+    def features(self, example: Example, task: Task) -> Features:
+        return {"example": example, "labels": self.labels.index(example.target), "columns": self.open_rows}
+
+    def collate(self, rows: Sequence[Features]) -> Batch:
+        labels = torch.tensor([row["labels"] for row in rows])
+        pixels = self.pixels([row["example"] for row in rows])
+        return {"pixel_values": pixels, "labels": labels, "allowed": self._allowed(rows)}
+
+    def length(self, example: Example, task: Task) -> int:
+        return 1
+
+    def predict(
+        self,
+        model: nn.Module,
+        task: Task,
+        rows: Sequence[Example],
+        scoring: Scoring,
+        sampling: Mapping[str, Any] = GREEDY,
+    ) -> list[str]:
+        weight = next(p for p in model.parameters() if p.is_floating_point())
+        return self._answer(model(pixel_values=self.pixels(rows).to(weight.device)).logits, task, scoring)

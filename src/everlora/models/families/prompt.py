@@ -1,0 +1,99 @@
+"""From an example to a prompt in tokens, for families that answer in text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from everlora.core.errors import DataError
+from everlora.data.task import Example, Task
+from everlora.models.families.base import Limits
+
+
+class Prompter:
+    """Writes prompts by a template; only the text may be cut, or the middle of a prompt that a row brings with it.
+
+    The default shows instruction, options, text and a cue, and no name of a task: no task id reaches the model.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, limits: Limits) -> None:
+        self.tokenizer = tokenizer
+        self.limits = limits
+        first = tokenizer("a").input_ids[:1]
+        self.start = first if first and first[0] == tokenizer.bos_token_id else []
+
+    def tokens(self, text: str) -> list[int]:
+        """Tokens of a piece of text, without special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def answer(self, target: str, task: Task, *, spaced: bool = True) -> list[int]:
+        """Tokens of an answer with the end-of-sequence token, which has to be learned like the rest.
+
+        After our own cue a decoder writes a blank first; a prompt that a row brings with it is continued as it is.
+        """
+        return [
+            *self.tokens(f" {target}" if spaced and task.form == "labelled" else target),
+            int(self.tokenizer.eos_token_id),
+        ]
+
+    def prompt(self, example: Example, task: Task, room: int) -> tuple[list[int], int]:
+        """Return the tokens of the prompt and how many tokens of the text were cut to fit.
+
+        Args:
+            example: the row.
+            task: gives instruction and options.
+            room: tokens that the answer needs within the context.
+
+        Raises:
+            DataError: the prompt does not fit and may not be cut.
+        """
+        limit = self.limits.context - room
+        if task.form == "labelled":
+            head, cue = self.limits.template.around(task.name, task.instruction, task.labels)
+            before, after = self.tokens(head), self.tokens(cue)
+            text = self.tokens(example.input)
+            space = min(limit, self.limits.source or limit) - len(self.start) - len(before) - len(after)
+            if space < 1:
+                raise DataError(
+                    f"task {task.name!r}: instruction and options alone take {len(before) + len(after)} tokens, more "
+                    f"than the prompt may have; raise --max-source-length or choose a model with a longer context"
+                )
+            if len(text) > space and self.limits.source is None:
+                self._too_long(task, len(self.start) + len(before) + len(text) + len(after), limit)
+            return [*self.start, *before, *text[:space], *after], max(0, len(text) - space)
+        start = [] if task.form == "chat" else self.start  # chat templates write their own
+        ids = [*start, *self.tokens(self.raw(example, task))]
+        space = min(limit, self.limits.source or limit)
+        if task.form == "prompted" and self.limits.source is not None and len(ids) > space:
+            # Instruction and cue stand at the ends of a prompt that a row brings with it.
+            tail = space // 2
+            return [*ids[: space - tail], *ids[len(ids) - tail :]], len(ids) - space
+        if len(ids) > limit:
+            self._too_long(task, len(ids), limit)
+        return ids, 0
+
+    def raw(self, example: Example, task: Task) -> str:
+        """The prompt of a row that brings its own: as it is, or through the tokenizer's chat template."""
+        if task.form != "chat":
+            return str(example.input)
+        if not self.tokenizer.chat_template:
+            raise DataError(
+                f"task {task.name!r} holds chat messages, but the model's tokenizer has no chat template; "
+                f"give prompt/completion columns or an instruct model"
+            )
+        rendered: Any = self.tokenizer.apply_chat_template(example.input, tokenize=False, add_generation_prompt=True)
+        return str(rendered)
+
+    def _too_long(self, task: Task, found: int, limit: int) -> None:
+        cure = {
+            "labelled": "set --max-source-length to cut texts",
+            "prompted": "set --max-source-length to cut prompts in the middle",
+        }.get(task.form, "shorten the prompt")
+        reserved = self.limits.reserved
+        soft = f" and the {reserved} tokens of the method's soft prompts" if reserved else ""
+        raise DataError(
+            f"task {task.name!r}: a prompt of {found} tokens is longer than the {limit} that the model's context "
+            f"leaves beside the answer{soft}; {cure}, {'shorten these, ' if soft else ''}or choose a model with a "
+            f"longer context"
+        )

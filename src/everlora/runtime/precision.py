@@ -1,0 +1,94 @@
+"""Where numbers live and how exact they are.
+
+Default on a CPU with bf16 instructions: base weights in bf16, attention in fp32 (its backward pass is about six times
+slower in bf16), adapters, adapted matrices and penalties in fp32. ``--dtype float32`` gives fp32 throughout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from everlora.core.errors import ConfigError, nearest
+from everlora.runtime import world
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FP32_ATTENTION = "sdpa_in_fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Device and storage of the base weights."""
+
+    weights: torch.dtype
+    device: torch.device
+
+    def describe(self) -> dict[str, str]:
+        return {"weights": str(self.weights).removeprefix("torch."), "device": self.device.type}
+
+
+def resolve(device: str) -> torch.device:
+    """The device that a name means; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: the device does not exist here.
+    """
+    if device == "auto":
+        return world.device()
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found).tolist()  # the device "meta" exists, but holds no numbers
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device {device!r} is not available here; use auto, cpu, cuda or mps") from error
+    return found
+
+
+def choose(dtype: str, device: str, *, tiny: bool = False) -> Precision:
+    """Choose the precision; ``auto`` is bf16 where the hardware computes in it, and fp32 for tiny test models."""
+    where = resolve(device)
+    if dtype == "auto":
+        fast = where.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+        return Precision(weights=torch.bfloat16 if fast and not tiny else torch.float32, device=where)
+    plain = {"fp32": "float32", "bf16": "bfloat16"}.get(dtype, dtype)
+    if plain not in _DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}{nearest(dtype, ['auto', *_DTYPES])}")
+    return Precision(weights=_DTYPES[plain], device=where)
+
+
+def _in_fp32(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
+    if mask is not None and mask.is_floating_point():
+        mask = mask.float()
+    if isinstance(kwargs.get("position_bias"), Tensor):
+        kwargs["position_bias"] = kwargs["position_bias"].float()
+    out, weights = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **kwargs)
+    return out.to(query.dtype), weights
+
+
+AttentionInterface.register(FP32_ATTENTION, _in_fp32)
+AttentionMaskInterface.register(FP32_ATTENTION, sdpa_mask)
+
+
+def attention_in_fp32(model: PreTrainedModel, precision: Precision) -> None:
+    """On a CPU with bf16 weights, let attention compute in fp32, through transformers' registry of attentions."""
+    if precision.device.type == "cpu" and precision.weights == torch.bfloat16 and model._supports_sdpa:
+        model.set_attn_implementation(FP32_ATTENTION)
+
+
+def keep_fp32(layer: nn.Linear) -> None:
+    """Store one layer's weights in fp32 inside a bf16 model; its input and output keep the model's dtype.
+
+    Folding an update of 1e-4 into a bf16 weight of 0.05 would lose most of it to rounding, so matrices that take
+    updates are fp32.
+    """
+    if layer.weight.dtype == torch.float32:
+        return
+    outside = layer.weight.dtype
+    layer.float()
+    layer.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:]))
+    layer.register_forward_hook(lambda _, args, out: out.to(outside))

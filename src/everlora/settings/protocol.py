@@ -1,0 +1,142 @@
+"""Protocols: how methods are compared, as data. A protocol is settings of a run without method, model, seed and order.
+
+Its hash stands beside every number that it made:
+
+    hash = first 12 hex digits of SHA-256 of the run's resolved settings as JSON with sorted keys, without
+           - what a protocol compares or spans: method, model and its revision, seed, benchmark, order, tasks;
+           - what does not change a number: device, batch size of answering, logging, measures of general ability;
+           - what stands in the fingerprint of every score instead: dtype;
+           - what is not set, so that a later version may have more to set;
+           with ``learning_rate: form`` where the rate is left to the method's form; with the rows of a whole step as
+           ``batch``, however they are split into micro-batches and processes; with the default prompt spelt out.
+
+Two runs of one hash differ only in these. The data themselves have hashes of their own, task by task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from everlora.core.errors import ConfigError, nearest
+from everlora.data.template import DEFAULT
+from everlora.settings.spec import RunSpec, Strict, check
+
+COMPARED = (
+    "method", "model", "revision", "trust_remote_code", "seed", "benchmark", "order", "tasks", "data_dir",
+    "stream_seed", "device",
+)  # fmt: skip
+APART = (*COMPARED, "dtype", "past", "protocol")
+IRRELEVANT = {"train": ("logging_steps",), "evaluation": ("batch_size", "general", "general_tasks")}
+SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
+"""Into which a batch is split: the steps are the same for every split."""
+
+
+class Protocol(Strict):
+    """A protocol as its file has it.
+
+    Attributes:
+        title: one line.
+        hash: as `everlora protocols` prints it; not read, since it follows from the settings.
+        source: paper and section that it is from.
+        published: in words, what it was used with: model, data, hardware.
+        remarks: what is unknown or was decided here.
+        settings: as in a recipe.
+    """
+
+    title: str
+    hash: str = ""
+    source: str = ""
+    published: dict[str, str] = Field(default_factory=dict)
+    remarks: list[str] = Field(default_factory=list)
+    settings: dict[str, Any]
+
+
+def known() -> list[str]:
+    """Names of the packaged protocols."""
+    return sorted(p.name.removesuffix(".yaml") for p in _folder().iterdir() if p.name.endswith(".yaml"))
+
+
+def read(name: str) -> tuple[str, Protocol]:
+    """A packaged protocol by name, or a file of one's own; with the name under which runs record it.
+
+    Raises:
+        ConfigError: there is none, it is no protocol, or it sets what a protocol leaves open.
+    """
+    own = name.lower().endswith((".yaml", ".yml"))
+    if not own and name not in known():
+        raise ConfigError(
+            f"unknown protocol {name!r}{nearest(name, known())}; protocols: {', '.join(known())}, or a YAML file"
+        )
+    path = Path(name) if own else _folder() / f"{name}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the protocol {name}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the protocol {name} is not valid YAML: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+        raise ConfigError(f"the protocol {name} must be a mapping with title and settings")
+    try:
+        found = check(Protocol, content)
+        check(RunSpec, {"model": "", **found.settings})
+    except ConfigError as error:
+        raise ConfigError(f"the protocol {name}: {error}") from None
+    for key in (*COMPARED, "protocol"):
+        if key in found.settings:
+            raise ConfigError(f"the protocol {name} sets {key!r}, which a protocol leaves to the run; take it out")
+    return (Path(name).stem if own else name), found
+
+
+def digest(settings: Mapping[str, Any], rate: float, processes: int = 1) -> str:
+    """The hash of the protocol that resolved settings follow.
+
+    Args:
+        settings: plain values, complete.
+        rate: the learning rate of the method's form.
+        processes: that share a batch, each with its own rows.
+    """
+    return hashlib.sha256(json.dumps(canonical(settings, rate, processes), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def canonical(settings: Mapping[str, Any], rate: float, processes: int = 1) -> dict[str, Any]:
+    """What the hash is of; see `digest`."""
+    kept = _plain({key: value for key, value in settings.items() if key not in APART})
+    kept.setdefault("prompt", DEFAULT)
+    for group, names in IRRELEVANT.items():
+        kept[group] = {key: value for key, value in kept.get(group, {}).items() if key not in names}
+    train = kept["train"]
+    train["batch"] = processes * math.prod(train.pop(name, 1) for name in SPLIT)
+    of_form = (settings.get("protocol") or {}).get("rate") == "form"
+    if of_form and train.get("learning_rate") == _plain(rate):
+        train["learning_rate"] = "form"
+    return kept
+
+
+def told(facts: Mapping[str, Any]) -> str:
+    """A protocol in words, for a reader of numbers: its name if it has one, its hash, and whether it was changed."""
+    name, changed = facts.get("name"), " with changes" if facts.get("changed") else ""
+    return f"{name}{changed} ({facts['hash']})" if name else str(facts["hash"])
+
+
+def _plain(value: Any) -> Any:
+    """A value without what is not set; 1 and 1.0 are one number, and what JSON has no word for is its text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items() if one is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
+
+
+def _folder() -> Any:
+    return files("everlora.settings") / "protocols"

@@ -1,0 +1,73 @@
+"""Warnings that a learner gives of itself: no room left to learn in, or an update that vanished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from everlora.core.roles import Saturating
+from everlora.core.updates import Learned, LowRank, Site, difference
+from everlora.training.group import Group
+
+COLLAPSE = 0.05
+"""An update this much smaller than the median earlier one is called collapsed."""
+TASKS_LEFT = 3
+"""Warn when there is room for fewer tasks than this, the one that begins among them."""
+
+
+def saturated(groups: Sequence[Group]) -> list[str]:
+    """Warnings of modules in which transforms leave too few directions to learn in."""
+    found = []
+    for group in groups:
+        for transform, state in group.transforms:
+            if not isinstance(transform, Saturating):
+                continue
+            rank = group.live[0].rank
+            room = transform.free(state)
+            left, where = int(room.min()), group.names[int(room.argmin())]
+            if left < TASKS_LEFT * rank:
+                found.append(
+                    f"{left} directions are left in {where!r}, room for {left // rank} more tasks of rank {rank}; "
+                    f"take a smaller --lora-r, wider modules (--lora-target-modules), or a soft method (ella, ps-lora)"
+                )
+    return found
+
+
+def change(update: Learned, start: Learned | None) -> float:
+    """How much a task has changed, over all places: ‖ΔW‖_F of low-rank updates, the distance of other tensors from
+    ``start``, or from 0 where they are fresh.
+    """
+    return float(torch.stack([_moved(site, start[name] if start else None) for name, site in update.items()]).norm())
+
+
+def _moved(now: Site, then: Site | None) -> Tensor:
+    if then is None:
+        return now.norm()
+    if isinstance(now, LowRank) and isinstance(then, LowRank):
+        return difference(now, then).norm()
+    # What has grown (a pool of prompts, say) is new there.
+    moved = [t.float() - _padded(then.tensors[name].float(), t) for name, t in now.tensors.items()]
+    return torch.stack([t.norm() for t in moved]).norm()
+
+
+def _padded(before: Tensor, like: Tensor) -> Tensor:
+    if before.shape == like.shape:
+        return before
+    whole = torch.zeros_like(like)
+    whole[tuple(slice(0, n) for n in before.shape)] = before
+    return whole
+
+
+def collapse(now: float, earlier: Sequence[float]) -> list[str]:
+    """A warning if a task's `change` is tiny beside the earlier ones: its penalty is low because it vanished."""
+    if not earlier:
+        return []
+    typical = sorted(earlier)[len(earlier) // 2]
+    if now >= COLLAPSE * typical:
+        return []
+    return [
+        f"the update collapsed: its norm is {now:.3g}, that of earlier tasks {typical:.3g}; the penalty is low only "
+        f"because hardly anything was learned; lower its strength"
+    ]

@@ -1,0 +1,51 @@
+"""Lets a rule for blocks of steps see what is trained as one vector, and move it when a block is over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from everlora.core.roles import State
+from everlora.core.roles.blocks import StepRule, Turn
+
+
+@dataclass
+class Recurrence:
+    """The blocks of one task.
+
+    Attributes:
+        rule: what looks and moves.
+        turns: the steps of one epoch.
+        params: what is trained, but for a classification head.
+    """
+
+    rule: StepRule
+    turns: Sequence[Turn]
+    params: Sequence[Tensor]
+    _state: State = field(default_factory=dict)
+
+    def before(self, step: int) -> None:
+        """Step number ``step``, from 0, is about to be taken; the gradient is that of the task alone."""
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.params]
+        self._state = self.rule.before(self._turn(step), _flat(self.params), _flat(gradients), self._state)
+
+    def after(self, step: int, *, last: bool) -> None:
+        """It has been taken. A block that the end of training cuts short is closed if rows were rehearsed in it."""
+        turn = self._turn(step)
+        if not (turn.closes or (last and turn.rehearsed)):
+            return
+        weights = self.rule.after(_flat(self.params), self._state)
+        at = 0
+        for p in self.params:
+            p.copy_(weights[at : at + p.numel()].view_as(p))
+            at += p.numel()
+
+    def _turn(self, step: int) -> Turn:
+        return self.turns[step % len(self.turns)]
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().float().flatten() for tensor in tensors])

@@ -1,0 +1,91 @@
+"""What parts remember from task to task beside the tasks' updates, in memory and on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from everlora.adapters import Mount
+from everlora.core.errors import FolderError
+from everlora.core.method import Method
+from everlora.core.roles import Observing, Remembering, State
+from everlora.core.roles.observing import Finishing
+from everlora.core.updates import Learned, LowRank
+
+Memory = dict[str, dict[str, State]]
+"""By part, by module."""
+FILE = "memory.safetensors"
+
+
+def remember(
+    parts: Sequence[Remembering],
+    memory: Memory,
+    update: Learned,
+    *,
+    continued: bool,
+    look: Callable[[Observing], Mapping[str, State]] = lambda part: {},
+) -> Memory:
+    """The memory after a task that ended at ``update``; an adapter that is trained on and on is all there is to it,
+    but for parts that add up what they have seen. ``look`` shows a part its evidence.
+    """
+    grown: Memory = {}
+    for part in parts:
+        fresh = continued and not getattr(part, "cumulative", False)
+        before = {} if fresh else memory.get(part.name, {})
+        seen = look(part) if isinstance(part, Observing) else {}
+        grown[part.name] = {
+            name: part.remember(cast(LowRank, site), before.get(name, {}), seen.get(name))
+            for name, site in update.items()
+        }
+    return grown
+
+
+def finished(method: Method, mount: Mount, update: Learned, answered: Learned | None, number: int) -> Learned:
+    """What answers after task ``number`` ended at ``update``, written into the mount where a part has a say in it."""
+    parts = [part for part in method.parts() if isinstance(part, Finishing)]
+    for part in parts:
+        before = cast(Mapping[str, LowRank], answered or {})
+        update = {n: part.finish(cast(LowRank, site), before.get(n), number) for n, site in update.items()}
+    if parts:
+        mount.write(update)
+    return update
+
+
+def size(memory: Memory) -> int:
+    """Bytes."""
+    return sum(t.nbytes for sites in memory.values() for state in sites.values() for t in state.values())
+
+
+def write(folder: Path, memory: Memory) -> None:
+    """Write the memory beside an adapter; nothing is written if nothing is remembered."""
+    flat = {
+        f"{part}/{site}/{key}": tensor.contiguous()
+        for part, sites in memory.items()
+        for site, state in sites.items()
+        for key, tensor in state.items()
+    }
+    if flat:
+        save_file(flat, folder / FILE)
+
+
+def read(folder: Path) -> Memory:
+    """Read the memory of a committed stage; empty if there is none.
+
+    Raises:
+        FolderError: the file is damaged.
+    """
+    if not (folder / FILE).exists():
+        return {}
+    try:
+        flat = load_file(folder / FILE)
+    except (OSError, SafetensorError) as error:
+        raise FolderError(f"{folder / FILE} cannot be read: {error}") from error
+    memory: Memory = {}
+    for name, tensor in flat.items():
+        part, site, key = name.split("/")
+        memory.setdefault(part, {}).setdefault(site, {})[key] = tensor
+    return memory

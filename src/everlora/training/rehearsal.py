@@ -1,0 +1,144 @@
+"""Rows of earlier tasks that are kept in the run folder, to be learned again beside those of a new task."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from everlora.core.errors import ConfigError, FolderError
+from everlora.core.roles import Rehearsal
+from everlora.data.task import Example, Task
+from everlora.runtime.seeds import seed_for
+from everlora.training.stages import Stage
+
+FILE = "rehearsal.jsonl"
+
+
+def chosen(part: Rehearsal, task: Task, *seed: int) -> Task | None:
+    """The rows of a task that the part chooses, as a task; None if it chooses none. Test rows are never among them.
+
+    ``seed`` is the run's and, where rows are drawn anew, the number of the stage.
+    """
+    draw = random.Random(seed_for(seed[0], task.name, part.name, *seed[1:]))
+    rows = [
+        task.train[k] for k in sorted(part.choose([row.target if task.labels else "" for row in task.train], draw))
+    ]
+    return replace(task, train=rows, test=rows[:1], dev=()) if rows else None
+
+
+def anew(part: Rehearsal | None) -> bool:
+    """Whether rows are drawn for every task from the earlier ones' training sets, which are then kept as a whole.
+
+    They are always at hand: a life follows all of its tasks from the first one on, and `stages.agree` refuses others.
+    """
+    return getattr(part, "resample", "fixed") == "each-task"
+
+
+def kept(part: Rehearsal | None, tasks: Sequence[Task], seed: int) -> tuple[list[Task], list[str]]:
+    """What is kept of the tasks of a finished stage, and a warning for each of which no row is chosen."""
+    if part is None:
+        return [], []
+    found = {task.name: chosen(part, task, seed) for task in tasks}
+    lacking = [f"no row of {name!r} is kept to be rehearsed" for name, rows in found.items() if rows is None]
+    if anew(part):
+        return list(tasks), lacking
+    return [rows for rows in found.values() if rows is not None], lacking
+
+
+def drawn(part: Rehearsal | None, held: Sequence[Task], seed: int, stage: int) -> list[Task]:
+    """What is rehearsed at a stage, of what is kept."""
+    if part is None or not anew(part):
+        return list(held)
+    return [rows for task in held if (rows := chosen(part, task, seed, stage)) is not None]
+
+
+def taught(part: Rehearsal | None, stage: Stage, seed: int) -> Stage:
+    """The stage as it is trained: on what is kept of it, and nothing else, if the part is ``alone``.
+
+    Raises:
+        ConfigError: nothing is kept.
+    """
+    if part is None or not getattr(part, "alone", False):
+        return stage
+    rows, _ = kept(part, stage.tasks, seed)
+    if not rows:
+        raise ConfigError(f"{part.name!r} keeps no row of any task, so there is nothing to learn; raise its ratio")
+    return replace(stage, tasks=tuple(rows))
+
+
+def size(tasks: Sequence[Task]) -> int:
+    """Bytes of rows: their texts in UTF-8, their pixels, and their answers."""
+    return sum(_bytes(row.input) + len(row.target.encode()) for task in tasks for row in task.train)
+
+
+def counted(tasks: Sequence[Task]) -> dict[str, int]:
+    """Number and bytes of rows that are kept, for the record; nothing if there are none."""
+    return {"kept_rows": sum(len(t.train) for t in tasks), "kept_row_bytes": size(tasks)} if tasks else {}
+
+
+def write(folder: Path, part: Rehearsal | None, tasks: Sequence[Task]) -> None:
+    """Write kept rows, a line for each, behind a line for what their task is; nothing if there are none.
+
+    Whole training sets are not written: they are in the data that the life follows.
+    """
+    if anew(part):
+        return
+    lines: list[dict[str, Any]] = []
+    for task in tasks:
+        about = {"name": task.name, "labels": list(task.labels), "instruction": task.instruction, "form": task.form}
+        lines.append({"task": about})
+        lines += [{"input": _plain(row.input), "target": row.target} for row in task.train]
+    if lines:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / FILE).write_text(text, encoding="utf-8")
+
+
+def read(folder: Path, part: Rehearsal | None, tasks: Sequence[Task]) -> list[Task]:
+    """Read the rows that were kept of a committed stage, of ``tasks``.
+
+    Raises:
+        FolderError: the file is damaged.
+    """
+    if anew(part):
+        return list(tasks)
+    path = folder / FILE
+    if not path.exists():
+        return []
+    found: list[tuple[dict[str, Any], list[Example]]] = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            content = json.loads(line)
+            if "task" in content:
+                found.append((content["task"], []))
+            else:
+                found[-1][1].append(Example(_restored(content["input"]), content["target"]))
+        return [
+            Task(**{**about, "labels": tuple(about["labels"])}, train=rows, test=rows[:1]) for about, rows in found
+        ]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise FolderError(f"{path} is damaged; restore it from a copy") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {"pixels": base64.b64encode(value.tobytes()).decode(), "shape": list(value.shape)}
+    return value
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict) and "pixels" in value:
+        return np.frombuffer(base64.b64decode(value["pixels"]), np.uint8).reshape(value["shape"]).copy()
+    return value
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return int(value.nbytes)
+    return len((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode())

@@ -1,0 +1,249 @@
+"""The training loop is transformers' Trainer; we own the loss, because λ means something only beside a known loss.
+
+Trainer believes that any forward that takes ``**kwargs`` divides its loss by ``num_items_in_batch``. T5 and the
+classification heads take it and ignore it, so their gradient grows with accumulation and with processes
+(huggingface/transformers#47688). One reduction for every family ends this: the summed cross entropy of the positions
+that carry loss, divided by their number in the whole global batch.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from everlora.core.errors import ConfigError
+from everlora.core.roles import OutputPenalty
+from everlora.data.task import Task
+from everlora.models.families import Family, Features
+from everlora.models.families.base import IGNORE, Batch
+from everlora.training.chain import Chain
+from everlora.training.order import Order
+from everlora.training.teacher import Teacher
+
+REHEARSED = "rehearsed"
+"""Feature, and tensor (b,) in a batch, that marks rows of earlier tasks; only where something is rehearsed."""
+WEIGHT = "weight"
+"""Feature, and tensor (b,) in a batch, by which a row's loss is multiplied; only where rows differ in it."""
+
+
+class Rows(Dataset[Features]):
+    """Training rows of one or several tasks, encoded when they are first asked for; rehearsed rows stand last.
+
+    Attributes:
+        fresh: rows that are not rehearsed; ``sizes`` tells how many of each task.
+        cut: rows asked for so far whose text had to be shortened.
+    """
+
+    def __init__(self, family: Family, tasks: Sequence[Task], rehearsed: Sequence[Task] = ()) -> None:
+        self.family = family
+        self.rows = [(example, task) for task in (*tasks, *rehearsed) for example in task.train]
+        self.sizes = [len(task.train) for task in tasks]
+        self.fresh = sum(self.sizes)
+        self.known: dict[int, Features] = {}
+        self.cut = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Features:
+        if index not in self.known:
+            before = self.family.cut
+            mark = {REHEARSED: index >= self.fresh} if self.fresh < len(self.rows) else {}
+            self.known[index] = {**self.family.features(*self.rows[index]), **mark}
+            self.cut += self.family.cut - before
+        return self.known[index]
+
+
+def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int, weights: Tensor | None = None) -> Tensor:
+    """Cross entropy summed over the local positions (n, v), (n,), divided by their number in the global batch;
+    ``weights`` (n,) multiply it first.
+    """
+    if weights is not None:
+        return (cross_entropy(logits.float(), targets, reduction="none") * weights).sum() / total
+    return cross_entropy(logits.float(), targets, reduction="sum") / total
+
+
+@dataclass(kw_only=True)
+class Besides:
+    """Terms of the loss beside the task's own.
+
+    Attributes:
+        outputs: what compares answers with those given when the task began.
+        side: a term that belongs to the trained form itself, one value per row of the latest batch (b,), or None.
+    """
+
+    outputs: Sequence[OutputPenalty] = ()
+    side: Callable[[], Tensor | None] = lambda: None
+    teacher: Teacher | None = None
+
+    def loss(
+        self,
+        model: nn.Module,
+        family: Family,
+        batch: Batch,
+        logits: Tensor,
+        marks: Tensor | None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """Their sum over the positions that carry loss, ().
+
+        ``logits`` (n, u) are those to compare, ``weights`` (n,) those of the task's loss, if it has any.
+        """
+        total, rows = logits.new_zeros(()), rows_of(batch["labels"])
+        side = self.side()
+        if side is not None:
+            total = total + side[rows].sum()
+        if self.teacher is None or not self.outputs or not logits.shape[-1]:  # no label was known before
+            return total
+        old = self.teacher.logits(model, family, batch)
+        rehearsed = torch.zeros_like(rows, dtype=torch.bool) if marks is None else marks[rows]
+        for part in self.outputs:
+            here = rehearsed if part.on == "rehearsed" else ~rehearsed
+            if here.any():
+                each = part.pull(logits[here].float(), old[here].float())
+                total = total + part.strength * (each if weights is None else each * weights[here]).sum()
+        return total
+
+
+def rows_of(labels: Tensor) -> Tensor:
+    """The row of each position that carries loss, (n,): labels are (b, s), or (b,) where a head answers."""
+    if labels.ndim == 1:
+        return torch.arange(len(labels), device=labels.device)
+    return (labels != IGNORE).nonzero()[:, 0]
+
+
+class ClTrainer(Trainer):
+    """Trainer with our loss. Everything else is stock."""
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        family: Family,
+        chain: Chain,
+        besides: Besides | None = None,
+        order: Order | None = None,
+        **kwargs: Any,
+    ) -> None:
+        with _refusals():
+            # A compute_loss_func makes the Trainer count items over accumulation steps and processes.
+            super().__init__(data_collator=self._collate, compute_loss_func=token_mean, callbacks=[chain], **kwargs)
+        self.remove_callback(PrinterCallback)  # stdout belongs to results
+        self.family = family
+        self.chain = chain
+        self.besides = besides or Besides()
+        self.order = order
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Our order of rows, where there is one; Trainer's documented place for it."""
+        return super()._get_train_sampler(train_dataset) if self.order is None else self.order
+
+    def _collate(self, rows: Sequence[Features]) -> Batch:
+        marks = {key: torch.tensor([row[key] for row in rows]) for key in (REHEARSED, WEIGHT) if key in rows[0]}
+        return {**self.family.collate([{k: v for k, v in row.items() if k not in marks} for row in rows]), **marks}
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        with _refusals():
+            return super().create_optimizer(*args, **kwargs)
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        with _refusals():
+            return super().create_scheduler(*args, **kwargs)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        marks, weights = inputs.pop(REHEARSED, None), inputs.pop(WEIGHT, None)
+        each = None if weights is None else weights[rows_of(inputs["labels"])]
+        if self.chain.probe is not None:
+            self.chain.probe.tokens.read(self.family, inputs)
+        logits, targets, known = self.family.compared(model, inputs)
+        total = num_items_in_batch if num_items_in_batch is not None else targets.numel()
+        besides = self.besides.loss(model, self.family, inputs, known, marks, each) / total
+        # DDP averages gradients over processes; the denominator is global, so their number is multiplied back.
+        loss = (token_mean(logits, targets, total, each) + besides) * self.accelerator.num_processes
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """All that Trainer decays but the head, whose rows for labels of other tasks must stay as they are."""
+        names: list[str] = super().get_decay_parameter_names(model)
+        head = f"{self.family.head}."
+        return [name for name in names if "modules_to_save" not in name and not name.startswith(head)]
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        super().log({**logs, **self.chain.latest} if "loss" in logs else logs, *args, **kwargs)
+
+
+def fit(
+    model: nn.Module,
+    family: Family,
+    chain: Chain,
+    rows: Rows,
+    train: dict[str, Any],
+    *,
+    seed: int,
+    cpu: bool,
+    callback: TrainerCallback,
+    besides: Besides | None = None,
+    order: Order | None = None,
+) -> list[dict[str, float]]:
+    """Train what requires a gradient; return the Trainer's log. Without ``order`` rows are shuffled."""
+    with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
+        args = arguments(train, folder=scratch, seed=seed, cpu=cpu)
+        trainer = ClTrainer(family, chain, besides, order, model=model, args=args, train_dataset=rows)
+        trainer.add_callback(callback)
+        trainer.train()
+    log: list[dict[str, float]] = trainer.state.log_history
+    return log
+
+
+def arguments(train: dict[str, Any], *, folder: str, seed: int, cpu: bool) -> TrainingArguments:
+    """TrainingArguments with the user's values on top of ours; clipping is left to the chain.
+
+    Raises:
+        ConfigError: transformers refuses a value, or values together.
+    """
+    ours: dict[str, Any] = {
+        "output_dir": folder,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "logging_nan_inf_filter": False,
+        "average_tokens_across_devices": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": cpu,
+        "seed": seed,
+        "data_seed": seed,
+    }
+    with _refusals():
+        args = TrainingArguments(**{**ours, **train, "max_grad_norm": 0.0})
+    # One process, one GPU: seeing several, Trainer would wrap the model in nn.DataParallel, which scatters a batch,
+    # while a family's mask of labels is of the whole batch. Once `device` is known, nothing sets the number again.
+    _ = args.device
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What transformers refuses of the user's arguments (a value, or a package that is not installed) in one line."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConfigError(f"these training arguments cannot be used: {reason}") from error
