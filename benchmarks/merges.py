@@ -16,10 +16,10 @@ import torch
 
 import everlora.methods  # noqa: F401
 from everlora.adapters import files as adapters
-from everlora.adapters.lora import LoraMount
+from everlora.adapters.lora import LoraBackend
 from everlora.analysis.runs import Run
 from everlora.core.registry import parse
-from everlora.evaluation.evaluator import evaluate
+from everlora.evaluation.evaluator import score_task
 from everlora.learner import experiment
 from everlora.settings.spec import RunSpec
 
@@ -36,16 +36,16 @@ def main() -> None:
     spec = experiment.resolve(RunSpec, run.settings, {"data_dir": wish.data_dir, "dtype": run.weights()})
     base = experiment.load_for(spec)
     tasks, past, how = experiment.stream_for(spec, base).tasks, run.past(), spec.evaluation
-    mount = LoraMount(base, spec.lora.model_dump(exclude_none=True), spec.past)
+    backend = LoraBackend(base, spec.lora.model_dump(exclude_none=True), spec.past)
     base.family.begin(base.model, tasks, torch.Generator())
-    mount.open(seed=0)
-    mount.restore_head(adapters.read(run.stages[-1].path)[1])
-    mount.close()
+    backend.open(seed=0)
+    backend.restore_head(adapters.read(run.stages[-1].path)[1])
+    backend.close()
     print("| answers from | OA | " + " | ".join(task.name for task in tasks) + " |")
     print("|---" * (2 + len(tasks)) + "|")
-    answer = partial(evaluate, scoring=how.scoring, batch_size=how.batch_size, split=how.split)
+    answer = partial(score_task, scoring=how.scoring, batch_size=how.batch_size, split=how.split)
     for name in wish.merges:
-        mount.stand_on(past, None if name == "sum" else parse(name).merge)
+        backend.set_past(past, None if name == "sum" else parse(name).merge)
         scores = [answer(base.model, base.family, task).score for task in tasks]
         print(f"| {name} | " + " | ".join(f"{cell:.1f}" for cell in [sum(scores) / len(scores), *scores]) + " |")
 

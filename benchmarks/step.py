@@ -15,8 +15,8 @@ from types import SimpleNamespace
 
 import torch
 
-from everlora.adapters.lora import LoraMount
-from everlora.core.history import Past
+from everlora.adapters.lora import LoraBackend
+from everlora.core.history import UpdateHistory
 from everlora.core.registry import parse
 from everlora.core.updates import LowRank
 from everlora.learner import experiment
@@ -33,14 +33,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     wish = parser.parse_args()
     base = experiment.load_for(experiment.resolve(LearnerSpec, {"model": wish.model}))
-    mount = LoraMount(base, {"r": 8, "lora_alpha": 32})
-    model = mount.open(seed=0)
+    backend = LoraBackend(base, {"r": 8, "lora_alpha": 32})
+    model = backend.open(seed=0)
     params = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(params, lr=1e-4)
-    variants = {("plain", 0): _chain(mount, params, Past(), "inclora")}
+    variants = {("plain", 0): _chain(backend, params, UpdateHistory(), "inclora")}
     for tasks in wish.tasks:
-        past = Past(tuple(_update(mount, seed) for seed in range(tasks)))
-        variants |= {(method, tasks): _chain(mount, params, past, method) for method in wish.methods}
+        past = UpdateHistory(tuple(_update(backend, seed) for seed in range(tasks)))
+        variants |= {(method, tasks): _chain(backend, params, past, method) for method in wish.methods}
     batch = {k: torch.randint(10, 1000, (8, 128)) for k in ("input_ids",)}
     batch["attention_mask"] = torch.ones(8, 128, dtype=torch.long)
     batch["position_ids"] = torch.arange(128).expand(8, 128)
@@ -66,18 +66,18 @@ def main() -> None:
         print(f"{method:12} after {tasks:2} tasks: {middle:.3f} [{low:.3f}, {high:.3f}] of a plain step")
 
 
-def _chain(mount: LoraMount, params: list[torch.nn.Parameter], past: Past, method: str) -> Chain:
+def _chain(backend: LoraBackend, params: list[torch.nn.Parameter], past: UpdateHistory, method: str) -> Chain:
     penalties = parse(method).penalties
-    return Chain.build(params, mount.live(), past, penalties, task="benchmark", max_norm=1.0, every=10**9)
+    return Chain.build(params, backend.live(), past, penalties, task="benchmark", max_norm=1.0, every=10**9)
 
 
-def _update(mount: LoraMount, seed: int) -> dict[str, LowRank]:
+def _update(backend: LoraBackend, seed: int) -> dict[str, LowRank]:
     random = torch.Generator().manual_seed(seed)
     return {
         name: LowRank(
             torch.randn(s.A.shape, generator=random), torch.randn(s.B.shape, generator=random) * 1e-3, s.scale
         )
-        for name, s in mount.live().items()
+        for name, s in backend.live().items()
     }
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from everlora import Method, method
 from everlora.methods.inclora import inclora
 from everlora.parts.penalties import EnergyOverlap
-from everlora.parts.strengths import Lam, strength
+from everlora.parts.strengths import StrengthOption, read_strength
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class CappedEnergy(EnergyOverlap):
     stores="r(o+i) per adapted matrix and task",
     cost="6oir + 5oi operations per adapted matrix",
 )
-def capped_ella(*, lam: Lam = "auto", rho: float | None = None, cap: float = 2.0) -> Method:
+def capped_ella(*, lam: StrengthOption = "auto", rho: float | None = None, cap: float = 2.0) -> Method:
     """Build it; ``rho`` is for ``lam=auto``."""
-    pull = CappedEnergy(lam=strength(lam, rho), energy="rms", cap=cap)
+    pull = CappedEnergy(lam=read_strength(lam, rho), energy="rms", cap=cap)
     return replace(inclora(), name="capped-ella", penalties=(pull,))

@@ -82,11 +82,11 @@ class Lived:
         return {name: site.dense() for name, site in sites.items()}
 
 
-Ran = Callable[..., Lived]
+ScoredRun = Callable[..., Lived]
 
 
 @pytest.fixture(scope="session")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> ScoredRun:
     """A run of two built-in tasks, lived once per method and model."""
     from everlora import parse
     from everlora.learner import experiment

@@ -10,7 +10,7 @@ import pytest
 from everlora import parse
 from everlora.training import memory
 
-from .conftest import Everlora, Ran
+from .conftest import Everlora, ScoredRun
 
 RECIPE = """
 model: tiny-llama
@@ -23,7 +23,7 @@ train: {max_steps: 2}
 """
 
 
-def test_status_tells_what_is_known_kept_and_left(everlora: Everlora, ran: Ran) -> None:
+def test_status_tells_what_is_known_kept_and_left(everlora: Everlora, ran: ScoredRun) -> None:
     run = ran("b-cl")
     facts = everlora("status", str(run), "--json").json
     stages = run.life.folder.stages()
@@ -46,7 +46,7 @@ def test_status_tells_what_is_known_kept_and_left(everlora: Everlora, ran: Ran) 
 @pytest.mark.parametrize(
     ("method", "shown"), [("ella(lam=auto)", 1), ("ps-lora", 1), ("ella(lam=0.3)", 0), ("seqlora", 0)]
 )
-def test_status_shows_the_strength_that_was_found(everlora: Everlora, ran: Ran, method: str, shown: int) -> None:
+def test_status_shows_the_strength_that_was_found(everlora: Everlora, ran: ScoredRun, method: str, shown: int) -> None:
     run = ran(method)
     first, second = everlora("status", str(run), "--json").json["tasks"]
     assert first["strengths"] == {}
@@ -62,7 +62,7 @@ def test_status_shows_the_strength_that_was_found(everlora: Everlora, ran: Ran, 
     "method", ["zero-shot", "mtl", "per-task", "ps-lora", "lb-cl", "ella(policy=continue,store=svd)"]
 )
 @pytest.mark.parametrize("command", ["status", "inspect"])
-def test_every_kind_of_method_can_be_looked_at(everlora: Everlora, ran: Ran, method: str, command: str) -> None:
+def test_every_kind_of_method_can_be_looked_at(everlora: Everlora, ran: ScoredRun, method: str, command: str) -> None:
     run = ran(method)
     assert everlora(command, str(run), "--json").json or (method, command) == ("zero-shot", "inspect")
     assert everlora(command, str(run)).status == 0
@@ -75,7 +75,9 @@ def test_every_kind_of_method_can_be_looked_at(everlora: Everlora, ran: Ran, met
     ("method", "lam"),
     [("ella(lam=0.7,energy=raw)", 0.7), ("ella(lam=auto,policy=continue)", None), ("seqlora", 0), ("ps-lora", 0)],
 )
-def test_inspect_gives_the_figures_of_a_hand_computation(everlora: Everlora, ran: Ran, method: str, lam: Any) -> None:
+def test_inspect_gives_the_figures_of_a_hand_computation(
+    everlora: Everlora, ran: ScoredRun, method: str, lam: Any
+) -> None:
     run = ran(method)
     first, second = everlora("inspect", str(run), "--json").json
     old, new = run.updates(0), run.updates(1)
@@ -117,7 +119,7 @@ def test_inspect_gives_the_figures_of_a_hand_computation(everlora: Everlora, ran
 
 
 @pytest.mark.parametrize("method", ["b-cl", "ella(policy=continue)"])
-def test_status_and_inspect_see_the_same_room(everlora: Everlora, ran: Ran, method: str) -> None:
+def test_status_and_inspect_see_the_same_room(everlora: Everlora, ran: ScoredRun, method: str) -> None:
     """One adapter that goes on uses its own directions only, not those that it has left."""
     run = ran(method)
     room = everlora("status", str(run), "--json").json["room"]["modules"]
@@ -131,7 +133,7 @@ def test_status_and_inspect_see_the_same_room(everlora: Everlora, ran: Ran, meth
 @pytest.mark.parametrize("policy", ["new", "continue"])
 @pytest.mark.parametrize(("store", "least", "most"), [("svd,store_rank=2", 0.05, 1), ("int8", 1e-4, 8e-3)])
 def test_status_measures_how_far_off_a_memory_is(
-    everlora: Everlora, ran: Ran, policy: str, store: str, least: float, most: float
+    everlora: Everlora, ran: ScoredRun, policy: str, store: str, least: float, most: float
 ) -> None:
     run = ran(f"ella(policy={policy},store={store})")
     found = everlora("status", str(run), "--json").json["memory_error"]["energy_overlap"]
@@ -152,13 +154,13 @@ def test_status_measures_how_far_off_a_memory_is(
     assert worst in text
 
 
-def test_where_the_past_is_the_memory_there_is_no_error_to_show(everlora: Everlora, ran: Ran) -> None:
+def test_where_the_past_is_the_memory_there_is_no_error_to_show(everlora: Everlora, ran: ScoredRun) -> None:
     run = ran("ella(policy=continue)")
     assert "memory_error" not in everlora("status", str(run), "--json").json
     assert "relative error" not in everlora("status", str(run)).out
 
 
-def test_inspect_shows_modules_when_asked(everlora: Everlora, ran: Ran) -> None:
+def test_inspect_shows_modules_when_asked(everlora: Everlora, ran: ScoredRun) -> None:
     run = ran("ella(lam=auto)")
     short, long = (everlora("inspect", str(run), *more).out for more in ((), ("--modules",)))
     assert "v_proj" not in short

@@ -18,7 +18,7 @@ from everlora.analysis.runs import Run
 from everlora.data.task import Task
 from everlora.export import model as export
 
-from .conftest import Everlora, Lived, Ran
+from .conftest import Everlora, Lived, ScoredRun
 
 AUTO = {
     "tiny-llama": "AutoModelForCausalLM",
@@ -52,14 +52,14 @@ def loaded(model: str, folder: Path) -> Any:
         ("sd-lora", "tiny-bert"),
     ],
 )
-def test_an_exported_model_is_the_learner(everlora: Everlora, ran: Ran, method: str, model: str) -> None:
+def test_an_exported_model_is_the_learner(everlora: Everlora, ran: ScoredRun, method: str, model: str) -> None:
     run = ran(method, model)
     assert everlora("export", str(run), "--out", "whole", "--json").json == {"folder": "whole", "form": "model"}
     exported = loaded(model, Path("whole"))
-    ready = run.life.ready()
+    ready = run.life.inference_model()
     for task in run.tasks:
         torch.testing.assert_close(logits(exported, run, task), logits(ready, run, task), rtol=1e-4, atol=2e-5)
-    run.life.mount.close()
+    run.life.backend.close()
     if run.life.base.family.head:
         assert list(exported.config.id2label.values()) == run.life.base.family.labels
     else:
@@ -71,7 +71,7 @@ def test_an_exported_model_is_the_learner(everlora: Everlora, ran: Ran, method: 
 )
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
 def test_an_exported_adapter_loses_what_it_says(
-    everlora: Everlora, ran: Ran, method: str, rank: int, model: str
+    everlora: Everlora, ran: ScoredRun, method: str, rank: int, model: str
 ) -> None:
     run = ran(method, model)
     told = everlora("export", str(run), "--out", "small", "--rank", str(rank), "--json").json
@@ -94,9 +94,9 @@ def test_an_exported_adapter_loses_what_it_says(
     labels = run.life.folder.stages()[-1].facts["labels"]
     base = package.load(model, dtype="float32", device="cpu", labels=labels).model
     written = PeftModel.from_pretrained(base, "small")
-    ready = run.life.ready()
+    ready = run.life.inference_model()
     apart = torch.cat([(scored(written, run, task) - scored(ready, run, task)).flatten() for task in run.tasks])
-    run.life.mount.close()
+    run.life.backend.close()
     assert told["logits"]["largest"] == pytest.approx(float(apart.abs().max()), rel=0.02, abs=2e-5)
     assert told["logits"]["relative"] < 1e-4 or rank != 16
 
@@ -111,11 +111,11 @@ def scored(model: torch.nn.Module, run: Lived, task: Task) -> torch.Tensor:
         return family.logits(model.eval(), batch)[0]
 
 
-def test_a_run_in_bf16_is_exported_with_the_weights_that_it_has(everlora: Everlora, ran: Ran) -> None:
+def test_a_run_in_bf16_is_exported_with_the_weights_that_it_has(everlora: Everlora, ran: ScoredRun) -> None:
     """Folded matrices are fp32; what was not adapted is as it was rounded, for the adapters were learned on that."""
     run = ran("ella", "tiny-llama", "bfloat16")
     assert everlora("export", str(run), "--out", "whole").status == 0
-    exported, ready = loaded("tiny-llama", Path("whole")), run.life.ready()
+    exported, ready = loaded("tiny-llama", Path("whole")), run.life.inference_model()
     for (name, a), (other, b) in zip(exported.named_parameters(), ready.named_parameters(), strict=True):
         assert name == other
         torch.testing.assert_close(a, b.float(), rtol=0, atol=1e-6)
@@ -143,7 +143,9 @@ def test_options_given_in_python_are_kept_or_the_run_is_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("form", [(), ("--rank", "4")])
-def test_adapters_chosen_by_task_id_are_no_single_thing(everlora: Everlora, ran: Ran, form: tuple[str, ...]) -> None:
+def test_adapters_chosen_by_task_id_are_no_single_thing(
+    everlora: Everlora, ran: ScoredRun, form: tuple[str, ...]
+) -> None:
     said = everlora("export", str(ran("per-task")), "--out", "new", *form)
     assert "one adapter per task" in said.line
     assert not Path("new").exists()
@@ -159,7 +161,7 @@ def test_adapters_chosen_by_task_id_are_no_single_thing(everlora: Everlora, ran:
     ],
 )
 def test_what_cannot_be_handed_on_so_says_why(
-    everlora: Everlora, ran: Ran, method: str, form: tuple[str, ...], words: str
+    everlora: Everlora, ran: ScoredRun, method: str, form: tuple[str, ...], words: str
 ) -> None:
     assert words in everlora("export", str(ran(method)), "--out", "new", *form).line
     assert not Path("new").exists()
@@ -184,18 +186,20 @@ def test_own_tasks_are_exported_without_logits(everlora: Everlora, tmp_path: Pat
 
 
 @pytest.mark.parametrize("rank", ["0", "-3"])
-def test_a_rank_that_is_none_is_one_line(everlora: Everlora, ran: Ran, rank: str) -> None:
+def test_a_rank_that_is_none_is_one_line(everlora: Everlora, ran: ScoredRun, rank: str) -> None:
     assert "--rank must be at least 1" in everlora("export", str(ran("ella")), "--out", "new", "--rank", rank).line
     assert not Path("new").exists()
 
 
-def test_a_base_model_has_no_adapter_to_hand_on(everlora: Everlora, ran: Ran) -> None:
+def test_a_base_model_has_no_adapter_to_hand_on(everlora: Everlora, ran: ScoredRun) -> None:
     assert everlora("export", str(ran("zero-shot")), "--out", "new", "--rank", "4").line
     assert not Path("new").exists()
 
 
 @pytest.mark.parametrize("form", [(), ("--rank", "4")])
-def test_a_place_that_is_taken_is_one_line_and_stays(everlora: Everlora, ran: Ran, form: tuple[str, ...]) -> None:
+def test_a_place_that_is_taken_is_one_line_and_stays(
+    everlora: Everlora, ran: ScoredRun, form: tuple[str, ...]
+) -> None:
     Path("full").mkdir()
     Path("full/mine").write_text("x")
     Path("file").write_text("y")
@@ -206,7 +210,7 @@ def test_a_place_that_is_taken_is_one_line_and_stays(everlora: Everlora, ran: Ra
     assert everlora("export", str(ran("ella")), "--out", "blank", *form).status == 0
 
 
-def test_another_base_model_is_refused(ran: Ran) -> None:
+def test_another_base_model_is_refused(ran: ScoredRun) -> None:
     base = package.load("tiny-t5", dtype="float32", device="cpu")
     with pytest.raises(package.EverloraError, match="learned on another model than 'tiny-t5'"):
         export.standing(Run.read(ran("ella").folder), base)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lives
-from everlora.evaluation.evaluator import evaluate
+from everlora.evaluation.evaluator import score_task
 from everlora.models.families.base import IGNORE, positions
 from everlora.models.families.heads import bare
 from lives import MODELS
@@ -26,9 +26,9 @@ def mixed(model, rows=11):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_batch_size_changes_no_answer(model, scoring, lived):
     record = lived("ella", model)
-    ready, family, task = record.life.ready(), record.life.base.family, mixed(model)
+    ready, family, task = record.life.inference_model(), record.life.base.family, mixed(model)
     one, three, eight = (
-        evaluate(ready, family, task, scoring=scoring, batch_size=size).predictions for size in (1, 3, 8)
+        score_task(ready, family, task, scoring=scoring, batch_size=size).predictions for size in (1, 3, 8)
     )
     assert one == three == eight
     assert scoring == "generate" or set(one) <= set(task.labels)
@@ -37,7 +37,7 @@ def test_the_batch_size_changes_no_answer(model, scoring, lived):
 @pytest.mark.parametrize("model", MODELS)
 def test_logits_do_not_depend_on_the_neighbours(model, lived):
     record = lived("ella", model)
-    ready, family, task = record.life.ready(), record.life.base.family, mixed(model)
+    ready, family, task = record.life.inference_model(), record.life.base.family, mixed(model)
     together = lives.outputs(ready, family, task)
     alone = torch.cat([lives.outputs(ready, family, task, [row]) for row in task.test])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
@@ -47,7 +47,7 @@ def test_logits_do_not_depend_on_the_neighbours(model, lived):
 def test_label_scores_equal_a_full_pass_per_label(model, lived):
     """Cache, repetition and padding against the plainest form: one sequence, one label, no padding."""
     record = lived("ella", model)
-    ready, family, task = record.life.ready(), record.life.base.family, lives.stream(model)[1]
+    ready, family, task = record.life.inference_model(), record.life.base.family, lives.stream(model)[1]
     spaced = model == "tiny-llama"
     answers = [family.prompter.answer(label, task, spaced=spaced) for label in task.labels]
     assert len({len(a) for a in answers}) > 1
@@ -82,7 +82,7 @@ def test_label_scores_equal_a_full_pass_per_label(model, lived):
 def test_the_prompt_is_read_once_for_all_labels(model, lived):
     """What stands before the labels is shared: rows of prompts pass once, and labels only as long as they are."""
     record = lived("ella", model)
-    ready, family, task = record.life.ready(), record.life.base.family, lives.stream(model)[1]
+    ready, family, task = record.life.inference_model(), record.life.base.family, lives.stream(model)[1]
     passes = []
     inner = bare(ready).get_encoder() if model == "tiny-t5" else bare(ready)
     note = inner.register_forward_pre_hook(
@@ -123,7 +123,7 @@ def test_generation_stops_where_the_answer_ends(model, tmp_path):
         train={"max_steps": 40, "learning_rate": 1e-2},
         evaluation={"scoring": "generate", "schedule": "final"},
     )
-    ready, family = life.ready(), life.base.family
+    ready, family = life.inference_model(), life.base.family
     made = []
     generate = bare(ready).generate
 
@@ -158,7 +158,7 @@ def test_logits_are_made_only_where_there_is_a_target(model, tmp_path):
     made, wanted = [], []
 
     def watch(_):
-        inner = bare(life.mount.model)
+        inner = bare(life.backend.model)
         inner.get_output_embeddings().register_forward_hook(
             lambda _, args, out: made.append((args[0].shape[:-1].numel(), out.shape[:-1].numel()))
         )

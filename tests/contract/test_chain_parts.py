@@ -12,8 +12,8 @@ import torch
 
 import lives
 from everlora import parse
-from everlora.core.history import Past
-from everlora.core.roles import Share
+from everlora.core.history import UpdateHistory
+from everlora.core.roles import AutoStrength
 from everlora.core.updates import LowRank
 from everlora.parts.penalties import EnergyOverlap
 from everlora.parts.subspace import basis
@@ -28,7 +28,7 @@ PLAIN, TRIPLETS = "inclora+project-out(strict={})", "b-cl(strict={})"
 def lived_from(method, folder, model="tiny-llama", **settings):
     """A life of three tasks, and where the third began."""
     start = {}
-    watch = lives.Watch(learning=lambda task: start.update(life.mount.extract() if task == "third" else {}))
+    watch = lives.Watch(learning=lambda task: start.update(life.backend.extract() if task == "third" else {}))
     life = lives.begin(model, method, folder, progress=watch, **DIAGONAL, **settings)
     life.follow(lives.stream(model, 3))
     return life, start
@@ -159,11 +159,11 @@ def made(rng):
 @pytest.mark.parametrize("per_module", [False, True])
 def test_what_the_chain_adds_is_the_share_worked_out_by_hand(per_module):
     rng = torch.Generator().manual_seed(0)
-    past, live, part = made(rng), made(rng), EnergyOverlap(lam=Share(rho=0.2, per_module=per_module))
+    past, live, part = made(rng), made(rng), EnergyOverlap(lam=AutoStrength(rho=0.2, per_module=per_module))
     live = {n: s.map(torch.nn.Parameter) for n, s in live.items()}
     params = [p for s in live.values() for p in s.tensors.values()]
     method = replace(parse("inclora"), penalties=(part,))
-    chain = Chain.build(params, live, Past((past,)), method, task="second", max_norm=0.0, every=1)
+    chain = Chain.build(params, live, UpdateHistory((past,)), method, task="second", max_norm=0.0, every=1)
     task, pull = (dict.fromkeys(live, 0.0) for _ in range(2))
     for step in range(3):
         own, wanted = {}, {}
@@ -208,11 +208,14 @@ def test_the_size_of_the_past_does_not_matter_to_a_strength_that_is_found(model,
     ella = parse("ella(lam=auto)")
     one, loud = (
         lives.lived(
-            model, replace(ella, penalties=(Louder(lam=Share(rho=0.5), factor=c),)), tmp_path / str(c), **DIAGONAL
+            model,
+            replace(ella, penalties=(Louder(lam=AutoStrength(rho=0.5), factor=c),)),
+            tmp_path / str(c),
+            **DIAGONAL,
         )
         for c in (1.0, 100.0)
     )
-    assert lives.apart(lives.adapter(one), lives.adapter(loud)) < 1e-5
+    assert lives.largest_difference(lives.adapter(one), lives.adapter(loud)) < 1e-5
     lams = [life.folder.stages()[-1].facts["strengths"]["energy_overlap"] for life in (one, loud)]
     assert lams[0] / lams[1] == pytest.approx(1e4, rel=1e-3)
 
@@ -225,10 +228,10 @@ def test_scalings_of_the_energy_are_one_where_every_module_finds_its_strength(mo
         )
         for energy in ("raw", "rms", "max")
     )
-    assert lives.apart(raw, rms) < 1e-5
-    assert lives.apart(raw, top) < 1e-5
+    assert lives.largest_difference(raw, rms) < 1e-5
+    assert lives.largest_difference(raw, top) < 1e-5
     together = lives.adapter(lives.lived(model, "ella(lam=auto,rho=0.5,energy=raw)", tmp_path / "one", **DIAGONAL))
-    assert lives.apart(raw, together) > 1e-4
+    assert lives.largest_difference(raw, together) > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -249,7 +252,7 @@ def test_no_share_is_no_penalty_bit_for_bit(model, method, base, lived, tmp_path
         plain = lives.adapter(lives.lived(model, base, tmp_path / "plain", **DIAGONAL))
     else:
         plain = lived(base, model).adapter
-    assert lives.apart(lives.adapter(off), plain) == 0
+    assert lives.largest_difference(lives.adapter(off), plain) == 0
 
 
 @pytest.mark.parametrize("model", ["tiny-llama"])
@@ -260,8 +263,8 @@ def test_a_dense_store_of_the_past_is_its_factors(model, tmp_path):
         lives.adapter(lives.lived(model, f"ella(store={store})", tmp_path / store, tasks, **DIAGONAL))
         for store in ("factors", "dense", "svd", "int8")
     )
-    assert lives.apart(factors, dense) < 1e-5
-    assert lives.apart(factors, svd) < 1e-5  # rank 8 holds two tasks of rank 4
+    assert lives.largest_difference(factors, dense) < 1e-5
+    assert lives.largest_difference(factors, svd) < 1e-5  # rank 8 holds two tasks of rank 4
     assert (
         0 < sum(float((factors[n] - int8[n]).norm()) for n in factors) < 0.01 * sum(map(torch.norm, factors.values()))
     )

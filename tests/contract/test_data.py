@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 import lives
 from everlora import Method, parse
-from everlora.adapters import mount
+from everlora.adapters import make_backend
 from everlora.adapters.hooked import HOLDER
 from everlora.core.errors import ModelError
 from everlora.core.method import compose
@@ -35,7 +35,7 @@ def seen(tmp_path_factory):
         def note(word):
             def look(task):
                 if (task, word) not in notes:
-                    notes[task, word] = lives.outputs(life.mount.model, life.base.family, first)
+                    notes[task, word] = lives.outputs(life.backend.model, life.base.family, first)
 
             return look
 
@@ -52,10 +52,10 @@ def seen(tmp_path_factory):
 
 def lively(life):
     """Open the model, with gates that differ from row to row as after a long training."""
-    opened, draw = life.ready(), torch.Generator().manual_seed(0)
+    opened, draw = life.inference_model(), torch.Generator().manual_seed(0)
     size = 0.2 if life.method.adapter.gate == "code" else 5  # sums over tokens saturate
     with torch.no_grad():
-        for site in life.mount.live().values():
+        for site in life.backend.live().values():
             for key, p in site.tensors.items():
                 if key == "W":
                     p.copy_(size * torch.randn(p.shape, generator=draw))
@@ -90,7 +90,7 @@ def test_answers_after_a_resume_are_those_of_an_uninterrupted_life(model, seen, 
     assert not hasattr(cut.base.model, HOLDER)
     resumed = lives.begin(model, SMALL, tmp_path / "run", resume=True)
     resumed.follow(lives.stream(model))
-    assert lives.apart(lives.adapter(resumed), lives.adapter(whole)) == 0
+    assert lives.largest_difference(lives.adapter(resumed), lives.adapter(whole)) == 0
 
 
 @by_model
@@ -103,7 +103,7 @@ def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, see
         if not name.startswith(head):
             assert torch.equal(now[name], weight)
             assert not now[name].requires_grad
-    sites, rest = life.mount.read(life.folder.stages()[-1].path)
+    sites, rest = life.backend.read(life.folder.stages()[-1].path)
     assert sites.keys() == life.newest.keys()
     for name, site in sites.items():
         for key, tensor in site.tensors.items():
@@ -111,7 +111,7 @@ def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, see
     assert bool(rest) == bool(life.base.family.head)
     for name, tensor in rest.items():
         assert torch.equal(tensor, now[name])
-    sites, _ = life.mount.read(life.folder.path)
+    sites, _ = life.backend.read(life.folder.path)
     assert sites.keys() == life.newest.keys()
     assert life.kept()["kept_elements"] == sum(site.numel for site in life.newest.values())
 
@@ -119,7 +119,7 @@ def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, see
 @by_model
 def test_pools_grow_and_earlier_components_stay(model, seen):
     life, _ = seen(model)
-    first, _ = life.mount.read(life.folder.stages()[0].path)
+    first, _ = life.backend.read(life.folder.stages()[0].path)
     for name, pools in rows(life.newest).items():
         for key, pool in pools.items():
             old = first[name].tensors[key]
@@ -131,7 +131,7 @@ def test_pools_grow_and_earlier_components_stay(model, seen):
 def test_padding_changes_nothing(model, seen):
     life, _ = seen(model)
     opened, family, task = lively(life), life.base.family, lives.stream(model)[0]
-    gates = life.mount.gates
+    gates = life.backend.gates
 
     def of(examples):
         lives.outputs(opened, family, task, examples)
@@ -144,7 +144,7 @@ def test_padding_changes_nothing(model, seen):
                 assert 0 < float(gate) < 1
                 assert float(gate) == pytest.approx(float(together[name][side][k]), abs=1e-6)
     assert float(next(iter(together.values()))["low"].std()) > 1e-3, "gates look at nothing"
-    life.mount.close()
+    life.backend.close()
 
 
 @torch.no_grad()
@@ -153,7 +153,7 @@ def test_a_layer_answers_as_the_formula_says(blocks):
     """W0 x + g₁ B₁A₁x + g₂ B₂A₂x, no scale; both gates look at what enters the first block of a group."""
     loaded, task = lives.fresh("tiny-llama"), lives.stream("tiny-llama")[0]
     form = parse(f"data(components=2,blocks={blocks},low=2,high=3)").adapter
-    carrier = mount(loaded, {"r": 8, "lora_alpha": 32, "lora_dropout": 0.0}, "auto", form)
+    carrier = make_backend(loaded, {"r": 8, "lora_alpha": 32, "lora_dropout": 0.0}, "auto", form)
     model, draw = carrier.open(seed=3, tasks=[task]), torch.Generator().manual_seed(0)
     for site in carrier.live().values():
         for key, p in site.tensors.items():
@@ -184,7 +184,7 @@ def test_a_layer_answers_as_the_formula_says(blocks):
 
 def test_down_projections_start_at_the_standard_deviation_of_the_published_code():
     """1 / r²: of r₁ = 4 a sixteenth, of r₂ = 16 a 256th; up-projections at 0."""
-    carrier = mount(lives.fresh("tiny-llama"), {}, "auto", parse("data").adapter)
+    carrier = make_backend(lives.fresh("tiny-llama"), {}, "auto", parse("data").adapter)
     carrier.open(seed=3, tasks=lives.stream("tiny-llama")[:1])
     pairs = [site.tensors for name, site in carrier.live().items() if name in carrier.layers]
     for side, r in (("low", 4), ("high", 16)):
@@ -227,7 +227,7 @@ def test_decoding_on_a_cache_is_the_function_that_was_trained(model, gate, seen)
                 )
             each.append(step.logits[0, -1])
         torch.testing.assert_close(torch.stack(each), whole, rtol=1e-4, atol=2e-5)
-    life.mount.close()
+    life.backend.close()
 
 
 @torch.no_grad()
@@ -245,7 +245,7 @@ def test_a_label_is_scored_as_it_was_learned(model, seen):
             whole.append(float(logits.log_softmax(-1).gather(-1, targets[:, None]).sum()))
         best.append(task.labels[max(range(len(whole)), key=whole.__getitem__)])
     assert family.predict(opened, task, task.test, "labels") == best
-    life.mount.close()
+    life.backend.close()
 
 
 def test_layers_outside_of_blocks_are_refused(tmp_path):
@@ -268,7 +268,7 @@ def test_splits_of_a_batch_are_one(tmp_path):
         method, out = f"{SMALL[:-1]},mu=10)", tmp_path / str(size)
         life = lives.lived("tiny-llama", method, out, train={**train, "optim": "sgd", "learning_rate": 0.5})
         found.append(lives.adapter(life))
-    assert lives.apart(*found) < 2e-6
+    assert lives.largest_difference(*found) < 2e-6
 
 
 def test_strength_zero_is_no_penalty_bit_for_bit(tmp_path):
@@ -277,7 +277,7 @@ def test_strength_zero_is_no_penalty_bit_for_bit(tmp_path):
     on = lives.adapter(lives.lived("tiny-llama", SMALL, tmp_path / "on"))
     a = lives.adapter(lives.lived("tiny-llama", off, tmp_path / "off"))
     b = lives.adapter(lives.lived("tiny-llama", none, tmp_path / "none"))
-    assert lives.apart(a, b) == 0 < lives.apart(a, on)
+    assert lives.largest_difference(a, b) == 0 < lives.largest_difference(a, on)
 
 
 def test_restoration_returns_weights_to_where_the_task_began(tmp_path):
@@ -309,4 +309,4 @@ def test_rows_of_earlier_tasks_can_be_rehearsed(tmp_path):
     life = lives.lived("tiny-llama", both, tmp_path / "run")
     assert [len(task.train) for task in life.kept_rows] == [2, 2]
     alone = lives.lived("tiny-llama", SMALL, tmp_path / "alone")
-    assert lives.apart(lives.adapter(life), lives.adapter(alone)) > 0
+    assert lives.largest_difference(lives.adapter(life), lives.adapter(alone)) > 0

@@ -25,14 +25,14 @@ def test_the_evidence_is_the_mean_of_squares_of_single_rows(model, method, tmp_p
     life = lives.lived(model, method, tmp_path / "run", lives.stream(model)[:1], lora=lora)
     part, (stage,) = life.method.penalties[0], stages(life.method, lives.stream(model)[:1])
     task, family = stage.tasks[0], life.base.family
-    opened = life.mount.open(seed=0, start=life.newest, tasks=stage.tasks).train()
+    opened = life.backend.open(seed=0, start=life.newest, tasks=stage.tasks).train()
     next(opened.children()).train(False)  # modes differ among modules
     for module in opened.modules():
         if isinstance(module, torch.nn.Dropout):
             module.train().p = 0.3
     modes = [m.training for m in opened.modules()]
-    live = life.mount.live()
-    found = observe(part, stage, opened, family, life.mount, life.spec.seed)
+    live = life.backend.live()
+    found = observe(part, stage, opened, family, life.backend, life.spec.seed)
     assert [m.training for m in opened.modules()] == modes
     assert all(p.grad is None for p in opened.parameters())
     rows = random.Random(seed_for(life.spec.seed, 1, part.name)).sample(list(task.train), 5)
@@ -66,8 +66,8 @@ def test_strength_zero_is_seqft_bit_for_bit(model, tmp_path):
         lives.adapter(lives.lived(model, method, tmp_path / str(k)))
         for k, method in enumerate(("seqft", "ewc(on=all,lam=0,samples=4)", "ewc(on=all,samples=4)"))
     )
-    assert lives.apart(seqft, off) == 0
-    assert lives.apart(seqft, on) > 0
+    assert lives.largest_difference(seqft, off) == 0
+    assert lives.largest_difference(seqft, on) > 0
 
 
 @pytest.mark.parametrize("form", ["online", "per-task"])
@@ -80,7 +80,7 @@ def test_a_strong_pull_holds_and_a_resumed_life_is_the_same(form, on, tmp_path):
     one = lives.lived("tiny-llama", method, tmp_path / "run", tasks[:2])
     again = lives.begin("tiny-llama", method, tmp_path / "run", resume=True)
     again.follow(tasks)
-    assert lives.apart(lives.adapter(whole), lives.adapter(again)) == 0
+    assert lives.largest_difference(lives.adapter(whole), lives.adapter(again)) == 0
     assert whole.memory["quadratic"].keys() == again.memory["quadratic"].keys()
     for name, state in whole.memory["quadratic"].items():
         assert all(torch.equal(tensor, again.memory["quadratic"][name][key]) for key, tensor in state.items())

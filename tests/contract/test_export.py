@@ -80,13 +80,13 @@ def exported(lived, tmp_path_factory):
             record = lived(method, model)
             shared = {"auto": AUTO[model], "base": str(work / model), "inputs": inputs}
             labels = record.life.folder.stages()[-1].facts["labels"]
-            ready = record.life.ready()
+            ready = record.life.inference_model()
             items.append(
                 {**shared, "folder": str(record.folder), "labels": len(labels), "logits": logits_of(ready, inputs)}
             )
             names.append((method, model, "root"))
             with contextlib.suppress(AssertionError):
-                record.life.mount.close()
+                record.life.backend.close()
             for number in range(len(record.life.folder.stages())):
                 plain, committed = stage_alone(record, model, number)
                 items.append(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lives
-from everlora.adapters.lora import LoraMount
+from everlora.adapters.lora import LoraBackend
 from everlora.core.errors import ModelError
 from lives import MODELS
 
@@ -15,8 +15,8 @@ from lives import MODELS
 def test_folded_and_beside_are_one(model, lived, tmp_path):
     """Trained and answered with the past as a frozen term: the same outputs."""
     beside = lives.lived(model, "ella", tmp_path / "run", past="factors", evaluation={"schedule": "diagonal"})
-    ready, folded = beside.ready(), lived("ella", model)
-    assert all(b.factors is not None and not b.fold for b in beside.mount._below.values())
+    ready, folded = beside.inference_model(), lived("ella", model)
+    assert all(b.factors is not None and not b.fold for b in beside.backend._below.values())
     for task in lives.stream(model):
         outputs = lives.outputs(ready, beside.base.family, task)
         torch.testing.assert_close(outputs, folded.final[task.name], rtol=1e-4, atol=1e-4)
@@ -26,7 +26,7 @@ def test_folded_and_beside_are_one(model, lived, tmp_path):
 def test_a_bf16_base_keeps_what_was_learned(model, tmp_path):
     """Small updates on bf16 weights: the folded matrix minus the pristine one is ΔW; rounded to bf16 it is not."""
     life = lives.lived(model, "ella", tmp_path / "run", dtype="bfloat16", train={"learning_rate": 2e-5})
-    life.ready()
+    life.inference_model()
     lost, kept = [], []
     pristine = dict(lives.base(model, "bfloat16").model.named_parameters())
     now = dict(life.base.model.named_parameters())
@@ -47,19 +47,19 @@ def test_a_bf16_base_keeps_what_was_learned(model, tmp_path):
 
 def test_going_back_to_an_earlier_past_is_exact(lived):
     """Fewer updates than before start again from the pristine weight: no subtraction, no drift."""
-    from everlora.core.history import Past
+    from everlora.core.history import UpdateHistory
 
     record, loaded = lived("ella", "tiny-llama"), lives.fresh("tiny-llama")
-    mount = LoraMount(loaded, {"r": 4, "lora_alpha": 8}, "fold")
-    mount.open(seed=0)
-    both, one = record.life.past, Past(record.life.past.deltas[:1])
+    backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8}, "fold")
+    backend.open(seed=0)
+    both, one = record.life.past, UpdateHistory(record.life.past.deltas[:1])
     weights = {}
-    for key, past in (("one", one), ("both", both), ("again", one), ("none", Past())):
-        mount.stand_on(past)
-        weights[key] = [below.layer.weight.clone() for below in mount._below.values()]
+    for key, past in (("one", one), ("both", both), ("again", one), ("none", UpdateHistory())):
+        backend.set_past(past)
+        weights[key] = [below.layer.weight.clone() for below in backend._below.values()]
     assert all(map(torch.equal, weights["one"], weights["again"]))
     pristine = dict(lives.base("tiny-llama").model.named_parameters())
-    assert all(torch.equal(w, pristine[f"{n}.weight"]) for n, w in zip(mount._below, weights["none"], strict=True))
+    assert all(torch.equal(w, pristine[f"{n}.weight"]) for n, w in zip(backend._below, weights["none"], strict=True))
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -69,9 +69,9 @@ def test_a_matrix_that_stands_in_two_places_is_not_adapted(first):
     layers = loaded.model.model.layers
     layers[1].self_attn.q_proj.weight = layers[0].self_attn.q_proj.weight
     one, other = (f"model.layers.{k}.self_attn.q_proj" for k in ((0, 1) if first else (1, 0)))
-    mount = LoraMount(loaded, {"r": 4, "lora_alpha": 8, "target_modules": [one]}, "fold")
+    backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8, "target_modules": [one]}, "fold")
     with pytest.raises(ModelError, match=f"target '{one}' shares its weights with '{other}', which would change"):
-        mount.open(seed=0)
+        backend.open(seed=0)
 
 
 def test_an_output_layer_tied_to_the_embedding_is_not_adapted(tmp_path):
@@ -81,5 +81,5 @@ def test_an_output_layer_tied_to_the_embedding_is_not_adapted(tmp_path):
     life = lives.begin("tiny-llama", "ella", tmp_path, loaded=loaded, lora={"target_modules": ["lm_head"]})
     with pytest.raises(ModelError, match="'lm_head' shares its weights with 'model\\.embed_tokens'"):
         life.follow(lives.stream("tiny-llama"))
-    assert life.mount.model is None
+    assert life.backend.model is None
     assert torch.equal(loaded.model.lm_head.weight, before)

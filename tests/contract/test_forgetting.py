@@ -22,7 +22,7 @@ LESS = 0.75
 @torch.no_grad()
 def loss(life, task):
     """Mean cross entropy of a task's training rows over its own labels."""
-    model, family = life.mount.model, life.base.family
+    model, family = life.backend.model, life.base.family
     training = model.training
     batch = family.collate([family.features(row, task) for row in task.train])
     batch["allowed"] = torch.zeros_like(batch["allowed"])

@@ -1,6 +1,6 @@
 """The battery of methods that train something else than low-rank updates, on every family that they are made for.
 
-Nothing here knows a form: it is opened, looked at and closed through `Mount` and `Life` alone.
+Nothing here knows a form: it is opened, looked at and closed through `AdapterBackend` and `SequentialLearner` alone.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor
 
 import lives
 from everlora import parse
-from everlora.adapters import mount
+from everlora.adapters import make_backend
 from everlora.core.registry import entry
-from everlora.learner.sequential import Life
+from everlora.learner.sequential import SequentialLearner
 from everlora.runtime.seeds import seed_for
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
 ROUNDING = 2e-5
-"""Of a form that is decomposed anew when it is opened (`Mount.exact`), in fp32."""
+"""Of a form that is decomposed anew when it is opened (`AdapterBackend.exact`), in fp32."""
 VARIANTS = ("mtl(mode=full)", "per-task(mode=full)", "ewc(on=all)", "seqft(freeze_embeddings=true)")
 """Options that change what is trained, of methods that train low-rank updates without them."""
 
@@ -45,7 +45,7 @@ in_sequence = pytest.mark.parametrize(("method", "model"), SEQUENTIAL)
 class Record:
     """One life of two tasks, with what was seen while it was lived."""
 
-    life: Life
+    life: SequentialLearner
     folder: Path
     began: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     """Outputs on every task known by then, with the form on the model and nothing trained yet."""
@@ -58,9 +58,9 @@ class Record:
     adapter: dict[str, Tensor] = field(default_factory=dict)
 
 
-def known(life: Life, model: str) -> dict[str, Tensor]:
+def known(life: SequentialLearner, model: str) -> dict[str, Tensor]:
     """Outputs of the model as it stands on those tasks that it can answer by now."""
-    family, inside = life.base.family, life.mount.model or life.base.model
+    family, inside = life.base.family, life.backend.model or life.base.model
     tasks = [t for t in lives.stream(model) if set(t.labels) <= set(getattr(family, "labels", t.labels))]
     return {task.name: lives.outputs(inside, family, task) for task in tasks}
 
@@ -74,11 +74,11 @@ def record_of(method: str, model: str, folder: Path) -> Record:
 
     def at_start(stage: str) -> None:
         life = record.life
-        live = {id(t) for site in life.mount.live().values() for t in site.tensors.values()}
+        live = {id(t) for site in life.backend.live().values() for t in site.tensors.values()}
         if life.base.family.head:
-            live |= {id(p) for n, p in life.mount.model.named_parameters() if f"{life.base.family.head}." in n}
-        record.strays += [n for n, p in life.mount.model.named_parameters() if p.requires_grad and id(p) not in live]
-        record.start[stage] = flat(life.mount.live())
+            live |= {id(p) for n, p in life.backend.model.named_parameters() if f"{life.base.family.head}." in n}
+        record.strays += [n for n, p in life.backend.model.named_parameters() if p.requires_grad and id(p) not in live]
+        record.start[stage] = flat(life.backend.live())
         record.began[stage] = known(life, model)
         last.append(stage)
 
@@ -91,9 +91,9 @@ def record_of(method: str, model: str, folder: Path) -> Record:
     record.life = lives.begin(model, method, folder, progress=watch, **DIAGONAL)
     record.life.follow(lives.stream(model))
     record.adapter = lives.adapter(record.life)
-    record.life.ready()
+    record.life.inference_model()
     record.final = known(record.life, model)
-    record.life.mount.close()
+    record.life.backend.close()
     return record
 
 
@@ -125,7 +125,7 @@ def test_a_fresh_form_changes_nothing(method, model, seen):
         task = next(t for t in lives.stream(model) if t.name == name)
         bare = lives.outputs(loaded.model, loaded.family, task)
         compared += 1
-        if record.life.mount.neutral:
+        if record.life.backend.neutral:
             assert torch.equal(outputs, bare), name
         else:
             assert outputs.isfinite().all()
@@ -140,8 +140,8 @@ def test_a_task_starts_where_the_one_before_ended(method, model, seen):
     if composed.consolidator.rule == "continue" and composed.initialiser is None:
         # A head that has grown multiplies another shape, which may round otherwise.
         near = 1e-6 if record.life.base.family.head else 0
-        torch.testing.assert_close(start, end, rtol=0, atol=near if record.life.mount.exact else ROUNDING)
-    elif composed.consolidator.rule == "keep" and record.life.mount.neutral and not record.life.base.family.head:
+        torch.testing.assert_close(start, end, rtol=0, atol=near if record.life.backend.exact else ROUNDING)
+    elif composed.consolidator.rule == "keep" and record.life.backend.neutral and not record.life.base.family.head:
         assert torch.equal(start, record.began["first"]["first"]), "a task of its own starts from the base"
 
 
@@ -154,7 +154,7 @@ def test_all_that_trains_is_live_or_the_head(method, model, seen):
 @everywhere
 def test_the_base_is_untouched(method, model, seen):
     life, pristine = seen(method, model).life, dict(lives.base(model).model.named_parameters())
-    assert life.mount.model is None
+    assert life.backend.model is None
     head = f"{life.base.family.head}."
     now = {n: p for n, p in life.base.model.named_parameters() if not n.startswith(head)}
     assert now.keys() == {n for n in pristine if not n.startswith(head)}
@@ -169,7 +169,7 @@ def test_what_is_stored_is_what_was_learned(method, model, seen):
     record = seen(method, model)
     life, stages = record.life, record.life.folder.stages()
     for folder in (stages[-1].path, record.folder):  # the root of the run is loadable, too
-        sites, rest = life.mount.read(folder)
+        sites, rest = life.backend.read(folder)
         stored, learned = flat(sites), flat(life.newest)
         assert stored.keys() == learned.keys()
         assert all(torch.equal(stored[name], learned[name]) for name in stored)
@@ -187,7 +187,7 @@ def test_what_is_written_is_read_back(method, model, seen):
     """Opened on a fresh model from what was stored, the form holds just that."""
     record = seen(method, model)
     loaded, stage, tasks = lives.fresh(model), record.life.folder.stages()[-1], lives.stream(model)
-    other = mount(loaded, {"r": 4, "lora_alpha": 8}, "auto", parse(method).adapter)
+    other = make_backend(loaded, {"r": 4, "lora_alpha": 8}, "auto", parse(method).adapter)
     loaded.family.begin(loaded.model, list(tasks), torch.Generator())
     start, _ = other.read(stage.path)
     learns = tasks if parse(method).regime == "joint" else tasks[-1:]
@@ -220,7 +220,7 @@ def test_an_unfinished_task_leaves_no_trace_and_is_learned_again(method, model, 
     """Cut off in the second task: in memory all is as before it, and a resumed life comes to the same end."""
     life = lives.begin(model, method, tmp_path / "run", **DIAGONAL)
     life.follow(lives.stream(model)[:1])
-    life.mount.close()
+    life.backend.close()
     before = {n: p.detach().clone() for n, p in life.base.model.named_parameters()}
     learned = flat(life.newest)
     life.progress = lives.Cut()
@@ -230,7 +230,7 @@ def test_an_unfinished_task_leaves_no_trace_and_is_learned_again(method, model, 
     assert now.keys() == before.keys()
     assert all(torch.equal(now[name], tensor) for name, tensor in before.items())
     assert not any(p.requires_grad for p in now.values())
-    assert life.mount.model is None
+    assert life.backend.model is None
     assert all(torch.equal(t, learned[name]) for name, t in flat(life.newest).items())
     assert [s.facts["name"] for s in life.folder.stages()] == ["first"]
     # The streams of random numbers outside must not matter.
@@ -238,9 +238,9 @@ def test_an_unfinished_task_leaves_no_trace_and_is_learned_again(method, model, 
     again = lives.begin(model, method, tmp_path / "run", resume=True, **DIAGONAL)
     again.follow(lives.stream(model))
     whole = seen(method, model)
-    assert lives.apart(lives.adapter(again), whole.adapter) == 0
+    assert lives.largest_difference(lives.adapter(again), whole.adapter) == 0
     assert again.kept() == whole.life.kept()
-    for file in whole.life.mount.files:
+    for file in whole.life.backend.files:
         if file.endswith(".safetensors"):
             assert (tmp_path / "run" / file).read_bytes() == (whole.folder / file).read_bytes()
 
@@ -253,13 +253,13 @@ def test_a_finished_life_is_only_recalled(method, model, seen):
     whole = seen(method, model)
     again = lives.begin(model, method, whole.folder, resume=True, progress=lives.Watch(learning=refuse), **DIAGONAL)
     again.follow(lives.stream(model))
-    again.ready()
+    again.inference_model()
     now = known(again, model)
     assert now.keys() == whole.final.keys()
     assert all(torch.equal(now[name], outputs) for name, outputs in whole.final.items())
     if again.method.consolidator.rule == "continue" and again.method.merge is None:
         then = list(whole.ended.values())[-1]["second"]
-        torch.testing.assert_close(now["second"], then, rtol=0, atol=0 if again.mount.exact else ROUNDING)
+        torch.testing.assert_close(now["second"], then, rtol=0, atol=0 if again.backend.exact else ROUNDING)
 
 
 headed = pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_head_that_did_not_grow_comes_back_too(method, model, tmp_path):
     first = lives.stream(model)[0]
     life = lives.begin(model, method, tmp_path / "run", **DIAGONAL)
     life.follow([first])
-    life.mount.close()
+    life.backend.close()
     before = {n: p.detach().clone() for n, p in life.base.model.named_parameters()}
     life.progress = lives.Cut("again")
     with pytest.raises(KeyboardInterrupt):
@@ -289,7 +289,7 @@ def test_the_head_is_trained_and_restored(method, model, seen, tmp_path):
     heads = []
 
     def note(_):
-        inside = life.mount.model or life.base.model
+        inside = life.backend.model or life.base.model
         name = life.base.family.head
         rows = [p for n, p in inside.named_parameters() if f"{name}." in n and "original_module" not in n]
         heads.append((list(life.base.family.labels), torch.cat([p.detach().reshape(len(p), -1) for p in rows], 1)))
@@ -303,6 +303,6 @@ def test_the_head_is_trained_and_restored(method, model, seen, tmp_path):
                 assert torch.equal(start[k], end[k]) == (label not in task.labels), (task.name, label)
     if life.method.consolidator.rule != "keep":
         assert torch.equal(heads[2][1][: len(heads[1][0])], heads[1][1]), "growing changed a row"
-    _, rest = life.mount.read(life.folder.stages()[0].path)
+    _, rest = life.backend.read(life.folder.stages()[0].path)
     weight = next(t for name, t in rest.items() if name.endswith("weight"))
     assert torch.equal(weight, heads[1][1][:, : weight.shape[1]])

@@ -16,7 +16,7 @@ from transformers import (
 
 import lives
 from everlora import load, parse
-from everlora.adapters import mount
+from everlora.adapters import make_backend
 from everlora.analysis.interference import inspect
 from everlora.analysis.runs import Run
 from everlora.analysis.status import status
@@ -41,7 +41,7 @@ AUTO = {
 def test_the_run_folder_is_a_transformers_folder(model, tmp_path):
     life = lives.lived(model, "seqft", tmp_path / "run")
     family, task = life.base.family, lives.stream(model)[1]
-    ready = life.ready()
+    ready = life.inference_model()
     plain = AUTO[model].from_pretrained(tmp_path / "run")
     assert not plain.training
     assert torch.equal(lives.outputs(plain, family, task), lives.outputs(ready, family, task))
@@ -56,7 +56,7 @@ def test_of_a_bf16_model_fp32_weights_are_trained_and_its_own_come_back(model, t
     loaded = lives.fresh(model, "bfloat16")
     before = {n: p.detach().clone() for n, p in loaded.model.named_parameters() if not n.startswith("classifier")}
     trained = []
-    watch = lives.Watch(learning=lambda _: trained.extend(p.dtype for p in life.mount.model.parameters()))
+    watch = lives.Watch(learning=lambda _: trained.extend(p.dtype for p in life.backend.model.parameters()))
     life = lives.begin(model, "seqft", tmp_path / "run", loaded=loaded, dtype="bfloat16", progress=watch,
                        train={"learning_rate": 1e-5})  # fmt: skip
     life.follow(lives.stream(model)[:1])
@@ -86,9 +86,9 @@ def test_one_task_is_the_same_whichever_reference_learns_it(model, tmp_path):
     methods = ("seqft", "per-task(mode=full)", "mtl(mode=full)")
     first, *others = (lives.lived(model, m, tmp_path / str(k), one) for k, m in enumerate(methods))
     for other in others[:1]:
-        assert lives.apart(lives.adapter(other), lives.adapter(first)) == 0
+        assert lives.largest_difference(lives.adapter(other), lives.adapter(first)) == 0
     # The joint stage has another name, not another seed.
-    assert lives.apart(lives.adapter(others[1]), lives.adapter(first)) == 0
+    assert lives.largest_difference(lives.adapter(others[1]), lives.adapter(first)) == 0
 
 
 @pytest.mark.parametrize("model", lives.MODELS)
@@ -100,14 +100,14 @@ def test_one_piece_or_eight(model, tmp_path):
                     train={**sgd, "per_device_train_batch_size": rows, "gradient_accumulation_steps": 8 // rows})
         for rows in (8, 1)
     )  # fmt: skip
-    assert lives.apart(lives.adapter(whole), lives.adapter(pieces)) < 1e-4
+    assert lives.largest_difference(lives.adapter(whole), lives.adapter(pieces)) < 1e-4
 
 
 def test_decay_leaves_rows_of_other_labels(tmp_path):
     heads = []
 
     def note(_):
-        heads.append(life.mount.model.classifier.weight.detach().clone())
+        heads.append(life.backend.model.classifier.weight.detach().clone())
 
     watch, diagonal = lives.Watch(learning=note, answering=note), {"schedule": "diagonal"}
     life = lives.begin(
@@ -122,7 +122,7 @@ def test_all_weights_come_back_after_a_failure_in_the_midst_of_opening(tmp_path)
     """What was stored belongs to another model: one line, and the base is as it was."""
     loaded = lives.fresh("tiny-llama")
     before = copy.deepcopy(loaded.model.state_dict())
-    full = mount(loaded, {}, "auto", FullWeights())
+    full = make_backend(loaded, {}, "auto", FullWeights())
     with pytest.raises(ModelError, match="those of another model: 'nowhere'"):
         full.open(seed=0, start={"nowhere": Weights({"weight": torch.zeros(1)})})
     full.close()
@@ -133,7 +133,7 @@ def test_quantised_weights_are_refused_before_anything_is_touched():
     loaded = lives.fresh("tiny-llama")
     layer = loaded.model.model.layers[1].mlp.down_proj
     layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
-    full = mount(loaded, {}, "auto", FullWeights())
+    full = make_backend(loaded, {}, "auto", FullWeights())
     with pytest.raises(ModelError, match=r"quantised.*take a method with adapters"):
         full.open(seed=0)
     assert full.model is None
@@ -147,10 +147,10 @@ def test_a_damaged_folder_is_one_line(tmp_path):
     tensors.pop("model.norm.weight")
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(FolderError, match=r"incomplete: model.norm.weight is missing"):
-        life.mount.read(tmp_path)
+        life.backend.read(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no")
     with pytest.raises(FolderError, match="cannot be read"):
-        life.mount.read(tmp_path)
+        life.backend.read(tmp_path)
 
 
 @pytest.mark.parametrize("model", lives.MODELS)
@@ -161,7 +161,7 @@ def test_distillation_holds_full_weights_too(model, tmp_path):
     without, with_it = (lives.lived(model, m, tmp_path / str(k)) for k, m in enumerate((plain, held)))
     first = [life.folder.stages()[0].path / "model.safetensors" for life in (without, with_it)]
     assert first[0].read_bytes() == first[1].read_bytes()
-    assert lives.apart(lives.adapter(without), lives.adapter(with_it)) > 0
+    assert lives.largest_difference(lives.adapter(without), lives.adapter(with_it)) > 0
 
 
 def test_the_exported_model_is_loaded_by_everlora(tmp_path):
@@ -169,7 +169,9 @@ def test_the_exported_model_is_loaded_by_everlora(tmp_path):
     life.base.family.processor.save_pretrained(tmp_path / "run")
     again = load(str(tmp_path / "run"), dtype="float32", device="cpu")
     task = lives.stream("tiny-llama")[0]
-    assert torch.equal(lives.outputs(again.model, again.family, task), lives.outputs(life.ready(), again.family, task))
+    assert torch.equal(
+        lives.outputs(again.model, again.family, task), lives.outputs(life.inference_model(), again.family, task)
+    )
 
 
 def test_modes():

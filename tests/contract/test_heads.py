@@ -43,9 +43,9 @@ def test_rows_of_other_labels_stay(method, model, tmp_path):
 
 def _head(life) -> torch.Tensor:
     """Weight and bias of the head in use, one row per label."""
-    inside = life.mount.model or life.base.model
+    inside = life.backend.model or life.base.model
     found = dict(inside.named_parameters())
-    stem = "base_model.model.classifier.modules_to_save.default" if life.mount.model else "classifier"
+    stem = "base_model.model.classifier.modules_to_save.default" if life.backend.model else "classifier"
     return torch.cat([found[f"{stem}.weight"], found[f"{stem}.bias"][:, None]], 1).detach().clone()
 
 

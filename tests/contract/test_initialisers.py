@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lives
-from everlora.adapters.lora import LoraMount
+from everlora.adapters.lora import LoraBackend
 from everlora.core.updates import LowRank
 from everlora.runtime.seeds import seed_for
 from everlora.training.sensitivity import weight_gradients
@@ -33,7 +33,7 @@ def begun(model, method, folder, *, task="second", look=lambda life: None, **set
 
     def at_start(name):
         if name == task:
-            seen.update(life.mount.extract())
+            seen.update(life.backend.extract())
             look(life)
 
     tasks = lives.stream(model, 2 if task == "second" else 3)
@@ -76,12 +76,12 @@ def by_autograd(model, family, layers, rows, make, leaves):
 
 def outputs_at_start(model, life):
     """Outputs of the model as it starts, of what is below the adapter, and of ``below`` plus ΔW_1 once more."""
-    task, family, peft = lives.stream(model)[0], life.base.family, life.mount.model
+    task, family, peft = lives.stream(model)[0], life.base.family, life.backend.model
     seen = {"start": lives.outputs(peft, family, task)}
     first = life.past.deltas[0]
     with torch.no_grad(), peft.disable_adapter():
         seen["below"] = lives.outputs(peft, family, task)
-        with weights(life.mount.below(), {n: m.weight + first[n].dense() for n, m in life.mount.below().items()}):
+        with weights(life.backend.below(), {n: m.weight + first[n].dense() for n, m in life.backend.below().items()}):
             seen["twice"] = lives.outputs(peft, family, task)
     return seen
 
@@ -93,8 +93,8 @@ def test_with_sigma_the_second_task_starts_at_twice_the_first_update(model, meth
 
     def look(life):
         seen.update(outputs_at_start(model, life))
-        for name, layer in life.mount.below().items():
-            whole = layer.weight + life.mount.extract()[name].dense()
+        for name, layer in life.backend.below().items():
+            whole = layer.weight + life.backend.extract()[name].dense()
             twice = pristine[f"{name}.weight"] + 2 * life.past.deltas[0][name].dense()
             torch.testing.assert_close(whole, twice, rtol=0, atol=1e-6)
 
@@ -133,7 +133,7 @@ def test_without_sigma_the_second_task_starts_where_the_first_ended(model, metho
 def test_one_top_layer_is_the_last_block_alone(model, method, tmp_path):
     """Elsewhere an adapter starts as PEFT draws it."""
     life, started = begun(model, method, tmp_path / "run")
-    plain = LoraMount(lives.fresh(model), {"r": 4, "lora_alpha": 8}, adapter=life.method.adapter)
+    plain = LoraBackend(lives.fresh(model), {"r": 4, "lora_alpha": 8}, adapter=life.method.adapter)
     plain.open(seed=seed_for(life.spec.seed, 2, "adapter"))
     drawn = plain.extract()
     top = {name for name in started if name.startswith(TOP[model])}
@@ -157,10 +157,10 @@ def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tm
     expected, task = {}, lives.stream(model, 3)[2]
 
     def look(life):
-        layers = life.mount.below()
+        layers = life.backend.below()
         rows = chosen(life, task, 3, 8)
         batches = [[row] for row in rows] if per_sample else [rows]
-        pristine = {name: life.mount._below[name].pristine for name in layers}
+        pristine = {name: life.backend._below[name].pristine for name in layers}
         past = {
             name: [delta[name].map(lambda t: t.clone().requires_grad_()) for delta in life.past] for name in layers
         }
@@ -170,9 +170,9 @@ def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tm
             return {n: pristine[n] + sum(u.dense() for u in updates) for n, updates in past.items()}
 
         scores = torch.zeros(len(past), 2, 4)
-        with life.mount.model.disable_adapter():
+        with life.backend.model.disable_adapter():
             for batch in batches:
-                found = by_autograd(life.mount.model, life.base.family, layers, batch, make, leaves)
+                found = by_autograd(life.backend.model, life.base.family, layers, batch, make, leaves)
                 each = [(leaf * g).abs() for leaf, g in zip(leaves, found, strict=True)]
                 for k, (V, U, sigma) in enumerate(zip(each[::3], each[1::3], each[2::3], strict=True)):
                     scores[k // 2, k % 2] += sigma.squeeze(-1) + U.mean(0) + V.mean(1)
@@ -198,7 +198,7 @@ def test_weight_gradients_are_autograds(model, past, tmp_path):
     task, checked = lives.stream(model)[1], []
 
     def look(life):
-        peft, family, layers = life.mount.model.train(), life.base.family, life.mount.below()
+        peft, family, layers = life.backend.model.train(), life.base.family, life.backend.below()
         rows, before, logits = [(row, task) for row in task.train[:5]], trace(peft), lives.outputs(peft, family, task)
         for per_sample in (False, True):
             found = weight_gradients(peft, family, layers, rows, per_sample=per_sample)
@@ -217,7 +217,7 @@ def test_weight_gradients_are_autograds(model, past, tmp_path):
 
     life, started = begun(model, "inclora", tmp_path / "run", past=past, look=look)
     assert set(checked) == set(started)
-    assert all(below.fold == (past == "fold") for below in life.mount._below.values())
+    assert all(below.fold == (past == "fold") for below in life.backend._below.values())
 
 
 def trace(model):
@@ -231,10 +231,10 @@ def test_a_look_at_the_gradients_leaves_no_trace(model):
     """Not even in the mode of single modules, which differs as PEFT opens an adapter on a model in eval mode."""
     loaded, task = lives.fresh(model), lives.stream(model)[0]
     loaded.family.begin(loaded.model, [task], torch.Generator().manual_seed(0))
-    mount = LoraMount(loaded, {"r": 4, "lora_alpha": 8})
-    peft = mount.open(seed=0)
+    backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8})
+    peft = backend.open(seed=0)
     before = trace(peft)
-    weight_gradients(peft, loaded.family, mount.below(), [(task.train[0], task)], per_sample=False)
+    weight_gradients(peft, loaded.family, backend.below(), [(task.train[0], task)], per_sample=False)
     assert trace(peft) == before
 
 
@@ -243,7 +243,7 @@ def test_the_blend_is_one_whether_the_past_is_folded_or_beside(model, tmp_path):
     (_, folded), (life, beside) = (
         begun(model, "lb-cl", tmp_path / past, task="third", past=past) for past in ("fold", "factors")
     )
-    assert all(b.factors is not None and not b.fold for b in life.mount._below.values())
+    assert all(b.factors is not None and not b.fold for b in life.backend._below.values())
     for name, site in folded.items():
         for key, tensor in site.tensors.items():
             torch.testing.assert_close(beside[name].tensors[key], tensor, rtol=1e-3, atol=1e-5)

@@ -14,7 +14,7 @@ from everlora.adapters import files as adapters
 from everlora.core.errors import ConfigError
 from everlora.parts.fusion import Fusion, fused, hard, important
 from everlora.parts.penalties import FactorNorm
-from everlora.training.trainer import Besides
+from everlora.training.trainer import ExtraLosses
 
 KIF = "kif(inner=2,outer=1,ratio=0.5,quantile=0.5)"
 EPOCHS = {"max_steps": -1, "num_train_epochs": 2}
@@ -54,19 +54,19 @@ def test_the_first_task_and_ratio_zero_are_sequential_lora(model, tmp_path):
     )
     first = [adapters.read(life.folder.stages()[0].path)[0] for life in (plain, kif)]
     assert adapters.same(*first)
-    assert lives.apart(lives.adapter(plain), lives.adapter(zero)) == 0
-    assert lives.apart(lives.adapter(plain), lives.adapter(kif)) > 0
+    assert lives.largest_difference(lives.adapter(plain), lives.adapter(zero)) == 0
+    assert lives.largest_difference(lives.adapter(plain), lives.adapter(kif)) > 0
 
 
 @pytest.mark.parametrize(("split", "rows"), [((8, 1), 24), ((8, 1), 21), ((4, 2), 21)])  # 21: the last batch is short
 def test_steps_have_the_rows_that_their_turns_say(split, rows, tmp_path, monkeypatch):
-    marked, loss = [], Besides.loss
+    marked, loss = [], ExtraLosses.loss
 
     def note(self, model, family, batch, logits, marks, weights=None):
         marked.append(None if marks is None else marks.tolist())
         return loss(self, model, family, batch, logits, marks, weights)
 
-    monkeypatch.setattr(Besides, "loss", note)
+    monkeypatch.setattr(ExtraLosses, "loss", note)
     first, second = lives.stream("tiny-bert")
     size, micro = split
     train = {**EPOCHS, "per_device_train_batch_size": size, "gradient_accumulation_steps": micro}
@@ -134,7 +134,7 @@ def test_resumed_is_uninterrupted(model, soft, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         lives.lived(model, method, tmp_path / "cut", tasks, progress=lives.Cut("third"))
     again = lives.lived(model, method, tmp_path / "cut", tasks, resume=True)
-    assert lives.apart(lives.adapter(again), lives.adapter(whole)) == 0
+    assert lives.largest_difference(lives.adapter(again), lives.adapter(whole)) == 0
 
 
 def test_importance_is_of_the_gradient_before_clipping(tmp_path):

@@ -47,7 +47,7 @@ def test_written_rows_hold_the_second_task_alone(model, tmp_path):
         learn(model, credulous(weigh=weigh), tmp_path / str(weigh), tasks=lives.stream(model))
         for weigh in (True, False)
     )
-    firsts, seconds = ([life.mount.read(life.folder.stages()[k].path)[0]["prompts"].tensors["prompt"]
+    firsts, seconds = ([life.backend.read(life.folder.stages()[k].path)[0]["prompts"].tensors["prompt"]
                         for life in (with_kl, without)] for k in (0, 1))  # fmt: skip
     assert (firsts[0] == firsts[1]).all()
     assert (seconds[0] != seconds[1]).any()
@@ -83,7 +83,7 @@ def test_a_resumed_life_writes_the_same_rows(model, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         learn(model, credulous(), tmp_path / "cut", tasks=lives.stream(model), progress=lives.Cut("second", 2))
     again = learn(model, credulous(), tmp_path / "cut", tasks=lives.stream(model), resume=True)
-    assert lives.apart(lives.adapter(again), lives.adapter(whole)) == 0
+    assert lives.largest_difference(lives.adapter(again), lives.adapter(whole)) == 0
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -92,7 +92,7 @@ def test_nothing_written_and_no_weight_is_plain_prompt_tuning(model, tmp_path):
     plain = Method(name="plain", adapter=off.adapter, consolidator=off.consolidator)
     a, b = (learn(model, m, tmp_path / m.name) for m in (off, plain))
     assert a.folder.stages()[1].facts["written_rows"]["first"]["valid"] == 0
-    assert lives.apart(lives.adapter(a), lives.adapter(b)) == 0
+    assert lives.largest_difference(lives.adapter(a), lives.adapter(b)) == 0
 
 
 def test_the_split_of_a_batch_changes_nothing_with_written_rows(tmp_path):
@@ -102,7 +102,7 @@ def test_the_split_of_a_batch_changes_nothing_with_written_rows(tmp_path):
         life = learn("tiny-t5", credulous(), tmp_path / str(size), train=train)
         assert life.folder.stages()[1].facts["written_rows"]["first"]["valid"] >= 1
         found.append(lives.adapter(life))
-    assert lives.apart(*found) < 2e-5
+    assert lives.largest_difference(*found) < 2e-5
 
 
 def test_a_family_without_text_is_refused(tmp_path):

@@ -24,8 +24,8 @@ def test_beta_zero_is_seqlora_and_the_first_task_always(model, lived, tmp_path):
         lives.lived(model, m, tmp_path / str(k), **DIAGONAL)
         for k, m in enumerate(("seqlora", "lwf(beta=0)", "lwf(beta=4)"))
     )
-    assert lives.apart(lives.adapter(plain), lives.adapter(off)) == 0
-    assert lives.apart(lives.adapter(plain), lives.adapter(on)) > 0
+    assert lives.largest_difference(lives.adapter(plain), lives.adapter(off)) == 0
+    assert lives.largest_difference(lives.adapter(plain), lives.adapter(on)) > 0
     first = [life.folder.stages()[0].path / "adapter_model.safetensors" for life in (plain, on)]
     assert first[0].read_bytes() == first[1].read_bytes()
 
@@ -103,7 +103,7 @@ def test_a_head_of_its_own_has_nothing_to_compare(model, tmp_path):
     """per-task starts a new head each time, so no label was known before."""
     own = parse("per-task")
     held = replace(own, outputs=(Distil(beta=5.0),))
-    apart = lives.apart(
+    apart = lives.largest_difference(
         *(lives.adapter(lives.lived(model, m, tmp_path / str(k), **DIAGONAL)) for k, m in enumerate((own, held)))
     )
     assert apart == 0
@@ -114,7 +114,7 @@ def test_fresh_adapters_are_held_too(model, tmp_path):
     """On another host: a fresh adapter adds nothing yet, so the former model is this one with it as drawn."""
     plain = inclora()
     held = replace(plain, outputs=(Distil(beta=5.0),))
-    apart = lives.apart(
+    apart = lives.largest_difference(
         *(lives.adapter(lives.lived(model, m, tmp_path / str(k), **DIAGONAL)) for k, m in enumerate((plain, held)))
     )
     assert apart > 0
@@ -128,4 +128,4 @@ def test_one_piece_or_eight(model, tmp_path):
                     train={**sgd, "per_device_train_batch_size": rows, "gradient_accumulation_steps": 8 // rows})
         for rows in (8, 1)
     )  # fmt: skip
-    assert lives.apart(lives.adapter(whole), lives.adapter(pieces)) < 1e-5
+    assert lives.largest_difference(lives.adapter(whole), lives.adapter(pieces)) < 1e-5

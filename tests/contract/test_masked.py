@@ -37,9 +37,9 @@ def spied(host: str, **options: Any) -> Any:
     return replace(parse(host), transforms=(*parse(host).transforms, Spied(**options)), name=host)
 
 
-def moved(life: lives.Life) -> dict[str, Tensor]:
+def moved(life: lives.SequentialLearner) -> dict[str, Tensor]:
     """Rows that the last task has moved, by module and factor; of a fresh pair of B alone, which starts at 0."""
-    first = life.mount.read(life.folder.stages()[0].path)[0]
+    first = life.backend.read(life.folder.stages()[0].path)[0]
     found = {}
     for name, site in life.newest.items():
         for key, tensor in site.tensors.items():
@@ -80,7 +80,7 @@ def test_momentum_would_move_masked_rows(train: dict[str, Any], mask_update: boo
 
     class Steps(lives.Watch):
         def advance(self, count: int = 1, note: str = "") -> None:
-            now = life.mount.extract()
+            now = life.backend.extract()
             if before:
                 steps.append(
                     {n: {k: t - before[-1][n].tensors[k] for k, t in s.tensors.items()} for n, s in now.items()}
@@ -91,7 +91,7 @@ def test_momentum_would_move_masked_rows(train: dict[str, Any], mask_update: boo
             before.clear()
             if label == "learning second":
                 steps.clear()
-                before.append(life.mount.extract())
+                before.append(life.backend.extract())
 
     life.progress = Steps()
     life.follow(lives.stream("tiny-llama"))
@@ -111,16 +111,16 @@ def test_momentum_would_move_masked_rows(train: dict[str, Any], mask_update: boo
 @pytest.mark.parametrize("host", ["seqlora", "o-lora", "nlnb-cl"])
 def test_tau_zero_is_the_host_bit_for_bit(host: str, tmp_path, lived) -> None:
     off = lives.lived("tiny-t5", f"{host}+migu(tau=0)", tmp_path / "run", evaluation={"schedule": "diagonal"})
-    assert lives.apart(lives.adapter(off), lived(host, "tiny-t5").adapter) == 0
+    assert lives.largest_difference(lives.adapter(off), lived(host, "tiny-t5").adapter) == 0
     on = lives.lived("tiny-t5", f"{host}+migu", tmp_path / "on", evaluation={"schedule": "diagonal"})
-    assert lives.apart(lives.adapter(on), lived(host, "tiny-t5").adapter) > 1e-4
+    assert lives.largest_difference(lives.adapter(on), lived(host, "tiny-t5").adapter) > 1e-4
 
 
 def test_the_first_task_is_the_hosts(tmp_path) -> None:
     tasks = lives.stream("tiny-bert")[:1]
     with_mask = lives.lived("tiny-bert", "migu", tmp_path / "a", tasks)
     assert (
-        lives.apart(
+        lives.largest_difference(
             lives.adapter(with_mask), lives.adapter(lives.lived("tiny-bert", "seqlora", tmp_path / "b", tasks))
         )
         == 0
@@ -141,7 +141,7 @@ def test_the_masks_are_the_same_for_every_split_of_a_batch(model: str, outputs: 
     assert len(one) == len(many) > 0
     for (_, a), (_, b) in zip(one, many, strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
-    assert lives.apart(first, second) < 1e-5
+    assert lives.largest_difference(first, second) < 1e-5
 
 
 def test_rows_of_b_are_judged_by_the_outputs_that_were_asked_for(tmp_path) -> None:
@@ -210,8 +210,8 @@ def test_no_hook_is_left_behind_and_the_past_is_not_looked_at(tmp_path) -> None:
     life = lives.begin("tiny-t5", "inclora+migu", tmp_path / "run")
     life.follow(lives.stream("tiny-t5"))
     assert not any(module._forward_hooks for module in life.base.model.modules())
-    model = life.mount.open(seed=1)
-    probe = Probe(life.mount.outputs(), life.mount.live(), False, Tokens(model), 0)
+    model = life.backend.open(seed=1)
+    probe = Probe(life.backend.outputs(), life.backend.live(), False, Tokens(model), 0)
     task = life.base.family
     batch = task.collate(
         [task.features(row, lives.stream("tiny-t5")[0]) for row in lives.stream("tiny-t5")[0].train[:2]]
@@ -221,8 +221,8 @@ def test_no_hook_is_left_behind_and_the_past_is_not_looked_at(tmp_path) -> None:
         task.logits(model.eval(), batch)
         assert probe.sums == {}
         task.logits(model.train(), batch)
-        assert probe.sums.keys() == life.mount.live().keys()
-    assert all(isinstance(site, LowRank) for site in life.mount.live().values())
+        assert probe.sums.keys() == life.backend.live().keys()
+    assert all(isinstance(site, LowRank) for site in life.backend.live().values())
 
 
 @pytest.mark.parametrize("method", ["migu", "o-lora+migu", "migu(outputs=random)"])
@@ -231,7 +231,7 @@ def test_a_stopped_life_goes_on_as_if_nothing_had_been(method: str, tmp_path) ->
     with pytest.raises(KeyboardInterrupt):
         lives.lived("tiny-bert", method, tmp_path / "cut", progress=lives.Cut())
     again = lives.lived("tiny-bert", method, tmp_path / "cut", resume=True)
-    assert lives.apart(lives.adapter(whole), lives.adapter(again)) == 0
+    assert lives.largest_difference(lives.adapter(whole), lives.adapter(again)) == 0
     assert json.loads((tmp_path / "cut" / "matrix.json").read_text()) == json.loads(
         (tmp_path / "whole" / "matrix.json").read_text()
     )

@@ -13,7 +13,7 @@ import everlora
 import lives
 from everlora import parse
 from everlora.adapters import files as adapters
-from everlora.evaluation.evaluator import evaluate
+from everlora.evaluation.evaluator import score_task
 from lives import MODELS
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
@@ -52,7 +52,7 @@ def followed(model, method, folder, tasks=3, **settings):
         answered[len(life.past), task] = lives.outputs(life.base.model, life.base.family, stream[len(life.past)])
 
     def at_start(task):
-        below[task] = {name: layer.weight.detach().clone() for name, layer in life.mount.below().items()}
+        below[task] = {name: layer.weight.detach().clone() for name, layer in life.backend.below().items()}
 
     watch = lives.Watch(answering=at_answer, learning=at_start)
     life = lives.begin(model, method, folder, progress=watch, **{"evaluation": {"schedule": "full"}, **settings})
@@ -79,9 +79,9 @@ def test_the_merge_answers_after_every_task(model, method, past, tmp_path):
         for task in tasks[: k + 1]:
             torch.testing.assert_close(answered[k, task.name], expected, rtol=1e-4, atol=1e-5)
         rows = [json.loads(line) for line in (stages[k].path / "predictions.jsonl").read_text().splitlines()]
-        again = (evaluate(plain, family, t, scoring="labels", batch_size=32).predictions for t in tasks[: k + 1])
+        again = (score_task(plain, family, t, scoring="labels", batch_size=32).predictions for t in tasks[: k + 1])
         assert [row["prediction"] for row in rows] == list(chain.from_iterable(again))
-    ready = lives.outputs(life.ready(), life.base.family, tasks[2])
+    ready = lives.outputs(life.inference_model(), life.base.family, tasks[2])
     torch.testing.assert_close(ready, expected, rtol=1e-4, atol=1e-5)
     summed, family = by_hand(model, stages, lambda updates: torch.stack(updates).sum(0))
     assert float((ready - lives.outputs(summed, family, tasks[2])).abs().max()) > 1e-3
@@ -97,7 +97,7 @@ def test_the_merge_answers_after_every_task(model, method, past, tmp_path):
 def test_training_on_the_sum_is_training_without_a_merge(model, method, lived, tmp_path):
     """Bit for bit: what answers between two tasks leaves no trace in what is learned."""
     life = lives.lived(model, method, tmp_path / "run", evaluation={"schedule": "full"})
-    assert lives.apart(lives.adapter(life), lived("inclora", model).adapter) == 0
+    assert lives.largest_difference(lives.adapter(life), lived("inclora", model).adapter) == 0
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_resumed_in_the_third_task_equals_uninterrupted(model, method, tmp_path)
     torch.manual_seed(12345)
     again = lives.begin(model, method, tmp_path / "cut", resume=True, **DIAGONAL)
     matrix = again.follow(tasks)
-    assert lives.apart(lives.adapter(again), lives.adapter(whole)) == 0
+    assert lives.largest_difference(lives.adapter(again), lives.adapter(whole)) == 0
     for name in ("adapter_model.safetensors", "matrix.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert matrix.cells[2][2] is not None
@@ -210,6 +210,6 @@ def test_cut_off_while_answering_the_same_life_goes_on(method, tmp_path):
         life.follow(tasks)
     life.progress = lives.Watch()
     life.follow(tasks[:2])
-    life.ready()
+    life.inference_model()
     life.follow(tasks)
-    assert lives.apart(lives.adapter(life), lives.adapter(whole)) == 0
+    assert lives.largest_difference(lives.adapter(life), lives.adapter(whole)) == 0

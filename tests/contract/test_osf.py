@@ -7,7 +7,7 @@ import torch
 
 import lives
 from everlora import parse
-from everlora.adapters import mount
+from everlora.adapters import make_backend
 from everlora.core.errors import ConfigError, ModelError
 from lives import MODELS
 
@@ -26,7 +26,7 @@ def seen(tmp_path_factory):
 
         def note(word):
             def look(task):
-                notes.setdefault((task, word), lives.outputs(life.mount.model, life.base.family, first))
+                notes.setdefault((task, word), lives.outputs(life.backend.model, life.base.family, first))
 
             return look
 
@@ -42,7 +42,7 @@ def seen(tmp_path_factory):
 def opened(model, **lora):
     loaded = lives.fresh(model)
     loaded.family.begin(loaded.model, lives.stream(model)[:1], torch.Generator().manual_seed(0))
-    carrier = mount(loaded, lora, "auto", parse("osf").adapter)
+    carrier = make_backend(loaded, lora, "auto", parse("osf").adapter)
     return loaded, carrier
 
 
@@ -102,8 +102,8 @@ def test_a_task_starts_where_the_last_ended(model, seen):
     life, notes = seen(model)
     torch.testing.assert_close(notes["second", "start"], notes["first", "end"], rtol=0, atol=1e-5)
     assert not torch.allclose(notes["first", "start"], notes["first", "end"], atol=1e-4), "nothing was learned"
-    final = lives.outputs(life.ready(), life.base.family, lives.stream(model)[0])
-    life.mount.close()
+    final = lives.outputs(life.inference_model(), life.base.family, lives.stream(model)[0])
+    life.backend.close()
     assert not torch.allclose(final, notes["first", "end"], atol=1e-4), "the second task is not there"
     torch.testing.assert_close(final, notes["second", "end"], rtol=0, atol=1e-5)  # both tasks' changes
 
@@ -118,7 +118,7 @@ def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, see
             assert torch.equal(now[name], weight)
             assert not now[name].requires_grad
     for folder in (life.folder.path, life.folder.stages()[-1].path):
-        sites, rest = life.mount.read(folder)
+        sites, rest = life.backend.read(folder)
         assert sites.keys() == life.newest.keys()
         assert all(torch.equal(s.tensors["change"], life.newest[n].tensors["change"]) for n, s in sites.items())
         assert bool(rest) == bool(life.base.family.head)
@@ -137,7 +137,7 @@ def test_a_cut_life_leaves_no_trace_and_resumes_to_the_bit(model, seen, tmp_path
             assert torch.equal(weight, pristine[name])
     resumed = lives.begin(model, "osf", tmp_path / "run", resume=True, evaluation=DIAGONAL)
     resumed.follow(lives.stream(model))
-    assert lives.apart(lives.adapter(resumed), lives.adapter(whole)) == 0
+    assert lives.largest_difference(lives.adapter(resumed), lives.adapter(whole)) == 0
 
 
 def test_splits_of_a_batch_are_one(tmp_path):
@@ -146,15 +146,15 @@ def test_splits_of_a_batch_are_one(tmp_path):
         split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps}
         train = {**split, "optim": "sgd", "learning_rate": 0.5}
         found.append(lives.adapter(lives.lived("tiny-llama", "osf", tmp_path / str(size), train=train)))
-    assert lives.apart(*found) < 2e-6
+    assert lives.largest_difference(*found) < 2e-6
 
 
 def test_bf16_weights_are_decomposed_in_fp32(tmp_path):
     life = lives.lived("tiny-llama", "osf", tmp_path / "run", dtype="bfloat16")
     assert all(float(site.norm()) > 1e-4 for site in life.newest.values())
-    assert life.mount.open(seed=0, start=life.newest) is life.base.model
-    assert {t.dtype for site in life.mount.live().values() for t in site.tensors.values()} == {torch.float32}
-    life.mount.close()
+    assert life.backend.open(seed=0, start=life.newest) is life.base.model
+    assert {t.dtype for site in life.backend.live().values() for t in site.tensors.values()} == {torch.float32}
+    life.backend.close()
 
 
 @pytest.mark.parametrize("expression", ["osf(frozen=0)", "osf(frozen=1)", "osf+o-lora", "osf+seqlora"])

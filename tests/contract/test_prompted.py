@@ -11,7 +11,7 @@ import lives
 from everlora.analysis.runs import Run
 from everlora.analysis.status import status
 from everlora.core.errors import ConfigError
-from everlora.evaluation.evaluator import evaluate
+from everlora.evaluation.evaluator import score_task
 from everlora.export.model import write_model
 from everlora.models.families.base import IGNORE, left_pad, right_pad
 
@@ -41,7 +41,7 @@ def life(method, model, tmp_path_factory):
     """One finished life per pair, open for answers; look, do not touch."""
     if (method, model) not in _seen:
         found = learn(method, model, tmp_path_factory.mktemp("prompts") / "run")
-        found.ready()
+        found.inference_model()
         _seen[method, model] = found
     return _seen[method, model]
 
@@ -62,14 +62,14 @@ def test_the_base_is_untouched_and_something_was_learned(life, method, model, tm
     started = lives.begin(model, SMALL[method], tmp_path / "run")
     stage = lives.stream(model)[0]
     started.base.family.begin(started.base.model, [stage], torch.Generator())
-    started.mount.open(seed=0, tasks=[stage])
+    started.backend.open(seed=0, tasks=[stage])
     trainable = [n for n, p in started.base.model.named_parameters() if p.requires_grad]
     assert trainable
     assert all(n.startswith(("prompts.", head)) for n in trainable)
     assert any(n.startswith(head) for n in trainable) == bool(life.base.family.head)
-    before = {n: t.clone() for n, t in started.mount.extract()["prompts"].tensors.items()}
+    before = {n: t.clone() for n, t in started.backend.extract()["prompts"].tensors.items()}
     assert any(not torch.equal(before[n], t) for n, t in life.newest["prompts"].tensors.items())
-    started.mount.close()
+    started.backend.close()
     assert {n for n, _ in started.base.model.named_parameters()} == pristine.keys()
 
 
@@ -85,7 +85,7 @@ def test_logits_do_not_depend_on_the_neighbours(life, model, method):
 def test_prompts_change_the_answers(life, model, method):
     task = some(model)
     with_them = lives.outputs(life.base.model, life.base.family, task)
-    holder = life.mount.holder
+    holder = life.backend.holder
     for p in holder.parameters():
         p.data.neg_()  # a shift would be lost in the layer norm
     moved = lives.outputs(life.base.model, life.base.family, task)
@@ -98,7 +98,7 @@ def test_prompts_change_the_answers(life, model, method):
 @both
 def test_the_batch_size_changes_no_answer(life, model, method, scoring):
     one, four = (
-        evaluate(life.base.model, life.base.family, some(model), scoring=scoring, batch_size=size).predictions
+        score_task(life.base.model, life.base.family, some(model), scoring=scoring, batch_size=size).predictions
         for size in (1, 4)
     )
     assert one == four
@@ -154,7 +154,7 @@ def test_a_resumed_life_equals_an_uninterrupted_one(life, model, method, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         learn(method, model, tmp_path / "run", progress=lives.Cut("second", 2))
     again = learn(method, model, tmp_path / "run", resume=True)
-    assert lives.apart(lives.adapter(again), lives.adapter(life)) == 0
+    assert lives.largest_difference(lives.adapter(again), lives.adapter(life)) == 0
     assert again.folder.stages()[-1].facts["row"] == life.folder.stages()[-1].facts["row"]
     assert len(tasks) == len(again.folder.stages())
 
@@ -162,7 +162,7 @@ def test_a_resumed_life_equals_an_uninterrupted_one(life, model, method, tmp_pat
 @both
 def test_what_is_stored_is_what_was_learned(life, method, model):
     for folder in (life.folder.path, life.folder.stages()[-1].path):
-        sites, rest = life.mount.read(folder)
+        sites, rest = life.backend.read(folder)
         (place,) = sites
         for name, tensor in life.newest[place].tensors.items():
             assert torch.equal(sites[place].tensors[name], tensor)
@@ -188,7 +188,7 @@ def test_the_split_of_a_batch_changes_nothing(method, model, tmp_path):
         }
         life = learn(method, model, tmp_path / f"{size}", train=train, tasks=lives.stream(model)[:1])
         found.append(lives.adapter(life))
-    assert lives.apart(*found) < 2e-5
+    assert lives.largest_difference(*found) < 2e-5
 
 
 @both
@@ -197,11 +197,11 @@ def test_an_unfinished_task_leaves_no_trace(life, model, method, tmp_path):
     cut = lives.begin(model, SMALL[method], tmp_path / "run", progress=lives.Cut("second", 1))
     with pytest.raises(KeyboardInterrupt):
         cut.follow(tasks)
-    assert cut.mount.model is None
+    assert cut.backend.model is None
     assert not [n for n, _ in cut.base.model.named_parameters() if n.startswith("prompts")]
     assert not cut.base.model.base_model._forward_pre_hooks
     other = lives.lived(model, SMALL[method], tmp_path / "one", tasks=tasks[:1])
-    assert lives.apart(lives.adapter(cut), lives.adapter(other)) == 0
+    assert lives.largest_difference(lives.adapter(cut), lives.adapter(other)) == 0
 
 
 def test_prompts_are_not_exported_as_if_they_were_weights(tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 import lives
 from everlora import parse
-from everlora.core.roles import Before
+from everlora.core.roles import TaskContext
 from lives import MODELS
 
 TEXT = ("tiny-llama", "tiny-t5")
@@ -17,7 +17,7 @@ TEXT = ("tiny-llama", "tiny-t5")
 def test_multi_task_on_one_task_is_per_task_on_it(model, tmp_path):
     one = lives.stream(model)[:1]
     joint, alone = (lives.lived(model, method, tmp_path / method, one) for method in ("mtl", "per-task"))
-    assert lives.apart(lives.adapter(joint), lives.adapter(alone)) == 0
+    assert lives.largest_difference(lives.adapter(joint), lives.adapter(alone)) == 0
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -26,7 +26,7 @@ def test_per_task_never_sees_the_other_tasks(model, lived, tmp_path):
     first, second = lives.stream(model)
     for k, others in enumerate([(first.take(8), second), (second,)]):
         again = lives.lived(model, "per-task", tmp_path / str(k), others, evaluation={"schedule": "diagonal"})
-        assert lives.apart(lives.adapter(again), lived("per-task", model).adapter) == 0
+        assert lives.largest_difference(lives.adapter(again), lived("per-task", model).adapter) == 0
 
 
 def test_a_whole_model_per_task_is_that_of_a_run_of_its_own_too(tmp_path):
@@ -35,7 +35,7 @@ def test_a_whole_model_per_task_is_that_of_a_run_of_its_own_too(tmp_path):
         lives.lived("tiny-llama", "per-task(mode=full)", tmp_path / str(k), tasks, evaluation={"schedule": "diagonal"})
         for k, tasks in enumerate([both, both[1:]])
     )
-    assert lives.apart(lives.adapter(stream), lives.adapter(alone)) == 0
+    assert lives.largest_difference(lives.adapter(stream), lives.adapter(alone)) == 0
 
 
 @pytest.mark.parametrize("model", TEXT)
@@ -50,7 +50,9 @@ def test_zero_shot_is_the_base_model(model, lived):
 def pulled(method):
     """Whether a first task is learned in a way of its own: another start, a fixed factor, a pull without a past."""
     first = getattr(method.initialiser, "first_too", False) or method.adapter.fixed
-    return first or (method.adapter.form == "plain" and any(p.prepare(Before()) is not None for p in method.penalties))
+    return first or (
+        method.adapter.form == "plain" and any(p.prepare(TaskContext()) is not None for p in method.penalties)
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)

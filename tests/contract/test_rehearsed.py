@@ -13,7 +13,7 @@ from everlora import Example, Task, parse
 from everlora.adapters import files as adapters
 from everlora.core.errors import ConfigError, FolderError, TrainingError
 from everlora.training import rehearsal
-from everlora.training.trainer import Besides
+from everlora.training.trainer import ExtraLosses
 from lives import MODELS
 
 HALF = "seqlora-replay(ratio=0.5)"
@@ -26,8 +26,8 @@ def test_ratio_zero_is_the_host_bit_for_bit(host, options, model, tmp_path):
         lives.adapter(lives.lived(model, method, tmp_path / str(k)))
         for k, method in enumerate((f"{host}+replay(ratio=0{options})", host, f"{host}+replay(ratio=0.5{options})"))
     )
-    assert lives.apart(zero, plain) == 0
-    assert lives.apart(half, plain) > 0, "replay does nothing"
+    assert lives.largest_difference(zero, plain) == 0
+    assert lives.largest_difference(half, plain) > 0, "replay does nothing"
 
 
 @pytest.mark.parametrize(("model", "resample"), [*((model, "fixed") for model in MODELS), ("tiny-bert", "each-task")])
@@ -37,7 +37,7 @@ def test_resumed_is_uninterrupted(model, resample, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         lives.lived(model, method, tmp_path / "cut", tasks, progress=lives.Cut("third"))
     again = lives.lived(model, method, tmp_path / "cut", tasks, resume=True)
-    assert lives.apart(lives.adapter(again), lives.adapter(whole)) == 0
+    assert lives.largest_difference(lives.adapter(again), lives.adapter(whole)) == 0
     assert again.kept() == whole.kept()
     files = [(tmp_path / run / "tasks" / "02-second" / rehearsal.FILE) for run in ("whole", "cut")]
     assert [file.exists() for file in files] == [resample == "fixed"] * 2
@@ -61,7 +61,7 @@ def test_the_split_of_a_batch_has_no_meaning(tmp_path):
     train = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "optim": "sgd"}
     whole = lives.lived("tiny-t5", HALF, tmp_path / "whole", train={"optim": "sgd"})
     split = lives.lived("tiny-t5", HALF, tmp_path / "split", train=train)
-    assert lives.apart(lives.adapter(whole), lives.adapter(split)) < 1e-6
+    assert lives.largest_difference(lives.adapter(whole), lives.adapter(split)) < 1e-6
 
 
 def test_what_is_kept_is_counted(tmp_path):
@@ -137,14 +137,14 @@ def test_replay_lowers_forgetting(method, tmp_path):
 
 def shown(monkeypatch, method, tmp_path, tasks=None, **train):
     """The rows of each micro-batch, by the task that they are from."""
-    seen, loss = [], Besides.loss
+    seen, loss = [], ExtraLosses.loss
     tasks = tasks or lives.stream("tiny-bert", 3)
 
     def note(self, model, family, batch, logits, marks, weights=None):
         seen.append(batch["labels"].tolist())
         return loss(self, model, family, batch, logits, marks, weights)
 
-    monkeypatch.setattr(Besides, "loss", note)
+    monkeypatch.setattr(ExtraLosses, "loss", note)
     life = lives.begin("tiny-bert", method, tmp_path / "run", train={"max_steps": -1, "num_train_epochs": 1, **train})
     life.follow(tasks)
     return life, seen
@@ -189,13 +189,13 @@ def test_the_buffer_alone(tmp_path, monkeypatch):
         "tiny-bert", "mtl-buffer(ratio=0.5,balanced=false)", tmp_path / "run", resume=True, train=life.spec.train
     )
     again.follow(uneven())
-    assert lives.apart(lives.adapter(life), lives.adapter(again)) == 0
+    assert lives.largest_difference(lives.adapter(life), lives.adapter(again)) == 0
     assert again.kept() == {**life.kept()}
 
 
 def test_a_whole_buffer_is_multi_task_learning(tmp_path):
     both = [lives.lived("tiny-llama", m, tmp_path / m[:4]) for m in ("mtl", "mtl-buffer(ratio=1)")]
-    assert lives.apart(*map(lives.adapter, both)) == 0
+    assert lives.largest_difference(*map(lives.adapter, both)) == 0
 
 
 def test_an_empty_buffer_is_refused(tmp_path):
@@ -214,6 +214,6 @@ def test_mixing_does_not_touch_other_randomness(tmp_path):
     """Initialisation is drawn elsewhere: without steps that learn, the adapters are the same."""
     still = {"train": {"learning_rate": 0.0}}
     a, b = (lives.lived("tiny-llama", m, tmp_path / m, **still) for m in ("mtl", "mtl(mixing=equal)"))
-    assert lives.apart(lives.adapter(a), lives.adapter(b)) == 0
+    assert lives.largest_difference(lives.adapter(a), lives.adapter(b)) == 0
     assert replace(parse("mtl(mixing=equal)"), mixing="proportional") == parse("mtl")
     assert torch.isfinite(torch.stack([t.norm() for t in lives.adapter(a).values()])).all()

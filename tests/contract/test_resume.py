@@ -41,7 +41,7 @@ def test_a_finished_life_is_only_recalled(method, model, lived):
     again = lives.begin(model, method, whole.folder, resume=True, progress=lives.Watch(learning=refuse), **DIAGONAL)
     again.follow(lives.stream(model))
     now = {}
-    ready = again.ready()
+    ready = again.inference_model()
     for task in lives.stream(model):
         if task.name in whole.final:
             now[task.name] = lives.outputs(ready, again.base.family, task)
@@ -53,15 +53,15 @@ def test_the_seed_decides(method, lived, tmp_path):
     torch.manual_seed(7)
     same = lives.lived("tiny-bert", method, tmp_path / "same", **DIAGONAL)
     other = lives.lived("tiny-bert", method, tmp_path / "other", seed=1, **DIAGONAL)
-    assert lives.apart(lives.adapter(same), lived(method, "tiny-bert").adapter) == 0
-    assert lives.apart(lives.adapter(other), lives.adapter(same)) > 0
+    assert lives.largest_difference(lives.adapter(same), lived(method, "tiny-bert").adapter) == 0
+    assert lives.largest_difference(lives.adapter(other), lives.adapter(same)) > 0
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
 def test_a_loss_that_is_not_a_number_stops_the_task_and_spares_the_earlier(model, lived, tmp_path):
     def poison(task):
         if task == "second":
-            next(iter(life.mount.live().values())).A.data.fill_(float("nan"))
+            next(iter(life.backend.live().values())).A.data.fill_(float("nan"))
 
     life = lives.begin(model, "ella", tmp_path / "run", progress=lives.Watch(learning=poison), **DIAGONAL)
     with pytest.raises(TrainingError, match=r"step 1 of task 'second'.*intact"):
@@ -70,7 +70,7 @@ def test_a_loss_that_is_not_a_number_stops_the_task_and_spares_the_earlier(model
     assert not list((tmp_path / "run" / "tasks").glob(".*"))
     after = lives.begin(model, "ella", tmp_path / "run", resume=True, **DIAGONAL)
     after.follow(lives.stream(model))
-    assert lives.apart(lives.adapter(after), lived("ella", model).adapter) == 0
+    assert lives.largest_difference(lives.adapter(after), lived("ella", model).adapter) == 0
 
 
 def test_the_same_life_can_go_on_after_a_failure(lived, tmp_path):
@@ -80,7 +80,7 @@ def test_the_same_life_can_go_on_after_a_failure(lived, tmp_path):
         life.follow(lives.stream("tiny-bert"))
     life.progress = lives.Watch()
     life.follow(lives.stream("tiny-bert"))
-    assert lives.apart(lives.adapter(life), lived("ella", "tiny-bert").adapter) == 0
+    assert lives.largest_difference(lives.adapter(life), lived("ella", "tiny-bert").adapter) == 0
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
@@ -89,10 +89,10 @@ def test_tasks_may_come_in_one_by_one(method, model, lived, tmp_path):
     """``follow`` with one task, then with one more, is ``follow`` with both; looking at the model between is free."""
     life = lives.begin(model, method, tmp_path / "run", **DIAGONAL)
     life.follow(lives.stream(model)[:1])
-    life.ready()
+    life.inference_model()
     matrix = life.follow(lives.stream(model))
     whole = lived(method, model)
-    assert lives.apart(lives.adapter(life), whole.adapter) == 0
+    assert lives.largest_difference(lives.adapter(life), whole.adapter) == 0
     assert life.kept() == whole.life.kept()
     assert matrix.cells[0][0] is not None
     assert matrix.cells[0][1] is None

@@ -28,7 +28,7 @@ def seen(tmp_path_factory):
 
         def note(word):
             def look(task):
-                outputs = lives.outputs(life.mount.model, life.base.family, first)
+                outputs = lives.outputs(life.backend.model, life.base.family, first)
                 notes.setdefault((task, word), outputs)
 
             return look
@@ -59,7 +59,7 @@ def test_with_reset_it_does_not(seen):
 @by_model
 def test_directions_are_frozen_and_magnitudes_are_not(model, seen):
     life, _ = seen(model)
-    stages = [life.mount.read(stage.path)[0] for stage in life.folder.stages()]
+    stages = [life.backend.read(stage.path)[0] for stage in life.folder.stages()]
     for name, site in stages[-1].items():
         if name == "scalars":
             continue
@@ -76,7 +76,7 @@ def test_frozen_directions_see_no_dropout(tmp_path):
     """While the new direction adds nothing, a model in training answers as in inference; then no longer."""
     task, lora = lives.stream("tiny-llama")[0], {"r": 4, "lora_alpha": 8, "lora_dropout": 0.5}
     life = lives.lived("tiny-llama", "sd-lora", tmp_path / "run", lora=lora, evaluation=DIAGONAL)
-    model, family = life.mount.open(seed=0, start=life.newest, tasks=[task]), life.base.family
+    model, family = life.backend.open(seed=0, start=life.newest, tasks=[task]), life.base.family
     batch = family.collate([family.features(row, task) for row in task.test])
 
     @torch.no_grad()
@@ -84,19 +84,19 @@ def test_frozen_directions_see_no_dropout(tmp_path):
         return family.logits(model.train(train), batch)[0]
 
     assert torch.equal(answers(train=True), answers(train=False))
-    for site in life.mount.live().values():
+    for site in life.backend.live().values():
         if "B" in site.tensors:
             site.tensors["B"].data.fill_(1.0)
     assert not torch.allclose(answers(train=True), answers(train=False), atol=1e-3)
-    life.mount.close()
+    life.backend.close()
 
 
 @by_model
 def test_every_folder_is_a_peft_adapter_of_the_whole(model, seen):
     life, _ = seen(model)
     task, family = lives.stream(model)[0], life.base.family
-    expected = lives.outputs(life.ready(), family, task)
-    life.mount.close()
+    expected = lives.outputs(life.inference_model(), family, task)
+    life.backend.close()
     for folder in (life.folder.path, life.folder.stages()[-1].path):
         loaded = lives.fresh(model)
         loaded.family.begin(loaded.model, lives.stream(model, 3), torch.Generator())
@@ -115,7 +115,7 @@ def test_a_cut_life_leaves_no_trace_and_resumes_to_the_bit(model, seen, tmp_path
     assert not hasattr(cut.base.model, HOLDER)
     resumed = lives.begin(model, "sd-lora", tmp_path / "run", resume=True, evaluation=DIAGONAL)
     resumed.follow(lives.stream(model, 3))
-    assert lives.apart(lives.adapter(resumed), lives.adapter(whole)) == 0
+    assert lives.largest_difference(lives.adapter(resumed), lives.adapter(whole)) == 0
     head = f"{whole.base.family.head}."
     for name, weight in lives.base(model).model.named_parameters():
         if not name.startswith(head):
@@ -128,7 +128,7 @@ def test_splits_of_a_batch_are_one(tmp_path):
         split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps}
         train = {**split, "optim": "sgd", "learning_rate": 0.5}
         found.append(lives.adapter(lives.lived("tiny-llama", "sd-lora", tmp_path / str(size), train=train)))
-    assert lives.apart(*found) < 2e-6
+    assert lives.largest_difference(*found) < 2e-6
 
 
 def test_a_folder_without_magnitudes_is_refused(seen, tmp_path):
@@ -136,4 +136,4 @@ def test_a_folder_without_magnitudes_is_refused(seen, tmp_path):
     for name in ("adapter_config.json", adapters.WEIGHTS):
         (tmp_path / name).write_bytes((life.folder.path / name).read_bytes())
     with pytest.raises(FolderError, match=r"directions\.safetensors cannot be read"):
-        life.mount.read(tmp_path)
+        life.backend.read(tmp_path)

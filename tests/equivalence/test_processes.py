@@ -45,16 +45,16 @@ def two(tmp_path_factory):
 @pytest.mark.parametrize(("model", "case"), RUNS)
 def test_two_processes_equal_one(model, case, two, tmp_path):
     ranks = [torch.load(two / f"{model}-{case}-{rank}.pt") for rank in (0, 1)]
-    assert lives.apart(*ranks) == 0, "the replicas have drifted apart"
+    assert lives.largest_difference(*ranks) == 0, "the replicas have drifted apart"
     method, train = CASES[case]
     train = {k: v for k, v in train.items() if k != "gradient_accumulation_steps"}
     alone = lives.lived(model, method, tmp_path / "run", train={**train, "per_device_train_batch_size": 8})
-    assert lives.apart(ranks[0], lives.adapter(alone)) < 1e-5
+    assert lives.largest_difference(ranks[0], lives.adapter(alone)) < 1e-5
 
 
 @pytest.mark.parametrize("method", ["per-task", "mtl"])
 def test_references_equal_on_both(method, two):
-    assert lives.apart(*(torch.load(two / f"{method}-{rank}.pt") for rank in (0, 1))) == 0
+    assert lives.largest_difference(*(torch.load(two / f"{method}-{rank}.pt") for rank in (0, 1))) == 0
 
 
 def test_one_folder_is_written_and_it_is_whole(two):

@@ -43,7 +43,7 @@ def test_lambda_means_the_same_under_plain_sgd(model, method, tmp_path):
     one, four = (
         lives.lived(model, method, tmp_path / f"{rows}", train={**SGD, **split(rows, 8 // rows)}) for rows in (8, 2)
     )
-    assert lives.apart(lives.adapter(one), lives.adapter(four)) < CLOSE
+    assert lives.largest_difference(lives.adapter(one), lives.adapter(four)) < CLOSE
     rho = [row["rho"] for row in _training(one) if "rho" in row]
     again = [row["rho"] for row in _training(four) if "rho" in row]
     assert rho == pytest.approx(again, rel=1e-3)
@@ -56,7 +56,7 @@ def test_accumulation_that_does_not_divide_the_epoch(rows, tmp_path_factory, who
     """24 rows in batches of 12: any micro-batch that fills a batch exactly gives the same steps."""
     rows = max(d for d in (1, 2, 3, 4, 6, 12) if d <= rows)
     run = lives.lived("tiny-t5", STRONG, tmp_path_factory.mktemp("split") / "run", train=split(rows, 12 // rows))
-    assert lives.apart(lives.adapter(run), whole) < CLOSE
+    assert lives.largest_difference(lives.adapter(run), whole) < CLOSE
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_last_batch_that_is_not_full(model, tmp_path):
     """20 rows in batches of 8: the third step has 4 rows, in one piece or in two."""
     tasks = tuple(task.take(20) for task in lives.stream(model))
     one, two = (lives.lived(model, STRONG, tmp_path / f"{r}", tasks, train=split(r, 8 // r)) for r in (8, 2))
-    assert lives.apart(lives.adapter(one), lives.adapter(two)) < CLOSE
+    assert lives.largest_difference(lives.adapter(one), lives.adapter(two)) < CLOSE
 
 
 @pytest.mark.parametrize("train", [{}, SGD], ids=["adamw", "sgd"])
@@ -77,7 +77,7 @@ def test_a_penalty_counted_twice_would_show(train, tmp_path):
     """The measure is fine enough: twice the strength is a hundred tolerances away."""
     twice = "ella(lam=0.6)+o-lora(lam=0.02)"
     one, two = (lives.lived("tiny-t5", m, tmp_path / str(k), train=train) for k, m in enumerate((STRONG, twice)))
-    assert lives.apart(lives.adapter(one), lives.adapter(two)) > 100 * CLOSE
+    assert lives.largest_difference(lives.adapter(one), lives.adapter(two)) > 100 * CLOSE
 
 
 def _training(life):

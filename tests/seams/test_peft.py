@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 
 import lives
 from everlora.adapters import files as adapters
-from everlora.adapters.lora import LoraMount, _site
+from everlora.adapters.lora import LoraBackend, _site
 from everlora.core.adapter import Adapter
 from lives import MODELS
 
@@ -21,10 +21,10 @@ def test_unload_gives_back_the_very_modules(model):
     loaded = lives.fresh(model)
     loaded.family.begin(loaded.model, [lives.stream(model)[0]], torch.Generator().manual_seed(0))
     before = dict(loaded.model.named_modules())
-    mount = LoraMount(loaded, {"r": 4, "lora_alpha": 8})
+    backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8})
     for _ in range(2):
-        mount.open(seed=0)
-        mount.close()
+        backend.open(seed=0)
+        backend.close()
     after = dict(loaded.model.named_modules())
     head = loaded.family.head
     assert before.keys() == after.keys()
@@ -35,13 +35,13 @@ def test_unload_gives_back_the_very_modules(model):
 def test_unload_leaves_the_trained_head(model):
     loaded = lives.fresh(model)
     loaded.family.begin(loaded.model, [lives.stream(model)[0]], torch.Generator().manual_seed(0))
-    mount = LoraMount(loaded, {"r": 4, "lora_alpha": 8})
-    peft = mount.open(seed=0)
+    backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8})
+    peft = backend.open(seed=0)
     trained = {n: p for n, p in peft.named_parameters() if "modules_to_save" in n}
     assert all(p.requires_grad for p in trained.values())
     for parameter in trained.values():
         parameter.data.fill_(0.5)
-    mount.close()
+    backend.close()
     head = loaded.model.get_submodule(loaded.family.head)
     assert isinstance(head, torch.nn.Linear)
     assert (head.weight == 0.5).all()
@@ -54,9 +54,9 @@ def test_initialisation_is_kaiming_and_zero():
     adapters = []
     for outside in (1, 2):
         torch.manual_seed(outside)
-        mount = LoraMount(lives.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8})
-        mount.open(seed=3)
-        adapters.append(mount.extract())
+        backend = LoraBackend(lives.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8})
+        backend.open(seed=3)
+        adapters.append(backend.extract())
     one, two = adapters
     for name, site in one.items():
         assert torch.equal(site.A, two[name].A)
@@ -90,8 +90,8 @@ def test_the_cast_of_a_bf16_base_makes_the_constant_ranknum_trainable(dtype, tra
     ranks = {n: p for n, p in adalora(dtype).named_parameters() if "ranknum" in n}
     assert ranks
     assert {p.requires_grad for p in ranks.values()} == {trainable}
-    mount = LoraMount(lives.fresh("tiny-llama", dtype), {"r": 4, "lora_alpha": 8}, adapter=Adapter(form="svd"))
-    peft = mount.open(seed=0)
+    backend = LoraBackend(lives.fresh("tiny-llama", dtype), {"r": 4, "lora_alpha": 8}, adapter=Adapter(form="svd"))
+    peft = backend.open(seed=0)
     ours = {n: p for n, p in peft.named_parameters() if "ranknum" in n}
     assert ours.keys() == ranks.keys()
     assert not any(p.requires_grad for p in ours.values())
@@ -132,9 +132,9 @@ def test_adalora_adds_b_times_diag_e_times_a(alpha, tmp_path):
 
 def test_adalora_starts_at_nothing_with_two_small_frames():
     """U, V ~ N(0, 0.02²) and σ = 0."""
-    mount = LoraMount(lives.fresh("tiny-llama"), {"r": 8, "lora_alpha": 8}, adapter=Adapter(form="svd", unit=True))
-    mount.open(seed=0)
-    for site in mount.extract().values():
+    backend = LoraBackend(lives.fresh("tiny-llama"), {"r": 8, "lora_alpha": 8}, adapter=Adapter(form="svd", unit=True))
+    backend.open(seed=0)
+    for site in backend.extract().values():
         assert (site.sigma == 0).all()
         assert site.A.std() == pytest.approx(0.02, rel=0.15)
         assert site.B.std() == pytest.approx(0.02, rel=0.15)

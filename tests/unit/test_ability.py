@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import lives
 from everlora.core.errors import ConfigError, DataError
-from everlora.evaluation.general import ability, builtin, harness
+from everlora.evaluation.general import builtin, general_ability, harness
 from everlora.evaluation.general.passages import PASSAGES
 from everlora.evaluation.general.questions import QUESTIONS
 from everlora.metrics.matrix import REGISTRY, References, measured
@@ -108,7 +108,7 @@ def test_every_built_in_text_fits_the_smallest_context(model):
 
 @pytest.mark.parametrize("model", ["tiny-bert", "tiny-vit"])
 def test_models_that_write_no_text_have_none(model):
-    assert ability(lives.base(model), EvalSpec(general="builtin")) is None
+    assert general_ability(lives.base(model), EvalSpec(general="builtin")) is None
 
 
 def test_delta_and_growth_by_hand():
@@ -139,7 +139,7 @@ def test_settings_go_together():
 def test_without_the_harness_one_line_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(ConfigError, match=r"install everlora\[lm-eval\]; --general builtin"):
-        ability(lives.base("tiny-llama"), EvalSpec(general="lm-eval", general_tasks=["piqa"]))
+        general_ability(lives.base("tiny-llama"), EvalSpec(general="lm-eval", general_tasks=["piqa"]))
 
 
 def test_the_first_known_metric_of_a_task_counts():
@@ -178,7 +178,7 @@ def test_the_harness_is_given_the_live_model_and_its_errors_are_one_line(monkeyp
         monkeypatch.setitem(sys.modules, name, module)
     loaded = lives.fresh("tiny-llama")
     loaded.model.train()
-    run = ability(loaded, EvalSpec(general="lm-eval", general_tasks=["piqa"], batch_size=3))
+    run = general_ability(loaded, EvalSpec(general="lm-eval", general_tasks=["piqa"], batch_size=3))
     assert run is not None
     assert run(loaded.model) == {"piqa/acc": 50.0}
     assert seen["pretrained"] is loaded.model
@@ -186,10 +186,10 @@ def test_the_harness_is_given_the_live_model_and_its_errors_are_one_line(monkeyp
     assert loaded.family.processor.pad_token == "<pad>"
     assert (seen["batch_size"], seen["backend"], seen["max_length"]) == (3, "causal", loaded.family.limits.context)
     with pytest.raises(ConfigError, match="no task 'piqua'"):
-        ability(loaded, EvalSpec(general="lm-eval", general_tasks=["piqua"]))
+        general_ability(loaded, EvalSpec(general="lm-eval", general_tasks=["piqua"]))
     with pytest.raises(ConfigError, match=r"own\.yaml: there is no such task file"):
-        ability(loaded, EvalSpec(general="lm-eval", general_tasks=["own.yaml"]))
-    gone = ability(loaded, EvalSpec(general="lm-eval", general_tasks=["gone"]))
+        general_ability(loaded, EvalSpec(general="lm-eval", general_tasks=["own.yaml"]))
+    gone = general_ability(loaded, EvalSpec(general="lm-eval", general_tasks=["gone"]))
     assert gone is not None
     with pytest.raises(DataError, match="cannot run gone: no route; --general builtin"):
         gone(loaded.model)
@@ -215,6 +215,6 @@ def test_the_harness_itself_answers_a_task_file_of_ones_own(model, tmp_path):
     rows = [{"question": f"{n}?", "choices": ["Rome", "Rome"], "answer": n % 2} for n in range(4)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "own.yaml").write_text(OWN_TASK % (tmp_path / "rows.jsonl"))
-    run = ability(lives.base(model), EvalSpec(general="lm-eval", general_tasks=[str(tmp_path / "own.yaml")]))
+    run = general_ability(lives.base(model), EvalSpec(general="lm-eval", general_tasks=[str(tmp_path / "own.yaml")]))
     assert run is not None
     assert run(lives.base(model).model) == {"capitals/acc": 50.0}

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
-from everlora.metrics.answers import ANSWER_METRICS, Answered, literals
+from everlora.metrics.answers import ANSWER_METRICS, Answer, literals
 from everlora.metrics.sari import sari
 
 
 def value(metric: str, prediction: str, *accepted: str, source: str = "") -> float:
-    return ANSWER_METRICS[metric].row(Answered(prediction, accepted, source))
+    return ANSWER_METRICS[metric].row(Answer(prediction, accepted, source))
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_sari_is_best_for_the_reference_itself(source: str, answer: str, referen
 # --- over all rows -------------------------------------------------------------------------------------------------
 
 
-def rows(*pairs: tuple[str, str]) -> list[Answered]:
-    return [Answered(prediction, (target,)) for prediction, target in pairs]
+def rows(*pairs: tuple[str, str]) -> list[Answer]:
+    return [Answer(prediction, (target,)) for prediction, target in pairs]
 
 
 def test_macro_f1_by_hand() -> None:
@@ -111,8 +111,8 @@ def test_macro_f1_by_hand() -> None:
 
 def test_corpus_bleu_is_not_the_mean_and_takes_several_references() -> None:
     asked = [
-        Answered("the cat sat on the mat today", ("the cat sat on the mat",)),
-        Answered("a dog ran", ("x", "a dog ran")),
+        Answer("the cat sat on the mat today", ("the cat sat on the mat",)),
+        Answer("a dog ran", ("x", "a dog ran")),
     ]
     score, each = ANSWER_METRICS["bleu"].score(asked)
     # n-grams that match: 9 of 10, 7 of 8, 5 of 6, 3 of 4... the second row has 3, 2, 1, 0 of its own.
@@ -126,8 +126,8 @@ def test_corpus_bleu_is_not_the_mean_and_takes_several_references() -> None:
 
 @pytest.mark.parametrize("metric", ANSWER_METRICS)
 def test_every_metric_is_a_percentage_and_the_target_itself_is_full_marks(metric: str) -> None:
-    right = [Answered("one two three four", ("one two three four",), "one two three four five")] * 3
-    wrong = [Answered("zz", ("one two three four",), "one two three four five")] * 3
+    right = [Answer("one two three four", ("one two three four",), "one two three four five")] * 3
+    wrong = [Answer("zz", ("one two three four",), "one two three four five")] * 3
     found = ANSWER_METRICS[metric]
     assert found.id == metric
     assert found.formula
@@ -150,6 +150,6 @@ def test_a_task_keeps_its_digest_unless_its_metric_or_answers_say_more() -> None
     assert len({task().digest(), task(metric="sari").digest(), task(also=("c",)).digest()}) == 3
     with pytest.raises(DataError, match="unknown metric 'rouge'; did you mean 'rouge_l'"):
         task(metric="rouge")
-    assert Example([{"role": "user", "content": "hi"}], "yo", ("hey",)).answered("x") == Answered(
+    assert Example([{"role": "user", "content": "hi"}], "yo", ("hey",)).answered("x") == Answer(
         "x", ("yo", "hey"), "hi"
     )

@@ -108,9 +108,9 @@ def test_a_sentence_counts_if_it_names_the_default(option: str, default: object,
 
 def test_kinds_in_words() -> None:
     from everlora.core.roles import View
-    from everlora.parts.strengths import Lam
+    from everlora.parts.strengths import StrengthOption
 
-    assert [kind_of(kind) for kind in (Lam, View, int | None, bool, str)] == [
+    assert [kind_of(kind) for kind in (StrengthOption, View, int | None, bool, str)] == [
         "float | auto",
         "sum | merged",
         "int | none",

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from calculus import by_autograd, draw, numeric
 from everlora.core.errors import ConfigError
-from everlora.core.history import Past
-from everlora.core.roles import Before, Share
+from everlora.core.history import UpdateHistory
+from everlora.core.roles import AutoStrength, TaskContext
 from everlora.core.updates import LowRank, stack
 from everlora.methods.ella import RHO, ella
 from everlora.parts.penalties import EnergyOverlap, energy, energy_overlap, interference, interference_bound, shrink
@@ -52,10 +52,10 @@ def test_the_worked_example_through_the_part_and_a_past_of_two_tasks(sign: float
     # W6 as two updates with their own scales: the part sees their sum.
     first = LowRank(torch.tensor([[1.0, 0.0]]), sign * torch.tensor([[0.25], [0.125]]), 4.0)
     second = LowRank(torch.tensor([[0.0, -2.0]]), sign * torch.tensor([[0.0], [1.0]]), 0.5)
-    past = Past(({"m": first}, {"m": second}))
+    past = UpdateHistory(({"m": first}, {"m": second}))
     assert torch.equal(past.total("m"), sign * W6)
     part = EnergyOverlap(lam=3.0, energy="raw")
-    state = part.prepare(Before(updates=past.stacked(["m"])))
+    state = part.prepare(TaskContext(updates=past.stacked(["m"])))
     assert state is not None
     pull = part.pull(stack([LowRank(A6, B6, 2.0)]), state)
     assert pull.value.tolist() == [24.0]
@@ -101,7 +101,7 @@ def test_one_adapter_trained_on_is_pulled_by_its_change_since_the_task_began(
     sigma = (s, s0) if form == "svd" else (None, None)
     live, start = stack([LowRank(A, B, 2.0, sigma[0])]), stack([LowRank(A0, B0, 2.0, sigma[1])])
     part = EnergyOverlap(energy="raw")
-    state = part.prepare(Before(updates=(stack([LowRank(P, Q, 0.5)]),), start=start))
+    state = part.prepare(TaskContext(updates=(stack([LowRank(P, Q, 0.5)]),), start=start))
     assert state is not None
     pull = part.pull(live, state)
 
@@ -166,10 +166,10 @@ def test_the_double_loop_of_the_paper_module_by_module() -> None:
         return LowRank(A, B, s)
 
     names = [f"m{k}" for k in range(modules)]
-    past = Past(tuple({n: site(100 * t + k) for k, n in enumerate(names)} for t in range(1, tasks + 1)))
+    past = UpdateHistory(tuple({n: site(100 * t + k) for k, n in enumerate(names)} for t in range(1, tasks + 1)))
     live = {n: site(k) for k, n in enumerate(names)}
     part = EnergyOverlap(energy="raw")
-    state = part.prepare(Before(updates=past.stacked(names)))
+    state = part.prepare(TaskContext(updates=past.stacked(names)))
     assert state is not None
     pull = part.pull(stack([live[n] for n in names]), state)
     for k, name in enumerate(names):
@@ -199,7 +199,7 @@ def test_normalised_energy_frees_lambda_from_the_size_of_the_past(c: float) -> N
     live = LowRank(A, B, 4.0)
     for form, factor in (("rms", 1.0), ("max", 1.0), ("raw", c**2)):
         part = EnergyOverlap(energy=form)  # type: ignore[arg-type]
-        one, other = (part.prepare(Before(updates=(LowRank(P, k * Q),))) for k in (1, c))
+        one, other = (part.prepare(TaskContext(updates=(LowRank(P, k * Q),))) for k in (1, c))
         assert one is not None
         assert other is not None
         torch.testing.assert_close(
@@ -210,7 +210,7 @@ def test_normalised_energy_frees_lambda_from_the_size_of_the_past(c: float) -> N
 def test_the_step_zero_of_a_task_feels_no_pull() -> None:
     A, P, Q = draw(6, (3, 2, 5), (3, 4, 5), (3, 7, 4), dtype=torch.float32)
     part = EnergyOverlap(lam=1e6)
-    state = part.prepare(Before(updates=(LowRank(P, Q),)))
+    state = part.prepare(TaskContext(updates=(LowRank(P, Q),)))
     assert state is not None
     assert (state["squared"] > 0).all()
     pull = part.pull(LowRank(A, torch.zeros(3, 7, 2), 4.0), state)
@@ -229,7 +229,7 @@ def test_a_rank_for_a_store_that_has_none_is_refused(store: Store) -> None:
     with pytest.raises(ConfigError, match=f"store_rank is the rank of store=svd; with store={store} there is none"):
         ella(store=store, store_rank=8)
     assert ella(store="svd") == ella(store="svd", store_rank=8)
-    three = EnergyOverlap(lam=Share(rho=RHO), energy="rms", store="svd", store_rank=3)
+    three = EnergyOverlap(lam=AutoStrength(rho=RHO), energy="rms", store="svd", store_rank=3)
     assert ella(store="svd", store_rank=3).penalties == (three,)
 
 

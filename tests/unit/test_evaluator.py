@@ -10,7 +10,7 @@ from torch import nn
 
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
-from everlora.evaluation.evaluator import Scored, evaluate
+from everlora.evaluation.evaluator import TaskScore, score_task
 from everlora.metrics.answers import exact_match, normalise
 
 
@@ -100,9 +100,9 @@ ROWS = tuple(Example(text, target) for text, target in (("dddd", "dddd"), ("a", 
 TASK = Task(name="echo", train=ROWS, test=ROWS)
 
 
-def score(batch_size: int, **kwargs: Any) -> tuple[Scored, Echo, nn.Module]:
+def score(batch_size: int, **kwargs: Any) -> tuple[TaskScore, Echo, nn.Module]:
     family, model = Echo(), nn.Linear(1, 1).train()
-    return evaluate(model, family, TASK, batch_size=batch_size, **kwargs), family, model  # type: ignore[arg-type]
+    return score_task(model, family, TASK, batch_size=batch_size, **kwargs), family, model  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 100])

@@ -11,7 +11,7 @@ from calculus import by_autograd, draw
 from everlora import parse
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
-from everlora.core.roles import Before, Share
+from everlora.core.roles import AutoStrength, TaskContext
 from everlora.core.updates import LowRank, Weights, stack
 from everlora.methods.inclora import inclora
 from everlora.methods.seqft import seqft
@@ -48,7 +48,7 @@ def test_all_tensors_of_a_place_are_pulled(sigma: bool) -> None:
     part = Quadratic()
     kept = [part.remember(s, {}, seen) for s, seen in zip(start, fishers, strict=True)]
     memory = {key: torch.stack([one[key] for one in kept]) for key in kept[0]}
-    state = part.prepare(Before(start=stack(start), memory=memory))
+    state = part.prepare(TaskContext(start=stack(start), memory=memory))
     assert state is not None
     pull = part.pull(stack(live), state)
     for k in range(2):
@@ -73,7 +73,7 @@ def test_per_task_is_the_sum_of_all_quadratics(seed: int, tasks: int) -> None:
         memory = part.remember(Weights({"w": theta}), memory, {"w": F})
     assert {key: t.shape for key, t in memory.items()} == {"fisher.w": (3, 4), "anchor.w": (3, 4)}
     stacked = {key: t[None] for key, t in memory.items()}
-    state = part.prepare(Before(start=Weights({"w": thetas[-1][None]}), memory=stacked))
+    state = part.prepare(TaskContext(start=Weights({"w": thetas[-1][None]}), memory=stacked))
     assert state is not None
     live, other = draw(seed + 2, (3, 4), (3, 4))
 
@@ -101,7 +101,7 @@ def test_online_forgets_by_gamma_and_holds_the_newest_place() -> None:
     assert memory.keys() == {"fisher.w"}
     assert memory["fisher.w"].tolist() == [3.0, 2.0]
     start = Weights({"w": torch.zeros(1, 2)})
-    state = part.prepare(Before(start=start, memory={"fisher.w": memory["fisher.w"][None]}))
+    state = part.prepare(TaskContext(start=start, memory={"fisher.w": memory["fisher.w"][None]}))
     assert state is not None
     live = Weights({"w": torch.ones(1, 2)})
     assert part.pull(live, state).gradient["w"].tolist() == [[3.0, 2.0]]
@@ -109,13 +109,13 @@ def test_online_forgets_by_gamma_and_holds_the_newest_place() -> None:
 
 
 def test_on_the_first_task_there_is_no_pull() -> None:
-    assert Quadratic().prepare(Before()) is None
+    assert Quadratic().prepare(TaskContext()) is None
 
 
 def test_options() -> None:
     assert parse("ewc").penalties[0].strength == 400
     assert parse("ewc").policy == "continue: one adapter for all tasks"
-    assert parse("ewc(lam=auto, rho=0.1)").penalties[0].strength == Share(rho=0.1)
+    assert parse("ewc(lam=auto, rho=0.1)").penalties[0].strength == AutoStrength(rho=0.1)
     assert parse("ewc(on=all)").adapter == seqft().adapter
     assert parse("ewc(gamma=0.9)").penalties[0] == Quadratic(gamma=0.9)
     for wrong in ("samples=0", "lam=-1", "gamma=1.5", "form=per-task,gamma=0.5", "on=head", "rho=0.1", "lam=nan"):

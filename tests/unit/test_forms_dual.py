@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from everlora import parse
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before
+from everlora.core.roles import TaskContext
 from everlora.core.updates import Weights
 from everlora.parts.forms_dual import Orthonormality, Restoration, code_gate, cosine_gate, departure, orthonormal
 
@@ -114,21 +114,21 @@ def test_the_penalty_is_the_mean_over_pools_and_gates():
     live = Weights({k: drawn(3, 2, 5, seed=s).float() for s, k in enumerate("KAW")})
     old = Weights({k: drawn(3, 4, 5, seed=s + 5).float() for s, k in enumerate("KAW")})
     part = Orthonormality()
-    pull = part.pull(live, part.prepare(Before(start=old)))
+    pull = part.pull(live, part.prepare(TaskContext(start=old)))
     whole = [departure(old.tensors[k], live.tensors[k])[0] for k in "KAW"]
     assert float(pull.value.sum()) == pytest.approx(float(torch.stack(whole).mean()), rel=1e-6)
     assert pull.gradient.keys() == {"K", "A", "W"}
     fresh = Weights({k: orthonormal(None, 2, 5, torch.Generator().manual_seed(0))[None] for k in "KAW"})
-    assert float(part.pull(fresh, part.prepare(Before())).value.sum()) < 1e-12
+    assert float(part.pull(fresh, part.prepare(TaskContext())).value.sum()) < 1e-12
 
 
 def test_restoration_undoes_all_steps_at_rate_one_and_none_at_rate_zero():
-    state = Restoration(rate=1.0, every=3).prepare(Before(seed=4))
+    state = Restoration(rate=1.0, every=3).prepare(TaskContext(seed=4))
     part, where = Restoration(rate=1.0, every=3), torch.zeros(2, 3)
     for k in range(3):
         where = where + part.shape({"w": torch.full((2, 3), float(k + 1))}, state)["w"]
         assert float(where.max()) == (1, 3, 0)[k]
-    assert Restoration(rate=0.0).prepare(Before()) is None
+    assert Restoration(rate=0.0).prepare(TaskContext()) is None
 
 
 def test_restoration_takes_its_share_and_is_drawn_from_the_seed():
@@ -136,7 +136,7 @@ def test_restoration_takes_its_share_and_is_drawn_from_the_seed():
 
     def second(seed):
         part = Restoration(rate=0.1)
-        state = part.prepare(Before(seed=seed))
+        state = part.prepare(TaskContext(seed=seed))
         part.shape(step, state)
         return part.shape(step, state)["w"]
 

@@ -13,7 +13,14 @@ from calculus import draw
 from everlora import parse
 from everlora.core.errors import ConfigError
 from everlora.core.updates import LowRank
-from everlora.parts.features import ROW, FeatureStart, complement, designed, grown, projected
+from everlora.parts.features import (
+    ROW,
+    FeatureStart,
+    complement,
+    design_down_projection,
+    extend_basis,
+    keep_components,
+)
 from everlora.training import memory
 from everlora.training.features import second_moments
 
@@ -38,10 +45,10 @@ def eye(n: int) -> Tensor:
 def test_the_rows_of_a_by_hand() -> None:
     C = torch.diag(torch.tensor([9.0, 4.0, 1.0]).double())
     F = eye(3)[:, :1]
-    rows = designed(C, F, False, 2)
+    rows = design_down_projection(C, F, False, 2)
     torch.testing.assert_close(rows.abs(), ROW * eye(3)[1:])
-    assert designed(C, F, False, 3)[2].tolist() == [0, 0, 0], "no third direction is left"
-    torch.testing.assert_close(designed(C, complement(F), True, 2).abs(), rows.abs())
+    assert design_down_projection(C, F, False, 3)[2].tolist() == [0, 0, 0], "no third direction is left"
+    torch.testing.assert_close(design_down_projection(C, complement(F), True, 2).abs(), rows.abs())
 
 
 @pytest.mark.parametrize(
@@ -51,7 +58,7 @@ def test_the_rows_of_a_by_hand() -> None:
 def test_the_basis_by_hand(share: float, measure: str, q: int) -> None:
     """Energies 9, 4 and 1 of 14: .643, .929, 1; of the moment's own, 81, 16 and 1 of 98: .827, .990, 1."""
     C = torch.diag(torch.tensor([9.0, 4.0, 1.0]).double())
-    F = grown(C, torch.zeros(3, 0).double(), share, measure)  # type: ignore[arg-type]
+    F = extend_basis(C, torch.zeros(3, 0).double(), share, measure)  # type: ignore[arg-type]
     torch.testing.assert_close(F.abs(), eye(3)[:, :q])
 
 
@@ -59,7 +66,7 @@ def test_the_basis_by_hand(share: float, measure: str, q: int) -> None:
 @given(seed=st.integers(0, 10**6), i=st.integers(3, 12), q=st.integers(0, 3), share=st.floats(0.1, 1))
 def test_the_basis_holds_the_share_with_as_few_directions_as_can_be(seed: int, i: int, q: int, share: float) -> None:
     C, F = moment(seed, i, i), basis(seed + 1, i, q)
-    G = grown(C, F, share)
+    G = extend_basis(C, F, share)
     torch.testing.assert_close(G.mT @ G, eye(G.shape[1]))
     torch.testing.assert_close(G @ (G.mT @ F), F)  # what it held it holds
     held = lambda Q: float((Q.mT @ C @ Q).trace() / C.trace())  # noqa: E731
@@ -78,21 +85,23 @@ def test_the_basis_holds_the_share_with_as_few_directions_as_can_be(seed: int, i
 def test_a_stays_off_the_old_features_in_either_form(seed: int, q: int, r: int, dual: bool) -> None:
     F, C, (A, B) = basis(seed, 9, q), moment(seed + 1, 9, 6), draw(seed + 2, (r, 9), (7, r))
     kept = complement(F) if dual else F
-    for rows in (designed(C, kept, dual, r), projected(A, kept, dual)):
+    for rows in (design_down_projection(C, kept, dual, r), keep_components(A, kept, dual)):
         assert rows.shape == (r, 9)
         torch.testing.assert_close(rows @ F, torch.zeros(r, q).double(), rtol=0, atol=1e-10)
         assert float((B @ rows @ F).norm()) < 1e-9
         lengths = rows.norm(dim=-1)
         torch.testing.assert_close(lengths[lengths > 0], torch.full_like(lengths[lengths > 0], ROW))
-    assert int((designed(C, kept, dual, r).norm(dim=-1) > 0).sum()) == r  # 6 directions, at most 5 taken: q < 9 - r
-    inside = designed(C, kept, dual, r)
+    assert (
+        int((design_down_projection(C, kept, dual, r).norm(dim=-1) > 0).sum()) == r
+    )  # 6 directions, at most 5 taken: q < 9 - r
+    inside = design_down_projection(C, kept, dual, r)
     left = torch.linalg.svd(C - F @ F.mT @ C)[0][:, :r]
     torch.testing.assert_close(left @ (left.mT @ inside.mT), inside.mT)
 
 
 def test_a_draw_off_a_full_basis_is_zero() -> None:
-    assert not projected(torch.ones(2, 3), eye(3), False).any()
-    assert not designed(eye(3), eye(3), False, 2).any()
+    assert not keep_components(torch.ones(2, 3), eye(3), False).any()
+    assert not design_down_projection(eye(3), eye(3), False, 2).any()
 
 
 def test_memory_keeps_the_smaller_of_a_basis_and_its_complement() -> None:
@@ -162,10 +171,10 @@ def test_moments_are_those_of_each_row_alone_without_padding(model: str) -> None
 def test_in_a_life_a_is_fixed_and_off_the_old_features(model: str, method: str, tmp_path) -> None:
     life = lives.begin(model, method, tmp_path / "run", lora={"r": 2, "lora_alpha": 4, "lora_dropout": 0.0})
     began: list[dict[str, LowRank]] = []
-    life.progress = lives.Watch(learning=lambda _: began.append(life.mount.extract()))
+    life.progress = lives.Watch(learning=lambda _: began.append(life.backend.extract()))
     life.follow(lives.stream(model, 3))
     for t, stage in enumerate(life.folder.stages()):
-        update = life.mount.read(stage.path)[0]
+        update = life.backend.read(stage.path)[0]
         for name, site in update.items():
             assert torch.equal(site.A, began[t][name].A), "A was trained"
             assert bool(site.B.any())
@@ -185,4 +194,4 @@ def test_a_stopped_life_goes_on_as_if_nothing_had_been(tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         lives.lived("tiny-bert", "inflora+migu", tmp_path / "cut", tasks, progress=lives.Cut("third"))
     again = lives.lived("tiny-bert", "inflora+migu", tmp_path / "cut", tasks, resume=True)
-    assert lives.apart(lives.adapter(whole), lives.adapter(again)) == 0
+    assert lives.largest_difference(lives.adapter(whole), lives.adapter(again)) == 0

@@ -17,7 +17,7 @@ from everlora.core.errors import ConfigError
 from everlora.models.families.base import IGNORE
 from everlora.parts.distil import Distil, distillation
 from everlora.parts.pseudo import PromptDivergence
-from everlora.training.trainer import Besides
+from everlora.training.trainer import ExtraLosses
 
 
 def test_the_worked_example_and_its_direction() -> None:
@@ -80,7 +80,7 @@ def test_a_comparison_is_of_its_own_rows_alone(part: Any, rows: list[int]) -> No
     labels = torch.tensor([[7, 8], [IGNORE, 9], [6, IGNORE]])
     places, rehearsed = [0, 0, 1, 2], torch.tensor([False, True, False])
     old, new, weights = draw(6, (4, 5), (4, 5), (4,), dtype=torch.float32)
-    besides = Besides(outputs=(part,), teacher=cast(Any, SimpleNamespace(logits=lambda *_: old)))
+    besides = ExtraLosses(outputs=(part,), teacher=cast(Any, SimpleNamespace(logits=lambda *_: old)))
 
     def found(marks: torch.Tensor | None, by: torch.Tensor | None = None) -> float:
         return float(besides.loss(cast(Any, None), cast(Any, None), {"labels": labels}, new, marks, by))

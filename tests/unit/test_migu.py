@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from calculus import draw
 from everlora import parse
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before
-from everlora.core.roles.observing import Probing
+from everlora.core.roles import TaskContext
+from everlora.core.roles.observing import NeedsActivations
 from everlora.core.updates import LowRank, Weights
 from everlora.parts.masks import MagnitudeMask, strongest
 from everlora.training.probe import magnitudes
@@ -71,11 +71,11 @@ def test_shaping_is_linear_and_twice_is_once() -> None:
 
 def test_the_first_task_and_tau_zero_mask_nothing() -> None:
     live = LowRank(torch.ones(1, 2, 3), torch.ones(1, 4, 2))
-    assert MagnitudeMask().prepare(Before()) is None
-    assert MagnitudeMask().prepare(Before(updates=(live,))) == {}
-    assert MagnitudeMask().prepare(Before(start=live)) == {}
-    assert MagnitudeMask(tau=0).prepare(Before(updates=(live,))) is None
-    assert isinstance(MagnitudeMask(), Probing)
+    assert MagnitudeMask().prepare(TaskContext()) is None
+    assert MagnitudeMask().prepare(TaskContext(updates=(live,))) == {}
+    assert MagnitudeMask().prepare(TaskContext(start=live)) == {}
+    assert MagnitudeMask(tau=0).prepare(TaskContext(updates=(live,))) is None
+    assert isinstance(MagnitudeMask(), NeedsActivations)
 
 
 def test_places_without_outputs_are_not_masked() -> None:

@@ -10,7 +10,7 @@ import torch
 from calculus import by_autograd, draw
 from everlora import parse
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before
+from everlora.core.roles import TaskContext
 from everlora.core.updates import LowRank
 from everlora.parts.sparsity import Sparsity, sparsity
 
@@ -46,7 +46,7 @@ def test_the_gradient_is_autograds(form: str, r: int, svd: bool) -> None:
 
 def test_no_pull_where_a_task_starts_and_one_on_the_first_task() -> None:
     live = LowRank(torch.randn(1, 2, 3), torch.zeros(1, 4, 2))
-    state = Sparsity().prepare(Before())
+    state = Sparsity().prepare(TaskContext())
     assert state is not None
     pull = Sparsity().pull(live, state)
     assert not pull.value.any()

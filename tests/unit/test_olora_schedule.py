@@ -11,7 +11,7 @@ import lives
 from calculus import draw
 from everlora import parse
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before
+from everlora.core.roles import TaskContext
 from everlora.core.updates import LowRank
 from everlora.methods.olora import olora
 from everlora.parts.schedules import factors
@@ -27,7 +27,7 @@ ORDER6 = (
 @pytest.mark.parametrize("number", range(1, 18))
 def test_order_six_task_by_task(number: int) -> None:
     A, B = draw(number, (1, 2, 5), (1, 4, 2), dtype=torch.float32)
-    live, before = LowRank(A, B, 4.0), Before(updates=(LowRank(A, B, 4.0),) * (number - 1))
+    live, before = LowRank(A, B, 4.0), TaskContext(updates=(LowRank(A, B, 4.0),) * (number - 1))
     plain = olora(lam=1.0, norm_lam=1.0).penalties
     for part, base, lams in zip(parse(ORDER6).penalties, plain, (LAM, NORM), strict=True):
         state, lam = part.prepare(before), lams[min(number, 15) - 1]
@@ -58,7 +58,7 @@ def test_a_schedule_of_nothing_is_refused() -> None:
 def test_a_schedule_of_ones_is_none_and_of_zeros_is_inclora(tmp_path, lived) -> None:
     plain = lived("o-lora", "tiny-t5").adapter
     ones = lives.lived("tiny-t5", "o-lora(schedule=1)", tmp_path / "1", evaluation={"schedule": "diagonal"})
-    assert lives.apart(lives.adapter(ones), plain) == 0
+    assert lives.largest_difference(lives.adapter(ones), plain) == 0
     zeros = lives.lived("tiny-t5", "o-lora(schedule=0)", tmp_path / "0", evaluation={"schedule": "diagonal"})
-    assert lives.apart(lives.adapter(zeros), lived("inclora", "tiny-t5").adapter) == 0
+    assert lives.largest_difference(lives.adapter(zeros), lived("inclora", "tiny-t5").adapter) == 0
     assert replace(parse("o-lora"), spelt="") == olora()

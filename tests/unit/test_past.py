@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from everlora.core.adapter import Consolidator
-from everlora.core.history import Past
-from everlora.core.roles import Before
+from everlora.core.history import UpdateHistory
+from everlora.core.roles import TaskContext
 from everlora.core.updates import LowRank
 from everlora.parts.penalties import energy_overlap
 
@@ -25,7 +25,7 @@ def delta_elements() -> int:
 
 
 def test_appending_keeps_the_old_past_as_it_was() -> None:
-    empty = Past()
+    empty = UpdateHistory()
     one = empty.append(delta(0))
     two = one.append(delta(1))
     assert [len(empty), len(one), len(two)] == [0, 1, 2]
@@ -36,7 +36,7 @@ def test_appending_keeps_the_old_past_as_it_was() -> None:
 
 def test_dense_and_factor_views_agree_with_a_running_sum() -> None:
     """P1 (accumulated after each task) and P2 (factors behind one another) of the method notes."""
-    past, running = Past(), {name: torch.zeros(s.shape) for name, s in delta(0).items()}
+    past, running = UpdateHistory(), {name: torch.zeros(s.shape) for name, s in delta(0).items()}
     for t in range(4):
         update = delta(t, r=1 + t, scale=4.0 / (1 + t))
         past = past.append(update)
@@ -49,11 +49,11 @@ def test_dense_and_factor_views_agree_with_a_running_sum() -> None:
 
 def test_one_past_update_is_itself() -> None:
     update = delta(3)
-    torch.testing.assert_close(Past((update,)).total("out"), update["out"].dense(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(UpdateHistory((update,)).total("out"), update["out"].dense(), rtol=1e-6, atol=1e-6)
 
 
 def test_stacked_is_every_modules_updates_task_by_task() -> None:
-    past = Past((delta(0), delta(1), delta(2)))
+    past = UpdateHistory((delta(0), delta(1), delta(2)))
     tasks = past.stacked(["v", "q"])
     assert [task.A.shape for task in tasks] == [(2, 2, 5)] * 3
     assert [task.B.shape for task in tasks] == [(2, 7, 2)] * 3
@@ -62,26 +62,26 @@ def test_stacked_is_every_modules_updates_task_by_task() -> None:
             assert torch.equal(task.A[k], update[name].A)
             assert torch.equal(task.B[k], update[name].B)
             torch.testing.assert_close(task.dense()[k], update[name].dense(), rtol=1e-6, atol=1e-6)
-    whole = Before(updates=tasks).factors()
+    whole = TaskContext(updates=tasks).factors()
     assert whole is not None
     assert (whole.A.shape, whole.B.shape, whole.scale) == ((2, 6, 5), (2, 7, 6), 1.0)
     torch.testing.assert_close(whole.dense()[0], past.total("v"))
     torch.testing.assert_close(whole.dense()[1], past.total("q"))
     with pytest.raises(ValueError, match="one shape"):
         past.stacked(["q", "out"])
-    assert Past().stacked(["q"]) == ()
+    assert UpdateHistory().stacked(["q"]) == ()
 
 
 def test_triplets_and_pairs_make_one_past() -> None:
     triplets = {name: LowRank(s.A, s.B, s.scale, torch.tensor([[2.0], [-0.5]])) for name, s in delta(0).items()}
-    past = Past((triplets, delta(1)))
+    past = UpdateHistory((triplets, delta(1)))
     assert past.numel == delta_elements() * 2 + 3 * 2  # σ counts
     torch.testing.assert_close(past.total("out"), triplets["out"].dense() + delta(1)["out"].dense())
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
 def test_what_is_kept_is_what_the_consolidator_declares(tasks: int) -> None:
-    past = Past(tuple(delta(t) for t in range(tasks)))
+    past = UpdateHistory(tuple(delta(t) for t in range(tasks)))
     adapter = delta_elements()
     assert past.numel == tasks * adapter
     assert Consolidator(rule="sum").kept(tasks, adapter) == past.numel

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from calculus import by_autograd, draw, numeric
-from everlora.core.history import Past
-from everlora.core.roles import Before, WeightPenalty
+from everlora.core.history import UpdateHistory
+from everlora.core.roles import TaskContext, WeightPenalty
 from everlora.core.updates import LowRank, stack
 from everlora.parts.penalties import EnergyOverlap, FactorNorm, Orthogonality, energy_overlap, orthogonality
 from everlora.parts.signs import SignConflict
@@ -77,7 +77,7 @@ def test_sides_take_their_own_factor(norm: str) -> None:
     past, live = LowRank(P, Q), LowRank(A, B)
     on_A, on_B = Orthogonality(lam=2.0, side="A", norm=norm), Orthogonality(lam=2.0, side="B", norm=norm)  # type: ignore[arg-type]
     for part, new, before in ((on_A, A, P), (on_B, B.mT, Q.mT)):
-        state = part.prepare(Before(updates=(past,)))
+        state = part.prepare(TaskContext(updates=(past,)))
         assert state is not None
         pull = part.pull(live, state)
         value, gradient = orthogonality(new, before, norm)  # type: ignore[arg-type]
@@ -95,9 +95,9 @@ def test_olora_is_the_sum_over_tasks_of_the_paper_whatever_the_scale(side: str, 
     """Σ_{i<t} ‖B_iᵀ B_t‖² (or ‖A_i A_tᵀ‖²): factors, not updates, so LoRA's alpha has no say."""
     factors = [draw(t, (2, 5), (7, 2), dtype=torch.float32) for t in range(3)]
     sites = [LowRank(A, B, scale) for A, B in factors]
-    past = Past(tuple({"m": site} for site in sites[:2]))
+    past = UpdateHistory(tuple({"m": site} for site in sites[:2]))
     part = Orthogonality(lam=1.0, side=side, norm="l2sq")  # type: ignore[arg-type]
-    state = part.prepare(Before(updates=past.stacked(["m"])))
+    state = part.prepare(TaskContext(updates=past.stacked(["m"])))
     assert state is not None
     value = float(part.pull(stack(sites[2:]), state).value)
     A_t, B_t = factors[2]
@@ -127,7 +127,7 @@ def test_factor_norm_is_autograds() -> None:
     A, B = draw(4, (3, 2, 5), (3, 7, 2))
     expected = by_autograd(lambda a, b: a.flatten(1).norm(dim=1) + b.flatten(1).norm(dim=1), A, B)
     part = FactorNorm(lam=0.3)
-    state = part.prepare(Before())
+    state = part.prepare(TaskContext())
     assert state is not None  # it acts on the first task too
     pull = part.pull(LowRank(A, B, 4.0), state)
     for got, want in zip((pull.value, pull.A, pull.B), expected, strict=True):
@@ -151,7 +151,7 @@ def test_half_precision_entries_of_a_thousandth_do_not_vanish(dtype: torch.dtype
     o, i = 16, 24
     live = LowRank(torch.ones(1, 1, i, dtype=dtype), torch.full((1, o, 1), 1e-3, dtype=dtype), 1.0)
     part = EnergyOverlap(lam=1.0, energy="raw")
-    state = part.prepare(Before(updates=(live,)))
+    state = part.prepare(TaskContext(updates=(live,)))
     assert state is not None
     pull = part.pull(live, state)
     entry = float(torch.tensor(1e-3, dtype=dtype).double())
@@ -165,7 +165,7 @@ def test_half_precision_factors_keep_their_orthogonality() -> None:
     A = torch.full((1, 1, 8), 1e-3, dtype=torch.float16)
     part = Orthogonality(lam=1.0, norm="l2sq")
     live = LowRank(A, torch.zeros(1, 3, 1, dtype=torch.float16))
-    state = part.prepare(Before(updates=(live,)))
+    state = part.prepare(TaskContext(updates=(live,)))
     assert state is not None
     entry = float(A[0, 0, 0].double())
     assert float(part.pull(live, state).value) == pytest.approx((8 * entry**2) ** 2, rel=1e-6)
@@ -210,12 +210,12 @@ def test_a_stack_of_modules_is_each_module_alone(part: WeightPenalty) -> None:
         live.append(LowRank(A, B, 2.0))
         first.append(LowRank(P[:2], Q[:, :2] * size, 1.0))
         second.append(LowRank(P[2:], Q[:, 2:] * size, 1.0))
-    state = part.prepare(Before(updates=(stack(first), stack(second))))
+    state = part.prepare(TaskContext(updates=(stack(first), stack(second))))
     assert state is not None
     whole = part.pull(stack(live), state)
     assert whole.value.shape == (3,)
     for k in range(3):
-        single = part.prepare(Before(updates=(stack(first[k : k + 1]), stack(second[k : k + 1]))))
+        single = part.prepare(TaskContext(updates=(stack(first[k : k + 1]), stack(second[k : k + 1]))))
         assert single is not None
         alone = part.pull(stack([live[k]]), single)
         for field in ("value", "A", "B"):
@@ -228,7 +228,7 @@ def test_a_stack_of_modules_is_each_module_alone(part: WeightPenalty) -> None:
 def test_a_pull_is_taken_at_strength_one_and_leaves_the_weights_alone(part: WeightPenalty) -> None:
     A, B, P, Q = draw(8, (2, 2, 5), (2, 7, 2), (2, 4, 5), (2, 7, 4), dtype=torch.float32)
     live = LowRank(A.clone().requires_grad_(), B.clone().requires_grad_(), 4.0)
-    state = part.prepare(Before(updates=(LowRank(P, Q),)))
+    state = part.prepare(TaskContext(updates=(LowRank(P, Q),)))
     assert state is not None
     kept = {name: tensor.clone() for name, tensor in state.items()}
     pull = part.pull(live, state)
@@ -247,6 +247,6 @@ def test_a_pull_is_taken_at_strength_one_and_leaves_the_weights_alone(part: Weig
 
 @pytest.mark.parametrize("part", [part for part in PULLS if not isinstance(part, FactorNorm)], ids=str)
 def test_the_first_task_has_no_past_to_pull_on(part: WeightPenalty) -> None:
-    assert Before(updates=Past().stacked(["m"])) == Before()
-    assert Before().factors() is None
-    assert part.prepare(Before()) is None
+    assert TaskContext(updates=UpdateHistory().stacked(["m"])) == TaskContext()
+    assert TaskContext().factors() is None
+    assert part.prepare(TaskContext()) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import lives
 from everlora import Example, parse
-from everlora.adapters import mount
+from everlora.adapters import make_backend
 from everlora.adapters.prompt_chain import through
 from everlora.adapters.prompt_pool import nearest, query
 from everlora.adapters.splice import begin, spliced, taken_out
@@ -20,12 +20,12 @@ from everlora.core.method import compose
 from everlora.models.families.base import IGNORE
 from everlora.parts.pseudo import PromptDivergence, PseudoSamples
 from everlora.training import pseudo
-from everlora.training.trainer import REHEARSED, WEIGHT, Besides, token_mean
+from everlora.training.trainer import REHEARSED, WEIGHT, ExtraLosses, token_mean
 
 
 def opened(model, method, past=None):
     loaded, tasks = lives.fresh(model), lives.stream(model)
-    found = mount(loaded, {}, "auto", parse(method).adapter)
+    found = make_backend(loaded, {}, "auto", parse(method).adapter)
     loaded.family.begin(loaded.model, tasks[:1], torch.Generator().manual_seed(0))
     found.open(seed=1, tasks=tasks[:1])
     return found, tasks[0]
@@ -124,7 +124,7 @@ def test_keys_are_drawn_to_the_examples_that_chose_them():
 
 def test_the_term_of_a_row_counts_with_the_tokens_of_its_answer():
     labels = torch.tensor([[7, 8], [IGNORE, 9]])
-    besides = Besides(side=lambda: torch.tensor([-1.0, -10.0]))
+    besides = ExtraLosses(side=lambda: torch.tensor([-1.0, -10.0]))
     assert float(besides.loss(None, None, {"labels": labels}, torch.zeros(3, 5), None)) == -12
 
 
@@ -192,11 +192,11 @@ def test_the_network_around_a_prompt_by_hand():
 
 def test_the_chain_stands_newest_first_and_earlier_prompts_stay(tmp_path):
     life = lives.lived("tiny-t5", "progprompt(length=2, mlp=3)", tmp_path / "run", lives.stream("tiny-t5", 3))
-    life.ready()
+    life.inference_model()
     first, second, third = (delta["prompts"].tensors["prompt"] for delta in life.past)
-    shown = life.mount.prompts(torch.zeros(1, 4, 64), torch.ones(1, 4).bool())[0]
+    shown = life.backend.prompts(torch.zeros(1, 4, 64), torch.ones(1, 4).bool())[0]
     assert torch.equal(shown, torch.cat([third, second, first]))
-    stored = [life.mount.read(stage.path)[0]["prompts"].tensors["prompt"] for stage in life.folder.stages()]
+    stored = [life.backend.read(stage.path)[0]["prompts"].tensors["prompt"] for stage in life.folder.stages()]
     assert all(torch.equal(a, b) for a, b in zip(stored, (first, second, third), strict=True))
     assert not torch.equal(first, second)
     assert life.kept()["kept_elements"] == 3 * 2 * 64
@@ -215,8 +215,8 @@ def test_a_text_is_cut_before_prompts_are_put_in():
     family, task = loaded.family, lives.stream("tiny-t5")[0]
     whole = family.limits.context
     family.limits = family.prompter.limits = family._whole = replace(family.limits, source=whole)
-    found = mount(loaded, {}, "auto", parse("progprompt(length=10)").adapter)
-    found.expect(6)
+    found = make_backend(loaded, {}, "auto", parse("progprompt(length=10)").adapter)
+    found.plan_tasks(6)
     long = Example("movie " * 600, task.labels[0])
     ids = family.features(long, task)["input_ids"]
     assert len(ids) <= whole - 60
@@ -226,7 +226,7 @@ def test_a_text_is_cut_before_prompts_are_put_in():
 
 def test_prompts_that_fill_the_context_are_refused():
     with pytest.raises(ModelError, match="no room"):
-        mount(lives.fresh("tiny-t5"), {}, "auto", parse("lfpt5(length=512)").adapter)
+        make_backend(lives.fresh("tiny-t5"), {}, "auto", parse("lfpt5(length=512)").adapter)
 
 
 def test_a_text_that_soft_prompts_leave_no_room_for_says_so():

@@ -117,7 +117,7 @@ def test_processes_make_the_batch_larger() -> None:
 def test_what_is_changed_says_so_also_over_the_run_yaml_of_another_run() -> None:
     def told(*layers: dict[str, Any]) -> str:
         spec = resolve(RunSpec, M, *layers)
-        return protocol.told(protocol_of(spec, parse(spec.method)))
+        return protocol.describe(protocol_of(spec, parse(spec.method)))
 
     small = resolve(RunSpec, M, {"protocol": "small-cpu"}).model_dump(mode="json")
     shown = hash_of(small)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from calculus import by_autograd, draw, numeric
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before, Pull
+from everlora.core.roles import PenaltyGradient, TaskContext
 from everlora.core.updates import LowRank, stack
 from everlora.methods.pslora import pslora
 from everlora.parts.merges import LargestMagnitude
@@ -30,8 +30,8 @@ def psi(D: Tensor, past: Tensor, sharpness: Tensor | float, detached: bool = Fal
     return ((weight.detach() if detached else weight) * D).square().sum()
 
 
-def pull_on(part: SignConflict, live: LowRank, *updates: LowRank, start: LowRank | None = None) -> Pull:
-    state = part.prepare(Before(updates=updates, start=start))
+def pull_on(part: SignConflict, live: LowRank, *updates: LowRank, start: LowRank | None = None) -> PenaltyGradient:
+    state = part.prepare(TaskContext(updates=updates, start=start))
     assert state is not None
     return part.pull(live, state)
 
@@ -246,8 +246,8 @@ def test_a_module_in_which_nothing_was_learned_only_decays() -> None:
 
 
 def test_on_the_first_task_nothing_is_pulled_unless_asked() -> None:
-    assert SignConflict().prepare(Before()) is None
-    assert pslora().penalties[0].prepare(Before()) is None
+    assert SignConflict().prepare(TaskContext()) is None
+    assert pslora().penalties[0].prepare(TaskContext()) is None
     A, B = draw(5, (3, 2, 6), (3, 5, 2), dtype=torch.float32)
     for live in (LowRank(A, B, 4.0), LowRank(A, B, 4.0, torch.full((3, 2, 1), 0.5))):
         pull = pull_on(SignConflict(first_task_decay=True), live)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from everlora import Example, Task, parse
 from everlora.core.errors import ConfigError, FolderError
-from everlora.core.roles.blocks import Turn, plan
+from everlora.core.roles.blocks import BlockStep, plan
 from everlora.parts.replay import Replay, balanced, share
 from everlora.training import rehearsal
-from everlora.training.order import Blocks, Equal
+from everlora.training.order import Blocks, EqualShares
 from everlora.training.stages import Stage
 
 
@@ -134,7 +134,7 @@ CHAT = [[{"role": "user", "content": f"hello {k}\u2029"}] for k in range(3)]
 )
 def test_rows_come_back_as_they_were(task, tmp_path):
     part = Replay(ratio=1.0)
-    held, lacking = rehearsal.kept(part, [task], seed=3)
+    held, lacking = rehearsal.select_rows(part, [task], seed=3)
     rehearsal.write(tmp_path, part, held)
     (back,) = rehearsal.read(tmp_path, part, [task])
     assert not lacking
@@ -165,8 +165,8 @@ def test_test_rows_are_never_kept():
     task = text_task()
     for seed in range(5):
         for part in (Replay(ratio=0.5), Replay(ratio=0.5, balanced=True), Replay(ratio=0.5, resample="each-task")):
-            held, _ = rehearsal.kept(part, [task], seed)
-            for rows in rehearsal.drawn(part, held, seed, stage=2):
+            held, _ = rehearsal.select_rows(part, [task], seed)
+            for rows in rehearsal.draw_rows(part, held, seed, stage=2):
                 assert all(any(row is one for one in task.train) for row in rows.train)
                 assert "a test row" not in [row.input for row in (*rows.train, *rows.test, *rows.dev)]
 
@@ -176,26 +176,26 @@ def test_free_text_has_no_classes():
     task = Task(
         name="open", train=[Example(row.input, f"answer {k}") for k, row in enumerate(task.train)], test=task.test
     )
-    (rows,), _ = rehearsal.kept(Replay(ratio=0.1, balanced=True), [task], 0)
+    (rows,), _ = rehearsal.select_rows(Replay(ratio=0.1, balanced=True), [task], 0)
     assert len(rows.train) == 2
 
 
 def test_rows_are_drawn_anew_for_each_task_and_from_everything():
     task = text_task(inputs=[f"text {k}" for k in range(40)])
     fixed, anew = Replay(ratio=0.1), Replay(ratio=0.1, resample="each-task")
-    (once,), _ = rehearsal.kept(fixed, [task], 0)
+    (once,), _ = rehearsal.select_rows(fixed, [task], 0)
     assert len(once.train) == 4
-    assert rehearsal.drawn(fixed, [once], 0, 2) == rehearsal.drawn(fixed, [once], 0, 3) == [once]
-    held, _ = rehearsal.kept(anew, [task], 0)
+    assert rehearsal.draw_rows(fixed, [once], 0, 2) == rehearsal.draw_rows(fixed, [once], 0, 3) == [once]
+    held, _ = rehearsal.select_rows(anew, [task], 0)
     assert held == [task]
-    seen = [[row.input for row in rehearsal.drawn(anew, held, 0, stage)[0].train] for stage in (2, 3, 4, 2)]
+    seen = [[row.input for row in rehearsal.draw_rows(anew, held, 0, stage)[0].train] for stage in (2, 3, 4, 2)]
     assert seen[0] == seen[3]
     assert len({tuple(rows) for rows in seen}) == 3
     assert all(len(rows) == 4 for rows in seen)
 
 
 def test_a_task_of_which_nothing_is_kept_is_told():
-    held, lacking = rehearsal.kept(Replay(), [text_task()], 0)
+    held, lacking = rehearsal.select_rows(Replay(), [text_task()], 0)
     assert held == []
     assert lacking == ["no row of 'words' is kept to be rehearsed"]
 
@@ -205,7 +205,7 @@ def test_a_buffer_without_rows_cannot_be_learned():
     with pytest.raises(ConfigError, match="keeps no row"):
         rehearsal.taught(Replay(alone=True), stage, 0)
     (rows,) = rehearsal.taught(Replay(ratio=0.4, alone=True), stage, 0).tasks
-    assert [rows] == rehearsal.kept(Replay(ratio=0.4), stage.tasks, 0)[0]  # those that replay keeps
+    assert [rows] == rehearsal.select_rows(Replay(ratio=0.4), stage.tasks, 0)[0]  # those that replay keeps
 
 
 @pytest.mark.parametrize("content", ["{", '{"input": "x", "target": "y"}', '{"task": {}}\n', "\xff", "[]"])
@@ -216,9 +216,9 @@ def test_a_damaged_file(content, tmp_path):
 
 
 def test_a_plan_by_hand():
-    new, old = Turn(rehearsed=False), Turn(rehearsed=True)
-    first, turn = Turn(rehearsed=False, opens=True), Turn(rehearsed=True, turns=True)
-    last, only = Turn(rehearsed=True, closes=True), Turn(rehearsed=True, turns=True, closes=True)
+    new, old = BlockStep(rehearsed=False), BlockStep(rehearsed=True)
+    first, turn = BlockStep(rehearsed=False, opens=True), BlockStep(rehearsed=True, turns=True)
+    last, only = BlockStep(rehearsed=True, closes=True), BlockStep(rehearsed=True, turns=True, closes=True)
     assert plan(5, 3, 2) == (first, new, new, turn, last, first, new, turn, last)
     assert plan(1, 8, 3) == (first, turn, old, last)
     assert plan(2, 1, 1) == (first, only, first, only)
@@ -243,7 +243,7 @@ def test_blocks_show_each_row_as_often_as_any_other(fresh, kept, batch, inner, o
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=5))
 def test_equal_mixing_shows_every_task_equally_often(sizes):
-    order = Equal(sizes, seed=1)
+    order = EqualShares(sizes, seed=1)
     rows, tasks = list(order), [k for k, size in enumerate(sizes) for _ in range(size)]
     assert len(rows) == len(order) == len(sizes) * max(sizes)
     assert set(rows) == set(range(sum(sizes)))
@@ -256,7 +256,10 @@ def test_equal_mixing_shows_every_task_equally_often(sizes):
 
 
 def test_orders_differ_from_epoch_to_epoch_and_by_seed():
-    for make in (lambda seed: Equal([20, 20], seed), lambda seed: Blocks(40, 9, batch=4, inner=2, outer=1, seed=seed)):
+    for make in (
+        lambda seed: EqualShares([20, 20], seed),
+        lambda seed: Blocks(40, 9, batch=4, inner=2, outer=1, seed=seed),
+    ):
         one, other = make(1), make(2)
         first = list(one)
         assert first != list(other)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everlora.metrics.answers import ANSWER_METRICS, Answered
+from everlora.metrics.answers import ANSWER_METRICS, Answer
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "by", "mat", "road", "red", "old"]
 ALIKE = {name: metric for name, metric in ANSWER_METRICS.items() if metric.whole}
@@ -18,7 +18,7 @@ def test_shares_of_macro_f1_by_hand() -> None:
 
     d F1(a): row 1 (2 − 2/3 · 2)/3, row 2 −(2/3)/3, row 3 0; so shares are 2/3 + 3/2 · (2/9, −4/9, 2/9) = 1, 0, 1.
     """
-    rows = [Answered(given, (asked,)) for asked, given in zip("aab", "abb", strict=True)]
+    rows = [Answer(given, (asked,)) for asked, given in zip("aab", "abb", strict=True)]
     shares = ANSWER_METRICS["macro_f1"].shares
     assert shares is not None
     assert shares(rows, ("a", "b")) == pytest.approx((100.0, 0.0, 100.0))
@@ -29,14 +29,14 @@ texts = st.lists(st.sampled_from(WORDS), min_size=4, max_size=9).map(" ".join)
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd?")), min_size=1, max_size=30))
 def test_the_mean_of_shares_of_macro_f1_is_the_score(pairs: list[tuple[str, str]]) -> None:
-    metric, rows = ANSWER_METRICS["macro_f1"], [Answered(given, (asked,)) for asked, given in pairs]
+    metric, rows = ANSWER_METRICS["macro_f1"], [Answer(given, (asked,)) for asked, given in pairs]
     assert metric.shares is not None
     assert np.mean(metric.shares(rows, tuple("abcd"))) == pytest.approx(metric.score(rows, tuple("abcd"))[0])
 
 
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=12))
 def test_the_mean_of_shares_of_bleu_is_the_score(pairs: list[tuple[str, str]]) -> None:
-    metric, rows = ANSWER_METRICS["bleu"], [Answered(said, (asked,)) for said, asked in pairs]
+    metric, rows = ANSWER_METRICS["bleu"], [Answer(said, (asked,)) for said, asked in pairs]
     assert metric.shares is not None
     assert np.mean(metric.shares(rows, ())) == pytest.approx(metric.score(rows)[0])
 
@@ -49,7 +49,7 @@ def test_shares_foretell_the_score_of_drawn_rows(name: str) -> None:
         asked = list(random.choice(WORDS, 7)) if name == "bleu" else [str(random.choice(list("abcd")))]
         keep = random.random(len(asked)) < 0.8
         said = [word if k else str(random.choice(WORDS[:4])) for word, k in zip(asked, keep, strict=True)]
-        rows.append(Answered(" ".join(said), (" ".join(asked),)))
+        rows.append(Answer(" ".join(said), (" ".join(asked),)))
     labels = () if name == "bleu" else tuple("abcd")
     metric = ALIKE[name]
     assert metric.shares is not None

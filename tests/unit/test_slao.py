@@ -51,7 +51,7 @@ def life(tmp_path_factory):
         "tiny-t5",
         "slao",
         tmp_path_factory.mktemp("slao") / "run",
-        progress=lives.Watch(learning=lambda _: began.append(found.mount.extract())),
+        progress=lives.Watch(learning=lambda _: began.append(found.backend.extract())),
     )
     found.follow(lives.stream("tiny-t5", 3))
     return found, began
@@ -60,7 +60,7 @@ def life(tmp_path_factory):
 def test_a_life_starts_and_merges_as_written(life) -> None:
     found, began = life
     folders = [stage.path for stage in found.folder.stages()]
-    answers = [found.mount.read(folder)[0] for folder in folders]
+    answers = [found.backend.read(folder)[0] for folder in folders]
     trained = [memory.read(folder)["slow_merge"] for folder in folders]
     for name in answers[0]:
         assert torch.equal(answers[0][name].B, trained[0][name]["B"]), "the first task stays as it is"
@@ -76,18 +76,18 @@ def test_memory_is_constant_and_the_merge_answers(life) -> None:
     found, _ = life
     kept = found.kept()
     assert kept["kept_bytes"] == 4 * sum(2 * s.B.numel() + s.A.numel() for s in found.newest.values())
-    model = found.ready()
-    for name, site in found.mount.live().items():
+    model = found.inference_model()
+    for name, site in found.backend.live().items():
         assert torch.equal(site.B, found.newest[name].B)
         assert torch.equal(site.A, found.newest[name].A)
     assert not model.training
-    found.mount.close()
+    found.backend.close()
 
 
 def test_the_first_task_is_seqloras(tmp_path) -> None:
     tasks = lives.stream("tiny-bert")[:1]
     one, other = (lives.lived("tiny-bert", name, tmp_path / name, tasks) for name in ("slao", "seqlora"))
-    assert lives.apart(lives.adapter(one), lives.adapter(other)) == 0
+    assert lives.largest_difference(lives.adapter(one), lives.adapter(other)) == 0
 
 
 @pytest.mark.parametrize("method", ["slao", "slao+migu"])
@@ -97,4 +97,4 @@ def test_a_stopped_life_goes_on_as_if_nothing_had_been(method, tmp_path) -> None
     with pytest.raises(KeyboardInterrupt):
         lives.lived("tiny-bert", method, tmp_path / "cut", tasks, progress=lives.Cut("third"))
     again = lives.lived("tiny-bert", method, tmp_path / "cut", tasks, resume=True)
-    assert lives.apart(lives.adapter(whole), lives.adapter(again)) == 0
+    assert lives.largest_difference(lives.adapter(whole), lives.adapter(again)) == 0

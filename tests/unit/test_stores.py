@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from everlora.core.roles import Before, State
+from everlora.core.roles import State, TaskContext
 from everlora.core.updates import LowRank, stack
 from everlora.parts import stores
 from everlora.parts.penalties import EnergyOverlap
@@ -170,8 +170,8 @@ def test_every_store_pulls_alike(store: Store, energy: str) -> None:
     live = stack([update(k, 2, 9, 7, 0.5) for k in range(3)])
     plain = EnergyOverlap(energy=energy)  # type: ignore[arg-type]
     found, exact_state = (
-        part.prepare(Before(updates=updates, memory=remembered)),
-        plain.prepare(Before(updates=updates)),
+        part.prepare(TaskContext(updates=updates, memory=remembered)),
+        plain.prepare(TaskContext(updates=updates)),
     )
     assert found is not None
     assert exact_state is not None
@@ -186,7 +186,7 @@ def test_a_truncated_past_is_what_the_part_pulls_on_and_not_the_factors_beside_i
     part = EnergyOverlap(store="svd", store_rank=1, energy="raw")
     whole = update(0, 3, 9, 7, 1.0)
     held = {key: tensor[None] for key, tensor in part.remember(whole, {}).items()}
-    state = part.prepare(Before(updates=(stack([whole]),), memory=held))
+    state = part.prepare(TaskContext(updates=(stack([whole]),), memory=held))
     assert state is not None
     torch.testing.assert_close(state["squared"][0], stores.decode(part.remember(whole, {})).square())
     assert not torch.allclose(state["squared"][0], whole.dense().square(), rtol=0.1)

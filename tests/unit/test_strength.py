@@ -11,30 +11,30 @@ from torch import Tensor
 from calculus import by_autograd, draw
 from everlora.core.errors import ConfigError
 from everlora.core.registry import parse
-from everlora.core.roles import Before, Pull, Share, WeightPenalty
+from everlora.core.roles import AutoStrength, PenaltyGradient, TaskContext, WeightPenalty
 from everlora.core.updates import LowRank, stack
 from everlora.methods.ella import ella
 from everlora.methods.pslora import pslora
 from everlora.parts.penalties import EnergyOverlap, FactorNorm, Orthogonality
 from everlora.parts.signs import SignConflict
 from everlora.parts.strengths import RHO
-from everlora.training.strength import Dial, added, norms, scaled
+from everlora.training.strength import StrengthController, added, norms, scaled
 
 often = settings(max_examples=60, deadline=None, derandomize=True)
 sizes = st.lists(st.tuples(st.floats(0, 1e3), st.floats(0, 1e3)), min_size=1, max_size=8)
 
 
-def turned(strength: float | Share, steps: list[tuple[float, float]]) -> Dial:
-    dial = Dial(strength)
+def turned(strength: float | AutoStrength, steps: list[tuple[float, float]]) -> StrengthController:
+    dial = StrengthController(strength)
     for task, pull in steps:
         dial.turn(torch.tensor(task), torch.tensor(pull))
     return dial
 
 
-def pull_of(seed: int, form: str = "plain", modules: int = 3) -> Pull:
+def pull_of(seed: int, form: str = "plain", modules: int = 3) -> PenaltyGradient:
     A, B, sigma = draw(seed, (modules, 2, 5), (modules, 7, 2), (modules, 2, 1), dtype=torch.float32)
     own = {"sigma": sigma} if form == "svd" else {}
-    return Pull(value=torch.arange(1.0, modules + 1), gradient={"A": A, "B": B, **own})
+    return PenaltyGradient(value=torch.arange(1.0, modules + 1), gradient={"A": A, "B": B, **own})
 
 
 # --- λ ---------------------------------------------------------------------------------------------------------------
@@ -43,8 +43,8 @@ def pull_of(seed: int, form: str = "plain", modules: int = 3) -> Pull:
 @often
 @given(st.floats(0, 100), sizes)
 def test_a_given_strength_stays_what_it_is(lam: float, steps: list[tuple[float, float]]) -> None:
-    assert float(Dial(lam).lam) == pytest.approx(lam)
-    assert not Dial(lam).found
+    assert float(StrengthController(lam).lam) == pytest.approx(lam)
+    assert not StrengthController(lam).found
     assert float(turned(lam, steps).lam) == pytest.approx(lam)
 
 
@@ -52,7 +52,7 @@ def test_a_given_strength_stays_what_it_is(lam: float, steps: list[tuple[float, 
 @given(st.floats(0, 10), sizes)
 def test_a_share_is_the_ratio_of_sums_over_the_steps_so_far(rho: float, steps: list[tuple[float, float]]) -> None:
     """λ_n = ρ Σ_{m≤n} ‖∇L_m‖ / Σ_{m≤n} ‖∇Ω_m‖, after every n."""
-    dial = Dial(Share(rho=rho))
+    dial = StrengthController(AutoStrength(rho=rho))
     assert dial.found
     assert float(dial.lam) == 0
     for n, (task, pull) in enumerate(steps, 1):
@@ -63,12 +63,12 @@ def test_a_share_is_the_ratio_of_sums_over_the_steps_so_far(rho: float, steps: l
 
 def test_a_gradient_near_nothing_makes_no_strength_infinite() -> None:
     for pull in (0.0, 1.4e-45, 1e-38):
-        assert float(turned(Share(rho=1.0), [(1e3, pull)]).lam) == 0
-    assert float(turned(Share(rho=1.0), [(1e3, 1e-25)]).lam) == pytest.approx(1e28, rel=1e-5)
+        assert float(turned(AutoStrength(rho=1.0), [(1e3, pull)]).lam) == 0
+    assert float(turned(AutoStrength(rho=1.0), [(1e3, 1e-25)]).lam) == pytest.approx(1e28, rel=1e-5)
 
 
 def test_three_steps_by_hand() -> None:
-    dial, found = Dial(Share(rho=0.1)), []
+    dial, found = StrengthController(AutoStrength(rho=0.1)), []
     for task, pull in ((4.0, 0.0), (2.0, 0.5), (2.0, 1.5)):
         dial.turn(torch.tensor(task), torch.tensor(pull))
         found.append(float(dial.lam))
@@ -79,10 +79,10 @@ def test_three_steps_by_hand() -> None:
 @pytest.mark.parametrize("c", [1e-6, 3.0, 1e6])
 def test_rescaling_the_penalty_rescales_what_is_found_and_not_the_share(c: float) -> None:
     steps = [(3.0, 0.2), (5.0, 0.7), (2.0, 0.1)]
-    one = turned(Share(rho=0.3), steps)
-    other = turned(Share(rho=0.3), [(task, c * pull) for task, pull in steps])
+    one = turned(AutoStrength(rho=0.3), steps)
+    other = turned(AutoStrength(rho=0.3), [(task, c * pull) for task, pull in steps])
     assert float(other.lam) == pytest.approx(float(one.lam) / c, rel=1e-5)
-    bent = turned(Share(rho=0.3), [(c * task, pull) for task, pull in steps])
+    bent = turned(AutoStrength(rho=0.3), [(c * task, pull) for task, pull in steps])
     assert float(bent.lam) == pytest.approx(float(one.lam) * c, rel=1e-5)
     # Summed over the steps the pull is the share: Σ λ‖∇Ω‖ = ρ Σ ‖∇L‖.
     total = float(one.lam) * sum(pull for _, pull in steps)
@@ -96,10 +96,10 @@ def test_the_pull_that_a_share_finds_is_free_of_scales_energies_and_modules(ener
     found = []
     for size, form in ((1.0, "raw"), (0.01, energy)):
         part = EnergyOverlap(energy=form)  # type: ignore[arg-type]
-        state = part.prepare(Before(updates=(LowRank(P, Q, size),)))
+        state = part.prepare(TaskContext(updates=(LowRank(P, Q, size),)))
         assert state is not None
         pull = part.pull(LowRank(A, B, 4.0), state)
-        dial = Dial(Share(rho=0.1))
+        dial = StrengthController(AutoStrength(rho=0.1))
         dial.turn(torch.tensor(2.0), norms(pull.gradient).norm())
         found.append(scaled(pull.gradient, dial.lam))
     torch.testing.assert_close(found[1]["A"], found[0]["A"], rtol=1e-4, atol=1e-7)
@@ -108,7 +108,7 @@ def test_the_pull_that_a_share_finds_is_free_of_scales_energies_and_modules(ener
 
 
 def test_every_module_may_find_its_own() -> None:
-    dial = Dial(Share(rho=0.5, per_module=True))
+    dial = StrengthController(AutoStrength(rho=0.5, per_module=True))
     dial.turn(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 0.0, 0.5]))
     dial.turn(torch.tensor([3.0, 1.0, 1.0]), torch.tensor([4.0, 0.0, 1.5]))
     assert dial.lam.tolist() == pytest.approx([0.5 * 4 / 8, 0.0, 0.5 * 4 / 2])
@@ -122,10 +122,10 @@ def test_every_module_may_find_its_own() -> None:
 
 
 def test_what_is_asked_for_is_what_the_parts_hold() -> None:
-    assert ella(lam="auto", rho=0.2, per_module=True).penalties[0].strength == Share(rho=0.2, per_module=True)
-    assert parse("ella(lam=auto)").penalties[0].strength == Share(rho=0.1)
+    assert ella(lam="auto", rho=0.2, per_module=True).penalties[0].strength == AutoStrength(rho=0.2, per_module=True)
+    assert parse("ella(lam=auto)").penalties[0].strength == AutoStrength(rho=0.1)
     assert parse("ella(lam=0.25)").penalties[0].strength == 0.25
-    assert pslora().penalties[0].strength == Share(rho=RHO)
+    assert pslora().penalties[0].strength == AutoStrength(rho=RHO)
     assert pslora(lam=2.0).penalties[0].strength == 2.0
 
 
@@ -201,7 +201,7 @@ def test_what_acts_on_a_pair_acts_on_its_triplets(part: WeightPenalty, r: int, o
     sigma[0, 0] = 0  # PEFT starts σ at 0, and it must be able to leave
     past = LowRank((8 * P).round() / 8, (8 * Q).round() / 8, 2.0)  # exact in fp32, in which the past is kept
     W = past.scale * past.B @ past.A
-    state = part.prepare(Before(updates=(past,)))
+    state = part.prepare(TaskContext(updates=(past,)))
     assert state is not None
     state = {key: tensor.double() for key, tensor in state.items()}
     if isinstance(part, SignConflict):
@@ -222,7 +222,7 @@ def test_what_acts_on_a_pair_acts_on_its_triplets(part: WeightPenalty, r: int, o
 def test_a_pull_on_triplets_builds_no_graph(part: WeightPenalty) -> None:
     A, B, sigma, P, Q = draw(5, (3, 2, 5), (3, 7, 2), (3, 2, 1), (3, 2, 5), (3, 7, 2), dtype=torch.float32)
     live = LowRank(*(tensor.requires_grad_() for tensor in (A, B)), 1.0, sigma.requires_grad_())
-    state = part.prepare(Before(updates=(LowRank(P, Q),)))
+    state = part.prepare(TaskContext(updates=(LowRank(P, Q),)))
     assert state is not None
     pull = part.pull(live, state)
     assert pull.sigma is not None
@@ -231,7 +231,7 @@ def test_a_pull_on_triplets_builds_no_graph(part: WeightPenalty) -> None:
 
 def test_through_leaves_a_pair_alone() -> None:
     A, B, value = draw(6, (3, 2, 5), (3, 7, 2), (3,))
-    found = Pull.through(stack([LowRank(A[0], B[0])] * 3), value, A, B)
+    found = PenaltyGradient.through(stack([LowRank(A[0], B[0])] * 3), value, A, B)
     assert found.A is A
     assert found.B is B
     assert found.sigma is None

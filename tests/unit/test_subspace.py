@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from calculus import by_autograd, draw, numeric
-from everlora.core.roles import Before, GradientTransform, Saturating, State, WeightPenalty
+from everlora.core.roles import GradientTransform, HasCapacity, State, TaskContext, WeightPenalty
 from everlora.core.updates import LowRank, stack
 from everlora.methods.lbcl import b_cl, lb_cl
 from everlora.parts.subspace import OrthonormalTriplets, ProjectOut, basis, departure, free, project_out
@@ -25,7 +25,7 @@ def updates(seed: int, tasks: int, r: int, o: int, i: int, *lead: int) -> tuple[
 
 
 def shaped(part: ProjectOut, past: tuple[LowRank, ...], A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
-    state = part.prepare(Before(updates=past))
+    state = part.prepare(TaskContext(updates=past))
     assert state is not None
     return in_two(part, A, B, state)
 
@@ -101,7 +101,7 @@ def test_a_past_that_repeats_itself_counts_once() -> None:
     alone, many = shaped(ProjectOut(), (one,), A, B), shaped(ProjectOut(), copies, A, B)
     torch.testing.assert_close(many[0], alone[0], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(many[1], alone[1], rtol=1e-9, atol=1e-9)
-    assert not ProjectOut().prepare(Before(updates=copies))["U"][..., 2:].any()  # type: ignore[index]
+    assert not ProjectOut().prepare(TaskContext(updates=copies))["U"][..., 2:].any()  # type: ignore[index]
 
 
 def test_modules_of_different_rank_stand_in_one_stack() -> None:
@@ -115,7 +115,7 @@ def test_modules_of_different_rank_stand_in_one_stack() -> None:
         torch.testing.assert_close(each.B.T @ gB[k], torch.zeros(3, 3).double(), rtol=0, atol=1e-10)
         torch.testing.assert_close(gA[k] @ each.A.T, torch.zeros(3, 3).double(), rtol=0, atol=1e-10)
     assert torch.equal(gB[2], B[2])
-    assert ProjectOut().free(ProjectOut().prepare(Before(updates=(past,)))).tolist() == [4, 6, 7]  # type: ignore[arg-type]
+    assert ProjectOut().free(ProjectOut().prepare(TaskContext(updates=(past,)))).tolist() == [4, 6, 7]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("tasks", "o", "i"), [(4, 5, 9), (2, 3, 4)])
@@ -124,20 +124,20 @@ def test_a_full_space_leaves_nothing_to_learn(tasks: int, o: int, i: int) -> Non
     A, B = draw(9, (1, 2, i), (1, o, 2))
     _, gB = shaped(ProjectOut(), past, A, B)
     torch.testing.assert_close(gB, torch.zeros_like(gB), rtol=0, atol=1e-10)
-    state = ProjectOut().prepare(Before(updates=past))
+    state = ProjectOut().prepare(TaskContext(updates=past))
     assert ProjectOut().free(state).tolist() == [0]  # type: ignore[arg-type]
 
 
 def test_on_the_first_task_nothing_is_projected() -> None:
-    assert ProjectOut().prepare(Before()) is None
-    assert ProjectOut(form="literal").prepare(Before()) is None
+    assert ProjectOut().prepare(TaskContext()) is None
+    assert ProjectOut(form="literal").prepare(TaskContext()) is None
 
 
 def test_the_options_of_the_method() -> None:
     (part,) = b_cl().transforms
     assert part == ProjectOut(acts_on="gradient", form="joint")
     assert isinstance(part, GradientTransform)
-    assert isinstance(part, Saturating)
+    assert isinstance(part, HasCapacity)
     assert lb_cl(strict=True, projection="literal").transforms == (ProjectOut(acts_on="update", form="literal"),)
 
 
@@ -147,7 +147,7 @@ def test_with_plain_descent_the_way_is_orthogonal_to_the_past_and_with_adam_only
     past = updates(10, 4, r, o, i, 1)
     target, A0, B0 = draw(11, (1, o, i), (1, r, i), (1, o, r))
     part = ProjectOut()
-    state = part.prepare(Before(updates=past))
+    state = part.prepare(TaskContext(updates=past))
     assert state is not None
 
     def old_part_of_the_way(solver: type[torch.optim.Optimizer], strict: bool, lr: float) -> float:
@@ -187,7 +187,7 @@ def test_directions_left(tasks: int, r: int, o: int, i: int) -> None:
     alone = free([LowRank(past[0].A[0], past[0].B[0])])
     assert (int(alone[0]), int(alone[1])) == (o - r, i - r)
     part = ProjectOut()
-    state = part.prepare(Before(updates=past))
+    state = part.prepare(TaskContext(updates=past))
     assert part.free(state).tolist() == [max(0, min(o, i) - tasks * r)]  # type: ignore[arg-type]
 
 
@@ -197,7 +197,7 @@ def test_directions_left_do_not_depend_on_how_the_past_is_written(copies: int) -
     past = updates(13, 1, 2, 9, 7, 3) * copies
     for form in ("joint", "literal"):
         part = ProjectOut(form=form)  # type: ignore[arg-type]
-        assert part.free(part.prepare(Before(updates=past))).tolist() == [5] * 3  # type: ignore[arg-type]
+        assert part.free(part.prepare(TaskContext(updates=past))).tolist() == [5] * 3  # type: ignore[arg-type]
     assert [count.tolist() for count in free(past)] == [[7] * 3, [5] * 3]
 
 
@@ -222,7 +222,7 @@ def test_the_regulariser_acts_on_both_sides_of_every_task_and_never_on_sigma() -
     eye = torch.eye(2, dtype=torch.float64)
     expected = by_autograd(lambda v, u: ((u.mT @ u - eye).square() + (v @ v.mT - eye).square()).sum((-2, -1)), V, U)
     for past in ((), updates(0, 2, 2, 7, 5, 3)):
-        state = part.prepare(Before(updates=past))
+        state = part.prepare(TaskContext(updates=past))
         assert state is not None
         pull = part.pull(LowRank(V, U, 4.0, sigma), state)
         for got, want in zip((pull.value, pull.A, pull.B), expected, strict=True):

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from everlora.analysis.answers import Ran
-from everlora.analysis.compare import Answers
+from everlora.analysis.answers import ScoredRun
+from everlora.analysis.compare import ActivationSource
 from everlora.analysis.tables import compare
 from everlora.cli.compare import FORMS, cell
 
 FEW = 200
 
 
-def ran(method: str, seed: int, rates: list[float], rows: int = 400, **more: Any) -> Ran:
+def ran(method: str, seed: int, rates: list[float], rows: int = 400, **more: Any) -> ScoredRun:
     """A run of two tasks, whose rows are the more often right the higher their rate."""
     random = np.random.default_rng([seed, *map(ord, method)])
     cells = {(i, j): (random.random(rows) < rates[j]).astype(float) for i in range(2) for j in range(i + 1)}
@@ -28,8 +28,8 @@ def ran(method: str, seed: int, rates: list[float], rows: int = 400, **more: Any
         "fingerprints": {"f1": {"weights": "float32"}},
         **more,
     }
-    answers = Answers(seed, ("a", "b"), cells, "a b")
-    return Ran(path=Path(f"{method}-{seed}-{told['hash']}"), method=method, group="replay-free", answers=answers,
+    answers = ActivationSource(seed, ("a", "b"), cells, "a b")
+    return ScoredRun(path=Path(f"{method}-{seed}-{told['hash']}"), method=method, group="replay-free", answers=answers,
                ability={}, **told)  # fmt: skip
 
 

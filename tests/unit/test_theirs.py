@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from everlora.analysis.answers import Ran
-from everlora.analysis.compare import Answers
+from everlora.analysis.answers import ScoredRun
+from everlora.analysis.compare import ActivationSource
 from everlora.literature.published import reported
-from everlora.literature.reported import differs, theirs
+from everlora.literature.reported import differs, published_rows
 from everlora.settings import protocol
 
 ORDERS = {1: ("a", "b"), 2: ("b", "a")}
 
 
-def ran(order: int, **settings: Any) -> Ran:
+def ran(order: int, **settings: Any) -> ScoredRun:
     told = {"model": "tiny-t5", **settings}
-    answered = Answers(0, ORDERS[order], {}, " ".join(ORDERS[order]))
-    return Ran(Path(), "ella", "replay-free", {}, {}, {}, told, "hash", {}, answered, {})
+    answered = ActivationSource(0, ORDERS[order], {}, " ".join(ORDERS[order]))
+    return ScoredRun(Path(), "ella", "replay-free", {}, {}, {}, told, "hash", {}, answered, {})
 
 
 def sections(**by_order: dict[str, float]) -> list[dict[str, Any]]:
@@ -25,7 +25,7 @@ def sections(**by_order: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def test_the_order_that_was_run_and_no_mean_before_all_were() -> None:
-    found = theirs([ran(1)], sections(ella={"a b": 50.0}), ORDERS, "standard")
+    found = published_rows([ran(1)], sections(ella={"a b": 50.0}), ORDERS, "standard")
     assert {one["column"] for one in found} == {"order 1"}
     ella = next(one for one in found if one["method"] == "ella" and one["paper"] == "ELLA")
     assert (ella["theirs"], ella["ours"]) == (80.0, 50.0)
@@ -34,23 +34,23 @@ def test_the_order_that_was_run_and_no_mean_before_all_were() -> None:
 
 def test_the_mean_over_orders_stands_beside_ours() -> None:
     runs = [ran(1), ran(2)]
-    found = theirs(runs, sections(ella={"a b": 50.0, "b a": 40.0}), ORDERS, "standard")
+    found = published_rows(runs, sections(ella={"a b": 50.0, "b a": 40.0}), ORDERS, "standard")
     both = [
         one for one in found if one["column"] == "standard" and one["method"] == "ella" and one["ours"] is not None
     ]
     assert {one["ours"] for one in both} == {45.0}
-    half = theirs(runs, sections(ella={"a b": 50.0}), ORDERS, "standard")
+    half = published_rows(runs, sections(ella={"a b": 50.0}), ORDERS, "standard")
     assert all(one["ours"] is None for one in half if one["column"] == "standard")
 
 
 def test_order_1_of_another_benchmark_is_another_order() -> None:
-    assert not theirs([ran(1)], sections(ella={"a b": 50.0}), ORDERS, "superni")
-    found = theirs([ran(1)], sections(**{"ps-lora": {"a b": 50.0}}), ORDERS, "vision-imagenet-r")
+    assert not published_rows([ran(1)], sections(ella={"a b": 50.0}), ORDERS, "superni")
+    found = published_rows([ran(1)], sections(**{"ps-lora": {"a b": 50.0}}), ORDERS, "vision-imagenet-r")
     assert [(one["theirs"], one["ours"]) for one in found] == [(77.15, 50.0)]
 
 
 def test_a_number_that_is_printed_twice_stands_once() -> None:
-    found = theirs([ran(1)], sections(), ORDERS, "standard")
+    found = published_rows([ran(1)], sections(), ORDERS, "standard")
     each = [(one["paper"], one["model"], one["method"], one["column"], one["theirs"]) for one in found]
     assert len(each) == len(set(each))
     (one,) = [one for one in found if (one["paper"], one["method"], one["model"]) == ("LB-CL", "lb-cl", "t5-large")]
@@ -58,13 +58,15 @@ def test_a_number_that_is_printed_twice_stands_once() -> None:
 
 
 def test_papers_that_disagree_both_stand() -> None:
-    found = theirs([ran(1)], sections(), ORDERS, "standard")
+    found = published_rows([ran(1)], sections(), ORDERS, "standard")
     assert {one["theirs"] for one in found if one["method"] == "o-lora" and one["model"] == "t5-large"} >= {73.5, 74.9}
 
 
 def test_a_method_with_options_is_the_papers_method_if_there_is_one_of_it() -> None:
-    one = theirs([ran(1)], sections(**{"ella(lam=1)": {"a b": 50.0}}), ORDERS, "standard")
-    two = theirs([ran(1)], sections(**{"ella(lam=1)": {"a b": 50.0}, "ella(lam=2)": {"a b": 1.0}}), ORDERS, "standard")
+    one = published_rows([ran(1)], sections(**{"ella(lam=1)": {"a b": 50.0}}), ORDERS, "standard")
+    two = published_rows(
+        [ran(1)], sections(**{"ella(lam=1)": {"a b": 50.0}, "ella(lam=2)": {"a b": 1.0}}), ORDERS, "standard"
+    )
     assert {x["ours"] for x in one if x["method"] == "ella"} == {50.0}
     assert {x["ours"] for x in two if x["method"] == "ella"} == {None}
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from calculus import draw
-from everlora.core.roles import Before
+from everlora.core.roles import TaskContext
 from everlora.core.updates import LowRank, Weights
 from everlora.parts.distil import Distil
 from everlora.parts.features import FeatureStart
@@ -50,7 +50,7 @@ def held(lam: float, F: Tensor) -> Tensor:
     """Task 2 from the end of task 1, W1, under EWC with Fisher information F."""
     part = Quadratic(lam=lam)
     memory = {key: t[None] for key, t in part.remember(Weights({"w": W1}), {}, {"w": F}).items()}
-    state = part.prepare(Before(start=Weights({"w": W1[None]}), memory=memory))
+    state = part.prepare(TaskContext(start=Weights({"w": W1[None]}), memory=memory))
     assert state is not None
 
     def gradient(W: Tensor) -> list[Tensor]:
@@ -94,7 +94,7 @@ def test_migu_learns_the_rows_that_answer_and_leaves_the_others() -> None:
     """Rows of a linear layer do not meet in its loss, so those with a mask end where task 1 left them, to the bit."""
     wide1, wide2 = draw(6, (10, I), (10, I))
     part = MagnitudeMask(tau=0.7)
-    state = part.prepare(Before(start=Weights({"w": wide1[None]})))
+    state = part.prepare(TaskContext(start=Weights({"w": wide1[None]})))
     assert state is not None
     (inputs,) = draw(7, (I, 30))
     size = (wide1 @ inputs).abs().sum(-1)
@@ -107,14 +107,14 @@ def test_migu_learns_the_rows_that_answer_and_leaves_the_others() -> None:
 
 
 def test_migu_masks_nothing_on_the_first_task() -> None:
-    assert MagnitudeMask().prepare(Before()) is None
+    assert MagnitudeMask().prepare(TaskContext()) is None
 
 
 @pytest.mark.parametrize("lam", [0.05, 1.0])
 def test_ella_ends_at_the_anisotropic_shrinkage(lam: float) -> None:
     """Inputs of unit covariance and a pair of full rank: D_ij = G_ij / (1 + 2 λ E_ij²), G what task 2 lacks."""
     part, eye = EnergyOverlap(lam=lam, energy="raw"), torch.eye(O, dtype=torch.float64)
-    state = part.prepare(Before(updates=(LowRank(W1[None], eye[None]),)))
+    state = part.prepare(TaskContext(updates=(LowRank(W1[None], eye[None]),)))
     assert state is not None
 
     def gradient(A: Tensor, B: Tensor) -> list[Tensor]:
@@ -142,7 +142,7 @@ def test_olora_ends_off_the_old_rows_as_far_as_it_is_told(lam: float) -> None:
     """``norm=l2sq``, unit covariance, B fixed with orthonormal columns: A = Bᵀ G (I + 2 λ A_pastᵀ A_past)⁻¹."""
     past, B = draw(9, (2, I))[0].float(), torch.linalg.qr(draw(10, (O, 2))[0])[0].float()
     part = Orthogonality(lam=lam, norm="l2sq")
-    state = part.prepare(Before(updates=(LowRank(past[None], B[None]),)))
+    state = part.prepare(TaskContext(updates=(LowRank(past[None], B[None]),)))
     assert state is not None
 
     def gradient(A: Tensor) -> list[Tensor]:

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from everlora.core.adapter import Adapter
-from everlora.core.history import Past
+from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
-from everlora.core.updates import Learned, Site
+from everlora.core.updates import ModuleUpdate, Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
 
 PastAs = Literal["auto", "fold", "factors"]
 
 
-class Mount(ABC):
+class AdapterBackend(ABC):
     """Carries what is trained on one base model through its life.
 
     Attributes:
@@ -36,7 +36,7 @@ class Mount(ABC):
     forms: ClassVar[tuple[str, ...]]
     """The values of `Adapter.form` that this mount carries."""
     sees_past: ClassVar[bool] = False
-    """Whether `stand_on` is called before a task even where the past is not summed (prompts of earlier tasks, say)."""
+    """Whether `set_past` is called before a task even where the past is not summed (prompts of earlier tasks, say)."""
     exact: ClassVar[bool] = True
     """Whether what is opened where a task ended answers as it did then bit for bit, or but for rounding."""
     settles: ClassVar[bool] = False
@@ -58,7 +58,7 @@ class Mount(ABC):
         self.model: Any = None
 
     @abstractmethod
-    def open(self, *, seed: int, start: Learned | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
         """Put a trainable form on the model: fresh, or starting from ``start``; ``tasks`` are about to be learned.
 
         Raises:
@@ -66,11 +66,11 @@ class Mount(ABC):
         """
 
     @abstractmethod
-    def live(self) -> Mapping[str, Site]:
+    def live(self) -> Mapping[str, ModuleUpdate]:
         """The trainable parameters themselves, by place: looked up afresh, since wrappers may replace them."""
 
     @abstractmethod
-    def write(self, start: Learned) -> None:
+    def write(self, start: Updates) -> None:
         """Give what is trained, or those of its places that ``start`` names, these values.
 
         Raises:
@@ -82,7 +82,7 @@ class Mount(ABC):
         """Write what is trained, and a trained head, to ``folder``."""
 
     @abstractmethod
-    def read(self, folder: Path) -> tuple[Mapping[str, Site], dict[str, Tensor]]:
+    def read(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
         """What `save` wrote: the form by place, and every other tensor (a classification head) by name.
 
         Raises:
@@ -119,15 +119,15 @@ class Mount(ABC):
     def close(self) -> None:
         """Take the form off, if it is on; a trained classification head stays."""
 
-    def extract(self) -> dict[str, Site]:
+    def extract(self) -> dict[str, ModuleUpdate]:
         """A copy of what is trained as it stands, on the CPU in fp32."""
         return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in self.live().items()}
 
-    def stand_on(self, past: Past, merge: Merge | None = None) -> None:
+    def set_past(self, past: UpdateHistory, merge: Merge | None = None) -> None:
         """Let the model carry exactly ``past`` below what is trained; forms whose past is never summed need not."""
         raise NotImplementedError
 
-    def expect(self, tasks: int) -> None:  # noqa: B027 - most forms do not mind
+    def plan_tasks(self, tasks: int) -> None:  # noqa: B027 - most forms do not mind
         """Be told, before anything is read, how many tasks there will be: prompts take room in the context."""
 
     def below(self) -> dict[str, nn.Module]:
@@ -144,7 +144,7 @@ class Mount(ABC):
         """A differentiable term of the latest forward pass that belongs to the form itself, one value per row (b,)."""
         return None
 
-    def export(self, folder: Path, latest: Path, past: Past, merge: Merge | None) -> dict[str, Any]:
+    def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> dict[str, Any]:
         """Write the learner as it stands to ``folder``; ``latest`` is the folder of its newest task.
 
         Returns:

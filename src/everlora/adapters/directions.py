@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
 from everlora.adapters import files as adapters
-from everlora.adapters.hooked import Hooked, tensors
+from everlora.adapters.hooked import HookedBackend, tensors
 from everlora.core.errors import FolderError, ModelError
-from everlora.core.updates import Learned, LowRank, Site, Weights
+from everlora.core.updates import LowRank, ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
 
 SCALARS = "scalars"
@@ -28,7 +28,7 @@ class Directions(Protocol):
     def settle(self, alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-class DirectionsMount(Hooked):
+class DirectionsBackend(HookedBackend):
     """Carries W0 + Σ_i α_i s_i B_i A_i: the B_i, A_i of earlier tasks frozen, all α_i trained."""
 
     forms = ("directions",)
@@ -36,7 +36,7 @@ class DirectionsMount(Hooked):
     file = "directions.safetensors"
     files = ("adapter_config.json", adapters.WEIGHTS, file)
 
-    def hang(self, seed: int, start: Learned | None, tasks: Sequence[Task]) -> None:
+    def hang(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         draw = torch.Generator().manual_seed(seed)
         self.rank = int(self.lora.get("r", 8))
         self.frozen: dict[str, dict[str, Tensor]] = {}
@@ -98,7 +98,7 @@ class DirectionsMount(Hooked):
         pairs = {name: Weights(dict(pair.items())) for name, pair in self.pairs.items()}
         return {**pairs, SCALARS: Weights(dict(self.scalars.items()))}
 
-    def extract(self) -> dict[str, Site]:
+    def extract(self) -> dict[str, ModuleUpdate]:
         """A copy of all directions, oldest first, as they were learned, with their scales and magnitudes."""
         whole: dict[str, Weights] = {SCALARS: self.live()[SCALARS]}
         for name, frozen in self.frozen.items():
@@ -123,11 +123,11 @@ class DirectionsMount(Hooked):
         beside = {f"{name}/{key}": site[key].contiguous() for name, site in sites.items() for key in ("B", "scale")}
         save_file({**beside, f"{SCALARS}/alpha": alpha}, folder / self.file)
 
-    def read(self, folder: Path) -> tuple[Mapping[str, Site], dict[str, Tensor]]:
+    def read(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
         summed, rest = adapters.read(folder)
         beside = tensors(folder / self.file)
         try:
-            sites: dict[str, Site] = {
+            sites: dict[str, ModuleUpdate] = {
                 name: Weights({"A": site.A, "B": beside[f"{name}/B"], "scale": beside[f"{name}/scale"]})
                 for name, site in summed.items()
             }

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
-from everlora.adapters.hooked import Hooked
+from everlora.adapters.hooked import HookedBackend
 from everlora.core.errors import ModelError
-from everlora.core.updates import Learned, Weights
+from everlora.core.updates import Updates, Weights
 from everlora.data.task import Task
 
 SIDES = ("low", "high")
@@ -74,7 +74,7 @@ class Gates:
         return {k: torch.cat([self.frozen[side][k], self.live[side][k]]) for k in POOLS}
 
 
-class DualMount(Hooked):
+class DualBackend(HookedBackend):
     """Carries `Dual` adapters and their gates."""
 
     forms = ("dual",)
@@ -85,7 +85,7 @@ class DualMount(Hooked):
     def form(self) -> Dual:
         return cast(Dual, self.adapter)
 
-    def hang(self, seed: int, start: Learned | None, tasks: Sequence[Task]) -> None:
+    def hang(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         draw = torch.Generator().manual_seed(seed)
         self.pairs: dict[str, nn.ParameterDict] = {}
         self.gates: dict[str, Gates] = {}
@@ -122,7 +122,7 @@ class DualMount(Hooked):
         return stack
 
     def _gate(
-        self, group: str, stack: str, call: Stack, draw: torch.Generator, start: Learned | None, *, grow: bool
+        self, group: str, stack: str, call: Stack, draw: torch.Generator, start: Updates | None, *, grow: bool
     ) -> None:
         config = self.model.config
         width = int(getattr(config, "d_model", None) or config.hidden_size)

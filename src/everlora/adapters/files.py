@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from everlora.core.errors import FolderError
-from everlora.core.history import Past
+from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
-from everlora.core.updates import LowRank, Sites, nearest
+from everlora.core.updates import LowRank, LowRankUpdates, nearest
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -55,7 +55,7 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
     return sites, rest
 
 
-def write(folder: Path, sites: Sites, rest: dict[str, Tensor], like: Path) -> None:
+def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Path) -> None:
     """Write ``sites`` as one PEFT adapter with the settings of the adapter folder ``like`` and the rank that it needs.
 
     An update of any scale is written with PEFT's scaling of 1 (alpha = r), its factor carried by B.
@@ -78,7 +78,9 @@ def write(folder: Path, sites: Sites, rest: dict[str, Tensor], like: Path) -> No
     config.save_pretrained(str(folder))
 
 
-def whole(past: Past, merge: Merge | None, rank: int | None = None) -> tuple[dict[str, LowRank], dict[str, Any]]:
+def whole(
+    past: UpdateHistory, merge: Merge | None, rank: int | None = None
+) -> tuple[dict[str, LowRank], dict[str, Any]]:
     """A past as one update per module: the exact sum, or what a merge makes of it at a limited rank.
 
     Args:
@@ -103,7 +105,7 @@ def whole(past: Past, merge: Merge | None, rank: int | None = None) -> tuple[dic
     return sites, {"export_rank": highest, "export_error": (lost / size) ** 0.5 if size else 0.0}
 
 
-def same(a: Sites, b: Sites) -> bool:
+def same(a: LowRankUpdates, b: LowRankUpdates) -> bool:
     """Whether two adapters are equal bit for bit."""
     return a.keys() == b.keys() and all(
         a[n].scale == b[n].scale

@@ -19,7 +19,7 @@ MERGED = 1 << 30
 
 
 @dataclass
-class Below:
+class FoldedBase:
     """What stands below the adapter at one module."""
 
     layer: nn.Module
@@ -31,7 +31,7 @@ class Below:
     """The merged past, where it cannot be folded: it is full rank."""
 
     @classmethod
-    def of(cls, layer: nn.Module, past_as: PastAs) -> Below:
+    def of(cls, layer: nn.Module, past_as: PastAs) -> FoldedBase:
         weight = layer.weight
         assert isinstance(weight, Tensor)
         foldable = (

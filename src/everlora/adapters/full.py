@@ -16,17 +16,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from everlora.adapters.base import Mount, PastAs
+from everlora.adapters.base import AdapterBackend, PastAs
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError
-from everlora.core.updates import Learned, Weights
+from everlora.core.updates import Updates, Weights
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
 
 WEIGHTS = "model.safetensors"
 
 
-class FullMount(Mount):
+class FullBackend(AdapterBackend):
     """Lets all weights of one base model be trained. A place is a module that has weights of its own."""
 
     forms: ClassVar[tuple[str, ...]] = ("full",)
@@ -39,7 +39,7 @@ class FullMount(Mount):
         self._own: list[tuple[nn.Parameter, Tensor]] = []
         """The model's parameters, and the tensors that were in them before."""
 
-    def open(self, *, seed: int, start: Learned | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
         """Make all weights trainable, as they are in the base model or as they are in ``start``.
 
         Raises:
@@ -90,7 +90,7 @@ class FullMount(Mount):
         return {place: modules[place] for place in self._places() if isinstance(modules[place], nn.Linear)}
 
     @torch.no_grad()
-    def write(self, start: Learned) -> None:
+    def write(self, start: Updates) -> None:
         """Give the weights, or those of the modules that ``start`` names, these values.
 
         Raises:

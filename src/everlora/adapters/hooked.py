@@ -18,18 +18,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from everlora.adapters.base import Mount, PastAs
+from everlora.adapters.base import AdapterBackend, PastAs
 from everlora.adapters.lora import default_targets
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError, nearest
-from everlora.core.updates import Learned, Site, Weights
+from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
 
 HOLDER = "everlora_form"
 
 
-class Hooked(Mount):
+class HookedBackend(AdapterBackend):
     """A form made of hooks and of parameters beside the model."""
 
     file: ClassVar[str]
@@ -43,10 +43,10 @@ class Hooked(Mount):
         self._handles: list[Any] = []
 
     @abstractmethod
-    def hang(self, seed: int, start: Learned | None, tasks: Sequence[Task]) -> None:
+    def hang(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         """Make the tensors, fresh or from ``start``, and the hooks; `layers` are known."""
 
-    def open(self, *, seed: int, start: Learned | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
         if self.model is not None:
             raise RuntimeError("a form is mounted already; close it first")
         model = self.base.model
@@ -90,7 +90,7 @@ class Hooked(Mount):
     def below(self) -> dict[str, nn.Module]:
         return dict(self.layers)
 
-    def write(self, start: Learned) -> None:
+    def write(self, start: Updates) -> None:
         live = self.live()
         if not start.keys() <= live.keys():
             raise ModelError("what is stored was made for other modules than those adapted now")
@@ -109,12 +109,12 @@ class Hooked(Mount):
         flat |= self.saved_head()
         save_file({name: tensor.contiguous() for name, tensor in flat.items()}, folder / self.file)
 
-    def read(self, folder: Path) -> tuple[Mapping[str, Site], dict[str, Tensor]]:
+    def read(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
         return stored(folder / self.file)
 
 
 def stored(path: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
-    """What `Hooked.save` wrote: the form by place, and the head by name.
+    """What `HookedBackend.save` wrote: the form by place, and the head by name.
 
     Raises:
         FolderError: the file is missing, damaged or empty.

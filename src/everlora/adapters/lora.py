@@ -20,13 +20,13 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 
 from everlora.adapters import files as adapters
-from everlora.adapters.base import Mount, PastAs
-from everlora.adapters.folded import Below
+from everlora.adapters.base import AdapterBackend, PastAs
+from everlora.adapters.folded import FoldedBase
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ModelError, nearest
-from everlora.core.history import Past
+from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
-from everlora.core.updates import Learned, LowRank, Sites
+from everlora.core.updates import LowRank, LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
 from everlora.runtime.seeds import drawn_from
@@ -34,7 +34,7 @@ from everlora.runtime.seeds import drawn_from
 ADAPTER = "default"
 
 
-class LoraMount(Mount):
+class LoraBackend(AdapterBackend):
     """Carries LoRA pairs, or triplets, on one base model through its life."""
 
     forms = ("plain", "svd")
@@ -44,9 +44,9 @@ class LoraMount(Mount):
         self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
-        self._below: dict[str, Below] = {}
+        self._below: dict[str, FoldedBase] = {}
 
-    def open(self, *, seed: int, start: Learned | None = None, tasks: Sequence[Task] = ()) -> PeftModel:
+    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> PeftModel:
         """Put a trainable adapter on the model: fresh (B = 0), or starting from ``start``.
 
         Raises:
@@ -67,7 +67,7 @@ class LoraMount(Mount):
                 _site(layer).tensors[self.adapter.fixed].requires_grad_(False)
             if name not in self._below:
                 self._unshared(name, layer)
-                self._below[name] = Below.of(layer.get_base_layer(), self.past_as)
+                self._below[name] = FoldedBase.of(layer.get_base_layer(), self.past_as)
         if start is not None:
             self.write(start)
         mounted: PeftModel = self.model
@@ -132,7 +132,7 @@ class LoraMount(Mount):
         """The adapted layers with their adapters, by module."""
         return dict(self._layers())
 
-    def write(self, start: Learned) -> None:
+    def write(self, start: Updates) -> None:
         """Give the adapter, or those of its modules that ``start`` names, these values.
 
         Raises:
@@ -168,7 +168,7 @@ class LoraMount(Mount):
         self.base.model.requires_grad_(False)
         self.model = None
 
-    def stand_on(self, past: Past, merge: Merge | None = None) -> None:
+    def set_past(self, past: UpdateHistory, merge: Merge | None = None) -> None:
         """Let the model carry exactly ``past`` below the adapter: W = W0 + Σ ΔW, or W0 + what ``merge`` makes of them.
 
         Incremental: what is below already stays, later updates are added in their order, so that a resumed life and
@@ -177,10 +177,10 @@ class LoraMount(Mount):
         for name, below in self._below.items():
             below.carry([delta[name] for delta in past], merge)
 
-    def read(self, folder: Path) -> tuple[Sites, dict[str, Tensor]]:
+    def read(self, folder: Path) -> tuple[LowRankUpdates, dict[str, Tensor]]:
         return adapters.read(folder)
 
-    def export(self, folder: Path, latest: Path, past: Past, merge: Merge | None) -> dict[str, Any]:
+    def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> dict[str, Any]:
         sites, lost = adapters.whole(past, merge)
         adapters.write(folder, sites, adapters.read(latest)[1], like=latest)
         return lost

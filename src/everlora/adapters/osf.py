@@ -16,23 +16,23 @@ from peft.tuners.osf import OSFModel
 from peft.tuners.osf.layer import OSFLayer
 from torch import Tensor, nn
 
-from everlora.adapters.hooked import Hooked
+from everlora.adapters.hooked import HookedBackend
 from everlora.adapters.lora import ADAPTER
 from everlora.core.errors import ModelError
-from everlora.core.updates import Learned, Site, Weights
+from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
 from everlora.runtime.precision import keep_fp32
 
 FACTORS = ("U_low", "S_low", "V_low")
 
 
-class Share(Protocol):
+class AutoStrength(Protocol):
     """What the form carries: `everlora.parts.forms_osf`."""
 
     frozen: float
 
 
-class OsfMount(Hooked):
+class OsfBackend(HookedBackend):
     """Carries weights whose top singular directions are frozen."""
 
     forms = ("osf",)
@@ -42,7 +42,7 @@ class OsfMount(Hooked):
     exact: ClassVar[bool] = False
     """A weight and the sum of its decomposition are equal to rounding, not to the bit."""
 
-    def hang(self, seed: int, start: Learned | None, tasks: Sequence[Task]) -> None:
+    def hang(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         self.pristine: dict[str, Tensor] = {}
         if start is not None and start.keys() != self.layers.keys():
             raise ModelError("what is stored was made for other modules than those adapted now")
@@ -53,7 +53,7 @@ class OsfMount(Hooked):
             if start is not None:
                 with torch.no_grad():
                     layer.weight.add_(start[name].tensors["change"].to(layer.weight.device))
-        config = OSFConfig(effective_rank=cast(Share, self.adapter).frozen, target_modules=sorted(self.layers))
+        config = OSFConfig(effective_rank=cast(AutoStrength, self.adapter).frozen, target_modules=sorted(self.layers))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -90,9 +90,9 @@ class OsfMount(Hooked):
         return {name: Weights({key: held[key] for key in FACTORS}) for name, held in factors.items()}
 
     @torch.no_grad()
-    def extract(self) -> dict[str, Site]:
+    def extract(self) -> dict[str, ModuleUpdate]:
         """How far every weight has come from W0, (o, i)."""
-        found: dict[str, Site] = {}
+        found: dict[str, ModuleUpdate] = {}
         for name, layer in self._wrapped().items():
             now = self.layers[name].weight + layer.get_delta_weight(ADAPTER)
             found[name] = Weights({"change": (now - self.pristine[name]).cpu().float()})

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from everlora.adapters.prompts import PLACE, Held, PromptMount
-from everlora.core.history import Past
+from everlora.adapters.prompts import PLACE, Parameters, PromptBackend
+from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
-from everlora.core.updates import Learned, Site, Weights
+from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
 
 
@@ -20,7 +20,7 @@ def through(prompt: Tensor, down: Tensor, down_bias: Tensor, up: Tensor, up_bias
     return prompt + linear(linear(prompt, down, down_bias).relu(), up, up_bias)
 
 
-class PromptChainMount(PromptMount):
+class PromptChainBackend(PromptBackend):
     """The prompts [P_t, …, P_1]; only P_t, and the network that it is trained through, are trained."""
 
     forms = ("prompt-chain",)
@@ -31,16 +31,16 @@ class PromptChainMount(PromptMount):
     def tokens(self) -> int:
         return int(self.settings.length) * (1 + len(self.earlier))
 
-    def expect(self, tasks: int) -> None:
+    def plan_tasks(self, tasks: int) -> None:
         self.base.family.reserve(int(self.settings.length) * tasks)
 
-    def fresh(self, start: Learned | None, tasks: Sequence[Task]) -> nn.Module:
+    def fresh(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
         prompt, h = self.drawn(self.settings.length), int(self.settings.mlp)
         if start is not None or not h:  # what is finished has its network in it
-            return Held(prompt=prompt)
+            return Parameters(prompt=prompt)
         e = prompt.shape[-1]
         bound = e**-0.5
-        return Held(
+        return Parameters(
             prompt=prompt,
             down=(torch.rand(h, e) * 2 - 1) * bound,
             down_bias=torch.zeros(h),
@@ -58,11 +58,11 @@ class PromptChainMount(PromptMount):
         return through(**held) if "up" in held else held["prompt"]
 
     @torch.no_grad()
-    def extract(self) -> dict[str, Site]:
+    def extract(self) -> dict[str, ModuleUpdate]:
         # The network serves training alone: what it makes of the prompt is the prompt.
         return {PLACE: Weights({"prompt": self.newest().detach().cpu().float().clone()})}
 
-    def stand_on(self, past: Past, merge: Merge | None = None) -> None:
+    def set_past(self, past: UpdateHistory, merge: Merge | None = None) -> None:
         self.earlier = tuple(delta[PLACE].tensors["prompt"] for delta in reversed(past.deltas))
 
     def close(self) -> None:

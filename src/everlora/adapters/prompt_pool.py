@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from everlora.adapters.prompts import Held, PromptMount
-from everlora.core.updates import Learned
+from everlora.adapters.prompts import Parameters, PromptBackend
+from everlora.core.updates import Updates
 from everlora.data.task import Task
 
 
@@ -28,7 +28,7 @@ def nearest(asked: Tensor, keys: Tensor, top: int) -> tuple[Tensor, Tensor]:
     return cosines.topk(top, dim=-1).indices.sort(-1).values, cosines
 
 
-class PromptPoolMount(PromptMount):
+class PromptPoolBackend(PromptBackend):
     """The pool, its keys, and the term that draws keys to the examples that chose them."""
 
     forms = ("prompt-pool",)
@@ -36,11 +36,11 @@ class PromptPoolMount(PromptMount):
     def tokens(self) -> int:
         return int(self.settings.top * self.settings.length)
 
-    def fresh(self, start: Learned | None, tasks: Sequence[Task]) -> nn.Module:
+    def fresh(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
         pool = self.drawn(self.settings.size, self.settings.length)
         # Keys start where their prompts' vectors have their mean: in the space of the queries.
         keys = self.drawn(self.settings.size) if self.vocabulary() is None else pool.mean(1)
-        return Held(prompts=pool, keys=keys)
+        return Parameters(prompts=pool, keys=keys)
 
     def prompts(self, embeds: Tensor, real: Tensor) -> Tensor:
         keys = self.holder.keys

@@ -25,11 +25,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from everlora.adapters.base import Mount, PastAs
+from everlora.adapters.base import AdapterBackend, PastAs
 from everlora.adapters.splice import begin, spliced, taken_out
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError
-from everlora.core.updates import Learned, Site, Weights
+from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
 from everlora.models.families.base import positions
 from everlora.models.loading import Loaded
@@ -39,8 +39,8 @@ PLACE = "prompts"
 """The one place of what is trained, and the submodule of the model that holds it while it is mounted."""
 
 
-class Held(nn.Module):
-    """Parameters by name, as a submodule of the model, so that the Trainer finds them."""
+class Parameters(nn.Module):
+    """Held by name, as a submodule of the model, so that the Trainer finds them."""
 
     def __init__(self, **values: Tensor) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Held(nn.Module):
             self.register_parameter(name, nn.Parameter(value))
 
 
-class PromptMount(Mount):
+class PromptBackend(AdapterBackend):
     """What the forms that are soft prompts share: where they stand, and their life."""
 
     neutral: ClassVar[bool] = False
@@ -71,7 +71,7 @@ class PromptMount(Mount):
         """Vectors that an example's sequence grows by."""
 
     @abstractmethod
-    def fresh(self, start: Learned | None, tasks: Sequence[Task]) -> nn.Module:
+    def fresh(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
         """The parameters, by their names, at their first values or shaped like ``start``."""
 
     @abstractmethod
@@ -83,7 +83,7 @@ class PromptMount(Mount):
         """The module that holds what is trained."""
         return self.base.model.get_submodule(PLACE)
 
-    def open(self, *, seed: int, start: Learned | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
         if self.model is not None:
             raise RuntimeError("a prompt is mounted already; close it first")
         model: Any = self.base.model
@@ -97,10 +97,10 @@ class PromptMount(Mount):
             self.write(start)
         return self.base.model
 
-    def live(self) -> dict[str, Site]:
+    def live(self) -> dict[str, ModuleUpdate]:
         return {PLACE: Weights(dict(self.holder.named_parameters()))}
 
-    def write(self, start: Learned) -> None:
+    def write(self, start: Updates) -> None:
         there, given = self.live()[PLACE].tensors, start[PLACE].tensors if PLACE in start else {}
         if {k: t.shape for k, t in there.items()} != {k: t.shape for k, t in given.items()}:
             raise ModelError("the stored prompts are of another form or size than those of this method")
@@ -115,7 +115,7 @@ class PromptMount(Mount):
         about |= {k: v for k, v in vars(self.settings).items() if k not in ("form", "unit", "fixed")}
         (folder / self.files[0]).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
-    def read(self, folder: Path) -> tuple[dict[str, Site], dict[str, Tensor]]:
+    def read(self, folder: Path) -> tuple[dict[str, ModuleUpdate], dict[str, Tensor]]:
         try:
             tensors = load_file(folder / self.files[1])
         except (OSError, SafetensorError) as error:

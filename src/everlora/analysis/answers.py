@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from everlora.analysis.ability import change
-from everlora.analysis.compare import Answers
+from everlora.analysis.compare import ActivationSource
 from everlora.archive.folder import Committed, identified, stages
 from everlora.core.errors import FolderError
 
@@ -26,7 +26,7 @@ CLOSE = 1e-3
 
 
 @dataclass(frozen=True)
-class Ran:
+class ScoredRun:
     """A finished run as far as a comparison needs it.
 
     Attributes:
@@ -51,7 +51,7 @@ class Ran:
     settings: dict[str, Any]
     hash: str
     fingerprints: dict[str, dict[str, Any]]
-    answers: Answers
+    answers: ActivationSource
     ability: dict[str, float]
 
 
@@ -70,7 +70,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(path.resolve() for path in found))
 
 
-def read(path: Path) -> Ran:
+def read(path: Path) -> ScoredRun:
     """Read a finished run.
 
     Raises:
@@ -90,7 +90,7 @@ def read(path: Path) -> Ran:
         raise FolderError(f"{path} is not finished: {len(done)} of {len(names)} tasks; go on with it first (--resume)")
     spelt, how = settings["method"], settings.get("evaluation", {})
     data = {name: digest for stage in done for name, digest in stage.facts["data"].items()}
-    return Ran(
+    return ScoredRun(
         path=path,
         method=spelt if "(" in spelt else composition["name"],
         group=_group(content, composition),
@@ -105,7 +105,9 @@ def read(path: Path) -> Ran:
         settings=settings,
         hash=facts.get("protocol", {}).get("hash", "unknown"),
         fingerprints=content.get("fingerprints", {}).get("of") or {"unknown": {}},
-        answers=Answers(settings.get("seed", 0), names, _cells(done, names, cells, sequence), " ".join(names)),
+        answers=ActivationSource(
+            settings.get("seed", 0), names, _cells(done, names, cells, sequence), " ".join(names)
+        ),
         ability=change(content),
     )
 

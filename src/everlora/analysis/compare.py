@@ -38,7 +38,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Answers:
+class ActivationSource:
     """What one run answered.
 
     Attributes:
@@ -109,7 +109,7 @@ class Estimate:
         return None if mean is None else _around(mean, self.draws[metric], confidence)
 
 
-def estimate(runs: Sequence[Answers], *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+def estimate(runs: Sequence[ActivationSource], *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """Metrics of one method from its runs over seeds and orders, whose sequence changes nothing.
 
     Raises:
@@ -151,7 +151,7 @@ def estimate(runs: Sequence[Answers], *, resamples: int = RESAMPLES, seed: int =
 
 
 @dataclass(frozen=True)
-class Gap:
+class Difference:
     """The paired difference of a metric between two methods.
 
     Attributes:
@@ -167,7 +167,7 @@ class Gap:
     rows: Draws
 
 
-def gap(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = CONFIDENCE) -> Gap | None:
+def gap(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = CONFIDENCE) -> Difference | None:
     """The paired difference over common seeds and orders; None where it is undefined or nothing is common."""
     units = sorted(set(one.units) & set(other.units))
     if not units or one.means[metric] is None or other.means[metric] is None:
@@ -176,7 +176,7 @@ def gap(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = 
     each = one.each[metric][mine] - other.each[metric][theirs]
     drawn = one.drawn[metric][mine] - other.drawn[metric][theirs]
     draws = (_drawn_runs(units, drawn.shape[1], one.seed) * drawn).sum(0) / len(units)
-    return Gap(_around(float(each.mean()), draws, confidence), tuple(units), each, drawn.mean(0))
+    return Difference(_around(float(each.mean()), draws, confidence), tuple(units), each, drawn.mean(0))
 
 
 def _resampled(marks: Marks, weights: Marks) -> Draws:

@@ -11,7 +11,7 @@ from torch import Tensor
 from everlora.analysis.room import room
 from everlora.analysis.runs import Run
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Share, Weighing, WeightPenalty
+from everlora.core.roles import AutoStrength, HasEnergy, WeightPenalty
 from everlora.core.updates import LowRank
 from everlora.parts.penalties import interference, interference_bound
 
@@ -31,7 +31,7 @@ def inspect(run: Run) -> list[dict[str, Any]]:
             f"{run.method.name!r} trains one {run.method.adapter.noun} and no low-rank updates, so there is nothing "
             f"to compare with the past; everlora status shows the run"
         )
-    part = next((p for p in run.method.penalties if isinstance(p, Weighing)), None)
+    part = next((p for p in run.method.penalties if isinstance(p, HasEnergy)), None)
     found = []
     for stage, (name, added, past, after) in zip(run.stages, run.updates(), strict=False):
         lam = _strength(part, stage.facts) if part else None
@@ -54,7 +54,7 @@ def inspect(run: Run) -> list[dict[str, Any]]:
 
 def _strength(part: WeightPenalty, facts: dict[str, Any]) -> Any:
     """λ of one task: as given, or as it was found: a number, or one per module."""
-    return facts["strengths"].get(part.name) if isinstance(part.strength, Share) else part.strength
+    return facts["strengths"].get(part.name) if isinstance(part.strength, AutoStrength) else part.strength
 
 
 def meeting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from everlora.core.history import Past
+from everlora.core.history import UpdateHistory
 from everlora.parts.subspace import free
 
 
@@ -15,7 +15,7 @@ class Room(NamedTuple):
     directions: int
 
 
-def room(past: Past, site: str) -> Room:
+def room(past: UpdateHistory, site: str) -> Room:
     """The room that ``past`` leaves in one module."""
     out, into = past.deltas[0][site].shape
     left_out, left_in = map(int, free([delta[site] for delta in past]))

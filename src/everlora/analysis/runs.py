@@ -11,11 +11,11 @@ from typing import Any
 from everlora.adapters import files as adapters
 from everlora.archive.folder import Committed, identified, stages
 from everlora.core.errors import ConfigError, FolderError
-from everlora.core.history import Past
+from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.plugins import missing
 from everlora.core.registry import parse
-from everlora.core.updates import Sites, difference
+from everlora.core.updates import LowRankUpdates, difference
 from everlora.training import memory
 
 
@@ -63,27 +63,27 @@ class Run:
         """Whether one adapter was trained on and on."""
         return self.method.consolidator.rule == "continue"
 
-    def adapters(self) -> Iterator[tuple[str, Sites]]:
+    def adapters(self) -> Iterator[tuple[str, LowRankUpdates]]:
         """Names of the tasks and the adapters that they ended with, in order; nothing for methods that train none."""
         for stage in self.stages if self.method.adapter.loads_with_peft else ():
             if (stage.path / adapters.WEIGHTS).is_file():
                 yield stage.facts["name"], adapters.read(stage.path)[0]
 
-    def updates(self) -> Iterator[tuple[str, Sites, Past, Past]]:
+    def updates(self) -> Iterator[tuple[str, LowRankUpdates, UpdateHistory, UpdateHistory]]:
         """For every task: its name, what it added, and what stood before and after it."""
-        before, previous = Past(), None
+        before, previous = UpdateHistory(), None
         for name, sites in self.adapters():
             if self.continued and previous is not None:
                 added = {n: difference(site, previous[n]) for n, site in sites.items()}
-                yield name, added, Past((previous,)), Past((sites,))
+                yield name, added, UpdateHistory((previous,)), UpdateHistory((sites,))
             else:
                 yield name, sites, before, before.append(sites)
             before, previous = before.append(sites), sites
 
-    def past(self) -> Past:
+    def past(self) -> UpdateHistory:
         """What the learner has taken in so far."""
         tasks = tuple(sites for _, sites in self.adapters())
-        return Past(tasks[-1:] if self.continued else tasks)
+        return UpdateHistory(tasks[-1:] if self.continued else tasks)
 
     def kept_bytes(self) -> int:
         """Bytes that the next task needs: updates, or whatever else is trained, in fp32, and what parts remember."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from everlora.analysis.room import room
 from everlora.analysis.runs import Run
-from everlora.core.history import Past
-from everlora.core.roles import Recalling, Saturating
+from everlora.core.history import UpdateHistory
+from everlora.core.roles import HasCapacity, ReconstructsPast
 
 
 def status(run: Run) -> dict[str, Any]:
@@ -48,12 +48,12 @@ def status(run: Run) -> dict[str, Any]:
     for name in past.sites:
         share, left = room(past, name)
         modules.append({"module": name, "free": share, "directions": left, "tasks_left": left // rank})
-    hard = any(isinstance(transform, Saturating) for transform in run.method.transforms)
+    hard = any(isinstance(transform, HasCapacity) for transform in run.method.transforms)
     known["room"] = {"rank": rank, "hard": hard, "modules": modules}
     return known
 
 
-def _forgotten(run: Run, past: Past) -> dict[str, dict[str, Any]]:
+def _forgotten(run: Run, past: UpdateHistory) -> dict[str, dict[str, Any]]:
     """By part that remembers the past in a form of its own: ‖W_past − what is remembered‖_F / ‖W_past‖_F, measured.
 
     Returns:
@@ -61,7 +61,7 @@ def _forgotten(run: Run, past: Past) -> dict[str, dict[str, Any]]:
     """
     found, held = {}, run.memory()
     for part in run.method.remembering:
-        if not isinstance(part, Recalling) or part.name not in held:
+        if not isinstance(part, ReconstructsPast) or part.name not in held:
             continue
         exact = {name: past.total(name) for name in held[part.name]}
         lost = {name: float((exact[name] - part.recall(held[part.name][name])).norm()) for name in exact}

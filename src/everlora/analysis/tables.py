@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from everlora.analysis.ability import mean_change
-from everlora.analysis.answers import Ran
+from everlora.analysis.answers import ScoredRun
 from everlora.analysis.compare import METRICS, RESAMPLES, Draws, Estimate, Interval, Unit, estimate, gap
 from everlora.analysis.significance import ALPHA, corrected, detectable, looked_at, paired
 from everlora.archive.fingerprints import differing
@@ -20,7 +20,7 @@ GROUPS = ("replay-free", "replay", "task id")
 
 
 def compare(
-    runs: Sequence[Ran],
+    runs: Sequence[ScoredRun],
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -137,7 +137,7 @@ def _on(methods: Sequence[Estimate], units: Sequence[Unit], metric: str) -> Draw
     return np.stack([one.each[metric][[one.units.index(unit) for unit in units]] for one in known])
 
 
-def _agreed(runs: Sequence[Ran], mixed: bool) -> dict[str, Any] | None:
+def _agreed(runs: Sequence[ScoredRun], mixed: bool) -> dict[str, Any] | None:
     """The protocol of all runs, or None if they differ and may."""
     first = min(runs, key=lambda run: str(run.path))
     for run in runs:
@@ -152,7 +152,7 @@ def _agreed(runs: Sequence[Ran], mixed: bool) -> dict[str, Any] | None:
     return first.protocol
 
 
-def _scored_alike(runs: Sequence[Ran], mixed: bool) -> dict[str, dict[str, Any]]:
+def _scored_alike(runs: Sequence[ScoredRun], mixed: bool) -> dict[str, dict[str, Any]]:
     """The fingerprints of all runs, by hash.
 
     Raises:
@@ -174,13 +174,13 @@ def _scored_alike(runs: Sequence[Ran], mixed: bool) -> dict[str, dict[str, Any]]
     return prints
 
 
-def _grouped(runs: Sequence[Ran]) -> dict[str, list[Ran]]:
+def _grouped(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
     """Runs of one method over seeds, by a label; what is told apart by more than its name says by what."""
-    kinds: dict[str, list[Ran]] = {}
+    kinds: dict[str, list[ScoredRun]] = {}
     for run in sorted(runs, key=lambda run: (run.method, run.answers.unit, str(run.path))):
         known = json.dumps([run.composition, run.training, run.protocol], sort_keys=True, default=str)
         kinds.setdefault(known, []).append(run)
-    labels: dict[str, list[Ran]] = {}
+    labels: dict[str, list[ScoredRun]] = {}
     for own in kinds.values():
         seen: dict[tuple[str, int], Path] = {}
         for run in own:
@@ -196,7 +196,7 @@ def _grouped(runs: Sequence[Ran]) -> dict[str, list[Ran]]:
     return labels
 
 
-def _differing(one: Ran, others: Sequence[Ran]) -> str:
+def _differing(one: ScoredRun, others: Sequence[ScoredRun]) -> str:
     """The settings of ``one`` that are not the same in all of ``others``."""
     flat = [_flat({"part": o.composition, **o.training, **o.protocol}) for o in (one, *others)]
     told = {key: value for key, value in flat[0].items() if any(other.get(key) != value for other in flat[1:])}
@@ -213,7 +213,7 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for name, one in values.items() for key, value in _flat(one, f"{prefix}.{name}").items()}
 
 
-def _row(label: str, runs: Sequence[Ran], found: Estimate) -> dict[str, Any]:
+def _row(label: str, runs: Sequence[ScoredRun], found: Estimate) -> dict[str, Any]:
     return {
         "method": label,
         "seeds": list(found.seeds),

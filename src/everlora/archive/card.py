@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from everlora.core.adapter import Adapter
 from everlora.metrics.answers import DEFAULT
 from everlora.metrics.scores import METRICS
-from everlora.settings.protocol import told
+from everlora.settings.protocol import describe
 
 PIPELINES = {
     "decoder": "text-generation",
@@ -128,7 +128,7 @@ model = learner.model
 def _made(content: dict[str, Any]) -> str:
     """Protocol and fingerprints of the scores."""
     prints = content.get("fingerprints", {}).get("of", {})
-    return f"Protocol {told(content['protocol'])}, fingerprint {', '.join(prints) or 'unknown'}."
+    return f"Protocol {describe(content['protocol'])}, fingerprint {', '.join(prints) or 'unknown'}."
 
 
 def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None, adapter: Adapter | None = None) -> str:

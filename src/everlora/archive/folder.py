@@ -34,7 +34,7 @@ import yaml
 
 from everlora.archive.atomic import staged, write_json, write_text
 from everlora.archive.fingerprints import of_rows
-from everlora.archive.references import beside, references
+from everlora.archive.references import reference_scores, references
 from everlora.core.errors import FolderError
 from everlora.data.task import digest_of_order
 from everlora.metrics.matrix import measured
@@ -168,7 +168,9 @@ class RunFolder:
     def matrix_content(self, matrix: ScoreMatrix, extra: Mapping[str, Any]) -> dict[str, Any]:
         """What matrix.json says: every metric, undefined where its cells or references are not there."""
         before, done = self.before(), self.stages()
-        found = beside(matrix.tasks, before.facts if before else {}, [stage.facts for stage in done], self.path)
+        found = reference_scores(
+            matrix.tasks, before.facts if before else {}, [stage.facts for stage in done], self.path
+        )
         return {
             "schema": SCHEMA,
             "id": self.id,

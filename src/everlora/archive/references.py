@@ -14,7 +14,7 @@ from everlora.metrics.matrix import References
 SINGLE = "single.json"
 
 
-def beside(
+def reference_scores(
     tasks: Sequence[str], before: Mapping[str, Any], done: Sequence[Mapping[str, Any]], folder: Path
 ) -> dict[str, Any]:
     """Reference scores of the tasks, in order, and the rows of general ability.

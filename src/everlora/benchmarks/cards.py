@@ -12,9 +12,9 @@ from everlora.benchmarks.orders import number_of
 from everlora.benchmarks.registry import BenchmarkInfo, benchmarks, check_order, find_benchmark, is_own, open_stream
 from everlora.benchmarks.sizes import PUBLISHED
 from everlora.benchmarks.standard import SUBJECTS
-from everlora.benchmarks.terms import terms
+from everlora.benchmarks.terms import licences
 from everlora.benchmarks.vision_hub import VISION
-from everlora.data.folders import spelt
+from everlora.data.folders import plain_spelling
 from everlora.data.own import is_folder, task_folders
 from everlora.data.task import Example, Task, hash_of_list
 
@@ -81,14 +81,16 @@ def _own(name: str) -> dict[str, Any]:
 
 def _like(names: Sequence[str]) -> list[str]:
     """Orders of our benchmarks that are these tasks under other spellings: what EasyCL calls SST-2 is our sst2."""
-    plain = [spelt(name) for name in names]
+    plain = [plain_spelling(name) for name in names]
     orders = [(info.name, number, known) for info in benchmarks() for number, known in info.orders.items()]
-    return [f"{name} order {number}" for name, number, known in orders if [spelt(one) for one in known] == plain]
+    return [
+        f"{name} order {number}" for name, number, known in orders if [plain_spelling(one) for one in known] == plain
+    ]
 
 
 def _known(info: BenchmarkInfo, task: str) -> dict[str, Any]:
     """What is known of a task without its rows."""
-    source, licence = terms(info.name, task)
+    source, licence = licences(info.name, task)
     labels: Sequence[str] = ()
     metric = info.metric
     if info.name == "trace":

@@ -44,6 +44,6 @@ TERMS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def terms(benchmark: str, task: str) -> tuple[str, str]:
+def licences(benchmark: str, task: str) -> tuple[str, str]:
     """Source and terms of a task's data; of the benchmark's where the task has none of its own."""
     return TERMS.get(task) or TERMS.get(benchmark, ("", ""))

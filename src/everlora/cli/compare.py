@@ -79,11 +79,11 @@ def _papers(found: list[Any], sections: list[dict[str, Any]]) -> list[dict[str, 
     """
     from everlora.benchmarks import benchmarks
     from everlora.core.errors import ConfigError
-    from everlora.literature.reported import theirs
+    from everlora.literature.reported import published_rows
 
     name = str(found[0].protocol["benchmark"])
     infos = [info for info in benchmarks() if info.name == name]
-    papers = theirs(found, sections, infos[0].orders, name) if infos else []
+    papers = published_rows(found, sections, infos[0].orders, name) if infos else []
     if not papers:
         raise ConfigError(f"no paper at hand has numbers for these orders of {name!r}; leave --with-papers out")
     return papers
@@ -181,8 +181,8 @@ def _plain(table: dict[str, Any]) -> str:
     lines = []
     for section in table["sections"]:
         lines += [GROUPS[section["group"]], "", *_aligned(_columns(table), _rows(table, section))]
-    if theirs := _theirs(table):
-        lines += [TITLE, "", *_aligned(THEIRS, theirs), *_unlike(table), ""]
+    if published_rows := _theirs(table):
+        lines += [TITLE, "", *_aligned(THEIRS, published_rows), *_unlike(table), ""]
     return "\n".join([*lines, _legend(table)])
 
 
@@ -195,8 +195,8 @@ def _markdown(table: dict[str, Any]) -> str:
     lines = []
     for section in table["sections"]:
         lines += [f"**{GROUPS[section['group']]}**", "", *_piped(_columns(table), _rows(table, section))]
-    if theirs := _theirs(table):
-        lines += [f"**{TITLE}**", "", *_piped(THEIRS, theirs), *(f"- {line}" for line in _unlike(table)), ""]
+    if published_rows := _theirs(table):
+        lines += [f"**{TITLE}**", "", *_piped(THEIRS, published_rows), *(f"- {line}" for line in _unlike(table)), ""]
     return "\n".join([*lines, _legend(table)])
 
 
@@ -233,9 +233,9 @@ def _latex(table: dict[str, Any]) -> str:
         lines += [r"\hline", rf"\multicolumn{{{len(columns)}}}{{l}}{{{_escaped(GROUPS[section['group']])}}} \\"]
         lines += [" & ".join(map(_escaped, row)) + r" \\" for row in _rows(table, section)]
     lines += [r"\hline", r"\end{tabular}"]
-    if theirs := _theirs(table):
+    if published_rows := _theirs(table):
         lines += [rf"% {TITLE}", r"\begin{tabular}{llrrll}", r"\hline", " & ".join(THEIRS) + r" \\", r"\hline"]
-        lines += [" & ".join(map(_escaped, row)) + r" \\" for row in theirs]
+        lines += [" & ".join(map(_escaped, row)) + r" \\" for row in published_rows]
         lines += [r"\hline", r"\end{tabular}", *(f"% {line}" for line in _unlike(table))]
     return "\n".join([*lines, f"% {_legend(table)}"])
 

@@ -12,14 +12,14 @@ from rich.table import Table
 
 from everlora.runtime import world
 from everlora.runtime.progress import Progress
-from everlora.settings.protocol import told
+from everlora.settings.protocol import describe
 
 err = Console(stderr=True)
 NAMES_FIT = 40
 """Letters that the names of all tasks may take in the head of a table."""
 
 
-class Shown(Progress):
+class ConsoleProgress(Progress):
     """Progress bars on a terminal; a line per finished stage everywhere."""
 
     def __init__(self, prefix: str = "") -> None:
@@ -37,7 +37,7 @@ class Shown(Progress):
         )
         self.current: Any = None
 
-    def __enter__(self) -> Shown:
+    def __enter__(self) -> ConsoleProgress:
         self.bars.start()
         return self
 
@@ -112,7 +112,7 @@ def made(result: dict[str, Any]) -> str:
     prints = result["fingerprints"]["of"]
     unsteady = any(one.get("batch_invariant") is False for one in prints.values())
     warned = "; an answer changed with the rows that were answered beside it" if unsteady else ""
-    return f"protocol {told(result['protocol'])}; fingerprint {', '.join(prints)}{warned}"
+    return f"protocol {describe(result['protocol'])}; fingerprint {', '.join(prints)}{warned}"
 
 
 def matrix(result: dict[str, Any]) -> Table:

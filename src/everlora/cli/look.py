@@ -141,7 +141,7 @@ def study_layers(
 ) -> None:
     """The study behind LB-CL: start the second task's upper layers as copies of the first one's, and test both."""
     from everlora.cli.common import interruptible
-    from everlora.cli.console import Shown, show, summary
+    from everlora.cli.console import ConsoleProgress, show, summary
     from everlora.core.errors import ConfigError
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
@@ -152,7 +152,7 @@ def study_layers(
     if spec.tasks is None or len(spec.tasks) != 2:
         given = "all of the benchmark's" if spec.tasks is None else len(spec.tasks)
         raise ConfigError(f"the study is about two tasks, and {given} are given; name them: --tasks first,second")
-    with Shown() as shown, interruptible():
+    with ConsoleProgress() as shown, interruptible():
         results = sweeping.compare(spec, _copies(top), out, resume=resume, progress=shown)
     found = [result.as_json() for result in results]
     if as_json:

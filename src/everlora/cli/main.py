@@ -97,12 +97,12 @@ def run(
         return
     if out is None:
         raise ConfigError("name the folder of the run with --out")
-    from everlora.cli.console import Shown, made, matrix, show, summary
+    from everlora.cli.console import ConsoleProgress, made, matrix, show, summary
     from everlora.learner import experiment
     from everlora.runtime import world
 
     gc.freeze()  # accelerate collects garbage after every training; what was imported need not be looked at again
-    with Shown() as shown, interruptible():
+    with ConsoleProgress() as shown, interruptible():
         result = experiment.run(spec, out, resume=resume, progress=shown, single=single).as_json()
     if not world.is_main():
         return
@@ -121,13 +121,13 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Teach SmolLM2-135M three tasks, once naively and once with ELLA, and show what was forgotten."""
-    from everlora.cli.console import Shown, made, matrix, show, summary
+    from everlora.cli.console import ConsoleProgress, made, matrix, show, summary
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
     from everlora.settings.spec import RunSpec
 
     spec = experiment.resolve(RunSpec, experiment.DEMO)
-    with Shown() as shown, interruptible():
+    with ConsoleProgress() as shown, interruptible():
         results = sweeping.compare(spec, experiment.DEMO_METHODS, out, resume=resume, progress=shown)
     found = [result.as_json() for result in results]
     if as_json:

@@ -35,7 +35,7 @@ def sweep(
     from everlora.analysis.answers import read
     from everlora.analysis.tables import compare
     from everlora.cli.compare import show
-    from everlora.cli.console import Shown
+    from everlora.cli.console import ConsoleProgress
     from everlora.core.errors import TrainingError
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
@@ -57,7 +57,7 @@ def sweep(
         return
     gc.freeze()  # as for a single run
     lost: list[sweeping.Failed] = []
-    with Shown() as shown, common.interruptible():
+    with ConsoleProgress() as shown, common.interruptible():
         base = base or experiment.load_for(spec)
         sweeping.work(todo, base, resume=resume, progress=shown, failed=lost.append)
     if not world.is_main():

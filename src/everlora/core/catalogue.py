@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from everlora.core import plugins
-from everlora.core.registry import FAMILIES, Entry, entries, entry, parse, terms
+from everlora.core.registry import FAMILIES, Entry, entries, entry, parse, split_expression
 
 
 def listing() -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def card(expression: str) -> dict[str, Any]:
         ConfigError: unknown method or option, or parts that exclude one another.
     """
     built = parse(expression)
-    known = list(dict.fromkeys(name for name, _ in terms(expression)))
+    known = list(dict.fromkeys(name for name, _ in split_expression(expression)))
     return {
         "name": built.name,
         "group": built.group,

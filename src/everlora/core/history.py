@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from everlora.core.updates import LowRank, Sites, concatenate, stack
+from everlora.core.updates import LowRank, LowRankUpdates, concatenate, stack
 
 
 @dataclass(frozen=True)
-class Past:
+class UpdateHistory:
     """The updates of all earlier tasks, oldest first, kept as factors: exact, and small beside dense matrices.
 
     A part chooses a view: `factors` (what each task added, one behind the other) or `total` (their plain sum). Dense
     views are made per group of modules, on demand, and live as long as one task.
     """
 
-    deltas: tuple[Sites, ...] = ()
+    deltas: tuple[LowRankUpdates, ...] = ()
 
     def __len__(self) -> int:
         return len(self.deltas)
 
-    def __iter__(self) -> Iterator[Sites]:
+    def __iter__(self) -> Iterator[LowRankUpdates]:
         return iter(self.deltas)
 
-    def append(self, delta: Sites) -> Past:
-        return Past((*self.deltas, delta))
+    def append(self, delta: LowRankUpdates) -> UpdateHistory:
+        return UpdateHistory((*self.deltas, delta))
 
     @property
     def sites(self) -> tuple[str, ...]:

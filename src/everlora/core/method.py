@@ -9,17 +9,17 @@ from typing import Any, Literal
 from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.errors import ConfigError
 from everlora.core.roles import (
+    AutoStrength,
     GradientTransform,
+    HasMemory,
     Initialiser,
     Merge,
     OutputPenalty,
     Rehearsal,
-    Remembering,
-    Share,
     WeightPenalty,
 )
 from everlora.core.roles.blocks import StepRule
-from everlora.core.roles.observing import Probing
+from everlora.core.roles.observing import NeedsActivations
 
 Regime = Literal["sequence", "joint", "frozen"]
 Mixing = Literal["proportional", "equal"]
@@ -74,7 +74,7 @@ class Method:
     def __post_init__(self) -> None:
         for penalty in self.penalties:
             strength = penalty.strength
-            value = strength.rho if isinstance(strength, Share) else strength
+            value = strength.rho if isinstance(strength, AutoStrength) else strength
             if not 0 <= value < float("inf"):  # NaN fails here too
                 raise ConfigError(
                     f"the strength of the penalty {penalty.name!r} must be a finite number of at least 0, not {value}"
@@ -97,7 +97,7 @@ class Method:
                     f"{part.name!r} works on low-rank updates, and {self.name!r} trains none; take a method with "
                     f"adapters (seqlora, inclora, o-lora, ella, …)"
                 )
-            if not self.adapter.rows_answer and isinstance(part, Probing):
+            if not self.adapter.rows_answer and isinstance(part, NeedsActivations):
                 raise ConfigError(
                     f"{part.name!r} looks at the outputs that the rows of what is trained make, and in {self.name!r} "
                     f"they make none; take a method with LoRA adapters (seqlora, o-lora, …) or all weights (seqft)"
@@ -125,9 +125,9 @@ class Method:
         yield from filter(None, (self.merge,))
 
     @property
-    def remembering(self) -> tuple[Remembering, ...]:
+    def remembering(self) -> tuple[HasMemory, ...]:
         """The parts that carry something of their own from task to task."""
-        return tuple(part for part in self.parts() if isinstance(part, Remembering))
+        return tuple(part for part in self.parts() if isinstance(part, HasMemory))
 
     @property
     def task_id_at_inference(self) -> bool:

@@ -147,13 +147,13 @@ def parse(expression: str) -> Method:
     Raises:
         ConfigError: syntax, unknown method or option, a value of the wrong type, or parts that exclude one another.
     """
-    known = [entry(name) for name, _ in terms(expression)]
+    known = [entry(name) for name, _ in split_expression(expression)]
     families = tuple(f for f in FAMILIES if all(f in one.families for one in known))
-    built = compose(*(build(name, **_options(name, given)) for name, given in terms(expression)))
+    built = compose(*(build(name, **_options(name, given)) for name, given in split_expression(expression)))
     return replace(built, spelt=expression, families=families, replay=any(one.replay for one in known))
 
 
-def terms(expression: str) -> list[tuple[str, str]]:
+def split_expression(expression: str) -> list[tuple[str, str]]:
     """The names that ``expression`` joins, each with its options as they were typed.
 
     Raises:
@@ -173,7 +173,9 @@ def terms(expression: str) -> list[tuple[str, str]]:
 
 def origins(expression: str) -> list[plugins.Origin]:
     """Where the methods that ``expression`` joins are from, as far as they are not our own."""
-    found = {known.name: plugins.origin(known.build) for known in (entry(name) for name, _ in terms(expression))}
+    found = {
+        known.name: plugins.origin(known.build) for known in (entry(name) for name, _ in split_expression(expression))
+    }
     return [{"method": name, **where} for name, where in found.items() if where]
 
 

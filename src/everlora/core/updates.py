@@ -106,10 +106,10 @@ class Weights:
         return torch.stack([tensor.float().norm() for tensor in self.tensors.values()]).norm()
 
 
-Site = LowRank | Weights
-Sites = Mapping[str, LowRank]
+ModuleUpdate = LowRank | Weights
+LowRankUpdates = Mapping[str, LowRank]
 """One low-rank update per adapted module, by the module's path in the base model."""
-Learned = Mapping[str, Site]
+Updates = Mapping[str, ModuleUpdate]
 """What is trained, whatever its form, by place."""
 
 
@@ -174,7 +174,7 @@ def top_blocks(sites: Iterable[str], count: int) -> tuple[str, ...]:
     return tuple(name for name, place in placed.items() if place in blocks)
 
 
-def groups(sites: Learned) -> list[tuple[str, ...]]:
+def groups(sites: Updates) -> list[tuple[str, ...]]:
     """Names of modules that share shape, rank, scale and form, in the order of their first appearance."""
     by_kind: dict[tuple[object, ...], list[str]] = {}
     for name, site in sites.items():
@@ -182,6 +182,6 @@ def groups(sites: Learned) -> list[tuple[str, ...]]:
     return [tuple(names) for names in by_kind.values()]
 
 
-def _kind(site: Site) -> tuple[object, ...]:
+def _kind(site: ModuleUpdate) -> tuple[object, ...]:
     scale = site.scale if isinstance(site, LowRank) else None
     return scale, *((name, tensor.shape) for name, tensor in site.tensors.items())

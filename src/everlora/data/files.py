@@ -43,7 +43,7 @@ from everlora.benchmarks.standard import SUBJECTS
 from everlora.core.errors import DataError, nearest
 from everlora.data.checks import Overlap
 from everlora.data.dialects import familiar
-from everlora.data.folders import spelt
+from everlora.data.folders import plain_spelling
 from everlora.data.hub import load_table
 from everlora.data.rows import Table, decode, is_data_file, read_bytes, read_table
 from everlora.data.sources import StreamSource, TaskSource, check_metric, expand, read_source
@@ -213,7 +213,7 @@ def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> tuple[Task,
     if "test" not in tables:
         raise DataError(f"{path}: task {entry.name!r} has no test split at {place}; give test_fraction")
     known = trace.SUBJECTS.get(entry.name) if found.kind == "trace" else None
-    taught = SUBJECTS.get(spelt(entry.name)) if found.kind == "o-lora" else None
+    taught = SUBJECTS.get(plain_spelling(entry.name)) if found.kind == "o-lora" else None
     return build_task(
         entry.name,
         tables,

@@ -102,7 +102,7 @@ def task_folder(data_dir: Path, name: str, *, families: bool = False) -> Path:
         raise DataError(f"the data folder {data_dir} does not exist; give --data-dir a folder with one folder a task")
     if (data_dir / name).is_dir():
         return data_dir / name
-    below = [p for p in sorted(data_dir.glob("*/*")) if p.is_dir() and spelt(p.name) == spelt(name)]
+    below = [p for p in sorted(data_dir.glob("*/*")) if p.is_dir() and plain_spelling(p.name) == plain_spelling(name)]
     theirs = [p for p in below if any((p / f"train{end}").is_file() for end in (".json", ".json.gz"))]
     if families and len(theirs) > 1:
         raise DataError(f"the data folder {data_dir} has {name!r} twice: {theirs[0]} and {theirs[1]}; move one away")
@@ -112,7 +112,7 @@ def task_folder(data_dir: Path, name: str, *, families: bool = False) -> Path:
     raise DataError(f"the data folder {data_dir} has no folder {name!r}{hint}")
 
 
-def spelt(name: str) -> str:
+def plain_spelling(name: str) -> str:
     """A task's name without case, dashes and underscores (``SST-2`` is ``sst2``), and one for what has two names."""
     plain = name.lower().replace("-", "").replace("_", "")
     return {"boolq": "boolqa", "ag": "agnews"}.get(plain, plain)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from everlora.core.errors import DataError, nearest
-from everlora.metrics.answers import ANSWER_METRICS, DEFAULT, Answered
+from everlora.metrics.answers import ANSWER_METRICS, DEFAULT, Answer
 
 Form = Literal["labelled", "prompted", "chat", "image"]
 
@@ -35,12 +35,12 @@ class Example:
     target: str
     also: tuple[str, ...] = ()
 
-    def answered(self, prediction: str) -> Answered:
+    def answered(self, prediction: str) -> Answer:
         """Set an answer beside what is right."""
         source = self.input if isinstance(self.input, str) else ""
         if isinstance(self.input, list) and self.input:
             source = str(self.input[-1].get("content", ""))
-        return Answered(prediction, (self.target, *self.also), source)
+        return Answer(prediction, (self.target, *self.also), source)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from everlora.models.families import Family, Scoring
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class TaskScore:
     """What a model answered on one task.
 
     Attributes:
@@ -54,7 +54,7 @@ class Scored:
 
 
 @torch.no_grad()
-def answers(
+def answer_rows(
     model: nn.Module,
     family: Family,
     task: Task,
@@ -77,7 +77,7 @@ def answers(
     return [found[k].strip() for k in range(len(rows))]
 
 
-def evaluate(
+def score_task(
     model: nn.Module,
     family: Family,
     task: Task,
@@ -86,7 +86,7 @@ def evaluate(
     batch_size: int = 16,
     split: str = "test",
     progress: Callable[[int], None] = lambda done: None,
-) -> Scored:
+) -> TaskScore:
     """Answer a split greedily, in batches of similar length; the order of rows and the batch size change nothing.
 
     Raises:
@@ -95,11 +95,11 @@ def evaluate(
     if scoring == "labels" and not task.labels:
         raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
     rows = getattr(task, split)
-    predictions = tuple(answers(model, family, task, rows, scoring, batch_size=batch_size, progress=progress))
+    predictions = tuple(answer_rows(model, family, task, rows, scoring, batch_size=batch_size, progress=progress))
     answered = [row.answered(prediction) for row, prediction in zip(rows, predictions, strict=True)]
     metric = ANSWER_METRICS[task.metric]
     score, each = metric.score(answered, task.labels)
-    return Scored(
+    return TaskScore(
         task=task.name,
         targets=tuple(row.target for row in rows),
         predictions=predictions,

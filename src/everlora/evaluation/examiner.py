@@ -10,8 +10,8 @@ from torch import nn
 
 from everlora.archive.folder import Committed, RunFolder, write_rows
 from everlora.data.task import Task
-from everlora.evaluation.evaluator import Scored, answers, evaluate
-from everlora.evaluation.general import ability, applies
+from everlora.evaluation.evaluator import TaskScore, answer_rows, score_task
+from everlora.evaluation.general import applies, general_ability
 from everlora.models.environment import fingerprint
 from everlora.models.loading import Loaded
 from everlora.runtime import world
@@ -22,7 +22,7 @@ WITNESSES = 4
 """Rows that are answered a second time, alone."""
 
 
-class Examiner:
+class Evaluator:
     """Asks one base model, whatever is mounted on it.
 
     Attributes:
@@ -33,19 +33,19 @@ class Examiner:
         self.base, self.how = base, how
         self.invariant: bool | None = None
         self._began = False
-        self.ability = ability(base, how)
+        self.ability = general_ability(base, how)
         self.ahead = how.schedule == "forward" and base.family.head is None
         """Whether tasks are answered before they are learned, which a head without rows for their labels cannot."""
         self.general: dict[str, float] | None = None
         """General ability of the model that was asked last."""
 
-    def ask(self, model: nn.Module, tasks: Sequence[Task], progress: Progress) -> list[Scored]:
+    def evaluate(self, model: nn.Module, tasks: Sequence[Task], progress: Progress) -> list[TaskScore]:
         """Let a model answer the test (or dev) rows of several tasks, one after another."""
         scored = []
         for task in tasks:
             progress.phase(f"answering {task.name}", len(getattr(task, self.how.split)))
             scored.append(
-                evaluate(
+                score_task(
                     model,
                     self.base.family,
                     task,
@@ -83,7 +83,7 @@ class Examiner:
         due = [task for task in tasks if task.name in data and task.name not in old]
         if not due and (self.ability is None or "general" in known):
             return
-        scored = self.ask(self.base.model, due, progress)
+        scored = self.evaluate(self.base.model, due, progress)
         if world.is_main():
             base = {**old, **{one.task: one.score for one in scored}}
             rows = [json.loads(line) for line in _lines(there) if json.loads(line)["task"] in old]
@@ -91,17 +91,17 @@ class Examiner:
                 write_rows(path / "predictions.jsonl", [*rows, *(row for one in scored for row in one.rows())])
         progress.say("before: " + self.shown(scored))
 
-    def shown(self, scored: Sequence[Scored]) -> str:
+    def shown(self, scored: Sequence[TaskScore]) -> str:
         """Scores and general ability in a line."""
         found = {one.task: one.score for one in scored} | (self.general or {})
         return "  ".join(f"{name} {value:.1f}" for name, value in found.items())
 
-    def _alone(self, model: nn.Module, task: Task, scored: Scored) -> bool:
+    def _alone(self, model: nn.Module, task: Task, scored: TaskScore) -> bool:
         """Whether rows from the shortest to the longest are answered one by one as they were together."""
         rows = getattr(task, self.how.split)
         order = sorted(range(len(rows)), key=lambda k: (self.base.family.length(rows[k], task), k))
         few = sorted({order[k * (len(order) - 1) // (WITNESSES - 1)] for k in range(WITNESSES)})
-        again = answers(model, self.base.family, task, [rows[k] for k in few], self.how.scoring, batch_size=1)
+        again = answer_rows(model, self.base.family, task, [rows[k] for k in few], self.how.scoring, batch_size=1)
         return again == [scored.predictions[k] for k in few]
 
 

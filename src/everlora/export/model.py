@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 
 from everlora.adapters import files as adapters
 from everlora.adapters.hooked import stored
-from everlora.adapters.osf import OsfMount
+from everlora.adapters.osf import OsfBackend
 from everlora.analysis.runs import Run
 from everlora.archive.atomic import staged
 from everlora.core.errors import ConfigError, FolderError
-from everlora.core.updates import Sites, truncated
+from everlora.core.updates import LowRankUpdates, truncated
 from everlora.data.task import Example, Task
 from everlora.models.loading import Loaded
 
@@ -54,7 +54,9 @@ def standing(run: Run, base: Loaded) -> PreTrainedModel:
 def answers(run: Run) -> dict[str, Tensor]:
     """What answers on top of W0, per module, dense, (o, i): the sum of the updates, or what they are merged into."""
     if not run.method.adapter.loads_with_peft:  # whole matrices have changed, and the newest folder holds how
-        return {name: site.tensors["change"] for name, site in stored(run.stages[-1].path / OsfMount.file)[0].items()}
+        return {
+            name: site.tensors["change"] for name, site in stored(run.stages[-1].path / OsfBackend.file)[0].items()
+        }
     past, merge = run.past(), run.method.merge
     if merge is None or merge.infer == "sum" or len(past) < 2:  # one update is its own merge
         return {name: past.total(name) for name in past.sites}
@@ -87,12 +89,12 @@ def exportable(run: Run) -> None:
 
 def _rest(run: Run) -> dict[str, Tensor]:
     last = run.stages[-1].path
-    if (last / OsfMount.file).is_file():
-        return stored(last / OsfMount.file)[1]
+    if (last / OsfBackend.file).is_file():
+        return stored(last / OsfBackend.file)[1]
     return adapters.read(last)[1] if (last / adapters.WEIGHTS).is_file() else {}
 
 
-def adapter(run: Run, rank: int) -> tuple[Sites, dict[str, float]]:
+def adapter(run: Run, rank: int) -> tuple[LowRankUpdates, dict[str, float]]:
     """The learner as an adapter of at most ``rank``, and what that loses.
 
     Returns:
@@ -124,7 +126,7 @@ def write_model(run: Run, base: Loaded, out: Path) -> None:
         base.family.processor.save_pretrained(str(beside))
 
 
-def write_adapter(run: Run, sites: Sites, out: Path) -> None:
+def write_adapter(run: Run, sites: LowRankUpdates, out: Path) -> None:
     """Write updates as a PEFT folder."""
     with staged(out) as beside:
         adapters.write(beside, sites, _rest(run), like=run.stages[-1].path)
@@ -141,7 +143,9 @@ def vacant(out: Path) -> None:
 
 
 @torch.no_grad()
-def logits_apart(run: Run, base: Loaded, sites: Sites, tasks: Sequence[Task], rows: int = 16) -> dict[str, float]:
+def logits_apart(
+    run: Run, base: Loaded, sites: LowRankUpdates, tasks: Sequence[Task], rows: int = 16
+) -> dict[str, float]:
     """How far logits with ``sites`` are from the exact ones on a few test rows of every task; changes ``base``.
 
     Returns:

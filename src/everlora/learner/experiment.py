@@ -25,7 +25,7 @@ from everlora.learner.resolve import names as names
 from everlora.learner.resolve import protocol_of
 from everlora.learner.resolve import read_recipe as read_recipe
 from everlora.learner.resolve import resolve as resolve
-from everlora.learner.sequential import Life
+from everlora.learner.sequential import SequentialLearner
 from everlora.metrics.scores import ScoreMatrix
 from everlora.models.environment import environment
 from everlora.models.loading import Loaded, load
@@ -123,7 +123,7 @@ def follow(
 
 def begin(
     spec: LearnerSpec, method: Method, base: Loaded, out: Path, *, resume: bool = False, progress: Progress
-) -> Life:
+) -> SequentialLearner:
     """Make, or open again, the folder of a learner, and give it to a new life.
 
     Raises:
@@ -149,7 +149,7 @@ def begin(
     if world.is_main():
         _same_precision(base, folder)
         write_json(out / "environment.json", environment(base))
-    return Life(base, method, spec, folder, progress)
+    return SequentialLearner(base, method, spec, folder, progress)
 
 
 def _spelt(dtype: str, base: Loaded, out: Path) -> str:
@@ -179,7 +179,7 @@ def _same_precision(base: Loaded, folder: RunFolder) -> None:
         )
 
 
-def finish(life: Life, matrix: ScoreMatrix) -> Result:
+def finish(life: SequentialLearner, matrix: ScoreMatrix) -> Result:
     """Write what a reader of the folder looks for first: matrix.json, the model card, the tokenizer or its like."""
     labels = {
         "method": life.method.name,
@@ -213,10 +213,10 @@ def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
         max_train_samples=spec.max_train_samples,
         max_eval_samples=spec.max_eval_samples,
     )
-    return as_asked(stream, spec)
+    return limit_tasks(stream, spec)
 
 
-def as_asked(stream: TaskStream, spec: LearnerSpec) -> TaskStream:
+def limit_tasks(stream: TaskStream, spec: LearnerSpec) -> TaskStream:
     """Tasks with as many rows, and scored, as settings say.
 
     Raises:

@@ -57,10 +57,10 @@ class Learner:
             EverloraError: unusable data, training that failed, or a folder that cannot be written.
         """
         stream = tasks if isinstance(tasks, TaskStream) else TaskStream(name="own", tasks=tuple(tasks))
-        stream = experiment.as_asked(stream, self._life.spec)
+        stream = experiment.limit_tasks(stream, self._life.spec)
         return experiment.finish(self._life, self._life.follow(stream.tasks)).matrix
 
     @property
     def model(self) -> nn.Module:
         """The model as it stands after the latest task, for inference."""
-        return self._life.ready()
+        return self._life.inference_model()

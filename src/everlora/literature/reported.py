@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from everlora.analysis.answers import Ran
+from everlora.analysis.answers import ScoredRun
 from everlora.literature.published import Published, published
 from everlora.settings import protocol
 from everlora.settings.spec import TRAIN_DEFAULTS, RunSpec, check, merge
@@ -16,8 +16,11 @@ NUMBERED = ("standard", "long", "trace")
 """Benchmarks that share one count of orders, 1 to 7; other benchmarks' order 1 is another order."""
 
 
-def theirs(
-    runs: Sequence[Ran], sections: Sequence[Mapping[str, Any]], orders: Mapping[int, Sequence[str]], benchmark: str
+def published_rows(
+    runs: Sequence[ScoredRun],
+    sections: Sequence[Mapping[str, Any]],
+    orders: Mapping[int, Sequence[str]],
+    benchmark: str,
 ) -> list[dict[str, Any]]:
     """What papers print for the orders that were run.
 
@@ -59,7 +62,7 @@ def theirs(
     ]
 
 
-def differs(one: Published, ours: Ran) -> list[str]:
+def differs(one: Published, ours: ScoredRun) -> list[str]:
     """How the protocol behind a printed number is another one than ours, in words: all that its hash is of."""
     said = [] if one.model == ours.settings.get("model") else [f"model {one.model}, ours {ours.settings.get('model')}"]
     said += [f"all rows, ours {key}={ours.settings[key]}" for key in ROWS if ours.settings.get(key) is not None]
@@ -78,7 +81,7 @@ def differs(one: Published, ours: Ran) -> list[str]:
     ]
 
 
-def _both(one: Published, ours: Ran) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _both(one: Published, ours: ScoredRun) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     return protocol.read(one.protocol)[1].settings, {**ours.settings, "protocol": None}
 
 

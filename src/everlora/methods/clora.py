@@ -25,7 +25,7 @@ from __future__ import annotations
 from everlora.core.method import Method
 from everlora.core.registry import method
 from everlora.methods.ella import ella
-from everlora.parts.strengths import Lam
+from everlora.parts.strengths import StrengthOption
 
 
 @method(
@@ -35,6 +35,6 @@ from everlora.parts.strengths import Lam
     stores="r(o+i) per adapted matrix and task",
     cost="6oir + 5oi operations per adapted matrix and step",
 )
-def clora(*, lam: Lam = "auto", rho: float | None = None, per_module: bool = False) -> Method:
+def clora(*, lam: StrengthOption = "auto", rho: float | None = None, per_module: bool = False) -> Method:
     """Build C-LoRA; ``rho`` and ``per_module`` are for ``lam=auto``."""
     return ella(lam=lam, rho=rho, per_module=per_module, energy="raw").named("c-lora")

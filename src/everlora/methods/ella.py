@@ -7,7 +7,7 @@ is penalised by its energy, entry by entry:
 
     symbol   here                                       shape
     ΔW_t     LowRank.dense()                            (o, i)
-    W_past   Past.total(site)                           (o, i)
+    W_past   UpdateHistory.total(site)                           (o, i)
     λ, E     lam, energy (raw | rms | max)
 
 For the quadratic surrogate around a free step G, ½‖D − G‖² + (λ/2)‖D ⊙ E‖², the minimiser is the anisotropic
@@ -20,9 +20,9 @@ entries becomes stricter from task to task; too large a λ shrinks B instead of 
 modules.jsonl with IncLoRA's).
 
 λ is not in the paper's slides, so by default ``lam=auto`` finds the λ that brings the pull to the share ``rho`` of the
-task's gradient (`everlora.core.roles.Share`), one for all modules or, with ``per_module``, one for each; what was
-found stands in each task's COMMIT. ``energy=rms`` divides E by its root mean square per module, which frees a fixed λ
-from the size of the weights, the scale s and the number of tasks.
+task's gradient (`everlora.core.roles.AutoStrength`), one for all modules or, with ``per_module``, one for each; what
+was found stands in each task's COMMIT. ``energy=rms`` divides E by its root mean square per module, which frees a
+fixed λ from the size of the weights, the scale s and the number of tasks.
 
 ρ = 0.1 is the largest share that cost SmolLM2-135M nothing on dev rows (four built-in tasks of 24 steps, seeds 7 and
 8: OA 65.1; 65.7 for ρ = 0.03, 62.5 for 0.3, whose updates begin to collapse; IncLoRA 65.2), while MiniLM and a small
@@ -48,7 +48,7 @@ from everlora.methods.inclora import inclora
 from everlora.methods.seqlora import seqlora
 from everlora.parts.penalties import Energy, EnergyOverlap
 from everlora.parts.stores import Store
-from everlora.parts.strengths import Lam, strength
+from everlora.parts.strengths import StrengthOption, read_strength
 
 RHO = 0.1
 
@@ -62,7 +62,7 @@ RHO = 0.1
 )
 def ella(
     *,
-    lam: Lam = "auto",
+    lam: StrengthOption = "auto",
     rho: float | None = None,
     per_module: bool = False,
     energy: Energy = "rms",
@@ -73,7 +73,7 @@ def ella(
     """Build ELLA; ``rho`` and ``per_module`` are for ``lam=auto``, ``store_rank`` is for ``store=svd``."""
     if store_rank is not None and store != "svd":
         raise ConfigError(f"store_rank is the rank of store=svd; with store={store} there is none")
-    found = strength(lam, rho, per_module=per_module, share=RHO)
+    found = read_strength(lam, rho, per_module=per_module, share=RHO)
     pull = EnergyOverlap(lam=found, energy=energy, store=store, store_rank=8 if store_rank is None else store_rank)
     base = inclora() if policy == "new" else seqlora()
     return replace(base, name="ella", penalties=(pull,))

@@ -7,7 +7,7 @@ asks:
 
     symbol    here                                                shape
     θ         LowRank.tensors (A, B), or Weights.tensors          as trained
-    θ*        Before.start (online), memory "anchor." (per-task)  as θ
+    θ*        TaskContext.start (online), memory "anchor." (per-task)  as θ
     F         memory "fisher."                                    as θ
     λ, n, γ   lam, samples, gamma
 
@@ -49,7 +49,7 @@ from everlora.core.registry import method
 from everlora.methods.seqft import seqft
 from everlora.methods.seqlora import seqlora
 from everlora.parts.quadratic import Form, Quadratic
-from everlora.parts.strengths import Lam, strength
+from everlora.parts.strengths import StrengthOption, read_strength
 
 
 @method(
@@ -61,7 +61,7 @@ from everlora.parts.strengths import Lam, strength
 )
 def ewc(
     *,
-    lam: Lam = 400.0,
+    lam: StrengthOption = 400.0,
     rho: float | None = None,
     samples: int = 200,
     on: Literal["lora", "all"] = "lora",
@@ -71,6 +71,6 @@ def ewc(
     """Build EWC; ``gamma`` is for ``form=online``, ``rho`` for ``lam=auto``."""
     if gamma is not None and form != "online":
         raise ConfigError(f"gamma is how form=online forgets; form={form} holds every task alike, leave gamma out")
-    pull = Quadratic(lam=strength(lam, rho), samples=samples, form=form, gamma=1.0 if gamma is None else gamma)
+    pull = Quadratic(lam=read_strength(lam, rho), samples=samples, form=form, gamma=1.0 if gamma is None else gamma)
     base = seqlora() if on == "lora" else seqft()
     return replace(base, name="ewc", penalties=(pull,))

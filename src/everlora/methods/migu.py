@@ -42,7 +42,7 @@ from dataclasses import replace
 
 from everlora.core.method import Method
 from everlora.core.registry import method
-from everlora.core.roles.observing import Answers
+from everlora.core.roles.observing import ActivationSource
 from everlora.methods.seqlora import seqlora
 from everlora.parts.masks import MagnitudeMask
 
@@ -55,7 +55,7 @@ from everlora.parts.masks import MagnitudeMask
     cost="one sum of magnitudes per layer and token, and a sort of o values per layer and step",
     rows=("migu", "o-lora+migu"),
 )
-def migu(*, tau: float = 0.7, outputs: Answers = "combined", mask_update: bool = True) -> Method:
+def migu(*, tau: float = 0.7, outputs: ActivationSource = "combined", mask_update: bool = True) -> Method:
     """Build MIGU; ``outputs=lora_only`` looks at the update alone, ``random`` is the control."""
     mask = MagnitudeMask(tau=tau, outputs=outputs, mask_update=mask_update)
     return replace(seqlora(), name="migu", transforms=(mask,), plugin=True)

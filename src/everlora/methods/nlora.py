@@ -16,7 +16,7 @@ is told).
 
 Default λ = 0.4: the authors' scripts for orders 1 to 3 (0.4 and 1.2 for the tasks of order 4, 0.55 for order 5, 1.8
 for order 6). It is for models of their size: the norm is a sum over all entries, so λ means something only beside
-o · i; ``lam=auto`` finds the λ that reaches a share of the gradient (`everlora.core.roles.Share`) instead.
+o · i; ``lam=auto`` finds the λ that reaches a share of the gradient (`everlora.core.roles.AutoStrength`) instead.
 
 What we do differently:
 - the published code takes the norm of A B, an (r, r) matrix that exists only where o = i and says nothing about which
@@ -31,7 +31,7 @@ from everlora.core.method import Method, compose
 from everlora.core.registry import method
 from everlora.methods.inclora import inclora
 from everlora.parts.sparsity import L1Form, Sparsity
-from everlora.parts.strengths import Lam, strength
+from everlora.parts.strengths import StrengthOption, read_strength
 
 
 @method(
@@ -41,7 +41,9 @@ from everlora.parts.strengths import Lam, strength
     stores="r(o+i) per adapted matrix and task",
     cost="6oir + 2oi operations per adapted matrix and step",
 )
-def nlora(*, lam: Lam = 0.4, rho: float | None = None, per_module: bool = False, form: L1Form = "paper") -> Method:
+def nlora(
+    *, lam: StrengthOption = 0.4, rho: float | None = None, per_module: bool = False, form: L1Form = "paper"
+) -> Method:
     """Build N-LoRA; ``rho`` and ``per_module`` are for ``lam=auto``."""
-    pull = Sparsity(lam=strength(lam, rho, per_module=per_module), form=form)
+    pull = Sparsity(lam=read_strength(lam, rho, per_module=per_module), form=form)
     return compose(inclora(), Method(name="", penalties=(pull,))).named("n-lora")

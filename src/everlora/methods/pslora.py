@@ -50,7 +50,7 @@ from everlora.core.roles import View
 from everlora.methods.inclora import inclora
 from everlora.parts.merges import LargestMagnitude
 from everlora.parts.signs import SignConflict
-from everlora.parts.strengths import Lam, strength
+from everlora.parts.strengths import StrengthOption, read_strength
 
 STORES = "r(o+i) per adapted matrix and task; the merge is made of them"
 
@@ -65,7 +65,7 @@ STORES = "r(o+i) per adapted matrix and task; the merge is made of them"
 )
 def pslora(
     *,
-    lam: Lam = "auto",
+    lam: StrengthOption = "auto",
     rho: float | None = None,
     per_module: bool = False,
     sharpness: float | Literal["rms"] = "rms",
@@ -80,7 +80,7 @@ def pslora(
     if not merge and (train_past, infer) != ("sum", "merged"):
         raise ConfigError("train_past and infer choose a view of the merge; with merge=no there is none")
     loss = SignConflict(
-        lam=strength(lam, rho, per_module=per_module),
+        lam=read_strength(lam, rho, per_module=per_module),
         sharpness=sharpness,
         detach_weight=detach_weight,
         past=loss_past,

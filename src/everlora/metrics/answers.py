@@ -21,7 +21,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class Answer:
     """One answer beside what it is compared with.
 
     Attributes:
@@ -51,11 +51,11 @@ class AnswerMetric:
     id: str
     formula: str
     source: str
-    row: Callable[[Answered], float]
-    whole: Callable[[Sequence[Answered], Sequence[str]], float] | None = None
-    shares: Callable[[Sequence[Answered], Sequence[str]], tuple[float, ...]] | None = None
+    row: Callable[[Answer], float]
+    whole: Callable[[Sequence[Answer], Sequence[str]], float] | None = None
+    shares: Callable[[Sequence[Answer], Sequence[str]], tuple[float, ...]] | None = None
 
-    def score(self, rows: Sequence[Answered], labels: Sequence[str] = ()) -> tuple[float, tuple[float, ...]]:
+    def score(self, rows: Sequence[Answer], labels: Sequence[str] = ()) -> tuple[float, tuple[float, ...]]:
         """The score of a task, and what each row has."""
         each = tuple(self.row(row) for row in rows)
         return (self.whole(rows, labels) if self.whole else sum(each) / len(each)), each
@@ -72,20 +72,20 @@ def exact_match(prediction: str, target: str) -> bool:
     return plain == normalise(target) if plain else prediction.strip() == target.strip()
 
 
-def correct(row: Answered) -> bool:
+def correct(row: Answer) -> bool:
     """Whether an answer exactly matches one that is accepted."""
     return any(exact_match(row.prediction, target) for target in row.accepted)
 
 
-def _best(compare: Callable[[str, str], float]) -> Callable[[Answered], float]:
+def _best(compare: Callable[[str, str], float]) -> Callable[[Answer], float]:
     """The best value over the accepted answers."""
     return lambda row: max(compare(row.prediction, target) for target in row.accepted)
 
 
-def _first_line(row: Answered) -> float:
+def _first_line(row: Answer) -> float:
     """Of an answer that runs on, the first line that says anything."""
     first = next((line for line in row.prediction.splitlines() if line.strip()), "")
-    return 100.0 * correct(Answered(first, row.accepted))
+    return 100.0 * correct(Answer(first, row.accepted))
 
 
 def _normalised(prediction: str, target: str) -> float:
@@ -123,13 +123,13 @@ def _similarity(prediction: str, target: str) -> float:
     return float(fuzz.ratio(literals(prediction).strip(), literals(target).strip()))
 
 
-def _sentence_bleu(row: Answered) -> float:
+def _sentence_bleu(row: Answer) -> float:
     import sacrebleu
 
     return float(sacrebleu.sentence_bleu(row.prediction, list(row.accepted)).score)
 
 
-def _corpus_bleu(rows: Sequence[Answered], labels: Sequence[str]) -> float:
+def _corpus_bleu(rows: Sequence[Answer], labels: Sequence[str]) -> float:
     import sacrebleu
 
     most = max(len(row.accepted) for row in rows)
@@ -138,7 +138,7 @@ def _corpus_bleu(rows: Sequence[Answered], labels: Sequence[str]) -> float:
     return float(sacrebleu.corpus_bleu([row.prediction for row in rows], streams).score)
 
 
-def _bleu_shares(rows: Sequence[Answered], labels: Sequence[str]) -> tuple[float, ...]:
+def _bleu_shares(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[float, ...]:
     import sacrebleu
 
     each = [sacrebleu.sentence_bleu(row.prediction, list(row.accepted)) for row in rows]
@@ -147,7 +147,7 @@ def _bleu_shares(rows: Sequence[Answered], labels: Sequence[str]) -> tuple[float
     )
 
 
-def _classes(rows: Sequence[Answered], labels: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+def _classes(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """What was asked for, what was answered (empty where that is no label), and the labels of either."""
     names = {normalise(label): label for label in labels or [row.accepted[0] for row in rows]}
     given = [names.get(normalise(row.prediction), "") for row in rows]
@@ -155,7 +155,7 @@ def _classes(rows: Sequence[Answered], labels: Sequence[str]) -> tuple[list[str]
     return asked, given, sorted({*asked, *given} - {""})
 
 
-def _macro_f1(rows: Sequence[Answered], labels: Sequence[str]) -> float:
+def _macro_f1(rows: Sequence[Answer], labels: Sequence[str]) -> float:
     """F1 averaged over the labels that are asked for or answered; what is no label at all is a miss and no class."""
     from sklearn.metrics import f1_score
 

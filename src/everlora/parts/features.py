@@ -25,14 +25,14 @@ Measure = Literal["features", "moment"]
 
 
 @torch.no_grad()
-def off(columns: Tensor, basis: Tensor, dual: bool = False) -> Tensor:
+def project_off(columns: Tensor, basis: Tensor, dual: bool = False) -> Tensor:
     """(I − F Fᵀ) X for X (i, m) and F = ``basis`` (i, q); ``dual``: ``basis`` spans the complement of F instead."""
     inside = basis @ (basis.mT @ columns)
     return inside if dual else columns - inside
 
 
 @torch.no_grad()
-def grown(moment: Tensor, basis: Tensor, share: float, measure: Measure = "features") -> Tensor:
+def extend_basis(moment: Tensor, basis: Tensor, share: float, measure: Measure = "features") -> Tensor:
     """F, orthonormal (i, q), extended by as few directions as hold ``share`` of the energy of the features.
 
     With C = (1/n) Σ x xᵀ the energy that F holds is tr(Fᵀ C F), and new directions are the largest eigenvectors of
@@ -52,12 +52,12 @@ def grown(moment: Tensor, basis: Tensor, share: float, measure: Measure = "featu
     if total <= 0:
         return F
     held = (F * (C @ F)).sum() / total
-    values, vectors = torch.linalg.eigh(off(off(C, F).mT, F))
+    values, vectors = torch.linalg.eigh(project_off(project_off(C, F).mT, F))
     values, vectors = values.flip(0).clamp_min(0) / total, vectors.flip(-1)
     before = held + torch.cat([values.new_zeros(1), values.cumsum(0)[:-1]])
     new = vectors[:, (before < share) & (values > NOTHING)][:, : F.shape[0] - F.shape[1]]
     # Eigenvectors are orthogonal to F up to rounding, which would add up over tasks.
-    return torch.linalg.qr(torch.cat([F, off(new, F)], -1))[0]
+    return torch.linalg.qr(torch.cat([F, project_off(new, F)], -1))[0]
 
 
 @torch.no_grad()
@@ -68,20 +68,20 @@ def complement(basis: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def designed(moment: Tensor, basis: Tensor, dual: bool, rank: int) -> Tensor:
+def design_down_projection(moment: Tensor, basis: Tensor, dual: bool, rank: int) -> Tensor:
     """Rows for A, (r, i): the top singular vectors of (I − FFᵀ) C, of norm 1/√3; 0 where no direction is left."""
-    left = off(precise(moment), basis, dual)
+    left = project_off(precise(moment), basis, dual)
     U, S, _ = torch.linalg.svd(left, full_matrices=False)
     live = (NOTHING**0.5 * S[:1] < S) & (S > 0)
-    rows = off(U * live, basis, dual).mT[:rank] * ROW
+    rows = project_off(U * live, basis, dual).mT[:rank] * ROW
     short = rank - rows.shape[0]
     return torch.cat([rows, rows.new_zeros(short, rows.shape[1])]) if short > 0 else rows
 
 
 @torch.no_grad()
-def projected(A: Tensor, basis: Tensor, dual: bool) -> Tensor:
+def keep_components(A: Tensor, basis: Tensor, dual: bool) -> Tensor:
     """Rows of A (r, i) without what lies in F, brought to norm 1/√3; 0 where nothing is left."""
-    rows = off(precise(A).mT, basis, dual).mT
+    rows = project_off(precise(A).mT, basis, dual).mT
     norm, full = rows.norm(dim=-1, keepdim=True), precise(A).norm(dim=-1, keepdim=True)
     return torch.where(norm > NOTHING**0.5 * full, rows * ROW / norm.clamp_min(torch.finfo(rows.dtype).tiny), 0)
 
@@ -92,10 +92,10 @@ class FeatureStart:
 
     Attributes:
         samples: rows of a task that are looked at, before it for A and after it for F.
-        design: ``features``, or ``projected`` for PEFT's own draw off F.
+        design: ``features``, or ``keep_components`` for PEFT's own draw off F.
         energy: ε of the first task.
         tasks: how many tasks are planned, T: ε_t = ε + (1 − ε)(t − 1) / T; without it ε stays.
-        measure: whose energy, see `grown`.
+        measure: whose energy, see `extend_basis`.
     """
 
     name: ClassVar[str] = "feature_start"
@@ -132,11 +132,11 @@ class FeatureStart:
         dual = bool(memory["dual"]) if memory else False
         basis = precise(memory["basis"]) if memory else precise(fresh.A.new_zeros(into, 0))
         if self.design == "projected":
-            rows = projected(fresh.A, basis, dual)
+            rows = keep_components(fresh.A, basis, dual)
         elif seen.numel() == 0:
             raise ConfigError(f"{self.name!r} looks at training rows of the new task, and it has none")
         else:
-            rows = designed(seen, basis, dual, fresh.rank)
+            rows = design_down_projection(seen, basis, dual, fresh.rank)
         return replace(fresh, A=rows.to(fresh.A.dtype).contiguous())
 
     def remember(self, update: LowRank, memory: State, seen: State | None = None) -> State:
@@ -147,7 +147,7 @@ class FeatureStart:
         basis = complement(basis) if memory and bool(memory["dual"]) else basis
         moment = (seen or {}).get("", torch.empty(0))
         if moment.numel():
-            basis = grown(moment, basis, self.share(number), self.measure)
+            basis = extend_basis(moment, basis, self.share(number), self.measure)
         dual = 2 * basis.shape[-1] > into
         kept = complement(basis) if dual else basis
         return {

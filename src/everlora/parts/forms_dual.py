@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before, Pull, State
+from everlora.core.roles import PenaltyGradient, State, TaskContext
 from everlora.core.updates import precise
 
 Gate = Literal["cosine", "code"]
@@ -140,16 +140,16 @@ class Orthonormality:
     def strength(self) -> float:
         return self.lam
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         if before.start is None:
             return {}
         return {name: before.start.tensors[name].float() for name in POOLS}
 
-    def pull(self, live: Any, state: State) -> Pull:
+    def pull(self, live: Any, state: State) -> PenaltyGradient:
         found = {name: departure(state.get(name), live.tensors[name].float()) for name in POOLS}
         share = 1 / (len(POOLS) * len(live.tensors["K"]))
         value = torch.stack([value for value, _ in found.values()]).sum(0) * share
-        return Pull(value=value, gradient={name: gradient * share for name, (_, gradient) in found.items()})
+        return PenaltyGradient(value=value, gradient={name: gradient * share for name, (_, gradient) in found.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +173,7 @@ class Restoration:
         if self.every < 1:
             raise ConfigError(f"every of {self.name!r} counts steps, not {self.every}")
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         # Counted and summed in here as the task goes on: a state lives as long as its task.
         return {"step": torch.zeros((), dtype=torch.int64), "seed": torch.tensor(before.seed)} if self.rate else None
 

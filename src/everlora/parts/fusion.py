@@ -11,7 +11,7 @@ from torch import Tensor
 
 from everlora.core.errors import ConfigError
 from everlora.core.roles import State
-from everlora.core.roles.blocks import Turn
+from everlora.core.roles.blocks import BlockStep
 
 
 def smoothed(mean: Tensor, spread: Tensor, sensitivity: Tensor, beta1: float, beta2: float) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class Fusion:
         if not 0 < self.temperature < inf:
             raise ConfigError(f"the temperature must be a number above 0, not {self.temperature}")
 
-    def before(self, turn: Turn, weights: Tensor, gradient: Tensor, state: State) -> State:
+    def before(self, turn: BlockStep, weights: Tensor, gradient: Tensor, state: State) -> State:
         state = dict(state)
         if turn.opens:
             state["start"] = weights.clone()

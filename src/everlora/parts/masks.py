@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before, State
-from everlora.core.roles.observing import Answers
+from everlora.core.roles import State, TaskContext
+from everlora.core.roles.observing import ActivationSource
 
 
 def dropped(n: int, tau: float) -> int:
@@ -46,7 +46,7 @@ class MagnitudeMask:
     any_form: ClassVar[bool] = True
     turn: ClassVar[int] = 0  # before projections
     tau: float = 0.7
-    outputs: Answers = "combined"
+    outputs: ActivationSource = "combined"
     mask_update: bool = True
 
     def __post_init__(self) -> None:
@@ -58,10 +58,10 @@ class MagnitudeMask:
         return "both" if self.mask_update else "gradient"
 
     @property
-    def probe(self) -> Answers:
+    def probe(self) -> ActivationSource:
         return self.outputs
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         """Nothing is masked on the first task: there is nothing to protect."""
         return None if self.tau == 0 or (not before.updates and before.start is None) else {}
 

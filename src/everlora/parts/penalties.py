@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before, Pull, State, Strength
+from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext
 from everlora.core.updates import LowRank, precise
 from everlora.parts import stores
 
@@ -111,7 +111,7 @@ class EnergyOverlap:
     def strength(self) -> Strength:
         return self.lam
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         if not before.updates:
             return None
         past = before.factors()
@@ -120,9 +120,9 @@ class EnergyOverlap:
         state = {"squared": self.weigh(total).square()}
         return state if before.start is None else {**state, "start": before.start.dense()}
 
-    def pull(self, live: LowRank, state: State) -> Pull:
+    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
         value, A, B = energy_overlap(live.A, live.up, live.scale, state["squared"], state.get("start"))
-        return Pull.through(live, value, A, B)
+        return PenaltyGradient.through(live, value, A, B)
 
     def weigh(self, total: Tensor) -> Tensor:
         return energy(total, self.energy)
@@ -184,20 +184,20 @@ class Orthogonality:
     def strength(self) -> Strength:
         return self.lam
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         past = before.factors()
         if past is None:
             return None
         return {"past": (past.A if self.side == "A" else past.B.mT).contiguous()}
 
-    def pull(self, live: LowRank, state: State) -> Pull:
+    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
         new = live.A if self.side == "A" else live.up.mT
         # The past's B carries LoRA's scale, one for all tasks; the paper's factors are without it.
         past = state["past"] if self.side == "A" else state["past"] / live.scale
         value, gradient = orthogonality(new, past, self.norm)
         on_A = gradient if self.side == "A" else torch.zeros_like(live.A)
         on_B = gradient.mT if self.side == "B" else torch.zeros_like(live.B)
-        return Pull.through(live, value, on_A, on_B)
+        return PenaltyGradient.through(live, value, on_A, on_B)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,13 +211,15 @@ class FactorNorm:
     def strength(self) -> Strength:
         return self.lam
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         return {}
 
     @torch.no_grad()
-    def pull(self, live: LowRank, state: State) -> Pull:
+    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
         A, B = exact(live.A, live.up)
         nA, nB = A.norm(dim=(-2, -1), keepdim=True), B.norm(dim=(-2, -1), keepdim=True)
         # The norm has no gradient at 0, where B starts; 0 is a subgradient.
         tiny = torch.finfo(A.dtype).tiny
-        return Pull.through(live, (nA + nB).squeeze((-2, -1)), A / nA.clamp_min(tiny), B / nB.clamp_min(tiny))
+        return PenaltyGradient.through(
+            live, (nA + nB).squeeze((-2, -1)), A / nA.clamp_min(tiny), B / nB.clamp_min(tiny)
+        )

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before, Evidence, Pull, State, Strength
-from everlora.core.updates import Site
+from everlora.core.roles import Evidence, PenaltyGradient, State, Strength, TaskContext
+from everlora.core.updates import ModuleUpdate
 from everlora.parts.penalties import exact
 
 Form = Literal["online", "per-task"]
@@ -68,7 +68,7 @@ class Quadratic:
     def strength(self) -> Strength:
         return self.lam
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         if before.start is None or not before.memory:
             return None
         state = dict(before.memory)
@@ -76,14 +76,14 @@ class Quadratic:
             state.setdefault(ANCHOR + key, where.detach().clone())
         return state
 
-    def pull(self, live: Any, state: State) -> Pull:
+    def pull(self, live: Any, state: State) -> PenaltyGradient:
         value, gradient = torch.zeros(()), {}
         for key, theta in live.tensors.items():
             own, gradient[key] = quadratic(theta, state[ANCHOR + key], state[FISHER + key])
             value = own if value.ndim == 0 else value + own
-        return Pull(value=value, gradient=gradient)
+        return PenaltyGradient(value=value, gradient=gradient)
 
-    def remember(self, update: Site, memory: State, seen: State | None = None) -> State:
+    def remember(self, update: ModuleUpdate, memory: State, seen: State | None = None) -> State:
         """F by live tensor; ``per-task`` the anchor m of the pooled quadratics, too, while ``online`` needs none:
         what is trained on and on is its own anchor.
         """

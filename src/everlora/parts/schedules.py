@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before, Pull, State
+from everlora.core.roles import PenaltyGradient, State, TaskContext
 from everlora.core.updates import LowRank
 from everlora.parts.penalties import FactorNorm, Orthogonality
 
@@ -30,7 +30,7 @@ def factors(written: str) -> Factors:
     return found
 
 
-def in_turn(schedule: Factors, before: Before) -> float:
+def in_turn(schedule: Factors, before: TaskContext) -> float:
     """The factor of the task that begins; the last one goes on."""
     return schedule[min(len(before.updates), len(schedule) - 1)]
 
@@ -40,9 +40,9 @@ def with_factor(state: State | None, factor: float) -> State | None:
     return None if state is None or factor == 0 else {**state, "factor": torch.tensor(factor)}
 
 
-def times(pull: Pull, factor: torch.Tensor) -> Pull:
+def times(pull: PenaltyGradient, factor: torch.Tensor) -> PenaltyGradient:
     """A pull, stronger by ``factor``."""
-    return Pull(value=factor * pull.value, gradient={name: factor * g for name, g in pull.gradient.items()})
+    return PenaltyGradient(value=factor * pull.value, gradient={name: factor * g for name, g in pull.gradient.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +52,10 @@ class OrthogonalityInTurn(Orthogonality):
     name: ClassVar[str] = "orthogonality_in_turn"
     schedule: Factors = (1.0,)
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         return with_factor(super().prepare(before), in_turn(self.schedule, before))
 
-    def pull(self, live: LowRank, state: State) -> Pull:
+    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
         return times(super().pull(live, state), state["factor"])
 
 
@@ -66,8 +66,8 @@ class FactorNormInTurn(FactorNorm):
     name: ClassVar[str] = "factor_norm_in_turn"
     schedule: Factors = (1.0,)
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         return with_factor(super().prepare(before), in_turn(self.schedule, before))
 
-    def pull(self, live: LowRank, state: State) -> Pull:
+    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
         return times(super().pull(live, state), state["factor"])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before, Pull, State, Strength, View
+from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext, View
 from everlora.core.updates import LowRank, precise
 from everlora.parts.merges import LargestMagnitude
 from everlora.parts.penalties import exact
@@ -88,7 +88,7 @@ class SignConflict:
     def strength(self) -> Strength:
         return self.lam
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         factors = before.factors()
         if factors is None:
             return {"past": torch.zeros(1, 1, 1), "sharpness": torch.ones(1, 1, 1)} if self.first_task_decay else None
@@ -104,7 +104,7 @@ class SignConflict:
         state = {"past": torch.tanh(sharpness * total), "sharpness": sharpness}
         return state if before.start is None else {**state, "start": before.start.dense()}
 
-    def pull(self, live: LowRank, state: State) -> Pull:
+    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
         value, A, B = sign_conflict(
             live.A,
             live.up,
@@ -114,4 +114,4 @@ class SignConflict:
             detach_weight=self.detach_weight,
             start=state.get("start"),
         )
-        return Pull.through(live, value, A, B)
+        return PenaltyGradient.through(live, value, A, B)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Before, Pull, State, Strength
+from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext
 from everlora.core.updates import LowRank, precise
 from everlora.parts.penalties import exact
 
@@ -55,13 +55,13 @@ class Sparsity:
     def strength(self) -> Strength:
         return self.lam
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         return {}
 
-    def pull(self, live: LowRank, state: State) -> Pull:
+    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
         if self.form == "paper":
             value, on_A, on_B = sparsity(live.A, live.up)
-            return Pull.through(live, value, on_A, on_B)
+            return PenaltyGradient.through(live, value, on_A, on_B)
         out, into = live.shape
         if out != into:
             raise ConfigError(
@@ -69,4 +69,4 @@ class Sparsity:
                 f"take form=paper, or adapt square matrices only (--lora-target-modules)"
             )
         value, on_B, on_A = sparsity(live.up, live.A)
-        return Pull.through(live, value, on_A, on_B)
+        return PenaltyGradient.through(live, value, on_A, on_B)

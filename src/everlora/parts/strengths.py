@@ -5,21 +5,23 @@ from __future__ import annotations
 from typing import Literal
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Share, Strength
+from everlora.core.roles import AutoStrength, Strength
 
-Lam = float | Literal["auto"]
+StrengthOption = float | Literal["auto"]
 RHO = 0.03
 """The share that ``lam=auto`` reaches unless told otherwise."""
 
 
-def strength(lam: Lam, rho: float | None = None, *, per_module: bool = False, share: float = RHO) -> Strength:
+def read_strength(
+    lam: StrengthOption, rho: float | None = None, *, per_module: bool = False, share: float = RHO
+) -> Strength:
     """The strength that is meant; ``share`` is the ρ of a method that has one of its own.
 
     Raises:
         ConfigError: a share, or one λ per module, is asked for beside a number.
     """
     if lam == "auto":
-        return Share(rho=share if rho is None else rho, per_module=per_module)
+        return AutoStrength(rho=share if rho is None else rho, per_module=per_module)
     if rho is not None or per_module:
         raise ConfigError(
             f"rho and per_module say how λ is found; with lam={lam:g} there is nothing to find: write "

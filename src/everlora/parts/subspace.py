@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from everlora.core.roles import Before, Pull, State, Strength
+from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext
 from everlora.core.updates import LowRank, precise
 from everlora.parts.penalties import exact
 
@@ -65,7 +65,7 @@ class ProjectOut:
     acts_on: Literal["gradient", "update"] = "gradient"
     form: Literal["joint", "literal"] = "joint"
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         if not before.updates:
             return None
         sides = {"U": [u.B for u in before.updates], "V": [u.A.mT for u in before.updates]}
@@ -103,12 +103,12 @@ class OrthonormalTriplets:
     def strength(self) -> Strength:
         return self.lam
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         return {}
 
-    def pull(self, live: LowRank, state: State) -> Pull:
+    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
         u, on_U = departure(live.B)
         v, on_V = departure(live.A.mT)
         sigma = None if live.sigma is None else torch.zeros_like(live.sigma)
         still = {} if sigma is None else {"sigma": sigma}
-        return Pull(value=u + v, gradient={"A": on_V.mT, "B": on_U, **still})
+        return PenaltyGradient(value=u + v, gradient={"A": on_V.mT, "B": on_U, **still})

@@ -121,7 +121,7 @@ def canonical(settings: Mapping[str, Any], rate: float, processes: int = 1) -> d
     return kept
 
 
-def told(facts: Mapping[str, Any]) -> str:
+def describe(facts: Mapping[str, Any]) -> str:
     """A protocol in words, for a reader of numbers: its name if it has one, its hash, and whether it was changed."""
     name, changed = facts.get("name"), " with changes" if facts.get("changed") else ""
     return f"{name}{changed} ({facts['hash']})" if name else str(facts["hash"])

@@ -57,7 +57,7 @@ class EvalSpec(Strict):
         return self
 
 
-class Followed(Strict):
+class ProtocolRef(Strict):
     """The protocol that settings are from, after they were taken over; what they come to has a hash of its own."""
 
     name: str | None = None
@@ -94,7 +94,7 @@ class LearnerSpec(Strict):
     metric: str | None = None
     """How every task is scored (`everlora.metrics.answers`); None for each task's own metric."""
     seed: int = 0
-    protocol: Followed | None = None
+    protocol: ProtocolRef | None = None
 
     @field_validator("prompt")
     @classmethod

@@ -15,7 +15,7 @@ from torch import Tensor
 from everlora.adapters import files as adapters
 from everlora.core.method import Method
 from everlora.core.registry import entries, entry, parse
-from everlora.learner.sequential import Life
+from everlora.learner.sequential import SequentialLearner
 from everlora.testing import lives
 from everlora.testing.record import Record
 
@@ -91,7 +91,7 @@ def the_base_is_untouched_but_for_what_was_folded(case: Case) -> None:
     """After a life the base weights are what they were, plus the folded updates where a method sums them."""
     record = case.record
     life, pristine = record.life, dict(lives.base(case.model).model.named_parameters())
-    assert life.mount.model is None
+    assert life.backend.model is None
     adapted = {f"{name}.weight": name for name in life.newest or {}}
     head = f"{life.base.family.head}."
     now = dict(life.base.model.named_parameters())
@@ -137,8 +137,8 @@ def strength_zero_is_the_base_method_bit_for_bit(case: Case) -> None:
     else:
         plain = lives.adapter(lives.lived(case.model, none.named("none"), case.folder / "none", **DIAGONAL))
     off = lives.lived(case.model, zero, case.folder / "zero", **DIAGONAL)
-    assert lives.apart(lives.adapter(off), plain) == 0
-    assert lives.apart(case.record.adapter, plain) > 0, "the penalty does nothing"
+    assert lives.largest_difference(lives.adapter(off), plain) == 0
+    assert lives.largest_difference(case.record.adapter, plain) > 0, "the penalty does nothing"
 
 
 def kept_is_what_the_method_declares(case: Case) -> None:
@@ -177,7 +177,7 @@ def interrupted_and_resumed_equals_uninterrupted(case: Case) -> None:
     torch.manual_seed(12345)
     again = lives.begin(case.model, case.method, folder, resume=True, **DIAGONAL)
     matrix, whole = again.follow(tasks), case.record
-    assert lives.apart(lives.adapter(again), whole.adapter) == 0
+    assert lives.largest_difference(lives.adapter(again), whole.adapter) == 0
     assert again.kept() == whole.life.kept()
     there = json.loads((whole.folder / "matrix.json").read_text())["matrix"]
     assert [list(row) for row in matrix.cells] == there
@@ -189,10 +189,10 @@ def a_batch_in_one_piece_is_a_batch_in_eight(case: Case) -> None:
     """Eight rows at once, or one by one with accumulation: the same adapter but for rounding."""
     train = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
     pieces = lives.lived(case.model, case.method, case.folder / "run", train=train, evaluation={"schedule": "final"})
-    assert lives.apart(lives.adapter(pieces), case.record.adapter) < CLOSE
+    assert lives.largest_difference(lives.adapter(pieces), case.record.adapter) < CLOSE
 
 
-def _carried(life: Life, name: str) -> Tensor:
+def _carried(life: SequentialLearner, name: str) -> Tensor:
     """What answers on top of W0 at one module: the sum of the updates, or what they are merged into."""
     merge = life.method.merge
     return merge.merge(delta[name].dense() for delta in life.past) if merge else life.past.total(name)

@@ -21,7 +21,7 @@ from everlora.core.method import Method
 from everlora.core.registry import parse
 from everlora.data.task import Example, Task
 from everlora.learner import experiment
-from everlora.learner.sequential import Life
+from everlora.learner.sequential import SequentialLearner
 from everlora.models.families import Family
 from everlora.models.loading import Loaded, load
 from everlora.runtime.progress import Progress
@@ -109,7 +109,7 @@ def begin(
     progress: Progress | None = None,
     loaded: Loaded | None = None,
     **settings: Any,
-) -> Life:
+) -> SequentialLearner:
     """A life in an empty (or, with ``resume``, its own) folder."""
     composed = parse(method) if isinstance(method, str) else method
     name = method if isinstance(method, str) else composed.name
@@ -118,7 +118,9 @@ def begin(
     return experiment.begin(settled, composed, loaded, out, resume=resume, progress=progress or Progress())
 
 
-def lived(model: str, method: str | Method, out: Path, tasks: Sequence[Task] | None = None, **options: Any) -> Life:
+def lived(
+    model: str, method: str | Method, out: Path, tasks: Sequence[Task] | None = None, **options: Any
+) -> SequentialLearner:
     """A life that has followed ``tasks`` (two by default)."""
     life = begin(model, method, out, **options)
     life.follow(tasks or stream(model))
@@ -172,7 +174,7 @@ def outputs(model: nn.Module, family: Family, task: Task, rows: Sequence[Example
     return logits[logits.isfinite()].double()
 
 
-def adapter(life: Life) -> dict[str, Tensor]:
+def adapter(life: SequentialLearner) -> dict[str, Tensor]:
     """The latest task's adapter and the head as flat tensors."""
     assert life.newest is not None
     flat = {f"{n}.{k}": t for n, site in life.newest.items() for k, t in site.tensors.items()}
@@ -181,7 +183,7 @@ def adapter(life: Life) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in flat.items()}
 
 
-def apart(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     """The largest absolute difference between two adapters."""
     assert a.keys() == b.keys()
     return max(float((a[n].double() - b[n].double()).abs().max()) for n in a)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from everlora.learner.sequential import Life
+from everlora.learner.sequential import SequentialLearner
 from everlora.testing import lives
 
 
@@ -16,7 +16,7 @@ from everlora.testing import lives
 class Record:
     """One life of two tasks, with what was seen while it was lived."""
 
-    life: Life
+    life: SequentialLearner
     folder: Path
     began: dict[str, dict[str, Any]] = field(default_factory=dict)
     ended: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -31,12 +31,12 @@ def live_once(method: str, model: str, folder: Path) -> Record:
     last: list[str] = []
 
     def known() -> dict[str, Tensor]:
-        family, inside = record.life.base.family, record.life.mount.model or record.life.base.model
+        family, inside = record.life.base.family, record.life.backend.model or record.life.base.model
         seen = [t for t in tasks.values() if set(t.labels) <= set(getattr(family, "labels", t.labels))]
         return {task.name: lives.outputs(inside, family, task) for task in seen}
 
     def at_start(stage: str) -> None:
-        model = record.life.mount.model
+        model = record.life.backend.model
         outputs = known()
         with model.disable_adapter():
             below = known()
@@ -63,10 +63,10 @@ def live_once(method: str, model: str, folder: Path) -> Record:
     )
     record.life.follow(tuple(tasks.values()))
     record.adapter = lives.adapter(record.life) if record.life.newest else {}
-    ready = record.life.ready()
+    ready = record.life.inference_model()
     family = record.life.base.family
     names = [t for t in tasks.values() if set(t.labels) <= set(getattr(family, "labels", t.labels))]
     record.final = {task.name: lives.outputs(ready, family, task) for task in names}
-    if record.life.mount.model is not None:
-        record.life.mount.close()
+    if record.life.backend.model is not None:
+        record.life.backend.close()
     return record

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from everlora.core.roles import Saturating
-from everlora.core.updates import Learned, LowRank, Site, difference
+from everlora.core.roles import HasCapacity
+from everlora.core.updates import LowRank, ModuleUpdate, Updates, difference
 from everlora.training.group import Group
 
 COLLAPSE = 0.05
@@ -22,7 +22,7 @@ def saturated(groups: Sequence[Group]) -> list[str]:
     found = []
     for group in groups:
         for transform, state in group.transforms:
-            if not isinstance(transform, Saturating):
+            if not isinstance(transform, HasCapacity):
                 continue
             rank = group.live[0].rank
             room = transform.free(state)
@@ -35,14 +35,14 @@ def saturated(groups: Sequence[Group]) -> list[str]:
     return found
 
 
-def change(update: Learned, start: Learned | None) -> float:
+def change(update: Updates, start: Updates | None) -> float:
     """How much a task has changed, over all places: ‖ΔW‖_F of low-rank updates, the distance of other tensors from
     ``start``, or from 0 where they are fresh.
     """
     return float(torch.stack([_moved(site, start[name] if start else None) for name, site in update.items()]).norm())
 
 
-def _moved(now: Site, then: Site | None) -> Tensor:
+def _moved(now: ModuleUpdate, then: ModuleUpdate | None) -> Tensor:
     if then is None:
         return now.norm()
     if isinstance(now, LowRank) and isinstance(then, LowRank):

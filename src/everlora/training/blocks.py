@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from everlora.core.roles import State
-from everlora.core.roles.blocks import StepRule, Turn
+from everlora.core.roles.blocks import BlockStep, StepRule
 
 
 @dataclass
-class Recurrence:
+class BlockRunner:
     """The blocks of one task.
 
     Attributes:
@@ -23,7 +23,7 @@ class Recurrence:
     """
 
     rule: StepRule
-    turns: Sequence[Turn]
+    turns: Sequence[BlockStep]
     params: Sequence[Tensor]
     _state: State = field(default_factory=dict)
 
@@ -43,7 +43,7 @@ class Recurrence:
             p.copy_(weights[at : at + p.numel()].view_as(p))
             at += p.numel()
 
-    def _turn(self, step: int) -> Turn:
+    def _turn(self, step: int) -> BlockStep:
         return self.turns[step % len(self.turns)]
 
 

@@ -25,16 +25,16 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from everlora.core.errors import TrainingError
-from everlora.core.history import Past
+from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
-from everlora.core.roles import Before, GradientTransform, Pull, Share, State, WeightPenalty
-from everlora.core.updates import Learned, groups
+from everlora.core.roles import AutoStrength, GradientTransform, PenaltyGradient, State, TaskContext, WeightPenalty
+from everlora.core.updates import Updates, groups
 from everlora.runtime.seeds import seed_for
 from everlora.training.alarms import saturated
-from everlora.training.blocks import Recurrence
+from everlora.training.blocks import BlockRunner
 from everlora.training.group import Group, stacked
 from everlora.training.probe import Probe
-from everlora.training.strength import Dial, added, norms, scaled
+from everlora.training.strength import StrengthController, added, norms, scaled
 
 TINY = 1e-20
 
@@ -55,11 +55,11 @@ class Chain(TrainerCallback):
     max_norm: float = 1.0
     every: int = 10
     groups: list[Group] = field(default_factory=list)
-    dials: dict[str, Dial] = field(default_factory=dict)
+    dials: dict[str, StrengthController] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
     latest: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    recurrence: Recurrence | None = None
+    recurrence: BlockRunner | None = None
     probe: Probe | None = None
     """What transforms see of the layers' outputs; None if none wants to."""
     _start: list[State] = field(default_factory=list)
@@ -68,20 +68,20 @@ class Chain(TrainerCallback):
     def build(
         cls,
         params: list[nn.Parameter],
-        live: Learned,
-        past: Past,
+        live: Updates,
+        past: UpdateHistory,
         method: Method,
         *,
         task: str,
         max_norm: float,
         every: int,
-        start: Learned | None = None,
+        start: Updates | None = None,
         memory: Mapping[str, Mapping[str, State]] | None = None,
         seed: int = 0,
     ) -> Chain:
         """Prepare the constants of one task: dense views of the past are made here, once."""
         chain = cls(params=params, task=task, max_norm=max_norm, every=max(1, every))
-        active = [p for p in method.penalties if p.strength != 0 and p.strength != Share(rho=0)]
+        active = [p for p in method.penalties if p.strength != 0 and p.strength != AutoStrength(rho=0)]
         for names in groups(live):
             group = Group(names, [live[n] for n in names])
             updates = past.stacked(names) if len(past) and (active or method.transforms) else ()
@@ -92,14 +92,14 @@ class Chain(TrainerCallback):
                     continue
                 kept = _remembered((memory or {}).get(part.name, {}), names)
                 own_seed = seed_for(seed, task, part.name, *names)
-                state = part.prepare(Before(updates=updates, start=begin, memory=kept, seed=own_seed))
+                state = part.prepare(TaskContext(updates=updates, start=begin, memory=kept, seed=own_seed))
                 if state is None:
                     continue
                 state = {key: constant.to(group.device) for key, constant in state.items()}
                 if isinstance(part, WeightPenalty):
-                    own = isinstance(part.strength, Share) and part.strength.per_module
-                    shared = chain.dials.setdefault(part.name, Dial(part.strength))
-                    group.dials[part.name] = Dial(part.strength) if own else shared
+                    own = isinstance(part.strength, AutoStrength) and part.strength.per_module
+                    shared = chain.dials.setdefault(part.name, StrengthController(part.strength))
+                    group.dials[part.name] = StrengthController(part.strength) if own else shared
                     group.pulls.append((part, state))
                 else:
                     group.transforms.append((part, state))
@@ -153,7 +153,7 @@ class Chain(TrainerCallback):
             self.recurrence.after(now, last=now + 1 == int(state.max_steps))
 
     def strengths(self) -> dict[str, float | dict[str, float]]:
-        """The λ that each `Share` has found: one number, or one per module."""
+        """The λ that each `AutoStrength` has found: one number, or one per module."""
         found: dict[str, Any] = {}
         for group in self.groups:
             for name, dial in group.dials.items():
@@ -196,7 +196,7 @@ class Chain(TrainerCallback):
             self.latest |= {f"penalty/{name}": value for name, value in values.items()} | {"rho": float(share)}
             self.latest |= {f"lam/{name}": lam for name, lam in self.strengths().items() if isinstance(lam, float)}
 
-    def _turn(self, pulls: Sequence[Sequence[Pull]], task_norm: Tensor) -> None:
+    def _turn(self, pulls: Sequence[Sequence[PenaltyGradient]], task_norm: Tensor) -> None:
         """Let every dial that finds its strength take note of this step."""
         squares: dict[str, Tensor] = {}
         for group, found in zip(self.groups, pulls, strict=True):

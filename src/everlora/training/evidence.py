@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from everlora.adapters import Mount
-from everlora.core.roles import Observing, State
+from everlora.adapters import AdapterBackend
+from everlora.core.roles import NeedsEvidence, State
 from everlora.data.task import Example, Task
 from everlora.models.families import Family
 from everlora.runtime.seeds import seed_for
@@ -22,11 +22,11 @@ NOTHING = torch.empty(0)
 
 
 def observe(
-    part: Observing,
+    part: NeedsEvidence,
     stage: Stage,
     model: nn.Module,
     family: Family,
-    mount: Mount,
+    backend: AdapterBackend,
     seed: int,
     only: Sequence[str] | None = None,
 ) -> Mapping[str, State]:
@@ -37,7 +37,7 @@ def observe(
         stage: whose training rows.
         model: standing on the past, with what is trained on it.
         family: how it reads rows.
-        mount: knows the adapted layers and the live tensors.
+        backend: knows the adapted layers and the live tensors.
         seed: of the run; which rows are drawn depends on it, on the stage and on the part alone.
         only: these places alone.
     """
@@ -45,8 +45,8 @@ def observe(
     draw = random.Random(seed_for(seed, stage.seeded, part.name))
     chosen: list[tuple[Example, Task]] = draw.sample(rows, min(part.samples, len(rows)))
     if part.evidence == "fisher":
-        return fisher(model, family, mount.live(), chosen)
-    layers = mount.below()
+        return fisher(model, family, backend.live(), chosen)
+    layers = backend.below()
     layers = {name: layers[name] for name in (layers if only is None else only)}
     if not chosen:
         return {name: {"": NOTHING} for name in layers}

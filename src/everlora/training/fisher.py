@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from everlora.core.roles import State
-from everlora.core.updates import Learned
+from everlora.core.updates import Updates
 from everlora.data.task import Example, Task
 from everlora.models.families import Family
 from everlora.training.trainer import token_mean
 
 
 def fisher(
-    model: nn.Module, family: Family, live: Learned, rows: Sequence[tuple[Example, Task]]
+    model: nn.Module, family: Family, live: Updates, rows: Sequence[tuple[Example, Task]]
 ) -> dict[str, dict[str, Tensor]]:
     """(1/n) Σ_i (∂ log p(y_i|x_i) / ∂θ)² of every live tensor, by place and name, in fp32 on the CPU.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from everlora.core.roles import GradientTransform, State, WeightPenalty
 from everlora.core.updates import stack
-from everlora.training.strength import Dial
+from everlora.training.strength import StrengthController
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Group:
     live: list[Any]
     pulls: list[tuple[WeightPenalty, State]] = field(default_factory=list)
     transforms: list[tuple[GradientTransform, State]] = field(default_factory=list)
-    dials: dict[str, Dial] = field(default_factory=dict)
+    dials: dict[str, StrengthController] = field(default_factory=dict)
     now: dict[str, State] = field(default_factory=dict)
     """Constants of this step, of transforms that have them."""
 

@@ -7,9 +7,9 @@ from typing import cast
 
 from torch import nn
 
-from everlora.adapters import Mount
+from everlora.adapters import AdapterBackend
 from everlora.core.roles import Initialiser, State
-from everlora.core.updates import Sites
+from everlora.core.updates import LowRankUpdates
 from everlora.models.families import Family
 from everlora.training.evidence import NOTHING, observe
 from everlora.training.stages import Stage
@@ -20,17 +20,17 @@ def initialise(
     stage: Stage,
     model: nn.Module,
     family: Family,
-    mount: Mount,
+    backend: AdapterBackend,
     seed: int,
     *,
-    updates: Sequence[Sites],
+    updates: Sequence[LowRankUpdates],
     known: Mapping[str, State],
 ) -> None:
     """Write what ``part`` makes of the earlier tasks' ``updates`` (and of what it remembers) into the open mount."""
-    fresh = cast(Sites, mount.extract())
+    fresh = cast(LowRankUpdates, backend.extract())
     names = part.covers(tuple(fresh))
-    seen = observe(part, stage, model, family, mount, seed, only=names)
-    mount.write(
+    seen = observe(part, stage, model, family, backend, seed, only=names)
+    backend.write(
         {
             name: part.start(fresh[name], [one[name] for one in updates], seen[name].get("", NOTHING), known.get(name))
             for name in names

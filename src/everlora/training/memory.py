@@ -9,12 +9,12 @@ from typing import cast
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from everlora.adapters import Mount
+from everlora.adapters import AdapterBackend
 from everlora.core.errors import FolderError
 from everlora.core.method import Method
-from everlora.core.roles import Observing, Remembering, State
-from everlora.core.roles.observing import Finishing
-from everlora.core.updates import Learned, LowRank
+from everlora.core.roles import HasMemory, NeedsEvidence, State
+from everlora.core.roles.observing import PostProcesses
+from everlora.core.updates import LowRank, Updates
 
 Memory = dict[str, dict[str, State]]
 """By part, by module."""
@@ -22,12 +22,12 @@ FILE = "memory.safetensors"
 
 
 def remember(
-    parts: Sequence[Remembering],
+    parts: Sequence[HasMemory],
     memory: Memory,
-    update: Learned,
+    update: Updates,
     *,
     continued: bool,
-    look: Callable[[Observing], Mapping[str, State]] = lambda part: {},
+    look: Callable[[NeedsEvidence], Mapping[str, State]] = lambda part: {},
 ) -> Memory:
     """The memory after a task that ended at ``update``; an adapter that is trained on and on is all there is to it,
     but for parts that add up what they have seen. ``look`` shows a part its evidence.
@@ -36,7 +36,7 @@ def remember(
     for part in parts:
         fresh = continued and not getattr(part, "cumulative", False)
         before = {} if fresh else memory.get(part.name, {})
-        seen = look(part) if isinstance(part, Observing) else {}
+        seen = look(part) if isinstance(part, NeedsEvidence) else {}
         grown[part.name] = {
             name: part.remember(cast(LowRank, site), before.get(name, {}), seen.get(name))
             for name, site in update.items()
@@ -44,14 +44,16 @@ def remember(
     return grown
 
 
-def finished(method: Method, mount: Mount, update: Learned, answered: Learned | None, number: int) -> Learned:
+def finished(
+    method: Method, backend: AdapterBackend, update: Updates, answered: Updates | None, number: int
+) -> Updates:
     """What answers after task ``number`` ended at ``update``, written into the mount where a part has a say in it."""
-    parts = [part for part in method.parts() if isinstance(part, Finishing)]
+    parts = [part for part in method.parts() if isinstance(part, PostProcesses)]
     for part in parts:
         before = cast(Mapping[str, LowRank], answered or {})
         update = {n: part.finish(cast(LowRank, site), before.get(n), number) for n, site in update.items()}
     if parts:
-        mount.write(update)
+        backend.write(update)
     return update
 
 

@@ -9,7 +9,7 @@ from itertools import accumulate, cycle, islice
 import torch
 from torch.utils.data import Sampler
 
-from everlora.core.roles.blocks import Turn, plan
+from everlora.core.roles.blocks import BlockStep, plan
 from everlora.runtime.seeds import seed_for
 
 
@@ -36,7 +36,7 @@ class Order(Sampler[int], ABC):
             yield from (start + torch.randperm(size, generator=draw)).tolist()
 
 
-class Equal(Order):
+class EqualShares(Order):
     """Every task equally often: a row of each in turn, smaller sets from their beginning again, shuffled anew.
 
     A batch as large as the number of tasks, or a multiple of it, then holds equally many rows of each.
@@ -72,7 +72,7 @@ class Blocks(Order):
     def __init__(self, fresh: int, rehearsed: int, *, batch: int, inner: int, outer: int, seed: int) -> None:
         super().__init__(seed)
         self.fresh, self.rehearsed, self.batch = fresh, rehearsed, batch
-        self.turns: tuple[Turn, ...] = plan(-(-fresh // batch), inner, outer)
+        self.turns: tuple[BlockStep, ...] = plan(-(-fresh // batch), inner, outer)
         """The steps of one epoch."""
 
     def __len__(self) -> int:

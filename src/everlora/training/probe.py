@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from everlora.adapters import Mount
+from everlora.adapters import AdapterBackend
 from everlora.core.errors import ConfigError
 from everlora.core.roles import State
-from everlora.core.roles.observing import Probing
+from everlora.core.roles.observing import NeedsActivations
 from everlora.core.updates import LowRank
 from everlora.models.tokens import Tokens
 from everlora.runtime import world
@@ -43,22 +43,22 @@ class Probe:
         self._hooks: list[Any] = []
 
     @classmethod
-    def wanted(cls, groups: Sequence[Group], model: nn.Module, mount: Mount, seed: int) -> Probe | None:
+    def wanted(cls, groups: Sequence[Group], model: nn.Module, backend: AdapterBackend, seed: int) -> Probe | None:
         """The probe that the transforms of these groups ask for.
 
         Raises:
             ConfigError: one asks, and what is trained has no outputs.
         """
-        parts = [part for group in groups for part, _ in group.transforms if isinstance(part, Probing)]
+        parts = [part for group in groups for part, _ in group.transforms if isinstance(part, NeedsActivations)]
         if not parts:
             return None
-        layers = mount.outputs()
+        layers = backend.outputs()
         if not layers:
             raise ConfigError(
                 f"{parts[0].name!r} looks at the outputs of trained layers, and this method trains none; take one "
                 f"with adapters (seqlora, inclora, o-lora, …)"
             )
-        return cls(layers, mount.live(), any(part.probe == "lora_only" for part in parts), Tokens(model), seed)
+        return cls(layers, backend.live(), any(part.probe == "lora_only" for part in parts), Tokens(model), seed)
 
     def __enter__(self) -> Probe:
         self.tokens.__enter__()
@@ -76,7 +76,7 @@ class Probe:
         sums = self._reduced()
         for group in groups:
             for part, state in group.transforms:
-                if isinstance(part, Probing):
+                if isinstance(part, NeedsActivations):
                     seen = self._drawn(group, part.name, step) if part.probe == "random" else self._seen(group, sums)
                     if part.probe == "lora_only" and "update" in seen:
                         seen["B"] = seen["update"]

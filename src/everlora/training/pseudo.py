@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from everlora.core.errors import DataError
-from everlora.core.roles.generating import Generating
+from everlora.core.roles.generating import GenerativeReplay
 from everlora.data.task import Example, Task
 from everlora.models.families import Family, Features
 from everlora.models.families.base import IGNORE
@@ -28,7 +28,9 @@ class WritingRows(Rows):
     is. The weights are the same for every batch, so that its split changes nothing.
     """
 
-    def __init__(self, part: Generating, family: Family, tasks: Sequence[Task], rehearsed: Sequence[Task]) -> None:
+    def __init__(
+        self, part: GenerativeReplay, family: Family, tasks: Sequence[Task], rehearsed: Sequence[Task]
+    ) -> None:
         super().__init__(family, tasks, rehearsed)
         self.plain, learned = len(self.rows), [*tasks, *rehearsed]
         writing = [to_write(part, family, task) for task in learned] if part.eta else []
@@ -46,7 +48,7 @@ class WritingRows(Rows):
         return {**super().__getitem__(index), **marks}
 
 
-def to_write(part: Generating, family: Family, task: Task) -> Task:
+def to_write(part: GenerativeReplay, family: Family, task: Task) -> Task:
     """A task's training rows as rows whose answer is the row itself, its text cut to the part's length.
 
     Raises:
@@ -66,7 +68,7 @@ def to_write(part: Generating, family: Family, task: Task) -> Task:
 
 @torch.no_grad()
 def write(
-    part: Generating, model: nn.Module, family: Family, tasks: Sequence[Task], *seed: int
+    part: GenerativeReplay, model: nn.Module, family: Family, tasks: Sequence[Task], *seed: int
 ) -> tuple[list[Task], dict[str, Any]]:
     """What the model writes of earlier ``tasks``, as tasks of at most ``per_class`` rows per label; of these tasks
     themselves only name, labels and instruction are looked at.

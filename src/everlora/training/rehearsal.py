@@ -41,7 +41,7 @@ def anew(part: Rehearsal | None) -> bool:
     return getattr(part, "resample", "fixed") == "each-task"
 
 
-def kept(part: Rehearsal | None, tasks: Sequence[Task], seed: int) -> tuple[list[Task], list[str]]:
+def select_rows(part: Rehearsal | None, tasks: Sequence[Task], seed: int) -> tuple[list[Task], list[str]]:
     """What is kept of the tasks of a finished stage, and a warning for each of which no row is chosen."""
     if part is None:
         return [], []
@@ -52,7 +52,7 @@ def kept(part: Rehearsal | None, tasks: Sequence[Task], seed: int) -> tuple[list
     return [rows for rows in found.values() if rows is not None], lacking
 
 
-def drawn(part: Rehearsal | None, held: Sequence[Task], seed: int, stage: int) -> list[Task]:
+def draw_rows(part: Rehearsal | None, held: Sequence[Task], seed: int, stage: int) -> list[Task]:
     """What is rehearsed at a stage, of what is kept."""
     if part is None or not anew(part):
         return list(held)
@@ -67,7 +67,7 @@ def taught(part: Rehearsal | None, stage: Stage, seed: int) -> Stage:
     """
     if part is None or not getattr(part, "alone", False):
         return stage
-    rows, _ = kept(part, stage.tasks, seed)
+    rows, _ = select_rows(part, stage.tasks, seed)
     if not rows:
         raise ConfigError(f"{part.name!r} keeps no row of any task, so there is nothing to learn; raise its ratio")
     return replace(stage, tasks=tuple(rows))

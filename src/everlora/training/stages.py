@@ -43,7 +43,7 @@ def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
     return [Stage(1, method.name, tuple(tasks), last, trains=method.regime == "joint")]
 
 
-def look_at(task: Task, family: Family, evaluation: EvalSpec, progress: Progress) -> None:
+def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Progress) -> None:
     """Refuse, before anything is trained, a task that could not be learned or answered when its turn comes.
 
     What was left out of its source is told.
@@ -60,7 +60,9 @@ def look_at(task: Task, family: Family, evaluation: EvalSpec, progress: Progress
         progress.say(f"task {task.name!r}: {count} rows left out ({why})")
 
 
-def asked(stage: Stage, tasks: Sequence[Task], schedule: Schedule, method: Method, ahead: bool = False) -> list[Task]:
+def tasks_to_evaluate(
+    stage: Stage, tasks: Sequence[Task], schedule: Schedule, method: Method, ahead: bool = False
+) -> list[Task]:
     """The tasks whose test rows are answered after a stage; with ``ahead`` the one that comes next, too.
 
     Nobody has learned that one: where a task id chooses an adapter, the newest answers.
@@ -72,7 +74,7 @@ def asked(stage: Stage, tasks: Sequence[Task], schedule: Schedule, method: Metho
     return [] if schedule == "final" and not last else [*tasks[: stage.row + 1], *following]
 
 
-def row_of(
+def matrix_row(
     stage: Stage, tasks: Sequence[Task], scores: Mapping[str, float], matrix: ScoreMatrix, method: Method
 ) -> list[Cell]:
     """The row of the matrix that a stage fills; None where nothing was asked."""
@@ -84,24 +86,24 @@ def row_of(
     return [old if new is None else new for old, new in zip(earlier, row, strict=True)]
 
 
-def about(tasks: Sequence[Task]) -> dict[str, Any]:
+def task_metadata(tasks: Sequence[Task]) -> dict[str, Any]:
     """What a committed stage says about its tasks: digests, and where it applies the metric and rows left out."""
     said: dict[str, Any] = {"data": {task.name: task.digest() for task in tasks}}
     metric = {task.name: task.metric for task in tasks if task.metric != DEFAULT}
     left_out = {task.name: dict(task.left_out) for task in tasks if task.left_out}
-    guessed = {task.name: chance for task in tasks if (chance := guessing(task)) is not None}
+    guessed = {task.name: chance for task in tasks if (chance := chance_level(task)) is not None}
     said |= {"chance": guessed} if guessed else {}
     return said | ({"metric": metric} if metric else {}) | ({"left_out": left_out} if left_out else {})
 
 
-def guessing(task: Task) -> float | None:
+def chance_level(task: Task) -> float | None:
     """Percent of guessing among the task's labels; None where that is not known: free answers, or a corpus metric."""
     names = {normalise(label) for label in task.labels}
     known = task.metric in (DEFAULT, "exact_match_raw") and task.labels and len(names) == len(task.labels)
     return 100.0 / len(task.labels) if known else None
 
 
-def agree(committed: Sequence[Committed], planned: Sequence[Stage], folder: Path) -> None:
+def check_same_tasks(committed: Sequence[Committed], planned: Sequence[Stage], folder: Path) -> None:
     """Refuse tasks that are not those which the folder holds, before anything is touched.
 
     Raises:

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from everlora.core.roles import Share, State, Strength
+from everlora.core.roles import AutoStrength, State, Strength
 
 NOTHING = 1e-30
 """A penalty's gradient of at most this norm is none: divided by it, λ would become infinite in fp32."""
 
 
 @dataclass
-class Dial:
+class StrengthController:
     """The strength of one penalty as it is now.
 
     Attributes:
-        strength: the number, or the `Share` that finds it.
+        strength: the number, or the `AutoStrength` that finds it.
         task, pull: sums over the steps so far of the norms of the task's gradient and of the penalty's at strength
             1; scalars, or (L,) where every module finds its own.
     """
@@ -34,12 +34,12 @@ class Dial:
     @property
     def found(self) -> bool:
         """Whether this strength was found and not given."""
-        return isinstance(self.strength, Share)
+        return isinstance(self.strength, AutoStrength)
 
     @property
     def lam(self) -> Tensor:
         """λ now; 0 as long as the penalty has no gradient."""
-        if not isinstance(self.strength, Share):
+        if not isinstance(self.strength, AutoStrength):
             return torch.full_like(self.pull, self.strength)
         pulls = self.pull > NOTHING
         return torch.where(pulls, self.strength.rho * self.task / torch.where(pulls, self.pull, 1), 0)

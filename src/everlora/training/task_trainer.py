@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from everlora.adapters import Mount
+from everlora.adapters import AdapterBackend
 from everlora.core.errors import ConfigError
-from everlora.core.history import Past
+from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
-from everlora.core.roles.generating import Generating
-from everlora.core.updates import Learned
+from everlora.core.roles.generating import GenerativeReplay
+from everlora.core.updates import Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
 from everlora.runtime import world
@@ -22,21 +22,21 @@ from everlora.runtime.progress import Progress, StepCallback, tell
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, pseudo, rehearsal
-from everlora.training.blocks import Recurrence
+from everlora.training.blocks import BlockRunner
 from everlora.training.chain import Chain
-from everlora.training.order import Blocks, Equal, Order
+from everlora.training.order import Blocks, EqualShares, Order
 from everlora.training.probe import Probe
 from everlora.training.stages import Stage
 from everlora.training.teacher import Teacher
-from everlora.training.trainer import Besides, Rows, fit
+from everlora.training.trainer import ExtraLosses, Rows, fit
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TaskTrainer:
     """What is known when a stage is about to be trained.
 
     Attributes:
-        base, method, spec, mount: as in `everlora.learner.sequential.Life`; the mount is open.
+        base, method, spec, mount: as in `everlora.learner.sequential.SequentialLearner`; the mount is open.
         stage: what is learned.
         past: what parts see of the earlier tasks.
         start: where the live tensors start, if they go on from the stage before.
@@ -46,14 +46,14 @@ class Lesson:
     base: Loaded
     method: Method
     spec: LearnerSpec
-    mount: Mount
+    backend: AdapterBackend
     stage: Stage
-    past: Past
-    start: Learned | None
+    past: UpdateHistory
+    start: Updates | None
     memory: memory.Memory
 
     @property
-    def train(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """The training arguments of this stage."""
         alone = self.spec.train_of if len(self.stage.tasks) == 1 else None
         return {**self.spec.train, **(alone or {}).get(self.stage.tasks[0].name, {})}
@@ -62,20 +62,20 @@ class Lesson:
         """The gradient chain of this stage."""
         chain = Chain.build(
             [p for p in model.parameters() if p.requires_grad],
-            self.mount.live(),
+            self.backend.live(),
             self.past,
             self.method,
             task=self.stage.name,
-            max_norm=float(self.train["max_grad_norm"]),
-            every=int(self.train["logging_steps"]),
+            max_norm=float(self.arguments["max_grad_norm"]),
+            every=int(self.arguments["logging_steps"]),
             start=self.start,
             memory=self.memory,
             seed=self.spec.seed,
         )
-        chain.probe = Probe.wanted(chain.groups, model, self.mount, seed_for(self.spec.seed, self.stage.seeded))
+        chain.probe = Probe.wanted(chain.groups, model, self.backend, seed_for(self.spec.seed, self.stage.seeded))
         return chain
 
-    def teach(
+    def train(
         self,
         model: nn.Module,
         kept: Sequence[Task],
@@ -95,18 +95,18 @@ class Lesson:
         stage = rehearsal.taught(part, self.stage, self.spec.seed)
         tell(progress, stage.name, chain.warnings)
         outputs = tuple(one for one in self.method.outputs if one.strength)
-        held = rehearsal.drawn(part, kept, self.spec.seed, stage.number)
+        held = rehearsal.draw_rows(part, kept, self.spec.seed, stage.number)
         rows, written = Rows(family, stage.tasks, held), dict[str, Any]()
-        if isinstance(part, Generating):
+        if isinstance(part, GenerativeReplay):
             # Before a step is taken, the model is that of the task before.
             known, written = pseudo.write(part, model, family, earlier, self.spec.seed, stage.number)
             if part.eta or known:
                 rows = pseudo.WritingRows(part, family, stage.tasks, [*held, *known])
         seed = seed_for(self.spec.seed, stage.seeded, "data")
         order = self.order(rows, chain, seed)
-        besides = Besides(
+        besides = ExtraLosses(
             outputs=outputs,
-            side=self.mount.side_loss,
+            side=self.backend.side_loss,
             teacher=Teacher(chain.params) if outputs and not first else None,
         )
         with chain.probe or nullcontext():
@@ -115,7 +115,7 @@ class Lesson:
                 family,
                 chain,
                 rows,
-                self.train,
+                self.arguments,
                 seed=seed,
                 cpu=self.base.precision.device.type == "cpu",
                 callback=StepCallback(progress, f"learning {stage.name}"),
@@ -132,18 +132,18 @@ class Lesson:
         Raises:
             ConfigError: the training arguments ask for another order.
         """
-        method, train = self.method, self.train
+        method, train = self.method, self.arguments
         if not method.rule and method.mixing == "proportional":
             return None
         if (asked := train.get("train_sampling_strategy", "random")) != "random":
             raise ConfigError(f"{method.name!r} arranges the rows itself; leave out train_sampling_strategy={asked}")
         if method.mixing == "equal":
-            return Equal(rows.sizes, seed)
+            return EqualShares(rows.sizes, seed)
         if not method.rule or rows.fresh == len(rows):
             return None
         batch = int(train["per_device_train_batch_size"]) * int(train["gradient_accumulation_steps"]) * world.size()
         inner, outer = method.rule.inner, method.rule.outer
         blocks = Blocks(rows.fresh, len(rows) - rows.fresh, batch=batch, inner=inner, outer=outer, seed=seed)
         sites = [site for group in chain.groups for site in group.live]
-        chain.recurrence = Recurrence(method.rule, blocks.turns, [p for site in sites for p in site.tensors.values()])
+        chain.recurrence = BlockRunner(method.rule, blocks.turns, [p for site in sites for p in site.tensors.values()])
         return blocks

@@ -73,7 +73,7 @@ def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int, weights: Te
 
 
 @dataclass(kw_only=True)
-class Besides:
+class ExtraLosses:
     """Terms of the loss beside the task's own.
 
     Attributes:
@@ -130,7 +130,7 @@ class ClTrainer(Trainer):
         self,
         family: Family,
         chain: Chain,
-        besides: Besides | None = None,
+        besides: ExtraLosses | None = None,
         order: Order | None = None,
         **kwargs: Any,
     ) -> None:
@@ -140,7 +140,7 @@ class ClTrainer(Trainer):
         self.remove_callback(PrinterCallback)  # stdout belongs to results
         self.family = family
         self.chain = chain
-        self.besides = besides or Besides()
+        self.besides = besides or ExtraLosses()
         self.order = order
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -197,7 +197,7 @@ def fit(
     seed: int,
     cpu: bool,
     callback: TrainerCallback,
-    besides: Besides | None = None,
+    besides: ExtraLosses | None = None,
     order: Order | None = None,
 ) -> list[dict[str, float]]:
     """Train what requires a gradient; return the Trainer's log. Without ``order`` rows are shuffled."""

@@ -8,27 +8,27 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from everlora.core.roles.values import Before, Evidence, Pull, Share, State, Strength, View
+from everlora.core.roles.values import AutoStrength, Evidence, PenaltyGradient, State, Strength, TaskContext, View
 from everlora.core.updates import LowRank
 
 __all__ = [
-    "Before",
+    "AutoStrength",
     "Evidence",
     "GradientTransform",
+    "HasCapacity",
+    "HasEnergy",
+    "HasMemory",
     "Initialiser",
     "Merge",
-    "Observing",
+    "NeedsEvidence",
     "OutputPenalty",
-    "Pull",
-    "Recalling",
+    "PenaltyGradient",
+    "ReconstructsPast",
     "Rehearsal",
-    "Remembering",
-    "Saturating",
-    "Share",
     "State",
     "Strength",
+    "TaskContext",
     "View",
-    "Weighing",
     "WeightPenalty",
 ]
 
@@ -49,17 +49,17 @@ class WeightPenalty(Protocol):
         """The coefficient, or the share that finds it; 0 switches the part off."""
         ...
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         """Constants of one task for one group of modules; None if there is nothing to pull on (no past, say)."""
         ...
 
-    def pull(self, live: LowRank, state: State) -> Pull:
+    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
         """Value and closed-form gradient at ``live``, at strength 1."""
         ...
 
 
 @runtime_checkable
-class Weighing(Protocol):
+class HasEnergy(Protocol):
     """A penalty that weighs every entry of an update by an energy that it sees in the past."""
 
     def weigh(self, total: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Weighing(Protocol):
 
 
 @runtime_checkable
-class Remembering(Protocol):
+class HasMemory(Protocol):
     """A part that carries something of its own from task to task, beside the tasks' updates."""
 
     name: ClassVar[str]
@@ -77,7 +77,8 @@ class Remembering(Protocol):
         """The memory of one module after a task that added ``update``.
 
         ``memory`` is empty after the first task, and where one adapter is trained on and on, unless the part is
-        `cumulative`: ``update`` is then this adapter, all there is. ``seen`` is what an `Observing` part asked for.
+        `cumulative`: ``update`` is then this adapter, all there is. ``seen`` is what a `NeedsEvidence`
+        part asked for.
         """
         ...
 
@@ -91,7 +92,7 @@ class Remembering(Protocol):
 
 
 @runtime_checkable
-class Observing(Protocol):
+class NeedsEvidence(Protocol):
     """A part that looks at rows of a task once it has been learned (or, an initialiser, before it is).
 
     ``evidence`` is what it wants to see of each module, of ``samples`` training rows, drawn from the run's seed:
@@ -147,7 +148,7 @@ class Rehearsal(Protocol):
 
 
 @runtime_checkable
-class Recalling(Protocol):
+class ReconstructsPast(Protocol):
     """A part whose memory stands for W_past, exactly or nearly; how nearly, `everlora status` measures."""
 
     def recall(self, memory: State) -> Tensor:
@@ -167,7 +168,7 @@ class GradientTransform(Protocol):
     @property
     def acts_on(self) -> Literal["gradient", "update", "both"]: ...
 
-    def prepare(self, before: Before) -> State | None:
+    def prepare(self, before: TaskContext) -> State | None:
         """Constants of one task for one group of modules; None if nothing is to be shaped."""
         ...
 
@@ -177,7 +178,7 @@ class GradientTransform(Protocol):
 
 
 @runtime_checkable
-class Saturating(Protocol):
+class HasCapacity(Protocol):
     """A transform that leaves fewer directions to learn in with every task."""
 
     def free(self, state: State) -> Tensor:
@@ -186,7 +187,7 @@ class Saturating(Protocol):
 
 
 @runtime_checkable
-class Initialiser(Observing, Protocol):
+class Initialiser(NeedsEvidence, Protocol):
     """Starts a fresh adapter from what earlier tasks learned, in the light of a few rows of the new task.
 
     ``samples`` rows are looked at; ``per_sample`` asks for each row's gradient instead of that of their mean loss. It
@@ -206,7 +207,7 @@ class Initialiser(Observing, Protocol):
         Args:
             fresh: what PEFT drew.
             updates: the earlier tasks' updates, oldest first; under the policy ``continue`` the one adapter so far.
-            seen: the `Observing` part's evidence at the weights of the last task: ∂L/∂W (n, o, i), n = 1 unless
+            seen: the `NeedsEvidence` part's evidence at the weights of the last task: ∂L/∂W (n, o, i), n = 1 unless
                 ``per_sample``, or features (i, i).
             memory: what the part remembered when the last task ended; empty if it remembers nothing.
         """

@@ -11,7 +11,7 @@ from everlora.core.roles import State
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
+class BlockStep:
     """What one optimiser step is within its block.
 
     Attributes:
@@ -27,12 +27,12 @@ class Turn:
     closes: bool = False
 
 
-def plan(steps: int, inner: int, outer: int) -> tuple[Turn, ...]:
+def plan(steps: int, inner: int, outer: int) -> tuple[BlockStep, ...]:
     """The turns of ``steps`` steps on new rows, ``outer`` rehearsed ones after every ``inner`` and at the end."""
-    found: list[Turn] = []
+    found: list[BlockStep] = []
     for first in range(0, steps, inner):
-        found += [Turn(rehearsed=False, opens=k == 0) for k in range(min(inner, steps - first))]
-        found += [Turn(rehearsed=True, turns=k == 0, closes=k == outer - 1) for k in range(outer)]
+        found += [BlockStep(rehearsed=False, opens=k == 0) for k in range(min(inner, steps - first))]
+        found += [BlockStep(rehearsed=True, turns=k == 0, closes=k == outer - 1) for k in range(outer)]
     return tuple(found)
 
 
@@ -56,7 +56,7 @@ class StepRule(Protocol):
         """Steps on rehearsed rows that follow them."""
         ...
 
-    def before(self, turn: Turn, weights: Tensor, gradient: Tensor, state: State) -> State:
+    def before(self, turn: BlockStep, weights: Tensor, gradient: Tensor, state: State) -> State:
         """The state when a step is about to be taken; empty at first.
 
         ``gradient`` is that of the task's own loss at ``weights``: before penalties, transforms and clipping.

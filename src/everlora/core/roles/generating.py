@@ -9,7 +9,7 @@ from everlora.core.roles import Rehearsal
 
 
 @runtime_checkable
-class Generating(Rehearsal, Protocol):
+class GenerativeReplay(Rehearsal, Protocol):
     """A rehearsal that keeps no rows: before a new task, the model writes some of each earlier one from its cue.
 
     To be able to, it learns with every task to write that task's rows. What is minimised is

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from everlora.core.roles import State
 from everlora.core.updates import LowRank
 
-Answers = Literal["combined", "lora_only", "random"]
+ActivationSource = Literal["combined", "lora_only", "random"]
 
 
 @runtime_checkable
-class Probing(Protocol):
+class NeedsActivations(Protocol):
     """A transform that sees, before it shapes a gradient, how strongly each row of what is trained has answered.
 
     By live tensor: Σ |z| of the n outputs z that its rows make, over all tokens but padding, since the last step, of
@@ -25,7 +25,7 @@ class Probing(Protocol):
     name: ClassVar[str]
 
     @property
-    def probe(self) -> Answers: ...
+    def probe(self) -> ActivationSource: ...
 
     def look(self, seen: State, state: State) -> State:
         """The constants of this step; ``seen`` is (L, n) by live tensor, infinite where a place has no outputs."""
@@ -33,7 +33,7 @@ class Probing(Protocol):
 
 
 @runtime_checkable
-class Finishing(Protocol):
+class PostProcesses(Protocol):
     """A part that has the last word on one adapter that is trained on and on: what answers is not what was trained.
 
     What was trained it may remember, to go on from there (as the initialiser of the next task).

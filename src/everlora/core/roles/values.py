@@ -16,7 +16,7 @@ Evidence = Literal["gradients", "fisher", "features"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class AutoStrength:
     """A strength that is found instead of set: as much as brings a penalty to a share of the task's gradient.
 
     After n steps of a task λ_n = ρ · Σ_{m≤n} ‖∇L_m‖ / Σ_{m≤n} ‖∇Ω_m‖, with Ω the penalty at strength 1 and both norms
@@ -33,11 +33,11 @@ class Share:
     per_module: bool = False
 
 
-Strength = float | Share
+Strength = float | AutoStrength
 
 
 @dataclass(frozen=True, kw_only=True)
-class Before:
+class TaskContext:
     """What a part may know when a task begins, for ``L`` stacked modules of one shape.
 
     Attributes:
@@ -58,7 +58,7 @@ class Before:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pull:
+class PenaltyGradient:
     """Value and gradient of a weight penalty at strength 1, for ``L`` stacked modules.
 
     Attributes:
@@ -84,7 +84,7 @@ class Pull:
 
     @classmethod
     @torch.no_grad()
-    def through(cls, live: LowRank, value: Tensor, A: Tensor, B: Tensor) -> Pull:
+    def through(cls, live: LowRank, value: Tensor, A: Tensor, B: Tensor) -> PenaltyGradient:
         """The pull on ``live`` itself, from gradients with respect to its plain pair (A, B diag σ)."""
         if live.sigma is None:
             return cls(value=value, gradient={"A": A, "B": B})

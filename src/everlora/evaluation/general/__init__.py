@@ -27,7 +27,7 @@ def applies(base: Loaded) -> bool:
     return base.family.continuation("a", "b") is not None
 
 
-def ability(base: Loaded, how: EvalSpec) -> Ability | None:
+def general_ability(base: Loaded, how: EvalSpec) -> Ability | None:
     """What measures the model as settings ask; None where nothing is asked, or the model writes no text.
 
     Raises:
