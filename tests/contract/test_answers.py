@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lives
-from everlora.evaluation.evaluator import score_task
+from everlora.evaluation.scoring import score_task
 from everlora.models.families.base import IGNORE, positions
 from everlora.models.families.heads import bare
 from lives import MODELS

@@ -113,7 +113,7 @@ def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, see
         assert torch.equal(tensor, now[name])
     sites, _ = life.backend.read(life.folder.path)
     assert sites.keys() == life.newest.keys()
-    assert life.kept()["kept_elements"] == sum(site.numel for site in life.newest.values())
+    assert life.storage()["kept_elements"] == sum(site.numel for site in life.newest.values())
 
 
 @by_model

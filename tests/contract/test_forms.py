@@ -204,7 +204,7 @@ def test_what_is_written_is_read_back(method, model, seen):
 @everywhere
 def test_kept_is_what_the_method_declares(method, model, seen):
     life = seen(method, model).life
-    kept, rule = life.kept(), life.method.consolidator.rule
+    kept, rule = life.storage(), life.method.consolidator.rule
     whole = sum(t.numel() for t in flat(life.newest).values())
     assert kept["adapter_elements"] == whole > 0
     stages = len(life.folder.stages())
@@ -239,7 +239,7 @@ def test_an_unfinished_task_leaves_no_trace_and_is_learned_again(method, model, 
     again.follow(lives.stream(model))
     whole = seen(method, model)
     assert lives.largest_difference(lives.adapter(again), whole.adapter) == 0
-    assert again.kept() == whole.life.kept()
+    assert again.storage() == whole.life.storage()
     for file in whole.life.backend.files:
         if file.endswith(".safetensors"):
             assert (tmp_path / "run" / file).read_bytes() == (whole.folder / file).read_bytes()

@@ -26,7 +26,7 @@ def _few(monkeypatch):
 
 
 def content(life, tasks):
-    life.folder.write_matrix(life.follow(tasks), life.kept())
+    life.folder.write_matrix(life.follow(tasks), life.storage())
     return json.loads((life.folder.path / "matrix.json").read_text())
 
 

@@ -28,7 +28,7 @@ def test_kept_over_twelve_tasks(method, tmp_path):
     claimed, weights = [], []
 
     def note(_):
-        claimed.append(life.kept()["kept_elements"])
+        claimed.append(life.storage()["kept_elements"])
         weights.append(sum(t.numel() for t in (b.pristine for b in life.backend._below.values()) if t is not None))
         assert all(below.factors is None for below in life.backend._below.values())
 
@@ -36,9 +36,9 @@ def test_kept_over_twelve_tasks(method, tmp_path):
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
     life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=lives.Watch(learning=note))
     life.follow(tasks)
-    claimed.append(life.kept()["kept_elements"])
+    claimed.append(life.storage()["kept_elements"])
     assert claimed[0] == 0
-    assert claimed[1:] == [rule.kept(t, size) for t in range(1, 2 if joint else T + 1)]
+    assert claimed[1:] == [rule.stored_elements(t, size) for t in range(1, 2 if joint else T + 1)]
     # Beside the factors there is at most one copy of the adapted matrices, however many tasks there are.
     assert max(weights) <= 2 * (64 * 64 + 64 * 32)
     stored = [sum(s.numel for s in adapters.read(stage.path)[0].values()) for stage in life.folder.stages()]
@@ -65,13 +65,13 @@ def test_bytes_over_fifty_tasks(method, law, tmp_path):
     seen = []
     tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", 50))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
-    note = lives.Watch(learning=lambda _: seen.append(life.kept()["kept_bytes"]))
+    note = lives.Watch(learning=lambda _: seen.append(life.storage()["kept_bytes"]))
     life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
     life.follow(tasks)
     assert seen == [0, *(law(t) for t in range(1, 50))]
     last = life.folder.stages()[-1].path
     held = load_file(last / "memory.safetensors") if (last / "memory.safetensors").exists() else {}
-    adapters_kept = 4 * parse(method).consolidator.kept(50, life.kept()["adapter_elements"])
+    adapters_kept = 4 * parse(method).consolidator.stored_elements(50, life.storage()["adapter_elements"])
     assert sum(tensor.nbytes for tensor in held.values()) == law(50) - adapters_kept
 
 
@@ -98,10 +98,10 @@ def test_the_cards_law_in_bytes_over_twelve_tasks(method, law, tmp_path):
     seen = []
     tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", T))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
-    note = lives.Watch(learning=lambda _: seen.append(life.kept()["kept_bytes"]))
+    note = lives.Watch(learning=lambda _: seen.append(life.storage()["kept_bytes"]))
     life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
     life.follow(tasks)
-    assert [*seen, life.kept()["kept_bytes"]] == [0, *(law(t) for t in range(1, T + 1))]
+    assert [*seen, life.storage()["kept_bytes"]] == [0, *(law(t) for t in range(1, T + 1))]
     folders = [stage.path for stage in life.folder.stages()]
     sizes = [sum(4 * site.numel for site in life.backend.read(folder)[0].values()) for folder in folders]
     held = load_file(folders[-1] / "memory.safetensors") if (folders[-1] / "memory.safetensors").exists() else {}
@@ -111,6 +111,6 @@ def test_the_cards_law_in_bytes_over_twelve_tasks(method, law, tmp_path):
 
 @given(st.sampled_from(["sum", "keep", "continue"]), st.integers(1, 500), st.integers(1, 10**9))
 def test_the_declaration_is_linear_or_constant(rule, tasks, adapter):
-    kept = Consolidator(rule=rule).kept
+    kept = Consolidator(rule=rule).storage
     assert kept(1, adapter) == adapter
     assert kept(tasks + 1, adapter) - kept(tasks, adapter) == (0 if rule == "continue" else adapter)

@@ -13,7 +13,7 @@ import everlora
 import lives
 from everlora import parse
 from everlora.adapters import files as adapters
-from everlora.evaluation.evaluator import score_task
+from everlora.evaluation.scoring import score_task
 from lives import MODELS
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}

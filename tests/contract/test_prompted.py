@@ -11,7 +11,7 @@ import lives
 from everlora.analysis.runs import Run
 from everlora.analysis.status import status
 from everlora.core.errors import ConfigError
-from everlora.evaluation.evaluator import score_task
+from everlora.evaluation.scoring import score_task
 from everlora.export.model import write_model
 from everlora.models.families.base import IGNORE, left_pad, right_pad
 
@@ -210,6 +210,6 @@ def test_prompts_are_not_exported_as_if_they_were_weights(tmp_path):
     run = Run.read(tmp_path / "run")
     with pytest.raises(ConfigError, match="l2p"):
         write_model(run, lives.fresh("tiny-t5"), tmp_path / "out")
-    assert status(run)["kept_bytes"] == life.kept()["kept_bytes"]
-    assert life.kept()["kept_elements"] == (4 * 2 + 4) * 64
+    assert status(run)["kept_bytes"] == life.storage()["kept_bytes"]
+    assert life.storage()["kept_elements"] == (4 * 2 + 4) * 64
     assert not (tmp_path / "out").exists()

@@ -12,7 +12,7 @@ import lives
 from everlora import Learner
 from everlora.analysis import answers, tables
 from everlora.core.errors import ConfigError, DataError
-from everlora.evaluation.examiner import Evaluator
+from everlora.evaluation.evaluator import Evaluator
 from everlora.models import environment
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import EvalSpec
@@ -125,8 +125,8 @@ def test_an_answer_that_depends_on_its_neighbours_is_seen(monkeypatch):
     task = replace(lives.stream("tiny-llama")[0], labels=())
     for family, invariant in ((base.family, True), (Crowd(), False)):
         how = EvalSpec(scoring="labels" if invariant else "generate", batch_size=4)
-        examiner = Evaluator(replace(base, family=family), how)
-        assert examiner.invariant is None
+        evaluator = Evaluator(replace(base, family=family), how)
+        assert evaluator.invariant is None
         asked = lives.stream("tiny-llama")[0] if invariant else task
-        examiner.evaluate(base.model if invariant else nn.Linear(1, 1), [asked], Progress())
-        assert examiner.invariant is invariant
+        evaluator.evaluate(base.model if invariant else nn.Linear(1, 1), [asked], Progress())
+        assert evaluator.invariant is invariant

@@ -38,7 +38,7 @@ def test_resumed_is_uninterrupted(model, resample, tmp_path):
         lives.lived(model, method, tmp_path / "cut", tasks, progress=lives.Cut("third"))
     again = lives.lived(model, method, tmp_path / "cut", tasks, resume=True)
     assert lives.largest_difference(lives.adapter(again), lives.adapter(whole)) == 0
-    assert again.kept() == whole.kept()
+    assert again.storage() == whole.storage()
     files = [(tmp_path / run / "tasks" / "02-second" / rehearsal.FILE) for run in ("whole", "cut")]
     assert [file.exists() for file in files] == [resample == "fixed"] * 2
     if resample == "fixed":
@@ -66,9 +66,9 @@ def test_the_split_of_a_batch_has_no_meaning(tmp_path):
 
 def test_what_is_kept_is_counted(tmp_path):
     tasks = lives.stream("tiny-llama", 3)
-    fixed = lives.lived("tiny-llama", "replay(ratio=0.3)", tmp_path / "fixed", tasks).kept()
-    anew = lives.lived("tiny-llama", "replay(ratio=0.3,resample=each-task)", tmp_path / "anew", tasks).kept()
-    none = lives.lived("tiny-llama", "seqlora", tmp_path / "none", tasks).kept()
+    fixed = lives.lived("tiny-llama", "replay(ratio=0.3)", tmp_path / "fixed", tasks).storage()
+    anew = lives.lived("tiny-llama", "replay(ratio=0.3,resample=each-task)", tmp_path / "anew", tasks).storage()
+    none = lives.lived("tiny-llama", "seqlora", tmp_path / "none", tasks).storage()
     assert fixed["kept_rows"] == 3 * 7  # ⌊0.3 · 24⌋
     assert anew["kept_rows"] == 3 * 24
     assert anew["kept_row_bytes"] == sum(len(r.input) + len(r.target) for t in tasks for r in t.train)
@@ -190,7 +190,7 @@ def test_the_buffer_alone(tmp_path, monkeypatch):
     )
     again.follow(uneven())
     assert lives.largest_difference(lives.adapter(life), lives.adapter(again)) == 0
-    assert again.kept() == {**life.kept()}
+    assert again.storage() == {**life.storage()}
 
 
 def test_a_whole_buffer_is_multi_task_learning(tmp_path):

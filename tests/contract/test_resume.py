@@ -93,7 +93,7 @@ def test_tasks_may_come_in_one_by_one(method, model, lived, tmp_path):
     matrix = life.follow(lives.stream(model))
     whole = lived(method, model)
     assert lives.largest_difference(lives.adapter(life), whole.adapter) == 0
-    assert life.kept() == whole.life.kept()
+    assert life.storage() == whole.life.storage()
     assert matrix.cells[0][0] is not None
     assert matrix.cells[0][1] is None
 

@@ -34,7 +34,7 @@ class Lying(EnergyOverlap):
     name: ClassVar[str] = "lying"
     store: str = "dense"
 
-    def kept(self, out, into, rank, tasks):
+    def memory_bytes(self, out, into, rank, tasks):
         return 0
 
 

@@ -57,7 +57,7 @@ def test_the_worked_example_through_the_part_and_a_past_of_two_tasks(sign: float
     part = EnergyOverlap(lam=3.0, energy="raw")
     state = part.prepare(TaskContext(updates=past.stacked(["m"])))
     assert state is not None
-    pull = part.pull(stack([LowRank(A6, B6, 2.0)]), state)
+    pull = part.value_and_grad(stack([LowRank(A6, B6, 2.0)]), state)
     assert pull.value.tolist() == [24.0]
     assert pull.A.tolist() == [[[16.0, -32.0]]]
     assert pull.B.tolist() == [[[8.0], [20.0]]]
@@ -103,7 +103,7 @@ def test_one_adapter_trained_on_is_pulled_by_its_change_since_the_task_began(
     part = EnergyOverlap(energy="raw")
     state = part.prepare(TaskContext(updates=(stack([LowRank(P, Q, 0.5)]),), start=start))
     assert state is not None
-    pull = part.pull(live, state)
+    pull = part.value_and_grad(live, state)
 
     def omega(a: Tensor, b: Tensor, sig: Tensor) -> Tensor:
         return ((2.0 * (b * sig.T) @ a - 2.0 * (B0 * s0.T) @ A0) * (0.5 * Q @ P)).square().sum()
@@ -114,7 +114,7 @@ def test_one_adapter_trained_on_is_pulled_by_its_change_since_the_task_began(
     torch.testing.assert_close(pull.B[0], gB, rtol=1e-10, atol=1e-10)
     if form == "svd":
         torch.testing.assert_close(pull.sigma[0], gS, rtol=1e-10, atol=1e-10)  # type: ignore[index]
-    still = part.pull(start, state)  # no change, no pull: the first step of a task is the task's own
+    still = part.value_and_grad(start, state)  # no change, no pull: the first step of a task is the task's own
     assert not any(tensor.any() for tensor in (still.value, still.A, still.B))
 
 
@@ -171,7 +171,7 @@ def test_the_double_loop_of_the_paper_module_by_module() -> None:
     part = EnergyOverlap(energy="raw")
     state = part.prepare(TaskContext(updates=past.stacked(names)))
     assert state is not None
-    pull = part.pull(stack([live[n] for n in names]), state)
+    pull = part.value_and_grad(stack([live[n] for n in names]), state)
     for k, name in enumerate(names):
         omega = 0.0
         for x in range(o):
@@ -203,7 +203,7 @@ def test_normalised_energy_frees_lambda_from_the_size_of_the_past(c: float) -> N
         assert one is not None
         assert other is not None
         torch.testing.assert_close(
-            part.pull(live, other).value, factor * part.pull(live, one).value, rtol=1e-5, atol=0
+            part.value_and_grad(live, other).value, factor * part.value_and_grad(live, one).value, rtol=1e-5, atol=0
         )
 
 
@@ -213,7 +213,7 @@ def test_the_step_zero_of_a_task_feels_no_pull() -> None:
     state = part.prepare(TaskContext(updates=(LowRank(P, Q),)))
     assert state is not None
     assert (state["squared"] > 0).all()
-    pull = part.pull(LowRank(A, torch.zeros(3, 7, 2), 4.0), state)
+    pull = part.value_and_grad(LowRank(A, torch.zeros(3, 7, 2), 4.0), state)
     for tensor in (pull.value, pull.A, pull.B):
         assert torch.count_nonzero(tensor) == 0
 

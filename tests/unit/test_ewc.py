@@ -21,7 +21,7 @@ ONE = {"fisher.w": torch.tensor([[2.0, 0.5]]), "anchor.w": torch.tensor([[0.0, 1
 
 
 def test_the_worked_example() -> None:
-    pull = Quadratic(lam=400).pull(Weights({"w": torch.tensor([[1.0, 3.0]])}), ONE)
+    pull = Quadratic(lam=400).value_and_grad(Weights({"w": torch.tensor([[1.0, 3.0]])}), ONE)
     assert (400 * pull.value).tolist() == [800.0]
     assert (400 * pull.gradient["w"]).tolist() == [[800.0, 400.0]]
 
@@ -50,7 +50,7 @@ def test_all_tensors_of_a_place_are_pulled(sigma: bool) -> None:
     memory = {key: torch.stack([one[key] for one in kept]) for key in kept[0]}
     state = part.prepare(TaskContext(start=stack(start), memory=memory))
     assert state is not None
-    pull = part.pull(stack(live), state)
+    pull = part.value_and_grad(stack(live), state)
     for k in range(2):
         expected = 0.0
         for key, F in fishers[k].items():
@@ -81,7 +81,7 @@ def test_per_task_is_the_sum_of_all_quadratics(seed: int, tasks: int) -> None:
         return sum((F * (x - theta).square()).sum() / 2 for theta, F in zip(thetas, fishers, strict=True))  # type: ignore[return-value]
 
     _, by_rule = by_autograd(all_of_them, live)
-    pull, there = (part.pull(Weights({"w": x[None]}), state) for x in (live, other))
+    pull, there = (part.value_and_grad(Weights({"w": x[None]}), state) for x in (live, other))
     torch.testing.assert_close(pull.gradient["w"][0], by_rule, rtol=1e-9, atol=1e-10)
     # The value lacks a constant.
     torch.testing.assert_close(
@@ -104,8 +104,8 @@ def test_online_forgets_by_gamma_and_holds_the_newest_place() -> None:
     state = part.prepare(TaskContext(start=start, memory={"fisher.w": memory["fisher.w"][None]}))
     assert state is not None
     live = Weights({"w": torch.ones(1, 2)})
-    assert part.pull(live, state).gradient["w"].tolist() == [[3.0, 2.0]]
-    assert part.pull(start, state).value.tolist() == [0.0]
+    assert part.value_and_grad(live, state).gradient["w"].tolist() == [[3.0, 2.0]]
+    assert part.value_and_grad(start, state).value.tolist() == [0.0]
 
 
 def test_on_the_first_task_there_is_no_pull() -> None:

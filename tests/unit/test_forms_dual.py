@@ -114,12 +114,12 @@ def test_the_penalty_is_the_mean_over_pools_and_gates():
     live = Weights({k: drawn(3, 2, 5, seed=s).float() for s, k in enumerate("KAW")})
     old = Weights({k: drawn(3, 4, 5, seed=s + 5).float() for s, k in enumerate("KAW")})
     part = Orthonormality()
-    pull = part.pull(live, part.prepare(TaskContext(start=old)))
+    pull = part.value_and_grad(live, part.prepare(TaskContext(start=old)))
     whole = [departure(old.tensors[k], live.tensors[k])[0] for k in "KAW"]
     assert float(pull.value.sum()) == pytest.approx(float(torch.stack(whole).mean()), rel=1e-6)
     assert pull.gradient.keys() == {"K", "A", "W"}
     fresh = Weights({k: orthonormal(None, 2, 5, torch.Generator().manual_seed(0))[None] for k in "KAW"})
-    assert float(part.pull(fresh, part.prepare(TaskContext())).value.sum()) < 1e-12
+    assert float(part.value_and_grad(fresh, part.prepare(TaskContext())).value.sum()) < 1e-12
 
 
 def test_restoration_undoes_all_steps_at_rate_one_and_none_at_rate_zero():

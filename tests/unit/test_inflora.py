@@ -114,7 +114,7 @@ def test_memory_keeps_the_smaller_of_a_basis_and_its_complement() -> None:
     old = first["basis"].double()
     torch.testing.assert_close(F @ (F.mT @ old), old, rtol=0, atol=1e-6)
     bytes_ = sum(t.nbytes for t in everything.values())
-    assert bytes_ <= part.kept(4, 10, 2, 2)
+    assert bytes_ <= part.memory_bytes(4, 10, 2, 2)
     nothing = part.remember(update, first, {"": torch.empty(0)})
     assert torch.equal(nothing["basis"], first["basis"])
 

@@ -22,7 +22,7 @@ from everlora.training.trainer import ExtraLosses
 
 def test_the_worked_example_and_its_direction() -> None:
     old, new = torch.tensor([[2 * log(3), 0.0]]), torch.zeros(1, 2, requires_grad=True)
-    value = Distil(tau=2.0).pull(new, old)
+    value = Distil(tau=2.0).per_position(new, old)
     value.sum().backward()
     assert float(value.detach()) == pytest.approx(0.523248, abs=1e-6)
     assert float(value.detach()) / 4 == pytest.approx(0.130812, abs=1e-6)  # KL(old ‖ new), not 0.143841
@@ -85,7 +85,7 @@ def test_a_comparison_is_of_its_own_rows_alone(part: Any, rows: list[int]) -> No
     def found(marks: torch.Tensor | None, by: torch.Tensor | None = None) -> float:
         return float(besides.loss(cast(Any, None), cast(Any, None), {"labels": labels}, new, marks, by))
 
-    each = part.strength * part.pull(new, old)
+    each = part.strength * part.per_position(new, old)
     here = [k for k, row in enumerate(places) if row in rows]
     assert found(rehearsed) == pytest.approx(float(each[here].sum()), rel=1e-5)
     assert found(rehearsed, weights) == pytest.approx(float((each * weights)[here].sum()), rel=1e-5)

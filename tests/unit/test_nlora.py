@@ -37,7 +37,7 @@ def test_the_gradient_is_autograds(form: str, r: int, svd: bool) -> None:
         return product.abs().sum((-2, -1))
 
     norm, *gradients = by_autograd(value, *live.tensors.values())
-    pull = Sparsity(form=form).pull(live, {})  # type: ignore[arg-type]
+    pull = Sparsity(form=form).value_and_grad(live, {})  # type: ignore[arg-type]
     torch.testing.assert_close(pull.value, norm, rtol=0, atol=1e-10)
     assert pull.gradient.keys() == live.tensors.keys()
     for mine, autograds in zip(pull.gradient.values(), gradients, strict=True):
@@ -48,7 +48,7 @@ def test_no_pull_where_a_task_starts_and_one_on_the_first_task() -> None:
     live = LowRank(torch.randn(1, 2, 3), torch.zeros(1, 4, 2))
     state = Sparsity().prepare(TaskContext())
     assert state is not None
-    pull = Sparsity().pull(live, state)
+    pull = Sparsity().value_and_grad(live, state)
     assert not pull.value.any()
     assert not pull.A.any()
     assert not pull.B.any()
@@ -63,7 +63,7 @@ def test_the_norm_does_not_see_the_gauge_and_grows_with_either_factor() -> None:
 
 def test_the_form_of_the_code_needs_square_weights() -> None:
     with pytest.raises(ConfigError, match="square weights, and one is 4 x 3"):
-        Sparsity(form="code").pull(LowRank(torch.ones(1, 2, 3), torch.ones(1, 4, 2)), {})
+        Sparsity(form="code").value_and_grad(LowRank(torch.ones(1, 2, 3), torch.ones(1, 4, 2)), {})
 
 
 def test_options_are_checked() -> None:

@@ -37,7 +37,7 @@ def test_order_six_task_by_task(number: int) -> None:
         constants = base.prepare(before)
         assert state is not None
         assert constants is not None
-        pull, one = part.pull(live, state), base.pull(live, constants)
+        pull, one = part.value_and_grad(live, state), base.value_and_grad(live, constants)
         torch.testing.assert_close(part.strength * pull.value, lam * one.value)
         torch.testing.assert_close(part.strength * pull.A, lam * one.A)
         torch.testing.assert_close(part.strength * pull.B, lam * one.B)
@@ -61,4 +61,4 @@ def test_a_schedule_of_ones_is_none_and_of_zeros_is_inclora(tmp_path, lived) -> 
     assert lives.largest_difference(lives.adapter(ones), plain) == 0
     zeros = lives.lived("tiny-t5", "o-lora(schedule=0)", tmp_path / "0", evaluation={"schedule": "diagonal"})
     assert lives.largest_difference(lives.adapter(zeros), lived("inclora", "tiny-t5").adapter) == 0
-    assert replace(parse("o-lora"), spelt="") == olora()
+    assert replace(parse("o-lora"), expression="") == olora()

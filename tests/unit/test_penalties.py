@@ -79,7 +79,7 @@ def test_sides_take_their_own_factor(norm: str) -> None:
     for part, new, before in ((on_A, A, P), (on_B, B.mT, Q.mT)):
         state = part.prepare(TaskContext(updates=(past,)))
         assert state is not None
-        pull = part.pull(live, state)
+        pull = part.value_and_grad(live, state)
         value, gradient = orthogonality(new, before, norm)  # type: ignore[arg-type]
         torch.testing.assert_close(pull.value, value)
         touched, other = (pull.A, pull.B) if part.side == "A" else (pull.B.mT, pull.A)
@@ -99,7 +99,7 @@ def test_olora_is_the_sum_over_tasks_of_the_paper_whatever_the_scale(side: str, 
     part = Orthogonality(lam=1.0, side=side, norm="l2sq")  # type: ignore[arg-type]
     state = part.prepare(TaskContext(updates=past.stacked(["m"])))
     assert state is not None
-    value = float(part.pull(stack(sites[2:]), state).value)
+    value = float(part.value_and_grad(stack(sites[2:]), state).value)
     A_t, B_t = factors[2]
     expected = sum(float(((A @ A_t.mT) if side == "A" else (B.mT @ B_t)).square().sum()) for A, B in factors[:2])
     assert value == pytest.approx(expected, rel=1e-5)
@@ -129,14 +129,14 @@ def test_factor_norm_is_autograds() -> None:
     part = FactorNorm(lam=0.3)
     state = part.prepare(TaskContext())
     assert state is not None  # it acts on the first task too
-    pull = part.pull(LowRank(A, B, 4.0), state)
+    pull = part.value_and_grad(LowRank(A, B, 4.0), state)
     for got, want in zip((pull.value, pull.A, pull.B), expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 
 
 def test_factor_norm_where_b_starts() -> None:
     (A,) = draw(4, (1, 2, 5))
-    pull = FactorNorm(lam=2.0).pull(LowRank(A, torch.zeros(1, 7, 2, dtype=torch.float64)), {})
+    pull = FactorNorm(lam=2.0).value_and_grad(LowRank(A, torch.zeros(1, 7, 2, dtype=torch.float64)), {})
     assert torch.count_nonzero(pull.B) == 0
     torch.testing.assert_close(pull.value[0], A.norm())
     torch.testing.assert_close(pull.A, A / A.norm())
@@ -153,7 +153,7 @@ def test_half_precision_entries_of_a_thousandth_do_not_vanish(dtype: torch.dtype
     part = EnergyOverlap(lam=1.0, energy="raw")
     state = part.prepare(TaskContext(updates=(live,)))
     assert state is not None
-    pull = part.pull(live, state)
+    pull = part.value_and_grad(live, state)
     entry = float(torch.tensor(1e-3, dtype=dtype).double())
     assert pull.value.dtype == torch.float32
     assert float(pull.value) == pytest.approx(o * i * entry**4, rel=1e-6)
@@ -168,7 +168,7 @@ def test_half_precision_factors_keep_their_orthogonality() -> None:
     state = part.prepare(TaskContext(updates=(live,)))
     assert state is not None
     entry = float(A[0, 0, 0].double())
-    assert float(part.pull(live, state).value) == pytest.approx((8 * entry**2) ** 2, rel=1e-6)
+    assert float(part.value_and_grad(live, state).value) == pytest.approx((8 * entry**2) ** 2, rel=1e-6)
 
 
 def test_the_value_loses_no_digits_at_a_large_matrix() -> None:
@@ -212,12 +212,12 @@ def test_a_stack_of_modules_is_each_module_alone(part: WeightPenalty) -> None:
         second.append(LowRank(P[2:], Q[:, 2:] * size, 1.0))
     state = part.prepare(TaskContext(updates=(stack(first), stack(second))))
     assert state is not None
-    whole = part.pull(stack(live), state)
+    whole = part.value_and_grad(stack(live), state)
     assert whole.value.shape == (3,)
     for k in range(3):
         single = part.prepare(TaskContext(updates=(stack(first[k : k + 1]), stack(second[k : k + 1]))))
         assert single is not None
-        alone = part.pull(stack([live[k]]), single)
+        alone = part.value_and_grad(stack([live[k]]), single)
         for field in ("value", "A", "B"):
             together, apart = getattr(whole, field)[k], getattr(alone, field)[0]
             torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-6 * float(apart.abs().max()))
@@ -231,10 +231,10 @@ def test_a_pull_is_taken_at_strength_one_and_leaves_the_weights_alone(part: Weig
     state = part.prepare(TaskContext(updates=(LowRank(P, Q),)))
     assert state is not None
     kept = {name: tensor.clone() for name, tensor in state.items()}
-    pull = part.pull(live, state)
+    pull = part.value_and_grad(live, state)
     stronger = replace(part, lam=6.0)  # type: ignore[type-var]
     assert (part.strength, stronger.strength) == (0.3, 6.0)
-    again = stronger.pull(live, state)
+    again = stronger.value_and_grad(live, state)
     for field in ("value", "A", "B"):
         assert torch.equal(getattr(again, field), getattr(pull, field))
         assert not getattr(pull, field).requires_grad  # a graph here would be built at each step, for nothing

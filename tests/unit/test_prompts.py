@@ -199,7 +199,7 @@ def test_the_chain_stands_newest_first_and_earlier_prompts_stay(tmp_path):
     stored = [life.backend.read(stage.path)[0]["prompts"].tensors["prompt"] for stage in life.folder.stages()]
     assert all(torch.equal(a, b) for a, b in zip(stored, (first, second, third), strict=True))
     assert not torch.equal(first, second)
-    assert life.kept()["kept_elements"] == 3 * 2 * 64
+    assert life.storage()["kept_elements"] == 3 * 2 * 64
 
 
 def test_nothing_is_forgotten_by_a_chain(tmp_path):
@@ -249,12 +249,12 @@ def test_divergence_by_hand_and_its_gradient():
     """p_old = (¾, ¼), p_new = (½, ½): ¾ ln 1.5 + ¼ ln ½ = 0.130812; d/dlogits = p_new − p_old; 0 where they agree."""
     old = torch.tensor([[3.0, 1.0]], dtype=torch.float64).log()
     new = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
-    value = PromptDivergence(strength=1.0).pull(new, old)
+    value = PromptDivergence(strength=1.0).per_position(new, old)
     assert float(value.detach()) == pytest.approx(0.130812, abs=1e-6)
     value.sum().backward()
     torch.testing.assert_close(new.grad, torch.tensor([[-0.25, 0.25]], dtype=torch.float64), rtol=1e-10, atol=1e-10)
     same = old.clone().requires_grad_(True)
-    PromptDivergence(strength=1.0).pull(same, old).sum().backward()
+    PromptDivergence(strength=1.0).per_position(same, old).sum().backward()
     assert not same.grad.any()  # AdamW would make a step of a rounding error
 
 

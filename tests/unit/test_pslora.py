@@ -33,7 +33,7 @@ def psi(D: Tensor, past: Tensor, sharpness: Tensor | float, detached: bool = Fal
 def pull_on(part: SignConflict, live: LowRank, *updates: LowRank, start: LowRank | None = None) -> PenaltyGradient:
     state = part.prepare(TaskContext(updates=updates, start=start))
     assert state is not None
-    return part.pull(live, state)
+    return part.value_and_grad(live, state)
 
 
 # --- worked examples -------------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def test_what_is_said_to_be_kept_is_kept(store: Store, o: int, i: int, r: int, r
     for t in range(1, 7):
         state = part.remember(update(t, r, o, i, 1.0), state)
         held = sum(tensor.nbytes for tensor in state.values())
-        assert held == part.kept(o, i, r, t) == size(store, o, i, min(rank, t * r))
+        assert held == part.memory_bytes(o, i, r, t) == size(store, o, i, min(rank, t * r))
 
 
 def test_sizes_in_numbers() -> None:
@@ -145,7 +145,7 @@ def test_one_adapter_trained_on_is_all_there_is_to_keep(store: Store) -> None:
     for t in range(1, 7):
         now = {"m": update(t, 2, 16, 24, 2.0)}
         held = memory.remember([part], held, now, continued=True)
-        assert memory.size(held) == part.kept(16, 24, 2, 1)
+        assert memory.size(held) == part.memory_bytes(16, 24, 2, 1)
         if store != "factors":
             found, dense = decode(held[part.name]["m"]), now["m"].dense()
             near = 0.004 if store == "int8" else 1e-6
@@ -175,7 +175,7 @@ def test_every_store_pulls_alike(store: Store, energy: str) -> None:
     )
     assert found is not None
     assert exact_state is not None
-    pull, want = part.pull(live, found), plain.pull(live, exact_state)
+    pull, want = part.value_and_grad(live, found), plain.value_and_grad(live, exact_state)
     near = 0.03 if store == "int8" else 1e-4
     for field in ("value", "A", "B"):
         got, expected = getattr(pull, field), getattr(want, field)

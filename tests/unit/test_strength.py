@@ -25,10 +25,10 @@ sizes = st.lists(st.tuples(st.floats(0, 1e3), st.floats(0, 1e3)), min_size=1, ma
 
 
 def turned(strength: float | AutoStrength, steps: list[tuple[float, float]]) -> StrengthController:
-    dial = StrengthController(strength)
+    controller = StrengthController(strength)
     for task, pull in steps:
-        dial.turn(torch.tensor(task), torch.tensor(pull))
-    return dial
+        controller.update(torch.tensor(task), torch.tensor(pull))
+    return controller
 
 
 def pull_of(seed: int, form: str = "plain", modules: int = 3) -> PenaltyGradient:
@@ -52,13 +52,15 @@ def test_a_given_strength_stays_what_it_is(lam: float, steps: list[tuple[float, 
 @given(st.floats(0, 10), sizes)
 def test_a_share_is_the_ratio_of_sums_over_the_steps_so_far(rho: float, steps: list[tuple[float, float]]) -> None:
     """λ_n = ρ Σ_{m≤n} ‖∇L_m‖ / Σ_{m≤n} ‖∇Ω_m‖, after every n."""
-    dial = StrengthController(AutoStrength(rho=rho))
-    assert dial.found
-    assert float(dial.lam) == 0
+    controller = StrengthController(AutoStrength(rho=rho))
+    assert controller.found
+    assert float(controller.lam) == 0
     for n, (task, pull) in enumerate(steps, 1):
-        dial.turn(torch.tensor(task), torch.tensor(pull))
+        controller.update(torch.tensor(task), torch.tensor(pull))
         above, below = sum(t for t, _ in steps[:n]), sum(p for _, p in steps[:n])
-        assert float(dial.lam) == pytest.approx(rho * above / below if below > 1e-30 else 0.0, rel=1e-5, abs=1e-30)
+        assert float(controller.lam) == pytest.approx(
+            rho * above / below if below > 1e-30 else 0.0, rel=1e-5, abs=1e-30
+        )
 
 
 def test_a_gradient_near_nothing_makes_no_strength_infinite() -> None:
@@ -68,10 +70,10 @@ def test_a_gradient_near_nothing_makes_no_strength_infinite() -> None:
 
 
 def test_three_steps_by_hand() -> None:
-    dial, found = StrengthController(AutoStrength(rho=0.1)), []
+    controller, found = StrengthController(AutoStrength(rho=0.1)), []
     for task, pull in ((4.0, 0.0), (2.0, 0.5), (2.0, 1.5)):
-        dial.turn(torch.tensor(task), torch.tensor(pull))
-        found.append(float(dial.lam))
+        controller.update(torch.tensor(task), torch.tensor(pull))
+        found.append(float(controller.lam))
     # Nothing to pull on at the first step: its gradient counts all the same.
     assert found == pytest.approx([0.0, 0.1 * 6 / 0.5, 0.1 * 8 / 2])
 
@@ -98,24 +100,24 @@ def test_the_pull_that_a_share_finds_is_free_of_scales_energies_and_modules(ener
         part = EnergyOverlap(energy=form)  # type: ignore[arg-type]
         state = part.prepare(TaskContext(updates=(LowRank(P, Q, size),)))
         assert state is not None
-        pull = part.pull(LowRank(A, B, 4.0), state)
-        dial = StrengthController(AutoStrength(rho=0.1))
-        dial.turn(torch.tensor(2.0), norms(pull.gradient).norm())
-        found.append(scaled(pull.gradient, dial.lam))
+        pull = part.value_and_grad(LowRank(A, B, 4.0), state)
+        controller = StrengthController(AutoStrength(rho=0.1))
+        controller.update(torch.tensor(2.0), norms(pull.gradient).norm())
+        found.append(scaled(pull.gradient, controller.lam))
     torch.testing.assert_close(found[1]["A"], found[0]["A"], rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(found[1]["B"], found[0]["B"], rtol=1e-4, atol=1e-7)
     assert float(norms(found[0]).norm()) == pytest.approx(0.1 * 2.0, rel=1e-5)
 
 
 def test_every_module_may_find_its_own() -> None:
-    dial = StrengthController(AutoStrength(rho=0.5, per_module=True))
-    dial.turn(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 0.0, 0.5]))
-    dial.turn(torch.tensor([3.0, 1.0, 1.0]), torch.tensor([4.0, 0.0, 1.5]))
-    assert dial.lam.tolist() == pytest.approx([0.5 * 4 / 8, 0.0, 0.5 * 4 / 2])
+    controller = StrengthController(AutoStrength(rho=0.5, per_module=True))
+    controller.update(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 0.0, 0.5]))
+    controller.update(torch.tensor([3.0, 1.0, 1.0]), torch.tensor([4.0, 0.0, 1.5]))
+    assert controller.lam.tolist() == pytest.approx([0.5 * 4 / 8, 0.0, 0.5 * 4 / 2])
     pull = pull_of(0, "svd")
-    own = scaled(pull.gradient, dial.lam)
+    own = scaled(pull.gradient, controller.lam)
     for k in range(3):
-        one = scaled({name: g[k : k + 1] for name, g in pull.gradient.items()}, dial.lam[k])
+        one = scaled({name: g[k : k + 1] for name, g in pull.gradient.items()}, controller.lam[k])
         torch.testing.assert_close(own["A"][k], one["A"][0])
         torch.testing.assert_close(own["B"][k], one["B"][0])
     assert not own["A"][1].any()
@@ -208,11 +210,11 @@ def test_what_acts_on_a_pair_acts_on_its_triplets(part: WeightPenalty, r: int, o
         state["sharpness"] = torch.full_like(state["sharpness"], 0.7)
         state["past"] = torch.tanh(0.7 * W)
     expected = by_autograd(lambda a, b, s: omega(part, a, b * s.mT, 0.5, W, past), A, B, sigma)
-    pull = part.pull(LowRank(A, B, 0.5, sigma), state)
+    pull = part.value_and_grad(LowRank(A, B, 0.5, sigma), state)
     assert pull.sigma is not None
     for got, want in zip((pull.value, pull.A, pull.B, pull.sigma), expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
-    plain = part.pull(LowRank(A, B * sigma.mT, 0.5), state)
+    plain = part.value_and_grad(LowRank(A, B * sigma.mT, 0.5), state)
     assert plain.sigma is None
     torch.testing.assert_close(plain.value, pull.value, rtol=1e-12, atol=0)
     torch.testing.assert_close(plain.A, pull.A, rtol=1e-10, atol=1e-12)
@@ -224,7 +226,7 @@ def test_a_pull_on_triplets_builds_no_graph(part: WeightPenalty) -> None:
     live = LowRank(*(tensor.requires_grad_() for tensor in (A, B)), 1.0, sigma.requires_grad_())
     state = part.prepare(TaskContext(updates=(LowRank(P, Q),)))
     assert state is not None
-    pull = part.pull(live, state)
+    pull = part.value_and_grad(live, state)
     assert pull.sigma is not None
     assert not any(tensor.requires_grad for tensor in (pull.value, pull.A, pull.B, pull.sigma))
 

@@ -224,7 +224,7 @@ def test_the_regulariser_acts_on_both_sides_of_every_task_and_never_on_sigma() -
     for past in ((), updates(0, 2, 2, 7, 5, 3)):
         state = part.prepare(TaskContext(updates=past))
         assert state is not None
-        pull = part.pull(LowRank(V, U, 4.0, sigma), state)
+        pull = part.value_and_grad(LowRank(V, U, 4.0, sigma), state)
         for got, want in zip((pull.value, pull.A, pull.B), expected, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
         assert torch.equal(pull.sigma, torch.zeros_like(sigma))
@@ -233,8 +233,8 @@ def test_the_regulariser_acts_on_both_sides_of_every_task_and_never_on_sigma() -
 def test_orthonormal_triplets_feel_nothing() -> None:
     X, Y = draw(15, (7, 2), (5, 2))
     U, V = torch.linalg.qr(X).Q[None], torch.linalg.qr(Y).Q.T[None]
-    pull = OrthonormalTriplets().pull(LowRank(V, U, 1.0, torch.full((1, 2, 1), 9.0)), {})
+    pull = OrthonormalTriplets().value_and_grad(LowRank(V, U, 1.0, torch.full((1, 2, 1), 9.0)), {})
     for tensor in (pull.value, pull.A, pull.B):
         torch.testing.assert_close(tensor, torch.zeros_like(tensor), rtol=0, atol=1e-12)
-    twice = OrthonormalTriplets().pull(LowRank(V, 2 * U, 1.0, torch.ones(1, 2, 1)), {})
+    twice = OrthonormalTriplets().value_and_grad(LowRank(V, 2 * U, 1.0, torch.ones(1, 2, 1)), {})
     assert float(twice.value) == pytest.approx(2 * 3**2)  # ‖4I − I‖² of a 2 × 2

@@ -54,7 +54,7 @@ def held(lam: float, F: Tensor) -> Tensor:
     assert state is not None
 
     def gradient(W: Tensor) -> list[Tensor]:
-        return [(W - W2) @ C2 + lam * part.pull(Weights({"w": W[None]}), state).gradient["w"][0]]
+        return [(W - W2) @ C2 + lam * part.value_and_grad(Weights({"w": W[None]}), state).gradient["w"][0]]
 
     return descend(gradient, W1)[0]
 
@@ -83,7 +83,7 @@ def test_lwf_ends_at_a_mixture_of_old_answers_and_new_labels(beta: float) -> Non
 
     def gradient(z: Tensor) -> list[Tensor]:
         leaf = z.clone().requires_grad_()
-        (pull,) = torch.autograd.grad(part.pull(leaf, z_old).sum(), leaf)
+        (pull,) = torch.autograd.grad(part.per_position(leaf, z_old).sum(), leaf)
         return [z.softmax(-1) - y + part.strength * pull]
 
     (z,) = descend(gradient, z_old, rate=0.3)
@@ -118,7 +118,7 @@ def test_ella_ends_at_the_anisotropic_shrinkage(lam: float) -> None:
     assert state is not None
 
     def gradient(A: Tensor, B: Tensor) -> list[Tensor]:
-        pull = part.pull(LowRank(A[None], B[None]), state).gradient
+        pull = part.value_and_grad(LowRank(A[None], B[None]), state).gradient
         G = B @ A - W2
         return [B.mT @ G + lam * pull["A"][0], G @ A.mT + lam * pull["B"][0]]
 
@@ -131,7 +131,7 @@ def test_nlora_ends_at_the_soft_threshold() -> None:
     lam = 0.4
     D = W2.sign() * (W2.abs() - lam).clamp_min(0)
     assert 0 < (D == 0).sum() < D.numel()
-    pull = Sparsity(lam=lam).pull(LowRank(EYE[None], D[None]), {}).gradient["B"][0]
+    pull = Sparsity(lam=lam).value_and_grad(LowRank(EYE[None], D[None]), {}).gradient["B"][0]
     rest = (D - W2) + lam * pull
     assert rest[D != 0].abs().max() < 1e-12
     assert rest[D == 0].abs().max() <= lam, "within the subgradient of |0|"
@@ -146,7 +146,7 @@ def test_olora_ends_off_the_old_rows_as_far_as_it_is_told(lam: float) -> None:
     assert state is not None
 
     def gradient(A: Tensor) -> list[Tensor]:
-        pull = part.pull(LowRank(A[None], B[None]), state).gradient["A"][0]
+        pull = part.value_and_grad(LowRank(A[None], B[None]), state).gradient["A"][0]
         return [B.mT @ (B @ A - W2.float()) + lam * pull]
 
     stiff = EYE.float() + 2 * lam * past.mT @ past

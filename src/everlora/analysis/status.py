@@ -64,7 +64,7 @@ def _forgotten(run: Run, past: UpdateHistory) -> dict[str, dict[str, Any]]:
         if not isinstance(part, ReconstructsPast) or part.name not in held:
             continue
         exact = {name: past.total(name) for name in held[part.name]}
-        lost = {name: float((exact[name] - part.recall(held[part.name][name])).norm()) for name in exact}
+        lost = {name: float((exact[name] - part.reconstruct(held[part.name][name])).norm()) for name in exact}
         sizes = {name: float(exact[name].norm()) for name in exact}
         each = {name: lost[name] / sizes[name] if sizes[name] else 0.0 for name in exact}
         whole, worst = hypot(*sizes.values()), max(each, key=lambda name: each[name])

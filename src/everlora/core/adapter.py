@@ -65,6 +65,6 @@ class Consolidator:
 
     rule: Literal["sum", "continue", "keep"] = "sum"
 
-    def kept(self, tasks: int, adapter: int) -> int:
+    def stored_elements(self, tasks: int, adapter: int) -> int:
         """Elements of adapters that must be kept after ``tasks`` tasks if one adapter has ``adapter`` elements."""
         return adapter if self.rule == "continue" else tasks * adapter

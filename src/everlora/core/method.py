@@ -68,7 +68,7 @@ class Method:
     """The model families on which it makes sense; empty for all."""
     replay: bool = field(default=False, compare=False)
     """Whether a method that it was parsed from declares that it re-uses data of earlier tasks."""
-    spelt: str = field(default="", compare=False)
+    expression: str = field(default="", compare=False)
     """The expression that it was parsed from, options included."""
 
     def __post_init__(self) -> None:
@@ -147,7 +147,7 @@ class Method:
         return self.replay or kept or self.regime == "joint"
 
     @property
-    def apart(self) -> bool:
+    def independent_tasks(self) -> bool:
         """Whether what a task learns stands on nothing earlier, so that each is learned as if it were the first."""
         own = self.adapter.adds or self.adapter.whole_model  # a chain of prompts stands on the earlier ones
         return self.consolidator.rule == "keep" and own
@@ -170,7 +170,7 @@ class Method:
 
     def named(self, name: str) -> Method:
         """The same composition under its own name."""
-        return replace(self, name=name, spelt="")
+        return replace(self, name=name, expression="")
 
     def describe(self) -> dict[str, Any]:
         """The composition as plain data, for the run's record and its hash."""
@@ -218,7 +218,7 @@ def compose(*methods: Method) -> Method:
         first = replace(
             first,
             name=f"{first.name}+{other.name}",
-            spelt="",
+            expression="",
             plugin=first.plugin and other.plugin,
             replay=first.replay or other.replay,
             **_hosted(first, other),

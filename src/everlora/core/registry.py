@@ -150,7 +150,7 @@ def parse(expression: str) -> Method:
     known = [entry(name) for name, _ in split_expression(expression)]
     families = tuple(f for f in FAMILIES if all(f in one.families for one in known))
     built = compose(*(build(name, **_options(name, given)) for name, given in split_expression(expression)))
-    return replace(built, spelt=expression, families=families, replay=any(one.replay for one in known))
+    return replace(built, expression=expression, families=families, replay=any(one.replay for one in known))
 
 
 def split_expression(expression: str) -> list[tuple[str, str]]:

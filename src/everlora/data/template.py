@@ -24,12 +24,12 @@ class Template:
         ConfigError: an unknown field, one without a name, a brace that is not closed, or not one ``{text}``.
     """
 
-    spelt: str = DEFAULT
+    text: str = DEFAULT
     _lines: tuple[tuple[tuple[str, str | None], ...], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         lines = []
-        for number, line in enumerate(self.spelt.split("\n"), start=1):
+        for number, line in enumerate(self.text.split("\n"), start=1):
             try:
                 pieces = [(before, name, style) for before, name, style, _ in string.Formatter().parse(line)]
             except ValueError as error:

@@ -1,111 +1,110 @@
-"""Answers, compared with targets: one score per task and every prediction kept."""
+"""Lets a model answer tasks, and has seen whether its answers depend on the rows that are answered beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
-from everlora.core.errors import DataError
-from everlora.data.task import Example, Task
-from everlora.metrics.answers import ANSWER_METRICS, DEFAULT, correct
-from everlora.models.families import Family, Scoring
+from everlora.archive.folder import Committed, RunFolder, write_rows
+from everlora.data.task import Task
+from everlora.evaluation.general import applies, general_ability
+from everlora.evaluation.scoring import TaskScore, answer_rows, score_task
+from everlora.models.environment import fingerprint
+from everlora.models.loading import Loaded
+from everlora.runtime import world
+from everlora.runtime.progress import Progress
+from everlora.settings.spec import EvalSpec
+
+WITNESSES = 4
+"""Rows that are answered a second time, alone."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskScore:
-    """What a model answered on one task.
+class Evaluator:
+    """Asks one base model, whatever is mounted on it.
 
     Attributes:
-        task: name.
-        targets: what was asked for, in the order of the task's rows.
-        predictions: what was answered.
-        correct: per row, whether the answer exactly matches one that is accepted, whatever the metric.
-        metric: how the task is scored.
-        each: the metric of each row by itself.
-        shares: what each row adds to a score that is no mean over rows; empty for all other metrics.
-        score: the task's score, percent.
+        invariant: whether a few rows were answered alone as they were in their batch; None before it was seen.
     """
 
-    task: str
-    targets: tuple[str, ...]
-    predictions: tuple[str, ...]
-    correct: tuple[bool, ...]
-    metric: str = DEFAULT
-    each: tuple[float, ...]
-    shares: tuple[float, ...] = ()
-    score: float
+    def __init__(self, base: Loaded, how: EvalSpec) -> None:
+        self.base, self.how = base, how
+        self.invariant: bool | None = None
+        self._began = False
+        self.ability = general_ability(base, how)
+        self.ahead = how.schedule == "forward" and base.family.head is None
+        """Whether tasks are answered before they are learned, which a head without rows for their labels cannot."""
+        self.general: dict[str, float] | None = None
+        """General ability of the model that was asked last."""
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One plain row per example, for predictions.jsonl; ``score`` where `correct` does not say all.
+    def evaluate(self, model: nn.Module, tasks: Sequence[Task], progress: Progress) -> list[TaskScore]:
+        """Let a model answer the test (or dev) rows of several tasks, one after another."""
+        scored = []
+        for task in tasks:
+            progress.phase(f"answering {task.name}", len(getattr(task, self.how.split)))
+            scored.append(
+                score_task(
+                    model,
+                    self.base.family,
+                    task,
+                    scoring=self.how.scoring,
+                    batch_size=self.how.batch_size,
+                    split=self.how.split,
+                    progress=progress.advance,
+                )
+            )
+            progress.done()
+            if self.invariant is None:  # once is enough
+                self.invariant = self._alone(model, task, scored[-1])
+        if self.ability is not None:
+            progress.phase("measuring general ability", 1)
+            self.general = self.ability(model)
+            progress.done()
+        return scored
 
-        The mean of ``share``, where it is there, else of ``score``, else of ``correct`` is the score of the task.
-        """
-        columns = zip(self.targets, self.predictions, self.correct, self.each, strict=True)
-        return [
-            {"task": self.task, "row": k, "target": target, "prediction": answer, "correct": right}
-            | ({} if self.metric == DEFAULT else {"metric": self.metric, "score": round(value, 6)})
-            | ({"share": round(self.shares[k], 6)} if self.shares else {})
-            for k, (target, answer, right, value) in enumerate(columns)
-        ]
+    def facts(self) -> dict[str, Any]:
+        """What travels with the scores: `everlora.models.environment.fingerprint`, and general ability if asked."""
+        general = {} if self.general is None else {"general": self.general}
+        return {"fingerprint": fingerprint(self.base, self.how.scoring, self.invariant), **general}
+
+    def before(self, folder: RunFolder, tasks: Sequence[Task], progress: Progress) -> None:
+        """Measure the base model before anything is done to it, and commit that; but for what the folder has of it."""
+        if self._began:
+            return
+        self._began = True
+        if self.how.general and not applies(self.base):
+            progress.warn(f"general ability is not measured: models of family {self.base.family.name!r} write no text")
+        there = folder.before()
+        data = {task.name: task.digest() for task in tasks} if self.ahead else {}
+        known = there.facts if there else {"base": {}, "data": {}}
+        old = {name: score for name, score in known["base"].items() if known["data"][name] == data.get(name)}
+        due = [task for task in tasks if task.name in data and task.name not in old]
+        if not due and (self.ability is None or "general" in known):
+            return
+        scored = self.evaluate(self.base.model, due, progress)
+        if world.is_main():
+            base = {**old, **{one.task: one.score for one in scored}}
+            rows = [json.loads(line) for line in _lines(there) if json.loads(line)["task"] in old]
+            with folder.commit_before({"base": base, "data": data, **self.facts()}) as path:
+                write_rows(path / "predictions.jsonl", [*rows, *(row for one in scored for row in one.rows())])
+        progress.say("before: " + self.shown(scored))
+
+    def shown(self, scored: Sequence[TaskScore]) -> str:
+        """Scores and general ability in a line."""
+        found = {one.task: one.score for one in scored} | (self.general or {})
+        return "  ".join(f"{name} {value:.1f}" for name, value in found.items())
+
+    def _alone(self, model: nn.Module, task: Task, scored: TaskScore) -> bool:
+        """Whether rows from the shortest to the longest are answered one by one as they were together."""
+        rows = getattr(task, self.how.split)
+        order = sorted(range(len(rows)), key=lambda k: (self.base.family.length(rows[k], task), k))
+        few = sorted({order[k * (len(order) - 1) // (WITNESSES - 1)] for k in range(WITNESSES)})
+        again = answer_rows(model, self.base.family, task, [rows[k] for k in few], self.how.scoring, batch_size=1)
+        return again == [scored.predictions[k] for k in few]
 
 
-@torch.no_grad()
-def answer_rows(
-    model: nn.Module,
-    family: Family,
-    task: Task,
-    rows: Sequence[Example],
-    scoring: Scoring,
-    *,
-    batch_size: int,
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[str]:
-    """What a model answers to rows of a task, greedily, in batches of similar length."""
-    was_training = model.training
-    model.eval()
-    order = sorted(range(len(rows)), key=lambda k: (family.length(rows[k], task), k))
-    found: dict[int, str] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        found.update(zip(batch, family.predict(model, task, [rows[k] for k in batch], scoring), strict=True))
-        progress(len(batch))
-    model.train(was_training)
-    return [found[k].strip() for k in range(len(rows))]
-
-
-def score_task(
-    model: nn.Module,
-    family: Family,
-    task: Task,
-    *,
-    scoring: Scoring = "generate",
-    batch_size: int = 16,
-    split: str = "test",
-    progress: Callable[[int], None] = lambda done: None,
-) -> TaskScore:
-    """Answer a split greedily, in batches of similar length; the order of rows and the batch size change nothing.
-
-    Raises:
-        DataError: labels are to be scored and the task has none.
-    """
-    if scoring == "labels" and not task.labels:
-        raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
-    rows = getattr(task, split)
-    predictions = tuple(answer_rows(model, family, task, rows, scoring, batch_size=batch_size, progress=progress))
-    answered = [row.answered(prediction) for row, prediction in zip(rows, predictions, strict=True)]
-    metric = ANSWER_METRICS[task.metric]
-    score, each = metric.score(answered, task.labels)
-    return TaskScore(
-        task=task.name,
-        targets=tuple(row.target for row in rows),
-        predictions=predictions,
-        correct=tuple(map(correct, answered)),
-        metric=task.metric,
-        each=each,
-        shares=metric.shares(answered, task.labels) if metric.shares else (),
-        score=score,
-    )
+def _lines(there: Committed | None) -> list[str]:
+    """The answers that a committed folder has."""
+    return (there.path / "predictions.jsonl").read_text(encoding="utf-8").splitlines() if there else []

@@ -11,7 +11,7 @@ from typing import Any
 from transformers.utils import logging as hf_logging
 
 import everlora.methods  # noqa: F401  (registers the methods)
-from everlora.analysis.alone import learned_alone
+from everlora.analysis.single_task import single_task_reference
 from everlora.archive.atomic import write_json, write_text
 from everlora.archive.card import model_card
 from everlora.archive.folder import RunFolder, identified, of_tasks
@@ -98,7 +98,7 @@ def run(
     method = parse(spec.method)
     base = load_for(spec)
     stream = stream_for(spec, base)
-    scores = learned_alone(single, spec.model_dump(mode="json"), stream.tasks) if single else None
+    scores = single_task_reference(single, spec.model_dump(mode="json"), stream.tasks) if single else None
     life = begin(spec, method, base, out, resume=resume, progress=progress or Progress())
     if scores and world.is_main():
         take_single(out, single or out, scores)
@@ -140,7 +140,7 @@ def begin(
         "composition": method.describe(),
     }
     facts["protocol"] = protocol_of(spec, method)
-    if where := origins(method.spelt) if method.spelt else []:
+    if where := origins(method.expression) if method.expression else []:
         facts["origin"] = where
     # One process makes the folder; the others find it made.
     folder = RunFolder(out, facts, resume=resume) if world.is_main() else None
@@ -192,11 +192,13 @@ def finish(life: SequentialLearner, matrix: ScoreMatrix) -> Result:
     }
     folder, out = life.folder, life.folder.path
     if world.is_main():
-        content = folder.write_matrix(matrix, {**life.kept(), **labels, **of_tasks(folder.stages(), matrix.tasks)})
+        content = folder.write_matrix(matrix, {**life.storage(), **labels, **of_tasks(folder.stages(), matrix.tasks)})
         write_text(out / "README.md", model_card(content, folder.facts, life.base.hub, life.method.adapter))
         life.base.family.processor.save_pretrained(str(out))
     else:
-        content = folder.matrix_content(matrix, {**life.kept(), **labels, **of_tasks(folder.stages(), matrix.tasks)})
+        content = folder.matrix_content(
+            matrix, {**life.storage(), **labels, **of_tasks(folder.stages(), matrix.tasks)}
+        )
     world.wait()
     return Result(folder=out, matrix=matrix, content=content)
 

@@ -44,7 +44,7 @@ class Learner:
         **settings: Any,
     ) -> None:
         composed = parse(method) if isinstance(method, str) else method
-        name = method if isinstance(method, str) else composed.spelt or composed.name
+        name = method if isinstance(method, str) else composed.expression or composed.name
         rate = composed.adapter.learning_rate
         spec = experiment.resolve(LearnerSpec, {"model": model, "method": name}, settings, rate=rate)
         base = experiment.load_for(spec)

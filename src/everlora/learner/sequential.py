@@ -25,8 +25,9 @@ from everlora.core.method import Method
 from everlora.core.roles import Initialiser, Merge
 from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
-from everlora.evaluation.evaluator import TaskScore
-from everlora.evaluation.examiner import Evaluator
+from everlora.evaluation.evaluator import Evaluator
+from everlora.evaluation.scoring import TaskScore
+from everlora.learner.storage import stored
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.loading import Loaded
 from everlora.runtime import world
@@ -65,15 +66,13 @@ class SequentialLearner:
         self.base, self.method, self.spec, self.folder, self.progress = base, method, spec, folder, progress
         self.backend = make_backend(base, spec.lora.model_dump(exclude_none=True), spec.past, method.adapter)
         self.past = UpdateHistory()
-        self.newest: Updates | None = None
-        """The adapter of the latest stage, from which ``continue`` goes on."""
+        self.newest: Updates | None = None  # the adapter of the latest stage, from which ``continue`` goes on
         self.changes: list[float] = []  # how much every task has changed, to tell one that collapsed
         self.memory: memory.Memory = {}
-        self.kept_rows: list[Task] = []
-        """The rows of earlier tasks that were kept, to be rehearsed."""
+        self.kept_rows: list[Task] = []  # the rows of earlier tasks that were kept, to be rehearsed
         self.exported: dict[str, Any] = {}
         self.planned: Sequence[Stage] = ()
-        self.examiner = Evaluator(base, spec.evaluation)
+        self.evaluator = Evaluator(base, spec.evaluation)
 
     def follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
         """Learn ``tasks`` in order, going on after what the folder holds; return the accuracy matrix."""
@@ -86,7 +85,7 @@ class SequentialLearner:
             validate_task(task, self.base.family, self.spec.evaluation, self.progress)
         self.reset()
         world.wait()  # nobody commits before everybody has read
-        self.examiner.before(self.folder, tasks, self.progress)
+        self.evaluator.before(self.folder, tasks, self.progress)
         for stage in self.planned:
             if stage.number <= len(committed):
                 row = self.restore_task(committed[stage.number - 1], stage)
@@ -96,7 +95,7 @@ class SequentialLearner:
             if world.is_main() and stage.number >= len(committed):
                 if stage.trains:
                     self._export()  # after a crash between commit and export, too
-                self.folder.write_matrix(matrix, self.kept())
+                self.folder.write_matrix(matrix, self.storage())
             world.wait()
         return matrix
 
@@ -172,8 +171,8 @@ class SequentialLearner:
     def _initialise(self, part: Initialiser, stage: Stage, model: nn.Module) -> None:
         """Start the adapter from the past, in the light of a few rows of the new task."""
         updates = list(self.past) or ([] if self.newest is None else [cast(LowRankUpdates, self.newest)])
-        known, seed = self.memory.get(part.name, {}), self.spec.seed
-        initialise(part, stage, model, self.base.family, self.backend, seed, updates=updates, known=known)
+        known = self.memory.get(part.name, {})
+        initialise(part, stage, model, self.base.family, self.backend, self.spec.seed, updates=updates, known=known)
 
     def _remember(self, stage: Stage, model: nn.Module, update: Updates) -> memory.Memory:
         """What the parts remember now that a task has ended at ``update``."""
@@ -228,8 +227,8 @@ class SequentialLearner:
         return lesson.train(model, self.kept_rows, earlier, first=self.newest is None, progress=self.progress)
 
     def _ask(self, model: nn.Module, stage: Stage, tasks: Sequence[Task]) -> list[TaskScore]:
-        due = tasks_to_evaluate(stage, tasks, self.spec.evaluation.schedule, self.method, self.examiner.ahead)
-        return self.examiner.evaluate(model, due, self.progress)
+        due = tasks_to_evaluate(stage, tasks, self.spec.evaluation.schedule, self.method, self.evaluator.ahead)
+        return self.evaluator.evaluate(model, due, self.progress)
 
     def _commit(
         self,
@@ -246,7 +245,7 @@ class SequentialLearner:
             sealed = {
                 "row": row,
                 **task_metadata(stage.tasks),
-                **self.examiner.facts(),
+                **self.evaluator.facts(),
                 "labels": list(getattr(self.base.family, "labels", [])),
                 **facts,
             }
@@ -257,17 +256,14 @@ class SequentialLearner:
                         shutil.copy(file, path)
                     write_rows(path / "training.jsonl", training)
                     write_rows(path / "modules.jsonl", modules)
-        self.progress.say(f"{stage.number}. {stage.name}: {self.examiner.shown(scored)}")
+        self.progress.say(f"{stage.number}. {stage.name}: {self.evaluator.shown(scored)}")
         return row
 
     def _export(self) -> None:
         """Write the learner as it stands to the root, as one adapter."""
         assert self.newest is not None
-        past = (
-            self.past
-            if self.method.consolidator.rule == "sum"
-            else UpdateHistory((cast(LowRankUpdates, self.newest),))
-        )
+        newest = cast(LowRankUpdates, self.newest)
+        past = self.past if self.method.consolidator.rule == "sum" else UpdateHistory((newest,))
         latest = self.folder.stages()[-1].path
         self.exported = self.backend.export(self.folder.path, latest, past, self._view("infer"))
 
@@ -299,14 +295,7 @@ class SequentialLearner:
             self._begin(stage)
         return cast(list[Cell], committed.facts["row"])
 
-    def kept(self) -> dict[str, Any]:
-        """What is kept for the next task, which the method's declaration must equal; and how the root was exported.
-
-        Elements of past updates, rows of data if any, and all bytes: these updates in fp32, what parts remember beside
-        them, and the rows.
-        """
-        adapter = sum(site.numel for site in (self.newest or {}).values())
-        elements = self.past.numel if self.method.consolidator.rule != "continue" else adapter
-        size = 4 * elements + memory.size(self.memory) + rehearsal.size(self.kept_rows)
-        held = {"kept_elements": elements, "adapter_elements": adapter, "kept_bytes": size}
-        return {**held, **rehearsal.counted(self.kept_rows), **self.exported}
+    def storage(self) -> dict[str, Any]:
+        """What is kept for the next task, see `stored`, and how the root was exported."""
+        past = None if self.method.consolidator.rule == "continue" else self.past
+        return {**stored(past, self.newest or {}, self.memory, self.kept_rows), **self.exported}

@@ -69,5 +69,5 @@ class Distil:
     def on(self) -> Literal["task", "rehearsed"]:
         return "task"
 
-    def pull(self, new: Tensor, old: Tensor) -> Tensor:
+    def per_position(self, new: Tensor, old: Tensor) -> Tensor:
         return distillation(new, old, self.tau)

@@ -156,6 +156,6 @@ class FeatureStart:
             "tasks": torch.tensor([number], dtype=torch.int32),
         }
 
-    def kept(self, out: int, into: int, rank: int, tasks: int) -> int:
+    def memory_bytes(self, out: int, into: int, rank: int, tasks: int) -> int:
         """At most half of all directions: how many depends on the data."""
         return 4 * into * (into // 2) + 5

@@ -145,7 +145,7 @@ class Orthonormality:
             return {}
         return {name: before.start.tensors[name].float() for name in POOLS}
 
-    def pull(self, live: Any, state: State) -> PenaltyGradient:
+    def value_and_grad(self, live: Any, state: State) -> PenaltyGradient:
         found = {name: departure(state.get(name), live.tensors[name].float()) for name in POOLS}
         share = 1 / (len(POOLS) * len(live.tensors["K"]))
         value = torch.stack([value for value, _ in found.values()]).sum(0) * share

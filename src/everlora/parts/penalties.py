@@ -116,11 +116,11 @@ class EnergyOverlap:
             return None
         past = before.factors()
         assert past is not None
-        total = self.recall(before.memory) if before.memory else past.dense()
+        total = self.reconstruct(before.memory) if before.memory else past.dense()
         state = {"squared": self.weigh(total).square()}
         return state if before.start is None else {**state, "start": before.start.dense()}
 
-    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
+    def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
         value, A, B = energy_overlap(live.A, live.up, live.scale, state["squared"], state.get("start"))
         return PenaltyGradient.through(live, value, A, B)
 
@@ -130,10 +130,10 @@ class EnergyOverlap:
     def remember(self, update: LowRank, memory: State, seen: State | None = None) -> State:
         return stores.add(memory, update, self.store, self.store_rank)
 
-    def recall(self, memory: State) -> Tensor:
+    def reconstruct(self, memory: State) -> Tensor:
         return stores.decode(memory)
 
-    def kept(self, out: int, into: int, rank: int, tasks: int) -> int:
+    def memory_bytes(self, out: int, into: int, rank: int, tasks: int) -> int:
         return stores.size(self.store, out, into, min(self.store_rank, rank * tasks))
 
 
@@ -190,7 +190,7 @@ class Orthogonality:
             return None
         return {"past": (past.A if self.side == "A" else past.B.mT).contiguous()}
 
-    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
+    def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
         new = live.A if self.side == "A" else live.up.mT
         # The past's B carries LoRA's scale, one for all tasks; the paper's factors are without it.
         past = state["past"] if self.side == "A" else state["past"] / live.scale
@@ -215,7 +215,7 @@ class FactorNorm:
         return {}
 
     @torch.no_grad()
-    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
+    def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
         A, B = exact(live.A, live.up)
         nA, nB = A.norm(dim=(-2, -1), keepdim=True), B.norm(dim=(-2, -1), keepdim=True)
         # The norm has no gradient at 0, where B starts; 0 is a subgradient.

@@ -65,5 +65,5 @@ class PromptDivergence:
 
     strength: float
 
-    def pull(self, new: Tensor, old: Tensor) -> Tensor:
+    def per_position(self, new: Tensor, old: Tensor) -> Tensor:
         return distillation(new, old, 1.0)

@@ -76,7 +76,7 @@ class Quadratic:
             state.setdefault(ANCHOR + key, where.detach().clone())
         return state
 
-    def pull(self, live: Any, state: State) -> PenaltyGradient:
+    def value_and_grad(self, live: Any, state: State) -> PenaltyGradient:
         value, gradient = torch.zeros(()), {}
         for key, theta in live.tensors.items():
             own, gradient[key] = quadratic(theta, state[ANCHOR + key], state[FISHER + key])
@@ -99,5 +99,5 @@ class Quadratic:
                 state[FISHER + key], state[ANCHOR + key] = pooled(old, memory.get(ANCHOR + key, theta), F, theta)
         return state
 
-    def kept(self, out: int, into: int, rank: int, tasks: int) -> int:
+    def memory_bytes(self, out: int, into: int, rank: int, tasks: int) -> int:
         return (1 if self.form == "online" else 2) * 4 * rank * (out + into)

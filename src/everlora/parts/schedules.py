@@ -55,8 +55,8 @@ class OrthogonalityInTurn(Orthogonality):
     def prepare(self, before: TaskContext) -> State | None:
         return with_factor(super().prepare(before), in_turn(self.schedule, before))
 
-    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
-        return times(super().pull(live, state), state["factor"])
+    def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
+        return times(super().value_and_grad(live, state), state["factor"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,5 +69,5 @@ class FactorNormInTurn(FactorNorm):
     def prepare(self, before: TaskContext) -> State | None:
         return with_factor(super().prepare(before), in_turn(self.schedule, before))
 
-    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
-        return times(super().pull(live, state), state["factor"])
+    def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
+        return times(super().value_and_grad(live, state), state["factor"])

@@ -104,7 +104,7 @@ class SignConflict:
         state = {"past": torch.tanh(sharpness * total), "sharpness": sharpness}
         return state if before.start is None else {**state, "start": before.start.dense()}
 
-    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
+    def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
         value, A, B = sign_conflict(
             live.A,
             live.up,

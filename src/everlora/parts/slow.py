@@ -50,7 +50,7 @@ class SlowMerge:
     def remember(self, update: LowRank, memory: State, seen: State | None = None) -> State:
         return {"B": update.B.clone()}
 
-    def kept(self, out: int, into: int, rank: int, tasks: int) -> int:
+    def memory_bytes(self, out: int, into: int, rank: int, tasks: int) -> int:
         return 4 * out * rank
 
     def finish(self, update: LowRank, answered: LowRank | None, number: int) -> LowRank:

@@ -58,7 +58,7 @@ class Sparsity:
     def prepare(self, before: TaskContext) -> State | None:
         return {}
 
-    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
+    def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
         if self.form == "paper":
             value, on_A, on_B = sparsity(live.A, live.up)
             return PenaltyGradient.through(live, value, on_A, on_B)

@@ -106,7 +106,7 @@ class OrthonormalTriplets:
     def prepare(self, before: TaskContext) -> State | None:
         return {}
 
-    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
+    def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
         u, on_U = departure(live.B)
         v, on_V = departure(live.A.mT)
         sigma = None if live.sigma is None else torch.zeros_like(live.sigma)

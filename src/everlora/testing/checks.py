@@ -144,16 +144,16 @@ def strength_zero_is_the_base_method_bit_for_bit(case: Case) -> None:
 def kept_is_what_the_method_declares(case: Case) -> None:
     """Elements and bytes that are kept are those that consolidator and parts declare."""
     record = case.record
-    life, kept, rule = record.life, record.life.kept(), record.life.method.consolidator
+    life, kept, rule = record.life, record.life.storage(), record.life.method.consolidator
     if life.method.regime == "frozen":
         assert kept == {"kept_elements": 0, "adapter_elements": 0, "kept_bytes": 0}
         return
     newest: Any = life.newest
     stages = 1 if life.method.regime == "joint" else 2
-    assert kept["kept_elements"] == rule.kept(stages, kept["adapter_elements"])
+    assert kept["kept_elements"] == rule.stored_elements(stages, kept["adapter_elements"])
     assert kept["adapter_elements"] == sum(t.numel() for s in newest.values() for t in s.tensors.values())
     beside = sum(
-        part.kept(out, into, site.rank, 1 if rule.rule == "continue" else stages)
+        part.memory_bytes(out, into, site.rank, 1 if rule.rule == "continue" else stages)
         for part in life.method.remembering
         for site in newest.values()
         for out, into in [site.shape]
@@ -178,7 +178,7 @@ def interrupted_and_resumed_equals_uninterrupted(case: Case) -> None:
     again = lives.begin(case.model, case.method, folder, resume=True, **DIAGONAL)
     matrix, whole = again.follow(tasks), case.record
     assert lives.largest_difference(lives.adapter(again), whole.adapter) == 0
-    assert again.kept() == whole.life.kept()
+    assert again.storage() == whole.life.storage()
     there = json.loads((whole.folder / "matrix.json").read_text())["matrix"]
     assert [list(row) for row in matrix.cells] == there
     root, other = ((p / "adapter_model.safetensors").read_bytes() for p in (folder, whole.folder))

@@ -55,7 +55,7 @@ class Chain(TrainerCallback):
     max_norm: float = 1.0
     every: int = 10
     groups: list[Group] = field(default_factory=list)
-    dials: dict[str, StrengthController] = field(default_factory=dict)
+    controllers: dict[str, StrengthController] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
     latest: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -98,9 +98,9 @@ class Chain(TrainerCallback):
                 state = {key: constant.to(group.device) for key, constant in state.items()}
                 if isinstance(part, WeightPenalty):
                     own = isinstance(part.strength, AutoStrength) and part.strength.per_module
-                    shared = chain.dials.setdefault(part.name, StrengthController(part.strength))
-                    group.dials[part.name] = StrengthController(part.strength) if own else shared
-                    group.pulls.append((part, state))
+                    shared = chain.controllers.setdefault(part.name, StrengthController(part.strength))
+                    group.controllers[part.name] = StrengthController(part.strength) if own else shared
+                    group.penalties.append((part, state))
                 else:
                     group.transforms.append((part, state))
             chain.groups.append(group)
@@ -123,9 +123,9 @@ class Chain(TrainerCallback):
         if self.probe is not None:
             self.probe.show(self.groups, step)
         self._shape(step)
-        total = self._norm() if any(group.pulls or group.transforms for group in self.groups) else task_norm
+        total = self._norm() if any(group.penalties or group.transforms for group in self.groups) else task_norm
         if not torch.isfinite(total):
-            names = sorted({part.name for group in self.groups for part, _ in group.pulls})
+            names = sorted({part.name for group in self.groups for part, _ in group.penalties})
             raise TrainingError(
                 f"the penalty's gradient became NaN or infinite at step {step} of task {self.task!r}; tasks learned "
                 f"before are intact; lower the strength of {', '.join(names)}"
@@ -156,11 +156,11 @@ class Chain(TrainerCallback):
         """The λ that each `AutoStrength` has found: one number, or one per module."""
         found: dict[str, Any] = {}
         for group in self.groups:
-            for name, dial in group.dials.items():
-                if dial.found and dial.lam.ndim:
-                    found.setdefault(name, {}).update(zip(group.names, dial.lam.tolist(), strict=True))
-                elif dial.found:
-                    found[name] = float(dial.lam)
+            for name, controller in group.controllers.items():
+                if controller.found and controller.lam.ndim:
+                    found.setdefault(name, {}).update(zip(group.names, controller.lam.tolist(), strict=True))
+                elif controller.found:
+                    found[name] = float(controller.lam)
         return found
 
     def _norm(self, only: set[int] | None = None) -> Tensor:
@@ -171,16 +171,18 @@ class Chain(TrainerCallback):
     def _shape(self, step: int) -> None:
         """Add penalties and let transforms act; record what the task and the penalties asked for."""
         recording = step % self.every == 0 or step == 1
-        pulls = [[part.pull(group.stacked(), state) for part, state in group.pulls] for group in self.groups]
+        pulls = [
+            [part.value_and_grad(group.stacked(), state) for part, state in group.penalties] for group in self.groups
+        ]
         own_norm = self._norm({id(p) for group in self.groups for site in group.live for p in site.tensors.values()})
-        self._turn(pulls, own_norm)
+        self._update_strengths(pulls, own_norm)
         values: dict[str, float] = {}
         squares: list[Tensor] = []
         for group, found in zip(self.groups, pulls, strict=True):
             whole: State | None = None
             each = torch.zeros(len(group.names), device=group.device)
-            for (part, _), pull in zip(group.pulls, found, strict=True):
-                lam = group.dials[part.name].lam.to(each.device)
+            for (part, _), pull in zip(group.penalties, found, strict=True):
+                lam = group.controllers[part.name].lam.to(each.device)
                 own = scaled(pull.gradient, lam)
                 whole = own if whole is None else added(whole, own)
                 each = each + lam * pull.value
@@ -196,18 +198,18 @@ class Chain(TrainerCallback):
             self.latest |= {f"penalty/{name}": value for name, value in values.items()} | {"rho": float(share)}
             self.latest |= {f"lam/{name}": lam for name, lam in self.strengths().items() if isinstance(lam, float)}
 
-    def _turn(self, pulls: Sequence[Sequence[PenaltyGradient]], task_norm: Tensor) -> None:
+    def _update_strengths(self, pulls: Sequence[Sequence[PenaltyGradient]], task_norm: Tensor) -> None:
         """Let every dial that finds its strength take note of this step."""
         squares: dict[str, Tensor] = {}
         for group, found in zip(self.groups, pulls, strict=True):
-            for (part, _), pull in zip(group.pulls, found, strict=True):
-                dial, size = group.dials[part.name], norms(pull.gradient)
-                if dial.found and dial is not self.dials[part.name]:
-                    dial.turn(norms(group.gradient()), size)
-                elif dial.found:
+            for (part, _), pull in zip(group.penalties, found, strict=True):
+                controller, size = group.controllers[part.name], norms(pull.gradient)
+                if controller.found and controller is not self.controllers[part.name]:
+                    controller.update(norms(group.gradient()), size)
+                elif controller.found:
                     squares[part.name] = squares.get(part.name, 0) + size.square().sum()
         for name, square in squares.items():
-            self.dials[name].turn(task_norm, square.sqrt())
+            self.controllers[name].update(task_norm, square.sqrt())
 
     def _record(self, step: int, group: Group, each: Tensor, pulls: Tensor) -> None:
         """Per module: the penalty, its share of the gradient, and the norm of the update."""

@@ -20,9 +20,9 @@ class Group:
 
     names: tuple[str, ...]
     live: list[Any]
-    pulls: list[tuple[WeightPenalty, State]] = field(default_factory=list)
+    penalties: list[tuple[WeightPenalty, State]] = field(default_factory=list)
     transforms: list[tuple[GradientTransform, State]] = field(default_factory=list)
-    dials: dict[str, StrengthController] = field(default_factory=dict)
+    controllers: dict[str, StrengthController] = field(default_factory=dict)
     now: dict[str, State] = field(default_factory=dict)
     """Constants of this step, of transforms that have them."""
 

@@ -38,7 +38,7 @@ def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
     """Stages of a method on a stream: one per task, or a single one for joint and frozen references."""
     last = len(tasks) - 1
     if method.regime == "sequence":
-        seeded = [1 if method.apart else k + 1 for k in range(len(tasks))]
+        seeded = [1 if method.independent_tasks else k + 1 for k in range(len(tasks))]
         return [Stage(k + 1, task.name, (task,), k, seeded=seeded[k]) for k, task in enumerate(tasks)]
     return [Stage(1, method.name, tuple(tasks), last, trains=method.regime == "joint")]
 

@@ -25,11 +25,11 @@ class StrengthController:
 
     strength: Strength
     task: Tensor = field(default_factory=lambda: torch.zeros(()))
-    pull: Tensor = field(default_factory=lambda: torch.zeros(()))
+    penalty: Tensor = field(default_factory=lambda: torch.zeros(()))
 
-    def turn(self, task: Tensor, pull: Tensor) -> None:
+    def update(self, task: Tensor, pull: Tensor) -> None:
         """Take note of one more step."""
-        self.task, self.pull = self.task + task, self.pull + pull
+        self.task, self.penalty = self.task + task, self.penalty + pull
 
     @property
     def found(self) -> bool:
@@ -40,9 +40,9 @@ class StrengthController:
     def lam(self) -> Tensor:
         """λ now; 0 as long as the penalty has no gradient."""
         if not isinstance(self.strength, AutoStrength):
-            return torch.full_like(self.pull, self.strength)
-        pulls = self.pull > NOTHING
-        return torch.where(pulls, self.strength.rho * self.task / torch.where(pulls, self.pull, 1), 0)
+            return torch.full_like(self.penalty, self.strength)
+        pulls = self.penalty > NOTHING
+        return torch.where(pulls, self.strength.rho * self.task / torch.where(pulls, self.penalty, 1), 0)
 
 
 def scaled(gradient: State, lam: Tensor) -> State:

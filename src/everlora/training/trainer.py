@@ -109,7 +109,7 @@ class ExtraLosses:
         for part in self.outputs:
             here = rehearsed if part.on == "rehearsed" else ~rehearsed
             if here.any():
-                each = part.pull(logits[here].float(), old[here].float())
+                each = part.per_position(logits[here].float(), old[here].float())
                 total = total + part.strength * (each if weights is None else each * weights[here]).sum()
         return total
 

@@ -53,7 +53,7 @@ class WeightPenalty(Protocol):
         """Constants of one task for one group of modules; None if there is nothing to pull on (no past, say)."""
         ...
 
-    def pull(self, live: LowRank, state: State) -> PenaltyGradient:
+    def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
         """Value and closed-form gradient at ``live``, at strength 1."""
         ...
 
@@ -82,7 +82,7 @@ class HasMemory(Protocol):
         """
         ...
 
-    def kept(self, out: int, into: int, rank: int, tasks: int) -> int:
+    def memory_bytes(self, out: int, into: int, rank: int, tasks: int) -> int:
         """Bytes kept of one module of shape (out, into) after ``tasks`` updates of rank ``rank``.
 
         An adapter that is trained on and on counts as one update. Where it depends on the data, the class attribute
@@ -113,7 +113,8 @@ class NeedsEvidence(Protocol):
 class OutputPenalty(Protocol):
     """A term of the objective that compares answers with those that the model gave when the task began.
 
-    The engine adds strength · Σ pull over the positions that carry loss, divided like the task's loss by their number
+    The engine adds strength · Σ per_position over the positions that carry loss, divided like the task's loss by their
+    number
     in the global batch. On the first task there is nothing to compare with.
     """
 
@@ -127,7 +128,7 @@ class OutputPenalty(Protocol):
         """Which rows: those of the new task, or those that are rehearsed."""
         ...
 
-    def pull(self, new: Tensor, old: Tensor) -> Tensor:
+    def per_position(self, new: Tensor, old: Tensor) -> Tensor:
         """Penalty per position (n,), differentiable in ``new`` (n, v); ``old`` (n, v) are the former logits."""
         ...
 
@@ -151,7 +152,7 @@ class Rehearsal(Protocol):
 class ReconstructsPast(Protocol):
     """A part whose memory stands for W_past, exactly or nearly; how nearly, `everlora status` measures."""
 
-    def recall(self, memory: State) -> Tensor:
+    def reconstruct(self, memory: State) -> Tensor:
         """W_past as it is remembered, (..., o, i)."""
         ...
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
-from everlora.evaluation.evaluator import TaskScore, score_task
+from everlora.evaluation.scoring import TaskScore, score_task
 from everlora.metrics.answers import exact_match, normalise
 
 

@@ -14,7 +14,7 @@ from everlora.data.task import Task
 SAME = ("model", "revision", "max_source_length", "prompt")
 
 
-def learned_alone(path: Path, settings: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, float]:
+def single_task_reference(path: Path, settings: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, float]:
     """By task its score right after it was learned, in a run whose method learns every task by itself (per-task).
 
     Args:

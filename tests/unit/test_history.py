@@ -84,9 +84,9 @@ def test_what_is_kept_is_what_the_consolidator_declares(tasks: int) -> None:
     past = UpdateHistory(tuple(delta(t) for t in range(tasks)))
     adapter = delta_elements()
     assert past.numel == tasks * adapter
-    assert Consolidator(rule="sum").kept(tasks, adapter) == past.numel
-    assert Consolidator(rule="keep").kept(tasks, adapter) == past.numel
-    assert Consolidator(rule="continue").kept(tasks, adapter) == adapter
+    assert Consolidator(rule="sum").stored_elements(tasks, adapter) == past.numel
+    assert Consolidator(rule="keep").stored_elements(tasks, adapter) == past.numel
+    assert Consolidator(rule="continue").stored_elements(tasks, adapter) == adapter
 
 
 # --- ‖(BA) ⊙ (PQ)‖² by Grams of Khatri-Rao products, section 20.2 of the method notes: an independent way there ----
