@@ -111,6 +111,6 @@ def test_the_cards_law_in_bytes_over_twelve_tasks(method, law, tmp_path):
 
 @given(st.sampled_from(["sum", "keep", "continue"]), st.integers(1, 500), st.integers(1, 10**9))
 def test_the_declaration_is_linear_or_constant(rule, tasks, adapter):
-    kept = Consolidator(rule=rule).storage
+    kept = Consolidator(rule=rule).stored_elements
     assert kept(1, adapter) == adapter
     assert kept(tasks + 1, adapter) - kept(tasks, adapter) == (0 if rule == "continue" else adapter)

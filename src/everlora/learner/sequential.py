@@ -262,9 +262,8 @@ class SequentialLearner:
     def _export(self) -> None:
         """Write the learner as it stands to the root, as one adapter."""
         assert self.newest is not None
-        newest = cast(LowRankUpdates, self.newest)
+        newest, latest = cast(LowRankUpdates, self.newest), self.folder.stages()[-1].path
         past = self.past if self.method.consolidator.rule == "sum" else UpdateHistory((newest,))
-        latest = self.folder.stages()[-1].path
         self.exported = self.backend.export(self.folder.path, latest, past, self._view("infer"))
 
     def append_update(self, update: Updates, grown: memory.Memory, rows: Sequence[Task]) -> None:
