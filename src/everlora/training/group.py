@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from everlora.core.roles import AutoStrength, GradientTransform, PenaltyGradient, State, Strength, WeightPenalty
-from everlora.core.updates import stack
 
 NOTHING = 1e-30
 """A penalty's gradient of at most this norm is none: divided by it, λ would become infinite in fp32."""
@@ -74,22 +73,21 @@ class Snapshot:
     Stacks are copies: they stay what they were while the step goes on.
     """
 
-    def __init__(self, live: Sequence[Any]) -> None:
-        self._live = live
+    def __init__(self, kind: Any, params: Mapping[str, Sequence[Tensor]]) -> None:
+        self._kind, self._params = kind, params
 
     @cached_property
     def weights(self) -> Any:
         """The live tensors, stacked; detached."""
-        return stack([site.map(torch.Tensor.detach) for site in self._live])
+        return self._kind.holding({key: torch.stack([p.detach() for p in each]) for key, each in self._params.items()})
 
     @cached_property
     def gradient(self) -> State:
-        """The task's gradient, stacked like the weights; 0 where there is none."""
-        return dict(stack([site.map(_gradient) for site in self._live]).tensors)
-
-
-def _gradient(p: Tensor) -> Tensor:
-    return torch.zeros_like(p, dtype=torch.float32) if p.grad is None else p.grad.float()
+        """The task's gradient, stacked like the weights, in fp32; 0 where there is none."""
+        return {
+            key: torch.stack([torch.zeros_like(p).float() if p.grad is None else p.grad.float() for p in each])
+            for key, each in self._params.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -123,11 +121,14 @@ class Group:
     controllers: dict[str, StrengthController] = field(default_factory=dict)
     now: dict[str, State] = field(default_factory=dict)
     """Constants of this step, of transforms that have them, by their name."""
+    params: dict[str, list[Tensor]] = field(init=False)
+    """The live tensors by name, of one module after the other."""
     before: Snapshot = field(init=False)
-    """How things stood before this step."""
+    """How things stand before the next step."""
 
     def __post_init__(self) -> None:
-        self.before = Snapshot(self.live)
+        self.params = {key: [site.tensors[key] for site in self.live] for key in self.live[0].tensors}
+        self.before = self._snapshot()
 
     @property
     def device(self) -> torch.device:
@@ -162,20 +163,18 @@ class Group:
 
     def end_gradient(self) -> None:
         """Let go of the stacks, but for the weights where a transform will look at the step that is taken now."""
-        before = Snapshot(self.live)
+        before, self.before = self.before, self._snapshot()
         if self.acting("update"):
-            before.weights = self.before.weights  # the optimiser moves the parameters in place
-        self.before = before
+            self.before.weights = before.weights  # the optimiser moves the parameters in place
 
     def shape_update(self) -> None:
         """Put the step that the optimiser has taken through the transforms that act on it."""
-        began = self.before.weights.tensors
-        now = stack([site.map(torch.Tensor.detach) for site in self.live]).tensors
+        began, now = self.before.weights.tensors, self._snapshot().weights.tensors
         step = self.transformed({key: now[key] - start for key, start in began.items()}, "update")
-        for k, site in enumerate(self.live):
-            for key, p in site.tensors.items():
+        for key, each in self.params.items():
+            for k, p in enumerate(each):
                 p.copy_(began[key][k] + step[key][k])
-        self.before = Snapshot(self.live)
+        self.before = self._snapshot()
 
     def acting(self, on: str) -> bool:
         """Whether a transform acts on the gradient, or on the update."""
@@ -189,8 +188,11 @@ class Group:
         return change
 
     def _write(self, gradient: State, *, add: bool) -> None:
-        for k, site in enumerate(self.live):
-            for key, p in site.tensors.items():
-                if p.grad is not None and key in gradient:
-                    new = gradient[key][k].to(p.grad.dtype)
+        for key, change in gradient.items():
+            for k, p in enumerate(self.params[key]):
+                if p.grad is not None:
+                    new = change[k].to(p.grad.dtype)
                     p.grad.add_(new) if add else p.grad.copy_(new)
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(self.live[0], self.params)
