@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ from everlora.core import registry
 
 from .conftest import Everlora
 
+PENALTY_CHECKS = (
+    "strength_zero_is_the_base_method_bit_for_bit",
+    "the_gradient_of_a_penalty_is_that_of_its_value",
+)
+"""Checks that a method without penalties has no need of."""
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ("--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews,news", "--max-steps", "2")
 SMALL = (*SMALL, "--max-train-samples", "8", "--max-eval-samples", "4", "--max-new-tokens", "4")
@@ -69,12 +75,22 @@ def test_a_plug_in_that_does_not_run_is_one_line(everlora: Everlora, tmp_path: P
     assert "Its code is run" in help_text
 
 
-def test_the_example_is_tested_in_two_lines(tmp_path: Path) -> None:
-    """examples/test_own_method.py as its reader would run it, on two of the four families."""
+@pytest.mark.parametrize(
+    ("example", "models", "without"),
+    [
+        ("own_method", ("tiny-llama", "tiny-bert"), ()),
+        ("mean_pull", ("tiny-t5", "tiny-vit"), ()),
+        ("feature_projection", ("tiny-llama", "tiny-vit"), PENALTY_CHECKS),
+    ],
+)
+def test_the_example_is_tested_in_two_lines(
+    example: str, models: Sequence[str], without: Sequence[str], tmp_path: Path
+):
+    """Each example's test file as its reader would run it, on two of the four families."""
     words = (sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-c", "/dev/null")
-    where = ("--rootdir", tmp_path, "--basetemp", tmp_path / "lives", EXAMPLES / "test_own_method.py")
+    where = ("--rootdir", tmp_path, "--basetemp", tmp_path / "lives", EXAMPLES / f"test_{example}.py")
     done = subprocess.run(
-        [*words, "-k", "tiny-llama or tiny-bert", *where],
+        [*words, "-k", " or ".join(models), *where],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -84,10 +100,11 @@ def test_the_example_is_tested_in_two_lines(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     from everlora.testing import CHECKS
 
-    for model in ("tiny-llama", "tiny-bert"):
-        for check in CHECKS:
-            assert f"test_capped_ella[{model}-{check}]" in done.stdout
-    assert f"{2 * len(CHECKS)} passed" in done.stdout
+    checks = [check for check in CHECKS if check not in without]
+    for model in models:
+        for check in checks:
+            assert f"[{model}-{check}]" in done.stdout
+    assert f"{2 * len(checks)} passed" in done.stdout
 
 
 def test_the_battery_is_a_pytest_plugin(tmp_path: Path) -> None:
