@@ -51,7 +51,7 @@ def test_going_back_to_an_earlier_past_is_exact(lived):
 
     record, loaded = lived("ella", "tiny-llama"), lives.fresh("tiny-llama")
     backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8}, "fold")
-    backend.open(seed=0)
+    backend.attach(seed=0)
     both, one = record.life.past, UpdateHistory(record.life.past.deltas[:1])
     weights = {}
     for key, past in (("one", one), ("both", both), ("again", one), ("none", UpdateHistory())):
@@ -71,7 +71,7 @@ def test_a_matrix_that_stands_in_two_places_is_not_adapted(first):
     one, other = (f"model.layers.{k}.self_attn.q_proj" for k in ((0, 1) if first else (1, 0)))
     backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8, "target_modules": [one]}, "fold")
     with pytest.raises(ModelError, match=f"target '{one}' shares its weights with '{other}', which would change"):
-        backend.open(seed=0)
+        backend.attach(seed=0)
 
 
 def test_an_output_layer_tied_to_the_embedding_is_not_adapted(tmp_path):

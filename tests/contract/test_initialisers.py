@@ -81,7 +81,9 @@ def outputs_at_start(model, life):
     first = life.past.deltas[0]
     with torch.no_grad(), peft.disable_adapter():
         seen["below"] = lives.outputs(peft, family, task)
-        with weights(life.backend.below(), {n: m.weight + first[n].dense() for n, m in life.backend.below().items()}):
+        with weights(
+            life.backend.base_layers(), {n: m.weight + first[n].dense() for n, m in life.backend.base_layers().items()}
+        ):
             seen["twice"] = lives.outputs(peft, family, task)
     return seen
 
@@ -93,7 +95,7 @@ def test_with_sigma_the_second_task_starts_at_twice_the_first_update(model, meth
 
     def look(life):
         seen.update(outputs_at_start(model, life))
-        for name, layer in life.backend.below().items():
+        for name, layer in life.backend.base_layers().items():
             whole = layer.weight + life.backend.extract()[name].dense()
             twice = pristine[f"{name}.weight"] + 2 * life.past.deltas[0][name].dense()
             torch.testing.assert_close(whole, twice, rtol=0, atol=1e-6)
@@ -157,7 +159,7 @@ def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tm
     expected, task = {}, lives.stream(model, 3)[2]
 
     def look(life):
-        layers = life.backend.below()
+        layers = life.backend.base_layers()
         rows = chosen(life, task, 3, 8)
         batches = [[row] for row in rows] if per_sample else [rows]
         pristine = {name: life.backend._below[name].pristine for name in layers}
@@ -198,7 +200,7 @@ def test_weight_gradients_are_autograds(model, past, tmp_path):
     task, checked = lives.stream(model)[1], []
 
     def look(life):
-        peft, family, layers = life.backend.model.train(), life.base.family, life.backend.below()
+        peft, family, layers = life.backend.model.train(), life.base.family, life.backend.base_layers()
         rows, before, logits = [(row, task) for row in task.train[:5]], trace(peft), lives.outputs(peft, family, task)
         for per_sample in (False, True):
             found = weight_gradients(peft, family, layers, rows, per_sample=per_sample)
@@ -230,11 +232,11 @@ def trace(model):
 def test_a_look_at_the_gradients_leaves_no_trace(model):
     """Not even in the mode of single modules, which differs as PEFT opens an adapter on a model in eval mode."""
     loaded, task = lives.fresh(model), lives.stream(model)[0]
-    loaded.family.begin(loaded.model, [task], torch.Generator().manual_seed(0))
+    loaded.family.prepare(loaded.model, [task], torch.Generator().manual_seed(0))
     backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8})
-    peft = backend.open(seed=0)
+    peft = backend.attach(seed=0)
     before = trace(peft)
-    weight_gradients(peft, loaded.family, backend.below(), [(task.train[0], task)], per_sample=False)
+    weight_gradients(peft, loaded.family, backend.base_layers(), [(task.train[0], task)], per_sample=False)
     assert trace(peft) == before
 
 
