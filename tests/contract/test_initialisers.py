@@ -136,7 +136,7 @@ def test_one_top_layer_is_the_last_block_alone(model, method, tmp_path):
     """Elsewhere an adapter starts as PEFT draws it."""
     life, started = begun(model, method, tmp_path / "run")
     plain = LoraBackend(lives.fresh(model), {"r": 4, "lora_alpha": 8}, adapter=life.method.adapter)
-    plain.open(seed=seed_for(life.spec.seed, 2, "adapter"))
+    plain.attach(seed=seed_for(life.spec.seed, 2, "adapter"))
     drawn = plain.extract()
     top = {name for name in started if name.startswith(TOP[model])}
     assert 0 < len(top) < len(started)
@@ -162,7 +162,7 @@ def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tm
         layers = life.backend.base_layers()
         rows = chosen(life, task, 3, 8)
         batches = [[row] for row in rows] if per_sample else [rows]
-        pristine = {name: life.backend._below[name].pristine for name in layers}
+        pristine = {name: life.backend._folded[name].original for name in layers}
         past = {
             name: [delta[name].map(lambda t: t.clone().requires_grad_()) for delta in life.past] for name in layers
         }
@@ -219,7 +219,7 @@ def test_weight_gradients_are_autograds(model, past, tmp_path):
 
     life, started = begun(model, "inclora", tmp_path / "run", past=past, look=look)
     assert set(checked) == set(started)
-    assert all(below.fold == (past == "fold") for below in life.backend._below.values())
+    assert all(below.fold == (past == "fold") for below in life.backend._folded.values())
 
 
 def trace(model):
@@ -245,7 +245,7 @@ def test_the_blend_is_one_whether_the_past_is_folded_or_beside(model, tmp_path):
     (_, folded), (life, beside) = (
         begun(model, "lb-cl", tmp_path / past, task="third", past=past) for past in ("fold", "factors")
     )
-    assert all(b.factors is not None and not b.fold for b in life.backend._below.values())
+    assert all(b.factors is not None and not b.fold for b in life.backend._folded.values())
     for name, site in folded.items():
         for key, tensor in site.tensors.items():
             torch.testing.assert_close(beside[name].tensors[key], tensor, rtol=1e-3, atol=1e-5)

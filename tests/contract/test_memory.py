@@ -29,8 +29,8 @@ def test_kept_over_twelve_tasks(method, tmp_path):
 
     def note(_):
         claimed.append(life.storage()["kept_elements"])
-        weights.append(sum(t.numel() for t in (b.pristine for b in life.backend._below.values()) if t is not None))
-        assert all(below.factors is None for below in life.backend._below.values())
+        weights.append(sum(t.numel() for t in (b.original for b in life.backend._folded.values()) if t is not None))
+        assert all(below.factors is None for below in life.backend._folded.values())
 
     tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", T))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}

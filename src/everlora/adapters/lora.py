@@ -44,7 +44,7 @@ class LoraBackend(AdapterBackend):
         self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
-        self._below: dict[str, FoldedBase] = {}
+        self._folded: dict[str, FoldedBase] = {}
 
     def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> PeftModel:
         """Put a trainable adapter on the model: fresh (B = 0), or starting from ``start``.
@@ -65,9 +65,9 @@ class LoraBackend(AdapterBackend):
                 layer.ranknum[ADAPTER].requires_grad_(False)
             if self.adapter.fixed:
                 _site(layer).tensors[self.adapter.fixed].requires_grad_(False)
-            if name not in self._below:
+            if name not in self._folded:
                 self._unshared(name, layer)
-                self._below[name] = FoldedBase.of(layer.get_base_layer(), self.past_as)
+                self._folded[name] = FoldedBase.of(layer.get_base_layer(), self.past_as)
         if start is not None:
             self.set_values(start)
         mounted: PeftModel = self.model
@@ -174,7 +174,7 @@ class LoraBackend(AdapterBackend):
         Incremental: what is below already stays, later updates are added in their order, so that a resumed life and
         an uninterrupted one are equal bit for bit.
         """
-        for name, below in self._below.items():
+        for name, below in self._folded.items():
             below.set_past([delta[name] for delta in past], merge)
 
     def load(self, folder: Path) -> tuple[LowRankUpdates, dict[str, Tensor]]:

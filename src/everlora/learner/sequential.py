@@ -31,7 +31,7 @@ from everlora.learner.storage import stored
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.loading import Loaded
 from everlora.runtime import world
-from everlora.runtime.progress import Progress, report_warnings
+from everlora.runtime.progress import Progress, warn
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, rehearsal
@@ -129,13 +129,11 @@ class SequentialLearner:
             )
         trained = time.perf_counter()
         if self.method.penalties:
-            chain.warnings += report_warnings(
-                self.progress, stage.name, collapse(change(update, self._started()), self.changes)
-            )
+            chain.warnings += warn(self.progress, stage.name, collapse(change(update, self._started()), self.changes))
         grown = self._remember(stage, model, update)
         update = memory.finished(self.method, self.backend, update, self.newest, stage.number)
         rows, lacking = rehearsal.select_rows(self.method.rehearsal, stage.tasks, self.spec.seed)
-        chain.warnings += report_warnings(self.progress, stage.name, lacking)
+        chain.warnings += warn(self.progress, stage.name, lacking)
         with tempfile.TemporaryDirectory(prefix="everlora-") as saved:
             self.backend.save(Path(saved))
             scored = self._ask(self._answering(model, update), stage, tasks)

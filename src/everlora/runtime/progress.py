@@ -49,7 +49,7 @@ class StepCallback(TrainerCallback):
         self.progress.done()
 
 
-def report_warnings(progress: Progress, task: str, warnings: list[str]) -> list[str]:
+def warn(progress: Progress, task: str, warnings: list[str]) -> list[str]:
     """Pass warnings of a task on, and return them."""
     for warning in warnings:
         progress.warn(f"task {task!r}: {warning}")

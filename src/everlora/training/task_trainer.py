@@ -18,7 +18,7 @@ from everlora.core.updates import Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
 from everlora.runtime import world
-from everlora.runtime.progress import Progress, StepCallback, report_warnings
+from everlora.runtime.progress import Progress, StepCallback, warn
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, pseudo, rehearsal
@@ -93,7 +93,7 @@ class TaskTrainer:
         """
         chain, family, part = self.chain(model), self.base.family, self.method.rehearsal
         stage = rehearsal.taught(part, self.stage, self.spec.seed)
-        report_warnings(progress, stage.name, chain.warnings)
+        warn(progress, stage.name, chain.warnings)
         outputs = tuple(one for one in self.method.outputs if one.strength)
         held = rehearsal.draw_rows(part, kept, self.spec.seed, stage.number)
         rows, written = Rows(family, stage.tasks, held), dict[str, Any]()
