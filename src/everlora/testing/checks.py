@@ -111,7 +111,7 @@ def what_is_stored_is_what_was_learned(case: Case) -> None:
     record = case.record
     newest: Any = record.life.newest
     sites, rest = adapters.read(record.life.folder.stages()[-1].path)
-    assert adapters.same(sites, newest)
+    assert adapters.equal(sites, newest)
     head = record.life.base.family.head
     for name, tensor in rest.items():
         assert torch.equal(tensor, record.adapter[name.removeprefix(f"{head}.")])

@@ -164,7 +164,7 @@ def outputs(model: nn.Module, family: Family, task: Task, rows: Sequence[Example
     """All logits that carry loss on ``rows`` (the test rows), of the task's own labels where there is a head."""
     was_training = model.training
     model.eval()
-    columns = getattr(family, "columns", None)
+    columns = getattr(family, "label_rows", None)
     batch = family.collate([family.features(row, task) for row in rows or task.test])
     if columns is not None:
         batch["allowed"] = torch.zeros_like(batch["allowed"])
