@@ -13,12 +13,12 @@ from everlora import parse
 from everlora.runtime.seeds import seed_for
 from everlora.training.evidence import observe
 from everlora.training.stages import stages
+from plan import crossed
 
 HOSTS = ("ewc(samples=5)", "ewc(on=all,samples=5)")
 
 
-@pytest.mark.parametrize("method", HOSTS)
-@pytest.mark.parametrize("model", lives.MODELS)
+@crossed(model=lives.MODELS, method=HOSTS)
 def test_the_evidence_is_the_mean_of_squares_of_single_rows(model, method, tmp_path):
     """Against autograd, row by row; nothing is left in gradients or in modes; and it is what is remembered."""
     lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.3}
