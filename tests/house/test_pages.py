@@ -1,7 +1,7 @@
 """The pages under docs/ that show how to write a part of one's own: every block on them is executed.
 
-A block whose first line names a file in a comment (``# mean_pull.py``) is written to that file. Other Python blocks are
-run in the order of the page, all in one process; ``$ everlora …`` and ``$ pytest …`` in shell blocks are run as they
+A block whose first line names a file in a comment (``# mean_pull.py``) is written to that file. Other Python blocks
+are run in the order of the page, all in one process; ``everlora …`` and ``pytest …`` in shell blocks are run as they
 stand, in a folder that holds the page's files.
 """
 
