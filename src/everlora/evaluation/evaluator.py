@@ -10,7 +10,7 @@ from everlora.archive.folder import RunFolder
 from everlora.archive.records import AnswerRow, BaselineFacts, Fingerprint
 from everlora.archive.schema import read_rows, write_rows
 from everlora.data.task import Task
-from everlora.evaluation.general import applies, general_ability
+from everlora.evaluation.general import general_ability, writes_text
 from everlora.evaluation.scoring import TaskScore, answer_rows, score_task
 from everlora.models.environment import fingerprint
 from everlora.models.loading import Loaded
@@ -80,7 +80,7 @@ class Evaluator:
         if self._measured_baseline:
             return
         self._measured_baseline = True
-        if self.settings.general and not applies(self.base):
+        if self.settings.general and not writes_text(self.base):
             progress.warn(f"general ability is not measured: models of family {self.base.family.name!r} write no text")
         committed = folder.before()
         data = {task.name: task.digest() for task in tasks} if self.scores_next_task else {}
@@ -97,7 +97,7 @@ class Evaluator:
             facts = BaselineFacts(base=base, data=data, fingerprint=self.fingerprint(), general=self.general)
             with folder.commit_before(facts) as path:
                 write_rows(path / PREDICTIONS, rows)
-        progress.say("before: " + self.summary(scores))
+        progress.info("before: " + self.summary(scores))
 
     def summary(self, scores: Sequence[TaskScore]) -> str:
         """Scores and general ability in one line."""
