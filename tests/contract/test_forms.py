@@ -249,7 +249,7 @@ def test_an_unfinished_task_leaves_no_trace_and_is_learned_again(method, model, 
     assert not any(p.requires_grad for p in now.values())
     assert life.backend.model is None
     assert all(torch.equal(t, learned[name]) for name, t in flat(life.newest).items())
-    assert [s.facts["name"] for s in life.folder.stages()] == ["first"]
+    assert [s.facts.name for s in life.folder.stages()] == ["first"]
     # The streams of random numbers outside must not matter.
     torch.manual_seed(12345)
     again = lives.begin(model, method, tmp_path / "run", resume=True, **DIAGONAL)

@@ -27,7 +27,7 @@ def test_scores_and_rows_left_out_reach_the_record(tmp_path: Path) -> None:
     assert content["left_out"] == {scored.name: {"train: test has the same text": 3}}
     assert len(content["order_digest"]) == 16
     stage = life.folder.stages()[-1]
-    assert stage.facts["metric"] == content["metric"]
+    assert stage.facts.metric == content["metric"]
     found = [json.loads(line) for line in (stage.path / "predictions.jsonl").read_text().splitlines()]
     of_task = {name: [row for row in found if row["task"] == name] for name in (plain.name, scored.name)}
     assert all("score" not in row and "correct" in row for row in of_task[plain.name])

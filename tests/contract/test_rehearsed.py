@@ -98,7 +98,7 @@ def test_a_small_task_of_which_nothing_is_kept_is_told(tmp_path):
     watch = lives.Watch()
     life = lives.lived("tiny-llama", "replay", tmp_path / "run", progress=watch)
     assert watch.warnings == [f"task {name!r}: no row of {name!r} is kept to be rehearsed" for name in lives.NAMES[:2]]
-    assert life.kept_rows == []
+    assert life.stored_rows == []
 
 
 def coloured(name: str, labels: tuple[str, str], channel: int, seed: int) -> Task:

@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everlora.analysis.compare import METRICS, ActivationSource, estimate, gap
+from everlora.analysis.compare import METRICS, RunAnswers, estimate, gap
 from everlora.core.errors import ConfigError
 from everlora.metrics.scores import ScoreMatrix, metrics
 
 FEW = 200
 
 
-def answers(seed: int, hits: dict[tuple[int, int], list[int]], tasks: int = 2) -> ActivationSource:
+def answers(seed: int, hits: dict[tuple[int, int], list[int]], tasks: int = 2) -> RunAnswers:
     cells = {cell: np.array(rows, dtype=np.float32) for cell, rows in hits.items()}
-    return ActivationSource(seed, tuple(f"t{j}" for j in range(tasks)), cells)
+    return RunAnswers(seed, tuple(f"t{j}" for j in range(tasks)), cells)
 
 
-def drawn(seed: int, rates: list[float], rows: int, of: int = 0, full: bool = True) -> ActivationSource:
+def drawn(seed: int, rates: list[float], rows: int, of: int = 0, full: bool = True) -> RunAnswers:
     """A run whose row i answers each task at rates[i]."""
     random = np.random.default_rng([of, seed])
     tasks = len(rates)
@@ -69,7 +69,7 @@ def test_rows_are_drawn_once_for_all_seeds() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(runs=runs)
-def test_means_are_those_of_the_matrices(runs: list[ActivationSource]) -> None:
+def test_means_are_those_of_the_matrices(runs: list[RunAnswers]) -> None:
     found = estimate(runs, resamples=FEW)
     each = []
     for run in runs:
@@ -84,7 +84,7 @@ def test_means_are_those_of_the_matrices(runs: list[ActivationSource]) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(runs=runs)
-def test_an_interval_holds_its_point_and_stays_in_bounds(runs: list[ActivationSource]) -> None:
+def test_an_interval_holds_its_point_and_stays_in_bounds(runs: list[RunAnswers]) -> None:
     found = estimate(runs, resamples=FEW)
     for metric in METRICS:
         interval = found.interval(metric)
@@ -96,9 +96,9 @@ def test_an_interval_holds_its_point_and_stays_in_bounds(runs: list[ActivationSo
 
 @settings(max_examples=25, deadline=None)
 @given(runs=runs, value=st.sampled_from([0, 1]))
-def test_a_constant_sample_has_no_width(runs: list[ActivationSource], value: int) -> None:
+def test_a_constant_sample_has_no_width(runs: list[RunAnswers], value: int) -> None:
     constant = [
-        ActivationSource(run.seed, run.tasks, {cell: np.full_like(rows, value) for cell, rows in run.cells.items()})
+        RunAnswers(run.seed, run.tasks, {cell: np.full_like(rows, value) for cell, rows in run.cells.items()})
         for run in runs
     ]
     found = estimate(constant, resamples=FEW)
@@ -119,7 +119,7 @@ def test_more_rows_are_narrower(rate: float, of: int) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(runs=runs, order=st.randoms())
-def test_the_order_of_runs_changes_nothing(runs: list[ActivationSource], order: object) -> None:
+def test_the_order_of_runs_changes_nothing(runs: list[RunAnswers], order: object) -> None:
     shuffled = list(runs)
     order.shuffle(shuffled)  # type: ignore[attr-defined]
     one, other = (estimate(some, resamples=FEW) for some in (runs, shuffled))
@@ -136,7 +136,7 @@ def test_the_seed_of_the_bootstrap_decides() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(runs=runs)
-def test_a_method_does_not_differ_from_itself(runs: list[ActivationSource]) -> None:
+def test_a_method_does_not_differ_from_itself(runs: list[RunAnswers]) -> None:
     found = estimate(runs, resamples=FEW)
     none = gap(found, found)
     assert none is not None
@@ -198,19 +198,19 @@ def test_all_metrics_come_from_the_same_resamples() -> None:
 def test_orders_and_seeds_are_paired_by_both() -> None:
     """Two orders of the same tasks: the difference is over the runs that both have, and only these."""
     a = answers(0, {(0, 0): [1, 0], (1, 0): [1, 1], (1, 1): [1, 0]})
-    back = ActivationSource(0, ("t1", "t0"), a.cells, "back")
-    worse = ActivationSource(0, back.tasks, {**back.cells, (1, 0): np.zeros(2, dtype=np.float32)}, "back")
+    back = RunAnswers(0, ("t1", "t0"), a.cells, "back")
+    worse = RunAnswers(0, back.tasks, {**back.cells, (1, 0): np.zeros(2, dtype=np.float32)}, "back")
     both, one = estimate([a, back], resamples=FEW), estimate([worse], resamples=FEW)
     assert both.units == (("", 0), ("back", 0))
     assert both.means["oa"] == 75.0
     found = gap(both, one)
     assert found is not None
     assert found.each.tolist() == [50.0]  # order "back" alone
-    elsewhere = estimate([ActivationSource(0, a.tasks, a.cells, "third")], resamples=FEW)
+    elsewhere = estimate([RunAnswers(0, a.tasks, a.cells, "third")], resamples=FEW)
     assert gap(both, elsewhere) is None
 
 
 def test_orders_of_other_tasks_are_refused() -> None:
     a = answers(0, {(0, 0): [1], (1, 0): [1], (1, 1): [1]})
     with pytest.raises(ConfigError, match="the same rows"):
-        estimate([a, ActivationSource(0, ("t0", "other"), a.cells, "second")])
+        estimate([a, RunAnswers(0, ("t0", "other"), a.cells, "second")])

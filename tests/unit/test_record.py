@@ -173,13 +173,13 @@ def test_a_commit_is_sealed_with_hashes_and_comes_back(tmp_path: Path) -> None:
     commit(folder, 1, "news")
     commit(folder, 2, "reviews")
     again = RunFolder(tmp_path, FACTS, resume=True).stages()
-    assert [(s.path.name, s.facts["number"], s.facts["name"]) for s in again] == [
+    assert [(s.path.name, s.facts.number, s.facts.name) for s in again] == [
         ("01-news", 1, "news"),
         ("02-reviews", 2, "reviews"),
     ]
-    assert again[0].facts["row"] == [1.0]
-    assert set(again[0].facts["files"]) == {"weights.bin", "predictions.jsonl"}
-    assert len(set(again[0].facts["files"].values())) == 2
+    assert again[0].facts.row == [1.0]
+    assert set(again[0].facts.files) == {"weights.bin", "predictions.jsonl"}
+    assert len(set(again[0].facts.files.values())) == 2
 
 
 def test_a_failed_commit_is_no_commit(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_stages_come_in_the_order_of_learning_beyond_a_hundred(tmp_path: Path) -
     numbers = [1, 2, 9, 10, 11, 99, 100, 101, 110]
     for number in numbers:
         commit(folder, number, "task")
-    assert [s.facts["number"] for s in folder.stages()] == numbers
+    assert [s.facts.number for s in folder.stages()] == numbers
 
 
 def change(path: Path) -> None:

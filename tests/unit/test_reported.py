@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from everlora.analysis.answers import ScoredRun
-from everlora.analysis.compare import ActivationSource
+from everlora.analysis.compare import RunAnswers
 from everlora.literature.published import reported
 from everlora.literature.reported import differs, published_rows
 from everlora.settings import protocol
@@ -16,7 +16,7 @@ ORDERS = {1: ("a", "b"), 2: ("b", "a")}
 
 def ran(order: int, **settings: Any) -> ScoredRun:
     told = {"model": "tiny-t5", **settings}
-    answered = ActivationSource(0, ORDERS[order], {}, " ".join(ORDERS[order]))
+    answered = RunAnswers(0, ORDERS[order], {}, " ".join(ORDERS[order]))
     return ScoredRun(Path(), "ella", "replay-free", {}, {}, {}, told, "hash", {}, answered, {})
 
 

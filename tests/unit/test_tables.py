@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from everlora.analysis.answers import ScoredRun
-from everlora.analysis.compare import ActivationSource
+from everlora.analysis.compare import RunAnswers
 from everlora.analysis.tables import compare
 from everlora.cli.compare import FORMS, cell
 
@@ -28,7 +28,7 @@ def ran(method: str, seed: int, rates: list[float], rows: int = 400, **more: Any
         "fingerprints": {"f1": {"weights": "float32"}},
         **more,
     }
-    answers = ActivationSource(seed, ("a", "b"), cells, "a b")
+    answers = RunAnswers(seed, ("a", "b"), cells, "a b")
     return ScoredRun(path=Path(f"{method}-{seed}-{told['hash']}"), method=method, group="replay-free", answers=answers,
                ability={}, **told)  # fmt: skip
 

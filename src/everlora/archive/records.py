@@ -88,6 +88,10 @@ class WrittenRows(Record):
     valid: int
 
 
+FEW_TASKS = 3
+"""A module with room for fewer tasks than this is worth a warning."""
+
+
 class FreeDirections(Record):
     """The room that is left in one module: directions that no task uses, their share, and for how many tasks."""
 
