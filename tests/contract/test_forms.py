@@ -223,13 +223,11 @@ def test_kept_is_what_the_method_declares(method, model, seen):
     life = seen(method, model).life
     kept, rule = life.storage(), life.method.consolidator.rule
     whole = sum(t.numel() for t in flat(life.newest).values())
-    assert kept["adapter_elements"] == whole > 0
+    assert kept.adapter_elements == whole > 0
     stages = len(life.folder.stages())
-    assert kept["kept_elements"] == (
-        whole if rule == "continue" else sum(s.numel for d in life.past for s in d.values())
-    )
+    assert kept.kept_elements == (whole if rule == "continue" else sum(s.numel for d in life.past for s in d.values()))
     assert len(life.past) == (0 if rule == "continue" else stages)
-    assert kept["kept_bytes"] >= 4 * kept["kept_elements"]
+    assert kept.kept_bytes >= 4 * kept.kept_elements
 
 
 @in_sequence

@@ -210,6 +210,6 @@ def test_prompts_are_not_exported_as_if_they_were_weights(tmp_path):
     run = Run.read(tmp_path / "run")
     with pytest.raises(ConfigError, match="l2p"):
         write_model(run, lives.fresh("tiny-t5"), tmp_path / "out")
-    assert status(run)["kept_bytes"] == life.storage().kept_bytes
+    assert status(tmp_path / "run").holdings.kept_bytes == life.storage().kept_bytes
     assert life.storage().kept_elements == (4 * 2 + 4) * 64
     assert not (tmp_path / "out").exists()

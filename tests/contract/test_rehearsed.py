@@ -72,11 +72,11 @@ def test_what_is_kept_is_counted(tmp_path):
     fixed = lives.lived("tiny-llama", "replay(ratio=0.3)", tmp_path / "fixed", tasks).storage()
     anew = lives.lived("tiny-llama", "replay(ratio=0.3,resample=each-task)", tmp_path / "anew", tasks).storage()
     none = lives.lived("tiny-llama", "seqlora", tmp_path / "none", tasks).storage()
-    assert fixed["kept_rows"] == 3 * 7  # ⌊0.3 · 24⌋
-    assert anew["kept_rows"] == 3 * 24
-    assert anew["kept_row_bytes"] == sum(len(r.input) + len(r.target) for t in tasks for r in t.train)
-    assert "kept_rows" not in none
-    assert fixed["kept_bytes"] == none["kept_bytes"] + fixed["kept_row_bytes"]
+    assert fixed.kept_rows == 3 * 7  # ⌊0.3 · 24⌋
+    assert anew.kept_rows == 3 * 24
+    assert anew.kept_row_bytes == sum(len(r.input) + len(r.target) for t in tasks for r in t.train)
+    assert "kept_rows" not in none.plain()
+    assert fixed.kept_bytes == none.kept_bytes + fixed.kept_row_bytes
 
 
 @pytest.mark.parametrize("model", ["tiny-bert", "tiny-vit"])
@@ -193,7 +193,7 @@ def test_the_buffer_alone(tmp_path, monkeypatch):
     )
     again.follow(uneven())
     assert lives.largest_difference(lives.adapter(life), lives.adapter(again)) == 0
-    assert again.storage() == {**life.storage()}
+    assert again.storage() == life.storage()
 
 
 def test_a_whole_buffer_is_multi_task_learning(tmp_path):

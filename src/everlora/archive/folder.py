@@ -44,9 +44,8 @@ from everlora.metrics.scores import ScoreMatrix
 COMMIT = "COMMIT"
 BEFORE = "before"
 MATRIX = "matrix.json"
-NOTED = ("origin", "protocol")
-"""Entries of run.yaml that do not tell runs apart: where a method of a user's own is from, and the hash of the
-protocol that the settings come to."""
+NOTED = ("id", "origin", "protocol")
+"""Entries of run.yaml that are no difference by themselves: they follow from the others."""
 
 
 @dataclass(frozen=True)
