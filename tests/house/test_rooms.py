@@ -207,7 +207,7 @@ PASSED_ON = {
 
 
 def test_what_passes_between_rooms_is_typed() -> None:
-    """Records are classes: no function takes or gives a mapping of which nobody knows the keys, but for those above."""
+    """Records are classes: no function passes on a mapping of which nobody knows the keys, but for those above."""
     found = set()
     for path in FILES:
         if room(path) not in TYPED_ROOMS:
