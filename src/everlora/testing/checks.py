@@ -162,7 +162,7 @@ def kept_is_what_the_method_declares(case: Case) -> None:
     assert kept.get("kept_rows", 0) == len(rows)
     assert bool(rows) <= all(entry(name).replay for name in [case.composed.name] if "+" not in name)
     held = kept["kept_bytes"] - 4 * kept["kept_elements"] - kept.get("kept_row_bytes", 0)
-    bounded = any(getattr(part, "at_most", False) for part in life.method.remembering)
+    bounded = any(part.needs.memory_at_most for part in life.method.remembering)
     assert 0 < held <= beside if bounded else held == beside
 
 
