@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from everlora.benchmarks.standard import ORDERS, SUBJECTS
 
 from everlora.benchmarks import benchmarks, open_stream, stream_from_yaml, task_from_dataset
-from everlora.benchmarks.standard import ORDERS, SUBJECTS
 from everlora.benchmarks.standard_hub import HUB, draw, drawn_task
 from everlora.core.errors import ConfigError, DataError
 from everlora.data.task import Task, TaskStream

@@ -12,9 +12,9 @@ import everlora.methods  # noqa: F401  (registers the methods)
 from everlora.benchmarks import settled_order
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError
+from everlora.core.expressions import parse
 from everlora.core.method import Method
 from everlora.core.plugins import missing
-from everlora.core.registry import parse
 from everlora.models.loading import canonical
 from everlora.runtime import world
 from everlora.settings.protocol import Protocol, digest
