@@ -72,7 +72,7 @@ class Registry(Generic[T]):
             if taken != name or self._modules.get(taken, module) != module:
                 raise ConfigError(f"the {self.kind} name {word!r} is taken by {taken!r}")
         self._words.update({key(word): name for word in words})
-        self._spelled.update({key(word): word for word in words})
+        self._spelled.update({key(word): word for word in reversed(words)})
         self._things[name], self._modules[name] = thing, module
 
     def find(self, name: str) -> T | None:
