@@ -10,6 +10,7 @@ from everlora.benchmarks.read import read_benchmark
 from everlora.benchmarks.streams import (
     benchmarks,
     find_benchmark,
+    is_own,
     load_known,
     open_stream,
     order_number,
@@ -25,6 +26,7 @@ __all__ = [
     "benchmark",
     "benchmarks",
     "find_benchmark",
+    "is_own",
     "load_known",
     "open_stream",
     "order_number",

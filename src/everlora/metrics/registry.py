@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from everlora.core.errors import ConfigError, nearest
+from everlora.core.errors import ConfigError, DataError, nearest
 from everlora.core.registry import Registry
 from everlora.metrics.scores import Cell, ScoreMatrix
 
@@ -66,11 +66,16 @@ class AnswerMetric:
         Returns:
             The score of the task, and the value of each row by itself.
 
+        Raises:
+            DataError: there are no rows, of which no metric is defined.
+
         >>> from everlora.metrics import answer_metric
         >>> right, wrong = Answer("Sports.", ("sports",)), Answer("news", ("sports",))
         >>> answer_metric("exact_match").score([right, wrong])
         (50.0, (100.0, 0.0))
         """
+        if not rows:
+            raise DataError(f"the metric {self.id!r} is not defined without any rows; score at least one")
         each = tuple(self.row(row) for row in rows)
         return (self.corpus(rows, labels) if self.corpus else sum(each) / len(each)), each
 
