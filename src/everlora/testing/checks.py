@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from everlora.adapters import files as adapters
+from everlora.core.expressions import parse
 from everlora.core.method import Method
-from everlora.core.registry import entries, entry, parse
+from everlora.core.registry import entries, entry
 from everlora.learner.sequential import SequentialLearner
 from everlora.testing import lives
 from everlora.testing.record import Record
