@@ -23,7 +23,7 @@ from everlora.archive.records import AnswerRow, StageFacts
 from everlora.archive.results import LearnerFacts, MatrixRecord, ScoredProtocol
 from everlora.archive.schema import SCHEMA, read_rows, write_rows
 from everlora.core.errors import FolderError
-from everlora.core.registry import parse
+from everlora.core.expressions import parse
 from everlora.metrics.scores import ScoreMatrix
 from everlora.settings.spec import LearnerSpec
 

@@ -14,10 +14,10 @@ from everlora.archive.identity import Composition
 from everlora.archive.records import Environment, Holdings
 from everlora.archive.schema import read_json
 from everlora.core.errors import ConfigError, FolderError
+from everlora.core.expressions import parse
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.plugins import missing
-from everlora.core.registry import parse
 from everlora.core.updates import LowRankUpdates, difference
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory

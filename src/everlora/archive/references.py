@@ -10,7 +10,7 @@ from everlora.archive.atomic import write_json
 from everlora.archive.records import Baseline, Commit, Score
 from everlora.archive.results import GeneralAbility, ReferenceScores
 from everlora.core.errors import FolderError
-from everlora.metrics.matrix import References
+from everlora.metrics import References
 
 SINGLE = "single.json"
 

@@ -21,14 +21,17 @@ from everlora.archive.results import MatrixRecord
 from everlora.archive.schema import Plain, read_json, write
 from everlora.benchmarks import open_stream
 from everlora.core.errors import ConfigError, FolderError, ModelError
+from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Method
-from everlora.core.registry import origins, parse
+from everlora.core.plugins import Origin
+from everlora.core.registry import origins
 from everlora.data.task import Task, TaskStream
 from everlora.learner.resolve import names as names
 from everlora.learner.resolve import protocol_of
 from everlora.learner.resolve import read_recipe as read_recipe
 from everlora.learner.resolve import resolve as resolve
 from everlora.learner.sequential import SequentialLearner
+from everlora.metrics.registry import METRICS
 from everlora.metrics.scores import ScoreMatrix
 from everlora.models.environment import environment
 from everlora.models.loading import Loaded, load
@@ -141,7 +144,7 @@ def begin(
         spec.model_copy(update={"dtype": _spelling_of(spec.dtype, base, out)}),
         Composition.of(method.describe()),
         RunProtocol.model_validate(protocol_of(spec, method)),
-        origins(method.expression) if method.expression else (),
+        plugins_used(spec, method),
     )
     # One process makes the folder; the others find it made.
     folder = RunFolder(out, record, resume=resume) if world.is_main() else None
@@ -151,6 +154,14 @@ def begin(
         _check_same_precision(base, folder)
         write(out / "environment.json", environment(base))
     return SequentialLearner(base, method, spec, folder, progress)
+
+
+def plugins_used(spec: LearnerSpec, method: Method) -> list[Origin]:
+    """Where the plug-ins of a run are from: its methods, its benchmark, and all metrics that were plugged in."""
+    named = [name for name, _ in split_expression(method.expression)] if method.expression else []
+    benchmark = [spec.benchmark] if isinstance(spec, RunSpec) else []
+    # Tasks may name any metric, and those of the matrix are all written: so all that are from outside count as used.
+    return origins(method=named, benchmark=benchmark, metric=METRICS.from_outside())
 
 
 def _spelling_of(dtype: str, base: Loaded, out: Path) -> str:

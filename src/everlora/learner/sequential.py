@@ -178,7 +178,7 @@ class SequentialLearner(LearnerState):
     def initialise_adapter(self, stage: Stage, model: nn.Module) -> None:
         """Start the adapter from the past, in the light of a few rows of the new task, if the method does so."""
         part = self.method.initialiser
-        if part is None or (self.newest is None and not getattr(part, "first_too", False)):
+        if part is None or (self.newest is None and not part.needs.first_task):
             return
         updates = list(self.past) or ([] if self.newest is None else [cast(LowRankUpdates, self.newest)])
         known = self.memory.get(part.name, {})

@@ -11,7 +11,7 @@ from torch import nn
 
 from everlora.archive.records import WrittenRows
 from everlora.core.errors import DataError
-from everlora.core.roles.generating import GenerativeReplay
+from everlora.core.roles import GenerativeReplay
 from everlora.data.task import Example, Task
 from everlora.models.families import Family, Features
 from everlora.models.families.base import IGNORE

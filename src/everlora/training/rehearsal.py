@@ -39,7 +39,7 @@ def draws_for_every_task(part: Rehearsal | None) -> bool:
     These sets are always at hand: a learner is given all of its tasks from the first one on, and `check_same_tasks`
     refuses others.
     """
-    return getattr(part, "resample", "fixed") == "each-task"
+    return part is not None and part.resample == "each-task"
 
 
 def select_rows(part: Rehearsal | None, tasks: Sequence[Task], seed: int) -> tuple[list[Task], list[str]]:
@@ -66,7 +66,7 @@ def stage_to_train(part: Rehearsal | None, stage: Stage, seed: int) -> Stage:
     Raises:
         ConfigError: nothing is stored.
     """
-    if part is None or not getattr(part, "alone", False):
+    if part is None or not part.alone:
         return stage
     rows, _ = select_rows(part, stage.tasks, seed)
     if not rows:
