@@ -10,7 +10,7 @@ from torch import Tensor
 
 from calculus import by_autograd, draw
 from everlora.core.errors import ConfigError
-from everlora.core.registry import parse
+from everlora.core.expressions import parse
 from everlora.core.roles import AutoStrength, PenaltyGradient, TaskContext, WeightPenalty
 from everlora.core.updates import LowRank, stack
 from everlora.methods.ella import ella

@@ -52,8 +52,8 @@ def observe(
     draw = random.Random(seed_for(seed, stage.seeded, part.name))
     chosen: Rows = draw.sample(rows, min(part.samples, len(rows)))
     if part.evidence == "fisher":
-        return {name: Evidence(fisher=one) for name, one in fisher(model, family, backend.live(), chosen).items()}
-    layers = backend.below()
+        return {name: Evidence(fisher=one) for name, one in fisher(model, family, backend.trainable(), chosen).items()}
+    layers = backend.base_layers()
     layers = {name: layers[name] for name in (layers if only is None else only)}
     if not chosen:
         return dict.fromkeys(layers, NO_EVIDENCE)
@@ -139,7 +139,7 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
             hooks.callback(layer.register_forward_pre_hook(watch(name)).remove)
         for k in range(0, len(rows), AT_ONCE):
             batch = _batch(model, family, rows[k : k + AT_ONCE])
-            tokens.read(family, batch)
+            tokens.set_batch(family, batch)
             family.logits(model, batch)
     return {name: (sums[name] / counts[name]).cpu() if counts[name] else _nothing(layers[name]) for name in layers}
 

@@ -32,7 +32,7 @@ def initialise(
     seen: Mapping[str, Evidence] = {}
     if isinstance(part, NeedsEvidence):
         seen = observe(part, stage, model, family, backend, seed, only=names)
-    backend.write(
+    backend.set_values(
         {
             name: part.start(fresh[name], [one[name] for one in updates], seen.get(name, NO_EVIDENCE), known.get(name))
             for name in names
