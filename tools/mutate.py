@@ -74,7 +74,7 @@ class Mutant:
         return f"{self.file.relative_to(PACKAGE)} {self.place}: {self.before} -> {self.after}"
 
 
-# --- mutants ----------------------------------------------------------------------------------------------------------
+# --- mutants --------------------------------------------------------------------------------------------------------
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST]:
@@ -119,6 +119,7 @@ def places(node: ast.AST, inside: str = "", trail: tuple[Any, ...] = ()) -> Iter
 
 
 def at(tree: ast.AST, trail: Sequence[Any]) -> Any:
+    """The node to which a way from the root leads."""
     node: Any = tree
     for name, k in trail:
         node = getattr(node, name) if k is None else getattr(node, name)[k]
@@ -147,7 +148,7 @@ def _text(node: ast.AST) -> str:
     return f"if {ast.unparse(node.test)}" if isinstance(node, ast.If) else ast.unparse(node)
 
 
-# --- near tests -------------------------------------------------------------------------------------------------------
+# --- near tests -----------------------------------------------------------------------------------------------------
 
 
 def module_file(name: str) -> Path | None:
@@ -162,7 +163,9 @@ def imports(file: Path) -> frozenset[Path]:
     found: set[Path | None] = set()
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "everlora":
-            found |= {module_file(f"{node.module}.{alias.name}") or module_file(str(node.module)) for alias in node.names}
+            found |= {
+                module_file(f"{node.module}.{alias.name}") or module_file(str(node.module)) for alias in node.names
+            }
         elif isinstance(node, ast.Import):
             found |= {module_file(alias.name) for alias in node.names if alias.name.split(".")[0] == "everlora"}
     ours = {one for one in found if one}
@@ -185,7 +188,7 @@ def near(file: Path) -> list[Path]:
     return found[:MOST]
 
 
-# --- running ----------------------------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------------------------
 
 
 class Changed(SourceFileLoader):
@@ -269,6 +272,7 @@ def run(jobs: Sequence[tuple[Sequence[Path], Mutant | None, float]], workers: in
 
 
 def main() -> int:
+    """Try a sample of mutants; 1 if too many of them survive."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", help=f"modules below src/everlora (default: all of {', '.join(ROOMS)})")
     parser.add_argument("--sample", type=int, default=100, help="how many mutants; 0 for all (default: 100)")
@@ -278,7 +282,9 @@ def main() -> int:
     told = parser.parse_args()
     listed = EQUIVALENT.read_text("utf-8").splitlines()
     equivalent = {line.partition("  # ")[0] for line in listed if line and not line.startswith("#")}
-    files = [PACKAGE / one for one in told.files] or [f for room in ROOMS for f in sorted((PACKAGE / room).rglob("*.py"))]
+    files = [PACKAGE / one for one in told.files] or [
+        f for room in ROOMS for f in sorted((PACKAGE / room).rglob("*.py"))
+    ]
     every = [mutant for file in files for mutant in mutants(file) if mutant.known not in equivalent]
     chosen = random.Random(told.seed).sample(every, min(told.sample, len(every))) if told.sample else every
     preload()
