@@ -89,7 +89,7 @@ def exported(request, lived, tmp_path_factory):
             )
             names.append((method, model, "root"))
             with contextlib.suppress(AssertionError):
-                record.life.backend.close()
+                record.life.backend.detach()
             for number in range(len(record.life.folder.stages())):
                 plain, committed = stage_alone(record, model, number)
                 items.append(

@@ -50,7 +50,7 @@ def test_the_seed_decides(method, lived, tmp_path):
 def test_a_loss_that_is_not_a_number_stops_the_task_and_spares_the_earlier(model, lived, tmp_path):
     def poison(task):
         if task == "second":
-            next(iter(life.backend.live().values())).A.data.fill_(float("nan"))
+            next(iter(life.backend.trainable().values())).A.data.fill_(float("nan"))
 
     life = lives.begin(model, "ella", tmp_path / "run", progress=lives.Watch(learning=poison), **DIAGONAL)
     with pytest.raises(TrainingError, match=r"step 1 of task 'second'.*intact"):

@@ -20,7 +20,7 @@ STRONG = f"ella(lam={ELLA})+o-lora(lam={ORTHOGONAL})"
 def written_out(life, A, B):
     """Both penalties as the papers write them, module by module, in double precision."""
     total = torch.zeros((), dtype=torch.float64)
-    for name, site in life.backend.live().items():
+    for name, site in life.backend.trainable().items():
         past = life.past.factors(name)
         W = (past.B.double() @ past.A.double()).abs()
         delta = site.scale * B[name] @ A[name]
@@ -46,7 +46,7 @@ def test_the_applied_gradient(model, max_norm, monkeypatch, tmp_path):
             assert p.grad.grad_fn is None
             assert p.is_leaf
         if len(life.past):
-            live = life.backend.live()
+            live = life.backend.trainable()
             A = {n: s.A.detach().double().requires_grad_() for n, s in live.items()}
             B = {n: s.B.detach().double().requires_grad_() for n, s in live.items()}
             value = written_out(life, A, B)
@@ -96,7 +96,7 @@ class Shrinking(lives.Watch):
     def advance(self, steps: int = 1, note: str = "") -> None:
         if self.task == "second":
             started = self.life._started() or {}
-            for name, site in self.life.backend.live().items():
+            for name, site in self.life.backend.trainable().items():
                 if name in started:  # back to where it began, nearly: a fresh B began at 0
                     site.A.data.copy_(started[name].A)
                 begin = started[name].B if name in started else torch.zeros_like(site.B)

@@ -12,7 +12,7 @@ from everlora.core.history import UpdateHistory
 from everlora.core.roles import State, TaskContext
 from everlora.core.updates import LowRank
 from everlora.parts.penalties import EnergyOverlap
-from everlora.runtime.seeds import drawn_from, seed_for
+from everlora.runtime.seeds import seed_for, seeded
 from everlora.training.chain import Chain
 
 
@@ -36,12 +36,12 @@ def test_drawing_inside_leaves_the_stream_outside_untouched() -> None:
     expected = torch.rand(4)
     torch.manual_seed(5)
     first = torch.rand(2)
-    with drawn_from(7):
+    with seeded(7):
         inside = torch.rand(3)
     assert torch.equal(torch.cat([first, torch.rand(2)]), expected)
-    with drawn_from(7):
+    with seeded(7):
         assert torch.equal(torch.rand(3), inside)
-    with drawn_from(8):
+    with seeded(8):
         assert not torch.equal(torch.rand(3), inside)
 
 
@@ -50,7 +50,7 @@ def test_the_stream_is_restored_after_an_error() -> None:
     before = torch.get_rng_state()
 
     def fail() -> None:
-        with drawn_from(7):
+        with seeded(7):
             torch.rand(1)
             raise RuntimeError("inside")
 
