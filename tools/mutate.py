@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import SourceFileLoader
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ MOST_SURVIVE = 5
 MOST = 12
 """Test files near one module."""
 
-SWAPS: dict[type[ast.AST], type[ast.AST]] = {
+SWAPS: dict[Any, Any] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
     **{ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And},
     **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div},
@@ -51,21 +52,11 @@ SWAPS: dict[type[ast.AST], type[ast.AST]] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change of one module.
-
-    Attributes:
-        file: the module.
-        line: where it is changed.
-        place: name of the function or class around it.
-        before: the expression or statement as it is.
-        after: and as the mutant has it.
-        trail: the way to it from the root of the module.
-        new: what stands there.
-    """
+    """One change of one module: at the end of ``trail``, the way from its root, stands ``new``."""
 
     file: Path
     line: int
-    place: str
+    place: str  # the function or class around it
     before: str
     after: str
     trail: tuple[Any, ...]
@@ -169,12 +160,11 @@ def imports(file: Path) -> frozenset[Path]:
     """Our modules that a file imports; of a package also what that package hands on."""
     found: set[Path | None] = set()
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "everlora":
-            found |= {
-                module_file(f"{node.module}.{alias.name}") or module_file(str(node.module)) for alias in node.names
-            }
+        if isinstance(node, ast.ImportFrom):
+            room = str(node.module)
+            found |= {module_file(f"{room}.{alias.name}") or module_file(room) for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {module_file(alias.name) for alias in node.names if alias.name.split(".")[0] == "everlora"}
+            found |= {module_file(alias.name) for alias in node.names}
     ours = {one for one in found if one}
     packages = {one for one in ours if one.name == "__init__.py"} - {file, PACKAGE / "__init__.py"}
     handed = {deeper for one in packages for deeper in imports(one)}
@@ -206,7 +196,7 @@ def plant(mutant: Mutant) -> None:
         changed = self.path == str(mutant.file)
         return compile(tree, self.path, "exec") if changed else plain(self, name)
 
-    SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+    SourceFileLoader.get_code = get_code  # type: ignore[assignment, method-assign]
 
 
 def start(tests: Sequence[Path], mutant: Mutant | None, seconds: float, scratch: Path) -> int:
@@ -246,13 +236,12 @@ def preload() -> None:
 def run(jobs: Sequence[tuple[Sequence[Path], Mutant | None, float]], workers: int, report: Any = None) -> list[Any]:
     """Exit status and CPU seconds of every job, ``workers`` at a time."""
     ends: list[Any] = [None] * len(jobs)
-    with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
-        running: dict[int, int] = {}
-        waiting = list(range(len(jobs)))[::-1]
-        while waiting or running:
-            while waiting and len(running) < workers:
-                running[start(*jobs[waiting[-1]], Path(folder))] = waiting[-1]
-                waiting.pop()
+    running: dict[int, int] = {}
+    waiting = iter(enumerate(jobs))
+    with tempfile.TemporaryDirectory(prefix="mutate-") as scratch:
+        for _ in jobs:
+            for k, job in islice(waiting, workers - len(running)):
+                running[start(*job, Path(scratch))] = k
             pid, status, used = os.wait4(-1, 0)
             k = running.pop(pid)
             ends[k] = (os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime)
@@ -271,9 +260,8 @@ def main() -> int:
     told = parser.parse_args()
     listed = EQUIVALENT.read_text("utf-8").splitlines()
     equivalent = {line.partition("  # ")[0] for line in listed if line and not line.startswith("#")}
-    files = [PACKAGE / one for one in told.files] or [
-        f for room in ROOMS for f in sorted((PACKAGE / room).rglob("*.py"))
-    ]
+    files = [PACKAGE / one for one in told.files]
+    files = files or [file for room in ROOMS for file in sorted((PACKAGE / room).rglob("*.py"))]
     every = [mutant for file in files for mutant in mutants(file) if mutant.known not in equivalent]
     chosen = random.Random(told.seed).sample(every, min(told.sample, len(every))) if told.sample else every
     preload()
