@@ -6,7 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -30,6 +30,14 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Reco
         return seen[method, model]
 
     return get
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_disk() -> Iterator[None]:
+    """Wait for no disk: what is in the page cache is lost with the power, which no test cuts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
