@@ -19,6 +19,18 @@ settings.register_profile("everlora", deadline=None, suppress_health_check=[Heal
 settings.load_profile("everlora")
 
 
+RECORDS = ("test_battery.py", "test_resume.py", "test_export.py", "test_splits.py")
+"""Files that look at the same records of most methods."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process (``--dist loadgroup``), and all that look at the same records."""
+    for item in items:
+        group = "records" if item.path.name in RECORDS else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Record]:
     """Give the one recorded life of a method on a model; look, do not touch."""
