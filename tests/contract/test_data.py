@@ -16,6 +16,7 @@ from everlora.adapters.hooked import HOLDER
 from everlora.core.errors import ModelError
 from everlora.core.method import compose
 from everlora.parts.forms_dual import cosine_gate
+from everlora.roles import Needs, Rehearsal
 from lives import MODELS
 from plan import crossed
 
@@ -297,9 +298,9 @@ def test_rows_of_earlier_tasks_can_be_rehearsed(tmp_path):
     """DATA + Replay: a rehearsal stands beside the form, whatever the form is."""
 
     @dataclass(frozen=True, kw_only=True)
-    class First:
+    class First(Rehearsal):
         name: ClassVar[str] = "first_rows"
-        any_form: ClassVar[bool] = True
+        needs: ClassVar[Needs] = Needs(any_form=True)
 
         def choose(self, targets, draw):
             return [0, 1]

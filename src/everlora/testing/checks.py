@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from everlora.adapters import files as adapters
+from everlora.core.expressions import parse
 from everlora.core.method import Method
-from everlora.core.registry import entries, entry, parse
+from everlora.core.registry import entries, entry
 from everlora.learner.sequential import SequentialLearner
 from everlora.testing import lives
 from everlora.testing.record import Record
@@ -162,7 +163,7 @@ def kept_is_what_the_method_declares(case: Case) -> None:
     assert kept.get("kept_rows", 0) == len(rows)
     assert bool(rows) <= all(entry(name).replay for name in [case.composed.name] if "+" not in name)
     held = kept["kept_bytes"] - 4 * kept["kept_elements"] - kept.get("kept_row_bytes", 0)
-    bounded = any(getattr(part, "at_most", False) for part in life.method.remembering)
+    bounded = any(part.needs.memory_at_most for part in life.method.remembering)
     assert 0 < held <= beside if bounded else held == beside
 
 
