@@ -19,7 +19,7 @@ settings.register_profile("everlora", deadline=None, suppress_health_check=[Heal
 settings.load_profile("everlora")
 
 
-RECORDS = ("test_battery.py", "test_resume.py", "test_export.py", "test_splits.py")
+RECORDS = ("test_battery.py", "test_resume.py", "test_export.py", "test_splits.py", "test_references.py")
 """Files that look at the same records of most methods."""
 
 
