@@ -50,7 +50,7 @@ def test_zero_shot_is_the_base_model(model, lived):
 
 def pulled(method):
     """Whether a first task is learned in a way of its own: another start, a fixed factor, a pull without a past."""
-    first = getattr(method.initialiser, "first_too", False) or method.adapter.fixed
+    first = (method.initialiser and method.initialiser.needs.first_task) or method.adapter.fixed
     return first or (
         method.adapter.form == "plain" and any(p.prepare(TaskContext()) is not None for p in method.penalties)
     )
