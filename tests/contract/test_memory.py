@@ -31,7 +31,7 @@ def test_kept_over_many_tasks(method, number, tmp_path):
     claimed, weights = [], []
 
     def note(_):
-        claimed.append(life.storage()["kept_elements"])
+        claimed.append(life.storage().kept_elements)
         weights.append(sum(t.numel() for t in (b.original for b in life.backend._folded.values()) if t is not None))
         assert all(below.factors is None for below in life.backend._folded.values())
 
@@ -39,7 +39,7 @@ def test_kept_over_many_tasks(method, number, tmp_path):
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
     life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=lives.Watch(learning=note))
     life.follow(tasks)
-    claimed.append(life.storage()["kept_elements"])
+    claimed.append(life.storage().kept_elements)
     assert claimed[0] == 0
     assert claimed[1:] == [rule.stored_elements(t, size) for t in range(1, 2 if joint else number + 1)]
     # Beside the factors there is at most one copy of the adapted matrices, however many tasks there are.
@@ -75,13 +75,13 @@ def test_bytes_over_fifty_tasks(method, law, number, tmp_path):
     seen = []
     tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", number))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
-    note = lives.Watch(learning=lambda _: seen.append(life.storage()["kept_bytes"]))
+    note = lives.Watch(learning=lambda _: seen.append(life.storage().kept_bytes))
     life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
     life.follow(tasks)
     assert seen == [0, *(law(t) for t in range(1, number))]
     last = life.folder.stages()[-1].path
     held = load_file(last / "memory.safetensors") if (last / "memory.safetensors").exists() else {}
-    adapters_kept = 4 * parse(method).consolidator.stored_elements(number, life.storage()["adapter_elements"])
+    adapters_kept = 4 * parse(method).consolidator.stored_elements(number, life.storage().adapter_elements)
     assert sum(tensor.nbytes for tensor in held.values()) == law(number) - adapters_kept
 
 
@@ -109,10 +109,10 @@ def test_the_cards_law_in_bytes(method, law, number, tmp_path):
     seen = []
     tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", number))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
-    note = lives.Watch(learning=lambda _: seen.append(life.storage()["kept_bytes"]))
+    note = lives.Watch(learning=lambda _: seen.append(life.storage().kept_bytes))
     life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
     life.follow(tasks)
-    assert [*seen, life.storage()["kept_bytes"]] == [0, *(law(t) for t in range(1, number + 1))]
+    assert [*seen, life.storage().kept_bytes] == [0, *(law(t) for t in range(1, number + 1))]
     folders = [stage.path for stage in life.folder.stages()]
     sizes = [sum(4 * site.numel for site in life.backend.load(folder)[0].values()) for folder in folders]
     held = load_file(folders[-1] / "memory.safetensors") if (folders[-1] / "memory.safetensors").exists() else {}
