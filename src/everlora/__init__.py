@@ -1,15 +1,43 @@
 """everlora: fine-tune for life, forget nothing."""
 
-from everlora.benchmarks import benchmarks, open_stream
-from everlora.benchmarks import task_from_dataset as task
-from everlora.core.errors import EverloraError
-from everlora.core.method import Method, compose
-from everlora.core.registry import method, parse
-from everlora.data.task import Example, Task, TaskStream
-from everlora.learner.learner import Learner
-from everlora.metrics.scores import ScoreMatrix, metrics
-from everlora.models.loading import load
+from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from everlora.benchmarks import open_stream as open_stream
+    from everlora.benchmarks import task_from_dataset as task
+    from everlora.core.errors import EverloraError as EverloraError
+    from everlora.core.method import Method as Method
+    from everlora.core.method import compose as compose
+    from everlora.core.registry import method as method
+    from everlora.core.registry import parse as parse
+    from everlora.data.task import Example as Example
+    from everlora.data.task import Task as Task
+    from everlora.data.task import TaskStream as TaskStream
+    from everlora.learner.learner import Learner as Learner
+    from everlora.metrics.scores import ScoreMatrix as ScoreMatrix
+    from everlora.models.loading import load as load
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "EverloraError": "core.errors",
+    "Example": "data.task",
+    "Learner": "learner.learner",
+    "Method": "core.method",
+    "ScoreMatrix": "metrics.scores",
+    "Task": "data.task",
+    "TaskStream": "data.task",
+    "compose": "core.method",
+    "load": "models.loading",
+    "method": "core.registry",
+    "open_stream": "benchmarks",
+    "parse": "core.registry",
+    "task": "benchmarks:task_from_dataset",
+}
+"""Where each public name is defined; it is imported when it is first used, so that importing everlora is quick."""
 __all__ = [
     "EverloraError",
     "Example",
@@ -18,13 +46,25 @@ __all__ = [
     "ScoreMatrix",
     "Task",
     "TaskStream",
-    "benchmarks",
     "compose",
     "load",
     "method",
-    "metrics",
     "open_stream",
     "parse",
     "task",
 ]
-__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ("method", "parse"):
+        importlib.import_module("everlora.methods")  # everlora's own methods: their names are taken first
+    home, _, known_as = _HOMES[name].partition(":")
+    found = getattr(importlib.import_module(f"{__name__}.{home}"), known_as or name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
