@@ -47,7 +47,7 @@ def test_written_rows_hold_the_second_task_alone(model, tmp_path):
         learn(model, credulous(weigh=weigh), tmp_path / str(weigh), tasks=lives.stream(model))
         for weigh in (True, False)
     )
-    firsts, seconds = ([life.backend.read(life.folder.stages()[k].path)[0]["prompts"].tensors["prompt"]
+    firsts, seconds = ([life.backend.load(life.folder.stages()[k].path)[0]["prompts"].tensors["prompt"]
                         for life in (with_kl, without)] for k in (0, 1))  # fmt: skip
     assert (firsts[0] == firsts[1]).all()
     assert (seconds[0] != seconds[1]).any()

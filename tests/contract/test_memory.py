@@ -29,8 +29,8 @@ def test_kept_over_twelve_tasks(method, tmp_path):
 
     def note(_):
         claimed.append(life.storage()["kept_elements"])
-        weights.append(sum(t.numel() for t in (b.pristine for b in life.backend._below.values()) if t is not None))
-        assert all(below.factors is None for below in life.backend._below.values())
+        weights.append(sum(t.numel() for t in (b.original for b in life.backend._folded.values()) if t is not None))
+        assert all(below.factors is None for below in life.backend._folded.values())
 
     tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", T))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
@@ -103,7 +103,7 @@ def test_the_cards_law_in_bytes_over_twelve_tasks(method, law, tmp_path):
     life.follow(tasks)
     assert [*seen, life.storage()["kept_bytes"]] == [0, *(law(t) for t in range(1, T + 1))]
     folders = [stage.path for stage in life.folder.stages()]
-    sizes = [sum(4 * site.numel for site in life.backend.read(folder)[0].values()) for folder in folders]
+    sizes = [sum(4 * site.numel for site in life.backend.load(folder)[0].values()) for folder in folders]
     held = load_file(folders[-1] / "memory.safetensors") if (folders[-1] / "memory.safetensors").exists() else {}
     needed = sizes[-1] if parse(method).consolidator.rule == "continue" else sum(sizes)
     assert needed + sum(tensor.nbytes for tensor in held.values()) == law(T)

@@ -52,7 +52,7 @@ def followed(model, method, folder, tasks=3, **settings):
         answered[len(life.past), task] = lives.outputs(life.base.model, life.base.family, stream[len(life.past)])
 
     def at_start(task):
-        below[task] = {name: layer.weight.detach().clone() for name, layer in life.backend.below().items()}
+        below[task] = {name: layer.weight.detach().clone() for name, layer in life.backend.base_layers().items()}
 
     watch = lives.Watch(answering=at_answer, learning=at_start)
     life = lives.begin(model, method, folder, progress=watch, **{"evaluation": {"schedule": "full"}, **settings})

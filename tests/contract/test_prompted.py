@@ -61,15 +61,15 @@ def test_the_base_is_untouched_and_something_was_learned(life, method, model, tm
         assert name.startswith(head) or torch.equal(weight, pristine[name])
     started = lives.begin(model, SMALL[method], tmp_path / "run")
     stage = lives.stream(model)[0]
-    started.base.family.begin(started.base.model, [stage], torch.Generator())
-    started.backend.open(seed=0, tasks=[stage])
+    started.base.family.prepare(started.base.model, [stage], torch.Generator())
+    started.backend.attach(seed=0, tasks=[stage])
     trainable = [n for n, p in started.base.model.named_parameters() if p.requires_grad]
     assert trainable
     assert all(n.startswith(("prompts.", head)) for n in trainable)
     assert any(n.startswith(head) for n in trainable) == bool(life.base.family.head)
     before = {n: t.clone() for n, t in started.backend.extract()["prompts"].tensors.items()}
     assert any(not torch.equal(before[n], t) for n, t in life.newest["prompts"].tensors.items())
-    started.backend.close()
+    started.backend.detach()
     assert {n for n, _ in started.base.model.named_parameters()} == pristine.keys()
 
 
@@ -162,7 +162,7 @@ def test_a_resumed_life_equals_an_uninterrupted_one(life, model, method, tmp_pat
 @both
 def test_what_is_stored_is_what_was_learned(life, method, model):
     for folder in (life.folder.path, life.folder.stages()[-1].path):
-        sites, rest = life.backend.read(folder)
+        sites, rest = life.backend.load(folder)
         (place,) = sites
         for name, tensor in life.newest[place].tensors.items():
             assert torch.equal(sites[place].tensors[name], tensor)

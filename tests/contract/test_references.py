@@ -64,4 +64,4 @@ def test_first_tasks_agree_wherever_nothing_pulls(model, lived):
         methods = [m for m in lives.SEQUENTIAL if parse(m).adapter.form == form and not pulled(parse(m))]
         sites = [adapters.read(lived(m, model).life.folder.stages()[0].path)[0] for m in methods]
         assert len(sites) > 2
-        assert all(adapters.same(sites[0], other) for other in sites[1:])
+        assert all(adapters.equal(sites[0], other) for other in sites[1:])

@@ -136,7 +136,7 @@ def test_bad_options_are_refused(typed: str) -> None:
 def test_moments_are_those_of_each_row_alone_without_padding(model: str) -> None:
     loaded, task = lives.fresh(model), lives.stream(model)[0]
     if loaded.family.head:
-        loaded.family.begin(loaded.model, [task], torch.Generator().manual_seed(0))
+        loaded.family.prepare(loaded.model, [task], torch.Generator().manual_seed(0))
     rows = [(row, task) for row in task.train[:12]]
     layers = {
         n: m
@@ -174,7 +174,7 @@ def test_in_a_life_a_is_fixed_and_off_the_old_features(model: str, method: str, 
     life.progress = lives.Watch(learning=lambda _: began.append(life.backend.extract()))
     life.follow(lives.stream(model, 3))
     for t, stage in enumerate(life.folder.stages()):
-        update = life.backend.read(stage.path)[0]
+        update = life.backend.load(stage.path)[0]
         for name, site in update.items():
             assert torch.equal(site.A, began[t][name].A), "A was trained"
             assert bool(site.B.any())

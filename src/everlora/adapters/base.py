@@ -35,14 +35,8 @@ class AdapterBackend(ABC):
 
     forms: ClassVar[tuple[str, ...]]
     """The values of `Adapter.form` that this mount carries."""
-    sees_past: ClassVar[bool] = False
+    needs_past: ClassVar[bool] = False
     """Whether `set_past` is called before a task even where the past is not summed (prompts of earlier tasks, say)."""
-    exact: ClassVar[bool] = True
-    """Whether what is opened where a task ended answers as it did then bit for bit, or but for rounding."""
-    settles: ClassVar[bool] = False
-    """Whether opening where a task ended turns what was trained into a part of the past that is kept otherwise."""
-    neutral: ClassVar[bool] = True
-    """Whether a form that is put on afresh changes no answer; a prompt that is drawn, say, does."""
     files: ClassVar[tuple[str, ...]]
     """What `save` writes, and what the root of a run folder needs to be loadable."""
 
@@ -58,7 +52,7 @@ class AdapterBackend(ABC):
         self.model: Any = None
 
     @abstractmethod
-    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+    def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
         """Put a trainable form on the model: fresh, or starting from ``start``; ``tasks`` are about to be learned.
 
         Raises:
@@ -66,11 +60,11 @@ class AdapterBackend(ABC):
         """
 
     @abstractmethod
-    def live(self) -> Mapping[str, ModuleUpdate]:
+    def trainable(self) -> Mapping[str, ModuleUpdate]:
         """The trainable parameters themselves, by place: looked up afresh, since wrappers may replace them."""
 
     @abstractmethod
-    def write(self, start: Updates) -> None:
+    def set_values(self, start: Updates) -> None:
         """Give what is trained, or those of its places that ``start`` names, these values.
 
         Raises:
@@ -82,7 +76,7 @@ class AdapterBackend(ABC):
         """Write what is trained, and a trained head, to ``folder``."""
 
     @abstractmethod
-    def read(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
+    def load(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
         """What `save` wrote: the form by place, and every other tensor (a classification head) by name.
 
         Raises:
@@ -96,7 +90,7 @@ class AdapterBackend(ABC):
             for name, tensor in rest.items() if trained else ():
                 trained[name].copy_(tensor)
 
-    def open_head(self) -> None:
+    def train_head(self) -> None:
         """Let a copy of the classification head be trained, if there is one, in fp32.
 
         A copy: whoever kept the module (`Family.snapshot`) finds it as it was, should the task not be finished.
@@ -111,17 +105,17 @@ class AdapterBackend(ABC):
         state = self.base.model.get_submodule(name).state_dict() if name else {}
         return {f"{name}.{key}": tensor for key, tensor in state.items()}
 
-    def saved_head(self) -> dict[str, Tensor]:
+    def copy_head(self) -> dict[str, Tensor]:
         """A copy of the classification head on the CPU, as a task's folder holds it."""
         return {name: tensor.detach().cpu().contiguous() for name, tensor in self._head().items()}
 
     @abstractmethod
-    def close(self) -> None:
+    def detach(self) -> None:
         """Take the form off, if it is on; a trained classification head stays."""
 
     def extract(self) -> dict[str, ModuleUpdate]:
         """A copy of what is trained as it stands, on the CPU in fp32."""
-        return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in self.live().items()}
+        return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in self.trainable().items()}
 
     def set_past(self, past: UpdateHistory, merge: Merge | None = None) -> None:
         """Let the model carry exactly ``past`` below what is trained; forms whose past is never summed need not."""
@@ -130,17 +124,17 @@ class AdapterBackend(ABC):
     def plan_tasks(self, tasks: int) -> None:  # noqa: B027 - most forms do not mind
         """Be told, before anything is read, how many tasks there will be: prompts take room in the context."""
 
-    def below(self) -> dict[str, nn.Module]:
+    def base_layers(self) -> dict[str, nn.Module]:
         """The adapted layers themselves, by module; none for forms that adapt no layers."""
         return {}
 
-    def outputs(self) -> dict[str, nn.Module]:
+    def output_layers(self) -> dict[str, nn.Module]:
         """The layers whose outputs the rows of what is trained make, by place; places that make none are missing."""
         modules = dict(self.model.named_modules())
-        owners = {place: modules.get(place.removesuffix(".weight")) for place in self.live()}
+        owners = {place: modules.get(place.removesuffix(".weight")) for place in self.trainable()}
         return {place: owner for place, owner in owners.items() if isinstance(owner, nn.Linear)}
 
-    def side_loss(self) -> Tensor | None:
+    def auxiliary_loss(self) -> Tensor | None:
         """A differentiable term of the latest forward pass that belongs to the form itself, one value per row (b,)."""
         return None
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
 from everlora.adapters import files as adapters
-from everlora.adapters.hooked import HookedBackend, tensors
+from everlora.adapters.hooked import HookedBackend, load_tensors
 from everlora.core.errors import FolderError, ModelError
 from everlora.core.updates import LowRank, ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
@@ -32,11 +32,10 @@ class DirectionsBackend(HookedBackend):
     """Carries W0 + Σ_i α_i s_i B_i A_i: the B_i, A_i of earlier tasks frozen, all α_i trained."""
 
     forms = ("directions",)
-    settles = True
     file = "directions.safetensors"
     files = ("adapter_config.json", adapters.WEIGHTS, file)
 
-    def hang(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
+    def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         draw = torch.Generator().manual_seed(seed)
         self.rank = int(self.lora.get("r", 8))
         self.frozen: dict[str, dict[str, Tensor]] = {}
@@ -51,7 +50,7 @@ class DirectionsBackend(HookedBackend):
             alpha, scales = self._settled(known)
         where = next(self.model.parameters()).device
         alpha = torch.cat([alpha, torch.ones(1)]) if fresh else alpha.clone()
-        self.scalars = self.hold(SCALARS, {"alpha": alpha.to(where)})
+        self.scalars = self.add_parameters(SCALARS, {"alpha": alpha.to(where)})
         for name, layer in self.layers.items():
             out, into, r = layer.out_features, layer.in_features, self.rank
             bound = into**-0.5
@@ -65,8 +64,8 @@ class DirectionsBackend(HookedBackend):
             scale = torch.cat([scales[name], torch.ones(1)]) if fresh else scales[name]
             held = {"A": old_A, "B": old_B, "scale": scale}
             self.frozen[name] = {key: t.to(where) for key, t in held.items()}
-            self.pairs[name] = self.hold(name, {"A": A.clone().to(where), "B": B.clone().to(where)})
-            self.hook(layer, self._adding(name))
+            self.pairs[name] = self.add_parameters(name, {"A": A.clone().to(where), "B": B.clone().to(where)})
+            self.add_hook(layer, self._adding(name))
 
     def _settled(self, known: Mapping[str, Mapping[str, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
         """Magnitudes and scales once the direction that was trained last is one of the past."""
@@ -94,13 +93,13 @@ class DirectionsBackend(HookedBackend):
 
         return add
 
-    def live(self) -> dict[str, Weights]:
+    def trainable(self) -> dict[str, Weights]:
         pairs = {name: Weights(dict(pair.items())) for name, pair in self.pairs.items()}
         return {**pairs, SCALARS: Weights(dict(self.scalars.items()))}
 
     def extract(self) -> dict[str, ModuleUpdate]:
         """A copy of all directions, oldest first, as they were learned, with their scales and magnitudes."""
-        whole: dict[str, Weights] = {SCALARS: self.live()[SCALARS]}
+        whole: dict[str, Weights] = {SCALARS: self.trainable()[SCALARS]}
         for name, frozen in self.frozen.items():
             A = torch.cat([frozen["A"], self.pairs[name]["A"]])
             B = torch.cat([frozen["B"], self.pairs[name]["B"]], dim=1)
@@ -119,13 +118,13 @@ class DirectionsBackend(HookedBackend):
         config.base_model_name_or_path = self.base.name
         config.save_pretrained(str(folder))
         summed = {name: total(site, alpha) for name, site in sites.items()}
-        adapters.write(folder, summed, self.saved_head(), like=folder)
+        adapters.write(folder, summed, self.copy_head(), like=folder)
         beside = {f"{name}/{key}": site[key].contiguous() for name, site in sites.items() for key in ("B", "scale")}
         save_file({**beside, f"{SCALARS}/alpha": alpha}, folder / self.file)
 
-    def read(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
+    def load(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
         summed, rest = adapters.read(folder)
-        beside = tensors(folder / self.file)
+        beside = load_tensors(folder / self.file)
         try:
             sites: dict[str, ModuleUpdate] = {
                 name: Weights({"A": site.A, "B": beside[f"{name}/B"], "scale": beside[f"{name}/scale"]})

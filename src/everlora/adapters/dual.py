@@ -85,7 +85,7 @@ class DualBackend(HookedBackend):
     def form(self) -> Dual:
         return cast(Dual, self.adapter)
 
-    def hang(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
+    def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         draw = torch.Generator().manual_seed(seed)
         self.pairs: dict[str, nn.ParameterDict] = {}
         self.gates: dict[str, Gates] = {}
@@ -97,12 +97,12 @@ class DualBackend(HookedBackend):
             group = f"gates.{stack}.{block // self.form.blocks}"
             if group not in self.gates:
                 self._gate(group, stack, stacks[stack], draw, start, grow=bool(tasks))
-            self.pairs[name] = self.hold(name, self._fresh(layer, draw))
-            self.hook(layer, self._adding(name, self.gates[group]))
+            self.pairs[name] = self.add_parameters(name, self._fresh(layer, draw))
+            self.add_hook(layer, self._adding(name, self.gates[group]))
         if start is not None:
             if start.keys() != self.extract().keys():
                 raise ModelError("what is stored was made for other modules than those adapted now")
-            self.write({name: start[name] for name in self.layers})
+            self.set_values({name: start[name] for name in self.layers})
 
     def _fresh(self, layer: nn.Linear, draw: torch.Generator) -> dict[str, Tensor]:
         """Down-projections N(0, 1/r⁴), up-projections 0."""
@@ -118,7 +118,7 @@ class DualBackend(HookedBackend):
         stack, parts = Stack(first=beside), name.split(".")[:-1]
         for k in range(len(parts) + 1):
             above = self.model.get_submodule(".".join(parts[:k]))
-            self.hook(above, _listening(stack, inspect.signature(above.forward)), before=True)
+            self.add_hook(above, _listening(stack, inspect.signature(above.forward)), before=True)
         return stack
 
     def _gate(
@@ -142,9 +142,9 @@ class DualBackend(HookedBackend):
                 else:
                     assert old is not None
                     frozen[pool], live[pool] = old[:-p].to(where), old[-p:].to(where)
-            gates.frozen[side], gates.live[side] = frozen, self.hold(name, live)
+            gates.frozen[side], gates.live[side] = frozen, self.add_parameters(name, live)
         number = int(group.rsplit(".", 1)[-1]) * self.form.blocks
-        self.hook(self.model.get_submodule(f"{stack}.{number}"), self._entering(gates, call), before=True)
+        self.add_hook(self.model.get_submodule(f"{stack}.{number}"), self._entering(gates, call), before=True)
 
     def _entering(self, gates: Gates, call: Stack) -> Any:
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ class DualBackend(HookedBackend):
                 return
             h = args[0] if args else kwargs["hidden_states"]
             mask = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device)
-            prompt = self.base.family.prompt_at
+            prompt = self.base.family.prompt_mask
             if call.first:
                 mask[:, 1:] = False
             elif call.mask is not None and call.mask.shape == mask.shape:
@@ -178,7 +178,7 @@ class DualBackend(HookedBackend):
 
         return add
 
-    def live(self) -> dict[str, Weights]:
+    def trainable(self) -> dict[str, Weights]:
         pairs = {name: Weights(dict(pair.items())) for name, pair in self.pairs.items()}
         pools = {f"{n}.{s}": Weights(dict(g.live[s].items())) for n, g in self.gates.items() for s in SIDES}
         return {**pairs, **pools}
@@ -186,7 +186,7 @@ class DualBackend(HookedBackend):
     def extract(self) -> dict[str, Any]:
         """A copy of what is learned: the pools with the components of earlier tasks, oldest first."""
         whole = {f"{n}.{s}": Weights(g.pools(s)) for n, g in self.gates.items() for s in SIDES}
-        return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in {**self.live(), **whole}.items()}
+        return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in {**self.trainable(), **whole}.items()}
 
 
 def place(name: str) -> tuple[str, int]:

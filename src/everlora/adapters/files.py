@@ -78,7 +78,7 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
     config.save_pretrained(str(folder))
 
 
-def whole(
+def merge_past(
     past: UpdateHistory, merge: Merge | None, rank: int | None = None
 ) -> tuple[dict[str, LowRank], dict[str, Any]]:
     """A past as one update per module: the exact sum, or what a merge makes of it at a limited rank.
@@ -105,7 +105,7 @@ def whole(
     return sites, {"export_rank": highest, "export_error": (lost / size) ** 0.5 if size else 0.0}
 
 
-def same(a: LowRankUpdates, b: LowRankUpdates) -> bool:
+def equal(a: LowRankUpdates, b: LowRankUpdates) -> bool:
     """Whether two adapters are equal bit for bit."""
     return a.keys() == b.keys() and all(
         a[n].scale == b[n].scale

@@ -24,8 +24,8 @@ class FoldedBase:
 
     layer: nn.Module
     fold: bool
-    carried: int = 0
-    pristine: Tensor | None = None
+    n_folded: int = 0
+    original: Tensor | None = None
     factors: LowRank | None = None
     dense: Tensor | None = None
     """The merged past, where it cannot be folded: it is full rank."""
@@ -56,7 +56,7 @@ class FoldedBase:
         return (out + linear(linear(x, self.factors.A), self.factors.B)).to(out.dtype)
 
     @torch.no_grad()
-    def carry(self, deltas: list[LowRank], merge: Merge | None = None) -> None:
+    def set_past(self, deltas: list[LowRank], merge: Merge | None = None) -> None:
         """Carry the sum of ``deltas``, or their merge; what is not the sum so far starts from the pristine weight."""
         weight = self.layer.weight
         assert isinstance(weight, Tensor)
@@ -66,16 +66,16 @@ class FoldedBase:
             self.factors = whole and LowRank(whole.A.to(weight.device), whole.B.to(weight.device))
             self.dense = merged
             return
-        if self.pristine is None and deltas:
-            self.pristine = weight.detach().clone()
+        if self.original is None and deltas:
+            self.original = weight.detach().clone()
         if merged is not None:
-            assert self.pristine is not None
-            weight.copy_(self.pristine + merged)
-            self.carried = MERGED
+            assert self.original is not None
+            weight.copy_(self.original + merged)
+            self.n_folded = MERGED
             return
-        if len(deltas) < self.carried and self.pristine is not None:
-            weight.copy_(self.pristine)
-            self.carried = 0
-        for delta in deltas[self.carried :]:
+        if len(deltas) < self.n_folded and self.original is not None:
+            weight.copy_(self.original)
+            self.n_folded = 0
+        for delta in deltas[self.n_folded :]:
             weight.add_(delta.dense().to(weight.device))
-        self.carried = len(deltas)
+        self.n_folded = len(deltas)

@@ -39,7 +39,7 @@ class FullBackend(AdapterBackend):
         self._own: list[tuple[nn.Parameter, Tensor]] = []
         """The model's parameters, and the tensors that were in them before."""
 
-    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+    def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
         """Make all weights trainable, as they are in the base model or as they are in ``start``.
 
         Raises:
@@ -54,7 +54,7 @@ class FullBackend(AdapterBackend):
                     f"the weights of {self.base.name!r} are quantised and cannot be trained themselves; take a "
                     f"method with adapters (seqlora, inclora, ella, …), or a model in bf16 or fp32"
                 )
-        self.open_head()
+        self.train_head()
         self._own = [(p, p.data) for name, p in model.named_parameters() if not self._is_head(name)]
         trained = {id(p) for place in self._places().values() for p in place.values()}
         for p, own in self._own:
@@ -62,7 +62,7 @@ class FullBackend(AdapterBackend):
             p.requires_grad_(id(p) in trained)
         self.model = model
         if start is not None:
-            self.write(start)
+            self.set_values(start)
         return model
 
     def _is_head(self, name: str) -> bool:
@@ -80,23 +80,23 @@ class FullBackend(AdapterBackend):
                 found.setdefault(place, {})[key] = p
         return found
 
-    def live(self) -> dict[str, Weights]:
+    def trainable(self) -> dict[str, Weights]:
         """The trained parameters, by module; the head is none of them: its rows come and go with labels."""
         return {place: Weights(dict(tensors)) for place, tensors in self._places().items()}
 
-    def below(self) -> dict[str, nn.Module]:
+    def base_layers(self) -> dict[str, nn.Module]:
         """The linear layers that are trained."""
         modules = dict(self.base.model.named_modules())
         return {place: modules[place] for place in self._places() if isinstance(modules[place], nn.Linear)}
 
     @torch.no_grad()
-    def write(self, start: Updates) -> None:
+    def set_values(self, start: Updates) -> None:
         """Give the weights, or those of the modules that ``start`` names, these values.
 
         Raises:
             ModelError: modules or shapes of another model.
         """
-        live = self.live()
+        live = self.trainable()
         for place, site in start.items():
             there = live[place].tensors if place in live else {}
             if {k: t.shape for k, t in there.items()} != {k: t.shape for k, t in site.tensors.items()}:
@@ -109,7 +109,7 @@ class FullBackend(AdapterBackend):
         model: PreTrainedModel = self.base.model
         model.save_pretrained(str(folder), max_shard_size="1000TB", save_original_format=False)
 
-    def read(self, folder: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
+    def load(self, folder: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
         try:
             tensors = load_file(folder / WEIGHTS)
         except (OSError, SafetensorError) as error:
@@ -128,7 +128,7 @@ class FullBackend(AdapterBackend):
             sites[place] = Weights(found)
         return sites, {name: tensor for name, tensor in tensors.items() if self._is_head(name)}
 
-    def close(self) -> None:
+    def detach(self) -> None:
         """Put the model's own weights back; a trained classification head stays."""
         if self.model is None:
             return

@@ -43,27 +43,27 @@ class HookedBackend(AdapterBackend):
         self._handles: list[Any] = []
 
     @abstractmethod
-    def hang(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
+    def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         """Make the tensors, fresh or from ``start``, and the hooks; `layers` are known."""
 
-    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+    def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
         if self.model is not None:
             raise RuntimeError("a form is mounted already; close it first")
         model = self.base.model
         model.requires_grad_(False)
-        self.layers = adapted(model, self.base, self.lora)
+        self.layers = target_layers(model, self.base, self.lora)
         model.add_module(HOLDER, nn.Module())
         self.model = model
         try:
-            self.hang(seed, start, tasks)
+            self.build(seed, start, tasks)
         except BaseException:
-            self.close()
+            self.detach()
             raise
-        self.open_head()
+        self.train_head()
         opened: nn.Module = model
         return opened
 
-    def close(self) -> None:
+    def detach(self) -> None:
         if self.model is None:
             return
         for handle in self._handles:
@@ -74,24 +74,24 @@ class HookedBackend(AdapterBackend):
         self.model.zero_grad(set_to_none=True)
         self.model = None
 
-    def hold(self, name: str, tensors: Mapping[str, Tensor]) -> nn.ParameterDict:
+    def add_parameters(self, name: str, tensors: Mapping[str, Tensor]) -> nn.ParameterDict:
         """Hang trainable tensors of one place into the model; ``name`` tells them in its list of parameters."""
         held = nn.ParameterDict({key: nn.Parameter(tensor) for key, tensor in tensors.items()})
         self.model.get_submodule(HOLDER).add_module(name.replace(".", "_"), held)
         return held
 
-    def hook(self, module: nn.Module, act: Callable[..., Any], *, before: bool = False) -> None:
+    def add_hook(self, module: nn.Module, act: Callable[..., Any], *, before: bool = False) -> None:
         """Let ``act`` look at each call of ``module``: after it, or before it with its keyword arguments."""
         if before:
             self._handles.append(module.register_forward_pre_hook(act, with_kwargs=True))
         else:
             self._handles.append(module.register_forward_hook(act))
 
-    def below(self) -> dict[str, nn.Module]:
+    def base_layers(self) -> dict[str, nn.Module]:
         return dict(self.layers)
 
-    def write(self, start: Updates) -> None:
-        live = self.live()
+    def set_values(self, start: Updates) -> None:
+        live = self.trainable()
         if not start.keys() <= live.keys():
             raise ModelError("what is stored was made for other modules than those adapted now")
         with torch.no_grad():
@@ -106,14 +106,14 @@ class HookedBackend(AdapterBackend):
         flat = {
             f"{name}/{key}": tensor for name, site in self.extract().items() for key, tensor in site.tensors.items()
         }
-        flat |= self.saved_head()
+        flat |= self.copy_head()
         save_file({name: tensor.contiguous() for name, tensor in flat.items()}, folder / self.file)
 
-    def read(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
-        return stored(folder / self.file)
+    def load(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
+        return load_form(folder / self.file)
 
 
-def stored(path: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
+def load_form(path: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
     """What `HookedBackend.save` wrote: the form by place, and the head by name.
 
     Raises:
@@ -121,7 +121,7 @@ def stored(path: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
     """
     sites: dict[str, dict[str, Tensor]] = {}
     rest = {}
-    for name, tensor in tensors(path).items():
+    for name, tensor in load_tensors(path).items():
         place, slash, key = name.partition("/")
         if slash:
             sites.setdefault(place, {})[key] = tensor
@@ -132,7 +132,7 @@ def stored(path: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
     return {name: Weights(found) for name, found in sites.items()}, rest
 
 
-def tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
     """A file of tensors.
 
     Raises:
@@ -144,7 +144,7 @@ def tensors(path: Path) -> dict[str, Tensor]:
         raise FolderError(f"{path} cannot be read: {error}") from error
 
 
-def adapted(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> dict[str, nn.Linear]:
+def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> dict[str, nn.Linear]:
     """The linear layers that LoRA's settings name, by PEFT's own rule of matching names.
 
     Raises:

@@ -29,7 +29,7 @@ from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
-from everlora.runtime.seeds import drawn_from
+from everlora.runtime.seeds import seeded
 
 ADAPTER = "default"
 
@@ -44,9 +44,9 @@ class LoraBackend(AdapterBackend):
         self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
-        self._below: dict[str, FoldedBase] = {}
+        self._folded: dict[str, FoldedBase] = {}
 
-    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> PeftModel:
+    def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> PeftModel:
         """Put a trainable adapter on the model: fresh (B = 0), or starting from ``start``.
 
         Raises:
@@ -54,7 +54,7 @@ class LoraBackend(AdapterBackend):
         """
         if self.model is not None:
             raise RuntimeError("an adapter is mounted already; close it first")
-        with drawn_from(seed), warnings.catch_warnings():
+        with seeded(seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.model = self._wrap()
         self.model.base_model.model.config.name_or_path = self.base.name
@@ -65,11 +65,11 @@ class LoraBackend(AdapterBackend):
                 layer.ranknum[ADAPTER].requires_grad_(False)
             if self.adapter.fixed:
                 _site(layer).tensors[self.adapter.fixed].requires_grad_(False)
-            if name not in self._below:
+            if name not in self._folded:
                 self._unshared(name, layer)
-                self._below[name] = FoldedBase.of(layer.get_base_layer(), self.past_as)
+                self._folded[name] = FoldedBase.of(layer.get_base_layer(), self.past_as)
         if start is not None:
-            self.write(start)
+            self.set_values(start)
         mounted: PeftModel = self.model
         return mounted
 
@@ -120,25 +120,25 @@ class LoraBackend(AdapterBackend):
     def _layers(self) -> dict[str, LoraLayer]:
         return {n: m for n, m in self.model.base_model.model.named_modules() if isinstance(m, LoraLayer)}
 
-    def live(self) -> dict[str, LowRank]:
+    def trainable(self) -> dict[str, LowRank]:
         """The trainable parameters themselves, by module: looked up afresh, since wrappers may replace them."""
         return {name: _site(layer) for name, layer in self._layers().items()}
 
-    def below(self) -> dict[str, nn.Module]:
+    def base_layers(self) -> dict[str, nn.Module]:
         """The adapted layers themselves, by module."""
         return {name: layer.get_base_layer() for name, layer in self._layers().items()}
 
-    def outputs(self) -> dict[str, nn.Module]:
+    def output_layers(self) -> dict[str, nn.Module]:
         """The adapted layers with their adapters, by module."""
         return dict(self._layers())
 
-    def write(self, start: Updates) -> None:
+    def set_values(self, start: Updates) -> None:
         """Give the adapter, or those of its modules that ``start`` names, these values.
 
         Raises:
             ModelError: other modules, another rank, shape or form.
         """
-        live = self.live()
+        live = self.trainable()
         if not start.keys() <= live.keys():
             raise ModelError("the stored adapter was made for other modules than those adapted now")
         with torch.no_grad():
@@ -160,7 +160,7 @@ class LoraBackend(AdapterBackend):
                 stem, kind = name.removeprefix(f"{head}."), f"base_model.model.{head}.modules_to_save.default"
                 trained[f"{kind}.{stem}"].copy_(tensor)
 
-    def close(self) -> None:
+    def detach(self) -> None:
         """Take the adapter off, if one is on; a trained classification head stays."""
         if self.model is None:
             return
@@ -174,14 +174,14 @@ class LoraBackend(AdapterBackend):
         Incremental: what is below already stays, later updates are added in their order, so that a resumed life and
         an uninterrupted one are equal bit for bit.
         """
-        for name, below in self._below.items():
-            below.carry([delta[name] for delta in past], merge)
+        for name, below in self._folded.items():
+            below.set_past([delta[name] for delta in past], merge)
 
-    def read(self, folder: Path) -> tuple[LowRankUpdates, dict[str, Tensor]]:
+    def load(self, folder: Path) -> tuple[LowRankUpdates, dict[str, Tensor]]:
         return adapters.read(folder)
 
     def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> dict[str, Any]:
-        sites, lost = adapters.whole(past, merge)
+        sites, lost = adapters.merge_past(past, merge)
         adapters.write(folder, sites, adapters.read(latest)[1], like=latest)
         return lost
 

@@ -7,8 +7,8 @@ W0 when the task ends; the next task starts from W0 and that change, in fp32, an
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, cast
+from collections.abc import Sequence
+from typing import Protocol, cast
 
 import torch
 from peft import OSFConfig
@@ -38,18 +38,15 @@ class OsfBackend(HookedBackend):
     forms = ("osf",)
     file = "osf.safetensors"
     files = (file,)
-    neutral: ClassVar[bool] = False
-    exact: ClassVar[bool] = False
-    """A weight and the sum of its decomposition are equal to rounding, not to the bit."""
 
-    def hang(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
-        self.pristine: dict[str, Tensor] = {}
+    def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
+        self.original: dict[str, Tensor] = {}
         if start is not None and start.keys() != self.layers.keys():
             raise ModelError("what is stored was made for other modules than those adapted now")
         for name, layer in self.layers.items():
             self._replaceable(name, layer)
             keep_fp32(layer)
-            self.pristine[name] = layer.weight.detach().clone()
+            self.original[name] = layer.weight.detach().clone()
             if start is not None:
                 with torch.no_grad():
                     layer.weight.add_(start[name].tensors["change"].to(layer.weight.device))
@@ -70,7 +67,7 @@ class OsfBackend(HookedBackend):
             if other != name:
                 raise ModelError(f"target {name!r} shares its weights with {other!r}, which would change with it")
 
-    def close(self) -> None:
+    def detach(self) -> None:
         if self.model is None:
             return
         for name, module in dict(self._wrapped()).items():
@@ -78,14 +75,14 @@ class OsfBackend(HookedBackend):
         if hasattr(self.model, "peft_config"):
             del self.model.peft_config
         with torch.no_grad():
-            for name, weight in self.pristine.items():
+            for name, weight in self.original.items():
                 self.layers[name].weight.copy_(weight)
-        super().close()
+        super().detach()
 
     def _wrapped(self) -> dict[str, OSFLayer]:
         return {name: module for name, module in self.model.named_modules() if isinstance(module, OSFLayer)}
 
-    def live(self) -> dict[str, Weights]:
+    def trainable(self) -> dict[str, Weights]:
         factors = {name: layer.osf_svd_params[ADAPTER] for name, layer in self._wrapped().items()}
         return {name: Weights({key: held[key] for key in FACTORS}) for name, held in factors.items()}
 
@@ -95,14 +92,5 @@ class OsfBackend(HookedBackend):
         found: dict[str, ModuleUpdate] = {}
         for name, layer in self._wrapped().items():
             now = self.layers[name].weight + layer.get_delta_weight(ADAPTER)
-            found[name] = Weights({"change": (now - self.pristine[name]).cpu().float()})
-        return found
-
-    def frozen_bases(self) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """The frozen left and right directions of each weight, (o, q) and (q, i), to look at."""
-        found = {}
-        for name, layer in self._wrapped().items():
-            U, _, V = torch.linalg.svd(self.layers[name].weight.detach(), full_matrices=False)
-            q = layer.effective_rank[ADAPTER]
-            found[name] = U[:, :q], V[:q]
+            found[name] = Weights({"change": (now - self.original[name]).cpu().float()})
         return found

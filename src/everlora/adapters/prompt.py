@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from everlora.adapters.prompts import Parameters, PromptBackend
+from everlora.adapters.prompts import PromptBackend, PromptParameters
 from everlora.core.errors import ModelError
 from everlora.core.updates import Updates
 from everlora.data.task import Task
 
 
-class PromptBehind(PromptBackend):
+class SharedPromptBackend(PromptBackend):
     """The prompt; it starts from words that say what it is for, and goes on from task to task."""
 
     forms = ("prompt",)
@@ -22,7 +22,7 @@ class PromptBehind(PromptBackend):
     def tokens(self) -> int:
         return int(self.settings.length)
 
-    def fresh(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
+    def initialise(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
         words = self.vocabulary()
         if words is None or self.base.family.head:
             raise ModelError(f"{self.base.name!r} does not answer in text, which a prompt behind the text needs")
@@ -37,7 +37,7 @@ class PromptBehind(PromptBackend):
         special = set(self.base.family.processor.all_special_ids)
         common = [k for k in range(min(len(words), self.settings.frequent + len(special))) if k not in special]
         drawn = torch.randint(len(common), (self.settings.length - len(leading),))
-        return Parameters(prompt=torch.cat([leading, words[torch.tensor(common)[drawn]]]))
+        return PromptParameters(prompt=torch.cat([leading, words[torch.tensor(common)[drawn]]]))
 
     def _ids(self, text: str) -> list[int]:
         return list(self.base.family.processor(text, add_special_tokens=False, verbose=False).input_ids)

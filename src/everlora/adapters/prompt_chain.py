@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from everlora.adapters.prompts import PLACE, Parameters, PromptBackend
+from everlora.adapters.prompts import PLACE, PromptBackend, PromptParameters
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
 
 
-def through(prompt: Tensor, down: Tensor, down_bias: Tensor, up: Tensor, up_bias: Tensor) -> Tensor:
+def reparameterise(prompt: Tensor, down: Tensor, down_bias: Tensor, up: Tensor, up_bias: Tensor) -> Tensor:
     """A prompt (m, e) through a residual network with weights (h, e), (h,), (e, h), (e,): P + W₂ relu(W₁ P)."""
     return prompt + linear(linear(prompt, down, down_bias).relu(), up, up_bias)
 
@@ -24,7 +24,7 @@ class PromptChainBackend(PromptBackend):
     """The prompts [P_t, …, P_1]; only P_t, and the network that it is trained through, are trained."""
 
     forms = ("prompt-chain",)
-    sees_past = True
+    needs_past = True
     earlier: tuple[Tensor, ...] = ()
     """The prompts of earlier tasks, newest first."""
 
@@ -34,13 +34,13 @@ class PromptChainBackend(PromptBackend):
     def plan_tasks(self, tasks: int) -> None:
         self.base.family.reserve(int(self.settings.length) * tasks)
 
-    def fresh(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
-        prompt, h = self.drawn(self.settings.length), int(self.settings.mlp)
+    def initialise(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
+        prompt, h = self.sample_embeddings(self.settings.length), int(self.settings.mlp)
         if start is not None or not h:  # what is finished has its network in it
-            return Parameters(prompt=prompt)
+            return PromptParameters(prompt=prompt)
         e = prompt.shape[-1]
         bound = e**-0.5
-        return Parameters(
+        return PromptParameters(
             prompt=prompt,
             down=(torch.rand(h, e) * 2 - 1) * bound,
             down_bias=torch.zeros(h),
@@ -55,7 +55,7 @@ class PromptChainBackend(PromptBackend):
     def newest(self) -> Tensor:
         """The live prompt as the model reads it, (m, e)."""
         held = dict(self.holder.named_parameters())
-        return through(**held) if "up" in held else held["prompt"]
+        return reparameterise(**held) if "up" in held else held["prompt"]
 
     @torch.no_grad()
     def extract(self) -> dict[str, ModuleUpdate]:
@@ -65,6 +65,6 @@ class PromptChainBackend(PromptBackend):
     def set_past(self, past: UpdateHistory, merge: Merge | None = None) -> None:
         self.earlier = tuple(delta[PLACE].tensors["prompt"] for delta in reversed(past.deltas))
 
-    def close(self) -> None:
-        super().close()
+    def detach(self) -> None:
+        super().detach()
         self.earlier = ()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from everlora.adapters.prompts import Parameters, PromptBackend
+from everlora.adapters.prompts import PromptBackend, PromptParameters
 from everlora.core.updates import Updates
 from everlora.data.task import Task
 
@@ -36,11 +36,11 @@ class PromptPoolBackend(PromptBackend):
     def tokens(self) -> int:
         return int(self.settings.top * self.settings.length)
 
-    def fresh(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
-        pool = self.drawn(self.settings.size, self.settings.length)
+    def initialise(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
+        pool = self.sample_embeddings(self.settings.size, self.settings.length)
         # Keys start where their prompts' vectors have their mean: in the space of the queries.
-        keys = self.drawn(self.settings.size) if self.vocabulary() is None else pool.mean(1)
-        return Parameters(prompts=pool, keys=keys)
+        keys = self.sample_embeddings(self.settings.size) if self.vocabulary() is None else pool.mean(1)
+        return PromptParameters(prompts=pool, keys=keys)
 
     def prompts(self, embeds: Tensor, real: Tensor) -> Tensor:
         keys = self.holder.keys
@@ -54,10 +54,10 @@ class PromptPoolBackend(PromptBackend):
     chosen: Tensor | None = None
     """Which prompts the latest batch drew, (b, top)."""
 
-    def side_loss(self) -> Tensor | None:
+    def auxiliary_loss(self) -> Tensor | None:
         side, self._side = self._side, None
         return side if self.settings.pull and torch.is_grad_enabled() else None
 
-    def close(self) -> None:
-        super().close()
+    def detach(self) -> None:
+        super().detach()
         self._side = self.chosen = None

@@ -26,20 +26,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from everlora.adapters.base import AdapterBackend, PastAs
-from everlora.adapters.splice import begin, spliced, taken_out
+from everlora.adapters.splice import insert_positions, remove_positions, text_start
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError
 from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
 from everlora.models.families.base import positions
 from everlora.models.loading import Loaded
-from everlora.runtime.seeds import drawn_from
+from everlora.runtime.seeds import seeded
 
 PLACE = "prompts"
 """The one place of what is trained, and the submodule of the model that holds it while it is mounted."""
 
 
-class Parameters(nn.Module):
+class PromptParameters(nn.Module):
     """Held by name, as a submodule of the model, so that the Trainer finds them."""
 
     def __init__(self, **values: Tensor) -> None:
@@ -50,8 +50,6 @@ class Parameters(nn.Module):
 
 class PromptBackend(AdapterBackend):
     """What the forms that are soft prompts share: where they stand, and their life."""
-
-    neutral: ClassVar[bool] = False
 
     files = ("prompts.json", "prompts.safetensors")
     behind: ClassVar[bool] = False
@@ -71,7 +69,7 @@ class PromptBackend(AdapterBackend):
         """Vectors that an example's sequence grows by."""
 
     @abstractmethod
-    def fresh(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
+    def initialise(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
         """The parameters, by their names, at their first values or shaped like ``start``."""
 
     @abstractmethod
@@ -83,25 +81,25 @@ class PromptBackend(AdapterBackend):
         """The module that holds what is trained."""
         return self.base.model.get_submodule(PLACE)
 
-    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+    def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
         if self.model is not None:
             raise RuntimeError("a prompt is mounted already; close it first")
         model: Any = self.base.model
-        with drawn_from(seed):
-            holder = self.fresh(start, tasks)
+        with seeded(seed):
+            holder = self.initialise(start, tasks)
         model.add_module(PLACE, holder.to(model.device))
-        self.open_head()
+        self.train_head()
         self._hook(model)
         self.model = model
         if start is not None:
-            self.write(start)
+            self.set_values(start)
         return self.base.model
 
-    def live(self) -> dict[str, ModuleUpdate]:
+    def trainable(self) -> dict[str, ModuleUpdate]:
         return {PLACE: Weights(dict(self.holder.named_parameters()))}
 
-    def write(self, start: Updates) -> None:
-        there, given = self.live()[PLACE].tensors, start[PLACE].tensors if PLACE in start else {}
+    def set_values(self, start: Updates) -> None:
+        there, given = self.trainable()[PLACE].tensors, start[PLACE].tensors if PLACE in start else {}
         if {k: t.shape for k, t in there.items()} != {k: t.shape for k, t in given.items()}:
             raise ModelError("the stored prompts are of another form or size than those of this method")
         with torch.no_grad():
@@ -109,13 +107,13 @@ class PromptBackend(AdapterBackend):
                 there[name].copy_(value)
 
     def save(self, folder: Path) -> None:
-        tensors = {f"{PLACE}.{k}": t for k, t in self.extract()[PLACE].tensors.items()} | self.saved_head()
+        tensors = {f"{PLACE}.{k}": t for k, t in self.extract()[PLACE].tensors.items()} | self.copy_head()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / self.files[1])
         about = {"form": self.adapter.form, "base_model": self.base.name, "behind": self.behind}
         about |= {k: v for k, v in vars(self.settings).items() if k not in ("form", "unit", "fixed")}
         (folder / self.files[0]).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
-    def read(self, folder: Path) -> tuple[dict[str, ModuleUpdate], dict[str, Tensor]]:
+    def load(self, folder: Path) -> tuple[dict[str, ModuleUpdate], dict[str, Tensor]]:
         try:
             tensors = load_file(folder / self.files[1])
         except (OSError, SafetensorError) as error:
@@ -125,7 +123,7 @@ class PromptBackend(AdapterBackend):
             raise FolderError(f"{folder / self.files[1]} holds no prompts")
         return {PLACE: Weights(own)}, {k: t for k, t in tensors.items() if not k.startswith(f"{PLACE}.")}
 
-    def close(self) -> None:
+    def detach(self) -> None:
         if self.model is None:
             return
         for hook in self._hooks:
@@ -143,7 +141,7 @@ class PromptBackend(AdapterBackend):
         assert isinstance(weight, Tensor)
         return weight.detach().float().cpu()
 
-    def drawn(self, *shape: int) -> Tensor:
+    def sample_embeddings(self, *shape: int) -> Tensor:
         """Embeddings of tokens drawn from the vocabulary, (*shape, e); for images uniform in [-1, 1]."""
         words = self.vocabulary()
         if words is None:
@@ -183,34 +181,34 @@ class PromptBackend(AdapterBackend):
         decoder = self.base.family.name == "decoder"
         if seen and decoder:
             # Whatever stands behind the padding is seen, so the prompts' places may stand at its beginning.
-            whole = spliced(mask, mask.new_ones(len(mask), self.tokens()), begin(mask))
+            whole = insert_positions(mask, mask.new_ones(len(mask), self.tokens()), text_start(mask))
             self._at = None
             placed = {"position_ids": positions(whole)[:, -shown.shape[1] :]}
             return (), {**call, "attention_mask": whole, **placed}
         if embeds is None:
             embeds = body.get_input_embeddings()(ids)
-        question = self.base.family.prompt_at
+        question = self.base.family.prompt_mask
         real = mask.bool() if question is None or not decoder else mask.bool() & question
         new = self.prompts(embeds, real).to(embeds.dtype)
-        at = begin(mask) + int(self.base.family.head is not None)
+        at = text_start(mask) + int(self.base.family.head is not None)
         if self.behind:
-            at = begin(mask) + real.sum(-1)
+            at = text_start(mask) + real.sum(-1)
         self._at = at
-        whole = spliced(mask, mask.new_ones(new.shape[:2]), at)
-        call |= {"input_ids": None, "inputs_embeds": spliced(embeds, new, at), "attention_mask": whole}
+        whole = insert_positions(mask, mask.new_ones(new.shape[:2]), at)
+        call |= {"input_ids": None, "inputs_embeds": insert_positions(embeds, new, at), "attention_mask": whole}
         if decoder:
             call["position_ids"] = positions(whole)
         elif call.get("position_ids") is not None:
             call["position_ids"] = None
         if call.get("token_type_ids") is not None:
             kinds = call["token_type_ids"]
-            call["token_type_ids"] = spliced(kinds, kinds.new_zeros(new.shape[:2]), at)
+            call["token_type_ids"] = insert_positions(kinds, kinds.new_zeros(new.shape[:2]), at)
         return (), call
 
     def _out(self, _: nn.Module, args: Any, out: Any) -> Any:
         """The outputs without those at the prompts' places."""
         if self._at is not None:
-            out.last_hidden_state = taken_out(out.last_hidden_state, self.tokens(), self._at, last=self.behind)
+            out.last_hidden_state = remove_positions(out.last_hidden_state, self.tokens(), self._at, last=self.behind)
         return out
 
     def _across(self, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -218,10 +216,10 @@ class PromptBackend(AdapterBackend):
         states, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
         if states is None or mask is None or mask.shape[1] == states.shape[1]:
             return args, kwargs
-        at = begin(mask) + (mask.sum(-1) if self.behind else 0)
+        at = text_start(mask) + (mask.sum(-1) if self.behind else 0)
         return args, {
             **kwargs,
-            "encoder_attention_mask": spliced(mask, mask.new_ones(len(mask), self.tokens()), at),
+            "encoder_attention_mask": insert_positions(mask, mask.new_ones(len(mask), self.tokens()), at),
         }
 
     def _patches(self, _: nn.Module, args: Any, out: Tensor) -> Tensor:
@@ -229,4 +227,4 @@ class PromptBackend(AdapterBackend):
         patches = out[:, 1:]
         new = self.prompts(patches, torch.ones(patches.shape[:2], dtype=torch.bool, device=out.device))
         self._at = torch.ones(len(out), dtype=torch.long, device=out.device)
-        return spliced(out, new.to(out.dtype), self._at)
+        return insert_positions(out, new.to(out.dtype), self._at)

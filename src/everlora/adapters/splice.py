@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 
-def begin(mask: Tensor) -> Tensor:
+def text_start(mask: Tensor) -> Tensor:
     """Where each row's text begins behind padding on the left, (b,), of a mask (b, s)."""
     return (mask.cumsum(-1) == 0).sum(-1)
 
 
-def spliced(x: Tensor, new: Tensor, at: Tensor) -> Tensor:
+def insert_positions(x: Tensor, new: Tensor, at: Tensor) -> Tensor:
     """``x`` (b, s, …) with ``new`` (b, m, …) in front of position ``at`` (b,) of each row: (b, s + m, …)."""
     m, place = new.shape[1], at[:, None]
     j = torch.arange(x.shape[1] + m, device=x.device)[None]
@@ -20,8 +20,8 @@ def spliced(x: Tensor, new: Tensor, at: Tensor) -> Tensor:
     return torch.take_along_dim(whole, source.view(*source.shape, *[1] * (x.ndim - 2)), 1)
 
 
-def taken_out(x: Tensor, m: int, at: Tensor, *, last: bool = False) -> Tensor:
-    """The inverse of `spliced`: ``x`` (b, s + m, …) without the ``m`` positions from ``at`` (b,) on, (b, s, …).
+def remove_positions(x: Tensor, m: int, at: Tensor, *, last: bool = False) -> Tensor:
+    """Return ``x`` (b, s + m, …) without the ``m`` positions from ``at`` (b,) on: the inverse of `insert_positions`.
 
     With ``last``, the position in front of them gives way to the last of them: where they stand behind a question, it
     is there that the answer begins.

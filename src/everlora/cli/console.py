@@ -55,7 +55,7 @@ class ConsoleProgress(Progress):
             self.bars.remove_task(self.current)
             self.current = None
 
-    def say(self, line: str) -> None:
+    def info(self, line: str) -> None:
         if self.quiet or not world.is_main():
             return
         err.print(f"{self.prefix}{line}", markup=False, highlight=False, soft_wrap=True)

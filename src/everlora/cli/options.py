@@ -65,7 +65,7 @@ def _annotation(one: Known) -> Any:
         rich_help_panel=one.about.section,
         autocompletion=completion.of(one),
     )
-    return Annotated[single | None, option]  # type: ignore[valid-type]
+    return Annotated[single | None, option]
 
 
 def _help(one: Known) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verb
 from everlora.cli.compare import FORMAT_HELP, Format
 from everlora.cli.run import Config, DryRun, More
 from everlora.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from everlora.learner.sweep import Failed, Job
 
 INSTEAD = {"method": "--methods", "seed": "--seeds", "single": "no reference run"}
 """What a sweep takes for options of a run that it has no use for."""
@@ -55,11 +58,7 @@ def sweep(
 
     Takes every setting of `everlora run`, with --methods for --method and --seeds for --seed.
     """
-    from everlora.analysis.answers import read
-    from everlora.analysis.tables import compare
-    from everlora.cli.compare import show
     from everlora.cli.console import ConsoleProgress
-    from everlora.core.errors import TrainingError
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
     from everlora.learner.resolve import resolve
@@ -73,30 +72,50 @@ def sweep(
     spec = resolve(RunSpec, *layers)
     base = experiment.load_for(spec) if ALL in wanted else None
     if base is not None:
-        family = base.family.name
-        wanted = [one for word in wanted for one in (sweeping.fitting(family) if word == ALL else [word])]
-        for row, families in sweeping.unfitting(family).items():
-            typer.echo(f"{row} is left out: for models of {', '.join(families)}, not {family}", err=True)
+        wanted = _all_replaced(wanted, base.family.name)
     todo = sweeping.jobs(layers, wanted, numbers, out)
     if dry_run:
         for job in todo:
             typer.echo(f"{job.spec.method}\tseed {job.spec.seed}\t{job.folder}")
         return
-    lost: list[sweeping.Failed] = []
+    failed: list[sweeping.Failed] = []
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
         base = base or experiment.load_for(spec)
-        sweeping.work(todo, base, resume=resume, progress=shown, failed=lost.append)
-    if not world.is_main():
-        return
-    gone = {one.job.folder for one in lost}
-    if done := [read(job.folder) for job in todo if job.folder not in gone]:
-        show(compare(done), "json" if as_json else format_)
-    if len(lost) == len(todo) and len({one.reason for one in lost}) == 1:
-        raise lost[0].error  # no matter of one method
-    if lost:
-        names = {one.reason: ", ".join(each.job.name for each in lost if each.reason == one.reason) for one in lost}
+        sweeping.work(todo, base, resume=resume, progress=shown, failed=failed.append)
+    if world.is_main():
+        _report(todo, failed, "json" if as_json else format_)
+
+
+def _all_replaced(methods: list[str], family: str) -> list[str]:
+    """The methods of a sweep, with all that fit a model family in place of ``all``."""
+    from everlora.learner.sweep import fitting, unfitting
+
+    for row, families in unfitting(family).items():
+        typer.echo(f"{row} is left out: for models of {', '.join(families)}, not {family}", err=True)
+    return [one for word in methods for one in (fitting(family) if word == ALL else [word])]
+
+
+def _report(todo: list[Job], failed: list[Failed], form: Format) -> None:
+    """Print the table of the runs that were made.
+
+    Raises:
+        EverloraError: some could not be made, and why.
+    """
+    from everlora.analysis.answers import read
+    from everlora.analysis.tables import compare
+    from everlora.cli.compare import show
+    from everlora.core.errors import TrainingError
+
+    without = {one.job.folder for one in failed}
+    if made := [read(job.folder) for job in todo if job.folder not in without]:
+        show(compare(made), form)
+    reasons = list(dict.fromkeys(one.reason for one in failed))
+    if len(failed) == len(todo) and len(reasons) == 1:
+        raise failed[0].error  # no matter of one method
+    if failed:
+        names = {reason: ", ".join(one.job.name for one in failed if one.reason == reason) for reason in reasons}
         raise TrainingError(
-            f"{len(lost)} of {len(todo)} runs could not be made: "
+            f"{len(failed)} of {len(todo)} runs could not be made: "
             + "; ".join(f"{those}: {reason}" for reason, those in names.items())
         )
 

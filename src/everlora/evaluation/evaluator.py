@@ -10,7 +10,7 @@ from torch import nn
 
 from everlora.archive.folder import Committed, RunFolder, write_rows
 from everlora.data.task import Task
-from everlora.evaluation.general import applies, general_ability
+from everlora.evaluation.general import general_ability, writes_text
 from everlora.evaluation.scoring import TaskScore, answer_rows, score_task
 from everlora.models.environment import fingerprint
 from everlora.models.loading import Loaded
@@ -74,7 +74,7 @@ class Evaluator:
         if self._began:
             return
         self._began = True
-        if self.how.general and not applies(self.base):
+        if self.how.general and not writes_text(self.base):
             progress.warn(f"general ability is not measured: models of family {self.base.family.name!r} write no text")
         there = folder.before()
         data = {task.name: task.digest() for task in tasks} if self.ahead else {}
@@ -89,7 +89,7 @@ class Evaluator:
             rows = [json.loads(line) for line in _lines(there) if json.loads(line)["task"] in old]
             with folder.commit_before({"base": base, "data": data, **self.facts()}) as path:
                 write_rows(path / "predictions.jsonl", [*rows, *(row for one in scored for row in one.rows())])
-        progress.say("before: " + self.shown(scored))
+        progress.info("before: " + self.shown(scored))
 
     def shown(self, scored: Sequence[TaskScore]) -> str:
         """Scores and general ability in a line."""

@@ -31,7 +31,7 @@ from everlora.learner.storage import stored
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.loading import Loaded
 from everlora.runtime import world
-from everlora.runtime.progress import Progress, tell
+from everlora.runtime.progress import Progress, warn
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, rehearsal
@@ -111,7 +111,7 @@ class SequentialLearner:
             return self.train_task(stage, tasks, matrix, began)
         except BaseException:
             # A half-learned task leaves no trace in memory either: adapter off, head as it was.
-            self.backend.close()
+            self.backend.detach()
             self.base.family.restore(self.base.model, before)
             raise
 
@@ -129,11 +129,11 @@ class SequentialLearner:
             )
         trained = time.perf_counter()
         if self.method.penalties:
-            chain.warnings += tell(self.progress, stage.name, collapse(change(update, self._started()), self.changes))
+            chain.warnings += warn(self.progress, stage.name, collapse(change(update, self._started()), self.changes))
         grown = self._remember(stage, model, update)
         update = memory.finished(self.method, self.backend, update, self.newest, stage.number)
         rows, lacking = rehearsal.select_rows(self.method.rehearsal, stage.tasks, self.spec.seed)
-        chain.warnings += tell(self.progress, stage.name, lacking)
+        chain.warnings += warn(self.progress, stage.name, lacking)
         with tempfile.TemporaryDirectory(prefix="everlora-") as saved:
             self.backend.save(Path(saved))
             scored = self._ask(self._answering(model, update), stage, tasks)
@@ -159,7 +159,7 @@ class SequentialLearner:
         """The model that answers after a task: as trained, or standing on what the tasks are merged into."""
         if self.method.merge is None:
             return model
-        self.backend.close()
+        self.backend.detach()
         self.backend.set_past(self.past.append(cast(LowRankUpdates, update)), self._view("infer"))
         return self.base.model
 
@@ -187,7 +187,7 @@ class SequentialLearner:
     def _begin(self, stage: Stage) -> None:
         head = torch.Generator().manual_seed(seed_for(self.spec.seed, stage.seeded, "head"))
         rehearsed = rehearsal.draw_rows(self.method.rehearsal, self.kept_rows, self.spec.seed, stage.number)
-        self.base.family.begin(self.base.model, [*stage.tasks, *rehearsed], head)
+        self.base.family.prepare(self.base.model, [*stage.tasks, *rehearsed], head)
 
     def inference_model(self) -> nn.Module:
         """The model as it stands after the latest task, in eval mode, for inference.
@@ -201,19 +201,19 @@ class SequentialLearner:
             self.backend.set_past(self.past, self._view("infer"))
             return self.base.model.eval()
         if self.backend.model is None and self.newest is not None:
-            self.backend.open(seed=0, start=self.newest)
-            if self.backend.sees_past:
+            self.backend.attach(seed=0, start=self.newest)
+            if self.backend.needs_past:
                 self.backend.set_past(UpdateHistory(self.past.deltas[:-1]))
         return (self.backend.model or self.base.model).eval()
 
     def _open(self, stage: Stage) -> nn.Module:
-        self.backend.close()
+        self.backend.detach()
         if self.method.consolidator.rule == "keep":
             self.base.family.reset()
         self._begin(stage)
         seed = seed_for(self.spec.seed, stage.seeded, "adapter")
-        model = self.backend.open(seed=seed, start=self._started(), tasks=stage.tasks)
-        if self.method.consolidator.rule == "sum" or self.backend.sees_past:
+        model = self.backend.attach(seed=seed, start=self._started(), tasks=stage.tasks)
+        if self.method.consolidator.rule == "sum" or self.backend.needs_past:
             self.backend.set_past(self.past, self._view("train"))
         return model
 
@@ -256,7 +256,7 @@ class SequentialLearner:
                         shutil.copy(file, path)
                     write_rows(path / "training.jsonl", training)
                     write_rows(path / "modules.jsonl", modules)
-        self.progress.say(f"{stage.number}. {stage.name}: {self.evaluator.shown(scored)}")
+        self.progress.info(f"{stage.number}. {stage.name}: {self.evaluator.shown(scored)}")
         return row
 
     def _export(self) -> None:
@@ -274,18 +274,18 @@ class SequentialLearner:
         self.kept_rows = [*self.kept_rows, *rows]
         if self.method.consolidator.rule != "continue":
             self.past = self.past.append(cast(LowRankUpdates, update))
-        self.backend.close()
+        self.backend.detach()
 
     def reset(self) -> None:
         """Back to the beginning: the past is recalled from the folder, whatever this object has lived through."""
-        self.backend.close()
+        self.backend.detach()
         self.past, self.newest, self.changes, self.memory, self.kept_rows = UpdateHistory(), None, [], {}, []
         self.base.family.reset()
 
     def restore_task(self, committed: Committed, stage: Stage) -> list[Cell]:
         """Bring a committed stage back to mind without training it again."""
         if stage.trains:
-            update, rest = self.backend.read(committed.path)
+            update, rest = self.backend.load(committed.path)
             self._open(stage)
             self.backend.restore_head(rest)
             rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)

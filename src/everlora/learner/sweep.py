@@ -125,7 +125,7 @@ def work(
     for job in todo:
         method = parse(job.spec.method)
         tasks = experiment.stream_for(job.spec, base).tasks
-        shown.say(f"{job.name}: {method.policy}")
+        shown.info(f"{job.name}: {method.policy}")
         try:
             results.append(
                 experiment.follow(

@@ -39,7 +39,7 @@ from everlora.models.families import Causal, Classifier, Family, ImageClassifier
 from everlora.models.names import PACKAGED, canonical
 from everlora.runtime import hub
 from everlora.runtime.precision import Precision, attention_in_fp32, choose
-from everlora.runtime.seeds import drawn_from
+from everlora.runtime.seeds import seeded
 
 modeling_gguf_pytorch_utils.tqdm = hf_logging.tqdm  # this bar alone does not heed disable_progress_bar()
 
@@ -52,7 +52,7 @@ _FAMILIES: dict[str, tuple[Any, type[Family]]] = {
     "image-classifier": (AutoModelForImageClassification, ImageClassifier),
 }
 
-_DRAWN = re.compile(r"^(classifier|score|pre_classifier)\.|\bpooler\b")
+_NEWLY_INITIALISED = re.compile(r"^(classifier|score|pre_classifier)\.|\bpooler\b")
 """Tensors that a model may come without: those between its body and the labels."""
 
 
@@ -149,7 +149,7 @@ def _from_files(
         auto, _ = _FAMILIES[family]
         read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
         processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
-        with drawn_from(0), _quiet():  # a head that is not among the weights is drawn, the same one every time
+        with seeded(0), _quiet():  # a head that is not among the weights is drawn, the same one every time
             model, found = auto.from_pretrained(
                 where,
                 revision=revision,
@@ -168,7 +168,7 @@ def _from_files(
         reason = why or " ".join(str(error).split())[:600] or type(error).__name__
         raise ModelError(f"cannot load the model {name!r}: {reason} ({cure})") from error
     strange = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
-    strange = sorted(key for key in strange if not _DRAWN.search(key))
+    strange = sorted(key for key in strange if not _NEWLY_INITIALISED.search(key))
     if strange:
         raise ModelError(
             f"the weights of {name!r} do not fit its config.json: {len(strange)} tensors of a {config.model_type!r} "

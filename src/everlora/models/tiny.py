@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from everlora.models.names import TINY
-from everlora.runtime.seeds import drawn_from
+from everlora.runtime.seeds import seeded
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
 CONTEXT = 512
@@ -59,7 +59,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def _build(make: Callable[[int], PreTrainedModel]) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     words = tokenizer()
-    with drawn_from(0):
+    with seeded(0):
         return make(len(words)), words
 
 
@@ -113,7 +113,7 @@ def tiny_vit() -> tuple[Any, Any, Any]:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    with drawn_from(0):
+    with seeded(0):
         model = ViTForImageClassification(config)
     return model, ViTImageProcessorPil(size={"height": 32, "width": 32}), "image-classifier"
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from everlora.models.families import Batch, Family
-from everlora.models.families.heads import bare
+from everlora.models.families.heads import unwrap_model
 
 
 class Tokens:
@@ -21,7 +21,7 @@ class Tokens:
         self._first: Tensor | None = None
         self._second: Tensor | None = None
         self._encoded: Tensor | None = None
-        whole = bare(model)
+        whole = unwrap_model(model)
         self._encoder = whole.get_encoder() if getattr(whole.config, "is_encoder_decoder", False) else None
         self._inside = set() if self._encoder is None else set(self._encoder.modules())
         self._hook: Any = None
@@ -36,9 +36,9 @@ class Tokens:
             self._hook.remove()
         self._first = self._second = self._encoded = self._hook = None
 
-    def read(self, family: Family, batch: Batch) -> None:
+    def set_batch(self, family: Family, batch: Batch) -> None:
         """Take note of the batch that the model is about to read."""
-        self._first, self._second = family.real(batch)
+        self._first, self._second = family.token_masks(batch)
 
     def of(self, layer: nn.Module, x: Tensor) -> Tensor | None:
         """The mask (...) of what ``layer`` reads, x (..., i); None if every position counts."""

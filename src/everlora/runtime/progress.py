@@ -22,7 +22,7 @@ class Progress:
     def done(self) -> None:
         """The current phase is over."""
 
-    def say(self, line: str) -> None:
+    def info(self, line: str) -> None:
         """A line worth keeping."""
         logger.info(line)
 
@@ -49,7 +49,7 @@ class StepCallback(TrainerCallback):
         self.progress.done()
 
 
-def tell(progress: Progress, task: str, warnings: list[str]) -> list[str]:
+def warn(progress: Progress, task: str, warnings: list[str]) -> list[str]:
     """Pass warnings of a task on, and return them."""
     for warning in warnings:
         progress.warn(f"task {task!r}: {warning}")

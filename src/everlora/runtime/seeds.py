@@ -16,7 +16,7 @@ def seed_for(run: int, *purpose: object) -> int:
 
 
 @contextmanager
-def drawn_from(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Draw torch's CPU random numbers from ``seed`` inside, and leave the stream outside untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

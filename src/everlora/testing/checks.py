@@ -111,7 +111,7 @@ def what_is_stored_is_what_was_learned(case: Case) -> None:
     record = case.record
     newest: Any = record.life.newest
     sites, rest = adapters.read(record.life.folder.stages()[-1].path)
-    assert adapters.same(sites, newest)
+    assert adapters.equal(sites, newest)
     head = record.life.base.family.head
     for name, tensor in rest.items():
         assert torch.equal(tensor, record.adapter[name.removeprefix(f"{head}.")])
@@ -186,10 +186,11 @@ def interrupted_and_resumed_equals_uninterrupted(case: Case) -> None:
 
 
 def a_batch_in_one_piece_is_a_batch_in_eight(case: Case) -> None:
-    """Eight rows at once, or one by one with accumulation: the same adapter but for rounding."""
+    """Eight rows at once, or one by one with accumulation: the same adapter but for rounding and directions' signs."""
     train = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
     pieces = lives.lived(case.model, case.method, case.folder / "run", train=train, evaluation={"schedule": "final"})
-    assert lives.largest_difference(lives.adapter(pieces), case.record.adapter) < CLOSE
+    whole = case.record.adapter
+    assert lives.largest_difference(lives.with_signs_of(whole, lives.adapter(pieces)), whole) < CLOSE
 
 
 def _carried(life: SequentialLearner, name: str) -> Tensor:

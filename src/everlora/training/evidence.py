@@ -45,8 +45,8 @@ def observe(
     draw = random.Random(seed_for(seed, stage.seeded, part.name))
     chosen: list[tuple[Example, Task]] = draw.sample(rows, min(part.samples, len(rows)))
     if part.evidence == "fisher":
-        return fisher(model, family, backend.live(), chosen)
-    layers = backend.below()
+        return fisher(model, family, backend.trainable(), chosen)
+    layers = backend.base_layers()
     layers = {name: layers[name] for name in (layers if only is None else only)}
     if not chosen:
         return {name: {"": NOTHING} for name in layers}

@@ -47,7 +47,7 @@ def second_moments(
             for k in range(0, len(rows), AT_ONCE):
                 batch = family.collate([family.features(*row) for row in rows[k : k + AT_ONCE]])
                 batch = {key: v.to(device) if isinstance(v, Tensor) else v for key, v in batch.items()}
-                tokens.read(family, batch)
+                tokens.set_batch(family, batch)
                 family.logits(model, batch)
     finally:
         for hook in hooks:

@@ -30,7 +30,7 @@ def initialise(
     fresh = cast(LowRankUpdates, backend.extract())
     names = part.covers(tuple(fresh))
     seen = observe(part, stage, model, family, backend, seed, only=names)
-    backend.write(
+    backend.set_values(
         {
             name: part.start(fresh[name], [one[name] for one in updates], seen[name].get("", NOTHING), known.get(name))
             for name in names

@@ -53,7 +53,7 @@ def finished(
         before = cast(Mapping[str, LowRank], answered or {})
         update = {n: part.finish(cast(LowRank, site), before.get(n), number) for n, site in update.items()}
     if parts:
-        backend.write(update)
+        backend.set_values(update)
     return update
 
 

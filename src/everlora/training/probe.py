@@ -52,13 +52,13 @@ class Probe:
         parts = [part for group in groups for part, _ in group.transforms if isinstance(part, NeedsActivations)]
         if not parts:
             return None
-        layers = backend.outputs()
+        layers = backend.output_layers()
         if not layers:
             raise ConfigError(
                 f"{parts[0].name!r} looks at the outputs of trained layers, and this method trains none; take one "
                 f"with adapters (seqlora, inclora, o-lora, …)"
             )
-        return cls(layers, backend.live(), any(part.probe == "lora_only" for part in parts), Tokens(model), seed)
+        return cls(layers, backend.trainable(), any(part.probe == "lora_only" for part in parts), Tokens(model), seed)
 
     def __enter__(self) -> Probe:
         self.tokens.__enter__()

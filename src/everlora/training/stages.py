@@ -57,7 +57,7 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
         raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
     family.check(task)
     for why, count in task.left_out.items():
-        progress.say(f"task {task.name!r}: {count} rows left out ({why})")
+        progress.info(f"task {task.name!r}: {count} rows left out ({why})")
 
 
 def tasks_to_evaluate(

@@ -18,7 +18,7 @@ from everlora.core.updates import Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
 from everlora.runtime import world
-from everlora.runtime.progress import Progress, StepCallback, tell
+from everlora.runtime.progress import Progress, StepCallback, warn
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, pseudo, rehearsal
@@ -62,7 +62,7 @@ class TaskTrainer:
         """The gradient chain of this stage."""
         chain = Chain.build(
             [p for p in model.parameters() if p.requires_grad],
-            self.backend.live(),
+            self.backend.trainable(),
             self.past,
             self.method,
             task=self.stage.name,
@@ -93,7 +93,7 @@ class TaskTrainer:
         """
         chain, family, part = self.chain(model), self.base.family, self.method.rehearsal
         stage = rehearsal.taught(part, self.stage, self.spec.seed)
-        tell(progress, stage.name, chain.warnings)
+        warn(progress, stage.name, chain.warnings)
         outputs = tuple(one for one in self.method.outputs if one.strength)
         held = rehearsal.draw_rows(part, kept, self.spec.seed, stage.number)
         rows, written = Rows(family, stage.tasks, held), dict[str, Any]()
@@ -106,7 +106,7 @@ class TaskTrainer:
         order = self.order(rows, chain, seed)
         besides = ExtraLosses(
             outputs=outputs,
-            side=self.backend.side_loss,
+            side=self.backend.auxiliary_loss,
             teacher=Teacher(chain.params) if outputs and not first else None,
         )
         with chain.probe or nullcontext():
@@ -123,7 +123,7 @@ class TaskTrainer:
                 order=order,
             )
         if rows.cut:
-            progress.say(f"{stage.name}: {rows.cut} of {len(rows)} training texts were cut to --max-source-length")
+            progress.info(f"{stage.name}: {rows.cut} of {len(rows)} training texts were cut to --max-source-length")
         return chain, {"training": log, "cut": rows.cut, **written}
 
     def order(self, rows: Rows, chain: Chain, seed: int) -> Order | None:

@@ -56,10 +56,10 @@ class Rows(Dataset[Features]):
 
     def __getitem__(self, index: int) -> Features:
         if index not in self.known:
-            before = self.family.cut
+            before = self.family.truncated
             mark = {REHEARSED: index >= self.fresh} if self.fresh < len(self.rows) else {}
             self.known[index] = {**self.family.features(*self.rows[index]), **mark}
-            self.cut += self.family.cut - before
+            self.cut += self.family.truncated - before
         return self.known[index]
 
 
@@ -169,8 +169,8 @@ class ClTrainer(Trainer):
         marks, weights = inputs.pop(REHEARSED, None), inputs.pop(WEIGHT, None)
         each = None if weights is None else weights[rows_of(inputs["labels"])]
         if self.chain.probe is not None:
-            self.chain.probe.tokens.read(self.family, inputs)
-        logits, targets, known = self.family.compared(model, inputs)
+            self.chain.probe.tokens.set_batch(self.family, inputs)
+        logits, targets, known = self.family.logits_with_known(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else targets.numel()
         besides = self.besides.loss(model, self.family, inputs, known, marks, each) / total
         # DDP averages gradients over processes; the denominator is global, so their number is multiplied back.

@@ -19,10 +19,10 @@ from everlora.settings.spec import EvalSpec
 Ability = Callable[[nn.Module], dict[str, float]]
 """Measures of a model by id: percent, higher is better; but for `perplexity`, where lower is better."""
 
-__all__ = ["Ability", "ability", "applies"]
+__all__ = ["Ability", "general_ability", "writes_text"]
 
 
-def applies(base: Loaded) -> bool:
+def writes_text(base: Loaded) -> bool:
     """Whether a model writes text, which is what is measured."""
     return base.family.continuation("a", "b") is not None
 
@@ -33,7 +33,7 @@ def general_ability(base: Loaded, how: EvalSpec) -> Ability | None:
     Raises:
         ConfigError: lm-evaluation-harness is asked for and not there, or it has no such task.
     """
-    if how.general is None or not applies(base):
+    if how.general is None or not writes_text(base):
         return None
     if how.general == "builtin":
         return lambda model: builtin.measure(model, base.family)

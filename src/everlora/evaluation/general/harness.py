@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from everlora.core.errors import ConfigError, DataError, nearest
-from everlora.models.families.heads import bare
+from everlora.models.families.heads import unwrap_model
 from everlora.models.loading import Loaded
 
 METRICS = ("acc_norm", "acc", "exact_match", "f1")
@@ -53,7 +53,7 @@ def measure(model: nn.Module, base: Loaded, tasks: Sequence[str], batch_size: in
     was_training = model.training
     try:
         wrapped = HFLM(
-            pretrained=bare(model),
+            pretrained=unwrap_model(model),
             tokenizer=copy.deepcopy(base.family.processor),  # it may be given a token for padding
             backend="causal" if base.family.name == "decoder" else "seq2seq",
             batch_size=batch_size,

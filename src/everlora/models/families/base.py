@@ -57,11 +57,11 @@ class Family(ABC):
     def __init__(self, processor: Any, limits: Limits) -> None:
         self.processor = processor
         self.limits = limits
-        self.cut = 0
+        self.truncated = 0
         """Times that a text was cut to `Limits.source`."""
-        self.prompt_at: Tensor | None = None
+        self.prompt_mask: Tensor | None = None
         """While `logits` runs: where the prompt stands in sequences that the answer follows, (b, s); else None."""
-        self._whole = limits
+        self._full_limits = limits
 
     def reserve(self, tokens: int) -> None:
         """Keep ``tokens`` of the model's context free for what is put among a text's tokens (soft prompts).
@@ -69,11 +69,11 @@ class Family(ABC):
         Raises:
             ModelError: the context has no room for them.
         """
-        if tokens >= self._whole.context:
+        if tokens >= self._full_limits.context:
             raise ModelError(
-                f"prompts of {tokens} tokens leave no room in a context of {self._whole.context}; shorten them"
+                f"prompts of {tokens} tokens leave no room in a context of {self._full_limits.context}; shorten them"
             )
-        self.limits = replace(self._whole, context=self._whole.context - tokens, reserved=tokens)
+        self.limits = replace(self._full_limits, context=self._full_limits.context - tokens, reserved=tokens)
 
     def check(self, task: Task) -> None:
         """Look at a task, row by row, before anything is trained: a bad last row must not cost the earlier days.
@@ -102,9 +102,9 @@ class Family(ABC):
         size = sum(len(part.encode()) + 2 for part in parts) + 64 + (0 if task.labels else self.limits.answer)
         return size <= min(self.limits.context, self.limits.source or self.limits.context)
 
-    def begin(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
+    def prepare(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
         """Make the bare model ready for ``tasks``: classifiers grow their head here."""
-        self.cut = 0
+        self.truncated = 0
 
     def snapshot(self, model: PreTrainedModel) -> Any:
         """What `restore` needs to undo a task that was begun and not finished."""
@@ -112,11 +112,11 @@ class Family(ABC):
 
     def restore(self, model: PreTrainedModel, before: Any) -> None:
         """Bring back what `snapshot` saw."""
-        self.cut = 0
+        self.truncated = 0
 
     def reset(self) -> None:
         """Forget what `begin` has built up: the next task starts from the bare model."""
-        self.cut = 0
+        self.truncated = 0
 
     @abstractmethod
     def features(self, example: Example, task: Task) -> Features:
@@ -137,12 +137,12 @@ class Family(ABC):
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Run the model; return the logits (n, v) of the n positions that carry loss, and their targets (n,)."""
 
-    def compared(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def logits_with_known(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """`logits`, and beside them the logits (n, u) over the u answers that were known before the task."""
         logits, targets = self.logits(model, batch)
         return logits, targets, logits
 
-    def real(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+    def token_masks(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
         """Which positions are no padding, (b, s): of the only or first stack, and of a decoder behind it.
 
         None where there is no padding, or no such stack.

@@ -22,7 +22,7 @@ from everlora.models.families.base import (
     positions,
     right_pad,
 )
-from everlora.models.families.heads import bare, only_at
+from everlora.models.families.heads import select_positions, unwrap_model
 from everlora.models.families.prompt import Prompter
 
 SCORED_AT_ONCE = 64
@@ -47,7 +47,7 @@ class Causal(Family):
     def features(self, example: Example, task: Task) -> Features:
         answer = self.prompter.answer(example.target, task)
         prompt, cut = self.prompter.prompt(example, task, room=max(len(answer), self._room(task)))
-        self.cut += cut > 0
+        self.truncated += cut > 0
         return _shifted(prompt, answer)
 
     def continuation(self, before: str, text: str) -> Features:
@@ -71,12 +71,14 @@ class Causal(Family):
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "shift_labels")}
         where = batch["shift_labels"] != IGNORE
-        self.prompt_at = where.cumsum(1) - where.long() == 0  # the prompt's last token is the first that carries loss
+        self.prompt_mask = (
+            where.cumsum(1) - where.long() == 0
+        )  # the prompt's last token is the first that carries loss
         try:
-            with only_at(bare(model).get_output_embeddings(), where):
+            with select_positions(unwrap_model(model).get_output_embeddings(), where):
                 return model(**inputs, use_cache=False).logits, batch["shift_labels"][where]
         finally:
-            self.prompt_at = None
+            self.prompt_mask = None
 
     def _room(self, task: Task) -> int:
         """Tokens kept free for an answer, in learning as in answering."""
@@ -109,7 +111,7 @@ class Causal(Family):
             pad_token_id=self.pad,
             eos_token_id=self.processor.eos_token_id,
         )
-        out = bare(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        out = unwrap_model(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
         decoded: list[str] = self.processor.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return decoded
 

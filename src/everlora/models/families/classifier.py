@@ -30,11 +30,11 @@ class Classifier(Family):
         super().__init__(processor, limits)
         self.labels: list[str] = []
         """Labels seen so far; row k of the head belongs to label k."""
-        self.grown = 0
+        self.head_rows = 0
         """Rows that the model's head has by now."""
-        self.former = 0
+        self.n_known = 0
         """Labels known before the tasks that are being learned: the first rows of the head."""
-        self.open_rows: list[int] = []
+        self.trained_rows: list[int] = []
         """Rows over which the loss is taken: those of all tasks that are learned together."""
 
     def check(self, task: Task) -> None:
@@ -42,32 +42,32 @@ class Classifier(Family):
         if not task.labels:
             raise DataError(f"task {task.name!r} has no label set, which a classification head needs")
 
-    def begin(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
-        super().begin(model, tasks, generator)
-        self.former = len(self.labels)
+    def prepare(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
+        super().prepare(model, tasks, generator)
+        self.n_known = len(self.labels)
         for task in tasks:
             self.labels += [label for label in task.labels if label not in self.labels]
-        self.open_rows = sorted({row for task in tasks for row in self.columns(task)})
+        self.trained_rows = sorted({row for task in tasks for row in self.label_rows(task)})
         self.resize(model, generator)
 
     def snapshot(self, model: PreTrainedModel) -> Any:
         # PEFT trains a copy of the head, so the module itself is the copy of how it was.
-        return list(self.labels), self.grown, model.get_submodule(str(self.head))
+        return list(self.labels), self.head_rows, model.get_submodule(str(self.head))
 
     def restore(self, model: PreTrainedModel, before: Any) -> None:
         super().restore(model, before)
-        self.labels, self.grown, head = before
+        self.labels, self.head_rows, head = before
         model.set_submodule(str(self.head), head)
 
     def reset(self) -> None:
         super().reset()
-        self.labels, self.grown = [], 0
+        self.labels, self.head_rows = [], 0
 
     def resize(self, model: PreTrainedModel, generator: torch.Generator) -> None:
         """Give the head one row per label: known rows stay, new ones are drawn from N(0, 0.02²) with bias 0."""
         old = model.get_submodule(str(self.head))
         assert isinstance(old, nn.Linear)
-        rows, seen = len(self.labels), self.grown
+        rows, seen = len(self.labels), self.head_rows
         if seen == rows and old.out_features == rows:
             return
         new = nn.Linear(old.in_features, rows, dtype=torch.float32, device=old.weight.device)
@@ -83,19 +83,19 @@ class Classifier(Family):
         model.num_labels = rows
         model.config.id2label = dict(enumerate(self.labels))
         model.config.label2id = {label: k for k, label in enumerate(self.labels)}
-        self.grown = rows
+        self.head_rows = rows
 
-    def columns(self, task: Task) -> list[int]:
+    def label_rows(self, task: Task) -> list[int]:
         """Rows of the head that belong to the task's labels."""
         return [self.labels.index(label) for label in task.labels]
 
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        return self.compared(model, batch)[:2]
+        return self.logits_with_known(model, batch)[:2]
 
-    def compared(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def logits_with_known(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "allowed")}
         logits = model(**inputs).logits.float()
-        return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"], logits[:, : self.former]
+        return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"], logits[:, : self.n_known]
 
     def _allowed(self, rows: Sequence[Features]) -> Tensor:
         allowed = torch.zeros(len(rows), len(self.labels), dtype=torch.bool)
@@ -105,7 +105,7 @@ class Classifier(Family):
 
     def _answer(self, logits: Tensor, task: Task, scoring: Scoring) -> list[str]:
         if scoring == "labels":
-            return [task.labels[k] for k in logits[:, self.columns(task)].argmax(-1).tolist()]
+            return [task.labels[k] for k in logits[:, self.label_rows(task)].argmax(-1).tolist()]
         return [self.labels[k] for k in logits.argmax(-1).tolist()]
 
 
@@ -127,7 +127,7 @@ class TextClassifier(Classifier):
                     f"task {task.name!r}: a text of {len(ids)} tokens is longer than the model's context of {limit}; "
                     f"set --max-source-length to cut texts"
                 )
-            self.cut += 1
+            self.truncated += 1
             ids = list(self.processor(example.input, truncation=True, max_length=limit).input_ids)
         return ids
 
@@ -135,7 +135,7 @@ class TextClassifier(Classifier):
         return {
             "input_ids": self.tokens(example, task),
             "labels": self.labels.index(example.target),
-            "columns": self.open_rows,
+            "columns": self.trained_rows,
         }
 
     def _inputs(self, ids: Sequence[Sequence[int]]) -> Batch:
@@ -183,7 +183,7 @@ class ImageClassifier(Classifier):
         return out
 
     def features(self, example: Example, task: Task) -> Features:
-        return {"example": example, "labels": self.labels.index(example.target), "columns": self.open_rows}
+        return {"example": example, "labels": self.labels.index(example.target), "columns": self.trained_rows}
 
     def collate(self, rows: Sequence[Features]) -> Batch:
         labels = torch.tensor([row["labels"] for row in rows])

@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 
 
-def bare(model: nn.Module) -> Any:
+def unwrap_model(model: nn.Module) -> Any:
     """The transformers model inside wrappers (DDP, PEFT), adapters included."""
     model = getattr(model, "module", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
 @contextmanager
-def only_at(layer: nn.Module, where: Tensor) -> Iterator[None]:
+def select_positions(layer: nn.Module, where: Tensor) -> Iterator[None]:
     """While active, ``layer`` sees only the hidden states at ``where``, (b, s) of booleans.
 
     Logits over a vocabulary of 50 000 are the dearest tensor of a step, and all but a few positions carry no loss.
