@@ -19,35 +19,37 @@ INSTEAD = {"method": "--methods", "seed": "--seeds", "single": "no reference run
 """What a sweep takes for options of a run that it has no use for."""
 ALL = "all"
 
+Methods = Annotated[
+    str,
+    typer.Option(
+        metavar="A,B",
+        help="a,b(x=1),c+d; or all: every registered system that fits the model.",
+        rich_help_panel="method",
+        autocompletion=completion.methods,
+    ),
+]
+Seeds = Annotated[
+    str, typer.Option(metavar="N,N", help="Seeds of adapters and rows: 0,1,2.", rich_help_panel="training")
+]
+Form = Annotated[Format, typer.Option("--format", metavar="FORM", help=FORMAT_HELP, rich_help_panel="output")]
+NotHere = Annotated[str | None, typer.Option(hidden=True)]
+
 
 @options.takes_settings(leave_out=("method", "seed"))
 def sweep(
     *,
-    methods: Annotated[
-        str,
-        typer.Option(
-            metavar="A,B",
-            help="a,b(x=1),c+d; or all: every registered system that fits the model.",
-            rich_help_panel="method",
-            autocompletion=completion.methods,
-        ),
-    ],
-    seeds: Annotated[
-        str,
-        typer.Option(metavar="N,N", help="Seeds of adapters and rows: 0,1,2.", rich_help_panel="training"),
-    ] = "0",
-    method: Annotated[str | None, typer.Option(hidden=True)] = None,
-    seed: Annotated[str | None, typer.Option(hidden=True)] = None,
-    single: Annotated[str | None, typer.Option(hidden=True)] = None,
+    methods: Methods,
+    seeds: Seeds = "0",
+    method: NotHere = None,
+    seed: NotHere = None,
+    single: NotHere = None,
     config: Config = None,
     plugin: Plugin = None,
     set_: More = None,
     out: Out,
     resume: Resume = False,
     dry_run: DryRun = False,
-    format_: Annotated[
-        Format, typer.Option("--format", metavar="FORM", help=FORMAT_HELP, rich_help_panel="output")
-    ] = "table",
+    format_: Form = "table",
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
