@@ -23,12 +23,12 @@ SETTINGS: dict[str, Any] = {
 RUN_EXAMPLE = """
 \b
 example:
-  everlora run -m smollm2-135m --method ella --benchmark builtin --tasks reviews,news -o runs/first
+  everlora run -m smollm2-135m --method ella --tasks reviews,news -o runs/first
 """
 SWEEP_EXAMPLE = """
 \b
 example:
-  everlora sweep --methods "seqlora,ella,o-lora(lam=0.05)" --seeds 0,1,2 -m tiny-llama -o runs/sweep
+  everlora sweep --methods "seqlora,o-lora(lam=0.05)" --seeds 0,1,2 -o runs/sweep
 """
 app = typer.Typer(
     no_args_is_help=True,

@@ -37,7 +37,7 @@ def methods(incomplete: str) -> list[str]:
 def method_names() -> list[str]:
     """Names of everlora's own methods, read from their source: running it takes torch."""
     found = []
-    for file in files("everlora.methods").iterdir():
+    for file in (files("everlora") / "methods").iterdir():
         if file.name.endswith(".py"):
             found += [
                 str(call.args[0].value)
