@@ -6,17 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from everlora.benchmarks import benchmark as benchmark
     from everlora.benchmarks import open_stream as open_stream
-    from everlora.benchmarks import task_from_dataset as task
     from everlora.core.errors import EverloraError as EverloraError
+    from everlora.core.expressions import parse as parse
     from everlora.core.method import Method as Method
     from everlora.core.method import compose as compose
     from everlora.core.registry import method as method
-    from everlora.core.registry import parse as parse
     from everlora.data.task import Example as Example
     from everlora.data.task import Task as Task
     from everlora.data.task import TaskStream as TaskStream
+    from everlora.data.tasks import task_from_dataset as task
     from everlora.learner.learner import Learner as Learner
+    from everlora.metrics import metric as metric
     from everlora.metrics.scores import ScoreMatrix as ScoreMatrix
     from everlora.models.loading import load as load
 
@@ -30,12 +32,14 @@ _HOMES = {
     "ScoreMatrix": "metrics.scores",
     "Task": "data.task",
     "TaskStream": "data.task",
+    "benchmark": "benchmarks",
     "compose": "core.method",
     "load": "models.loading",
     "method": "core.registry",
+    "metric": "metrics",
     "open_stream": "benchmarks",
-    "parse": "core.registry",
-    "task": "benchmarks:task_from_dataset",
+    "parse": "core.expressions",
+    "task": "data.tasks:task_from_dataset",
 }
 """Where each public name is defined; it is imported when it is first used, so that importing everlora is quick."""
 __all__ = [
@@ -46,9 +50,11 @@ __all__ = [
     "ScoreMatrix",
     "Task",
     "TaskStream",
+    "benchmark",
     "compose",
     "load",
     "method",
+    "metric",
     "open_stream",
     "parse",
     "task",
@@ -58,8 +64,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in ("method", "parse"):
-        importlib.import_module("everlora.methods")  # everlora's own methods: their names are taken first
     home, _, known_as = _HOMES[name].partition(":")
     found = getattr(importlib.import_module(f"{__name__}.{home}"), known_as or name)
     globals()[name] = found

@@ -10,7 +10,8 @@ import everlora.methods  # noqa: F401
 from everlora.core import registry
 from everlora.core.catalogue import card, kind_of, listing, source
 from everlora.core.errors import ConfigError
-from everlora.core.registry import entries, parse
+from everlora.core.expressions import parse
+from everlora.core.registry import entries
 
 
 def test_every_method_has_a_row_and_a_card() -> None:

@@ -42,7 +42,6 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """List the methods, or print the card of one: formula, options, parts, storage, cost."""
-    import everlora.methods  # noqa: F401
     from everlora.cli import tables
     from everlora.core.catalogue import card, families_in_words, listing
 
@@ -110,10 +109,9 @@ def _settings(settings: dict[str, Any]) -> str:
 
 def metrics(plugin: Plugin = None, as_json: Json = False) -> None:
     """List what is made of an accuracy matrix, and how answers are scored: id, formula, source."""
-    from everlora.metrics.answers import ANSWER_METRICS
-    from everlora.metrics.matrix import REGISTRY
+    from everlora.metrics import answer_metrics, matrix_metrics
 
-    kinds: dict[str, Any] = {"of a run's matrix": REGISTRY, "of a task's answers": ANSWER_METRICS}
+    kinds: dict[str, Any] = {"of a run's matrix": matrix_metrics(), "of a task's answers": answer_metrics()}
     rows = [
         {"of": of, "id": one.id, "formula": one.formula, "source": one.source, "needs": getattr(one, "needs", None)}
         for of, known in kinds.items()

@@ -24,7 +24,6 @@ Level = Literal["debug", "info", "warning", "error"]
 def _run(files: list[Path] | None) -> list[Path] | None:
     """Run the files at once, before any name is looked up."""
     if files:
-        import everlora.methods  # noqa: F401  (ours first: their names are taken)
         from everlora.core import plugins
 
         for file in files:

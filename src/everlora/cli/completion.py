@@ -71,6 +71,6 @@ def protocols(incomplete: str) -> list[str]:
 
 def metrics(incomplete: str) -> list[str]:
     """Names of metrics of answers."""
-    from everlora.metrics.answers import ANSWER_METRICS
+    from everlora.metrics import answer_metrics
 
-    return [name for name in ANSWER_METRICS if name.startswith(incomplete)]
+    return [name for name in answer_metrics() if name.startswith(incomplete)]

@@ -110,7 +110,7 @@ def _report(todo: list[Job], failed: list[Failed], form: Format) -> None:
 
     without = {one.job.folder for one in failed}
     if made := [read(job.folder) for job in todo if job.folder not in without]:
-        show(compare(made), form)
+        show(compare(made).as_json(), form)
     reasons = list(dict.fromkeys(one.reason for one in failed))
     if len(failed) == len(todo) and len(reasons) == 1:
         raise failed[0].error  # no matter of one method

@@ -7,8 +7,8 @@ import re
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from everlora.core import plugins
-from everlora.core.registry import FAMILIES, Entry, entries, entry, parse, split_expression
+from everlora.core.expressions import parse, split_expression
+from everlora.core.registry import FAMILIES, METHODS, Entry, entries, entry
 
 
 def listing() -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def _row(known: Entry) -> dict[str, Any]:
         "families": list(known.families),
         "rows": list(known.tabled),
         "plugin": built.plugin,
-        "origin": plugins.origin(known.build),
+        "origin": METHODS.origin(known.name),
         "options": known.options(),
     }
 

@@ -53,17 +53,23 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _known(settings: dict[str, Any]) -> bool:
-    """Whether the method of a run can be built here."""
+    """Whether the method, benchmark and metric of a run are to be found here."""
+    from everlora.benchmarks import find_benchmark, is_own
+    from everlora.metrics import answer_metric
+
     try:
         _parse(str(settings.get("method")))
+        if not is_own(str(settings["benchmark"])):
+            find_benchmark(str(settings["benchmark"]))
+        if settings.get("metric"):
+            answer_metric(str(settings["metric"]))
     except ConfigError:
         return False
     return True
 
 
 def _parse(expression: str) -> Method:
-    import everlora.methods  # noqa: F401  (registers the methods)
-    from everlora.core.registry import parse
+    from everlora.core.expressions import parse
 
     return parse(expression)
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from everlora.core.expressions import parse
 from everlora.core.method import Method
-from everlora.core.registry import parse
 from everlora.data.task import Example, Task
 from everlora.learner import experiment
 from everlora.learner.sequential import SequentialLearner
