@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 import pytest
 from transformers import TrainingArguments
 
-from everlora.archive import folder
+from everlora.archive.identity import Composition, identity
 from everlora.core.errors import ConfigError
 from everlora.learner.resolve import resolve
 from everlora.settings import protocol
@@ -86,9 +86,9 @@ def test_a_setting_changes_what_it_says(one: Any) -> None:
     """Protocol hash and identity of a run, as they are computed, against the definition."""
 
     def made(*layers: dict[str, Any]) -> tuple[str, str]:
-        settings = resolve(RunSpec, M, {"method": "ella"}, *layers).model_dump(mode="json")
-        facts = {"settings": settings, "composition": {"name": "ella"}}
-        return protocol.digest(settings, 1e-3), folder.identity(facts)
+        spec = resolve(RunSpec, M, {"method": "ella"}, *layers)
+        composition = Composition(name="ella", regime="sequence", consolidator="sum")
+        return protocol.digest(spec.model_dump(mode="json"), 1e-3), identity(spec, composition)
 
     extra = {"evaluation": {"general": "lm-eval"}} if one.path[-1] == "general_tasks" else {}
     differs = tuple(a != b for a, b in zip(made(), made(nested(one.path, OTHER[one.path]), extra), strict=True))
