@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from peft import LoraConfig
@@ -21,10 +21,17 @@ from everlora.adapters.hooked import HookedBackend, load_tensors
 from everlora.core.errors import FolderError, ModelError
 from everlora.core.updates import LowRank, ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
-from everlora.parts.forms_directions import DirectionsAdapter
 
 SCALARS = "scalars"
 """Key of what all layers share: alpha (t,), one magnitude per task."""
+
+
+class DirectionsForm(Protocol):
+    """What the backend needs of the form: `everlora.parts.forms_directions`."""
+
+    def settle(self, alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
+        """Return magnitude () and scales (L,) of a finished direction, from its magnitude () and norms (L,)."""
+        ...
 
 
 class DirectionsBackend(HookedBackend):
@@ -72,7 +79,7 @@ class DirectionsBackend(HookedBackend):
             [known[name]["A"][-self.rank :].norm() * known[name]["B"][:, -self.rank :].norm() for name in self.layers]
         )
         alpha = known[SCALARS]["alpha"]
-        last, scale = cast(DirectionsAdapter, self.adapter).settle(alpha[-1], norms)
+        last, scale = cast(DirectionsForm, self.adapter).settle(alpha[-1], norms)
         scales = {n: torch.cat([known[n]["scale"][:-1], scale[k : k + 1]]) for k, n in enumerate(self.layers)}
         return torch.cat([alpha[:-1], last.reshape(1)]), scales
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,26 @@ from everlora.adapters.hooked import HookedBackend
 from everlora.core.errors import ModelError
 from everlora.core.updates import Updates, Weights
 from everlora.data.task import Task
-from everlora.parts.forms_dual import POOLS, DualAdapter
 
 SIDES = ("low", "high")
+POOLS = ("K", "A", "W")
+
+
+class DualForm(Protocol):
+    """What the backend needs of the form: `everlora.parts.forms_dual`."""
+
+    low: int
+    high: int
+    components: int
+    blocks: int
+
+    def weigh(self, h: Tensor, mask: Tensor, pools: Mapping[str, Tensor]) -> Tensor:
+        """Return the gates (b,) of hidden states (b, s, e), given the positions of the prompt and the pools."""
+        ...
+
+    def grow(self, name: str, old: Tensor | None, width: int, draw: torch.Generator) -> Tensor:
+        """Return the new components (p, e) of a pool whose earlier ones are ``old`` (n, e)."""
+        ...
 
 
 @dataclass
@@ -70,9 +87,9 @@ class DualBackend(HookedBackend):
     files = (file,)
 
     @property
-    def form(self) -> DualAdapter:
+    def form(self) -> DualForm:
         """The settings and the mathematics of the gates."""
-        return cast(DualAdapter, self.adapter)
+        return cast(DualForm, self.adapter)
 
     def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         draw = torch.Generator().manual_seed(seed)

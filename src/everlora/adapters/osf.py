@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from peft import OSFConfig
@@ -21,11 +21,16 @@ from everlora.adapters.lora import ADAPTER
 from everlora.core.errors import ModelError
 from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
-from everlora.parts.forms_osf import OsfAdapter
 from everlora.runtime.precision import keep_fp32
 
 FACTORS = ("U_low", "S_low", "V_low")
 """PEFT's names for the trained factors: (o, m − q), (m − q,), (m − q, i)."""
+
+
+class OsfForm(Protocol):
+    """What the backend needs of the form: `everlora.parts.forms_osf`."""
+
+    frozen: float
 
 
 class OsfBackend(HookedBackend):
@@ -47,7 +52,7 @@ class OsfBackend(HookedBackend):
             if start is not None:
                 with torch.no_grad():
                     layer.weight.add_(start[name].tensors["change"].to(layer.weight.device))
-        config = OSFConfig(effective_rank=cast(OsfAdapter, self.adapter).frozen, target_modules=sorted(self.layers))
+        config = OSFConfig(effective_rank=cast(OsfForm, self.adapter).frozen, target_modules=sorted(self.layers))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
