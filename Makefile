@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test test-all check bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -22,6 +22,10 @@ demo: setup
 # -n 2: two processes with one thread each use two cores better than one process with two.
 test: setup check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Every method on every model family, and every other product that tests/plan.py thins out for the daily run.
+test-all: setup check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "full or not full"
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,12 +1,14 @@
 """everlora: fine-tune for life, forget nothing."""
 
-from everlora.benchmarks import benchmarks, open_stream
-from everlora.benchmarks import task_from_dataset as task
+from everlora.benchmarks import benchmark, benchmarks, open_stream
 from everlora.core.errors import EverloraError
+from everlora.core.expressions import parse
 from everlora.core.method import Method, compose
-from everlora.core.registry import method, parse
+from everlora.core.registry import method
 from everlora.data.task import Example, Task, TaskStream
+from everlora.data.tasks import task_from_dataset as task
 from everlora.learner.learner import Learner
+from everlora.metrics import metric
 from everlora.metrics.scores import ScoreMatrix, metrics
 from everlora.models.loading import load
 
@@ -18,10 +20,12 @@ __all__ = [
     "ScoreMatrix",
     "Task",
     "TaskStream",
+    "benchmark",
     "benchmarks",
     "compose",
     "load",
     "method",
+    "metric",
     "metrics",
     "open_stream",
     "parse",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +20,18 @@ SMALL = (*SMALL, "--max-train-samples", "8", "--max-eval-samples", "4", "--max-n
 
 
 @pytest.fixture(autouse=True)
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test begins and ends without methods from outside."""
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(registry, "_names", dict(registry._names))
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    with registry.isolated():
+        yield
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a new process: what was plugged in is gone."""
-    for name in [n for n, e in registry._entries.items() if not e.build.__module__.startswith("everlora.")]:
-        monkeypatch.delitem(sys.modules, registry._entries.pop(name).build.__module__)
-        registry._names = {word: known for word, known in registry._names.items() if known != name}
+    for known in registry.KINDS.values():
+        for name in known.from_outside():
+            monkeypatch.delitem(sys.modules, known.forget(name), raising=False)
 
 
 def test_a_file_on_the_command_line(everlora: Everlora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,9 @@ from everlora.adapters.hooked import HOLDER
 from everlora.core.errors import ModelError
 from everlora.core.method import compose
 from everlora.parts.forms_dual import cosine_gate
+from everlora.roles import Needs, Rehearsal
 from lives import MODELS
+from plan import crossed
 
 SMALL = "data(components=2,blocks=1,low=2,high=3)"
 by_model = pytest.mark.parametrize("model", MODELS)
@@ -194,8 +196,7 @@ def test_down_projections_start_at_the_standard_deviation_of_the_published_code(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("gate", ["cosine", "code"])
-@pytest.mark.parametrize("model", ["tiny-llama", "tiny-t5"])
+@crossed(model=["tiny-llama", "tiny-t5"], gate=["cosine", "code"])
 def test_decoding_on_a_cache_is_the_function_that_was_trained(model, gate, seen):
     """The public code's gates differ here: they see one token at a time in decoding, and the answer in training."""
     life, _ = seen(model, f"data(components=2,blocks=1,low=2,high=3,gate={gate})")
@@ -297,9 +298,9 @@ def test_rows_of_earlier_tasks_can_be_rehearsed(tmp_path):
     """DATA + Replay: a rehearsal stands beside the form, whatever the form is."""
 
     @dataclass(frozen=True, kw_only=True)
-    class First:
+    class First(Rehearsal):
         name: ClassVar[str] = "first_rows"
-        any_form: ClassVar[bool] = True
+        needs: ClassVar[Needs] = Needs(any_form=True)
 
         def choose(self, targets, draw):
             return [0, 1]

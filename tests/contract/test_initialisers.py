@@ -12,9 +12,10 @@ import lives
 from everlora.adapters.lora import LoraBackend
 from everlora.core.updates import LowRank
 from everlora.runtime.seeds import seed_for
-from everlora.training.sensitivity import weight_gradients
+from everlora.training.evidence import weight_gradients
 from everlora.training.trainer import token_mean
 from lives import MODELS
+from plan import crossed
 
 FAR = {"evaluation": {"schedule": "diagonal"}, "train": {"learning_rate": 5e-2}}
 """So far that what was learned shows in every family's outputs."""
@@ -130,8 +131,7 @@ def test_without_sigma_the_second_task_starts_where_the_first_ended(model, metho
         assert (first.sigma != 0).any()
 
 
-@pytest.mark.parametrize("method", ["lb-cl(sigma=with,top_layers=1)", "copy-layers(top_layers=1)"])
-@pytest.mark.parametrize("model", MODELS)
+@crossed(model=MODELS, method=["lb-cl(sigma=with,top_layers=1)", "copy-layers(top_layers=1)"])
 def test_one_top_layer_is_the_last_block_alone(model, method, tmp_path):
     """Elsewhere an adapter starts as PEFT draws it."""
     life, started = begun(model, method, tmp_path / "run")
@@ -152,8 +152,7 @@ def test_copied_layers_are_the_newest_tasks_bit_for_bit(model, tmp_path):
     assert not any(equal(site, life.past.deltas[0][name]) for name, site in started.items())
 
 
-@pytest.mark.parametrize("per_sample", [False, True])
-@pytest.mark.parametrize("model", MODELS)
+@crossed(model=MODELS, per_sample=[False, True])
 def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tmp_path):
     """Scores from gradients of every old triplet by itself, all of them active: one backward pass gives as much."""
     expected, task = {}, lives.stream(model, 3)[2]
@@ -193,8 +192,7 @@ def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tm
             torch.testing.assert_close(tensor, expected[name].tensors[key], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("past", ["fold", "factors"])
-@pytest.mark.parametrize("model", MODELS)
+@crossed(model=MODELS, past=["fold", "factors"])
 def test_weight_gradients_are_autograds(model, past, tmp_path):
     """Of the mean loss and row by row, at the weights of the first task; nothing but figures is left behind."""
     task, checked = lives.stream(model)[1], []

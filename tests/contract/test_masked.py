@@ -16,6 +16,7 @@ from everlora.core.updates import LowRank
 from everlora.models.tokens import Tokens
 from everlora.parts.masks import MagnitudeMask, strongest
 from everlora.training.probe import Probe
+from plan import crossed
 
 SGD = {"optim": "sgd", "learning_rate": 0.5}
 
@@ -56,8 +57,7 @@ def one_step(**more: Any) -> dict[str, Any]:
     return {"train": {"max_steps": 1, **more}}
 
 
-@pytest.mark.parametrize("host", ["seqlora", "o-lora"])
-@pytest.mark.parametrize("model", lives.MODELS)
+@crossed(model=lives.MODELS, host=["seqlora", "o-lora"])
 def test_one_step_moves_three_rows_in_ten_and_no_other(model: str, host: str, tmp_path) -> None:
     life = lives.lived(model, f"{host}+migu", tmp_path / "run", **one_step(per_device_train_batch_size=24))
     rows = moved(life)
@@ -127,8 +127,7 @@ def test_the_first_task_is_the_hosts(tmp_path) -> None:
     )
 
 
-@pytest.mark.parametrize("outputs", ["combined", "lora_only", "random"])
-@pytest.mark.parametrize("model", lives.MODELS)
+@crossed(model=lives.MODELS, outputs=["combined", "lora_only", "random"])
 def test_the_masks_are_the_same_for_every_split_of_a_batch(model: str, outputs: str, tmp_path) -> None:
     """Micro-batches of 8 and of 1 pad differently: the masks agree because padding does not count."""
     runs = []

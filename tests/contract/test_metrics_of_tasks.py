@@ -12,7 +12,7 @@ import lives
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.learner import experiment
-from everlora.metrics.answers import ANSWER_METRICS
+from everlora.metrics import answer_metrics
 from everlora.models.families.base import Limits
 from everlora.models.families.prompt import Prompter
 
@@ -32,7 +32,7 @@ def test_scores_and_rows_left_out_reach_the_record(tmp_path: Path) -> None:
     of_task = {name: [row for row in found if row["task"] == name] for name in (plain.name, scored.name)}
     assert all("score" not in row and "correct" in row for row in of_task[plain.name])
     asked = zip(of_task[scored.name], rows, strict=True)
-    wanted = [ANSWER_METRICS["rouge_l"].row(row.answered(said["prediction"])) for said, row in asked]
+    wanted = [answer_metrics()["rouge_l"].row(row.answered(said["prediction"])) for said, row in asked]
     assert [row["score"] for row in of_task[scored.name]] == pytest.approx(wanted, abs=1e-6)
     assert content["matrix"][1][1] == pytest.approx(sum(wanted) / len(wanted))
     text = (tmp_path / "run" / "README.md").read_text()

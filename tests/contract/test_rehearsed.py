@@ -15,13 +15,16 @@ from everlora.core.errors import ConfigError, FolderError, TrainingError
 from everlora.training import rehearsal
 from everlora.training.trainer import ExtraLosses
 from lives import MODELS
+from plan import crossed
 
 HALF = "seqlora-replay(ratio=0.5)"
 
 
-@pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
-@pytest.mark.parametrize(("host", "options"), [("seqlora", ""), ("o-lora", ""), ("seqlora", ",resample=each-task")])
-def test_ratio_zero_is_the_host_bit_for_bit(host, options, model, tmp_path):
+@crossed(
+    model=["tiny-llama", "tiny-bert"], hosted=[("seqlora", ""), ("o-lora", ""), ("seqlora", ",resample=each-task")]
+)
+def test_ratio_zero_is_the_host_bit_for_bit(hosted, model, tmp_path):
+    host, options = hosted
     zero, plain, half = (
         lives.adapter(lives.lived(model, method, tmp_path / str(k)))
         for k, method in enumerate((f"{host}+replay(ratio=0{options})", host, f"{host}+replay(ratio=0.5{options})"))

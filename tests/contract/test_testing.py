@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -18,9 +19,9 @@ from everlora.testing import CHECKS, Case, battery
 
 
 @pytest.fixture(autouse=True)
-def own_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(registry, "_names", dict(registry._names))
+def own_names() -> Iterator[None]:
+    with registry.isolated():
+        yield
 
 
 def register(name, method, families=registry.FAMILIES):

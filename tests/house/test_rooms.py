@@ -34,9 +34,6 @@ FLOORS = (
 )
 """Rooms of everlora from the ground up: a room may import itself and what stands on floors below its own."""
 
-STAIRS = {"data": {"benchmarks"}}
-"""Arrows that still run up: a YAML file of one's own that names a known task."""
-
 LONG_FUNCTIONS = {"cli/main.py:run": "its signature is the list of the command's flags"}
 
 HEAVY = {"transformers", "peft", "accelerate", "datasets"}
@@ -103,7 +100,7 @@ def floor(where: str) -> int:
 
 def crossed(where: str, found: list[str]) -> list[str]:
     """Imports of rooms that the room ``where`` must not see, and of the package's face, which sees them all."""
-    allowed = {where, *STAIRS.get(where, ()), *(room for rooms in FLOORS[: floor(where)] for room in rooms)}
+    allowed = {where, *(room for rooms in FLOORS[: floor(where)] for room in rooms)}
     ours = [name.split(".") for name in found if name.split(".")[0] == "everlora"]
     return [".".join(parts) for parts in ours if len(parts) == 1 or parts[1] not in allowed]
 

@@ -13,7 +13,8 @@ from everlora.core import registry
 from everlora.core.catalogue import card, kind_of, listing
 from everlora.core.defaults import Default, defaults
 from everlora.core.errors import ConfigError
-from everlora.core.registry import entries, parse
+from everlora.core.expressions import build, parse
+from everlora.core.registry import entries
 
 
 def test_every_method_has_a_row_and_a_card() -> None:
@@ -89,15 +90,15 @@ def test_an_option_without_a_source_has_none() -> None:
 
 
 def test_sources_do_not_change_what_an_option_accepts() -> None:
-    assert registry.build("ella", lam="0.5") == registry.build("ella", lam=0.5)
-    assert registry.build("ella", rho="0.2").penalties[0].lam.rho == 0.2
+    assert build("ella", lam="0.5") == build("ella", lam=0.5)
+    assert build("ella", rho="0.2").penalties[0].lam.rho == 0.2
     with pytest.raises(ConfigError, match="option 'energy': Input should be 'raw', 'rms' or 'max'"):
-        registry.build("ella", energy="other")
+        build("ella", energy="other")
 
 
 def test_what_a_method_does_not_declare_is_shown_as_not_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     silent = replace(registry.entry("ewc"), cost="", stores="")
-    monkeypatch.setitem(registry._entries, "ewc", silent)
+    monkeypatch.setitem(registry.METHODS._things, "ewc", silent)
     (row,) = (row for row in listing() if row["name"] == "ewc")
     assert (row["cost"], row["stores"]) == ("not declared", "not declared")
     (free,) = (row for row in listing() if row["name"] == "seqlora")

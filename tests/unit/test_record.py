@@ -19,7 +19,7 @@ from everlora.archive.atomic import staged, write_json, write_text
 from everlora.archive.card import matrix_table, model_card
 from everlora.archive.folder import COMMIT, SCHEMA, RunFolder, identity, write_rows
 from everlora.core.errors import FolderError
-from everlora.core.registry import parse
+from everlora.core.expressions import parse
 from everlora.metrics.scores import ScoreMatrix
 
 FACTS = {"settings": {"model": "m", "seed": 0}, "composition": {"name": "ella"}}

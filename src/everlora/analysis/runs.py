@@ -11,10 +11,10 @@ from typing import Any
 from everlora.adapters import files as adapters
 from everlora.archive.folder import Committed, identified, stages
 from everlora.core.errors import ConfigError, FolderError
+from everlora.core.expressions import parse
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.plugins import missing
-from everlora.core.registry import parse
 from everlora.core.updates import LowRankUpdates, difference
 from everlora.training import memory
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from everlora.archive.atomic import write_json
 from everlora.core.errors import FolderError
-from everlora.metrics.matrix import References
+from everlora.metrics import References
 
 SINGLE = "single.json"
 

@@ -110,10 +110,9 @@ def _settings(settings: dict[str, Any]) -> str:
 
 def metrics(as_json: Json = False) -> None:
     """List what is made of an accuracy matrix, and how answers are scored: id, formula, source."""
-    from everlora.metrics.answers import ANSWER_METRICS
-    from everlora.metrics.matrix import REGISTRY
+    from everlora.metrics import answer_metrics, matrix_metrics
 
-    kinds: dict[str, Any] = {"of a run's matrix": REGISTRY, "of a task's answers": ANSWER_METRICS}
+    kinds: dict[str, Any] = {"of a run's matrix": matrix_metrics(), "of a task's answers": answer_metrics()}
     rows = [
         {"of": of, "id": one.id, "formula": one.formula, "source": one.source, "needs": getattr(one, "needs", None)}
         for of, known in kinds.items()

@@ -49,7 +49,7 @@ def _list(as_json: bool) -> None:
                 "aliases": dict(info.aliases),
                 "modality": list(info.modality),
                 "needs_data": info.needs_data,
-                "metric": info.metric,
+                "metric": info.scoring,
             }
             for info in known()
         ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from everlora.core import plugins
 from everlora.core.defaults import defaults
-from everlora.core.registry import FAMILIES, Entry, entries, entry, parse, split_expression
+from everlora.core.expressions import parse, split_expression
+from everlora.core.registry import FAMILIES, METHODS, Entry, entries, entry
 
 NOT_DECLARED = "not declared"
 """Shown where a method does not say what it stores or costs; one that adds none says ``nothing``."""
@@ -39,7 +39,7 @@ def _row(known: Entry) -> dict[str, Any]:
         "families": list(known.families),
         "rows": list(known.tabled),
         "plugin": built.plugin,
-        "origin": plugins.origin(known.build),
+        "origin": METHODS.origin(known.name),
         "options": known.options(),
     }
 

@@ -64,6 +64,10 @@ class LowRank:
         sigma = None if self.sigma is None else change(self.sigma)
         return LowRank(change(self.A), change(self.B), self.scale, sigma)
 
+    def holding(self, tensors: Mapping[str, Tensor]) -> LowRank:
+        """An update of the same scale and form with other tensors."""
+        return LowRank(tensors["A"], tensors["B"], self.scale, tensors.get("sigma"))
+
     def dense(self) -> Tensor:
         """ΔW in fp32, (o, i) or (L, o, i)."""
         return self.scale * (self.up.float() @ self.A.float())
@@ -100,6 +104,10 @@ class Weights:
     def map(self, change: Callable[[Tensor], Tensor]) -> Weights:
         """The same with every tensor changed in the same way (detached, moved, copied)."""
         return Weights({name: change(tensor) for name, tensor in self.tensors.items()})
+
+    def holding(self, tensors: Mapping[str, Tensor]) -> Weights:
+        """The same with other tensors."""
+        return Weights(dict(tensors))
 
     def norm(self) -> Tensor:
         """Frobenius norm of all tensors together, ()."""
@@ -151,11 +159,7 @@ def stack(sites: Sequence[S]) -> S:
     """Stack updates of one shape, rank and scale along a new first dimension ``L``."""
     if len({_kind(site) for site in sites}) != 1:
         raise ValueError("only updates of one shape, rank, scale and form can be stacked")
-    tensors = {name: torch.stack([site.tensors[name] for site in sites]) for name in sites[0].tensors}
-    first = sites[0]
-    if isinstance(first, Weights):
-        return Weights(tensors)
-    return LowRank(tensors["A"], tensors["B"], first.scale, tensors.get("sigma"))
+    return sites[0].holding({name: torch.stack([site.tensors[name] for site in sites]) for name in sites[0].tensors})
 
 
 def top_blocks(sites: Iterable[str], count: int) -> tuple[str, ...]:

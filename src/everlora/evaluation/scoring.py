@@ -11,7 +11,8 @@ from torch import nn
 
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
-from everlora.metrics.answers import ANSWER_METRICS, DEFAULT, correct
+from everlora.metrics import answer_metric
+from everlora.metrics.answers import DEFAULT, correct
 from everlora.models.families import Family, Scoring
 
 
@@ -97,7 +98,7 @@ def score_task(
     rows = getattr(task, split)
     predictions = tuple(answer_rows(model, family, task, rows, scoring, batch_size=batch_size, progress=progress))
     answered = [row.answered(prediction) for row, prediction in zip(rows, predictions, strict=True)]
-    metric = ANSWER_METRICS[task.metric]
+    metric = answer_metric(task.metric)
     score, each = metric.score(answered, task.labels)
     return TaskScore(
         task=task.name,

@@ -18,14 +18,17 @@ from everlora.archive.folder import RunFolder, identified, of_tasks
 from everlora.archive.references import take_single
 from everlora.benchmarks import open_stream
 from everlora.core.errors import ConfigError, FolderError, ModelError
+from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Method
-from everlora.core.registry import origins, parse
+from everlora.core.plugins import Origin
+from everlora.core.registry import origins
 from everlora.data.task import Task, TaskStream
 from everlora.learner.resolve import names as names
 from everlora.learner.resolve import protocol_of
 from everlora.learner.resolve import read_recipe as read_recipe
 from everlora.learner.resolve import resolve as resolve
 from everlora.learner.sequential import SequentialLearner
+from everlora.metrics.registry import METRICS
 from everlora.metrics.scores import ScoreMatrix
 from everlora.models.environment import environment
 from everlora.models.loading import Loaded, load
@@ -140,7 +143,7 @@ def begin(
         "composition": method.describe(),
     }
     facts["protocol"] = protocol_of(spec, method)
-    if where := origins(method.expression) if method.expression else []:
+    if where := plugins_used(spec, method):
         facts["origin"] = where
     # One process makes the folder; the others find it made.
     folder = RunFolder(out, facts, resume=resume) if world.is_main() else None
@@ -150,6 +153,14 @@ def begin(
         _same_precision(base, folder)
         write_json(out / "environment.json", environment(base))
     return SequentialLearner(base, method, spec, folder, progress)
+
+
+def plugins_used(spec: LearnerSpec, method: Method) -> list[Origin]:
+    """Where the plug-ins of a run are from: its methods, its benchmark, and all metrics that were plugged in."""
+    named = [name for name, _ in split_expression(method.expression)] if method.expression else []
+    benchmark = [spec.benchmark] if isinstance(spec, RunSpec) else []
+    # Tasks may name any metric, and those of the matrix are all written: so all that are from outside count as used.
+    return origins(method=named, benchmark=benchmark, metric=METRICS.from_outside())
 
 
 def _spelt(dtype: str, base: Loaded, out: Path) -> str:

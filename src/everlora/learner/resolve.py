@@ -9,13 +9,14 @@ from typing import Any
 import yaml
 
 import everlora.methods  # noqa: F401  (registers the methods)
-from everlora.benchmarks import settled_order
+from everlora.benchmarks import find_benchmark, is_own, settled_order
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError
+from everlora.core.expressions import parse
 from everlora.core.method import Method
 from everlora.core.plugins import missing
-from everlora.core.registry import parse
-from everlora.models.loading import canonical
+from everlora.metrics import answer_metric
+from everlora.models.names import canonical
 from everlora.runtime import world
 from everlora.settings.protocol import Protocol, digest
 from everlora.settings.protocol import read as read_protocol
@@ -48,9 +49,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _known(settings: dict[str, Any]) -> bool:
-    """Whether the method of a run can be built here."""
+    """Whether the method, benchmark and metric of a run are to be found here."""
     try:
         parse(str(settings.get("method")))
+        if not is_own(str(settings["benchmark"])):
+            find_benchmark(str(settings["benchmark"]))
+        if settings.get("metric"):
+            answer_metric(str(settings["metric"]))
     except ConfigError:
         return False
     return True

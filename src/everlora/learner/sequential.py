@@ -118,7 +118,7 @@ class SequentialLearner:
     def train_task(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix, began: float) -> list[Cell]:
         model = self._open(stage)
         initialiser = self.method.initialiser
-        if initialiser and (self.newest is not None or getattr(initialiser, "first_too", False)):
+        if initialiser and (self.newest is not None or initialiser.needs.first_task):
             self._initialise(initialiser, stage, model)
         chain, history = self._train(stage, model)
         update: Updates = self.backend.extract()

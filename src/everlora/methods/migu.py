@@ -44,7 +44,7 @@ from typing import Annotated
 from everlora.core.defaults import Default
 from everlora.core.method import Method
 from everlora.core.registry import method
-from everlora.core.roles.observing import ActivationSource
+from everlora.core.roles import ActivationSource
 from everlora.methods.seqlora import seqlora
 from everlora.parts.masks import MagnitudeMask
 

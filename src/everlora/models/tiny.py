@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+from everlora.models.names import TINY
 from everlora.runtime.seeds import seeded
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
@@ -123,9 +124,6 @@ def tiny_vit() -> tuple[Any, Any, Any]:
     return model, ViTImageProcessorPil(size={"height": 32, "width": 32}), "image-classifier"
 
 
-BUILDERS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
-    "tiny-llama": tiny_llama,
-    "tiny-t5": tiny_t5,
-    "tiny-bert": tiny_bert,
-    "tiny-vit": tiny_vit,
-}
+BUILDERS: dict[str, Callable[[], tuple[Any, Any, Any]]] = dict(
+    zip(TINY, (tiny_llama, tiny_t5, tiny_bert, tiny_vit), strict=True)
+)

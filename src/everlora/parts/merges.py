@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import View
+from everlora.core.roles import Merge, View
 
 
 def larger(new: Tensor, old: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class _Views:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LargestMagnitude(_Views):
+class LargestMagnitude(_Views, Merge):
     """PS-LoRA's merge: M_t = larger(ΔW_t, M_{t−1}), which is the entry of largest magnitude over all tasks."""
 
     name: ClassVar[str] = "largest_magnitude"
@@ -67,7 +67,7 @@ class LargestMagnitude(_Views):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mean(_Views):
+class Mean(_Views, Merge):
     """The mean of the updates."""
 
     name: ClassVar[str] = "mean_merge"
@@ -81,7 +81,7 @@ class Mean(_Views):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ties(_Views):
+class Ties(_Views, Merge):
     """TIES, see `ties`."""
 
     name: ClassVar[str] = "ties_merge"
@@ -95,7 +95,7 @@ class Ties(_Views):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dare(_Views):
+class Dare(_Views, Merge):
     """DARE, see `drop`: then the sum, or TIES without further trimming. Masks depend on seed, task and shape alone."""
 
     name: ClassVar[str] = "dare_merge"

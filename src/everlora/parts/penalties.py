@@ -13,7 +13,19 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext
+from everlora.core.roles import (
+    NO_EVIDENCE,
+    Evidence,
+    HasEnergy,
+    HasMemory,
+    Needs,
+    PenaltyGradient,
+    ReconstructsPast,
+    State,
+    Strength,
+    TaskContext,
+    WeightPenalty,
+)
 from everlora.core.updates import LowRank, precise
 from everlora.parts import stores
 
@@ -87,7 +99,7 @@ def interference_bound(G: Tensor, past: Tensor, E: Tensor, lam: float) -> Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnergyOverlap:
+class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
     """ELLA's pull: λ ‖ΔW_t ⊙ E‖², E the energy of the past.
 
     Attributes:
@@ -127,7 +139,7 @@ class EnergyOverlap:
     def weigh(self, total: Tensor) -> Tensor:
         return energy(total, self.energy)
 
-    def remember(self, update: LowRank, memory: State, seen: State | None = None) -> State:
+    def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
         return stores.add(memory, update, self.store, self.store_rank)
 
     def reconstruct(self, memory: State) -> Tensor:
@@ -171,11 +183,11 @@ def orthogonality(new: Tensor, past: Tensor, norm: Norm) -> tuple[Tensor, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orthogonality:
+class Orthogonality(WeightPenalty):
     """O-LoRA's pull: λ₁ times the overlap of the new factor with all past ones."""
 
     name: ClassVar[str] = "orthogonality"
-    needs_fresh: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(fresh_adapter=True)
     lam: Strength = 0.5
     side: Side = "A"
     norm: Norm = "l1"
@@ -201,7 +213,7 @@ class Orthogonality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FactorNorm:
+class FactorNorm(WeightPenalty):
     """O-LoRA's λ₂ (‖A‖_F + ‖B‖_F), norms not squared; acts on the first task too."""
 
     name: ClassVar[str] = "factor_norm"

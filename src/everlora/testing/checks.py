@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from everlora.adapters import files as adapters
+from everlora.core.expressions import parse
 from everlora.core.method import Method
-from everlora.core.registry import entries, entry, parse
+from everlora.core.registry import entries, entry
 from everlora.learner.sequential import SequentialLearner
 from everlora.testing import lives
 from everlora.testing.record import Record
@@ -162,7 +163,7 @@ def kept_is_what_the_method_declares(case: Case) -> None:
     assert kept.get("kept_rows", 0) == len(rows)
     assert bool(rows) <= all(entry(name).replay for name in [case.composed.name] if "+" not in name)
     held = kept["kept_bytes"] - 4 * kept["kept_elements"] - kept.get("kept_row_bytes", 0)
-    bounded = any(getattr(part, "at_most", False) for part in life.method.remembering)
+    bounded = any(part.needs.memory_at_most for part in life.method.remembering)
     assert 0 < held <= beside if bounded else held == beside
 
 
@@ -186,10 +187,11 @@ def interrupted_and_resumed_equals_uninterrupted(case: Case) -> None:
 
 
 def a_batch_in_one_piece_is_a_batch_in_eight(case: Case) -> None:
-    """Eight rows at once, or one by one with accumulation: the same adapter but for rounding."""
+    """Eight rows at once, or one by one with accumulation: the same adapter but for rounding and directions' signs."""
     train = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
     pieces = lives.lived(case.model, case.method, case.folder / "run", train=train, evaluation={"schedule": "final"})
-    assert lives.largest_difference(lives.adapter(pieces), case.record.adapter) < CLOSE
+    whole = case.record.adapter
+    assert lives.largest_difference(lives.with_signs_of(whole, lives.adapter(pieces)), whole) < CLOSE
 
 
 def _carried(life: SequentialLearner, name: str) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from everlora.core.errors import DataError
-from everlora.core.roles.generating import GenerativeReplay
+from everlora.core.roles import GenerativeReplay
 from everlora.data.task import Example, Task
 from everlora.models.families import Family, Features
 from everlora.models.families.base import IGNORE

@@ -38,7 +38,7 @@ def anew(part: Rehearsal | None) -> bool:
 
     They are always at hand: a life follows all of its tasks from the first one on, and `stages.agree` refuses others.
     """
-    return getattr(part, "resample", "fixed") == "each-task"
+    return part is not None and part.resample == "each-task"
 
 
 def select_rows(part: Rehearsal | None, tasks: Sequence[Task], seed: int) -> tuple[list[Task], list[str]]:
@@ -65,7 +65,7 @@ def taught(part: Rehearsal | None, stage: Stage, seed: int) -> Stage:
     Raises:
         ConfigError: nothing is kept.
     """
-    if part is None or not getattr(part, "alone", False):
+    if part is None or not part.alone:
         return stage
     rows, _ = select_rows(part, stage.tasks, seed)
     if not rows:

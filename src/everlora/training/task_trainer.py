@@ -13,7 +13,7 @@ from everlora.adapters import AdapterBackend
 from everlora.core.errors import ConfigError
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
-from everlora.core.roles.generating import GenerativeReplay
+from everlora.core.roles import GenerativeReplay
 from everlora.core.updates import Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
