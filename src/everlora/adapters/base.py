@@ -129,6 +129,7 @@ class AdapterBackend(ABC):
 
     def extract(self) -> dict[str, ModuleUpdate]:
         """Return a copy of the trained parameters by module, on the CPU in fp32."""
+        # fp32 and a copy: the update outlives the parameters, which training or detaching would change.
         return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in self.trainable().items()}
 
     def set_past(self, past: UpdateHistory, merge: Merge | None = None) -> None:

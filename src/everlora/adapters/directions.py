@@ -67,6 +67,7 @@ class DirectionsBackend(HookedBackend):
                 old_A, old_B = known[name]["A"], known[name]["B"]
                 if not fresh:
                     old_A, A, old_B, B = old_A[:-r], old_A[-r:], old_B[:, :-r], old_B[:, -r:]
+            # The newest direction has scale 1 while it is trained; its scale is fixed when the next task starts.
             scale = torch.cat([scales[name], torch.ones(1)]) if fresh else scales[name]
             held = {"A": old_A, "B": old_B, "scale": scale}
             self.frozen[name] = {key: t.to(where) for key, t in held.items()}

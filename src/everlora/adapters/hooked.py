@@ -58,6 +58,7 @@ class HookedBackend(AdapterBackend):
         model = self.base.model
         model.requires_grad_(False)
         self.layers = target_layers(model, self.base, self.lora)
+        # An ordinary submodule: the Trainer, DDP and `named_parameters` find what is trained without being told.
         model.add_module(HOLDER, nn.Module())
         self.model = model
         try:

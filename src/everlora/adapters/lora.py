@@ -55,6 +55,7 @@ class LoraBackend(AdapterBackend):
         """
         if self.model is not None:
             raise RuntimeError("an adapter is attached already; detach it first")
+        # PEFT draws A from torch's global generator: seeded here, so that no other draw shifts it.
         with seeded(seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.model = self._wrap()
@@ -94,6 +95,7 @@ class LoraBackend(AdapterBackend):
                 f"cannot put an adapter on {self.base.name!r}: {str(error).splitlines()[0]} "
                 f"(linear layers of this model: {', '.join(sorted(linear))}; choose with --lora-target-modules)"
             ) from None
+        # PEFT ignores a name that matches nothing as long as another one matches: a typing error would go unseen.
         asked = self.lora.get("target_modules")
         layers = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
         for target in asked if isinstance(asked, list | tuple) else ():
@@ -177,6 +179,7 @@ class LoraBackend(AdapterBackend):
         """Take the adapter off, if it is attached; a trained classification head stays on the model."""
         if self.model is None:
             return
+        # `unload` leaves a trained head in place, and drops the adapter without merging it: the past is ours to fold.
         self.base.model = self.model.unload()
         self.base.model.requires_grad_(False)
         self.model = None

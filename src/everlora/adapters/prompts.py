@@ -90,6 +90,7 @@ class PromptBackend(AdapterBackend):
         if self.model is not None:
             raise RuntimeError("a prompt is attached already; detach it first")
         model: Any = self.base.model
+        # Embeddings are drawn from torch's global generator, seeded here so that no other draw shifts them.
         with seeded(seed):
             holder = self.initialise(start, tasks)
         model.add_module(PLACE, holder.to(model.device))
@@ -186,6 +187,7 @@ class PromptBackend(AdapterBackend):
         if mask is not None and mask.ndim != 2:
             raise ModelError("soft prompts need attention masks of shape (batch, length); use a dynamic cache")
         if mask is None:
+            # Without a mask nothing is padded; the cache holds the prompts' positions, which the mask must not count.
             before = seen - self.tokens() if seen else 0
             mask = torch.ones(shown.shape[0], before + shown.shape[1], dtype=torch.long, device=shown.device)
         decoder = self.base.family.name == "decoder"

@@ -211,7 +211,8 @@ def _check_weights(name: str, model: Any, family: FamilyName, found: dict[str, A
     if strange:
         raise ModelError(
             f"the weights of {name!r} do not fit its config.json: {len(strange)} tensors of a "
-            f"{model.config.model_type!r} model are absent or of another shape, such as {strange[0]!r}; copy or download the model again"
+            f"{model.config.model_type!r} model are absent or of another shape, such as {strange[0]!r}; "
+            f"copy or download the model again"
         )
     head = _FAMILIES[family][1].head
     if head and not isinstance(getattr(model, head, None), nn.Linear):
