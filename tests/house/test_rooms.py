@@ -24,8 +24,9 @@ FLOORS = (
     {"metrics", "runtime"},
     {"data", "parts"},
     {"settings", "methods", "benchmarks"},
+    {"archive"},
     {"models"},
-    {"adapters", "archive"},
+    {"adapters"},
     {"training", "evaluation"},
     {"analysis"},
     {"learner", "literature", "export"},
@@ -210,8 +211,8 @@ def test_nobody_asks_which_part_it_is() -> None:
     assert {"EnergyOverlap", "energy_overlap", "Orthogonality", "FactorNorm", "factor_norm"} <= set(known)
     offenders = []
     for path in FILES:
-        if room(path) == "methods":
-            continue  # methods name the parts they are made of
+        if room(path) == "methods" or place(path) == "parts/__init__.py":
+            continue  # methods name the parts they are made of, and parts are offered by name
         foreign = {name for name, home in known.items() if home != place(path)}
         quoted = {n.value for n in ast.walk(tree(path)) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
         named = {dotted(n).split(".")[-1] for n in ast.walk(tree(path))} if room(path) != "parts" else set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Annotated
 
 import pytest
@@ -14,6 +13,7 @@ from everlora.core.catalogue import card, kind_of, listing
 from everlora.core.defaults import Default, defaults
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import build, parse
+from everlora.core.method import Method
 from everlora.core.registry import entries
 
 
@@ -96,11 +96,15 @@ def test_sources_do_not_change_what_an_option_accepts() -> None:
         build("ella", energy="other")
 
 
-def test_what_a_method_does_not_declare_is_shown_as_not_declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    silent = replace(registry.entry("ewc"), cost="", stores="")
-    monkeypatch.setitem(registry.METHODS._things, "ewc", silent)
-    (row,) = (row for row in listing() if row["name"] == "ewc")
-    assert (row["cost"], row["stores"]) == ("not declared", "not declared")
+def test_what_a_method_does_not_declare_is_shown_as_not_declared() -> None:
+    with registry.isolated():
+
+        @registry.method("silent", title="Says nothing", paper="none")
+        def silent() -> Method:
+            return parse("inclora").named("silent")
+
+        (row,) = (row for row in listing() if row["name"] == "silent")
+        assert (row["cost"], row["stores"]) == ("not declared", "not declared")
     (free,) = (row for row in listing() if row["name"] == "seqlora")
     assert free["cost"] == "nothing"
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
@@ -163,7 +164,7 @@ class AdapterBackend(ABC):
         """Return the form's own loss term of the latest forward pass, (b,) with gradient; None if it has none."""
         return None
 
-    def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> dict[str, Any]:
+    def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> ExportLoss:
         """Write the present state to the root of a run folder.
 
         Args:
@@ -173,7 +174,7 @@ class AdapterBackend(ABC):
             merge: how they are combined; None for their sum.
 
         Returns:
-            What a truncation has lost (``export_rank``, ``export_error``); empty if the export is exact.
+            What a truncation has lost; nothing if the export is exact.
         """
         for name in self.files:
             if (latest / name).is_file():
@@ -181,4 +182,4 @@ class AdapterBackend(ABC):
                 part = folder / f".{name}.part"
                 shutil.copy(latest / name, part)
                 part.replace(folder / name)
-        return {}
+        return ExportLoss()

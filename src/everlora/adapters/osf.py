@@ -50,7 +50,7 @@ class OsfBackend(HookedBackend):
             keep_fp32(layer)
             self.original[name] = layer.weight.detach().clone()
             if start is not None:
-                # The decomposition that follows is of W0 plus the change so far, as the paper decomposes anew per task.
+                # PEFT decomposes W0 plus the change so far: what was learned is frozen in its turn if it is large.
                 with torch.no_grad():
                     layer.weight.add_(start[name].tensors["change"].to(layer.weight.device))
         config = OSFConfig(effective_rank=cast(OsfForm, self.adapter).frozen, target_modules=sorted(self.layers))

@@ -9,9 +9,6 @@ from everlora.core.defaults import defaults
 from everlora.core.expressions import parse, split_expression
 from everlora.core.registry import FAMILIES, METHODS, Entry, entries, entry
 
-NOT_DECLARED = "not declared"
-"""Shown where a method does not say what it stores or costs; one that adds none says ``nothing``."""
-
 
 def listing() -> list[dict[str, Any]]:
     """Return one row per registered method, sorted by name.
@@ -32,8 +29,8 @@ def _row(known: Entry) -> dict[str, Any]:
         "aliases": list(known.aliases),
         "group": built.group,
         "adapter": built.policy,
-        "stores": known.stores or NOT_DECLARED,
-        "cost": known.cost or NOT_DECLARED,
+        "stores": known.stores,
+        "cost": known.cost,
         "replay": known.replay,
         "task_id_at_inference": built.task_id_at_inference,
         "families": list(known.families),

@@ -203,6 +203,10 @@ class Method:
 def compose(*methods: Method) -> Method:
     """Join methods into one.
 
+    >>> from everlora import compose, parse
+    >>> compose(parse("ella"), parse("migu")).name
+    'ella+migu'
+
     Single roles (regime, adapter policy, consolidator, initialiser, merge) must agree where both sides fill them;
     penalties and transforms are concatenated and exact duplicates dropped. SVD form wins over plain form: whatever
     acts on a pair acts on its triplets.

@@ -30,6 +30,9 @@ FAMILIES = ("decoder", "encoder-decoder", "encoder", "image-classifier")
 TEXT_ANSWERS = FAMILIES[:2]
 """The families that answer in text."""
 
+NOT_DECLARED = "not declared"
+"""What tables show of a method that does not say what it stores or costs; ``nothing`` is a claim."""
+
 
 def key(name: str) -> str:
     """Forgive case, dashes, underscores and blanks: ``O-LoRA``, ``olora`` and ``o_lora`` are one name."""
@@ -170,8 +173,8 @@ class Entry:
 
     Attributes:
         name, title, paper: the name one types, what it stands for, where it was published.
-        stores: what must be stored per task, as a formula over the adapted matrices; empty if not declared.
-        cost: what it adds to a training step of plain LoRA, ``nothing`` if so; empty if not declared.
+        stores: what must be kept per task, as a formula over the adapted matrices.
+        cost: what it adds to a training step of plain LoRA.
         replay: whether it keeps and re-uses data of earlier tasks.
         families: the model families on which it makes sense.
         rows: the rows of tables of all systems that it brings, as expressions; none for plug-ins and studies.
@@ -214,8 +217,8 @@ def method(
     *,
     title: str,
     paper: str,
-    stores: str = "",
-    cost: str = "",
+    stores: str = NOT_DECLARED,
+    cost: str = NOT_DECLARED,
     replay: bool = False,
     families: tuple[str, ...] = FAMILIES,
     aliases: tuple[str, ...] = (),

@@ -19,6 +19,13 @@ from torch import Tensor
 class LowRank:
     """An update ΔW = scale · B A, or in SVD form scale · B diag(σ) A, of one weight or of ``L`` weights of one shape.
 
+    >>> update = LowRank(A=torch.tensor([[1.0, 2.0]]), B=torch.tensor([[3.0], [0.0]]), scale=0.5)
+    >>> update.rank, update.shape
+    (1, (2, 2))
+    >>> update.dense()
+    tensor([[1.5000, 3.0000],
+            [0.0000, 0.0000]])
+
     Attributes:
         A: down-projection, (r, i) or (L, r, i); V in SVD form.
         B: up-projection, (o, r) or (L, o, r); U in SVD form.
@@ -125,6 +132,11 @@ def concatenate(updates: Sequence[LowRank]) -> LowRank:
     """Return the sum of ``updates`` as one update of rank Σ r with scale 1.
 
     [s₁B₁ … s_tB_t][A₁; …; A_t] is exact; (ΣB)(ΣA) is not, its cross terms belong to no task.
+
+    >>> one = LowRank(torch.ones(1, 3), torch.ones(2, 1), scale=2.0)
+    >>> both = concatenate([one, one])
+    >>> both.rank, both.scale, float(both.dense()[0, 0])
+    (2, 1.0, 4.0)
     """
     whole = [update.absorb_scale() for update in updates]
     return LowRank(torch.cat([u.A for u in whole], dim=-2), torch.cat([u.B for u in whole], dim=-1))
@@ -156,7 +168,12 @@ S = TypeVar("S", LowRank, Weights)
 
 
 def stack(sites: Sequence[S]) -> S:
-    """Stack updates of one shape, rank and scale along a new first dimension ``L``."""
+    """Stack updates of one shape, rank and scale along a new first dimension ``L``.
+
+    >>> one = LowRank(torch.ones(1, 3), torch.ones(2, 1))
+    >>> stack([one, one]).A.shape
+    torch.Size([2, 1, 3])
+    """
     if len({_kind(site) for site in sites}) != 1:
         raise ValueError("only updates of one shape, rank, scale and form can be stacked")
     return sites[0].holding({name: torch.stack([site.tensors[name] for site in sites]) for name in sites[0].tensors})

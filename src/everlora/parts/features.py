@@ -35,18 +35,29 @@ Measure = Literal["features", "moment"]
 
 @torch.no_grad()
 def project_off(columns: Tensor, basis: Tensor, dual: bool = False) -> Tensor:
-    """(I − F Fᵀ) X for X (i, m) and F = ``basis`` (i, q); ``dual``: ``basis`` spans the complement of F instead."""
+    """Return (I − F Fᵀ) X for X (..., i, m) and F = ``basis`` (..., i, q), whose columns are orthonormal.
+
+    With ``dual``, ``basis`` spans the complement of F instead.
+
+    >>> project_off(torch.tensor([[3.0], [4.0]]), basis=torch.tensor([[1.0], [0.0]]))
+    tensor([[0.],
+            [4.]])
+    """
     inside = basis @ (basis.mT @ columns)
     return inside if dual else columns - inside
 
 
 @torch.no_grad()
 def extend_basis(moment: Tensor, basis: Tensor, share: float, measure: Measure = "features") -> Tensor:
-    """F, orthonormal (i, q), extended by as few directions as hold ``share`` of the energy of the features.
+    """Return F, orthonormal (i, q), extended by as few directions as hold ``share`` of the energy of the features.
 
     With C = (1/n) Σ x xᵀ the energy that F holds is tr(Fᵀ C F), and new directions are the largest eigenvectors of
     (I − FFᵀ) C (I − FFᵀ). ``moment`` squares C first, as the published code does: it takes the energy of C's own
     singular values, and so stops much earlier.
+
+    >>> moment = torch.diag(torch.tensor([6.0, 3.0, 1.0]))
+    >>> [extend_basis(moment, torch.zeros(3, 0), share).shape[1] for share in (0.5, 0.8, 1.0)]
+    [1, 2, 3]
 
     Args:
         moment: C, (i, i).
@@ -71,7 +82,11 @@ def extend_basis(moment: Tensor, basis: Tensor, share: float, measure: Measure =
 
 @torch.no_grad()
 def complement(basis: Tensor) -> Tensor:
-    """An orthonormal basis (i, i − q) of all that is orthogonal to ``basis`` (i, q)."""
+    """Return an orthonormal basis (i, i − q) of all that is orthogonal to ``basis`` (i, q).
+
+    >>> complement(torch.tensor([[1.0], [0.0], [0.0]])).shape
+    torch.Size([3, 2])
+    """
     whole = torch.linalg.qr(basis, mode="complete")[0]
     return whole[:, basis.shape[-1] :]
 

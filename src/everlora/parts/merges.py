@@ -18,7 +18,11 @@ from everlora.core.roles import Merge, View
 
 
 def larger(new: Tensor, old: Tensor) -> Tensor:
-    """Entry by entry the one of larger magnitude; of two equally large ones the new (PS-LoRA, merging)."""
+    """Take entry by entry the one of larger magnitude; of two equally large ones the new (PS-LoRA, merging).
+
+    >>> larger(torch.tensor([1.0, -3.0]), torch.tensor([2.0, 2.0]))
+    tensor([ 2., -3.])
+    """
     return torch.where(new.abs() >= old.abs(), new, old)
 
 
@@ -33,6 +37,9 @@ def trim(update: Tensor, density: float) -> Tensor:
 def ties(updates: Iterable[Tensor], density: float) -> Tensor:
     """TIES (Yadav et al. 2023, arXiv:2306.01708): trim each, elect the sign of the sum (0 counts as +), and take the
     mean of the entries that agree with it; (..., o, i).
+
+    >>> ties([torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 1.0]])], density=1.0)
+    tensor([[ 2., -2.]])
     """
     trimmed = torch.stack([trim(update, density) for update in updates])
     sign = torch.where(trimmed.sum(0) >= 0, 1.0, -1.0)
