@@ -42,8 +42,7 @@ import torch
 from torch import nn
 
 from everlora.archive.folder import RunFolder
-from everlora.archive.records import Seconds
-from everlora.archive.results import LearnerFacts
+from everlora.archive.records import Holdings, Seconds, StageFacts
 from everlora.archive.schema import write_rows
 from everlora.core.errors import TrainingError
 from everlora.core.history import UpdateHistory
@@ -53,7 +52,6 @@ from everlora.data.task import Task
 from everlora.evaluation.evaluator import PREDICTIONS, Evaluator
 from everlora.evaluation.scoring import TaskScore
 from everlora.learner.state import LearnerState
-from everlora.learner.storage import learner_facts, stage_facts
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.loading import Loaded
 from everlora.runtime import world
@@ -68,6 +66,7 @@ from everlora.training.stages import (
     check_same_tasks,
     matrix_row,
     stages,
+    task_metadata,
     tasks_to_evaluate,
     validate_task,
 )
@@ -238,7 +237,7 @@ class SequentialLearner(LearnerState):
         """Write a finished stage to the folder, in one step; return its row of the matrix."""
         row = matrix_row(stage, tasks, {score.task: score.score for score in scores}, matrix, self.method)
         if world.is_main():
-            facts = stage_facts(self, stage, row, seconds, learned)
+            facts = self.stage_facts(stage, row, seconds, learned)
             with self.folder.commit(stage.number, stage.name, facts) as path:
                 write_rows(path / PREDICTIONS, [answer for score in scores for answer in score.rows()])
                 if learned is not None:
@@ -249,6 +248,24 @@ class SequentialLearner(LearnerState):
         self.progress.info(f"{stage.number}. {stage.name}: {self.evaluator.summary(scores)}")
         return row
 
-    def facts(self) -> LearnerFacts:
-        """What is written of the learner beside its scores."""
-        return learner_facts(self)
+    def stage_facts(
+        self, stage: Stage, row: list[Cell], seconds: Seconds | float, learned: LearnedTask | None
+    ) -> StageFacts:
+        """Describe a finished stage for its COMMIT; ``learned`` is None where nothing was trained."""
+        training, rows = (learned.training, learned.rows) if learned else (None, [])
+        holdings = self.holdings_after(learned.update, learned.memory, rows) if learned else Holdings(kept_bytes=0)
+        return StageFacts(
+            **task_metadata(stage.tasks).model_dump(),
+            row=row,
+            fingerprint=self.evaluator.fingerprint(),
+            general=self.evaluator.general,
+            labels=list(getattr(self.base.family, "labels", [])),
+            seconds=seconds,
+            warning="; ".join(training.chain.warnings) or None if training else None,
+            strengths=training.chain.strengths() if training else {},
+            cut=training.cut if training else 0,
+            kept_rows=rehearsal.count(rows),
+            kept_row_bytes=rehearsal.size(rows),
+            written_rows=training.written_rows if training else None,
+            holdings=holdings,
+        )

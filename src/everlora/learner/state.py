@@ -9,15 +9,16 @@ import torch
 from torch import nn
 
 from everlora.adapters import make_backend
+from everlora.analysis.holdings import measure_holdings
 from everlora.archive.folder import Committed, RunFolder
-from everlora.archive.results import ExportLoss, Storage
+from everlora.archive.records import Holdings
+from everlora.archive.results import ExportLoss, LearnerFacts, ScoredProtocol, Storage
 from everlora.core.errors import FolderError
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
-from everlora.learner.storage import measure_storage
 from everlora.metrics.scores import Cell
 from everlora.models.loading import Loaded
 from everlora.runtime.seeds import seed_for
@@ -144,7 +145,44 @@ class LearnerState:
         past = self.past if self.method.consolidator.rule == "sum" else UpdateHistory((newest,))
         self.export_loss = self.backend.export(self.folder.path, latest, past, self.merge_when("infer"))
 
+    # --- what is written of it ---------------------------------------------------------------------------------------
+
     def storage(self) -> Storage:
-        """What is kept for the next task."""
-        past = None if self.method.consolidator.rule == "continue" else self.past
-        return measure_storage(past, self.newest or {}, self.memory, self.stored_rows)
+        """Measure what is kept for the next task, which the method's declaration must equal."""
+        return self._storage(self.past, self.newest or {}, self.memory, self.stored_rows)
+
+    def _storage(
+        self, past: UpdateHistory, newest: Updates, remembered: memory.Memory, rows: Sequence[Task]
+    ) -> Storage:
+        adapter = sum(update.numel for update in newest.values())
+        elements = adapter if self.method.consolidator.rule == "continue" else past.numel
+        return Storage(
+            kept_elements=elements,
+            adapter_elements=adapter,
+            kept_bytes=4 * elements + memory.size(remembered) + rehearsal.size(rows),  # updates are kept in fp32
+            kept_rows=rehearsal.count(rows),
+            kept_row_bytes=rehearsal.size(rows),
+        )
+
+    def holdings_after(self, update: Updates, remembered: memory.Memory, rows: Sequence[Task]) -> Holdings:
+        """Measure what the learner will hold when a stage has joined its history."""
+        past = self.past_after(update)
+        kept = self._storage(past, update, remembered, [*self.stored_rows, *rows])
+        if self.method.consolidator.rule == "continue":  # then the one adapter is the past of the next task
+            past = UpdateHistory((cast(LowRankUpdates, update),))
+        return measure_holdings(self.method, past, remembered, kept.kept_bytes)
+
+    def facts(self) -> LearnerFacts:
+        """Describe the learner for matrix.json."""
+        protocol, evaluation = self.folder.record.protocol, self.spec.evaluation.model_dump()
+        return LearnerFacts(
+            **self.storage().model_dump(),
+            **self.export_loss.model_dump(),
+            method=self.method.name,
+            model=self.spec.model,
+            family=self.base.family.name,
+            task_id_at_inference=self.method.task_id_at_inference,
+            replay=self.method.sees_again,
+            protocol=ScoredProtocol(**protocol.model_dump(), **evaluation) if protocol else None,
+            labels=self.folder.stages()[-1].facts.labels,
+        )
