@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -17,6 +17,11 @@ from everlora.testing import plugin
 
 from .conftest import Everlora
 
+PENALTY_CHECKS = (
+    "strength_zero_is_the_base_method_bit_for_bit",
+    "the_gradient_of_a_penalty_is_that_of_its_value",
+)
+"""Checks that a method without penalties has no need of."""
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ("--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews,news", "--max-steps", "2")
 SMALL = (*SMALL, "--max-train-samples", "8", "--max-eval-samples", "4", "--max-new-tokens", "4")
@@ -73,13 +78,22 @@ def test_a_plug_in_that_does_not_run_is_one_line(everlora: Everlora, tmp_path: P
     assert "Its code is run" in help_text
 
 
-@pytest.mark.parametrize("model", ["tiny-bert", pytest.param("tiny-llama", marks=pytest.mark.full)])
-def test_the_example_is_tested_in_two_lines(model: str, tmp_path: Path) -> None:
-    """examples/test_own_method.py as its reader would run it, on one of the four families."""
+@pytest.mark.parametrize(
+    ("example", "models", "without"),
+    [
+        ("own_method", ("tiny-bert",), ()),
+        ("mean_pull", ("tiny-t5",), ()),
+        ("feature_projection", ("tiny-vit",), PENALTY_CHECKS),
+    ],
+)
+def test_the_example_is_tested_in_two_lines(
+    example: str, models: Sequence[str], without: Sequence[str], tmp_path: Path
+):
+    """Each example's test file as its reader would run it, on one of the four families."""
     words = (sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-c", "/dev/null")
-    where = ("--rootdir", tmp_path, "--basetemp", tmp_path / "lives", EXAMPLES / "test_own_method.py")
+    where = ("--rootdir", tmp_path, "--basetemp", tmp_path / "lives", EXAMPLES / f"test_{example}.py")
     done = subprocess.run(
-        [*words, "-k", model, *where],
+        [*words, "-k", " or ".join(models), *where],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -89,9 +103,11 @@ def test_the_example_is_tested_in_two_lines(model: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     from everlora.testing import CHECKS
 
-    for check in CHECKS:
-        assert f"test_capped_ella[{model}-{check}]" in done.stdout
-    assert f"{len(CHECKS)} passed" in done.stdout
+    checks = [check for check in CHECKS if check not in without]
+    for model in models:
+        for check in checks:
+            assert f"[{model}-{check}]" in done.stdout
+    assert f"{2 * len(checks)} passed" in done.stdout
 
 
 def test_the_battery_is_a_pytest_plugin(tmp_path: Path) -> None:
