@@ -104,6 +104,8 @@ def resolve(kind: type[LearnerSpec], *layers: dict[str, Any], rate: float | None
     if isinstance(merged.get("model"), str):
         merged["model"] = canonical(merged["model"])  # a run is the same run under every name of its model
     merged |= settled_order(merged)  # and under every name of its order
+    if isinstance(merged.get("metric"), str):
+        merged["metric"] = answer_metric(merged["metric"]).id  # and of its metric
     spec = check(kind, merged)
     if isinstance(spec, RunSpec):
         parse(spec.method)  # a dry run sees a mistyped method, too
