@@ -91,7 +91,7 @@ def test_an_exported_adapter_loses_what_it_says(
     assert told["truncation"]["error"] == pytest.approx(error, rel=1e-3, abs=1e-6)
     assert told["truncation"]["worst"] >= told["truncation"]["error"] * 0.999
     assert (error > 0.01) == (rank != 16)
-    labels = run.life.folder.stages()[-1].facts["labels"]
+    labels = run.life.folder.stages()[-1].facts.labels
     base = package.load(model, dtype="float32", device="cpu", labels=labels).model
     written = PeftModel.from_pretrained(base, "small")
     ready = run.life.inference_model()

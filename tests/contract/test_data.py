@@ -16,6 +16,7 @@ from everlora.adapters.hooked import HOLDER
 from everlora.core.errors import ModelError
 from everlora.core.method import compose
 from everlora.parts.forms_dual import cosine_gate
+from everlora.roles import Needs, Rehearsal
 from lives import MODELS
 from plan import crossed
 
@@ -114,7 +115,7 @@ def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, see
         assert torch.equal(tensor, now[name])
     sites, _ = life.backend.load(life.folder.path)
     assert sites.keys() == life.newest.keys()
-    assert life.storage()["kept_elements"] == sum(site.numel for site in life.newest.values())
+    assert life.storage().kept_elements == sum(site.numel for site in life.newest.values())
 
 
 @by_model
@@ -297,9 +298,9 @@ def test_rows_of_earlier_tasks_can_be_rehearsed(tmp_path):
     """DATA + Replay: a rehearsal stands beside the form, whatever the form is."""
 
     @dataclass(frozen=True, kw_only=True)
-    class First:
+    class First(Rehearsal):
         name: ClassVar[str] = "first_rows"
-        any_form: ClassVar[bool] = True
+        needs: ClassVar[Needs] = Needs(any_form=True)
 
         def choose(self, targets, draw):
             return [0, 1]
@@ -307,6 +308,6 @@ def test_rows_of_earlier_tasks_can_be_rehearsed(tmp_path):
     both = compose(parse(SMALL), Method(name="first", rehearsal=First(), plugin=True))
     assert both.adapter == parse(SMALL).adapter
     life = lives.lived("tiny-llama", both, tmp_path / "run")
-    assert [len(task.train) for task in life.kept_rows] == [2, 2]
+    assert [len(task.train) for task in life.stored_rows] == [2, 2]
     alone = lives.lived("tiny-llama", SMALL, tmp_path / "alone")
     assert lives.largest_difference(lives.adapter(life), lives.adapter(alone)) > 0

@@ -48,7 +48,7 @@ def test_the_evidence_is_the_mean_of_squares_of_single_rows(model, method, tmp_p
     remembered, something = life.memory[part.name], 0.0
     for name, site in sums.items():
         for key, expected in site.items():
-            torch.testing.assert_close(found[name][key].double(), expected, rtol=1e-4, atol=1e-12)
+            torch.testing.assert_close(found[name].fisher[key].double(), expected, rtol=1e-4, atol=1e-12)
             torch.testing.assert_close(remembered[name][f"fisher.{key}"].double(), expected, rtol=1e-3, atol=1e-10)
             something += float(expected.sum())
     assert something > 0
@@ -89,7 +89,7 @@ def test_a_strong_pull_holds_and_a_resumed_life_is_the_same(form, on, tmp_path):
         for key in (key for key in state if key.startswith("fisher.")):
             assert (state[key] >= before[key]).all(), "F adds up"
             assert before[key].any()
-    extra = whole.storage()["kept_bytes"] / (4 * whole.storage()["kept_elements"])
+    extra = whole.storage().kept_bytes / (4 * whole.storage().kept_elements)
     assert extra == (2 if form == "online" else 3)
 
 

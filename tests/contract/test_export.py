@@ -61,7 +61,7 @@ def stage_alone(record, model, number):
     """W0 + ΔW of one stage, with the head of that time, put together by hand."""
     committed = record.life.folder.stages()[number]
     sites, rest = adapters.read(committed.path)
-    plain = everlora.load(model, dtype="float32", device="cpu", labels=committed.facts["labels"]).model
+    plain = everlora.load(model, dtype="float32", device="cpu", labels=committed.facts.labels).model
     with torch.no_grad():
         for name, site in sites.items():
             plain.get_submodule(name).weight += site.dense()
@@ -82,7 +82,7 @@ def exported(request, lived, tmp_path_factory):
         for method in (m for m, other in chosen if other == model):
             record = lived(method, model)
             shared = {"auto": AUTO[model], "base": str(work / model), "inputs": inputs}
-            labels = record.life.folder.stages()[-1].facts["labels"]
+            labels = record.life.folder.stages()[-1].facts.labels
             ready = record.life.inference_model()
             items.append(
                 {**shared, "folder": str(record.folder), "labels": len(labels), "logits": logits_of(ready, inputs)}
@@ -96,11 +96,11 @@ def exported(request, lived, tmp_path_factory):
                     {
                         **shared,
                         "folder": str(committed.path),
-                        "labels": len(committed.facts["labels"]),
+                        "labels": len(committed.facts.labels),
                         "logits": logits_of(plain, inputs),
                     }
                 )
-                names.append((method, model, committed.facts["name"]))
+                names.append((method, model, committed.facts.name))
     torch.save(items, work / "items.pt")
     (work / "fresh.py").write_text(FRESH)
     run = subprocess.run(

@@ -223,13 +223,11 @@ def test_kept_is_what_the_method_declares(method, model, seen):
     life = seen(method, model).life
     kept, rule = life.storage(), life.method.consolidator.rule
     whole = sum(t.numel() for t in flat(life.newest).values())
-    assert kept["adapter_elements"] == whole > 0
+    assert kept.adapter_elements == whole > 0
     stages = len(life.folder.stages())
-    assert kept["kept_elements"] == (
-        whole if rule == "continue" else sum(s.numel for d in life.past for s in d.values())
-    )
+    assert kept.kept_elements == (whole if rule == "continue" else sum(s.numel for d in life.past for s in d.values()))
     assert len(life.past) == (0 if rule == "continue" else stages)
-    assert kept["kept_bytes"] >= 4 * kept["kept_elements"]
+    assert kept.kept_bytes >= 4 * kept.kept_elements
 
 
 @in_sequence
@@ -249,7 +247,7 @@ def test_an_unfinished_task_leaves_no_trace_and_is_learned_again(method, model, 
     assert not any(p.requires_grad for p in now.values())
     assert life.backend.model is None
     assert all(torch.equal(t, learned[name]) for name, t in flat(life.newest).items())
-    assert [s.facts["name"] for s in life.folder.stages()] == ["first"]
+    assert [s.facts.name for s in life.folder.stages()] == ["first"]
     # The streams of random numbers outside must not matter.
     torch.manual_seed(12345)
     again = lives.begin(model, method, tmp_path / "run", resume=True, **DIAGONAL)

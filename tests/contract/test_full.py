@@ -184,10 +184,11 @@ def test_modes():
 def test_looking_at_a_run_of_full_weights(tmp_path):
     life = lives.lived("tiny-llama", "ewc(on=all,samples=4)", tmp_path / "run")
     run = Run.read(tmp_path / "run")
-    facts = status(run)
-    assert facts["kept_bytes"] == life.storage()["kept_bytes"] > 0
-    assert [task["name"] for task in facts["tasks"]] == ["first", "second"]
-    assert "room" not in facts
+    found = status(tmp_path / "run")
+    assert found.holdings == run.holdings()
+    assert found.holdings.kept_bytes == life.storage().kept_bytes > 0
+    assert [task.name for task in found.tasks] == ["first", "second"]
+    assert found.holdings.room is None
     with pytest.raises(ConfigError, match=r"trains one set of weights and no low-rank updates"):
         inspect(run)
     with pytest.raises(ConfigError, match=r"is a whole model already"):

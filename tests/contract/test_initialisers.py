@@ -12,7 +12,7 @@ import lives
 from everlora.adapters.lora import LoraBackend
 from everlora.core.updates import LowRank
 from everlora.runtime.seeds import seed_for
-from everlora.training.sensitivity import weight_gradients
+from everlora.training.evidence import weight_gradients
 from everlora.training.trainer import token_mean
 from lives import MODELS
 from plan import crossed

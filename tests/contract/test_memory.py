@@ -28,7 +28,7 @@ def test_kept_over_twelve_tasks(method, tmp_path):
     claimed, weights = [], []
 
     def note(_):
-        claimed.append(life.storage()["kept_elements"])
+        claimed.append(life.storage().kept_elements)
         weights.append(sum(t.numel() for t in (b.original for b in life.backend._folded.values()) if t is not None))
         assert all(below.factors is None for below in life.backend._folded.values())
 
@@ -36,7 +36,7 @@ def test_kept_over_twelve_tasks(method, tmp_path):
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
     life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=lives.Watch(learning=note))
     life.follow(tasks)
-    claimed.append(life.storage()["kept_elements"])
+    claimed.append(life.storage().kept_elements)
     assert claimed[0] == 0
     assert claimed[1:] == [rule.stored_elements(t, size) for t in range(1, 2 if joint else T + 1)]
     # Beside the factors there is at most one copy of the adapted matrices, however many tasks there are.
@@ -65,13 +65,13 @@ def test_bytes_over_fifty_tasks(method, law, tmp_path):
     seen = []
     tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", 50))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
-    note = lives.Watch(learning=lambda _: seen.append(life.storage()["kept_bytes"]))
+    note = lives.Watch(learning=lambda _: seen.append(life.storage().kept_bytes))
     life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
     life.follow(tasks)
     assert seen == [0, *(law(t) for t in range(1, 50))]
     last = life.folder.stages()[-1].path
     held = load_file(last / "memory.safetensors") if (last / "memory.safetensors").exists() else {}
-    adapters_kept = 4 * parse(method).consolidator.stored_elements(50, life.storage()["adapter_elements"])
+    adapters_kept = 4 * parse(method).consolidator.stored_elements(50, life.storage().adapter_elements)
     assert sum(tensor.nbytes for tensor in held.values()) == law(50) - adapters_kept
 
 
@@ -98,10 +98,10 @@ def test_the_cards_law_in_bytes_over_twelve_tasks(method, law, tmp_path):
     seen = []
     tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", T))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
-    note = lives.Watch(learning=lambda _: seen.append(life.storage()["kept_bytes"]))
+    note = lives.Watch(learning=lambda _: seen.append(life.storage().kept_bytes))
     life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
     life.follow(tasks)
-    assert [*seen, life.storage()["kept_bytes"]] == [0, *(law(t) for t in range(1, T + 1))]
+    assert [*seen, life.storage().kept_bytes] == [0, *(law(t) for t in range(1, T + 1))]
     folders = [stage.path for stage in life.folder.stages()]
     sizes = [sum(4 * site.numel for site in life.backend.load(folder)[0].values()) for folder in folders]
     held = load_file(folders[-1] / "memory.safetensors") if (folders[-1] / "memory.safetensors").exists() else {}

@@ -134,7 +134,7 @@ def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, see
         assert sites.keys() == life.newest.keys()
         assert all(torch.equal(s.tensors["change"], life.newest[n].tensors["change"]) for n, s in sites.items())
         assert bool(rest) == bool(life.base.family.head)
-    assert life.storage()["kept_elements"] == sum(site.numel for site in life.newest.values())
+    assert life.storage().kept_elements == sum(site.numel for site in life.newest.values())
 
 
 @by_model

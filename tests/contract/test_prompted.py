@@ -155,7 +155,7 @@ def test_a_resumed_life_equals_an_uninterrupted_one(life, model, method, tmp_pat
         learn(method, model, tmp_path / "run", progress=lives.Cut("second", 2))
     again = learn(method, model, tmp_path / "run", resume=True)
     assert lives.largest_difference(lives.adapter(again), lives.adapter(life)) == 0
-    assert again.folder.stages()[-1].facts["row"] == life.folder.stages()[-1].facts["row"]
+    assert again.folder.stages()[-1].facts.row == life.folder.stages()[-1].facts.row
     assert len(tasks) == len(again.folder.stages())
 
 
@@ -210,6 +210,6 @@ def test_prompts_are_not_exported_as_if_they_were_weights(tmp_path):
     run = Run.read(tmp_path / "run")
     with pytest.raises(ConfigError, match="l2p"):
         write_model(run, lives.fresh("tiny-t5"), tmp_path / "out")
-    assert status(run)["kept_bytes"] == life.storage()["kept_bytes"]
-    assert life.storage()["kept_elements"] == (4 * 2 + 4) * 64
+    assert status(tmp_path / "run").holdings.kept_bytes == life.storage().kept_bytes
+    assert life.storage().kept_elements == (4 * 2 + 4) * 64
     assert not (tmp_path / "out").exists()

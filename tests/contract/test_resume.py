@@ -55,7 +55,7 @@ def test_a_loss_that_is_not_a_number_stops_the_task_and_spares_the_earlier(model
     life = lives.begin(model, "ella", tmp_path / "run", progress=lives.Watch(learning=poison), **DIAGONAL)
     with pytest.raises(TrainingError, match=r"step 1 of task 'second'.*intact"):
         life.follow(lives.stream(model))
-    assert [s.facts["name"] for s in life.folder.stages()] == ["first"]  # reads and verifies the hashes too
+    assert [s.facts.name for s in life.folder.stages()] == ["first"]  # reads and verifies the hashes too
     assert not list((tmp_path / "run" / "tasks").glob(".*"))
     after = lives.begin(model, "ella", tmp_path / "run", resume=True, **DIAGONAL)
     after.follow(lives.stream(model))

@@ -95,7 +95,7 @@ class Shrinking(lives.Watch):
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         if self.task == "second":
-            started = self.life._started() or {}
+            started = self.life.adapter_start() or {}
             for name, site in self.life.backend.trainable().items():
                 if name in started:  # back to where it began, nearly: a fresh B began at 0
                     site.A.data.copy_(started[name].A)
@@ -108,7 +108,7 @@ def test_a_collapsed_update_is_said_and_recorded(method, warned, tmp_path):
     progress = Shrinking()
     progress.life = lives.begin("tiny-bert", method, tmp_path / "run", progress=progress)
     progress.life.follow(lives.stream("tiny-bert"))
-    first, second = (stage.facts["warning"] for stage in progress.life.folder.stages())
+    first, second = (stage.facts.warning for stage in progress.life.folder.stages())
     assert first is None
     assert (second is not None) == warned
     assert any("collapsed" in line and "second" in line for line in progress.warnings) == warned

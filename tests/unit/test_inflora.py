@@ -12,6 +12,7 @@ import lives
 from calculus import draw
 from everlora import parse
 from everlora.core.errors import ConfigError
+from everlora.core.roles import Evidence
 from everlora.core.updates import LowRank
 from everlora.parts.features import (
     ROW,
@@ -22,7 +23,7 @@ from everlora.parts.features import (
     keep_components,
 )
 from everlora.training import memory
-from everlora.training.features import second_moments
+from everlora.training.evidence import second_moments
 
 often = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -106,16 +107,18 @@ def test_a_draw_off_a_full_basis_is_zero() -> None:
 
 def test_memory_keeps_the_smaller_of_a_basis_and_its_complement() -> None:
     part, update = FeatureStart(energy=0.5, measure="features"), LowRank(torch.zeros(2, 10), torch.zeros(4, 2))
-    first = part.remember(update, {}, {"": moment(1, 10, 1)})
+    first = part.remember(update, {}, Evidence(moment=moment(1, 10, 1)))
     assert (first["basis"].shape, int(first["dual"]), int(first["tasks"])) == ((10, 1), 0, 1)
-    everything = FeatureStart(energy=1.0, measure="features").remember(update, first, {"": moment(2, 10, 8)})
+    everything = FeatureStart(energy=1.0, measure="features").remember(
+        update, first, Evidence(moment=moment(2, 10, 8))
+    )
     assert (everything["basis"].shape[1], int(everything["dual"]), int(everything["tasks"])) == (1, 1, 2)
     F = complement(everything["basis"].double())
     old = first["basis"].double()
     torch.testing.assert_close(F @ (F.mT @ old), old, rtol=0, atol=1e-6)
     bytes_ = sum(t.nbytes for t in everything.values())
     assert bytes_ <= part.memory_bytes(4, 10, 2, 2)
-    nothing = part.remember(update, first, {"": torch.empty(0)})
+    nothing = part.remember(update, first, Evidence())
     assert torch.equal(nothing["basis"], first["basis"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def test_the_worked_example() -> None:
     """ΔW = diag(3, -4), W = diag(2, 1), E = |W|, λ = ½: all figures by hand."""
     found = meeting(diagonal(3, -4), diagonal(2, 1), torch.abs, 0.5)
     free = math.hypot(3 * (1 + 4), -4 * (1 + 1))  # the step before the shrinkage by 1 / (1 + 2λE²), 2λ = 1
-    assert found == pytest.approx(
+    assert asdict(found) == pytest.approx(
         {
             "update_norm": 5.0,
             "past_norm": 5**0.5,
@@ -41,7 +42,7 @@ def test_the_worked_example() -> None:
 def test_the_overlap_exceeds_neither_bound(seed: int, lam: float) -> None:
     A, B, C, D = draw(seed, (2, 5), (4, 2), (2, 5), (4, 2))
     found = meeting(LowRank(A, B, 0.5), LowRank(C, D, 2.0), torch.abs, lam)
-    meets, bound, surrogate = (found[key] for key in ("interference", "bound", "surrogate_bound"))
+    meets, bound, surrogate = (found.interference, found.bound, found.surrogate_bound)
     assert meets is not None
     assert bound is not None
     assert surrogate is not None
@@ -54,12 +55,12 @@ def test_the_surrogate_bound_is_reached_where_shrinkage_is_worst(lam: float) -> 
     """x / (1 + 2λx²) is largest at x = 1 / √(2λ): there a step along W meets it as much as the bound allows."""
     x = (2 * lam) ** -0.5
     found = meeting(diagonal(*[1.0] * 3), diagonal(*[x] * 3), torch.abs, lam)
-    assert found["surrogate_bound"] == pytest.approx(found["interference"], rel=1e-6)
+    assert found.surrogate_bound == pytest.approx(found.interference, rel=1e-6)
 
 
 def test_without_a_strength_or_a_past_there_is_no_bound() -> None:
     for lam in (None, 0.0):
-        assert meeting(diagonal(3, -4), diagonal(2, 1), torch.abs, lam)["surrogate_bound"] is None
-    first = meeting(diagonal(3, -4), None, torch.abs, 1.0)
+        assert meeting(diagonal(3, -4), diagonal(2, 1), torch.abs, lam).surrogate_bound is None
+    first = asdict(meeting(diagonal(3, -4), None, torch.abs, 1.0))
     assert first.pop("update_norm") == 5.0
     assert set(first.values()) == {None}

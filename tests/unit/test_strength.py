@@ -18,7 +18,7 @@ from everlora.methods.pslora import pslora
 from everlora.parts.penalties import EnergyOverlap, FactorNorm, Orthogonality
 from everlora.parts.signs import SignConflict
 from everlora.parts.strengths import RHO
-from everlora.training.strength import StrengthController, added, norms, scaled
+from everlora.training.group import StrengthController, added, norms, scaled
 
 often = settings(max_examples=60, deadline=None, derandomize=True)
 sizes = st.lists(st.tuples(st.floats(0, 1e3), st.floats(0, 1e3)), min_size=1, max_size=8)

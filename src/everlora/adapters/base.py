@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
@@ -138,7 +139,7 @@ class AdapterBackend(ABC):
         """A differentiable term of the latest forward pass that belongs to the form itself, one value per row (b,)."""
         return None
 
-    def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> dict[str, Any]:
+    def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> ExportLoss:
         """Write the learner as it stands to ``folder``; ``latest`` is the folder of its newest task.
 
         Returns:
@@ -149,4 +150,4 @@ class AdapterBackend(ABC):
                 beside = folder / f".{name}.part"
                 shutil.copy(latest / name, beside)
                 beside.replace(folder / name)
-        return {}
+        return ExportLoss()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from everlora.archive.results import ExportLoss
 from everlora.core.errors import FolderError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
@@ -80,7 +80,7 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
 
 def merge_past(
     past: UpdateHistory, merge: Merge | None, rank: int | None = None
-) -> tuple[dict[str, LowRank], dict[str, Any]]:
+) -> tuple[dict[str, LowRank], ExportLoss]:
     """A past as one update per module: the exact sum, or what a merge makes of it at a limited rank.
 
     Args:
@@ -89,11 +89,10 @@ def merge_past(
         rank: highest rank of a merged update; by default as many as the factors have together, and at least 64.
 
     Returns:
-        The updates, and for a merge what was lost: ``export_rank`` and ``export_error``, the relative error
-        ‖M − M̂‖_F / ‖M‖_F over all modules.
+        The updates, and for a merge what was lost: the relative error ‖M − M̂‖_F / ‖M‖_F over all modules.
     """
     if merge is None or len(past) < 2:
-        return {name: past.factors(name) for name in past.sites}, {}
+        return {name: past.factors(name) for name in past.sites}, ExportLoss()
     sites, lost, size = {}, 0.0, 0.0
     for name in past.sites:
         merged = merge.merge(delta[name].dense() for delta in past)
@@ -102,7 +101,7 @@ def merge_past(
         lost += float((merged - sites[name].dense()).square().sum())
         size += float(merged.square().sum())
     highest = max(site.rank for site in sites.values())
-    return sites, {"export_rank": highest, "export_error": (lost / size) ** 0.5 if size else 0.0}
+    return sites, ExportLoss(export_rank=highest, export_error=(lost / size) ** 0.5 if size else 0.0)
 
 
 def equal(a: LowRankUpdates, b: LowRankUpdates) -> bool:

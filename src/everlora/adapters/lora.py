@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from everlora.adapters import files as adapters
 from everlora.adapters.base import AdapterBackend, PastAs
 from everlora.adapters.folded import FoldedBase
+from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ModelError, nearest
 from everlora.core.history import UpdateHistory
@@ -180,7 +181,7 @@ class LoraBackend(AdapterBackend):
     def load(self, folder: Path) -> tuple[LowRankUpdates, dict[str, Tensor]]:
         return adapters.read(folder)
 
-    def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> dict[str, Any]:
+    def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> ExportLoss:
         sites, lost = adapters.merge_past(past, merge)
         adapters.write(folder, sites, adapters.read(latest)[1], like=latest)
         return lost

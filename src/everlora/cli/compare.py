@@ -56,7 +56,7 @@ def compare(
             if "is not finished" not in str(error):
                 raise
             typer.echo(f"left out: {error}", err=True)
-    table = side_by_side(
+    comparison = side_by_side(
         found,
         resamples=resamples,
         seed=bootstrap_seed,
@@ -64,14 +64,15 @@ def compare(
         mixed_fingerprints=mixed_fingerprints,
         baseline=baseline,
     )
+    table: Any = comparison.as_json()
     if with_papers:
-        if table["protocol"] is None:
+        if comparison.protocol is None:
             raise ConfigError("papers' numbers stand beside runs of one protocol; leave --mixed out, or --with-papers")
-        table["papers"] = _papers(found, table["sections"])
+        table["papers"] = _papers(found, comparison.sections)
     show(table, "json" if as_json else format_)
 
 
-def _papers(found: list[Any], sections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _papers(found: list[Any], sections: Any) -> list[dict[str, Any]]:
     """What papers print for the orders that were run.
 
     Raises:
@@ -81,12 +82,12 @@ def _papers(found: list[Any], sections: list[dict[str, Any]]) -> list[dict[str, 
     from everlora.core.errors import ConfigError
     from everlora.literature.reported import published_rows
 
-    name = str(found[0].protocol["benchmark"])
+    name = str(found[0].protocol.benchmark)
     infos = [info for info in benchmarks() if info.name == name]
     papers = published_rows(found, sections, infos[0].orders, name) if infos else []
     if not papers:
         raise ConfigError(f"no paper at hand has numbers for these orders of {name!r}; leave --with-papers out")
-    return papers
+    return [one.as_json() for one in papers]
 
 
 def show(table: dict[str, Any], form: Format) -> None:

@@ -17,12 +17,10 @@ Folder = Annotated[Path, typer.Argument(help="Folder of a run.")]
 
 def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     """What a learner knows, what it keeps, and how much room its adapted modules have left."""
-    import everlora.methods  # noqa: F401
-    from everlora.analysis.runs import Run
     from everlora.analysis.status import status as facts_of
     from everlora.cli.console import number, show
 
-    facts = facts_of(Run.read(run))
+    facts: Any = facts_of(run).as_json()
     if as_json:
         typer.echo(json.dumps(facts, allow_nan=False))
         return
@@ -57,7 +55,7 @@ def inspect(
     from everlora.analysis.runs import Run
     from everlora.cli.console import show
 
-    found = meetings(Run.read(run))
+    found: Any = [task.as_json() for task in meetings(Run.read(run))]
     if as_json:
         typer.echo(json.dumps(found, allow_nan=False))
         return
@@ -97,11 +95,10 @@ def export(
         raise ConfigError(f"--rank must be at least 1, not {rank}")
     exporting.vacant(out)
     exporting.exportable(found)
-    known = set(RunSpec.model_fields) & set(found.settings)
-    kind = RunSpec if "benchmark" in found.settings else LearnerSpec
+    kind = RunSpec if isinstance(found.settings, RunSpec) else LearnerSpec
     # The very weights that were learned on: what `auto` chose then, it need not choose on this machine.
     here = {"data_dir": data_dir, "device": device, "dtype": found.weights()}
-    settings = {k: v for k, v in found.settings.items() if k in known}
+    settings = found.settings.model_dump(mode="json")
     spec = experiment.resolve(kind, settings, {k: v for k, v in here.items() if k in kind.model_fields})
     base = experiment.load_for(spec)
     facts: dict[str, Any] = {"folder": str(out)}
@@ -158,7 +155,7 @@ def study_layers(
     if as_json:
         typer.echo(json.dumps(found, allow_nan=False))
     else:
-        show(summary([{**one, "method": Path(one["folder"]).name} for one in found]))
+        show(summary([{**one, "method": Path(str(one["folder"])).name} for one in found]))
 
 
 def _copies(top: str) -> dict[str, str]:
@@ -188,20 +185,20 @@ def _logits(run: Any, base: Any, spec: Any, sites: Any) -> dict[str, float] | No
         stream = experiment.stream_for(spec, base)
     except EverloraError:
         return None
-    known = {stage.facts["name"] for stage in run.stages}
+    known = {stage.facts.name for stage in run.stages}
     tasks = [task for task in stream.tasks if task.name in known] or list(stream.tasks)
     return exporting.logits_apart(run, base, sites, tasks)
 
 
 def _room(room: dict[str, Any]) -> list[str]:
-    from everlora.training.alarms import TASKS_LEFT
+    from everlora.archive.records import FEW_TASKS
 
     worst = min(room["modules"], key=lambda module: module["free"])
     lines = [
         f"room: {100 * worst['free']:.1f} % of directions are free in the tightest module ({worst['module']}), enough "
         f"for {worst['tasks_left']} more tasks of rank {room['rank']}"
     ]
-    tight = [module for module in room["modules"] if module["tasks_left"] < TASKS_LEFT]
+    tight = [module for module in room["modules"] if module["tasks_left"] < FEW_TASKS]
     if room["hard"] and tight:
         lines.append(
             f"{len(tight)} of {len(room['modules'])} modules run out of directions, and this method learns in free "

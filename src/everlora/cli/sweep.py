@@ -64,7 +64,7 @@ def sweep(
         return
     gone = {one.job.folder for one in lost}
     if done := [read(job.folder) for job in todo if job.folder not in gone]:
-        show(compare(done), "json" if as_json else format_)
+        show(compare(done).as_json(), "json" if as_json else format_)
     if len(lost) == len(todo) and len({one.reason for one in lost}) == 1:
         raise lost[0].error  # no matter of one method
     if lost:

@@ -30,6 +30,9 @@ FAMILIES = ("decoder", "encoder-decoder", "encoder", "image-classifier")
 TEXT_ANSWERS = FAMILIES[:2]
 """The families that answer in text."""
 
+NOT_DECLARED = "not declared"
+"""What tables show of a method that does not say what it stores or costs; ``nothing`` is a claim."""
+
 
 def key(name: str) -> str:
     """Forgive case, dashes, underscores and blanks: ``O-LoRA``, ``olora`` and ``o_lora`` are one name."""
@@ -214,8 +217,8 @@ def method(
     *,
     title: str,
     paper: str,
-    stores: str,
-    cost: str = "nothing",
+    stores: str = NOT_DECLARED,
+    cost: str = NOT_DECLARED,
     replay: bool = False,
     families: tuple[str, ...] = FAMILIES,
     aliases: tuple[str, ...] = (),

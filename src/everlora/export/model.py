@@ -28,7 +28,7 @@ def standing(run: Run, base: Loaded) -> PreTrainedModel:
         FolderError: the run was made on another base model.
     """
     exportable(run)
-    labels = run.stages[-1].facts["labels"]
+    labels = run.stages[-1].facts.labels
     if base.family.head:
         row = [Example("", labels[0])]
         base.family.prepare(

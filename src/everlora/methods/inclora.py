@@ -24,6 +24,7 @@ from everlora.core.registry import method
     title="Incremental LoRA: a fresh adapter per task, the past folded into the weights",
     paper="baseline (LB-CL, results table)",
     stores="r(o+i) per adapted matrix and task",
+    cost="nothing",
 )
 def inclora() -> Method:
     """Build IncLoRA."""

@@ -146,6 +146,7 @@ def lb_cl(
     title="The study behind LB-CL: start the upper layers as copies of the task before",
     paper=PAPER,
     stores="r(o+i) per adapted matrix and task",
+    cost="nothing",
     rows=(),
 )
 def copy_layers(*, top_layers: int | None = None) -> Method:

@@ -42,7 +42,7 @@ from dataclasses import replace
 
 from everlora.core.method import Method
 from everlora.core.registry import method
-from everlora.core.roles.observing import ActivationSource
+from everlora.core.roles import ActivationSource
 from everlora.methods.seqlora import seqlora
 from everlora.parts.masks import MagnitudeMask
 

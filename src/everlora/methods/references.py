@@ -31,7 +31,14 @@ from everlora.parts.forms_full import FullWeights
 Mode = Literal["lora", "full"]
 
 
-@method("zero-shot", title="The base model, untouched", paper="reference", stores="nothing", aliases=("base",))
+@method(
+    "zero-shot",
+    title="The base model, untouched",
+    paper="reference",
+    stores="nothing",
+    cost="nothing",
+    aliases=("base",),
+)
 def zero_shot() -> Method:
     """Build the zero-shot reference."""
     return Method(name="zero-shot", regime="frozen")
@@ -42,6 +49,7 @@ def zero_shot() -> Method:
     title="One adapter per task, chosen by task id",
     paper="reference (PerTaskFT)",
     stores="r(o+i) per adapted matrix and task",
+    cost="nothing",
     aliases=("pertaskft", "single"),
 )
 def per_task(*, mode: Mode = "lora") -> Method:
@@ -55,6 +63,7 @@ def per_task(*, mode: Mode = "lora") -> Method:
     title="Multi-task learning: one adapter on all tasks at once",
     paper="reference (MTL)",
     stores="all training data, then r(o+i) per adapted matrix",
+    cost="nothing",
     replay=True,
     aliases=("multitask", "joint"),
 )

@@ -80,6 +80,7 @@ def seqlora_replay(*, ratio: float = 0.02, balanced: bool = False, resample: Res
     title="All tasks at once from the rows that replay keeps, and nothing else",
     paper="sanity bound of replay",
     stores="⌊ratio·n⌋ rows of data per task, then r(o+i) per adapted matrix",
+    cost="nothing",
     replay=True,
 )
 def mtl_buffer(*, ratio: float = 0.02, balanced: bool = True, mixing: Mixing = "proportional") -> Method:

@@ -24,6 +24,7 @@ from everlora.core.registry import method
     title="Sequential LoRA: one adapter trained on every task in turn",
     paper="baseline (ELLA, results table)",
     stores="r(o+i) per adapted matrix, constant",
+    cost="nothing",
     aliases=("lora", "naive"),
 )
 def seqlora() -> Method:

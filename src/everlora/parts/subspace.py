@@ -9,7 +9,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext
+from everlora.core.roles import (
+    GradientTransform,
+    HasCapacity,
+    Needs,
+    PenaltyGradient,
+    State,
+    Strength,
+    TaskContext,
+    WeightPenalty,
+)
 from everlora.core.updates import LowRank, precise
 from everlora.parts.penalties import exact
 
@@ -50,7 +59,7 @@ def free(updates: Sequence[LowRank]) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProjectOut:
+class ProjectOut(GradientTransform, HasCapacity):
     """LB-CL's projection: gradients of U and V (B and A) lose what lies in the span of the earlier tasks' U and V.
 
     Attributes:
@@ -61,7 +70,7 @@ class ProjectOut:
     """
 
     name: ClassVar[str] = "project_out"
-    needs_fresh: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(fresh_adapter=True)
     acts_on: Literal["gradient", "update"] = "gradient"
     form: Literal["joint", "literal"] = "joint"
 
@@ -92,11 +101,11 @@ def departure(columns: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrthonormalTriplets:
+class OrthonormalTriplets(WeightPenalty):
     """The regulariser of SVD form: γ (‖UᵀU − I‖² + ‖VVᵀ − I‖²), on every task."""
 
     name: ClassVar[str] = "orthonormal_triplets"
-    needs_svd: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(svd_form=True)
     lam: Strength = 0.1
 
     @property

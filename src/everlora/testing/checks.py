@@ -147,23 +147,23 @@ def kept_is_what_the_method_declares(case: Case) -> None:
     record = case.record
     life, kept, rule = record.life, record.life.storage(), record.life.method.consolidator
     if life.method.regime == "frozen":
-        assert kept == {"kept_elements": 0, "adapter_elements": 0, "kept_bytes": 0}
+        assert kept.plain() == {"kept_elements": 0, "adapter_elements": 0, "kept_bytes": 0}
         return
     newest: Any = life.newest
     stages = 1 if life.method.regime == "joint" else 2
-    assert kept["kept_elements"] == rule.stored_elements(stages, kept["adapter_elements"])
-    assert kept["adapter_elements"] == sum(t.numel() for s in newest.values() for t in s.tensors.values())
+    assert kept.kept_elements == rule.stored_elements(stages, kept.adapter_elements)
+    assert kept.adapter_elements == sum(t.numel() for s in newest.values() for t in s.tensors.values())
     beside = sum(
         part.memory_bytes(out, into, site.rank, 1 if rule.rule == "continue" else stages)
         for part in life.method.remembering
         for site in newest.values()
         for out, into in [site.shape]
     )
-    rows = [row for task in life.kept_rows for row in task.train]
-    assert kept.get("kept_rows", 0) == len(rows)
+    rows = [row for task in life.stored_rows for row in task.train]
+    assert kept.kept_rows == len(rows)
     assert bool(rows) <= all(entry(name).replay for name in [case.composed.name] if "+" not in name)
-    held = kept["kept_bytes"] - 4 * kept["kept_elements"] - kept.get("kept_row_bytes", 0)
-    bounded = any(getattr(part, "at_most", False) for part in life.method.remembering)
+    held = kept.kept_bytes - 4 * kept.kept_elements - kept.kept_row_bytes
+    bounded = any(part.needs.memory_at_most for part in life.method.remembering)
     assert 0 < held <= beside if bounded else held == beside
 
 
@@ -173,7 +173,7 @@ def interrupted_and_resumed_equals_uninterrupted(case: Case) -> None:
     first = lives.begin(case.model, case.method, folder, progress=lives.Cut(), **DIAGONAL)
     with pytest.raises(KeyboardInterrupt):
         first.follow(tasks)
-    assert [s.facts["name"] for s in first.folder.stages()] == ["first"]
+    assert [s.facts.name for s in first.folder.stages()] == ["first"]
     # The streams of random numbers outside must not matter.
     torch.manual_seed(12345)
     again = lives.begin(case.model, case.method, folder, resume=True, **DIAGONAL)

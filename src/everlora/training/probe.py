@@ -15,8 +15,7 @@ from torch.nn.functional import linear
 
 from everlora.adapters import AdapterBackend
 from everlora.core.errors import ConfigError
-from everlora.core.roles import State
-from everlora.core.roles.observing import NeedsActivations
+from everlora.core.roles import NeedsActivations, State
 from everlora.core.updates import LowRank
 from everlora.models.tokens import Tokens
 from everlora.runtime import world
