@@ -40,7 +40,7 @@ def measure_holdings(method: Method, past: UpdateHistory, remembered: Memory, ke
         return Holdings(kept_bytes=kept_bytes)
     rank = max(site.rank for site in past.deltas[-1].values())
     modules = []
-    for name in past.sites:
+    for name in sorted(past.sites):  # as they are stored, so that it is the same from memory and from a folder
         share, left = free_directions(past, name)
         modules.append(FreeDirections(module=name, free=share, directions=left, tasks_left=left // rank))
     hard = any(isinstance(transform, HasCapacity) for transform in method.transforms)
@@ -55,7 +55,7 @@ def memory_error(method: Method, past: UpdateHistory, remembered: Memory) -> dic
     """Measure how far off each part is that remembers the past in a form of its own; by part."""
     found = {}
     for part in method.remembering:
-        held = {name: state for name, state in remembered.get(part.name, {}).items() if state}
+        held = {name: state for name, state in sorted(remembered.get(part.name, {}).items()) if state}
         if (
             not isinstance(part, ReconstructsPast) or not held
         ):  # one that keeps the updates themselves has no other form
