@@ -33,7 +33,7 @@ def measure_holdings(method: Method, past: UpdateHistory, remembered: Memory, ke
     Args:
         method: its method.
         past: the updates that the next task is learned on top of.
-        remembered: what its parts remember beside them.
+        remembered: what its parts remember.
         kept_bytes: what the next task needs of the earlier ones.
     """
     if not len(past) or not method.adapter.low_rank:
