@@ -181,7 +181,9 @@ def benchmark_battery(
             written[base] = write(folders.mktemp("rows")) if write else None
         return written[base]
 
-    @pytest.mark.parametrize("check", [check.__name__ for check in checks if check.__name__ not in without])
+    names = [check.__name__ for check in checks]
+
+    @pytest.mark.parametrize("check", [name for name in names if name not in without])
     def test(check: str, tmp_path_factory: pytest.TempPathFactory) -> None:
         BENCHMARK_CHECKS[check](BenchmarkCase(known, rows_of(tmp_path_factory)))
 
