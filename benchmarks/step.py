@@ -67,8 +67,7 @@ def main() -> None:
 
 
 def _chain(backend: LoraBackend, params: list[torch.nn.Parameter], past: UpdateHistory, method: str) -> Chain:
-    penalties = parse(method).penalties
-    return Chain.build(params, backend.trainable(), past, penalties, task="benchmark", max_norm=1.0, every=10**9)
+    return Chain.build(params, backend.trainable(), past, parse(method), task="benchmark", max_norm=1.0, every=10**9)
 
 
 def _update(backend: LoraBackend, seed: int) -> dict[str, LowRank]:

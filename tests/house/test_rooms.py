@@ -35,7 +35,7 @@ FLOORS = (
 )
 """Rooms of everlora from the ground up: a room may import itself and what stands on floors below its own."""
 
-LONG_FUNCTIONS = {"cli/main.py:run": "its signature is the list of the command's flags"}
+LONG_FUNCTIONS: dict[str, str] = {}
 
 HEAVY = {"transformers", "peft", "accelerate", "datasets"}
 """Third parties that these rooms must do without."""
@@ -256,5 +256,47 @@ def test_no_file_looks_at_a_class_by_its_name() -> None:
         if isinstance(node, ast.Compare)
         for side in map(dotted, (node.left, *node.comparators))
         if side.endswith("__name__") and side != "__name__"
+    ]
+    assert offenders == []
+
+
+PARTS_ROOMS = {"core", "parts", "methods", "training", "learner", "testing", "analysis"}
+NO_PARTS = {
+    ("core/roles/contract.py", "value"): "a member of a class that is being made",
+    ("core/roles/contract.py", ""): "a member of a class that is being made",
+    ("core/plugins.py", "module"): "a module that was imported",
+    ("core/plugins.py", "error"): "an error of any kind",
+    ("core/catalogue.py", "kind"): "an annotation",
+    ("learner/sequential.py", "self.base.family"): "only families with a head have labels",
+    ("testing/lives.py", "family"): "only families with a head have columns",
+    ("testing/record.py", "family"): "only families with a head have labels",
+}
+"""What may lack the attribute that is looked up with a default, where parts are handled: none of these is a part."""
+
+
+def test_no_attribute_of_a_part_is_looked_up_with_a_default() -> None:
+    """A misspelt flag would be ignored: what a part needs is declared in `Needs`, and what it can do is inherited."""
+    found = {
+        (place(path), dotted(node.args[0]))
+        for path in FILES
+        if room(path) in PARTS_ROOMS
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and dotted(node.func) == "getattr" and len(node.args) == 3
+    }
+    assert found - set(NO_PARTS) == set()
+
+
+def test_no_attribute_of_needs_is_looked_up_by_a_name_in_a_string() -> None:
+    from dataclasses import fields
+
+    from everlora.core.roles.contract import FORMER_FLAGS, Needs
+
+    flags = {*FORMER_FLAGS, *(one.name for one in fields(Needs))}
+    offenders = [
+        (place(path), node.lineno)
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and dotted(node.func) in {"getattr", "hasattr"}
+        if isinstance(node.args[1], ast.Constant) and node.args[1].value in flags
     ]
     assert offenders == []

@@ -204,9 +204,10 @@ class LoraBackend(AdapterBackend):
 
     def save(self, folder: Path) -> None:
         """Write the adapter as a standard PEFT folder."""
+        # PEFT would fill in a template for a card of its own, a tenth of a small task's time; the run has its card.
+        self.model.create_or_update_model_card = lambda folder: None
         # "auto" would ask the hub whether the vocabulary was changed; it never is here.
         self.model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # the run has its own card
 
 
 def _site(layer: LoraLayer) -> LowRank:

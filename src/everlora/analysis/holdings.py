@@ -55,10 +55,9 @@ def memory_error(method: Method, past: UpdateHistory, remembered: Memory) -> dic
     """Measure how far off each part is that remembers the past in a form of its own; by part."""
     found = {}
     for part in method.remembering:
+        # A part that stands on the tasks' own factors remembers nothing of any module.
         held = {name: state for name, state in remembered.get(part.name, {}).items() if state}
-        if (
-            not isinstance(part, ReconstructsPast) or not held
-        ):  # one that keeps the updates themselves has no other form
+        if not isinstance(part, ReconstructsPast) or not held:
             continue
         exact = {name: past.total(name) for name in held}
         lost = {name: float((exact[name] - part.reconstruct(held[name])).norm()) for name in exact}

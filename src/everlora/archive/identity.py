@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from everlora.archive.schema import OpenRecord, Plain, Record
+from everlora.settings.setting import settings_of
 from everlora.settings.spec import LearnerSpec, RunSpec
 
 Origin = dict[str, str]
@@ -99,7 +100,7 @@ class RunRecord(Record):
         return {"id": self.id, **whole, **{k: v for k, v in super().plain().items() if k not in whole}}
 
 
-NOT_IDENTIFYING = ("data_dir", "method", "protocol", "tasks")
+NOT_IDENTIFYING = tuple(one.path[0] for one in settings_of(RunSpec) if one.about.changes == "nothing")
 """Settings that do not tell one run from another: where the data lie, how method and protocol are spelt, and which
 tasks are followed: a learner may go on with more tasks, and every task that was learned is compared by itself."""
 

@@ -79,6 +79,11 @@ class Method:
                 raise ConfigError(
                     f"the strength of the penalty {penalty.name!r} must be a finite number of at least 0, not {value}"
                 )
+        for transform in self.transforms:
+            if transform.acts_on not in ("gradient", "update", "both"):
+                raise ConfigError(
+                    f"{transform.name!r} acts on the gradient, the update or both, and not on {transform.acts_on!r}"
+                )
         for part in self.parts():
             if self.regime != "sequence" and not (isinstance(part, Rehearsal) and part.alone):
                 raise ConfigError(f"{part.name!r} cannot act in {self.name!r}, which does not learn task after task")

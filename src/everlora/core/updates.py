@@ -62,10 +62,6 @@ class LowRank:
         """B, in SVD form with σ in it: B diag(σ)."""
         return self.B if self.sigma is None else self.B * self.sigma.mT
 
-    def plain(self) -> LowRank:
-        """The same update as a pair."""
-        return self if self.sigma is None else LowRank(self.A, self.up, self.scale)
-
     def map(self, change: Callable[[Tensor], Tensor]) -> LowRank:
         """The update with every tensor changed in the same way (detached, moved, copied)."""
         sigma = None if self.sigma is None else change(self.sigma)

@@ -11,7 +11,8 @@ from everlora.analysis.answers import ScoredRun
 from everlora.analysis.comparison import Section
 from everlora.literature.published import Published, published
 from everlora.settings import protocol
-from everlora.settings.spec import TRAIN_DEFAULTS, RunSpec, check, merge
+from everlora.settings.spec import RunSpec, check, merge
+from everlora.settings.training import TRAIN_DEFAULTS
 
 ROWS = ("max_train_samples", "max_train_per_class", "max_eval_samples", "max_eval_per_class")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -50,6 +51,7 @@ def fingerprint(base: Loaded, scoring: str, invariant: bool | None) -> Fingerpri
     )
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

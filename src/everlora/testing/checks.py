@@ -14,15 +14,21 @@ from torch import Tensor
 
 from everlora.adapters import files as adapters
 from everlora.core.expressions import parse
+from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.registry import entries, entry
 from everlora.learner.sequential import SequentialLearner
 from everlora.testing import lives
 from everlora.testing.record import Record
+from everlora.training.chain import Chain
+from everlora.training.group import added, norms, scaled
 
 DIAGONAL: dict[str, Any] = {"evaluation": {"schedule": "diagonal"}}
 CLOSE = 1e-4
 """AdamW divides by the gradient's own size, so rounding shows where a gradient is nearly 0; its steps are of 5e-3."""
+
+STEP, OFF = 1e-6, 1e-3
+"""A step along a direction, and how far from the gradient the difference quotient may be, of both their norms."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,31 @@ def strength_zero_is_the_base_method_bit_for_bit(case: Case) -> None:
     assert lives.largest_difference(case.record.adapter, plain) > 0, "the penalty does nothing"
 
 
+def the_gradient_of_a_penalty_is_that_of_its_value(case: Case) -> None:
+    """Around a place drawn at random a penalty's value changes as its gradient says, in fp64, on every module."""
+    life = case.record.life
+    newest: Any = life.newest
+    draw = torch.Generator().manual_seed(0)
+    start = newest if life.method.consolidator.rule == "continue" else None
+    past = life.past if start is None else UpdateHistory((newest,))
+    chain = Chain.build([], newest, past, life.method, task="", max_norm=0, every=1, start=start, memory=life.memory)
+    for group in chain.groups:
+        here = group.before.weights.map(lambda t: torch.randn(t.shape, generator=draw).double())
+        for part, constants in group.penalties:
+            state = {key: c.double() if c.is_floating_point() else c for key, c in constants.items()}
+            found = part.value_and_grad(here, state).gradient
+            aside = {key: torch.randn(g.shape, generator=draw).double() for key, g in found.items()}
+            for way in (found, aside):
+                step = scaled(way, STEP / norms(way).double().clamp_min(1e-30))
+                up, down = (
+                    part.value_and_grad(here.holding({**here.tensors, **moved}), state).value
+                    for moved in (added(step, here.tensors), added(scaled(step, torch.tensor(-1.0)), here.tensors))
+                )
+                expected = 2 * sum((found[key] * step[key]).flatten(1).sum(1) for key in found)
+                wrong = (up - down - expected).abs() > OFF * STEP * norms(found)
+                assert not wrong.any(), f"{part.name!r}: its gradient is not that of its value"
+
+
 def kept_is_what_the_method_declares(case: Case) -> None:
     """Elements and bytes that are kept are those that consolidator and parts declare."""
     record = case.record
@@ -233,6 +264,7 @@ CHECKS = {
         (the_base_is_untouched_but_for_what_was_folded, _all),
         (what_is_stored_is_what_was_learned, _trained),
         (strength_zero_is_the_base_method_bit_for_bit, _penalised),
+        (the_gradient_of_a_penalty_is_that_of_its_value, _penalised),
         (kept_is_what_the_method_declares, _all),
         (interrupted_and_resumed_equals_uninterrupted, _sequential),
         (a_batch_in_one_piece_is_a_batch_in_eight, _trained),

@@ -156,9 +156,10 @@ def _check(cls: type[Part]) -> None:
     role = mine[0].__name__
     lacking = [name for name in _declared(cls) if not _given(cls, name)]
     if lacking:
-        own = [name for base in _own(cls) for name in vars(base) if not name.startswith("_")]
-        slips = [f"{name!r} is near to {one!r}" for one in lacking for name in _near(one, own)]
-        raise ConfigError(f"the {role} {called} lacks {' and '.join(lacking)}" + _tail(slips))
+        own = [name for base in _own(cls) for name in (*vars(base), *_annotations(base))]
+        slips = [f"it defines {name!r}: did you mean {one!r}?" for one in lacking for name in _near(one, own)]
+        todo = " ".join(slips) or "define it in the class"
+        raise ConfigError(f"the {role} {called} lacks {' and '.join(lacking)}; {todo}")
     name = next((vars(base)["name"] for base in cls.__mro__ if "name" in vars(base)), None)
     if not isinstance(name, str) or not name:
         made = re.sub(r"(?<!^)(?=[A-Z])", "_", called).lower()
@@ -257,7 +258,3 @@ def _slip(name: str) -> str | None:
 def _near(name: str, known: list[str]) -> list[str]:
     close = difflib.get_close_matches(name.lower(), [one for one in known if not one.startswith("_")], 1, CLOSE)
     return [one for one in close if one != name]
-
-
-def _tail(slips: list[str]) -> str:
-    return f"; {', '.join(slips)}: was that meant?" if slips else "; define it in the class"
