@@ -15,9 +15,9 @@ from torch import Tensor
 import lives
 from everlora import parse
 from everlora.adapters import make_backend
-from everlora.core.registry import entry
 from everlora.learner.sequential import SequentialLearner
 from everlora.runtime.seeds import seed_for
+from plan import daily, pairs, planned
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
 ROUNDING = 2e-5
@@ -39,16 +39,7 @@ VARIANTS = ("mtl(mode=full)", "per-task(mode=full)", "ewc(on=all)", "seqft(freez
 """Options that change what is trained, of methods that train low-rank updates without them."""
 
 
-def families(method: str) -> tuple[str, ...]:
-    return entry(method.partition("(")[0]).families
-
-
-CASES = [
-    pytest.param(method, model, id=f"{method}-{model}")
-    for method in (*lives.OTHERS, *VARIANTS)
-    for model in lives.MODELS
-    if lives.base(model).family.name in families(method)
-]
+CASES = planned(PAIRS := pairs((*lives.OTHERS, *VARIANTS)), daily(PAIRS))
 SEQUENTIAL = [case for case in CASES if parse(case.values[0]).regime == "sequence"]
 everywhere = pytest.mark.parametrize(("method", "model"), CASES)
 in_sequence = pytest.mark.parametrize(("method", "model"), SEQUENTIAL)

@@ -31,6 +31,16 @@ def test_unload_gives_back_the_very_modules(model):
     assert all(after[n] is m for n, m in before.items() if n != head)
 
 
+def test_a_saved_adapter_has_no_card_of_pefts(tmp_path):
+    backend = LoraBackend(lives.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8})
+    backend.attach(seed=0)
+    backend.save(tmp_path / "saved")
+    assert {file.name for file in (tmp_path / "saved").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+
+
 @pytest.mark.parametrize("model", ["tiny-bert", "tiny-vit"])
 def test_unload_leaves_the_trained_head(model):
     loaded = lives.fresh(model)

@@ -14,8 +14,9 @@ import lives
 from calculus import draw
 from everlora.core.errors import ConfigError
 from everlora.models.families.base import IGNORE
+from everlora.parts.distil import Distil
 from everlora.training.chain import Chain
-from everlora.training.trainer import ClTrainer, Rows, arguments, rows_of, token_mean
+from everlora.training.trainer import ClTrainer, ExtraLosses, Rows, arguments, rows_of, token_mean
 
 
 def test_tokens_are_counted_over_all_devices(tmp_path: Any) -> None:
@@ -42,7 +43,7 @@ def test_arguments_are_the_users_on_top_of_ours(tmp_path: Any) -> None:
 def test_a_head_does_not_decay_and_everything_else_does(model: str, tmp_path: Any) -> None:
     """Decay would move rows for labels of other tasks, bare or as PEFT's copy; biases and norms decay nowhere."""
     loaded, task = lives.fresh(model), lives.stream(model)[0]
-    loaded.family.begin(loaded.model, [task], torch.Generator().manual_seed(0))
+    loaded.family.prepare(loaded.model, [task], torch.Generator().manual_seed(0))
     trainer = ClTrainer(
         loaded.family,
         Chain(params=[], task="x"),
@@ -95,6 +96,33 @@ def test_the_mean_is_over_the_global_batch_and_weights_multiply_rows() -> None:
     )
 
 
+def test_both_terms_of_the_loss_are_weighed_and_divided_alike() -> None:
+    """Of three processes each: DDP takes the mean of their gradients, and the denominator is of all of them."""
+    old, new, weights = draw(2, (3, 5), (3, 5), (2,), dtype=torch.float32)
+    labels, targets, part = torch.tensor([[4, IGNORE], [0, 2]]), torch.tensor([4, 0, 2]), Distil(beta=0.5)
+    trainer = object.__new__(ClTrainer)
+    trainer.family = cast(Any, SimpleNamespace(logits_with_known=lambda model, batch: (new, targets, new)))
+    trainer.chain, trainer.accelerator = Chain(params=[], task="x"), SimpleNamespace(num_processes=3)
+    trainer.besides = ExtraLosses(outputs=(part,), teacher=cast(Any, SimpleNamespace(logits=lambda *_: old)))
+
+    def found(**batch: Any) -> float:
+        batch = {"labels": labels, **batch}
+        loss = trainer.compute_loss(cast(Any, None), batch, num_items_in_batch=10)
+        assert batch.keys() == {"labels"}, "a model takes no marks"
+        return float(loss)
+
+    task, other = cross_entropy(new, targets, reduction="none"), 0.5 * part.per_position(new, old)
+    assert found() == pytest.approx(3 * float((task + other).sum()) / 10, rel=1e-6)
+    own = weights[[0, 1, 1]]
+    assert found(weight=weights) == pytest.approx(3 * float((own * (task + other)).sum()) / 10, rel=1e-5)
+    # LwF compares rows of the new task alone.
+    marked = found(weight=weights, rehearsed=torch.tensor([True, False]))
+    assert marked == pytest.approx(3 * float((own * task).sum() + (own * other)[1:].sum()) / 10, rel=1e-5)
+    assert float(trainer.compute_loss(cast(Any, None), {"labels": labels})) == pytest.approx(
+        found() * 10 / 3, rel=1e-6
+    )
+
+
 def test_positions_know_their_rows() -> None:
     assert rows_of(torch.tensor([3, 1, 2])).tolist() == [0, 1, 2]
     assert rows_of(torch.tensor([[IGNORE, 4], [5, 6], [IGNORE, IGNORE]])).tolist() == [0, 1, 1]
@@ -102,7 +130,9 @@ def test_positions_know_their_rows() -> None:
 
 def test_rows_that_are_rehearsed_stand_last_and_are_marked() -> None:
     first, second = lives.stream("tiny-llama")
-    family = SimpleNamespace(cut=0, features=lambda row, task: {"row": row.text if hasattr(row, "text") else row})
+    family = SimpleNamespace(
+        truncated=0, features=lambda row, task: {"row": row.text if hasattr(row, "text") else row}
+    )
     rows = Rows(cast(Any, family), [second.take(3)], [first.take(2)])
     assert (len(rows), rows.fresh, rows.sizes) == (5, 3, [3])
     assert [rows[k]["rehearsed"] for k in range(5)] == [False, False, False, True, True]

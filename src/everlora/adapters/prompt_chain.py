@@ -1,4 +1,7 @@
-"""One prompt per task, in front of those of the earlier tasks, which stay as they are (Progressive Prompts)."""
+"""The form ``prompt-chain`` (Progressive Prompts): one soft prompt per task, in front of those of earlier tasks.
+
+The earlier prompts do not change any more: they are constants of the forward pass.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,17 @@ from everlora.data.task import Task
 
 
 def reparameterise(prompt: Tensor, down: Tensor, down_bias: Tensor, up: Tensor, up_bias: Tensor) -> Tensor:
-    """A prompt (m, e) through a residual network with weights (h, e), (h,), (e, h), (e,): P + W₂ relu(W₁ P)."""
+    """Return P + W₂ relu(W₁ P + b₁) + b₂ of a prompt (m, e) and weights (h, e), (h,), (e, h), (e,): (m, e).
+
+    >>> prompt = torch.ones(1, 2)
+    >>> reparameterise(prompt, torch.eye(2), torch.zeros(2), 2 * torch.eye(2), torch.zeros(2))
+    tensor([[3., 3.]])
+    """
     return prompt + linear(linear(prompt, down, down_bias).relu(), up, up_bias)
 
 
 class PromptChainBackend(PromptBackend):
-    """The prompts [P_t, …, P_1]; only P_t, and the network that it is trained through, are trained."""
+    """A backend for the prompts [P_t, …, P_1]; only P_t, and the network around it, are trained."""
 
     forms = ("prompt-chain",)
     needs_past = True
@@ -36,7 +44,7 @@ class PromptChainBackend(PromptBackend):
 
     def initialise(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
         prompt, h = self.sample_embeddings(self.settings.length), int(self.settings.mlp)
-        if start is not None or not h:  # what is finished has its network in it
+        if start is not None or not h:  # a finished prompt has its network folded in
             return PromptParameters(prompt=prompt)
         e = prompt.shape[-1]
         bound = e**-0.5
@@ -49,17 +57,17 @@ class PromptChainBackend(PromptBackend):
         )
 
     def prompts(self, embeds: Tensor, real: Tensor) -> Tensor:
-        whole = torch.cat([self.newest(), *(one.to(embeds.device) for one in self.earlier)])
-        return whole.expand(len(embeds), -1, -1)
+        chain = torch.cat([self.newest(), *(one.to(embeds.device) for one in self.earlier)])
+        return chain.expand(len(embeds), -1, -1)
 
     def newest(self) -> Tensor:
-        """The live prompt as the model reads it, (m, e)."""
-        held = dict(self.holder.named_parameters())
-        return reparameterise(**held) if "up" in held else held["prompt"]
+        """Return the trainable prompt as the model reads it, (m, e)."""
+        parameters = dict(self.holder.named_parameters())
+        return reparameterise(**parameters) if "up" in parameters else parameters["prompt"]
 
     @torch.no_grad()
     def extract(self) -> dict[str, ModuleUpdate]:
-        # The network serves training alone: what it makes of the prompt is the prompt.
+        # The network only helps training: its output is the prompt that is stored.
         return {PLACE: Weights({"prompt": self.newest().detach().cpu().float().clone()})}
 
     def set_past(self, past: UpdateHistory, merge: Merge | None = None) -> None:

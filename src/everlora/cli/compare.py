@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from everlora.cli.catalogue import GROUPS
-from everlora.cli.common import Json
+from everlora.cli.common import Json, Plugin
 
 HEADS = {"oa": "OA", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
 Format = Literal["table", "markdown", "csv", "latex", "json"]
+FORMAT_HELP = "How the table is printed: table, markdown, csv, latex, json."
 LEGEND = (
     "mean over runs (seeds x orders) and 95 % interval (bootstrap over runs, then over test rows; too short where "
     "runs are few)"
@@ -30,7 +31,7 @@ ALONE = "(rows): fewer than 3 common runs, so p is of other test rows only and t
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of them (of a sweep).")],
-    format_: Annotated[Format, typer.Option("--format", help="How the table is printed.")] = "table",
+    format_: Annotated[Format, typer.Option("--format", metavar="FORM", help=FORMAT_HELP)] = "table",
     mixed: Annotated[bool, typer.Option("--mixed", help="Allow runs of different protocols.")] = False,
     mixed_fingerprints: Annotated[
         bool, typer.Option("--mixed-fingerprints", help="Allow scores of other precisions or versions.")
@@ -41,6 +42,7 @@ def compare(
     ] = False,
     resamples: Annotated[int, typer.Option(min=100, help="Resamples of the bootstrap.")] = 2000,
     bootstrap_seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
     """Set runs side by side: mean and 95 % interval of each method over its runs, and what cannot be told apart."""

@@ -14,9 +14,12 @@ from everlora.core.registry import FAMILIES, entry
 
 
 def parse(expression: str) -> Method:
-    """Build the method that ``expression`` names.
+    """Build the method that ``expression`` names: ``name``, ``name(option=value, ...)``, or several joined by ``+``.
 
-    ``name``, ``name(option=value, ...)``, and several of them joined by ``+``.
+    >>> parse("ella(lam=0.3)").penalties[0].lam
+    0.3
+    >>> [part.name for part in parse("o-lora+replay(ratio=0.1)").parts()]
+    ['orthogonality', 'row_replay']
 
     Raises:
         ConfigError: syntax, unknown method or option, a value of the wrong type, or parts that exclude one another.

@@ -1,9 +1,10 @@
-"""Where numbers were made: versions and machine for the record of a run, and the fingerprint that a score carries."""
+"""Versions and machine for the record of a run, and the facts that are stored with every score."""
 
 from __future__ import annotations
 
 import platform
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -19,7 +20,7 @@ SCORING = ("everlora", "torch", "transformers", "peft", "tokenizers")
 
 
 def environment(base: Loaded | None = None) -> Environment:
-    """Versions and machine, for the record of a run."""
+    """Return versions and machine, for the record of a run; with the model's precision and family if one is given."""
     extras = {name: found for name in EXTRAS if (found := _version(name))}
     return Environment(
         python=sys.version.split()[0],
@@ -33,12 +34,12 @@ def environment(base: Loaded | None = None) -> Environment:
 
 
 def fingerprint(base: Loaded, scoring: str, invariant: bool | None) -> Fingerprint:
-    """Backend, device, precision, evaluator, batch invariance and versions: what travels with every score.
+    """Return what a score depends on: backend, device, precision, scoring, batch invariance and versions.
 
     Args:
         base: the model that answers.
-        scoring: how answers are found.
-        invariant: whether rows were answered alone as they were among others; None where nobody looked.
+        scoring: how answers are found, ``generate`` or ``labels``.
+        invariant: whether rows got the same answers by themselves as in a batch; None if that was not checked.
     """
     return Fingerprint(
         backend="torch",
@@ -50,6 +51,7 @@ def fingerprint(base: Loaded, scoring: str, invariant: bool | None) -> Fingerpri
     )
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

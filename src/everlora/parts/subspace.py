@@ -35,7 +35,7 @@ def basis(columns: Tensor) -> Tensor:
     Columns beyond the rank are 0, so that matrices of different rank stay in one stack and Q Qᵀ projects all the same.
     """
     U, S, _ = torch.linalg.svd(precise(columns), full_matrices=False)
-    live = (DEPENDENT * S[..., :1] < S) & (S > 0)
+    live = _independent(S)
     return (U * live.unsqueeze(-2)).to(torch.promote_types(columns.dtype, torch.float32))
 
 
@@ -50,12 +50,20 @@ def project_out(columns: Tensor, Q: Tensor) -> Tensor:
     return left * (left.norm(dim=-2, keepdim=True) > ROUNDING * columns.norm(dim=-2, keepdim=True))
 
 
+@torch.no_grad()
 def free(updates: Sequence[LowRank]) -> tuple[Tensor, Tensor]:
     """Directions that no past update uses, on the output and on the input side: counts (...) out of o and of i."""
     out, into = updates[0].shape
-    used_out = basis(torch.cat([u.B for u in updates], -1)).any(-2).sum(-1)
-    used_in = basis(torch.cat([u.A.mT for u in updates], -1)).any(-2).sum(-1)
+    used_out, used_in = (
+        _independent(torch.linalg.svdvals(precise(columns))).sum(-1)
+        for columns in (torch.cat([u.B for u in updates], -1), torch.cat([u.A.mT for u in updates], -1))
+    )
     return out - used_out, into - used_in
+
+
+def _independent(S: Tensor) -> Tensor:
+    """Which of singular values (..., R), the largest first, are of directions and not of rounding."""
+    return (DEPENDENT * S[..., :1] < S) & (S > 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 One row per label name. A label that an earlier task brought keeps its row and is trained on. Rows of labels that are
 not being learned get neither gradient nor decay: the loss is taken over the labels of the current task (of all tasks,
-where all are learned at once). Answering considers all labels seen so far (``generate``: nobody tells the model which
-task it is) or the task's own (``labels``).
+where all are learned at once). Answering considers all labels so far (``generate``: the task is not known) or the
+task's own (``labels``).
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ from everlora.models.families.base import GREEDY, Batch, Family, Features, Limit
 
 
 class Classifier(Family):
-    """What text and image classifiers share: the growing head."""
+    """A family that answers by a classification head, which grows with the labels.
+
+    Attributes:
+        labels: the labels so far; row k of the head belongs to label k.
+        head_rows: rows that the model's head has at present.
+        n_known: labels known before the present tasks: the first rows of the head.
+        trained_rows: rows over which the loss is taken, those of all tasks that are learned together.
+    """
 
     head: ClassVar[str | None] = "classifier"
 
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)
         self.labels: list[str] = []
-        """Labels seen so far; row k of the head belongs to label k."""
         self.head_rows = 0
-        """Rows that the model's head has by now."""
         self.n_known = 0
-        """Labels known before the tasks that are being learned: the first rows of the head."""
         self.trained_rows: list[int] = []
-        """Rows over which the loss is taken: those of all tasks that are learned together."""
 
     def check(self, task: Task) -> None:
         super().check(task)
@@ -51,7 +54,7 @@ class Classifier(Family):
         self.resize(model, generator)
 
     def snapshot(self, model: PreTrainedModel) -> Any:
-        # PEFT trains a copy of the head, so the module itself is the copy of how it was.
+        # A copy of the head is trained, so that the module itself stays as it was.
         return list(self.labels), self.head_rows, model.get_submodule(str(self.head))
 
     def restore(self, model: PreTrainedModel, before: Any) -> None:
@@ -64,7 +67,15 @@ class Classifier(Family):
         self.labels, self.head_rows = [], 0
 
     def resize(self, model: PreTrainedModel, generator: torch.Generator) -> None:
-        """Give the head one row per label: known rows stay, new ones are drawn from N(0, 0.02²) with bias 0."""
+        """Give the head one row per label: known rows stay, new ones are from N(0, 0.02²) with bias 0.
+
+        >>> from everlora import load
+        >>> base = load("tiny-bert", labels=["ham"])
+        >>> base.family.labels.append("spam")
+        >>> base.family.resize(base.model, torch.Generator().manual_seed(0))
+        >>> base.model.config.id2label
+        {0: 'ham', 1: 'spam'}
+        """
         old = model.get_submodule(str(self.head))
         assert isinstance(old, nn.Linear)
         rows, seen = len(self.labels), self.head_rows
@@ -72,12 +83,13 @@ class Classifier(Family):
             return
         new = nn.Linear(old.in_features, rows, dtype=torch.float32, device=old.weight.device)
         with torch.no_grad():
+            # Random numbers for all rows, known ones too: those of a new row depend on its index alone.
             fresh = torch.randn(rows, old.in_features, generator=generator) * 0.02
             new.weight.copy_(fresh)
             new.bias.zero_()
             new.weight[:seen] = old.weight[:seen].float()
             new.bias[:seen] = old.bias[:seen].float()
-        # Under bf16 the head stays fp32; its input is brought to it.
+        # The head is fp32 even in a bf16 model, and its input is converted.
         new.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
         model.set_submodule(str(self.head), new)
         model.num_labels = rows
@@ -86,7 +98,7 @@ class Classifier(Family):
         self.head_rows = rows
 
     def label_rows(self, task: Task) -> list[int]:
-        """Rows of the head that belong to the task's labels."""
+        """Return the rows of the head that belong to the labels of a task."""
         return [self.labels.index(label) for label in task.labels]
 
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -98,25 +110,31 @@ class Classifier(Family):
         return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"], logits[:, : self.n_known]
 
     def _allowed(self, rows: Sequence[Features]) -> Tensor:
+        """Return the labels over which the loss of each row is taken, (b, labels)."""
         allowed = torch.zeros(len(rows), len(self.labels), dtype=torch.bool)
         for k, row in enumerate(rows):
             allowed[k, row["columns"]] = True
         return allowed
 
     def _answer(self, logits: Tensor, task: Task, scoring: Scoring) -> list[str]:
+        """Return the label of the largest logit (b, labels), of the task's own or of all."""
         if scoring == "labels":
             return [task.labels[k] for k in logits[:, self.label_rows(task)].argmax(-1).tolist()]
         return [self.labels[k] for k in logits.argmax(-1).tolist()]
 
 
 class TextClassifier(Classifier):
-    """Encoder with a head on texts. The instruction is not shown: the head, not the prompt, knows the task."""
+    """An encoder with a head on texts; the instruction is not shown to it, since the head stands for the task."""
 
     name: ClassVar[str] = "encoder"
     peft_task: ClassVar[str | None] = "SEQ_CLS"
 
     def tokens(self, example: Example, task: Task) -> list[int]:
-        """Tokens of the text with the special tokens, cut at `Limits.source` if that is set."""
+        """Return the tokens of the text with special tokens, cut at `Limits.source` if that is set.
+
+        Raises:
+            DataError: the text is too long and may not be cut, or the task holds chat messages.
+        """
         if task.form == "chat":
             raise DataError(f"task {task.name!r} holds chat messages; an encoder with a head needs text and label")
         ids = list(self.processor(example.input, truncation=False, verbose=False).input_ids)
@@ -139,6 +157,7 @@ class TextClassifier(Classifier):
         }
 
     def _inputs(self, ids: Sequence[Sequence[int]]) -> Batch:
+        """Return padded tokens and their mask, both (b, s)."""
         mask = right_pad([[1] * len(row) for row in ids], 0)
         return {"input_ids": right_pad(ids, int(self.processor.pad_token_id)), "attention_mask": mask}
 
@@ -163,7 +182,7 @@ class TextClassifier(Classifier):
 
 
 class ImageClassifier(Classifier):
-    """Image encoder (ViT) with a head."""
+    """An image encoder (ViT) with a head."""
 
     name: ClassVar[str] = "image-classifier"
     modality: ClassVar[Literal["text", "image"]] = "image"
@@ -175,7 +194,7 @@ class ImageClassifier(Classifier):
         super().check(task)
 
     def pixels(self, examples: Sequence[Example]) -> Tensor:
-        """Pixel values (b, 3, h, w) as the model's processor makes them."""
+        """Return pixel values (b, 3, h, w) from the model's processor; grey images are repeated to three channels."""
         images = [np.repeat(e.input[..., None], 3, -1) if e.input.ndim == 2 else e.input for e in examples]
         out: Tensor = self.processor(
             images=images, return_tensors="pt", input_data_format="channels_last"

@@ -17,7 +17,7 @@ from everlora.models.families.prompt import Prompter
 
 
 class Seq2Seq(Family):
-    """Encoder-decoder language model."""
+    """An encoder-decoder with a language-model head."""
 
     name: ClassVar[str] = "encoder-decoder"
     peft_task: ClassVar[str | None] = "SEQ_2_SEQ_LM"
@@ -32,6 +32,7 @@ class Seq2Seq(Family):
         self.prompter.limits = self.limits
 
     def _source(self, example: Example, task: Task) -> list[int]:
+        """Return the tokens that the encoder reads."""
         prompt, cut = self.prompter.prompt(example, task, room=1)
         self.truncated += cut > 0
         return [*prompt, int(self.processor.eos_token_id)]
@@ -97,7 +98,7 @@ class Seq2Seq(Family):
         return decoded
 
     def _scores(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
-        """Log-probability of each whole label after each source, (b, labels); the encoder runs once per source."""
+        """Return the log-probability of each label after each source, (b, labels); the encoder runs once."""
         b, n = ids.shape[0], len(answers)
         states = unwrap_model(model).get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
         labels = right_pad(answers, IGNORE).to(ids.device).repeat(b, 1)  # (b n, m)
