@@ -1,0 +1,200 @@
+"""Answers of ``everlora run`` against a process that never imports everlora, architecture by architecture.
+
+Every architecture is run by the command line in four ways and answered again by ``plain.py``: the same rows, one by
+one, through a plain forward or a plain ``generate`` of transformers, after training with the adapter at the root of the
+run's folder as stock peft loads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oracle import models
+
+Answers = Mapping[str, Any]
+LABELS = ("yes", "no", "good", "bad", "fast", "book", "perhaps not")
+MOODS = ("great", "slow", "not", "price or film")
+TRAINED = ("--max-steps", "3", "--learning-rate", "1e-2", "--lora-r", "4")
+TEXT_WAYS = {
+    "labels": ("zero-shot", "labels"),
+    "greedy": ("zero-shot", "generate"),
+    "trained-labels": ("ella", "labels"),
+    "trained-greedy": ("seqlora", "generate"),
+}
+CLASS_WAYS = {"trained-labels": ("ella", "labels"), "trained-greedy": ("seqlora", "generate")}
+"""A head has no row before the first task, so that there is nothing to answer without training."""
+
+CHEAP = {
+    "decoder": ("llama", "gpt_neox", "mpt", "opt", "qwen3", "gemma2"),
+    "encoder-decoder": ("t5", "bart"),
+    "encoder": ("bert", "roberta"),
+    "image": ("vit",),
+}
+"""Those of every run of the suite; the others are marked ``full``."""
+
+BROKEN: dict[tuple[str, str, str], str] = {}
+"""What fails today, by family, architecture and way; each is one to mend, and leaves this list when it is."""
+
+
+def cases() -> list[Any]:
+    found = []
+    for family, kinds in models.FAMILIES.items():
+        for kind in kinds:
+            for way in TEXT_WAYS if family in ("decoder", "encoder-decoder") else CLASS_WAYS:
+                marks = [] if kind in CHEAP[family] else [pytest.mark.full]
+                why = BROKEN.get((family, kind, way)) or BROKEN.get((family, kind, "*"))
+                marks += [pytest.mark.xfail(strict=True, reason=why)] if why else []
+                found.append(pytest.param(family, kind, way, marks=marks, id=f"{family}-{kind}-{way}"))
+    return found
+
+
+def write_tasks(where: Path) -> dict[str, dict[str, Any]]:
+    """Write the two tasks with labels and the one without; return what plain.py has to know of each."""
+    dice = random.Random(0)
+    words = "good bad film music team great slow fast book city service price".split()
+
+    def text(k: int, mark: str) -> str:
+        return f"{mark}{k} " + " ".join(dice.choices(words, k=dice.randint(1, 12)))
+
+    def split(name: str, rows: int, columns: tuple[str, str], answers: tuple[str, ...]) -> list[str]:
+        texts = [text(k, name[-2:]) for k in range(rows)]
+        lines = [json.dumps({columns[0]: t, columns[1]: answers[k % len(answers)]}) for k, t in enumerate(texts)]
+        (where / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        return texts
+
+    known: dict[str, dict[str, Any]] = {}
+    listed = []
+    for name, labels, instruction in (("fits", LABELS, "Say which one fits."), ("mood", MOODS, "What mood is it?")):
+        split(f"{name}-train", 18, ("text", "label"), labels)
+        rows = split(f"{name}-test", 12, ("text", "label"), labels)
+        known[name] = {"labels": labels, "instruction": instruction, "rows": rows}
+        files = {"train": f"{name}-train.jsonl", "test": f"{name}-test.jsonl"}
+        listed.append({"name": name, "labels": list(labels), "instruction": instruction, **files})
+    split("free-train", 12, ("prompt", "completion"), ("a good film", "slow music", "the city book"))
+    rows = split("free-test", 8, ("prompt", "completion"), ("a good film", "slow music"))
+    known["free"] = {"labels": (), "instruction": "", "rows": rows}
+    free = {"name": "free", "train": "free-train.jsonl", "test": "free-test.jsonl"}
+    (where / "labelled.yaml").write_text(json.dumps({"tasks": listed}))
+    (where / "all.yaml").write_text(json.dumps({"tasks": [*listed, free]}))
+    return known
+
+
+def images() -> dict[str, dict[str, Any]]:
+    """The rows of two built-in tasks, as lists of bytes."""
+    from everlora import open_stream
+
+    stream = open_stream("builtin", tasks=["shapes", "counts"], modality="image", max_eval_samples=12)
+    return {task.name: {"labels": task.labels, "rows": [row.input.tolist() for row in task.test]} for task in stream}
+
+
+def command(*argv: str) -> str:
+    """Run the command line in this process; what it says on stderr if it fails, else nothing."""
+    from everlora.cli.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(list(argv))
+        except SystemExit as end:
+            return "" if not end.code else err.getvalue()[-600:] or f"exit {end.code}"
+        except Exception as error:  # a traceback is the finding
+            return f"{type(error).__name__}: {error}"
+    return ""
+
+
+class Bench:
+    """Runs every architecture of a session once, and plain.py once for all of them."""
+
+    def __init__(self, where: Path) -> None:
+        self.where = where
+        self.failed: dict[str, str] = {}
+        self.recorded: dict[str, dict[str, list[str]]] = {}
+        self.jobs: list[dict[str, Any]] = []
+        self.tasks = write_tasks(where)
+
+    def run(self, family: str, kind: str, way: str) -> None:
+        """Let everlora answer, and note what plain.py shall answer."""
+        base = self.where / family / kind
+        if not base.is_dir():
+            models.build(family, kind, self.where / family)
+        text = family in ("decoder", "encoder-decoder")
+        method, scoring = (TEXT_WAYS if text else CLASS_WAYS)[way]
+        known = self.tasks if family != "image" else self.pictures
+        names = [name for name in known if name != "free" or (scoring == "generate" and text)]
+        benchmark = ["builtin", "--tasks", "shapes,counts", "--max-train-samples", "12", "--max-eval-samples", "12"]
+        if family != "image":
+            benchmark = [str(self.where / ("all.yaml" if "free" in names else "labelled.yaml"))]
+        key, out = f"{family}/{kind}/{way}", self.where / f"{family}-{kind}-{way}"
+        wrong = command(
+            *("run", "--model", str(base), "--method", method, "--out", str(out), "--dtype", "float32", *TRAINED),
+            *("--device", "cpu", "--max-new-tokens", "12", "--eval-scoring", scoring, "--eval-schedule", "final"),
+            *("--benchmark", *benchmark),
+        )
+        if wrong:
+            self.failed[key] = wrong
+            return
+        last = sorted(out.glob("tasks/*/predictions.jsonl"))[-1]
+        rows = [json.loads(line) for line in last.read_text().splitlines()]
+        self.recorded[key] = {name: [row["prediction"] for row in rows if row["task"] == name] for name in names}
+        job = {"family": family, "base": str(base), "scoring": scoring, "longest": 12}
+        job["adapter"] = str(out) if method != "zero-shot" else None
+        job["head"] = list(dict.fromkeys(label for name in names for label in known[name]["labels"]))
+        self.jobs += [{**job, **known[name], "id": f"{key}/{name}"} for name in names]
+
+    @functools.cached_property
+    def pictures(self) -> dict[str, dict[str, Any]]:
+        return images()
+
+    @functools.cached_property
+    def plain(self) -> Answers:
+        """What transformers answers alone, in a process of its own."""
+        script = Path(__file__).with_name("plain.py")
+        outside = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            input=json.dumps(self.jobs), capture_output=True, text=True, env=outside, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """All that the selected tests look at."""
+    found = Bench(tmp_path_factory.mktemp("oracle"))
+    here = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    for item in here:
+        values = item.callspec.params
+        if "way" in values:
+            found.run(values["family"], values["kind"], values["way"])
+    return found
+
+
+@pytest.mark.parametrize(("family", "kind", "way"), cases())
+def test_answers_are_those_of_plain_transformers(bench: Bench, family: str, kind: str, way: str) -> None:
+    key = f"{family}/{kind}/{way}"
+    assert key not in bench.failed, bench.failed[key]
+    for task, answers in bench.recorded[key].items():
+        plain = bench.plain[f"{key}/{task}"]
+        assert "error" not in plain, plain
+        assert answers == plain["answers"], task
+
+
+@pytest.mark.parametrize("family", list(models.FAMILIES))
+def test_the_questions_tell_answers_apart(bench: Bench, family: str) -> None:
+    """Answers that are all the same would prove little."""
+    for key, tasks in bench.recorded.items():
+        if key.startswith(f"{family}/"):
+            assert any(len(set(answers)) > 1 for answers in tasks.values()), key
