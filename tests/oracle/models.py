@@ -151,7 +151,7 @@ FAMILIES: Mapping[str, Mapping[str, dict[str, Any]]] = {
 _AUTO = {
     "decoder": transformers.AutoModelForCausalLM,
     "encoder-decoder": transformers.AutoModelForSeq2SeqLM,
-    "encoder": transformers.AutoModelForSequenceClassification,
+    "encoder": transformers.AutoModelForMaskedLM,  # as the hub has them: what stands before the labels is not there
     "image": transformers.AutoModelForImageClassification,
 }
 

@@ -158,6 +158,8 @@ def load(
     context = _context(model.config, processor)
     limits = Limits(context=context, source=max_source_length, answer=max_new_tokens, template=template)
     reader = _FAMILIES[family][1](processor, limits)
+    if isinstance(reader, Seq2Seq):
+        reader.start = _decoder_start(model, reader.pad)
     if labels:
         if not isinstance(reader, Classifier):
             raise ModelError(f"{name!r} answers in text and has no head; leave labels out")
@@ -272,6 +274,13 @@ def family_of(config: PretrainedConfig) -> FamilyName:
     if kind in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         return "image-classifier"
     raise ModelError(f"models of type {kind!r} are not supported; known families: {', '.join(_FAMILIES)}")
+
+
+def _decoder_start(model: PreTrainedModel, pad: int) -> int:
+    """The token that `generate` lets the decoder of an encoder-decoder begin with, in the order that it looks."""
+    places = [getattr(model, "generation_config", None), model.config]
+    known = [getattr(place, name, None) for name in ("decoder_start_token_id", "bos_token_id") for place in places]
+    return next((int(token) for token in known if token is not None), pad)
 
 
 def _context(config: PretrainedConfig, processor: Any) -> int:

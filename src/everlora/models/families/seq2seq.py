@@ -26,6 +26,8 @@ class Seq2Seq(Family):
         super().__init__(processor, limits)
         self.prompter = Prompter(processor, limits)
         self.pad = int(processor.pad_token_id)
+        self.start = self.pad
+        """What the decoder reads first; `everlora.models.loading.load` sets it to what the model was trained with."""
 
     def reserve(self, tokens: int) -> None:
         super().reserve(tokens)
@@ -50,7 +52,7 @@ class Seq2Seq(Family):
     def collate(self, rows: Sequence[Features]) -> Batch:
         labels = right_pad([row["labels"] for row in rows], IGNORE)
         # The decoder reads the answer one step behind; the Trainer takes `labels` out, so it is shifted here.
-        start = torch.full((len(rows), 1), self.pad)
+        start = torch.full((len(rows), 1), self.start)
         return {
             "input_ids": right_pad([row["input_ids"] for row in rows], self.pad),
             "attention_mask": right_pad([[1] * len(row["input_ids"]) for row in rows], 0),
@@ -90,7 +92,7 @@ class Seq2Seq(Family):
             **{"max_new_tokens": max(map(len, answers), default=self.limits.answer - 4) + 4, **sampling},
             pad_token_id=self.pad,
             eos_token_id=self.processor.eos_token_id,
-            decoder_start_token_id=self.pad,
+            decoder_start_token_id=self.start,
         )
         out = bare(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
         decoded: list[str] = self.processor.batch_decode(out, skip_special_tokens=True)
@@ -101,7 +103,7 @@ class Seq2Seq(Family):
         b, n = ids.shape[0], len(answers)
         states = bare(model).get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
         labels = right_pad(answers, IGNORE).to(ids.device).repeat(b, 1)  # (b n, m)
-        start = torch.full((b * n, 1), self.pad, device=ids.device)
+        start = torch.full((b * n, 1), self.start, device=ids.device)
         logits = model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(n, 0)),
             attention_mask=mask.repeat_interleave(n, 0),
