@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test test-all mutate check bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -19,9 +19,21 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/everlora demo --out runs/demo --resume
 
-# -n 2: two processes with one thread each use two cores better than one process with two.
+# Two processes with one thread each use two cores better than one process with two; slow files come first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: setup check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+# Every method on every model family, and every other product that tests/plan.py thins out for the daily run.
+test-all: setup check
+	$(PYTEST) -m "full or not full"
+
+# Does a near test notice when one line is changed? make mutate SAMPLE=100 SEED=0
+SAMPLE ?= 100
+SEED   ?= 0
+mutate: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutate.py --sample $(SAMPLE) --seed $(SEED)
 
 check: setup
 	$(BIN)/ruff check .

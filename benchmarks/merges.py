@@ -37,10 +37,10 @@ def main() -> None:
     base = experiment.load_for(spec)
     tasks, past, how = experiment.stream_for(spec, base).tasks, run.past(), spec.evaluation
     backend = LoraBackend(base, spec.lora.model_dump(exclude_none=True), spec.past)
-    base.family.begin(base.model, tasks, torch.Generator())
-    backend.open(seed=0)
+    base.family.prepare(base.model, tasks, torch.Generator())
+    backend.attach(seed=0)
     backend.restore_head(adapters.read(run.stages[-1].path)[1])
-    backend.close()
+    backend.detach()
     print("| answers from | OA | " + " | ".join(task.name for task in tasks) + " |")
     print("|---" * (2 + len(tasks)) + "|")
     answer = partial(score_task, scoring=how.scoring, batch_size=how.batch_size, split=how.split)

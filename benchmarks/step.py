@@ -34,7 +34,7 @@ def main() -> None:
     wish = parser.parse_args()
     base = experiment.load_for(experiment.resolve(LearnerSpec, {"model": wish.model}))
     backend = LoraBackend(base, {"r": 8, "lora_alpha": 32})
-    model = backend.open(seed=0)
+    model = backend.attach(seed=0)
     params = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(params, lr=1e-4)
     variants = {("plain", 0): _chain(backend, params, UpdateHistory(), "inclora")}
@@ -67,8 +67,7 @@ def main() -> None:
 
 
 def _chain(backend: LoraBackend, params: list[torch.nn.Parameter], past: UpdateHistory, method: str) -> Chain:
-    penalties = parse(method).penalties
-    return Chain.build(params, backend.live(), past, penalties, task="benchmark", max_norm=1.0, every=10**9)
+    return Chain.build(params, backend.trainable(), past, parse(method), task="benchmark", max_norm=1.0, every=10**9)
 
 
 def _update(backend: LoraBackend, seed: int) -> dict[str, LowRank]:
@@ -77,7 +76,7 @@ def _update(backend: LoraBackend, seed: int) -> dict[str, LowRank]:
         name: LowRank(
             torch.randn(s.A.shape, generator=random), torch.randn(s.B.shape, generator=random) * 1e-3, s.scale
         )
-        for name, s in backend.live().items()
+        for name, s in backend.trainable().items()
     }
 
 

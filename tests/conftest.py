@@ -6,7 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -17,6 +17,18 @@ from everlora.testing.record import Record, live_once
 # How fast a machine is decides no test: a busy one draws examples slowly, and is not wrong for that.
 settings.register_profile("everlora", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("everlora")
+
+
+RECORDS = ("test_battery.py", "test_resume.py", "test_export.py", "test_splits.py", "test_references.py")
+"""Files that look at the same records of most methods."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process (``--dist loadgroup``), and all that look at the same records."""
+    for item in items:
+        group = "records" if item.path.name in RECORDS else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +42,14 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Reco
         return seen[method, model]
 
     return get
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_disk() -> Iterator[None]:
+    """Wait for no disk: what is in the page cache is lost with the power, which no test cuts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,47 @@
 """everlora: fine-tune for life, forget nothing."""
 
-from everlora.benchmarks import benchmarks, open_stream
-from everlora.benchmarks import task_from_dataset as task
-from everlora.core.errors import EverloraError
-from everlora.core.method import Method, compose
-from everlora.core.registry import method, parse
-from everlora.data.task import Example, Task, TaskStream
-from everlora.learner.learner import Learner
-from everlora.metrics.scores import ScoreMatrix, metrics
-from everlora.models.loading import load
+from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from everlora.benchmarks import benchmark as benchmark
+    from everlora.benchmarks import open_stream as open_stream
+    from everlora.core.errors import EverloraError as EverloraError
+    from everlora.core.expressions import parse as parse
+    from everlora.core.method import Method as Method
+    from everlora.core.method import compose as compose
+    from everlora.core.registry import method as method
+    from everlora.data.task import Example as Example
+    from everlora.data.task import Task as Task
+    from everlora.data.task import TaskStream as TaskStream
+    from everlora.data.tasks import task_from_dataset as task
+    from everlora.learner.learner import Learner as Learner
+    from everlora.metrics import metric as metric
+    from everlora.metrics.scores import ScoreMatrix as ScoreMatrix
+    from everlora.models.loading import load as load
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "EverloraError": "core.errors",
+    "Example": "data.task",
+    "Learner": "learner.learner",
+    "Method": "core.method",
+    "ScoreMatrix": "metrics.scores",
+    "Task": "data.task",
+    "TaskStream": "data.task",
+    "benchmark": "benchmarks",
+    "compose": "core.method",
+    "load": "models.loading",
+    "method": "core.registry",
+    "metric": "metrics",
+    "open_stream": "benchmarks",
+    "parse": "core.expressions",
+    "task": "data.tasks:task_from_dataset",
+}
+"""Where each public name is defined; it is imported when it is first used, so that importing everlora is quick."""
 __all__ = [
     "EverloraError",
     "Example",
@@ -18,13 +50,25 @@ __all__ = [
     "ScoreMatrix",
     "Task",
     "TaskStream",
-    "benchmarks",
+    "benchmark",
     "compose",
     "load",
     "method",
-    "metrics",
+    "metric",
     "open_stream",
     "parse",
     "task",
 ]
-__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home, _, known_as = _HOMES[name].partition(":")
+    found = getattr(importlib.import_module(f"{__name__}.{home}"), known_as or name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -59,7 +59,7 @@ def test_an_exported_model_is_the_learner(everlora: Everlora, ran: ScoredRun, me
     ready = run.life.inference_model()
     for task in run.tasks:
         torch.testing.assert_close(logits(exported, run, task), logits(ready, run, task), rtol=1e-4, atol=2e-5)
-    run.life.backend.close()
+    run.life.backend.detach()
     if run.life.base.family.head:
         assert list(exported.config.id2label.values()) == run.life.base.family.labels
     else:
@@ -91,12 +91,12 @@ def test_an_exported_adapter_loses_what_it_says(
     assert told["truncation"]["error"] == pytest.approx(error, rel=1e-3, abs=1e-6)
     assert told["truncation"]["worst"] >= told["truncation"]["error"] * 0.999
     assert (error > 0.01) == (rank != 16)
-    labels = run.life.folder.stages()[-1].facts["labels"]
+    labels = run.life.folder.stages()[-1].facts.labels
     base = package.load(model, dtype="float32", device="cpu", labels=labels).model
     written = PeftModel.from_pretrained(base, "small")
     ready = run.life.inference_model()
     apart = torch.cat([(scored(written, run, task) - scored(ready, run, task)).flatten() for task in run.tasks])
-    run.life.backend.close()
+    run.life.backend.detach()
     assert told["logits"]["largest"] == pytest.approx(float(apart.abs().max()), rel=0.02, abs=2e-5)
     assert told["logits"]["relative"] < 1e-4 or rank != 16
 

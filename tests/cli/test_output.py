@@ -100,10 +100,10 @@ def test_the_card_of_a_method_and_of_a_composition(everlora: Everlora) -> None:
 
 
 def test_methods_stand_in_sections(everlora: Everlora, monkeypatch: pytest.MonkeyPatch) -> None:
-    from everlora.cli import catalogue
+    from everlora.cli import tables
 
     for width in (80, 200):
-        monkeypatch.setattr(catalogue.out_console, "width", width)
+        monkeypatch.setattr(tables.out_console, "width", width)
         text = everlora("methods").out
         at = 0
         for word in ("replay-free:", "inclora", "replay: data", "mtl", "task id:", "per-task"):

@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import yaml
 
 from everlora.core import registry
+from everlora.testing import plugin
 
 from .conftest import Everlora
 
+PENALTY_CHECKS = (
+    "strength_zero_is_the_base_method_bit_for_bit",
+    "the_gradient_of_a_penalty_is_that_of_its_value",
+)
+"""Checks that a method without penalties has no need of."""
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ("--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews,news", "--max-steps", "2")
 SMALL = (*SMALL, "--max-train-samples", "8", "--max-eval-samples", "4", "--max-new-tokens", "4")
 
 
 @pytest.fixture(autouse=True)
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test begins and ends without methods from outside."""
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(registry, "_names", dict(registry._names))
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    with registry.isolated():
+        yield
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a new process: what was plugged in is gone."""
-    for name in [n for n, e in registry._entries.items() if not e.build.__module__.startswith("everlora.")]:
-        monkeypatch.delitem(sys.modules, registry._entries.pop(name).build.__module__)
-        registry._names = {word: known for word, known in registry._names.items() if known != name}
+    for known in registry.KINDS.values():
+        for name in known.from_outside():
+            monkeypatch.delitem(sys.modules, known.forget(name), raising=False)
 
 
 def test_a_file_on_the_command_line(everlora: Everlora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,12 +78,22 @@ def test_a_plug_in_that_does_not_run_is_one_line(everlora: Everlora, tmp_path: P
     assert "Its code is run" in help_text
 
 
-def test_the_example_is_tested_in_two_lines(tmp_path: Path) -> None:
-    """examples/test_own_method.py as its reader would run it, on two of the four families."""
+@pytest.mark.parametrize(
+    ("example", "models", "without"),
+    [
+        ("own_method", ("tiny-bert",), ()),
+        ("mean_pull", ("tiny-t5",), ()),
+        ("feature_projection", ("tiny-vit",), PENALTY_CHECKS),
+    ],
+)
+def test_the_example_is_tested_in_two_lines(
+    example: str, models: Sequence[str], without: Sequence[str], tmp_path: Path
+):
+    """Each example's test file as its reader would run it, on one of the four families."""
     words = (sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-c", "/dev/null")
-    where = ("--rootdir", tmp_path, "--basetemp", tmp_path / "lives", EXAMPLES / "test_own_method.py")
+    where = ("--rootdir", tmp_path, "--basetemp", tmp_path / "lives", EXAMPLES / f"test_{example}.py")
     done = subprocess.run(
-        [*words, "-k", "tiny-llama or tiny-bert", *where],
+        [*words, "-k", " or ".join(models), *where],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -84,10 +103,11 @@ def test_the_example_is_tested_in_two_lines(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     from everlora.testing import CHECKS
 
-    for model in ("tiny-llama", "tiny-bert"):
-        for check in CHECKS:
-            assert f"test_capped_ella[{model}-{check}]" in done.stdout
-    assert f"{2 * len(CHECKS)} passed" in done.stdout
+    checks = [check for check in CHECKS if check not in without]
+    for model in models:
+        for check in checks:
+            assert f"[{model}-{check}]" in done.stdout
+    assert f"{len(models) * len(checks)} passed" in done.stdout
 
 
 def test_the_battery_is_a_pytest_plugin(tmp_path: Path) -> None:
@@ -96,13 +116,17 @@ def test_the_battery_is_a_pytest_plugin(tmp_path: Path) -> None:
     words = (sys.executable, "-m", "pytest", "-p", "everlora.testing", "-p", "no:cacheprovider", "-q", "-rA")
     own = ("--everlora", "capped-ella", "--everlora-plugin", EXAMPLES / "own_method.py")
 
-    def run(*more: object) -> subprocess.CompletedProcess[str]:
-        told = [*words, *more, "--rootdir", tmp_path, "-c", "/dev/null"]
-        return subprocess.run(told, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
-
-    done = run(*own, "--everlora", "ella(lam=0.3)+migu", "-k", "tiny-bert and kept_is")
+    told = (*words, *own, "--everlora", "ella(lam=0.3)+migu", "-k", "tiny-bert and kept_is")
+    where = ("--rootdir", tmp_path, "-c", "/dev/null")
+    done = subprocess.run([*told, *where], cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
     for name in ("test_capped_ella", "test_ella_lam_0_3_migu"):
         assert f"{name}[tiny-bert-kept_is_what_the_method_declares]" in done.stdout
-    assert "unknown method 'ellla'" in run("--everlora", "ellla").stderr
+
+
+def test_the_plugin_refuses_a_method_that_it_does_not_know() -> None:
+    options = {"--everlora": ["ellla"], "--everlora-plugin": []}
+    with pytest.raises(pytest.UsageError, match="unknown method 'ellla'"):
+        plugin.pytest_configure(cast(pytest.Config, SimpleNamespace(getoption=options.get)))
+    plugin.named.clear()

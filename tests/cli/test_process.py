@@ -15,7 +15,7 @@ import pytest
 from .conftest import Everlora, committed
 
 REPO = Path(__file__).parents[2]
-LONG = ["--model", "tiny-llama", "--tasks", "reviews,news", "--max-steps", "160", "--max-eval-samples", "4"]
+LONG = ["--model", "tiny-llama", "--tasks", "reviews,news", "--max-steps", "80", "--max-eval-samples", "4"]
 LONG = ["run", *LONG, "--max-train-samples", "64", "--out", "run", "--json"]
 
 
@@ -36,7 +36,7 @@ def stopped(folder: Path, number: int) -> tuple[int, str, str]:
     until = time.monotonic() + 400
     while not (folder / "run/tasks/01-reviews/COMMIT").exists() and time.monotonic() < until and run.poll() is None:
         time.sleep(0.005)
-    time.sleep(0.2)
+    time.sleep(0.1)
     run.send_signal(number)
     out, err = run.communicate(timeout=400)
     return run.returncode, out, err

@@ -131,7 +131,8 @@ def test_what_a_sweep_refuses(everlora: Everlora) -> None:
 
 
 def test_all_are_the_rows_that_fit(everlora: Everlora) -> None:
-    from everlora.core.registry import entries, parse
+    from everlora.core.expressions import parse
+    from everlora.core.registry import entries
 
     said = everlora("sweep", "--methods", "all,o-lora(lam=0.05)", "--model", "tiny-bert", "--dry-run", "--out", "s")
     names = [line.split("\t")[0] for line in said.out.splitlines()]

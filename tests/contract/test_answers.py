@@ -10,7 +10,7 @@ import torch
 import lives
 from everlora.evaluation.scoring import score_task
 from everlora.models.families.base import IGNORE, positions
-from everlora.models.families.heads import bare
+from everlora.models.families.heads import unwrap_model
 from lives import MODELS
 
 TEXT = ("tiny-llama", "tiny-t5")
@@ -84,7 +84,7 @@ def test_the_prompt_is_read_once_for_all_labels(model, lived):
     record = lived("ella", model)
     ready, family, task = record.life.inference_model(), record.life.base.family, lives.stream(model)[1]
     passes = []
-    inner = bare(ready).get_encoder() if model == "tiny-t5" else bare(ready)
+    inner = unwrap_model(ready).get_encoder() if model == "tiny-t5" else unwrap_model(ready)
     note = inner.register_forward_pre_hook(
         lambda _, args, kwargs: passes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
@@ -125,13 +125,13 @@ def test_generation_stops_where_the_answer_ends(model, tmp_path):
     )
     ready, family = life.inference_model(), life.base.family
     made = []
-    generate = bare(ready).generate
+    generate = unwrap_model(ready).generate
 
     def note(**kwargs):
         made.append(generate(**kwargs))
         return made[-1]
 
-    bare(ready).generate = note
+    unwrap_model(ready).generate = note
     answers = family.predict(ready, task, task.test, "generate")
     assert [a.strip() for a in answers] == ["great music"] * len(task.test)
     new = made[0][:, -12:]
@@ -158,7 +158,7 @@ def test_logits_are_made_only_where_there_is_a_target(model, tmp_path):
     made, wanted = [], []
 
     def watch(_):
-        inner = bare(life.backend.model)
+        inner = unwrap_model(life.backend.model)
         inner.get_output_embeddings().register_forward_hook(
             lambda _, args, out: made.append((args[0].shape[:-1].numel(), out.shape[:-1].numel()))
         )

@@ -1,4 +1,5 @@
-"""The battery that every method goes through on every model family; a new method is in it by being registered.
+"""The battery that every method goes through on model families as tests/plan.py has it; a new method is in it by being
+registered.
 
 The checks stand in `everlora.testing`, where methods of a user's own find them; resuming and splitting, which are
 among them, are looked at more closely in test_resume.py and tests/equivalence.
@@ -10,20 +11,20 @@ import pytest
 
 from everlora import parse
 from everlora.testing import CHECKS, Case
-from lives import METHODS, MODELS
+from lives import METHODS
+from plan import DAILY, case, pairs
 
 ELSEWHERE = {"interrupted_and_resumed_equals_uninterrupted", "a_batch_in_one_piece_is_a_batch_in_eight"}
 
 
-@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
-    ("method", "check"),
+    ("check", "method", "model"),
     [
-        (m, name)
+        case((name, *pair), pair in DAILY)
         for name, check in CHECKS.items()
-        for m in METHODS
-        if name not in ELSEWHERE and check.applies(parse(m))
+        for pair in pairs(METHODS)
+        if name not in ELSEWHERE and check.applies(parse(pair[0]))
     ],
 )
-def test_it_holds(method, check, model, lived, tmp_path):
+def test_it_holds(check, method, model, lived, tmp_path):
     CHECKS[check].look(Case(method, model, lived, tmp_path))

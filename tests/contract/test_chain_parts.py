@@ -136,7 +136,7 @@ def test_the_strength_found_is_the_share_of_the_gradient_asked_for(method, model
             pull += row["rho"] * norm / lam
             found.append(lam * pull / task)
     assert found == pytest.approx([0.25] * 4, rel=1e-4)  # at the first step of a task ΔW = 0, and nothing pulls
-    first, last = (stage.facts["strengths"] for stage in life.folder.stages())
+    first, last = (stage.facts.strengths for stage in life.folder.stages())
     assert first == {}
     assert last == {part.name: steps[-1][f"lam/{part.name}"]}
 
@@ -144,7 +144,7 @@ def test_the_strength_found_is_the_share_of_the_gradient_asked_for(method, model
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
 def test_every_module_may_find_its_own_strength(model, tmp_path):
     life = lives.lived(model, "ella(lam=auto,per_module=yes)", tmp_path / "run", **DIAGONAL)
-    found = life.folder.stages()[-1].facts["strengths"]["energy_overlap"]
+    found = life.folder.stages()[-1].facts.strengths["energy_overlap"]
     assert found.keys() == life.newest.keys()
     assert len(set(found.values())) == len(found)
     assert all(0 < lam < float("inf") for lam in found.values())
@@ -216,7 +216,7 @@ def test_the_size_of_the_past_does_not_matter_to_a_strength_that_is_found(model,
         for c in (1.0, 100.0)
     )
     assert lives.largest_difference(lives.adapter(one), lives.adapter(loud)) < 1e-5
-    lams = [life.folder.stages()[-1].facts["strengths"]["energy_overlap"] for life in (one, loud)]
+    lams = [life.folder.stages()[-1].facts.strengths["energy_overlap"] for life in (one, loud)]
     assert lams[0] / lams[1] == pytest.approx(1e4, rel=1e-3)
 
 

@@ -16,7 +16,9 @@ from everlora.adapters.hooked import HOLDER
 from everlora.core.errors import ModelError
 from everlora.core.method import compose
 from everlora.parts.forms_dual import cosine_gate
+from everlora.roles import Needs, Rehearsal
 from lives import MODELS
+from plan import crossed
 
 SMALL = "data(components=2,blocks=1,low=2,high=3)"
 by_model = pytest.mark.parametrize("model", MODELS)
@@ -55,7 +57,7 @@ def lively(life):
     opened, draw = life.inference_model(), torch.Generator().manual_seed(0)
     size = 0.2 if life.method.adapter.gate == "code" else 5  # sums over tokens saturate
     with torch.no_grad():
-        for site in life.backend.live().values():
+        for site in life.backend.trainable().values():
             for key, p in site.tensors.items():
                 if key == "W":
                     p.copy_(size * torch.randn(p.shape, generator=draw))
@@ -72,7 +74,7 @@ def rows(pools, side="low"):
 def test_fresh_adapters_change_nothing_and_a_task_starts_where_the_last_ended(model, seen):
     life, notes = seen(model)
     before = lives.fresh(model)
-    before.family.begin(before.model, lives.stream(model)[:1], torch.Generator().manual_seed(0))
+    before.family.prepare(before.model, lives.stream(model)[:1], torch.Generator().manual_seed(0))
     if not life.base.family.head:  # a head starts at random, and here its seed is another
         assert torch.equal(notes["first", "start"], lives.outputs(before.model, before.family, lives.stream(model)[0]))
     # A head that has grown multiplies another shape, which may round otherwise.
@@ -103,7 +105,7 @@ def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, see
         if not name.startswith(head):
             assert torch.equal(now[name], weight)
             assert not now[name].requires_grad
-    sites, rest = life.backend.read(life.folder.stages()[-1].path)
+    sites, rest = life.backend.load(life.folder.stages()[-1].path)
     assert sites.keys() == life.newest.keys()
     for name, site in sites.items():
         for key, tensor in site.tensors.items():
@@ -111,15 +113,15 @@ def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, see
     assert bool(rest) == bool(life.base.family.head)
     for name, tensor in rest.items():
         assert torch.equal(tensor, now[name])
-    sites, _ = life.backend.read(life.folder.path)
+    sites, _ = life.backend.load(life.folder.path)
     assert sites.keys() == life.newest.keys()
-    assert life.storage()["kept_elements"] == sum(site.numel for site in life.newest.values())
+    assert life.storage().kept_elements == sum(site.numel for site in life.newest.values())
 
 
 @by_model
 def test_pools_grow_and_earlier_components_stay(model, seen):
     life, _ = seen(model)
-    first, _ = life.backend.read(life.folder.stages()[0].path)
+    first, _ = life.backend.load(life.folder.stages()[0].path)
     for name, pools in rows(life.newest).items():
         for key, pool in pools.items():
             old = first[name].tensors[key]
@@ -144,7 +146,7 @@ def test_padding_changes_nothing(model, seen):
                 assert 0 < float(gate) < 1
                 assert float(gate) == pytest.approx(float(together[name][side][k]), abs=1e-6)
     assert float(next(iter(together.values()))["low"].std()) > 1e-3, "gates look at nothing"
-    life.backend.close()
+    life.backend.detach()
 
 
 @torch.no_grad()
@@ -154,8 +156,8 @@ def test_a_layer_answers_as_the_formula_says(blocks):
     loaded, task = lives.fresh("tiny-llama"), lives.stream("tiny-llama")[0]
     form = parse(f"data(components=2,blocks={blocks},low=2,high=3)").adapter
     carrier = make_backend(loaded, {"r": 8, "lora_alpha": 32, "lora_dropout": 0.0}, "auto", form)
-    model, draw = carrier.open(seed=3, tasks=[task]), torch.Generator().manual_seed(0)
-    for site in carrier.live().values():
+    model, draw = carrier.attach(seed=3, tasks=[task]), torch.Generator().manual_seed(0)
+    for site in carrier.trainable().values():
         for key, p in site.tensors.items():
             if key == "W" or key.startswith("B_"):
                 p.copy_(5 * torch.randn(p.shape, generator=draw))
@@ -172,9 +174,9 @@ def test_a_layer_answers_as_the_formula_says(blocks):
     for name, (x, out) in layers.items():
         block = int(name.split(".")[2])
         h = entered[block - block % blocks][:, :size]
-        expected, gates, pair = linear(x, carrier.layers[name].weight), [], carrier.live()[name].tensors
+        expected, gates, pair = linear(x, carrier.layers[name].weight), [], carrier.trainable()[name].tensors
         for side in ("low", "high"):
-            pools = carrier.live()[f"gates.model.layers.{block // blocks}.{side}"].tensors
+            pools = carrier.trainable()[f"gates.model.layers.{block // blocks}.{side}"].tensors
             gates.append(cosine_gate(h, torch.ones(h.shape[:2], dtype=torch.bool), **pools).float())
             expected = expected + gates[-1] * x @ pair[f"A_{side}"].mT @ pair[f"B_{side}"].mT
         different = max(different, float((gates[0] - gates[1]).abs()))
@@ -185,8 +187,8 @@ def test_a_layer_answers_as_the_formula_says(blocks):
 def test_down_projections_start_at_the_standard_deviation_of_the_published_code():
     """1 / r²: of r₁ = 4 a sixteenth, of r₂ = 16 a 256th; up-projections at 0."""
     carrier = make_backend(lives.fresh("tiny-llama"), {}, "auto", parse("data").adapter)
-    carrier.open(seed=3, tasks=lives.stream("tiny-llama")[:1])
-    pairs = [site.tensors for name, site in carrier.live().items() if name in carrier.layers]
+    carrier.attach(seed=3, tasks=lives.stream("tiny-llama")[:1])
+    pairs = [site.tensors for name, site in carrier.trainable().items() if name in carrier.layers]
     for side, r in (("low", 4), ("high", 16)):
         drawn = torch.cat([pair[f"A_{side}"].detach().flatten() for pair in pairs])
         assert float(drawn.std()) == pytest.approx(1 / r**2, rel=0.1)
@@ -194,8 +196,7 @@ def test_down_projections_start_at_the_standard_deviation_of_the_published_code(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("gate", ["cosine", "code"])
-@pytest.mark.parametrize("model", ["tiny-llama", "tiny-t5"])
+@crossed(model=["tiny-llama", "tiny-t5"], gate=["cosine", "code"])
 def test_decoding_on_a_cache_is_the_function_that_was_trained(model, gate, seen):
     """The public code's gates differ here: they see one token at a time in decoding, and the answer in training."""
     life, _ = seen(model, f"data(components=2,blocks=1,low=2,high=3,gate={gate})")
@@ -227,7 +228,7 @@ def test_decoding_on_a_cache_is_the_function_that_was_trained(model, gate, seen)
                 )
             each.append(step.logits[0, -1])
         torch.testing.assert_close(torch.stack(each), whole, rtol=1e-4, atol=2e-5)
-    life.backend.close()
+    life.backend.detach()
 
 
 @torch.no_grad()
@@ -245,7 +246,7 @@ def test_a_label_is_scored_as_it_was_learned(model, seen):
             whole.append(float(logits.log_softmax(-1).gather(-1, targets[:, None]).sum()))
         best.append(task.labels[max(range(len(whole)), key=whole.__getitem__)])
     assert family.predict(opened, task, task.test, "labels") == best
-    life.backend.close()
+    life.backend.detach()
 
 
 def test_layers_outside_of_blocks_are_refused(tmp_path):
@@ -297,9 +298,9 @@ def test_rows_of_earlier_tasks_can_be_rehearsed(tmp_path):
     """DATA + Replay: a rehearsal stands beside the form, whatever the form is."""
 
     @dataclass(frozen=True, kw_only=True)
-    class First:
+    class First(Rehearsal):
         name: ClassVar[str] = "first_rows"
-        any_form: ClassVar[bool] = True
+        needs: ClassVar[Needs] = Needs(any_form=True)
 
         def choose(self, targets, draw):
             return [0, 1]
@@ -307,6 +308,6 @@ def test_rows_of_earlier_tasks_can_be_rehearsed(tmp_path):
     both = compose(parse(SMALL), Method(name="first", rehearsal=First(), plugin=True))
     assert both.adapter == parse(SMALL).adapter
     life = lives.lived("tiny-llama", both, tmp_path / "run")
-    assert [len(task.train) for task in life.kept_rows] == [2, 2]
+    assert [len(task.train) for task in life.stored_rows] == [2, 2]
     alone = lives.lived("tiny-llama", SMALL, tmp_path / "alone")
     assert lives.largest_difference(lives.adapter(life), lives.adapter(alone)) > 0

@@ -13,25 +13,25 @@ from everlora import parse
 from everlora.runtime.seeds import seed_for
 from everlora.training.evidence import observe
 from everlora.training.stages import stages
+from plan import crossed
 
 HOSTS = ("ewc(samples=5)", "ewc(on=all,samples=5)")
 
 
-@pytest.mark.parametrize("method", HOSTS)
-@pytest.mark.parametrize("model", lives.MODELS)
+@crossed(model=lives.MODELS, method=HOSTS)
 def test_the_evidence_is_the_mean_of_squares_of_single_rows(model, method, tmp_path):
     """Against autograd, row by row; nothing is left in gradients or in modes; and it is what is remembered."""
     lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.3}
     life = lives.lived(model, method, tmp_path / "run", lives.stream(model)[:1], lora=lora)
     part, (stage,) = life.method.penalties[0], stages(life.method, lives.stream(model)[:1])
     task, family = stage.tasks[0], life.base.family
-    opened = life.backend.open(seed=0, start=life.newest, tasks=stage.tasks).train()
+    opened = life.backend.attach(seed=0, start=life.newest, tasks=stage.tasks).train()
     next(opened.children()).train(False)  # modes differ among modules
     for module in opened.modules():
         if isinstance(module, torch.nn.Dropout):
             module.train().p = 0.3
     modes = [m.training for m in opened.modules()]
-    live = life.backend.live()
+    live = life.backend.trainable()
     found = observe(part, stage, opened, family, life.backend, life.spec.seed)
     assert [m.training for m in opened.modules()] == modes
     assert all(p.grad is None for p in opened.parameters())
@@ -48,7 +48,7 @@ def test_the_evidence_is_the_mean_of_squares_of_single_rows(model, method, tmp_p
     remembered, something = life.memory[part.name], 0.0
     for name, site in sums.items():
         for key, expected in site.items():
-            torch.testing.assert_close(found[name][key].double(), expected, rtol=1e-4, atol=1e-12)
+            torch.testing.assert_close(found[name].fisher[key].double(), expected, rtol=1e-4, atol=1e-12)
             torch.testing.assert_close(remembered[name][f"fisher.{key}"].double(), expected, rtol=1e-3, atol=1e-10)
             something += float(expected.sum())
     assert something > 0
@@ -89,7 +89,7 @@ def test_a_strong_pull_holds_and_a_resumed_life_is_the_same(form, on, tmp_path):
         for key in (key for key in state if key.startswith("fisher.")):
             assert (state[key] >= before[key]).all(), "F adds up"
             assert before[key].any()
-    extra = whole.storage()["kept_bytes"] / (4 * whole.storage()["kept_elements"])
+    extra = whole.storage().kept_bytes / (4 * whole.storage().kept_elements)
     assert extra == (2 if form == "online" else 3)
 
 

@@ -16,7 +16,7 @@ def test_folded_and_beside_are_one(model, lived, tmp_path):
     """Trained and answered with the past as a frozen term: the same outputs."""
     beside = lives.lived(model, "ella", tmp_path / "run", past="factors", evaluation={"schedule": "diagonal"})
     ready, folded = beside.inference_model(), lived("ella", model)
-    assert all(b.factors is not None and not b.fold for b in beside.backend._below.values())
+    assert all(b.factors is not None and not b.fold for b in beside.backend._folded.values())
     for task in lives.stream(model):
         outputs = lives.outputs(ready, beside.base.family, task)
         torch.testing.assert_close(outputs, folded.final[task.name], rtol=1e-4, atol=1e-4)
@@ -51,15 +51,15 @@ def test_going_back_to_an_earlier_past_is_exact(lived):
 
     record, loaded = lived("ella", "tiny-llama"), lives.fresh("tiny-llama")
     backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8}, "fold")
-    backend.open(seed=0)
+    backend.attach(seed=0)
     both, one = record.life.past, UpdateHistory(record.life.past.deltas[:1])
     weights = {}
     for key, past in (("one", one), ("both", both), ("again", one), ("none", UpdateHistory())):
         backend.set_past(past)
-        weights[key] = [below.layer.weight.clone() for below in backend._below.values()]
+        weights[key] = [below.layer.weight.clone() for below in backend._folded.values()]
     assert all(map(torch.equal, weights["one"], weights["again"]))
     pristine = dict(lives.base("tiny-llama").model.named_parameters())
-    assert all(torch.equal(w, pristine[f"{n}.weight"]) for n, w in zip(backend._below, weights["none"], strict=True))
+    assert all(torch.equal(w, pristine[f"{n}.weight"]) for n, w in zip(backend._folded, weights["none"], strict=True))
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -71,7 +71,7 @@ def test_a_matrix_that_stands_in_two_places_is_not_adapted(first):
     one, other = (f"model.layers.{k}.self_attn.q_proj" for k in ((0, 1) if first else (1, 0)))
     backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8, "target_modules": [one]}, "fold")
     with pytest.raises(ModelError, match=f"target '{one}' shares its weights with '{other}', which would change"):
-        backend.open(seed=0)
+        backend.attach(seed=0)
 
 
 def test_an_output_layer_tied_to_the_embedding_is_not_adapted(tmp_path):

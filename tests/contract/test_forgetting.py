@@ -26,7 +26,7 @@ def loss(life, task):
     training = model.training
     batch = family.collate([family.features(row, task) for row in task.train])
     batch["allowed"] = torch.zeros_like(batch["allowed"])
-    batch["allowed"][:, family.columns(task)] = True
+    batch["allowed"][:, family.label_rows(task)] = True
     logits, targets = family.logits(model.eval(), batch)
     model.train(training)
     return float(cross_entropy(logits, targets))

@@ -124,8 +124,8 @@ def test_all_weights_come_back_after_a_failure_in_the_midst_of_opening(tmp_path)
     before = copy.deepcopy(loaded.model.state_dict())
     full = make_backend(loaded, {}, "auto", FullWeights())
     with pytest.raises(ModelError, match="those of another model: 'nowhere'"):
-        full.open(seed=0, start={"nowhere": Weights({"weight": torch.zeros(1)})})
-    full.close()
+        full.attach(seed=0, start={"nowhere": Weights({"weight": torch.zeros(1)})})
+    full.detach()
     assert all(torch.equal(t, before[name]) for name, t in loaded.model.state_dict().items())
 
 
@@ -135,7 +135,7 @@ def test_quantised_weights_are_refused_before_anything_is_touched():
     layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
     full = make_backend(loaded, {}, "auto", FullWeights())
     with pytest.raises(ModelError, match=r"quantised.*take a method with adapters"):
-        full.open(seed=0)
+        full.attach(seed=0)
     assert full.model is None
     assert not any(p.requires_grad for p in loaded.model.parameters())
 
@@ -147,10 +147,10 @@ def test_a_damaged_folder_is_one_line(tmp_path):
     tensors.pop("model.norm.weight")
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(FolderError, match=r"incomplete: model.norm.weight is missing"):
-        life.backend.read(tmp_path)
+        life.backend.load(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no")
     with pytest.raises(FolderError, match="cannot be read"):
-        life.backend.read(tmp_path)
+        life.backend.load(tmp_path)
 
 
 @pytest.mark.parametrize("model", lives.MODELS)
@@ -184,10 +184,11 @@ def test_modes():
 def test_looking_at_a_run_of_full_weights(tmp_path):
     life = lives.lived("tiny-llama", "ewc(on=all,samples=4)", tmp_path / "run")
     run = Run.read(tmp_path / "run")
-    facts = status(run)
-    assert facts["kept_bytes"] == life.storage()["kept_bytes"] > 0
-    assert [task["name"] for task in facts["tasks"]] == ["first", "second"]
-    assert "room" not in facts
+    found = status(tmp_path / "run")
+    assert found.holdings == run.holdings()
+    assert found.holdings.kept_bytes == life.storage().kept_bytes > 0
+    assert [task.name for task in found.tasks] == ["first", "second"]
+    assert found.holdings.room is None
     with pytest.raises(ConfigError, match=r"trains one set of weights and no low-rank updates"):
         inspect(run)
     with pytest.raises(ConfigError, match=r"is a whole model already"):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 import lives
-from everlora.archive.references import take_single
+from everlora.archive.references import write_single_task_scores
 from everlora.core.errors import FolderError
 from everlora.evaluation.general import builtin
 from everlora.learner import experiment
@@ -26,7 +26,7 @@ def _few(monkeypatch):
 
 
 def content(life, tasks):
-    life.folder.write_matrix(life.follow(tasks), life.storage())
+    life.folder.write_matrix(life.follow(tasks), life.facts())
     return json.loads((life.folder.path / "matrix.json").read_text())
 
 
@@ -123,16 +123,16 @@ def test_tasks_learned_alone_give_intransigence(tmp_path):
     alone = experiment.run(experiment.resolve(RunSpec, flags, {"method": "per-task"}), tmp_path / "alone")
     spec = experiment.resolve(RunSpec, flags, {"method": "seqlora"})
     run = experiment.run(spec, tmp_path / "run", single=tmp_path / "alone")
-    assert run.content["single"] == list(alone.matrix.diagonal)
+    assert run.record.single == list(alone.matrix.diagonal)
     gaps = [s - a for s, a in zip(alone.matrix.diagonal, run.matrix.diagonal, strict=True)]
-    assert run.content["metrics"]["intransigence"] == pytest.approx(sum(gaps) / 2)
+    assert run.record.metrics["intransigence"] == pytest.approx(sum(gaps) / 2)
     with pytest.raises(FolderError, match="needs a run with per-task"):
         experiment.run(spec, tmp_path / "more", single=tmp_path / "run")
     other = experiment.resolve(RunSpec, flags, {"method": "seqlora", "stream_seed": 3})
     with pytest.raises(FolderError, match="did not learn task 'reviews', or from other rows"):
         experiment.run(other, tmp_path / "more", single=tmp_path / "alone")
     with pytest.raises(FolderError, match="has other scores"):
-        take_single(tmp_path / "run", tmp_path / "x", {"reviews": 1.0})
+        write_single_task_scores(tmp_path / "run", tmp_path / "x", {"reviews": 1.0})
 
 
 def test_training_texts_that_were_cut_are_counted(tmp_path):

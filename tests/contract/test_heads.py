@@ -10,12 +10,13 @@ import torch
 import lives
 from everlora import parse
 from lives import SEQUENTIAL
+from plan import daily, pairs, planned
 
 HEADED = ("tiny-bert", "tiny-vit")
+GROWING = pairs([m for m in SEQUENTIAL if parse(m).consolidator.rule != "keep"], HEADED)
 
 
-@pytest.mark.parametrize("model", HEADED)
-@pytest.mark.parametrize("method", [m for m in SEQUENTIAL if parse(m).consolidator.rule != "keep"])
+@pytest.mark.parametrize(("method", "model"), planned(GROWING, daily(GROWING)))
 def test_rows_of_other_labels_stay(method, model, tmp_path):
     """Tasks: yes/no; three others; no/great music. Only the rows of a task's own labels move."""
     heads = []

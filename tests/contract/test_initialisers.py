@@ -12,9 +12,10 @@ import lives
 from everlora.adapters.lora import LoraBackend
 from everlora.core.updates import LowRank
 from everlora.runtime.seeds import seed_for
-from everlora.training.sensitivity import weight_gradients
+from everlora.training.evidence import weight_gradients
 from everlora.training.trainer import token_mean
 from lives import MODELS
+from plan import crossed
 
 FAR = {"evaluation": {"schedule": "diagonal"}, "train": {"learning_rate": 5e-2}}
 """So far that what was learned shows in every family's outputs."""
@@ -81,7 +82,9 @@ def outputs_at_start(model, life):
     first = life.past.deltas[0]
     with torch.no_grad(), peft.disable_adapter():
         seen["below"] = lives.outputs(peft, family, task)
-        with weights(life.backend.below(), {n: m.weight + first[n].dense() for n, m in life.backend.below().items()}):
+        with weights(
+            life.backend.base_layers(), {n: m.weight + first[n].dense() for n, m in life.backend.base_layers().items()}
+        ):
             seen["twice"] = lives.outputs(peft, family, task)
     return seen
 
@@ -93,7 +96,7 @@ def test_with_sigma_the_second_task_starts_at_twice_the_first_update(model, meth
 
     def look(life):
         seen.update(outputs_at_start(model, life))
-        for name, layer in life.backend.below().items():
+        for name, layer in life.backend.base_layers().items():
             whole = layer.weight + life.backend.extract()[name].dense()
             twice = pristine[f"{name}.weight"] + 2 * life.past.deltas[0][name].dense()
             torch.testing.assert_close(whole, twice, rtol=0, atol=1e-6)
@@ -128,13 +131,12 @@ def test_without_sigma_the_second_task_starts_where_the_first_ended(model, metho
         assert (first.sigma != 0).any()
 
 
-@pytest.mark.parametrize("method", ["lb-cl(sigma=with,top_layers=1)", "copy-layers(top_layers=1)"])
-@pytest.mark.parametrize("model", MODELS)
+@crossed(model=MODELS, method=["lb-cl(sigma=with,top_layers=1)", "copy-layers(top_layers=1)"])
 def test_one_top_layer_is_the_last_block_alone(model, method, tmp_path):
     """Elsewhere an adapter starts as PEFT draws it."""
     life, started = begun(model, method, tmp_path / "run")
     plain = LoraBackend(lives.fresh(model), {"r": 4, "lora_alpha": 8}, adapter=life.method.adapter)
-    plain.open(seed=seed_for(life.spec.seed, 2, "adapter"))
+    plain.attach(seed=seed_for(life.spec.seed, 2, "adapter"))
     drawn = plain.extract()
     top = {name for name in started if name.startswith(TOP[model])}
     assert 0 < len(top) < len(started)
@@ -150,17 +152,16 @@ def test_copied_layers_are_the_newest_tasks_bit_for_bit(model, tmp_path):
     assert not any(equal(site, life.past.deltas[0][name]) for name, site in started.items())
 
 
-@pytest.mark.parametrize("per_sample", [False, True])
-@pytest.mark.parametrize("model", MODELS)
+@crossed(model=MODELS, per_sample=[False, True])
 def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tmp_path):
     """Scores from gradients of every old triplet by itself, all of them active: one backward pass gives as much."""
     expected, task = {}, lives.stream(model, 3)[2]
 
     def look(life):
-        layers = life.backend.below()
+        layers = life.backend.base_layers()
         rows = chosen(life, task, 3, 8)
         batches = [[row] for row in rows] if per_sample else [rows]
-        pristine = {name: life.backend._below[name].pristine for name in layers}
+        pristine = {name: life.backend._folded[name].original for name in layers}
         past = {
             name: [delta[name].map(lambda t: t.clone().requires_grad_()) for delta in life.past] for name in layers
         }
@@ -191,14 +192,13 @@ def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tm
             torch.testing.assert_close(tensor, expected[name].tensors[key], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("past", ["fold", "factors"])
-@pytest.mark.parametrize("model", MODELS)
+@crossed(model=MODELS, past=["fold", "factors"])
 def test_weight_gradients_are_autograds(model, past, tmp_path):
     """Of the mean loss and row by row, at the weights of the first task; nothing but figures is left behind."""
     task, checked = lives.stream(model)[1], []
 
     def look(life):
-        peft, family, layers = life.backend.model.train(), life.base.family, life.backend.below()
+        peft, family, layers = life.backend.model.train(), life.base.family, life.backend.base_layers()
         rows, before, logits = [(row, task) for row in task.train[:5]], trace(peft), lives.outputs(peft, family, task)
         for per_sample in (False, True):
             found = weight_gradients(peft, family, layers, rows, per_sample=per_sample)
@@ -217,7 +217,7 @@ def test_weight_gradients_are_autograds(model, past, tmp_path):
 
     life, started = begun(model, "inclora", tmp_path / "run", past=past, look=look)
     assert set(checked) == set(started)
-    assert all(below.fold == (past == "fold") for below in life.backend._below.values())
+    assert all(below.fold == (past == "fold") for below in life.backend._folded.values())
 
 
 def trace(model):
@@ -230,11 +230,11 @@ def trace(model):
 def test_a_look_at_the_gradients_leaves_no_trace(model):
     """Not even in the mode of single modules, which differs as PEFT opens an adapter on a model in eval mode."""
     loaded, task = lives.fresh(model), lives.stream(model)[0]
-    loaded.family.begin(loaded.model, [task], torch.Generator().manual_seed(0))
+    loaded.family.prepare(loaded.model, [task], torch.Generator().manual_seed(0))
     backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8})
-    peft = backend.open(seed=0)
+    peft = backend.attach(seed=0)
     before = trace(peft)
-    weight_gradients(peft, loaded.family, backend.below(), [(task.train[0], task)], per_sample=False)
+    weight_gradients(peft, loaded.family, backend.base_layers(), [(task.train[0], task)], per_sample=False)
     assert trace(peft) == before
 
 
@@ -243,7 +243,7 @@ def test_the_blend_is_one_whether_the_past_is_folded_or_beside(model, tmp_path):
     (_, folded), (life, beside) = (
         begun(model, "lb-cl", tmp_path / past, task="third", past=past) for past in ("fold", "factors")
     )
-    assert all(b.factors is not None and not b.fold for b in life.backend._below.values())
+    assert all(b.factors is not None and not b.fold for b in life.backend._folded.values())
     for name, site in folded.items():
         for key, tensor in site.tensors.items():
             torch.testing.assert_close(beside[name].tensors[key], tensor, rtol=1e-3, atol=1e-5)

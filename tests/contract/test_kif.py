@@ -53,7 +53,7 @@ def test_the_first_task_and_ratio_zero_are_sequential_lora(model, tmp_path):
         for k, method in enumerate(("seqlora", KIF, "kif(inner=2,outer=1,ratio=0)"))
     )
     first = [adapters.read(life.folder.stages()[0].path)[0] for life in (plain, kif)]
-    assert adapters.same(*first)
+    assert adapters.equal(*first)
     assert lives.largest_difference(lives.adapter(plain), lives.adapter(zero)) == 0
     assert lives.largest_difference(lives.adapter(plain), lives.adapter(kif)) > 0
 
@@ -81,7 +81,7 @@ def test_steps_have_the_rows_that_their_turns_say(split, rows, tmp_path, monkeyp
         assert held == [turn.rehearsed] * 8
     assert [turn.rehearsed for turn in turns] == [False, False, True, False, True] * 2
     assert sum(turn is None for turn, *_ in notes) == 4
-    assert life.storage()["kept_rows"] == 24 // 2 + rows // 2
+    assert life.storage().kept_rows == 24 // 2 + rows // 2
 
 
 def test_a_block_ends_with_the_fusion_of_its_displacements(tmp_path):
@@ -160,7 +160,7 @@ def test_importance_is_of_the_gradient_of_the_task_alone(tmp_path):
 
 def test_every_class_is_kept(tmp_path):
     life = lives.lived("tiny-bert", "kif", tmp_path / "run")
-    for held, task in zip(life.kept_rows, lives.stream("tiny-bert"), strict=True):
+    for held, task in zip(life.stored_rows, lives.stream("tiny-bert"), strict=True):
         assert sorted(row.target for row in held.train) == sorted(task.labels)  # ⌊0.02 · 24⌋ = 0, but one of each
 
 

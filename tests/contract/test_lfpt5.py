@@ -47,7 +47,7 @@ def test_written_rows_hold_the_second_task_alone(model, tmp_path):
         learn(model, credulous(weigh=weigh), tmp_path / str(weigh), tasks=lives.stream(model))
         for weigh in (True, False)
     )
-    firsts, seconds = ([life.backend.read(life.folder.stages()[k].path)[0]["prompts"].tensors["prompt"]
+    firsts, seconds = ([life.backend.load(life.folder.stages()[k].path)[0]["prompts"].tensors["prompt"]
                         for life in (with_kl, without)] for k in (0, 1))  # fmt: skip
     assert (firsts[0] == firsts[1]).all()
     assert (seconds[0] != seconds[1]).any()
@@ -71,7 +71,7 @@ def test_rows_of_every_earlier_task_are_written_and_drawn_as_told(tmp_path, monk
     method = credulous()
     method = replace(method, rehearsal=replace(method.rehearsal, top_k=5))
     life = learn("tiny-t5", method, tmp_path / "run", tasks=lives.stream("tiny-t5", 3))
-    written = [list(stage.facts["written_rows"]) for stage in life.folder.stages()]
+    written = [list(stage.facts.written_rows) for stage in life.folder.stages()]
     assert written == [[], ["first"], ["first", "second"]]
     how = {"do_sample": True, "top_k": 5, "max_new_tokens": 8}
     assert asked == [(f"__{name}__", 4, how) for name in ("first", "first", "second")]
@@ -91,7 +91,7 @@ def test_nothing_written_and_no_weight_is_plain_prompt_tuning(model, tmp_path):
     off = parse("lfpt5(length=6, eta=0, kappa=0, tries=1, text_length=2)")
     plain = Method(name="plain", adapter=off.adapter, consolidator=off.consolidator)
     a, b = (learn(model, m, tmp_path / m.name) for m in (off, plain))
-    assert a.folder.stages()[1].facts["written_rows"]["first"]["valid"] == 0
+    assert a.folder.stages()[1].facts.written_rows["first"].valid == 0
     assert lives.largest_difference(lives.adapter(a), lives.adapter(b)) == 0
 
 
@@ -100,7 +100,7 @@ def test_the_split_of_a_batch_changes_nothing_with_written_rows(tmp_path):
     for size, steps in ((8, 1), (2, 4)):
         train = TRAIN | {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "optim": "sgd"}
         life = learn("tiny-t5", credulous(), tmp_path / str(size), train=train)
-        assert life.folder.stages()[1].facts["written_rows"]["first"]["valid"] >= 1
+        assert life.folder.stages()[1].facts.written_rows["first"].valid >= 1
         found.append(lives.adapter(life))
     assert lives.largest_difference(*found) < 2e-5
 

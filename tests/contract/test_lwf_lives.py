@@ -14,6 +14,7 @@ from everlora import parse
 from everlora.methods.inclora import inclora
 from everlora.parts.distil import Distil, distillation
 from everlora.training.trainer import ClTrainer
+from plan import crossed
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
 
@@ -40,8 +41,7 @@ def test_beta_zero_costs_nothing(tmp_path, monkeypatch):
         lives.lived("tiny-llama", "lwf", tmp_path / "on")
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("model", lives.MODELS)
+@crossed(model=lives.MODELS, dropout=[0.0, 0.3])
 def test_the_loss_is_task_plus_distillation_from_a_copy_of_the_former_model(model, dropout, tmp_path, monkeypatch):
     """Every loss of the second task against one made from a deep copy of the model as it was when the task began.
 

@@ -16,6 +16,7 @@ from everlora.core.updates import LowRank
 from everlora.models.tokens import Tokens
 from everlora.parts.masks import MagnitudeMask, strongest
 from everlora.training.probe import Probe
+from plan import crossed
 
 SGD = {"optim": "sgd", "learning_rate": 0.5}
 
@@ -39,7 +40,7 @@ def spied(host: str, **options: Any) -> Any:
 
 def moved(life: lives.SequentialLearner) -> dict[str, Tensor]:
     """Rows that the last task has moved, by module and factor; of a fresh pair of B alone, which starts at 0."""
-    first = life.backend.read(life.folder.stages()[0].path)[0]
+    first = life.backend.load(life.folder.stages()[0].path)[0]
     found = {}
     for name, site in life.newest.items():
         for key, tensor in site.tensors.items():
@@ -56,8 +57,7 @@ def one_step(**more: Any) -> dict[str, Any]:
     return {"train": {"max_steps": 1, **more}}
 
 
-@pytest.mark.parametrize("host", ["seqlora", "o-lora"])
-@pytest.mark.parametrize("model", lives.MODELS)
+@crossed(model=lives.MODELS, host=["seqlora", "o-lora"])
 def test_one_step_moves_three_rows_in_ten_and_no_other(model: str, host: str, tmp_path) -> None:
     life = lives.lived(model, f"{host}+migu", tmp_path / "run", **one_step(per_device_train_batch_size=24))
     rows = moved(life)
@@ -127,8 +127,7 @@ def test_the_first_task_is_the_hosts(tmp_path) -> None:
     )
 
 
-@pytest.mark.parametrize("outputs", ["combined", "lora_only", "random"])
-@pytest.mark.parametrize("model", lives.MODELS)
+@crossed(model=lives.MODELS, outputs=["combined", "lora_only", "random"])
 def test_the_masks_are_the_same_for_every_split_of_a_batch(model: str, outputs: str, tmp_path) -> None:
     """Micro-batches of 8 and of 1 pad differently: the masks agree because padding does not count."""
     runs = []
@@ -191,7 +190,7 @@ def test_an_encoder_decoder_knows_whose_padding_a_layer_reads() -> None:
         n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n.rsplit(".", 1)[-1] in "qkv"
     }
     with Tokens(model) as tokens:
-        tokens.read(family, batch)
+        tokens.set_batch(family, batch)
         hooks = [
             layer.register_forward_hook(lambda m, args, out, n=n: found.update({n: tokens.of(m, args[0])}))
             for n, layer in layers.items()
@@ -210,19 +209,19 @@ def test_no_hook_is_left_behind_and_the_past_is_not_looked_at(tmp_path) -> None:
     life = lives.begin("tiny-t5", "inclora+migu", tmp_path / "run")
     life.follow(lives.stream("tiny-t5"))
     assert not any(module._forward_hooks for module in life.base.model.modules())
-    model = life.backend.open(seed=1)
-    probe = Probe(life.backend.outputs(), life.backend.live(), False, Tokens(model), 0)
+    model = life.backend.attach(seed=1)
+    probe = Probe(life.backend.output_layers(), life.backend.trainable(), False, Tokens(model), 0)
     task = life.base.family
     batch = task.collate(
         [task.features(row, lives.stream("tiny-t5")[0]) for row in lives.stream("tiny-t5")[0].train[:2]]
     )
     with probe:
-        probe.tokens.read(task, batch)
+        probe.tokens.set_batch(task, batch)
         task.logits(model.eval(), batch)
         assert probe.sums == {}
         task.logits(model.train(), batch)
-        assert probe.sums.keys() == life.backend.live().keys()
-    assert all(isinstance(site, LowRank) for site in life.backend.live().values())
+        assert probe.sums.keys() == life.backend.trainable().keys()
+    assert all(isinstance(site, LowRank) for site in life.backend.trainable().values())
 
 
 @pytest.mark.parametrize("method", ["migu", "o-lora+migu", "migu(outputs=random)"])

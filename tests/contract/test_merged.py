@@ -33,7 +33,7 @@ def merged(method, updates):
 
 def by_hand(model, stages, make):
     """W0 + ``make`` of the stages' adapters, with the newest head."""
-    loaded = everlora.load(model, dtype="float32", device="cpu", labels=stages[-1].facts["labels"])
+    loaded = everlora.load(model, dtype="float32", device="cpu", labels=stages[-1].facts.labels)
     read = [adapters.read(stage.path) for stage in stages]
     with torch.no_grad():
         for name in read[-1][0]:
@@ -52,7 +52,7 @@ def followed(model, method, folder, tasks=3, **settings):
         answered[len(life.past), task] = lives.outputs(life.base.model, life.base.family, stream[len(life.past)])
 
     def at_start(task):
-        below[task] = {name: layer.weight.detach().clone() for name, layer in life.backend.below().items()}
+        below[task] = {name: layer.weight.detach().clone() for name, layer in life.backend.base_layers().items()}
 
     watch = lives.Watch(answering=at_answer, learning=at_start)
     life = lives.begin(model, method, folder, progress=watch, **{"evaluation": {"schedule": "full"}, **settings})
@@ -181,7 +181,7 @@ def test_resumed_in_the_third_task_equals_uninterrupted(model, method, tmp_path)
     cut = lives.begin(model, method, tmp_path / "cut", progress=lives.Cut("third"), **DIAGONAL)
     with pytest.raises(KeyboardInterrupt):
         cut.follow(tasks)
-    assert [stage.facts["name"] for stage in cut.folder.stages()] == ["first", "second"]
+    assert [stage.facts.name for stage in cut.folder.stages()] == ["first", "second"]
     torch.manual_seed(12345)
     again = lives.begin(model, method, tmp_path / "cut", resume=True, **DIAGONAL)
     matrix = again.follow(tasks)
@@ -190,9 +190,9 @@ def test_resumed_in_the_third_task_equals_uninterrupted(model, method, tmp_path)
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert matrix.cells[2][2] is not None
     for here, there in zip(again.folder.stages(), whole.folder.stages(), strict=True):
-        assert here.facts["strengths"] == there.facts["strengths"]
+        assert here.facts.strengths == there.facts.strengths
         for file in ("memory.safetensors", "adapter_model.safetensors", "predictions.jsonl", "modules.jsonl"):
-            assert here.facts["files"].get(file) == there.facts["files"].get(file), file
+            assert here.facts.files.get(file) == there.facts.files.get(file), file
 
 
 @pytest.mark.parametrize("method", ["ties", "ps-lora(train_past=merged)"])

@@ -12,7 +12,7 @@ import lives
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.learner import experiment
-from everlora.metrics.answers import ANSWER_METRICS
+from everlora.metrics import answer_metrics
 from everlora.models.families.base import Limits
 from everlora.models.families.prompt import Prompter
 
@@ -22,19 +22,19 @@ def test_scores_and_rows_left_out_reach_the_record(tmp_path: Path) -> None:
     rows = tuple(replace(row, also=(row.target + " indeed",)) for row in scored.test)
     scored = replace(scored, test=rows, metric="rouge_l", left_out={"train: test has the same text": 3})
     life = lives.lived("tiny-llama", "seqlora", tmp_path / "run", tasks=(plain, scored))
-    content = experiment.finish(life, life.follow((plain, scored))).content
-    assert content["metric"] == {scored.name: "rouge_l"}
-    assert content["left_out"] == {scored.name: {"train: test has the same text": 3}}
-    assert len(content["order_digest"]) == 16
+    record = experiment.finish(life, life.follow((plain, scored))).record
+    assert record.metric == {scored.name: "rouge_l"}
+    assert record.left_out == {scored.name: {"train: test has the same text": 3}}
+    assert len(str(record.order_digest)) == 16
     stage = life.folder.stages()[-1]
-    assert stage.facts["metric"] == content["metric"]
+    assert stage.facts.metric == record.metric
     found = [json.loads(line) for line in (stage.path / "predictions.jsonl").read_text().splitlines()]
     of_task = {name: [row for row in found if row["task"] == name] for name in (plain.name, scored.name)}
     assert all("score" not in row and "correct" in row for row in of_task[plain.name])
     asked = zip(of_task[scored.name], rows, strict=True)
-    wanted = [ANSWER_METRICS["rouge_l"].row(row.answered(said["prediction"])) for said, row in asked]
+    wanted = [answer_metrics()["rouge_l"].row(row.answered(said["prediction"])) for said, row in asked]
     assert [row["score"] for row in of_task[scored.name]] == pytest.approx(wanted, abs=1e-6)
-    assert content["matrix"][1][1] == pytest.approx(sum(wanted) / len(wanted))
+    assert record.matrix[1][1] == pytest.approx(sum(wanted) / len(wanted))
     text = (tmp_path / "run" / "README.md").read_text()
     assert "rouge l after the last task" in text
     assert "exact match after the last task" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft.tuners.osf.layer import OSFLayer
 
 import lives
 from everlora import parse
@@ -41,9 +42,20 @@ def seen(tmp_path_factory):
 
 def opened(model, **lora):
     loaded = lives.fresh(model)
-    loaded.family.begin(loaded.model, lives.stream(model)[:1], torch.Generator().manual_seed(0))
+    loaded.family.prepare(loaded.model, lives.stream(model)[:1], torch.Generator().manual_seed(0))
     carrier = make_backend(loaded, lora, "auto", parse("osf").adapter)
     return loaded, carrier
+
+
+def frozen_bases(carrier):
+    """The frozen left and right singular directions of each weight, (o, q) and (q, i)."""
+    found = {}
+    for name, layer in carrier.model.named_modules():
+        if isinstance(layer, OSFLayer):
+            U, _, V = torch.linalg.svd(carrier.layers[name].weight.detach(), full_matrices=False)
+            q = layer.effective_rank["default"]
+            found[name] = U[:, :q], V[:q]
+    return found
 
 
 @by_model
@@ -51,14 +63,14 @@ def test_the_decomposition_is_the_weight(model):
     loaded, carrier = opened(model)
     task = lives.stream(model)[0]
     before = lives.outputs(loaded.model, loaded.family, task)
-    inside = carrier.open(seed=0, tasks=[task])
+    inside = carrier.attach(seed=0, tasks=[task])
     torch.testing.assert_close(lives.outputs(inside, loaded.family, task), before, rtol=0, atol=1e-5)
-    for name, (U, V) in carrier.frozen_bases().items():
-        low, weight = carrier.live()[name].tensors, carrier.layers[name].weight
+    for name, (U, V) in frozen_bases(carrier).items():
+        low, weight = carrier.trainable()[name].tensors, carrier.layers[name].weight
         whole = U @ (U.mT @ weight @ V.mT) @ V + (low["U_low"] * low["S_low"]) @ low["V_low"]
         torch.testing.assert_close(whole, weight, rtol=0, atol=2e-6)
     assert all(float(site.norm()) < 1e-6 for site in carrier.extract().values())
-    carrier.close()
+    carrier.detach()
     assert torch.equal(lives.outputs(loaded.model, loaded.family, task), before)
 
 
@@ -66,21 +78,21 @@ def test_the_decomposition_is_the_weight(model):
 def test_gradients_are_off_the_frozen_directions(model):
     loaded, carrier = opened(model)
     task = lives.stream(model)[0]
-    inside = carrier.open(seed=0, tasks=[task])
+    inside = carrier.attach(seed=0, tasks=[task])
     for _ in range(2):  # accumulated
         logits, targets = loaded.family.logits(
             inside, loaded.family.collate([loaded.family.features(row, task) for row in task.train[:4]])
         )
         torch.nn.functional.cross_entropy(logits, targets).backward()
-    for name, (U, V) in carrier.frozen_bases().items():
-        factors = carrier.live()[name].tensors
+    for name, (U, V) in frozen_bases(carrier).items():
+        factors = carrier.trainable()[name].tensors
         for grad, meets in (
             (factors["U_low"].grad, U.mT @ factors["U_low"].grad),
             (factors["V_low"].grad, factors["V_low"].grad @ V.mT),
         ):
             assert float(grad.norm()) > 0
             assert float(meets.norm()) < 1e-5 * float(grad.norm()) + 1e-9
-    carrier.close()
+    carrier.detach()
 
 
 def test_the_frozen_part_of_a_weight_stays_under_sgd(tmp_path):
@@ -88,13 +100,13 @@ def test_the_frozen_part_of_a_weight_stays_under_sgd(tmp_path):
     train = {"optim": "sgd", "learning_rate": 0.5}
     life = lives.lived("tiny-llama", "osf", tmp_path / "run", train=train, tasks=lives.stream("tiny-llama")[:1])
     _, carrier = opened("tiny-llama")
-    carrier.open(seed=0)
-    for name, (U, V) in carrier.frozen_bases().items():
+    carrier.attach(seed=0)
+    for name, (U, V) in frozen_bases(carrier).items():
         change = life.newest[name].tensors["change"]
         assert float(change.norm()) > 1e-4
         assert float((U.mT @ change).norm()) < 1e-3 * float(change.norm())
         assert float((change @ V.mT).norm()) < 1e-3 * float(change.norm())
-    carrier.close()
+    carrier.detach()
 
 
 @by_model
@@ -103,7 +115,7 @@ def test_a_task_starts_where_the_last_ended(model, seen):
     torch.testing.assert_close(notes["second", "start"], notes["first", "end"], rtol=0, atol=1e-5)
     assert not torch.allclose(notes["first", "start"], notes["first", "end"], atol=1e-4), "nothing was learned"
     final = lives.outputs(life.inference_model(), life.base.family, lives.stream(model)[0])
-    life.backend.close()
+    life.backend.detach()
     assert not torch.allclose(final, notes["first", "end"], atol=1e-4), "the second task is not there"
     torch.testing.assert_close(final, notes["second", "end"], rtol=0, atol=1e-5)  # both tasks' changes
 
@@ -118,11 +130,11 @@ def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, see
             assert torch.equal(now[name], weight)
             assert not now[name].requires_grad
     for folder in (life.folder.path, life.folder.stages()[-1].path):
-        sites, rest = life.backend.read(folder)
+        sites, rest = life.backend.load(folder)
         assert sites.keys() == life.newest.keys()
         assert all(torch.equal(s.tensors["change"], life.newest[n].tensors["change"]) for n, s in sites.items())
         assert bool(rest) == bool(life.base.family.head)
-    assert life.storage()["kept_elements"] == sum(site.numel for site in life.newest.values())
+    assert life.storage().kept_elements == sum(site.numel for site in life.newest.values())
 
 
 @by_model
@@ -152,9 +164,9 @@ def test_splits_of_a_batch_are_one(tmp_path):
 def test_bf16_weights_are_decomposed_in_fp32(tmp_path):
     life = lives.lived("tiny-llama", "osf", tmp_path / "run", dtype="bfloat16")
     assert all(float(site.norm()) > 1e-4 for site in life.newest.values())
-    assert life.backend.open(seed=0, start=life.newest) is life.base.model
-    assert {t.dtype for site in life.backend.live().values() for t in site.tensors.values()} == {torch.float32}
-    life.backend.close()
+    assert life.backend.attach(seed=0, start=life.newest) is life.base.model
+    assert {t.dtype for site in life.backend.trainable().values() for t in site.tensors.values()} == {torch.float32}
+    life.backend.detach()
 
 
 @pytest.mark.parametrize("expression", ["osf(frozen=0)", "osf(frozen=1)", "osf+o-lora", "osf+seqlora"])

@@ -61,15 +61,15 @@ def test_the_base_is_untouched_and_something_was_learned(life, method, model, tm
         assert name.startswith(head) or torch.equal(weight, pristine[name])
     started = lives.begin(model, SMALL[method], tmp_path / "run")
     stage = lives.stream(model)[0]
-    started.base.family.begin(started.base.model, [stage], torch.Generator())
-    started.backend.open(seed=0, tasks=[stage])
+    started.base.family.prepare(started.base.model, [stage], torch.Generator())
+    started.backend.attach(seed=0, tasks=[stage])
     trainable = [n for n, p in started.base.model.named_parameters() if p.requires_grad]
     assert trainable
     assert all(n.startswith(("prompts.", head)) for n in trainable)
     assert any(n.startswith(head) for n in trainable) == bool(life.base.family.head)
     before = {n: t.clone() for n, t in started.backend.extract()["prompts"].tensors.items()}
     assert any(not torch.equal(before[n], t) for n, t in life.newest["prompts"].tensors.items())
-    started.backend.close()
+    started.backend.detach()
     assert {n for n, _ in started.base.model.named_parameters()} == pristine.keys()
 
 
@@ -155,14 +155,14 @@ def test_a_resumed_life_equals_an_uninterrupted_one(life, model, method, tmp_pat
         learn(method, model, tmp_path / "run", progress=lives.Cut("second", 2))
     again = learn(method, model, tmp_path / "run", resume=True)
     assert lives.largest_difference(lives.adapter(again), lives.adapter(life)) == 0
-    assert again.folder.stages()[-1].facts["row"] == life.folder.stages()[-1].facts["row"]
+    assert again.folder.stages()[-1].facts.row == life.folder.stages()[-1].facts.row
     assert len(tasks) == len(again.folder.stages())
 
 
 @both
 def test_what_is_stored_is_what_was_learned(life, method, model):
     for folder in (life.folder.path, life.folder.stages()[-1].path):
-        sites, rest = life.backend.read(folder)
+        sites, rest = life.backend.load(folder)
         (place,) = sites
         for name, tensor in life.newest[place].tensors.items():
             assert torch.equal(sites[place].tensors[name], tensor)
@@ -210,6 +210,6 @@ def test_prompts_are_not_exported_as_if_they_were_weights(tmp_path):
     run = Run.read(tmp_path / "run")
     with pytest.raises(ConfigError, match="l2p"):
         write_model(run, lives.fresh("tiny-t5"), tmp_path / "out")
-    assert status(run)["kept_bytes"] == life.storage()["kept_bytes"]
-    assert life.storage()["kept_elements"] == (4 * 2 + 4) * 64
+    assert status(tmp_path / "run").holdings.kept_bytes == life.storage().kept_bytes
+    assert life.storage().kept_elements == (4 * 2 + 4) * 64
     assert not (tmp_path / "out").exists()

@@ -104,8 +104,8 @@ def test_every_row_says_how_it_was_made_and_what_differs_needs_a_flag(tmp_path, 
     with pytest.raises(ConfigError, match="were made in different ways"):
         tables.compare(runs[1:], resamples=100)  # one run of two versions is no less mixed
     table = tables.compare(runs, resamples=100, mixed_fingerprints=True)
-    assert set(table["fingerprints"]) == {first, second}
-    assert table["sections"][0]["rows"][0]["protocols"] == [content["protocol"]["hash"]]
+    assert set(table.fingerprints) == {first, second}
+    assert table.sections[0].rows[0].protocols == [content["protocol"]["hash"]]
 
 
 class Crowd:
@@ -126,7 +126,7 @@ def test_an_answer_that_depends_on_its_neighbours_is_seen(monkeypatch):
     for family, invariant in ((base.family, True), (Crowd(), False)):
         how = EvalSpec(scoring="labels" if invariant else "generate", batch_size=4)
         evaluator = Evaluator(replace(base, family=family), how)
-        assert evaluator.invariant is None
+        assert evaluator.batch_invariant is None
         asked = lives.stream("tiny-llama")[0] if invariant else task
         evaluator.evaluate(base.model if invariant else nn.Linear(1, 1), [asked], Progress())
-        assert evaluator.invariant is invariant
+        assert evaluator.batch_invariant is invariant

@@ -8,31 +8,20 @@ import pytest
 import torch
 
 import lives
-from everlora import parse
 from everlora.core.errors import FolderError, TrainingError
 from everlora.testing import CHECKS, Case
-from lives import METHODS, MODELS, SEQUENTIAL
+from lives import METHODS, SEQUENTIAL
+from plan import crossed, pairs, planned
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
 
 
-def cases():
-    """Every way of carrying the past on every family; every method on a decoder and on a head."""
-    seen = set()
-    for method in SEQUENTIAL:
-        carried = (parse(method).adapter, parse(method).consolidator)
-        models = ("tiny-llama", "tiny-bert") if carried in seen else MODELS
-        seen.add(carried)
-        yield from ((method, model) for model in models)
-
-
-@pytest.mark.parametrize(("method", "model"), list(cases()))
+@pytest.mark.parametrize(("method", "model"), planned(pairs(SEQUENTIAL)))
 def test_interrupted_and_resumed_equals_uninterrupted(method, model, lived, tmp_path):
     CHECKS["interrupted_and_resumed_equals_uninterrupted"].look(Case(method, model, lived, tmp_path))
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "model"), planned(pairs(METHODS)))
 def test_a_finished_life_is_only_recalled(method, model, lived):
     def refuse(task):
         raise AssertionError(f"{task} is learned again")
@@ -61,12 +50,12 @@ def test_the_seed_decides(method, lived, tmp_path):
 def test_a_loss_that_is_not_a_number_stops_the_task_and_spares_the_earlier(model, lived, tmp_path):
     def poison(task):
         if task == "second":
-            next(iter(life.backend.live().values())).A.data.fill_(float("nan"))
+            next(iter(life.backend.trainable().values())).A.data.fill_(float("nan"))
 
     life = lives.begin(model, "ella", tmp_path / "run", progress=lives.Watch(learning=poison), **DIAGONAL)
     with pytest.raises(TrainingError, match=r"step 1 of task 'second'.*intact"):
         life.follow(lives.stream(model))
-    assert [s.facts["name"] for s in life.folder.stages()] == ["first"]  # reads and verifies the hashes too
+    assert [s.facts.name for s in life.folder.stages()] == ["first"]  # reads and verifies the hashes too
     assert not list((tmp_path / "run" / "tasks").glob(".*"))
     after = lives.begin(model, "ella", tmp_path / "run", resume=True, **DIAGONAL)
     after.follow(lives.stream(model))
@@ -83,8 +72,7 @@ def test_the_same_life_can_go_on_after_a_failure(lived, tmp_path):
     assert lives.largest_difference(lives.adapter(life), lived("ella", "tiny-bert").adapter) == 0
 
 
-@pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
-@pytest.mark.parametrize("method", ["ella", "seqlora", "per-task"])
+@crossed(method=["ella", "seqlora", "per-task"], model=["tiny-llama", "tiny-bert"])
 def test_tasks_may_come_in_one_by_one(method, model, lived, tmp_path):
     """``follow`` with one task, then with one more, is ``follow`` with both; looking at the model between is free."""
     life = lives.begin(model, method, tmp_path / "run", **DIAGONAL)

@@ -59,7 +59,7 @@ def test_with_reset_it_does_not(seen):
 @by_model
 def test_directions_are_frozen_and_magnitudes_are_not(model, seen):
     life, _ = seen(model)
-    stages = [life.backend.read(stage.path)[0] for stage in life.folder.stages()]
+    stages = [life.backend.load(stage.path)[0] for stage in life.folder.stages()]
     for name, site in stages[-1].items():
         if name == "scalars":
             continue
@@ -76,7 +76,7 @@ def test_frozen_directions_see_no_dropout(tmp_path):
     """While the new direction adds nothing, a model in training answers as in inference; then no longer."""
     task, lora = lives.stream("tiny-llama")[0], {"r": 4, "lora_alpha": 8, "lora_dropout": 0.5}
     life = lives.lived("tiny-llama", "sd-lora", tmp_path / "run", lora=lora, evaluation=DIAGONAL)
-    model, family = life.backend.open(seed=0, start=life.newest, tasks=[task]), life.base.family
+    model, family = life.backend.attach(seed=0, start=life.newest, tasks=[task]), life.base.family
     batch = family.collate([family.features(row, task) for row in task.test])
 
     @torch.no_grad()
@@ -84,11 +84,11 @@ def test_frozen_directions_see_no_dropout(tmp_path):
         return family.logits(model.train(train), batch)[0]
 
     assert torch.equal(answers(train=True), answers(train=False))
-    for site in life.backend.live().values():
+    for site in life.backend.trainable().values():
         if "B" in site.tensors:
             site.tensors["B"].data.fill_(1.0)
     assert not torch.allclose(answers(train=True), answers(train=False), atol=1e-3)
-    life.backend.close()
+    life.backend.detach()
 
 
 @by_model
@@ -96,10 +96,10 @@ def test_every_folder_is_a_peft_adapter_of_the_whole(model, seen):
     life, _ = seen(model)
     task, family = lives.stream(model)[0], life.base.family
     expected = lives.outputs(life.inference_model(), family, task)
-    life.backend.close()
+    life.backend.detach()
     for folder in (life.folder.path, life.folder.stages()[-1].path):
         loaded = lives.fresh(model)
-        loaded.family.begin(loaded.model, lives.stream(model, 3), torch.Generator())
+        loaded.family.prepare(loaded.model, lives.stream(model, 3), torch.Generator())
         peft = PeftModel.from_pretrained(loaded.model, str(folder)).eval()
         torch.testing.assert_close(lives.outputs(peft, family, task), expected, rtol=1e-5, atol=1e-5)
     sites, _ = adapters.read(life.folder.path)
@@ -136,4 +136,4 @@ def test_a_folder_without_magnitudes_is_refused(seen, tmp_path):
     for name in ("adapter_config.json", adapters.WEIGHTS):
         (tmp_path / name).write_bytes((life.folder.path / name).read_bytes())
     with pytest.raises(FolderError, match=r"directions\.safetensors cannot be read"):
-        life.backend.read(tmp_path)
+        life.backend.load(tmp_path)

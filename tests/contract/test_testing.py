@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -18,9 +19,9 @@ from everlora.testing import CHECKS, Case, battery
 
 
 @pytest.fixture(autouse=True)
-def own_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(registry, "_names", dict(registry._names))
+def own_names() -> Iterator[None]:
+    with registry.isolated():
+        yield
 
 
 def register(name, method, families=registry.FAMILIES):
@@ -59,6 +60,17 @@ class Moody(EnergyOverlap):
         return state and {**state, "squared": state["squared"] * torch.rand(())}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Crooked(EnergyOverlap):
+    """Its gradient is half of what it should be."""
+
+    name: ClassVar[str] = "crooked"
+
+    def value_and_grad(self, live, state):
+        found = super().value_and_grad(live, state)
+        return replace(found, gradient={key: g / 2 for key, g in found.gradient.items()})
+
+
 def own(part):
     return replace(parse("inclora"), penalties=(part,))
 
@@ -67,6 +79,7 @@ def own(part):
     ("part", "check"),
     [
         (Lying(lam=1.0), "kept_is_what_the_method_declares"),
+        (Crooked(lam=1.0), "the_gradient_of_a_penalty_is_that_of_its_value"),
         (Idle(lam=1.0), "strength_zero_is_the_base_method_bit_for_bit"),
         (Moody(lam=1e4, energy="rms"), "interrupted_and_resumed_equals_uninterrupted"),
     ],
@@ -90,6 +103,7 @@ def test_it_asks_for_what_fits():
     assert found == {(model, check) for model in ("tiny-llama", "tiny-t5") for check in CHECKS}
     plain = cases(battery("seqlora", models=["tiny-vit"], without=["kept_is_what_the_method_declares"]))
     left = {"kept_is_what_the_method_declares", "strength_zero_is_the_base_method_bit_for_bit"}
+    left |= {"the_gradient_of_a_penalty_is_that_of_its_value"}
     assert plain == {("tiny-vit", check) for check in set(CHECKS) - left}
     nothing = {check for _, check in cases(battery("zero-shot"))}
     assert nothing == {"the_base_is_untouched_but_for_what_was_folded", "kept_is_what_the_method_declares"}

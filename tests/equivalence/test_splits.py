@@ -15,6 +15,7 @@ import lives
 from everlora import parse
 from everlora.testing import CHECKS, Case
 from lives import MODELS, TRAINED
+from plan import DAILY, crossed, daily, pairs, planned
 
 STRONG = "ella(lam=0.3)+o-lora(lam=0.01)"
 SGD = {"optim": "sgd", "learning_rate": 0.5}
@@ -22,22 +23,20 @@ CLOSE = 1e-5
 """For SGD and for mixtures; see the last test for how far a wrong scale takes the weights."""
 TRAPS = ("tiny-t5", "tiny-bert")
 """Families whose own loss grows with accumulation; where nothing pulls, these suffice."""
+PULLED = pairs([method for method in TRAINED if parse(method).penalties])
+UNPULLED = pairs([method for method in TRAINED if not parse(method).penalties], TRAPS)
 
 
 def split(rows: int, steps: int) -> dict[str, int]:
     return {"per_device_train_batch_size": rows, "gradient_accumulation_steps": steps}
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize(("method", "model"), planned(PULLED + UNPULLED, DAILY | daily(UNPULLED)))
 def test_every_method_learns_the_same_in_one_piece_and_in_eight(method, model, lived, tmp_path):
-    if not parse(method).penalties and model not in TRAPS:
-        pytest.skip("nothing pulls: the families with a trap suffice")
     CHECKS["a_batch_in_one_piece_is_a_batch_in_eight"].look(Case(method, model, lived, tmp_path))
 
 
-@pytest.mark.parametrize("method", [STRONG, "lb-cl", "ella(lam=auto,rho=0.3)"])
-@pytest.mark.parametrize("model", MODELS)
+@crossed(model=MODELS, method=[STRONG, "lb-cl", "ella(lam=auto,rho=0.3)"])
 def test_lambda_means_the_same_under_plain_sgd(model, method, tmp_path):
     """Also where it is found, and where a look at the new rows and a projection come before it."""
     one, four = (

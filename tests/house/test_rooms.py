@@ -24,8 +24,9 @@ FLOORS = (
     {"metrics", "runtime"},
     {"data", "parts"},
     {"settings", "methods", "benchmarks"},
+    {"archive"},
     {"models"},
-    {"adapters", "archive"},
+    {"adapters"},
     {"training", "evaluation"},
     {"analysis"},
     {"learner", "literature", "export"},
@@ -34,10 +35,7 @@ FLOORS = (
 )
 """Rooms of everlora from the ground up: a room may import itself and what stands on floors below its own."""
 
-STAIRS = {"data": {"benchmarks"}}
-"""Arrows that still run up: a YAML file of one's own that names a known task."""
-
-LONG_FUNCTIONS = {"cli/main.py:run": "its signature is the list of the command's flags"}
+LONG_FUNCTIONS: dict[str, str] = {}
 
 HEAVY = {"transformers", "peft", "accelerate", "datasets"}
 """Third parties that these rooms must do without."""
@@ -103,7 +101,7 @@ def floor(where: str) -> int:
 
 def crossed(where: str, found: list[str]) -> list[str]:
     """Imports of rooms that the room ``where`` must not see, and of the package's face, which sees them all."""
-    allowed = {where, *STAIRS.get(where, ()), *(room for rooms in FLOORS[: floor(where)] for room in rooms)}
+    allowed = {where, *(room for rooms in FLOORS[: floor(where)] for room in rooms)}
     ours = [name.split(".") for name in found if name.split(".")[0] == "everlora"]
     return [".".join(parts) for parts in ours if len(parts) == 1 or parts[1] not in allowed]
 
@@ -191,6 +189,34 @@ def test_files_and_functions_are_short() -> None:
     )
 
 
+LOOSE = re.compile(r"(dict|Mapping)\[str, Any\]")
+TYPED_ROOMS = {"archive", "evaluation", "analysis", "export", "literature", "training", "learner"}
+PASSED_ON = {
+    "evaluation/general/harness.py:percent": "results of lm-evaluation-harness, as it gives them",
+    "training/task_trainer.py:arguments": "names of transformers.TrainingArguments, passed through",
+    "training/trainer.py:arguments": "the same",
+    "training/trainer.py:fit": "the same",
+    "learner/resolve.py:read_recipe": "settings that are not checked yet",
+    "learner/resolve.py:resolve": "the same",
+    "learner/resolve.py:protocol_of": "the same",
+    "learner/sweep.py:jobs": "the same",
+}
+
+
+def test_what_passes_between_rooms_is_typed() -> None:
+    """Records are classes: no function passes on a mapping of which nobody knows the keys, but for those above."""
+    found = set()
+    for path in FILES:
+        if room(path) not in TYPED_ROOMS:
+            continue
+        for function in functions(tree(path)):
+            signature = [arg.annotation for arg in ast.walk(function.args) if isinstance(arg, ast.arg)]
+            words = " ".join(ast.unparse(one) for one in (*signature, function.returns) if one is not None)
+            if LOOSE.search(words) and not function.name.startswith("_"):
+                found.add(f"{place(path)}:{function.name}")
+    assert found - set(PASSED_ON) == set()
+
+
 def part_names() -> dict[str, str]:
     """Class names of parts, and the names that they carry, with the file in which they are at home."""
     found = {}
@@ -213,8 +239,8 @@ def test_nobody_asks_which_part_it_is() -> None:
     assert {"EnergyOverlap", "energy_overlap", "Orthogonality", "FactorNorm", "factor_norm"} <= set(known)
     offenders = []
     for path in FILES:
-        if room(path) == "methods":
-            continue  # methods name the parts they are made of
+        if room(path) == "methods" or place(path) == "parts/__init__.py":
+            continue  # methods name the parts they are made of, and parts are offered by name
         foreign = {name for name, home in known.items() if home != place(path)}
         quoted = {n.value for n in ast.walk(tree(path)) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
         named = {dotted(n).split(".")[-1] for n in ast.walk(tree(path))} if room(path) != "parts" else set()
@@ -230,5 +256,47 @@ def test_no_file_looks_at_a_class_by_its_name() -> None:
         if isinstance(node, ast.Compare)
         for side in map(dotted, (node.left, *node.comparators))
         if side.endswith("__name__") and side != "__name__"
+    ]
+    assert offenders == []
+
+
+PARTS_ROOMS = {"core", "parts", "methods", "training", "learner", "testing", "analysis"}
+NO_PARTS = {
+    ("core/roles/contract.py", "value"): "a member of a class that is being made",
+    ("core/roles/contract.py", ""): "a member of a class that is being made",
+    ("core/plugins.py", "module"): "a module that was imported",
+    ("core/plugins.py", "error"): "an error of any kind",
+    ("core/catalogue.py", "kind"): "an annotation",
+    ("learner/sequential.py", "self.base.family"): "only families with a head have labels",
+    ("testing/lives.py", "family"): "only families with a head have columns",
+    ("testing/record.py", "family"): "only families with a head have labels",
+}
+"""What may lack the attribute that is looked up with a default, where parts are handled: none of these is a part."""
+
+
+def test_no_attribute_of_a_part_is_looked_up_with_a_default() -> None:
+    """A misspelt flag would be ignored: what a part needs is declared in `Needs`, and what it can do is inherited."""
+    found = {
+        (place(path), dotted(node.args[0]))
+        for path in FILES
+        if room(path) in PARTS_ROOMS
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and dotted(node.func) == "getattr" and len(node.args) == 3
+    }
+    assert found - set(NO_PARTS) == set()
+
+
+def test_no_attribute_of_needs_is_looked_up_by_a_name_in_a_string() -> None:
+    from dataclasses import fields
+
+    from everlora.core.roles.contract import FORMER_FLAGS, Needs
+
+    flags = {*FORMER_FLAGS, *(one.name for one in fields(Needs))}
+    offenders = [
+        (place(path), node.lineno)
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and dotted(node.func) in {"getattr", "hasattr"}
+        if isinstance(node.args[1], ast.Constant) and node.args[1].value in flags
     ]
     assert offenders == []

@@ -19,29 +19,39 @@ from lives import MODELS
 def test_unload_gives_back_the_very_modules(model):
     """Hooks and folded weights live on them, so identity matters, not equality."""
     loaded = lives.fresh(model)
-    loaded.family.begin(loaded.model, [lives.stream(model)[0]], torch.Generator().manual_seed(0))
+    loaded.family.prepare(loaded.model, [lives.stream(model)[0]], torch.Generator().manual_seed(0))
     before = dict(loaded.model.named_modules())
     backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8})
     for _ in range(2):
-        backend.open(seed=0)
-        backend.close()
+        backend.attach(seed=0)
+        backend.detach()
     after = dict(loaded.model.named_modules())
     head = loaded.family.head
     assert before.keys() == after.keys()
     assert all(after[n] is m for n, m in before.items() if n != head)
 
 
+def test_a_saved_adapter_has_no_card_of_pefts(tmp_path):
+    backend = LoraBackend(lives.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8})
+    backend.attach(seed=0)
+    backend.save(tmp_path / "saved")
+    assert {file.name for file in (tmp_path / "saved").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+
+
 @pytest.mark.parametrize("model", ["tiny-bert", "tiny-vit"])
 def test_unload_leaves_the_trained_head(model):
     loaded = lives.fresh(model)
-    loaded.family.begin(loaded.model, [lives.stream(model)[0]], torch.Generator().manual_seed(0))
+    loaded.family.prepare(loaded.model, [lives.stream(model)[0]], torch.Generator().manual_seed(0))
     backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8})
-    peft = backend.open(seed=0)
+    peft = backend.attach(seed=0)
     trained = {n: p for n, p in peft.named_parameters() if "modules_to_save" in n}
     assert all(p.requires_grad for p in trained.values())
     for parameter in trained.values():
         parameter.data.fill_(0.5)
-    backend.close()
+    backend.detach()
     head = loaded.model.get_submodule(loaded.family.head)
     assert isinstance(head, torch.nn.Linear)
     assert (head.weight == 0.5).all()
@@ -55,7 +65,7 @@ def test_initialisation_is_kaiming_and_zero():
     for outside in (1, 2):
         torch.manual_seed(outside)
         backend = LoraBackend(lives.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8})
-        backend.open(seed=3)
+        backend.attach(seed=3)
         adapters.append(backend.extract())
     one, two = adapters
     for name, site in one.items():
@@ -91,7 +101,7 @@ def test_the_cast_of_a_bf16_base_makes_the_constant_ranknum_trainable(dtype, tra
     assert ranks
     assert {p.requires_grad for p in ranks.values()} == {trainable}
     backend = LoraBackend(lives.fresh("tiny-llama", dtype), {"r": 4, "lora_alpha": 8}, adapter=Adapter(form="svd"))
-    peft = backend.open(seed=0)
+    peft = backend.attach(seed=0)
     ours = {n: p for n, p in peft.named_parameters() if "ranknum" in n}
     assert ours.keys() == ranks.keys()
     assert not any(p.requires_grad for p in ours.values())
@@ -133,7 +143,7 @@ def test_adalora_adds_b_times_diag_e_times_a(alpha, tmp_path):
 def test_adalora_starts_at_nothing_with_two_small_frames():
     """U, V ~ N(0, 0.02²) and σ = 0."""
     backend = LoraBackend(lives.fresh("tiny-llama"), {"r": 8, "lora_alpha": 8}, adapter=Adapter(form="svd", unit=True))
-    backend.open(seed=0)
+    backend.attach(seed=0)
     for site in backend.extract().values():
         assert (site.sigma == 0).all()
         assert site.A.std() == pytest.approx(0.02, rel=0.15)

@@ -52,7 +52,7 @@ def trainer_for(model, folder, kind=Trainer, **options):
     """A stock Trainer on a bare tiny model whose last parameters train."""
     loaded = lives.fresh(model)
     task = lives.stream(model)[0]
-    loaded.family.begin(loaded.model, [task], torch.Generator().manual_seed(0))
+    loaded.family.prepare(loaded.model, [task], torch.Generator().manual_seed(0))
     loaded.model.requires_grad_(True)
     changes = options.pop("changes", {})
     return loaded, kind(
@@ -191,7 +191,7 @@ def test_bf16_on_a_cpu_attends_in_fp32(monkeypatch):
         loaded = lives.fresh(model, "bfloat16")
         assert loaded.model.config._attn_implementation == precision.FP32_ATTENTION
         task = lives.stream(model)[0]
-        loaded.family.begin(loaded.model, [task], torch.Generator())
+        loaded.family.prepare(loaded.model, [task], torch.Generator())
         before = len(kinds)
         lives.outputs(loaded.model, loaded.family, task)
         assert len(kinds) == before + 2, model

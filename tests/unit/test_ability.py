@@ -17,7 +17,8 @@ from everlora.core.errors import ConfigError, DataError
 from everlora.evaluation.general import builtin, general_ability, harness
 from everlora.evaluation.general.passages import PASSAGES
 from everlora.evaluation.general.questions import QUESTIONS
-from everlora.metrics.matrix import REGISTRY, References, measured
+from everlora.metrics import References, matrix_metrics
+from everlora.metrics.matrix import measured
 from everlora.metrics.scores import ScoreMatrix
 from everlora.settings.spec import EvalSpec, check
 
@@ -118,7 +119,9 @@ def test_delta_and_growth_by_hand():
     assert found["general_delta"] == pytest.approx((-10 + 6) / 2)
     assert found["perplexity_growth"] == pytest.approx(25)
     assert measured(matrix, References(general=({"perplexity": 2.0}, {"perplexity": 1.0})))["general_delta"] is None
-    assert {name for name, value in measured(matrix, References()).items() if REGISTRY[name].needs and value} == set()
+    assert {
+        name for name, value in measured(matrix, References()).items() if matrix_metrics()[name].needs and value
+    } == set()
 
 
 def test_a_measure_that_was_not_taken_again_leaves_the_delta_undefined():

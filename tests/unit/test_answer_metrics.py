@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
-from everlora.metrics.answers import ANSWER_METRICS, Answer, literals
+from everlora.metrics import Answer, answer_metrics
+from everlora.metrics.answers import literals
 from everlora.metrics.sari import sari
 
 
 def value(metric: str, prediction: str, *accepted: str, source: str = "") -> float:
-    return ANSWER_METRICS[metric].row(Answer(prediction, accepted, source))
+    return answer_metrics()[metric].row(Answer(prediction, accepted, source))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def rows(*pairs: tuple[str, str]) -> list[Answer]:
 def test_macro_f1_by_hand() -> None:
     # yes: 2 asked, 1 found, 2 answered: F = 1/2. no: 2 asked, 1 found, 1 answered: F = 2/3. "perhaps" is no class.
     asked = rows(("Yes.", "yes"), ("perhaps", "yes"), ("no", "no"), ("yes", "no"))
-    score, each = ANSWER_METRICS["macro_f1"].score(asked, ("yes", "no", "maybe"))
+    score, each = answer_metrics()["macro_f1"].score(asked, ("yes", "no", "maybe"))
     assert score == pytest.approx(100 * (1 / 2 + 2 / 3) / 2)
     assert each == (100, 0, 100, 0)
 
@@ -114,7 +115,7 @@ def test_corpus_bleu_is_not_the_mean_and_takes_several_references() -> None:
         Answer("the cat sat on the mat today", ("the cat sat on the mat",)),
         Answer("a dog ran", ("x", "a dog ran")),
     ]
-    score, each = ANSWER_METRICS["bleu"].score(asked)
+    score, each = answer_metrics()["bleu"].score(asked)
     # n-grams that match: 9 of 10, 7 of 8, 5 of 6, 3 of 4... the second row has 3, 2, 1, 0 of its own.
     precisions = [(6 + 3) / (7 + 3), (5 + 2) / (6 + 2), (4 + 1) / (5 + 1), 3 / 4]
     product = 1.0
@@ -124,11 +125,11 @@ def test_corpus_bleu_is_not_the_mean_and_takes_several_references() -> None:
     assert score != pytest.approx(sum(each) / 2)
 
 
-@pytest.mark.parametrize("metric", ANSWER_METRICS)
+@pytest.mark.parametrize("metric", answer_metrics())
 def test_every_metric_is_a_percentage_and_the_target_itself_is_full_marks(metric: str) -> None:
     right = [Answer("one two three four", ("one two three four",), "one two three four five")] * 3
     wrong = [Answer("zz", ("one two three four",), "one two three four five")] * 3
-    found = ANSWER_METRICS[metric]
+    found = answer_metrics()[metric]
     assert found.id == metric
     assert found.formula
     assert found.source

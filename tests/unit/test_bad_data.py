@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from everlora.benchmarks import open_stream, task_from_dataset
+from everlora.benchmarks import open_stream
 from everlora.core.errors import ConfigError, DataError
 from everlora.data.task import Task
+from everlora.data.tasks import task_from_dataset
 
 ROWS = [{"text": f"text {number}", "label": ("good", "bad")[number % 2]} for number in range(4)]
 TEST = [{"text": "another", "label": "good"}]

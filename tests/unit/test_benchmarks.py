@@ -13,12 +13,16 @@ import datasets
 import numpy as np
 import pytest
 
-from everlora.benchmarks import benchmarks, open_stream, order_number, stream_from_yaml, superni, trace, vision_hub
+from everlora.benchmarks import benchmarks, find_benchmark, open_stream, order_number, vision_hub
 from everlora.benchmarks.cards import card
-from everlora.benchmarks.vision import Pictures, PictureSet, VisionBenchmark, class_incremental
+from everlora.benchmarks.pictures import Pictures, PictureSet
+from everlora.benchmarks.vision import class_incremental
+from everlora.core.benchmark import Benchmark, Request, TaskInfo
 from everlora.core.errors import ConfigError, DataError
+from everlora.data.files import stream_from_yaml
 from everlora.data.task import TaskStream, hash_of_list
 
+TRACE = find_benchmark("trace")
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is absent")
 
@@ -79,18 +83,18 @@ def trace_rows(word: str, count: int = 3) -> Rows:
 
 def test_trace_folder_as_trace_writes_it(tmp_path: Path) -> None:
     leak = {"prompt": "test 0?", "answer": "B"}
-    for name in trace.ORDERS[7]:
+    for name in TRACE.orders[7]:
         write(tmp_path / name / "train.json", [*trace_rows("train"), leak])
         write(tmp_path / name / "eval.json", trace_rows("dev"))
         write(tmp_path / name / "test.json", trace_rows("test"))
     stream = open_stream("TRACE", data_dir=tmp_path)
-    assert stream.names == trace.ORDERS[7]
+    assert stream.names == TRACE.orders[7]
     fomc, numbers = stream.tasks[1], stream.tasks[5]
     assert (fomc.metric, fomc.labels, len(fomc.dev)) == ("exact_match_raw", ("A", "B", "C"), 3)
     assert dict(fomc.left_out) == {"train: test has the same text": 1}  # an answer from a closed set
     assert (numbers.labels, dict(numbers.left_out)) == ((), {})  # another free answer is another row
     assert "FOMC: 1 train rows left out because test has the same text." in stream.note
-    assert {task.metric for task in stream} == {subject.metric for subject in trace.SUBJECTS.values()}
+    assert {task.metric for task in stream} == {known.metric for known in TRACE.defined.values()}
     write(tmp_path / "FOMC" / "train.json", [{"prompt": "x", "answer": "A. dovish"}])
     refused("train.json, row 1: label 'A. dovish' is outside", lambda: open_stream("trace", data_dir=tmp_path))
     write(tmp_path / "FOMC" / "train.json", [{"text": "x", "label": "A"}])
@@ -102,7 +106,7 @@ def test_trace_folder_as_trace_writes_it(tmp_path: Path) -> None:
 
 
 def test_superni_folder_with_several_answers(tmp_path: Path) -> None:
-    name = superni.NAMES["task181"]
+    name = "task181_outcome_extraction"
     rows = [{"input": f"in {k}", "output": ["one", "two", "one"]} for k in range(2)]
     for split in ("train", "test"):
         content = {
@@ -111,7 +115,7 @@ def test_superni_folder_with_several_answers(tmp_path: Path) -> None:
         }
         write(tmp_path / "SuperNI" / name / f"{split}.json", content)
     (task,) = open_stream("superni", data_dir=tmp_path, tasks=[name])
-    assert (task.instruction, task.labels, task.form, task.metric) == ("Say one.", (), "labelled", superni.METRIC)
+    assert (task.instruction, task.labels, task.form, task.metric) == ("Say one.", (), "labelled", "rouge_l_stemmed")
     assert (task.train[0].target, task.train[0].also) == ("one", ("two",))
     rows[1]["output"] = []
     write(tmp_path / "SuperNI" / name / "train.json", {"Definition": "d", "Instances": rows})
@@ -198,7 +202,9 @@ def test_one_task_from_a_folder(tmp_path: Path) -> None:
         "trace rows have the columns prompt and answer, found: sentence, label",
         lambda: opened(tmp_path, body.replace("{path", "{kind: trace, path")),
     )
-    refused("did you mean 'macro_f1'", lambda: opened(tmp_path, body.replace("macro_f1", "macro-f1")))
+    (spelled,) = opened(tmp_path, body.replace("macro_f1", "Macro-F1"))
+    assert (spelled.metric, spelled.digest()) == (task.metric, task.digest())
+    refused("did you mean 'macro_f1'", lambda: opened(tmp_path, body.replace("macro_f1", "makro_f1")))
     refused("unknown key in task 'nli'", lambda: opened(tmp_path, body.replace("path:", "pth: x, path:")))
     refused("give either train or source", lambda: opened(tmp_path, "tasks: [{name: a, test: x.jsonl}]\n"))
     refused("give either tasks, or a source", lambda: opened(tmp_path, "name: x\n"))
@@ -355,8 +361,9 @@ def test_hub_tables_name_what_they_load(monkeypatch: pytest.MonkeyPatch) -> None
 
     def load_split(path: str, config: str | None, split: str, *, instead: str) -> Any:
         asked.append((path, split))
-        place = next(p for p in (vision_hub.CIFAR100, vision_hub.IMAGENET_R, vision_hub.DOMAINNET) if p.path == path)
-        data = hub_data(800, 400, path != vision_hub.IMAGENET_R.path)
+        about = {"uoft-cs/cifar100": "vision-cifar100", "axiong/imagenet-r": "vision-imagenet-r"}[path]
+        place = vision_hub.HubPictures(**find_benchmark(about).options["hub"])
+        data = hub_data(800, 400, about == "vision-cifar100")
         return data.rename_columns({"image": "pixels", "kind": place.label}).rename_column("pixels", place.image)
 
     monkeypatch.setattr(vision_hub, "load_split", load_split)
@@ -369,8 +376,15 @@ def test_the_permuted_order_and_the_limit_per_class() -> None:
     numbers = list(range(6)) * 30
     rows = Pictures(numbers, lambda k: np.full((2, 2), k, np.uint8))
     found = PictureSet(tuple("abcdef"), rows, rows, "here")
-    cut = VisionBenchmark(title="t", tasks=3, classes=6, load=lambda folder: found, most=20)
-    natural, permuted = (class_incremental("n", cut, order=order) for order in (1, 1993))
+    orders = {1: ("a1", "a2", "a3"), 1993: ("p1", "p2", "p3")}
+    cut = Benchmark(name="n", title="t", orders=orders, classes=6, options={"most": 20})
+
+    def opened(order: int, *names: str) -> TaskStream:
+        tasks = tuple(TaskInfo(name=name) for name in names or orders[order])
+        request = Request(benchmark=cut, tasks=tasks, order=order)
+        return TaskStream(name="n", tasks=tuple(class_incremental(request, found)))
+
+    natural, permuted = opened(1), opened(1993)
     assert [task.labels for task in natural] == [("a", "b"), ("c", "d"), ("e", "f")]
     wanted = np.random.RandomState(1993).permutation(6)
     assert [label for task in permuted for label in task.labels] == ["abcdef"[k] for k in wanted]
@@ -379,7 +393,7 @@ def test_the_permuted_order_and_the_limit_per_class() -> None:
     assert sum(task.left_out.values()) == 2 * 10 + 2 * 20
     assert natural.digest() != permuted.digest()
     assert not set(natural.names) & set(permuted.names)
-    assert class_incremental("n", cut, tasks=["split-03", "split-01"]).names == ("split-03", "split-01")
+    assert [task.labels for task in opened(1, "a3", "a1")] == [("e", "f"), ("a", "b")]
 
 
 # --- cards -----------------------------------------------------------------------------------------------------------
@@ -392,7 +406,7 @@ def test_cards_with_and_without_rows(tmp_path: Path) -> None:
             assert [task["name"] for task in about["tasks"]] == list(info.tasks)
             assert all(task["source"] and task["terms"] and task["metric"] for task in about["tasks"])
             assert about["order_digest"] is None
-    for name in trace.ORDERS[7]:
+    for name in TRACE.orders[7]:
         for split in ("train", "test"):
             write(tmp_path / name / f"{split}.json", trace_rows(f"{split} two", 2))
     refused("long has no order 'sapt-7'", lambda: card("long", order="sapt-7"), ConfigError)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import pytest
 
 import everlora.methods  # noqa: F401
 from everlora.core import registry
-from everlora.core.catalogue import card, kind_of, listing, source
+from everlora.core.catalogue import card, kind_of, listing
+from everlora.core.defaults import Default, defaults
 from everlora.core.errors import ConfigError
-from everlora.core.registry import entries, parse
+from everlora.core.expressions import build, parse
+from everlora.core.method import Method
+from everlora.core.registry import entries
 
 
 def test_every_method_has_a_row_and_a_card() -> None:
@@ -49,61 +53,76 @@ def test_a_composition_has_a_card() -> None:
         card("o-lorra")
 
 
-def test_the_source_of_a_default_is_found_on_the_page() -> None:
+def test_the_source_of_a_default_is_shown_with_it() -> None:
     options = {one["name"]: one for one in card("o-lora")["terms"][0]["options"]}
-    assert options["lam"]["source"] == "Default λ₁ = 0.5, λ₂ = 0: orders 1 to 3 of the authors' scripts."
-    assert options["side"]["source"].startswith("The default, ``side=A, norm=l1``, is the authors' code")
-    assert options["schedule"]["source"].startswith("with ``schedule`` and ``norm_schedule``, by default none, λ =")
+    assert options["lam"]["source"] == "λ₁ = 0.5 is that of the authors' scripts for orders 1 to 3."
+    assert not options["lam"]["ours"]
     assert options["norm"]["kind"] == "l1 | l2sq | cos"
+    (ours,) = (one for one in card("ella")["terms"][0]["options"] if one["name"] == "rho")
+    assert ours["ours"]
+    assert (ours["kind"], ours["default"]) == ("float | none", None)
 
 
 @pytest.mark.parametrize("known", entries(), ids=lambda known: known.name)
-def test_every_default_has_a_source(known: registry.Entry) -> None:
-    """Somebody has chosen it, and the page says who; of a switch it says what it is for."""
-    options = card(known.name)["terms"][0]["options"]
-    assert [one["name"] for one in options if not one["source"]] == []
-    assert not any("   " in one["source"] for one in options)
+def test_every_option_declares_the_source_of_its_default(known: registry.Entry) -> None:
+    """Somebody has chosen it, a paper, its authors' code or this library, and a whole sentence says who."""
+    notes = defaults(known.build)
+    assert notes.keys() == known.options().keys()
+    assert {one["name"]: one["source"] for one in card(known.name)["terms"][0]["options"]} == {
+        name: note.source for name, note in notes.items()
+    }
+    for name, note in notes.items():
+        assert re.fullmatch(r"\S.* .*\.", note.source), name
+        assert "   " not in note.source, name
+
+
+def test_a_source_that_is_no_sentence_is_refused() -> None:
+    with pytest.raises(ValueError, match="whole sentence"):
+        Default("Table 2")
+    with pytest.raises(ValueError, match="whole sentence"):
+        Default("")
+
+
+def test_an_option_without_a_source_has_none() -> None:
+    def build(*, rank: int = 8, lam: Annotated[float, "no note"] = 0.1) -> None: ...
+
+    assert defaults(build) == {}
+
+
+def test_sources_do_not_change_what_an_option_accepts() -> None:
+    assert build("ella", lam="0.5") == build("ella", lam=0.5)
+    assert build("ella", rho="0.2").penalties[0].lam.rho == 0.2
+    with pytest.raises(ConfigError, match="option 'energy': Input should be 'raw', 'rms' or 'max'"):
+        build("ella", energy="other")
+
+
+def test_what_a_method_does_not_declare_is_shown_as_not_declared() -> None:
+    with registry.isolated():
+
+        @registry.method("silent", title="Says nothing", paper="none")
+        def silent() -> Method:
+            return parse("inclora").named("silent")
+
+        (row,) = (row for row in listing() if row["name"] == "silent")
+        assert (row["cost"], row["stores"]) == ("not declared", "not declared")
+    (free,) = (row for row in listing() if row["name"] == "seqlora")
+    assert free["cost"] == "nothing"
+
+
+@pytest.mark.parametrize("known", entries(), ids=lambda known: known.name)
+def test_compositions_on_a_page_can_be_composed(known: registry.Entry) -> None:
+    term = r"[a-z0-9-]+(?:\([^)`]*\))?"
+    for expression in re.findall(rf"``({term}(?:\+{term})+)``", known.doc()):
+        parse(expression)
 
 
 @pytest.mark.parametrize("known", entries(), ids=lambda known: known.name)
 def test_every_page_says_what_always_holds_and_where_one_falls(known: registry.Entry) -> None:
     page = known.doc()
     assert "Invariants: " in page
-    assert re.search(r"\bPitfalls(:| follow:) ", page)
-
-
-PAGE = """A method.
-
-    symbol   here          shape
-    λ, η     lam, rate     one per module
-
-With λ = 3 it failed. It had λ = 0.3 once. Default λ = 0.3: Table 2. We set ``rate = 10`` by hand; ``fast`` is the
-default because it is fast. ``strict`` looks twice (at A; at B); ``deep=yes`` is ours, ``deep``, off by default, digs.
-
-    L = L_task + wild;   wild=odd, as in ``loud``
-"""
-
-
-@pytest.mark.parametrize(
-    ("option", "default", "said"),
-    [
-        ("lam", 0.3, "Default λ = 0.3: Table 2."),
-        ("lam", 3, "With λ = 3 it failed."),
-        ("lam", 0.03, ""),
-        ("rate", 10, "We set ``rate = 10`` by hand"),
-        ("rate", 10.0, "We set ``rate = 10`` by hand"),
-        ("rate", 1, ""),
-        ("speed", "fast", "``fast`` is the default because it is fast."),
-        ("speed", "slow", ""),
-        ("lam", None, ""),
-        ("strict", False, "``strict`` looks twice (at A; at B)"),
-        ("deep", None, "``deep=yes`` is ours, ``deep``, off by default, digs."),
-        ("loud", False, ""),
-        ("wild", "odd", ""),  # a formula is no sentence
-    ],
-)
-def test_a_sentence_counts_if_it_names_the_default(option: str, default: object, said: str) -> None:
-    assert source(option, default, PAGE) == said
+    assert "Pitfalls: " in page
+    assert "What we do differently" in page
+    assert "Composition: " in page
 
 
 def test_kinds_in_words() -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.errors import ConfigError
+from everlora.core.expressions import parse
 from everlora.core.method import Method, compose
-from everlora.core.registry import Entry, entries, parse
+from everlora.core.registry import Entry, entries
 from everlora.core.roles import Merge
 from everlora.methods.ella import ella
 from everlora.methods.inclora import inclora

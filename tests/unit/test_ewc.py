@@ -11,7 +11,7 @@ from calculus import by_autograd, draw
 from everlora import parse
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
-from everlora.core.roles import AutoStrength, TaskContext
+from everlora.core.roles import AutoStrength, Evidence, TaskContext
 from everlora.core.updates import LowRank, Weights, stack
 from everlora.methods.inclora import inclora
 from everlora.methods.seqft import seqft
@@ -46,7 +46,7 @@ def test_all_tensors_of_a_place_are_pulled(sigma: bool) -> None:
     start, live = ([site(seed), site(seed + 1)] for seed in (1, 7))
     fishers = [{key: t.square() for key, t in site(seed).tensors.items()} for seed in (20, 21)]
     part = Quadratic()
-    kept = [part.remember(s, {}, seen) for s, seen in zip(start, fishers, strict=True)]
+    kept = [part.remember(s, {}, Evidence(fisher=seen)) for s, seen in zip(start, fishers, strict=True)]
     memory = {key: torch.stack([one[key] for one in kept]) for key in kept[0]}
     state = part.prepare(TaskContext(start=stack(start), memory=memory))
     assert state is not None
@@ -70,7 +70,7 @@ def test_per_task_is_the_sum_of_all_quadratics(seed: int, tasks: int) -> None:
         F[0, 0] = 0
     part, memory = Quadratic(form="per-task"), {}
     for theta, F in zip(thetas, fishers, strict=True):
-        memory = part.remember(Weights({"w": theta}), memory, {"w": F})
+        memory = part.remember(Weights({"w": theta}), memory, Evidence(fisher={"w": F}))
     assert {key: t.shape for key, t in memory.items()} == {"fisher.w": (3, 4), "anchor.w": (3, 4)}
     stacked = {key: t[None] for key, t in memory.items()}
     state = part.prepare(TaskContext(start=Weights({"w": thetas[-1][None]}), memory=stacked))
@@ -96,8 +96,8 @@ def test_pooling_by_hand() -> None:
 
 def test_online_forgets_by_gamma_and_holds_the_newest_place() -> None:
     part = Quadratic(gamma=0.5)
-    memory = part.remember(Weights({"w": torch.ones(2)}), {}, {"w": torch.tensor([4.0, 0.0])})
-    memory = part.remember(Weights({"w": torch.zeros(2)}), memory, {"w": torch.tensor([1.0, 2.0])})
+    memory = part.remember(Weights({"w": torch.ones(2)}), {}, Evidence(fisher={"w": torch.tensor([4.0, 0.0])}))
+    memory = part.remember(Weights({"w": torch.zeros(2)}), memory, Evidence(fisher={"w": torch.tensor([1.0, 2.0])}))
     assert memory.keys() == {"fisher.w"}
     assert memory["fisher.w"].tolist() == [3.0, 2.0]
     start = Weights({"w": torch.zeros(1, 2)})

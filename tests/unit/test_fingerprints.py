@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+from everlora.archive.fingerprints import differing, digest, fingerprints_of
+from everlora.archive.records import Commit, Fingerprint
 
-from everlora.archive.fingerprints import differing, digest, of_rows
+
+def made(torch: str = "2.9", weights: str = "float32", invariant: bool | None = True) -> Fingerprint:
+    return Fingerprint(
+        backend="torch",
+        weights=weights,
+        device="cpu",
+        attention="sdpa",
+        scoring="labels",
+        batch_invariant=invariant,
+        versions={"torch": torch, "peft": "0.18"},
+    )
 
 
-def made(torch: str = "2.9", weights: str = "float32", invariant: bool | None = True) -> dict[str, Any]:
-    return {
-        "backend": "torch",
-        "weights": weights,
-        "batch_invariant": invariant,
-        "versions": {"torch": torch, "peft": "0.18"},
-    }
+def committed(fingerprint: Fingerprint | None) -> Commit:
+    return Commit(
+        run="r", number=1, name="a", files={}, row=[], data={}, labels=[], seconds=0.0, warning=None, strengths={},
+        cut=0, fingerprint=fingerprint,
+    )  # fmt: skip
 
 
 def test_what_was_seen_is_no_part_of_the_hash_and_all_else_is() -> None:
     assert digest(made(invariant=None)) == digest(made())
-    assert len({digest(made()), digest(made(torch="3")), digest(made(weights="bfloat16"))}) == 3
+    more = Fingerprint.model_validate({**made().plain(), "kernels": "triton"})  # of a later version
+    assert len({digest(made()), digest(made(torch="3")), digest(made(weights="bfloat16")), digest(more)}) == 4
 
 
 def test_rows_of_a_run_that_went_on_elsewhere() -> None:
     one, two = made(), made(torch="3")
-    found = of_rows([{"fingerprint": one}, {}, {"fingerprint": two}])
-    assert found == {"rows": [digest(one), None, digest(two)], "of": {digest(one): one, digest(two): two}}
+    found = fingerprints_of([committed(one), committed(None), committed(two)])
+    assert found.rows == [digest(one), None, digest(two)]
+    assert found.of == {digest(one): one, digest(two): two}
 
 
 def test_a_batch_that_once_changed_an_answer_is_not_forgotten() -> None:
-    for seen, said in (((True, False, True), False), ((None, True), True), ((False, None), False), ((None,), None)):
-        (one,) = of_rows([{"fingerprint": made(invariant=value)} for value in seen])["of"].values()
-        assert one["batch_invariant"] is said
-    assert made() == made()  # the facts themselves are not touched
-    facts = {"fingerprint": made(invariant=True)}
-    of_rows([facts, {"fingerprint": made(invariant=False)}])
-    assert facts == {"fingerprint": made(invariant=True)}
+    for seen, kept in (((True, False, True), False), ((None, True), True), ((False, None), False), ((None,), None)):
+        (one,) = fingerprints_of([committed(made(invariant=value)) for value in seen]).of.values()
+        assert one.batch_invariant is kept
 
 
 def test_the_difference_in_words() -> None:
@@ -43,4 +50,4 @@ def test_the_difference_in_words() -> None:
         "weights float32 and bfloat16",
     ]
     assert differing(made(), made(invariant=None)) == []
-    assert differing({}, made()) == ["one of them, of an older everlora, does not say how"]
+    assert differing(None, made()) == ["one of them, of an older everlora, does not say how"]

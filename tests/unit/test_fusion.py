@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everlora.core.roles.blocks import plan
+from everlora.core.roles import plan
 from everlora.parts.fusion import Fusion, fused, hard, important, smoothed, soft
 
 T = torch.tensor

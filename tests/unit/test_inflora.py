@@ -12,6 +12,7 @@ import lives
 from calculus import draw
 from everlora import parse
 from everlora.core.errors import ConfigError
+from everlora.core.roles import Evidence
 from everlora.core.updates import LowRank
 from everlora.parts.features import (
     ROW,
@@ -22,7 +23,7 @@ from everlora.parts.features import (
     keep_components,
 )
 from everlora.training import memory
-from everlora.training.features import second_moments
+from everlora.training.evidence import second_moments
 
 often = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -106,16 +107,18 @@ def test_a_draw_off_a_full_basis_is_zero() -> None:
 
 def test_memory_keeps_the_smaller_of_a_basis_and_its_complement() -> None:
     part, update = FeatureStart(energy=0.5, measure="features"), LowRank(torch.zeros(2, 10), torch.zeros(4, 2))
-    first = part.remember(update, {}, {"": moment(1, 10, 1)})
+    first = part.remember(update, {}, Evidence(moment=moment(1, 10, 1)))
     assert (first["basis"].shape, int(first["dual"]), int(first["tasks"])) == ((10, 1), 0, 1)
-    everything = FeatureStart(energy=1.0, measure="features").remember(update, first, {"": moment(2, 10, 8)})
+    everything = FeatureStart(energy=1.0, measure="features").remember(
+        update, first, Evidence(moment=moment(2, 10, 8))
+    )
     assert (everything["basis"].shape[1], int(everything["dual"]), int(everything["tasks"])) == (1, 1, 2)
     F = complement(everything["basis"].double())
     old = first["basis"].double()
     torch.testing.assert_close(F @ (F.mT @ old), old, rtol=0, atol=1e-6)
     bytes_ = sum(t.nbytes for t in everything.values())
     assert bytes_ <= part.memory_bytes(4, 10, 2, 2)
-    nothing = part.remember(update, first, {"": torch.empty(0)})
+    nothing = part.remember(update, first, Evidence())
     assert torch.equal(nothing["basis"], first["basis"])
 
 
@@ -136,7 +139,7 @@ def test_bad_options_are_refused(typed: str) -> None:
 def test_moments_are_those_of_each_row_alone_without_padding(model: str) -> None:
     loaded, task = lives.fresh(model), lives.stream(model)[0]
     if loaded.family.head:
-        loaded.family.begin(loaded.model, [task], torch.Generator().manual_seed(0))
+        loaded.family.prepare(loaded.model, [task], torch.Generator().manual_seed(0))
     rows = [(row, task) for row in task.train[:12]]
     layers = {
         n: m
@@ -174,7 +177,7 @@ def test_in_a_life_a_is_fixed_and_off_the_old_features(model: str, method: str, 
     life.progress = lives.Watch(learning=lambda _: began.append(life.backend.extract()))
     life.follow(lives.stream(model, 3))
     for t, stage in enumerate(life.folder.stages()):
-        update = life.backend.read(stage.path)[0]
+        update = life.backend.load(stage.path)[0]
         for name, site in update.items():
             assert torch.equal(site.A, began[t][name].A), "A was trained"
             assert bool(site.B.any())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from calculus import by_autograd, draw
 from everlora.core.errors import ConfigError
+from everlora.core.roles import Evidence
 from everlora.core.updates import LowRank, top_blocks
 from everlora.methods.lbcl import l_cl
 from everlora.parts.blend import SensitivityBlend, blend, sensitivity, triplet_gradients
@@ -58,7 +59,7 @@ def test_the_worked_example_of_the_blend() -> None:
     scores = torch.stack([sensitivity(update, G) for update in (ONE, TWO)])
     alpha = (scores / scores.sum(0)).flatten().tolist()
     assert alpha == pytest.approx([0.434783, 0.565217], abs=1e-6)
-    for found in (blend([ONE, TWO], scores), SensitivityBlend().start(FRESH, [ONE, TWO], G)):
+    for found in (blend([ONE, TWO], scores), SensitivityBlend().start(FRESH, [ONE, TWO], Evidence(gradients=G))):
         assert found.B.flatten().tolist() == pytest.approx([0.713043, 0.008696], abs=1e-6)
         assert found.sigma.flatten().tolist() == pytest.approx([1.434783], abs=1e-6)  # type: ignore[union-attr]
         assert found.A.flatten().tolist() == pytest.approx([0.434783, 0.565217], abs=1e-6)
@@ -152,15 +153,15 @@ def test_weights_sum_to_one_for_every_triplet(tasks: int, r: int, seed: int) -> 
 def test_the_second_task_starts_at_the_first_exactly(samples: int) -> None:
     update = triplets(7, 8, 16, 24, 1.0).map(Tensor.float)
     for g in (gradients(7, samples, 16, 24).float(), torch.zeros(samples, 16, 24), 1e-20 * torch.ones(1, 16, 24)):
-        start = SensitivityBlend().start(update.map(torch.zeros_like), [update], g)
+        start = SensitivityBlend().start(update.map(torch.zeros_like), [update], Evidence(gradients=g))
         assert equal(start, update)  # so the function stands at W0 + 2 ΔW_1
 
 
 def test_without_sigma_the_function_stays_and_the_vectors_come() -> None:
     update, g = triplets(8, 3, 6, 5), gradients(8, 1, 6, 5)
     other = triplets(9, 3, 6, 5)
-    start = SensitivityBlend(sigma="without").start(update, [update, other], g)
-    full = SensitivityBlend(sigma="with").start(update, [update, other], g)
+    start = SensitivityBlend(sigma="without").start(update, [update, other], Evidence(gradients=g))
+    full = SensitivityBlend(sigma="with").start(update, [update, other], Evidence(gradients=g))
     assert torch.equal(start.A, full.A)
     assert torch.equal(start.B, full.B)
     assert not start.sigma.any()  # type: ignore[union-attr]
@@ -170,7 +171,9 @@ def test_without_sigma_the_function_stays_and_the_vectors_come() -> None:
 
 def test_where_nothing_is_sensitive_all_tasks_weigh_alike() -> None:
     updates = [triplets(t, 2, 4, 3) for t in range(3)]
-    found = SensitivityBlend().start(updates[0], updates, torch.zeros(1, 4, 3, dtype=torch.float64))
+    found = SensitivityBlend().start(
+        updates[0], updates, Evidence(gradients=torch.zeros(1, 4, 3, dtype=torch.float64))
+    )
     for key, tensor in found.tensors.items():
         torch.testing.assert_close(tensor, sum(u.tensors[key] for u in updates) / 3)
     # One dead triplet beside a live one: each has its own weights.
@@ -185,7 +188,7 @@ def test_weights_do_not_depend_on_the_size_of_the_loss(size: float) -> None:
     """Sum or mean over rows cancels in α, and neither very small nor very large gradients break it."""
     updates = [triplets(t, 2, 4, 3).map(Tensor.float) for t in range(3)]
     g = gradients(0, 1, 4, 3).float()
-    one, other = (SensitivityBlend().start(updates[0], updates, c * g) for c in (1.0, size))
+    one, other = (SensitivityBlend().start(updates[0], updates, Evidence(gradients=c * g)) for c in (1.0, size))
     for key, tensor in one.tensors.items():
         torch.testing.assert_close(other.tensors[key], tensor, rtol=1e-5, atol=1e-6)
 
@@ -241,4 +244,4 @@ def test_counts_start_at_one(options: dict[str, int]) -> None:
 
 def test_layers_are_copied_from_the_newest_task() -> None:
     old, new, fresh = (LowRank(torch.full((2, 5), k), torch.full((4, 2), k)) for k in (1.0, 2.0, 0.0))
-    assert CopyLayers().start(fresh, [old, new], torch.empty(0)) is new
+    assert CopyLayers().start(fresh, [old, new]) is new

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.registry import parse
+from everlora.core.expressions import parse
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRank
 from everlora.parts.merges import Dare, LargestMagnitude, Mean, Ties, drop, larger, ties, trim

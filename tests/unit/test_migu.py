@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from calculus import draw
 from everlora import parse
 from everlora.core.errors import ConfigError
-from everlora.core.roles import TaskContext
-from everlora.core.roles.observing import NeedsActivations
+from everlora.core.roles import NeedsActivations, TaskContext
 from everlora.core.updates import LowRank, Weights
 from everlora.parts.masks import MagnitudeMask, strongest
 from everlora.training.probe import magnitudes

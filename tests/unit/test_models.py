@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from everlora.models import loading as models
-from everlora.models import tiny
+from everlora.models import names, tiny
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
         return tiny.BUILDERS["tiny-llama"]()
 
     monkeypatch.setattr(models, "_from_files", found)
-    monkeypatch.setattr(models.Packaged, "path", lambda self: Path("anywhere"))
+    monkeypatch.setattr(names.Packaged, "path", lambda self: Path("anywhere"))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 import everlora.methods  # noqa: F401
 from everlora.core import plugins, registry
 from everlora.core.errors import ConfigError
+from everlora.core.expressions import parse
 
 OWN = """
 from everlora import Method, method
@@ -24,13 +26,12 @@ def build(*, x: float = 1.0) -> Method:
 
 
 @pytest.fixture(autouse=True)
-def _apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def _apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Registering and importing in a test leaves everything as it was."""
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(registry, "_names", dict(registry._names))
-    monkeypatch.setattr(plugins, "_offered", False)
-    monkeypatch.setattr(plugins, "_broken", [])
+    monkeypatch.setattr(plugins, "_broken", {})
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    with registry.isolated():
+        yield
 
 
 def write(path: Path, text: str) -> Path:
@@ -55,11 +56,11 @@ def test_a_package_offers_a_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     write(tmp_path / "offered_theirs.py", OWN.format(name="their-way"))
     monkeypatch.syspath_prepend(tmp_path)
     asked = offer(monkeypatch, "offered_theirs")
-    assert registry.parse("ella").name == "ella"
+    assert parse("ella").name == "ella"
     assert asked == []  # ours are found without asking anybody
-    assert registry.parse("TheirWay(x=2)").name == "their-way"
+    assert parse("TheirWay(x=2)").name == "their-way"
     assert "their-way" in [known.name for known in registry.entries()]
-    assert asked == [plugins.GROUP]  # once
+    assert asked == ["everlora.methods"]  # once
 
 
 def test_a_broken_plug_in_is_one_line_and_the_others_work(
@@ -70,9 +71,9 @@ def test_a_broken_plug_in_is_one_line_and_the_others_work(
     write(tmp_path / "offered_worse.py", OWN.format(name="ella"))
     monkeypatch.syspath_prepend(tmp_path)
     offer(monkeypatch, "offered_bad", "offered_good", "offered_worse")
-    before = registry.parse("ella")
-    assert registry.parse("good-way").name == "good-way"
-    assert registry.parse("ella") == before
+    before = parse("ella")
+    assert parse("good-way").name == "good-way"
+    assert parse("ella") == before
     bad, worse = caplog.messages
     assert bad == (
         "everlora: the plug-in 'bad' of the package their-package 1.2 (offered_bad) could not be loaded and is left "
@@ -81,7 +82,7 @@ def test_a_broken_plug_in_is_one_line_and_the_others_work(
     assert "'worse'" in worse
     assert "the method name 'ella' is taken" in worse
     with pytest.raises(ConfigError, match=r"unknown method 'bad-way'.*the plug-in 'bad' of the package their-package"):
-        registry.parse("bad-way")
+        parse("bad-way")
 
 
 def test_a_file_is_run_once(tmp_path: Path) -> None:
@@ -90,17 +91,17 @@ def test_a_file_is_run_once(tmp_path: Path) -> None:
     for _ in range(2):
         plugins.load(file)
     assert sys.modules["counted"] == [1]
-    assert registry.parse("my-way").name == "my-way"
-    (where,) = registry.origins("my-way(x=3)+my-way")
+    assert parse("my-way").name == "my-way"
+    (where,) = registry.origins(method=["my-way", "my-way"])
     assert where == {"method": "my-way", "file": str(file), "sha256": plugins._sha(file)}
-    assert registry.origins("ella+o-lora") == []
+    assert registry.origins(method=["ella", "o-lora"], metric=["bleu"], benchmark=["trace"]) == []
 
 
 def test_two_files_of_one_name_are_two(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         plugins.load(write(tmp_path / folder / "mine.py", OWN.format(name=f"way-{folder}")))
-    assert registry.parse("way-a") != registry.parse("way-b")
+    assert parse("way-a") != parse("way-b")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,4 @@ def test_what_is_missing(tmp_path: Path) -> None:
 def test_a_method_of_a_package_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "packages_distributions", lambda: {"theirs": ["pytest"]})
 
-    def build() -> None: ...
-
-    build.__module__ = "theirs.methods"
-    assert plugins.origin(build) == {"package": "pytest", "version": pytest.__version__}
+    assert plugins.origin("theirs.methods") == {"package": "pytest", "version": pytest.__version__}

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import lives
 from everlora import Example, parse
 from everlora.adapters import make_backend
-from everlora.adapters.prompt_chain import through
+from everlora.adapters.prompt_chain import reparameterise
 from everlora.adapters.prompt_pool import nearest, query
-from everlora.adapters.splice import begin, spliced, taken_out
+from everlora.adapters.splice import insert_positions, remove_positions, text_start
 from everlora.core.errors import ConfigError, DataError, ModelError
 from everlora.core.method import compose
 from everlora.models.families.base import IGNORE
@@ -26,8 +26,8 @@ from everlora.training.trainer import REHEARSED, WEIGHT, ExtraLosses, token_mean
 def opened(model, method, past=None):
     loaded, tasks = lives.fresh(model), lives.stream(model)
     found = make_backend(loaded, {}, "auto", parse(method).adapter)
-    loaded.family.begin(loaded.model, tasks[:1], torch.Generator().manual_seed(0))
-    found.open(seed=1, tasks=tasks[:1])
+    loaded.family.prepare(loaded.model, tasks[:1], torch.Generator().manual_seed(0))
+    found.attach(seed=1, tasks=tasks[:1])
     return found, tasks[0]
 
 
@@ -39,24 +39,24 @@ def batch_of(found, task, rows=5):
 def test_prompts_are_put_behind_padding():
     x = torch.tensor([[0, 0, 7, 8], [5, 6, 7, 8]])
     new = torch.tensor([[1, 2], [3, 4]])
-    at = begin(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]))
+    at = text_start(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]))
     assert at.tolist() == [2, 0]
-    whole = spliced(x, new, at)
+    whole = insert_positions(x, new, at)
     assert whole.tolist() == [[0, 0, 1, 2, 7, 8], [3, 4, 5, 6, 7, 8]]
-    assert taken_out(whole, 2, at).tolist() == x.tolist()
+    assert remove_positions(whole, 2, at).tolist() == x.tolist()
 
 
 def test_behind_a_question_the_answer_begins_at_the_last_prompt():
     whole = torch.tensor([[5, 6, 1, 2, 7]])
-    assert taken_out(whole, 2, torch.tensor([2]), last=True).tolist() == [[5, 2, 7]]
+    assert remove_positions(whole, 2, torch.tensor([2]), last=True).tolist() == [[5, 2, 7]]
 
 
 @given(st.integers(1, 6), st.integers(1, 5), st.data())
 def test_taking_out_undoes_splicing(s, m, data):
     at = torch.tensor(data.draw(st.lists(st.integers(0, s), min_size=3, max_size=3)))
     x, new = torch.randn(3, s, 2), torch.randn(3, m, 2)
-    whole = spliced(x, new, at)
-    assert torch.equal(taken_out(whole, m, at), x)
+    whole = insert_positions(x, new, at)
+    assert torch.equal(remove_positions(whole, m, at), x)
     for row, place in enumerate(at.tolist()):
         assert torch.equal(whole[row, place : place + m], new[row])
 
@@ -78,7 +78,7 @@ def test_drawn_prompts_and_keys_alone_get_a_gradient(model):
     found, task = opened(model, "l2p(size=7, length=2, top=2, pull=0.5)")
     batch = batch_of(found, task, rows=2)
     logits, targets = found.base.family.logits(found.base.model, batch)
-    side, chosen = found.side_loss(), found.chosen
+    side, chosen = found.auxiliary_loss(), found.chosen
     assert side.shape == (2,)
     assert chosen.shape == (2, 2)
     assert (chosen[:, 0] != chosen[:, 1]).all()
@@ -86,7 +86,7 @@ def test_drawn_prompts_and_keys_alone_get_a_gradient(model):
     (token_mean(logits, targets, len(targets)) + side.sum()).backward()
     drawn = sorted(set(chosen.flatten().tolist()))
     assert 2 <= len(drawn) < 7
-    for p in found.live()["prompts"].tensors.values():
+    for p in found.trainable()["prompts"].tensors.values():
         assert [k for k in range(7) if p.grad[k].abs().max() > 0] == drawn
 
 
@@ -105,7 +105,7 @@ def test_the_pull_is_the_closed_form():
 def test_keys_are_drawn_to_the_examples_that_chose_them():
     """The term of a row is −c Σ cos over its keys; a step down its gradient brings these keys nearer."""
     found, _ = opened("tiny-bert", "l2p(size=7, length=2, top=3, pull=0.5)")
-    keys = found.live()["prompts"].tensors["keys"]
+    keys = found.trainable()["prompts"].tensors["keys"]
     embeds, real = torch.randn(2, 6, keys.shape[-1]), torch.ones(2, 6).bool()
 
     def cosines():
@@ -113,7 +113,7 @@ def test_keys_are_drawn_to_the_examples_that_chose_them():
         return torch.stack([torch.cosine_similarity(row[None], keys, dim=-1) for row in mean])
 
     found.prompts(embeds, real)
-    side, before = found.side_loss(), cosines().detach()
+    side, before = found.auxiliary_loss(), cosines().detach()
     chosen = before.topk(3, dim=-1).indices
     torch.testing.assert_close(side, -0.5 * before.gather(-1, chosen).sum(-1), rtol=1e-5, atol=1e-6)
     side.sum().backward()
@@ -178,7 +178,7 @@ def test_where_the_prompt_stands(model, method, behind):
     text = found.base.model.get_input_embeddings()(batch["input_ids"])[0]
     size = len(text) if model == "tiny-t5" else int((batch["labels"][0] != IGNORE).nonzero()[0]) + 1  # of the question
     at = size if behind else 0
-    (prompt,) = found.live()["prompts"].tensors.values()
+    (prompt,) = found.trainable()["prompts"].tensors.values()
     assert torch.equal(seen[0], torch.cat([text[:at], prompt, text[at:]]))
 
 
@@ -186,7 +186,7 @@ def test_the_network_around_a_prompt_by_hand():
     prompt = torch.tensor([[1.0, 2.0]])
     down, up = torch.tensor([[1.0, 0.0], [0.0, -1.0]]), torch.tensor([[2.0, 0.0], [0.0, 3.0]])
     # W₁ P + b = (1.5, −2), relu (1.5, 0), W₂ (3, 0) + b (3, 0.25)
-    made = through(prompt, down, torch.tensor([0.5, 0.0]), up, torch.tensor([0.0, 0.25]))
+    made = reparameterise(prompt, down, torch.tensor([0.5, 0.0]), up, torch.tensor([0.0, 0.25]))
     assert made.tolist() == [[4.0, 2.25]]
 
 
@@ -196,10 +196,10 @@ def test_the_chain_stands_newest_first_and_earlier_prompts_stay(tmp_path):
     first, second, third = (delta["prompts"].tensors["prompt"] for delta in life.past)
     shown = life.backend.prompts(torch.zeros(1, 4, 64), torch.ones(1, 4).bool())[0]
     assert torch.equal(shown, torch.cat([third, second, first]))
-    stored = [life.backend.read(stage.path)[0]["prompts"].tensors["prompt"] for stage in life.folder.stages()]
+    stored = [life.backend.load(stage.path)[0]["prompts"].tensors["prompt"] for stage in life.folder.stages()]
     assert all(torch.equal(a, b) for a, b in zip(stored, (first, second, third), strict=True))
     assert not torch.equal(first, second)
-    assert life.storage()["kept_elements"] == 3 * 2 * 64
+    assert life.storage().kept_elements == 3 * 2 * 64
 
 
 def test_nothing_is_forgotten_by_a_chain(tmp_path):
@@ -214,7 +214,7 @@ def test_a_text_is_cut_before_prompts_are_put_in():
     loaded = lives.fresh("tiny-t5")
     family, task = loaded.family, lives.stream("tiny-t5")[0]
     whole = family.limits.context
-    family.limits = family.prompter.limits = family._whole = replace(family.limits, source=whole)
+    family.limits = family.prompter.limits = family._full_limits = replace(family.limits, source=whole)
     found = make_backend(loaded, {}, "auto", parse("progprompt(length=10)").adapter)
     found.plan_tasks(6)
     long = Example("movie " * 600, task.labels[0])
@@ -238,7 +238,7 @@ def test_a_text_that_soft_prompts_leave_no_room_for_says_so():
 
 def test_a_prompt_starts_from_words():
     found, task = opened("tiny-t5", "lfpt5(length=8)")
-    words, (prompt,) = found.vocabulary(), found.live()["prompts"].tensors.values()
+    words, (prompt,) = found.vocabulary(), found.trainable()["prompts"].tensors.values()
     for k, text in enumerate((found.settings.phrase, task.name, *task.labels)):
         torch.testing.assert_close(prompt[k], words[found._ids(text)].mean(0))
     for vector in prompt[2 + len(task.labels) :]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from everlora.core.errors import ConfigError
-from everlora.core.registry import parse
+from everlora.core.expressions import parse
 from everlora.data.template import DEFAULT
 from everlora.learner.resolve import hash_as_written, protocol_of, resolve
 from everlora.settings import protocol

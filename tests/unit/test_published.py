@@ -6,7 +6,11 @@ from statistics import stdev
 
 import pytest
 
-from everlora.literature.published import published, reported
+from everlora.literature.published import Published, published
+
+
+def reported(method: str, column: str, metric: str = "oa") -> list[Published]:
+    return [one for one in published() if (one.method, one.column, one.metric) == (method, column, metric)]
 
 
 def values(paper: str, method: str, columns: list[str], metric: str = "oa") -> list[float]:

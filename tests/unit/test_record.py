@@ -17,12 +17,24 @@ import everlora.methods  # noqa: F401
 from everlora.archive import atomic
 from everlora.archive.atomic import staged, write_json, write_text
 from everlora.archive.card import matrix_table, model_card
-from everlora.archive.folder import COMMIT, SCHEMA, RunFolder, identity, write_rows
+from everlora.archive.folder import COMMIT, RunFolder, read_matrix, read_run
+from everlora.archive.identity import Composition, RunRecord
+from everlora.archive.records import AnswerRow, StageFacts
+from everlora.archive.results import LearnerFacts, MatrixRecord, ScoredProtocol
+from everlora.archive.schema import SCHEMA, read_rows, write_rows
 from everlora.core.errors import FolderError
-from everlora.core.registry import parse
+from everlora.core.expressions import parse
 from everlora.metrics.scores import ScoreMatrix
+from everlora.settings.spec import LearnerSpec
 
-FACTS = {"settings": {"model": "m", "seed": 0}, "composition": {"name": "ella"}}
+
+def record(method: str = "ella", **settings: Any) -> RunRecord:
+    """What a run is."""
+    spec = LearnerSpec(**{"model": "m", "method": method, **settings})
+    return RunRecord.of(spec, Composition.of(parse(method).describe()))
+
+
+RUN = record()
 
 
 def disk_full(*args: object, **kwargs: object) -> None:
@@ -95,11 +107,17 @@ def test_json_refuses_numbers_that_are_none(tmp_path: Path) -> None:
 
 
 def test_rows_are_one_json_value_a_line(tmp_path: Path) -> None:
-    rows = [{"prediction": "a\nb\u2028c", "row": 0}, {"prediction": "", "row": 1}]
+    rows = [
+        AnswerRow(task="t", row=0, target="ü", prediction="a\nb\u2028c", correct=False),
+        AnswerRow(task="t", row=1, target="", prediction="", correct=True, metric="rouge_l", score=12.5),
+    ]
     write_rows(tmp_path / "p.jsonl", rows)
     text = (tmp_path / "p.jsonl").read_text(encoding="utf-8")
     assert text.count("\n") == 2
-    assert [json.loads(line) for line in text.split("\n")[:-1]] == rows
+    first = {"task": "t", "row": 0, "target": "ü", "prediction": "a\nb\u2028c", "correct": False}
+    assert json.loads(text.split("\n")[0]) == first  # no word of a score that says no more
+    assert read_rows(AnswerRow, tmp_path / "p.jsonl") == rows
+    assert [row.mark for row in rows] == [0.0, 0.125]
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -149,45 +167,58 @@ def test_left_overs_of_a_killed_process_are_swept_away(tmp_path: Path) -> None:
 # --- the run folder --------------------------------------------------------------------------------------------------
 
 
+FACTS = StageFacts(row=[1.0], data={}, labels=[], seconds=0.5, warning=None, strengths={}, cut=0)
+
+
 def commit(folder: RunFolder, number: int, name: str, text: str = "data") -> None:
-    with folder.commit(number, name, {"row": [1.0], "data": {}}) as path:
+    with folder.commit(number, name, FACTS) as path:
         (path / "weights.bin").write_text(text)
         (path / "predictions.jsonl").write_text("{}\n")
 
 
 def test_a_new_folder_says_what_it_is(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "deep" / "run", FACTS)
+    folder = RunFolder(tmp_path / "deep" / "run", RUN)
     written = yaml.safe_load((folder.path / "run.yaml").read_text())
-    assert written == {"schema": SCHEMA, "id": identity(FACTS), **FACTS}
+    assert written.keys() == {"schema", "id", "settings", "composition"}
+    assert (written["schema"], written["id"]) == (SCHEMA, RUN.id)
+    assert written["settings"] == RUN.settings.model_dump(mode="json")  # those that are not set, too
+    assert written["composition"] == json.loads(json.dumps(parse("ella").describe()))
     assert folder.stages() == []
 
 
 def test_identity_depends_on_content_and_not_on_order() -> None:
-    turned = {"composition": {"name": "ella"}, "settings": {"seed": 0, "model": "m"}}
-    assert identity(turned) == identity(FACTS)
-    assert identity({**FACTS, "settings": {"model": "m", "seed": 1}}) != identity(FACTS)
+    described = parse("ella").describe()
+    turned = Composition.of({key: described[key] for key in reversed(described)})
+    assert RunRecord.of(LearnerSpec(model="m"), turned).id == RUN.id
+    assert record(protocol={"hash": "h"}, evaluation={"general": None}).id == RUN.id  # neither tells runs apart
+    assert len({record(**{name: 1}).id for name in ("seed", "max_new_tokens")} | {RUN.id}) == 3
+
+
+def test_identity_is_that_which_earlier_versions_have_written() -> None:
+    """Computed at commit 2962122: whoever changes this makes every run before another run."""
+    assert (record("ella").id, record("o-lora(lam=0.3)", seed=3).id) == ("5dd9d3355afa211d", "67c06aaa723d7088")
 
 
 def test_a_commit_is_sealed_with_hashes_and_comes_back(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, FACTS)
+    folder = RunFolder(tmp_path, RUN)
     commit(folder, 1, "news")
     commit(folder, 2, "reviews")
-    again = RunFolder(tmp_path, FACTS, resume=True).stages()
-    assert [(s.path.name, s.facts["number"], s.facts["name"]) for s in again] == [
+    again = RunFolder(tmp_path, RUN, resume=True).stages()
+    assert [(s.path.name, s.facts.number, s.facts.name) for s in again] == [
         ("01-news", 1, "news"),
         ("02-reviews", 2, "reviews"),
     ]
-    assert again[0].facts["row"] == [1.0]
-    assert set(again[0].facts["files"]) == {"weights.bin", "predictions.jsonl"}
-    assert len(set(again[0].facts["files"].values())) == 2
+    assert again[0].facts.row == [1.0]
+    assert set(again[0].facts.files) == {"weights.bin", "predictions.jsonl"}
+    assert len(set(again[0].facts.files.values())) == 2
 
 
 def test_a_failed_commit_is_no_commit(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, FACTS)
+    folder = RunFolder(tmp_path, RUN)
     commit(folder, 1, "news")
 
     def interrupted() -> None:
-        with folder.commit(2, "reviews", {}) as path:
+        with folder.commit(2, "reviews", FACTS) as path:
             (path / "weights.bin").write_text("half")
             raise KeyboardInterrupt
 
@@ -200,10 +231,10 @@ def test_a_failed_commit_is_no_commit(tmp_path: Path) -> None:
 
 
 def test_a_disk_full_while_sealing_keeps_earlier_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = RunFolder(tmp_path, FACTS)
+    folder = RunFolder(tmp_path, RUN)
     commit(folder, 1, "news")
     with monkeypatch.context() as patch:
-        patch.setattr("everlora.archive.folder.write_json", disk_full)
+        patch.setattr("everlora.archive.schema.write_json", disk_full)
         with pytest.raises(FolderError, match="No space left"):
             commit(folder, 2, "reviews")
     assert [s.path.name for s in folder.stages()] == ["01-news"]
@@ -211,7 +242,7 @@ def test_a_disk_full_while_sealing_keeps_earlier_tasks(tmp_path: Path, monkeypat
 
 
 def test_a_folder_without_its_commit_does_not_count(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, FACTS)
+    folder = RunFolder(tmp_path, RUN)
     commit(folder, 1, "news")
     (tmp_path / "tasks" / "01-news" / COMMIT).unlink()
     assert folder.stages() == []
@@ -221,7 +252,7 @@ def test_a_folder_without_its_commit_does_not_count(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_beside_does_not_count(tmp_path: Path) -> None:
     """Killed between sealing and renaming, a process leaves a whole but hidden folder."""
-    folder = RunFolder(tmp_path, FACTS)
+    folder = RunFolder(tmp_path, RUN)
     commit(folder, 1, "news")
     commit(folder, 2, "reviews")
     (tmp_path / "tasks" / "02-reviews").rename(tmp_path / "tasks" / ".02-reviews.part")
@@ -231,11 +262,11 @@ def test_what_a_killed_process_left_beside_does_not_count(tmp_path: Path) -> Non
 
 
 def test_stages_come_in_the_order_of_learning_beyond_a_hundred(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, FACTS)
+    folder = RunFolder(tmp_path, RUN)
     numbers = [1, 2, 9, 10, 11, 99, 100, 101, 110]
     for number in numbers:
         commit(folder, number, "task")
-    assert [s.facts["number"] for s in folder.stages()] == numbers
+    assert [s.facts.number for s in folder.stages()] == numbers
 
 
 def change(path: Path) -> None:
@@ -243,7 +274,7 @@ def change(path: Path) -> None:
 
 
 def test_stray_files_are_no_stages(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, FACTS)
+    folder = RunFolder(tmp_path, RUN)
     commit(folder, 1, "news")
     (tmp_path / "tasks" / "notes.txt").write_text("mine")
     (tmp_path / "tasks" / ".DS_Store").write_text("x")
@@ -253,7 +284,7 @@ def test_stray_files_are_no_stages(tmp_path: Path) -> None:
 @pytest.mark.parametrize("harm", [change, Path.unlink], ids=["changed", "missing"])
 @pytest.mark.parametrize("file", ["weights.bin", "predictions.jsonl"])
 def test_a_changed_or_missing_file_is_found(tmp_path: Path, file: str, harm: Callable[[Path], None]) -> None:
-    folder = RunFolder(tmp_path, FACTS)
+    folder = RunFolder(tmp_path, RUN)
     commit(folder, 1, "news")
     harm(tmp_path / "tasks" / "01-news" / file)
     with pytest.raises(FolderError, match=f"{file} is missing or was changed"):
@@ -262,7 +293,7 @@ def test_a_changed_or_missing_file_is_found(tmp_path: Path, file: str, harm: Cal
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"{}", b'{"files": 3}', b"\xff\xfe\x81", b"null"])
 def test_a_damaged_seal_is_the_users_to_mend(tmp_path: Path, content: bytes) -> None:
-    folder = RunFolder(tmp_path, FACTS)
+    folder = RunFolder(tmp_path, RUN)
     commit(folder, 1, "news")
     (tmp_path / "tasks" / "01-news" / COMMIT).write_bytes(content)
     with pytest.raises(FolderError, match="COMMIT is damaged"):
@@ -270,17 +301,17 @@ def test_a_damaged_seal_is_the_users_to_mend(tmp_path: Path, content: bytes) -> 
 
 
 def test_another_run_is_refused_and_the_difference_named(tmp_path: Path) -> None:
-    commit(RunFolder(tmp_path, FACTS), 1, "news")
+    commit(RunFolder(tmp_path, RUN), 1, "news")
     before = (tmp_path / "run.yaml").read_bytes()
     for resume in (False, True):
         with pytest.raises(FolderError, match=r"another run \(different: seed\)"):
-            RunFolder(tmp_path, {**FACTS, "settings": {"model": "m", "seed": 1}}, resume=resume)
+            RunFolder(tmp_path, record(seed=1), resume=resume)
     assert (tmp_path / "run.yaml").read_bytes() == before
 
 
 def test_a_task_of_another_run_is_no_task_of_this_one(tmp_path: Path) -> None:
     """A folder that was copied in by hand: whole in itself, and of other settings."""
-    mine, other = RunFolder(tmp_path / "mine", FACTS), RunFolder(tmp_path / "other", {**FACTS, "composition": {}})
+    mine, other = RunFolder(tmp_path / "mine", RUN), RunFolder(tmp_path / "other", record("seqlora"))
     commit(mine, 1, "news")
     commit(other, 2, "mail")
     shutil.copytree(other.path / "tasks" / "02-mail", mine.path / "tasks" / "02-mail")
@@ -289,14 +320,10 @@ def test_a_task_of_another_run_is_no_task_of_this_one(tmp_path: Path) -> None:
     assert len(other.stages()) == 1
 
 
-def facts_of(method: str) -> dict[str, Any]:
-    return {"settings": {"model": "m", "method": method}, "composition": parse(method).describe()}
-
-
 def test_a_method_is_the_same_however_it_is_spelt(tmp_path: Path) -> None:
-    commit(RunFolder(tmp_path, facts_of("o-lora")), 1, "news")
+    commit(RunFolder(tmp_path, record("o-lora")), 1, "news")
     for spelling in ("OLoRA", "o_lora", "O-LoRA()"):
-        assert len(RunFolder(tmp_path, facts_of(spelling), resume=True).stages()) == 1
+        assert len(RunFolder(tmp_path, record(spelling), resume=True).stages()) == 1
         assert yaml.safe_load((tmp_path / "run.yaml").read_text())["settings"]["method"] == spelling
 
 
@@ -304,36 +331,36 @@ def test_a_method_is_the_same_however_it_is_spelt(tmp_path: Path) -> None:
     ("method", "named"), [("ella(lam=3)", r"lam\)"), ("seqlora", "method, "), ("o-lora", "method, ")]
 )
 def test_what_differs_in_a_method_is_named(tmp_path: Path, method: str, named: str) -> None:
-    commit(RunFolder(tmp_path, facts_of("ella")), 1, "news")
+    commit(RunFolder(tmp_path, record("ella")), 1, "news")
     with pytest.raises(FolderError, match=rf"\(different: {named}"):
-        RunFolder(tmp_path, facts_of(method), resume=True)
+        RunFolder(tmp_path, record(method), resume=True)
 
 
 def test_a_first_try_that_learned_nothing_may_be_mended(tmp_path: Path) -> None:
-    RunFolder(tmp_path, FACTS)
-    other = {**FACTS, "settings": {"model": "m", "seed": 1}}
+    RunFolder(tmp_path, RUN)
+    other = record(seed=1)
     assert RunFolder(tmp_path, other).stages() == []
-    assert yaml.safe_load((tmp_path / "run.yaml").read_text())["id"] == identity(other)
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text())["id"] == other.id
 
 
 def test_the_same_run_needs_resume(tmp_path: Path) -> None:
-    commit(RunFolder(tmp_path, FACTS), 1, "news")
+    commit(RunFolder(tmp_path, RUN), 1, "news")
     with pytest.raises(FolderError, match="--resume"):
-        RunFolder(tmp_path, FACTS)
-    assert len(RunFolder(tmp_path, FACTS, resume=True).stages()) == 1
+        RunFolder(tmp_path, RUN)
+    assert len(RunFolder(tmp_path, RUN, resume=True).stages()) == 1
 
 
 def test_resume_in_an_empty_or_absent_folder_starts(tmp_path: Path) -> None:
-    assert RunFolder(tmp_path / "none", FACTS, resume=True).stages() == []
+    assert RunFolder(tmp_path / "none", RUN, resume=True).stages() == []
     (tmp_path / "empty").mkdir()
-    assert RunFolder(tmp_path / "empty", FACTS).stages() == []
+    assert RunFolder(tmp_path / "empty", RUN).stages() == []
 
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_foreign_folder_is_left_alone(tmp_path: Path, resume: bool) -> None:
     (tmp_path / "thesis.tex").write_text("ten years")
     with pytest.raises(FolderError, match="not empty and holds no run"):
-        RunFolder(tmp_path, FACTS, resume=resume)
+        RunFolder(tmp_path, RUN, resume=resume)
     assert names(tmp_path) == {"thesis.tex"}
 
 
@@ -341,24 +368,23 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("x")
     for path in (tmp_path / "out", tmp_path / "out" / "below"):
         with pytest.raises(FolderError):
-            RunFolder(path, FACTS)
+            RunFolder(path, RUN)
     assert (tmp_path / "out").read_text() == "x"
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"a: [", b"no: id", b"\xff\xfe\x81", b"text"])
 def test_a_damaged_run_file_is_said(tmp_path: Path, content: bytes) -> None:
-    RunFolder(tmp_path, FACTS)
+    RunFolder(tmp_path, RUN)
     (tmp_path / "run.yaml").write_bytes(content)
     with pytest.raises(FolderError, match=r"run\.yaml is damaged"):
-        RunFolder(tmp_path, FACTS, resume=True)
+        RunFolder(tmp_path, RUN, resume=True)
 
 
 def test_facts_of_python_survive_the_file_so_that_a_run_knows_itself(tmp_path: Path) -> None:
-    facts = {"settings": {"text": "ja: nein", "number": 1e-4, "none": None, "list": [1, "2"], "yes": "on"}}
-    RunFolder(tmp_path, facts)
-    assert RunFolder(tmp_path, facts, resume=True).stages() == []
-    there = yaml.safe_load((tmp_path / "run.yaml").read_text())
-    assert there["settings"] == facts["settings"]
+    odd = {"model": "ja: nein", "train": {"number": 1e-4, "none": None, "list": [1, "2"], "yes": "on"}}
+    RunFolder(tmp_path, record(**odd))
+    assert RunFolder(tmp_path, record(**odd), resume=True).stages() == []
+    assert read_run(tmp_path) == record(**odd)
 
 
 # --- matrix and card -------------------------------------------------------------------------------------------------
@@ -367,36 +393,47 @@ MATRIX = ScoreMatrix(("news", "reviews"), (30, 10), ((90.0, None), (70.0, 80.0))
 
 
 def test_the_matrix_file(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, FACTS)
-    content = folder.write_matrix(MATRIX, {"method": "ella"})
-    assert json.loads((tmp_path / "matrix.json").read_text()) == content
+    folder = RunFolder(tmp_path, RUN)
+    learner = LearnerFacts(kept_elements=0, adapter_elements=0, kept_bytes=0, method="ella")
+    results = folder.write_matrix(MATRIX, learner)
+    assert read_matrix(tmp_path) == results
+    content = json.loads((tmp_path / "matrix.json").read_text())
     assert content["matrix"] == [[90.0, None], [70.0, 80.0]]
     assert content["metrics"]["bwt"] == -20.0
     assert content["metrics"]["oa_weighted"] == 72.5
     assert (content["method"], content["id"], content["counts"]) == ("ella", folder.id, [30, 10])
 
 
-SETTINGS = {"model": "org/base", "evaluation": {"scoring": "generate", "split": "test"}}
-COMPOSED = {"consolidator": "sum", "regime": "sequence"}
+METHODS = {"sequence": "ella", "frozen": "zero-shot", "joint": "mtl"}
 
 
-def card_of(*, hub: str | None = "org/base", regime: str = "sequence", labels: Any = (), **settings: Any) -> str:
-    extra = {
-        "method": "ella",
-        "model": "org/base",
-        "labels": list(labels),
-        "family": settings.pop("family", "decoder"),
-    }
-    content = {"tasks": list(MATRIX.tasks), "matrix": [list(row) for row in MATRIX.cells], "metrics": {"oa": 75.0}}
-    content |= {"protocol": {"name": "mine", "hash": "0123456789ab", "changed": False}}
-    facts = {"settings": {**SETTINGS, **settings}, "composition": {**COMPOSED, "regime": regime}}
-    return model_card({**content, **extra}, facts, hub)
+def results_of(**more: Any) -> MatrixRecord:
+    evaluation = {"schedule": "full", "scoring": "generate", "batch_size": 32, "split": "test"}
+    return MatrixRecord(
+        id="0", tasks=list(MATRIX.tasks), counts=list(MATRIX.counts), matrix=[list(row) for row in MATRIX.cells],
+        metrics={"oa": 75.0}, kept_elements=0, adapter_elements=0, kept_bytes=0, method="ella", model="org/base",
+        protocol=ScoredProtocol(
+            name="mine", hash="0123456789ab", changed=False, general=None, general_tasks=None, **evaluation
+        ),
+        **more,
+    )  # fmt: skip
+
+
+def card_of(
+    *,
+    hub: str | None = "org/base",
+    regime: str = "sequence",
+    labels: Any = (),
+    family: str = "decoder",
+    **more: Any,
+) -> str:
+    run = record(METHODS[regime], **{"model": "org/base", **more})
+    return model_card(results_of(labels=list(labels), family=family), run, hub)
 
 
 def test_the_card_shows_the_matrix_and_names_the_base_model() -> None:
-    content = {"tasks": list(MATRIX.tasks), "matrix": [list(row) for row in MATRIX.cells]}
     table = ["| after | news | reviews |", "|---|---|---|", "| news | 90.0 | – |", "| reviews | 70.0 | 80.0 |"]
-    assert matrix_table(content).splitlines() == table
+    assert matrix_table(results_of()).splitlines() == table
     card = card_of()
     assert "\n".join(table) in card
     assert "Protocol mine (0123456789ab), fingerprint unknown." in card

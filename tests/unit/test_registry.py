@@ -2,23 +2,25 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
 import pytest
 
 import everlora.methods
 from everlora.core import registry
 from everlora.core.errors import ConfigError
+from everlora.core.expressions import build, parse
 from everlora.core.method import Method
-from everlora.core.registry import Entry, entries, entry, parse
+from everlora.core.registry import Entry, entries, entry
 from everlora.methods.ella import ella
 from everlora.methods.olora import olora
 
 
 @pytest.fixture
-def own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_names() -> Iterator[None]:
     """Registering in a test leaves the registry as it was."""
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(registry, "_names", dict(registry._names))
+    with registry.isolated():
+        yield
 
 
 # --- the language ----------------------------------------------------------------------------------------------------
@@ -133,11 +135,11 @@ def test_a_strength_is_a_number_of_at_least_zero(text: str) -> None:
 
 
 def test_options_from_python_are_checked_alike() -> None:
-    assert registry.build("ella", lam=3) == ella(lam=3.0)
+    assert build("ella", lam=3) == ella(lam=3.0)
     with pytest.raises(ConfigError, match="no option"):
-        registry.build("ella", lambda_=3)
+        build("ella", lambda_=3)
     with pytest.raises(ConfigError, match="option 'lam'"):
-        registry.build("ella", lam=[1])
+        build("ella", lam=[1])
 
 
 # --- registering -----------------------------------------------------------------------------------------------------
@@ -166,10 +168,10 @@ def test_what_builds_a_method_returns_one(own_names: None) -> None:
     ("name", "aliases"), [("El_La", ()), ("fresh", ("ella",)), ("lora", ()), ("fresh", ("O-LoRA",))]
 )
 def test_a_taken_name_is_refused_and_nothing_of_it_stays(own_names: None, name: str, aliases: tuple[str, ...]) -> None:
-    before = dict(registry._names)
+    before = registry.METHODS.words()
     with pytest.raises(ConfigError, match="is taken by"):
         registry.method(name, title="t", paper="p", stores="s", aliases=aliases)(lambda: ella())
-    assert registry._names == before
+    assert registry.METHODS.words() == before
     assert parse("ella") == ella()
     with pytest.raises(ConfigError, match="unknown method"):
         parse("fresh")

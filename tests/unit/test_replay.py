@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from everlora import Example, Task, parse
 from everlora.core.errors import ConfigError, FolderError
-from everlora.core.roles.blocks import BlockStep, plan
+from everlora.core.roles import BlockStep, plan
 from everlora.parts.replay import Replay, balanced, share
 from everlora.training import rehearsal
 from everlora.training.order import Blocks, EqualShares

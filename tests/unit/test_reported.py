@@ -5,61 +5,70 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from everlora.analysis.answers import ScoredRun
-from everlora.analysis.compare import ActivationSource
-from everlora.literature.published import reported
+from everlora.analysis.answers import ComparedProtocol, ScoredRun
+from everlora.analysis.compare import RunAnswers
+from everlora.analysis.comparison import Row, Section
+from everlora.archive.identity import Composition
+from everlora.literature.published import Published, published
 from everlora.literature.reported import differs, published_rows
 from everlora.settings import protocol
+from everlora.settings.spec import RunSpec
 
 ORDERS = {1: ("a", "b"), 2: ("b", "a")}
 
 
 def ran(order: int, **settings: Any) -> ScoredRun:
     told = {"model": "tiny-t5", **settings}
-    answered = ActivationSource(0, ORDERS[order], {}, " ".join(ORDERS[order]))
-    return ScoredRun(Path(), "ella", "replay-free", {}, {}, {}, told, "hash", {}, answered, {})
+    answered = RunAnswers(0, ORDERS[order], {}, " ".join(ORDERS[order]))
+    spec = RunSpec(**told)
+    composition = Composition(name="ella", regime="sequence", consolidator="sum")
+    protocol = ComparedProtocol.of(spec, {})
+    return ScoredRun(Path(), "ella", "replay-free", composition, protocol, spec, "hash", {}, answered, {})
 
 
-def sections(**by_order: dict[str, float]) -> list[dict[str, Any]]:
-    return [{"rows": [{"method": name, "by_order": values} for name, values in by_order.items()]}]
+def sections(**by_order: dict[str, float]) -> list[Section]:
+    rows = [Row(name, [0], list(of), len(of), of, [], [], [], {}, {}) for name, of in by_order.items()]
+    return [Section("replay-free", None, rows)]
+
+
+def reported(method: str, column: str) -> list[Published]:
+    return [one for one in published() if (one.method, one.column, one.metric) == (method, column, "oa")]
 
 
 def test_the_order_that_was_run_and_no_mean_before_all_were() -> None:
     found = published_rows([ran(1)], sections(ella={"a b": 50.0}), ORDERS, "standard")
-    assert {one["column"] for one in found} == {"order 1"}
-    ella = next(one for one in found if one["method"] == "ella" and one["paper"] == "ELLA")
-    assert (ella["theirs"], ella["ours"]) == (80.0, 50.0)
-    assert {one["ours"] for one in found if one["method"] == "lb-cl"} == {None}
+    assert {one.column for one in found} == {"order 1"}
+    ella = next(one for one in found if one.method == "ella" and one.paper == "ELLA")
+    assert (ella.theirs, ella.ours) == (80.0, 50.0)
+    assert {one.ours for one in found if one.method == "lb-cl"} == {None}
 
 
 def test_the_mean_over_orders_stands_beside_ours() -> None:
     runs = [ran(1), ran(2)]
     found = published_rows(runs, sections(ella={"a b": 50.0, "b a": 40.0}), ORDERS, "standard")
-    both = [
-        one for one in found if one["column"] == "standard" and one["method"] == "ella" and one["ours"] is not None
-    ]
-    assert {one["ours"] for one in both} == {45.0}
+    both = [one for one in found if one.column == "standard" and one.method == "ella" and one.ours is not None]
+    assert {one.ours for one in both} == {45.0}
     half = published_rows(runs, sections(ella={"a b": 50.0}), ORDERS, "standard")
-    assert all(one["ours"] is None for one in half if one["column"] == "standard")
+    assert all(one.ours is None for one in half if one.column == "standard")
 
 
 def test_order_1_of_another_benchmark_is_another_order() -> None:
     assert not published_rows([ran(1)], sections(ella={"a b": 50.0}), ORDERS, "superni")
     found = published_rows([ran(1)], sections(**{"ps-lora": {"a b": 50.0}}), ORDERS, "vision-imagenet-r")
-    assert [(one["theirs"], one["ours"]) for one in found] == [(77.15, 50.0)]
+    assert [(one.theirs, one.ours) for one in found] == [(77.15, 50.0)]
 
 
 def test_a_number_that_is_printed_twice_stands_once() -> None:
     found = published_rows([ran(1)], sections(), ORDERS, "standard")
-    each = [(one["paper"], one["model"], one["method"], one["column"], one["theirs"]) for one in found]
+    each = [(one.paper, one.model, one.method, one.column, one.theirs) for one in found]
     assert len(each) == len(set(each))
-    (one,) = [one for one in found if (one["paper"], one["method"], one["model"]) == ("LB-CL", "lb-cl", "t5-large")]
-    assert one["where"] == "Main Results"
+    (one,) = [one for one in found if (one.paper, one.method, one.model) == ("LB-CL", "lb-cl", "t5-large")]
+    assert one.where == "Main Results"
 
 
 def test_papers_that_disagree_both_stand() -> None:
     found = published_rows([ran(1)], sections(), ORDERS, "standard")
-    assert {one["theirs"] for one in found if one["method"] == "o-lora" and one["model"] == "t5-large"} >= {73.5, 74.9}
+    assert {one.theirs for one in found if one.method == "o-lora" and one.model == "t5-large"} >= {73.5, 74.9}
 
 
 def test_a_method_with_options_is_the_papers_method_if_there_is_one_of_it() -> None:
@@ -67,8 +76,8 @@ def test_a_method_with_options_is_the_papers_method_if_there_is_one_of_it() -> N
     two = published_rows(
         [ran(1)], sections(**{"ella(lam=1)": {"a b": 50.0}, "ella(lam=2)": {"a b": 1.0}}), ORDERS, "standard"
     )
-    assert {x["ours"] for x in one if x["method"] == "ella"} == {50.0}
-    assert {x["ours"] for x in two if x["method"] == "ella"} == {None}
+    assert {x.ours for x in one if x.method == "ella"} == {50.0}
+    assert {x.ours for x in two if x.method == "ella"} == {None}
 
 
 def test_what_differs_is_said() -> None:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everlora.metrics.answers import ANSWER_METRICS, Answer
+from everlora.metrics import Answer, answer_metrics
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "by", "mat", "road", "red", "old"]
-ALIKE = {name: metric for name, metric in ANSWER_METRICS.items() if metric.whole}
+ALIKE = {name: metric for name, metric in answer_metrics().items() if metric.corpus}
 
 
 def test_shares_of_macro_f1_by_hand() -> None:
@@ -19,7 +19,7 @@ def test_shares_of_macro_f1_by_hand() -> None:
     d F1(a): row 1 (2 − 2/3 · 2)/3, row 2 −(2/3)/3, row 3 0; so shares are 2/3 + 3/2 · (2/9, −4/9, 2/9) = 1, 0, 1.
     """
     rows = [Answer(given, (asked,)) for asked, given in zip("aab", "abb", strict=True)]
-    shares = ANSWER_METRICS["macro_f1"].shares
+    shares = answer_metrics()["macro_f1"].shares
     assert shares is not None
     assert shares(rows, ("a", "b")) == pytest.approx((100.0, 0.0, 100.0))
 
@@ -29,14 +29,14 @@ texts = st.lists(st.sampled_from(WORDS), min_size=4, max_size=9).map(" ".join)
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd?")), min_size=1, max_size=30))
 def test_the_mean_of_shares_of_macro_f1_is_the_score(pairs: list[tuple[str, str]]) -> None:
-    metric, rows = ANSWER_METRICS["macro_f1"], [Answer(given, (asked,)) for asked, given in pairs]
+    metric, rows = answer_metrics()["macro_f1"], [Answer(given, (asked,)) for asked, given in pairs]
     assert metric.shares is not None
     assert np.mean(metric.shares(rows, tuple("abcd"))) == pytest.approx(metric.score(rows, tuple("abcd"))[0])
 
 
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=12))
 def test_the_mean_of_shares_of_bleu_is_the_score(pairs: list[tuple[str, str]]) -> None:
-    metric, rows = ANSWER_METRICS["bleu"], [Answer(said, (asked,)) for said, asked in pairs]
+    metric, rows = answer_metrics()["bleu"], [Answer(said, (asked,)) for said, asked in pairs]
     assert metric.shares is not None
     assert np.mean(metric.shares(rows, ())) == pytest.approx(metric.score(rows)[0])
 

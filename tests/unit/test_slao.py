@@ -60,7 +60,7 @@ def life(tmp_path_factory):
 def test_a_life_starts_and_merges_as_written(life) -> None:
     found, began = life
     folders = [stage.path for stage in found.folder.stages()]
-    answers = [found.backend.read(folder)[0] for folder in folders]
+    answers = [found.backend.load(folder)[0] for folder in folders]
     trained = [memory.read(folder)["slow_merge"] for folder in folders]
     for name in answers[0]:
         assert torch.equal(answers[0][name].B, trained[0][name]["B"]), "the first task stays as it is"
@@ -77,11 +77,11 @@ def test_memory_is_constant_and_the_merge_answers(life) -> None:
     kept = found.storage()
     assert kept["kept_bytes"] == 4 * sum(2 * s.B.numel() + s.A.numel() for s in found.newest.values())
     model = found.inference_model()
-    for name, site in found.backend.live().items():
+    for name, site in found.backend.trainable().items():
         assert torch.equal(site.B, found.newest[name].B)
         assert torch.equal(site.A, found.newest[name].A)
     assert not model.training
-    found.backend.close()
+    found.backend.detach()
 
 
 def test_the_first_task_is_seqloras(tmp_path) -> None:

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from everlora.core.errors import ConfigError
 from everlora.learner.experiment import read_recipe, resolve
-from everlora.settings.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
+from everlora.settings.spec import LearnerSpec, RunSpec, check, merge
+from everlora.settings.training import TRAIN_DEFAULTS
 from everlora.training.arguments import OWNED, UNSUPPORTED
 
 M = {"model": "tiny-random"}

@@ -15,11 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from everlora.benchmarks import benchmarks, open_stream, stream_from_yaml, task_from_dataset
-from everlora.benchmarks.standard import ORDERS, SUBJECTS
-from everlora.benchmarks.standard_hub import HUB, draw, drawn_task
+from everlora.benchmarks import benchmarks, find_benchmark, open_stream
+from everlora.benchmarks.standard_hub import draw, drawn_task, place_of
 from everlora.core.errors import ConfigError, DataError
-from everlora.data.task import Task, TaskStream
+from everlora.data.files import stream_from_yaml
+from everlora.data.task import Task, TaskStream, left_out_note
+from everlora.data.tasks import task_from_dataset
+
+LONG, STANDARD = find_benchmark("long"), find_benchmark("standard")
+HUB = {name: place_of(task) for name, task in LONG.defined.items() if task.hub}
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cl_benchmark"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is absent")
@@ -63,13 +67,13 @@ def refused(message: str, act: Callable[[], object], kind: type[Exception] = Dat
 
 
 def test_orders_are_permutations_of_known_tasks() -> None:
-    assert [len(o) for o in ORDERS["standard"].values()] == [4, 4, 4]
-    assert [len(o) for o in ORDERS["long"].values()] == [15, 15, 15]
-    for orders in ORDERS.values():
-        for order in orders.values():
-            assert sorted(order) == sorted(next(iter(orders.values())))
-            assert set(order) <= set(SUBJECTS)
-    assert set(ORDERS["long"][4]) == set(SUBJECTS)
+    assert [len(o) for o in STANDARD.orders.values()] == [4, 4, 4]
+    assert [len(o) for o in LONG.orders.values()] == [15, 15, 15]
+    for known in (STANDARD, LONG):
+        for order in known.orders.values():
+            assert sorted(order) == sorted(known.tasks)
+            assert set(order) <= set(LONG.defined)
+    assert set(LONG.orders[4]) == set(LONG.defined)
 
 
 @shared
@@ -88,7 +92,7 @@ def test_long_from_the_shared_folder_matches_our_table() -> None:
     opened = open_stream("long", order=6, data_dir=SHARED)
     assert opened.names[0] == "yelp"
     assert len(opened) == 15
-    assert {task.name: task.labels for task in opened} == {name: s.labels for name, s in SUBJECTS.items()}
+    assert {task.name: task.labels for task in opened} == {name: s.labels for name, s in LONG.defined.items()}
     assert [task.name for task in opened if not task.instruction] == ["copa"]
 
 
@@ -135,7 +139,8 @@ def test_local_folder_wrong(tmp_path: Path) -> None:
 OFFLINE = """
 import json, sys, pathlib
 from everlora.core.errors import DataError
-from everlora.benchmarks import open_stream, stream_from_yaml
+from everlora.benchmarks import open_stream
+from everlora.data.files import stream_from_yaml
 from everlora.data.hub import load_table
 for act in (lambda: open_stream("standard"), lambda: stream_from_yaml(pathlib.Path(sys.argv[1]))):
     try: act()
@@ -170,15 +175,15 @@ def test_task_without_a_place_on_the_hub() -> None:
 
 
 def test_every_standard_task_has_a_place_on_the_hub() -> None:
-    assert {name for order in ORDERS["standard"].values() for name in order} <= set(HUB)
+    assert set(STANDARD.tasks) <= set(HUB)
     for name, place in HUB.items():
-        assert not place.names or sorted(place.names) == sorted(SUBJECTS[name].labels)
+        assert sorted(place.names) == sorted(LONG.defined[name].labels)
 
 
 @pytest.mark.parametrize("name", sorted(HUB))
 def test_hub_rows_take_the_local_form(name: str) -> None:
     datasets = pytest.importorskip("datasets")
-    place, labels = HUB[name], SUBJECTS[name].labels
+    place, labels = HUB[name], LONG.defined[name].labels
     columns = dict.fromkeys([place.label_column, *(column for _, column in place.fields)])
 
     def rows(split: str) -> Any:
@@ -188,9 +193,9 @@ def test_hub_rows_take_the_local_form(name: str) -> None:
         ]
         return datasets.Dataset.from_list(values)
 
-    task, note = drawn_task(name, rows("train"), rows("test"), labels, "Do it.")
+    task = drawn_task(LONG.defined[name], rows("train"), rows("test"))
     assert (len(task.train), len(task.dev), len(task.test)) == tuple(n * len(labels) for n in (36, 4, 40))
-    assert not note
+    assert not task.left_out
     assert {e.target for e in task.train} == set(labels)
     first = "\n".join(f"{line}: {c} train" if line else f"{c} train" for line, c in place.fields[:1])
     assert task.train[0].input.startswith(first)
@@ -220,7 +225,8 @@ def test_hub_rows_that_leak_are_left_out_and_counted() -> None:
     datasets = pytest.importorskip("datasets")
     rows = [{"text": f"t{n}", "label": n % 2} for n in range(40)]
     train, test = datasets.Dataset.from_list(rows), datasets.Dataset.from_list(rows[:1])
-    task, note = drawn_task("imdb", train, test, ("Good", "Bad"), "")
+    task = drawn_task(LONG.defined["imdb"], train, test)
+    note = left_out_note([task])
     assert len(task.train) + len(task.dev) == 39
     assert "1 " in note
     assert "left out because test has the same text" in note
@@ -229,9 +235,7 @@ def test_hub_rows_that_leak_are_left_out_and_counted() -> None:
 def test_hub_with_other_columns() -> None:
     datasets = pytest.importorskip("datasets")
     data = datasets.Dataset.from_list([{"content": "x", "label": 0}])
-    refused(
-        "has no column 'text' (found: content, label)", lambda: drawn_task("imdb", data, data, ("Good", "Bad"), "")
-    )
+    refused("has no column 'text' (found: content, label)", lambda: drawn_task(LONG.defined["imdb"], data, data))
 
 
 # --- a user's own files -----------------------------------------------------------------------------------------
@@ -530,7 +534,7 @@ def test_benchmarks_are_listed() -> None:
     listed = {info.name: info for info in benchmarks()}
     assert list(listed)[:5] == ["builtin", "standard", "long", "trace", "superni"]
     assert list(listed["standard"].orders) == [1, 2, 3]
-    assert listed["long"].tasks == ORDERS["long"][4]
+    assert listed["long"].tasks == LONG.orders[4]
     assert not listed["builtin"].needs_data
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from calculus import by_autograd, draw
 from everlora.core.errors import ConfigError
-from everlora.core.registry import parse
+from everlora.core.expressions import parse
 from everlora.core.roles import AutoStrength, PenaltyGradient, TaskContext, WeightPenalty
 from everlora.core.updates import LowRank, stack
 from everlora.methods.ella import ella
@@ -18,7 +18,7 @@ from everlora.methods.pslora import pslora
 from everlora.parts.penalties import EnergyOverlap, FactorNorm, Orthogonality
 from everlora.parts.signs import SignConflict
 from everlora.parts.strengths import RHO
-from everlora.training.strength import StrengthController, added, norms, scaled
+from everlora.training.group import StrengthController, added, norms, scaled
 
 often = settings(max_examples=60, deadline=None, derandomize=True)
 sizes = st.lists(st.tuples(st.floats(0, 1e3), st.floats(0, 1e3)), min_size=1, max_size=8)

@@ -68,6 +68,23 @@ def test_what_is_left_is_orthogonal_to_every_old_direction_and_stays(tasks: int,
         torch.testing.assert_close(gB[k], rest, rtol=1e-8, atol=1e-8)
 
 
+def test_of_a_column_in_the_span_exactly_nothing_is_left() -> None:
+    """In fp32 rounding leaves about 1e-7 of it, of which Adam would make a step of full size."""
+    Q, within, free = draw(12, (3, 40, 6), (3, 6, 2), (3, 40, 1), dtype=torch.float32)
+    Q = torch.linalg.qr(Q)[0]
+    inside = 1e3 * Q @ within
+    rounding = inside - Q @ (Q.mT @ inside)
+    assert 0 < float(rounding.abs().max()) < 1e-5 * float(inside.norm())
+    left = project_out(torch.cat([inside, free], -1), Q)
+    assert not left[..., :2].any()
+    torch.testing.assert_close(left[..., 2:], free - Q @ (Q.mT @ free))
+    # A column that is small all over is no rounding, and one that sticks out by more than 1e-5 of itself stays.
+    assert project_out(1e-9 * free, Q).any(-2).all()
+    out = free - Q @ (Q.mT @ free)
+    near = inside[..., :1] + 2e-5 * inside[..., :1].norm(dim=-2, keepdim=True) * out / out.norm(dim=-2, keepdim=True)
+    assert project_out(near.double(), Q.double()).any(-2).all()
+
+
 def test_what_is_orthogonal_already_is_left_alone() -> None:
     eye = torch.eye(6, dtype=torch.float64)
     past = (stack([LowRank(eye[:2], eye[:, :2])]), stack([LowRank(eye[2:4], eye[:, 2:4])]))

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from everlora.analysis.answers import ScoredRun
-from everlora.analysis.compare import ActivationSource
-from everlora.analysis.tables import compare
+from everlora.analysis import tables
+from everlora.analysis.answers import ComparedProtocol, ScoredRun
+from everlora.analysis.compare import RunAnswers
+from everlora.archive.identity import Composition
+from everlora.archive.records import Fingerprint
 from everlora.cli.compare import FORMS, cell
+from everlora.settings.spec import RunSpec
 
 FEW = 200
 
@@ -20,17 +23,34 @@ def ran(method: str, seed: int, rates: list[float], rows: int = 400, **more: Any
     random = np.random.default_rng([seed, *map(ord, method)])
     cells = {(i, j): (random.random(rows) < rates[j]).astype(float) for i in range(2) for j in range(i + 1)}
     told: dict[str, Any] = {
-        "composition": {"name": method},
-        "training": {},
-        "protocol": {"rows": "same"},
-        "settings": {},
+        "composition": Composition(name=method, regime="sequence", consolidator="sum"),
+        "protocol": ComparedProtocol(model="m", rows={"a": "same"}),
+        "settings": RunSpec(model="m", **more.pop("training", {})),
         "hash": "h1",
-        "fingerprints": {"f1": {"weights": "float32"}},
+        "fingerprints": {"f1": made("float32")},
         **more,
     }
-    answers = ActivationSource(seed, ("a", "b"), cells, "a b")
+    answers = RunAnswers(seed, ("a", "b"), cells, "a b")
     return ScoredRun(path=Path(f"{method}-{seed}-{told['hash']}"), method=method, group="replay-free", answers=answers,
                ability={}, **told)  # fmt: skip
+
+
+def made(weights: str) -> Fingerprint:
+    """How scores were made."""
+    return Fingerprint(
+        backend="torch",
+        weights=weights,
+        device="cpu",
+        attention=None,
+        scoring="labels",
+        batch_invariant=True,
+        versions={},
+    )
+
+
+def compare(runs: list[ScoredRun], **how: Any) -> dict[str, Any]:
+    """The table as the command line prints it."""
+    return tables.compare(runs, **how).as_json()
 
 
 def methods(table: dict[str, Any]) -> list[str]:
@@ -83,7 +103,7 @@ def test_training_of_single_tasks_tells_methods_apart() -> None:
 def test_every_row_names_its_protocol_and_fingerprint_where_they_differ() -> None:
     runs = [
         ran("x", 0, [0.5] * 2, hash="h1"),
-        ran("y", 0, [0.5] * 2, hash="h2", fingerprints={"f2": {"weights": "bfloat16"}}),
+        ran("y", 0, [0.5] * 2, hash="h2", fingerprints={"f2": made("bfloat16")}),
     ]
     table = compare(runs, resamples=FEW, mixed_fingerprints=True)
     for line in FORMS["markdown"](table).splitlines():

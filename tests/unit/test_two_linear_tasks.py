@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from calculus import draw
-from everlora.core.roles import TaskContext
+from everlora.core.roles import Evidence, TaskContext
 from everlora.core.updates import LowRank, Weights
 from everlora.parts.distil import Distil
 from everlora.parts.features import FeatureStart
@@ -49,7 +49,7 @@ def descend(
 def held(lam: float, F: Tensor) -> Tensor:
     """Task 2 from the end of task 1, W1, under EWC with Fisher information F."""
     part = Quadratic(lam=lam)
-    memory = {key: t[None] for key, t in part.remember(Weights({"w": W1}), {}, {"w": F}).items()}
+    memory = {key: t[None] for key, t in part.remember(Weights({"w": W1}), {}, Evidence(fisher={"w": F})).items()}
     state = part.prepare(TaskContext(start=Weights({"w": W1[None]}), memory=memory))
     assert state is not None
 
@@ -160,9 +160,9 @@ def test_inflora_learns_what_the_old_inputs_do_not_show_and_forgets_nothing(desi
     x1 = draw(13, (I, 2))[0] @ draw(14, (2, 20))[0]
     x2 = draw(15, (I, 20))[0]
     part = FeatureStart(energy=1.0, design=design)  # type: ignore[arg-type]
-    memory = part.remember(LowRank(W1.new_zeros(1, I), W1.new_zeros(O, 1)), {}, {"": x1 @ x1.mT / 20})
+    memory = part.remember(LowRank(W1.new_zeros(1, I), W1.new_zeros(O, 1)), {}, Evidence(moment=x1 @ x1.mT / 20))
     fresh = LowRank(draw(16, (2, I))[0], W1.new_zeros(O, 2))
-    A = part.start(fresh, (), x2 @ x2.mT / 20, memory).A
+    A = part.start(fresh, (), Evidence(moment=x2 @ x2.mT / 20), memory).A
     seen = A @ x2
     (B,) = descend(lambda B: [((W1 + B @ A - W2) @ x2) @ seen.mT / 20], fresh.B, steps=10000)
     left = EYE - x1 @ torch.linalg.pinv(x1)  # off task 1's inputs: two directions, and A has two rows

@@ -125,12 +125,9 @@ def test_the_triplets_of_an_update_add_up() -> None:
     torch.testing.assert_close(one.dense(), by_hand)
     assert (one.rank, one.shape, one.numel) == (2, (7, 5), 2 * (7 + 5 + 1))
     assert list(one.tensors) == ["A", "B", "sigma"]
-    for same in (one.plain(), one.absorb_scale(), concatenate([one])):
+    for same in (one.absorb_scale(), concatenate([one])):
         assert same.sigma is None
         torch.testing.assert_close(same.dense(), by_hand)
-    assert one.plain().scale == 0.5
-    pair = site(5)
-    assert pair.plain() is pair
 
 
 def test_triplets_stack_change_and_concatenate_with_their_sigma() -> None:

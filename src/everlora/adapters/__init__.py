@@ -1,4 +1,15 @@
-"""Forms of adapters on a model. A form is a file here and a dataclass in `everlora.parts.adapters`."""
+"""Backends that put a trainable adapter on a base model: one file per form of adapter.
+
+    form                    trained                                        backend
+    plain, svd              PEFT LoRA pairs, or AdaLoRA triplets           lora
+    directions              one LoRA direction per task, with magnitudes   directions   (hooks)
+    dual                    two LoRA adapters under input gates            dual         (hooks)
+    osf                     the small singular directions of a weight      osf          (hooks)
+    full                    all weights                                    full
+    prompt, -chain, -pool   soft prompts                                   prompt, prompt_chain, prompt_pool
+
+The form is chosen by the method's `everlora.core.adapter.Adapter`; `make_backend` finds the backend for it.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +26,29 @@ __all__ = ["AdapterBackend", "make_backend"]
 
 
 def make_backend(base: Loaded, lora: Mapping[str, Any], past_as: PastAs, adapter: Adapter) -> AdapterBackend:
-    """The mount that carries the form of ``adapter``."""
+    """Return the backend that trains the form of ``adapter`` on ``base``, not attached yet.
+
+    >>> import everlora
+    >>> base = everlora.load("tiny-llama")
+    >>> backend = make_backend(base, {"r": 4}, "auto", everlora.parse("seqlora").adapter)
+    >>> model = backend.attach(seed=0)
+    >>> {name.split(".")[-1]: tuple(update.A.shape) for name, update in backend.trainable().items()}
+    {'q_proj': (4, 64), 'v_proj': (4, 64)}
+    >>> backend.detach()
+
+    Args:
+        base: the loaded base model.
+        lora: settings by PEFT's own names (``r``, ``lora_alpha``, ``target_modules``, …).
+        past_as: how earlier tasks' updates are carried; see `AdapterBackend`.
+        adapter: the form and its settings.
+    """
+    # A new form is found by its file alone: importing the files defines the classes.
     for found in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{found.name}")
-    kinds = {form: kind for kind in _below(AdapterBackend) for form in getattr(kind, "forms", ())}  # type: ignore[type-abstract]
+    kinds = {form: kind for kind in _subclasses(AdapterBackend) for form in getattr(kind, "forms", ())}  # type: ignore[type-abstract]
     return kinds[adapter.form](base, lora, past_as, adapter)
 
 
-def _below(kind: type[AdapterBackend]) -> list[type[AdapterBackend]]:
-    return [one for child in kind.__subclasses__() for one in (child, *_below(child))]
+def _subclasses(kind: type[AdapterBackend]) -> list[type[AdapterBackend]]:
+    """Return all subclasses of ``kind``, direct and indirect."""
+    return [one for child in kind.__subclasses__() for one in (child, *_subclasses(child))]

@@ -1,4 +1,9 @@
-"""What the engine asks of whatever is trained on a base model: one mount per form of adapter."""
+"""The contract between the trainer and whatever is trained on a base model.
+
+attach → trainable, set_values → (training) → extract, save → detach
+set_past: what earlier tasks left, below the trainable adapter
+load, restore_head: the way back from a task's folder
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
@@ -23,28 +29,23 @@ PastAs = Literal["auto", "fold", "factors"]
 
 
 class AdapterBackend(ABC):
-    """Carries what is trained on one base model through its life.
+    """A trainable adapter of one form on one base model, task after task.
 
     Attributes:
-        base: the model below.
-        lora: settings with PEFT's own names, for the forms that are made of LoRA pairs.
-        past_as: ``fold`` the past into the weights, keep it as ``factors`` beside them, or decide by the weights.
+        base: the base model.
+        lora: settings by PEFT's own names, for the forms that are made of LoRA pairs.
+        past_as: ``fold`` adds earlier updates to the weights, ``factors`` computes them as a low-rank term of each
+            layer's output, ``auto`` folds unless the weights are quantised.
         adapter: the form and its settings.
-        model: the model with the trainable form on it; None while it is closed.
+        model: the model with the adapter attached; None while it is detached.
     """
 
     forms: ClassVar[tuple[str, ...]]
-    """The values of `Adapter.form` that this mount carries."""
-    sees_past: ClassVar[bool] = False
-    """Whether `set_past` is called before a task even where the past is not summed (prompts of earlier tasks, say)."""
-    exact: ClassVar[bool] = True
-    """Whether what is opened where a task ended answers as it did then bit for bit, or but for rounding."""
-    settles: ClassVar[bool] = False
-    """Whether opening where a task ended turns what was trained into a part of the past that is kept otherwise."""
-    neutral: ClassVar[bool] = True
-    """Whether a form that is put on afresh changes no answer; a prompt that is drawn, say, does."""
+    """The values of `Adapter.form` that this backend handles."""
+    needs_past: ClassVar[bool] = False
+    """Whether `set_past` is called before a task even where updates are not summed (prompts of earlier tasks, say)."""
     files: ClassVar[tuple[str, ...]]
-    """What `save` writes, and what the root of a run folder needs to be loadable."""
+    """The files that `save` writes, which the root of a run folder needs to be loadable."""
 
     def __init__(
         self,
@@ -58,101 +59,127 @@ class AdapterBackend(ABC):
         self.model: Any = None
 
     @abstractmethod
-    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
-        """Put a trainable form on the model: fresh, or starting from ``start``; ``tasks`` are about to be learned.
+    def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+        """Put a trainable adapter on the model and return the model.
+
+        Args:
+            seed: seed of the fresh parameters.
+            start: an update to start from; None for fresh parameters.
+            tasks: the tasks that are about to be learned; none where the model only answers.
 
         Raises:
-            ModelError: this form does not fit the model.
+            ModelError: this form does not fit the model, or ``start`` does not fit this form.
         """
 
     @abstractmethod
-    def live(self) -> Mapping[str, ModuleUpdate]:
-        """The trainable parameters themselves, by place: looked up afresh, since wrappers may replace them."""
+    def trainable(self) -> Mapping[str, ModuleUpdate]:
+        """Return the trainable parameters themselves, by module name.
+
+        They are looked up at every call, since wrappers for several processes may replace them.
+        """
 
     @abstractmethod
-    def write(self, start: Updates) -> None:
-        """Give what is trained, or those of its places that ``start`` names, these values.
+    def set_values(self, start: Updates) -> None:
+        """Copy the values of ``start`` into the trainable parameters of the modules that it names.
 
         Raises:
-            ModelError: other places, another rank, shape or form.
+            ModelError: unknown modules, or another rank, shape or form.
         """
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write what is trained, and a trained head, to ``folder``."""
+        """Write the trained parameters, and a trained head, to ``folder``."""
 
     @abstractmethod
-    def read(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
-        """What `save` wrote: the form by place, and every other tensor (a classification head) by name.
+    def load(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
+        """Read what `save` wrote: the update by module, and every other tensor (a classification head) by name.
 
         Raises:
             FolderError: the files are missing, damaged or incomplete.
         """
 
     def restore_head(self, rest: Mapping[str, Tensor]) -> None:
-        """Give the trained classification head, if there is one, the values that were saved."""
+        """Copy saved values into the trained classification head, if there is one."""
         trained = self._head()
         with torch.no_grad():
             for name, tensor in rest.items() if trained else ():
                 trained[name].copy_(tensor)
 
-    def open_head(self) -> None:
-        """Let a copy of the classification head be trained, if there is one, in fp32.
+    def train_head(self) -> None:
+        """Make the classification head trainable, if there is one: an fp32 copy of it takes its place.
 
-        A copy: whoever kept the module (`Family.snapshot`) finds it as it was, should the task not be finished.
+        A copy, since `Family.snapshot` refers to the module itself and must find it unchanged if the task breaks off.
         """
         if name := self.base.family.head:
             model = self.base.model
             model.set_submodule(name, copy.deepcopy(model.get_submodule(name)).float().requires_grad_(True))
 
     def _head(self) -> dict[str, Tensor]:
-        """The classification head, by its names in the model; empty where answers are text."""
+        """Return the tensors of the classification head by their names in the model; none where answers are text."""
         name = self.base.family.head
         state = self.base.model.get_submodule(name).state_dict() if name else {}
         return {f"{name}.{key}": tensor for key, tensor in state.items()}
 
-    def saved_head(self) -> dict[str, Tensor]:
-        """A copy of the classification head on the CPU, as a task's folder holds it."""
+    def copy_head(self) -> dict[str, Tensor]:
+        """Return a copy of the classification head on the CPU, as it is saved."""
         return {name: tensor.detach().cpu().contiguous() for name, tensor in self._head().items()}
 
     @abstractmethod
-    def close(self) -> None:
-        """Take the form off, if it is on; a trained classification head stays."""
+    def detach(self) -> None:
+        """Take the adapter off, if it is attached; a trained classification head stays on the model."""
 
     def extract(self) -> dict[str, ModuleUpdate]:
-        """A copy of what is trained as it stands, on the CPU in fp32."""
-        return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in self.live().items()}
+        """Return a copy of the trained parameters by module, on the CPU in fp32."""
+        # fp32 and a copy: the update outlives the parameters, which training or detaching would change.
+        return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in self.trainable().items()}
 
     def set_past(self, past: UpdateHistory, merge: Merge | None = None) -> None:
-        """Let the model carry exactly ``past`` below what is trained; forms whose past is never summed need not."""
+        """Let the model compute with exactly the updates of ``past`` below the trainable adapter.
+
+        Only forms whose updates are summed or chained need this.
+
+        Args:
+            past: the updates of the earlier tasks, oldest first.
+            merge: how they are combined; None for their sum.
+        """
         raise NotImplementedError
 
     def plan_tasks(self, tasks: int) -> None:  # noqa: B027 - most forms do not mind
-        """Be told, before anything is read, how many tasks there will be: prompts take room in the context."""
+        """Reserve, before any text is read, what ``tasks`` tasks need: prompts take room in the context."""
 
-    def below(self) -> dict[str, nn.Module]:
-        """The adapted layers themselves, by module; none for forms that adapt no layers."""
+    def base_layers(self) -> dict[str, nn.Module]:
+        """Return the adapted layers of the base model by module name; none for forms that adapt no layers."""
         return {}
 
-    def outputs(self) -> dict[str, nn.Module]:
-        """The layers whose outputs the rows of what is trained make, by place; places that make none are missing."""
-        modules = dict(self.model.named_modules())
-        owners = {place: modules.get(place.removesuffix(".weight")) for place in self.live()}
-        return {place: owner for place, owner in owners.items() if isinstance(owner, nn.Linear)}
+    def output_layers(self) -> dict[str, nn.Module]:
+        """Return the layers whose outputs are computed from rows of trained tensors, by module name.
 
-    def side_loss(self) -> Tensor | None:
-        """A differentiable term of the latest forward pass that belongs to the form itself, one value per row (b,)."""
+        Trained tensors that are no linear layer's (norms, prompts) are left out.
+        """
+        modules = dict(self.model.named_modules())
+        owners = {name: modules.get(name.removesuffix(".weight")) for name in self.trainable()}
+        return {name: owner for name, owner in owners.items() if isinstance(owner, nn.Linear)}
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """Return the form's own loss term of the latest forward pass, (b,) with gradient; None if it has none."""
         return None
 
-    def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> dict[str, Any]:
-        """Write the learner as it stands to ``folder``; ``latest`` is the folder of its newest task.
+    def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> ExportLoss:
+        """Write the present state to the root of a run folder.
+
+        Args:
+            folder: the run folder.
+            latest: the folder of the newest task.
+            past: the updates of all tasks.
+            merge: how they are combined; None for their sum.
 
         Returns:
-            What was lost, if anything was.
+            What a truncation has lost; nothing if the export is exact.
         """
         for name in self.files:
             if (latest / name).is_file():
-                beside = folder / f".{name}.part"
-                shutil.copy(latest / name, beside)
-                beside.replace(folder / name)
-        return {}
+                # Renaming is atomic: whoever reads the folder meanwhile finds the old file or the new one.
+                part = folder / f".{name}.part"
+                shutil.copy(latest / name, part)
+                part.replace(folder / name)
+        return ExportLoss()

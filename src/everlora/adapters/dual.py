@@ -1,8 +1,8 @@
-"""Two adapters per layer, of low and of high rank, weighed by gates that look at the input of a group of blocks.
+"""The form ``dual`` (DATA): an adapter of low and one of high rank per layer, weighted by gates of the input.
 
-Gates are computed where a group of blocks is entered, from the prompt alone: where the answer stands beside it in one
-sequence, as in training, what is behind the prompt is left out, and while an answer grows on a cache the gates of the
-prompt are kept. So teacher forcing and decoding are one function, and no answer looks ahead.
+Gates are computed at the entry of a group of blocks, from the prompt alone: in training, where the answer follows it
+in the same sequence, positions behind the prompt are masked, and in cached decoding the gates of the prompt are
+reused. So teacher forcing and decoding compute one function, and no position depends on later ones.
 """
 
 from __future__ import annotations
@@ -26,27 +26,31 @@ SIDES = ("low", "high")
 POOLS = ("K", "A", "W")
 
 
-class Dual(Protocol):
-    """What the form carries: `everlora.parts.forms_dual`."""
+class DualForm(Protocol):
+    """What the backend needs of the form: `everlora.parts.forms_dual`."""
 
     low: int
     high: int
     components: int
     blocks: int
 
-    def weigh(self, h: Tensor, mask: Tensor, pools: Mapping[str, Tensor]) -> Tensor: ...
+    def weigh(self, h: Tensor, mask: Tensor, pools: Mapping[str, Tensor]) -> Tensor:
+        """Return the gates (b,) of hidden states (b, s, e), given the positions of the prompt and the pools."""
+        ...
 
-    def grow(self, name: str, old: Tensor | None, width: int, draw: torch.Generator) -> Tensor: ...
+    def grow(self, name: str, old: Tensor | None, width: int, draw: torch.Generator) -> Tensor:
+        """Return the new components (p, e) of a pool whose earlier ones are ``old`` (n, e)."""
+        ...
 
 
 @dataclass
 class Stack:
-    """A row of numbered blocks, and how the present call reaches it.
+    """A stack of numbered blocks (``model.layers``, say), and what is known of the present forward pass through it.
 
     Attributes:
-        first: only the first position counts: a decoder beside an encoder starts from nothing else.
-        mask: real positions of the present call, (b, s); None if all are.
-        cached: the call goes on behind a prompt that is cached.
+        first: whether only the first position counts, as in the decoder of an encoder-decoder, whose prompt it is.
+        mask: positions that are no padding, (b, s); None if all are.
+        cached: whether the pass continues behind cached positions.
     """
 
     first: bool
@@ -56,13 +60,13 @@ class Stack:
 
 @dataclass
 class Gates:
-    """The two gates of one group of blocks, by side.
+    """The two gates of one group of blocks, ``low`` and ``high``.
 
     Attributes:
-        width: of the hidden states.
-        frozen: pools of earlier tasks, by side and name, (n, e).
-        live: those of the task that is learned, (p, e).
-        now: gates of the present batch, by side, (b,).
+        width: width e of the hidden states.
+        frozen: pools of earlier tasks by side and name, (n, e).
+        live: trainable pools of the present task, (p, e).
+        now: gates of the present batch by side, (b,).
     """
 
     width: int
@@ -71,41 +75,43 @@ class Gates:
     now: dict[str, Tensor] = field(default_factory=dict)
 
     def pools(self, side: str) -> dict[str, Tensor]:
+        """Return the pools of one side, earlier components first, (n + p, e)."""
         return {k: torch.cat([self.frozen[side][k], self.live[side][k]]) for k in POOLS}
 
 
 class DualBackend(HookedBackend):
-    """Carries `Dual` adapters and their gates."""
+    """A backend for pairs of adapters under gates."""
 
     forms = ("dual",)
     file = "dual.safetensors"
     files = (file,)
 
     @property
-    def form(self) -> Dual:
-        return cast(Dual, self.adapter)
+    def form(self) -> DualForm:
+        """The settings and the mathematics of the gates."""
+        return cast(DualForm, self.adapter)
 
-    def hang(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
+    def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         draw = torch.Generator().manual_seed(seed)
         self.pairs: dict[str, nn.ParameterDict] = {}
         self.gates: dict[str, Gates] = {}
         stacks: dict[str, Stack] = {}
         for name, layer in self.layers.items():
-            stack, block = place(name)
+            stack, block = stack_and_block(name)
             if stack not in stacks:
                 stacks[stack] = self._stack(stack)
             group = f"gates.{stack}.{block // self.form.blocks}"
             if group not in self.gates:
                 self._gate(group, stack, stacks[stack], draw, start, grow=bool(tasks))
-            self.pairs[name] = self.hold(name, self._fresh(layer, draw))
-            self.hook(layer, self._adding(name, self.gates[group]))
+            self.pairs[name] = self.add_parameters(name, self._fresh(layer, draw))
+            self.add_hook(layer, self._add_pairs(name, self.gates[group]))
         if start is not None:
             if start.keys() != self.extract().keys():
                 raise ModelError("what is stored was made for other modules than those adapted now")
-            self.write({name: start[name] for name in self.layers})
+            self.set_values({name: start[name] for name in self.layers})
 
     def _fresh(self, layer: nn.Linear, draw: torch.Generator) -> dict[str, Tensor]:
-        """Down-projections N(0, 1/r⁴), up-projections 0."""
+        """Return fresh pairs of one layer: A from N(0, 1/r⁴), B = 0."""
         out, into, where = layer.out_features, layer.in_features, layer.weight.device
         made = {}
         for side, r in zip(SIDES, (self.form.low, self.form.high), strict=True):
@@ -114,16 +120,27 @@ class DualBackend(HookedBackend):
         return made
 
     def _stack(self, name: str) -> Stack:
-        beside = bool(getattr(self.model.config, "is_encoder_decoder", False)) and "decoder" in name
-        stack, parts = Stack(first=beside), name.split(".")[:-1]
+        """Hook the modules above a stack of blocks, which alone get the attention mask and the cache."""
+        decoder = bool(getattr(self.model.config, "is_encoder_decoder", False)) and "decoder" in name
+        stack, parts = Stack(first=decoder), name.split(".")[:-1]
         for k in range(len(parts) + 1):
             above = self.model.get_submodule(".".join(parts[:k]))
-            self.hook(above, _listening(stack, inspect.signature(above.forward)), before=True)
+            self.add_hook(above, _read_arguments(stack, inspect.signature(above.forward)), before=True)
         return stack
 
     def _gate(
         self, group: str, stack: str, call: Stack, draw: torch.Generator, start: Updates | None, *, grow: bool
     ) -> None:
+        """Create the pools of one group of blocks, and the hook that computes its gates at its first block.
+
+        Args:
+            group: name of the group, ``gates.<stack>.<number>``.
+            stack: name of the stack of blocks.
+            call: what is known of the present forward pass through the stack.
+            draw: source of the new components.
+            start: an update to start from; None for fresh pools.
+            grow: whether a task is about to be learned, which adds components of its own.
+        """
         config = self.model.config
         width = int(getattr(config, "d_model", None) or config.hidden_size)
         gates = self.gates[group] = Gates(width)
@@ -142,17 +159,19 @@ class DualBackend(HookedBackend):
                 else:
                     assert old is not None
                     frozen[pool], live[pool] = old[:-p].to(where), old[-p:].to(where)
-            gates.frozen[side], gates.live[side] = frozen, self.hold(name, live)
+            gates.frozen[side], gates.live[side] = frozen, self.add_parameters(name, live)
         number = int(group.rsplit(".", 1)[-1]) * self.form.blocks
-        self.hook(self.model.get_submodule(f"{stack}.{number}"), self._entering(gates, call), before=True)
+        self.add_hook(self.model.get_submodule(f"{stack}.{number}"), self._compute_gates(gates, call), before=True)
 
-    def _entering(self, gates: Gates, call: Stack) -> Any:
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _compute_gates(self, gates: Gates, call: Stack) -> Any:
+        """Return the hook that computes the gates of a batch from what enters a group of blocks."""
+
+        def compute(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if call.cached and gates.now:
-                return
+                return  # the positions of the prompt are in the cache, and its gates are those of the whole answer
             h = args[0] if args else kwargs["hidden_states"]
             mask = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device)
-            prompt = self.base.family.prompt_at
+            prompt = self.base.family.prompt_mask
             if call.first:
                 mask[:, 1:] = False
             elif call.mask is not None and call.mask.shape == mask.shape:
@@ -161,39 +180,44 @@ class DualBackend(HookedBackend):
                     mask = mask & prompt
             gates.now = {side: self.form.weigh(h, mask, gates.pools(side)) for side in SIDES}
 
-        return enter
+        return compute
 
-    def _adding(self, name: str, gates: Gates) -> Any:
+    def _add_pairs(self, name: str, gates: Gates) -> Any:
+        """Return the forward hook that adds both gated adapters to the output of one layer."""
         p = float(self.lora.get("lora_dropout", 0.0))
 
         def add(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
             pair = self.pairs[name]
             x = dropout(args[0].to(pair["A_low"].dtype), p, layer.training)
-            whole = torch.zeros_like(out, dtype=x.dtype)
+            update = torch.zeros_like(out, dtype=x.dtype)
             for side in SIDES:
                 gate = gates.now[side].to(x.dtype)
+                # Scoring labels behind a cached prompt repeats each row for which a gate was computed.
                 gate = gate.repeat_interleave(len(x) // len(gate), 0).view(-1, *[1] * (x.ndim - 1))
-                whole = whole + gate * linear(linear(x, pair[f"A_{side}"]), pair[f"B_{side}"])
-            return (out + whole).to(out.dtype)
+                update = update + gate * linear(linear(x, pair[f"A_{side}"]), pair[f"B_{side}"])
+            return (out + update).to(out.dtype)
 
         return add
 
-    def live(self) -> dict[str, Weights]:
+    def trainable(self) -> dict[str, Weights]:
         pairs = {name: Weights(dict(pair.items())) for name, pair in self.pairs.items()}
         pools = {f"{n}.{s}": Weights(dict(g.live[s].items())) for n, g in self.gates.items() for s in SIDES}
         return {**pairs, **pools}
 
     def extract(self) -> dict[str, Any]:
-        """A copy of what is learned: the pools with the components of earlier tasks, oldest first."""
-        whole = {f"{n}.{s}": Weights(g.pools(s)) for n, g in self.gates.items() for s in SIDES}
-        return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in {**self.live(), **whole}.items()}
+        """Return a copy of the pairs, and of the pools with the components of all tasks, oldest first."""
+        pools = {f"{n}.{s}": Weights(g.pools(s)) for n, g in self.gates.items() for s in SIDES}
+        return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in {**self.trainable(), **pools}.items()}
 
 
-def place(name: str) -> tuple[str, int]:
-    """Where a module stands: the row of blocks, and the number of its block in it.
+def stack_and_block(name: str) -> tuple[str, int]:
+    """Return the stack of blocks that a module belongs to, and the number of its block there.
+
+    >>> stack_and_block("model.layers.11.self_attn.q_proj")
+    ('model.layers', 11)
 
     Raises:
-        ModelError: it stands in no numbered block.
+        ModelError: the module is in no numbered block.
     """
     found = re.match(r"(.+?)\.(\d+)\.", name)
     if found is None:
@@ -201,10 +225,10 @@ def place(name: str) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
-def _listening(stack: Stack, signature: inspect.Signature) -> Any:
-    """Note, where a module above the blocks is called, what is padding and whether a cache is gone on with."""
+def _read_arguments(stack: Stack, signature: inspect.Signature) -> Any:
+    """Return the hook that reads mask and cache from the arguments of a module above the blocks."""
 
-    def listen(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = signature.bind_partial(*args, **kwargs).arguments
         given = {**given.get("kwargs", {}), **given}
         if "attention_mask" in signature.parameters:
@@ -215,4 +239,4 @@ def _listening(stack: Stack, signature: inspect.Signature) -> Any:
             cache = given.get("past_key_values")
             stack.cached = cache is not None and int(cache.get_seq_length()) > 0
 
-    return listen
+    return read

@@ -1,11 +1,10 @@
-"""Adapters on disk: standard PEFT folders, read and written without a model."""
+"""Adapters on disk: standard PEFT folders, read and written without loading a model."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from everlora.archive.results import ExportLoss
 from everlora.core.errors import FolderError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
@@ -24,7 +24,11 @@ MERGED_RANK = 64
 
 
 def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], dict[str, Tensor]]:
-    """Read an adapter: its updates by module, and every other tensor (a classification head) by name.
+    """Read a PEFT adapter: its updates by module, and every other tensor (a classification head) by name.
+
+    Args:
+        folder: a folder with ``adapter_config.json`` and ``adapter_model.safetensors``, LoRA or AdaLoRA.
+        scale: the scale of the updates; by default what the configuration says.
 
     Raises:
         FolderError: the file is missing, damaged or empty.
@@ -56,9 +60,15 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
 
 
 def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Path) -> None:
-    """Write ``sites`` as one PEFT adapter with the settings of the adapter folder ``like`` and the rank that it needs.
+    """Write updates as one PEFT LoRA adapter.
 
-    An update of any scale is written with PEFT's scaling of 1 (alpha = r), its factor carried by B.
+    An update of any scale is written with PEFT's scaling of 1 (alpha = r), its factor being part of B.
+
+    Args:
+        folder: the folder to write to.
+        sites: the updates by module, each of its own rank.
+        rest: other tensors, such as a classification head, by their names in the model.
+        like: an adapter folder whose settings (base model, target modules, task type) are taken over.
     """
     whole = {name: site.absorb_scale() for name, site in sites.items()}
     ranks = {site.rank for site in whole.values()}
@@ -72,28 +82,29 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
     for name, site in whole.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = site.A.contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = site.B.contiguous()
-    beside = folder / f".{WEIGHTS}.part"
-    save_file(tensors, beside, metadata={"format": "pt"})
-    beside.replace(folder / WEIGHTS)
+    # Renaming is atomic: a reader never finds half a file.
+    part = folder / f".{WEIGHTS}.part"
+    save_file(tensors, part, metadata={"format": "pt"})
+    part.replace(folder / WEIGHTS)
     config.save_pretrained(str(folder))
 
 
-def whole(
+def merge_past(
     past: UpdateHistory, merge: Merge | None, rank: int | None = None
-) -> tuple[dict[str, LowRank], dict[str, Any]]:
-    """A past as one update per module: the exact sum, or what a merge makes of it at a limited rank.
+) -> tuple[dict[str, LowRank], ExportLoss]:
+    """Return a past as one update per module: the exact sum, or a merge of limited rank.
 
     Args:
-        past: the updates.
+        past: the updates of the tasks, oldest first.
         merge: how they are merged; None for their sum.
         rank: highest rank of a merged update; by default as many as the factors have together, and at least 64.
 
     Returns:
-        The updates, and for a merge what was lost: ``export_rank`` and ``export_error``, the relative error
-        ‖M − M̂‖_F / ‖M‖_F over all modules.
+        The updates, and for a merge what the truncation has lost, the relative error ‖M − M̂‖_F / ‖M‖_F over
+        all modules.
     """
     if merge is None or len(past) < 2:
-        return {name: past.factors(name) for name in past.sites}, {}
+        return {name: past.factors(name) for name in past.sites}, ExportLoss()
     sites, lost, size = {}, 0.0, 0.0
     for name in past.sites:
         merged = merge.merge(delta[name].dense() for delta in past)
@@ -102,11 +113,17 @@ def whole(
         lost += float((merged - sites[name].dense()).square().sum())
         size += float(merged.square().sum())
     highest = max(site.rank for site in sites.values())
-    return sites, {"export_rank": highest, "export_error": (lost / size) ** 0.5 if size else 0.0}
+    return sites, ExportLoss(export_rank=highest, export_error=(lost / size) ** 0.5 if size else 0.0)
 
 
-def same(a: LowRankUpdates, b: LowRankUpdates) -> bool:
-    """Whether two adapters are equal bit for bit."""
+def equal(a: LowRankUpdates, b: LowRankUpdates) -> bool:
+    """Return whether two adapters are equal bit for bit.
+
+    >>> from everlora.core.updates import LowRank
+    >>> a = {"q": LowRank(torch.ones(1, 2), torch.ones(2, 1), 1.0)}
+    >>> equal(a, {"q": a["q"].map(torch.clone)}), equal(a, {"q": a["q"].map(torch.neg)})
+    (True, False)
+    """
     return a.keys() == b.keys() and all(
         a[n].scale == b[n].scale
         and a[n].tensors.keys() == b[n].tensors.keys()

@@ -1,4 +1,8 @@
-"""What stands below an adapter at one module: the past, folded into the weight or beside it."""
+"""Earlier tasks' updates below an adapter, at one module: folded into its weight, or as a term of its output.
+
+Folding makes a step cost the same at every task, and is exact: W0 + ΔW_1 + … is one matrix. Quantised weights cannot
+take a small update, so there the past is one frozen low-rank term, (o, R) times (R, i), in a forward hook.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +19,36 @@ from everlora.core.updates import LowRank, concatenate
 from everlora.runtime.precision import keep_fp32
 
 MERGED = 1 << 30
-"""More updates than any past has: after a merge, the sum starts from the pristine weight."""
+"""Counts as more updates than any past has: after a merge, a sum starts again from the original weight."""
 
 
 @dataclass
 class FoldedBase:
-    """What stands below the adapter at one module."""
+    """The base layer of one adapted module, with earlier updates folded in or added.
+
+    Attributes:
+        layer: the base layer, whose weight is (o, i).
+        fold: whether updates are added to its weight.
+        n_folded: updates in the weight now.
+        original: the weight before the first update was folded in; None while there is none.
+        factors: the sum of the updates as one frozen low-rank term, where they are not folded.
+        dense: their merge (o, i), where they are not folded: a merge has full rank.
+    """
 
     layer: nn.Module
     fold: bool
-    carried: int = 0
-    pristine: Tensor | None = None
+    n_folded: int = 0
+    original: Tensor | None = None
     factors: LowRank | None = None
     dense: Tensor | None = None
-    """The merged past, where it cannot be folded: it is full rank."""
 
     @classmethod
     def of(cls, layer: nn.Module, past_as: PastAs) -> FoldedBase:
+        """Prepare a layer for earlier updates.
+
+        Raises:
+            ModelError: ``past_as`` is ``fold`` and the weight is quantised.
+        """
         weight = layer.weight
         assert isinstance(weight, Tensor)
         foldable = (
@@ -42,6 +59,7 @@ class FoldedBase:
         below = cls(layer=layer, fold=foldable and past_as != "factors")
         if below.fold:
             assert isinstance(layer, nn.Linear)
+            # In bf16 an update of 1e-4 on a weight of 0.05 would mostly be rounded away.
             keep_fp32(layer)
         else:
             layer.register_forward_hook(below._add)
@@ -56,26 +74,31 @@ class FoldedBase:
         return (out + linear(linear(x, self.factors.A), self.factors.B)).to(out.dtype)
 
     @torch.no_grad()
-    def carry(self, deltas: list[LowRank], merge: Merge | None = None) -> None:
-        """Carry the sum of ``deltas``, or their merge; what is not the sum so far starts from the pristine weight."""
+    def set_past(self, deltas: list[LowRank], merge: Merge | None = None) -> None:
+        """Let the layer compute with W0 plus the sum of ``deltas``, oldest first, or plus their merge.
+
+        Only what is new is added, in order, so that the floating-point sum is the same whether a run went through or
+        was resumed. A shorter past, or a sum after a merge, starts again from the original weight: subtracting an
+        update would not give back the same bits.
+        """
         weight = self.layer.weight
         assert isinstance(weight, Tensor)
         merged = merge.merge(d.dense() for d in deltas).to(weight.device) if merge and len(deltas) > 1 else None
         if not self.fold:
-            whole = concatenate(deltas) if deltas and merged is None else None
-            self.factors = whole and LowRank(whole.A.to(weight.device), whole.B.to(weight.device))
+            joined = concatenate(deltas) if deltas and merged is None else None
+            self.factors = joined and LowRank(joined.A.to(weight.device), joined.B.to(weight.device))
             self.dense = merged
             return
-        if self.pristine is None and deltas:
-            self.pristine = weight.detach().clone()
+        if self.original is None and deltas:
+            self.original = weight.detach().clone()
         if merged is not None:
-            assert self.pristine is not None
-            weight.copy_(self.pristine + merged)
-            self.carried = MERGED
+            assert self.original is not None
+            weight.copy_(self.original + merged)
+            self.n_folded = MERGED
             return
-        if len(deltas) < self.carried and self.pristine is not None:
-            weight.copy_(self.pristine)
-            self.carried = 0
-        for delta in deltas[self.carried :]:
+        if len(deltas) < self.n_folded and self.original is not None:
+            weight.copy_(self.original)
+            self.n_folded = 0
+        for delta in deltas[self.n_folded :]:
             weight.add_(delta.dense().to(weight.device))
-        self.carried = len(deltas)
+        self.n_folded = len(deltas)

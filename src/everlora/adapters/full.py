@@ -1,7 +1,7 @@
-"""The form ``full``: all weights of the bare model are trained, and a task's folder is a transformers folder.
+"""The form ``full``: all weights of the base model are trained, and a task's folder is a transformers folder.
 
-While the form is on, every weight is an fp32 copy in the place of the model's own tensor; taking it off puts that
-tensor back, so that the base model is never changed. Only the classification head, which grows, stays.
+While attached, every weight is an fp32 copy in place of the model's own tensor; detaching puts that tensor back, so
+that the base model is never changed. Only the classification head, which grows with the labels, stays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WEIGHTS = "model.safetensors"
 
 
 class FullBackend(AdapterBackend):
-    """Lets all weights of one base model be trained. A place is a module that has weights of its own."""
+    """A backend that trains all weights of one base model; an update holds the weights by module."""
 
     forms: ClassVar[tuple[str, ...]] = ("full",)
     files: ClassVar[tuple[str, ...]] = ("config.json", "generation_config.json", WEIGHTS)
@@ -37,16 +37,16 @@ class FullBackend(AdapterBackend):
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
         self._own: list[tuple[nn.Parameter, Tensor]] = []
-        """The model's parameters, and the tensors that were in them before."""
+        """The model's parameters, and the tensors that they held before."""
 
-    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
-        """Make all weights trainable, as they are in the base model or as they are in ``start``.
+    def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+        """Make all weights trainable, with the values of the base model or of ``start``.
 
         Raises:
             ModelError: the weights are quantised.
         """
         if self.model is not None:
-            raise RuntimeError("the weights are open already; close them first")
+            raise RuntimeError("the weights are attached already; detach them first")
         model = self.base.model
         for p in model.parameters():
             if not p.is_floating_point() or type(p.data) is not Tensor:
@@ -54,49 +54,54 @@ class FullBackend(AdapterBackend):
                     f"the weights of {self.base.name!r} are quantised and cannot be trained themselves; take a "
                     f"method with adapters (seqlora, inclora, ella, …), or a model in bf16 or fp32"
                 )
-        self.open_head()
+        self.train_head()
+        # Swapping `data` leaves every reference to the parameters valid: tied weights, hooks, the optimiser.
         self._own = [(p, p.data) for name, p in model.named_parameters() if not self._is_head(name)]
-        trained = {id(p) for place in self._places().values() for p in place.values()}
+        trained = {id(p) for place in self._parameters_by_module().values() for p in place.values()}
         for p, own in self._own:
+            # fp32: an AdamW step of 1e-4 on a bf16 weight of 0.05 would be rounded away.
             p.data = own.to(torch.float32, copy=True)
             p.requires_grad_(id(p) in trained)
         self.model = model
         if start is not None:
-            self.write(start)
+            self.set_values(start)
         return model
 
     def _is_head(self, name: str) -> bool:
+        """Return whether a parameter belongs to the classification head."""
         return bool(self.base.family.head) and name.startswith(f"{self.base.family.head}.")
 
-    def _places(self) -> dict[str, dict[str, nn.Parameter]]:
-        """The trained parameters by module and by name within it, each once."""
+    def _parameters_by_module(self) -> dict[str, dict[str, nn.Parameter]]:
+        """Return the trained parameters by module and by their name in it, each once though tied."""
         model, frozen = self.base.model, set()
         if getattr(self.adapter, "freeze_embeddings", False):
             frozen = {id(p) for p in model.get_input_embeddings().parameters()}
         found: dict[str, dict[str, nn.Parameter]] = {}
         for name, p in model.named_parameters():
             if id(p) not in frozen and not self._is_head(name):
-                place, _, key = name.rpartition(".")
-                found.setdefault(place, {})[key] = p
+                module, _, key = name.rpartition(".")
+                found.setdefault(module, {})[key] = p
         return found
 
-    def live(self) -> dict[str, Weights]:
-        """The trained parameters, by module; the head is none of them: its rows come and go with labels."""
-        return {place: Weights(dict(tensors)) for place, tensors in self._places().items()}
+    def trainable(self) -> dict[str, Weights]:
+        """Return the trained parameters by module, without the head, whose rows come and go with labels."""
+        return {place: Weights(dict(tensors)) for place, tensors in self._parameters_by_module().items()}
 
-    def below(self) -> dict[str, nn.Module]:
-        """The linear layers that are trained."""
+    def base_layers(self) -> dict[str, nn.Module]:
+        """Return the linear layers that are trained, by module name."""
         modules = dict(self.base.model.named_modules())
-        return {place: modules[place] for place in self._places() if isinstance(modules[place], nn.Linear)}
+        return {
+            place: modules[place] for place in self._parameters_by_module() if isinstance(modules[place], nn.Linear)
+        }
 
     @torch.no_grad()
-    def write(self, start: Updates) -> None:
-        """Give the weights, or those of the modules that ``start`` names, these values.
+    def set_values(self, start: Updates) -> None:
+        """Copy the values of ``start`` into the weights of the modules that it names.
 
         Raises:
             ModelError: modules or shapes of another model.
         """
-        live = self.live()
+        live = self.trainable()
         for place, site in start.items():
             there = live[place].tensors if place in live else {}
             if {k: t.shape for k, t in there.items()} != {k: t.shape for k, t in site.tensors.items()}:
@@ -109,7 +114,7 @@ class FullBackend(AdapterBackend):
         model: PreTrainedModel = self.base.model
         model.save_pretrained(str(folder), max_shard_size="1000TB", save_original_format=False)
 
-    def read(self, folder: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
+    def load(self, folder: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
         try:
             tensors = load_file(folder / WEIGHTS)
         except (OSError, SafetensorError) as error:
@@ -118,7 +123,7 @@ class FullBackend(AdapterBackend):
         for name, p in self.base.model.named_parameters(remove_duplicate=False):
             names.setdefault(id(p), []).append(name)
         sites = {}
-        for place, parameters in self._places().items():
+        for place, parameters in self._parameters_by_module().items():
             found = {}
             for key, p in parameters.items():
                 stored = next((name for name in names[id(p)] if name in tensors), None)  # one name of tied weights
@@ -128,7 +133,7 @@ class FullBackend(AdapterBackend):
             sites[place] = Weights(found)
         return sites, {name: tensor for name, tensor in tensors.items() if self._is_head(name)}
 
-    def close(self) -> None:
+    def detach(self) -> None:
         """Put the model's own weights back; a trained classification head stays."""
         if self.model is None:
             return

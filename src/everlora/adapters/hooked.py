@@ -1,7 +1,8 @@
-"""What forms share that hang on the layers of a model by forward hooks: no layer is replaced, none is patched.
+"""The base class of forms that act through forward hooks: no layer of the model is replaced or patched.
 
-Trainable tensors stand in a module of their own that is hung into the model while it is open, so that the Trainer, and
-a wrapper for several processes, find them among its parameters.
+A hook leaves the model's own forward pass, caching and generation as they are. Trainable tensors are in one submodule
+that is added to the model while attached, so that the Trainer, and a wrapper for several processes, find them among
+its parameters.
 """
 
 from __future__ import annotations
@@ -27,10 +28,15 @@ from everlora.data.task import Task
 from everlora.models.loading import Loaded
 
 HOLDER = "everlora_form"
+"""Name of the submodule with the trainable tensors."""
 
 
 class HookedBackend(AdapterBackend):
-    """A form made of hooks and of parameters beside the model."""
+    """A form that consists of forward hooks and of parameters in a submodule of their own.
+
+    Attributes:
+        layers: the adapted linear layers by module name, while attached.
+    """
 
     file: ClassVar[str]
     """The one file that `save` writes."""
@@ -43,27 +49,28 @@ class HookedBackend(AdapterBackend):
         self._handles: list[Any] = []
 
     @abstractmethod
-    def hang(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
-        """Make the tensors, fresh or from ``start``, and the hooks; `layers` are known."""
+    def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
+        """Create the tensors, fresh or from ``start``, and the hooks; `layers` is set already."""
 
-    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+    def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
         if self.model is not None:
-            raise RuntimeError("a form is mounted already; close it first")
+            raise RuntimeError("an adapter is attached already; detach it first")
         model = self.base.model
         model.requires_grad_(False)
-        self.layers = adapted(model, self.base, self.lora)
+        self.layers = target_layers(model, self.base, self.lora)
+        # An ordinary submodule: the Trainer, DDP and `named_parameters` find what is trained without being told.
         model.add_module(HOLDER, nn.Module())
         self.model = model
         try:
-            self.hang(seed, start, tasks)
+            self.build(seed, start, tasks)
         except BaseException:
-            self.close()
+            self.detach()  # hooks of a half-built adapter would change every later answer
             raise
-        self.open_head()
-        opened: nn.Module = model
-        return opened
+        self.train_head()
+        attached: nn.Module = model
+        return attached
 
-    def close(self) -> None:
+    def detach(self) -> None:
         if self.model is None:
             return
         for handle in self._handles:
@@ -74,24 +81,24 @@ class HookedBackend(AdapterBackend):
         self.model.zero_grad(set_to_none=True)
         self.model = None
 
-    def hold(self, name: str, tensors: Mapping[str, Tensor]) -> nn.ParameterDict:
-        """Hang trainable tensors of one place into the model; ``name`` tells them in its list of parameters."""
-        held = nn.ParameterDict({key: nn.Parameter(tensor) for key, tensor in tensors.items()})
-        self.model.get_submodule(HOLDER).add_module(name.replace(".", "_"), held)
-        return held
+    def add_parameters(self, name: str, tensors: Mapping[str, Tensor]) -> nn.ParameterDict:
+        """Add trainable tensors to the model under ``name``, and return them."""
+        added = nn.ParameterDict({key: nn.Parameter(tensor) for key, tensor in tensors.items()})
+        self.model.get_submodule(HOLDER).add_module(name.replace(".", "_"), added)
+        return added
 
-    def hook(self, module: nn.Module, act: Callable[..., Any], *, before: bool = False) -> None:
-        """Let ``act`` look at each call of ``module``: after it, or before it with its keyword arguments."""
+    def add_hook(self, module: nn.Module, act: Callable[..., Any], *, before: bool = False) -> None:
+        """Call ``act`` at each forward pass of ``module`` until detached: after it, or before it with its keywords."""
         if before:
             self._handles.append(module.register_forward_pre_hook(act, with_kwargs=True))
         else:
             self._handles.append(module.register_forward_hook(act))
 
-    def below(self) -> dict[str, nn.Module]:
+    def base_layers(self) -> dict[str, nn.Module]:
         return dict(self.layers)
 
-    def write(self, start: Updates) -> None:
-        live = self.live()
+    def set_values(self, start: Updates) -> None:
+        live = self.trainable()
         if not start.keys() <= live.keys():
             raise ModelError("what is stored was made for other modules than those adapted now")
         with torch.no_grad():
@@ -106,34 +113,34 @@ class HookedBackend(AdapterBackend):
         flat = {
             f"{name}/{key}": tensor for name, site in self.extract().items() for key, tensor in site.tensors.items()
         }
-        flat |= self.saved_head()
+        flat |= self.copy_head()
         save_file({name: tensor.contiguous() for name, tensor in flat.items()}, folder / self.file)
 
-    def read(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
-        return stored(folder / self.file)
+    def load(self, folder: Path) -> tuple[Mapping[str, ModuleUpdate], dict[str, Tensor]]:
+        return load_form(folder / self.file)
 
 
-def stored(path: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
-    """What `HookedBackend.save` wrote: the form by place, and the head by name.
+def load_form(path: Path) -> tuple[dict[str, Weights], dict[str, Tensor]]:
+    """Read what `HookedBackend.save` wrote: the update by module, and the head by name.
 
     Raises:
         FolderError: the file is missing, damaged or empty.
     """
     sites: dict[str, dict[str, Tensor]] = {}
     rest = {}
-    for name, tensor in tensors(path).items():
-        place, slash, key = name.partition("/")
+    for name, tensor in load_tensors(path).items():
+        module, slash, key = name.partition("/")
         if slash:
-            sites.setdefault(place, {})[key] = tensor
+            sites.setdefault(module, {})[key] = tensor
         else:
-            rest[place] = tensor
+            rest[module] = tensor
     if not sites:
         raise FolderError(f"{path} holds nothing that was learned")
     return {name: Weights(found) for name, found in sites.items()}, rest
 
 
-def tensors(path: Path) -> dict[str, Tensor]:
-    """A file of tensors.
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
 
     Raises:
         FolderError: it is missing or damaged.
@@ -144,8 +151,13 @@ def tensors(path: Path) -> dict[str, Tensor]:
         raise FolderError(f"{path} cannot be read: {error}") from error
 
 
-def adapted(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> dict[str, nn.Linear]:
-    """The linear layers that LoRA's settings name, by PEFT's own rule of matching names.
+def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> dict[str, nn.Linear]:
+    """Return the linear layers that LoRA's settings name, by PEFT's own rule of matching names.
+
+    >>> import everlora
+    >>> base = everlora.load("tiny-llama")
+    >>> sorted(target_layers(base.model, base, {"target_modules": ["o_proj"]}))
+    ['model.layers.0.self_attn.o_proj', 'model.layers.1.self_attn.o_proj']
 
     Raises:
         ModelError: nothing is found, or what is found is no linear layer.

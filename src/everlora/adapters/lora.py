@@ -1,8 +1,8 @@
-"""Adapters on a model: one stock PEFT adapter, named ``default``, and a past that is ours.
+"""The forms ``plain`` and ``svd``: one stock PEFT adapter, named ``default``, on a base with the earlier updates.
 
-PEFT sees a fresh (or continued) LoRA adapter and nothing else. What earlier tasks added stands below it: folded into
-the adapted matrices in fp32, so that a step costs the same at every task; or, where the base cannot be folded into
-(quantised weights), as one frozen low-rank term beside each matrix.
+PEFT sees a fresh (or continued) LoRA adapter and nothing else. What earlier tasks added is below it: folded into the
+adapted matrices in fp32, so that a step costs the same at every task; or, where the base cannot be folded into
+(quantised weights), as one frozen low-rank term of each layer's output (`everlora.adapters.folded`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from everlora.adapters import files as adapters
 from everlora.adapters.base import AdapterBackend, PastAs
 from everlora.adapters.folded import FoldedBase
+from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ModelError, nearest
 from everlora.core.history import UpdateHistory
@@ -29,13 +30,14 @@ from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
-from everlora.runtime.seeds import drawn_from
+from everlora.runtime.seeds import seeded
 
 ADAPTER = "default"
+"""PEFT's name for the adapter."""
 
 
 class LoraBackend(AdapterBackend):
-    """Carries LoRA pairs, or triplets, on one base model through its life."""
+    """A backend for LoRA pairs B A, or triplets U Σ V, through PEFT."""
 
     forms = ("plain", "svd")
     files = ("adapter_config.json", adapters.WEIGHTS)
@@ -44,19 +46,21 @@ class LoraBackend(AdapterBackend):
         self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
-        self._below: dict[str, FoldedBase] = {}
+        self._folded: dict[str, FoldedBase] = {}
 
-    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> PeftModel:
-        """Put a trainable adapter on the model: fresh (B = 0), or starting from ``start``.
+    def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> PeftModel:
+        """Put a trainable adapter on the model, fresh (B = 0) or with the values of ``start``, and return the model.
 
         Raises:
-            ModelError: no target module found, or a target is no linear layer.
+            ModelError: no target module was found, or a target is no linear layer.
         """
         if self.model is not None:
-            raise RuntimeError("an adapter is mounted already; close it first")
-        with drawn_from(seed), warnings.catch_warnings():
+            raise RuntimeError("an adapter is attached already; detach it first")
+        # PEFT draws A from torch's global generator: seeded here, so that no other draw shifts it.
+        with seeded(seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.model = self._wrap()
+        # What the user typed, not a local path: the saved adapter names its base by it.
         self.model.base_model.model.config.name_or_path = self.base.name
         self.model.peft_config[ADAPTER].base_model_name_or_path = self.base.name
         for name, layer in self._layers().items():
@@ -65,15 +69,20 @@ class LoraBackend(AdapterBackend):
                 layer.ranknum[ADAPTER].requires_grad_(False)
             if self.adapter.fixed:
                 _site(layer).tensors[self.adapter.fixed].requires_grad_(False)
-            if name not in self._below:
-                self._unshared(name, layer)
-                self._below[name] = FoldedBase.of(layer.get_base_layer(), self.past_as)
+            if name not in self._folded:
+                self._refuse_tied(name, layer)
+                self._folded[name] = FoldedBase.of(layer.get_base_layer(), self.past_as)
         if start is not None:
-            self.write(start)
-        mounted: PeftModel = self.model
-        return mounted
+            self.set_values(start)
+        attached: PeftModel = self.model
+        return attached
 
     def _wrap(self) -> PeftModel:
+        """Return the base model inside PEFT.
+
+        Raises:
+            ModelError: PEFT refuses the settings, or a target is no linear layer.
+        """
         head = self.base.family.head
         chosen = {**default_targets(self.base.model), **self.lora}
         linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)}
@@ -87,6 +96,7 @@ class LoraBackend(AdapterBackend):
                 f"cannot put an adapter on {self.base.name!r}: {str(error).splitlines()[0]} "
                 f"(linear layers of this model: {', '.join(sorted(linear))}; choose with --lora-target-modules)"
             ) from None
+        # PEFT ignores a name that matches nothing as long as another one matches: a typing error would go unseen.
         asked = self.lora.get("target_modules")
         layers = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
         for target in asked if isinstance(asked, list | tuple) else ():
@@ -97,8 +107,12 @@ class LoraBackend(AdapterBackend):
             raise ModelError(f"target {others[0]!r} is not a linear layer; adapt linear layers only")
         return model
 
-    def _unshared(self, name: str, layer: LoraLayer) -> None:
-        """Refuse a matrix that stands in two places: what is folded into one would change the other."""
+    def _refuse_tied(self, name: str, layer: LoraLayer) -> None:
+        """Refuse a matrix that two modules share: what is folded into one would change the other.
+
+        Raises:
+            ModelError: the weight is tied.
+        """
         weight = layer.get_base_layer().weight
         places = [n for n, p in self.base.model.named_parameters(remove_duplicate=False) if p is weight]
         for other in (place.removesuffix(".weight").removesuffix(".base_layer") for place in places):
@@ -109,6 +123,7 @@ class LoraBackend(AdapterBackend):
                 )
 
     def _config(self, chosen: dict[str, Any]) -> LoraConfig:
+        """Return PEFT's configuration of the form, from LoRA's settings."""
         if self.adapter.form == "plain":
             return LoraConfig(**chosen)
         r = chosen.pop("r", 8)
@@ -118,27 +133,28 @@ class LoraBackend(AdapterBackend):
         return AdaLoraConfig(init_r=r, target_r=r, total_step=1, orth_reg_weight=0.0, **chosen)
 
     def _layers(self) -> dict[str, LoraLayer]:
+        """Return PEFT's layers by module name."""
         return {n: m for n, m in self.model.base_model.model.named_modules() if isinstance(m, LoraLayer)}
 
-    def live(self) -> dict[str, LowRank]:
-        """The trainable parameters themselves, by module: looked up afresh, since wrappers may replace them."""
+    def trainable(self) -> dict[str, LowRank]:
+        """Return the trainable factors themselves, by module name."""
         return {name: _site(layer) for name, layer in self._layers().items()}
 
-    def below(self) -> dict[str, nn.Module]:
-        """The adapted layers themselves, by module."""
+    def base_layers(self) -> dict[str, nn.Module]:
+        """Return the adapted layers of the base model, by module name."""
         return {name: layer.get_base_layer() for name, layer in self._layers().items()}
 
-    def outputs(self) -> dict[str, nn.Module]:
-        """The adapted layers with their adapters, by module."""
+    def output_layers(self) -> dict[str, nn.Module]:
+        """Return the adapted layers together with their adapters, by module name."""
         return dict(self._layers())
 
-    def write(self, start: Updates) -> None:
-        """Give the adapter, or those of its modules that ``start`` names, these values.
+    def set_values(self, start: Updates) -> None:
+        """Copy the values of ``start`` into the adapter's modules that it names.
 
         Raises:
-            ModelError: other modules, another rank, shape or form.
+            ModelError: unknown modules, or another rank, shape or form.
         """
-        live = self.live()
+        live = self.trainable()
         if not start.keys() <= live.keys():
             raise ModelError("the stored adapter was made for other modules than those adapted now")
         with torch.no_grad():
@@ -150,7 +166,7 @@ class LoraBackend(AdapterBackend):
                     there[key].copy_(value)
 
     def restore_head(self, rest: Mapping[str, Tensor]) -> None:
-        """Give the trained classification head, if there is one, the values that were saved with an adapter."""
+        """Copy the head that was saved with an adapter into PEFT's trainable copy of the classification head."""
         head = self.base.family.head
         if head is None or self.model is None:
             return
@@ -160,39 +176,42 @@ class LoraBackend(AdapterBackend):
                 stem, kind = name.removeprefix(f"{head}."), f"base_model.model.{head}.modules_to_save.default"
                 trained[f"{kind}.{stem}"].copy_(tensor)
 
-    def close(self) -> None:
-        """Take the adapter off, if one is on; a trained classification head stays."""
+    def detach(self) -> None:
+        """Take the adapter off, if it is attached; a trained classification head stays on the model."""
         if self.model is None:
             return
+        # `unload` leaves a trained head in place, and drops the adapter without merging it: the past is ours to fold.
         self.base.model = self.model.unload()
         self.base.model.requires_grad_(False)
         self.model = None
 
     def set_past(self, past: UpdateHistory, merge: Merge | None = None) -> None:
-        """Let the model carry exactly ``past`` below the adapter: W = W0 + Σ ΔW, or W0 + what ``merge`` makes of them.
+        """Let the model compute with exactly ``past`` below the adapter: W0 + Σ ΔW, or W0 + merge(ΔW_1, …).
 
-        Incremental: what is below already stays, later updates are added in their order, so that a resumed life and
-        an uninterrupted one are equal bit for bit.
+        Updates that are folded in already stay, later ones are added in order, so that a resumed run and an
+        uninterrupted one are equal bit for bit.
         """
-        for name, below in self._below.items():
-            below.carry([delta[name] for delta in past], merge)
+        for name, base in self._folded.items():
+            base.set_past([delta[name] for delta in past], merge)
 
-    def read(self, folder: Path) -> tuple[LowRankUpdates, dict[str, Tensor]]:
+    def load(self, folder: Path) -> tuple[LowRankUpdates, dict[str, Tensor]]:
         return adapters.read(folder)
 
-    def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> dict[str, Any]:
-        sites, lost = adapters.whole(past, merge)
+    def export(self, folder: Path, latest: Path, past: UpdateHistory, merge: Merge | None) -> ExportLoss:
+        sites, lost = adapters.merge_past(past, merge)
         adapters.write(folder, sites, adapters.read(latest)[1], like=latest)
         return lost
 
     def save(self, folder: Path) -> None:
         """Write the adapter as a standard PEFT folder."""
+        # PEFT would fill in a template for a card of its own, a tenth of a small task's time; the run has its card.
+        self.model.create_or_update_model_card = lambda folder: None
         # "auto" would ask the hub whether the vocabulary was changed; it never is here.
         self.model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # the run has its own card
 
 
 def _site(layer: LoraLayer) -> LowRank:
+    """Return the trainable factors of one of PEFT's layers."""
     A, B, scale = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], float(layer.scaling[ADAPTER])
     if isinstance(layer, AdaLoraLayer):
         return LowRank(A, B, scale / (float(layer.ranknum[ADAPTER]) + 1e-5), layer.lora_E[ADAPTER])
@@ -200,7 +219,12 @@ def _site(layer: LoraLayer) -> LowRank:
 
 
 def default_targets(model: nn.Module) -> dict[str, list[str]]:
-    """PEFT's own table for LoRA (query and value projections, mostly), and the same where it has no entry."""
+    """Return LoRA's default target modules: PEFT's table for the model type, else query and value projections.
+
+    >>> import everlora
+    >>> default_targets(everlora.load("tiny-llama").model)
+    {'target_modules': ['q_proj', 'v_proj']}
+    """
     known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.model_type)  # type: ignore[union-attr]
     if known is not None:
         return {"target_modules": list(known)}
@@ -212,5 +236,6 @@ def default_targets(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _linear(layer: nn.Module) -> bool:
+    """Return whether an adapted layer is linear, quantised ones included."""
     base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
     return isinstance(base, nn.Linear) or "Linear" in type(base).__name__

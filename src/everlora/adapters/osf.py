@@ -1,14 +1,14 @@
-"""Orthogonal subspace fine-tuning through PEFT's own tuner: it decomposes, trains and projects, we carry weights.
+"""The form ``osf``: orthogonal subspace fine-tuning by PEFT's own tuner, task after task.
 
-PEFT sees one adapter on one weight, as in a single task. What it has made of the weight is taken out as a change of
-W0 when the task ends; the next task starts from W0 and that change, in fp32, and PEFT decomposes their sum anew.
+PEFT decomposes, trains and projects one weight, as in a single task. When the task ends, the change of W0 is
+extracted; the next task starts from W0 and that change, in fp32, and PEFT decomposes their sum anew.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, cast
+from collections.abc import Sequence
+from typing import Protocol, cast
 
 import torch
 from peft import OSFConfig
@@ -24,36 +24,36 @@ from everlora.data.task import Task
 from everlora.runtime.precision import keep_fp32
 
 FACTORS = ("U_low", "S_low", "V_low")
+"""PEFT's names for the trained factors: (o, m − q), (m − q,), (m − q, i)."""
 
 
-class AutoStrength(Protocol):
-    """What the form carries: `everlora.parts.forms_osf`."""
+class OsfForm(Protocol):
+    """What the backend needs of the form: `everlora.parts.forms_osf`."""
 
     frozen: float
 
 
 class OsfBackend(HookedBackend):
-    """Carries weights whose top singular directions are frozen."""
+    """A backend for weights whose top singular directions are frozen."""
 
     forms = ("osf",)
     file = "osf.safetensors"
     files = (file,)
-    neutral: ClassVar[bool] = False
-    exact: ClassVar[bool] = False
-    """A weight and the sum of its decomposition are equal to rounding, not to the bit."""
 
-    def hang(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
-        self.pristine: dict[str, Tensor] = {}
+    def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
+        self.original: dict[str, Tensor] = {}
         if start is not None and start.keys() != self.layers.keys():
             raise ModelError("what is stored was made for other modules than those adapted now")
         for name, layer in self.layers.items():
-            self._replaceable(name, layer)
+            self._refuse_unsuitable(name, layer)
+            # In bf16 the decomposition would not sum to the weight (0.4 % of each entry).
             keep_fp32(layer)
-            self.pristine[name] = layer.weight.detach().clone()
+            self.original[name] = layer.weight.detach().clone()
             if start is not None:
+                # PEFT decomposes W0 plus the change so far: what was learned is frozen in its turn if it is large.
                 with torch.no_grad():
                     layer.weight.add_(start[name].tensors["change"].to(layer.weight.device))
-        config = OSFConfig(effective_rank=cast(AutoStrength, self.adapter).frozen, target_modules=sorted(self.layers))
+        config = OSFConfig(effective_rank=cast(OsfForm, self.adapter).frozen, target_modules=sorted(self.layers))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -61,7 +61,12 @@ class OsfBackend(HookedBackend):
         except ValueError as error:
             raise ModelError(f"{self.base.name!r} cannot be decomposed: {str(error).splitlines()[0]}") from None
 
-    def _replaceable(self, name: str, layer: nn.Linear) -> None:
+    def _refuse_unsuitable(self, name: str, layer: nn.Linear) -> None:
+        """Refuse a weight that cannot be decomposed, or that two modules share.
+
+        Raises:
+            ModelError: the weight is quantised or tied.
+        """
         weight = layer.weight
         if type(weight) not in (nn.Parameter, Tensor) or not weight.is_floating_point():
             raise ModelError(f"the weights of {name!r} are quantised and cannot be decomposed; load plain weights")
@@ -70,39 +75,32 @@ class OsfBackend(HookedBackend):
             if other != name:
                 raise ModelError(f"target {name!r} shares its weights with {other!r}, which would change with it")
 
-    def close(self) -> None:
+    def detach(self) -> None:
         if self.model is None:
             return
+        # This tuner cannot be unmerged, so its layers are replaced and the original weights copied back.
         for name, module in dict(self._wrapped()).items():
             self.model.set_submodule(name, module.get_base_layer())
         if hasattr(self.model, "peft_config"):
             del self.model.peft_config
         with torch.no_grad():
-            for name, weight in self.pristine.items():
+            for name, weight in self.original.items():
                 self.layers[name].weight.copy_(weight)
-        super().close()
+        super().detach()
 
     def _wrapped(self) -> dict[str, OSFLayer]:
+        """Return PEFT's layers by module name."""
         return {name: module for name, module in self.model.named_modules() if isinstance(module, OSFLayer)}
 
-    def live(self) -> dict[str, Weights]:
+    def trainable(self) -> dict[str, Weights]:
         factors = {name: layer.osf_svd_params[ADAPTER] for name, layer in self._wrapped().items()}
         return {name: Weights({key: held[key] for key in FACTORS}) for name, held in factors.items()}
 
     @torch.no_grad()
     def extract(self) -> dict[str, ModuleUpdate]:
-        """How far every weight has come from W0, (o, i)."""
+        """Return the change of every weight from W0, (o, i)."""
         found: dict[str, ModuleUpdate] = {}
         for name, layer in self._wrapped().items():
             now = self.layers[name].weight + layer.get_delta_weight(ADAPTER)
-            found[name] = Weights({"change": (now - self.pristine[name]).cpu().float()})
-        return found
-
-    def frozen_bases(self) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """The frozen left and right directions of each weight, (o, q) and (q, i), to look at."""
-        found = {}
-        for name, layer in self._wrapped().items():
-            U, _, V = torch.linalg.svd(self.layers[name].weight.detach(), full_matrices=False)
-            q = layer.effective_rank[ADAPTER]
-            found[name] = U[:, :q], V[:q]
+            found[name] = Weights({"change": (now - self.original[name]).cpu().float()})
         return found

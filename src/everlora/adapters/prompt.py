@@ -1,4 +1,4 @@
-"""One prompt for all tasks, behind the text (LFPT5)."""
+"""The form ``prompt`` (LFPT5): one soft prompt for all tasks, behind the text."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from everlora.adapters.prompts import Parameters, PromptBackend
+from everlora.adapters.prompts import PromptBackend, PromptParameters
 from everlora.core.errors import ModelError
 from everlora.core.updates import Updates
 from everlora.data.task import Task
 
 
-class PromptBehind(PromptBackend):
-    """The prompt; it starts from words that say what it is for, and goes on from task to task."""
+class SharedPromptBackend(PromptBackend):
+    """A backend for one prompt that is trained from task to task; it starts from words that describe the tasks."""
 
     forms = ("prompt",)
     behind = True
@@ -22,24 +22,25 @@ class PromptBehind(PromptBackend):
     def tokens(self) -> int:
         return int(self.settings.length)
 
-    def fresh(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
+    def initialise(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
         words = self.vocabulary()
         if words is None or self.base.family.head:
             raise ModelError(f"{self.base.name!r} does not answer in text, which a prompt behind the text needs")
-        said = [
+        texts = [
             self.settings.phrase,
             *(task.name for task in tasks),
             *(name for task in tasks for name in task.labels),
         ]
-        means = [words[ids].mean(0) for text in said if (ids := self._ids(text))]
+        means = [words[ids].mean(0) for text in texts if (ids := self._ids(text))]
         leading = torch.stack(means)[: self.settings.length] if means else words[:0]
-        # Tokenizers number their tokens by frequency, special ones apart.
+        # Tokenizers number their tokens by frequency, but for special ones: low ids are common words.
         special = set(self.base.family.processor.all_special_ids)
         common = [k for k in range(min(len(words), self.settings.frequent + len(special))) if k not in special]
         drawn = torch.randint(len(common), (self.settings.length - len(leading),))
-        return Parameters(prompt=torch.cat([leading, words[torch.tensor(common)[drawn]]]))
+        return PromptParameters(prompt=torch.cat([leading, words[torch.tensor(common)[drawn]]]))
 
     def _ids(self, text: str) -> list[int]:
+        """Return the tokens of a text without special tokens."""
         return list(self.base.family.processor(text, add_special_tokens=False, verbose=False).input_ids)
 
     def prompts(self, embeds: Tensor, real: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""One prompt per task, in front of those of the earlier tasks, which stay as they are (Progressive Prompts)."""
+"""The form ``prompt-chain`` (Progressive Prompts): one soft prompt per task, in front of those of earlier tasks.
+
+The earlier prompts do not change any more: they are constants of the forward pass.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from everlora.adapters.prompts import PLACE, Parameters, PromptBackend
+from everlora.adapters.prompts import PLACE, PromptBackend, PromptParameters
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
 
 
-def through(prompt: Tensor, down: Tensor, down_bias: Tensor, up: Tensor, up_bias: Tensor) -> Tensor:
-    """A prompt (m, e) through a residual network with weights (h, e), (h,), (e, h), (e,): P + W₂ relu(W₁ P)."""
+def reparameterise(prompt: Tensor, down: Tensor, down_bias: Tensor, up: Tensor, up_bias: Tensor) -> Tensor:
+    """Return P + W₂ relu(W₁ P + b₁) + b₂ of a prompt (m, e) and weights (h, e), (h,), (e, h), (e,): (m, e).
+
+    >>> prompt = torch.ones(1, 2)
+    >>> reparameterise(prompt, torch.eye(2), torch.zeros(2), 2 * torch.eye(2), torch.zeros(2))
+    tensor([[3., 3.]])
+    """
     return prompt + linear(linear(prompt, down, down_bias).relu(), up, up_bias)
 
 
 class PromptChainBackend(PromptBackend):
-    """The prompts [P_t, …, P_1]; only P_t, and the network that it is trained through, are trained."""
+    """A backend for the prompts [P_t, …, P_1]; only P_t, and the network around it, are trained."""
 
     forms = ("prompt-chain",)
-    sees_past = True
+    needs_past = True
     earlier: tuple[Tensor, ...] = ()
     """The prompts of earlier tasks, newest first."""
 
@@ -34,13 +42,13 @@ class PromptChainBackend(PromptBackend):
     def plan_tasks(self, tasks: int) -> None:
         self.base.family.reserve(int(self.settings.length) * tasks)
 
-    def fresh(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
-        prompt, h = self.drawn(self.settings.length), int(self.settings.mlp)
-        if start is not None or not h:  # what is finished has its network in it
-            return Parameters(prompt=prompt)
+    def initialise(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
+        prompt, h = self.sample_embeddings(self.settings.length), int(self.settings.mlp)
+        if start is not None or not h:  # a finished prompt has its network folded in
+            return PromptParameters(prompt=prompt)
         e = prompt.shape[-1]
         bound = e**-0.5
-        return Parameters(
+        return PromptParameters(
             prompt=prompt,
             down=(torch.rand(h, e) * 2 - 1) * bound,
             down_bias=torch.zeros(h),
@@ -49,22 +57,22 @@ class PromptChainBackend(PromptBackend):
         )
 
     def prompts(self, embeds: Tensor, real: Tensor) -> Tensor:
-        whole = torch.cat([self.newest(), *(one.to(embeds.device) for one in self.earlier)])
-        return whole.expand(len(embeds), -1, -1)
+        chain = torch.cat([self.newest(), *(one.to(embeds.device) for one in self.earlier)])
+        return chain.expand(len(embeds), -1, -1)
 
     def newest(self) -> Tensor:
-        """The live prompt as the model reads it, (m, e)."""
-        held = dict(self.holder.named_parameters())
-        return through(**held) if "up" in held else held["prompt"]
+        """Return the trainable prompt as the model reads it, (m, e)."""
+        parameters = dict(self.holder.named_parameters())
+        return reparameterise(**parameters) if "up" in parameters else parameters["prompt"]
 
     @torch.no_grad()
     def extract(self) -> dict[str, ModuleUpdate]:
-        # The network serves training alone: what it makes of the prompt is the prompt.
+        # The network only helps training: its output is the prompt that is stored.
         return {PLACE: Weights({"prompt": self.newest().detach().cpu().float().clone()})}
 
     def set_past(self, past: UpdateHistory, merge: Merge | None = None) -> None:
         self.earlier = tuple(delta[PLACE].tensors["prompt"] for delta in reversed(past.deltas))
 
-    def close(self) -> None:
-        super().close()
+    def detach(self) -> None:
+        super().detach()
         self.earlier = ()

@@ -1,9 +1,10 @@
-"""Soft prompts on a model, through hooks on its modules: the stock forward runs, on a longer sequence.
+"""The base class of soft prompts: hooks on the model's modules insert them, and the stock forward pass runs.
 
-What a prompt needs is put right here: embeddings, attention mask and positions (counted by the mask, so that padding
-between neighbours changes nothing), in a cached step the mask alone; and in an encoder-decoder the mask under which
-the decoder reads. The prompts' own outputs are dropped, so that labels stay aligned. PEFT's prompt tuning prepends in
-front of padding on the left and drops position ids, so that an answer would depend on its neighbours in the batch.
+The hooks adjust what a longer sequence needs: embeddings, attention mask and positions (counted by the mask, so that
+padding changes nothing), in a cached step the mask alone; and in an encoder-decoder the mask of cross-attention. The
+outputs at the prompts' positions are dropped, so that labels stay aligned. PEFT's prompt tuning is not used: it puts
+prompts in front of padding on the left and drops position ids, so that an answer would depend on its neighbours in the
+batch.
 
     decoder             [pad …, P, text]     or behind the question: [pad …, question, P, answer]
     encoder-decoder     encoder [P, text, pad …]     or [text, P, pad …]
@@ -26,21 +27,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from everlora.adapters.base import AdapterBackend, PastAs
-from everlora.adapters.splice import begin, spliced, taken_out
+from everlora.adapters.splice import insert_positions, remove_positions, text_start
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError
 from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
 from everlora.models.families.base import positions
 from everlora.models.loading import Loaded
-from everlora.runtime.seeds import drawn_from
+from everlora.runtime.seeds import seeded
 
 PLACE = "prompts"
-"""The one place of what is trained, and the submodule of the model that holds it while it is mounted."""
+"""Key of the trained tensors, and name of the submodule that holds them while attached."""
 
 
-class Parameters(nn.Module):
-    """Held by name, as a submodule of the model, so that the Trainer finds them."""
+class PromptParameters(nn.Module):
+    """A module with the given tensors as parameters; as a submodule of the model the Trainer finds them."""
 
     def __init__(self, **values: Tensor) -> None:
         super().__init__()
@@ -49,13 +50,15 @@ class Parameters(nn.Module):
 
 
 class PromptBackend(AdapterBackend):
-    """What the forms that are soft prompts share: where they stand, and their life."""
+    """A form whose parameters are soft prompts; a subclass says which prompts a text gets.
 
-    neutral: ClassVar[bool] = False
+    Attributes:
+        settings: the form and its settings.
+    """
 
     files = ("prompts.json", "prompts.safetensors")
     behind: ClassVar[bool] = False
-    """Whether prompts stand behind the text instead of in front of it."""
+    """Whether prompts are put behind the text instead of in front of it."""
 
     def __init__(
         self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
@@ -63,59 +66,60 @@ class PromptBackend(AdapterBackend):
         super().__init__(base, lora, past_as, adapter)
         self.settings: Any = self.adapter
         self._hooks: list[Any] = []
-        self._at: Tensor | None = None  # where the prompts of the latest forward pass begin, (b,)
+        self._at: Tensor | None = None  # first position of the prompts in the latest forward pass, (b,)
         base.family.reserve(self.tokens())
 
     @abstractmethod
     def tokens(self) -> int:
-        """Vectors that an example's sequence grows by."""
+        """Return how many vectors are added to an example's sequence."""
 
     @abstractmethod
-    def fresh(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
-        """The parameters, by their names, at their first values or shaped like ``start``."""
+    def initialise(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
+        """Return a module with the parameters, at their initial values or in the shapes of ``start``."""
 
     @abstractmethod
     def prompts(self, embeds: Tensor, real: Tensor) -> Tensor:
-        """The prompts (b, m, e) of texts embedded as ``embeds`` (b, s, e); ``real`` (b, s) is where these stand."""
+        """Return the prompts (b, m, e) of embedded texts (b, s, e), whose positions are ``real`` (b, s)."""
 
     @property
     def holder(self) -> Any:
-        """The module that holds what is trained."""
+        """The module with the trained parameters."""
         return self.base.model.get_submodule(PLACE)
 
-    def open(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
+    def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
         if self.model is not None:
-            raise RuntimeError("a prompt is mounted already; close it first")
+            raise RuntimeError("a prompt is attached already; detach it first")
         model: Any = self.base.model
-        with drawn_from(seed):
-            holder = self.fresh(start, tasks)
+        # Embeddings are drawn from torch's global generator, seeded here so that no other draw shifts them.
+        with seeded(seed):
+            holder = self.initialise(start, tasks)
         model.add_module(PLACE, holder.to(model.device))
-        self.open_head()
+        self.train_head()
         self._hook(model)
         self.model = model
         if start is not None:
-            self.write(start)
+            self.set_values(start)
         return self.base.model
 
-    def live(self) -> dict[str, ModuleUpdate]:
+    def trainable(self) -> dict[str, ModuleUpdate]:
         return {PLACE: Weights(dict(self.holder.named_parameters()))}
 
-    def write(self, start: Updates) -> None:
-        there, given = self.live()[PLACE].tensors, start[PLACE].tensors if PLACE in start else {}
-        if {k: t.shape for k, t in there.items()} != {k: t.shape for k, t in given.items()}:
+    def set_values(self, start: Updates) -> None:
+        own, given = self.trainable()[PLACE].tensors, start[PLACE].tensors if PLACE in start else {}
+        if {k: t.shape for k, t in own.items()} != {k: t.shape for k, t in given.items()}:
             raise ModelError("the stored prompts are of another form or size than those of this method")
         with torch.no_grad():
             for name, value in given.items():
-                there[name].copy_(value)
+                own[name].copy_(value)
 
     def save(self, folder: Path) -> None:
-        tensors = {f"{PLACE}.{k}": t for k, t in self.extract()[PLACE].tensors.items()} | self.saved_head()
+        tensors = {f"{PLACE}.{k}": t for k, t in self.extract()[PLACE].tensors.items()} | self.copy_head()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / self.files[1])
-        about = {"form": self.adapter.form, "base_model": self.base.name, "behind": self.behind}
-        about |= {k: v for k, v in vars(self.settings).items() if k not in ("form", "unit", "fixed")}
-        (folder / self.files[0]).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        facts = {"form": self.adapter.form, "base_model": self.base.name, "behind": self.behind}
+        facts |= {k: v for k, v in vars(self.settings).items() if k not in ("form", "unit", "fixed")}
+        (folder / self.files[0]).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
-    def read(self, folder: Path) -> tuple[dict[str, ModuleUpdate], dict[str, Tensor]]:
+    def load(self, folder: Path) -> tuple[dict[str, ModuleUpdate], dict[str, Tensor]]:
         try:
             tensors = load_file(folder / self.files[1])
         except (OSError, SafetensorError) as error:
@@ -125,7 +129,7 @@ class PromptBackend(AdapterBackend):
             raise FolderError(f"{folder / self.files[1]} holds no prompts")
         return {PLACE: Weights(own)}, {k: t for k, t in tensors.items() if not k.startswith(f"{PLACE}.")}
 
-    def close(self) -> None:
+    def detach(self) -> None:
         if self.model is None:
             return
         for hook in self._hooks:
@@ -136,26 +140,31 @@ class PromptBackend(AdapterBackend):
         self.model = self._at = None
 
     def vocabulary(self) -> Tensor | None:
-        """The model's token embeddings (v, e); None for images."""
+        """Return the model's token embeddings (v, e); None for images."""
         if self.base.family.modality == "image":
             return None
         weight = self.base.model.get_input_embeddings().weight
         assert isinstance(weight, Tensor)
         return weight.detach().float().cpu()
 
-    def drawn(self, *shape: int) -> Tensor:
-        """Embeddings of tokens drawn from the vocabulary, (*shape, e); for images uniform in [-1, 1]."""
+    def sample_embeddings(self, *shape: int) -> Tensor:
+        """Return embeddings of random tokens, (*shape, e); for images values uniform in [-1, 1]."""
         words = self.vocabulary()
         if words is None:
             return torch.rand(*shape, int(self.base.model.config.hidden_size)) * 2 - 1
         return words[torch.randint(len(words), shape)]
 
     def _hook(self, model: Any) -> None:
+        """Register the hooks that the model's family needs.
+
+        Raises:
+            ModelError: an image model without a module of embeddings.
+        """
         name = self.base.family.name
         if name == "image-classifier":
             body = model.base_model
             if not hasattr(body, "embeddings"):
-                raise ModelError(f"{self.base.name!r} has no module of embeddings behind which prompts could stand")
+                raise ModelError(f"{self.base.name!r} has no module of embeddings behind which prompts could be put")
             self._hooks.append(body.embeddings.register_forward_hook(self._patches))
             self._hooks.append(body.register_forward_hook(self._out))
         elif name == "encoder-decoder":
@@ -166,7 +175,7 @@ class PromptBackend(AdapterBackend):
             self._hooks.append(model.base_model.register_forward_hook(self._out))
 
     def _in(self, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
-        """The prompts among the embeddings; in a cached step, their places in the mask."""
+        """Insert the prompts into the embeddings, the mask and the positions; in a cached step into the mask alone."""
         known = list(inspect.signature(body.forward).parameters)
         call: dict[str, Any] = {**dict(zip(known, args, strict=False)), **kwargs}
         ids, embeds, mask, cache = (
@@ -178,55 +187,56 @@ class PromptBackend(AdapterBackend):
         if mask is not None and mask.ndim != 2:
             raise ModelError("soft prompts need attention masks of shape (batch, length); use a dynamic cache")
         if mask is None:
+            # Without a mask nothing is padded; the cache holds the prompts' positions, which the mask must not count.
             before = seen - self.tokens() if seen else 0
             mask = torch.ones(shown.shape[0], before + shown.shape[1], dtype=torch.long, device=shown.device)
         decoder = self.base.family.name == "decoder"
         if seen and decoder:
-            # Whatever stands behind the padding is seen, so the prompts' places may stand at its beginning.
-            whole = spliced(mask, mask.new_ones(len(mask), self.tokens()), begin(mask))
+            # Every position behind the padding is attended to, so it does not matter where the prompts' ones are put.
+            extended = insert_positions(mask, mask.new_ones(len(mask), self.tokens()), text_start(mask))
             self._at = None
-            placed = {"position_ids": positions(whole)[:, -shown.shape[1] :]}
-            return (), {**call, "attention_mask": whole, **placed}
+            shifted = {"position_ids": positions(extended)[:, -shown.shape[1] :]}
+            return (), {**call, "attention_mask": extended, **shifted}
         if embeds is None:
             embeds = body.get_input_embeddings()(ids)
-        question = self.base.family.prompt_at
+        question = self.base.family.prompt_mask
         real = mask.bool() if question is None or not decoder else mask.bool() & question
         new = self.prompts(embeds, real).to(embeds.dtype)
-        at = begin(mask) + int(self.base.family.head is not None)
+        at = text_start(mask) + int(self.base.family.head is not None)  # behind [CLS], which the head reads
         if self.behind:
-            at = begin(mask) + real.sum(-1)
+            at = text_start(mask) + real.sum(-1)
         self._at = at
-        whole = spliced(mask, mask.new_ones(new.shape[:2]), at)
-        call |= {"input_ids": None, "inputs_embeds": spliced(embeds, new, at), "attention_mask": whole}
+        extended = insert_positions(mask, mask.new_ones(new.shape[:2]), at)
+        call |= {"input_ids": None, "inputs_embeds": insert_positions(embeds, new, at), "attention_mask": extended}
         if decoder:
-            call["position_ids"] = positions(whole)
+            call["position_ids"] = positions(extended)
         elif call.get("position_ids") is not None:
             call["position_ids"] = None
         if call.get("token_type_ids") is not None:
             kinds = call["token_type_ids"]
-            call["token_type_ids"] = spliced(kinds, kinds.new_zeros(new.shape[:2]), at)
+            call["token_type_ids"] = insert_positions(kinds, kinds.new_zeros(new.shape[:2]), at)
         return (), call
 
     def _out(self, _: nn.Module, args: Any, out: Any) -> Any:
-        """The outputs without those at the prompts' places."""
+        """Drop the outputs at the prompts' positions."""
         if self._at is not None:
-            out.last_hidden_state = taken_out(out.last_hidden_state, self.tokens(), self._at, last=self.behind)
+            out.last_hidden_state = remove_positions(out.last_hidden_state, self.tokens(), self._at, last=self.behind)
         return out
 
     def _across(self, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The decoder of an encoder-decoder reads the prompts' states too."""
+        """Extend the mask of cross-attention by the prompts, whose states the decoder reads too."""
         states, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
         if states is None or mask is None or mask.shape[1] == states.shape[1]:
             return args, kwargs
-        at = begin(mask) + (mask.sum(-1) if self.behind else 0)
+        at = text_start(mask) + (mask.sum(-1) if self.behind else 0)
         return args, {
             **kwargs,
-            "encoder_attention_mask": spliced(mask, mask.new_ones(len(mask), self.tokens()), at),
+            "encoder_attention_mask": insert_positions(mask, mask.new_ones(len(mask), self.tokens()), at),
         }
 
     def _patches(self, _: nn.Module, args: Any, out: Tensor) -> Tensor:
-        """The prompts behind [CLS], among embedded patches, which carry their positions already."""
+        """Insert the prompts behind [CLS] among embedded patches, to which positions are added already."""
         patches = out[:, 1:]
         new = self.prompts(patches, torch.ones(patches.shape[:2], dtype=torch.bool, device=out.device))
         self._at = torch.ones(len(out), dtype=torch.long, device=out.device)
-        return spliced(out, new.to(out.dtype), self._at)
+        return insert_positions(out, new.to(out.dtype), self._at)

@@ -1,4 +1,4 @@
-"""Prompts are put into a sequence, and their places taken out of it again, row by row."""
+"""Inserting positions into the rows of a padded batch, and removing them again."""
 
 from __future__ import annotations
 
@@ -6,25 +6,37 @@ import torch
 from torch import Tensor
 
 
-def begin(mask: Tensor) -> Tensor:
-    """Where each row's text begins behind padding on the left, (b,), of a mask (b, s)."""
+def text_start(mask: Tensor) -> Tensor:
+    """Return where each row's text begins behind padding on the left, (b,), given a mask (b, s).
+
+    >>> text_start(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]))
+    tensor([2, 0])
+    """
     return (mask.cumsum(-1) == 0).sum(-1)
 
 
-def spliced(x: Tensor, new: Tensor, at: Tensor) -> Tensor:
-    """``x`` (b, s, …) with ``new`` (b, m, …) in front of position ``at`` (b,) of each row: (b, s + m, …)."""
-    m, place = new.shape[1], at[:, None]
+def insert_positions(x: Tensor, new: Tensor, at: Tensor) -> Tensor:
+    """Return ``x`` (b, s, …) with ``new`` (b, m, …) before position ``at`` (b,) of each row: (b, s + m, …).
+
+    >>> insert_positions(torch.tensor([[1, 2, 3]]), torch.tensor([[8, 9]]), at=torch.tensor([1]))
+    tensor([[1, 8, 9, 2, 3]])
+    """
+    m, first = new.shape[1], at[:, None]
     j = torch.arange(x.shape[1] + m, device=x.device)[None]
-    source = torch.where(j < place, j + m, torch.where(j < place + m, j - place, j))
-    whole = torch.cat([new, x], 1)
-    return torch.take_along_dim(whole, source.view(*source.shape, *[1] * (x.ndim - 2)), 1)
+    # `new` is at the front of the joined rows: its columns are read from 0 on, those of `x` from m on.
+    source = torch.where(j < first, j + m, torch.where(j < first + m, j - first, j))
+    joined = torch.cat([new, x], 1)
+    return torch.take_along_dim(joined, source.view(*source.shape, *[1] * (x.ndim - 2)), 1)
 
 
-def taken_out(x: Tensor, m: int, at: Tensor, *, last: bool = False) -> Tensor:
-    """The inverse of `spliced`: ``x`` (b, s + m, …) without the ``m`` positions from ``at`` (b,) on, (b, s, …).
+def remove_positions(x: Tensor, m: int, at: Tensor, *, last: bool = False) -> Tensor:
+    """Return ``x`` (b, s + m, …) without the ``m`` positions from ``at`` (b,) on: the inverse of `insert_positions`.
 
-    With ``last``, the position in front of them gives way to the last of them: where they stand behind a question, it
-    is there that the answer begins.
+    >>> remove_positions(torch.tensor([[1, 8, 9, 2, 3]]), 2, at=torch.tensor([1]))
+    tensor([[1, 2, 3]])
+
+    With ``last``, the last of them replaces the position before them: where prompts follow a question, the first token
+    of the answer is predicted there.
     """
     k = torch.arange(x.shape[1] - m, device=x.device)[None]
     source = torch.where(k < at[:, None] - int(last), k, k + m)

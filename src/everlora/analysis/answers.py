@@ -1,28 +1,54 @@
-"""What runs answered, read from their folders; no method needs to be at hand for that."""
+"""Reads what finished runs answered from their folders; no method needs to be at hand for that, and no model."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from everlora.analysis.ability import change
-from everlora.analysis.compare import ActivationSource
-from everlora.archive.folder import Committed, identified, stages
+from everlora.analysis.compare import Marks, RunAnswers
+from everlora.archive.folder import Committed, read_matrix, read_run, stages
+from everlora.archive.identity import Composition
+from everlora.archive.records import AnswerRow, Fingerprint, Score
+from everlora.archive.results import MatrixRecord
+from everlora.archive.schema import Plain, Record, read_rows
 from everlora.core.errors import FolderError
+from everlora.settings.spec import LearnerSpec
 
-STREAM = (
-    "model", "revision", "benchmark", "stream_seed", "max_train_samples", "max_eval_samples",
-    "max_train_per_class", "max_eval_per_class", "metric",
-)  # fmt: skip
-READING = ("prompt", "max_source_length", "max_new_tokens")
-TRAINING = ("train", "train_of", "lora")
 CLOSE = 1e-3
 """Percentage points by which a score and its rows, which are written to six decimals, may differ."""
+UNKNOWN = "unknown"
+"""In place of a hash that an older everlora did not write."""
+
+
+class ComparedProtocol(Record):
+    """What must agree before figures may stand in one table: the rows, how they are read, and how they are scored."""
+
+    model: str
+    revision: str | None = None
+    benchmark: str | None = None
+    stream_seed: int | None = None
+    max_train_samples: int | None = None
+    max_eval_samples: int | None = None
+    max_train_per_class: int | None = None
+    max_eval_per_class: int | None = None
+    metric: str | None = None
+    prompt: str | None = None
+    max_source_length: int | None = None
+    max_new_tokens: int | None = None
+    scoring: str | None = None
+    split: str | None = None
+    rows: dict[str, str]
+
+    @classmethod
+    def of(cls, settings: LearnerSpec, rows: Mapping[str, str]) -> ComparedProtocol:
+        """Take from settings what must agree; ``rows`` are digests of the tasks by name."""
+        own = {name: getattr(settings, name) for name in cls.model_fields if hasattr(settings, name)}
+        how = settings.evaluation
+        return cls(**own, scoring=how.scoring, split=how.split, rows={name: rows[name] for name in sorted(rows)})
 
 
 @dataclass(frozen=True)
@@ -33,11 +59,11 @@ class ScoredRun:
         path: the folder.
         method: its name; with its options as they were typed, if it has any.
         group: the section of the table.
-        composition, training: what tells methods of one name apart.
-        protocol: what must agree before figures may stand side by side.
+        composition: what tells methods of one name apart.
+        protocol: what must agree before figures may stand in one table.
         settings: all that was set.
         hash: of the protocol with all that was trained by, see `everlora.settings.protocol`.
-        fingerprints: how its scores were made (backend, precision, versions), by hash.
+        fingerprints: how its scores were made, by hash; None of an older everlora, which did not say.
         answers: how each row was answered.
         ability: change of general ability by measure.
     """
@@ -45,18 +71,23 @@ class ScoredRun:
     path: Path
     method: str
     group: str
-    composition: dict[str, Any]
-    training: dict[str, Any]
-    protocol: dict[str, Any]
-    settings: dict[str, Any]
+    composition: Composition
+    protocol: ComparedProtocol
+    settings: LearnerSpec
     hash: str
-    fingerprints: dict[str, dict[str, Any]]
-    answers: ActivationSource
-    ability: dict[str, float]
+    fingerprints: Mapping[str, Fingerprint | None]
+    answers: RunAnswers
+    ability: Mapping[str, float]
+
+    @property
+    def training(self) -> Plain:
+        """How it was trained, which tells runs of one method apart."""
+        plain: Plain = self.settings.model_dump(mode="json", include={"train", "train_of", "lora"})
+        return plain
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
-    """The runs that paths name: run folders, and folders that hold run folders.
+    """Find the runs that paths name: run folders, and folders that hold run folders.
 
     Raises:
         FolderError: there is no run in one of them.
@@ -76,77 +107,71 @@ def read(path: Path) -> ScoredRun:
     Raises:
         FolderError: no run, damaged, or not at its end.
     """
-    facts, done = identified(path), stages(path)
-    settings, composition = facts["settings"], facts["composition"]
-    try:
-        content = json.loads((path / "matrix.json").read_text(encoding="utf-8"))
-        names, cells = tuple(content["tasks"]), content["matrix"]
-        if [len(row) for row in cells] != [len(names)] * len(names):
-            raise FolderError(f"{path / 'matrix.json'} is damaged: {len(names)} tasks need as many rows and columns")
-    except (OSError, ValueError, KeyError, TypeError):
-        raise FolderError(f"{path} is not finished: it has no matrix.json; go on with it first (--resume)") from None
-    sequence = composition["regime"] == "sequence"
+    record, done = read_run(path), stages(path)
+    settings, composition = record.settings, record.composition
+    results = _finished(path)
+    names = tuple(results.tasks)
+    if [len(row) for row in results.matrix] != [len(names)] * len(names):
+        raise FolderError(f"{path / 'matrix.json'} is damaged: {len(names)} tasks need as many rows and columns")
+    sequence = composition.regime == "sequence"
     if len(done) != (len(names) if sequence else 1):
         raise FolderError(f"{path} is not finished: {len(done)} of {len(names)} tasks; go on with it first (--resume)")
-    spelt, how = settings["method"], settings.get("evaluation", {})
-    data = {name: digest for stage in done for name, digest in stage.facts["data"].items()}
+    data = {name: digest for stage in done for name, digest in stage.facts.data.items()}
+    answers = RunAnswers(settings.seed, names, _cells(done, names, results.matrix, sequence), " ".join(names))
     return ScoredRun(
         path=path,
-        method=spelt if "(" in spelt else composition["name"],
-        group=_group(content, composition),
+        method=settings.method if "(" in settings.method else composition.name,
+        group=_group(results, composition),
         composition=composition,
-        training={name: settings.get(name) for name in TRAINING},
-        protocol={
-            **{name: settings.get(name) for name in (*STREAM, *READING)},
-            "scoring": how.get("scoring"),
-            "split": how.get("split"),
-            "rows": {name: data[name] for name in sorted(names)},
-        },
+        protocol=ComparedProtocol.of(settings, {name: data[name] for name in names}),
         settings=settings,
-        hash=facts.get("protocol", {}).get("hash", "unknown"),
-        fingerprints=content.get("fingerprints", {}).get("of") or {"unknown": {}},
-        answers=ActivationSource(
-            settings.get("seed", 0), names, _cells(done, names, cells, sequence), " ".join(names)
-        ),
-        ability=change(content),
+        hash=record.protocol.hash if record.protocol else UNKNOWN,
+        fingerprints=results.fingerprints.of or {UNKNOWN: None},
+        answers=answers,
+        ability=change(results),
     )
 
 
-def _group(content: dict[str, Any], composition: dict[str, Any]) -> str:
-    if content.get("task_id_at_inference"):
+def _finished(path: Path) -> MatrixRecord:
+    if not (path / "matrix.json").is_file():
+        raise FolderError(f"{path} is not finished: it has no matrix.json; go on with it first (--resume)")
+    return read_matrix(path)
+
+
+def _group(results: MatrixRecord, composition: Composition) -> str:
+    """Choose the section of a run: by what its method may use."""
+    if results.task_id_at_inference:
         return "task id"
-    told = content.get("replay")  # by the method, which knows whose rows they are: those it wrote itself are no replay
-    again = composition.get("rehearsal") or composition["regime"] == "joint"
-    return "replay" if (again if told is None else told) else "replay-free"
+    # The method says it, which knows whose rows they are: those that a model wrote itself are no replay.
+    guess = composition.rehearsal is not None or composition.regime == "joint"
+    replay = guess if results.replay is None else results.replay
+    return "replay" if replay else "replay-free"
 
 
 def _cells(
-    done: Sequence[Committed], names: Sequence[str], matrix: list[list[float | None]], sequence: bool
-) -> dict[tuple[int, int], Any]:
-    """What each row adds to its cell, 0 to 1; a cell that repeats an earlier answer (task id) is given that answer.
+    done: Sequence[Committed], names: Sequence[str], matrix: Sequence[Sequence[Score]], sequence: bool
+) -> dict[tuple[int, int], Marks]:
+    """Read what each row adds to its cell, 0 to 1; a cell that repeats an earlier answer (task id) has that answer.
 
     Raises:
         FolderError: the mean over rows is not what matrix.json says.
     """
-    found: dict[tuple[int, int], Any] = {}
+    found: dict[tuple[int, int], Marks] = {}
     for stage in done:
-        i = stage.facts["number"] - 1 if sequence else len(names) - 1
-        rows: dict[str, list[float]] = {}
-        with (stage.path / "predictions.jsonl").open(encoding="utf-8") as lines:
-            for line in lines:
-                row = json.loads(line)
-                mark = row.get("share", row.get("score", 100.0 * row["correct"])) / 100.0
-                rows.setdefault(row["task"], []).append(mark)
-        found |= {(i, names.index(task)): np.array(marks) for task, marks in rows.items()}
-    for i, row in enumerate(matrix):
-        for j, score in enumerate(row):
+        i = stage.facts.number - 1 if sequence else len(names) - 1
+        marks: dict[str, list[float]] = {}
+        for row in read_rows(AnswerRow, stage.path / "predictions.jsonl"):
+            marks.setdefault(row.task, []).append(row.mark)
+        found |= {(i, names.index(task)): np.array(values) for task, values in marks.items()}
+    for i, scores in enumerate(matrix):
+        for j, score in enumerate(scores):
             if score is not None and (i, j) not in found and (i - 1, j) in found:
                 found[i, j] = found[i - 1, j]
-    for (i, j), marks in found.items():
-        said = matrix[i][j]
-        if said is None or not abs(100.0 * marks.mean() - said) <= CLOSE:  # no NaN either
+    for (i, j), cell in found.items():
+        noted = matrix[i][j]
+        if noted is None or not abs(100.0 * cell.mean() - noted) <= CLOSE:  # no NaN either
             raise FolderError(
-                f"{done[0].path.parents[1]}: matrix.json has {said} for task {names[j]!r} after task {i + 1}, "
-                f"its rows come to {100.0 * marks.mean():.4f}; restore the folder, or make the run again"
+                f"{done[0].path.parents[1]}: matrix.json has {noted} for task {names[j]!r} after task {i + 1}, "
+                f"its rows come to {100.0 * cell.mean():.4f}; restore the folder, or make the run again"
             )
     return found

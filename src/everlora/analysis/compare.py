@@ -38,7 +38,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class ActivationSource:
+class RunAnswers:
     """What one run answered.
 
     Attributes:
@@ -71,13 +71,6 @@ class Interval:
     low: float
     high: float
 
-    @property
-    def width(self) -> float:
-        return self.high - self.low
-
-    def contains(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -109,7 +102,7 @@ class Estimate:
         return None if mean is None else _around(mean, self.draws[metric], confidence)
 
 
-def estimate(runs: Sequence[ActivationSource], *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+def estimate(runs: Sequence[RunAnswers], *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """Metrics of one method from its runs over seeds and orders, whose sequence changes nothing.
 
     Raises:

@@ -1,21 +1,25 @@
-"""A run read back from its folder."""
+"""Reads a run back from its folder: its method, its adapters, and what stood before and after each task."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import everlora.methods  # noqa: F401  (registers the methods)
 from everlora.adapters import files as adapters
-from everlora.archive.folder import Committed, identified, stages
+from everlora.analysis.holdings import measure_holdings
+from everlora.archive.folder import Committed, read_matrix, read_run, stages
+from everlora.archive.identity import Composition
+from everlora.archive.records import Environment, Holdings
+from everlora.archive.schema import read_json
 from everlora.core.errors import ConfigError, FolderError
+from everlora.core.expressions import parse
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.plugins import missing
-from everlora.core.registry import parse
 from everlora.core.updates import LowRankUpdates, difference
+from everlora.settings.spec import LearnerSpec
 from everlora.training import memory
 
 
@@ -25,13 +29,13 @@ class Run:
 
     Attributes:
         path: the folder.
-        settings: as they stand in run.yaml.
+        settings: those of run.yaml.
         method: the method, built again from its name.
         stages: what was learned, in order.
     """
 
     path: Path
-    settings: dict[str, Any]
+    settings: LearnerSpec
     method: Method
     stages: list[Committed]
 
@@ -43,20 +47,20 @@ class Run:
             FolderError: no run, damaged, or nothing learned yet.
             ConfigError: its method is not known here.
         """
-        facts, done = identified(path), stages(path)
+        record, done = read_run(path), stages(path)
         if not done:
             raise FolderError(f"{path} holds no learned task yet")
-        amiss = missing(facts.get("origin") or ())
+        amiss = missing(record.origin)
         try:
-            method = parse(facts["settings"]["method"])
+            method = parse(record.settings.method)
         except ConfigError as error:
             raise ConfigError(f"{path} cannot be read without its method: {amiss or error}") from None
-        if json.loads(json.dumps(method.describe())) != facts["composition"]:
+        if Composition.of(method.describe()).plain() != record.composition.plain():
             raise FolderError(
                 f"{path} was made by a composition of its own, which the name {method.name!r} does not build"
                 + (f": {amiss}" if amiss else "")
             )
-        return cls(path, facts["settings"], method, done)
+        return cls(path, record.settings, method, done)
 
     @property
     def continued(self) -> bool:
@@ -64,13 +68,13 @@ class Run:
         return self.method.consolidator.rule == "continue"
 
     def adapters(self) -> Iterator[tuple[str, LowRankUpdates]]:
-        """Names of the tasks and the adapters that they ended with, in order; nothing for methods that train none."""
+        """Read names of the tasks and the adapters that they ended with, in order; nothing where none is trained."""
         for stage in self.stages if self.method.adapter.loads_with_peft else ():
             if (stage.path / adapters.WEIGHTS).is_file():
-                yield stage.facts["name"], adapters.read(stage.path)[0]
+                yield stage.facts.name, adapters.read(stage.path)[0]
 
     def updates(self) -> Iterator[tuple[str, LowRankUpdates, UpdateHistory, UpdateHistory]]:
-        """For every task: its name, what it added, and what stood before and after it."""
+        """Read of every task its name, the update that it added, and the history before and after it."""
         before, previous = UpdateHistory(), None
         for name, sites in self.adapters():
             if self.continued and previous is not None:
@@ -81,27 +85,29 @@ class Run:
             before, previous = before.append(sites), sites
 
     def past(self) -> UpdateHistory:
-        """What the learner has taken in so far."""
+        """Read the history that the next task is learned on top of."""
         tasks = tuple(sites for _, sites in self.adapters())
         return UpdateHistory(tasks[-1:] if self.continued else tasks)
 
     def kept_bytes(self) -> int:
-        """Bytes that the next task needs: updates, or whatever else is trained, in fp32, and what parts remember."""
+        """Count the bytes that the next task needs: what is trained, in fp32, what parts remember, and rows."""
         if self.method.adapter.low_rank:
-            rows = sum(stage.facts.get("kept_row_bytes", 0) for stage in self.stages)
-            return 4 * self.past().numel + memory.size(self.memory()) + int(rows)
-        noted: int = json.loads((self.path / "matrix.json").read_text(encoding="utf-8"))["kept_bytes"]
-        return noted
+            rows = sum(stage.facts.kept_row_bytes for stage in self.stages)
+            return 4 * self.past().numel + memory.size(self.memory()) + rows
+        return read_matrix(self.path).kept_bytes
+
+    def holdings(self) -> Holdings:
+        """Measure what the learner holds, from its weights."""
+        return measure_holdings(self.method, self.past(), self.memory(), self.kept_bytes())
 
     def weights(self) -> str | None:
         """The type of the base weights that the run was made on, for ``dtype``; None if it was not recorded."""
         try:
-            noted = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
-            found: str = noted["precision"]["weights"]
-        except (OSError, ValueError, KeyError, TypeError):
+            precision = read_json(Environment, self.path / "environment.json").precision
+        except FolderError:
             return None
-        return found
+        return precision.weights if precision else None
 
     def memory(self) -> memory.Memory:
-        """What the method's parts remember beside the updates."""
+        """Read what the method's parts remember beside the updates."""
         return memory.read(self.stages[-1].path)

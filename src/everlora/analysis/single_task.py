@@ -1,21 +1,20 @@
-"""Scores of tasks that were each learned alone, read from a run that did so: the reference of intransigence."""
+"""Reads the scores of tasks that were each learned alone, from a run that did so: the reference of intransigence."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from everlora.archive.folder import identified, stages
+from everlora.archive.folder import read_matrix, read_run, stages
 from everlora.core.errors import FolderError
 from everlora.data.task import Task
+from everlora.settings.spec import LearnerSpec
 
 SAME = ("model", "revision", "max_source_length", "prompt")
 
 
-def single_task_reference(path: Path, settings: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, float]:
-    """By task its score right after it was learned, in a run whose method learns every task by itself (per-task).
+def single_task_reference(path: Path, settings: LearnerSpec, tasks: Sequence[Task]) -> dict[str, float]:
+    """Read by task its score right after it was learned, from a run that learned every task by itself (per-task).
 
     Args:
         path: the run folder.
@@ -25,22 +24,22 @@ def single_task_reference(path: Path, settings: Mapping[str, Any], tasks: Sequen
     Raises:
         FolderError: no such run, of other settings, or without one of the tasks.
     """
-    facts, done = identified(path), stages(path)
-    adapter = facts["composition"]
-    if adapter["consolidator"] != "keep" or adapter["name"] != "per-task":
-        raise FolderError(f"{path} learned with {adapter['name']!r}; --single needs a run with per-task")
-    there = facts["settings"]
+    record, done = read_run(path), [stage.facts for stage in stages(path)]
+    composition, other = record.composition, record.settings
+    if composition.consolidator != "keep" or composition.name != "per-task":
+        raise FolderError(f"{path} learned with {composition.name!r}; --single needs a run with per-task")
     for key in SAME:
-        if there.get(key) != settings.get(key):
-            raise FolderError(f"{path} has {key} {there.get(key)!r}, this run {settings.get(key)!r}")
+        if getattr(other, key) != getattr(settings, key):
+            raise FolderError(f"{path} has {key} {getattr(other, key)!r}, this run {getattr(settings, key)!r}")
     for key in ("scoring", "split"):
-        if there["evaluation"].get(key) != settings["evaluation"][key]:
-            raise FolderError(f"{path} has {key} {there['evaluation'].get(key)!r}, this run another")
-    names = json.loads((path / "matrix.json").read_text(encoding="utf-8"))["tasks"] if done else []
+        if getattr(other.evaluation, key) != getattr(settings.evaluation, key):
+            raise FolderError(f"{path} has {key} {getattr(other.evaluation, key)!r}, this run another")
+    names = read_matrix(path).tasks if done else []
     found: dict[str, float] = {}
     for task in tasks:
-        stage = next((stage for stage in done if stage.facts["data"].get(task.name) == task.digest()), None)
-        if stage is None:
+        facts = next((facts for facts in done if facts.data.get(task.name) == task.digest()), None)
+        score = facts.row[names.index(task.name)] if facts else None
+        if score is None:
             raise FolderError(f"{path} did not learn task {task.name!r}, or from other rows")
-        found[task.name] = stage.facts["row"][names.index(task.name)]
+        found[task.name] = score
     return found

@@ -1,73 +1,78 @@
-"""What a learner knows, holds and has room for."""
+"""What a learner knows, holds and has room for, read from the records of its folder."""
 
 from __future__ import annotations
 
-from math import hypot
-from typing import Any
+from pathlib import Path
 
-from everlora.analysis.room import room
-from everlora.analysis.runs import Run
-from everlora.core.history import UpdateHistory
-from everlora.core.roles import HasCapacity, ReconstructsPast
+from everlora.archive.folder import read_run, stages
+from everlora.archive.records import Holdings, Score, Seconds, Strength
+from everlora.archive.schema import Plain, Record
+from everlora.core.errors import FolderError
 
 
-def status(run: Run) -> dict[str, Any]:
-    """Facts about a run as it stands.
+class LearnedTask(Record):
+    """A task of a run: its score right after it was learned (None where all are learned at once), and its record."""
 
-    Returns:
-        ``model``, ``method``, ``tasks`` (``name``, ``score`` right after it was learned, ``seconds``, strengths found,
-        ``warning``), ``kept_bytes``; ``kept_rows`` where data are kept; where a part remembers the past in its own
-        form, ``memory_error`` (see `_forgotten`); and where there are adapters ``room``: per adapted module the
-        directions that no task uses, ``tasks_left`` at the present rank, and whether the method is confined to them
-        (``hard``).
+    name: str
+    score: Score
+    seconds: Seconds | float
+    strengths: dict[str, Strength]
+    warning: str | None
+
+
+class Status(Record):
+    """A run as it stands.
+
+    Attributes:
+        model, method: by name.
+        tasks: what was learned, in order.
+        kept_rows: rows of data that are kept for later tasks.
+        holdings: bytes that are kept, room that is left, and errors of what is remembered in another form.
     """
-    tasks = []
-    for stage in run.stages:
-        facts = stage.facts
-        row = facts["row"]
-        tasks.append(
-            {
-                "name": facts["name"],
-                "score": row[stage.facts["number"] - 1] if run.method.regime == "sequence" else None,
-                "seconds": facts.get("seconds"),
-                "strengths": facts.get("strengths") or {},
-                "warning": facts.get("warning"),
-            }
+
+    model: str
+    method: str
+    tasks: list[LearnedTask]
+    kept_rows: int = 0
+    holdings: Holdings
+
+    def as_json(self) -> Plain:
+        """The object that ``everlora status --json`` prints."""
+        plain = self.plain()
+        return {**{key: value for key, value in plain.items() if key != "holdings"}, **self.holdings.plain()}
+
+
+def status(path: Path) -> Status:
+    """Read how a run stands.
+
+    Raises:
+        FolderError: no run, damaged, or nothing learned yet.
+    """
+    record, done = read_run(path), [stage.facts for stage in stages(path)]
+    if not done:
+        raise FolderError(f"{path} holds no learned task yet")
+    sequence = record.composition.regime == "sequence"
+    tasks = [
+        LearnedTask(
+            name=facts.name,
+            score=facts.row[facts.number - 1] if sequence else None,
+            seconds=facts.seconds,
+            strengths=facts.strengths,
+            warning=facts.warning,
         )
-    past = run.past()
-    known: dict[str, Any] = {"model": run.settings["model"], "method": run.method.name, "tasks": tasks}
-    known["kept_bytes"] = run.kept_bytes()
-    if rows := sum(stage.facts.get("kept_rows", 0) for stage in run.stages):
-        known["kept_rows"] = rows
-    if not len(past) or not run.method.adapter.low_rank:
-        return known
-    if lost := _forgotten(run, past):
-        known["memory_error"] = lost
-    rank = max(site.rank for site in past.deltas[-1].values())
-    modules = []
-    for name in past.sites:
-        share, left = room(past, name)
-        modules.append({"module": name, "free": share, "directions": left, "tasks_left": left // rank})
-    hard = any(isinstance(transform, HasCapacity) for transform in run.method.transforms)
-    known["room"] = {"rank": rank, "hard": hard, "modules": modules}
-    return known
+        for facts in done
+    ]
+    return Status(
+        model=record.settings.model,
+        method=record.composition.name,
+        tasks=tasks,
+        kept_rows=sum(facts.kept_rows for facts in done),
+        holdings=done[-1].holdings or _measured_again(path),
+    )
 
 
-def _forgotten(run: Run, past: UpdateHistory) -> dict[str, dict[str, Any]]:
-    """By part that remembers the past in a form of its own: ‖W_past − what is remembered‖_F / ‖W_past‖_F, measured.
+def _measured_again(path: Path) -> Holdings:
+    """Measure what a run holds from its weights: one that an everlora before schema 3 made did not note it."""
+    from everlora.analysis.runs import Run
 
-    Returns:
-        ``error`` over all modules; ``worst``, that of the worst module; and its name, ``module``.
-    """
-    found, held = {}, run.memory()
-    for part in run.method.remembering:
-        if not isinstance(part, ReconstructsPast) or part.name not in held:
-            continue
-        exact = {name: past.total(name) for name in held[part.name]}
-        lost = {name: float((exact[name] - part.reconstruct(held[part.name][name])).norm()) for name in exact}
-        sizes = {name: float(exact[name].norm()) for name in exact}
-        each = {name: lost[name] / sizes[name] if sizes[name] else 0.0 for name in exact}
-        whole, worst = hypot(*sizes.values()), max(each, key=lambda name: each[name])
-        error = hypot(*lost.values()) / whole if whole else 0.0
-        found[part.name] = {"error": error, "worst": each[worst], "module": worst}
-    return found
+    return Run.read(path).holdings()

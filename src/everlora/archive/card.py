@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from huggingface_hub import EvalResult, ModelCardData
 
+from everlora.archive.identity import RunRecord
+from everlora.archive.results import MatrixRecord
 from everlora.core.adapter import Adapter
 from everlora.metrics.answers import DEFAULT
 from everlora.metrics.scores import METRICS
 from everlora.settings.protocol import describe
+from everlora.settings.spec import LearnerSpec
 
 PIPELINES = {
     "decoder": "text-generation",
@@ -35,19 +36,19 @@ def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def matrix_table(content: dict[str, Any]) -> str:
+def matrix_table(results: MatrixRecord) -> str:
     """The accuracy matrix as Markdown; row i holds the scores after task i."""
-    tasks = content["tasks"]
+    tasks = results.tasks
     lines = ["| after | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
-    for name, row in zip(tasks, content["matrix"], strict=True):
+    for name, row in zip(tasks, results.matrix, strict=True):
         lines.append(f"| {name} | " + " | ".join(_cell(cell) for cell in row) + " |")
     return "\n".join(lines)
 
 
-def _front(content: dict[str, Any], hub: str | None, trained: bool, adapter: Adapter) -> str:
-    task = PIPELINES[content["family"]]
-    metrics = {name: content.get("metric", {}).get(name, DEFAULT) for name in content["tasks"]}
-    results = [
+def _front(results: MatrixRecord, hub: str | None, trained: bool, adapter: Adapter) -> str:
+    task = PIPELINES[results.family]
+    metrics = {name: results.metric.get(name, DEFAULT) for name in results.tasks}
+    scores = [
         EvalResult(
             task_type=task,
             dataset_type=name,
@@ -56,7 +57,7 @@ def _front(content: dict[str, Any], hub: str | None, trained: bool, adapter: Ada
             metric_name=f"{metrics[name].replace('_', ' ')} after the last task (%)",
             metric_value=round(score, 4),
         )
-        for name, score in zip(content["tasks"], content["matrix"][-1], strict=True)
+        for name, score in zip(results.tasks, results.matrix[-1], strict=True)
         if score is not None
     ]
     data = ModelCardData(
@@ -68,15 +69,15 @@ def _front(content: dict[str, Any], hub: str | None, trained: bool, adapter: Ada
             *(["soft-prompts"] if trained and adapter.form.startswith("prompt") else []),
             "continual-learning",
             "everlora",
-            content["method"],
+            results.method,
         ],
-        model_name=f"{content['model']} {content['method']}",
-        eval_results=results or None,
+        model_name=f"{results.model} {results.method}",
+        eval_results=scores or None,
     )
     return data.to_yaml()
 
 
-def _loading(content: dict[str, Any], settings: dict[str, Any], adapter: Adapter) -> str:
+def _loading(results: MatrixRecord, settings: LearnerSpec, adapter: Adapter) -> str:
     """How the adapter is put on its base model; settings that change what is loaded are repeated."""
     if adapter.whole_model:
         return """```python
@@ -87,10 +88,11 @@ model = everlora.load(".", dtype="float32").model  # or from_pretrained(".") of 
 """
     if not adapter.loads_with_peft:
         return ""
-    given = [repr(settings["model"])]
-    given += [f"{k}={settings[k]!r}" for k in ("revision", "trust_remote_code") if settings.get(k)]
-    given += [f"dtype={settings['dtype']!r}"] if settings.get("dtype", "auto") != "auto" else []
-    given += [f"labels={content['labels']!r}"] if content["labels"] else []
+    given = [repr(settings.model)]
+    given += [f"revision={settings.revision!r}"] if settings.revision else []
+    given += ["trust_remote_code=True"] if settings.trust_remote_code else []
+    given += [f"dtype={settings.dtype!r}"] if settings.dtype != "auto" else []
+    given += [f"labels={results.labels!r}"] if results.labels else []
     return f"""```python
 import everlora
 from peft import PeftModel
@@ -101,10 +103,10 @@ model = PeftModel.from_pretrained(base, ".")
 """
 
 
-def _loaded(content: dict[str, Any], settings: dict[str, Any], adapter: Adapter) -> str:
+def _loaded(results: MatrixRecord, settings: LearnerSpec, adapter: Adapter) -> str:
     """How what was trained is put to use."""
     if adapter.loads_with_peft or adapter.whole_model:
-        return _loading(content, settings, adapter)
+        return _loading(results, settings, adapter)
     return _following(settings)
 
 
@@ -113,67 +115,67 @@ def _library(adapter: Adapter) -> str:
     return "transformers" if adapter.whole_model else "peft" if adapter.loads_with_peft else "everlora"
 
 
-def _following(settings: dict[str, Any]) -> str:
+def _following(settings: LearnerSpec) -> str:
     """How forms that no other library loads are put on their model: the learner goes on where it was."""
     return f"""```python
 import everlora
 
-learner = everlora.Learner({settings["model"]!r}, method={settings["method"]!r}, out=".", resume=True)
+learner = everlora.Learner({settings.model!r}, method={settings.method!r}, out=".", resume=True)
 learner.follow(tasks)  # those of this run; none is learned again
 model = learner.model
 ```
 """
 
 
-def _made(content: dict[str, Any]) -> str:
+def _made(results: MatrixRecord) -> str:
     """Protocol and fingerprints of the scores."""
-    prints = content.get("fingerprints", {}).get("of", {})
-    return f"Protocol {describe(content['protocol'])}, fingerprint {', '.join(prints) or 'unknown'}."
+    protocol = describe(results.protocol.plain()) if results.protocol else "unknown"
+    return f"Protocol {protocol}, fingerprint {', '.join(results.fingerprints.of) or 'unknown'}."
 
 
-def model_card(content: dict[str, Any], facts: dict[str, Any], hub: str | None, adapter: Adapter | None = None) -> str:
+def model_card(results: MatrixRecord, run: RunRecord, hub: str | None, adapter: Adapter | None = None) -> str:
     """README.md of a run folder, with results that the Hub understands in its front matter.
 
     Args:
-        content: what matrix.json says.
-        facts: what identifies the run.
+        results: what matrix.json says.
+        run: what identifies the run.
         hub: the hub id of the base model, if it has one.
         adapter: what was trained, if it is no plain adapter.
     """
     adapter = adapter or Adapter()
-    settings, composition = facts["settings"], facts["composition"]
-    trained = composition["regime"] != "frozen"
-    found = content["metrics"]
+    settings, composition = run.settings, run.composition
+    trained = composition.regime != "frozen"
+    found = results.metrics
     shown = [name for name in found if name in METRICS or (name == "general_delta" and found[name] is not None)]
     numbers = "  ".join(f"{name} {_cell(found[name])}" for name in shown)
     soft = trained and adapter.form.startswith("prompt")
-    how = (PROMPTS if soft else CONSOLIDATED)[composition["consolidator"]].format(noun=adapter.noun)
-    if composition["regime"] == "joint":
+    how = (PROMPTS if soft else CONSOLIDATED)[composition.consolidator].format(noun=adapter.noun)
+    if composition.regime == "joint":
         how = f"The {adapter.noun} in this folder was trained on all tasks at once."
-    if "export_rank" in content:
+    if results.export_rank is not None:
         how = (
             f"The adapter in this folder is what the tasks' adapters are merged into, at rank "
-            f"{content['export_rank']}: relative error {content['export_error']:.2g} (`everlora export` writes it "
+            f"{results.export_rank}: relative error {results.export_error:.2g} (`everlora export` writes it "
             f"exactly, as a model)."
         )
-    title = f"{content['model']}, taught {len(content['tasks'])} tasks with {content['method']}"
+    title = f"{results.model}, taught {len(results.tasks)} tasks with {results.method}"
     if not trained:
         how = "Nothing was trained: these are the scores of the base model."
-        title = f"{content['model']}, untouched, on {len(content['tasks'])} tasks"
+        title = f"{results.model}, untouched, on {len(results.tasks)} tasks"
     each = f"one {adapter.noun} and " if trained else ""
     return f"""---
-{_front(content, hub, trained, adapter)}
+{_front(results, hub, trained, adapter)}
 ---
 
 # {title}
 
 {how}
 
-{_loaded(content, settings, adapter) if trained else ""}
-Scores in percent, {settings["evaluation"]["scoring"]}, {settings["evaluation"]["split"]} split. Row: after this task.
-{_made(content)}
+{_loaded(results, settings, adapter) if trained else ""}
+Scores in percent, {settings.evaluation.scoring}, {settings.evaluation.split} split. Row: after this task.
+{_made(results)}
 
-{matrix_table(content)}
+{matrix_table(results)}
 
 {numbers}
 

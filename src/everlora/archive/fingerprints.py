@@ -4,45 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-SEEN = "batch_invariant"
-"""What was seen and not set: whether the batch changed answers. It is no part of the hash."""
-
-
-def digest(fingerprint: Mapping[str, Any]) -> str:
-    """The short hash of a fingerprint."""
-    kept = {key: value for key, value in fingerprint.items() if key != SEEN}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+from everlora.archive.records import Commit, Fingerprint
+from everlora.archive.results import Fingerprints
+from everlora.archive.schema import Plain
 
 
-def of_rows(done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The fingerprints of the rows of a matrix.
+def digest(fingerprint: Fingerprint) -> str:
+    """The short hash of a fingerprint.
 
-    Args:
-        done: what is committed of each stage, in order.
-
-    Returns:
-        ``rows``: the hash of each row, or None of one that has none; ``of``: fingerprints by hash, whose
-        ``batch_invariant`` is False if the batch was ever seen to change an answer.
+    Whether the batch changed answers is no part of it: that was seen, and not set.
     """
-    prints = [facts.get("fingerprint") for facts in done]
-    found: dict[str, dict[str, Any]] = {}
-    for one in filter(None, prints):
-        before = found.setdefault(digest(one), dict(one))
-        seen = {before.get(SEEN), one.get(SEEN)}
-        before[SEEN] = next((value for value in (False, True) if value in seen), None)
-    return {"rows": [digest(one) if one else None for one in prints], "of": found}
+    made = fingerprint.model_dump(mode="json", exclude={"batch_invariant"})
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What tells two fingerprints apart, in words: ``weights bfloat16 and float32``."""
-    if not one or not other:
+def fingerprints_of(committed: Sequence[Commit]) -> Fingerprints:
+    """The fingerprints of the rows of a matrix, of the stages in order.
+
+    A fingerprint's ``batch_invariant`` is False if the batch was ever seen to change an answer.
+    """
+    made = [commit.fingerprint for commit in committed]
+    found: dict[str, Fingerprint] = {}
+    for one in filter(None, made):
+        before = found.setdefault(digest(one), one)
+        seen = {before.batch_invariant, one.batch_invariant}
+        invariant = next((value for value in (False, True) if value in seen), None)
+        found[digest(one)] = before.model_copy(update={"batch_invariant": invariant})
+    return Fingerprints(rows=[digest(one) if one else None for one in made], of=found)
+
+
+def differing(one: Fingerprint | None, other: Fingerprint | None) -> list[str]:
+    """What tells two fingerprints apart, in words: ``weights bfloat16 and float32``; None is of an older everlora."""
+    if one is None or other is None:
         return ["one of them, of an older everlora, does not say how"]
     a, b = _flat(one), _flat(other)
-    return [f"{key} {a.get(key)} and {b.get(key)}" for key in sorted({*a, *b} - {SEEN}) if a.get(key) != b.get(key)]
+    return [f"{key} {a.get(key)} and {b.get(key)}" for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
 
 
-def _flat(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fingerprint.items() if key != "versions"} | fingerprint.get("versions", {})
+def _flat(fingerprint: Fingerprint) -> Plain:
+    plain = fingerprint.model_dump(mode="json", exclude={"batch_invariant", "versions"})
+    return plain | fingerprint.versions

@@ -22,7 +22,6 @@ tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts on
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,47 +29,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from everlora.archive.atomic import staged, write_json, write_text
-from everlora.archive.fingerprints import of_rows
+from everlora.archive.atomic import staged
+from everlora.archive.fingerprints import fingerprints_of
+from everlora.archive.identity import NOT_IDENTIFYING, RunRecord
+from everlora.archive.records import Baseline, BaselineFacts, Commit, StageFacts
 from everlora.archive.references import reference_scores, references
+from everlora.archive.results import LearnerFacts, MatrixRecord
+from everlora.archive.schema import Record, loaded, read_json, restored, write
 from everlora.core.errors import FolderError
 from everlora.data.task import digest_of_order
 from everlora.metrics.matrix import measured
 from everlora.metrics.scores import ScoreMatrix
 
-SCHEMA = 2
 COMMIT = "COMMIT"
 BEFORE = "before"
-APART = ("data_dir", "method", "protocol", "tasks")
-"""Settings that do not tell one run from another: where the data lie, how method and protocol are spelt, and which
-tasks are followed: a life may grow, and every task that was learned is compared by itself."""
-NOTED = ("origin", "protocol")
-"""Entries of run.yaml beside the settings that do not either: where a method of a user's own is from, and the hash of
-the protocol that the settings come to."""
-
-
-def identity(facts: Mapping[str, Any]) -> str:
-    """Hash that tells one run from another.
-
-    Where the data lie is no part of it: what they are is checked per task. Neither is the spelling of the method:
-    ``OLoRA`` and ``o-lora(lam=0.5)`` may be one method, and the entry ``composition`` says which.
-    """
-    # What is not set is no part of it either: a later version may have more to set.
-    settings = {k: v for k, v in facts.get("settings", {}).items() if k not in APART and v is not None}
-    if isinstance(how := settings.get("evaluation"), Mapping):
-        settings["evaluation"] = {k: v for k, v in how.items() if v is not None}
-    facts = {**{k: v for k, v in facts.items() if k not in NOTED}, "settings": settings}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+MATRIX = "matrix.json"
+NOTED = ("id", "origin", "protocol")
+"""Entries of run.yaml that are no difference by themselves: they follow from the others."""
 
 
 @dataclass(frozen=True)
 class Committed:
-    """A finished stage as read from disk."""
+    """A finished stage as read from disk: its folder, and what its COMMIT says."""
 
     path: Path
-    facts: dict[str, Any]
+    facts: Commit
+
+
+@dataclass(frozen=True)
+class CommittedBaseline:
+    """What was measured before the first task, as read from disk."""
+
+    path: Path
+    facts: Baseline
 
 
 class RunFolder:
@@ -78,7 +69,7 @@ class RunFolder:
 
     Args:
         path: the folder; made if missing.
-        facts: what identifies the run; a folder that holds a run with other facts is refused.
+        record: what identifies the run; a folder that holds another run is refused.
         resume: go on in a folder that holds this same run.
         write: make the folder and write run.yaml; one of several processes does, the others read.
 
@@ -86,35 +77,34 @@ class RunFolder:
         FolderError: the folder holds another run, something else, or a damaged task.
     """
 
-    def __init__(self, path: Path, facts: Mapping[str, Any], *, resume: bool = False, write: bool = True) -> None:
-        self.path = path
-        self.facts = dict(facts)
-        self.id = identity(facts)
+    def __init__(self, path: Path, record: RunRecord, *, resume: bool = False, write: bool = True) -> None:
+        self.path, self.record, self.id = path, record, record.id
         if path.exists() and not path.is_dir():
             raise FolderError(f"{path} is a file; --out must name a folder")
         if path.is_dir() and any(path.iterdir()):
             self._check(resume)
-        if not write:
-            return
+        if write:
+            self._make()
+
+    def _make(self) -> None:
         try:
-            (path / "tasks").mkdir(parents=True, exist_ok=True)
+            (self.path / "tasks").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FolderError(f"cannot make the folder {path}: {error.strerror}") from error
-        write_text(path / "run.yaml", yaml.safe_dump({"schema": SCHEMA, "id": self.id, **self.facts}, sort_keys=False))
+            raise FolderError(f"cannot make the folder {self.path}: {error.strerror}") from error
+        write(self.path / "run.yaml", self.record)
 
     def _check(self, resume: bool) -> None:
-        spec = self.path / "run.yaml"
-        if not spec.is_file():
+        """Refuse a folder that is not this run's to go on in."""
+        place = self.path / "run.yaml"
+        if not place.is_file():
             raise FolderError(f"{self.path} is not empty and holds no run of everlora; choose another --out")
-        try:
-            there = yaml.safe_load(spec.read_text(encoding="utf-8"))
-            other = there["id"]
-        except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-            raise FolderError(f"{spec} is damaged; choose another --out") from None
+        there = loaded(place)
+        if "id" not in there:
+            raise FolderError(f"{place} is damaged; choose another --out")
         if not any(self.path.glob(f"tasks/*/{COMMIT}")):
             return  # nothing was learned here yet: a first try that failed may be mended and started again
-        if other != self.id:
-            changed = ", ".join(_differing(self.facts, there)) or "settings"
+        if there["id"] != self.id:
+            changed = ", ".join(_differing(self.record.plain(), there)) or "settings"
             raise FolderError(f"{self.path} holds another run (different: {changed}); choose another --out")
         if not resume:
             raise FolderError(f"{self.path} holds this run already; pass --resume to go on, or choose another --out")
@@ -127,68 +117,66 @@ class RunFolder:
         """
         found = stages(self.path)
         for stage in found:
-            if stage.facts["run"] != self.id:
+            if stage.facts.run != self.id:
                 raise FolderError(f"{stage.path} was learned by another run than {self.path}; choose another --out")
         return found
 
     @contextmanager
-    def commit(self, number: int, name: str, facts: dict[str, Any]) -> Iterator[Path]:
+    def commit(self, number: int, name: str, facts: StageFacts) -> Iterator[Path]:
         """Give a folder to fill; when the block ends it is hashed, sealed and put in its place at once."""
-        with self._sealed(self.path / "tasks" / f"{number:02d}-{name}", number, name, facts) as folder:
+        with _empty(self.path / "tasks" / f"{number:02d}-{name}") as folder:
             yield folder
+            sealed = Commit(run=self.id, number=number, name=name, files=_hashes(folder), **_fields(facts))
+            write(folder / COMMIT, sealed)
 
     @contextmanager
-    def commit_before(self, facts: dict[str, Any]) -> Iterator[Path]:
-        """The same for what was measured before the first task."""
-        with self._sealed(self.path / BEFORE, 0, BEFORE, facts) as folder:
+    def commit_before(self, facts: BaselineFacts) -> Iterator[Path]:
+        """Give a folder to fill with what was measured before the first task; see `commit`."""
+        with _empty(self.path / BEFORE) as folder:
             yield folder
+            write(
+                folder / COMMIT,
+                Baseline(run=self.id, number=0, name=BEFORE, files=_hashes(folder), **_fields(facts)),
+            )
 
-    def before(self) -> Committed | None:
+    def before(self) -> CommittedBaseline | None:
         """What was measured before the first task of this run, if anything was.
 
         Raises:
             FolderError: a file of it is missing or changed.
         """
         place = self.path / BEFORE
-        found = _read(place) if (place / COMMIT).is_file() else None
-        return found if found and found.facts["run"] == self.id else None
+        if not (place / COMMIT).is_file():
+            return None
+        facts = read_json(Baseline, place / COMMIT)
+        _verify(place, facts.files)
+        return CommittedBaseline(place, facts) if facts.run == self.id else None
 
-    @contextmanager
-    def _sealed(self, target: Path, number: int, name: str, facts: dict[str, Any]) -> Iterator[Path]:
-        if target.exists():
-            shutil.rmtree(target)
-        with staged(target) as folder:
-            yield folder
-            files = {p.name: _sha(p) for p in sorted(folder.iterdir())}
-            write_json(
-                folder / COMMIT,
-                {"schema": SCHEMA, "run": self.id, "number": number, "name": name, "files": files, **facts},
-            )
-
-    def matrix_content(self, matrix: ScoreMatrix, extra: Mapping[str, Any]) -> dict[str, Any]:
+    def matrix_record(self, matrix: ScoreMatrix, learner: LearnerFacts) -> MatrixRecord:
         """What matrix.json says: every metric, undefined where its cells or references are not there."""
-        before, done = self.before(), self.stages()
-        found = reference_scores(
-            matrix.tasks, before.facts if before else {}, [stage.facts for stage in done], self.path
+        before, committed = self.before(), [stage.facts for stage in self.stages()]
+        found = reference_scores(matrix.tasks, before.facts if before else None, committed, self.path)
+        data = {name: digest for commit in committed for name, digest in commit.data.items()}
+        known = set(matrix.tasks) <= set(data)
+        return MatrixRecord(
+            id=self.id,
+            tasks=list(matrix.tasks),
+            counts=list(matrix.counts),
+            matrix=[list(row) for row in matrix.cells],
+            metrics=measured(matrix, references(found)),
+            fingerprints=fingerprints_of(committed),
+            order_digest=digest_of_order([(name, data[name]) for name in matrix.tasks]) if known else None,
+            metric={name: metric for commit in committed for name, metric in commit.metric.items()},
+            left_out={name: rows for commit in committed for name, rows in commit.left_out.items()},
+            **_fields(found),
+            **_fields(learner),
         )
-        return {
-            "schema": SCHEMA,
-            "id": self.id,
-            "tasks": list(matrix.tasks),
-            "counts": list(matrix.counts),
-            "matrix": [list(row) for row in matrix.cells],
-            "metrics": measured(matrix, references(found)),
-            **({"protocol": self.facts["protocol"]} if "protocol" in self.facts else {}),
-            "fingerprints": of_rows([stage.facts for stage in self.stages()]),
-            **found,
-            **extra,
-        }
 
-    def write_matrix(self, matrix: ScoreMatrix, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Write matrix.json and return its content."""
-        content = self.matrix_content(matrix, extra)
-        write_json(self.path / "matrix.json", content)
-        return content
+    def write_matrix(self, matrix: ScoreMatrix, learner: LearnerFacts) -> MatrixRecord:
+        """Write matrix.json and return what it says."""
+        record = self.matrix_record(matrix, learner)
+        write(self.path / MATRIX, record)
+        return record
 
 
 def stages(path: Path) -> list[Committed]:
@@ -203,68 +191,76 @@ def stages(path: Path) -> list[Committed]:
     return [_read(path) for path in sorted(sealed, key=lambda p: p.name.partition("-")[0].zfill(9))]
 
 
-def of_tasks(done: Sequence[Committed], tasks: Sequence[str]) -> dict[str, Any]:
-    """What a reader of the scores must know of the tasks: which order of which data, other metrics, rows left out."""
-    facts: dict[str, dict[str, Any]] = {"data": {}, "metric": {}, "left_out": {}}
-    for stage in done:
-        for key, of_task in facts.items():
-            of_task.update(stage.facts.get(key, {}))
-    digest = digest_of_order([(name, facts["data"][name]) for name in tasks])
-    return {"order_digest": digest, **{key: facts[key] for key in ("metric", "left_out") if facts[key]}}
-
-
-def identified(path: Path) -> dict[str, Any]:
-    """What run.yaml says: settings, composition, id.
+def read_run(path: Path) -> RunRecord:
+    """Read run.yaml: settings, composition, id.
 
     Raises:
-        FolderError: there is no run of everlora, or its file is damaged.
+        FolderError: there is no run of everlora, or its file is damaged or of a newer everlora.
     """
-    spec = path / "run.yaml"
-    if not spec.is_file():
+    place = path / "run.yaml"
+    if not place.is_file():
         raise FolderError(f"{path} holds no run of everlora; name the folder that was given as --out")
-    try:
-        there = yaml.safe_load(spec.read_text(encoding="utf-8"))
-        _ = there["id"], there["composition"], there["settings"]["method"] + ""
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        raise FolderError(f"{spec} is damaged, or of an older everlora; restore it from a copy") from None
-    return dict(there)
+    return restored(RunRecord, place, loaded(place))
 
 
-def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+def read_matrix(path: Path) -> MatrixRecord:
+    """Read matrix.json of the run in ``path``.
+
+    Raises:
+        FolderError: it is not there, damaged, or of a newer everlora.
+    """
+    return read_json(MatrixRecord, path / MATRIX)
+
+
+def _differing(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
     """Names of the innermost entries of ``a`` that ``b`` does not share, each of them once."""
     names: list[str] = []
     for key, value in a.items():
         other = b.get(key)
         if isinstance(value, Mapping) and isinstance(other, Mapping):
             names += _differing(value, other)
-        elif key == "penalties" and isinstance(other, list) and _parts(value) == _parts(other):
+        elif key == "penalties" and isinstance(value, list) and isinstance(other, list) and _same_parts(value, other):
             for mine, theirs in zip(value, other, strict=True):
                 names += _differing(mine, theirs)  # one method with two strengths: "lam" says more than "penalties"
-        elif value != other and key not in (*APART, *NOTED):
+        elif value != other and key not in (*NOT_IDENTIFYING, *NOTED):
             names.append("method" if key == "name" else key)
     return list(dict.fromkeys(names))
 
 
-def _parts(penalties: list[Any]) -> list[Any]:
-    return [penalty.get("part") if isinstance(penalty, Mapping) else None for penalty in penalties]
+def _same_parts(these: Sequence[object], those: Sequence[object]) -> bool:
+    first, second = ([p.get("part") if isinstance(p, Mapping) else None for p in parts] for parts in (these, those))
+    return first == second
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    """The fields of a record as they are, to make a record of which they are a part."""
+    return {name: getattr(record, name) for name in type(record).model_fields}
+
+
+@contextmanager
+def _empty(target: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of ``target``, whole, when the block ends without an error."""
+    if target.exists():
+        shutil.rmtree(target)
+    with staged(target) as folder:
+        yield folder
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.name: _sha(path) for path in sorted(folder.iterdir())}
 
 
 def _sha(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _verify(folder: Path, files: Mapping[str, str]) -> None:
+    for name, sha in files.items():
+        if not (folder / name).is_file() or _sha(folder / name) != sha:
+            raise FolderError(f"{folder / name} is missing or was changed after it was written; restore the folder")
+
+
 def _read(path: Path) -> Committed:
-    try:
-        facts = json.loads((path / COMMIT).read_text(encoding="utf-8"))
-        _ = facts["run"], facts["name"], facts["number"]
-        for name, sha in facts["files"].items():
-            if not (path / name).is_file() or _sha(path / name) != sha:
-                raise FolderError(f"{path / name} is missing or was changed after it was written; restore the folder")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, no UTF-8, or another shape
-        raise FolderError(f"{path / COMMIT} is damaged, or of an older everlora; restore it from a copy") from error
+    facts = read_json(Commit, path / COMMIT)
+    _verify(path, facts.files)
     return Committed(path, facts)
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as JSON Lines."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

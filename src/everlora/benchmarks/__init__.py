@@ -1,23 +1,35 @@
-"""Streams of tasks: the built-in ones, the published benchmarks, and a user's own files."""
+"""Benchmarks: known streams of tasks, each one YAML file of this folder, with a loader where one is needed.
 
-from everlora.benchmarks.registry import (
-    BenchmarkInfo,
+    trace.yaml   what is known: title, orders, tasks with labels, metric, source, licence   read for every listing
+    folders.py   the loader that it names, which reads the rows                             imported when it is opened
+
+Nothing that is imported here reads rows or imports torch, so that a listing is quick.
+"""
+
+from everlora.benchmarks.read import read_benchmark
+from everlora.benchmarks.streams import (
     benchmarks,
     find_benchmark,
+    is_own,
+    load_known,
     open_stream,
     order_number,
     settled_order,
 )
-from everlora.data.files import stream_from_yaml
-from everlora.data.tasks import task_from_dataset
+from everlora.core.benchmark import Benchmark, Request, TaskInfo
+from everlora.core.benchmark_facts import benchmark
 
 __all__ = [
-    "BenchmarkInfo",
+    "Benchmark",
+    "Request",
+    "TaskInfo",
+    "benchmark",
     "benchmarks",
     "find_benchmark",
+    "is_own",
+    "load_known",
     "open_stream",
     "order_number",
+    "read_benchmark",
     "settled_order",
-    "stream_from_yaml",
-    "task_from_dataset",
 ]

@@ -7,15 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from everlora.benchmarks import superni, trace
-from everlora.benchmarks.orders import number_of
-from everlora.benchmarks.registry import BenchmarkInfo, benchmarks, check_order, find_benchmark, is_own, open_stream
-from everlora.benchmarks.sizes import PUBLISHED
-from everlora.benchmarks.standard import SUBJECTS
-from everlora.benchmarks.terms import licences
-from everlora.benchmarks.vision_hub import VISION
+from everlora.benchmarks.streams import benchmarks, find_benchmark, is_own, open_stream
+from everlora.core.benchmark import Benchmark
 from everlora.data.folders import plain_spelling
-from everlora.data.own import is_folder, task_folders
+from everlora.data.own import task_folders
+from everlora.data.rows import is_folder
 from everlora.data.task import Example, Task, hash_of_list
 
 WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\s\u3040-\u30ff\u4e00-\u9fff]+")
@@ -39,26 +35,26 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
     """
     if is_own(name):
         return _own(name)
-    info = find_benchmark(name)
-    number = next(iter(info.orders), 1) if order is None else number_of(info.name, order)
-    check_order(info, number)
+    known = find_benchmark(name)
+    number = known.order(order)
     stream = None
-    if data_dir is not None or not info.needs_data:
+    if data_dir is not None or not known.needs_data:
         stream = open_stream(name, data_dir=data_dir, order=order)
     about = {
-        "name": info.name,
-        "title": info.title,
-        "orders": {str(number): list(tasks) for number, tasks in info.orders.items()},
-        "hashes": {str(number): hash_of_list(tasks) for number, tasks in info.orders.items()},
-        "aliases": dict(info.aliases),
-        "modality": list(info.modality),
-        "needs_data": info.needs_data,
+        "name": known.name,
+        "title": known.title,
+        "orders": {str(number): list(tasks) for number, tasks in known.orders.items()},
+        "hashes": {str(number): hash_of_list(tasks) for number, tasks in known.orders.items()},
+        "aliases": dict(known.aliases),
+        "modality": list(known.modality),
+        "needs_data": known.needs_data,
+        "prompt_limit": known.prompt_limit,
         "order_digest": stream.digest() if stream else None,
         "note": stream.note if stream else "",
     }
     of_rows = {task.name: _of_rows(task) for task in stream} if stream else {}
-    names = stream.names if stream else info.orders.get(number, info.tasks)
-    return {**about, "tasks": [{**_known(info, task), **of_rows.get(task, {})} for task in names]}
+    names = stream.names if stream else known.orders.get(number, known.tasks)
+    return {**about, "tasks": [{**_known(known, task), **of_rows.get(task, {})} for task in names]}
 
 
 def _own(name: str) -> dict[str, Any]:
@@ -88,28 +84,20 @@ def _like(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _known(info: BenchmarkInfo, task: str) -> dict[str, Any]:
+def _known(benchmark: Benchmark, name: str) -> dict[str, Any]:
     """What is known of a task without its rows."""
-    source, licence = licences(info.name, task)
-    labels: Sequence[str] = ()
-    metric = info.metric
-    if info.name == "trace":
-        labels, metric = trace.SUBJECTS[task].labels, trace.SUBJECTS[task].metric
-    elif info.name == "superni":
-        metric = superni.METRIC
-    elif task in SUBJECTS:
-        labels = SUBJECTS[task].labels
+    task = benchmark.task(name)
     about: dict[str, Any] = {
-        "name": task,
-        "labels": list(labels),
-        "metric": metric,
-        "source": source,
-        "terms": licence,
+        "name": name,
+        "labels": list(task.labels),
+        "metric": task.metric,
+        "source": task.source,
+        "terms": task.licence,
     }
-    if task in PUBLISHED:
-        about["published"] = dict(zip(("train", "test"), PUBLISHED[task], strict=True))
-    if info.name in VISION:
-        about["classes"] = VISION[info.name].classes // VISION[info.name].tasks
+    if task.published:
+        about["published"] = dict(zip(("train", "test"), task.published, strict=True))
+    if benchmark.classes:
+        about["classes"] = benchmark.classes // len(benchmark.tasks)
     return about
 
 

@@ -1,4 +1,4 @@
-"""The tasks of the standard table taken from the Hugging Face hub, in the form of the local files.
+"""Loads classification tasks from the Hugging Face hub, in the form of the local files.
 
 Sizes are ours: up to `TRAIN` rows of each class to train on, `DEV` set aside from the rest of the training split, and
 `TEST` of each class from the split that has labels. The choice is drawn once, with a seed of its own, so that every
@@ -8,10 +8,11 @@ run sees the same rows. Rows that train or dev share with test are left out, and
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from everlora.core.benchmark import TaskInfo
 from everlora.core.errors import DataError
 from everlora.data.hub import as_table, load_split
 from everlora.data.rows import Row, Table
@@ -25,7 +26,7 @@ INSTEAD = "give --data-dir a folder that holds the benchmark's files"
 
 @dataclass(frozen=True, kw_only=True)
 class HubTask:
-    """Where a task lies on the hub and how its rows become ``text`` and ``label``.
+    """Where a task lies on the hub and how its rows become ``text`` and ``label``; ``hub`` of a task in the YAML.
 
     Attributes:
         path: id of the data set.
@@ -35,7 +36,7 @@ class HubTask:
         without: a column that, when empty, makes ``short`` take the place of ``fields``.
         short: see ``without``.
         label_column: the column of the label's number.
-        names: our label for each number.
+        names: our label for each number; the task's labels, in order, if left out.
         first: the number of the first label.
         test: the split with labels that nobody trains on.
     """
@@ -57,106 +58,51 @@ class HubTask:
         return "\n".join(f"{name}: {value}" if name else value for name, value in lines if value)
 
 
-STARS = ("very negative", "negative", "neutral", "positive", "very positive")
-PAIR = (("sentence 1", "premise"), ("sentence 2", "hypothesis"))
-FALSE_TRUE = ("False", "True")
-GLUE, SUPERGLUE = "nyu-mll/glue", "aps/super_glue"
-AMAZON = "yassiracharki/Amazon_Reviews_for_Sentiment_Analysis_fine_grained_5_classes"
-# The names of the Zhang et al. sets and of our labels run in the same order, so their numbers index `labels` as it is.
-SAME: tuple[str, ...] = ()
-
-HUB: Mapping[str, HubTask] = {
-    "dbpedia": HubTask(
-        path="fancyzhx/dbpedia_14", fields=(("Title", "title"), ("Text", "content")), names=SAME, test="test"
-    ),
-    "amazon": HubTask(
-        path=AMAZON,
-        fields=(("Title", "review_title"), ("Text", "review_text")),
-        label_column="class_index",
-        names=STARS,
-        first=1,
-        test="test",
-    ),
-    "yahoo": HubTask(
-        path="community-datasets/yahoo_answers_topics",
-        fields=(("Title", "question_title"), ("Question", "question_content"), ("Answer", "best_answer")),
-        without="question_content",
-        short=(("Question", "question_title"), ("Answer", "best_answer")),
-        label_column="topic",
-        names=SAME,
-        test="test",
-    ),
-    # The hub's copy has title and text of the news in one column.
-    "agnews": HubTask(path="fancyzhx/ag_news", fields=(("Text", "text"),), names=SAME, test="test"),
-    "yelp": HubTask(path="Yelp/yelp_review_full", fields=(("Text", "text"),), names=STARS, test="test"),
-    "imdb": HubTask(path="stanfordnlp/imdb", fields=(("", "text"),), names=("Bad", "Good"), test="test"),
-    "sst2": HubTask(path=GLUE, config="sst2", fields=(("Text", "sentence"),), names=("Bad", "Good")),
-    "mnli": HubTask(
-        path=GLUE,
-        config="mnli",
-        fields=PAIR,
-        names=("entailment", "neutral", "contradiction"),
-        test="validation_matched",
-    ),
-    "rte": HubTask(
-        path=GLUE,
-        config="rte",
-        fields=(("sentence 1", "sentence1"), ("sentence 2", "sentence2")),
-        names=("entailment", "contradiction"),
-    ),
-    "qqp": HubTask(
-        path=GLUE,
-        config="qqp",
-        fields=(("first sentence", "question1"), ("second sentence", "question2")),
-        names=FALSE_TRUE,
-    ),
-    "cb": HubTask(path=SUPERGLUE, config="cb", fields=PAIR, names=("entailment", "contradiction", "neutral")),
-    "boolqa": HubTask(
-        path=SUPERGLUE, config="boolq", fields=(("question", "question"), ("passage", "passage")), names=FALSE_TRUE
-    ),
-    "multirc": HubTask(
-        path=SUPERGLUE,
-        config="multirc",
-        fields=(("paragraph", "paragraph"), ("question", "question"), ("candidate answer", "answer")),
-        names=FALSE_TRUE,
-    ),
-    "wic": HubTask(
-        path=SUPERGLUE,
-        config="wic",
-        fields=(("word", "word"), ("", "sentence1"), ("", "sentence2")),
-        names=FALSE_TRUE,
-    ),
-}
-
-
-def hub_task(name: str, labels: Sequence[str], instruction: str) -> tuple[Task, str]:
-    """Load a task from the hub; returns it and a sentence on rows left out.
+def hub_task(task: TaskInfo) -> Task:
+    """Load a task from the hub.
 
     Raises:
         DataError: the task has no place on the hub, or the hub cannot be reached or read.
     """
-    if name not in HUB:
-        raise DataError(f"the task {name!r} has no source on the hub here; {INSTEAD}")
-    place = HUB[name]
+    if not task.hub:
+        raise DataError(f"the task {task.name!r} has no source on the hub here; {INSTEAD}")
+    place = place_of(task)
     training = load_split(place.path, place.config, "train", instead=INSTEAD)
     testing = load_split(place.path, place.config, place.test, instead=INSTEAD)
-    return drawn_task(name, training, testing, labels, instruction)
+    return drawn_task(task, training, testing)
 
 
-def drawn_task(name: str, training: Any, testing: Any, labels: Sequence[str], instruction: str) -> tuple[Task, str]:
+def place_of(task: TaskInfo) -> HubTask:
+    """Where a task lies on the hub; its labels name the numbers there where nothing else is said."""
+    about = {key: _tuples(value) for key, value in task.hub.items()}
+    return HubTask(**{"names": task.labels, **about})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def drawn_task(task: TaskInfo, training: Any, testing: Any) -> Task:
     """Draw a task's splits from the two `datasets.Dataset` that the hub has of it.
 
     Raises:
         DataError: a column is missing, or a row is unusable.
     """
-    place = HUB[name] if HUB[name].names else replace(HUB[name], names=tuple(labels))
+    place = place_of(task)
     train, dev = draw(_numbers(training, place), TRAIN, DEV)
     test, _ = draw(_numbers(testing, place), TEST, 0)
     tables = {"train": _table(training, train, place, "train"), "test": _table(testing, test, place, place.test)}
     if dev:
         tables["dev"] = _table(training, dev, place, "train")
-    source = f"hub:{place.path}" + (f"/{place.config}" if place.config else "")
-    return build_task(name, tables, labels=labels, instruction=instruction, overlap="drop", source=source)
+    return build_task(
+        task.name,
+        tables,
+        labels=task.labels,
+        instruction=task.instruction,
+        overlap="drop",
+        metric=task.metric,
+        source=f"hub:{place.path}" + (f"/{place.config}" if place.config else ""),
+    )
 
 
 def draw(numbers: Sequence[int], main: int, aside: int) -> tuple[list[int], list[int]]:

@@ -1,127 +1,68 @@
-"""Class-incremental splits of picture sets: every task brings classes that no other has.
+"""Cuts picture sets into tasks for class-incremental learning: every task brings classes that no other has.
 
 The classes, in an order, are cut into tasks of equal size, as in the literature on LoRA for vision. Order 1 is the
 order of the class numbers; order 1993 is the permutation that much of the class-incremental literature draws with
-numpy's seed 1993, frozen in `RandomState`. A tenth of each class's training rows is set aside as dev.
+numpy's seed 1993, frozen in `RandomState`; its tasks have names of their own, as an order is known by its list. A
+tenth of each class's training rows is set aside as dev. A benchmark's options may say ``most``: at most so many
+training, and half as many test rows of each class.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.random import RandomState
-from numpy.typing import NDArray
 
+from everlora.benchmarks import vision_hub
+from everlora.benchmarks.pictures import DRAW_SEED, Pictures, PictureSet, arrays
+from everlora.core.benchmark import Request, TaskInfo
 from everlora.core.errors import DataError
-from everlora.data.task import Example, Task, TaskStream
-
-Picture = NDArray[np.uint8]
-DRAW_SEED = 0
+from everlora.data.task import Example, Task
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Rows of one split: a class number for each, and the picture of a row, decoded when it is asked for."""
+def class_incremental(request: Request, found: PictureSet) -> list[Task]:
+    """Cut a picture set into the tasks of a request.
 
-    numbers: Sequence[int]
-    picture: Callable[[int], Picture]
-
-
-@dataclass(frozen=True)
-class PictureSet:
-    """A data set: names of its classes, its training rows, its test rows, where they are from."""
-
-    classes: tuple[str, ...]
-    train: Pictures
-    test: Pictures
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionBenchmark:
-    """A picture set and how it is cut.
-
-    Attributes:
-        title: one line for people.
-        tasks: number of tasks.
-        classes: number of classes.
-        load: opens the set; takes a data folder or None.
-        permuted: whether order 1993 is offered.
-        most: at most so many training, and half as many test rows of each class; None for all.
-        local: whether a data folder can be given.
-        embedded: whether the data come with a package.
-    """
-
-    title: str
-    tasks: int
-    classes: int
-    load: Callable[[Path | None], PictureSet]
-    permuted: bool = True
-    most: int | None = None
-    local: bool = False
-    embedded: bool = False
-
-    @property
-    def orders(self) -> Mapping[int, tuple[str, ...]]:
-        """Names of the tasks by order: other classes have other names, as an order is known by its list."""
-        count = range(1, self.tasks + 1)
-        permuted = {1993: tuple(f"permuted-{k:02d}" for k in count)} if self.permuted else {}
-        return {1: tuple(f"split-{k:02d}" for k in count), **permuted}
-
-
-def class_incremental(
-    name: str,
-    benchmark: VisionBenchmark,
-    *,
-    order: int = 1,
-    tasks: Sequence[str] | None = None,
-    data_dir: Path | None = None,
-    train: int | None = None,
-    evaluate: int | None = None,
-) -> TaskStream:
-    """Cut a picture set into tasks.
-
-    Only rows that are used are decoded, so that ``train`` and ``evaluate`` (rows of each task) bound the memory.
+    Only rows that are used are decoded, so that ``request.train`` and ``request.evaluate`` bound the memory.
 
     Raises:
-        DataError: the set cannot be loaded, or has other classes than the benchmark is made of.
+        DataError: the set has other classes than the benchmark is made of.
     """
-    found = benchmark.load(data_dir)
+    benchmark, order = request.benchmark, request.order
     count = len(found.classes)
     if count != benchmark.classes:
-        raise DataError(f"{found.source} has {count} classes where {name} wants {benchmark.classes}; check the data")
+        raise DataError(
+            f"{found.source} has {count} classes where {benchmark.name} wants {benchmark.classes}; check the data"
+        )
     permutation = [int(k) for k in RandomState(order).permutation(count)] if order != 1 else list(range(count))
     names = benchmark.orders[order]
-    size, rest = divmod(count, benchmark.tasks)
+    size, rest = divmod(count, len(names))
     assert not rest
-    made = {
-        task: _task(task, found, permutation[k * size : (k + 1) * size], benchmark.most, train, evaluate)
-        for k, task in enumerate(names)
-        if tasks is None or task in tasks
-    }
-    notes = " ".join(f"{task.name}: {n} {why}." for task in made.values() for why, n in task.left_out.items())
-    return TaskStream(name=name, tasks=tuple(made[task] for task in tasks or names), note=notes)
+    made = []
+    for task in request.tasks:
+        k = names.index(task.name)
+        classes = permutation[k * size : (k + 1) * size]
+        made.append(_task(task, found, classes, request))
+    return made
 
 
-def _task(
-    name: str, found: PictureSet, classes: Sequence[int], most: int | None, train: int | None, evaluate: int | None
-) -> Task:
+def _task(task: TaskInfo, found: PictureSet, classes: Sequence[int], request: Request) -> Task:
+    most, evaluate = request.benchmark.options.get("most"), request.evaluate
     learn, dev, left = _draw(found.train, classes, most, aside=True)
     test, _, left_test = _draw(found.test, classes, most and most // 2, aside=False)
     left_out = {"train: only so many of a class are taken": left, "test: only so many of a class are taken": left_test}
     return Task(
-        name=name,
-        train=_examples(found, found.train, learn[:train]),
+        name=task.name,
+        train=_examples(found, found.train, learn[: request.train]),
         dev=_examples(found, found.train, dev[:evaluate]),
         test=_examples(found, found.test, test[:evaluate]),
         labels=tuple(found.classes[k] for k in classes),
         form="image",
+        metric=task.metric,
         source=found.source,
         left_out={why: count for why, count in left_out.items() if count},
     )
@@ -157,12 +98,21 @@ def _examples(found: PictureSet, rows: Pictures, indices: Sequence[int]) -> list
 DIGITS = tuple("0123456789")
 
 
-def arrays(images: Any, numbers: Any) -> Pictures:
-    """Pictures that are in memory."""
-    return Pictures([int(n) for n in numbers], lambda index: np.ascontiguousarray(images[index], dtype=np.uint8))
+def from_hub(request: Request) -> list[Task]:
+    """Load a picture set that lies on the hub, where the benchmark's options say."""
+    return class_incremental(request, vision_hub.from_hub(_place(request)))
 
 
-def digits(data_dir: Path | None) -> PictureSet:
+def _place(request: Request) -> vision_hub.HubPictures:
+    return vision_hub.HubPictures(**request.benchmark.options["hub"])
+
+
+def digits(request: Request) -> list[Task]:
+    """Load scikit-learn's pictures of digits."""
+    return class_incremental(request, _digits())
+
+
+def _digits() -> PictureSet:
     """The 1,797 pictures of digits, 8 by 8 pixels, that come with scikit-learn; a fifth of each class is test."""
     from sklearn.datasets import load_digits
 
@@ -183,16 +133,23 @@ def digits(data_dir: Path | None) -> PictureSet:
 FILES = ("mnist_t10k.npz", "mnist.npz")
 
 
-def mnist(data_dir: Path | None) -> PictureSet:
-    """MNIST from an ``.npz`` file with x_train, y_train, x_test, y_test, or from the hub.
+def mnist(request: Request) -> list[Task]:
+    """Load MNIST from the data folder or, without one, from the hub.
 
     Raises:
         DataError: there is no such file, or it is damaged.
     """
-    if data_dir is None:
-        from everlora.benchmarks.vision_hub import mnist_from_hub
+    folder = request.data_dir
+    found = vision_hub.from_hub(_place(request)) if folder is None else mnist_from_file(folder)
+    return class_incremental(request, found)
 
-        return mnist_from_hub()
+
+def mnist_from_file(data_dir: Path) -> PictureSet:
+    """Read MNIST from an ``.npz`` file with x_train, y_train, x_test, y_test.
+
+    Raises:
+        DataError: there is no such file, or it is damaged.
+    """
     path = data_dir if data_dir.is_file() else next((data_dir / n for n in FILES if (data_dir / n).is_file()), None)
     if path is None:
         raise DataError(f"{data_dir} has no {' or '.join(FILES)}; give --data-dir the folder that holds it")

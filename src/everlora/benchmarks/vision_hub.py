@@ -1,4 +1,4 @@
-"""Picture sets of the class-incremental literature from the Hugging Face hub, and the table of vision benchmarks.
+"""Loads picture sets from the Hugging Face hub.
 
 Pictures are decoded row by row, only those that are used, and those larger than `SIDE` are made smaller on the way: a
 ViT takes 224 by 224 pixels, and ImageNet-R as it is would not fit in memory.
@@ -7,13 +7,11 @@ ViT takes 224 by 224 pixels, and ImageNet-R as it is would not fit in memory.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from everlora.benchmarks.vision import DRAW_SEED, Picture, Pictures, PictureSet, VisionBenchmark, digits, mnist
+from everlora.benchmarks.pictures import DRAW_SEED, Picture, Pictures, PictureSet
 from everlora.core.errors import DataError
 from everlora.data.hub import load_split
 from everlora.data.images import to_array
@@ -24,7 +22,7 @@ INSTEAD = "vision-digits needs no download"
 
 @dataclass(frozen=True, kw_only=True)
 class HubPictures:
-    """Where a picture set lies on the hub.
+    """Where a picture set lies on the hub; ``hub`` among the options in the YAML.
 
     Attributes:
         path: id of the data set.
@@ -41,27 +39,15 @@ class HubPictures:
     test: str | None = "test"
 
 
-CIFAR100 = HubPictures(path="uoft-cs/cifar100", image="img", label="fine_label")
-IMAGENET_R = HubPictures(path="axiong/imagenet-r", label="class_name", train="test", test=None)
-DOMAINNET = HubPictures(path="wltjr1007/DomainNet")
-MNIST = HubPictures(path="ylecun/mnist")
-
-
-def from_hub(place: HubPictures, data_dir: Path | None = None) -> PictureSet:
+def from_hub(place: HubPictures) -> PictureSet:
     """Load a picture set.
 
     Raises:
         DataError: the hub cannot be reached, or the data set has other columns.
     """
-    assert data_dir is None
     train = load_split(place.path, None, place.train, instead=INSTEAD)
     test = load_split(place.path, None, place.test, instead=INSTEAD) if place.test else None
     return picture_set(place, train, test)
-
-
-def mnist_from_hub() -> PictureSet:
-    """MNIST with its usual splits."""
-    return from_hub(MNIST)
 
 
 def picture_set(place: HubPictures, train: Any, test: Any | None) -> PictureSet:
@@ -91,8 +77,8 @@ def picture_set(place: HubPictures, train: Any, test: Any | None) -> PictureSet:
         if seen[rows[index]] <= share[rows[index]]:
             chosen.add(index)
     sides = [[k for k in range(len(rows)) if (k in chosen) is side] for side in (False, True)]
-    learn, ask = (_part(train, place, rows, side) for side in sides)
-    return PictureSet(classes, learn, ask, source)
+    train_rows, test_rows = (_part(train, place, rows, side) for side in sides)
+    return PictureSet(classes, train_rows, test_rows, source)
 
 
 def _part(data: Any, place: HubPictures, numbers: list[int], indices: list[int]) -> Pictures:
@@ -120,45 +106,3 @@ def _picture(data: Any, place: HubPictures, split: str, index: int) -> Picture:
         scale = SIDE / min(picture.size)
         picture = picture.convert("RGB").resize([round(side * scale) for side in picture.size])
     return to_array(picture, at)
-
-
-VISION: Mapping[str, VisionBenchmark] = {
-    "vision-digits": VisionBenchmark(
-        title="scikit-learn's 1,797 digits, 5 tasks of 2 classes; no download",
-        tasks=5,
-        classes=10,
-        load=digits,
-        embedded=True,
-        permuted=False,
-    ),
-    "vision-mnist": VisionBenchmark(
-        title="MNIST digits (60,000 and 10,000 pictures), 5 tasks of 2 classes",
-        tasks=5,
-        classes=10,
-        load=mnist,
-        local=True,
-        permuted=False,
-    ),
-    "vision-cifar100": VisionBenchmark(
-        title="CIFAR-100 (50,000 and 10,000 pictures), 10 tasks of 10 classes",
-        tasks=10,
-        classes=100,
-        load=partial(from_hub, CIFAR100),
-    ),
-    "vision-imagenet-r": VisionBenchmark(
-        title="ImageNet-R, 10 tasks of 20 classes", tasks=10, classes=200, load=partial(from_hub, IMAGENET_R)
-    ),
-    "vision-imagenet-r-5": VisionBenchmark(
-        title="ImageNet-R, 5 tasks of 40 classes", tasks=5, classes=200, load=partial(from_hub, IMAGENET_R)
-    ),
-    "vision-imagenet-r-20": VisionBenchmark(
-        title="ImageNet-R, 20 tasks of 10 classes", tasks=20, classes=200, load=partial(from_hub, IMAGENET_R)
-    ),
-    "vision-domainnet": VisionBenchmark(
-        title="DomainNet, 5 tasks of 69 classes, at most 200 training rows of each class",
-        tasks=5,
-        classes=345,
-        load=partial(from_hub, DOMAINNET),
-        most=200,
-    ),
-}

@@ -7,14 +7,10 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from everlora.cli import completion
 from everlora.cli.common import Json, Plugin
 
-out_console = Console()
 GROUPS = {
     "replay-free": "replay-free: no data of earlier tasks, no task id",
     "replay": "replay: data of earlier tasks are kept or seen again",
@@ -38,12 +34,15 @@ NARROW = {
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A method, or a composition a+b: print its whole card.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A method, or a+b: print its whole card.", autocompletion=completion.methods),
+    ] = None,
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
     """List the methods, or print the card of one: formula, options, parts, storage, cost."""
-    import everlora.methods  # noqa: F401
+    from everlora.cli import tables
     from everlora.core.catalogue import card, families_in_words, listing
 
     if name is not None:
@@ -57,7 +56,7 @@ def methods(
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    columns = WIDE if out_console.width >= WIDE_ENOUGH else NARROW
+    columns = WIDE if tables.out_console.width >= WIDE_ENOUGH else NARROW
     for group, title in GROUPS.items():
         shown = [
             {**row, "adapter": row["adapter"].partition(":")[0], "families": families_in_words(row["families"])}
@@ -108,12 +107,11 @@ def _settings(settings: dict[str, Any]) -> str:
     )
 
 
-def metrics(as_json: Json = False) -> None:
+def metrics(plugin: Plugin = None, as_json: Json = False) -> None:
     """List what is made of an accuracy matrix, and how answers are scored: id, formula, source."""
-    from everlora.metrics.answers import ANSWER_METRICS
-    from everlora.metrics.matrix import REGISTRY
+    from everlora.metrics import answer_metrics, matrix_metrics
 
-    kinds: dict[str, Any] = {"of a run's matrix": REGISTRY, "of a task's answers": ANSWER_METRICS}
+    kinds: dict[str, Any] = {"of a run's matrix": matrix_metrics(), "of a task's answers": answer_metrics()}
     rows = [
         {"of": of, "id": one.id, "formula": one.formula, "source": one.source, "needs": getattr(one, "needs", None)}
         for of, known in kinds.items()
@@ -135,16 +133,15 @@ def env(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(facts))
     else:
+        from everlora.cli.tables import out_console
+
         out_console.print_json(json.dumps(facts))
 
 
-def _table(title: str, heads: Iterable[str], rows: Iterable[list[str]], *, lines: bool = False) -> None:
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, show_lines=lines, pad_edge=False)
-    for k, head in enumerate(heads):
-        table.add_column(head, no_wrap=k == 0)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    out_console.print(table)
+def _table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    from everlora.cli import tables
+
+    tables.out_console.print(tables.table(title, heads, rows, whole=[*heads][:1]))
 
 
 def text(value: Any) -> str:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from everlora.core.errors import ConfigError, Interrupted
+from everlora.core.errors import Interrupted
+
+KEPT = "finished tasks are kept, go on with the same command and --resume"
+Level = Literal["debug", "info", "warning", "error"]
 
 
 def _run(files: list[Path] | None) -> list[Path] | None:
-    """Run the files at once, before any method is looked up."""
+    """Run the files at once, before any name is looked up."""
     if files:
-        import everlora.methods  # noqa: F401  (ours first: their names are taken)
         from everlora.core import plugins
 
         for file in files:
@@ -23,97 +31,90 @@ def _run(files: list[Path] | None) -> list[Path] | None:
     return files
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.")]
+def _log(level: str | None) -> str | None:
+    """Show what everlora and the libraries under it log, from this level up."""
+    if level:
+        logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger().setLevel(level.upper())
+        os.environ["TRANSFORMERS_VERBOSITY"] = level  # read when transformers is imported, which is later
+    return level
+
+
+def _log_more(verbose: bool) -> bool:
+    if verbose:
+        _log("info")
+    return verbose
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.", rich_help_panel="output")
+]
+Out = Annotated[
+    Path, typer.Option("-o", "--out", "--output-dir", metavar="DIR", help="Folder to write.", rich_help_panel="output")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is there in --out.", rich_help_panel="output")]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="No progress, only warnings and results.", rich_help_panel="output")
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("-v", "--verbose", callback=_log_more, help="As --log-level info.", rich_help_panel="output"),
+]
+LogLevel = Annotated[
+    Level | None,
+    typer.Option(
+        "--log-level",
+        callback=_log,
+        metavar="LEVEL",
+        help="Show logs: debug, info, warning, error.",
+        rich_help_panel="output",
+    ),
+]
 Plugin = Annotated[
     list[Path] | None,
     typer.Option(
         "--plugin",
         metavar="FILE.py",
         callback=_run,
-        help="Python file with a method of your own. Its code is run, so name only files that you trust.",
+        help="Python file with methods, benchmarks or metrics of your own. Its code is run.",
+        rich_help_panel="method",
     ),
 ]
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn Ctrl-C into an error that says what to do."""
+def interruptible(message: str = KEPT) -> Iterator[None]:
+    """Do the work of a command, and turn Ctrl-C into an error that says what to do once the work is put away.
+
+    Some library code makes another error of the KeyboardInterrupt that Ctrl-C raises inside it; that is one, too.
+    """
+    pressed = False
+
+    def press(number: int, frame: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    gc.freeze()  # accelerate collects garbage after every training; what was imported need not be looked at again
+    gc.enable()
+    with handling(press):
+        try:
+            yield
+        except (KeyboardInterrupt, Exception) as error:
+            if pressed or isinstance(error, KeyboardInterrupt):
+                raise Interrupted(f"interrupted; {message}") from None
+            raise
+
+
+@contextmanager
+def handling(handler: Any) -> Iterator[None]:
+    """Give Ctrl-C to a handler for a while, unless it is ignored, as in processes that were started with nohup."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; finished tasks are kept, go on with the same command and --resume") from None
-
-
-def pairs(values: list[str] | tuple[str, ...] | None) -> dict[str, str]:
-    """Read ``name=value`` pairs.
-
-    Raises:
-        ConfigError: a pair without ``=``.
-    """
-    found = {}
-    for value in values or []:
-        name, equals, text = value.partition("=")
-        if not equals:
-            raise ConfigError(f"cannot read --set {value!r}; write --set name=value")
-        found[name.strip().replace("-", "_")] = text.strip()
-    return found
-
-
-TRAIN = (
-    "max_steps",
-    "num_train_epochs",
-    "learning_rate",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-)
-LORA = {"lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
-EVALUATION = {
-    "eval_schedule": "schedule",
-    "eval_scoring": "scoring",
-    "eval_split": "split",
-    "general": "general",
-    "per_device_eval_batch_size": "batch_size",
-}
-PLAIN = (
-    "protocol", "benchmark", "order", "data_dir", "stream_seed", "model", "trust_remote_code", "method",
-    "max_train_samples", "max_eval_samples", "max_train_per_class", "max_eval_per_class", "metric", "prompt",
-    "max_source_length", "max_new_tokens", "past", "dtype", "device", "seed",
-)  # fmt: skip
-
-
-def spec(flags: dict[str, Any]) -> Any:
-    """The settings that the flags of ``everlora run`` come to, over those of its recipe.
-
-    Raises:
-        ConfigError: an unknown or unusable setting.
-    """
-    from everlora.learner import experiment
-    from everlora.settings.spec import RunSpec
-
-    return experiment.resolve(RunSpec, *layers(flags))
-
-
-def layers(flags: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """The same settings before they are merged and checked: defaults, recipe, flags.
-
-    Raises:
-        ConfigError: a recipe that cannot be read, or a setting that is no pair.
-    """
-    from everlora.learner import experiment
-
-    tasks, targets = flags["tasks"], flags["lora_target_modules"]
-    if targets is not None and targets != "all-linear":
-        targets = targets.replace(",", " ").split()
-    given = {
-        **{name: flags[name] for name in PLAIN},
-        "revision": flags["model_revision"],
-        "tasks": experiment.names(None if tasks is None else [tasks]),
-        "train": {**{name: flags[name] for name in TRAIN}, **pairs(flags["set_"])},
-        "lora": {**{name: flags[flag] for flag, name in LORA.items()}, "target_modules": targets},
-        "evaluation": {
-            **{name: flags[flag] for flag, name in EVALUATION.items()},
-            "general_tasks": experiment.names(flags["general_tasks"] and [flags["general_tasks"]]),
-        },
-    }
-    recipe = experiment.read_recipe(Path(flags["config"])) if flags["config"] else {}
-    return {"model": "smollm2-135m"}, recipe, given
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from everlora.cli.catalogue import GROUPS
-from everlora.cli.common import Json
+from everlora.cli.common import Json, Plugin
 
 HEADS = {"oa": "OA", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
 Format = Literal["table", "markdown", "csv", "latex", "json"]
+FORMAT_HELP = "How the table is printed: table, markdown, csv, latex, json."
 LEGEND = (
     "mean over runs (seeds x orders) and 95 % interval (bootstrap over runs, then over test rows; too short where "
     "runs are few)"
@@ -30,7 +31,7 @@ ALONE = "(rows): fewer than 3 common runs, so p is of other test rows only and t
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of them (of a sweep).")],
-    format_: Annotated[Format, typer.Option("--format", help="How the table is printed.")] = "table",
+    format_: Annotated[Format, typer.Option("--format", metavar="FORM", help=FORMAT_HELP)] = "table",
     mixed: Annotated[bool, typer.Option("--mixed", help="Allow runs of different protocols.")] = False,
     mixed_fingerprints: Annotated[
         bool, typer.Option("--mixed-fingerprints", help="Allow scores of other precisions or versions.")
@@ -41,6 +42,7 @@ def compare(
     ] = False,
     resamples: Annotated[int, typer.Option(min=100, help="Resamples of the bootstrap.")] = 2000,
     bootstrap_seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
     """Set runs side by side: mean and 95 % interval of each method over its runs, and what cannot be told apart."""
@@ -56,7 +58,7 @@ def compare(
             if "is not finished" not in str(error):
                 raise
             typer.echo(f"left out: {error}", err=True)
-    table = side_by_side(
+    comparison = side_by_side(
         found,
         resamples=resamples,
         seed=bootstrap_seed,
@@ -64,14 +66,15 @@ def compare(
         mixed_fingerprints=mixed_fingerprints,
         baseline=baseline,
     )
+    table: Any = comparison.as_json()
     if with_papers:
-        if table["protocol"] is None:
+        if comparison.protocol is None:
             raise ConfigError("papers' numbers stand beside runs of one protocol; leave --mixed out, or --with-papers")
-        table["papers"] = _papers(found, table["sections"])
+        table["papers"] = _papers(found, comparison.sections)
     show(table, "json" if as_json else format_)
 
 
-def _papers(found: list[Any], sections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _papers(found: list[Any], sections: Any) -> list[dict[str, Any]]:
     """What papers print for the orders that were run.
 
     Raises:
@@ -81,12 +84,12 @@ def _papers(found: list[Any], sections: list[dict[str, Any]]) -> list[dict[str, 
     from everlora.core.errors import ConfigError
     from everlora.literature.reported import published_rows
 
-    name = str(found[0].protocol["benchmark"])
+    name = str(found[0].protocol.benchmark)
     infos = [info for info in benchmarks() if info.name == name]
     papers = published_rows(found, sections, infos[0].orders, name) if infos else []
     if not papers:
         raise ConfigError(f"no paper at hand has numbers for these orders of {name!r}; leave --with-papers out")
-    return papers
+    return [one.as_json() for one in papers]
 
 
 def show(table: dict[str, Any], form: Format) -> None:

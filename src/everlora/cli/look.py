@@ -7,34 +7,35 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Table
 
-from everlora.cli.common import Json, Plugin
+from everlora.cli import options
+from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a run.")]
 
 
 def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     """What a learner knows, what it keeps, and how much room its adapted modules have left."""
-    import everlora.methods  # noqa: F401
-    from everlora.analysis.runs import Run
     from everlora.analysis.status import status as facts_of
-    from everlora.cli.console import number, show
+    from everlora.cli.tables import number, show, table
 
-    facts = facts_of(Run.read(run))
+    facts: Any = facts_of(run).as_json()
     if as_json:
         typer.echo(json.dumps(facts, allow_nan=False))
         return
-    table = Table(title=f"{facts['method']} on {facts['model']}", box=box.SIMPLE_HEAD, title_justify="left")
-    for head in ("task", "score when learned", "strength found", "warning"):
-        table.add_column(head)
-    for task in facts["tasks"]:
-        found = ", ".join(f"{name} {_strength(value)}" for name, value in task["strengths"].items())
-        table.add_row(task["name"], number(task["score"]), found or "–", task["warning"] or "–")
-    show(table)
-    rows = f", {facts['kept_rows']} rows of data among it" if "kept_rows" in facts else ""
-    typer.echo(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB{rows}")
+    rows = [
+        (
+            task["name"],
+            number(task["score"]),
+            ", ".join(f"{name} {_strength(value)}" for name, value in task["strengths"].items()) or "–",
+            task["warning"] or "–",
+        )
+        for task in facts["tasks"]
+    ]
+    heads = ("task", "score when learned", "strength found", "warning")
+    show(table(f"{facts['method']} on {facts['model']}", heads, rows))
+    data = f", {facts['kept_rows']} rows of data among it" if "kept_rows" in facts else ""
+    typer.echo(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB{data}")
     for part, lost in facts.get("memory_error", {}).items():
         typer.echo(
             f"{part} remembers the past with a relative error of {lost['error']:.3g} "
@@ -52,44 +53,38 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """How each task's update met the past: interference and its bound, opposed directions, free share."""
-    import everlora.methods  # noqa: F401
     from everlora.analysis.interference import inspect as meetings
     from everlora.analysis.runs import Run
-    from everlora.cli.console import show
+    from everlora.cli.tables import show
 
-    found = meetings(Run.read(run))
+    found: Any = [task.as_json() for task in meetings(Run.read(run))]
     if as_json:
         typer.echo(json.dumps(found, allow_nan=False))
         return
     keys = ("interference", "cosine", "opposed", "conflict", "free")
-    table = _table("all modules", ("task", *keys))
-    for task in found:
-        table.add_row(task["task"], *(_figure(task[key]) for key in keys))
-    tables = [table]
+    shown = [_figures("all modules", "task", keys, found)]
     own = ("update_norm", "past_norm", "interference", "bound", "surrogate_bound", "opposed", "conflict", "free")
-    for task in found if modules else ():
-        table = _table(task["task"], ("module", *own))
-        for module in task["modules"]:
-            table.add_row(module["module"], *(_figure(module[key]) for key in own))
-        tables.append(table)
-    show(*tables)
+    shown += [_figures(task["task"], "module", own, task["modules"]) for task in found if modules]
+    show(*shown)
 
 
 def export(
     run: Folder,
-    out: Annotated[Path, typer.Option("--out", help="New folder.")],
+    out: Out,
     rank: Annotated[int | None, typer.Option(help="Write a PEFT adapter of this rank; else a whole model.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the run's data lie, to measure logits on.")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda | mps.")] = "auto",
     plugin: Plugin = None,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
     as_json: Json = False,
 ) -> None:
     """Hand a learner on: as a whole model (exact), or as one adapter of chosen rank with what that loses."""
-    import everlora.methods  # noqa: F401
     from everlora.analysis.runs import Run
     from everlora.core.errors import ConfigError
     from everlora.export import model as exporting
     from everlora.learner import experiment
+    from everlora.learner.resolve import resolve
     from everlora.settings.spec import LearnerSpec, RunSpec
 
     found = Run.read(run)
@@ -97,22 +92,22 @@ def export(
         raise ConfigError(f"--rank must be at least 1, not {rank}")
     exporting.vacant(out)
     exporting.exportable(found)
-    known = set(RunSpec.model_fields) & set(found.settings)
-    kind = RunSpec if "benchmark" in found.settings else LearnerSpec
+    kind = RunSpec if isinstance(found.settings, RunSpec) else LearnerSpec
     # The very weights that were learned on: what `auto` chose then, it need not choose on this machine.
     here = {"data_dir": data_dir, "device": device, "dtype": found.weights()}
-    settings = {k: v for k, v in found.settings.items() if k in known}
-    spec = experiment.resolve(kind, settings, {k: v for k, v in here.items() if k in kind.model_fields})
-    base = experiment.load_for(spec)
+    settings = found.settings.model_dump(mode="json")
+    spec = resolve(kind, settings, {k: v for k, v in here.items() if k in kind.model_fields})
     facts: dict[str, Any] = {"folder": str(out)}
-    if rank is None:
-        exporting.write_model(found, base, out)
-        facts["form"] = "model"
-    else:
-        sites, lost = exporting.adapter(found, rank)
-        facts |= {"form": "adapter", "rank": max(site.rank for site in sites.values()), "truncation": lost}
-        facts["logits"] = _logits(found, base, spec, sites)
-        exporting.write_adapter(found, sites, out)
+    with interruptible("nothing was written"):
+        base = experiment.load_for(spec)
+        if rank is None:
+            exporting.write_model(found, base, out)
+            facts["form"] = "model"
+        else:
+            sites, lost = exporting.adapter(found, rank)
+            facts |= {"form": "adapter", "rank": max(site.rank for site in sites.values()), "truncation": lost}
+            facts["logits"] = _logits(found, base, spec, sites)
+            exporting.write_adapter(found, sites, out)
     if as_json:
         typer.echo(json.dumps(facts, allow_nan=False))
         return
@@ -130,35 +125,38 @@ def export(
 
 
 def study_layers(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the runs.")],
-    config: Annotated[Path, typer.Option(help="YAML recipe: model, benchmark, sizes.")],
+    out: Out,
+    config: Annotated[Path, typer.Option(metavar="FILE", help="YAML recipe: model, benchmark, sizes.")],
     tasks: Annotated[str | None, typer.Option(help="Two tasks, in this order: a,b.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the benchmark's data.")] = None,
     top: Annotated[str, typer.Option(help="How many upper blocks are copied: none, numbers, all.")] = "none,4,9,all",
     seed: Annotated[int | None, typer.Option(help="Seed of adapters and data order.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs in --out.")] = False,
+    plugin: Plugin = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
     as_json: Json = False,
 ) -> None:
     """The study behind LB-CL: start the second task's upper layers as copies of the first one's, and test both."""
-    from everlora.cli.common import interruptible
-    from everlora.cli.console import ConsoleProgress, show, summary
+    from everlora.cli.console import ConsoleProgress
+    from everlora.cli.tables import show, summary
     from everlora.core.errors import ConfigError
-    from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
+    from everlora.learner.resolve import resolve
     from everlora.settings.spec import RunSpec
 
-    wanted = {"tasks": experiment.names([tasks] if tasks else None), "data_dir": data_dir, "seed": seed}
-    spec = experiment.resolve(RunSpec, {"model": "smollm2-135m"}, experiment.read_recipe(config), wanted)
+    spec = resolve(RunSpec, *options.layers({"tasks": tasks, "data_dir": data_dir, "seed": seed}, config))
     if spec.tasks is None or len(spec.tasks) != 2:
         given = "all of the benchmark's" if spec.tasks is None else len(spec.tasks)
         raise ConfigError(f"the study is about two tasks, and {given} are given; name them: --tasks first,second")
-    with ConsoleProgress() as shown, interruptible():
+    with ConsoleProgress(quiet=quiet) as shown, interruptible():
         results = sweeping.compare(spec, _copies(top), out, resume=resume, progress=shown)
     found = [result.as_json() for result in results]
     if as_json:
         typer.echo(json.dumps(found, allow_nan=False))
     else:
-        show(summary([{**one, "method": Path(one["folder"]).name} for one in found]))
+        show(summary([{**one, "method": Path(str(one["folder"])).name} for one in found]))
 
 
 def _copies(top: str) -> dict[str, str]:
@@ -188,20 +186,20 @@ def _logits(run: Any, base: Any, spec: Any, sites: Any) -> dict[str, float] | No
         stream = experiment.stream_for(spec, base)
     except EverloraError:
         return None
-    known = {stage.facts["name"] for stage in run.stages}
+    known = {stage.facts.name for stage in run.stages}
     tasks = [task for task in stream.tasks if task.name in known] or list(stream.tasks)
     return exporting.logits_apart(run, base, sites, tasks)
 
 
 def _room(room: dict[str, Any]) -> list[str]:
-    from everlora.training.alarms import TASKS_LEFT
+    from everlora.archive.records import FEW_TASKS
 
     worst = min(room["modules"], key=lambda module: module["free"])
     lines = [
         f"room: {100 * worst['free']:.1f} % of directions are free in the tightest module ({worst['module']}), enough "
         f"for {worst['tasks_left']} more tasks of rank {room['rank']}"
     ]
-    tight = [module for module in room["modules"] if module["tasks_left"] < TASKS_LEFT]
+    tight = [module for module in room["modules"] if module["tasks_left"] < FEW_TASKS]
     if room["hard"] and tight:
         lines.append(
             f"{len(tight)} of {len(room['modules'])} modules run out of directions, and this method learns in free "
@@ -210,11 +208,11 @@ def _room(room: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _table(title: str, heads: tuple[str, ...]) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for head in heads:
-        table.add_column(head.replace("_", " "))
-    return table
+def _figures(title: str, first: str, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> Any:
+    from everlora.cli.tables import table
+
+    heads = [first, *(key.replace("_", " ") for key in keys)]
+    return table(title, heads, ([row[first], *(_figure(row[key]) for key in keys)] for row in rows))
 
 
 def _figure(value: float | None) -> str:

@@ -6,22 +6,24 @@ import json
 from typing import Annotated
 
 import typer
-import yaml
-from rich import box
-from rich.table import Table
 
-from everlora.cli.catalogue import out_console
+from everlora.cli import completion
 from everlora.cli.common import Json
 
 
 def protocols(
-    name: Annotated[str | None, typer.Argument(help="A protocol, or a YAML file of one's own.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A protocol, or a YAML file of one's own.", autocompletion=completion.protocols),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the protocols that --protocol takes, or show one: settings, source, what is unknown.
 
     The hash is that of every run which follows the protocol and changes nothing.
     """
+    import yaml
+
     from everlora.learner.resolve import hash_as_written
     from everlora.settings import protocol
 
@@ -35,10 +37,9 @@ def protocols(
         hashed = {key: {**found.model_dump(), "hash": hash_as_written(found)} for key, found in rows.items()}
         typer.echo(json.dumps(hashed))
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in ("protocol", "hash", "what it is", "source"):
-        table.add_column(head, no_wrap=head in ("protocol", "hash"))
-    for key, found in rows.items():
-        table.add_row(key, hash_as_written(found), found.title, found.source)
-    out_console.print(table)
-    out_console.print("everlora protocols NAME shows one; a file like it is one of your own: --protocol FILE.yaml")
+    from everlora.cli import tables
+
+    heads = ("protocol", "hash", "what it is", "source")
+    listed = ((key, hash_as_written(found), found.title, found.source) for key, found in rows.items())
+    tables.out_console.print(tables.table("", heads, listed, whole=heads[:2]))
+    typer.echo("everlora protocols NAME shows one; a file like it is one of your own: --protocol FILE.yaml")

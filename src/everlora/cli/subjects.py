@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
+
+from everlora.cli import completion
+from everlora.cli.common import Json, Plugin
 
 LABELS_SHOWN = 3
 
 
 def benchmarks(
-    name: Annotated[str | None, typer.Argument(help="A benchmark, YAML file or folder, to see its card.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Benchmark, YAML file or folder: print its card.", autocompletion=completion.benchmarks),
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Its data, to see sizes and lengths.")] = None,
     order: Annotated[str | None, typer.Option(help="Task order: 4, or sapt-5.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.")] = False,
+    plugin: Plugin = None,
+    as_json: Json = False,
 ) -> None:
     """List the benchmarks, or show the card of one: tasks, sizes, labels, metric, source, terms, lengths."""
     from everlora.benchmarks.cards import card
@@ -49,46 +53,45 @@ def _list(as_json: bool) -> None:
                 "aliases": dict(info.aliases),
                 "modality": list(info.modality),
                 "needs_data": info.needs_data,
-                "metric": info.metric,
+                "metric": info.scoring,
             }
             for info in known()
         ]
         typer.echo(json.dumps(rows))
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("benchmark", no_wrap=True)
-    for head in ("tasks", "orders", "data"):
-        table.add_column(head, no_wrap=True)
-    table.add_column("what it is")
-    for info in known():
-        orders = ", ".join(map(str, info.orders)) or "–"
-        data = "read" if info.needs_data else "made"
-        table.add_row(info.name, str(len(info.tasks)), orders, data, info.title)
-    Console().print(table)  # titles wrap on a narrow terminal
+    from everlora.cli import tables
+
+    listed = [
+        [
+            info.name,
+            str(len(info.tasks)),
+            ", ".join(map(str, info.orders)) or "–",
+            "read" if info.needs_data else "made",
+            info.title,  # which wraps on a narrow terminal
+        ]
+        for info in known()
+    ]
+    heads = ("benchmark", "tasks", "orders", "data", "what it is")
+    tables.out_console.print(tables.table("", heads, listed, whole=heads[:-1]))
     typer.echo("everlora benchmarks NAME shows one; --data-dir adds sizes and lengths")
 
 
 def _show_card(about: dict[str, Any]) -> None:
-    from everlora.cli.console import show
+    from everlora.cli import tables
 
-    table = Table(title=about["title"], box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    table.add_column("task")
     measured = any("rows" in task for task in about["tasks"])
     published = not measured and any("published" in task for task in about["tasks"])
-    for head in ("train/dev/test", "words in, out") if measured else ("published train/test",) * published:
-        table.add_column(head)
-    for head in ("labels", "metric", "source; terms"):
-        table.add_column(head)
+    sizes = ("train/dev/test", "words in, out") if measured else ("published train/test",) * published
+    rows = []
     for task in about["tasks"]:
         cells = [task["name"]]
         if measured:
-            rows = task["rows"]
-            cells += [f"{rows['train']}/{rows['dev']}/{rows['test']}", _length(task)]
+            counts = task["rows"]
+            cells += [f"{counts['train']}/{counts['dev']}/{counts['test']}", _length(task)]
         if published:
             cells.append("/".join("?" if size is None else str(size) for size in task["published"].values()))
-        cells += [_labels(task), task["metric"], "; ".join(filter(None, (task["source"], task["terms"])))]
-        table.add_row(*cells)
-    show(table)
+        rows.append([*cells, _labels(task), task["metric"], "; ".join(filter(None, (task["source"], task["terms"])))])
+    tables.show(tables.table(about["title"], ("task", *sizes, "labels", "metric", "source; terms"), rows))
     for task in about["tasks"]:
         if len(task["labels"]) > LABELS_SHOWN:
             typer.echo(f"labels of {task['name']}: {', '.join(task['labels'])}")

@@ -2,99 +2,127 @@
 
 from __future__ import annotations
 
-import gc
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from everlora.cli import common
-from everlora.cli.common import Json, Plugin
-from everlora.cli.compare import Format
+from everlora.cli import completion, options
+from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible
+from everlora.cli.compare import FORMAT_HELP, Format
+from everlora.cli.run import Config, DryRun, More
+from everlora.core.errors import ConfigError
 
-OWN = {"method": "--methods", "seed": "--seeds", "single": "no reference run"}
-"""Flags of ``everlora run`` that a sweep gives itself."""
+if TYPE_CHECKING:
+    from everlora.learner.sweep import Failed, Job
+
+INSTEAD = {"method": "--methods", "seed": "--seeds", "single": "no reference run"}
+"""What a sweep takes for options of a run that it has no use for."""
 ALL = "all"
 
+Methods = Annotated[
+    str,
+    typer.Option(
+        metavar="A,B",
+        help="a,b(x=1),c+d; or all: every registered system that fits the model.",
+        rich_help_panel="method",
+        autocompletion=completion.methods,
+    ),
+]
+Seeds = Annotated[
+    str, typer.Option(metavar="N,N", help="Seeds of adapters and rows: 0,1,2.", rich_help_panel="training")
+]
+Form = Annotated[Format, typer.Option("--format", metavar="FORM", help=FORMAT_HELP, rich_help_panel="output")]
+NotHere = Annotated[str | None, typer.Option(hidden=True)]
 
+
+@options.takes_settings(leave_out=("method", "seed"))
 def sweep(
-    ctx: typer.Context,
-    methods: Annotated[str, typer.Option(help="a,b(x=1),c+d; or all: every registered system that fits the model.")],
-    out: Annotated[Path, typer.Option("--out", "--output-dir", help="Folder of the runs, one folder each.")],
-    seeds: Annotated[str, typer.Option(help="Seeds of adapters and data order: 0,1,2.")] = "0",
+    *,
+    methods: Methods,
+    seeds: Seeds = "0",
+    method: NotHere = None,
+    seed: NotHere = None,
+    single: NotHere = None,
+    config: Config = None,
     plugin: Plugin = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the runs in --out.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the jobs and stop.")] = False,
-    format_: Annotated[Format, typer.Option("--format", help="How the table is printed.")] = "table",
+    set_: More = None,
+    out: Out,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    format_: Form = "table",
     as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
+    **settings: Any,
 ) -> None:
     """Run methods x seeds on one stream, from one loaded model, and print the table.
 
-    Takes every option of `everlora run` (--config, --benchmark, --model, --max-steps, --set, …) beside its own.
+    Takes every setting of `everlora run`, with --methods for --method and --seeds for --seed.
     """
-    from everlora.analysis.answers import read
-    from everlora.analysis.tables import compare
-    from everlora.cli.compare import show
     from everlora.cli.console import ConsoleProgress
-    from everlora.core.errors import TrainingError
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
+    from everlora.learner.resolve import resolve
     from everlora.runtime import world
     from everlora.settings.spec import RunSpec
 
-    layers, wanted, numbers = common.layers(_flags_of_run(ctx)), sweeping.split(methods), _numbers(seeds)
-    spec = experiment.resolve(RunSpec, *layers)
+    for flag, value in {"method": method, "seed": seed, "single": single}.items():
+        if value is not None:
+            raise ConfigError(f"a sweep takes {INSTEAD[flag]}, not --{flag}")
+    layers, wanted, numbers = options.layers(settings, config, set_), sweeping.split(methods), _numbers(seeds)
+    spec = resolve(RunSpec, *layers)
     base = experiment.load_for(spec) if ALL in wanted else None
     if base is not None:
-        family = base.family.name
-        wanted = [one for word in wanted for one in (sweeping.fitting(family) if word == ALL else [word])]
-        for row, families in sweeping.unfitting(family).items():
-            typer.echo(f"{row} is left out: for models of {', '.join(families)}, not {family}", err=True)
+        wanted = _all_replaced(wanted, base.family.name)
     todo = sweeping.jobs(layers, wanted, numbers, out)
     if dry_run:
         for job in todo:
             typer.echo(f"{job.spec.method}\tseed {job.spec.seed}\t{job.folder}")
         return
-    gc.freeze()  # as for a single run
-    lost: list[sweeping.Failed] = []
-    with ConsoleProgress() as shown, common.interruptible():
+    failed: list[sweeping.Failed] = []
+    with ConsoleProgress(quiet=quiet) as shown, interruptible():
         base = base or experiment.load_for(spec)
-        sweeping.work(todo, base, resume=resume, progress=shown, failed=lost.append)
-    if not world.is_main():
-        return
-    gone = {one.job.folder for one in lost}
-    if done := [read(job.folder) for job in todo if job.folder not in gone]:
-        show(compare(done), "json" if as_json else format_)
-    if len(lost) == len(todo) and len({one.reason for one in lost}) == 1:
-        raise lost[0].error  # no matter of one method
-    if lost:
-        names = {one.reason: ", ".join(each.job.name for each in lost if each.reason == one.reason) for one in lost}
+        sweeping.work(todo, base, resume=resume, progress=shown, failed=failed.append)
+    if world.is_main():
+        _report(todo, failed, "json" if as_json else format_)
+
+
+def _all_replaced(methods: list[str], family: str) -> list[str]:
+    """The methods of a sweep, with all that fit a model family in place of ``all``."""
+    from everlora.learner.sweep import fitting, unfitting
+
+    for row, families in unfitting(family).items():
+        typer.echo(f"{row} is left out: for models of {', '.join(families)}, not {family}", err=True)
+    return [one for word in methods for one in (fitting(family) if word == ALL else [word])]
+
+
+def _report(todo: list[Job], failed: list[Failed], form: Format) -> None:
+    """Print the table of the runs that were made.
+
+    Raises:
+        EverloraError: some could not be made, and why.
+    """
+    from everlora.analysis.answers import read
+    from everlora.analysis.tables import compare
+    from everlora.cli.compare import show
+    from everlora.core.errors import TrainingError
+
+    without = {one.job.folder for one in failed}
+    if made := [read(job.folder) for job in todo if job.folder not in without]:
+        show(compare(made).as_json(), form)
+    reasons = list(dict.fromkeys(one.reason for one in failed))
+    if len(failed) == len(todo) and len(reasons) == 1:
+        raise failed[0].error  # no matter of one method
+    if failed:
+        names = {reason: ", ".join(one.job.name for one in failed if one.reason == reason) for reason in reasons}
         raise TrainingError(
-            f"{len(lost)} of {len(todo)} runs could not be made: "
+            f"{len(failed)} of {len(todo)} runs could not be made: "
             + "; ".join(f"{those}: {reason}" for reason, those in names.items())
         )
 
 
-def _flags_of_run(ctx: typer.Context) -> dict[str, Any]:
-    """Read what is no option of a sweep as ``everlora run`` would read it.
-
-    Raises:
-        ConfigError: a setting that the sweep gives itself.
-    """
-    from everlora.core.errors import ConfigError
-
-    assert ctx.parent is not None
-    run: Any = ctx.parent.command.get_command(ctx, "run")  # type: ignore[attr-defined]
-    flags: dict[str, Any] = run.make_context("run", list(ctx.args), parent=ctx.parent).params
-    for flag, instead in OWN.items():
-        if flags[flag] is not None:
-            raise ConfigError(f"a sweep takes {instead}, not --{flag}")
-    return flags
-
-
 def _numbers(text: str) -> list[int]:
-    from everlora.core.errors import ConfigError
-
     try:
         return [int(word) for word in text.replace(",", " ").split()]
     except ValueError:

@@ -8,12 +8,12 @@ from typing import ClassVar, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """What a task trains. A form of its own is a subclass that carries its settings (`everlora.parts.adapters`).
+    """What a task trains; another form than LoRA is a subclass with its settings (`everlora.parts.forms_osf`, say).
 
     Attributes:
         policy: ``new``, fresh and on top of everything learned before; or ``continue``, one that every task trains on.
         form: ``plain`` B A (PEFT's LoRA), ``svd`` U Σ V (PEFT's AdaLoRA without its rank allocation), or one that is
-            no low-rank update; the engine has one mount for each.
+            no low-rank update; `everlora.adapters` has a backend for each.
         unit: with ``svd``, take the scale 1 instead of alpha / r.
         fixed: the factor of the pair that is not trained, if one is not.
     """

@@ -51,8 +51,14 @@ class Interrupted(EverloraError):
     status = 130
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is spelt most like ``name``, or None if none is near."""
+    close = difflib.get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name closest to ``name``, else the list of what is known."""
     names = sorted(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+    close = closest(name, names)
+    return f"; did you mean {close!r}?" if close is not None else f"; known: {', '.join(names)}"

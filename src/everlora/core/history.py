@@ -15,7 +15,13 @@ class UpdateHistory:
     """The updates of all earlier tasks, oldest first, kept as factors: exact, and small beside dense matrices.
 
     A part chooses a view: `factors` (what each task added, one behind the other) or `total` (their plain sum). Dense
-    views are made per group of modules, on demand, and live as long as one task.
+    views are made per group of modules, on demand, and are dropped when the task ends.
+
+    >>> import torch
+    >>> task = {"layer": LowRank(torch.ones(1, 3), torch.ones(2, 1))}
+    >>> history = UpdateHistory().append(task).append(task)
+    >>> len(history), history.factors("layer").rank, float(history.total("layer")[0, 0])
+    (2, 2, 2.0)
     """
 
     deltas: tuple[LowRankUpdates, ...] = ()
@@ -27,10 +33,12 @@ class UpdateHistory:
         return iter(self.deltas)
 
     def append(self, delta: LowRankUpdates) -> UpdateHistory:
+        """Return the history with the updates of one more task; this one stays as it is."""
         return UpdateHistory((*self.deltas, delta))
 
     @property
     def sites(self) -> tuple[str, ...]:
+        """The paths of the adapted modules."""
         return tuple(self.deltas[0]) if self.deltas else ()
 
     def factors(self, site: str) -> LowRank:

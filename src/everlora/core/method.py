@@ -14,12 +14,12 @@ from everlora.core.roles import (
     HasMemory,
     Initialiser,
     Merge,
+    NeedsActivations,
     OutputPenalty,
     Rehearsal,
+    StepRule,
     WeightPenalty,
 )
-from everlora.core.roles.blocks import StepRule
-from everlora.core.roles.observing import NeedsActivations
 
 Regime = Literal["sequence", "joint", "frozen"]
 Mixing = Literal["proportional", "equal"]
@@ -79,20 +79,25 @@ class Method:
                 raise ConfigError(
                     f"the strength of the penalty {penalty.name!r} must be a finite number of at least 0, not {value}"
                 )
+        for transform in self.transforms:
+            if transform.acts_on not in ("gradient", "update", "both"):
+                raise ConfigError(
+                    f"{transform.name!r} acts on the gradient, the update or both, and not on {transform.acts_on!r}"
+                )
         for part in self.parts():
-            if self.regime != "sequence" and not getattr(part, "suits_joint", False):
+            if self.regime != "sequence" and not (isinstance(part, Rehearsal) and part.alone):
                 raise ConfigError(f"{part.name!r} cannot act in {self.name!r}, which does not learn task after task")
-            if self.adapter.policy == "continue" and getattr(part, "needs_fresh", False):
+            if self.adapter.policy == "continue" and part.needs.fresh_adapter:
                 raise ConfigError(
                     f"{part.name!r} needs a fresh adapter for every task, and {self.name!r} trains one adapter on and "
                     f"on; take a method with new adapters (inclora, o-lora, ella, …)"
                 )
-            if self.adapter.policy == "new" and getattr(part, "needs_continued", False):
+            if self.adapter.policy == "new" and part.needs.continued_adapter:
                 raise ConfigError(
                     f"{part.name!r} holds what is trained where earlier tasks left it, and {self.name!r} trains a "
                     f"fresh adapter for every task; take a method that trains one on and on (seqlora, seqft, …)"
                 )
-            if not self.adapter.low_rank and not getattr(part, "any_form", False):
+            if not self.adapter.low_rank and not part.needs.any_form:
                 raise ConfigError(
                     f"{part.name!r} works on low-rank updates, and {self.name!r} trains none; take a method with "
                     f"adapters (seqlora, inclora, o-lora, ella, …)"
@@ -102,7 +107,7 @@ class Method:
                     f"{part.name!r} looks at the outputs that the rows of what is trained make, and in {self.name!r} "
                     f"they make none; take a method with LoRA adapters (seqlora, o-lora, …) or all weights (seqft)"
                 )
-            if self.adapter.form != "svd" and getattr(part, "needs_svd", False):
+            if self.adapter.form != "svd" and part.needs.svd_form:
                 raise ConfigError(f"{part.name!r} works on triplets U Σ V; add a method in SVD form (nlnb-cl, …)")
         if self.rule and not self.rehearsal:
             raise ConfigError(f"{self.rule.name!r} works on blocks with rehearsed rows, and {self.name!r} keeps none")
@@ -143,7 +148,7 @@ class Method:
     @property
     def sees_again(self) -> bool:
         """Whether rows of earlier tasks are seen again; rows that the model writes itself are no data of theirs."""
-        kept = self.rehearsal is not None and getattr(self.rehearsal, "keeps_rows", True)
+        kept = self.rehearsal is not None and self.rehearsal.needs.stored_rows
         return self.replay or kept or self.regime == "joint"
 
     @property
@@ -202,6 +207,10 @@ class Method:
 
 def compose(*methods: Method) -> Method:
     """Join methods into one.
+
+    >>> from everlora import compose, parse
+    >>> compose(parse("ella"), parse("migu")).name
+    'ella+migu'
 
     Single roles (regime, adapter policy, consolidator, initialiser, merge) must agree where both sides fill them;
     penalties and transforms are concatenated and exact duplicates dropped. SVD form wins over plain form: whatever
@@ -275,7 +284,7 @@ def _one(first: Method, other: Method, role: str, a: Any, b: Any) -> Any:
 
 def _in_turn(transforms: tuple[GradientTransform, ...]) -> tuple[GradientTransform, ...]:
     """Masks before projections, however the methods were typed: a mask behind one would leave the complement."""
-    return tuple(sorted(transforms, key=lambda part: getattr(part, "turn", 1)))
+    return tuple(sorted(transforms, key=lambda part: part.needs.order))
 
 
 def _joined(these: tuple[Any, ...], those: tuple[Any, ...]) -> tuple[Any, ...]:

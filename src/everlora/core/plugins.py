@@ -1,7 +1,8 @@
-"""Methods from outside the package: what installed packages offer, files named on the command line, their origin.
+"""Methods, benchmarks and metrics from outside: of installed packages, of files named on the command line; where from.
 
-A package offers methods by an entry point of the group ``everlora.methods`` that names the module to import (or
-something in it); the module registers them with `everlora.method`, like those of our own.
+A package offers them by entry points of the groups ``everlora.methods``, ``everlora.benchmarks`` and
+``everlora.metrics``, each of which names the module to import (or something in it). The module registers them with
+`everlora.method`, `everlora.benchmark` and `everlora.metric`, as everlora's own modules do.
 """
 
 from __future__ import annotations
@@ -11,47 +12,50 @@ import importlib.util
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
 from everlora.core.errors import ConfigError, EverloraError
 
-GROUP = "everlora.methods"
+KINDS = ("method", "benchmark", "metric")
 Origin = dict[str, str]
 
-_offered = False
-_broken: list[str] = []
+_broken: dict[str, list[str]] = {}
+"""By group that was imported: a line per plug-in that could not be."""
 
 
-def offered() -> list[str]:
-    """Import what installed packages offer, the first time; return a line per plug-in that could not be imported."""
-    global _offered
-    if not _offered:
-        _offered = True  # at once: a plug-in may look methods up itself
-        for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+def offered(group: str) -> list[str]:
+    """Import what installed packages offer in a group, the first time.
+
+    Returns:
+        A line per plug-in that could not be imported.
+    """
+    if group not in _broken:
+        _broken[group] = []  # at once: a plug-in may look names up itself
+        for point in sorted(entry_points(group=group), key=lambda point: point.name):
             try:
                 point.load()
             except Exception as error:  # whatever a stranger's module does, ours go on working
                 whose = f" of the package {point.dist.name} {point.dist.version}" if point.dist else ""
-                _broken.append(
+                _broken[group].append(
                     f"the plug-in {point.name!r}{whose} ({point.value}) could not be loaded and is left out: "
                     f"{_reason(error)}"
                 )
-                logging.getLogger("everlora").warning("everlora: %s", _broken[-1])
-    return list(_broken)
+                logging.getLogger("everlora").warning("everlora: %s", _broken[group][-1])
+    return list(_broken[group])
 
 
 def load(path: Path) -> None:
-    """Run a Python file that registers methods; a file that has been run already is not run again.
+    """Run a Python file that registers methods, benchmarks or metrics, unless it has been run already.
 
     Raises:
         ConfigError: there is no such file, or it cannot be run.
     """
     path = path.resolve()
     if not path.is_file() or path.suffix != ".py":
-        raise ConfigError(f"no plug-in {path}; name a Python file that registers a method with @everlora.method")
+        raise ConfigError(f"no plug-in {path}; name a Python file that uses @everlora.method, benchmark or metric")
     name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
@@ -67,45 +71,50 @@ def load(path: Path) -> None:
         raise ConfigError(f"the plug-in {path} could not be run: {_reason(error, path)}") from error
 
 
-def origin(build: Callable[..., Any]) -> Origin | None:
-    """Where a builder is from: package and version, or file and its hash; None for our own."""
-    top = build.__module__.partition(".")[0]
-    if top == __name__.partition(".")[0]:
+def is_ours(module: str) -> bool:
+    """Whether a module is one of everlora's own."""
+    return module.partition(".")[0] == __name__.partition(".")[0]
+
+
+def origin(module: str) -> Origin | None:
+    """Where a module is from: package and version, or file and its hash; None for everlora's own."""
+    if is_ours(module):
         return None
-    module = sys.modules.get(build.__module__)
-    for package in packages_distributions().get(top, []):
+    for package in packages_distributions().get(module.partition(".")[0], []):
         return {"package": package, "version": version(package)}
+    loaded = sys.modules.get(module)
     try:
-        file = Path(inspect.getfile(module)) if module else None
+        file = Path(inspect.getfile(loaded)) if loaded else None
     except TypeError:  # typed at a prompt
         file = None
     if file is None or not file.is_file():
-        return {"module": build.__module__}
+        return {"module": module}
     return {"file": str(file.resolve()), "sha256": _sha(file)}
 
 
 def missing(origins: Iterable[Mapping[str, str]]) -> str:
-    """What must be there for methods of these origins, and is not, or is another by now; empty if nothing is amiss."""
+    """Say which plug-ins of these origins are not here, or are others by now; empty if nothing is amiss."""
     lines = []
     for where in origins:
-        name = where.get("method", "?")
+        kind = next((kind for kind in KINDS if kind in where), "method")
+        what = f"the {kind} {where.get(kind, '?')!r}"
         if "package" in where:
             package, then = where["package"], where["version"]
             now = _version(package)
             if now is None:
-                lines.append(f"the method {name!r} is from the package {package} {then}, which is not installed here")
+                lines.append(f"{what} is from the package {package} {then}, which is not installed here")
             elif now != then:
-                lines.append(f"the method {name!r} is from the package {package} {then}, and {now} is installed here")
+                lines.append(f"{what} is from the package {package} {then}, and {now} is installed here")
         elif "file" in where:
             file = Path(where["file"])
             if not file.is_file():
-                lines.append(f"the method {name!r} is from the file {file}, which is not there; pass --plugin FILE")
+                lines.append(f"{what} is from the file {file}, which is not there; pass --plugin FILE")
             elif _sha(file) != where["sha256"]:
-                lines.append(f"the method {name!r} is from the file {file}, which has changed since")
+                lines.append(f"{what} is from the file {file}, which has changed since")
             elif not any(_is(module, file) for module in list(sys.modules.values())):
-                lines.append(f"the method {name!r} is from the file {file}; pass --plugin {file} (that runs its code)")
+                lines.append(f"{what} is from the file {file}; pass --plugin {file} (that runs its code)")
         else:
-            lines.append(f"the method {name!r} was made in the module {where.get('module', '?')}")
+            lines.append(f"{what} was made in the module {where.get('module', '?')}")
     return "; ".join(lines)
 
 

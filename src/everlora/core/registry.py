@@ -1,22 +1,170 @@
-"""Names of methods, and the small language ``ella(lam=0.3)+o-lora`` in which people type them."""
+"""Names of methods, benchmarks and metrics: one kind of registry for all three, and the one of methods.
+
+    @method("my-way", ...)        @benchmark("my-three", ...)        @metric("token_f1", ...)
+            │                             │                                 │
+        METHODS                       BENCHMARKS                         METRICS
+      (this file)                 (`core.benchmark`)              (`metrics.registry`)
+
+A name is found in everlora itself, in what was imported or passed with ``--plugin FILE``, and at last in installed
+packages, which are asked only for a name that nobody here knows. Nothing in this file imports torch.
+"""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
-
-from pydantic import ValidationError, validate_call
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from everlora.core import plugins
 from everlora.core.errors import ConfigError, nearest
-from everlora.core.method import Method, compose
 
+if TYPE_CHECKING:
+    from everlora.core.method import Method
+
+T = TypeVar("T")
 FAMILIES = ("decoder", "encoder-decoder", "encoder", "image-classifier")
 TEXT_ANSWERS = FAMILIES[:2]
 """The families that answer in text."""
+
+NOT_DECLARED = "not declared"
+"""What tables show of a method that does not say what it stores or costs; ``nothing`` is a claim."""
+
+
+def key(name: str) -> str:
+    """Forgive case, dashes, underscores and blanks: ``O-LoRA``, ``olora`` and ``o_lora`` are one name."""
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+class Registry(Generic[T]):
+    """Things of one kind by name, with the module that each is from.
+
+    Args:
+        kind: what they are, in one word; installed packages offer them by entry points of ``everlora.<kind>s``.
+        own: the module that registers everlora's own, imported when a name is first looked up.
+    """
+
+    def __init__(self, kind: str, *, own: str) -> None:
+        self.kind, self.group, self._own = kind, f"everlora.{kind}s", own
+        self._things: dict[str, T] = {}
+        self._modules: dict[str, str] = {}
+        self._words: dict[str, str] = {}
+        self._spelled: dict[str, str] = {}
+        KINDS[kind] = self
+
+    def add(self, name: str, thing: T, *, module: str, aliases: Iterable[str] = ()) -> None:
+        """Register a thing; the same name from the same module replaces what it was.
+
+        Args:
+            name: under which it is listed and recorded.
+            thing: the thing.
+            module: the full name of the module that defines it.
+            aliases: other names under which it is found.
+
+        Raises:
+            ConfigError: a name is taken; the same name from another module would change, unseen, what it means.
+        """
+        if not plugins.is_ours(module):
+            importlib.import_module(self._own)  # first, so that no plug-in can take one of its names
+        words = (name, *aliases)
+        for word in words:
+            taken = self._words.get(key(word), name)
+            if taken != name or self._modules.get(taken, module) != module:
+                raise ConfigError(f"the {self.kind} name {word!r} is taken by {taken!r}")
+        self._words.update({key(word): name for word in words})
+        self._spelled.update({key(word): word for word in reversed(words)})
+        self._things[name], self._modules[name] = thing, module
+
+    def find(self, name: str) -> T | None:
+        """Look a thing up by its name or an alias; None if there is none, installed packages included."""
+        importlib.import_module(self._own)
+        if key(name) not in self._words:
+            plugins.offered(self.group)
+        known = self._words.get(key(name))
+        return None if known is None else self._things[known]
+
+    def get(self, name: str) -> T:
+        """Look a thing up by its name or an alias.
+
+        Raises:
+            ConfigError: there is none; the message holds the nearest name, and what could not be imported.
+        """
+        found = self.find(name)
+        if found is None:
+            lost = "".join(f"; {line}" for line in plugins.offered(self.group))
+            hint = f"{nearest(name, self.words())} (everlora {self.kind}s lists them)"
+            raise ConfigError(f"unknown {self.kind} {name!r}{hint}{lost}")
+        return found
+
+    def all(self) -> dict[str, T]:
+        """All of them by name, those of installed packages included, in the order in which they were registered."""
+        importlib.import_module(self._own)
+        plugins.offered(self.group)
+        return dict(self._things)
+
+    def words(self) -> list[str]:
+        """All names and aliases."""
+        return list(self._spelled.values())
+
+    def from_outside(self) -> list[str]:
+        """Names of what plug-ins have registered so far."""
+        return [name for name, module in self._modules.items() if not plugins.is_ours(module)]
+
+    def origin(self, name: str) -> plugins.Origin | None:
+        """Where a thing is from: package and version, or file and hash; None if it is everlora's own or unknown."""
+        known = self._words.get(key(name))
+        return None if known is None else plugins.origin(self._modules[known])
+
+    def forget(self, name: str) -> str:
+        """Take a name out of the registry; returns the module that had registered it. For tests."""
+        self._words = {word: known for word, known in self._words.items() if known != name}
+        self._spelled = {word: spelled for word, spelled in self._spelled.items() if word in self._words}
+        del self._things[name]
+        return self._modules.pop(name)
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Forget at the end what was registered inside the ``with`` block; for tests."""
+        importlib.import_module(self._own)
+        before = dict(self._things), dict(self._modules), dict(self._words), dict(self._spelled)
+        try:
+            yield
+        finally:
+            self._things, self._modules, self._words, self._spelled = before
+
+
+KINDS: dict[str, Registry[Any]] = {}
+"""The registries by kind."""
+
+
+def origins(**names: Iterable[str]) -> list[plugins.Origin]:
+    """Where plug-ins are from, for the record of a run.
+
+    Args:
+        **names: by kind, what is used: ``origins(method=["ella", "my-way"], metric=["token_f1"])``.
+
+    Returns:
+        For each name that is not everlora's own: its kind and name with ``package`` and ``version``, or ``file`` and
+        ``sha256``.
+    """
+    found = []
+    for kind, used in names.items():
+        for name in dict.fromkeys(used):
+            if kind in KINDS and (where := KINDS[kind].origin(name)):
+                found.append({kind: name, **where})
+    return found
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Forget at the end what was registered inside the ``with`` block, of every kind; for tests."""
+    with ExitStack() as stack:
+        for registry in KINDS.values():
+            stack.enter_context(registry.isolated())
+        yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +208,8 @@ class Entry:
         return inspect.getdoc(inspect.getmodule(self.build)) or ""
 
 
-_entries: dict[str, Entry] = {}
-_names: dict[str, str] = {}
-
-
-def key(name: str) -> str:
-    """Forgive case, dashes, underscores and blanks: ``O-LoRA``, ``olora`` and ``o_lora`` are one name."""
-    return re.sub(r"[\s_-]", "", name).lower()
+METHODS: Registry[Entry] = Registry("method", own="everlora.methods")
+"""All methods."""
 
 
 def method(
@@ -74,8 +217,8 @@ def method(
     *,
     title: str,
     paper: str,
-    stores: str,
-    cost: str = "nothing",
+    stores: str = NOT_DECLARED,
+    cost: str = NOT_DECLARED,
     replay: bool = False,
     families: tuple[str, ...] = FAMILIES,
     aliases: tuple[str, ...] = (),
@@ -105,14 +248,7 @@ def method(
             rows=rows,
             build=build,
         )
-        words = (name, *aliases)
-        for word in words:
-            taken = _names.get(key(word), name)
-            # The same name from another module would change, unseen, what the name means.
-            if taken != name or (taken in _entries and _entries[taken].build.__module__ != build.__module__):
-                raise ConfigError(f"the method name {word!r} is taken by {taken!r}")
-        _names.update({key(word): name for word in words})
-        _entries[name] = entry
+        METHODS.add(name, entry, module=build.__module__, aliases=aliases)
         return build
 
     return register
@@ -120,8 +256,7 @@ def method(
 
 def entries() -> list[Entry]:
     """All registered methods, by name."""
-    plugins.offered()
-    return [_entries[name] for name in sorted(_entries)]
+    return [known for _, known in sorted(METHODS.all().items())]
 
 
 def entry(name: str) -> Entry:
@@ -130,88 +265,4 @@ def entry(name: str) -> Entry:
     Raises:
         ConfigError: unknown name; the message holds the nearest one.
     """
-    if key(name) not in _names:
-        broken = plugins.offered()
-    if key(name) not in _names:
-        words = [*_entries, *(alias for e in _entries.values() for alias in e.aliases)]
-        lost = "".join(f"; {line}" for line in broken)
-        raise ConfigError(f"unknown method {name!r}{nearest(name, words)} (everlora methods lists them){lost}")
-    return _entries[_names[key(name)]]
-
-
-def parse(expression: str) -> Method:
-    """Build the method that ``expression`` names.
-
-    ``name``, ``name(option=value, ...)``, and several of them joined by ``+``.
-
-    Raises:
-        ConfigError: syntax, unknown method or option, a value of the wrong type, or parts that exclude one another.
-    """
-    known = [entry(name) for name, _ in split_expression(expression)]
-    families = tuple(f for f in FAMILIES if all(f in one.families for one in known))
-    built = compose(*(build(name, **_options(name, given)) for name, given in split_expression(expression)))
-    return replace(built, expression=expression, families=families, replay=any(one.replay for one in known))
-
-
-def split_expression(expression: str) -> list[tuple[str, str]]:
-    """The names that ``expression`` joins, each with its options as they were typed.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    found = re.findall(r"[^+(]+(?:\([^)]*\)\s*)?", expression)
-    if "+".join(found) != expression or not found:
-        raise ConfigError(f"cannot read the method {expression!r}; write name, name(option=value) or a+b")
-    split = []
-    for term in found:
-        match = re.fullmatch(r"([^()]+?)\s*(?:\(([^()]*)\))?", term.strip())
-        if match is None:
-            raise ConfigError(f"cannot read {term.strip()!r}; write name or name(option=value, ...)")
-        split.append((match[1], match[2] or ""))
-    return split
-
-
-def origins(expression: str) -> list[plugins.Origin]:
-    """Where the methods that ``expression`` joins are from, as far as they are not our own."""
-    found = {
-        known.name: plugins.origin(known.build) for known in (entry(name) for name, _ in split_expression(expression))
-    }
-    return [{"method": name, **where} for name, where in found.items() if where]
-
-
-def build(name: str, **options: Any) -> Method:
-    """Build one method from keyword options, which are checked and converted by the builder's annotations.
-
-    Raises:
-        ConfigError: unknown method or option, or a value of the wrong type.
-    """
-    found = entry(name)
-    known = found.options()
-    for option in options:
-        if option not in known:
-            raise ConfigError(f"method {found.name!r} has no option {option!r}{nearest(option, known)}")
-    try:
-        built = validate_call(found.build)(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = str(first["loc"][0])
-        # An option that may be a number or a word fails once for each.
-        reasons = dict.fromkeys(one["msg"] for one in error.errors() if one["loc"][0] == where)
-        raise ConfigError(
-            f"method {found.name!r}, option {where!r}: {'; or: '.join(reasons)} (got {first['input']!r})"
-        ) from None
-    if not isinstance(built, Method):
-        raise ConfigError(f"what builds the method {found.name!r} must return a Method, not {type(built).__name__}")
-    return built
-
-
-def _options(name: str, given: str) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for pair in filter(None, (part.strip() for part in given.split(","))):
-        option, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"cannot read the option {pair!r} of {name!r}; write option=value")
-        if option.strip() in options:
-            raise ConfigError(f"the option {option.strip()!r} of {name!r} is given twice; keep one")
-        options[option.strip()] = value.strip()
-    return options
+    return METHODS.get(name)

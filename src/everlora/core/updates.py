@@ -19,6 +19,13 @@ from torch import Tensor
 class LowRank:
     """An update ΔW = scale · B A, or in SVD form scale · B diag(σ) A, of one weight or of ``L`` weights of one shape.
 
+    >>> update = LowRank(A=torch.tensor([[1.0, 2.0]]), B=torch.tensor([[3.0], [0.0]]), scale=0.5)
+    >>> update.rank, update.shape
+    (1, (2, 2))
+    >>> update.dense()
+    tensor([[1.5000, 3.0000],
+            [0.0000, 0.0000]])
+
     Attributes:
         A: down-projection, (r, i) or (L, r, i); V in SVD form.
         B: up-projection, (o, r) or (L, o, r); U in SVD form.
@@ -55,14 +62,14 @@ class LowRank:
         """B, in SVD form with σ in it: B diag(σ)."""
         return self.B if self.sigma is None else self.B * self.sigma.mT
 
-    def plain(self) -> LowRank:
-        """The same update as a pair."""
-        return self if self.sigma is None else LowRank(self.A, self.up, self.scale)
-
     def map(self, change: Callable[[Tensor], Tensor]) -> LowRank:
         """The update with every tensor changed in the same way (detached, moved, copied)."""
         sigma = None if self.sigma is None else change(self.sigma)
         return LowRank(change(self.A), change(self.B), self.scale, sigma)
+
+    def holding(self, tensors: Mapping[str, Tensor]) -> LowRank:
+        """An update of the same scale and form with other tensors."""
+        return LowRank(tensors["A"], tensors["B"], self.scale, tensors.get("sigma"))
 
     def dense(self) -> Tensor:
         """ΔW in fp32, (o, i) or (L, o, i)."""
@@ -101,6 +108,10 @@ class Weights:
         """The same with every tensor changed in the same way (detached, moved, copied)."""
         return Weights({name: change(tensor) for name, tensor in self.tensors.items()})
 
+    def holding(self, tensors: Mapping[str, Tensor]) -> Weights:
+        """The same with other tensors."""
+        return Weights(dict(tensors))
+
     def norm(self) -> Tensor:
         """Frobenius norm of all tensors together, ()."""
         return torch.stack([tensor.float().norm() for tensor in self.tensors.values()]).norm()
@@ -117,6 +128,11 @@ def concatenate(updates: Sequence[LowRank]) -> LowRank:
     """Return the sum of ``updates`` as one update of rank Σ r with scale 1.
 
     [s₁B₁ … s_tB_t][A₁; …; A_t] is exact; (ΣB)(ΣA) is not, its cross terms belong to no task.
+
+    >>> one = LowRank(torch.ones(1, 3), torch.ones(2, 1), scale=2.0)
+    >>> both = concatenate([one, one])
+    >>> both.rank, both.scale, float(both.dense()[0, 0])
+    (2, 1.0, 4.0)
     """
     whole = [update.absorb_scale() for update in updates]
     return LowRank(torch.cat([u.A for u in whole], dim=-2), torch.cat([u.B for u in whole], dim=-1))
@@ -148,14 +164,15 @@ S = TypeVar("S", LowRank, Weights)
 
 
 def stack(sites: Sequence[S]) -> S:
-    """Stack updates of one shape, rank and scale along a new first dimension ``L``."""
+    """Stack updates of one shape, rank and scale along a new first dimension ``L``.
+
+    >>> one = LowRank(torch.ones(1, 3), torch.ones(2, 1))
+    >>> stack([one, one]).A.shape
+    torch.Size([2, 1, 3])
+    """
     if len({_kind(site) for site in sites}) != 1:
         raise ValueError("only updates of one shape, rank, scale and form can be stacked")
-    tensors = {name: torch.stack([site.tensors[name] for site in sites]) for name in sites[0].tensors}
-    first = sites[0]
-    if isinstance(first, Weights):
-        return Weights(tensors)
-    return LowRank(tensors["A"], tensors["B"], first.scale, tensors.get("sigma"))
+    return sites[0].holding({name: torch.stack([site.tensors[name] for site in sites]) for name in sites[0].tensors})
 
 
 def top_blocks(sites: Iterable[str], count: int) -> tuple[str, ...]:

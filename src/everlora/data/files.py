@@ -38,18 +38,15 @@ from pydantic import (
     model_validator,
 )
 
-from everlora.benchmarks import superni, trace
-from everlora.benchmarks.standard import SUBJECTS
 from everlora.core.errors import DataError, nearest
 from everlora.data.checks import Overlap
 from everlora.data.dialects import familiar
-from everlora.data.folders import plain_spelling
 from everlora.data.hub import load_table
 from everlora.data.rows import Table, decode, is_data_file, read_bytes, read_table
-from everlora.data.sources import StreamSource, TaskSource, check_metric, expand, read_source
-from everlora.data.task import Task, TaskStream
+from everlora.data.sources import StreamSource, TaskSource, check_metric, expand, known_task, read_source
+from everlora.data.task import Task, TaskStream, left_out_note
 from everlora.data.tasks import build_task, find_convention, split_keys
-from everlora.metrics.answers import ANSWER_METRICS, DEFAULT
+from everlora.metrics.answers import DEFAULT
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SPLIT_SEED = 0
@@ -93,7 +90,7 @@ class TaskFile(BaseModel):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, value: str | None) -> str | None:
-        return value and check_metric(value, ANSWER_METRICS)
+        return value and check_metric(value)
 
     @model_validator(mode="after")
     def _one_test(self) -> TaskFile:
@@ -134,9 +131,9 @@ def stream_from_yaml(path: Path, tasks: Sequence[str] | None = None) -> TaskStre
     for name in tasks or ():
         if name not in by_name:
             raise DataError(f"{path} has no task {name!r}{nearest(name, by_name)}")
-    loaded = [load_task(by_name[name], path) for name in tasks or by_name]
-    notes = " ".join(filter(None, (spec.note, *(note for _, note in loaded))))
-    return TaskStream(name=spec.name or path.stem, tasks=tuple(task for task, _ in loaded), note=notes)
+    loaded = tuple(load_task(by_name[name], path) for name in tasks or by_name)
+    note = " ".join(filter(None, (spec.note, left_out_note(loaded))))
+    return TaskStream(name=spec.name or path.stem, tasks=loaded, note=note)
 
 
 def read_stream_file(path: Path) -> StreamFile:
@@ -165,8 +162,8 @@ def read_stream_file(path: Path) -> StreamFile:
     return spec
 
 
-def load_task(entry: TaskFile, path: Path) -> tuple[Task, str]:
-    """Load one entry of the file at ``path``; returns the task and a sentence on rows left out.
+def load_task(entry: TaskFile, path: Path) -> Task:
+    """Load the task that one entry of the file at ``path`` describes.
 
     Raises:
         DataError: a data file or a row cannot be used.
@@ -201,8 +198,8 @@ def _all_of(source: StreamSource | None, path: Path) -> list[TaskFile]:
     return [TaskFile(name=name, source=one, overlap=source.overlap) for name, one in tasks]
 
 
-def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> tuple[Task, str]:
-    """A task from what another tool left on disk; what the entry says itself wins over what is known of the task."""
+def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> Task:
+    """Load a task from what another tool left on disk; what the entry says wins over what is known of the task."""
     place = path.parent / source.path
     found = read_source(source, place, entry.name)
     tables = dict(found.tables)
@@ -212,17 +209,17 @@ def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> tuple[Task,
         tables["train"], tables["test"] = _cut(tables["train"], entry)
     if "test" not in tables:
         raise DataError(f"{path}: task {entry.name!r} has no test split at {place}; give test_fraction")
-    known = trace.SUBJECTS.get(entry.name) if found.kind == "trace" else None
-    taught = SUBJECTS.get(plain_spelling(entry.name)) if found.kind == "o-lora" else None
+    known = known_task(entry.name, found.kind)
     return build_task(
         entry.name,
         tables,
-        labels=entry.labels or found.labels or (known.labels if known else None),
-        instruction=entry.instruction or found.definition or (taught.instruction if taught else ""),
+        # Rows in O-LoRA's way name their labels themselves; a folder may have fewer than the published task.
+        labels=entry.labels or found.labels or (None if found.kind == "o-lora" else known.labels),
+        instruction=entry.instruction or found.definition or known.instruction,
         text_column=entry.text_column,
         label_column=entry.label_column,
         overlap=entry.overlap or ("drop" if found.kind else "error"),
-        metric=entry.metric or (known.metric if known else superni.METRIC if found.kind == "superni" else DEFAULT),
+        metric=entry.metric or known.metric,
         source=str(place),
         left_out=found.left_out,
     )

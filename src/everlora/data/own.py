@@ -9,13 +9,7 @@ from everlora.core.errors import DataError, nearest
 from everlora.data.files import TaskFile, load_task
 from everlora.data.folders import ENDINGS, SPLITS
 from everlora.data.sources import TaskSource, is_description
-from everlora.data.task import TaskStream
-
-
-def is_folder(name: str | Path) -> bool:
-    """Whether a benchmark's name is a path to a folder: it has a separator or is no plain word, and is there."""
-    path = Path(name)
-    return path.is_dir() and (isinstance(name, Path) or path.name != str(name))
+from everlora.data.task import TaskStream, left_out_note
 
 
 def task_folders(path: Path) -> dict[str, Path]:
@@ -56,9 +50,8 @@ def stream_from_folder(path: Path, tasks: Sequence[str] | None = None) -> TaskSt
         listed = ",".join(found)
         raise DataError(f"nothing says in which order the tasks of {path} are learned; give --tasks {listed}")
     wanted = list(tasks or found)
-    loaded = [
+    loaded = tuple(
         load_task(TaskFile(name=name, source=TaskSource(path=str(found[name].resolve()))), path / "folder")
         for name in wanted
-    ]
-    notes = " ".join(note for _, note in loaded if note)
-    return TaskStream(name=path.resolve().name, tasks=tuple(task for task, _ in loaded), note=notes)
+    )
+    return TaskStream(name=path.resolve().name, tasks=loaded, note=left_out_note(loaded))

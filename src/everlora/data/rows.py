@@ -63,6 +63,12 @@ def is_data_file(name: str) -> bool:
     return name.lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
+def is_folder(name: str | Path) -> bool:
+    """Whether a benchmark's name is a path to a folder: it has a separator or is no plain word, and is there."""
+    path = Path(name)
+    return path.is_dir() and (isinstance(name, Path) or path.name != str(name))
+
+
 def read_table(path: Path) -> Table:
     """Read a data file.
 

@@ -18,12 +18,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StrictStr
 
-from everlora.benchmarks import trace
-from everlora.core.errors import DataError, nearest
+from everlora.core.benchmark import DEFAULT_METRIC, TaskInfo, written_as
+from everlora.core.errors import ConfigError, DataError
 from everlora.data import dialects
 from everlora.data.checks import Overlap
-from everlora.data.folders import Kind, TaskFolder, read_folder, task_folder, without_blank_labels
+from everlora.data.folders import Kind, TaskFolder, plain_spelling, read_folder, task_folder, without_blank_labels
 from everlora.data.rows import decode, parse_json, read_bytes
+from everlora.metrics import answer_metric
 
 AnyKind = Kind | Literal["dataset-info"]
 CONFIGS = ("train_tasks.json", "test_tasks.json")
@@ -92,14 +93,32 @@ def expand(source: StreamSource, path: Path, config: Path | None) -> list[tuple[
         raise DataError(f"source {path}: 'order' belongs to EasyCL's benchmark_info.json, and there is none")
     if config is not None:
         found = [(name, task_folder(path / family, name)) for family, name in _configured(config)]
-    elif source.kind == "trace" or (source.kind is None and all((path / name).is_dir() for name in trace.SUBJECTS)):
-        found = [(name, task_folder(path, name)) for name in trace.ORDERS[7]]
+    elif source.kind in ("trace", None) and (names := _order_of_trace(path, sure=source.kind == "trace")):
+        found = [(name, task_folder(path, name)) for name in names]
     else:
         raise DataError(
             f"source {path}: nothing says in which order its tasks are learned; give config (O-LoRA's folder of task "
             f"configs), or list them under tasks, each with its own source"
         )
     return [(name, TaskSource(kind=source.kind, path=str(folder))) for name, folder in found]
+
+
+def known_task(name: str, kind: Kind | None) -> TaskInfo:
+    """What is known of a task from the benchmark whose folders are written as its own is."""
+    benchmark = written_as(kind) if kind else None
+    if benchmark is None:
+        return TaskInfo(name=name)
+    # O-LoRA's folders spell names in several ways (SST-2, BoolQA); the other benchmarks' names are the folders' names.
+    spelling = plain_spelling if kind == "o-lora" else str
+    known = next((one for one in benchmark.defined if spelling(one) == spelling(name)), None)
+    return benchmark.task(known) if known else TaskInfo(name=name, metric=benchmark.metric or DEFAULT_METRIC)
+
+
+def _order_of_trace(path: Path, *, sure: bool) -> tuple[str, ...]:
+    """TRACE's tasks in its order; nothing where the folder need not be TRACE's and lacks one of them."""
+    trace = written_as("trace")
+    names = trace.tasks if trace else ()
+    return names if sure or all((path / name).is_dir() for name in names) else ()
 
 
 def _configured(config: Path) -> list[tuple[str, str]]:
@@ -146,12 +165,13 @@ def _tasks(path: Path) -> list[tuple[str, str]]:
         raise DataError(f'{path} must hold {{"family": [{{"dataset name": ...}}]}}') from None
 
 
-def check_metric(name: str, known: Any) -> str:
-    """Say which metric was meant, as a validator does.
+def check_metric(name: str) -> str:
+    """Return the id of a metric of answers, for a validator.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is none of that name; the message says which was meant.
     """
-    if name not in known:
-        raise ValueError(f"unknown metric {name!r}{nearest(name, known)}")
-    return name
+    try:
+        return answer_metric(name).id
+    except ConfigError as error:
+        raise ValueError(str(error)) from None

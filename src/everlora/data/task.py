@@ -1,8 +1,8 @@
-"""Nouns of a task sequence: `Example`, `Task`, `TaskStream`.
+"""What a model learns from: an `Example` is a row, a `Task` its rows, a `TaskStream` the tasks in their order.
 
 A task is data and nothing else. How an example becomes tokens is the business of a model family
-(`everlora.models.families`); here only the parts are kept apart, so that a long text can be cut without cutting the
-instruction or the answer.
+(`everlora.models.families`). The parts of a prompt are separate here, so that a long text can be cut without cutting
+the instruction or the answer.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from everlora.core.errors import DataError, nearest
-from everlora.metrics.answers import ANSWER_METRICS, DEFAULT, Answer
+from everlora.core.errors import ConfigError, DataError, nearest
+from everlora.metrics import Answer, answer_metric
+from everlora.metrics.answers import DEFAULT
 
 Form = Literal["labelled", "prompted", "chat", "image"]
 
@@ -36,7 +37,7 @@ class Example:
     also: tuple[str, ...] = ()
 
     def answered(self, prediction: str) -> Answer:
-        """Set an answer beside what is right."""
+        """Pair what a model answered with what is right, for a metric of answers."""
         source = self.input if isinstance(self.input, str) else ""
         if isinstance(self.input, list) and self.input:
             source = str(self.input[-1].get("content", ""))
@@ -53,9 +54,14 @@ class Task:
         labels: the closed set of answers, in order; empty for free text.
         instruction: one sentence that tells the model what to do; shown with the options (`labelled` only).
         form: what ``Example.input`` holds.
-        metric: how an answer is scored; an id of `everlora.metrics.answers.ANSWER_METRICS`.
+        metric: how an answer is scored; the id of a metric of answers (``everlora metrics``).
         source: where the data come from, for the run's record.
         left_out: how many rows of the source are not here, by split and reason, for the run's record.
+
+    >>> rows = [Example("a good film", "positive"), Example("a dull film", "negative")]
+    >>> films = Task(name="films", train=rows, test=rows[:1], labels=("negative", "positive"))
+    >>> films.take(train=1).train
+    [Example(input='a good film', target='positive', also=())]
     """
 
     name: str
@@ -75,10 +81,10 @@ class Task:
         for split in ("train", "test"):
             if not len(getattr(self, split)):
                 raise DataError(f"task {self.name!r} has an empty {split} split; give it at least one row")
-        if self.metric not in ANSWER_METRICS:
-            raise DataError(
-                f"task {self.name!r}: unknown metric {self.metric!r}{nearest(self.metric, ANSWER_METRICS)}"
-            )
+        try:  # a metric is found under other spellings; records and digests have its id
+            object.__setattr__(self, "metric", answer_metric(self.metric).id)
+        except ConfigError as error:
+            raise DataError(f"task {self.name!r}: {error}") from None
         if self.labels:
             known = set(self.labels)
             for split in ("train", "dev", "test"):
@@ -138,7 +144,17 @@ def _of_each(rows: Sequence[Example], most: int | None) -> Sequence[Example]:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStream:
-    """Tasks in the order in which they are learned."""
+    """Tasks in the order in which they are learned.
+
+    Attributes:
+        name: of the stream, for messages.
+        tasks: the tasks, each with a name of its own.
+        note: what a reader of the data should know.
+
+    >>> rows = [Example("a good film", "positive")]
+    >>> TaskStream(name="mine", tasks=(Task(name="films", train=rows, test=rows),)).names
+    ('films',)
+    """
 
     name: str
     tasks: tuple[Task, ...]
@@ -169,6 +185,16 @@ class TaskStream:
     def digest(self) -> str:
         """Hash of the list of tasks and of all their data: this, not a number, identifies an order."""
         return digest_of_order([(task.name, task.digest()) for task in self.tasks])
+
+
+def left_out_note(tasks: Iterable[Task]) -> str:
+    """Tell how many rows of the sources are not in the tasks, and why, a sentence for each reason; empty if none."""
+    found = []
+    for task in tasks:
+        for reason, count in task.left_out.items():
+            split, why = reason.split(": ", 1)
+            found.append(f"{task.name}: {count} {split} rows left out because {why}.")
+    return " ".join(found)
 
 
 def hash_of_list(tasks: Sequence[str]) -> str:

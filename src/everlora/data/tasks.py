@@ -76,16 +76,20 @@ def task_from_dataset(
         labels: the closed set of answers; by default the names of a `datasets.ClassLabel` column, else the labels of
             ``train`` in order of first appearance. Whole-number labels index it.
         instruction: one sentence that tells the model what to do (``text`` and ``label``, ``input`` and ``output``).
-        metric: how answers are scored, an id of `everlora.metrics.answers.ANSWER_METRICS`.
+        metric: how answers are scored, the id of a metric (``everlora metrics`` lists them).
 
     Raises:
         DataError: a column is missing, a row is unusable, or a text stands in two splits.
+
+    >>> films = [{"text": f"{mood} film number {n}", "label": mood} for n in range(4) for mood in ("good", "bad")]
+    >>> task = task_from_dataset("films", train=films[:6], test=films[6:])
+    >>> task.labels, len(task.train), task.test[0].target
+    (('good', 'bad'), 6, 'good')
     """
     tables = {"train": _in_memory(train, f"{name} train"), "test": _in_memory(test, f"{name} test")}
     if dev is not None:
         tables["dev"] = _in_memory(dev, f"{name} dev")
-    task, _ = build_task(name, tables, labels=labels, instruction=instruction, metric=metric, source="memory")
-    return task
+    return build_task(name, tables, labels=labels, instruction=instruction, metric=metric, source="memory")
 
 
 def build_task(
@@ -100,13 +104,10 @@ def build_task(
     metric: str = DEFAULT,
     source: str = "",
     left_out: Mapping[str, int] | None = None,
-) -> tuple[Task, str]:
+) -> Task:
     """Make a task from the tables of its splits (``train``, ``test`` and perhaps ``dev``).
 
     Rows that are left out here are counted with those ``left_out`` before.
-
-    Returns:
-        The task, and a sentence on what was left out (empty if nothing was).
 
     Raises:
         DataError: a column is missing, a row is unusable, or a text stands in two splits and ``overlap`` is "error".
@@ -121,7 +122,7 @@ def build_task(
     for split, table in tables.items():
         _check_labels(table, read[split], labels)
     dropped = dict(left_out or {}) | separate(name, tables, read, convention.form, bool(labels), overlap)
-    task = Task(
+    return Task(
         name=name,
         train=read["train"],
         dev=read.get("dev", ()),
@@ -133,8 +134,6 @@ def build_task(
         source=source,
         left_out=dropped,
     )
-    parts = [(*why.split(": ", 1), count) for why, count in dropped.items()]
-    return task, " ".join(f"{name}: {count} {split} rows left out because {why}." for split, why, count in parts)
 
 
 def find_convention(table: Table, text_column: str | None = None, label_column: str | None = None) -> Convention:

@@ -1,16 +1,16 @@
-"""Lets a model answer tasks, and has seen whether its answers depend on the rows that are answered beside them."""
+"""Lets a model answer the rows of tasks, and checks once whether its answers depend on the rows of the same batch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
-from everlora.archive.folder import Committed, RunFolder, write_rows
+from everlora.archive.folder import RunFolder
+from everlora.archive.records import AnswerRow, BaselineFacts, Fingerprint
+from everlora.archive.schema import read_rows, write_rows
 from everlora.data.task import Task
-from everlora.evaluation.general import applies, general_ability
+from everlora.evaluation.general import general_ability, writes_text
 from everlora.evaluation.scoring import TaskScore, answer_rows, score_task
 from everlora.models.environment import fingerprint
 from everlora.models.loading import Loaded
@@ -20,91 +20,94 @@ from everlora.settings.spec import EvalSpec
 
 WITNESSES = 4
 """Rows that are answered a second time, alone."""
+PREDICTIONS = "predictions.jsonl"
 
 
 class Evaluator:
-    """Asks one base model, whatever is mounted on it.
+    """Scores one base model, whatever adapter is on it.
 
     Attributes:
-        invariant: whether a few rows were answered alone as they were in their batch; None before it was seen.
+        base: the model, whose family knows how rows are answered.
+        settings: when and how answers are scored.
+        scores_next_task: whether tasks are answered before they are learned, which a classification head cannot: it
+            has no rows for their labels yet.
+        batch_invariant: whether a few rows were answered alone as they were in their batch; None before that was
+            looked at.
+        general: general ability of the model that was evaluated last; None where it is not measured.
     """
 
-    def __init__(self, base: Loaded, how: EvalSpec) -> None:
-        self.base, self.how = base, how
-        self.invariant: bool | None = None
-        self._began = False
-        self.ability = general_ability(base, how)
-        self.ahead = how.schedule == "forward" and base.family.head is None
-        """Whether tasks are answered before they are learned, which a head without rows for their labels cannot."""
+    def __init__(self, base: Loaded, settings: EvalSpec) -> None:
+        self.base, self.settings = base, settings
+        self.scores_next_task = settings.schedule == "forward" and base.family.head is None
+        self.batch_invariant: bool | None = None
         self.general: dict[str, float] | None = None
-        """General ability of the model that was asked last."""
+        self._measure_ability = general_ability(base, settings)
+        self._measured_baseline = False
 
     def evaluate(self, model: nn.Module, tasks: Sequence[Task], progress: Progress) -> list[TaskScore]:
-        """Let a model answer the test (or dev) rows of several tasks, one after another."""
-        scored = []
+        """Let a model answer the test (or dev) rows of several tasks, one after another, and score the answers."""
+        scores = []
         for task in tasks:
-            progress.phase(f"answering {task.name}", len(getattr(task, self.how.split)))
-            scored.append(
-                score_task(
-                    model,
-                    self.base.family,
-                    task,
-                    scoring=self.how.scoring,
-                    batch_size=self.how.batch_size,
-                    split=self.how.split,
-                    progress=progress.advance,
-                )
+            progress.phase(f"answering {task.name}", len(getattr(task, self.settings.split)))
+            score = score_task(
+                model,
+                self.base.family,
+                task,
+                scoring=self.settings.scoring,
+                batch_size=self.settings.batch_size,
+                split=self.settings.split,
+                progress=progress.advance,
             )
+            scores.append(score)
             progress.done()
-            if self.invariant is None:  # once is enough
-                self.invariant = self._alone(model, task, scored[-1])
-        if self.ability is not None:
+            if self.batch_invariant is None:  # it belongs to the model and the machine, so one task tells it for all
+                self.batch_invariant = self._same_alone(model, task, score)
+        if self._measure_ability is not None:
             progress.phase("measuring general ability", 1)
-            self.general = self.ability(model)
+            self.general = self._measure_ability(model)
             progress.done()
-        return scored
+        return scores
 
-    def facts(self) -> dict[str, Any]:
-        """What travels with the scores: `everlora.models.environment.fingerprint`, and general ability if asked."""
-        general = {} if self.general is None else {"general": self.general}
-        return {"fingerprint": fingerprint(self.base, self.how.scoring, self.invariant), **general}
+    def fingerprint(self) -> Fingerprint:
+        """How the scores are made: precision, versions, and whether the batch was seen to change an answer."""
+        return fingerprint(self.base, self.settings.scoring, self.batch_invariant)
 
-    def before(self, folder: RunFolder, tasks: Sequence[Task], progress: Progress) -> None:
-        """Measure the base model before anything is done to it, and commit that; but for what the folder has of it."""
-        if self._began:
+    def measure_baseline(self, folder: RunFolder, tasks: Sequence[Task], progress: Progress) -> None:
+        """Score the base model before anything is done to it, and commit that.
+
+        What the folder holds of it already is not measured again; nothing is where settings ask for nothing.
+        """
+        if self._measured_baseline:
             return
-        self._began = True
-        if self.how.general and not applies(self.base):
+        self._measured_baseline = True
+        if self.settings.general and not writes_text(self.base):
             progress.warn(f"general ability is not measured: models of family {self.base.family.name!r} write no text")
-        there = folder.before()
-        data = {task.name: task.digest() for task in tasks} if self.ahead else {}
-        known = there.facts if there else {"base": {}, "data": {}}
-        old = {name: score for name, score in known["base"].items() if known["data"][name] == data.get(name)}
-        due = [task for task in tasks if task.name in data and task.name not in old]
-        if not due and (self.ability is None or "general" in known):
+        committed = folder.before()
+        data = {task.name: task.digest() for task in tasks} if self.scores_next_task else {}
+        known = committed.facts if committed else BaselineFacts(base={}, data={})
+        old = {name: score for name, score in known.base.items() if known.data[name] == data.get(name)}
+        missing = [task for task in tasks if task.name in data and task.name not in old]
+        if not missing and (self._measure_ability is None or known.general is not None):
             return
-        scored = self.evaluate(self.base.model, due, progress)
+        scores = self.evaluate(self.base.model, missing, progress)
         if world.is_main():
-            base = {**old, **{one.task: one.score for one in scored}}
-            rows = [json.loads(line) for line in _lines(there) if json.loads(line)["task"] in old]
-            with folder.commit_before({"base": base, "data": data, **self.facts()}) as path:
-                write_rows(path / "predictions.jsonl", [*rows, *(row for one in scored for row in one.rows())])
-        progress.say("before: " + self.shown(scored))
+            base = {**old, **{score.task: score.score for score in scores}}
+            rows = read_rows(AnswerRow, committed.path / PREDICTIONS) if committed else []
+            rows = [row for row in rows if row.task in old] + [row for score in scores for row in score.rows()]
+            facts = BaselineFacts(base=base, data=data, fingerprint=self.fingerprint(), general=self.general)
+            with folder.commit_before(facts) as path:
+                write_rows(path / PREDICTIONS, rows)
+        progress.info("before: " + self.summary(scores))
 
-    def shown(self, scored: Sequence[TaskScore]) -> str:
-        """Scores and general ability in a line."""
-        found = {one.task: one.score for one in scored} | (self.general or {})
-        return "  ".join(f"{name} {value:.1f}" for name, value in found.items())
+    def summary(self, scores: Sequence[TaskScore]) -> str:
+        """Scores and general ability in one line."""
+        named = {score.task: score.score for score in scores} | (self.general or {})
+        return "  ".join(f"{name} {value:.1f}" for name, value in named.items())
 
-    def _alone(self, model: nn.Module, task: Task, scored: TaskScore) -> bool:
+    def _same_alone(self, model: nn.Module, task: Task, score: TaskScore) -> bool:
         """Whether rows from the shortest to the longest are answered one by one as they were together."""
-        rows = getattr(task, self.how.split)
+        rows = getattr(task, self.settings.split)
         order = sorted(range(len(rows)), key=lambda k: (self.base.family.length(rows[k], task), k))
         few = sorted({order[k * (len(order) - 1) // (WITNESSES - 1)] for k in range(WITNESSES)})
-        again = answer_rows(model, self.base.family, task, [rows[k] for k in few], self.how.scoring, batch_size=1)
-        return again == [scored.predictions[k] for k in few]
-
-
-def _lines(there: Committed | None) -> list[str]:
-    """The answers that a committed folder has."""
-    return (there.path / "predictions.jsonl").read_text(encoding="utf-8").splitlines() if there else []
+        again = answer_rows(model, self.base.family, task, [rows[k] for k in few], self.settings.scoring, batch_size=1)
+        return again == [score.predictions[k] for k in few]

@@ -1,27 +1,28 @@
-"""Answers, compared with targets: one score per task and every prediction kept."""
+"""Scores a model on a task: its answers compared with the targets, one score per task and one mark per row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
+from everlora.archive.records import AnswerRow
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
-from everlora.metrics.answers import ANSWER_METRICS, DEFAULT, correct
+from everlora.metrics import answer_metric
+from everlora.metrics.answers import DEFAULT, correct
 from everlora.models.families import Family, Scoring
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskScore:
-    """What a model answered on one task.
+    """What a model answered on one task, and how good that is.
 
     Attributes:
         task: name.
-        targets: what was asked for, in the order of the task's rows.
+        targets: the right answers, in the order of the task's rows.
         predictions: what was answered.
         correct: per row, whether the answer exactly matches one that is accepted, whatever the metric.
         metric: how the task is scored.
@@ -39,17 +40,21 @@ class TaskScore:
     shares: tuple[float, ...] = ()
     score: float
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One plain row per example, for predictions.jsonl; ``score`` where `correct` does not say all.
-
-        The mean of ``share``, where it is there, else of ``score``, else of ``correct`` is the score of the task.
-        """
-        columns = zip(self.targets, self.predictions, self.correct, self.each, strict=True)
+    def rows(self) -> list[AnswerRow]:
+        """One row per example, for predictions.jsonl."""
+        plain = self.metric == DEFAULT  # then whether an answer is right says all
         return [
-            {"task": self.task, "row": k, "target": target, "prediction": answer, "correct": right}
-            | ({} if self.metric == DEFAULT else {"metric": self.metric, "score": round(value, 6)})
-            | ({"share": round(self.shares[k], 6)} if self.shares else {})
-            for k, (target, answer, right, value) in enumerate(columns)
+            AnswerRow(
+                task=self.task,
+                row=k,
+                target=self.targets[k],
+                prediction=self.predictions[k],
+                correct=self.correct[k],
+                metric=None if plain else self.metric,
+                score=None if plain else round(self.each[k], 6),
+                share=round(self.shares[k], 6) if self.shares else None,
+            )
+            for k in range(len(self.targets))
         ]
 
 
@@ -64,7 +69,7 @@ def answer_rows(
     batch_size: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
-    """What a model answers to rows of a task, greedily, in batches of similar length."""
+    """Let a model answer rows of a task, greedily, in batches of similar length; answers come in the rows' order."""
     was_training = model.training
     model.eval()
     order = sorted(range(len(rows)), key=lambda k: (family.length(rows[k], task), k))
@@ -87,7 +92,7 @@ def score_task(
     split: str = "test",
     progress: Callable[[int], None] = lambda done: None,
 ) -> TaskScore:
-    """Answer a split greedily, in batches of similar length; the order of rows and the batch size change nothing.
+    """Let a model answer one split of a task, and score its answers; the order of rows changes nothing.
 
     Raises:
         DataError: labels are to be scored and the task has none.
@@ -97,7 +102,7 @@ def score_task(
     rows = getattr(task, split)
     predictions = tuple(answer_rows(model, family, task, rows, scoring, batch_size=batch_size, progress=progress))
     answered = [row.answered(prediction) for row, prediction in zip(rows, predictions, strict=True)]
-    metric = ANSWER_METRICS[task.metric]
+    metric = answer_metric(task.metric)
     score, each = metric.score(answered, task.labels)
     return TaskScore(
         task=task.name,

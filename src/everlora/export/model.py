@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from everlora.adapters import files as adapters
-from everlora.adapters.hooked import stored
+from everlora.adapters.hooked import load_form
 from everlora.adapters.osf import OsfBackend
 from everlora.analysis.runs import Run
 from everlora.archive.atomic import staged
@@ -28,10 +28,12 @@ def standing(run: Run, base: Loaded) -> PreTrainedModel:
         FolderError: the run was made on another base model.
     """
     exportable(run)
-    labels = run.stages[-1].facts["labels"]
+    labels = run.stages[-1].facts.labels
     if base.family.head:
         row = [Example("", labels[0])]
-        base.family.begin(base.model, [Task(name="all", train=row, test=row, labels=tuple(labels))], torch.Generator())
+        base.family.prepare(
+            base.model, [Task(name="all", train=row, test=row, labels=tuple(labels))], torch.Generator()
+        )
     model = base.model
     model.float()
     weights = dict(model.named_parameters())
@@ -55,7 +57,7 @@ def answers(run: Run) -> dict[str, Tensor]:
     """What answers on top of W0, per module, dense, (o, i): the sum of the updates, or what they are merged into."""
     if not run.method.adapter.loads_with_peft:  # whole matrices have changed, and the newest folder holds how
         return {
-            name: site.tensors["change"] for name, site in stored(run.stages[-1].path / OsfBackend.file)[0].items()
+            name: site.tensors["change"] for name, site in load_form(run.stages[-1].path / OsfBackend.file)[0].items()
         }
     past, merge = run.past(), run.method.merge
     if merge is None or merge.infer == "sum" or len(past) < 2:  # one update is its own merge
@@ -90,7 +92,7 @@ def exportable(run: Run) -> None:
 def _rest(run: Run) -> dict[str, Tensor]:
     last = run.stages[-1].path
     if (last / OsfBackend.file).is_file():
-        return stored(last / OsfBackend.file)[1]
+        return load_form(last / OsfBackend.file)[1]
     return adapters.read(last)[1] if (last / adapters.WEIGHTS).is_file() else {}
 
 
@@ -107,7 +109,7 @@ def adapter(run: Run, rank: int) -> tuple[LowRankUpdates, dict[str, float]]:
     if not len(past):
         raise ConfigError(f"{run.method.name!r} trains nothing, so there is no adapter to write; leave --rank out")
     if merge is not None and merge.infer == "merged":
-        sites, _ = adapters.whole(past, merge, rank)
+        sites, _ = adapters.merge_past(past, merge, rank)
     else:
         sites = {name: truncated(past.factors(name), rank)[0] for name in past.sites}
     exact = answers(run)

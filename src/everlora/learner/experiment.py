@@ -1,9 +1,8 @@
-"""Wires settings to objects: the only file beside the command line that sees all rooms."""
+"""Runs a method on a stream of tasks: makes model, folder and learner of settings, and writes what came of it."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,27 @@ from transformers.utils import logging as hf_logging
 
 import everlora.methods  # noqa: F401  (registers the methods)
 from everlora.analysis.single_task import single_task_reference
-from everlora.archive.atomic import write_json, write_text
+from everlora.archive.atomic import write_text
 from everlora.archive.card import model_card
-from everlora.archive.folder import RunFolder, identified, of_tasks
-from everlora.archive.references import take_single
+from everlora.archive.folder import RunFolder, read_run
+from everlora.archive.identity import Composition, RunProtocol, RunRecord
+from everlora.archive.records import Environment
+from everlora.archive.references import write_single_task_scores
+from everlora.archive.results import MatrixRecord
+from everlora.archive.schema import Plain, read_json, write
 from everlora.benchmarks import open_stream
 from everlora.core.errors import ConfigError, FolderError, ModelError
+from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Method
-from everlora.core.registry import origins, parse
+from everlora.core.plugins import Origin
+from everlora.core.registry import origins
 from everlora.data.task import Task, TaskStream
 from everlora.learner.resolve import names as names
 from everlora.learner.resolve import protocol_of
 from everlora.learner.resolve import read_recipe as read_recipe
 from everlora.learner.resolve import resolve as resolve
 from everlora.learner.sequential import SequentialLearner
+from everlora.metrics.registry import METRICS
 from everlora.metrics.scores import ScoreMatrix
 from everlora.models.environment import environment
 from everlora.models.loading import Loaded, load
@@ -51,18 +57,18 @@ class Result:
     Attributes:
         folder: where it is written.
         matrix: the accuracy matrix.
-        content: matrix.json as it was written.
+        record: what matrix.json says.
     """
 
     folder: Path
     matrix: ScoreMatrix
-    content: dict[str, Any]
+    record: MatrixRecord
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Plain:
         """The object that ``everlora run --json`` prints."""
-        wanted = ("tasks", "matrix", "metrics", "method", "model", "protocol", "fingerprints")
-        known = [k for k in ("base", "general") if k in self.content]
-        return {**{k: self.content[k] for k in (*wanted, *known)}, "folder": str(self.folder)}
+        plain = self.record.plain()
+        wanted = ("tasks", "matrix", "metrics", "method", "model", "protocol", "fingerprints", "base", "general")
+        return {**{key: plain[key] for key in wanted if key in plain}, "folder": str(self.folder)}
 
 
 def load_for(spec: LearnerSpec) -> Loaded:
@@ -98,11 +104,11 @@ def run(
     method = parse(spec.method)
     base = load_for(spec)
     stream = stream_for(spec, base)
-    scores = single_task_reference(single, spec.model_dump(mode="json"), stream.tasks) if single else None
-    life = begin(spec, method, base, out, resume=resume, progress=progress or Progress())
+    scores = single_task_reference(single, spec, stream.tasks) if single else None
+    learner = begin(spec, method, base, out, resume=resume, progress=progress or Progress())
     if scores and world.is_main():
-        take_single(out, single or out, scores)
-    return finish(life, life.follow(stream.tasks))
+        write_single_task_scores(out, single or out, scores)
+    return finish(learner, learner.follow(stream.tasks))
 
 
 def follow(
@@ -116,15 +122,14 @@ def follow(
     progress: Progress,
 ) -> Result:
     """Let a loaded model follow tasks; see `run`."""
-    life = begin(spec, method, base, out, resume=resume, progress=progress)
-    matrix = life.follow(tasks)
-    return finish(life, matrix)
+    learner = begin(spec, method, base, out, resume=resume, progress=progress)
+    return finish(learner, learner.follow(tasks))
 
 
 def begin(
     spec: LearnerSpec, method: Method, base: Loaded, out: Path, *, resume: bool = False, progress: Progress
 ) -> SequentialLearner:
-    """Make, or open again, the folder of a learner, and give it to a new life.
+    """Make the folder of a learner, or open it again, and give it to a new learner.
 
     Raises:
         FolderError: the folder holds something else.
@@ -135,28 +140,35 @@ def begin(
             f"{method.name!r} makes sense on models of these families: {', '.join(method.families)}; {spec.model!r} "
             f"is of the family {base.family.name}"
         )
-    facts: dict[str, Any] = {
-        "settings": {**spec.model_dump(mode="json"), "dtype": _spelt(spec.dtype, base, out)},
-        "composition": method.describe(),
-    }
-    facts["protocol"] = protocol_of(spec, method)
-    if where := origins(method.expression) if method.expression else []:
-        facts["origin"] = where
+    record = RunRecord.of(
+        spec.model_copy(update={"dtype": _spelling_of(spec.dtype, base, out)}),
+        Composition.of(method.describe()),
+        RunProtocol.model_validate(protocol_of(spec, method)),
+        plugins_used(spec, method),
+    )
     # One process makes the folder; the others find it made.
-    folder = RunFolder(out, facts, resume=resume) if world.is_main() else None
+    folder = RunFolder(out, record, resume=resume) if world.is_main() else None
     world.wait()
-    folder = folder or RunFolder(out, facts, resume=True, write=False)
+    folder = folder or RunFolder(out, record, resume=True, write=False)
     if world.is_main():
-        _same_precision(base, folder)
-        write_json(out / "environment.json", environment(base))
+        _check_same_precision(base, folder)
+        write(out / "environment.json", environment(base))
     return SequentialLearner(base, method, spec, folder, progress)
 
 
-def _spelt(dtype: str, base: Loaded, out: Path) -> str:
+def plugins_used(spec: LearnerSpec, method: Method) -> list[Origin]:
+    """Where the plug-ins of a run are from: its methods, its benchmark, and all metrics that were plugged in."""
+    named = [name for name, _ in split_expression(method.expression)] if method.expression else []
+    benchmark = [spec.benchmark] if isinstance(spec, RunSpec) else []
+    # Tasks may name any metric, and those of the matrix are all written: so all that are from outside count as used.
+    return origins(method=named, benchmark=benchmark, metric=METRICS.from_outside())
+
+
+def _spelling_of(dtype: str, base: Loaded, out: Path) -> str:
     """How the run in ``out`` spells ``dtype``, if both come to the same weights: ``auto`` is what it chose."""
     try:
-        there: str = identified(out)["settings"]["dtype"]
-    except (FolderError, KeyError):
+        there = read_run(out).settings.dtype
+    except FolderError:
         return dtype
     return there if _weights(out) == base.precision.describe()["weights"] else dtype
 
@@ -164,14 +176,14 @@ def _spelt(dtype: str, base: Loaded, out: Path) -> str:
 def _weights(out: Path) -> str | None:
     """The type of the weights that the run in ``out`` was made on; None if that is not known."""
     try:
-        found: str = json.loads((out / "environment.json").read_text(encoding="utf-8"))["precision"]["weights"]
-    except (OSError, ValueError, KeyError, TypeError):
+        precision = read_json(Environment, out / "environment.json").precision
+    except FolderError:
         return None
-    return found
+    return precision.weights if precision else None
 
 
-def _same_precision(base: Loaded, folder: RunFolder) -> None:
-    """Refuse to go on with other weights than the learned tasks stand on."""
+def _check_same_precision(base: Loaded, folder: RunFolder) -> None:
+    """Refuse to go on with other weights than those that tasks were learned on."""
     then, now = _weights(folder.path), base.precision.describe()["weights"]
     if folder.stages() and then not in (None, now):
         raise FolderError(
@@ -179,28 +191,17 @@ def _same_precision(base: Loaded, folder: RunFolder) -> None:
         )
 
 
-def finish(life: SequentialLearner, matrix: ScoreMatrix) -> Result:
+def finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
     """Write what a reader of the folder looks for first: matrix.json, the model card, the tokenizer or its like."""
-    labels = {
-        "method": life.method.name,
-        "model": life.spec.model,
-        "family": life.base.family.name,
-        "task_id_at_inference": life.method.task_id_at_inference,
-        "replay": life.method.sees_again,
-        "protocol": {**life.folder.facts["protocol"], **life.spec.evaluation.model_dump()},
-        "labels": life.folder.stages()[-1].facts["labels"],  # rows of the exported head
-    }
-    folder, out = life.folder, life.folder.path
+    folder, out = learner.folder, learner.folder.path
     if world.is_main():
-        content = folder.write_matrix(matrix, {**life.storage(), **labels, **of_tasks(folder.stages(), matrix.tasks)})
-        write_text(out / "README.md", model_card(content, folder.facts, life.base.hub, life.method.adapter))
-        life.base.family.processor.save_pretrained(str(out))
+        record = folder.write_matrix(matrix, learner.facts())
+        write_text(out / "README.md", model_card(record, folder.record, learner.base.hub, learner.method.adapter))
+        learner.base.family.processor.save_pretrained(str(out))
     else:
-        content = folder.matrix_content(
-            matrix, {**life.storage(), **labels, **of_tasks(folder.stages(), matrix.tasks)}
-        )
+        record = folder.matrix_record(matrix, learner.facts())
     world.wait()
-    return Result(folder=out, matrix=matrix, content=content)
+    return Result(folder=out, matrix=matrix, record=record)
 
 
 def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
@@ -215,11 +216,16 @@ def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
         max_train_samples=spec.max_train_samples,
         max_eval_samples=spec.max_eval_samples,
     )
-    return limit_tasks(stream, spec)
+    return adapt_tasks(stream, spec)
 
 
 def limit_tasks(stream: TaskStream, spec: LearnerSpec) -> TaskStream:
-    """Tasks with as many rows, and scored, as settings say.
+    """Give tasks from Python as many rows as settings say, and the metric; see `adapt_tasks`."""
+    return adapt_tasks(stream.take(spec.max_train_samples, spec.max_eval_samples), spec)
+
+
+def adapt_tasks(stream: TaskStream, spec: LearnerSpec) -> TaskStream:
+    """Give tasks as many rows of each class as settings say, and the metric that they name.
 
     Raises:
         DataError: rows are to be counted per class and have none, or the metric is unknown.
@@ -228,8 +234,7 @@ def limit_tasks(stream: TaskStream, spec: LearnerSpec) -> TaskStream:
     if spec.train_of and not set(spec.train_of) & set(stream.names):
         named = ", ".join(spec.train_of)
         raise ConfigError(f"train_of names {named}, and the tasks here are {', '.join(stream.names)}; take it out")
-    taken = stream.take(spec.max_train_samples, spec.max_eval_samples)
-    tasks = (task.take_of_each(spec.max_train_per_class, spec.max_eval_per_class) for task in taken)
+    tasks = (task.take_of_each(spec.max_train_per_class, spec.max_eval_per_class) for task in stream)
     if spec.metric is not None:
         tasks = (dataclasses.replace(task, metric=spec.metric) for task in tasks)
     return dataclasses.replace(stream, tasks=tuple(tasks))

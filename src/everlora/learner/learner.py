@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from everlora.core.expressions import parse
 from everlora.core.method import Method
-from everlora.core.registry import parse
 from everlora.data.task import Task, TaskStream
 from everlora.learner import experiment
 from everlora.metrics.scores import ScoreMatrix

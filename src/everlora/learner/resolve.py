@@ -1,26 +1,28 @@
-"""Where settings come together: defaults < protocol < recipe < command line, checked once."""
+"""Where settings come together: defaults < protocol < recipe < command line, checked once.
+
+Methods are looked up only where they are needed, since importing them takes torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-import everlora.methods  # noqa: F401  (registers the methods)
-from everlora.benchmarks import settled_order
-from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError
-from everlora.core.method import Method
-from everlora.core.plugins import missing
-from everlora.core.registry import parse
-from everlora.models.loading import canonical
-from everlora.runtime import world
+from everlora.models.names import canonical
 from everlora.settings.protocol import Protocol, digest
 from everlora.settings.protocol import read as read_protocol
-from everlora.settings.spec import TRAIN_DEFAULTS, LearnerSpec, RunSpec, check, merge
+from everlora.settings.spec import LearnerSpec, RunSpec, check, merge
+from everlora.settings.training import TRAIN_DEFAULTS
 from everlora.training.arguments import checked
+
+if TYPE_CHECKING:
+    from everlora.core.method import Method
+
+S = TypeVar("S", bound=LearnerSpec)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -42,18 +44,34 @@ def read_recipe(path: Path) -> dict[str, Any]:
         )
     if not isinstance(settings, dict):
         raise ConfigError(f"the recipe {path} must be a mapping of settings")
-    if settings is not content and (amiss := missing(content.get("origin") or ())) and not _known(settings):
-        raise ConfigError(f"{path}: {amiss}")
+    if settings is not content and (origin := content.get("origin")):
+        from everlora.core.plugins import missing
+
+        if (amiss := missing(origin)) and not _known(settings):
+            raise ConfigError(f"{path}: {amiss}")
     return settings
 
 
 def _known(settings: dict[str, Any]) -> bool:
-    """Whether the method of a run can be built here."""
+    """Whether the method, benchmark and metric of a run are to be found here."""
+    from everlora.benchmarks import find_benchmark, is_own
+    from everlora.metrics import answer_metric
+
     try:
-        parse(str(settings.get("method")))
+        _parse(str(settings.get("method")))
+        if not is_own(str(settings["benchmark"])):
+            find_benchmark(str(settings["benchmark"]))
+        if settings.get("metric"):
+            answer_metric(str(settings["metric"]))
     except ConfigError:
         return False
     return True
+
+
+def _parse(expression: str) -> Method:
+    from everlora.core.expressions import parse
+
+    return parse(expression)
 
 
 def _checked(train: Any) -> Any:
@@ -63,12 +81,30 @@ def _checked(train: Any) -> Any:
 def _rate(method: object) -> float:
     """The learning rate of a method's form; LoRA's for a composition that no expression spells."""
     try:
-        return parse(str(method)).adapter.learning_rate
+        return _parse(str(method)).adapter.learning_rate
     except ConfigError:
+        from everlora.core.adapter import Adapter
+
         return Adapter().learning_rate
 
 
-def resolve(kind: type[LearnerSpec], *layers: dict[str, Any], rate: float | None = None) -> Any:
+ANY_RATE = 1e-3
+"""A learning rate for settings whose rate plays no part."""
+
+
+def resolve(kind: type[S], *layers: dict[str, Any], rate: float | None = None) -> S:
+    """Merge and check settings as `settle` does, and a run's method, too.
+
+    Raises:
+        ConfigError: an unknown or unusable setting, or a mistyped method.
+    """
+    spec = settle(kind, *layers, rate=rate)
+    if isinstance(spec, RunSpec):
+        _parse(spec.method)  # a dry run sees a mistyped method, too
+    return spec
+
+
+def settle(kind: type[S], *layers: dict[str, Any], rate: float | None = None) -> S:
     """Merge and check settings, over those of a protocol if one is named; training arguments are completed.
 
     Args:
@@ -91,24 +127,26 @@ def resolve(kind: type[LearnerSpec], *layers: dict[str, Any], rate: float | None
         followed = {"name": name, "hash": hash_as_written(protocol)}
     if isinstance(followed, dict):
         merged["protocol"] = {"rate": "given" if "learning_rate" in merged["train"] else "form", **followed}
-    rate = rate or _rate(merged.get("method") or LearnerSpec.model_fields["method"].default)
+    if rate is None and "learning_rate" not in merged["train"]:
+        rate = _rate(merged.get("method") or LearnerSpec.model_fields["method"].default)
     merged["train"].setdefault("learning_rate", rate)
     merged["train"] = _checked(merged["train"])
     if isinstance(merged.get("train_of"), dict):
         merged["train_of"] = {task: _checked(own) for task, own in merged["train_of"].items()}
     if isinstance(merged.get("model"), str):
         merged["model"] = canonical(merged["model"])  # a run is the same run under every name of its model
-    merged |= settled_order(merged)  # and under every name of its order
-    spec = check(kind, merged)
-    if isinstance(spec, RunSpec):
-        parse(spec.method)  # a dry run sees a mistyped method, too
-    return spec
+    if isinstance(merged.get("order"), str):
+        from everlora.benchmarks import settled_order
+
+        merged |= settled_order(merged)  # and under every name of its order
+    return check(kind, merged)
 
 
 def hash_as_written(protocol: Protocol) -> str:
     """The hash that every run has that follows a protocol and changes nothing."""
-    spec = resolve(RunSpec, {"model": ""}, protocol.settings)
-    return digest(spec.model_dump(mode="json"), _rate(spec.method))
+    # Where the rate is left to the method's form, the hash says so instead of the rate: any will do.
+    spec = settle(RunSpec, {"model": ""}, protocol.settings, rate=ANY_RATE)
+    return digest(spec.model_dump(mode="json"), ANY_RATE)
 
 
 def protocol_of(spec: LearnerSpec, method: Method) -> dict[str, Any]:
@@ -117,6 +155,8 @@ def protocol_of(spec: LearnerSpec, method: Method) -> dict[str, Any]:
     Returns:
         ``hash``; if they are from a protocol, its ``name``, and ``changed``: whether a recipe or flags changed it
     """
+    from everlora.runtime import world
+
     found = digest(spec.model_dump(mode="json"), method.adapter.learning_rate, world.size())
     if spec.protocol is None or spec.protocol.name is None:
         return {"hash": found}

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from everlora.core.errors import ConfigError, DataError, EverloraError, ModelError, TrainingError
-from everlora.core.registry import entries, parse
+from everlora.core.expressions import parse
+from everlora.core.registry import entries
 from everlora.learner import experiment
 from everlora.models.loading import Loaded
 from everlora.runtime.progress import Progress
@@ -125,7 +126,7 @@ def work(
     for job in todo:
         method = parse(job.spec.method)
         tasks = experiment.stream_for(job.spec, base).tasks
-        shown.say(f"{job.name}: {method.policy}")
+        shown.info(f"{job.name}: {method.policy}")
         try:
             results.append(
                 experiment.follow(

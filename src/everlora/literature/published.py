@@ -68,8 +68,3 @@ def published() -> tuple[Published, ...]:
                             )
                         )
     return tuple(found)
-
-
-def reported(method: str, column: str, metric: str = "oa") -> list[Published]:
-    """What papers report of a method on an order or benchmark."""
-    return [one for one in published() if (one.method, one.column, one.metric) == (method, column, metric)]

@@ -1,49 +1,54 @@
-"""ELLA: Efficient Lifelong Learning for Adapters in Large Language Models. Das Biswas et al., arXiv:2601.02232.
+"""ELLA: Efficient Lifelong Learning for Adapters in Large Language Models. Das Biswas et al., 2026.
 
-Forgetting does not come from all overlap with the past but from overlap with its high-energy directions, so overlap
-is penalised by its energy, entry by entry:
+https://arxiv.org/abs/2601.02232. Forgetting does not come from all overlap with the past but from overlap with its
+high-energy directions, so overlap is penalised by its energy, entry by entry:
 
     L = L_task + λ Σ_modules ‖ΔW_t ⊙ E‖²_F,   ΔW_t = s B_t A_t,   W_past = Σ_{k<t} ΔW_k,   E = |W_past|
 
     symbol   here                                       shape
     ΔW_t     LowRank.dense()                            (o, i)
-    W_past   UpdateHistory.total(site)                           (o, i)
+    W_past   UpdateHistory.total(module)                (o, i)
     λ, E     lam, energy (raw | rms | max)
 
-For the quadratic surrogate around a free step G, ½‖D − G‖² + (λ/2)‖D ⊙ E‖², the minimiser is the anisotropic
-shrinkage D_ij = G_ij / (1 + λ E_ij²): `everlora.parts.penalties.shrink`.
+For the quadratic surrogate around a free step G, ½‖D − G‖² + (λ/2)‖D ⊙ E‖², the minimiser is the anisotropic shrinkage
+D_ij = G_ij / (1 + λ E_ij²): `everlora.parts.penalties.shrink`.
 
-Invariants: nothing is pulled on the first task, nor at the start of any (B = 0); signs of W_past and the gauge (cA,
+Invariants: the gradient is 0 on the first task, and at the start of any (B = 0); signs of W_past and the gauge (cA,
 B/c) change nothing; ⟨A, ∂Ω/∂A⟩ = ⟨B, ∂Ω/∂B⟩ = 2Ω; ``lam=0`` is IncLoRA, with ``policy=continue`` SeqLoRA, bit for bit.
 Pitfalls: raw entries of 1e-3 make Ω so small that λ of order 1 does nothing; W_past grows, so that a fixed λ on raw
 entries becomes stricter from task to task; too large a λ shrinks B instead of turning it (compare ‖ΔW_t‖ in
 modules.jsonl with IncLoRA's).
 
-λ is not in the paper's slides, so by default ``lam=auto`` finds the λ that brings the pull to the share ``rho`` of the
-task's gradient (`everlora.core.roles.AutoStrength`), one for all modules or, with ``per_module``, one for each; what
-was found stands in each task's COMMIT. ``energy=rms`` divides E by its root mean square per module, which frees a
-fixed λ from the size of the weights, the scale s and the number of tasks.
+``lam=auto`` finds the λ that brings the penalty to the share ``rho`` of the task's gradient
+(`everlora.core.roles.AutoStrength`), one for all modules or, with ``per_module``, one for each; what was found is
+written to each task's COMMIT. ``energy=rms`` divides E by its root mean square per module, which frees a fixed λ from
+the size of the weights, the scale s and the number of tasks; under ``auto`` the energies differ only in how modules
+weigh against one another.
 
 ρ = 0.1 is the largest share that cost SmolLM2-135M nothing on dev rows (four built-in tasks of 24 steps, seeds 7 and
 8: OA 65.1; 65.7 for ρ = 0.03, 62.5 for 0.3, whose updates begin to collapse; IncLoRA 65.2), while MiniLM and a small
-T5 gain from more of it: docs/results.md has the table over models, ranks and orders. ``rms`` is the default because a
-fixed λ then means something; under ``auto`` the energies differ only in how modules weigh against one another.
-``policy=new`` follows the method notes; ``continue`` was not measured yet.
+T5 gain from more of it: docs/results.md has the table over models, ranks and orders.
 
-``policy=continue`` trains one adapter on and on; ΔW_t is then its change since the task began, and W_past the adapter
-at that point. ``store`` says how W_past is kept (`everlora.parts.stores`): ``store=factors``, the default, as those of
-the tasks, which are there anyway; dense; as its best approximation of rank ``store_rank`` (8); or in 8 bits. How far
-off that is, `everlora status` measures.
+What we do differently: nothing that is known; the energies ``rms`` and ``max``, ``policy=continue`` and the stores are
+additions. ``policy=continue`` trains one adapter from task to task; ΔW_t is then its change since the task began, and
+W_past the adapter at that point. ``store`` says in what form W_past is stored (`everlora.parts.stores`): as the
+factors of the tasks; dense; as its best approximation of rank ``store_rank`` (8); or in 8 bits. How far off that is,
+`everlora status` measures.
+
+Composition: one penalty on IncLoRA (or SeqLoRA), so that other penalties, transforms and merges join it:
+``ella+migu``, ``ella+replay``, ``ella+ties``.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
+from everlora.core.defaults import Default
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.registry import method
+from everlora.methods._options import PerModule
 from everlora.methods.inclora import inclora
 from everlora.methods.seqlora import seqlora
 from everlora.parts.penalties import Energy, EnergyOverlap
@@ -51,6 +56,15 @@ from everlora.parts.stores import Store
 from everlora.parts.strengths import StrengthOption, read_strength
 
 RHO = 0.1
+
+Share = Annotated[
+    float | None,
+    Default(
+        "It goes with ``lam=auto`` alone, which without it looks for ρ = 0.1, the largest share that cost "
+        "SmolLM2-135M nothing on dev rows.",
+        ours=True,
+    ),
+]
 
 
 @method(
@@ -62,15 +76,36 @@ RHO = 0.1
 )
 def ella(
     *,
-    lam: StrengthOption = "auto",
-    rho: float | None = None,
-    per_module: bool = False,
-    energy: Energy = "rms",
-    policy: Literal["new", "continue"] = "new",
-    store: Store = "factors",
-    store_rank: int | None = None,
+    lam: Annotated[
+        StrengthOption,
+        Default("λ is not in the paper's slides, so ``auto`` finds one.", ours=True),
+    ] = "auto",
+    rho: Share = None,
+    per_module: PerModule = False,
+    energy: Annotated[
+        Energy, Default("``rms`` is the default because a fixed λ then means something.", ours=True)
+    ] = "rms",
+    policy: Annotated[
+        Literal["new", "continue"],
+        Default("The formula has a fresh adapter for every task; ``continue`` was not measured yet."),
+    ] = "new",
+    store: Annotated[
+        Store, Default("``factors`` are the tasks' own adapters, which are stored in any case.", ours=True)
+    ] = "factors",
+    store_rank: Annotated[
+        int | None, Default("It is the rank of ``store=svd`` alone, which without it is 8.", ours=True)
+    ] = None,
 ) -> Method:
-    """Build ELLA; ``rho`` and ``per_module`` are for ``lam=auto``, ``store_rank`` is for ``store=svd``."""
+    """Build ELLA.
+
+    >>> ella(lam=0.3).penalties[0].lam
+    0.3
+    >>> ella(policy="continue").policy
+    'continue: one adapter for all tasks'
+
+    Raises:
+        ConfigError: an option that belongs to another value of ``lam`` or ``store``.
+    """
     if store_rank is not None and store != "svd":
         raise ConfigError(f"store_rank is the rank of store=svd; with store={store} there is none")
     found = read_strength(lam, rho, per_module=per_module, share=RHO)

@@ -1,7 +1,8 @@
-"""PS-LoRA: Resolving Conflicts in Lifelong Learning via Aligning Updates in Subspaces. arXiv:2512.08960.
+"""PS-LoRA: Resolving Conflicts in Lifelong Learning via Aligning Updates in Subspaces. 2025.
 
-What hurts earlier tasks is an update that flips the sign of theirs, or grows where it meets them. Such entries are
-made expensive while a task is learned, and of the finished updates the larger survives, entry by entry:
+https://arxiv.org/abs/2512.08960. What hurts earlier tasks is an update that flips the sign of theirs, or grows where
+it meets them. Such entries are made expensive while a task is learned, and of the finished updates the larger
+survives, entry by entry:
 
     L = L_task + λ Σ_modules ‖(1 − tanh(η ΔW_t) ⊙ tanh(η W_past)) ⊙ ΔW_t‖²_F
     M_t = M(ΔW_t, M_{t−1}),   M(a, b) = a if |a| ≥ |b| else b;   answers come from W0 + M_t
@@ -13,40 +14,40 @@ made expensive while a task is learned, and of the finished updates the larger s
     λ        lam
 
 Invariants: 0 ≤ Ψ ≤ 4 ‖ΔW_t‖²; value and gradient are 0 at B = 0; flipping the signs of ΔW_t and W_past together, and
-the gauge (cA, B/c), change nothing; M(a, a) = a, and M keeps the entry of largest magnitude, the newest at ties.
+the gauge (cA, B/c), change nothing; M(a, a) = a, and M has the entry of largest magnitude, the newest at ties.
 
 An entry aligned with the past costs nothing in the limit η → ∞, an opposed one 4 ΔW², and one where the past is 0
-costs ΔW²: plain decay. With the full gradient the pull on very large aligned entries vanishes (η|W_past| > 1.2);
-``detach_weight``, off by default since the formula has the full gradient, keeps it shrinking always.
-
-Where the paper's text leaves room (no code is public): a task is trained on W0 + Σ ΔW and its signs are compared with
-that sum (by default ``train_past=sum`` and ``loss_past=sum``); the merge answers after every task, so even the newest
-task is answered by weights it was not trained with (the default, ``infer=merged``, where ``infer=sum`` shows what that
-costs); on the first task, where the formula would be plain decay, nothing is pulled (``first_task_decay``). λ and η
-are not in the available sources, so by default ``lam=auto`` finds the one (for which ``rho`` and ``per_module`` are),
-and ``sharpness=rms`` sets the other.
+costs ΔW²: plain decay. With the full gradient the penalty on very large aligned entries vanishes (η|W_past| > 1.2);
+``detach_weight`` lets it shrink them always.
 
 Measured (README, three seeds): OA 67.0 where IncLoRA ends at 69.8; it forgets less (BWT −3.7 against −5.6) and learns
 less (69.8 against 74.0). Dev rows: OA 71.9 for ρ = 0.1 and 70.3 for 0.03, IncLoRA 75.5 (as for ELLA); on the small
-protocol 72.9 answered by the merge, 67.7 by the sum. ``rms`` follows the method notes, since a fixed η of order 1 to
-10 leaves the sign part inert at entries of 1e-3. ``detach_weight``, ``loss_past`` and ``train_past`` were not compared
-yet.
+protocol 72.9 answered by the merge, 67.7 by the sum. A fixed η of order 1 to 10 leaves the sign part inert at entries
+of 1e-3. ``detach_weight``, ``loss_past`` and ``train_past`` were not compared yet.
 
 Pitfalls: the newest task, too, is answered by weights that it was not trained with; of two aligned updates the merge
-keeps only the larger; a fixed η means something else at another rank, scale or learning rate.
+has only the larger; a fixed η means something else at another rank, scale or learning rate.
 
-The merge of low-rank updates has full rank: `everlora export` writes it exactly as a model, or as an adapter of a
-chosen rank with the error of the truncation.
+What we do differently, where the paper's text leaves room (no code is public): a task is trained on W0 + Σ ΔW and its
+signs are compared with that sum; the merge answers after every task, so even the newest task is answered by weights it
+was not trained with (``infer=sum`` shows what that costs); on the first task, where the formula would be plain decay,
+the penalty is 0.
+
+Composition: a penalty and a merge on IncLoRA. ``ps-merge`` is the merge alone, for any method that sums adapters:
+``o-lora+ps-merge``. The merge of low-rank updates has full rank: `everlora export` writes it exactly as a model, or as
+an adapter of a chosen rank with the error of the truncation.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from everlora.core.defaults import Default
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method, compose
 from everlora.core.registry import method
 from everlora.core.roles import View
+from everlora.methods._options import Infer, PerModule, Share, TrainPast
 from everlora.methods.inclora import inclora
 from everlora.parts.merges import LargestMagnitude
 from everlora.parts.signs import SignConflict
@@ -65,18 +66,39 @@ STORES = "r(o+i) per adapted matrix and task; the merge is made of them"
 )
 def pslora(
     *,
-    lam: StrengthOption = "auto",
-    rho: float | None = None,
-    per_module: bool = False,
-    sharpness: float | Literal["rms"] = "rms",
-    detach_weight: bool = False,
-    first_task_decay: bool = False,
-    merge: bool = True,
-    loss_past: View = "sum",
-    train_past: View = "sum",
-    infer: View = "merged",
+    lam: Annotated[
+        StrengthOption,
+        Default("λ is not in the available sources, so that ``auto`` looks for one by its share.", ours=True),
+    ] = "auto",
+    rho: Share = None,
+    per_module: PerModule = False,
+    sharpness: Annotated[
+        float | Literal["rms"],
+        Default(
+            "η is not in the available sources; ``rms`` fits it to the size of the weights, 1 / rms(W_past).",
+            ours=True,
+        ),
+    ] = "rms",
+    detach_weight: Annotated[bool, Default("The formula has the full gradient.")] = False,
+    first_task_decay: Annotated[
+        bool, Default("The formula would be plain decay on the first task, which has no past to protect.", ours=True)
+    ] = False,
+    merge: Annotated[bool, Default("The merge is part of the method; without it only the loss is left.")] = True,
+    loss_past: Annotated[
+        View,
+        Default("Signs are compared with the plain sum of earlier updates; the text leaves this open.", ours=True),
+    ] = "sum",
+    train_past: TrainPast = "sum",
+    infer: Infer = "merged",
 ) -> Method:
-    """Build PS-LoRA; ``merge=no`` leaves the stability loss alone on summed updates."""
+    """Build PS-LoRA; ``merge=no`` leaves the stability loss alone on summed updates.
+
+    >>> [part.name for part in pslora().parts()]
+    ['sign_conflict', 'largest_magnitude']
+
+    Raises:
+        ConfigError: a view of the merge with ``merge=no``, or ``rho`` beside a fixed ``lam``.
+    """
     if not merge and (train_past, infer) != ("sum", "merged"):
         raise ConfigError("train_past and infer choose a view of the merge; with merge=no there is none")
     loss = SignConflict(
@@ -98,6 +120,10 @@ def pslora(
     cost="nothing; per task a merge of oi entries of t updates",
     rows=(),
 )
-def ps_merge(*, train_past: View = "sum", infer: View = "merged") -> Method:
-    """Build the merge as a plug-in."""
+def ps_merge(*, train_past: TrainPast = "sum", infer: Infer = "merged") -> Method:
+    """Build the merge alone, to be joined to another method.
+
+    >>> ps_merge(infer="sum").merge.infer
+    'sum'
+    """
     return compose(inclora(), Method(name="", merge=LargestMagnitude(train=train_past, infer=infer))).named("ps-merge")

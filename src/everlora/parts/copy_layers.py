@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Evidence, State
+from everlora.core.roles import NO_EVIDENCE, Evidence, Initialiser, Needs, State
 from everlora.core.updates import LowRank, top_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
-class CopyLayers:
+class CopyLayers(Initialiser):
     """Start the last blocks of a fresh adapter as copies of the task before (LB-CL slides, layer replacement).
 
     Attributes:
@@ -22,10 +20,7 @@ class CopyLayers:
     """
 
     name: ClassVar[str] = "copy_layers"
-    evidence: ClassVar[Evidence] = "gradients"
-    needs_fresh: ClassVar[bool] = True
-    samples: ClassVar[int] = 0
-    per_sample: ClassVar[bool] = False
+    needs: ClassVar[Needs] = Needs(fresh_adapter=True)
     top_layers: int | None = None
 
     def __post_init__(self) -> None:
@@ -35,5 +30,11 @@ class CopyLayers:
     def covers(self, sites: Sequence[str]) -> tuple[str, ...]:
         return tuple(sites) if self.top_layers is None else top_blocks(sites, self.top_layers)
 
-    def start(self, fresh: LowRank, updates: Sequence[LowRank], seen: Tensor, memory: State | None = None) -> LowRank:
+    def start(
+        self,
+        fresh: LowRank,
+        updates: Sequence[LowRank],
+        seen: Evidence = NO_EVIDENCE,
+        memory: State | None = None,
+    ) -> LowRank:
         return updates[-1]

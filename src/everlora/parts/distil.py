@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
+from everlora.core.roles import Needs, OutputPenalty
 
 
 class _Divergence(torch.autograd.Function):
@@ -42,7 +43,7 @@ def distillation(new: Tensor, old: Tensor, tau: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distil:
+class Distil(OutputPenalty):
     """LwF's term: β τ² KL(p_old ‖ p_new), mean over the answer's positions of the new task's rows.
 
     Attributes:
@@ -51,7 +52,7 @@ class Distil:
     """
 
     name: ClassVar[str] = "distil"
-    any_form: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(any_form=True)
     beta: float = 1.0
     tau: float = 2.0
 

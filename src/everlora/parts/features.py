@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Evidence, State
+from everlora.core.roles import (
+    NO_EVIDENCE,
+    Evidence,
+    EvidenceKind,
+    HasMemory,
+    Initialiser,
+    Needs,
+    NeedsEvidence,
+    State,
+)
 from everlora.core.updates import LowRank, precise
 
 ROW = 3**-0.5
@@ -26,18 +35,29 @@ Measure = Literal["features", "moment"]
 
 @torch.no_grad()
 def project_off(columns: Tensor, basis: Tensor, dual: bool = False) -> Tensor:
-    """(I − F Fᵀ) X for X (i, m) and F = ``basis`` (i, q); ``dual``: ``basis`` spans the complement of F instead."""
+    """Return (I − F Fᵀ) X for X (..., i, m) and F = ``basis`` (..., i, q), whose columns are orthonormal.
+
+    With ``dual``, ``basis`` spans the complement of F instead.
+
+    >>> project_off(torch.tensor([[3.0], [4.0]]), basis=torch.tensor([[1.0], [0.0]]))
+    tensor([[0.],
+            [4.]])
+    """
     inside = basis @ (basis.mT @ columns)
     return inside if dual else columns - inside
 
 
 @torch.no_grad()
 def extend_basis(moment: Tensor, basis: Tensor, share: float, measure: Measure = "features") -> Tensor:
-    """F, orthonormal (i, q), extended by as few directions as hold ``share`` of the energy of the features.
+    """Return F, orthonormal (i, q), extended by as few directions as hold ``share`` of the energy of the features.
 
     With C = (1/n) Σ x xᵀ the energy that F holds is tr(Fᵀ C F), and new directions are the largest eigenvectors of
     (I − FFᵀ) C (I − FFᵀ). ``moment`` squares C first, as the published code does: it takes the energy of C's own
     singular values, and so stops much earlier.
+
+    >>> moment = torch.diag(torch.tensor([6.0, 3.0, 1.0]))
+    >>> [extend_basis(moment, torch.zeros(3, 0), share).shape[1] for share in (0.5, 0.8, 1.0)]
+    [1, 2, 3]
 
     Args:
         moment: C, (i, i).
@@ -62,7 +82,11 @@ def extend_basis(moment: Tensor, basis: Tensor, share: float, measure: Measure =
 
 @torch.no_grad()
 def complement(basis: Tensor) -> Tensor:
-    """An orthonormal basis (i, i − q) of all that is orthogonal to ``basis`` (i, q)."""
+    """Return an orthonormal basis (i, i − q) of all that is orthogonal to ``basis`` (i, q).
+
+    >>> complement(torch.tensor([[1.0], [0.0], [0.0]])).shape
+    torch.Size([3, 2])
+    """
     whole = torch.linalg.qr(basis, mode="complete")[0]
     return whole[:, basis.shape[-1] :]
 
@@ -87,7 +111,7 @@ def keep_components(A: Tensor, basis: Tensor, dual: bool) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureStart:
+class FeatureStart(Initialiser, HasMemory, NeedsEvidence):
     """InfLoRA's A: in the span of the new task's features, off that of the earlier tasks', and never trained.
 
     Attributes:
@@ -99,11 +123,8 @@ class FeatureStart:
     """
 
     name: ClassVar[str] = "feature_start"
-    evidence: ClassVar[Evidence] = "features"
-    needs_fresh: ClassVar[bool] = True
-    first_too: ClassVar[bool] = True
-    at_most: ClassVar[bool] = True
-    per_sample: ClassVar[bool] = False
+    needs: ClassVar[Needs] = Needs(fresh_adapter=True, first_task=True, memory_at_most=True)
+    evidence: ClassVar[EvidenceKind] = "moment"
     samples: int = 256
     design: Literal["features", "projected"] = "features"
     energy: float = 0.995
@@ -127,27 +148,32 @@ class FeatureStart:
             return self.energy
         return min(1.0, self.energy + (1 - self.energy) * (number - 1) / self.tasks)
 
-    def start(self, fresh: LowRank, updates: Sequence[LowRank], seen: Tensor, memory: State | None = None) -> LowRank:
+    def start(
+        self,
+        fresh: LowRank,
+        updates: Sequence[LowRank],
+        seen: Evidence = NO_EVIDENCE,
+        memory: State | None = None,
+    ) -> LowRank:
         into = fresh.shape[1]
         dual = bool(memory["dual"]) if memory else False
         basis = precise(memory["basis"]) if memory else precise(fresh.A.new_zeros(into, 0))
         if self.design == "projected":
             rows = keep_components(fresh.A, basis, dual)
-        elif seen.numel() == 0:
+        elif seen.moment is None:
             raise ConfigError(f"{self.name!r} looks at training rows of the new task, and it has none")
         else:
-            rows = design_down_projection(seen, basis, dual, fresh.rank)
+            rows = design_down_projection(seen.moment, basis, dual, fresh.rank)
         return replace(fresh, A=rows.to(fresh.A.dtype).contiguous())
 
-    def remember(self, update: LowRank, memory: State, seen: State | None = None) -> State:
+    def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
         """F, or where that is smaller the basis of its complement; and of how many tasks."""
         into = update.shape[1]
         number = int(memory["tasks"]) + 1 if memory else 1
         basis = precise(memory["basis"]) if memory else precise(update.A.new_zeros(into, 0))
         basis = complement(basis) if memory and bool(memory["dual"]) else basis
-        moment = (seen or {}).get("", torch.empty(0))
-        if moment.numel():
-            basis = extend_basis(moment, basis, self.share(number), self.measure)
+        if seen.moment is not None:
+            basis = extend_basis(seen.moment, basis, self.share(number), self.measure)
         dual = 2 * basis.shape[-1] > into
         kept = complement(basis) if dual else basis
         return {

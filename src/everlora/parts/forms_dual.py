@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError
-from everlora.core.roles import PenaltyGradient, State, TaskContext
+from everlora.core.roles import GradientTransform, Needs, PenaltyGradient, State, TaskContext, WeightPenalty
 from everlora.core.updates import precise
 
 Gate = Literal["cosine", "code"]
@@ -125,15 +125,14 @@ class DualAdapter(Adapter):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orthonormality:
+class Orthonormality(WeightPenalty):
     """lam · mean((M Mᵀ − I)²), the mean of a gate's pools K, A and W, and of all gates.
 
     Components of earlier tasks stand in M, and only those of the new task are pulled on.
     """
 
     name: ClassVar[str] = "gate_orthonormality"
-    any_form: ClassVar[bool] = True
-    tensors: ClassVar[tuple[str, ...]] = POOLS
+    needs: ClassVar[Needs] = Needs(any_form=True, tensors=POOLS)
     lam: float = 1.0
 
     @property
@@ -153,7 +152,7 @@ class Orthonormality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restoration:
+class Restoration(GradientTransform):
     """Every so many steps, each weight returns to where it stood when the task began with a small probability.
 
     Attributes:
@@ -162,7 +161,7 @@ class Restoration:
     """
 
     name: ClassVar[str] = "restoration"
-    any_form: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(any_form=True)
     acts_on: ClassVar[Literal["gradient", "update"]] = "update"
     rate: float = 1e-5
     every: int = 1

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import State
-from everlora.core.roles.blocks import BlockStep
+from everlora.core.roles import BlockStep, Needs, State, StepRule
 
 
 def smoothed(mean: Tensor, spread: Tensor, sensitivity: Tensor, beta1: float, beta2: float) -> tuple[Tensor, Tensor]:
@@ -56,7 +55,7 @@ def fused(start: Tensor, middle: Tensor, end: Tensor, shares: tuple[Tensor, Tens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fusion:
+class Fusion(StepRule):
     """The `StepRule` of Recurrent-KIF, see `everlora.methods.kif`.
 
     Attributes:
@@ -68,7 +67,7 @@ class Fusion:
     """
 
     name: ClassVar[str] = "fusion"
-    any_form: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(any_form=True)
 
     inner: int = 8
     outer: int = 4

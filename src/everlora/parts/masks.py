@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import State, TaskContext
-from everlora.core.roles.observing import ActivationSource
+from everlora.core.roles import ActivationSource, GradientTransform, Needs, NeedsActivations, State, TaskContext
 
 
 def dropped(n: int, tau: float) -> int:
@@ -33,7 +32,7 @@ def strongest(size: Tensor, tau: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MagnitudeMask:
+class MagnitudeMask(GradientTransform, NeedsActivations):
     """MIGU's mask: rows whose outputs are below the τ-quantile get no gradient, and no step.
 
     Attributes:
@@ -43,8 +42,7 @@ class MagnitudeMask:
     """
 
     name: ClassVar[str] = "magnitude_mask"
-    any_form: ClassVar[bool] = True
-    turn: ClassVar[int] = 0  # before projections
+    needs: ClassVar[Needs] = Needs(any_form=True, order=0)
     tau: float = 0.7
     outputs: ActivationSource = "combined"
     mask_update: bool = True

@@ -14,11 +14,15 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import View
+from everlora.core.roles import Merge, View
 
 
 def larger(new: Tensor, old: Tensor) -> Tensor:
-    """Entry by entry the one of larger magnitude; of two equally large ones the new (PS-LoRA, merging)."""
+    """Take entry by entry the one of larger magnitude; of two equally large ones the new (PS-LoRA, merging).
+
+    >>> larger(torch.tensor([1.0, -3.0]), torch.tensor([2.0, 2.0]))
+    tensor([ 2., -3.])
+    """
     return torch.where(new.abs() >= old.abs(), new, old)
 
 
@@ -33,6 +37,9 @@ def trim(update: Tensor, density: float) -> Tensor:
 def ties(updates: Iterable[Tensor], density: float) -> Tensor:
     """TIES (Yadav et al. 2023, arXiv:2306.01708): trim each, elect the sign of the sum (0 counts as +), and take the
     mean of the entries that agree with it; (..., o, i).
+
+    >>> ties([torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 1.0]])], density=1.0)
+    tensor([[ 2., -2.]])
     """
     trimmed = torch.stack([trim(update, density) for update in updates])
     sign = torch.where(trimmed.sum(0) >= 0, 1.0, -1.0)
@@ -53,7 +60,7 @@ class _Views:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LargestMagnitude(_Views):
+class LargestMagnitude(_Views, Merge):
     """PS-LoRA's merge: M_t = larger(ΔW_t, M_{t−1}), which is the entry of largest magnitude over all tasks."""
 
     name: ClassVar[str] = "largest_magnitude"
@@ -67,7 +74,7 @@ class LargestMagnitude(_Views):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mean(_Views):
+class Mean(_Views, Merge):
     """The mean of the updates."""
 
     name: ClassVar[str] = "mean_merge"
@@ -81,7 +88,7 @@ class Mean(_Views):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ties(_Views):
+class Ties(_Views, Merge):
     """TIES, see `ties`."""
 
     name: ClassVar[str] = "ties_merge"
@@ -95,7 +102,7 @@ class Ties(_Views):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dare(_Views):
+class Dare(_Views, Merge):
     """DARE, see `drop`: then the sum, or TIES without further trimming. Masks depend on seed, task and shape alone."""
 
     name: ClassVar[str] = "dare_merge"

@@ -13,7 +13,19 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext
+from everlora.core.roles import (
+    NO_EVIDENCE,
+    Evidence,
+    HasEnergy,
+    HasMemory,
+    Needs,
+    PenaltyGradient,
+    ReconstructsPast,
+    State,
+    Strength,
+    TaskContext,
+    WeightPenalty,
+)
 from everlora.core.updates import LowRank, precise
 from everlora.parts import stores
 
@@ -56,7 +68,11 @@ def energy_overlap(
 
 
 def energy(total: Tensor, scaling: Energy) -> Tensor:
-    """E = |W_past|, as it is or divided per module by its rms or its largest entry; (..., o, i)."""
+    """Return E = |W_past|, as it is or divided per module by its rms or its largest entry; (..., o, i).
+
+    >>> energy(torch.tensor([[-2.0, 1.0]]), "max")
+    tensor([[1.0000, 0.5000]])
+    """
     (E,) = exact(total.abs())
     if scaling == "rms":
         return E / E.square().mean((-2, -1), keepdim=True).sqrt().clamp_min(torch.finfo(E.dtype).tiny)
@@ -66,17 +82,38 @@ def energy(total: Tensor, scaling: Energy) -> Tensor:
 
 
 def shrink(G: Tensor, E: Tensor, lam: float) -> Tensor:
-    """The minimiser of ½‖D − G‖² + (λ/2)‖D ⊙ E‖²: D*_ij = G_ij / (1 + λ E_ij²) (ELLA, Formal Characterization)."""
+    """Return D*, the update that ELLA's penalty makes of a step G: D*_ij = G_ij / (1 + λ E_ij²), (..., o, i).
+
+    It minimises ½‖D − G‖² + (λ/2)‖D ⊙ E‖² (ELLA, Formal Characterization): where the past has no energy the step is
+    taken as it is, and where it has much the step shrinks towards 0. `interference_bound` says how far D* can meet the
+    past.
+
+    >>> shrink(torch.tensor([[1.0, 1.0]]), E=torch.tensor([[0.0, 3.0]]), lam=1.0)
+    tensor([[1.0000, 0.1000]])
+
+    Args:
+        G: the step that would be taken without a penalty.
+        E: the energy of the past, see `energy`.
+        lam: λ.
+    """
     return G / (1 + lam * E.square())
 
 
 def interference(D: Tensor, past: Tensor) -> Tensor:
-    """⟨D, W_past⟩, (..., o, i) twice to (...): how much an update repeats (> 0) or undoes (< 0) the past."""
+    """Return ⟨D, W_past⟩, (..., o, i) twice to (...): how much an update repeats (> 0) or undoes (< 0) the past.
+
+    >>> interference(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -1.0]]))
+    tensor(1.)
+    """
     return precise(D * past).sum((-2, -1)).to(D.dtype)
 
 
 def interference_bound(G: Tensor, past: Tensor, E: Tensor, lam: float) -> Tensor:
     """Bound |⟨D*, W_past⟩| for D* = `shrink` (G, E, λ), (...), by ‖G‖_F / (2√λ) · ‖E⁻¹ ⊙ W_past‖_F.
+
+    >>> G, past = torch.tensor([[1.0, 1.0]]), torch.tensor([[0.0, 3.0]])
+    >>> float(interference(shrink(G, past.abs(), 1.0), past)) <= float(interference_bound(G, past, past.abs(), 1.0))
+    True
 
     Both norms run over the support E ≠ 0, outside of which W_past is 0 and nothing interferes (ELLA, Formal
     Characterization). It follows from |x| / (1 + λx²) ≤ 1 / (2√λ) and Cauchy-Schwarz.
@@ -87,7 +124,7 @@ def interference_bound(G: Tensor, past: Tensor, E: Tensor, lam: float) -> Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnergyOverlap:
+class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
     """ELLA's pull: λ ‖ΔW_t ⊙ E‖², E the energy of the past.
 
     Attributes:
@@ -127,7 +164,7 @@ class EnergyOverlap:
     def weigh(self, total: Tensor) -> Tensor:
         return energy(total, self.energy)
 
-    def remember(self, update: LowRank, memory: State, seen: State | None = None) -> State:
+    def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
         return stores.add(memory, update, self.store, self.store_rank)
 
     def reconstruct(self, memory: State) -> Tensor:
@@ -171,11 +208,11 @@ def orthogonality(new: Tensor, past: Tensor, norm: Norm) -> tuple[Tensor, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orthogonality:
+class Orthogonality(WeightPenalty):
     """O-LoRA's pull: λ₁ times the overlap of the new factor with all past ones."""
 
     name: ClassVar[str] = "orthogonality"
-    needs_fresh: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(fresh_adapter=True)
     lam: Strength = 0.5
     side: Side = "A"
     norm: Norm = "l1"
@@ -201,7 +238,7 @@ class Orthogonality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FactorNorm:
+class FactorNorm(WeightPenalty):
     """O-LoRA's λ₂ (‖A‖_F + ‖B‖_F), norms not squared; acts on the first task too."""
 
     name: ClassVar[str] = "factor_norm"

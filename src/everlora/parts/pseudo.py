@@ -10,16 +10,16 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
+from everlora.core.roles import GenerativeReplay, Needs, OutputPenalty
 from everlora.parts.distil import distillation
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoSamples:
-    """Lets the model learn to write its tasks' rows, and write some before a new task (`core.generating`)."""
+class PseudoSamples(GenerativeReplay):
+    """Lets the model learn to write its tasks' rows, and write some of earlier tasks before a new one."""
 
     name: ClassVar[str] = "pseudo_samples"
-    keeps_rows: ClassVar[bool] = False
-    any_form: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(any_form=True, stored_rows=False)
     separator: ClassVar[str] = "__ans__"
 
     eta: float = 0.25
@@ -56,11 +56,11 @@ class PseudoSamples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptDivergence:
+class PromptDivergence(OutputPenalty):
     """κ' Σ KL(p_prev ‖ p) on rows that the model has written itself."""
 
     name: ClassVar[str] = "prompt_divergence"
-    any_form: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(any_form=True)
     on: ClassVar[Literal["task", "rehearsed"]] = "rehearsed"
 
     strength: float

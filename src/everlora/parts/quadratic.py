@@ -9,7 +9,19 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import Evidence, PenaltyGradient, State, Strength, TaskContext
+from everlora.core.roles import (
+    NO_EVIDENCE,
+    Evidence,
+    EvidenceKind,
+    HasMemory,
+    Needs,
+    NeedsEvidence,
+    PenaltyGradient,
+    State,
+    Strength,
+    TaskContext,
+    WeightPenalty,
+)
 from everlora.core.updates import ModuleUpdate
 from everlora.parts.penalties import exact
 
@@ -38,7 +50,7 @@ def pooled(F: Tensor, m: Tensor, F_new: Tensor, theta: Tensor) -> tuple[Tensor, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quadratic:
+class Quadratic(WeightPenalty, HasMemory, NeedsEvidence):
     """EWC's pull: λ · ½ Σ_j F_j (θ_j − θ*_j)², over whatever is trained on and on.
 
     Attributes:
@@ -49,10 +61,8 @@ class Quadratic:
     """
 
     name: ClassVar[str] = "quadratic"
-    evidence: ClassVar[Evidence] = "fisher"
-    cumulative: ClassVar[bool] = True
-    any_form: ClassVar[bool] = True
-    needs_continued: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(continued_adapter=True, any_form=True, cumulative_memory=True)
+    evidence: ClassVar[EvidenceKind] = "fisher"
     lam: Strength = 400.0
     samples: int = 200
     form: Form = "online"
@@ -83,15 +93,15 @@ class Quadratic:
             value = own if value.ndim == 0 else value + own
         return PenaltyGradient(value=value, gradient=gradient)
 
-    def remember(self, update: ModuleUpdate, memory: State, seen: State | None = None) -> State:
+    def remember(self, update: ModuleUpdate, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
         """F by live tensor; ``per-task`` the anchor m of the pooled quadratics, too, while ``online`` needs none:
         what is trained on and on is its own anchor.
         """
-        assert seen is not None
+        fisher = seen.fisher or {}
         if not memory:
-            memory = {FISHER + key: torch.zeros_like(F) for key, F in seen.items()}
+            memory = {FISHER + key: torch.zeros_like(F) for key, F in fisher.items()}
         state: State = {}
-        for key, F in seen.items():
+        for key, F in fisher.items():
             old, theta = memory[FISHER + key], update.tensors[key]
             if self.form == "online":
                 state[FISHER + key] = self.gamma * old + F

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import ClassVar, Literal
 
 from everlora.core.errors import ConfigError
+from everlora.core.roles import Needs, Rehearsal
 
 Resample = Literal["fixed", "each-task"]
 
@@ -35,7 +36,7 @@ def balanced(classes: Sequence[str], size: int, draw: random.Random) -> list[int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay:
+class Replay(Rehearsal):
     """Keeps a share of the training rows of every task, and shuffles them among those of later tasks.
 
     Attributes:
@@ -47,7 +48,7 @@ class Replay:
     """
 
     name: ClassVar[str] = "row_replay"
-    any_form: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(any_form=True)
 
     ratio: float = 0.02
     balanced: bool = False
@@ -57,11 +58,6 @@ class Replay:
     def __post_init__(self) -> None:
         if not 0 <= self.ratio <= 1:
             raise ConfigError(f"the ratio of rows to be rehearsed must be from 0 to 1, not {self.ratio}")
-
-    @property
-    def suits_joint(self) -> bool:
-        """Whether it can act where all tasks are learned at once: there are no later tasks to rehearse them in."""
-        return self.alone
 
     def choose(self, targets: Sequence[str], draw: random.Random) -> list[int]:
         """Which rows are kept, by their classes."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext, View
+from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext, View, WeightPenalty
 from everlora.core.updates import LowRank, precise
 from everlora.parts.merges import LargestMagnitude
 from everlora.parts.penalties import exact
@@ -62,7 +62,7 @@ def sign_conflict(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignConflict:
+class SignConflict(WeightPenalty):
     """PS-LoRA's pull: λ Ψ against the sum (or the merge) of the past.
 
     Attributes:

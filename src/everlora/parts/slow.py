@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from everlora.core.roles import Evidence, State
+from everlora.core.roles import NO_EVIDENCE, Evidence, HasMemory, Initialiser, Needs, PostProcesses, State
 from everlora.core.updates import LowRank, precise
 
 
@@ -28,26 +28,29 @@ def towards(merged: Tensor, trained: Tensor, number: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlowMerge:
+class SlowMerge(Initialiser, HasMemory, PostProcesses):
     """SLAO: start with orthonormal rows and the last B that was trained; answer with a B that follows slowly.
 
     The pair that answers is the adapter of record; beside it the trained B is remembered.
     """
 
     name: ClassVar[str] = "slow_merge"
-    evidence: ClassVar[Evidence] = "gradients"
-    samples: ClassVar[int] = 0
-    per_sample: ClassVar[bool] = False
-    cumulative: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(cumulative_memory=True)
 
     def covers(self, sites: Sequence[str]) -> tuple[str, ...]:
         return tuple(sites)
 
-    def start(self, fresh: LowRank, updates: Sequence[LowRank], seen: Tensor, memory: State | None = None) -> LowRank:
+    def start(
+        self,
+        fresh: LowRank,
+        updates: Sequence[LowRank],
+        seen: Evidence = NO_EVIDENCE,
+        memory: State | None = None,
+    ) -> LowRank:
         last = updates[-1]
         return replace(last, A=orthonormal_rows(last.A), B=last.B if memory is None else memory["B"])
 
-    def remember(self, update: LowRank, memory: State, seen: State | None = None) -> State:
+    def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
         return {"B": update.B.clone()}
 
     def memory_bytes(self, out: int, into: int, rank: int, tasks: int) -> int:

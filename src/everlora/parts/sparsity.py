@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext
+from everlora.core.roles import Needs, PenaltyGradient, State, Strength, TaskContext, WeightPenalty
 from everlora.core.updates import LowRank, precise
 from everlora.parts.penalties import exact
 
@@ -38,7 +38,7 @@ def sparsity(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sparsity:
+class Sparsity(WeightPenalty):
     """N-LoRA's pull: λ ‖B A‖₁ of the new update, on every task.
 
     Attributes:
@@ -47,7 +47,7 @@ class Sparsity:
     """
 
     name: ClassVar[str] = "sparsity"
-    needs_fresh: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(fresh_adapter=True)
     lam: Strength = 0.4
     form: L1Form = "paper"
 

@@ -15,7 +15,10 @@ RHO = 0.03
 def read_strength(
     lam: StrengthOption, rho: float | None = None, *, per_module: bool = False, share: float = RHO
 ) -> Strength:
-    """The strength that is meant; ``share`` is the ρ of a method that has one of its own.
+    """Return the strength that is meant; ``share`` is the ρ of a method that has one of its own.
+
+    >>> read_strength(0.3), read_strength("auto", rho=0.05)
+    (0.3, AutoStrength(rho=0.05, per_module=False))
 
     Raises:
         ConfigError: a share, or one λ per module, is asked for beside a number.

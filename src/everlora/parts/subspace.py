@@ -9,7 +9,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext
+from everlora.core.roles import (
+    GradientTransform,
+    HasCapacity,
+    Needs,
+    PenaltyGradient,
+    State,
+    Strength,
+    TaskContext,
+    WeightPenalty,
+)
 from everlora.core.updates import LowRank, precise
 from everlora.parts.penalties import exact
 
@@ -26,7 +35,7 @@ def basis(columns: Tensor) -> Tensor:
     Columns beyond the rank are 0, so that matrices of different rank stay in one stack and Q Qᵀ projects all the same.
     """
     U, S, _ = torch.linalg.svd(precise(columns), full_matrices=False)
-    live = (DEPENDENT * S[..., :1] < S) & (S > 0)
+    live = _independent(S)
     return (U * live.unsqueeze(-2)).to(torch.promote_types(columns.dtype, torch.float32))
 
 
@@ -41,16 +50,24 @@ def project_out(columns: Tensor, Q: Tensor) -> Tensor:
     return left * (left.norm(dim=-2, keepdim=True) > ROUNDING * columns.norm(dim=-2, keepdim=True))
 
 
+@torch.no_grad()
 def free(updates: Sequence[LowRank]) -> tuple[Tensor, Tensor]:
     """Directions that no past update uses, on the output and on the input side: counts (...) out of o and of i."""
     out, into = updates[0].shape
-    used_out = basis(torch.cat([u.B for u in updates], -1)).any(-2).sum(-1)
-    used_in = basis(torch.cat([u.A.mT for u in updates], -1)).any(-2).sum(-1)
+    used_out, used_in = (
+        _independent(torch.linalg.svdvals(precise(columns))).sum(-1)
+        for columns in (torch.cat([u.B for u in updates], -1), torch.cat([u.A.mT for u in updates], -1))
+    )
     return out - used_out, into - used_in
 
 
+def _independent(S: Tensor) -> Tensor:
+    """Which of singular values (..., R), the largest first, are of directions and not of rounding."""
+    return (DEPENDENT * S[..., :1] < S) & (S > 0)
+
+
 @dataclass(frozen=True, kw_only=True)
-class ProjectOut:
+class ProjectOut(GradientTransform, HasCapacity):
     """LB-CL's projection: gradients of U and V (B and A) lose what lies in the span of the earlier tasks' U and V.
 
     Attributes:
@@ -61,7 +78,7 @@ class ProjectOut:
     """
 
     name: ClassVar[str] = "project_out"
-    needs_fresh: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(fresh_adapter=True)
     acts_on: Literal["gradient", "update"] = "gradient"
     form: Literal["joint", "literal"] = "joint"
 
@@ -92,11 +109,11 @@ def departure(columns: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrthonormalTriplets:
+class OrthonormalTriplets(WeightPenalty):
     """The regulariser of SVD form: γ (‖UᵀU − I‖² + ‖VVᵀ − I‖²), on every task."""
 
     name: ClassVar[str] = "orthonormal_triplets"
-    needs_svd: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(svd_form=True)
     lam: Strength = 0.1
 
     @property

@@ -1,4 +1,7 @@
-"""Whether the Hugging Face hub answers, asked once: its own client would try six times over half a minute."""
+"""Whether the Hugging Face hub answers.
+
+One request decides: the hub's own client would try six times over half a minute before it fails.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ PROBE_SECONDS = 5.0
 
 
 def unreachable() -> str | None:
-    """Return why the hub cannot be reached; None if it can, or if the user works offline on purpose."""
+    """Return a sentence that says why the hub cannot be reached; None if it can, or if offline mode is set."""
     from huggingface_hub import constants, get_session, is_offline_mode
 
     if is_offline_mode():

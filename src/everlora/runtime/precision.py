@@ -1,4 +1,4 @@
-"""Where numbers live and how exact they are.
+"""Device and precision of a model's weights.
 
 Default on a CPU with bf16 instructions: base weights in bf16, attention in fp32 (its backward pass is about six times
 slower in bf16), adapters, adapted matrices and penalties in fp32. ``--dtype float32`` gives fp32 throughout.
@@ -24,17 +24,22 @@ FP32_ATTENTION = "sdpa_in_fp32"
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """Device and storage of the base weights."""
+    """The device and the data type of the base weights."""
 
     weights: torch.dtype
     device: torch.device
 
     def describe(self) -> dict[str, str]:
+        """Return both as plain words, for records.
+
+        >>> choose("fp32", "cpu").describe()
+        {'weights': 'float32', 'device': 'cpu'}
+        """
         return {"weights": str(self.weights).removeprefix("torch."), "device": self.device.type}
 
 
 def resolve(device: str) -> torch.device:
-    """The device that a name means; ``auto`` takes CUDA, then MPS, then the CPU.
+    """Return the device that a name means; ``auto`` takes CUDA, then MPS, then the CPU.
 
     Raises:
         ConfigError: the device does not exist here.
@@ -50,7 +55,19 @@ def resolve(device: str) -> torch.device:
 
 
 def choose(dtype: str, device: str, *, tiny: bool = False) -> Precision:
-    """Choose the precision; ``auto`` is bf16 where the hardware computes in it, and fp32 for tiny test models."""
+    """Choose device and data type of a model's weights.
+
+    >>> choose("bf16", "cpu").weights
+    torch.bfloat16
+
+    Args:
+        dtype: ``float32``, ``bfloat16`` or ``auto``, which is bf16 where the hardware computes in it.
+        device: a name of torch, or ``auto``.
+        tiny: whether the model is a tiny test model, for which ``auto`` is fp32.
+
+    Raises:
+        ConfigError: an unknown data type, or a device that does not exist here.
+    """
     where = resolve(device)
     if dtype == "auto":
         fast = where.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
@@ -62,6 +79,7 @@ def choose(dtype: str, device: str, *, tiny: bool = False) -> Precision:
 
 
 def _in_fp32(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
+    """Compute scaled dot-product attention in fp32, and return its output in the model's own data type."""
     if mask is not None and mask.is_floating_point():
         mask = mask.float()
     if isinstance(kwargs.get("position_bias"), Tensor):
@@ -75,7 +93,7 @@ AttentionMaskInterface.register(FP32_ATTENTION, sdpa_mask)
 
 
 def attention_in_fp32(model: PreTrainedModel, precision: Precision) -> None:
-    """On a CPU with bf16 weights, let attention compute in fp32, through transformers' registry of attentions."""
+    """Let attention compute in fp32 on a CPU with bf16 weights, where its bf16 backward pass is six times slower."""
     if precision.device.type == "cpu" and precision.weights == torch.bfloat16 and model._supports_sdpa:
         model.set_attn_implementation(FP32_ATTENTION)
 

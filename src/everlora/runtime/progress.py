@@ -1,4 +1,4 @@
-"""What the engine says while it works. The command line draws bars; a library stays silent."""
+"""Progress of long work: the command line draws bars, a program that uses the library sees nothing."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ logger = logging.getLogger("everlora")
 
 
 class Progress:
-    """Silent base; override what is to be shown."""
+    """A listener that shows nothing but log lines; override what is to be shown."""
 
     def phase(self, label: str, total: int) -> None:
-        """A piece of work of ``total`` steps begins (training steps, or rows to answer)."""
+        """Begin a piece of work of ``total`` steps (training steps, or rows to answer)."""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """``steps`` of the current phase are done."""
+        """Count ``steps`` of the current phase as done."""
 
     def done(self) -> None:
-        """The current phase is over."""
+        """End the current phase."""
 
-    def say(self, line: str) -> None:
-        """A line worth keeping."""
+    def info(self, line: str) -> None:
+        """Log a line of information."""
         logger.info(line)
 
     def warn(self, line: str) -> None:
-        """A line that the user should not miss."""
+        """Log a line that the user should not miss."""
         logger.warning(line)
 
 
 class StepCallback(TrainerCallback):
-    """Tells a `Progress` of the Trainer's steps."""
+    """A callback that passes the Trainer's steps on to a `Progress`."""
 
     def __init__(self, progress: Progress, label: str) -> None:
         self.progress = progress
@@ -49,8 +49,8 @@ class StepCallback(TrainerCallback):
         self.progress.done()
 
 
-def tell(progress: Progress, task: str, warnings: list[str]) -> list[str]:
-    """Pass warnings of a task on, and return them."""
+def warn(progress: Progress, task: str, warnings: list[str]) -> list[str]:
+    """Pass the warnings of a task on to ``progress``, and return them."""
     for warning in warnings:
         progress.warn(f"task {task!r}: {warning}")
     return warnings

@@ -3,9 +3,10 @@
 Its hash stands beside every number that it made:
 
     hash = first 12 hex digits of SHA-256 of the run's resolved settings as JSON with sorted keys, without
-           - what a protocol compares or spans: method, model and its revision, seed, benchmark, order, tasks;
-           - what does not change a number: device, batch size of answering, logging, measures of general ability;
-           - what stands in the fingerprint of every score instead: dtype;
+           - settings that change no protocol, as each of them says in `everlora.settings.spec`: what is compared over
+             (method, model and its revision, seed, benchmark, order, tasks), what changes no number (device, batch
+             size of answering, logging, measures of general ability), and dtype, which stands in the fingerprint of
+             every score instead;
            - what is not set, so that a later version may have more to set;
            with ``learning_rate: form`` where the rate is left to the method's form; with the rows of a whole step as
            ``batch``, however they are split into micro-batches and processes; with the default prompt spelt out.
@@ -28,14 +29,14 @@ from pydantic import Field
 
 from everlora.core.errors import ConfigError, nearest
 from everlora.data.template import DEFAULT
+from everlora.settings.setting import settings_of
 from everlora.settings.spec import RunSpec, Strict, check
 
-COMPARED = (
-    "method", "model", "revision", "trust_remote_code", "seed", "benchmark", "order", "tasks", "data_dir",
-    "stream_seed", "device",
-)  # fmt: skip
-APART = (*COMPARED, "dtype", "past", "protocol")
-IRRELEVANT = {"train": ("logging_steps",), "evaluation": ("batch_size", "general", "general_tasks")}
+SETTINGS = settings_of(RunSpec)
+COMPARED = tuple(one.path[0] for one in SETTINGS if one.about.compared)
+"""Settings that a protocol leaves to the run."""
+IRRELEVANT = frozenset(one.path for one in SETTINGS if one.about.changes != "protocol")
+"""Settings, by their place, of which the hash is independent."""
 SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
 """Into which a batch is split: the steps are the same for every split."""
 
@@ -90,7 +91,7 @@ def read(name: str) -> tuple[str, Protocol]:
         check(RunSpec, {"model": "", **found.settings})
     except ConfigError as error:
         raise ConfigError(f"the protocol {name}: {error}") from None
-    for key in (*COMPARED, "protocol"):
+    for key in COMPARED:
         if key in found.settings:
             raise ConfigError(f"the protocol {name} sets {key!r}, which a protocol leaves to the run; take it out")
     return (Path(name).stem if own else name), found
@@ -109,10 +110,10 @@ def digest(settings: Mapping[str, Any], rate: float, processes: int = 1) -> str:
 
 def canonical(settings: Mapping[str, Any], rate: float, processes: int = 1) -> dict[str, Any]:
     """What the hash is of; see `digest`."""
-    kept = _plain({key: value for key, value in settings.items() if key not in APART})
+    kept = _plain({key: value for key, value in settings.items() if (key,) not in IRRELEVANT})
     kept.setdefault("prompt", DEFAULT)
-    for group, names in IRRELEVANT.items():
-        kept[group] = {key: value for key, value in kept.get(group, {}).items() if key not in names}
+    for group in {path[0] for path in IRRELEVANT if len(path) > 1}:
+        kept[group] = {key: value for key, value in kept.get(group, {}).items() if (group, key) not in IRRELEVANT}
     train = kept["train"]
     train["batch"] = processes * math.prod(train.pop(name, 1) for name in SPLIT)
     of_form = (settings.get("protocol") or {}).get("rate") == "form"

@@ -1,17 +1,24 @@
-"""Settings of a learner and of a run: defaults < recipe file < command line, checked once, written resolved."""
+"""Settings of a learner and of a run: each is defined once, here, and written resolved into the run's folder.
+
+A field's type, default and `Setting` are all there is to a setting; see `everlora.settings.setting`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from everlora.core.errors import ConfigError, nearest
+from everlora.core.errors import ConfigError
 from everlora.data.template import Template
+from everlora.settings.setting import Setting, suggestion
+from everlora.settings.training import Training
 
 S = TypeVar("S", bound="Strict")
 Schedule = Literal["full", "forward", "diagonal", "final"]
+DEFAULT_MODEL = "smollm2-135m"
+"""The model of commands that name none."""
 
 
 class Strict(BaseModel):
@@ -23,27 +30,72 @@ class Strict(BaseModel):
 class LoraSpec(Strict):
     """LoRA, with PEFT's names (`peft.LoraConfig`)."""
 
-    r: int = Field(8, ge=1)
-    lora_alpha: float = Field(32, gt=0)
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: list[str] | str | None = None
-    """None takes PEFT's table (query and value projections of attention)."""
+    r: Annotated[
+        int,
+        Setting(
+            "method",
+            "Rank per task.",
+            options=("--lora-r", "--lora-rank"),
+            value="N",
+            aka=("rank", "lora_r", "lora_rank"),
+        ),
+    ] = Field(8, ge=1)
+    lora_alpha: Annotated[
+        float, Setting("method", "The update is alpha/r · BA.", value="X", aka=("alpha", "scaling"))
+    ] = Field(32, gt=0)
+    lora_dropout: Annotated[
+        float, Setting("method", "Dropout on the adapter's input.", value="X", aka=("dropout",))
+    ] = Field(0.0, ge=0, lt=1)
+    target_modules: Annotated[
+        list[str] | str | None,
+        Setting(
+            "method",
+            "Modules to adapt: a,b or all-linear.",
+            options=("--lora-target-modules",),
+            value="A,B",
+            unset="PEFT's choice, query and value",
+            aka=("targets", "modules", "lora_target_modules"),
+        ),
+    ] = None
 
 
 class EvalSpec(Strict):
     """When and how answers are scored."""
 
-    schedule: Schedule = "full"
+    schedule: Annotated[
+        Schedule, Setting("evaluation", "When tasks are scored.", options=("--eval-schedule",), value="WHEN")
+    ] = "full"
     """``full``: after each task, every task seen; ``forward``: the next one too, and all of them before the first,
     which forward transfer is made of; ``diagonal``: the task just learned, all at the end; ``final``."""
-    scoring: Literal["generate", "labels"] = "generate"
+    scoring: Annotated[
+        Literal["generate", "labels"],
+        Setting("evaluation", "How answers are made.", options=("--eval-scoring",), value="HOW"),
+    ] = "generate"
     """``generate``: greedy answer, exact match after normalisation; ``labels``: the most likely label of the task."""
-    batch_size: int = Field(32, ge=1)
-    split: Literal["test", "dev"] = "test"
-    general: Literal["builtin", "lm-eval"] | None = None
+    batch_size: Annotated[
+        int,
+        Setting(
+            "evaluation",
+            "Rows answered at once.",
+            changes="record",
+            options=("--per-device-eval-batch-size",),
+            value="N",
+            aka=("eval_batch_size", "per_device_eval_batch_size"),
+        ),
+    ] = Field(32, ge=1)
+    split: Annotated[
+        Literal["test", "dev"],
+        Setting("evaluation", "Rows that are scored; dev to tune.", options=("--eval-split",), value="ROWS"),
+    ] = "test"
+    general: Annotated[
+        Literal["builtin", "lm-eval"] | None,
+        Setting("evaluation", "Measure of general ability.", changes="record", value="NAME", unset="off"),
+    ] = None
     """How general ability is measured before the first task and after each, see `everlora.evaluation.general`."""
-    general_tasks: list[str] | None = None
-    """Tasks of lm-evaluation-harness."""
+    general_tasks: Annotated[
+        list[str] | None,
+        Setting("evaluation", "Tasks of lm-evaluation-harness, or files: a,b.yaml.", changes="record", value="A,B"),
+    ] = None
 
     @field_validator("general", mode="before")
     @classmethod
@@ -70,31 +122,93 @@ class ProtocolRef(Strict):
 class LearnerSpec(Strict):
     """What a learner is."""
 
-    model: str
-    method: str = "ella"
-    revision: str | None = None
-    trust_remote_code: bool = False
-    dtype: str = "auto"
-    device: str = "auto"
-    past: Literal["auto", "fold", "factors"] = "auto"
-    prompt: str | None = None
+    model: Annotated[
+        str,
+        Setting(
+            "model",
+            "Base model: a name, folder, GGUF file or hub id.",
+            changes="record",
+            compared=True,
+            options=("-m", "--model", "--model-name-or-path"),
+            value="MODEL",
+            default=DEFAULT_MODEL,
+            aka=("model_name", "model_name_or_path", "base_model"),
+        ),
+    ]
+    method: Annotated[
+        str,
+        Setting(
+            "method", "name, name(option=value), or several: a+b.", changes="nothing", compared=True, value="METHOD"
+        ),
+    ] = "ella"
+    revision: Annotated[
+        str | None,
+        Setting(
+            "model",
+            "Revision of a hub model.",
+            changes="record",
+            compared=True,
+            options=("--model-revision",),
+            value="REV",
+            unset="the newest",
+        ),
+    ] = None
+    trust_remote_code: Annotated[
+        bool, Setting("model", "Run code that comes with a model.", changes="record", compared=True)
+    ] = False
+    dtype: Annotated[str, Setting("model", "Weights: auto, float32 or bfloat16.", changes="record", value="TYPE")] = (
+        "auto"  # in the fingerprint of every score, so not in the protocol
+    )
+    device: Annotated[
+        str, Setting("model", "auto, cpu, cuda or mps.", changes="record", compared=True, value="DEVICE")
+    ] = "auto"
+    past: Annotated[
+        Literal["auto", "fold", "factors"],
+        Setting("method", "How earlier updates are held.", changes="record", value="HOW"),
+    ] = "auto"
+    prompt: Annotated[
+        str | None,
+        Setting("data", "Template: {instruction} {labels} {text} {task}.", value="TEXT", unset="all but {task}"),
+    ] = None
     """How a row of text and label is shown, see `everlora.data.template`; None for the default."""
-    max_source_length: int | None = Field(None, ge=8)
-    max_new_tokens: int = Field(50, ge=1)
+    max_source_length: Annotated[
+        int | None, Setting("data", "Cut texts so that prompts fit (tokens).", value="N", unset="the model's")
+    ] = Field(None, ge=8)
+    max_new_tokens: Annotated[int, Setting("evaluation", "Longest free answer.", value="N")] = Field(50, ge=1)
     lora: LoraSpec = LoraSpec()
-    train: dict[str, Any] = Field(default_factory=dict)
+    train: Annotated[dict[str, Any], Training] = Field(default_factory=dict)
     """Names of `transformers.TrainingArguments`, passed through."""
-    train_of: dict[str, dict[str, Any]] | None = None
+    train_of: Annotated[
+        dict[str, dict[str, Any]] | None,
+        Setting("training", "Training arguments of single tasks, by name.", options=()),
+    ] = None
     """The same for single tasks by name, over ``train``; tasks that are learned all at once have only ``train``."""
     evaluation: EvalSpec = EvalSpec()
-    max_train_samples: int | None = Field(None, ge=1)
-    max_eval_samples: int | None = Field(None, ge=1)
-    max_train_per_class: int | None = Field(None, ge=1)
-    max_eval_per_class: int | None = Field(None, ge=1)
-    metric: str | None = None
+    max_train_samples: Annotated[int | None, Setting("data", "Training rows per task.", value="N", unset="all")] = (
+        Field(None, ge=1)
+    )
+    max_eval_samples: Annotated[int | None, Setting("data", "Test rows per task.", value="N", unset="all")] = Field(
+        None, ge=1
+    )
+    max_train_per_class: Annotated[int | None, Setting("data", "Training rows per class.", value="N", unset="all")] = (
+        Field(None, ge=1)
+    )
+    max_eval_per_class: Annotated[int | None, Setting("data", "Test rows per class.", value="N", unset="all")] = Field(
+        None, ge=1
+    )
+    metric: Annotated[
+        str | None, Setting("evaluation", "Score every task by this.", value="NAME", unset="each task's own")
+    ] = None
     """How every task is scored (`everlora.metrics.answers`); None for each task's own metric."""
-    seed: int = 0
-    protocol: ProtocolRef | None = None
+    seed: Annotated[
+        int, Setting("training", "Seed of adapters and order of rows.", changes="record", compared=True, value="N")
+    ] = 0
+    protocol: Annotated[
+        ProtocolRef | None,
+        Setting(
+            "method", "Settings of a protocol: name, or YAML file.", changes="nothing", compared=True, value="NAME"
+        ),
+    ] = None
 
     @field_validator("prompt")
     @classmethod
@@ -107,27 +221,45 @@ class LearnerSpec(Strict):
 class RunSpec(LearnerSpec):
     """A learner that follows a benchmark's stream."""
 
-    benchmark: str = "builtin"
-    order: int | str | None = None
+    benchmark: Annotated[
+        str,
+        Setting(
+            "data",
+            "Name, folder of tasks, or YAML file of them.",
+            changes="record",
+            compared=True,
+            value="NAME",
+            aka=("dataset", "stream"),
+        ),
+    ] = "builtin"
+    order: Annotated[
+        int | str | None,
+        Setting(
+            "data",
+            "Task order of the benchmark: 4, or sapt-5.",
+            changes="record",
+            compared=True,
+            value="N",
+            unset="the first",
+        ),
+    ] = None
     """A number, or another paper's name for one (``sapt-4``), which is written as the number."""
-    data_dir: Path | None = None
-    tasks: list[str] | None = None
-    stream_seed: int = 0
+    data_dir: Annotated[
+        Path | None,
+        Setting(
+            "data", "Folder with the benchmark's data.", changes="nothing", compared=True, value="DIR", unset="the hub"
+        ),
+    ] = None
+    tasks: Annotated[
+        list[str] | None,
+        Setting(
+            "data", "Only these tasks, in this order.", changes="nothing", compared=True, value="A,B", unset="all"
+        ),
+    ] = None
+    stream_seed: Annotated[
+        int, Setting("data", "Seed of the rows of built-in tasks.", changes="record", compared=True, value="N")
+    ] = 0
     """Seed of the rows of built-in tasks; data that are read do not depend on it."""
-
-
-TRAIN_DEFAULTS: dict[str, Any] = {
-    "lr_scheduler_type": "constant",
-    "num_train_epochs": 1,
-    "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 1,
-    "weight_decay": 0.0,
-    "max_grad_norm": 1.0,
-    "logging_steps": 10,
-}
-"""Section 0.3 of our method notes: AdamW, constant rate, no warm-up, no decay, clipping at 1.
-
-The rate itself is that of the method's form (`everlora.core.adapter.Adapter.learning_rate`)."""
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +279,7 @@ def check(kind: type[S], values: dict[str, Any]) -> S:
     """Build a spec from plain values.
 
     Raises:
-        ConfigError: an unknown key (with the nearest one) or a value of the wrong kind.
+        ConfigError: an unknown key (with the one that was meant, where that can be guessed), or a wrong value.
     """
     try:
         return kind.model_validate(values)
@@ -155,15 +287,8 @@ def check(kind: type[S], values: dict[str, Any]) -> S:
         errors = error.errors()
         # A mistyped name is the cause, the field that it leaves empty the effect.
         first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-        where = ".".join(str(part) for part in first["loc"])
+        keys = tuple(str(part) for part in first["loc"])
+        where = ".".join(keys)
         if first["type"] == "extra_forbidden":
-            raise ConfigError(f"unknown setting {where!r}{nearest(str(first['loc'][-1]), _fields(kind))}") from None
+            raise ConfigError(f"unknown setting {where!r}{suggestion(keys[-1], kind, keys[:-1])}") from None
         raise ConfigError(f"setting {where!r}: {first['msg']} (got {first['input']!r})") from None
-
-
-def _fields(kind: type[BaseModel]) -> list[str]:
-    names = list(kind.model_fields)
-    for field in kind.model_fields.values():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names += _fields(field.annotation)
-    return names

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from everlora.core.errors import ConfigError
-from everlora.core.registry import FAMILIES, parse
+from everlora.core.expressions import parse
+from everlora.core.registry import FAMILIES
 from everlora.testing.checks import CHECKS, Case
 from everlora.testing.lives import MODELS
 from everlora.testing.record import Record, live_once

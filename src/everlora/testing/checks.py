@@ -13,15 +13,22 @@ import torch
 from torch import Tensor
 
 from everlora.adapters import files as adapters
+from everlora.core.expressions import parse
+from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
-from everlora.core.registry import entries, entry, parse
+from everlora.core.registry import entries, entry
 from everlora.learner.sequential import SequentialLearner
 from everlora.testing import lives
 from everlora.testing.record import Record
+from everlora.training.chain import Chain
+from everlora.training.group import added, norms, scaled
 
 DIAGONAL: dict[str, Any] = {"evaluation": {"schedule": "diagonal"}}
 CLOSE = 1e-4
 """AdamW divides by the gradient's own size, so rounding shows where a gradient is nearly 0; its steps are of 5e-3."""
+
+STEP, OFF = 1e-6, 1e-3
+"""A step along a direction, and how far from the gradient the difference quotient may be, of both their norms."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def what_is_stored_is_what_was_learned(case: Case) -> None:
     record = case.record
     newest: Any = record.life.newest
     sites, rest = adapters.read(record.life.folder.stages()[-1].path)
-    assert adapters.same(sites, newest)
+    assert adapters.equal(sites, newest)
     head = record.life.base.family.head
     for name, tensor in rest.items():
         assert torch.equal(tensor, record.adapter[name.removeprefix(f"{head}.")])
@@ -141,28 +148,53 @@ def strength_zero_is_the_base_method_bit_for_bit(case: Case) -> None:
     assert lives.largest_difference(case.record.adapter, plain) > 0, "the penalty does nothing"
 
 
+def the_gradient_of_a_penalty_is_that_of_its_value(case: Case) -> None:
+    """Around a place drawn at random a penalty's value changes as its gradient says, in fp64, on every module."""
+    life = case.record.life
+    newest: Any = life.newest
+    draw = torch.Generator().manual_seed(0)
+    start = newest if life.method.consolidator.rule == "continue" else None
+    past = life.past if start is None else UpdateHistory((newest,))
+    chain = Chain.build([], newest, past, life.method, task="", max_norm=0, every=1, start=start, memory=life.memory)
+    for group in chain.groups:
+        here = group.before.weights.map(lambda t: torch.randn(t.shape, generator=draw).double())
+        for part, constants in group.penalties:
+            state = {key: c.double() if c.is_floating_point() else c for key, c in constants.items()}
+            found = part.value_and_grad(here, state).gradient
+            aside = {key: torch.randn(g.shape, generator=draw).double() for key, g in found.items()}
+            for way in (found, aside):
+                step = scaled(way, STEP / norms(way).double().clamp_min(1e-30))
+                up, down = (
+                    part.value_and_grad(here.holding({**here.tensors, **moved}), state).value
+                    for moved in (added(step, here.tensors), added(scaled(step, torch.tensor(-1.0)), here.tensors))
+                )
+                expected = 2 * sum((found[key] * step[key]).flatten(1).sum(1) for key in found)
+                wrong = (up - down - expected).abs() > OFF * STEP * norms(found)
+                assert not wrong.any(), f"{part.name!r}: its gradient is not that of its value"
+
+
 def kept_is_what_the_method_declares(case: Case) -> None:
     """Elements and bytes that are kept are those that consolidator and parts declare."""
     record = case.record
     life, kept, rule = record.life, record.life.storage(), record.life.method.consolidator
     if life.method.regime == "frozen":
-        assert kept == {"kept_elements": 0, "adapter_elements": 0, "kept_bytes": 0}
+        assert kept.plain() == {"kept_elements": 0, "adapter_elements": 0, "kept_bytes": 0}
         return
     newest: Any = life.newest
     stages = 1 if life.method.regime == "joint" else 2
-    assert kept["kept_elements"] == rule.stored_elements(stages, kept["adapter_elements"])
-    assert kept["adapter_elements"] == sum(t.numel() for s in newest.values() for t in s.tensors.values())
+    assert kept.kept_elements == rule.stored_elements(stages, kept.adapter_elements)
+    assert kept.adapter_elements == sum(t.numel() for s in newest.values() for t in s.tensors.values())
     beside = sum(
         part.memory_bytes(out, into, site.rank, 1 if rule.rule == "continue" else stages)
         for part in life.method.remembering
         for site in newest.values()
         for out, into in [site.shape]
     )
-    rows = [row for task in life.kept_rows for row in task.train]
-    assert kept.get("kept_rows", 0) == len(rows)
+    rows = [row for task in life.stored_rows for row in task.train]
+    assert kept.kept_rows == len(rows)
     assert bool(rows) <= all(entry(name).replay for name in [case.composed.name] if "+" not in name)
-    held = kept["kept_bytes"] - 4 * kept["kept_elements"] - kept.get("kept_row_bytes", 0)
-    bounded = any(getattr(part, "at_most", False) for part in life.method.remembering)
+    held = kept.kept_bytes - 4 * kept.kept_elements - kept.kept_row_bytes
+    bounded = any(part.needs.memory_at_most for part in life.method.remembering)
     assert 0 < held <= beside if bounded else held == beside
 
 
@@ -172,7 +204,7 @@ def interrupted_and_resumed_equals_uninterrupted(case: Case) -> None:
     first = lives.begin(case.model, case.method, folder, progress=lives.Cut(), **DIAGONAL)
     with pytest.raises(KeyboardInterrupt):
         first.follow(tasks)
-    assert [s.facts["name"] for s in first.folder.stages()] == ["first"]
+    assert [s.facts.name for s in first.folder.stages()] == ["first"]
     # The streams of random numbers outside must not matter.
     torch.manual_seed(12345)
     again = lives.begin(case.model, case.method, folder, resume=True, **DIAGONAL)
@@ -186,10 +218,11 @@ def interrupted_and_resumed_equals_uninterrupted(case: Case) -> None:
 
 
 def a_batch_in_one_piece_is_a_batch_in_eight(case: Case) -> None:
-    """Eight rows at once, or one by one with accumulation: the same adapter but for rounding."""
+    """Eight rows at once, or one by one with accumulation: the same adapter but for rounding and directions' signs."""
     train = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
     pieces = lives.lived(case.model, case.method, case.folder / "run", train=train, evaluation={"schedule": "final"})
-    assert lives.largest_difference(lives.adapter(pieces), case.record.adapter) < CLOSE
+    whole = case.record.adapter
+    assert lives.largest_difference(lives.with_signs_of(whole, lives.adapter(pieces)), whole) < CLOSE
 
 
 def _carried(life: SequentialLearner, name: str) -> Tensor:
@@ -231,6 +264,7 @@ CHECKS = {
         (the_base_is_untouched_but_for_what_was_folded, _all),
         (what_is_stored_is_what_was_learned, _trained),
         (strength_zero_is_the_base_method_bit_for_bit, _penalised),
+        (the_gradient_of_a_penalty_is_that_of_its_value, _penalised),
         (kept_is_what_the_method_declares, _all),
         (interrupted_and_resumed_equals_uninterrupted, _sequential),
         (a_batch_in_one_piece_is_a_batch_in_eight, _trained),

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from everlora.core.expressions import parse
 from everlora.core.method import Method
-from everlora.core.registry import parse
 from everlora.data.task import Example, Task
 from everlora.learner import experiment
 from everlora.learner.sequential import SequentialLearner
@@ -164,7 +164,7 @@ def outputs(model: nn.Module, family: Family, task: Task, rows: Sequence[Example
     """All logits that carry loss on ``rows`` (the test rows), of the task's own labels where there is a head."""
     was_training = model.training
     model.eval()
-    columns = getattr(family, "columns", None)
+    columns = getattr(family, "label_rows", None)
     batch = family.collate([family.features(row, task) for row in rows or task.test])
     if columns is not None:
         batch["allowed"] = torch.zeros_like(batch["allowed"])
@@ -187,3 +187,18 @@ def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     """The largest absolute difference between two adapters."""
     assert a.keys() == b.keys()
     return max(float((a[n].double() - b[n].double()).abs().max()) for n in a)
+
+
+def with_signs_of(reference: dict[str, Tensor], flat: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give `flat` with every direction turned, where need be, so that its rows of A point as those of `reference`.
+
+    Row k of A and column k of B negated together are the same update BA, and SGD and Adam, which are odd functions of
+    the gradient, go the same way from there. Where A begins with singular vectors that sign means nothing: the last
+    bit of a gradient decides it.
+    """
+    turned = dict(flat)
+    for name in (key.removesuffix(".A") for key in flat if key.endswith(".A") and f"{key[:-2]}.B" in flat):
+        A, B = flat[f"{name}.A"], flat[f"{name}.B"]
+        sign = torch.where((A * reference[f"{name}.A"]).sum(-1) < 0, -1, 1)
+        turned |= {f"{name}.A": sign.unsqueeze(-1) * A, f"{name}.B": B * sign}
+    return turned

@@ -12,7 +12,7 @@ import pytest
 import everlora.learner.experiment  # noqa: F401  (registers our methods first: their names are taken)
 from everlora.core import plugins
 from everlora.core.errors import ConfigError
-from everlora.core.registry import parse
+from everlora.core.expressions import parse
 
 TESTS = Path(__file__).with_name("named.py")
 named: list[str] = []

@@ -68,5 +68,5 @@ def live_once(method: str, model: str, folder: Path) -> Record:
     names = [t for t in tasks.values() if set(t.labels) <= set(getattr(family, "labels", t.labels))]
     record.final = {task.name: lives.outputs(ready, family, task) for task in names}
     if record.life.backend.model is not None:
-        record.life.backend.close()
+        record.life.backend.detach()
     return record

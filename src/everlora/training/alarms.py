@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from everlora.archive.records import FEW_TASKS
 from everlora.core.roles import HasCapacity
 from everlora.core.updates import LowRank, ModuleUpdate, Updates, difference
 from everlora.training.group import Group
 
 COLLAPSE = 0.05
 """An update this much smaller than the median earlier one is called collapsed."""
-TASKS_LEFT = 3
-"""Warn when there is room for fewer tasks than this, the one that begins among them."""
 
 
 def saturated(groups: Sequence[Group]) -> list[str]:
@@ -27,7 +26,7 @@ def saturated(groups: Sequence[Group]) -> list[str]:
             rank = group.live[0].rank
             room = transform.free(state)
             left, where = int(room.min()), group.names[int(room.argmin())]
-            if left < TASKS_LEFT * rank:
+            if left < FEW_TASKS * rank:
                 found.append(
                     f"{left} directions are left in {where!r}, room for {left // rank} more tasks of rank {rank}; "
                     f"take a smaller --lora-r, wider modules (--lora-target-modules), or a soft method (ella, ps-lora)"

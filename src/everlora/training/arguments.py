@@ -8,9 +8,10 @@ import math
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
-from transformers import TrainingArguments
 
 from everlora.core.errors import ConfigError, nearest
+from everlora.settings.setting import settings_of, suggestion
+from everlora.settings.training import Training
 
 OWNED = {"output_dir", "seed", "data_seed", "fp16", "report_to", "remove_unused_columns", "save_strategy", "use_cpu",
          "average_tokens_across_devices", "label_names"}  # fmt: skip
@@ -55,11 +56,11 @@ def checked(name: str, value: Any) -> Any:
     """
     if name in OWNED:
         raise ConfigError(f"the training argument {name!r} is set by everlora; leave it out")
-    kinds = _kinds()
+    kinds = _OWN if name in _OWN else _kinds()
     if name not in kinds:
-        raise ConfigError(f"unknown training argument {name!r}{nearest(str(name), kinds)}")
-    beginning = next((why for start, why in UNSUPPORTED_BEGINNINGS.items() if name.startswith(start)), None)
-    if why := UNSUPPORTED.get(name, beginning):
+        meant = suggestion(str(name), Training) or nearest(str(name), _settable())
+        raise ConfigError(f"unknown training argument {name!r}{meant}")
+    if why := _unsupported(name):
         raise ConfigError(f"the training argument {name!r} is not supported by everlora: {why}")
     try:
         found = TypeAdapter(kinds[name]).validate_python(value)
@@ -80,7 +81,22 @@ def checked(name: str, value: Any) -> Any:
     return found if isinstance(value, str) else value  # YAML reads 1e-4, without a dot, as text
 
 
+def _unsupported(name: str) -> str | None:
+    beginning = next((why for start, why in UNSUPPORTED_BEGINNINGS.items() if name.startswith(start)), None)
+    return UNSUPPORTED.get(name, beginning)
+
+
+def _settable() -> list[str]:
+    return [name for name in _kinds() if name not in OWNED and _unsupported(name) is None]
+
+
+_OWN = {one.path[-1]: one.type for one in settings_of(Training)}
+"""Arguments whose types are known without transformers, which takes a second to import."""
+
+
 @functools.cache
 def _kinds() -> dict[str, Any]:
+    from transformers import TrainingArguments
+
     hints = get_type_hints(TrainingArguments)
     return {field.name: hints[field.name] for field in dataclasses.fields(TrainingArguments)}

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from everlora.core.roles import State
-from everlora.core.roles.blocks import BlockStep, StepRule
+from everlora.core.roles import BlockStep, State, StepRule
 
 
 @dataclass

@@ -1,22 +1,32 @@
-"""The gradient chain: what happens to the gradient between backward and the optimiser's step, and to the step itself.
+"""One training step, on this page: what happens to the gradient between backward and the optimiser, and to the step.
 
-    gradient of the task (reduced over accumulation and processes)
-      → a rule for blocks of steps looks at it
-      + gradients of the weight penalties, in closed form, once per step
-      → transforms that act on the gradient, in order, on both alike
-      → clip the sum by its norm
-      → optimiser
-      → transforms that act on the update: the step just taken
-      → at the end of a block: the rule moves the weights
+    Trainer            forward and backward of every micro-batch        (`everlora.training.trainer.ClTrainer`)
+      │                  loss = task's tokens + output penalties
+      ▼
+    p.grad             the task's gradient, reduced over accumulation and processes
+      │                ┐
+      ├─ step rule     │ sees weights and task gradient as one vector
+      ├─ probe         │ gives transforms the magnitudes of outputs in this step
+      ├─ penalties     │ value and gradient of each, in closed form, at strength 1
+      ├─ strengths     │ λ as given, or found from the norms of both           `Chain.on_pre_optimizer_step`
+      ├─ sum           │ Σ λ ∂Ω
+      ├─ transforms    │ on the task's gradient and on Σ λ ∂Ω, both alike
+      ├─ clip          │ the norm of the whole
+      ▼                ┘
+    optimiser          takes its step
+      │                ┐
+      ├─ transforms    │ that act on the update: the step just taken          `Chain.on_optimizer_step`
+      └─ step rule     ┘ moves the weights where a block ends
 
-Everything here is a function of replicated tensors, so it is the same on every process and for every split of the
-batch. ρ, the penalties' share, is ‖Σ penalty gradients‖ / ‖task gradient‖, both on the adapters alone (a head has
-none of the first and much of the second), before transforms and clipping.
+Modules of one shape are one stack (`everlora.training.group.Group`), which is made of weights and gradient once per
+step. Everything here is a function of replicated tensors, so it is the same on every process and for every split of
+the batch. ρ, the penalties' share, is ‖Σ λ ∂Ω‖ / ‖task gradient‖, both on the adapters alone (a head has none of the
+first and much of the second), before transforms and clipping.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,13 +38,12 @@ from everlora.core.errors import TrainingError
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.roles import AutoStrength, GradientTransform, PenaltyGradient, State, TaskContext, WeightPenalty
-from everlora.core.updates import Updates, groups
+from everlora.core.updates import Updates, groups, stack
 from everlora.runtime.seeds import seed_for
 from everlora.training.alarms import saturated
 from everlora.training.blocks import BlockRunner
-from everlora.training.group import Group, stacked
+from everlora.training.group import Group, Pull, StrengthController, norms
 from everlora.training.probe import Probe
-from everlora.training.strength import StrengthController, added, norms, scaled
 
 TINY = 1e-20
 
@@ -45,15 +54,18 @@ class Chain(TrainerCallback):
 
     Attributes:
         params: all trainable parameters.
+        adapter: those of them that belong to modules; a classification head's do not.
         task: name of the task, for messages.
         max_norm: clip the whole gradient to this norm; 0 leaves it.
         every: record per-module figures each so many steps.
+        probe: what transforms see of the layers' outputs; None if none wants to.
     """
 
     params: list[nn.Parameter]
     task: str
     max_norm: float = 1.0
     every: int = 10
+    adapter: list[nn.Parameter] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     controllers: dict[str, StrengthController] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -61,8 +73,6 @@ class Chain(TrainerCallback):
     warnings: list[str] = field(default_factory=list)
     recurrence: BlockRunner | None = None
     probe: Probe | None = None
-    """What transforms see of the layers' outputs; None if none wants to."""
-    _start: list[State] = field(default_factory=list)
 
     @classmethod
     def build(
@@ -82,17 +92,19 @@ class Chain(TrainerCallback):
         """Prepare the constants of one task: dense views of the past are made here, once."""
         chain = cls(params=params, task=task, max_norm=max_norm, every=max(1, every))
         active = [p for p in method.penalties if p.strength != 0 and p.strength != AutoStrength(rho=0)]
-        for names in groups(live):
+        parts: tuple[WeightPenalty | GradientTransform, ...] = (*active, *method.transforms)
+        memories = {part.name: (memory or {}).get(part.name, {}) for part in parts}
+        for names in (some for alike in groups(live) for some in _by_memory(alike, memories)):
             group = Group(names, [live[n] for n in names])
-            updates = past.stacked(names) if len(past) and (active or method.transforms) else ()
-            begin = None if start is None else stacked([start[n] for n in names])
-            parts: tuple[WeightPenalty | GradientTransform, ...] = (*active, *method.transforms)
+            updates = past.stacked(names) if len(past) and parts else ()
+            begun: list[Any] = [] if start is None else [start[n] for n in names]
+            begin = stack(begun) if begun else None
             for part in parts:
-                if not {*getattr(part, "tensors", ())} <= group.live[0].tensors.keys():
+                if not {*part.needs.tensors} <= group.live[0].tensors.keys():
                     continue
-                kept = _remembered((memory or {}).get(part.name, {}), names)
                 own_seed = seed_for(seed, task, part.name, *names)
-                state = part.prepare(TaskContext(updates=updates, start=begin, memory=kept, seed=own_seed))
+                held = _stacked(memories[part.name], names)
+                state = part.prepare(TaskContext(updates=updates, start=begin, memory=held, seed=own_seed))
                 if state is None:
                     continue
                 state = {key: constant.to(group.device) for key, constant in state.items()}
@@ -104,14 +116,16 @@ class Chain(TrainerCallback):
                 else:
                     group.transforms.append((part, state))
             chain.groups.append(group)
+        adapter = {id(p) for site in live.values() for p in site.tensors.values()}
+        chain.adapter = [p for p in params if id(p) in adapter]
         chain.warnings = saturated(chain.groups)
         return chain
 
     @torch.no_grad()
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Add the penalties' gradients, shape, clip (transformers calls this after its own clipping, which is off)."""
+        """Do all that stands between backward and the optimiser (transformers' own clipping before it is off)."""
         step = int(state.global_step) + 1
-        task_norm = self._norm()
+        task_norm = self._norm(self.params)
         if not torch.isfinite(task_norm):
             raise TrainingError(
                 f"the loss became NaN or infinite at step {step} of task {self.task!r}; tasks learned before are "
@@ -122,8 +136,17 @@ class Chain(TrainerCallback):
             self.recurrence.before(step - 1)
         if self.probe is not None:
             self.probe.show(self.groups, step)
-        self._shape(step)
-        total = self._norm() if any(group.penalties or group.transforms for group in self.groups) else task_norm
+
+        found = [group.penalise() for group in self.groups]
+        adapter_norm = self._norm(self.adapter)
+        self._update_strengths(found, adapter_norm)
+        pulls = [group.weigh(each) for group, each in zip(self.groups, found, strict=True)]
+        self._record(step, pulls, adapter_norm)
+
+        for group, pull in zip(self.groups, pulls, strict=True):
+            group.shape(pull.gradient)
+
+        total = self._norm(self.params) if any(g.penalties or g.transforms for g in self.groups) else task_norm
         if not torch.isfinite(total):
             names = sorted({part.name for group in self.groups for part, _ in group.penalties})
             raise TrainingError(
@@ -134,20 +157,15 @@ class Chain(TrainerCallback):
             for p in self.params:
                 if p.grad is not None:
                     p.grad.mul_(self.max_norm / total)
-        if any(group.acting("update") for group in self.groups):
-            self._start = [dict(group.stacked().tensors) for group in self.groups]
+        for group in self.groups:
+            group.end_gradient()
 
     @torch.no_grad()
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Shape the step that the optimiser has taken; close a block that ends with it."""
-        for group, start in zip(self.groups, self._start, strict=False):
-            if not group.acting("update"):
-                continue
-            now = group.stacked().tensors
-            step = group.shaped({key: now[key] - before for key, before in start.items()}, "update")
-            for k, site in enumerate(group.live):
-                for key, p in site.tensors.items():
-                    p.copy_(start[key][k] + step[key][k])
+        for group in self.groups:
+            if group.acting("update"):
+                group.shape_update()
         if self.recurrence:
             now = int(state.global_step)
             self.recurrence.after(now, last=now + 1 == int(state.max_steps))
@@ -163,70 +181,66 @@ class Chain(TrainerCallback):
                     found[name] = float(controller.lam)
         return found
 
-    def _norm(self, only: set[int] | None = None) -> Tensor:
-        """Norm of the whole gradient, or of that of some parameters, by identity."""
-        grads = [p.grad for p in self.params if p.grad is not None and (only is None or id(p) in only)]
+    def _norm(self, params: Sequence[nn.Parameter]) -> Tensor:
+        """Norm of the whole gradient of some parameters."""
+        grads = [p.grad for p in params if p.grad is not None]
         return torch.stack([g.float().norm() for g in grads]).norm() if grads else torch.zeros(())
 
-    def _shape(self, step: int) -> None:
-        """Add penalties and let transforms act; record what the task and the penalties asked for."""
-        recording = step % self.every == 0 or step == 1
-        pulls = [
-            [part.value_and_grad(group.stacked(), state) for part, state in group.penalties] for group in self.groups
-        ]
-        own_norm = self._norm({id(p) for group in self.groups for site in group.live for p in site.tensors.values()})
-        self._update_strengths(pulls, own_norm)
-        values: dict[str, float] = {}
-        squares: list[Tensor] = []
-        for group, found in zip(self.groups, pulls, strict=True):
-            whole: State | None = None
-            each = torch.zeros(len(group.names), device=group.device)
-            for (part, _), pull in zip(group.penalties, found, strict=True):
-                lam = group.controllers[part.name].lam.to(each.device)
-                own = scaled(pull.gradient, lam)
-                whole = own if whole is None else added(whole, own)
-                each = each + lam * pull.value
-                values[part.name] = values.get(part.name, 0.0) + float((lam * pull.value).sum())
-            if recording:
-                self._record(step, group, each, torch.zeros_like(each) if whole is None else norms(whole))
-            if whole is not None:
-                squares.append(norms(whole).square().sum())
-            group.shape(whole)
-        if values:
-            share = torch.stack(squares).sum().sqrt() / own_norm.clamp_min(TINY)
-            self.latest["adapter_grad_norm"] = float(own_norm)
-            self.latest |= {f"penalty/{name}": value for name, value in values.items()} | {"rho": float(share)}
-            self.latest |= {f"lam/{name}": lam for name, lam in self.strengths().items() if isinstance(lam, float)}
-
-    def _update_strengths(self, pulls: Sequence[Sequence[PenaltyGradient]], task_norm: Tensor) -> None:
-        """Let every dial that finds its strength take note of this step."""
+    def _update_strengths(self, found: Sequence[Sequence[PenaltyGradient]], task_norm: Tensor) -> None:
+        """Let every controller that finds its strength take note of this step."""
         squares: dict[str, Tensor] = {}
-        for group, found in zip(self.groups, pulls, strict=True):
-            for (part, _), pull in zip(group.penalties, found, strict=True):
-                controller, size = group.controllers[part.name], norms(pull.gradient)
-                if controller.found and controller is not self.controllers[part.name]:
-                    controller.update(norms(group.gradient()), size)
-                elif controller.found:
-                    squares[part.name] = squares.get(part.name, 0) + size.square().sum()
+        for group, each in zip(self.groups, found, strict=True):
+            for (part, _), one in zip(group.penalties, each, strict=True):
+                controller = group.controllers[part.name]
+                if not controller.found:
+                    continue
+                if controller is self.controllers[part.name]:
+                    squares[part.name] = squares.get(part.name, 0) + norms(one.gradient).square().sum()
+                else:
+                    controller.update(norms(group.before.gradient), norms(one.gradient))
         for name, square in squares.items():
             self.controllers[name].update(task_norm, square.sqrt())
 
-    def _record(self, step: int, group: Group, each: Tensor, pulls: Tensor) -> None:
-        """Per module: the penalty, its share of the gradient, and the norm of the update."""
-        own, sizes = norms(group.gradient()), torch.stack([site.norm() for site in group.live])
-        for k, name in enumerate(group.names):
-            self.records.append(
+    def _record(self, step: int, pulls: Sequence[Pull], adapter_norm: Tensor) -> None:
+        """Note what the penalties came to: of this step over all modules, and now and then module by module."""
+        values: dict[str, float] = {}
+        for pull in pulls:
+            for name, value in pull.by_part.items():
+                values[name] = values.get(name, 0.0) + value
+        if values:
+            squares = [pull.norms.square().sum() for pull in pulls if pull.gradient is not None]
+            share = torch.stack(squares).sum().sqrt() / adapter_norm.clamp_min(TINY)
+            self.latest["adapter_grad_norm"] = float(adapter_norm)
+            self.latest |= {f"penalty/{name}": value for name, value in values.items()} | {"rho": float(share)}
+            self.latest |= {f"lam/{name}": lam for name, lam in self.strengths().items() if isinstance(lam, float)}
+        if step % self.every and step != 1:
+            return
+        for group, pull in zip(self.groups, pulls, strict=True):
+            own, wanted = norms(group.before.gradient), pull.norms
+            sizes = torch.stack([site.norm() for site in group.live])
+            self.records += [
                 {
                     "step": step,
                     "module": name,
-                    "penalty": float(each[k]),
-                    "rho": float(pulls[k]) / max(float(own[k]), TINY),
+                    "penalty": float(pull.value[k]),
+                    "rho": float(wanted[k]) / max(float(own[k]), TINY),
                     "update_norm": float(sizes[k]),
                 }
-            )
+                for k, name in enumerate(group.names)
+            ]
 
 
-def _remembered(memory: Mapping[str, State], names: Sequence[str]) -> State:
+def _by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]]) -> Iterator[tuple[str, ...]]:
+    """Modules of one shape, apart where what some part remembers of them differs in shape and cannot be stacked."""
+    alike: dict[object, list[str]] = {}
+    for name in names:
+        held = [(part, memory.get(name, {})) for part, memory in memories.items()]
+        kind = tuple((part, key, tensor.shape) for part, state in held for key, tensor in sorted(state.items()))
+        alike.setdefault(kind, []).append(name)
+    return (tuple(some) for some in alike.values())
+
+
+def _stacked(memory: Mapping[str, State], names: Sequence[str]) -> State:
     """What a part remembers of these modules, stacked; empty if it remembers nothing yet."""
     mine = [memory[name] for name in names if name in memory]
     return {key: torch.stack([one[key] for one in mine]) for key in mine[0]} if mine else {}

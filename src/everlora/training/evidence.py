@@ -1,24 +1,31 @@
-"""What parts want to see of a task: gradients, Fisher information, features, on a few rows."""
+"""What parts want to see of a task: gradients, Fisher information, second moments of features, on a few rows.
+
+Each is measured with dropout off and leaves the model as it was, in mode and in gradients.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from everlora.adapters import AdapterBackend
-from everlora.core.roles import NeedsEvidence, State
+from everlora.core.roles import NO_EVIDENCE, Evidence, NeedsEvidence, State
+from everlora.core.updates import Updates, precise
 from everlora.data.task import Example, Task
-from everlora.models.families import Family
+from everlora.models.families import Batch, Family
+from everlora.models.tokens import Tokens
 from everlora.runtime.seeds import seed_for
-from everlora.training.features import second_moments
-from everlora.training.fisher import fisher
-from everlora.training.sensitivity import weight_gradients
 from everlora.training.stages import Stage
+from everlora.training.trainer import token_mean
 
-NOTHING = torch.empty(0)
+Rows = Sequence[tuple[Example, Task]]
+AT_ONCE = 8
+"""Rows in one forward pass that needs no gradient."""
 
 
 def observe(
@@ -29,8 +36,8 @@ def observe(
     backend: AdapterBackend,
     seed: int,
     only: Sequence[str] | None = None,
-) -> Mapping[str, State]:
-    """The evidence that ``part`` asks for, by place: of one tensor under the empty name, or by live tensor.
+) -> Mapping[str, Evidence]:
+    """Measure the evidence that ``part`` wants to see, by module.
 
     Args:
         part: says what, and on how many rows.
@@ -39,19 +46,145 @@ def observe(
         family: how it reads rows.
         backend: knows the adapted layers and the live tensors.
         seed: of the run; which rows are drawn depends on it, on the stage and on the part alone.
-        only: these places alone.
+        only: these modules alone.
     """
     rows = [(row, task) for task in stage.tasks for row in task.train]
     draw = random.Random(seed_for(seed, stage.seeded, part.name))
-    chosen: list[tuple[Example, Task]] = draw.sample(rows, min(part.samples, len(rows)))
+    chosen: Rows = draw.sample(rows, min(part.samples, len(rows)))
     if part.evidence == "fisher":
-        return fisher(model, family, backend.live(), chosen)
-    layers = backend.below()
+        return {name: Evidence(fisher=one) for name, one in fisher(model, family, backend.trainable(), chosen).items()}
+    layers = backend.base_layers()
     layers = {name: layers[name] for name in (layers if only is None else only)}
     if not chosen:
-        return {name: {"": NOTHING} for name in layers}
-    if part.evidence == "features":
-        return {name: {"": moment} for name, moment in second_moments(model, family, layers, chosen).items()}
-    per_sample = bool(getattr(part, "per_sample", False))
-    found = weight_gradients(model, family, layers, chosen, per_sample=per_sample)
-    return {name: {"": gradient} for name, gradient in found.items()}
+        return dict.fromkeys(layers, NO_EVIDENCE)
+    if part.evidence == "moment":
+        return {name: Evidence(moment=C) for name, C in second_moments(model, family, layers, chosen).items()}
+    found = weight_gradients(model, family, layers, chosen, per_sample=part.per_sample)
+    return {name: Evidence(gradients=gradient) for name, gradient in found.items()}
+
+
+def weight_gradients(
+    model: nn.Module, family: Family, layers: Mapping[str, nn.Module], rows: Rows, *, per_sample: bool
+) -> dict[str, Tensor]:
+    """Return ∂L/∂W of each linear layer, (n, o, i), in fp32: n = 1 for the mean loss, or one per row.
+
+    Taken from inputs and output gradients, ∂L/∂W = Σ_tokens g xᵀ, so that quantised weights have one, too.
+
+    Args:
+        model: standing on the past, with an adapter that adds nothing yet.
+        family: how it reads rows.
+        layers: the layers below the adapter, by path.
+        rows: what the loss is taken on.
+        per_sample: one gradient per row.
+    """
+    batches = [[row] for row in rows] if per_sample else [list(rows)]
+    with _untouched(model):
+        try:
+            each = [_gradients(model, family, layers, batch) for batch in batches]
+        finally:
+            model.zero_grad(set_to_none=True)
+    return {name: torch.stack([found[name] for found in each]) for name in layers}
+
+
+def _gradients(model: nn.Module, family: Family, layers: Mapping[str, nn.Module], rows: Rows) -> dict[str, Tensor]:
+    """∂L/∂W of the mean loss on ``rows``, (o, i)."""
+    sums: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Any:
+        def look(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            # A tensor of its own, which needs a gradient: an adapter adds to it in place, and a view would lose the
+            # hook.
+            out = out + torch.zeros((), dtype=out.dtype, device=out.device, requires_grad=True)
+            x = args[0].detach()
+
+            def add(gradient: Tensor) -> None:
+                total = gradient.flatten(0, -2).float().mT @ x.flatten(0, -2).float()
+                sums[name] = sums[name] + total if name in sums else total
+
+            out.register_hook(add)  # type: ignore[no-untyped-call]
+            return out
+
+        return look
+
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.callback(layer.register_forward_hook(watch(name)).remove)
+        with torch.enable_grad():
+            logits, targets = family.logits(model, _batch(model, family, rows))
+            token_mean(logits, targets, targets.numel()).backward()  # type: ignore[no-untyped-call]
+    return {name: sums[name].cpu() for name in layers}
+
+
+@torch.no_grad()
+def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Module], rows: Rows) -> dict[str, Tensor]:
+    """Return (1/n) Σ x xᵀ over the n tokens of ``rows`` that each layer reads, (i, i), on the CPU, without padding.
+
+    A layer that read nothing has zeros.
+    """
+    sums: dict[str, Tensor] = {}
+    counts, tokens = dict.fromkeys(layers, 0), Tokens(model)
+
+    def watch(name: str) -> Any:
+        def look(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+            mask = tokens.of(layer, args[0])
+            x = args[0].flatten(0, -2) if mask is None else args[0][mask]
+            x = precise(x)
+            sums[name] = sums[name] + x.mT @ x if name in sums else x.mT @ x
+            counts[name] += len(x)
+
+        return look
+
+    with _untouched(model), tokens, ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.callback(layer.register_forward_pre_hook(watch(name)).remove)
+        for k in range(0, len(rows), AT_ONCE):
+            batch = _batch(model, family, rows[k : k + AT_ONCE])
+            tokens.set_batch(family, batch)
+            family.logits(model, batch)
+    return {name: (sums[name] / counts[name]).cpu() if counts[name] else _nothing(layers[name]) for name in layers}
+
+
+def _nothing(layer: nn.Module) -> Tensor:
+    """The moment of a linear layer that has read nothing, (i, i)."""
+    width = int(layer.in_features) if hasattr(layer, "in_features") else 0  # type: ignore[arg-type]
+    return torch.zeros(width, width, dtype=torch.float64)
+
+
+def fisher(model: nn.Module, family: Family, live: Updates, rows: Rows) -> dict[str, State]:
+    """Return (1/n) Σ_i (∂ log p(y_i|x_i) / ∂θ)² of every live tensor, by module and name, in fp32 on the CPU.
+
+    One row at a time, the log-probability of its answer as a whole: the square of a batch's mean gradient is another
+    thing.
+    """
+    tensors = [t for site in live.values() for t in site.tensors.values()]
+    trained = [t for t in tensors if t.requires_grad]
+    squares = {id(t): torch.zeros_like(t, dtype=torch.float32, requires_grad=False) for t in tensors}
+    with _untouched(model):
+        for row in rows:
+            batch = _batch(model, family, [row])
+            with torch.enable_grad():
+                logits, targets = family.logits(model, batch)
+                found = torch.autograd.grad(token_mean(logits, targets, 1), trained, allow_unused=True)
+            for t, gradient in zip(trained, found, strict=True):
+                if gradient is not None:
+                    squares[id(t)] += gradient.detach().float().square() / len(rows)
+    return {name: {key: squares[id(t)].cpu() for key, t in site.tensors.items()} for name, site in live.items()}
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in eval mode; afterwards every module is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _batch(model: nn.Module, family: Family, rows: Rows) -> Batch:
+    """Rows as the model reads them, on its device."""
+    device = next(model.parameters()).device
+    inputs = family.collate([family.features(*row) for row in rows])
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}

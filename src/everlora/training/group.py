@@ -1,22 +1,118 @@
-"""Places of one shape, stacked, so that a penalty or a transform is one launch and not one per module."""
+"""Modules of one shape as one stack, so that a penalty or a transform is one launch and not one per module.
+
+The first half is what a penalty's strength is, given or found; the second what one step does with a stack.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from everlora.core.roles import GradientTransform, State, WeightPenalty
-from everlora.core.updates import stack
-from everlora.training.strength import StrengthController
+from everlora.core.roles import AutoStrength, GradientTransform, PenaltyGradient, State, Strength, WeightPenalty
+
+NOTHING = 1e-30
+"""A penalty's gradient of at most this norm is none: divided by it, λ would become infinite in fp32."""
+
+
+@dataclass
+class StrengthController:
+    """The strength of one penalty as it is now.
+
+    Attributes:
+        strength: the number, or the `AutoStrength` that finds it.
+        task, penalty: sums over the steps so far of the norms of the task's gradient and of the penalty's at strength
+            1; scalars, or (L,) where every module finds its own.
+    """
+
+    strength: Strength
+    task: Tensor = field(default_factory=lambda: torch.zeros(()))
+    penalty: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def update(self, task: Tensor, penalty: Tensor) -> None:
+        """Take note of one more step."""
+        self.task, self.penalty = self.task + task, self.penalty + penalty
+
+    @property
+    def found(self) -> bool:
+        """Whether this strength is found and not given."""
+        return isinstance(self.strength, AutoStrength)
+
+    @property
+    def lam(self) -> Tensor:
+        """λ now; 0 as long as the penalty has no gradient."""
+        if not isinstance(self.strength, AutoStrength):
+            return torch.full_like(self.penalty, self.strength)
+        pulls = self.penalty > NOTHING
+        return torch.where(pulls, self.strength.rho * self.task / torch.where(pulls, self.penalty, 1), 0)
+
+
+def scaled(gradient: State, lam: Tensor) -> State:
+    """λ times stacked gradients; λ a scalar or (L,)."""
+    return {name: g * lam.to(g.device, g.dtype).view(-1, *[1] * (g.ndim - 1)) for name, g in gradient.items()}
+
+
+def added(a: State, b: State) -> State:
+    """The sum of two gradients of the same tensors."""
+    return {name: g + b[name] for name, g in a.items()}
+
+
+def norms(gradient: State) -> Tensor:
+    """Norms (L,) of stacked gradients, all tensors of a module together."""
+    squares = [g.float().square().flatten(1).sum(1) for g in gradient.values()]
+    return torch.stack(squares).sum(0).sqrt()
+
+
+class Snapshot:
+    """Weights and task gradient of a group before a step, each stacked once, when it is first needed.
+
+    Stacks are copies: they stay what they were while the step goes on.
+    """
+
+    def __init__(self, kind: Any, params: Mapping[str, Sequence[Tensor]]) -> None:
+        self._kind, self._params = kind, params
+
+    @cached_property
+    def weights(self) -> Any:
+        """The live tensors, stacked; detached."""
+        return self._kind.holding({key: torch.stack([p.detach() for p in each]) for key, each in self._params.items()})
+
+    @cached_property
+    def gradient(self) -> State:
+        """The task's gradient, stacked like the weights, in fp32; 0 where there is none."""
+        return {
+            key: torch.stack([torch.zeros_like(p).float() if p.grad is None else p.grad.float() for p in each])
+            for key, each in self._params.items()
+        }
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What the penalties of one group want in one step.
+
+    Attributes:
+        value: λ Ω per module, all penalties together, (L,).
+        gradient: λ ∂Ω, all penalties together; None if there are none.
+        by_part: λ Ω of each penalty by its name, over all modules.
+    """
+
+    value: Tensor
+    gradient: State | None
+    by_part: Mapping[str, float]
+
+    @property
+    def norms(self) -> Tensor:
+        """Norm of the gradient per module, (L,)."""
+        return torch.zeros_like(self.value) if self.gradient is None else norms(self.gradient)
 
 
 @dataclass
 class Group:
-    """Places of one shape, their live parameters, and each part's constants for them."""
+    """Modules of one shape, their live parameters, and each part's constants for them, made once a task."""
 
     names: tuple[str, ...]
     live: list[Any]
@@ -24,18 +120,35 @@ class Group:
     transforms: list[tuple[GradientTransform, State]] = field(default_factory=list)
     controllers: dict[str, StrengthController] = field(default_factory=dict)
     now: dict[str, State] = field(default_factory=dict)
-    """Constants of this step, of transforms that have them."""
+    """Constants of this step, of transforms that have them, by their name."""
+    params: dict[str, list[Tensor]] = field(init=False)
+    """The live tensors by name, of one module after the other."""
+    before: Snapshot = field(init=False)
+    """How things stand before the next step."""
+
+    def __post_init__(self) -> None:
+        self.params = {key: [site.tensors[key] for site in self.live] for key in self.live[0].tensors}
+        self.before = self._snapshot()
 
     @property
     def device(self) -> torch.device:
         return next(iter(self.live[0].tensors.values())).device
 
-    def stacked(self) -> Any:
-        return stacked([site.map(torch.Tensor.detach) for site in self.live])
+    def penalise(self) -> list[PenaltyGradient]:
+        """Value and gradient of every penalty at strength 1."""
+        return [part.value_and_grad(self.before.weights, state) for part, state in self.penalties]
 
-    def gradient(self) -> State:
-        """The gradients, stacked like the parameters; 0 where there is none."""
-        return dict(stacked([site.map(_gradient) for site in self.live]).tensors)
+    def weigh(self, found: Sequence[PenaltyGradient]) -> Pull:
+        """The penalties, each times its λ."""
+        gradient: State | None = None
+        value, by_part = torch.zeros(len(self.names), device=self.device), {}
+        for (part, _), one in zip(self.penalties, found, strict=True):
+            lam = self.controllers[part.name].lam.to(value.device)
+            own = scaled(one.gradient, lam)
+            gradient = own if gradient is None else added(gradient, own)
+            value = value + lam * one.value
+            by_part[part.name] = float((lam * one.value).sum())
+        return Pull(value, gradient, by_part)
 
     def shape(self, penalty: State | None) -> None:
         """Put the task's gradient and the penalties' through the transforms, and their sum into the parameters.
@@ -44,15 +157,30 @@ class Group:
         then leaves nothing behind, while in a sum its rounding would drown the task's gradient.
         """
         if self.acting("gradient"):
-            self._write(self.shaped(self.gradient(), "gradient"), add=False)
+            self._write(self.transformed(self.before.gradient, "gradient"), add=False)
         if penalty is not None:
-            self._write(self.shaped(penalty, "gradient"), add=True)
+            self._write(self.transformed(penalty, "gradient"), add=True)
+
+    def end_gradient(self) -> None:
+        """Let go of the stacks, but for the weights where a transform will look at the step that is taken now."""
+        before, self.before = self.before, self._snapshot()
+        if self.acting("update"):
+            self.before.weights = before.weights  # the optimiser moves the parameters in place
+
+    def shape_update(self) -> None:
+        """Put the step that the optimiser has taken through the transforms that act on it."""
+        began, now = self.before.weights.tensors, self._snapshot().weights.tensors
+        step = self.transformed({key: now[key] - start for key, start in began.items()}, "update")
+        for key, each in self.params.items():
+            for k, p in enumerate(each):
+                p.copy_(began[key][k] + step[key][k])
+        self.before = self._snapshot()
 
     def acting(self, on: str) -> bool:
         """Whether a transform acts on the gradient, or on the update."""
         return any(transform.acts_on in (on, "both") for transform, _ in self.transforms)
 
-    def shaped(self, change: State, on: str) -> State:
+    def transformed(self, change: State, on: str) -> State:
         """A gradient, or an update, after the transforms that act on it."""
         for transform, state in self.transforms:
             if transform.acts_on in (on, "both"):
@@ -60,17 +188,11 @@ class Group:
         return change
 
     def _write(self, gradient: State, *, add: bool) -> None:
-        for k, site in enumerate(self.live):
-            for key, p in site.tensors.items():
-                if p.grad is not None and key in gradient:
-                    new = gradient[key][k].to(p.grad.dtype)
+        for key, change in gradient.items():
+            for k, p in enumerate(self.params[key]):
+                if p.grad is not None:
+                    new = change[k].to(p.grad.dtype)
                     p.grad.add_(new) if add else p.grad.copy_(new)
 
-
-def _gradient(p: Tensor) -> Tensor:
-    return torch.zeros_like(p, dtype=torch.float32) if p.grad is None else p.grad.float()
-
-
-def stacked(sites: Sequence[Any]) -> Any:
-    """`everlora.core.updates.stack` for places of whichever form."""
-    return stack(sites)
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(self.live[0], self.params)

@@ -8,10 +8,10 @@ from typing import cast
 from torch import nn
 
 from everlora.adapters import AdapterBackend
-from everlora.core.roles import Initialiser, State
+from everlora.core.roles import NO_EVIDENCE, Evidence, Initialiser, NeedsEvidence, State
 from everlora.core.updates import LowRankUpdates
 from everlora.models.families import Family
-from everlora.training.evidence import NOTHING, observe
+from everlora.training.evidence import observe
 from everlora.training.stages import Stage
 
 
@@ -26,13 +26,15 @@ def initialise(
     updates: Sequence[LowRankUpdates],
     known: Mapping[str, State],
 ) -> None:
-    """Write what ``part`` makes of the earlier tasks' ``updates`` (and of what it remembers) into the open mount."""
+    """Write what ``part`` makes of the earlier tasks' ``updates``, and of what it remembers, into the adapter."""
     fresh = cast(LowRankUpdates, backend.extract())
     names = part.covers(tuple(fresh))
-    seen = observe(part, stage, model, family, backend, seed, only=names)
-    backend.write(
+    seen: Mapping[str, Evidence] = {}
+    if isinstance(part, NeedsEvidence):
+        seen = observe(part, stage, model, family, backend, seed, only=names)
+    backend.set_values(
         {
-            name: part.start(fresh[name], [one[name] for one in updates], seen[name].get("", NOTHING), known.get(name))
+            name: part.start(fresh[name], [one[name] for one in updates], seen.get(name, NO_EVIDENCE), known.get(name))
             for name in names
         }
     )

@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 from everlora.adapters import AdapterBackend
 from everlora.core.errors import FolderError
 from everlora.core.method import Method
-from everlora.core.roles import HasMemory, NeedsEvidence, State
-from everlora.core.roles.observing import PostProcesses
+from everlora.core.roles import NO_EVIDENCE, Evidence, HasMemory, NeedsEvidence, PostProcesses, State
 from everlora.core.updates import LowRank, Updates
 
 Memory = dict[str, dict[str, State]]
@@ -27,18 +26,18 @@ def remember(
     update: Updates,
     *,
     continued: bool,
-    look: Callable[[NeedsEvidence], Mapping[str, State]] = lambda part: {},
+    look: Callable[[NeedsEvidence], Mapping[str, Evidence]] = lambda part: {},
 ) -> Memory:
     """The memory after a task that ended at ``update``; an adapter that is trained on and on is all there is to it,
     but for parts that add up what they have seen. ``look`` shows a part its evidence.
     """
     grown: Memory = {}
     for part in parts:
-        fresh = continued and not getattr(part, "cumulative", False)
+        fresh = continued and not part.needs.cumulative_memory
         before = {} if fresh else memory.get(part.name, {})
         seen = look(part) if isinstance(part, NeedsEvidence) else {}
         grown[part.name] = {
-            name: part.remember(cast(LowRank, site), before.get(name, {}), seen.get(name))
+            name: part.remember(cast(LowRank, site), before.get(name, {}), seen.get(name, NO_EVIDENCE))
             for name, site in update.items()
         }
     return grown
@@ -53,7 +52,7 @@ def finished(
         before = cast(Mapping[str, LowRank], answered or {})
         update = {n: part.finish(cast(LowRank, site), before.get(n), number) for n, site in update.items()}
     if parts:
-        backend.write(update)
+        backend.set_values(update)
     return update
 
 

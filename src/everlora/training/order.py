@@ -9,7 +9,7 @@ from itertools import accumulate, cycle, islice
 import torch
 from torch.utils.data import Sampler
 
-from everlora.core.roles.blocks import BlockStep, plan
+from everlora.core.roles import BlockStep, plan
 from everlora.runtime.seeds import seed_for
 
 

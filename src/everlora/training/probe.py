@@ -15,8 +15,7 @@ from torch.nn.functional import linear
 
 from everlora.adapters import AdapterBackend
 from everlora.core.errors import ConfigError
-from everlora.core.roles import State
-from everlora.core.roles.observing import NeedsActivations
+from everlora.core.roles import NeedsActivations, State
 from everlora.core.updates import LowRank
 from everlora.models.tokens import Tokens
 from everlora.runtime import world
@@ -52,13 +51,13 @@ class Probe:
         parts = [part for group in groups for part, _ in group.transforms if isinstance(part, NeedsActivations)]
         if not parts:
             return None
-        layers = backend.outputs()
+        layers = backend.output_layers()
         if not layers:
             raise ConfigError(
                 f"{parts[0].name!r} looks at the outputs of trained layers, and this method trains none; take one "
                 f"with adapters (seqlora, inclora, o-lora, …)"
             )
-        return cls(layers, backend.live(), any(part.probe == "lora_only" for part in parts), Tokens(model), seed)
+        return cls(layers, backend.trainable(), any(part.probe == "lora_only" for part in parts), Tokens(model), seed)
 
     def __enter__(self) -> Probe:
         self.tokens.__enter__()

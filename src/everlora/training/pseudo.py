@@ -1,4 +1,4 @@
-"""Rows that a model writes itself: how it learns to, and how it does so before a new task."""
+"""Lets a model write rows of earlier tasks itself: how it learns to, and how it does so before a new task."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from everlora.archive.records import WrittenRows
 from everlora.core.errors import DataError
-from everlora.core.roles.generating import GenerativeReplay
+from everlora.core.roles import GenerativeReplay
 from everlora.data.task import Example, Task
 from everlora.models.families import Family, Features
 from everlora.models.families.base import IGNORE
@@ -69,37 +70,39 @@ def to_write(part: GenerativeReplay, family: Family, task: Task) -> Task:
 @torch.no_grad()
 def write(
     part: GenerativeReplay, model: nn.Module, family: Family, tasks: Sequence[Task], *seed: int
-) -> tuple[list[Task], dict[str, Any]]:
-    """What the model writes of earlier ``tasks``, as tasks of at most ``per_class`` rows per label; of these tasks
-    themselves only name, labels and instruction are looked at.
+) -> tuple[list[Task], dict[str, WrittenRows]]:
+    """Let the model write rows of earlier ``tasks``: at most ``per_class`` of each label.
+
+    Of these tasks themselves only name, labels and instruction are looked at.
 
     Returns:
         The tasks of which anything was written, and by task how many of the texts were rows.
     """
     device = next(model.parameters()).device
-    training, found, rates = model.training, [], {}
+    training, found, counts = model.training, [], {}
     model.eval()
     sampling = {"do_sample": True, "top_k": part.top_k, "max_new_tokens": part.length}
     for task in tasks:
         cue = Example(part.cue(task.name), "")
-        asked = replace(task, train=[cue], test=[cue], dev=(), labels=(), instruction="", form="prompted")
-        said: list[str] = []
+        prompt = replace(task, train=[cue], test=[cue], dev=(), labels=(), instruction="", form="prompted")
+        texts: list[str] = []
+        # Draws of its own, so that what is written changes no draw of the training that follows.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed_for(seed[0], *seed[1:], task.name, part.name))
-            while len(said) < part.tries:
-                rows = [cue] * min(AT_ONCE, part.tries - len(said))
-                said += family.predict(model, asked, rows, "generate", sampling)
-        read = [row for text in said if (row := part.read(text, task.labels)) is not None]
-        rates[task.name] = {"written": len(said), "valid": len(read)}
-        rows = taken(read, part.per_class)
+            while len(texts) < part.tries:
+                cues = [cue] * min(AT_ONCE, part.tries - len(texts))
+                texts += family.predict(model, prompt, cues, "generate", sampling)
+        parsed = [row for text in texts if (row := part.read(text, task.labels)) is not None]
+        counts[task.name] = WrittenRows(written=len(texts), valid=len(parsed))
+        rows = first_per_class(parsed, part.per_class)
         if rows:
             found.append(replace(task, train=rows, test=rows[:1], dev=()))
     model.train(training)
-    return found, {"written_rows": rates}
+    return found, counts
 
 
-def taken(rows: Sequence[tuple[str, str]], per_class: int) -> list[Example]:
-    """The first ``per_class`` different rows of every label, in the order in which they were written."""
+def first_per_class(rows: Sequence[tuple[str, str]], per_class: int) -> list[Example]:
+    """Take the first ``per_class`` different rows of every label, in the order in which they were written."""
     counts: dict[str, int] = {}
     found = []
     for text, label in dict.fromkeys(rows):

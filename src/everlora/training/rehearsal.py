@@ -1,4 +1,4 @@
-"""Rows of earlier tasks that are kept in the run folder, to be learned again beside those of a new task."""
+"""Stores rows of earlier tasks in the run folder, and chooses those that are trained again with a new task."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from everlora.training.stages import Stage
 FILE = "rehearsal.jsonl"
 
 
-def chosen(part: Rehearsal, task: Task, *seed: int) -> Task | None:
-    """The rows of a task that the part chooses, as a task; None if it chooses none. Test rows are never among them.
+def choose_rows(part: Rehearsal, task: Task, *seed: int) -> Task | None:
+    """Choose rows of a task's training set, as a task; None if the part chooses none. Test rows are never among them.
 
-    ``seed`` is the run's and, where rows are drawn anew, the number of the stage.
+    ``seed`` is the run's and, where rows are drawn for every task, the number of the stage.
     """
     draw = random.Random(seed_for(seed[0], task.name, part.name, *seed[1:]))
     rows = [
@@ -33,39 +33,40 @@ def chosen(part: Rehearsal, task: Task, *seed: int) -> Task | None:
     return replace(task, train=rows, test=rows[:1], dev=()) if rows else None
 
 
-def anew(part: Rehearsal | None) -> bool:
-    """Whether rows are drawn for every task from the earlier ones' training sets, which are then kept as a whole.
+def draws_for_every_task(part: Rehearsal | None) -> bool:
+    """Whether rows are drawn for every task from the earlier ones' training sets, which then count as stored.
 
-    They are always at hand: a life follows all of its tasks from the first one on, and `stages.agree` refuses others.
+    These sets are always at hand: a learner is given all of its tasks from the first one on, and `check_same_tasks`
+    refuses others.
     """
-    return getattr(part, "resample", "fixed") == "each-task"
+    return part is not None and part.resample == "each-task"
 
 
 def select_rows(part: Rehearsal | None, tasks: Sequence[Task], seed: int) -> tuple[list[Task], list[str]]:
-    """What is kept of the tasks of a finished stage, and a warning for each of which no row is chosen."""
+    """Select what is stored of the tasks of a finished stage; with a warning for each of which no row is chosen."""
     if part is None:
         return [], []
-    found = {task.name: chosen(part, task, seed) for task in tasks}
-    lacking = [f"no row of {name!r} is kept to be rehearsed" for name, rows in found.items() if rows is None]
-    if anew(part):
-        return list(tasks), lacking
-    return [rows for rows in found.values() if rows is not None], lacking
+    found = {task.name: choose_rows(part, task, seed) for task in tasks}
+    missing = [f"no row of {name!r} is kept to be rehearsed" for name, rows in found.items() if rows is None]
+    if draws_for_every_task(part):
+        return list(tasks), missing
+    return [rows for rows in found.values() if rows is not None], missing
 
 
-def draw_rows(part: Rehearsal | None, held: Sequence[Task], seed: int, stage: int) -> list[Task]:
-    """What is rehearsed at a stage, of what is kept."""
-    if part is None or not anew(part):
-        return list(held)
-    return [rows for task in held if (rows := chosen(part, task, seed, stage)) is not None]
+def draw_rows(part: Rehearsal | None, stored: Sequence[Task], seed: int, stage: int) -> list[Task]:
+    """Draw what is trained again at a stage from what is stored."""
+    if part is None or not draws_for_every_task(part):
+        return list(stored)
+    return [rows for task in stored if (rows := choose_rows(part, task, seed, stage)) is not None]
 
 
-def taught(part: Rehearsal | None, stage: Stage, seed: int) -> Stage:
-    """The stage as it is trained: on what is kept of it, and nothing else, if the part is ``alone``.
+def stage_to_train(part: Rehearsal | None, stage: Stage, seed: int) -> Stage:
+    """Return the stage as it is trained: on nothing but what is stored of it, if the part is ``alone``.
 
     Raises:
-        ConfigError: nothing is kept.
+        ConfigError: nothing is stored.
     """
-    if part is None or not getattr(part, "alone", False):
+    if part is None or not part.alone:
         return stage
     rows, _ = select_rows(part, stage.tasks, seed)
     if not rows:
@@ -74,26 +75,26 @@ def taught(part: Rehearsal | None, stage: Stage, seed: int) -> Stage:
 
 
 def size(tasks: Sequence[Task]) -> int:
-    """Bytes of rows: their texts in UTF-8, their pixels, and their answers."""
+    """Count the bytes of rows: their texts in UTF-8, their pixels, and their answers."""
     return sum(_bytes(row.input) + len(row.target.encode()) for task in tasks for row in task.train)
 
 
-def counted(tasks: Sequence[Task]) -> dict[str, int]:
-    """Number and bytes of rows that are kept, for the record; nothing if there are none."""
-    return {"kept_rows": sum(len(t.train) for t in tasks), "kept_row_bytes": size(tasks)} if tasks else {}
+def count(tasks: Sequence[Task]) -> int:
+    """Count rows."""
+    return sum(len(task.train) for task in tasks)
 
 
 def write(folder: Path, part: Rehearsal | None, tasks: Sequence[Task]) -> None:
-    """Write kept rows, a line for each, behind a line for what their task is; nothing if there are none.
+    """Write stored rows, a line for each, behind a line for what their task is; nothing if there are none.
 
-    Whole training sets are not written: they are in the data that the life follows.
+    Whole training sets are not written: the learner is given them again.
     """
-    if anew(part):
+    if draws_for_every_task(part):
         return
     lines: list[dict[str, Any]] = []
     for task in tasks:
-        about = {"name": task.name, "labels": list(task.labels), "instruction": task.instruction, "form": task.form}
-        lines.append({"task": about})
+        card = {"name": task.name, "labels": list(task.labels), "instruction": task.instruction, "form": task.form}
+        lines.append({"task": card})
         lines += [{"input": _plain(row.input), "target": row.target} for row in task.train]
     if lines:
         text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -101,12 +102,12 @@ def write(folder: Path, part: Rehearsal | None, tasks: Sequence[Task]) -> None:
 
 
 def read(folder: Path, part: Rehearsal | None, tasks: Sequence[Task]) -> list[Task]:
-    """Read the rows that were kept of a committed stage, of ``tasks``.
+    """Read the rows that were stored of a committed stage, of ``tasks``.
 
     Raises:
         FolderError: the file is damaged.
     """
-    if anew(part):
+    if draws_for_every_task(part):
         return list(tasks)
     path = folder / FILE
     if not path.exists():
@@ -119,9 +120,7 @@ def read(folder: Path, part: Rehearsal | None, tasks: Sequence[Task]) -> list[Ta
                 found.append((content["task"], []))
             else:
                 found[-1][1].append(Example(_restored(content["input"]), content["target"]))
-        return [
-            Task(**{**about, "labels": tuple(about["labels"])}, train=rows, test=rows[:1]) for about, rows in found
-        ]
+        return [Task(**{**card, "labels": tuple(card["labels"])}, train=rows, test=rows[:1]) for card, rows in found]
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise FolderError(f"{path} is damaged; restore it from a copy") from error
 

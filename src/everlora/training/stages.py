@@ -1,13 +1,13 @@
-"""The plan of a life: what is learned together, what is asked when, and which row of the matrix that fills."""
+"""Plans a run: which tasks are learned together, which are evaluated when, and which row of the matrix that fills."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from everlora.archive.folder import Committed
+from everlora.archive.records import TaskMetadata
 from everlora.core.errors import DataError, FolderError
 from everlora.core.method import Method
 from everlora.data.task import Task
@@ -20,10 +20,16 @@ from everlora.settings.spec import EvalSpec, Schedule
 
 @dataclass(frozen=True)
 class Stage:
-    """A piece of a life: the tasks that are learned together, and the row of the matrix that it fills.
+    """Tasks that are learned together, and the row of the matrix that is filled when they are.
 
-    What is drawn at random in it depends on ``seeded``: its number, or 1 where tasks know nothing of one another, so
-    that each is learned as in a run of its own.
+    Attributes:
+        number: from 1.
+        name: of the task; of the method where several are learned at once.
+        tasks: most often one.
+        row: of the matrix, from 0.
+        trains: whether anything is trained.
+        seeded: what random draws depend on: the number, or 1 where tasks know nothing of one another, so that each is
+            learned as in a run of its own.
     """
 
     number: int
@@ -35,7 +41,7 @@ class Stage:
 
 
 def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
-    """Stages of a method on a stream: one per task, or a single one for joint and frozen references."""
+    """Divide a stream into stages: one per task, or a single one for the joint and frozen references."""
     last = len(tasks) - 1
     if method.regime == "sequence":
         seeded = [1 if method.independent_tasks else k + 1 for k in range(len(tasks))]
@@ -46,7 +52,7 @@ def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
 def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Progress) -> None:
     """Refuse, before anything is trained, a task that could not be learned or answered when its turn comes.
 
-    What was left out of its source is told.
+    Rows that were left out of its source are reported.
 
     Raises:
         DataError: no rows to be scored on, no labels where labels are scored, or rows that the family cannot read.
@@ -57,18 +63,18 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
         raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
     family.check(task)
     for why, count in task.left_out.items():
-        progress.say(f"task {task.name!r}: {count} rows left out ({why})")
+        progress.info(f"task {task.name!r}: {count} rows left out ({why})")
 
 
 def tasks_to_evaluate(
-    stage: Stage, tasks: Sequence[Task], schedule: Schedule, method: Method, ahead: bool = False
+    stage: Stage, tasks: Sequence[Task], schedule: Schedule, method: Method, include_next: bool = False
 ) -> list[Task]:
-    """The tasks whose test rows are answered after a stage; with ``ahead`` the one that comes next, too.
+    """Choose the tasks whose test rows are answered after a stage; with ``include_next`` also the one that follows.
 
-    Nobody has learned that one: where a task id chooses an adapter, the newest answers.
+    That one has not been learned: where a task id chooses an adapter, the newest answers.
     """
     last = stage.row == len(tasks) - 1
-    following = list(tasks[stage.row + 1 : stage.row + 2]) if ahead else []
+    following = list(tasks[stage.row + 1 : stage.row + 2]) if include_next else []
     if method.task_id_at_inference or (schedule == "diagonal" and not last):
         return [stage.tasks[0], *following]
     return [] if schedule == "final" and not last else [*tasks[: stage.row + 1], *following]
@@ -77,7 +83,7 @@ def tasks_to_evaluate(
 def matrix_row(
     stage: Stage, tasks: Sequence[Task], scores: Mapping[str, float], matrix: ScoreMatrix, method: Method
 ) -> list[Cell]:
-    """The row of the matrix that a stage fills; None where nothing was asked."""
+    """Make the row of the matrix that a stage fills; None where nothing was evaluated."""
     row = [scores.get(task.name) for task in tasks]
     if not method.task_id_at_inference:
         return row
@@ -86,25 +92,26 @@ def matrix_row(
     return [old if new is None else new for old, new in zip(earlier, row, strict=True)]
 
 
-def task_metadata(tasks: Sequence[Task]) -> dict[str, Any]:
-    """What a committed stage says about its tasks: digests, and where it applies the metric and rows left out."""
-    said: dict[str, Any] = {"data": {task.name: task.digest() for task in tasks}}
-    metric = {task.name: task.metric for task in tasks if task.metric != DEFAULT}
-    left_out = {task.name: dict(task.left_out) for task in tasks if task.left_out}
-    guessed = {task.name: chance for task in tasks if (chance := chance_level(task)) is not None}
-    said |= {"chance": guessed} if guessed else {}
-    return said | ({"metric": metric} if metric else {}) | ({"left_out": left_out} if left_out else {})
+def task_metadata(tasks: Sequence[Task]) -> TaskMetadata:
+    """Describe tasks for the record: digests, and where it applies the metric, rows left out and chance."""
+    levels = {task.name: chance_level(task) for task in tasks}
+    return TaskMetadata(
+        data={task.name: task.digest() for task in tasks},
+        chance={name: level for name, level in levels.items() if level is not None},
+        metric={task.name: task.metric for task in tasks if task.metric != DEFAULT},
+        left_out={task.name: dict(task.left_out) for task in tasks if task.left_out},
+    )
 
 
 def chance_level(task: Task) -> float | None:
-    """Percent of guessing among the task's labels; None where that is not known: free answers, or a corpus metric."""
+    """Compute the percentage that guessing among the labels scores; None of free answers and of corpus metrics."""
     names = {normalise(label) for label in task.labels}
     known = task.metric in (DEFAULT, "exact_match_raw") and task.labels and len(names) == len(task.labels)
     return 100.0 / len(task.labels) if known else None
 
 
 def check_same_tasks(committed: Sequence[Committed], planned: Sequence[Stage], folder: Path) -> None:
-    """Refuse tasks that are not those which the folder holds, before anything is touched.
+    """Refuse tasks other than those that the folder holds, before anything is touched.
 
     Raises:
         FolderError: other tasks, fewer tasks, or other data.
@@ -115,7 +122,7 @@ def check_same_tasks(committed: Sequence[Committed], planned: Sequence[Stage], f
             f"tasks, and new ones behind them"
         )
     for done, stage in zip(committed, planned, strict=False):
-        if done.facts["name"] != stage.name:
-            raise FolderError(f"{done.path} holds task {done.facts['name']!r}, not {stage.name!r}")
-        if done.facts["data"] != {task.name: task.digest() for task in stage.tasks}:
+        if done.facts.name != stage.name:
+            raise FolderError(f"{done.path} holds task {done.facts.name!r}, not {stage.name!r}")
+        if done.facts.data != {task.name: task.digest() for task in stage.tasks}:
             raise FolderError(f"{done.path} was learned from other data than these; choose another --out")

@@ -1,8 +1,8 @@
-"""One task is learned: the method's parts are given their constants, and the Trainer its rows."""
+"""Trains one task: the method's parts are given what they need of the past, and the Trainer its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +10,16 @@ from typing import Any
 from torch import nn
 
 from everlora.adapters import AdapterBackend
+from everlora.archive.records import WrittenRows
 from everlora.core.errors import ConfigError
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
-from everlora.core.roles.generating import GenerativeReplay
+from everlora.core.roles import GenerativeReplay
 from everlora.core.updates import Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
 from everlora.runtime import world
-from everlora.runtime.progress import Progress, StepCallback, tell
+from everlora.runtime.progress import Progress, StepCallback, warn
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, pseudo, rehearsal
@@ -32,15 +33,32 @@ from everlora.training.trainer import ExtraLosses, Rows, fit
 
 
 @dataclass(frozen=True)
-class TaskTrainer:
-    """What is known when a stage is about to be trained.
+class TrainingResult:
+    """What came of training a task.
 
     Attributes:
-        base, method, spec, mount: as in `everlora.learner.sequential.SequentialLearner`; the mount is open.
+        chain: the gradient chain, with the strengths, warnings and figures per module that it has recorded.
+        log: the Trainer's.
+        cut: training texts that were cut to the longest that is read.
+        written_rows: by earlier task, how many rows the model wrote of it; None where it writes none.
+    """
+
+    chain: Chain
+    log: list[dict[str, float]]
+    cut: int
+    written_rows: dict[str, WrittenRows] | None = None
+
+
+@dataclass(frozen=True)
+class TaskTrainer:
+    """Trains one stage, whose adapter is on the model.
+
+    Attributes:
+        base, method, spec, backend: as in `everlora.learner.sequential.SequentialLearner`.
         stage: what is learned.
-        past: what parts see of the earlier tasks.
-        start: where the live tensors start, if they go on from the stage before.
-        memory: what the parts remember.
+        past: the updates of earlier tasks that parts see.
+        start: where the adapter starts, if it goes on from the stage before.
+        memory: what the parts remember of earlier tasks.
     """
 
     base: Loaded
@@ -53,16 +71,16 @@ class TaskTrainer:
     memory: memory.Memory
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """The training arguments of this stage."""
-        alone = self.spec.train_of if len(self.stage.tasks) == 1 else None
-        return {**self.spec.train, **(alone or {}).get(self.stage.tasks[0].name, {})}
+    def arguments(self) -> Mapping[str, Any]:
+        """The training arguments of this stage: those of the run, under those for the one task that it learns."""
+        own = self.spec.train_of if len(self.stage.tasks) == 1 else None
+        return {**self.spec.train, **(own or {}).get(self.stage.tasks[0].name, {})}
 
     def chain(self, model: nn.Module) -> Chain:
-        """The gradient chain of this stage."""
+        """Build the gradient chain of this stage."""
         chain = Chain.build(
             [p for p in model.parameters() if p.requires_grad],
-            self.backend.live(),
+            self.backend.trainable(),
             self.past,
             self.method,
             task=self.stage.name,
@@ -78,35 +96,30 @@ class TaskTrainer:
     def train(
         self,
         model: nn.Module,
-        kept: Sequence[Task],
+        stored_rows: Sequence[Task],
         earlier: Sequence[Task] = (),
         *,
         first: bool,
         progress: Progress,
-    ) -> tuple[Chain, dict[str, Any]]:
-        """Train, with rows of ``kept`` among those of the stage; ``first`` if nothing was learned before.
+    ) -> TrainingResult:
+        """Train the adapter on the rows of the stage, and on rows of earlier tasks where the method wants them.
 
-        ``earlier`` tasks are for a part that lets the model write rows of them, which sees nothing of their rows.
-
-        Returns:
-            The chain, with what it has recorded; the Trainer's log, and how many texts were cut.
+        Args:
+            model: with the adapter on it.
+            stored_rows: rows of earlier tasks that were stored.
+            earlier: the earlier tasks, for a part that lets the model write rows of them and sees none of theirs.
+            first: whether nothing was learned before.
+            progress: told of every step.
         """
-        chain, family, part = self.chain(model), self.base.family, self.method.rehearsal
-        stage = rehearsal.taught(part, self.stage, self.spec.seed)
-        tell(progress, stage.name, chain.warnings)
-        outputs = tuple(one for one in self.method.outputs if one.strength)
-        held = rehearsal.draw_rows(part, kept, self.spec.seed, stage.number)
-        rows, written = Rows(family, stage.tasks, held), dict[str, Any]()
-        if isinstance(part, GenerativeReplay):
-            # Before a step is taken, the model is that of the task before.
-            known, written = pseudo.write(part, model, family, earlier, self.spec.seed, stage.number)
-            if part.eta or known:
-                rows = pseudo.WritingRows(part, family, stage.tasks, [*held, *known])
-        seed = seed_for(self.spec.seed, stage.seeded, "data")
+        chain, family = self.chain(model), self.base.family
+        warn(progress, self.stage.name, chain.warnings)
+        rows, written = self.rows(model, stored_rows, earlier)
+        seed = seed_for(self.spec.seed, self.stage.seeded, "data")
         order = self.order(rows, chain, seed)
+        outputs = tuple(part for part in self.method.outputs if part.strength)
         besides = ExtraLosses(
             outputs=outputs,
-            side=self.backend.side_loss,
+            side=self.backend.auxiliary_loss,
             teacher=Teacher(chain.params) if outputs and not first else None,
         )
         with chain.probe or nullcontext():
@@ -118,16 +131,32 @@ class TaskTrainer:
                 self.arguments,
                 seed=seed,
                 cpu=self.base.precision.device.type == "cpu",
-                callback=StepCallback(progress, f"learning {stage.name}"),
+                callback=StepCallback(progress, f"learning {self.stage.name}"),
                 besides=besides,
                 order=order,
             )
         if rows.cut:
-            progress.say(f"{stage.name}: {rows.cut} of {len(rows)} training texts were cut to --max-source-length")
-        return chain, {"training": log, "cut": rows.cut, **written}
+            cut = f"{rows.cut} of {len(rows)} training texts were cut to --max-source-length"
+            progress.info(f"{self.stage.name}: {cut}")
+        return TrainingResult(chain, log, rows.cut, written)
+
+    def rows(
+        self, model: nn.Module, stored_rows: Sequence[Task], earlier: Sequence[Task]
+    ) -> tuple[Rows, dict[str, WrittenRows] | None]:
+        """Gather the rows to train on, those of earlier tasks last; and what the model wrote of earlier tasks."""
+        part, family, seed = self.method.rehearsal, self.base.family, self.spec.seed
+        stage = rehearsal.stage_to_train(part, self.stage, seed)
+        rehearsed = rehearsal.draw_rows(part, stored_rows, seed, stage.number)
+        if not isinstance(part, GenerativeReplay):
+            return Rows(family, stage.tasks, rehearsed), None
+        # Before a step is taken, the model is that of the task before.
+        samples, written = pseudo.write(part, model, family, earlier, seed, stage.number)
+        if part.eta or samples:
+            return pseudo.WritingRows(part, family, stage.tasks, [*rehearsed, *samples]), written
+        return Rows(family, stage.tasks, rehearsed), written
 
     def order(self, rows: Rows, chain: Chain, seed: int) -> Order | None:
-        """The order of rows that the method asks for; None if they are shuffled. Blocks are made known to the chain.
+        """Make the order of rows that the method asks for; None if they are shuffled. The chain is told of blocks.
 
         Raises:
             ConfigError: the training arguments ask for another order.

@@ -1,4 +1,4 @@
-"""The model as it was when a task began, for penalties that compare answers with its."""
+"""The model as it was when a task began, for penalties that compare its answers with those of now."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from everlora.models.families import Batch, Family
 
 
 class Teacher:
-    """What a model answered when it was made.
+    """Answers as the model did at the time when this object was made.
 
-    Only what is trained is kept, as a copy: a fresh adapter adds nothing yet, a continued one stands where the last
-    task left it, and so either way the model with these values is the model of the task before.
+    Only what is trained is copied: a fresh adapter adds nothing yet, a continued one is where the last task left it,
+    so in both cases the model with these values is the model of the task before.
 
     Args:
         params: the trainable parameters, as they are now.
@@ -23,14 +23,14 @@ class Teacher:
 
     def __init__(self, params: Sequence[nn.Parameter]) -> None:
         self.params = list(params)
-        self.then = [p.detach().clone() for p in params]
+        self.values = [p.detach().clone() for p in params]
 
     @contextmanager
-    def back(self) -> Iterator[None]:
-        """Inside, the model is what it was."""
+    def former_model(self) -> Iterator[None]:
+        """Make the model what it was, inside the block."""
         now = [p.data for p in self.params]
-        for p, then in zip(self.params, self.then, strict=True):
-            p.data = then
+        for p, value in zip(self.params, self.values, strict=True):
+            p.data = value
         try:
             yield
         finally:
@@ -39,11 +39,11 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, model: nn.Module, family: Family, batch: Batch) -> Tensor:
-        """The former logits (n, u) of the positions that carry loss, over answers known then; dropout is off."""
+        """Compute the former logits (n, u) at positions that carry loss, over answers known then; dropout is off."""
         training = model.training
         model.eval()
         try:
-            with self.back():
-                return family.compared(model, batch)[2].detach()
+            with self.former_model():
+                return family.logits_with_known(model, batch)[2].detach()
         finally:
             model.train(training)

@@ -1,4 +1,4 @@
-"""The training loop is transformers' Trainer; we own the loss, because λ means something only beside a known loss.
+"""The training loop is transformers' Trainer; the loss is our own, since λ means something only against a known loss.
 
 Trainer believes that any forward that takes ``**kwargs`` divides its loss by ``num_items_in_batch``. T5 and the
 classification heads take it and ignore it, so their gradient grows with accumulation and with processes
@@ -9,7 +9,7 @@ that carry loss, divided by their number in the whole global batch.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,11 +36,11 @@ WEIGHT = "weight"
 
 
 class Rows(Dataset[Features]):
-    """Training rows of one or several tasks, encoded when they are first asked for; rehearsed rows stand last.
+    """Training rows of one or several tasks, encoded when they are first used; rehearsed rows stand last.
 
     Attributes:
-        fresh: rows that are not rehearsed; ``sizes`` tells how many of each task.
-        cut: rows asked for so far whose text had to be shortened.
+        fresh: how many rows are not rehearsed; ``sizes`` has their number by task.
+        cut: rows used so far whose text had to be shortened.
     """
 
     def __init__(self, family: Family, tasks: Sequence[Task], rehearsed: Sequence[Task] = ()) -> None:
@@ -48,23 +48,24 @@ class Rows(Dataset[Features]):
         self.rows = [(example, task) for task in (*tasks, *rehearsed) for example in task.train]
         self.sizes = [len(task.train) for task in tasks]
         self.fresh = sum(self.sizes)
-        self.known: dict[int, Features] = {}
+        self.encoded: dict[int, Features] = {}
         self.cut = 0
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Features:
-        if index not in self.known:
-            before = self.family.cut
+        if index not in self.encoded:
+            before = self.family.truncated
             mark = {REHEARSED: index >= self.fresh} if self.fresh < len(self.rows) else {}
-            self.known[index] = {**self.family.features(*self.rows[index]), **mark}
-            self.cut += self.family.cut - before
-        return self.known[index]
+            self.encoded[index] = {**self.family.features(*self.rows[index]), **mark}
+            self.cut += self.family.truncated - before
+        return self.encoded[index]
 
 
 def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int, weights: Tensor | None = None) -> Tensor:
-    """Cross entropy summed over the local positions (n, v), (n,), divided by their number in the global batch;
+    """Sum the cross entropy over the local positions, (n, v) and (n,), and divide by their number in the global batch.
+
     ``weights`` (n,) multiply it first.
     """
     if weights is not None:
@@ -74,11 +75,12 @@ def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int, weights: Te
 
 @dataclass(kw_only=True)
 class ExtraLosses:
-    """Terms of the loss beside the task's own.
+    """Terms of the loss that are added to the task's own.
 
     Attributes:
-        outputs: what compares answers with those given when the task began.
+        outputs: penalties that compare answers with those given when the task began.
         side: a term that belongs to the trained form itself, one value per row of the latest batch (b,), or None.
+        teacher: the model as it was then; None where nothing was learned before.
     """
 
     outputs: Sequence[OutputPenalty] = ()
@@ -94,9 +96,10 @@ class ExtraLosses:
         marks: Tensor | None,
         weights: Tensor | None = None,
     ) -> Tensor:
-        """Their sum over the positions that carry loss, ().
+        """Sum the terms over the positions that carry loss, ().
 
-        ``logits`` (n, u) are those to compare, ``weights`` (n,) those of the task's loss, if it has any.
+        ``logits`` (n, u) are those to compare, ``marks`` (b,) tell rehearsed rows, ``weights`` (n,) are those of the
+        task's loss, if it has any.
         """
         total, rows = logits.new_zeros(()), rows_of(batch["labels"])
         side = self.side()
@@ -115,14 +118,14 @@ class ExtraLosses:
 
 
 def rows_of(labels: Tensor) -> Tensor:
-    """The row of each position that carries loss, (n,): labels are (b, s), or (b,) where a head answers."""
+    """Find the row of each position that carries loss, (n,): labels are (b, s), or (b,) where a head answers."""
     if labels.ndim == 1:
         return torch.arange(len(labels), device=labels.device)
     return (labels != IGNORE).nonzero()[:, 0]
 
 
 class ClTrainer(Trainer):
-    """Trainer with our loss. Everything else is stock."""
+    """The Trainer of transformers with our loss and our order of rows; everything else is stock."""
 
     loss_is_scaled_for_ga = True
 
@@ -144,7 +147,7 @@ class ClTrainer(Trainer):
         self.order = order
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """Our order of rows, where there is one; Trainer's documented place for it."""
+        """Return our order of rows, where there is one; this is Trainer's documented place for it."""
         return super()._get_train_sampler(train_dataset) if self.order is None else self.order
 
     def _collate(self, rows: Sequence[Features]) -> Batch:
@@ -162,15 +165,15 @@ class ClTrainer(Trainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Any],
+        inputs: Batch,
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         marks, weights = inputs.pop(REHEARSED, None), inputs.pop(WEIGHT, None)
         each = None if weights is None else weights[rows_of(inputs["labels"])]
         if self.chain.probe is not None:
-            self.chain.probe.tokens.read(self.family, inputs)
-        logits, targets, known = self.family.compared(model, inputs)
+            self.chain.probe.tokens.set_batch(self.family, inputs)
+        logits, targets, known = self.family.logits_with_known(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else targets.numel()
         besides = self.besides.loss(model, self.family, inputs, known, marks, each) / total
         # DDP averages gradients over processes; the denominator is global, so their number is multiplied back.
@@ -178,7 +181,7 @@ class ClTrainer(Trainer):
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """All that Trainer decays but the head, whose rows for labels of other tasks must stay as they are."""
+        """Name all that Trainer decays but the head, whose rows for labels of other tasks must stay as they are."""
         names: list[str] = super().get_decay_parameter_names(model)
         head = f"{self.family.head}."
         return [name for name in names if "modules_to_save" not in name and not name.startswith(head)]
@@ -192,7 +195,7 @@ def fit(
     family: Family,
     chain: Chain,
     rows: Rows,
-    train: dict[str, Any],
+    train: Mapping[str, Any],
     *,
     seed: int,
     cpu: bool,
@@ -200,7 +203,7 @@ def fit(
     besides: ExtraLosses | None = None,
     order: Order | None = None,
 ) -> list[dict[str, float]]:
-    """Train what requires a gradient; return the Trainer's log. Without ``order`` rows are shuffled."""
+    """Train all that requires a gradient, and return the Trainer's log; without ``order`` rows are shuffled."""
     with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
         args = arguments(train, folder=scratch, seed=seed, cpu=cpu)
         trainer = ClTrainer(family, chain, besides, order, model=model, args=args, train_dataset=rows)
@@ -210,8 +213,8 @@ def fit(
     return log
 
 
-def arguments(train: dict[str, Any], *, folder: str, seed: int, cpu: bool) -> TrainingArguments:
-    """TrainingArguments with the user's values on top of ours; clipping is left to the chain.
+def arguments(train: Mapping[str, Any], *, folder: str, seed: int, cpu: bool) -> TrainingArguments:
+    """Build TrainingArguments of the user's values on top of ours; clipping is left to the chain.
 
     Raises:
         ConfigError: transformers refuses a value, or values together.
@@ -241,7 +244,7 @@ def arguments(train: dict[str, Any], *, folder: str, seed: int, cpu: bool) -> Tr
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """What transformers refuses of the user's arguments (a value, or a package that is not installed) in one line."""
+    """Turn what transformers refuses of the user's arguments (a value, a package) into an error of one line."""
     try:
         yield
     except (ValueError, TypeError, ImportError) as error:

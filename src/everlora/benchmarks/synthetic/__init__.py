@@ -18,10 +18,14 @@ from everlora.benchmarks.synthetic.questions import QUESTIONS
 from everlora.benchmarks.synthetic.rules import RULE
 from everlora.benchmarks.synthetic.spec import Spec
 from everlora.benchmarks.synthetic.topics import FORUM, NEWS
+from everlora.core.benchmark import Request
 from everlora.core.errors import DataError, nearest
-from everlora.data.task import TaskStream
+from everlora.data.task import Task, TaskStream
 
-__all__ = ["IMAGE_TASKS", "TASKS", "Spec", "builtin", "builtin_images"]
+__all__ = ["IMAGE_TASKS", "TASKS", "Spec", "builtin", "builtin_images", "load"]
+EVALUATED = 50
+"""Rows of dev and test, unless more are wanted: answering costs more than learning on a small machine."""
+TRAINED = {"text": 1000, "image": 600}
 
 
 def _mapping(*specs: Spec) -> Mapping[str, Spec]:
@@ -35,6 +39,15 @@ TASKS: Mapping[str, Spec] = _mapping(
 
 IMAGE_TASKS: Mapping[str, Spec] = _mapping(*IMAGES)
 """The picture tasks, in the order of the stream."""
+
+
+def load(request: Request) -> list[Task]:
+    """Generate the tasks of a request, with as many rows as it wants."""
+    known, rows = {**TASKS, **IMAGE_TASKS}, request.evaluate or EVALUATED
+    return [
+        known[task.name].task(seed=request.seed, train=request.train or TRAINED[task.modality], dev=rows, test=rows)
+        for task in request.tasks
+    ]
 
 
 def builtin(

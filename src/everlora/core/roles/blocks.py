@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
-
-from torch import Tensor
-
-from everlora.core.roles import State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,41 +23,13 @@ class BlockStep:
 
 
 def plan(steps: int, inner: int, outer: int) -> tuple[BlockStep, ...]:
-    """The turns of ``steps`` steps on new rows, ``outer`` rehearsed ones after every ``inner`` and at the end."""
+    """Lay out ``steps`` steps on new rows, with ``outer`` rehearsed ones after every ``inner`` and at the end.
+
+    >>> [step.rehearsed for step in plan(3, inner=2, outer=1)]
+    [False, False, True, False, True]
+    """
     found: list[BlockStep] = []
     for first in range(0, steps, inner):
         found += [BlockStep(rehearsed=False, opens=k == 0) for k in range(min(inner, steps - first))]
         found += [BlockStep(rehearsed=True, turns=k == 0, closes=k == outer - 1) for k in range(outer)]
     return tuple(found)
-
-
-@runtime_checkable
-class StepRule(Protocol):
-    """Looks at every optimiser step, and moves the weights when a block of steps is over.
-
-    What is trained is seen as one vector (P,), all places together; a classification head is not part of it. The rule
-    acts while something is rehearsed; without rehearsed rows there are no blocks.
-    """
-
-    name: ClassVar[str]
-
-    @property
-    def inner(self) -> int:
-        """Steps on new rows in a block."""
-        ...
-
-    @property
-    def outer(self) -> int:
-        """Steps on rehearsed rows that follow them."""
-        ...
-
-    def before(self, turn: BlockStep, weights: Tensor, gradient: Tensor, state: State) -> State:
-        """The state when a step is about to be taken; empty at first.
-
-        ``gradient`` is that of the task's own loss at ``weights``: before penalties, transforms and clipping.
-        """
-        ...
-
-    def after(self, weights: Tensor, state: State) -> Tensor:
-        """The weights after a block that ended at ``weights``."""
-        ...

@@ -1,4 +1,4 @@
-"""What parts are given and what they give back: strengths, pasts, pulls."""
+"""What parts are given and what they give back: strengths, the context of a task, evidence, gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from everlora.core.updates import LowRank, concatenate
 
 State = dict[str, Tensor]
 View = Literal["sum", "merged"]
-Evidence = Literal["gradients", "fisher", "features"]
+EvidenceKind = Literal["gradients", "fisher", "moment"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,42 @@ Strength = float | AutoStrength
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a part that inherits `NeedsEvidence` has seen of one module, on a few rows of a task.
+
+    Only what the part wants to see is there, and nothing where the task has no rows.
+
+    >>> Evidence().moment is None
+    True
+
+    Attributes:
+        gradients: ∂L/∂W at the weights themselves, (n, o, i): n = 1 for the mean loss, or one per row.
+        fisher: by live tensor, the mean over rows of the squared gradient of each row's own loss.
+        moment: the second moment of the module's inputs, (1/n) Σ x xᵀ over tokens, (i, i).
+    """
+
+    gradients: Tensor | None = None
+    fisher: State | None = None
+    moment: Tensor | None = None
+
+
+NO_EVIDENCE = Evidence()
+"""What a part sees that wants to see nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskContext:
     """What a part may know when a task begins, for ``L`` stacked modules of one shape.
+
+    Modules whose memories of a part differ in shape (a basis grows unevenly) are handed over apart, so that what
+    stands in one context can always be stacked.
+
+    >>> past = LowRank(torch.ones(3, 1, 4), torch.ones(3, 2, 1))  # one task, three modules of shape (2, 4)
+    >>> context = TaskContext(updates=(past, past))
+    >>> context.factors().rank
+    2
+    >>> TaskContext().factors() is None
+    True
 
     Attributes:
         updates: what every earlier task added, oldest first; under the policy ``continue`` the one adapter so far.
@@ -60,6 +94,11 @@ class TaskContext:
 @dataclass(frozen=True, kw_only=True)
 class PenaltyGradient:
     """Value and gradient of a weight penalty at strength 1, for ``L`` stacked modules.
+
+    >>> A, B = torch.ones(2, 1, 3), torch.zeros(2, 4, 1)
+    >>> found = PenaltyGradient(value=A.square().sum((-2, -1)), gradient={"A": 2 * A, "B": B})
+    >>> found.value
+    tensor([3., 3.])
 
     Attributes:
         value: penalty per module, (L,).
@@ -85,7 +124,16 @@ class PenaltyGradient:
     @classmethod
     @torch.no_grad()
     def through(cls, live: LowRank, value: Tensor, A: Tensor, B: Tensor) -> PenaltyGradient:
-        """The pull on ``live`` itself, from gradients with respect to its plain pair (A, B diag σ)."""
+        """The gradient with respect to ``live`` itself, from that with respect to its plain pair (A, B diag σ).
+
+        A penalty that is written for pairs thereby works on triplets U Σ V, too.
+
+        Args:
+            live: the update in either form.
+            value: the penalty per module, (L,).
+            A: its gradient with respect to A, (L, r, i).
+            B: its gradient with respect to B diag σ, which is ``live.up``, (L, o, r).
+        """
         if live.sigma is None:
             return cls(value=value, gradient={"A": A, "B": B})
         sigma = (B * live.B).sum(-2).unsqueeze(-1)

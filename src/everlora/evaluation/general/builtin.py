@@ -3,10 +3,10 @@
     perplexity = exp(−(1/N) Σ log p(token | passage so far)), over the N tokens of the second halves of all passages
     probe      = percent of questions whose right answer is the most likely of four, log p(answer | question)
 
-An encoder-decoder reads the first half, or the question, in its encoder. Ties share: a model that says the same of
-all four answers has 25 %. No end of text is asked for, since when to stop is what tuning changes first. Every question
-is a batch of its own, whatever batch size the run answers with. Perplexity is per token of the model's own tokenizer:
-compare it with the same model's, not with another's.
+An encoder-decoder reads the first half, or the question, in its encoder. Ties share: a model that gives all four
+answers the same probability has 25 %. No end of text is scored, since when to stop is what tuning changes first. Every
+question is a batch of its own, whatever the batch size of the run. Perplexity is per token of the model's own
+tokenizer: compare it with the same model's, not with another's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ from everlora.models.families.base import IGNORE
 
 @torch.no_grad()
 def likelihoods(model: nn.Module, family: Family, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, list[int]]:
-    """Log p(text | before) of pairs of before and text, in nats, (n,); and the tokens of each text."""
+    """Return log p(text | before) of pairs of before and text.
+
+    Returns:
+        The log-probabilities (n,) in nats, and the number of tokens of each text.
+    """
     rows = []
     for before, text in pairs:
         row = family.continuation(before, text)
@@ -41,7 +45,13 @@ def likelihoods(model: nn.Module, family: Family, pairs: Sequence[tuple[str, str
 
 
 def measure(model: nn.Module, family: Family) -> dict[str, float]:
-    """Perplexity and probe of a model that writes text."""
+    """Measure perplexity, and the probe in percent, of a model that writes text.
+
+    >>> from everlora.models.loading import load
+    >>> base = load("tiny-llama")
+    >>> sorted(measure(base.model, base.family))
+    ['perplexity', 'probe']
+    """
     was_training = model.training
     model.eval()
     found = [likelihoods(model, family, [pair]) for pair in PASSAGES]
@@ -55,6 +65,10 @@ def measure(model: nn.Module, family: Family) -> dict[str, float]:
 
 
 def credit(scores: Sequence[float]) -> float:
-    """1 if the first score is the highest alone, its share if others are as high, else 0."""
+    """Return 1 if the first score is the only highest, its share if others are as high, else 0.
+
+    >>> credit([2.0, 1.0]), credit([1.0, 1.0, 0.0]), credit([0.0, 1.0])
+    (1.0, 0.5, 0.0)
+    """
     best = max(scores)
     return 1.0 / scores.count(best) if scores[0] == best else 0.0

@@ -1,8 +1,8 @@
-"""Tasks of lm-evaluation-harness on the live model, through its Python interface; an optional extra.
+"""Tasks of lm-evaluation-harness on the model in memory, through its Python interface; an optional extra.
 
-A task is a name that the harness knows, or a task file of one's own (``questions.yaml``, data on disk need no hub).
-It counts with the first of `METRICS` that it reports, in percent; the column is ``task/metric``. A task whose metrics
-are none of these is refused.
+A task is a name that the harness knows, or a task file of one's own (``questions.yaml``; its data may be on disk). Of
+its results the first of `METRICS` counts, in percent; the column is ``task/metric``. A task with none of these metrics
+is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from everlora.core.errors import ConfigError, DataError, nearest
-from everlora.models.families.heads import bare
+from everlora.models.families.heads import unwrap_model
 from everlora.models.loading import Loaded
 
 METRICS = ("acc_norm", "acc", "exact_match", "f1")
@@ -23,7 +23,7 @@ INSTEAD = "--general builtin needs no download"
 
 
 def check(tasks: Sequence[str]) -> None:
-    """Refuse, before anything is measured, what cannot be run.
+    """Refuse, before anything is measured, tasks that cannot be run.
 
     Raises:
         ConfigError: the package is not installed, or has no such task, or there is no such file.
@@ -42,10 +42,10 @@ def check(tasks: Sequence[str]) -> None:
 
 
 def measure(model: nn.Module, base: Loaded, tasks: Sequence[str], batch_size: int) -> dict[str, float]:
-    """Percent on each task.
+    """Measure the score of each task in percent, by ``task/metric``.
 
     Raises:
-        DataError: the harness cannot do it: its data are out of reach, say.
+        DataError: the harness fails, because its data are out of reach, say.
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM
@@ -53,7 +53,7 @@ def measure(model: nn.Module, base: Loaded, tasks: Sequence[str], batch_size: in
     was_training = model.training
     try:
         wrapped = HFLM(
-            pretrained=bare(model),
+            pretrained=unwrap_model(model),
             tokenizer=copy.deepcopy(base.family.processor),  # it may be given a token for padding
             backend="causal" if base.family.name == "decoder" else "seq2seq",
             batch_size=batch_size,
@@ -73,14 +73,18 @@ def measure(model: nn.Module, base: Loaded, tasks: Sequence[str], batch_size: in
 
 
 def _own(task: str) -> bool:
+    """Return whether a task is a file instead of a name."""
     return task.endswith((".yaml", ".yml"))
 
 
 def percent(task: str, results: Mapping[str, Any]) -> tuple[str, float]:
-    """The column and the value of one task of the harness's ``results``, whose keys are ``metric,filter``.
+    """Return column and value of one task of the harness's ``results``, whose keys are ``metric,filter``.
+
+    >>> percent("piqa", {"acc,none": 0.25, "acc_norm,none": 0.5})
+    ('piqa/acc_norm', 50.0)
 
     Raises:
-        DataError: it reports none of `METRICS`.
+        DataError: none of `METRICS` is among them.
     """
     for metric in METRICS:
         for key, value in results.items():

@@ -1,4 +1,4 @@
-"""Held-out text: passages of plain English that were written for this file, each in two halves."""
+"""Held-out text: passages of plain English, written for this file, each in two halves."""
 
 from __future__ import annotations
 

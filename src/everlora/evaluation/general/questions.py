@@ -1,4 +1,4 @@
-"""A zero-shot probe: questions of common knowledge that were written for this file, the right answer first."""
+"""A zero-shot probe: questions of common knowledge, written for this file, each with the right answer first."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ With which part of the body do we see? | eyes | feet | elbows | teeth
 
 
 def _read(line: str) -> tuple[str, tuple[str, ...]]:
+    """Return the question and the answers of a line of the table."""
     question, *options = (part.strip() for part in line.split("|"))
     return question, tuple(options)
 

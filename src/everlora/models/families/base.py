@@ -1,4 +1,4 @@
-"""What the engine asks of a model family: four verbs, the same for decoders, encoder-decoders and classifiers."""
+"""The contract of a model family, the same for decoders, encoder-decoders and classifiers."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Features = dict[str, Any]
 Batch = dict[str, Tensor]
 
 IGNORE = -100
-"""Target of a position that carries no loss."""
-
+"""Target of a position without loss."""
 
 GREEDY: Mapping[str, Any] = {"do_sample": False}
+"""Settings of `GenerationConfig` for greedy decoding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How prompts are written, and lengths in tokens.
+    """Lengths in tokens, and the template of a prompt.
 
     Attributes:
         context: the longest sequence that the model takes, without what is reserved.
         source: longest prompt; longer texts are cut at their end, the instruction and the answer never.
-        answer: longest answer that is generated where the label set is open.
-        template: how a row of text and label is shown.
-        reserved: what stands among a text's tokens and is none of them (soft prompts).
+        answer: longest answer that is generated where there is no label set.
+        template: how a row of text and label is written as a prompt.
+        reserved: positions for soft prompts.
     """
 
     context: int
@@ -46,7 +46,15 @@ class Limits:
 
 
 class Family(ABC):
-    """How one kind of model reads examples, learns from them and answers."""
+    """How one kind of model reads examples, computes its loss and answers.
+
+    Attributes:
+        processor: the tokenizer or the image processor.
+        limits: lengths and template.
+        truncated: how often a text was cut to `Limits.source`.
+        prompt_mask: while `logits` runs, the positions of the prompt in sequences that the answer follows, (b, s);
+            else None.
+    """
 
     name: ClassVar[str]
     modality: ClassVar[Literal["text", "image"]] = "text"
@@ -57,26 +65,24 @@ class Family(ABC):
     def __init__(self, processor: Any, limits: Limits) -> None:
         self.processor = processor
         self.limits = limits
-        self.cut = 0
-        """Times that a text was cut to `Limits.source`."""
-        self.prompt_at: Tensor | None = None
-        """While `logits` runs: where the prompt stands in sequences that the answer follows, (b, s); else None."""
-        self._whole = limits
+        self.truncated = 0
+        self.prompt_mask: Tensor | None = None
+        self._full_limits = limits
 
     def reserve(self, tokens: int) -> None:
-        """Keep ``tokens`` of the model's context free for what is put among a text's tokens (soft prompts).
+        """Keep ``tokens`` of the model's context free for soft prompts.
 
         Raises:
-            ModelError: the context has no room for them.
+            ModelError: they fill the context.
         """
-        if tokens >= self._whole.context:
+        if tokens >= self._full_limits.context:
             raise ModelError(
-                f"prompts of {tokens} tokens leave no room in a context of {self._whole.context}; shorten them"
+                f"prompts of {tokens} tokens leave no room in a context of {self._full_limits.context}; shorten them"
             )
-        self.limits = replace(self._whole, context=self._whole.context - tokens, reserved=tokens)
+        self.limits = replace(self._full_limits, context=self._full_limits.context - tokens, reserved=tokens)
 
     def check(self, task: Task) -> None:
-        """Look at a task, row by row, before anything is trained: a bad last row must not cost the earlier days.
+        """Check every row of a task before anything is trained, so that no bad row ends a long run late.
 
         Raises:
             DataError: this family, or this model's processor, cannot read it; the message names the row.
@@ -95,55 +101,61 @@ class Family(ABC):
                     raise DataError(f"{error} ({split} row {row}{begin})") from None
 
     def _surely_fits(self, example: Example, task: Task) -> bool:
-        """Whether a text need not be tokenised to know that it fits: there are no more tokens than bytes."""
+        """Return whether a text fits without being tokenised: there are no more tokens than bytes."""
         if task.form != "labelled":
             return False
         parts = (example.input, task.instruction, *task.labels, example.target)
         size = sum(len(part.encode()) + 2 for part in parts) + 64 + (0 if task.labels else self.limits.answer)
         return size <= min(self.limits.context, self.limits.source or self.limits.context)
 
-    def begin(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
-        """Make the bare model ready for ``tasks``: classifiers grow their head here."""
-        self.cut = 0
+    def prepare(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
+        """Make the base model ready to learn ``tasks``: classifiers add rows for new labels to their head.
+
+        Args:
+            model: the base model.
+            tasks: the tasks that are about to be learned together.
+            generator: source of the new rows.
+        """
+        self.truncated = 0
 
     def snapshot(self, model: PreTrainedModel) -> Any:
-        """What `restore` needs to undo a task that was begun and not finished."""
+        """Return what `restore` needs to undo the preparation of a task that is not finished."""
         return None
 
     def restore(self, model: PreTrainedModel, before: Any) -> None:
-        """Bring back what `snapshot` saw."""
-        self.cut = 0
+        """Bring back the state that `snapshot` returned."""
+        self.truncated = 0
 
     def reset(self) -> None:
-        """Forget what `begin` has built up: the next task starts from the bare model."""
-        self.cut = 0
+        """Forget what `prepare` has built up: the next task starts from the base model."""
+        self.truncated = 0
 
     @abstractmethod
     def features(self, example: Example, task: Task) -> Features:
-        """Turn one training example into plain lists of numbers."""
+        """Return one training example as plain lists of numbers."""
 
     def continuation(self, before: str, text: str) -> Features | None:
-        """What `features` makes of a row, of plain text whose end alone carries loss; None where no text is written.
+        """Return plain text as `features` returns a row, with loss on ``text`` alone; None where no text is written.
 
-        No end of sequence follows; what is longer than the context loses its end.
+        No end-of-sequence token follows; what is longer than the context loses its end.
         """
         return None
 
     @abstractmethod
     def collate(self, rows: Sequence[Features]) -> Batch:
-        """Pad rows to one batch; ``labels`` are aligned with the logits, `IGNORE` where there is no loss."""
+        """Pad rows to one batch; ``labels`` are aligned with the logits, and `IGNORE` where there is no loss."""
 
     @abstractmethod
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Run the model; return the logits (n, v) of the n positions that carry loss, and their targets (n,)."""
+        """Run the model, and return the logits (n, v) of the n positions with a loss and their targets (n,)."""
 
-    def compared(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """`logits`, and beside them the logits (n, u) over the u answers that were known before the task."""
+    def logits_with_known(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `logits` does, and the logits (n, u) over the u answers that were known before the task."""
         logits, targets = self.logits(model, batch)
         return logits, targets, logits
 
-    def real(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
-        """Which positions are no padding, (b, s): of the only or first stack, and of a decoder behind it.
+    def token_masks(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        """Return the positions that are no padding, (b, s): of the first stack of layers, and of a decoder behind it.
 
         None where there is no padding, or no such stack.
         """
@@ -163,21 +175,36 @@ class Family(ABC):
 
     @abstractmethod
     def length(self, example: Example, task: Task) -> int:
-        """Length of the example in tokens, for sorting."""
+        """Return the length of an example in tokens, for sorting."""
 
 
 def left_pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Pad token rows on the left to (b, s)."""
+    """Return token rows padded on the left, (b, s).
+
+    >>> left_pad([[1, 2], [3]], 0)
+    tensor([[1, 2],
+            [0, 3]])
+    """
     width = max(map(len, rows))
     return torch.tensor([[value] * (width - len(row)) + list(row) for row in rows])
 
 
 def right_pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Pad token rows on the right to (b, s)."""
+    """Return token rows padded on the right, (b, s).
+
+    >>> right_pad([[1, 2], [3]], 0)
+    tensor([[1, 2],
+            [3, 0]])
+    """
     width = max(map(len, rows))
     return torch.tensor([list(row) + [value] * (width - len(row)) for row in rows])
 
 
 def positions(mask: Tensor) -> Tensor:
-    """Position ids that ignore padding on the left, (b, s)."""
+    """Return position ids that do not count padding on the left, (b, s).
+
+    >>> positions(torch.tensor([[0, 1, 1], [1, 1, 1]]))
+    tensor([[0, 0, 1],
+            [0, 1, 2]])
+    """
     return (mask.cumsum(-1) - 1).clamp_min(0)

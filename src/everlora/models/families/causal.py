@@ -22,7 +22,7 @@ from everlora.models.families.base import (
     positions,
     right_pad,
 )
-from everlora.models.families.heads import bare, only_at
+from everlora.models.families.heads import select_positions, unwrap_model
 from everlora.models.families.prompt import Prompter
 
 SCORED_AT_ONCE = 64
@@ -30,7 +30,18 @@ SCORED_AT_ONCE = 64
 
 
 class Causal(Family):
-    """Causal language model."""
+    """A decoder with a language-model head.
+
+    >>> from everlora import Example, Task, load
+    >>> family = load("tiny-llama").family
+    >>> rows = [Example("fine film", "good")]
+    >>> task = Task(name="reviews", train=rows, test=rows, labels=("good", "bad"), instruction="Rate the text.")
+    >>> batch = family.collate([family.features(rows[0], task)])
+    >>> family.processor.decode(batch["input_ids"][0]).splitlines()[-1]
+    'Answer: good'
+    >>> int((batch["labels"] != IGNORE).sum())  # the answer and the end of the sequence
+    2
+    """
 
     name: ClassVar[str] = "decoder"
     peft_task: ClassVar[str | None] = "CAUSAL_LM"
@@ -47,7 +58,7 @@ class Causal(Family):
     def features(self, example: Example, task: Task) -> Features:
         answer = self.prompter.answer(example.target, task)
         prompt, cut = self.prompter.prompt(example, task, room=max(len(answer), self._room(task)))
-        self.cut += cut > 0
+        self.truncated += cut > 0
         return _shifted(prompt, answer)
 
     def continuation(self, before: str, text: str) -> Features:
@@ -71,15 +82,16 @@ class Causal(Family):
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "shift_labels")}
         where = batch["shift_labels"] != IGNORE
-        self.prompt_at = where.cumsum(1) - where.long() == 0  # the prompt's last token is the first that carries loss
+        # Position j predicts token j + 1, so the prompt's last token is the first position with a loss.
+        self.prompt_mask = where.cumsum(1) - where.long() == 0
         try:
-            with only_at(bare(model).get_output_embeddings(), where):
+            with select_positions(unwrap_model(model).get_output_embeddings(), where):
                 return model(**inputs, use_cache=False).logits, batch["shift_labels"][where]
         finally:
-            self.prompt_at = None
+            self.prompt_mask = None
 
     def _room(self, task: Task) -> int:
-        """Tokens kept free for an answer, in learning as in answering."""
+        """Return the tokens that are reserved for an answer, the same in training and in answering."""
         return max((len(self.prompter.answer(label, task)) + 4 for label in task.labels), default=self.limits.answer)
 
     def length(self, example: Example, task: Task) -> int:
@@ -109,12 +121,12 @@ class Causal(Family):
             pad_token_id=self.pad,
             eos_token_id=self.processor.eos_token_id,
         )
-        out = bare(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        out = unwrap_model(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
         decoded: list[str] = self.processor.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return decoded
 
     def _scores(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
-        """Log-probability of each whole label, end of sequence included, after each prompt: (b, labels).
+        """Return the log-probability of each label with the end of the sequence after each prompt, (b, labels).
 
         The prompt runs once; its cache is repeated for the labels, which follow in one further pass.
         """
@@ -128,11 +140,11 @@ class Causal(Family):
             return self._scores_of_pairs(model, ids, mask, answers)
         cache.batch_repeat_interleave(n)
         fed = labels[:, :-1].repeat(b, 1)  # (b n, m - 1)
-        whole = torch.cat([mask.repeat_interleave(n, 0), real[:, :-1].repeat(b, 1)], dim=1)
+        extended = torch.cat([mask.repeat_interleave(n, 0), real[:, :-1].repeat(b, 1)], dim=1)
         rest = model(
             input_ids=fed,
-            attention_mask=whole,
-            position_ids=positions(whole)[:, -fed.shape[1] :],
+            attention_mask=extended,
+            position_ids=positions(extended)[:, -fed.shape[1] :],
             past_key_values=cache,
             use_cache=True,
         ).logits.float()
@@ -156,5 +168,8 @@ class Causal(Family):
 
 
 def _shifted(prompt: list[int], answer: list[int]) -> Features:
-    """Position j predicts token j + 1: targets are shifted here once, so that nothing is shifted later."""
+    """Return tokens and targets of one sequence, in which position j predicts token j + 1.
+
+    The targets are shifted here, once, so that nothing has to be shifted later.
+    """
     return {"input_ids": [*prompt, *answer[:-1]], "labels": [IGNORE] * (len(prompt) - 1) + answer}

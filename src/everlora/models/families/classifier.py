@@ -2,8 +2,8 @@
 
 One row per label name. A label that an earlier task brought keeps its row and is trained on. Rows of labels that are
 not being learned get neither gradient nor decay: the loss is taken over the labels of the current task (of all tasks,
-where all are learned at once). Answering considers all labels seen so far (``generate``: nobody tells the model which
-task it is) or the task's own (``labels``).
+where all are learned at once). Answering considers all labels so far (``generate``: the task is not known) or the
+task's own (``labels``).
 """
 
 from __future__ import annotations
@@ -22,101 +22,119 @@ from everlora.models.families.base import GREEDY, Batch, Family, Features, Limit
 
 
 class Classifier(Family):
-    """What text and image classifiers share: the growing head."""
+    """A family that answers by a classification head, which grows with the labels.
+
+    Attributes:
+        labels: the labels so far; row k of the head belongs to label k.
+        head_rows: rows that the model's head has at present.
+        n_known: labels known before the present tasks: the first rows of the head.
+        trained_rows: rows over which the loss is taken, those of all tasks that are learned together.
+    """
 
     head: ClassVar[str | None] = "classifier"
 
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)
         self.labels: list[str] = []
-        """Labels seen so far; row k of the head belongs to label k."""
-        self.grown = 0
-        """Rows that the model's head has by now."""
-        self.former = 0
-        """Labels known before the tasks that are being learned: the first rows of the head."""
-        self.open_rows: list[int] = []
-        """Rows over which the loss is taken: those of all tasks that are learned together."""
+        self.head_rows = 0
+        self.n_known = 0
+        self.trained_rows: list[int] = []
 
     def check(self, task: Task) -> None:
         super().check(task)
         if not task.labels:
             raise DataError(f"task {task.name!r} has no label set, which a classification head needs")
 
-    def begin(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
-        super().begin(model, tasks, generator)
-        self.former = len(self.labels)
+    def prepare(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
+        super().prepare(model, tasks, generator)
+        self.n_known = len(self.labels)
         for task in tasks:
             self.labels += [label for label in task.labels if label not in self.labels]
-        self.open_rows = sorted({row for task in tasks for row in self.columns(task)})
+        self.trained_rows = sorted({row for task in tasks for row in self.label_rows(task)})
         self.resize(model, generator)
 
     def snapshot(self, model: PreTrainedModel) -> Any:
-        # PEFT trains a copy of the head, so the module itself is the copy of how it was.
-        return list(self.labels), self.grown, model.get_submodule(str(self.head))
+        # A copy of the head is trained, so that the module itself stays as it was.
+        return list(self.labels), self.head_rows, model.get_submodule(str(self.head))
 
     def restore(self, model: PreTrainedModel, before: Any) -> None:
         super().restore(model, before)
-        self.labels, self.grown, head = before
+        self.labels, self.head_rows, head = before
         model.set_submodule(str(self.head), head)
 
     def reset(self) -> None:
         super().reset()
-        self.labels, self.grown = [], 0
+        self.labels, self.head_rows = [], 0
 
     def resize(self, model: PreTrainedModel, generator: torch.Generator) -> None:
-        """Give the head one row per label: known rows stay, new ones are drawn from N(0, 0.02²) with bias 0."""
+        """Give the head one row per label: known rows stay, new ones are from N(0, 0.02²) with bias 0.
+
+        >>> from everlora import load
+        >>> base = load("tiny-bert", labels=["ham"])
+        >>> base.family.labels.append("spam")
+        >>> base.family.resize(base.model, torch.Generator().manual_seed(0))
+        >>> base.model.config.id2label
+        {0: 'ham', 1: 'spam'}
+        """
         old = model.get_submodule(str(self.head))
         assert isinstance(old, nn.Linear)
-        rows, seen = len(self.labels), self.grown
+        rows, seen = len(self.labels), self.head_rows
         if seen == rows and old.out_features == rows:
             return
         new = nn.Linear(old.in_features, rows, dtype=torch.float32, device=old.weight.device)
         with torch.no_grad():
+            # Random numbers for all rows, known ones too: those of a new row depend on its index alone.
             fresh = torch.randn(rows, old.in_features, generator=generator) * 0.02
             new.weight.copy_(fresh)
             new.bias.zero_()
             new.weight[:seen] = old.weight[:seen].float()
             new.bias[:seen] = old.bias[:seen].float()
-        # Under bf16 the head stays fp32; its input is brought to it.
+        # The head is fp32 even in a bf16 model, and its input is converted.
         new.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
         model.set_submodule(str(self.head), new)
         model.num_labels = rows
         model.config.id2label = dict(enumerate(self.labels))
         model.config.label2id = {label: k for k, label in enumerate(self.labels)}
-        self.grown = rows
+        self.head_rows = rows
 
-    def columns(self, task: Task) -> list[int]:
-        """Rows of the head that belong to the task's labels."""
+    def label_rows(self, task: Task) -> list[int]:
+        """Return the rows of the head that belong to the labels of a task."""
         return [self.labels.index(label) for label in task.labels]
 
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        return self.compared(model, batch)[:2]
+        return self.logits_with_known(model, batch)[:2]
 
-    def compared(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def logits_with_known(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "allowed")}
         logits = model(**inputs).logits.float()
-        return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"], logits[:, : self.former]
+        return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"], logits[:, : self.n_known]
 
     def _allowed(self, rows: Sequence[Features]) -> Tensor:
+        """Return the labels over which the loss of each row is taken, (b, labels)."""
         allowed = torch.zeros(len(rows), len(self.labels), dtype=torch.bool)
         for k, row in enumerate(rows):
             allowed[k, row["columns"]] = True
         return allowed
 
     def _answer(self, logits: Tensor, task: Task, scoring: Scoring) -> list[str]:
+        """Return the label of the largest logit (b, labels), of the task's own or of all."""
         if scoring == "labels":
-            return [task.labels[k] for k in logits[:, self.columns(task)].argmax(-1).tolist()]
+            return [task.labels[k] for k in logits[:, self.label_rows(task)].argmax(-1).tolist()]
         return [self.labels[k] for k in logits.argmax(-1).tolist()]
 
 
 class TextClassifier(Classifier):
-    """Encoder with a head on texts. The instruction is not shown: the head, not the prompt, knows the task."""
+    """An encoder with a head on texts; the instruction is not shown to it, since the head stands for the task."""
 
     name: ClassVar[str] = "encoder"
     peft_task: ClassVar[str | None] = "SEQ_CLS"
 
     def tokens(self, example: Example, task: Task) -> list[int]:
-        """Tokens of the text with the special tokens, cut at `Limits.source` if that is set."""
+        """Return the tokens of the text with special tokens, cut at `Limits.source` if that is set.
+
+        Raises:
+            DataError: the text is too long and may not be cut, or the task holds chat messages.
+        """
         if task.form == "chat":
             raise DataError(f"task {task.name!r} holds chat messages; an encoder with a head needs text and label")
         ids = list(self.processor(example.input, truncation=False, verbose=False).input_ids)
@@ -127,7 +145,7 @@ class TextClassifier(Classifier):
                     f"task {task.name!r}: a text of {len(ids)} tokens is longer than the model's context of {limit}; "
                     f"set --max-source-length to cut texts"
                 )
-            self.cut += 1
+            self.truncated += 1
             ids = list(self.processor(example.input, truncation=True, max_length=limit).input_ids)
         return ids
 
@@ -135,10 +153,11 @@ class TextClassifier(Classifier):
         return {
             "input_ids": self.tokens(example, task),
             "labels": self.labels.index(example.target),
-            "columns": self.open_rows,
+            "columns": self.trained_rows,
         }
 
     def _inputs(self, ids: Sequence[Sequence[int]]) -> Batch:
+        """Return padded tokens and their mask, both (b, s)."""
         mask = right_pad([[1] * len(row) for row in ids], 0)
         return {"input_ids": right_pad(ids, int(self.processor.pad_token_id)), "attention_mask": mask}
 
@@ -163,7 +182,7 @@ class TextClassifier(Classifier):
 
 
 class ImageClassifier(Classifier):
-    """Image encoder (ViT) with a head."""
+    """An image encoder (ViT) with a head."""
 
     name: ClassVar[str] = "image-classifier"
     modality: ClassVar[Literal["text", "image"]] = "image"
@@ -175,7 +194,7 @@ class ImageClassifier(Classifier):
         super().check(task)
 
     def pixels(self, examples: Sequence[Example]) -> Tensor:
-        """Pixel values (b, 3, h, w) as the model's processor makes them."""
+        """Return pixel values (b, 3, h, w) from the model's processor; grey images are repeated to three channels."""
         images = [np.repeat(e.input[..., None], 3, -1) if e.input.ndim == 2 else e.input for e in examples]
         out: Tensor = self.processor(
             images=images, return_tensors="pt", input_data_format="channels_last"
@@ -183,7 +202,7 @@ class ImageClassifier(Classifier):
         return out
 
     def features(self, example: Example, task: Task) -> Features:
-        return {"example": example, "labels": self.labels.index(example.target), "columns": self.open_rows}
+        return {"example": example, "labels": self.labels.index(example.target), "columns": self.trained_rows}
 
     def collate(self, rows: Sequence[Features]) -> Batch:
         labels = torch.tensor([row["labels"] for row in rows])

@@ -1,4 +1,4 @@
-"""Two helpers around a model's last layer."""
+"""Helpers for wrapped models and for their last layer."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from typing import Any
 from torch import Tensor, nn
 
 
-def bare(model: nn.Module) -> Any:
-    """The transformers model inside wrappers (DDP, PEFT), adapters included."""
+def unwrap_model(model: nn.Module) -> Any:
+    """Return the transformers model inside wrappers (DDP, PEFT), adapters included."""
     model = getattr(model, "module", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
 @contextmanager
-def only_at(layer: nn.Module, where: Tensor) -> Iterator[None]:
-    """While active, ``layer`` sees only the hidden states at ``where``, (b, s) of booleans.
+def select_positions(layer: nn.Module, where: Tensor) -> Iterator[None]:
+    """Let ``layer`` compute only the positions ``where`` (b, s) is true, for as long as the block runs.
 
-    Logits over a vocabulary of 50 000 are the dearest tensor of a step, and all but a few positions carry no loss.
-    Selecting them gives the layer a two-dimensional input (n, h): half the cost, and it avoids the copy of the whole
-    weight per sample that a sliced three-dimensional input costs in bf16.
+    Logits over a vocabulary of 50 000 are the largest tensor of a step, and few positions have a loss. Selecting these
+    gives the layer a two-dimensional input (n, h): half the cost, and it avoids the copy of the weight per sample that
+    a sliced three-dimensional input costs in bf16.
+
+    >>> import torch
+    >>> layer = nn.Linear(4, 3)
+    >>> with select_positions(layer, torch.tensor([[True, False], [True, True]])):
+    ...     layer(torch.zeros(2, 2, 4)).shape
+    torch.Size([3, 3])
     """
     hook = layer.register_forward_pre_hook(lambda _, args: (args[0][where], *args[1:]))
     try:

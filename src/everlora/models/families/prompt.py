@@ -1,4 +1,4 @@
-"""From an example to a prompt in tokens, for families that answer in text."""
+"""Prompts in tokens, for families that answer in text."""
 
 from __future__ import annotations
 
@@ -12,9 +12,21 @@ from everlora.models.families.base import Limits
 
 
 class Prompter:
-    """Writes prompts by a template; only the text may be cut, or the middle of a prompt that a row brings with it.
+    """A writer of prompts by a template; only the text may be cut, or the middle of a prompt that is given as a whole.
 
-    The default shows instruction, options, text and a cue, and no name of a task: no task id reaches the model.
+    The default template shows instruction, options, text and a cue, and no name of a task: no task id reaches the
+    model.
+
+    >>> from everlora import Example, Task, load
+    >>> rows = [Example("fine film", "good")]
+    >>> task = Task(name="reviews", train=rows, test=rows, labels=("good", "bad"), instruction="Rate the text.")
+    >>> prompter = load("tiny-llama").family.prompter
+    >>> tokens, cut = prompter.prompt(rows[0], task, room=4)
+    >>> print(prompter.tokenizer.decode(tokens))
+    Rate the text.
+    Options: good, bad
+    fine film
+    Answer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, limits: Limits) -> None:
@@ -24,13 +36,14 @@ class Prompter:
         self.start = first if first and first[0] == tokenizer.bos_token_id else []
 
     def tokens(self, text: str) -> list[int]:
-        """Tokens of a piece of text, without special tokens."""
+        """Return the tokens of a piece of text, without special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def answer(self, target: str, task: Task, *, spaced: bool = True) -> list[int]:
-        """Tokens of an answer with the end-of-sequence token, which has to be learned like the rest.
+        """Return the tokens of an answer with the end-of-sequence token, which has to be learned like the rest.
 
-        After our own cue a decoder writes a blank first; a prompt that a row brings with it is continued as it is.
+        After the template's cue a decoder writes a blank first; a prompt that is given as a whole is continued as it
+        is.
         """
         return [
             *self.tokens(f" {target}" if spaced and task.form == "labelled" else target),
@@ -66,7 +79,7 @@ class Prompter:
         ids = [*start, *self.tokens(self.raw(example, task))]
         space = min(limit, self.limits.source or limit)
         if task.form == "prompted" and self.limits.source is not None and len(ids) > space:
-            # Instruction and cue stand at the ends of a prompt that a row brings with it.
+            # Instruction and cue are at the two ends of a prompt that is given as a whole.
             tail = space // 2
             return [*ids[: space - tail], *ids[len(ids) - tail :]], len(ids) - space
         if len(ids) > limit:
@@ -74,7 +87,11 @@ class Prompter:
         return ids, 0
 
     def raw(self, example: Example, task: Task) -> str:
-        """The prompt of a row that brings its own: as it is, or through the tokenizer's chat template."""
+        """Return a prompt that is given as a whole: as it is, or through the tokenizer's chat template.
+
+        Raises:
+            DataError: chat messages, and a tokenizer without a chat template.
+        """
         if task.form != "chat":
             return str(example.input)
         if not self.tokenizer.chat_template:
@@ -86,6 +103,7 @@ class Prompter:
         return str(rendered)
 
     def _too_long(self, task: Task, found: int, limit: int) -> None:
+        """Raise the error of a prompt that does not fit and may not be cut."""
         cure = {
             "labelled": "set --max-source-length to cut texts",
             "prompted": "set --max-source-length to cut prompts in the middle",

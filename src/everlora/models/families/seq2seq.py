@@ -12,12 +12,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, IGNORE, Batch, Family, Features, Limits, Scoring, right_pad
-from everlora.models.families.heads import bare, only_at
+from everlora.models.families.heads import select_positions, unwrap_model
 from everlora.models.families.prompt import Prompter
 
 
 class Seq2Seq(Family):
-    """Encoder-decoder language model."""
+    """An encoder-decoder with a language-model head."""
 
     name: ClassVar[str] = "encoder-decoder"
     peft_task: ClassVar[str | None] = "SEQ_2_SEQ_LM"
@@ -34,8 +34,9 @@ class Seq2Seq(Family):
         self.prompter.limits = self.limits
 
     def _source(self, example: Example, task: Task) -> list[int]:
+        """Return the tokens that the encoder reads."""
         prompt, cut = self.prompter.prompt(example, task, room=1)
-        self.cut += cut > 0
+        self.truncated += cut > 0
         return [*prompt, int(self.processor.eos_token_id)]
 
     def features(self, example: Example, task: Task) -> Features:
@@ -63,10 +64,10 @@ class Seq2Seq(Family):
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k != "labels"}
         where = batch["labels"] != IGNORE
-        with only_at(bare(model).get_output_embeddings(), where):
+        with select_positions(unwrap_model(model).get_output_embeddings(), where):
             return model(**inputs, use_cache=False).logits, batch["labels"][where]
 
-    def real(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+    def token_masks(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
         return batch["attention_mask"].bool(), batch["labels"] != IGNORE
 
     def length(self, example: Example, task: Task) -> int:
@@ -94,14 +95,14 @@ class Seq2Seq(Family):
             eos_token_id=self.processor.eos_token_id,
             decoder_start_token_id=self.start,
         )
-        out = bare(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        out = unwrap_model(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
         decoded: list[str] = self.processor.batch_decode(out, skip_special_tokens=True)
         return decoded
 
     def _scores(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
-        """Log-probability of each whole label after each source, (b, labels); the encoder runs once per source."""
+        """Return the log-probability of each label after each source, (b, labels); the encoder runs once."""
         b, n = ids.shape[0], len(answers)
-        states = bare(model).get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        states = unwrap_model(model).get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
         labels = right_pad(answers, IGNORE).to(ids.device).repeat(b, 1)  # (b n, m)
         start = torch.full((b * n, 1), self.start, device=ids.device)
         logits = model(

@@ -1,0 +1,69 @@
+"""Measures what a learner holds after a task: bytes, the room its updates leave, and how far off its memory is."""
+
+from __future__ import annotations
+
+from math import hypot
+from typing import NamedTuple
+
+from everlora.archive.records import FreeDirections, Holdings, MemoryLoss, Room
+from everlora.core.history import UpdateHistory
+from everlora.core.method import Method
+from everlora.core.roles import HasCapacity, ReconstructsPast
+from everlora.parts.subspace import free
+from everlora.training.memory import Memory
+
+
+class Free(NamedTuple):
+    """What no update uses of one module, on the narrower of its two sides: a share, and a number of directions."""
+
+    share: float
+    directions: int
+
+
+def free_directions(past: UpdateHistory, site: str) -> Free:
+    """Measure the room that ``past`` leaves in one module."""
+    out, into = past.deltas[0][site].shape
+    left_out, left_in = map(int, free([delta[site] for delta in past]))
+    return Free(min(left_out / out, left_in / into), min(left_out, left_in))
+
+
+def measure_holdings(method: Method, past: UpdateHistory, remembered: Memory, kept_bytes: int) -> Holdings:
+    """Measure what a learner holds.
+
+    Args:
+        method: its method.
+        past: the updates that the next task is learned on top of.
+        remembered: what its parts remember beside them.
+        kept_bytes: what the next task needs of the earlier ones.
+    """
+    if not len(past) or not method.adapter.low_rank:
+        return Holdings(kept_bytes=kept_bytes)
+    rank = max(site.rank for site in past.deltas[-1].values())
+    modules = []
+    for name in past.sites:
+        share, left = free_directions(past, name)
+        modules.append(FreeDirections(module=name, free=share, directions=left, tasks_left=left // rank))
+    hard = any(isinstance(transform, HasCapacity) for transform in method.transforms)
+    return Holdings(
+        kept_bytes=kept_bytes,
+        memory_error=memory_error(method, past, remembered),
+        room=Room(rank=rank, hard=hard, modules=modules),
+    )
+
+
+def memory_error(method: Method, past: UpdateHistory, remembered: Memory) -> dict[str, MemoryLoss]:
+    """Measure how far off each part is that remembers the past in a form of its own; by part."""
+    found = {}
+    for part in method.remembering:
+        # A part that stands on the tasks' own factors remembers nothing of any module.
+        held = {name: state for name, state in remembered.get(part.name, {}).items() if state}
+        if not isinstance(part, ReconstructsPast) or not held:
+            continue
+        exact = {name: past.total(name) for name in held}
+        lost = {name: float((exact[name] - part.reconstruct(held[name])).norm()) for name in exact}
+        sizes = {name: float(exact[name].norm()) for name in exact}
+        each = {name: lost[name] / sizes[name] if sizes[name] else 0.0 for name in exact}
+        total, worst = hypot(*sizes.values()), max(each, key=lambda name: each[name])
+        error = hypot(*lost.values()) / total if total else 0.0
+        found[part.name] = MemoryLoss(error=error, worst=each[worst], module=worst)
+    return found

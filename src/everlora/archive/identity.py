@@ -1,0 +1,119 @@
+"""run.yaml: what a run is, and the hash that tells it from others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, field_validator
+
+from everlora.archive.schema import OpenRecord, Plain, Record
+from everlora.settings.setting import settings_of
+from everlora.settings.spec import LearnerSpec, RunSpec
+
+Origin = dict[str, str]
+"""Where a method of a user's own is from: package and version, or file and hash, see `everlora.core.plugins`."""
+
+
+class PartRecord(OpenRecord):
+    """A part of a method: its name, and whatever settings it has."""
+
+    part: str
+
+
+class Composition(OpenRecord):
+    """What a method is made of, as `everlora.core.method.Method.describe` tells it."""
+
+    name: str
+    regime: Literal["sequence", "joint", "frozen"]
+    consolidator: Literal["sum", "continue", "keep"]
+    rehearsal: PartRecord | None = None
+
+    @classmethod
+    def of(cls, described: Mapping[str, object]) -> Self:
+        """The record of a description, with values as they come back from a file."""
+        return cls.model_validate(json.loads(json.dumps(described, default=str)))
+
+    def plain(self) -> Plain:
+        """Exactly what was described: runs are told apart by it."""
+        found: Plain = self.model_dump(mode="json", exclude_unset=True)
+        return found
+
+
+class RunProtocol(Record):
+    """The protocol that a run's settings come to: its hash, and if it has a name that, and whether it was changed."""
+
+    hash: str
+    name: str | None = None
+    changed: bool | None = None
+
+
+def _kind(settings: Any) -> str:
+    """Whether settings are of a run, which follows a benchmark, or of a learner that is given tasks in Python."""
+    return "run" if isinstance(settings, RunSpec) or "benchmark" in settings else "learner"
+
+
+Settings = Annotated[Annotated[RunSpec, Tag("run")] | Annotated[LearnerSpec, Tag("learner")], Discriminator(_kind)]
+
+
+class RunRecord(Record):
+    """run.yaml: what a run is.
+
+    Attributes:
+        id: hash that tells it from other runs, see `identity`.
+        settings: all of them, resolved.
+        composition: of the method.
+        protocol: what the settings come to as a protocol.
+        origin: of methods that are not everlora's own.
+    """
+
+    id: str
+    settings: Settings
+    composition: Composition
+    protocol: RunProtocol | None = None
+    origin: list[Origin] = Field(default_factory=list)
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _complete(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and "method" not in settings:
+            raise ValueError("the settings of a run name its method")  # which would else be taken for the default
+        return settings
+
+    @classmethod
+    def of(
+        cls,
+        settings: LearnerSpec,
+        composition: Composition,
+        protocol: RunProtocol | None = None,
+        origin: Sequence[Origin] = (),
+    ) -> Self:
+        """The record of a run that is about to begin."""
+        known = identity(settings, composition)
+        return cls(id=known, settings=settings, composition=composition, protocol=protocol, origin=list(origin))
+
+    def plain(self) -> Plain:
+        """The record as plain data, with every setting spelt out."""
+        whole: Plain = {"settings": self.settings.model_dump(mode="json"), "composition": self.composition.plain()}
+        return {"id": self.id, **whole, **{k: v for k, v in super().plain().items() if k not in whole}}
+
+
+NOT_IDENTIFYING = tuple(one.path[0] for one in settings_of(RunSpec) if one.about.changes == "nothing")
+"""Settings that do not tell one run from another: where the data lie, how method and protocol are spelt, and which
+tasks are followed: a learner may go on with more tasks, and every task that was learned is compared by itself."""
+
+
+def identity(settings: LearnerSpec, composition: Composition) -> str:
+    """The hash that tells one run from another.
+
+    Where the data lie is no part of it: what they are is checked per task. Neither is the spelling of the method:
+    ``OLoRA`` and ``o-lora(lam=0.5)`` may be one method, and the composition says which.
+    """
+    # What is not set is no part of it either: a later version may have more to set.
+    plain = settings.model_dump(mode="json")
+    told = {key: value for key, value in plain.items() if key not in NOT_IDENTIFYING and value is not None}
+    told["evaluation"] = {key: value for key, value in plain["evaluation"].items() if value is not None}
+    content = {"settings": told, "composition": composition.plain()}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

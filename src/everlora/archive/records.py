@@ -1,0 +1,222 @@
+"""The records of a run folder as typed classes: environment, commits, predictions. See also `identity`, `results`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from everlora.archive.schema import OpenRecord, Plain, Record, loaded
+
+Score = float | None
+"""Percent; None where nothing was measured."""
+Strength = float | dict[str, float]
+"""The strength of a penalty: one number, or one per module."""
+
+
+class PrecisionRecord(Record):
+    """The type of the base weights, and the kind of device that computes."""
+
+    weights: str
+    device: str
+
+
+class Environment(Record):
+    """environment.json: versions and machine."""
+
+    python: str
+    platform: str
+    packages: dict[str, str | None]
+    threads: int
+    processes: int
+    precision: PrecisionRecord | None = None
+    family: str | None = None
+
+
+class Fingerprint(OpenRecord):
+    """How scores were made: backend, device, precision, evaluator and versions.
+
+    Attributes:
+        batch_invariant: whether rows were answered alone as they were among others; None where nobody looked.
+    """
+
+    backend: str
+    weights: str
+    device: str
+    attention: str | None
+    scoring: str
+    batch_invariant: bool | None
+    versions: dict[str, str | None]
+
+
+class AnswerRow(Record):
+    """A row of predictions.jsonl.
+
+    Attributes:
+        correct: whether the answer exactly matches one that is accepted, whatever the metric.
+        metric, score: the task's metric and what it gives this row, percent, where ``correct`` does not say all.
+        share: what the row adds to a score that is no mean over rows, percent.
+    """
+
+    task: str
+    row: int
+    target: str
+    prediction: str
+    correct: bool
+    metric: str | None = None
+    score: float | None = None
+    share: float | None = None
+
+    @property
+    def mark(self) -> float:
+        """What the row adds to the score of its task, 0 to 1: its share, else its score, else whether it is right."""
+        found = next((value for value in (self.share, self.score) if value is not None), 100.0 * self.correct)
+        return found / 100.0
+
+
+class Seconds(Record):
+    """How long a task took."""
+
+    train: float
+    evaluate: float
+
+
+class WrittenRows(Record):
+    """How many texts a model wrote of an earlier task, and how many of them were rows."""
+
+    written: int
+    valid: int
+
+
+FEW_TASKS = 3
+"""A module with room for fewer tasks than this is worth a warning."""
+
+
+class FreeDirections(Record):
+    """The room that is left in one module: directions that no task uses, their share, and for how many tasks."""
+
+    module: str
+    free: float
+    directions: int
+    tasks_left: int
+
+
+class Room(Record):
+    """The room that a learner's updates leave.
+
+    Attributes:
+        rank: of the latest task's updates.
+        hard: whether the method learns in free directions only.
+        modules: every adapted module.
+    """
+
+    rank: int
+    hard: bool
+    modules: list[FreeDirections]
+
+
+class MemoryLoss(Record):
+    """How far off a part's own form of the past is: ‖W_past − what it remembers‖_F / ‖W_past‖_F.
+
+    Attributes:
+        error: over all modules.
+        worst: of the worst module, which is ``module``.
+    """
+
+    error: float
+    worst: float
+    module: str
+
+
+class Holdings(Record):
+    """What a learner holds after a task, see `everlora.analysis.holdings`.
+
+    Attributes:
+        kept_bytes: what the next task needs of the earlier ones.
+        memory_error: by part that remembers the past in a form of its own.
+        room: directions that are left; None where no low-rank updates are trained.
+    """
+
+    kept_bytes: int
+    memory_error: dict[str, MemoryLoss] = Field(default_factory=dict)
+    room: Room | None = None
+
+
+class TaskMetadata(Record):
+    """What is known of the tasks that a stage learns, by their names.
+
+    Attributes:
+        data: digests of rows, labels, instruction and metric.
+        chance: percent of guessing, where it is known.
+        metric: how answers are scored, where it is not the default.
+        left_out: how many rows of the source are not in the task, by reason.
+    """
+
+    data: dict[str, str]
+    chance: dict[str, float] = Field(default_factory=dict)
+    metric: dict[str, str] = Field(default_factory=dict)
+    left_out: dict[str, dict[str, int]] = Field(default_factory=dict)
+
+
+class StageFacts(TaskMetadata):
+    """What a finished stage says of itself.
+
+    Attributes:
+        row: of the matrix.
+        fingerprint: how it was made.
+        general: measures of general ability, where it is measured.
+        labels: of the trained head, by row.
+        seconds: how long it took; one number where nothing is trained.
+        warning: what the learner says against itself.
+        strengths: those that penalties have found, by part.
+        cut: training texts that were cut to the longest that is read.
+        kept_rows, kept_row_bytes: rows of the task that are kept to be learned again.
+        written_rows: by earlier task, what the model wrote of it; None where it writes nothing.
+        holdings: what the learner holds now.
+    """
+
+    row: list[Score]
+    fingerprint: Fingerprint | None = None
+    general: dict[str, float] | None = None
+    labels: list[str]
+    seconds: Seconds | float
+    warning: str | None
+    strengths: dict[str, Strength]
+    cut: int
+    kept_rows: int = 0
+    kept_row_bytes: int = 0
+    written_rows: dict[str, WrittenRows] | None = None
+    holdings: Holdings | None = None
+
+
+class BaselineFacts(Record):
+    """What was measured before the first task: scores of the base model, and digests of what it answered."""
+
+    base: dict[str, float]
+    data: dict[str, str]
+    fingerprint: Fingerprint | None = None
+    general: dict[str, float] | None = None
+
+
+class Seal(Record):
+    """What every COMMIT says first: whose it is, and the hashes of the files beside it."""
+
+    run: str
+    number: int
+    name: str
+    files: dict[str, str]
+
+    @classmethod
+    def migrated(cls, content: Plain, path: Path) -> Plain:
+        if "run" not in content:  # schema 1
+            content["run"] = loaded(path.parents[2] / "run.yaml")["id"]
+        # Schema 2: a stage that trains nothing said nothing of training.
+        return {"warning": None, "strengths": {}, "cut": 0, **content}
+
+
+class Commit(StageFacts, Seal):
+    """tasks/NN-name/COMMIT: a finished stage."""
+
+
+class Baseline(BaselineFacts, Seal):
+    """before/COMMIT: what was measured before the first task."""

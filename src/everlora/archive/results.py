@@ -1,0 +1,122 @@
+"""matrix.json: the primary result of a run, and all that a reader of it must know."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from everlora.archive.identity import RunProtocol
+from everlora.archive.records import Fingerprint, Score
+from everlora.archive.schema import Record
+from everlora.settings.spec import Schedule
+
+
+class ScoredProtocol(RunProtocol):
+    """A run's protocol, with how it was evaluated."""
+
+    schedule: Schedule
+    scoring: str
+    batch_size: int
+    split: str
+    general: str | None
+    general_tasks: list[str] | None
+
+
+class Fingerprints(Record):
+    """How the rows of the matrix were made: the hash of each, None of one that has none; fingerprints by hash."""
+
+    rows: list[str | None]
+    of: dict[str, Fingerprint]
+
+
+class GeneralAbility(Record):
+    """Measures of general ability before the first task and after each stage, and how they differ."""
+
+    before: dict[str, float] | None
+    after: list[dict[str, float] | None]
+    delta: list[dict[str, float] | None]
+
+
+class ReferenceScores(Record):
+    """What stands beside the matrix, each where it is known: one score a task, in order, or None.
+
+    Attributes:
+        base: of the base model.
+        chance: of guessing.
+        single: of models that learned the task alone.
+        general: general ability.
+        cut: training texts that were cut to ``max_source_length``, by stage.
+    """
+
+    base: list[Score] | None = None
+    chance: list[Score] | None = None
+    single: list[Score] | None = None
+    general: GeneralAbility | None = None
+    cut: dict[str, int] = Field(default_factory=dict)
+
+
+class Storage(Record):
+    """What is kept for the next task.
+
+    Attributes:
+        kept_elements: of past updates; of the one adapter where it is trained on and on.
+        adapter_elements: of one adapter.
+        kept_bytes: of these updates in fp32, of what parts remember beside them, and of rows.
+        kept_rows, kept_row_bytes: rows of data that are kept, if any.
+    """
+
+    kept_elements: int
+    adapter_elements: int
+    kept_bytes: int
+    kept_rows: int = 0
+    kept_row_bytes: int = 0
+
+
+class ExportLoss(Record):
+    """What the adapter at the root of the folder has lost, where it is a merge at limited rank."""
+
+    export_rank: int | None = None
+    export_error: float | None = None
+
+
+class LearnerFacts(Storage, ExportLoss):
+    """What a learner says beside its scores; what has a default was not written before a run was finished (schema 2).
+
+    Attributes:
+        method, model, family: by name.
+        task_id_at_inference: whether answers need the task id.
+        replay: whether rows of earlier tasks are seen again.
+        protocol: by which figures may be compared.
+        labels: of the exported head, by row.
+    """
+
+    method: str = ""
+    model: str = ""
+    family: str = ""
+    task_id_at_inference: bool | None = None
+    replay: bool | None = None
+    protocol: ScoredProtocol | RunProtocol | None = None
+    labels: list[str] | None = None
+
+
+class MatrixRecord(LearnerFacts, ReferenceScores):
+    """matrix.json.
+
+    Attributes:
+        id: of the run.
+        tasks, counts: names in the order of learning, and how many rows were answered of each.
+        matrix: row i holds the scores after stage i, percent.
+        metrics: by id, see `everlora.metrics.matrix`.
+        fingerprints: how each row was made.
+        order_digest: hash of names and data of the tasks in order; None until all of them were learned.
+        metric, left_out: by task, where there is something to say, see `everlora.archive.records.TaskMetadata`.
+    """
+
+    id: str
+    tasks: list[str]
+    counts: list[int]
+    matrix: list[list[Score]]
+    metrics: dict[str, Score]
+    fingerprints: Fingerprints = Fingerprints(rows=[], of={})
+    order_digest: str | None = None
+    metric: dict[str, str] = Field(default_factory=dict)
+    left_out: dict[str, dict[str, int]] = Field(default_factory=dict)

@@ -1,0 +1,128 @@
+"""How records become files and come back: one schema number for all of them, migrations from older ones.
+
+A field without a default stands in every file; one with a default is left out where it says no more than that. A file
+carries the number of the schema that wrote it; rows of ``*.jsonl`` go by the COMMIT beside them, which has their hash.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from everlora.archive.atomic import write_json, write_text
+from everlora.core.errors import FolderError
+
+SCHEMA = 3
+"""1: commits that did not say whose they are. 2: environment.json had no number, and what was untrained no entries of
+training. 3: every file is a record of `everlora.archive.records`."""
+
+R = TypeVar("R", bound="Record")
+Plain = dict[str, JsonValue]
+"""What JSON and YAML call a mapping, before it is known to be a record."""
+
+
+class Record(BaseModel):
+    """A value that is written to a run folder; nothing is edited afterwards."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def plain(self) -> Plain:
+        """The record as plain data, without what says no more than its default."""
+        found: Plain = self.model_dump(mode="json", exclude_defaults=True)
+        return found
+
+    @classmethod
+    def migrated(cls, content: Plain, path: Path) -> Plain:
+        """Bring what an older schema wrote to ``path`` to this one; most records have not changed."""
+        return content
+
+
+class OpenRecord(Record):
+    """A record that keeps entries which it does not know: it is told from others by all that it has."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def read_json(kind: type[R], path: Path) -> R:
+    """Read a record from a JSON file.
+
+    Raises:
+        FolderError: the file is missing, damaged, or of a newer everlora.
+    """
+    return restored(kind, path, loaded(path))
+
+
+def loaded(path: Path) -> Plain:
+    """Read the mapping in a JSON or YAML file, whatever it says, unless a newer everlora wrote it.
+
+    Raises:
+        FolderError: the file is missing, no mapping, or of a newer schema.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        schema = content.get("schema", 1)
+        if not isinstance(schema, int):
+            raise ValueError(f"schema {schema!r}")
+    except OSError as error:
+        raise FolderError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, AttributeError, yaml.YAMLError) as error:  # no JSON, YAML or UTF-8, or another shape
+        raise _damaged(path) from error
+    if schema > SCHEMA:
+        raise FolderError(
+            f"{path} was written by a newer everlora (schema {schema}, this one reads up to {SCHEMA}); update everlora"
+        )
+    return dict(content)
+
+
+def restored(kind: type[R], path: Path, content: Plain) -> R:
+    """Make a record of what stands in ``path``.
+
+    Raises:
+        FolderError: entries are missing or of another kind.
+    """
+    try:
+        if content.get("schema", 1) != SCHEMA:
+            content = kind.migrated(dict(content), path)
+        return kind.model_validate(content)
+    except (ValidationError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path) from error
+
+
+def write(path: Path, record: Record) -> None:
+    """Replace a JSON or YAML file by a record, in one step."""
+    content = {"schema": SCHEMA, **record.plain()}
+    if path.suffix == ".yaml":
+        write_text(path, yaml.safe_dump(content, sort_keys=False))
+    else:
+        write_json(path, content)
+
+
+def write_rows(path: Path, rows: Iterable[Record | Mapping[str, object]]) -> None:
+    """Write rows as JSON Lines."""
+    plain = (row.plain() if isinstance(row, Record) else row for row in rows)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain), encoding="utf-8")
+
+
+def read_rows(kind: type[R], path: Path) -> list[R]:
+    """Read rows of JSON Lines.
+
+    Raises:
+        FolderError: the file is missing or damaged.
+    """
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return [kind.model_validate_json(line) for line in lines]
+    except OSError as error:
+        raise FolderError(f"cannot read {path}: {error.strerror}") from error
+    except (ValidationError, ValueError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> FolderError:
+    return FolderError(f"{path} is damaged, or of an older everlora; restore it from a copy")

@@ -1,0 +1,76 @@
+"""What the shell offers for a value that is being typed. Nothing heavy is imported, for the shell waits."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from importlib.resources import files
+
+from everlora.settings.setting import Known
+
+Complete = Callable[[str], list[str]]
+OTHER_VALUES = {"dtype": ("auto", "float32", "bfloat16"), "device": ("auto", "cpu", "cuda", "mps")}
+
+
+def of(one: Known) -> Complete | None:
+    """What completes the values of a setting; None where nothing is known of them."""
+    if values := one.choices or OTHER_VALUES.get(one.path[-1]):
+        return _among(values)
+    known = {"method": methods, "model": models, "benchmark": benchmarks, "protocol": protocols, "metric": metrics}
+    return known.get(one.path[-1])
+
+
+def _among(values: tuple[str, ...]) -> Complete:
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return complete
+
+
+def methods(incomplete: str) -> list[str]:
+    """Names of methods; of a composition or a list, for its last term."""
+    at = max(incomplete.rfind("+"), incomplete.rfind(",")) + 1
+    before, last = incomplete[:at], incomplete[at:]
+    return [before + name for name in method_names() if name.startswith(last)]
+
+
+def method_names() -> list[str]:
+    """Names of everlora's own methods, read from their source: running it takes torch."""
+    found = []
+    for file in (files("everlora") / "methods").iterdir():
+        if file.name.endswith(".py"):
+            found += [
+                str(call.args[0].value)
+                for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "method"
+                if call.args and isinstance(call.args[0], ast.Constant)
+            ]
+    return sorted(found)
+
+
+def models(incomplete: str) -> list[str]:
+    """Names of models that come with everlora."""
+    from everlora.models.names import PACKAGED, TINY
+
+    return [name for name in (*PACKAGED, *TINY) if name.startswith(incomplete)]
+
+
+def benchmarks(incomplete: str) -> list[str]:
+    """Names of benchmarks."""
+    from everlora.benchmarks import benchmarks
+
+    return [info.name for info in benchmarks() if info.name.startswith(incomplete)]
+
+
+def protocols(incomplete: str) -> list[str]:
+    """Names of packaged protocols."""
+    from everlora.settings.protocol import known
+
+    return [name for name in known() if name.startswith(incomplete)]
+
+
+def metrics(incomplete: str) -> list[str]:
+    """Names of metrics of answers."""
+    from everlora.metrics import answer_metrics
+
+    return [name for name in answer_metrics() if name.startswith(incomplete)]

@@ -1,0 +1,101 @@
+"""The commands that follow a benchmark: one run, and the demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from everlora.cli import options
+from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible
+from everlora.core.errors import ConfigError
+
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Settings of a YAML recipe, or of a run.yaml.", rich_help_panel="method"),
+]
+More = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any argument of TrainingArguments.", rich_help_panel="training"),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done.", rich_help_panel="output")]
+
+
+@options.takes_settings()
+def run(
+    *,
+    config: Config = None,
+    plugin: Plugin = None,
+    set_: More = None,
+    single: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A per-task run of these tasks, for intransigence.", rich_help_panel="evaluation"
+        ),
+    ] = None,
+    out: Out = None,  # type: ignore[assignment]  # a dry run needs none
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
+    **settings: Any,
+) -> None:
+    """Follow a benchmark: learn its tasks one after another and fill the accuracy matrix."""
+    from everlora.learner.resolve import resolve
+    from everlora.settings.spec import RunSpec
+
+    layers = options.layers(settings, config, set_)
+    if out is None and not dry_run:
+        raise ConfigError("name the folder of the run with --out")
+    spec = resolve(RunSpec, *layers)
+    if dry_run:
+        from everlora.cli.tables import out_console
+
+        out_console.print_json(spec.model_dump_json())
+        return
+    from everlora.cli.console import ConsoleProgress
+    from everlora.cli.tables import made, matrix, show, summary
+    from everlora.learner import experiment
+    from everlora.runtime import world
+
+    with ConsoleProgress(quiet=quiet) as shown, interruptible():
+        result = experiment.run(spec, out, resume=resume, progress=shown, single=single).as_json()
+    if not world.is_main():
+        return
+    if as_json:
+        typer.echo(json.dumps(result, allow_nan=False))
+    else:
+        show(matrix(result), summary([result]))
+        typer.echo(made(result))
+        typer.echo(f"written to {out}")
+
+
+def demo(
+    out: Out = Path("runs/demo"),
+    resume: Resume = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
+) -> None:
+    """Teach SmolLM2-135M three tasks, once naively and once with ELLA, and show what was forgotten."""
+    from everlora.cli.console import ConsoleProgress
+    from everlora.cli.tables import made, matrix, show, summary
+    from everlora.learner import experiment
+    from everlora.learner import sweep as sweeping
+    from everlora.settings.spec import RunSpec
+
+    spec = experiment.resolve(RunSpec, experiment.DEMO)
+    with ConsoleProgress(quiet=quiet) as shown, interruptible():
+        results = sweeping.compare(spec, experiment.DEMO_METHODS, out, resume=resume, progress=shown)
+    found = [result.as_json() for result in results]
+    if as_json:
+        typer.echo(json.dumps(found, allow_nan=False))
+        return
+    show(*map(matrix, found), summary(found))
+    typer.echo(made(found[0]))
+    typer.echo(f"written to {out}")

@@ -1,0 +1,44 @@
+"""Where the default value of an option comes from, written beside the default as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args, get_type_hints
+
+
+@dataclass(frozen=True)
+class Default:
+    """A note on an option of a method: whose choice its default value is, and why.
+
+    It stands in the option's annotation, where pydantic, which converts the values, passes over it:
+
+    >>> from typing import Annotated
+    >>> def build(*, rank: Annotated[int, Default("Table 2 of the paper has 8.")] = 8) -> None: ...
+    >>> defaults(build)["rank"].source
+    'Table 2 of the paper has 8.'
+
+    Attributes:
+        source: one or more whole sentences.
+        ours: whether the value is a choice of this library; else it is that of a paper or of its authors' code.
+
+    Raises:
+        ValueError: ``source`` is not a sentence that ends with a full stop.
+    """
+
+    source: str
+    ours: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.source.strip().endswith("."):
+            raise ValueError(f"the source of a default is a whole sentence with a full stop, not {self.source!r}")
+
+
+def defaults(build: Callable[..., Any]) -> dict[str, Default]:
+    """Return the `Default` of every option of ``build`` that is annotated with one."""
+    kinds = get_type_hints(build, include_extras=True)
+    notes = {
+        name: next((note for note in get_args(kind) if isinstance(note, Default)), None)
+        for name, kind in kinds.items()
+    }
+    return {name: note for name, note in notes.items() if note is not None}

@@ -1,0 +1,205 @@
+"""The roles that parts play in a method; a part inherits one of them."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from everlora.core.roles.blocks import BlockStep
+from everlora.core.roles.contract import Part, attribute
+from everlora.core.roles.values import NO_EVIDENCE, Evidence, PenaltyGradient, State, Strength, TaskContext, View
+from everlora.core.updates import LowRank
+
+
+class WeightPenalty(Part, role=True):
+    """A term of the objective that depends on weights alone, never on the batch.
+
+    Its gradient is added once per optimiser step, strength times, after accumulation and reduction over processes and
+    before clipping, so that the strength means the same for every split of a batch.
+
+    >>> from dataclasses import dataclass
+    >>> from typing import ClassVar
+    >>> import torch
+    >>> from everlora.roles import PenaltyGradient, WeightPenalty
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class SmallRows(WeightPenalty):
+    ...     name: ClassVar[str] = "small_rows"
+    ...     strength: float = 0.1
+    ...     def prepare(self, before):
+    ...         return {}
+    ...     def value_and_grad(self, live, state):
+    ...         value, zero = live.A.square().sum((-2, -1)), torch.zeros_like(live.up)
+    ...         return PenaltyGradient.through(live, value, 2 * live.A, zero)
+    >>> SmallRows(strength=0.5).strength
+    0.5
+    >>> class Unfinished(WeightPenalty):
+    ...     name: ClassVar[str] = "unfinished"
+    ...     strength = 0.1
+    ...     def prepare(self, before):
+    ...         return {}
+    Traceback (most recent call last):
+        ...
+    everlora.core.errors.ConfigError: the WeightPenalty Unfinished lacks value_and_grad; define it in the class
+    """
+
+    @attribute
+    @abstractmethod
+    def strength(self) -> Strength:
+        """The coefficient λ, or the `AutoStrength` that finds it; 0 switches the part off."""
+
+    @abstractmethod
+    def prepare(self, before: TaskContext) -> State | None:
+        """Return the constants of one task for one group of modules; None if nothing is to be pulled on (no past)."""
+
+    @abstractmethod
+    def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
+        """Return value and closed-form gradient at ``live``, at strength 1."""
+
+
+class OutputPenalty(Part, role=True):
+    """A term of the objective that compares answers with those that the model gave when the task began.
+
+    What is added to the loss is strength · Σ per_position over the positions that carry loss, divided like the task's
+    loss by their number in the global batch. On the first task there is nothing to compare with.
+    """
+
+    @attribute
+    @abstractmethod
+    def strength(self) -> float:
+        """The coefficient; 0 switches the part off."""
+
+    @attribute
+    @abstractmethod
+    def on(self) -> Literal["task", "rehearsed"]:
+        """Which rows: those of the new task, or those that are rehearsed."""
+
+    @abstractmethod
+    def per_position(self, new: Tensor, old: Tensor) -> Tensor:
+        """Return the penalty per position (n,), differentiable in ``new`` (n, v); ``old`` (n, v) are former logits."""
+
+
+class GradientTransform(Part, role=True):
+    """Shapes gradients, after the penalties have been added and before clipping; or the step that was taken."""
+
+    @attribute
+    @abstractmethod
+    def acts_on(self) -> Literal["gradient", "update", "both"]:
+        """``gradient`` before the optimiser, ``update`` on the change of the parameters after it, or ``both``."""
+
+    @abstractmethod
+    def prepare(self, before: TaskContext) -> State | None:
+        """Return the constants of one task for one group of modules; None if nothing is to be shaped."""
+
+    @abstractmethod
+    def shape(self, gradient: State, state: State) -> State:
+        """Shape gradients (or changes) of the live tensors, by name, linearly in ``gradient``."""
+
+
+class Initialiser(Part, role=True):
+    """Starts a fresh adapter from what earlier tasks learned; one that inherits `NeedsEvidence` sees the new task.
+
+    It acts from the second task on; one that declares ``Needs(first_task=True)`` acts on the first as well.
+    """
+
+    @abstractmethod
+    def covers(self, sites: Sequence[str]) -> tuple[str, ...]:
+        """Return those modules, of all that are adapted, that are started by this part."""
+
+    @abstractmethod
+    def start(
+        self,
+        fresh: LowRank,
+        updates: Sequence[LowRank],
+        seen: Evidence = NO_EVIDENCE,
+        memory: State | None = None,
+    ) -> LowRank:
+        """Return the live update to start from, for one module.
+
+        Args:
+            fresh: what PEFT drew.
+            updates: the earlier tasks' updates, oldest first; under the policy ``continue`` the one adapter so far.
+            seen: the evidence at the weights of the last task.
+            memory: what the part remembered when the last task ended; None if it remembers nothing.
+        """
+
+
+class Rehearsal(Part, role=True):
+    """Rows of earlier tasks that are stored, and learned again together with those of a new task.
+
+    Attributes:
+        resample: ``fixed`` rows are chosen once, when their task ends; or anew for ``each-task``, from the whole
+            training sets of the earlier tasks.
+        alone: learn what is chosen of all tasks and nothing else, where they are learned at once.
+    """
+
+    resample: Literal["fixed", "each-task"] = "fixed"
+    alone: bool = False
+
+    @abstractmethod
+    def choose(self, targets: Sequence[str], draw: random.Random) -> list[int]:
+        """Return which rows of a finished task, given by their labels, are stored: indices, in any order.
+
+        Where answers are free text, ``targets`` are empty: all rows are of one kind.
+        """
+
+
+class StepRule(Part, role=True):
+    """Looks at every optimiser step, and moves the weights when a block of steps is over.
+
+    What is trained is seen as one vector (P,), all modules together; a classification head is not part of it. The
+    rule acts while something is rehearsed; without rehearsed rows there are no blocks.
+    """
+
+    @attribute
+    @abstractmethod
+    def inner(self) -> int:
+        """How many steps on new rows a block begins with."""
+
+    @attribute
+    @abstractmethod
+    def outer(self) -> int:
+        """How many steps on rehearsed rows follow them."""
+
+    @abstractmethod
+    def before(self, turn: BlockStep, weights: Tensor, gradient: Tensor, state: State) -> State:
+        """Return the state when a step is about to be taken; ``state`` is empty at first.
+
+        ``gradient`` is that of the task's own loss at ``weights``: before penalties, transforms and clipping.
+        """
+
+    @abstractmethod
+    def after(self, weights: Tensor, state: State) -> Tensor:
+        """Return the weights after a block that ended at ``weights``."""
+
+
+class Merge(Part, role=True):
+    """Makes one weight of the tasks' updates where it is not simply their sum."""
+
+    @attribute
+    @abstractmethod
+    def train(self) -> View:
+        """What a new task is trained on top of: the plain ``sum`` of the past, or the past ``merged``."""
+
+    @attribute
+    @abstractmethod
+    def infer(self) -> View:
+        """What answers."""
+
+    @abstractmethod
+    def merge(self, updates: Iterable[Tensor]) -> Tensor:
+        """Merge dense updates (..., o, i), oldest first; they may be drawn one at a time."""
+
+
+__all__ = [
+    "GradientTransform",
+    "Initialiser",
+    "Merge",
+    "OutputPenalty",
+    "Rehearsal",
+    "StepRule",
+    "WeightPenalty",
+]

@@ -1,0 +1,188 @@
+"""A model between tasks: its history, the adapter that goes on, and the model that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import torch
+from torch import nn
+
+from everlora.adapters import make_backend
+from everlora.analysis.holdings import measure_holdings
+from everlora.archive.folder import Committed, RunFolder
+from everlora.archive.records import Holdings
+from everlora.archive.results import ExportLoss, LearnerFacts, ScoredProtocol, Storage
+from everlora.core.errors import FolderError
+from everlora.core.history import UpdateHistory
+from everlora.core.method import Method
+from everlora.core.roles import Merge
+from everlora.core.updates import LowRankUpdates, Updates
+from everlora.data.task import Task
+from everlora.metrics.scores import Cell
+from everlora.models.loading import Loaded
+from everlora.runtime.seeds import seed_for
+from everlora.settings.spec import LearnerSpec
+from everlora.training import memory, rehearsal
+from everlora.training.alarms import change
+from everlora.training.stages import Stage
+
+
+class LearnerState:
+    """A model, and all that its earlier tasks have left to it.
+
+    Args:
+        base: the loaded model.
+        method: what to do about forgetting.
+        spec: settings; its ``train`` entry is complete by now.
+        folder: where everything is committed.
+
+    Attributes:
+        past: updates of all learned tasks; empty where one adapter is trained on and on.
+        newest: the adapter of the latest task; None before the first.
+        memory: what the method's parts carry from task to task, beside the updates.
+        stored_rows: rows of learned tasks that are stored, to be trained again.
+        changes: how much each task has changed, by which one that collapsed is told.
+    """
+
+    def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder) -> None:
+        self.base, self.method, self.spec, self.folder = base, method, spec, folder
+        self.backend = make_backend(base, spec.lora.model_dump(exclude_none=True), spec.past, method.adapter)
+        self.past = UpdateHistory()
+        self.newest: Updates | None = None
+        self.memory: memory.Memory = {}
+        self.stored_rows: list[Task] = []
+        self.changes: list[float] = []
+        self.export_loss = ExportLoss()
+
+    def reset(self) -> None:
+        """Forget everything: the history comes from the folder, whatever this object has learned so far."""
+        self.backend.detach()
+        self.past, self.newest, self.changes, self.memory, self.stored_rows = UpdateHistory(), None, [], {}, []
+        self.base.family.reset()
+
+    def restore_task(self, committed: Committed, stage: Stage) -> list[Cell]:
+        """Bring back a committed stage without training it again; return its row of the matrix."""
+        if stage.trains:
+            update, head = self.backend.load(committed.path)
+            self.attach_adapter(stage)  # as when it was trained: a head draws its rows at the same times
+            self.backend.restore_head(head)
+            rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)
+            self.append_update(update, memory.read(committed.path), rows)
+        else:
+            self.prepare_head(stage)
+        return committed.facts.row
+
+    def prepare_head(self, stage: Stage) -> None:
+        """Give a classification head rows for the labels of the stage; other families need nothing."""
+        draws = torch.Generator().manual_seed(seed_for(self.spec.seed, stage.seeded, "head"))
+        rehearsed = rehearsal.draw_rows(self.method.rehearsal, self.stored_rows, self.spec.seed, stage.number)
+        self.base.family.prepare(self.base.model, [*stage.tasks, *rehearsed], draws)
+
+    def attach_adapter(self, stage: Stage) -> nn.Module:
+        """Put the stage's adapter on the model, with the past below it; return the model with the adapter."""
+        self.backend.detach()
+        if self.method.consolidator.rule == "keep":  # tasks know nothing of one another
+            self.base.family.reset()
+        self.prepare_head(stage)
+        seed = seed_for(self.spec.seed, stage.seeded, "adapter")
+        model = self.backend.attach(seed=seed, start=self.adapter_start(), tasks=stage.tasks)
+        if self.method.consolidator.rule == "sum" or self.backend.needs_past:
+            self.backend.set_past(self.past, self.merge_when("train"))
+        return model
+
+    def adapter_start(self) -> Updates | None:
+        """Where the adapter of a stage starts, if it goes on from the one before; None if it is fresh."""
+        return self.newest if self.method.consolidator.rule == "continue" else None
+
+    def merge_when(self, when: Literal["train", "infer"]) -> Merge | None:
+        """The method's merge, if it wants the past merged at this time; None leaves the past a plain sum."""
+        merge = self.method.merge
+        return merge if merge and getattr(merge, when) == "merged" else None
+
+    def append_update(self, update: Updates, remembered: memory.Memory, rows: Sequence[Task]) -> None:
+        """Append a finished update to the history, and take the adapter off the model."""
+        if self.method.adapter.low_rank or self.adapter_start() is not None:  # other fresh forms did not start at 0
+            self.changes.append(change(update, self.adapter_start()))
+        self.past, self.newest, self.memory = self.past_after(update), update, remembered
+        self.stored_rows = [*self.stored_rows, *rows]
+        self.backend.detach()
+
+    def past_after(self, update: Updates) -> UpdateHistory:
+        """The history with one more update; one adapter that is trained on and on makes none."""
+        if self.method.consolidator.rule == "continue":
+            return self.past
+        return self.past.append(cast(LowRankUpdates, update))
+
+    def answering_model(self, model: nn.Module, update: Updates) -> nn.Module:
+        """The model that answers after a task: as it was trained, or with all tasks merged below it."""
+        if self.method.merge is None:
+            return model
+        self.backend.detach()
+        self.backend.set_past(self.past.append(cast(LowRankUpdates, update)), self.merge_when("infer"))
+        return self.base.model
+
+    def inference_model(self) -> nn.Module:
+        """The model as it is after the latest task, in eval mode.
+
+        Raises:
+            FolderError: the folder holds learned tasks that this learner has not been given yet.
+        """
+        if self.newest is None and self.method.regime != "frozen" and self.folder.stages():
+            raise FolderError(f"{self.folder.path} holds learned tasks; follow them first, then ask for the model")
+        if self.method.consolidator.rule == "sum":
+            self.backend.set_past(self.past, self.merge_when("infer"))
+            return self.base.model.eval()
+        if self.backend.model is None and self.newest is not None:
+            self.backend.attach(seed=0, start=self.newest)
+            if self.backend.needs_past:
+                self.backend.set_past(UpdateHistory(self.past.deltas[:-1]))
+        return (self.backend.model or self.base.model).eval()
+
+    def export(self) -> None:
+        """Write the learner to the root of the folder, as one adapter."""
+        newest, latest = cast(LowRankUpdates, self.newest), self.folder.stages()[-1].path
+        past = self.past if self.method.consolidator.rule == "sum" else UpdateHistory((newest,))
+        self.export_loss = self.backend.export(self.folder.path, latest, past, self.merge_when("infer"))
+
+    # --- what is written of it ---------------------------------------------------------------------------------------
+
+    def storage(self) -> Storage:
+        """Measure what is kept for the next task, which the method's declaration must equal."""
+        return self._storage(self.past, self.newest or {}, self.memory, self.stored_rows)
+
+    def _storage(
+        self, past: UpdateHistory, newest: Updates, remembered: memory.Memory, rows: Sequence[Task]
+    ) -> Storage:
+        adapter = sum(update.numel for update in newest.values())
+        elements = adapter if self.method.consolidator.rule == "continue" else past.numel
+        return Storage(
+            kept_elements=elements,
+            adapter_elements=adapter,
+            kept_bytes=4 * elements + memory.size(remembered) + rehearsal.size(rows),  # updates are kept in fp32
+            kept_rows=rehearsal.count(rows),
+            kept_row_bytes=rehearsal.size(rows),
+        )
+
+    def holdings_after(self, update: Updates, remembered: memory.Memory, rows: Sequence[Task]) -> Holdings:
+        """Measure what the learner will hold when a stage has joined its history."""
+        past = self.past_after(update)
+        kept = self._storage(past, update, remembered, [*self.stored_rows, *rows])
+        if self.method.consolidator.rule == "continue":  # then the one adapter is the past of the next task
+            past = UpdateHistory((cast(LowRankUpdates, update),))
+        return measure_holdings(self.method, past, remembered, kept.kept_bytes)
+
+    def facts(self) -> LearnerFacts:
+        """Describe the learner for matrix.json."""
+        protocol, evaluation = self.folder.record.protocol, self.spec.evaluation.model_dump()
+        return LearnerFacts(
+            **self.storage().model_dump(),
+            **self.export_loss.model_dump(),
+            method=self.method.name,
+            model=self.spec.model,
+            family=self.base.family.name,
+            task_id_at_inference=self.method.task_id_at_inference,
+            replay=self.method.sees_again,
+            protocol=ScoredProtocol(**protocol.model_dump(), **evaluation) if protocol else None,
+            labels=self.folder.stages()[-1].facts.labels,
+        )

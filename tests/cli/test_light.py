@@ -1,0 +1,154 @@
+"""Commands that look something up answer at once: what they import is listed here. Ctrl-C is one line at any time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import everlora as face
+from everlora.cli import completion
+
+from .conftest import ScoredRun
+
+OPTIONS = {"annotated_doc", "annotated_types", "pydantic", "pydantic_core", "shellingham", "typer",
+           "typing_extensions", "typing_inspection"}  # fmt: skip
+"""Typer to read options, pydantic to define them, and what these two import."""
+YAML = OPTIONS | {"yaml", "_yaml"}
+TABLES = YAML | {"rich"}
+STATISTICS = YAML | {"numpy", "scipy", "charset_normalizer"}  # numpy.f2py asks for the latter
+TORCH = TABLES | {"numpy", "torch", "torchgen", "tqdm", "dill"}  # torch takes the last two along where they are there
+COMMANDS = {
+    "": OPTIONS,
+    "--help": OPTIONS,
+    "--version": OPTIONS,
+    "run --help": OPTIONS,
+    "sweep --help": OPTIONS,
+    "run --no-such-option": OPTIONS,
+    "no-such-command": OPTIONS,
+    "run": YAML,
+    "run --config gone.yaml --out r": YAML,
+    "run --protocol gone --out r": YAML,
+    "benchmarks": TABLES,
+    "benchmarks standard": TABLES,
+    "metrics": TABLES,
+    "protocols": TABLES,
+    "protocols small-cpu": YAML,
+    "status gone": TABLES,
+    "status RUN": TABLES,
+    "compare gone": STATISTICS,
+    "compare RUN": STATISTICS,
+    "methods": TORCH,
+    "methods ella --json": TORCH,
+}
+DUMP = """
+import atexit, runpy, sys
+def dump():
+    ours = {"everlora", "__main__", "__mp_main__", "sitecustomize", "usercustomize"}
+    print("modules", *{name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names) - ours)
+atexit.register(dump)
+runpy.run_module("everlora", run_name="__main__")
+"""
+
+
+def imported(folder: Path, *words: str, **env: str) -> set[str]:
+    """What a command has imported, beside the standard library and what the installation itself loads."""
+    command = [sys.executable, "-c", DUMP, *words]
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("modules ")]
+    return {name for name in line.split()[1:] if not name.startswith(("_", "cython_runtime"))}
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_command_imports_no_more_than_it_needs(words: str, tmp_path: Path, ran: ScoredRun) -> None:
+    run = str(ran("ella")) if "RUN" in words else ""
+    assert imported(tmp_path, *words.replace("RUN", run).split()) - COMMANDS[words] == set()
+
+
+TYPED = {
+    "ru": (["run"], OPTIONS),
+    "run --lora-": (["--lora-r", "--lora-rank", "--lora-alpha", "--lora-dropout", "--lora-target-modules"], OPTIONS),
+    "run --method o-l": (["o-lora"], OPTIONS),
+    "run --method ella+mig": (["ella+migu"], OPTIONS),
+    "sweep --methods ella,seqf": (["ella,seqft"], OPTIONS),
+    "methods lb": (["lb-cl"], OPTIONS),
+    "run -m tiny-b": (["tiny-bert"], OPTIONS),
+    "run --eval-schedule f": (["full", "forward", "final"], OPTIONS),
+    "run --protocol sm": (["small-cpu"], YAML),
+    "run --metric rouge_l_stemmed_": (["rouge_l_stemmed_first"], YAML),
+    "run --benchmark supe": (["superni"], YAML),
+    "benchmarks tra": (["trace"], YAML),
+}
+
+
+@pytest.mark.parametrize("words", TYPED)
+def test_the_shell_completes(words: str, tmp_path: Path) -> None:
+    offered, allowed = TYPED[words]
+    typed = {"COMP_WORDS": f"everlora {words}", "COMP_CWORD": str(len(words.split()))}
+    env = {**os.environ, **typed, "_EVERLORA_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-m", "everlora"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == offered
+    assert imported(tmp_path, **typed, _EVERLORA_COMPLETE="complete_bash") - allowed == set()
+
+
+def test_completion_can_be_installed(tmp_path: Path) -> None:
+    env = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [sys.executable, "-m", "everlora", "--show-completion", "bash"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=True)
+    assert "_EVERLORA_COMPLETE=complete_bash" in done.stdout
+
+
+def test_methods_offered_to_the_shell_are_those_that_there_are() -> None:
+    """Their names are read from the source, without running it."""
+    from everlora.core.registry import METHODS
+
+    assert completion.method_names() == sorted(set(METHODS.all()) - set(METHODS.from_outside()))
+
+
+def test_importing_everlora_imports_nothing_else(tmp_path: Path) -> None:
+    code = "import sys; before = set(sys.modules); import everlora; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    third = {name.partition(".")[0] for name in done.stdout.split()} - set(sys.stdlib_module_names)
+    assert third == {"everlora"}
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(face.__all__) == set(face._HOMES)
+    assert set(face.__all__) <= set(dir(face))
+    for name in face.__all__:
+        assert getattr(face, name) is getattr(face, name)
+    with pytest.raises(AttributeError, match="has no attribute 'lerner'"):
+        _ = face.lerner
+
+
+MOMENTS = ("typer", "pydantic", "everlora.cli.app", "numpy", "torch.nn", "torch", "transformers", "peft")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_while_things_are_imported_is_one_line(moment: str, tmp_path: Path) -> None:
+    words = ["run", "-m", "tiny-llama", "--tasks", "reviews", "--max-steps", "1", "-o", "r"]
+    run = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "everlora", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
+    assert run.stderr is not None
+    for line in run.stderr:  # one line for every module, when its import has ended
+        if line.rpartition("|")[2].strip() == moment:
+            run.send_signal(signal.SIGINT)
+            break
+    rest = [line for line in run.stderr if not line.startswith("import time:")]
+    assert run.wait(timeout=120) == 130
+    assert len(rest) == 1, rest
+    assert rest[0].startswith("everlora: interrupted")

@@ -1,0 +1,139 @@
+"""The pieces of the loss and of the optimiser that are ours, each by itself."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import Trainer
+
+import lives
+from calculus import draw
+from everlora.core.errors import ConfigError
+from everlora.models.families.base import IGNORE
+from everlora.parts.distil import Distil
+from everlora.training.chain import Chain
+from everlora.training.trainer import ClTrainer, ExtraLosses, Rows, arguments, rows_of, token_mean
+
+
+def test_tokens_are_counted_over_all_devices(tmp_path: Any) -> None:
+    """Else every process would divide by its own share of the tokens; nobody but the user can say otherwise."""
+    assert arguments({}, folder=str(tmp_path), seed=0, cpu=True).average_tokens_across_devices is True
+
+
+def test_arguments_are_the_users_on_top_of_ours(tmp_path: Any) -> None:
+    found = arguments({"learning_rate": 0.25, "max_grad_norm": 7.0}, folder=str(tmp_path), seed=3, cpu=True)
+    assert (found.learning_rate, found.seed, found.data_seed, found.max_grad_norm) == (0.25, 3, 3, 0.0)
+    assert (found.use_cpu, found.remove_unused_columns, found.report_to, found.label_names) == (
+        True,
+        False,
+        [],
+        ["labels"],
+    )
+    assert (str(found.save_strategy.value), found.disable_tqdm, found.logging_nan_inf_filter) == ("no", True, False)
+    assert found.n_gpu <= 1
+    with pytest.raises(ConfigError, match="these training arguments cannot be used: "):
+        arguments({"optim": "no-such"}, folder=str(tmp_path), seed=0, cpu=True)
+
+
+@pytest.mark.parametrize("model", lives.MODELS)
+def test_a_head_does_not_decay_and_everything_else_does(model: str, tmp_path: Any) -> None:
+    """Decay would move rows for labels of other tasks, bare or as PEFT's copy; biases and norms decay nowhere."""
+    loaded, task = lives.fresh(model), lives.stream(model)[0]
+    loaded.family.prepare(loaded.model, [task], torch.Generator().manual_seed(0))
+    trainer = ClTrainer(
+        loaded.family,
+        Chain(params=[], task="x"),
+        model=loaded.model,
+        args=arguments({}, folder=str(tmp_path), seed=0, cpu=True),
+        train_dataset=Rows(loaded.family, [task]),
+    )
+    names = dict(loaded.model.named_parameters())
+    decayed = set(trainer.get_decay_parameter_names(loaded.model))
+    head = {name for name in names if loaded.family.head and name.startswith(f"{loaded.family.head}.")}
+    assert bool(head) == (model in ("tiny-bert", "tiny-vit"))
+    assert not decayed & head
+    assert decayed == set(Trainer.get_decay_parameter_names(trainer, loaded.model)) - head != set()
+
+    class Wrapped(torch.nn.Module):
+        """As PEFT nests a head that it copies."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.score = torch.nn.ModuleDict({"modules_to_save": torch.nn.Linear(2, 2)})
+            self.body = torch.nn.Linear(2, 2)
+
+    assert trainer.get_decay_parameter_names(Wrapped()) == ["body.weight"]
+
+
+def test_a_decaying_task_leaves_the_rows_of_other_labels(tmp_path: Any) -> None:
+    """Under AdamW with decay the head's rows for labels of the first task stay bit for bit."""
+    seen = []
+
+    def note(_: str) -> None:
+        head = (life.backend.model or life.base.model).get_submodule("base_model.model.classifier.modules_to_save")
+        seen.append(torch.cat([p.detach().reshape(len(p), -1) for p in head.default.parameters()], 1).clone())
+
+    life = lives.begin(
+        "tiny-bert", "inclora", tmp_path / "run", train={"weight_decay": 0.5, "learning_rate": 0.1},
+        progress=lives.Watch(learning=note, answering=note), evaluation={"schedule": "diagonal"},
+    )  # fmt: skip
+    life.follow(lives.stream("tiny-bert"))
+    assert torch.equal(seen[3][:2], seen[1][:2])
+    assert not torch.equal(seen[1], seen[0])
+
+
+def test_the_mean_is_over_the_global_batch_and_weights_multiply_rows() -> None:
+    logits, weights = draw(1, (4, 5), (4,))
+    targets = torch.tensor([1, 4, 0, 2])
+    each = cross_entropy(logits.float(), targets, reduction="none")
+    assert float(token_mean(logits, targets, 10)) == pytest.approx(float(each.sum()) / 10, rel=1e-6)
+    assert float(token_mean(logits, targets, 10, weights)) == pytest.approx(
+        float((each * weights).sum()) / 10, rel=1e-6
+    )
+
+
+def test_both_terms_of_the_loss_are_weighed_and_divided_alike() -> None:
+    """Of three processes each: DDP takes the mean of their gradients, and the denominator is of all of them."""
+    old, new, weights = draw(2, (3, 5), (3, 5), (2,), dtype=torch.float32)
+    labels, targets, part = torch.tensor([[4, IGNORE], [0, 2]]), torch.tensor([4, 0, 2]), Distil(beta=0.5)
+    trainer = object.__new__(ClTrainer)
+    trainer.family = cast(Any, SimpleNamespace(logits_with_known=lambda model, batch: (new, targets, new)))
+    trainer.chain, trainer.accelerator = Chain(params=[], task="x"), SimpleNamespace(num_processes=3)
+    trainer.besides = ExtraLosses(outputs=(part,), teacher=cast(Any, SimpleNamespace(logits=lambda *_: old)))
+
+    def found(**batch: Any) -> float:
+        batch = {"labels": labels, **batch}
+        loss = trainer.compute_loss(cast(Any, None), batch, num_items_in_batch=10)
+        assert batch.keys() == {"labels"}, "a model takes no marks"
+        return float(loss)
+
+    task, other = cross_entropy(new, targets, reduction="none"), 0.5 * part.per_position(new, old)
+    assert found() == pytest.approx(3 * float((task + other).sum()) / 10, rel=1e-6)
+    own = weights[[0, 1, 1]]
+    assert found(weight=weights) == pytest.approx(3 * float((own * (task + other)).sum()) / 10, rel=1e-5)
+    # LwF compares rows of the new task alone.
+    marked = found(weight=weights, rehearsed=torch.tensor([True, False]))
+    assert marked == pytest.approx(3 * float((own * task).sum() + (own * other)[1:].sum()) / 10, rel=1e-5)
+    assert float(trainer.compute_loss(cast(Any, None), {"labels": labels})) == pytest.approx(
+        found() * 10 / 3, rel=1e-6
+    )
+
+
+def test_positions_know_their_rows() -> None:
+    assert rows_of(torch.tensor([3, 1, 2])).tolist() == [0, 1, 2]
+    assert rows_of(torch.tensor([[IGNORE, 4], [5, 6], [IGNORE, IGNORE]])).tolist() == [0, 1, 1]
+
+
+def test_rows_that_are_rehearsed_stand_last_and_are_marked() -> None:
+    first, second = lives.stream("tiny-llama")
+    family = SimpleNamespace(
+        truncated=0, features=lambda row, task: {"row": row.text if hasattr(row, "text") else row}
+    )
+    rows = Rows(cast(Any, family), [second.take(3)], [first.take(2)])
+    assert (len(rows), rows.fresh, rows.sizes) == (5, 3, [3])
+    assert [rows[k]["rehearsed"] for k in range(5)] == [False, False, False, True, True]
+    assert "rehearsed" not in Rows(cast(Any, family), [second.take(3)])[0]
