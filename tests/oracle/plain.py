@@ -69,7 +69,13 @@ def label_score(model: Any, job: dict[str, Any], ids: list[int], label: list[int
 
 
 def greedy(model: Any, words: Any, job: dict[str, Any], ids: list[int], longest: int) -> str:
-    out = model.generate(
+    bare = model.get_base_model() if isinstance(model, PeftModel) else model
+    # No setting of the checkpoint's own but its tokens, some of which would not be greedy.
+    begin = bare.config.decoder_start_token_id if job["family"] == "encoder-decoder" else None
+    bare.generation_config = transformers.GenerationConfig(
+        pad_token_id=words.pad_token_id, eos_token_id=words.eos_token_id, decoder_start_token_id=begin
+    )
+    out = bare.generate(
         input_ids=torch.tensor([ids]),
         attention_mask=torch.ones(1, len(ids), dtype=torch.long),
         do_sample=False,

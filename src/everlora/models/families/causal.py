@@ -22,7 +22,7 @@ from everlora.models.families.base import (
     positions,
     right_pad,
 )
-from everlora.models.families.heads import select_positions, unwrap_model
+from everlora.models.families.heads import neutral_generation, select_positions, unwrap_model
 from everlora.models.families.prompt import Prompter
 
 SCORED_AT_ONCE = 64
@@ -121,7 +121,8 @@ class Causal(Family):
             pad_token_id=self.pad,
             eos_token_id=self.processor.eos_token_id,
         )
-        out = unwrap_model(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        with neutral_generation(model) as bare:
+            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         decoded: list[str] = self.processor.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return decoded
 

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, IGNORE, Batch, Family, Features, Limits, Scoring, right_pad
-from everlora.models.families.heads import select_positions, unwrap_model
+from everlora.models.families.heads import neutral_generation, select_positions, unwrap_model
 from everlora.models.families.prompt import Prompter
 
 
@@ -25,7 +25,7 @@ class Seq2Seq(Family):
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)
         self.prompter = Prompter(processor, limits)
-        self.pad = int(processor.pad_token_id)
+        self.pad = int(processor.pad_token_id if processor.pad_token_id is not None else processor.eos_token_id)
         self.start = self.pad
         """What the decoder reads first; `everlora.models.loading.load` sets it to what the model was trained with."""
 
@@ -95,7 +95,8 @@ class Seq2Seq(Family):
             eos_token_id=self.processor.eos_token_id,
             decoder_start_token_id=self.start,
         )
-        out = unwrap_model(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        with neutral_generation(model) as bare:
+            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         decoded: list[str] = self.processor.batch_decode(out, skip_special_tokens=True)
         return decoded
 
