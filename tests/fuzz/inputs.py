@@ -28,7 +28,9 @@ texts = st.one_of(
 )
 scalars = st.one_of(texts, st.sampled_from(ODD), st.integers(), st.floats(width=32))
 values = st.recursive(
-    scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)), max_leaves=6
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=6,
 )
 written = st.one_of(values, st.sampled_from(DATES), st.sampled_from([{1: 2}, {None: 1}, {True: "x"}, {1.5: 1}]))
 """Values that YAML can hold and JSON cannot among them."""
@@ -113,7 +115,9 @@ def damaged(draw: st.DrawFn, whole: bytes | st.SearchStrategy[bytes]) -> bytes:
         elif act == "change":
             data[at] = draw(st.integers(0, 255))
         elif act == "insert":
-            data[at:at] = draw(st.one_of(st.binary(max_size=6), st.sampled_from((b"\n", b"\0", b"\xff", b'"', b"{", b"\x1b[2J"))))
+            data[at:at] = draw(
+                st.one_of(st.binary(max_size=6), st.sampled_from((b"\n", b"\0", b"\xff", b'"', b"{", b"\x1b[2J")))
+            )
         else:
             data[at:at] = data[at : at + draw(st.integers(1, 40))]
     return bytes(data)

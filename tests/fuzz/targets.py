@@ -181,12 +181,16 @@ row_files = st.one_of(
     st.builds(Rows, st.just("json"), some_rows.map(as_json), abouts),
     st.builds(Rows, st.just("csv"), some_rows.map(as_csv), abouts),
     st.builds(Rows, st.just("tsv"), some_rows.map(lambda rows: as_csv(rows, "\t")), abouts),
-    st.builds(Rows, st.sampled_from(("jsonl", "json", "csv", "tsv")), damaged(st.sampled_from(SHAPES).map(lines)), abouts),
+    st.builds(
+        Rows, st.sampled_from(("jsonl", "json", "csv", "tsv")), damaged(st.sampled_from(SHAPES).map(lines)), abouts
+    ),
     st.builds(Rows, st.sampled_from(("csv", "tsv")), damaged(st.sampled_from(SHAPES).map(as_csv)), abouts),
     st.builds(Rows, st.just("jsonl.gz"), damaged(st.just(gzip.compress(lines(ROWS), mtime=0))), abouts),
     st.builds(Rows, st.just("parquet"), st.integers(0, 6).map(parquet).flatmap(damaged), abouts),
     st.builds(Rows, st.just("parquet"), some_rows.map(odd_parquet), abouts),
-    st.builds(Rows, st.sampled_from(("jsonl", "csv", "json", "xlsx", "parquet", "zip")), st.binary(max_size=60), abouts),
+    st.builds(
+        Rows, st.sampled_from(("jsonl", "csv", "json", "xlsx", "parquet", "zip")), st.binary(max_size=60), abouts
+    ),
 )
 
 
@@ -370,10 +374,17 @@ def read_model(change: tuple[str, bytes], folder: Path) -> None:
 
 
 TARGETS: dict[str, Target] = {
-    "recipe": Target(st.one_of(mutated(RECIPE, written).map(as_yaml), damaged(as_yaml(RECIPE)), spliced(RECIPE)), read_recipe),
-    "protocol": Target(st.one_of(mutated(PROTOCOL, written).map(as_yaml), damaged(as_yaml(PROTOCOL)), spliced(PROTOCOL)), read_protocol),
+    "recipe": Target(
+        st.one_of(mutated(RECIPE, written).map(as_yaml), damaged(as_yaml(RECIPE)), spliced(RECIPE)), read_recipe
+    ),
+    "protocol": Target(
+        st.one_of(mutated(PROTOCOL, written).map(as_yaml), damaged(as_yaml(PROTOCOL)), spliced(PROTOCOL)),
+        read_protocol,
+    ),
     "options": Target(st.tuples(st.sampled_from(OPTIONS), st.one_of(texts, expressions)), read_words),
-    "tasks": Target(st.one_of(mutated(TASKS, written).map(as_yaml), damaged(as_yaml(TASKS)), spliced(TASKS)), read_tasks),
+    "tasks": Target(
+        st.one_of(mutated(TASKS, written).map(as_yaml), damaged(as_yaml(TASKS)), spliced(TASKS)), read_tasks
+    ),
     "rows": Target(row_files, read_rows),
     "expression": Target(expressions, read_expression),
     "records": Target(records(), read_records, cost=10),

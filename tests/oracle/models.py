@@ -82,7 +82,12 @@ DECODERS: dict[str, dict[str, Any]] = {
     "mamba": _MAMBA,
     "falcon_mamba": _MAMBA,
     "mamba2": {**_MAMBA, "num_heads": 8, "head_dim": 8, "n_groups": 1},
-    "recurrent_gemma": {**_LLAMA, "num_key_value_heads": 1, "lru_width": 32, "block_types": ["recurrent", "attention"]},
+    "recurrent_gemma": {
+        **_LLAMA,
+        "num_key_value_heads": 1,
+        "lru_width": 32,
+        "block_types": ["recurrent", "attention"],
+    },
 }
 _BART = {
     "d_model": 32,
@@ -137,7 +142,14 @@ _VIT = {
 IMAGE: dict[str, dict[str, Any]] = {
     "vit": _VIT,
     "deit": {**_VIT, "architectures": ["DeiTForImageClassification"]},
-    "swin": {"image_size": 16, "patch_size": 2, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4},
+    "swin": {
+        "image_size": 16,
+        "patch_size": 2,
+        "embed_dim": 16,
+        "depths": [1, 1],
+        "num_heads": [2, 4],
+        "window_size": 4,
+    },
     "dinov2": _VIT,
     "beit": _VIT,
     "convnext": {"hidden_sizes": [16, 32], "depths": [1, 1], "num_stages": 2, "image_size": 16, "patch_size": 2},
@@ -151,7 +163,7 @@ FAMILIES: Mapping[str, Mapping[str, dict[str, Any]]] = {
 _AUTO = {
     "decoder": transformers.AutoModelForCausalLM,
     "encoder-decoder": transformers.AutoModelForSeq2SeqLM,
-    "encoder": transformers.AutoModelForMaskedLM,  # as the hub has them: what stands before the labels is not there
+    "encoder": transformers.AutoModel,  # as the hub has them: what stands between body and labels is mostly not there
     "image": transformers.AutoModelForImageClassification,
 }
 
