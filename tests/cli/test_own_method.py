@@ -54,7 +54,7 @@ def test_a_file_on_the_command_line(everlora: Everlora, tmp_path: Path, monkeypa
     assert everlora("methods", "capped-ella", "--json", *plug).json["terms"][0]["origin"]["file"] == str(file)
 
     forget(monkeypatch)
-    assert everlora("status", "r").status == 0  # records tell it all
+    assert everlora("status", "r").status == 0  # reads what was written down, and needs no method
     for command in (("inspect", "r"), ("export", "r", "--out", "m")):
         line = everlora(*command).line
         assert f"'capped-ella' is from the file {file}; pass --plugin {file}" in line
