@@ -22,8 +22,9 @@ import resource
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.machinery import SourceFileLoader
 from itertools import islice
@@ -134,10 +135,13 @@ def at(tree: ast.AST, trail: Sequence[Any]) -> Any:
 
 def mutants(file: Path) -> Iterator[Mutant]:
     """Every mutant of one module."""
-    tree = ast.parse(file.read_text("utf-8"))
+    tree, seen = ast.parse(file.read_text("utf-8")), Counter[str]()
     for inside, trail in places(tree):
         for new in changes(old := at(tree, trail)):
-            yield Mutant(file, getattr(old, "lineno", 0), inside or "module", _text(old), _text(new), trail, new)
+            one = Mutant(file, getattr(old, "lineno", 0), inside or "module", _text(old), _text(new), trail, new)
+            seen[one.known] += 1
+            again = seen[one.known]
+            yield one if again == 1 else replace(one, place=f"{one.place} #{again}")
 
 
 def _text(node: ast.AST) -> str:

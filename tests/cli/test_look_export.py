@@ -124,7 +124,7 @@ def test_a_run_in_bf16_is_exported_with_the_weights_that_it_has(everlora: Everlo
 @pytest.mark.parametrize("method", ["ties", "dare", "ps-lora"])
 def test_one_task_of_a_merging_method_is_exported_as_it_answers(method: str, tmp_path: Path) -> None:
     life = lives.lived("tiny-llama", method, tmp_path / "run", lives.stream("tiny-llama")[:1])
-    whole = export.answers(Run.read(tmp_path / "run"))
+    whole = export.merged_updates(Run.read(tmp_path / "run"))
     for name, site in life.newest.items():
         torch.testing.assert_close(whole[name], site.dense())
 
@@ -213,4 +213,4 @@ def test_a_place_that_is_taken_is_one_line_and_stays(
 def test_another_base_model_is_refused(ran: ScoredRun) -> None:
     base = package.load("tiny-t5", dtype="float32", device="cpu")
     with pytest.raises(package.EverloraError, match="learned on another model than 'tiny-t5'"):
-        export.standing(Run.read(ran("ella").folder), base)
+        export.merged_model(Run.read(ran("ella").folder), base)

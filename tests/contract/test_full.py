@@ -192,7 +192,7 @@ def test_looking_at_a_run_of_full_weights(tmp_path):
     with pytest.raises(ConfigError, match=r"trains one set of weights and no low-rank updates"):
         inspect(run)
     with pytest.raises(ConfigError, match=r"is a whole model already"):
-        export.exportable(run)
+        export.check_exportable(run)
 
 
 def test_the_card_says_how_a_whole_model_is_loaded(tmp_path):

@@ -7,12 +7,13 @@ import json
 import pytest
 
 import lives
+from everlora.archive.identity import RunRecord
 from everlora.archive.references import write_single_task_scores
 from everlora.core.errors import FolderError
 from everlora.evaluation.general import builtin
 from everlora.learner import experiment
 from everlora.models.loading import load
-from everlora.settings.spec import RunSpec
+from everlora.settings.spec import EvalSpec, RunSpec
 
 GENERAL = {"evaluation": {"schedule": "forward", "general": "builtin", "scoring": "labels"}}
 FORMS = ("ella", "per-task", "ps-lora", "zero-shot", "mtl", "l2p", "progprompt", "seqft")
@@ -102,17 +103,16 @@ def test_where_it_does_not_apply_one_line_says_so(model, tmp_path):
     assert found["metrics"]["fwt_base"] is None
 
 
-def test_without_being_asked_nothing_is_measured_and_old_runs_stay_what_they_were(tmp_path):
+def test_without_being_asked_nothing_is_measured_and_the_run_is_told_by_nothing_more(tmp_path):
     life = lives.begin("tiny-llama", "ella", tmp_path / "run")
     life.follow(lives.stream("tiny-llama"))
     assert not (tmp_path / "run" / "before").exists()
-    from everlora.archive.folder import identity
-
-    facts = json.loads(json.dumps(life.folder.facts, default=str))
-    older = json.loads(json.dumps(facts))
-    for name in ("general", "general_tasks"):
-        del older["settings"]["evaluation"][name]
-    assert identity(older) == identity(facts)
+    record = life.folder.record
+    evaluation = {"scoring": "labels", "schedule": "final"}  # what earlier versions had to set
+    assert (
+        RunRecord.of(record.settings.model_copy(update={"evaluation": EvalSpec(**evaluation)}), record.composition).id
+        == record.id
+    )
 
 
 def test_tasks_learned_alone_give_intransigence(tmp_path):

@@ -44,7 +44,7 @@ def test_a_learner_takes_a_protocol_with_rows_per_class_and_steps_by_task(tmp_pa
     assert content["metric"] == {"first": "macro_f1", "second": "macro_f1"}
     assert content["protocol"]["name"] == "mine"
     assert content["protocol"]["changed"] is True  # lora.r
-    logs = [(stage.path / "training.jsonl").read_text().splitlines() for stage in learner._life.folder.stages()]
+    logs = [(stage.path / "training.jsonl").read_text().splitlines() for stage in learner._learner.folder.stages()]
     steps = [max(json.loads(line)["step"] for line in log) for log in logs]
     assert steps == [2, 4]
 

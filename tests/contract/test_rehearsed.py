@@ -185,7 +185,7 @@ def test_the_buffer_alone(tmp_path, monkeypatch):
     replayed = lives.lived("tiny-bert", HALF, tmp_path / "replay", uneven())
 
     def inputs(one):
-        return [[row.input for row in task.train] for task in one.kept_rows]
+        return [[row.input for row in task.train] for task in one.stored_rows]
 
     assert inputs(life) == inputs(replayed)
     again = lives.begin(

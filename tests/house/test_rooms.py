@@ -198,6 +198,7 @@ PASSED_ON = {
     "training/trainer.py:fit": "the same",
     "learner/resolve.py:read_recipe": "settings that are not checked yet",
     "learner/resolve.py:resolve": "the same",
+    "learner/resolve.py:settle": "the same",
     "learner/resolve.py:protocol_of": "the same",
     "learner/sweep.py:jobs": "the same",
 }

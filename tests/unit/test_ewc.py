@@ -16,6 +16,7 @@ from everlora.core.updates import LowRank, Weights, stack
 from everlora.methods.inclora import inclora
 from everlora.methods.seqft import seqft
 from everlora.parts.quadratic import Quadratic, pooled, quadratic
+from everlora.training.memory import remember
 
 ONE = {"fisher.w": torch.tensor([[2.0, 0.5]]), "anchor.w": torch.tensor([[0.0, 1.0]])}
 
@@ -33,6 +34,21 @@ def test_the_gradient_is_autograds() -> None:
     found, gradient = quadratic(theta, anchor, fisher)
     torch.testing.assert_close(found, value, rtol=1e-10, atol=0)
     torch.testing.assert_close(gradient, by_rule, rtol=1e-10, atol=1e-12)
+
+
+def test_what_one_adapter_remembers_grows_from_task_to_task() -> None:
+    """Online with γ: F ← γ F + F_new, though one adapter is trained on and on."""
+    (theta,), one, two = draw(3, (2, 5)), draw(4, (2, 5))[0].square(), draw(5, (2, 5))[0].square()
+    update, held = {"q": Weights({"w": theta})}, {}
+    for seen in (one, two):
+        held = remember(
+            [Quadratic(gamma=0.5)],
+            held,
+            update,
+            continued=True,
+            look=lambda _, F=seen: {"q": Evidence(fisher={"w": F})},
+        )
+    torch.testing.assert_close(held["quadratic"]["q"]["fisher.w"], 0.5 * one + two)
 
 
 @pytest.mark.parametrize("sigma", [False, True])

@@ -100,6 +100,25 @@ def test_a_stays_off_the_old_features_in_either_form(seed: int, q: int, r: int, 
     torch.testing.assert_close(left @ (left.mT @ inside.mT), inside.mT)
 
 
+def test_rounding_of_a_basis_is_no_direction() -> None:
+    """F is remembered in fp32: of a row inside it about 1e-8 is left, which would be brought to full length."""
+    F = torch.linalg.qr(draw(5, (9, 3))[0])[0]
+    inside, held = (F @ draw(6, (3, 2))[0]).mT, F.float()
+    left = inside - (held.double() @ (held.double().mT @ inside.mT)).mT
+    assert float((left.norm(dim=-1) / inside.norm(dim=-1)).min()) > 1e-10
+    assert not keep_components(inside, held.double(), False).any()
+    # What sticks out by more than that is a direction.
+    (out,) = draw(7, (1, 9))
+    out = out - out @ F @ F.mT
+    near = inside[:1] + 1e-5 * out
+    torch.testing.assert_close(keep_components(near, F, False), out * ROW / out.norm(), rtol=1e-6, atol=1e-8)
+
+
+def test_features_that_are_all_zero_add_no_direction() -> None:
+    F = basis(8, 6, 2)
+    assert torch.equal(extend_basis(torch.zeros(6, 6), F, 0.99), F)
+
+
 def test_a_draw_off_a_full_basis_is_zero() -> None:
     assert not keep_components(torch.ones(2, 3), eye(3), False).any()
     assert not design_down_projection(eye(3), eye(3), False, 2).any()
@@ -124,6 +143,7 @@ def test_memory_keeps_the_smaller_of_a_basis_and_its_complement() -> None:
 
 def test_the_share_grows_if_the_number_of_tasks_is_known() -> None:
     assert [FeatureStart(energy=0.9).share(t) for t in (1, 5)] == [0.9, 0.9]
+    assert FeatureStart(energy=0.9, tasks=1).share(2) == 1
     assert [FeatureStart(energy=0.9, tasks=10).share(t) for t in (1, 6, 11, 40)] == pytest.approx([0.9, 0.95, 1, 1])
 
 

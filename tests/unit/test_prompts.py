@@ -283,7 +283,7 @@ def test_what_was_written_is_read_back():
 
 def test_two_rows_of_every_label_are_taken():
     rows = [("a", "yes"), ("a", "yes"), ("b", "yes"), ("c", "yes"), ("d", "no")]
-    assert pseudo.taken(rows, 2) == [Example("a", "yes"), Example("b", "yes"), Example("d", "no")]
+    assert pseudo.first_per_class(rows, 2) == [Example("a", "yes"), Example("b", "yes"), Example("d", "no")]
 
 
 @pytest.mark.parametrize("rehearsed", [False, True])

@@ -27,7 +27,7 @@ class Row:
         difference: paired, from the reference, over the ``common`` runs that both have; None of all that follow where
             there is no reference, or nothing in common.
         p: of this difference; ``p_corrected`` over methods, see `everlora.analysis.significance`.
-        test: what p was asked of.
+        test: what p is of: other runs and rows, or other rows alone.
         detectable: the smallest difference that would be told apart.
         alike: that nothing tells the two apart.
     """

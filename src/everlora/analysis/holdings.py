@@ -33,14 +33,14 @@ def measure_holdings(method: Method, past: UpdateHistory, remembered: Memory, ke
     Args:
         method: its method.
         past: the updates that the next task is learned on top of.
-        remembered: what its parts remember beside them.
+        remembered: what its parts remember.
         kept_bytes: what the next task needs of the earlier ones.
     """
     if not len(past) or not method.adapter.low_rank:
         return Holdings(kept_bytes=kept_bytes)
     rank = max(site.rank for site in past.deltas[-1].values())
     modules = []
-    for name in past.sites:
+    for name in sorted(past.sites):  # as they are stored, so that it is the same from memory and from a folder
         share, left = free_directions(past, name)
         modules.append(FreeDirections(module=name, free=share, directions=left, tasks_left=left // rank))
     hard = any(isinstance(transform, HasCapacity) for transform in method.transforms)
@@ -55,8 +55,8 @@ def memory_error(method: Method, past: UpdateHistory, remembered: Memory) -> dic
     """Measure how far off each part is that remembers the past in a form of its own; by part."""
     found = {}
     for part in method.remembering:
-        # A part that stands on the tasks' own factors remembers nothing of any module.
-        held = {name: state for name, state in remembered.get(part.name, {}).items() if state}
+        # A part that keeps no more than the tasks' own factors remembers nothing of any module.
+        held = {name: state for name, state in sorted(remembered.get(part.name, {}).items()) if state}
         if not isinstance(part, ReconstructsPast) or not held:
             continue
         exact = {name: past.total(name) for name in held}

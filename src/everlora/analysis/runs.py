@@ -109,5 +109,5 @@ class Run:
         return precision.weights if precision else None
 
     def memory(self) -> memory.Memory:
-        """Read what the method's parts remember beside the updates."""
+        """Read what the method's parts remember, apart from the updates."""
         return memory.read(self.stages[-1].path)

@@ -97,13 +97,14 @@ def _with_differences(
     sections: Sequence[Section], found: Mapping[str, Estimate], metric: str, baseline: str | None
 ) -> list[Section]:
     """Add to each row how it differs from its reference, with p corrected over the methods."""
-    told: dict[str, Row] = {}
+    changed: dict[str, Row] = {}
     for family in [list(sections)] if baseline else [[section] for section in sections]:
         reference = baseline or family[0].reference
         if reference is not None:
-            told |= _against(reference, [row for one in family for row in one.rows], found, metric, baseline is None)
+            rows = [row for section in family for row in section.rows]
+            changed |= _against(reference, rows, found, metric, chosen=baseline is None)
     return [
-        replace(one, reference=baseline or one.reference, rows=[told.get(row.method, row) for row in one.rows])
+        replace(one, reference=baseline or one.reference, rows=[changed.get(row.method, row) for row in one.rows])
         for one in sections
     ]
 
@@ -112,22 +113,22 @@ def _against(
     reference: str, rows: Sequence[Row], found: Mapping[str, Estimate], metric: str, chosen: bool
 ) -> dict[str, Row]:
     """Rows by label, with how each differs from ``reference``, which was ``chosen`` as the best or else named."""
-    told = {row.method: row for row in rows}
+    labelled = {row.method: row for row in rows}
     gaps = {
         label: difference
-        for label in told
+        for label in labelled
         if label != reference and (difference := gap(found[label], found[reference], metric)) is not None
     }
     tests = {
-        label: paired(one.each, one.rows, _on([found[name] for name in told], one.units, metric))
+        label: paired(one.each, one.rows, _on([found[name] for name in labelled], one.units, metric))
         for label, one in gaps.items()
     }
     sure = corrected(tests, chosen=chosen)
     if (own := gap(found[reference], found[reference], metric)) is not None:
-        told[reference] = replace(told[reference], difference=own.interval, alike=True)
+        labelled[reference] = replace(labelled[reference], difference=own.interval, alike=True)
     for label, one in tests.items():
-        told[label] = replace(
-            told[label],
+        labelled[label] = replace(
+            labelled[label],
             difference=gaps[label].interval,
             common=one.runs,
             p=one.p,
@@ -136,7 +137,7 @@ def _against(
             detectable=detectable(one, looked_at(len(tests), chosen=chosen)),
             alike=not (one.enough and sure[label] <= ALPHA),
         )
-    return told
+    return labelled
 
 
 def _on(methods: Sequence[Estimate], units: Sequence[Unit], metric: str) -> Draws:
@@ -185,7 +186,7 @@ def _scored_alike(runs: Sequence[ScoredRun], mixed: bool) -> dict[str, Fingerpri
 
 
 def _grouped(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
-    """Runs of one method over seeds, by a label; what is told apart by more than its name says by what."""
+    """Group the runs of one method over seeds, by a label; where the name is not enough, it says what differs."""
     kinds: dict[str, list[ScoredRun]] = {}
     for run in sorted(runs, key=lambda run: (run.method, run.answers.unit, str(run.path))):
         known = json.dumps([run.composition.plain(), run.training, run.protocol.plain()], sort_keys=True)
@@ -201,8 +202,8 @@ def _grouped(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
                 )
             seen[run.answers.unit] = run.path
         namesakes = [other[0] for other in kinds.values() if other[0].method == own[0].method]
-        told = _differing(own[0], namesakes)
-        labels[own[0].method + (f" [{told}]" if told else "")] = own
+        unlike = _differing(own[0], namesakes)
+        labels[own[0].method + (f" [{unlike}]" if unlike else "")] = own
     return labels
 
 
@@ -212,10 +213,10 @@ def _differing(one: ScoredRun, others: Sequence[ScoredRun]) -> str:
         _flat({"part": o.composition.plain(), **o.training, **o.protocol.model_dump(mode="json")})
         for o in (one, *others)
     ]
-    told = {key: value for key, value in flat[0].items() if any(other.get(key) != value for other in flat[1:])}
+    unlike = {key: value for key, value in flat[0].items() if any(other.get(key) != value for other in flat[1:])}
     # Digests of rows, where no setting says why they differ.
-    settings = {key: value for key, value in told.items() if not key.startswith(".rows.")}
-    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in (settings or told).items())
+    settings = {key: value for key, value in unlike.items() if not key.startswith(".rows.")}
+    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in (settings or unlike).items())
 
 
 def _flat(values: JsonValue, prefix: str = "") -> dict[str, JsonValue]:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, synced, renamed."""
+"""Writes files and folders in one step: under another name first, synced, then renamed."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` in one step.
 
     Raises:
-        FolderError: the disk is full or the place cannot be written; the old file is still whole.
+        FolderError: the disk is full or the place cannot be written; the old file is intact.
     """
-    beside = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.part")
     try:
-        beside.write_text(text, encoding="utf-8")
-        _sync(beside)
-        os.replace(beside, path)
+        temporary.write_text(text, encoding="utf-8")
+        _sync(temporary)
+        os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise FolderError(f"cannot write {path}: {error.strerror}; what was there before is intact") from error
 
 
@@ -45,23 +45,23 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``target``, whole, when the block ends without an error.
+    """Give a temporary folder that becomes ``target`` in one step, when the block ends without an error.
 
     Raises:
         FolderError: the disk is full or the place cannot be written; nothing of the new folder remains.
     """
-    beside = target.with_name(f".{target.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
+    temporary = target.with_name(f".{target.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        beside.mkdir(parents=True)
-        yield beside
-        for path in [*beside.rglob("*"), beside]:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
             _sync(path)
-        os.replace(beside, target)
+        os.replace(temporary, target)
         _sync(target.parent)
     except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise FolderError(f"cannot write {target}: {error.strerror or error}; earlier tasks are intact") from error
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -6,7 +6,7 @@ environment.json    versions of Python and packages, platform, threads, processe
 matrix.json         the accuracy matrix, primary result; metrics derived from it; hash of the protocol, and a
                     fingerprint (backend, precision, versions) of each row
 README.md           model card
-before/             where it was asked for: what the base model answered before the first task, and its general ability
+before/             if settings want it: what the base model answered before the first task, and its general ability
 adapter_config.json  adapter_model.safetensors
                     the learner as one PEFT adapter; absent where nothing is trained
 tokenizer*, chat_template.jinja, or preprocessor_config.json for images
@@ -16,7 +16,7 @@ tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts on
     training.jsonl  modules.jsonl    loss; per module: penalty, its share of the gradient, update norm
     COMMIT                           row of the matrix and its fingerprint (backend, precision, versions), labels,
                                      digests of the data, metrics and rows left out where that applies, hashes of the
-                                     files beside it
+                                     other files
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def _fields(record: Record) -> dict[str, Any]:
 
 @contextmanager
 def _empty(target: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of ``target``, whole, when the block ends without an error."""
+    """Give an empty folder that takes the place of ``target`` in one step, when the block ends without an error."""
     if target.exists():
         shutil.rmtree(target)
     with staged(target) as folder:

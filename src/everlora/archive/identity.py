@@ -37,7 +37,7 @@ class Composition(OpenRecord):
         return cls.model_validate(json.loads(json.dumps(described, default=str)))
 
     def plain(self) -> Plain:
-        """Exactly what was described: runs are told apart by it."""
+        """Return exactly what was described: the hash of a run is of it."""
         found: Plain = self.model_dump(mode="json", exclude_unset=True)
         return found
 
@@ -96,8 +96,8 @@ class RunRecord(Record):
 
     def plain(self) -> Plain:
         """The record as plain data, with every setting spelt out."""
-        whole: Plain = {"settings": self.settings.model_dump(mode="json"), "composition": self.composition.plain()}
-        return {"id": self.id, **whole, **{k: v for k, v in super().plain().items() if k not in whole}}
+        spelt_out: Plain = {"settings": self.settings.model_dump(mode="json"), "composition": self.composition.plain()}
+        return {"id": self.id, **spelt_out, **{k: v for k, v in super().plain().items() if k not in spelt_out}}
 
 
 NOT_IDENTIFYING = tuple(one.path[0] for one in settings_of(RunSpec) if one.about.changes == "nothing")
@@ -113,7 +113,7 @@ def identity(settings: LearnerSpec, composition: Composition) -> str:
     """
     # What is not set is no part of it either: a later version may have more to set.
     plain = settings.model_dump(mode="json")
-    told = {key: value for key, value in plain.items() if key not in NOT_IDENTIFYING and value is not None}
-    told["evaluation"] = {key: value for key, value in plain["evaluation"].items() if value is not None}
-    content = {"settings": told, "composition": composition.plain()}
+    identifying = {key: value for key, value in plain.items() if key not in NOT_IDENTIFYING and value is not None}
+    identifying["evaluation"] = {key: value for key, value in plain["evaluation"].items() if value is not None}
+    content = {"settings": identifying, "composition": composition.plain()}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

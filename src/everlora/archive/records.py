@@ -167,7 +167,7 @@ class StageFacts(TaskMetadata):
         general: measures of general ability, where it is measured.
         labels: of the trained head, by row.
         seconds: how long it took; one number where nothing is trained.
-        warning: what the learner says against itself.
+        warning: what the learner found amiss.
         strengths: those that penalties have found, by part.
         cut: training texts that were cut to the longest that is read.
         kept_rows, kept_row_bytes: rows of the task that are kept to be learned again.
@@ -199,7 +199,7 @@ class BaselineFacts(Record):
 
 
 class Seal(Record):
-    """What every COMMIT says first: whose it is, and the hashes of the files beside it."""
+    """What every COMMIT says first: whose it is, and the hashes of the other files of its folder."""
 
     run: str
     number: int
@@ -210,7 +210,7 @@ class Seal(Record):
     def migrated(cls, content: Plain, path: Path) -> Plain:
         if "run" not in content:  # schema 1
             content["run"] = loaded(path.parents[2] / "run.yaml")["id"]
-        # Schema 2: a stage that trains nothing said nothing of training.
+        # Schema 2: the commit of a stage that trains nothing had no entries of training.
         return {"warning": None, "strengths": {}, "cut": 0, **content}
 
 

@@ -1,4 +1,4 @@
-"""What stands beside the accuracy matrix in matrix.json: reference scores and general ability, if known."""
+"""Gathers the scores that an accuracy matrix is compared with: of the base model, of guessing, of single tasks."""
 
 from __future__ import annotations
 

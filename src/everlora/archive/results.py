@@ -37,7 +37,7 @@ class GeneralAbility(Record):
 
 
 class ReferenceScores(Record):
-    """What stands beside the matrix, each where it is known: one score a task, in order, or None.
+    """Scores that the matrix is compared with, each where it is known: one score a task, in order, or None.
 
     Attributes:
         base: of the base model.
@@ -60,7 +60,7 @@ class Storage(Record):
     Attributes:
         kept_elements: of past updates; of the one adapter where it is trained on and on.
         adapter_elements: of one adapter.
-        kept_bytes: of these updates in fp32, of what parts remember beside them, and of rows.
+        kept_bytes: of these updates in fp32, of what parts remember, and of rows.
         kept_rows, kept_row_bytes: rows of data that are kept, if any.
     """
 
@@ -79,7 +79,7 @@ class ExportLoss(Record):
 
 
 class LearnerFacts(Storage, ExportLoss):
-    """What a learner says beside its scores; what has a default was not written before a run was finished (schema 2).
+    """What is written of a learner; entries with a default were not written before a run was finished (schema 2).
 
     Attributes:
         method, model, family: by name.

@@ -1,7 +1,7 @@
 """How records become files and come back: one schema number for all of them, migrations from older ones.
 
 A field without a default stands in every file; one with a default is left out where it says no more than that. A file
-carries the number of the schema that wrote it; rows of ``*.jsonl`` go by the COMMIT beside them, which has their hash.
+carries the number of the schema that wrote it; rows of ``*.jsonl`` go by the COMMIT of their folder, which seals them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Record(BaseModel):
 
 
 class OpenRecord(Record):
-    """A record that keeps entries which it does not know: it is told from others by all that it has."""
+    """A record that keeps entries which it does not know, since all that it has identifies it."""
 
     model_config = ConfigDict(extra="allow")
 

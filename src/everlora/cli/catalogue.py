@@ -129,7 +129,7 @@ def env(as_json: Json = False) -> None:
     """Print versions, for bug reports."""
     from everlora.models.environment import environment
 
-    facts = environment()
+    facts = environment().plain()
     if as_json:
         typer.echo(json.dumps(facts))
     else:

@@ -90,8 +90,8 @@ def export(
     found = Run.read(run)
     if rank is not None and rank < 1:
         raise ConfigError(f"--rank must be at least 1, not {rank}")
-    exporting.vacant(out)
-    exporting.exportable(found)
+    exporting.check_empty(out)
+    exporting.check_exportable(found)
     kind = RunSpec if isinstance(found.settings, RunSpec) else LearnerSpec
     # The very weights that were learned on: what `auto` chose then, it need not choose on this machine.
     here = {"data_dir": data_dir, "device": device, "dtype": found.weights()}
@@ -104,7 +104,7 @@ def export(
             exporting.write_model(found, base, out)
             facts["form"] = "model"
         else:
-            sites, lost = exporting.adapter(found, rank)
+            sites, lost = exporting.merged_adapter(found, rank)
             facts |= {"form": "adapter", "rank": max(site.rank for site in sites.values()), "truncation": lost}
             facts["logits"] = _logits(found, base, spec, sites)
             exporting.write_adapter(found, sites, out)
@@ -188,7 +188,7 @@ def _logits(run: Any, base: Any, spec: Any, sites: Any) -> dict[str, float] | No
         return None
     known = {stage.facts.name for stage in run.stages}
     tasks = [task for task in stream.tasks if task.name in known] or list(stream.tasks)
-    return exporting.logits_apart(run, base, sites, tasks)
+    return exporting.compare_logits(run, base, sites, tasks)
 
 
 def _room(room: dict[str, Any]) -> list[str]:

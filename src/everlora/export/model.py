@@ -1,4 +1,4 @@
-"""A learner as one thing to hand on: a whole model, exact, or one PEFT adapter of chosen rank."""
+"""Exports a learner as one thing: a model with everything folded in, exact, or one PEFT adapter of chosen rank."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from everlora.data.task import Example, Task
 from everlora.models.loading import Loaded
 
 
-def standing(run: Run, base: Loaded) -> PreTrainedModel:
-    """The base model with everything learned folded into its weights, exact in fp32; changes ``base``.
+def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
+    """Fold everything learned into the base model's weights, exact in fp32; changes ``base`` and returns its model.
 
     Raises:
         ConfigError: the learner answers by task id and so is no single model.
         FolderError: the run was made on another base model.
     """
-    exportable(run)
+    check_exportable(run)
     labels = run.stages[-1].facts.labels
     if base.family.head:
         row = [Example("", labels[0])]
@@ -38,7 +38,7 @@ def standing(run: Run, base: Loaded) -> PreTrainedModel:
     model.float()
     weights = dict(model.named_parameters())
     with torch.no_grad():
-        for name, dense in answers(run).items():
+        for name, dense in merged_updates(run).items():
             weight = weights.get(f"{name}.weight")
             if weight is None or weight.shape != dense.shape:
                 raise FolderError(
@@ -53,8 +53,8 @@ def standing(run: Run, base: Loaded) -> PreTrainedModel:
     return model.eval()
 
 
-def answers(run: Run) -> dict[str, Tensor]:
-    """What answers on top of W0, per module, dense, (o, i): the sum of the updates, or what they are merged into."""
+def merged_updates(run: Run) -> dict[str, Tensor]:
+    """Compute per module what is added to W0, dense, (o, i): the sum of the updates, or what they are merged into."""
     if not run.method.adapter.loads_with_peft:  # whole matrices have changed, and the newest folder holds how
         return {
             name: site.tensors["change"] for name, site in load_form(run.stages[-1].path / OsfBackend.file)[0].items()
@@ -65,7 +65,7 @@ def answers(run: Run) -> dict[str, Tensor]:
     return {name: merge.merge(delta[name].dense() for delta in past) for name in past.sites}
 
 
-def exportable(run: Run) -> None:
+def check_exportable(run: Run) -> None:
     """Refuse a learner that is no single model, or whose weights are not made of updates.
 
     Raises:
@@ -96,13 +96,13 @@ def _rest(run: Run) -> dict[str, Tensor]:
     return adapters.read(last)[1] if (last / adapters.WEIGHTS).is_file() else {}
 
 
-def adapter(run: Run, rank: int) -> tuple[LowRankUpdates, dict[str, float]]:
-    """The learner as an adapter of at most ``rank``, and what that loses.
+def merged_adapter(run: Run, rank: int) -> tuple[LowRankUpdates, dict[str, float]]:
+    """Make the learner an adapter of at most ``rank``, and measure what that loses.
 
     Returns:
         The updates; ``error``, ‖M − M̂‖_F / ‖M‖_F over all modules, and ``worst``, that of the worst module.
     """
-    exportable(run)
+    check_exportable(run)
     if not run.method.adapter.loads_with_peft:
         raise ConfigError(f"{run.method.name!r} changes whole matrices, which no adapter holds; leave --rank out")
     past, merge = run.past(), run.method.merge
@@ -112,29 +112,29 @@ def adapter(run: Run, rank: int) -> tuple[LowRankUpdates, dict[str, float]]:
         sites, _ = adapters.merge_past(past, merge, rank)
     else:
         sites = {name: truncated(past.factors(name), rank)[0] for name in past.sites}
-    exact = answers(run)
+    exact = merged_updates(run)
     lost = {name: float((exact[name] - site.dense()).norm()) for name, site in sites.items()}
     sizes = {name: float(exact[name].norm()) for name in sites}
-    whole = sum(v**2 for v in sizes.values()) ** 0.5
-    error = sum(v**2 for v in lost.values()) ** 0.5 / whole if whole else 0.0
+    total = sum(v**2 for v in sizes.values()) ** 0.5
+    error = sum(v**2 for v in lost.values()) ** 0.5 / total if total else 0.0
     return sites, {"error": error, "worst": max(lost[n] / sizes[n] if sizes[n] else 0.0 for n in sites)}
 
 
 def write_model(run: Run, base: Loaded, out: Path) -> None:
-    """Write `standing` as a transformers folder in fp32, with what turns rows into its input."""
-    model = standing(run, base)
-    with staged(out) as beside:
-        model.save_pretrained(beside)
-        base.family.processor.save_pretrained(str(beside))
+    """Write `merged_model` as a transformers folder in fp32, with what turns rows into its input."""
+    model = merged_model(run, base)
+    with staged(out) as folder:
+        model.save_pretrained(folder)
+        base.family.processor.save_pretrained(str(folder))
 
 
 def write_adapter(run: Run, sites: LowRankUpdates, out: Path) -> None:
     """Write updates as a PEFT folder."""
-    with staged(out) as beside:
-        adapters.write(beside, sites, _rest(run), like=run.stages[-1].path)
+    with staged(out) as folder:
+        adapters.write(folder, sites, _rest(run), like=run.stages[-1].path)
 
 
-def vacant(out: Path) -> None:
+def check_empty(out: Path) -> None:
     """Refuse a place that holds something.
 
     Raises:
@@ -145,16 +145,16 @@ def vacant(out: Path) -> None:
 
 
 @torch.no_grad()
-def logits_apart(
+def compare_logits(
     run: Run, base: Loaded, sites: LowRankUpdates, tasks: Sequence[Task], rows: int = 16
 ) -> dict[str, float]:
-    """How far logits with ``sites`` are from the exact ones on a few test rows of every task; changes ``base``.
+    """Measure how far logits with ``sites`` are from the exact ones on a few rows of every task; changes ``base``.
 
     Returns:
         ``largest``: the largest absolute difference; ``relative``: root mean square difference by that of the exact
         logits around their mean; ``agree``: share of positions with the same largest logit.
     """
-    model = standing(run, base)
+    model = merged_model(run, base)
     batches = [
         {
             key: value.to(model.device)
@@ -165,10 +165,10 @@ def logits_apart(
         for task in tasks
     ]
     exact = [base.family.logits(model, batch)[0].float() for batch in batches]
-    weights, whole = dict(model.named_parameters()), answers(run)
+    weights, exact_updates = dict(model.named_parameters()), merged_updates(run)
     for name, site in sites.items():
         weight = weights[f"{name}.weight"]
-        weight.add_((site.dense() - whole[name]).to(weight.device))
+        weight.add_((site.dense() - exact_updates[name]).to(weight.device))
     other = [base.family.logits(model, batch)[0].float() for batch in batches]
     apart = torch.cat([(a - b)[a.isfinite()].flatten() for a, b in zip(exact, other, strict=True)])
     spread = torch.cat([(a - a.mean(-1, keepdim=True))[a.isfinite()].flatten() for a in exact])

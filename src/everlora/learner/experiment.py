@@ -95,7 +95,7 @@ def run(
         spec: resolved settings, see `resolve`.
         out: the run folder.
         resume: go on in a folder that holds this same run.
-        progress: told of every step; silent by default.
+        progress: is shown every step; silent by default.
         single: a finished run that learned each of these tasks alone; its scores make intransigence.
 
     Raises:

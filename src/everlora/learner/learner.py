@@ -23,9 +23,9 @@ class Learner:
     Args:
         model: packaged name, ``tiny-*``, folder, GGUF file or hub id.
         method: an expression such as ``"ella"`` or ``"ella(lam=0.3)+o-lora"``, or a composed `Method`.
-        out: folder in which everything is kept.
+        out: folder in which everything is written.
         resume: go on in a folder that holds this same learner.
-        progress: told of every step; silent by default.
+        progress: is shown every step; silent by default.
         **settings: fields of `LearnerSpec`: ``train`` (names of `transformers.TrainingArguments`), ``lora`` (names of
             `peft.LoraConfig`), ``evaluation``, ``protocol``, ``dtype``, ``device``, ``seed``, …
 
@@ -48,7 +48,9 @@ class Learner:
         rate = composed.adapter.learning_rate
         spec = experiment.resolve(LearnerSpec, {"model": model, "method": name}, settings, rate=rate)
         base = experiment.load_for(spec)
-        self._life = experiment.begin(spec, composed, base, Path(out), resume=resume, progress=progress or Progress())
+        self._learner = experiment.begin(
+            spec, composed, base, Path(out), resume=resume, progress=progress or Progress()
+        )
 
     def follow(self, tasks: TaskStream | Sequence[Task]) -> ScoreMatrix:
         """Learn tasks in order and return the accuracy matrix; tasks that the folder holds already are not repeated.
@@ -57,10 +59,10 @@ class Learner:
             EverloraError: unusable data, training that failed, or a folder that cannot be written.
         """
         stream = tasks if isinstance(tasks, TaskStream) else TaskStream(name="own", tasks=tuple(tasks))
-        stream = experiment.limit_tasks(stream, self._life.spec)
-        return experiment.finish(self._life, self._life.follow(stream.tasks)).matrix
+        stream = experiment.limit_tasks(stream, self._learner.spec)
+        return experiment.finish(self._learner, self._learner.follow(stream.tasks)).matrix
 
     @property
     def model(self) -> nn.Module:
         """The model as it stands after the latest task, for inference."""
-        return self._life.inference_model()
+        return self._learner.inference_model()

@@ -139,6 +139,10 @@ def settle(kind: type[S], *layers: dict[str, Any], rate: float | None = None) ->
         from everlora.benchmarks import settled_order
 
         merged |= settled_order(merged)  # and under every name of its order
+    if isinstance(merged.get("metric"), str):
+        from everlora.metrics import answer_metric
+
+        merged["metric"] = answer_metric(merged["metric"]).id  # and of its metric
     return check(kind, merged)
 
 

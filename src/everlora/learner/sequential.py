@@ -1,4 +1,4 @@
-"""Learns tasks one after another with one model; the life of one task on one page.
+"""Learns tasks one after another with one model: what happens to one task, on one page.
 
                          follow(tasks)
                                │ for each stage: most often one task
@@ -97,7 +97,7 @@ class SequentialLearner(LearnerState):
 
     Args:
         base, method, spec, folder: see `LearnerState`.
-        progress: told of every step.
+        progress: is shown every step.
     """
 
     def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder, progress: Progress) -> None:

@@ -40,9 +40,9 @@ class LearnerState:
     Attributes:
         past: updates of all learned tasks; empty where one adapter is trained on and on.
         newest: the adapter of the latest task; None before the first.
-        memory: what the method's parts carry from task to task, beside the updates.
+        memory: what the method's parts carry from task to task, apart from the updates.
         stored_rows: rows of learned tasks that are stored, to be trained again.
-        changes: how much each task has changed, by which one that collapsed is told.
+        changes: how much each task has changed, by which a task that collapsed is recognised.
     """
 
     def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder) -> None:

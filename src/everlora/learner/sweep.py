@@ -80,7 +80,7 @@ def safe(expression: str) -> str:
 
 
 def jobs(layers: Sequence[dict[str, Any]], methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Job]:
-    """One job per seed and method, seed by seed, so that an interrupted sweep has whole tables.
+    """One job per seed and method, seed by seed, so that an interrupted sweep has complete tables.
 
     Args:
         layers: settings as for `everlora.experiment.resolve`; what a method sets itself, such as the learning rate of
@@ -93,7 +93,7 @@ def jobs(layers: Sequence[dict[str, Any]], methods: Sequence[str], seeds: Sequen
         ConfigError: an unknown method, or nothing to do.
     """
     for expression in methods:
-        parse(expression)  # a mistyped one is told before the first is trained
+        parse(expression)  # a mistyped one is refused before the first is trained
     named = {safe(expression): expression for expression in methods}
     if not named or not seeds:
         raise ConfigError("a sweep needs at least one method and one seed")
@@ -118,8 +118,8 @@ def work(
         todo: the jobs; all on the model that ``base`` is.
         base: the model, which stays as it is.
         resume: go on with runs that are there.
-        progress: told of every step.
-        failed: told of jobs that could not be done (rows too long beside a method's own prompts, a loss that is not
+        progress: is shown every step.
+        failed: is called with jobs that could not be done (rows too long for a method's prompts, a loss that is not
             a number), and the others are done; without it the first such job ends the work.
     """
     results, shown = [], progress or Progress()
@@ -156,7 +156,7 @@ def compare(
         methods: expressions, or expressions by the name of their folder.
         out: where the folders are made; without names of their own, they are called after their methods.
         resume: go on with runs that are there.
-        progress: told of every step.
+        progress: is shown every step.
     """
     named = methods if isinstance(methods, Mapping) else {safe(expression): expression for expression in methods}
     todo = [Job(spec.model_copy(update={"method": one}), out / name) for name, one in named.items()]

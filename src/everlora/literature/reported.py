@@ -108,8 +108,8 @@ def differs(one: Published, ours: ScoredRun) -> list[str]:
 def _canonical(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Settings with all that they leave to defaults, as the hash of a protocol takes them, by dotted name."""
     known = {key: value for key, value in settings.items() if key in RunSpec.model_fields}
-    whole = check(RunSpec, {"model": "", **merge({"train": dict(TRAIN_DEFAULTS)}, known)})
-    return _flat(protocol.canonical(whole.model_dump(mode="json"), 0.0))
+    complete = check(RunSpec, {"model": "", **merge({"train": dict(TRAIN_DEFAULTS)}, known)})
+    return _flat(protocol.canonical(complete.model_dump(mode="json"), 0.0))
 
 
 def _of(method: str, ours: Mapping[str, Mapping[str, float]]) -> Mapping[str, float]:

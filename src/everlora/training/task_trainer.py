@@ -109,7 +109,7 @@ class TaskTrainer:
             stored_rows: rows of earlier tasks that were stored.
             earlier: the earlier tasks, for a part that lets the model write rows of them and sees none of theirs.
             first: whether nothing was learned before.
-            progress: told of every step.
+            progress: is shown every step.
         """
         chain, family = self.chain(model), self.base.family
         warn(progress, self.stage.name, chain.warnings)
