@@ -44,7 +44,7 @@ def open_stream(
         order: the number of the task order, or another paper's name for it (``sapt-4``); by default the first.
         data_dir: where the benchmark's files are; without it they come from the hub.
         tasks: which tasks, in which order; by default all of them.
-        seed: seed of generated data; it does not touch data that are read.
+        seed: seed of generated data, and of the rows that a limit takes of data that are read.
         modality: text or image; by default what the benchmark has, text where it has both.
         max_train_samples: take at most so many training rows of each task; generated tasks make that many.
         max_eval_samples: take at most so many dev and as many test rows of each task; generated tasks alike.
@@ -61,7 +61,7 @@ def open_stream(
     if is_own(name):
         _refuse_order(str(name), order)
         _refuse_folder(str(name), data_dir)
-        return _own(Path(name), tasks).take(max_train_samples, max_eval_samples)
+        return _own(Path(name), tasks).take(max_train_samples, max_eval_samples, seed=seed)
     known = find_benchmark(str(name))
     modality = modality or known.modality[0]
     if modality not in known.modality:
@@ -82,7 +82,7 @@ def open_stream(
         train=max_train_samples,
         evaluate=max_eval_samples,
     )
-    return _loaded(request, named=tasks is None).take(max_train_samples, max_eval_samples)
+    return _loaded(request, named=tasks is None).take(max_train_samples, max_eval_samples, seed=seed)
 
 
 def load_known(request: Request) -> list[Task]:

@@ -52,7 +52,7 @@ def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
 def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Progress) -> None:
     """Refuse, before anything is trained, a task that could not be learned or answered when its turn comes.
 
-    Rows that were left out of its source are reported.
+    Rows that were left out of its source are reported, as is whatever else was done to its data.
 
     Raises:
         DataError: no rows to be scored on, no labels where labels are scored, or rows that the family cannot read.
@@ -64,6 +64,8 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
     family.check(task)
     for why, count in task.left_out.items():
         progress.info(f"task {task.name!r}: {count} rows left out ({why})")
+    for note in task.notes:
+        progress.warn(f"task {task.name!r}: {note}")
 
 
 def tasks_to_evaluate(
