@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from everlora.core.errors import DataError
+from everlora.data.spelling import visible
 
 Row = Mapping[str, Any]
 
@@ -218,7 +219,7 @@ def _csv(data: bytes, path: Path, delimiter: str) -> Table:
         raise DataError(f"{path}, line {reader.line_num}: not sound CSV ({error})") from None
     finally:
         csv.field_size_limit(limit)
-    header = [name.strip() for name in records[0][1]]
+    header = [visible(name).strip() for name in records[0][1]]
     if len(header) == 1 and (other := next((mark for mark in ";\t|," if mark in header[0]), "")):
         raise DataError(f"{path}, row 1: one column, {header[0]!r}; separate by {delimiter!r} and not by {other!r}")
     twice = sorted({name for name in header if header.count(name) > 1})
@@ -226,25 +227,45 @@ def _csv(data: bytes, path: Path, delimiter: str) -> Table:
         raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one")
     rows = []
     for number, record in records[1:]:
+        if _same_names(record, header):
+            raise DataError(
+                f"{path}, row {number}: the header stands here again, as in files that were joined; remove it"
+            )
         if len(record) != len(header):
             raise DataError(f"{path}, row {number}: {len(record)} fields where the header has {len(header)}")
         rows.append(dict(zip(header, record, strict=True)))
     return Table(where=str(path), rows=rows, numbers=range(2, len(rows) + 2))
 
 
+def _same_names(record: Sequence[str], header: Sequence[str]) -> bool:
+    """Whether a record is a header: the same names, in any order or case."""
+    names = [name.casefold() for name in header]
+    plain = (visible(cell).strip().casefold() for cell in record)
+    return visible(record[0]).strip().casefold() in names and sorted(plain) == sorted(names) if record else False
+
+
 def _parquet(data: bytes, path: Path) -> Table:
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
-    from datasets import Features
 
     try:
         table = pq.read_table(io.BytesIO(data))
-        names = class_names(Features.from_arrow_schema(table.schema))
         rows = table.to_pylist()
-    except Exception as error:  # damaged bytes come out of Arrow and `datasets` as a dozen different exceptions
+    except Exception as error:  # damaged bytes come out of Arrow as a dozen different exceptions
         raise DataError(f"{path} is not a sound Parquet file ({error})") from error
     if not rows:
         raise DataError(f"{path} is empty; give it at least one row")
+    names = _names_of_metadata(table.schema.metadata or {})
     return Table(where=str(path), rows=rows, numbers=range(1, len(rows) + 1), class_names=names)
+
+
+def _names_of_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """Names of every `datasets.ClassLabel` column that a Parquet file tells of; other columns may be of any type."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        found = {column: kind["names"] for column, kind in features.items() if kind.get("_type") == "ClassLabel"}
+        return {column: tuple(map(str, names)) for column, names in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):  # metadata that others write is no concern of ours
+        return {}
 
 
 def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

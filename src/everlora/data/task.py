@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from everlora.core.errors import ConfigError, DataError, nearest
+from everlora.data.spelling import metric_for, shown
 from everlora.metrics import Answer, answer_metric
 from everlora.metrics.answers import DEFAULT
 
@@ -57,6 +58,11 @@ class Task:
         form: what ``Example.input`` holds.
         metric: how an answer is scored; the id of a metric of answers (``everlora metrics``).
         source: where the data come from, for the run's record.
+        shared_labels: whether a classification head answers with the rows that other tasks' labels of the same names
+            have (True), or with rows of the task's own (False). By default labels that are words are shared, and whole
+            numbers, which mean something else in every task, are its own. Models that answer in text look at neither.
+        prompt_limit: length in tokens to which the benchmark's authors cut a prompt, where it is longer than a model's
+            context; None where nobody says.
         left_out: how many rows of the source are not here, by split and reason, for the run's record.
         notes: what was done to the data that a reader of its numbers should know; a run says each once.
 
@@ -75,6 +81,8 @@ class Task:
     form: Form = "labelled"
     metric: str = DEFAULT
     source: str = ""
+    shared_labels: bool | None = None
+    prompt_limit: int | None = field(default=None, compare=False)
     left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -88,6 +96,7 @@ class Task:
             object.__setattr__(self, "metric", answer_metric(self.metric).id)
         except ConfigError as error:
             raise DataError(f"task {self.name!r}: {error}") from None
+        self._tell_labels_apart()
         if self.labels:
             known = set(self.labels)
             for split in ("train", "dev", "test"):
@@ -97,6 +106,15 @@ class Task:
                             f"task {self.name!r}, {split} row {row}: label {example.target!r} is outside the label set"
                             f"{nearest(example.target, known)}"
                         )
+
+    def _tell_labels_apart(self) -> None:
+        """Score by a metric that tells the labels apart where the one that is named does not, and note that."""
+        metric, twins = metric_for(self.metric, tuple(self.labels))
+        if twins is not None:
+            same = f"the labels {shown(twins[0])} and {shown(twins[1])} are one answer"
+            note = f"scored by {metric}: to {self.metric} {same}"
+            object.__setattr__(self, "metric", metric)
+            object.__setattr__(self, "notes", (*self.notes, note))
 
     def take(self, train: int | None = None, evaluate: int | None = None, *, seed: int = 0) -> Task:
         """Return the task with at most ``train`` training rows, and ``evaluate`` dev and as many test rows.
@@ -140,11 +158,20 @@ class Task:
         dev, test = (_of_each(rows, evaluate) for rows in (self.dev, self.test))
         return replace(self, train=_of_each(self.train, train), dev=dev, test=test)
 
+    @property
+    def shares_labels(self) -> bool:
+        """Whether its labels are those of other tasks that have the same names; see `shared_labels`."""
+        if self.shared_labels is not None:
+            return self.shared_labels
+        return not all(label.strip().lstrip("+-").isdecimal() for label in self.labels)
+
     def digest(self) -> str:
         """Hash of all rows, labels, the instruction and the metric: two tasks with one digest are the same task."""
         about: list[Any] = [self.name, self.labels, self.instruction, self.form]
         if self.metric != DEFAULT:  # what came later must not change the digests that earlier runs have recorded
             about.append(self.metric)
+        if self.shared_labels is not None:
+            about.append({"shared_labels": self.shared_labels})
         sha = hashlib.sha256(json.dumps(about).encode())
         for split in (self.train, self.dev, self.test):
             sha.update(b"\x00split")
