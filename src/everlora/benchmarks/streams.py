@@ -102,7 +102,7 @@ def load_known(request: Request) -> list[Task]:
         wanted = replace(
             request, benchmark=known, tasks=tuple(known.task(task) for task in tasks), order=1, data_dir=folder
         )
-        found.update((task.name, task) for task in known.load(wanted))
+        found.update((task.name, replace(task, prompt_limit=known.prompt_limit)) for task in known.load(wanted))
     return [found[task.name] for task in request.tasks]
 
 
@@ -174,6 +174,8 @@ def _loaded(request: Request, *, named: bool) -> TaskStream:
         raise DataError(f"the loader of {known.name} must return the tasks {', '.join(wanted)}; it returned {found}")
     if known.metric:
         loaded = tuple(replace(task, metric=known.metric) for task in loaded)
+    if known.prompt_limit:
+        loaded = tuple(replace(task, prompt_limit=known.prompt_limit) for task in loaded)
     note = left_out_note(loaded)
     if named and known.orders:
         note = f"order {request.order}. {note}".strip()

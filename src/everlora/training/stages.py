@@ -61,7 +61,11 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
         raise DataError(f"task {task.name!r} has no {evaluation.split} rows to be scored on")
     if evaluation.scoring == "labels" and not task.labels:
         raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
+    family.truncated = 0
     family.check(task)
+    if family.truncated:
+        rows = len(task.train) + len(task.dev) + len(task.test)
+        progress.warn(f"task {task.name!r}: {family.truncated} of {rows} texts are too long for the model and are cut")
     for why, count in task.left_out.items():
         progress.info(f"task {task.name!r}: {count} rows left out ({why})")
     for note in task.notes:

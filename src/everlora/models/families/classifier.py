@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, Batch, Family, Features, Limits, Scoring, right_pad
+from everlora.models.families.prompt import cut_middle
 
 
 class Classifier(Family):
@@ -140,6 +141,9 @@ class TextClassifier(Classifier):
         ids = list(self.processor(example.input, truncation=False, verbose=False).input_ids)
         limit = min(self.limits.context, self.limits.source or self.limits.context)
         if len(ids) > limit:
+            if self.limits.source is None and task.prompt_limit is not None:
+                self.truncated += 1
+                return cut_middle(ids, min(limit, task.prompt_limit))  # its special tokens stand at the ends
             if self.limits.source is None:
                 raise DataError(
                     f"task {task.name!r}: a text of {len(ids)} tokens is longer than the model's context of {limit}; "
