@@ -72,6 +72,21 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
         progress.warn(f"task {task.name!r}: {note}")
 
 
+def shared_rows(tasks: Sequence[Task]) -> list[str]:
+    """Say of each task with labels that have the names of an earlier task's whether a head takes them for the same."""
+    lines = []
+    for number, task in enumerate(tasks):
+        for earlier in tasks[:number]:
+            if both := [label for label in task.labels if label in earlier.labels]:
+                same = task.shares_labels and earlier.shares_labels
+                what = "share rows of the head with" if same else "have rows of their own, apart from"
+                named = ", ".join(map(repr, both[:8])) + (", ..." if len(both) > 8 else "")
+                other = "shared_labels: false keeps them apart" if same else "shared_labels: true in both shares them"
+                lines.append(f"task {task.name!r}: its labels {named} {what} those of {earlier.name!r}; {other}")
+                break
+    return lines
+
+
 def tasks_to_evaluate(
     stage: Stage, tasks: Sequence[Task], schedule: Schedule, method: Method, include_next: bool = False
 ) -> list[Task]:
