@@ -257,14 +257,7 @@ class RunSpec(LearnerSpec):
         ),
     ] = None
     stream_seed: Annotated[
-        int,
-        Setting(
-            "data",
-            "Seed of built-in tasks' rows and of rows drawn by a limit.",
-            changes="record",
-            compared=True,
-            value="N",
-        ),
+        int, Setting("data", "Seed of rows made, or drawn by a limit.", changes="record", compared=True, value="N")
     ] = 0
     """Seed of the rows of built-in tasks, and of the rows that a limit takes of data that are read."""
 
