@@ -85,7 +85,13 @@ def test_the_card_of_a_method_and_of_a_composition(everlora: Everlora) -> None:
     text = everlora("methods", "OLoRA").out
     page = everlora("methods", "o-lora", "--json").json["terms"][0]["page"]
     assert page in text  # whole, as it is written
-    for word in ("norm_lam", "l1 | l2sq | cos", "Default λ₁ = 0.5", "4Rri operations", "orthogonality(lam=0.5"):
+    for word in (
+        "norm_lam",
+        "l1 | l2sq | cos",
+        "λ₁ = 0.5 is that of the authors'",
+        "4Rri operations",
+        "orthogonality(lam=0.5",
+    ):
         assert " ".join(word.split()) in " ".join(text.split())
     assert "energy_overlap(lam=(rho=0.1, per_module=no), energy=rms" in " ".join(
         everlora("methods", "ella").out.split()

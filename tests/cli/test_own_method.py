@@ -54,7 +54,8 @@ def test_a_file_on_the_command_line(everlora: Everlora, tmp_path: Path, monkeypa
     assert everlora("methods", "capped-ella", "--json", *plug).json["terms"][0]["origin"]["file"] == str(file)
 
     forget(monkeypatch)
-    for command in (("status", "r"), ("inspect", "r"), ("export", "r", "--out", "m")):
+    assert everlora("status", "r").status == 0  # reads what was written down, and needs no method
+    for command in (("inspect", "r"), ("export", "r", "--out", "m")):
         line = everlora(*command).line
         assert f"'capped-ella' is from the file {file}; pass --plugin {file}" in line
     assert f"pass --plugin {file}" in everlora("run", "--config", "r/run.yaml", "--out", "r", "--resume").line
@@ -65,7 +66,7 @@ def test_a_file_on_the_command_line(everlora: Everlora, tmp_path: Path, monkeypa
     assert table["sections"][0]["rows"][0]["method"] == "capped-ella(cap=3)"
     # The file may move: the run stays the same run.
     moved = file.rename(tmp_path / "moved.py")
-    assert "which is not there" in everlora("status", "r").line
+    assert "which is not there" in everlora("inspect", "r").line
     again = ("run", "--config", "r/run.yaml", "--out", "r", "--resume", "--plugin", str(moved))
     assert everlora(*again).status == 0
 

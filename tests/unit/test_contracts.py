@@ -117,6 +117,16 @@ def test_two_roles_exclude_one_another() -> None:
     assert "is a WeightPenalty and a GradientTransform at once; make it two parts" in said
 
 
+def test_a_class_that_was_refused_leaves_no_trace() -> None:
+    """Its traceback may live on, and with it the class: what is made afterwards is what it is."""
+    with pytest.raises(ConfigError) as held:
+        type("Odd", (WeightPenalty, GradientTransform), {**PENALTY, **TRANSFORM})
+    fine = type("Fine", (WeightPenalty,), PENALTY)
+    assert issubclass(fine, WeightPenalty)
+    assert not issubclass(fine, GradientTransform)
+    assert held.value.__traceback__ is not None
+
+
 def test_abilities_alone_are_no_part() -> None:
     said = refusal((HasMemory,), name="odd", remember=nothing, memory_bytes=nothing)
     assert "has abilities but no role; let it inherit one of WeightPenalty, " in said

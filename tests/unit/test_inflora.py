@@ -114,6 +114,11 @@ def test_rounding_of_a_basis_is_no_direction() -> None:
     torch.testing.assert_close(keep_components(near, F, False), out * ROW / out.norm(), rtol=1e-6, atol=1e-8)
 
 
+def test_features_that_are_all_zero_add_no_direction() -> None:
+    F = basis(8, 6, 2)
+    assert torch.equal(extend_basis(torch.zeros(6, 6), F, 0.99), F)
+
+
 def test_a_draw_off_a_full_basis_is_zero() -> None:
     assert not keep_components(torch.ones(2, 3), eye(3), False).any()
     assert not design_down_projection(eye(3), eye(3), False, 2).any()

@@ -72,8 +72,9 @@ class LowRank:
         return LowRank(tensors["A"], tensors["B"], self.scale, tensors.get("sigma"))
 
     def dense(self) -> Tensor:
-        """ΔW in fp32, (o, i) or (L, o, i)."""
-        return self.scale * (self.up.float() @ self.A.float())
+        """ΔW, (o, i) or (L, o, i), in fp32; of tensors in fp64, as checks of gradients have them, in fp64."""
+        up, A = (t if t.dtype == torch.float64 else t.float() for t in (self.up, self.A))
+        return self.scale * (up @ A)
 
     def absorb_scale(self) -> LowRank:
         """The same update as a pair with scale 1; B carries scale and σ."""

@@ -37,6 +37,7 @@ from everlora.data.template import Template
 from everlora.models import tiny
 from everlora.models.families import Causal, Classifier, Family, ImageClassifier, Limits, Seq2Seq, TextClassifier
 from everlora.models.names import PACKAGED, canonical
+from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start
 from everlora.runtime import hub
 from everlora.runtime.precision import Precision, attention_in_fp32, choose
 from everlora.runtime.seeds import seeded
@@ -123,9 +124,13 @@ def load(
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
     template = Template() if prompt is None else Template(prompt)
-    context = _context(model.config, processor)
+    context = context_of(name, model.config, processor)
     limits = Limits(context=context, source=max_source_length, answer=max_new_tokens, template=template)
+    if family != "image-classifier":
+        check_tokenizer(name, model, processor, writes=family in ("decoder", "encoder-decoder"))
     reader = _FAMILIES[family][1](processor, limits)
+    if isinstance(reader, Seq2Seq):
+        reader.start = decoder_start(model, reader.pad)
     if labels:
         _name_labels(name, model, reader, labels)
     return Loaded(
@@ -273,11 +278,3 @@ def family_of(config: PretrainedConfig) -> FamilyName:
     if kind in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         return "image-classifier"
     raise ModelError(f"models of type {kind!r} are not supported; known families: {', '.join(_FAMILIES)}")
-
-
-def _context(config: PretrainedConfig, processor: Any) -> int:
-    """Return the longest sequence that model and tokenizer take, in tokens; 2048 if neither says."""
-    declared = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    tokenizer = getattr(processor, "model_max_length", None)
-    known = [int(n) for n in (declared, tokenizer) if n and n < 10**9]
-    return min(known, default=2048)

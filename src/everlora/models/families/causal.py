@@ -22,7 +22,7 @@ from everlora.models.families.base import (
     positions,
     right_pad,
 )
-from everlora.models.families.heads import select_positions, unwrap_model
+from everlora.models.families.heads import neutral_generation, select_positions, unwrap_model
 from everlora.models.families.prompt import Prompter
 
 SCORED_AT_ONCE = 64
@@ -121,7 +121,8 @@ class Causal(Family):
             pad_token_id=self.pad,
             eos_token_id=self.processor.eos_token_id,
         )
-        out = unwrap_model(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        with neutral_generation(model) as bare:
+            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         decoded: list[str] = self.processor.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return decoded
 
@@ -135,7 +136,9 @@ class Causal(Family):
         first = out.logits[:, -1].float().log_softmax(-1)  # (b, v)
         labels = right_pad(answers, self.pad).to(ids.device)  # (n, m)
         real = right_pad([[1] * len(a) for a in answers], 0).to(ids.device)  # (n, m)
-        cache = out.past_key_values
+        cache: Any = getattr(out, "past_key_values", None)
+        if not all(hasattr(layer, "batch_repeat_interleave") for layer in getattr(cache, "layers", [None])):
+            return self._scores_of_pairs(model, ids, mask, answers)
         cache.batch_repeat_interleave(n)
         fed = labels[:, :-1].repeat(b, 1)  # (b n, m - 1)
         extended = torch.cat([mask.repeat_interleave(n, 0), real[:, :-1].repeat(b, 1)], dim=1)
@@ -149,6 +152,20 @@ class Causal(Family):
         after = rest.log_softmax(-1).gather(-1, labels[:, 1:].repeat(b, 1)[..., None])[..., 0]  # (b n, m - 1)
         after = (after * real[:, 1:].repeat(b, 1)).sum(-1).view(b, n)
         return first[:, labels[:, 0]] + after
+
+    def _scores_of_pairs(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
+        """`_scores` where a cache cannot be repeated (recurrent states: Mamba): every pair of prompt and label runs.
+
+        Padded on the right, where it comes after all that counts, so that a state that knows no mask is right as well.
+        """
+        pairs = [(row[keep].tolist(), a) for row, keep in zip(ids, mask.bool(), strict=True) for a in answers]
+        rows = [_shifted(prompt, a) for prompt, a in pairs]
+        fed = right_pad([row["input_ids"] for row in rows], self.pad).to(ids.device)
+        real = right_pad([[1] * len(row["input_ids"]) for row in rows], 0).to(ids.device)
+        labels = right_pad([row["labels"] for row in rows], IGNORE).to(ids.device)
+        logits = model(input_ids=fed, attention_mask=real, use_cache=False).logits.float()
+        each = logits.log_softmax(-1).gather(-1, labels.clamp_min(0)[..., None])[..., 0]
+        return (each * (labels != IGNORE)).sum(-1).view(len(ids), len(answers))
 
 
 def _shifted(prompt: list[int], answer: list[int]) -> Features:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 
 def unwrap_model(model: nn.Module) -> Any:
@@ -34,3 +35,27 @@ def select_positions(layer: nn.Module, where: Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def neutral_generation(model: nn.Module) -> Iterator[Any]:
+    """Give the bare model without generation settings of its own, for as long as the block runs.
+
+    `generate` fills what a call leaves open from the model's ``generation_config.json``: beams, penalties, bans and
+    minimum lengths of a checkpoint would change answers that are recorded as greedy.
+
+    >>> from everlora import load
+    >>> model = load("tiny-llama").model
+    >>> model.generation_config.num_beams = 4
+    >>> with neutral_generation(model) as bare:
+    ...     print(bare.generation_config.num_beams)
+    None
+    >>> model.generation_config.num_beams
+    4
+    """
+    bare = unwrap_model(model)
+    before, bare.generation_config = bare.generation_config, GenerationConfig()
+    try:
+        yield bare
+    finally:
+        bare.generation_config = before

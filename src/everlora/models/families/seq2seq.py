@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, IGNORE, Batch, Family, Features, Limits, Scoring, right_pad
-from everlora.models.families.heads import select_positions, unwrap_model
+from everlora.models.families.heads import neutral_generation, select_positions, unwrap_model
 from everlora.models.families.prompt import Prompter
 
 
@@ -25,7 +25,9 @@ class Seq2Seq(Family):
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)
         self.prompter = Prompter(processor, limits)
-        self.pad = int(processor.pad_token_id)
+        self.pad = int(processor.pad_token_id if processor.pad_token_id is not None else processor.eos_token_id)
+        self.start = self.pad
+        """What the decoder reads first; `everlora.models.loading.load` sets it to what the model was trained with."""
 
     def reserve(self, tokens: int) -> None:
         super().reserve(tokens)
@@ -51,7 +53,7 @@ class Seq2Seq(Family):
     def collate(self, rows: Sequence[Features]) -> Batch:
         labels = right_pad([row["labels"] for row in rows], IGNORE)
         # The decoder reads the answer one step behind; the Trainer takes `labels` out, so it is shifted here.
-        start = torch.full((len(rows), 1), self.pad)
+        start = torch.full((len(rows), 1), self.start)
         return {
             "input_ids": right_pad([row["input_ids"] for row in rows], self.pad),
             "attention_mask": right_pad([[1] * len(row["input_ids"]) for row in rows], 0),
@@ -91,9 +93,10 @@ class Seq2Seq(Family):
             **{"max_new_tokens": max(map(len, answers), default=self.limits.answer - 4) + 4, **sampling},
             pad_token_id=self.pad,
             eos_token_id=self.processor.eos_token_id,
-            decoder_start_token_id=self.pad,
+            decoder_start_token_id=self.start,
         )
-        out = unwrap_model(model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        with neutral_generation(model) as bare:
+            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         decoded: list[str] = self.processor.batch_decode(out, skip_special_tokens=True)
         return decoded
 
@@ -102,7 +105,7 @@ class Seq2Seq(Family):
         b, n = ids.shape[0], len(answers)
         states = unwrap_model(model).get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
         labels = right_pad(answers, IGNORE).to(ids.device).repeat(b, 1)  # (b n, m)
-        start = torch.full((b * n, 1), self.pad, device=ids.device)
+        start = torch.full((b * n, 1), self.start, device=ids.device)
         logits = model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(n, 0)),
             attention_mask=mask.repeat_interleave(n, 0),
