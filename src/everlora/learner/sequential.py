@@ -65,6 +65,7 @@ from everlora.training.stages import (
     Stage,
     check_same_tasks,
     matrix_row,
+    shared_rows,
     stages,
     task_metadata,
     tasks_to_evaluate,
@@ -115,6 +116,8 @@ class SequentialLearner(LearnerState):
         self.backend.plan_tasks(len(tasks))
         for task in tasks:
             validate_task(task, self.base.family, self.spec.evaluation, self.progress)
+        for line in shared_rows(tasks) if self.base.family.head else ():
+            self.progress.warn(line)
         self.reset()
         world.wait()  # nobody commits before everybody has read
         self.evaluator.measure_baseline(self.folder, tasks, self.progress)
