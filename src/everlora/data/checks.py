@@ -11,7 +11,7 @@ from typing import Literal
 from everlora.core.errors import DataError
 from everlora.data.rows import Table
 from everlora.data.task import Example, Form
-from everlora.metrics.answers import normalise
+from everlora.metrics.answers import label_key
 
 Overlap = Literal["error", "drop"]
 COMMON = 10
@@ -85,8 +85,7 @@ def check_set(name: str, labels: Sequence[str], metric: str) -> None:
     """
     seen: dict[str, str] = {}
     for label in labels:
-        # A raw metric looks at everything but the white space around an answer.
-        key = label.strip() if metric.endswith("_raw") else normalise(label) or label.strip()
+        key = label_key(label, metric)
         if key in seen:
             how = "stands twice" if seen[key] == label else f"and {seen[key]!r} are one label to the metric {metric!r}"
             raise DataError(f"task {name!r}: in its label set, {label!r} {how}; keep one spelling")
@@ -105,7 +104,7 @@ def inferred(table: Table, examples: Sequence[Example], metric: str) -> tuple[st
     common = [label for label, count in counts.items() if count >= COMMON]
     plain: dict[str, str] = {}
     for label, count in counts.items():
-        key = label.strip() if metric.endswith("_raw") else normalise(label) or label.strip()
+        key = label_key(label, metric)
         alone = count == 1 and label.replace(" ", "").isalpha()  # not a code with numbers, of which many are alike
         close = difflib.get_close_matches(label, common, n=1, cutoff=ALIKE) if alone else []
         like = plain.get(key) or next(iter(close), None)

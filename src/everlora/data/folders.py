@@ -24,7 +24,7 @@ from typing import Any, Literal
 from everlora.core.errors import DataError, nearest
 from everlora.data.dialects import familiar
 from everlora.data.rows import Table, decode, is_data_file, parse_json, read_bytes, read_table
-from everlora.metrics.answers import normalise
+from everlora.metrics.texts import normalise
 
 Kind = Literal["o-lora", "superni", "trace"]
 

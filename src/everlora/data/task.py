@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from everlora.core.errors import ConfigError, DataError, nearest
 from everlora.metrics import Answer, answer_metric
-from everlora.metrics.answers import DEFAULT
+from everlora.metrics.answers import DEFAULT, unread
 
 Form = Literal["labelled", "prompted", "chat", "image"]
 
@@ -85,6 +85,8 @@ class Task:
             object.__setattr__(self, "metric", answer_metric(self.metric).id)
         except ConfigError as error:
             raise DataError(f"task {self.name!r}: {error}") from None
+        if why := unread(self.metric, [row.target for row in self.test]):
+            raise DataError(f"task {self.name!r}: {why}")
         if self.labels:
             known = set(self.labels)
             for split in ("train", "dev", "test"):
