@@ -136,7 +136,7 @@ class Causal(Family):
         first = out.logits[:, -1].float().log_softmax(-1)  # (b, v)
         labels = right_pad(answers, self.pad).to(ids.device)  # (n, m)
         real = right_pad([[1] * len(a) for a in answers], 0).to(ids.device)  # (n, m)
-        cache = getattr(out, "past_key_values", None)
+        cache: Any = getattr(out, "past_key_values", None)
         if not all(hasattr(layer, "batch_repeat_interleave") for layer in getattr(cache, "layers", [None])):
             return self._scores_of_pairs(model, ids, mask, answers)
         cache.batch_repeat_interleave(n)
