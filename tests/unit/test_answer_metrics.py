@@ -142,15 +142,17 @@ def test_traces_numbers_are_traces(row: dict[str, Any]) -> None:
     assert value(row["metric"], row["prediction"], row["target"]) == pytest.approx(row["value"], abs=1e-9)
 
 
-def test_a_metric_that_sees_nothing_of_the_targets_is_refused() -> None:
+def test_rouge_of_latin_letters_is_refused_where_most_answers_have_others() -> None:
     def task(metric: str, *targets: str) -> Task:
         rows = [Example("a", target) for target in targets]
         return Task(name="t", train=rows, test=rows, metric=metric)
 
     with pytest.raises(
-        DataError, match=r"'t': rouge_l reads letters a-z .* none in 2 of 3 .*'好的'; use rouge_l_unicode"
+        DataError, match=r"'t': rouge_l reads letters a-z .* 2 of 3 answers .*'好的'; use rouge_l_unicode"
     ):
         task("rouge_l", "ok", "好的", "да")
+    with pytest.raises(DataError, match="'Ül'; use rouge_l_unicode"):  # to it, Öl is the same word
+        task("rouge_l_stemmed", "Ül")
     assert task("rouge_l", "ok", "yes", "да").metric == "rouge_l"
     assert task("rouge_l_unicode", "好的").metric == "rouge_l_unicode"
 

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from everlora.core.errors import ConfigError, DataError, nearest
 from everlora.metrics import Answer, answer_metric
-from everlora.metrics.answers import DEFAULT, unread
+from everlora.metrics.answers import DEFAULT
+from everlora.metrics.texts import unread
 
 Form = Literal["labelled", "prompted", "chat", "image"]
 

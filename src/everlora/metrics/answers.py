@@ -51,23 +51,6 @@ def label_key(label: str, metric: str) -> str:
     return plain or label.strip()
 
 
-def unread(metric: str, targets: Sequence[str]) -> str:
-    """Say why a metric cannot score answers like these, because it sees nothing in most of them; empty if it can.
-
-    >>> unread("rouge_l", ["да"])
-    "rouge_l reads letters a-z and digits, and there are none in 1 of 1 answers, such as 'да'; use rouge_l_unicode"
-    """
-    if metric not in ("rouge_l", "rouge_l_stemmed", "rouge_l_stemmed_first"):
-        return ""
-    blind = [target for target in targets if not re.search("[a-z0-9]", target.lower()) and words(target)]
-    if 2 * len(blind) <= len(targets):
-        return ""
-    return (
-        f"{metric} reads letters a-z and digits, and there are none in {len(blind)} of {len(targets)} answers, "
-        f"such as {blind[0][:40]!r}; use rouge_l_unicode"
-    )
-
-
 def _best(compare: Callable[[str, str], float], row: Answer) -> float:
     """The best value over the accepted answers."""
     return max(compare(row.prediction, target) for target in row.accepted)

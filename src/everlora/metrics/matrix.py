@@ -122,7 +122,7 @@ def _bwt_weighted(m: ScoreMatrix, _: References) -> Cell:
     "forgetting",
     of="matrix",
     formula="(1/(T−1)) Σ_{j<T} (max_{j≤l<T} a[l][j] − a[T][j])",
-    source="Chaudhry et al. 2018, eq. 3, whose l starts at 1, so that scores before task j was learned count there too; "
+    source="Chaudhry et al. 2018, eq. 3, whose l starts at 1, so that scores before task j was learned count, too; "
     "Avalanche's forgetting is forgetting_first",
 )
 def _forgetting(m: ScoreMatrix, _: References) -> Cell:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
+from collections.abc import Sequence
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _MARK = f"[{re.escape(string.punctuation)}]"
@@ -78,3 +79,24 @@ def words(text: str) -> list[str]:
             found.append(character)
             joins = spaced
     return found
+
+
+def unread(metric: str, targets: Sequence[str]) -> str:
+    """Say why a metric misses what tells answers like these apart, letters in most of them; empty if it does not.
+
+    >>> unread("rouge_l", ["да"])
+    "rouge_l reads letters a-z and digits, and 1 of 1 answers have others, such as 'да'; use rouge_l_unicode"
+    """
+    if metric not in ("rouge_l", "rouge_l_stemmed", "rouge_l_stemmed_first"):
+        return ""
+    other = [target for target in targets if not target.isascii() and any(map(_foreign, target))]
+    if 2 * len(other) <= len(targets):
+        return ""
+    return (
+        f"{metric} reads letters a-z and digits, and {len(other)} of {len(targets)} answers have others, such as "
+        f"{other[0][:40]!r}; use rouge_l_unicode"
+    )
+
+
+def _foreign(character: str) -> bool:
+    return character.isalpha() and not character.isascii()
