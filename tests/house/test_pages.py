@@ -39,7 +39,7 @@ def run(folder: Path, *words: str) -> None:
             with open(folder / "said", "wb") as said:
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
-            sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
             os.chdir(folder)
             sys.path.insert(0, str(folder))
             for name in [name for name in os.environ if name.startswith("PYTEST_")]:
