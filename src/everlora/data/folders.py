@@ -25,7 +25,7 @@ from everlora.core.errors import DataError, nearest
 from everlora.data.dialects import familiar
 from everlora.data.packed import plain_name
 from everlora.data.rows import SUFFIXES, Table, decode, is_data_file, parse_json, read_bytes, read_table
-from everlora.metrics.answers import normalise
+from everlora.metrics.texts import normalise
 
 Kind = Literal["o-lora", "superni", "trace"]
 

@@ -13,7 +13,8 @@ from everlora.core.errors import DataError
 from everlora.data.rows import Table
 from everlora.data.spelling import RAW, plain_label, shown, visible
 from everlora.data.task import Example
-from everlora.metrics.answers import normalise
+from everlora.metrics.answers import AS_WRITTEN
+from everlora.metrics.texts import normalise
 
 COMMON = 10
 """A label in one row that is spelt like one in this many is taken for a slip."""
@@ -103,7 +104,7 @@ def check_set(name: str, labels: Sequence[str], metric: str) -> None:
     seen: dict[str, str] = {}
     for label in labels:
         # A raw metric looks at everything but the white space around an answer.
-        key = label.strip() if metric.endswith("_raw") else plain_label(label)
+        key = label.strip() if metric in AS_WRITTEN else plain_label(label)
         if key in seen:
             if seen[key] == label:
                 raise DataError(f"task {name!r}: in its label set, {label!r} stands twice; keep one spelling")
@@ -124,7 +125,7 @@ def inferred(table: Table, examples: Sequence[Example], metric: str) -> tuple[st
     counts = Counter(example.target for example in examples)
     row = {example.target: index for index, example in reversed(list(enumerate(examples)))}
     common = [label for label, count in counts.items() if count >= COMMON]
-    raw = metric.endswith("_raw")
+    raw = metric in AS_WRITTEN
     plain: dict[str, str] = {}
     lettered: dict[str, str] = {}
     for label, count in counts.items():

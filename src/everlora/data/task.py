@@ -19,6 +19,7 @@ from everlora.core.errors import ConfigError, DataError, nearest
 from everlora.data.spelling import metric_for, shown
 from everlora.metrics import Answer, answer_metric
 from everlora.metrics.answers import DEFAULT
+from everlora.metrics.texts import unread
 
 Form = Literal["labelled", "prompted", "chat", "image"]
 
@@ -97,6 +98,8 @@ class Task:
         except ConfigError as error:
             raise DataError(f"task {self.name!r}: {error}") from None
         self._tell_labels_apart()
+        if why := unread(self.metric, [row.target for row in self.test]):
+            raise DataError(f"task {self.name!r}: {why}")
         if self.labels:
             known = set(self.labels)
             for split in ("train", "dev", "test"):

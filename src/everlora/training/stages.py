@@ -11,7 +11,7 @@ from everlora.archive.records import TaskMetadata
 from everlora.core.errors import DataError, FolderError
 from everlora.core.method import Method
 from everlora.data.task import Task
-from everlora.metrics.answers import DEFAULT, normalise
+from everlora.metrics.answers import AS_WRITTEN, DEFAULT, label_key
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.families import Family
 from everlora.runtime.progress import Progress
@@ -126,8 +126,8 @@ def task_metadata(tasks: Sequence[Task]) -> TaskMetadata:
 
 def chance_level(task: Task) -> float | None:
     """Compute the percentage that guessing among the labels scores; None of free answers and of corpus metrics."""
-    names = {normalise(label) for label in task.labels}
-    known = task.metric in (DEFAULT, "exact_match_raw") and task.labels and len(names) == len(task.labels)
+    names = {label_key(label, task.metric) for label in task.labels}
+    known = task.metric in (DEFAULT, *AS_WRITTEN) and task.labels and len(names) == len(task.labels)
     return 100.0 / len(task.labels) if known else None
 
 
