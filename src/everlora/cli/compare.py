@@ -162,7 +162,7 @@ def _paper_rows(table: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def _protocol_differences(table: dict[str, Any]) -> list[str]:
+def _differing(table: dict[str, Any]) -> list[str]:
     """Per paper and model one line of what differs between its protocol and ours."""
     differing = {f"{one['paper']} ({one['model']})": one["differs"] for one in table.get("papers", ())}
     return [f"{paper}: {'; '.join(differs)}" for paper, differs in differing.items()]
@@ -183,7 +183,7 @@ def _plain(table: dict[str, Any]) -> str:
     for section in table["sections"]:
         lines += [GROUPS[section["group"]], "", *_aligned(_columns(table), _rows(table, section))]
     if published_rows := _paper_rows(table):
-        lines += [TITLE, "", *_aligned(PAPER_COLUMNS, published_rows), *_protocol_differences(table), ""]
+        lines += [TITLE, "", *_aligned(PAPER_COLUMNS, published_rows), *_differing(table), ""]
     return "\n".join([*lines, _legend(table)])
 
 
@@ -201,7 +201,7 @@ def _markdown(table: dict[str, Any]) -> str:
             f"**{TITLE}**",
             "",
             *_piped(PAPER_COLUMNS, published_rows),
-            *(f"- {line}" for line in _protocol_differences(table)),
+            *(f"- {line}" for line in _differing(table)),
             "",
         ]
     return "\n".join([*lines, _legend(table)])
@@ -243,7 +243,7 @@ def _latex(table: dict[str, Any]) -> str:
     if published_rows := _paper_rows(table):
         lines += [rf"% {TITLE}", r"\begin{tabular}{llrrll}", r"\hline", " & ".join(PAPER_COLUMNS) + r" \\", r"\hline"]
         lines += [" & ".join(map(_escaped, row)) + r" \\" for row in published_rows]
-        lines += [r"\hline", r"\end{tabular}", *(f"% {line}" for line in _protocol_differences(table))]
+        lines += [r"\hline", r"\end{tabular}", *(f"% {line}" for line in _differing(table))]
     return "\n".join([*lines, f"% {_legend(table)}"])
 
 
@@ -280,13 +280,12 @@ def _legend(table: dict[str, Any]) -> str:
     hashes = sorted({one for section in table["sections"] for row in section["rows"] for one in row["protocols"]})
     made = f"protocol {', '.join(hashes)}; fingerprint {', '.join(table['fingerprints'])}"
     reference = f"OA − {table['baseline'] or 'best'}"
-    comparison = COMPARISON.format(
-        reference=reference, correction="Holm" if table["baseline"] else "Bonferroni, all pairs"
-    )
+    correction = "Holm" if table["baseline"] else "Bonferroni, all pairs"
+    note = COMPARISON.format(reference=reference, correction=correction)
     rows = [row for section in table["sections"] for row in section["rows"]]
     rows_only = f"; {ROWS_ONLY}" if any(row["test"] == "rows" for row in rows) else ""
     drawn = f"{table['resamples']} resamples, seed {table['seed']}"
-    return f"{LEGEND}; {comparison}{rows_only}; {drawn}; {made}{mixed}{_ability(table)}"
+    return f"{LEGEND}; {note}{rows_only}; {drawn}; {made}{mixed}{_ability(table)}"
 
 
 FORMS: dict[Format, Callable[[dict[str, Any]], str]] = {
