@@ -38,6 +38,9 @@ class Fingerprint(OpenRecord):
 
     Attributes:
         batch_invariant: whether rows were answered alone as they were among others; None where nobody looked.
+
+    Where answers are text there are also ``end_tokens``, at which an answer ends; ``decoder_start_token``, which a
+    decoder behind an encoder reads first; and ``chat_date``, the day that a chat template which asks for it is given.
     """
 
     backend: str

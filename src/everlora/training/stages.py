@@ -62,6 +62,9 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
     if evaluation.scoring == "labels" and not task.labels:
         raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
     family.check(task)
+    if evaluation.scoring == "generate" or not task.labels:
+        for remark in family.remarks(task):
+            progress.warn(f"task {task.name!r}: {remark}")
     for why, count in task.left_out.items():
         progress.info(f"task {task.name!r}: {count} rows left out ({why})")
 
