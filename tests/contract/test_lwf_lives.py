@@ -59,17 +59,17 @@ def test_the_loss_is_task_plus_distillation_from_a_copy_of_the_former_model(mode
         if not former:
             former.append(copy.deepcopy(inside).eval())
         noted, family = [], self.family
-        before, was = copy.deepcopy(dict(inputs)), family.compared
+        before, was = copy.deepcopy(dict(inputs)), family.logits_with_known
 
         def note(m, batch):
             noted.append(was(m, batch))
             return noted[-1]
 
-        family.compared = note
+        family.logits_with_known = note
         try:
             loss = own(self, inside, inputs, num_items_in_batch=num_items_in_batch)
         finally:
-            del family.compared
+            del family.logits_with_known
         new, targets, known = noted[0]
         with torch.no_grad():
             old = was(former[0], before)[2]

@@ -254,7 +254,7 @@ def test_one_adapter_trained_on_still_takes_what_looks_at_its_change() -> None:
         ("ewc(rho=0.1)", "nothing to find: write lam=auto, or leave"),
         ("ps-lora(sharpness=sqrt)", "option 'sharpness'.*'sqrt'"),
         ("lbcl-(samples=0)", "at least one sample"),
-        ("pslor", "unknown method 'pslor'; did you mean 'pslora'"),
+        ("pslor", "unknown method 'pslor'; did you mean 'ps-lora'"),
         ("lb-c1", "unknown method 'lb-c1'; did you mean 'lb-cl'"),
     ],
 )

@@ -156,9 +156,9 @@ def test_rows_come_back_as_they_were(task, tmp_path):
 
 def test_rows_are_counted_in_bytes():
     task = Task(name="t", train=[Example("é", "no"), Example("ab", "yes")], test=[Example("", "no")])
-    assert rehearsal.counted([task]) == {"kept_rows": 2, "kept_row_bytes": 2 + 2 + 2 + 3}
+    assert (rehearsal.count([task]), rehearsal.size([task])) == (2, 2 + 2 + 2 + 3)
     assert rehearsal.size([image_task()]) == 48 + 16 + 45 + 48 + 4
-    assert rehearsal.counted([]) == {}
+    assert (rehearsal.count([]), rehearsal.size([])) == (0, 0)
 
 
 def test_test_rows_are_never_kept():
@@ -203,8 +203,8 @@ def test_a_task_of_which_nothing_is_kept_is_told():
 def test_a_buffer_without_rows_cannot_be_learned():
     stage = Stage(1, "mtl-buffer", (text_task(),), 0)
     with pytest.raises(ConfigError, match="keeps no row"):
-        rehearsal.taught(Replay(alone=True), stage, 0)
-    (rows,) = rehearsal.taught(Replay(ratio=0.4, alone=True), stage, 0).tasks
+        rehearsal.stage_to_train(Replay(alone=True), stage, 0)
+    (rows,) = rehearsal.stage_to_train(Replay(ratio=0.4, alone=True), stage, 0).tasks
     assert [rows] == rehearsal.select_rows(Replay(ratio=0.4), stage.tasks, 0)[0]  # those that replay keeps
 
 

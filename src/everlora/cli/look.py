@@ -115,11 +115,11 @@ def export(
     if rank is not None:
         lost = facts["truncation"]
         typer.echo(f"truncation: relative error {lost['error']:.3g}, worst module {lost['worst']:.3g}")
-        apart = facts["logits"]
+        logits = facts["logits"]
         typer.echo(
-            f"logits: relative error {apart['relative']:.3g}, largest difference {apart['largest']:.3g}, "
-            f"same answer at {100 * apart['agree']:.1f} % of positions"
-            if apart
+            f"logits: relative error {logits['relative']:.3g}, largest difference {logits['largest']:.3g}, "
+            f"same answer at {100 * logits['agree']:.1f} % of positions"
+            if logits
             else "logits were not compared: the run's data are not at hand (own tasks, or pass --data-dir)"
         )
 

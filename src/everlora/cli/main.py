@@ -20,14 +20,19 @@ def main(argv: list[str] | None = None) -> None:
     """
     before, collecting = signal.getsignal(signal.SIGINT), gc.isenabled()
     gc.disable()  # imports make many objects and hardly any garbage: a fifth of their time goes to looking for it
-    if argv is None and before is not signal.SIG_IGN:
+    ends = argv is None  # the process ends with the command
+    heeded = ends and before is not signal.SIG_IGN
+    if heeded:
         signal.signal(signal.SIGINT, _leave)
     try:
         from everlora.cli.app import run_command
 
         sys.exit(run_command(argv))
     finally:
-        signal.signal(signal.SIGINT, before)
+        if heeded:
+            signal.signal(signal.SIGINT, before)
+        if ends:
+            gc.freeze()  # nor does the end of a process need to look through what it has imported
         if collecting:
             gc.enable()
 
