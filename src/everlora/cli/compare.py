@@ -199,7 +199,13 @@ def _markdown(table: dict[str, Any]) -> str:
     for section in table["sections"]:
         lines += [f"**{GROUPS[section['group']]}**", "", *_piped(_columns(table), _rows(table, section))]
     if published_rows := _paper_rows(table):
-        lines += [f"**{TITLE}**", "", *_piped(PAPER_COLUMNS, published_rows), *(f"- {line}" for line in _protocol_differences(table)), ""]
+        lines += [
+            f"**{TITLE}**",
+            "",
+            *_piped(PAPER_COLUMNS, published_rows),
+            *(f"- {line}" for line in _protocol_differences(table)),
+            "",
+        ]
     return "\n".join([*lines, _legend(table)])
 
 
@@ -276,7 +282,9 @@ def _legend(table: dict[str, Any]) -> str:
     hashes = sorted({one for section in table["sections"] for row in section["rows"] for one in row["protocols"]})
     made = f"protocol {', '.join(hashes)}; fingerprint {', '.join(table['fingerprints'])}"
     reference = f"OA − {table['baseline'] or 'best'}"
-    comparison = COMPARISON.format(reference=reference, correction="Holm" if table["baseline"] else "Bonferroni, all pairs")
+    comparison = COMPARISON.format(
+        reference=reference, correction="Holm" if table["baseline"] else "Bonferroni, all pairs"
+    )
     rows = [row for section in table["sections"] for row in section["rows"]]
     rows_only = f"; {ROWS_ONLY}" if any(row["test"] == "rows" for row in rows) else ""
     drawn = f"{table['resamples']} resamples, seed {table['seed']}"

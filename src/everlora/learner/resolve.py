@@ -143,6 +143,10 @@ def settle(kind: type[S], *layers: dict[str, Any], rate: float | None = None) ->
         from everlora.metrics import answer_metric
 
         merged["metric"] = answer_metric(merged["metric"]).id  # and of its metric
+    from everlora.training.arguments import check_together
+
+    for own in ({}, *(merged.get("train_of") or {}).values()):
+        check_together({**merged["train"], **own})
     return check(kind, merged)
 
 

@@ -63,6 +63,7 @@ from everlora.training.evidence import observe
 from everlora.training.initial import initialise
 from everlora.training.stages import (
     Stage,
+    check_enough_rows,
     check_same_tasks,
     matrix_row,
     stages,
@@ -70,7 +71,7 @@ from everlora.training.stages import (
     tasks_to_evaluate,
     validate_task,
 )
-from everlora.training.task_trainer import TaskTrainer, TrainingResult
+from everlora.training.task_trainer import TaskTrainer, TrainingResult, arguments_of
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ class SequentialLearner(LearnerState):
         self.backend.plan_tasks(len(tasks))
         for task in tasks:
             validate_task(task, self.base.family, self.spec.evaluation, self.progress)
+        for stage in filter(lambda one: one.trains, self.plan):
+            check_enough_rows(arguments_of(self.spec, stage), stage, world.size())
         self.reset()
         world.wait()  # nobody commits before everybody has read
         self.evaluator.measure_baseline(self.folder, tasks, self.progress)
@@ -159,6 +162,7 @@ class SequentialLearner(LearnerState):
                 # Saved before it is evaluated: a learner that answers with merged tasks takes the adapter off.
                 scratch = Path(place)
                 self.backend.save(scratch)
+                self.backend.check_saved(scratch, update)
                 memory.write(scratch, remembered)
                 rehearsal.write(scratch, self.method.rehearsal, rows)
                 scores = self.evaluate(self.answering_model(model, update), stage, tasks)

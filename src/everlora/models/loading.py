@@ -45,6 +45,7 @@ from everlora.models.families import (
     TextClassifier,
     Writer,
 )
+from everlora.models.folder import check_folder
 from everlora.models.names import PACKAGED, canonical
 from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start, end_tokens
 from everlora.runtime import hub
@@ -188,7 +189,7 @@ def _from_files(
         where, extra = str(path.parent), {"gguf_file": path.name}
         unpack = {"quantization_config": GgufConfig(dequantize=True)}  # packed weights cannot be trained on
     elif path.is_dir():
-        _check_folder(path)
+        check_folder(path)
     elif where.startswith((".", "/", "~")):
         raise ModelError(f"model folder {where!r} does not exist")
     else:
@@ -257,28 +258,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         hf_logging.set_verbosity(before)
-
-
-def _check_folder(path: Path) -> None:
-    """Refuse a folder that holds no model, or none that can be loaded without unpickling.
-
-    Raises:
-        ModelError: no config.json, no weights, pickled weights only, or an adapter among the model's files.
-    """
-    if not (path / "config.json").is_file():
-        raise ModelError(f"model folder {path} has no config.json; is it a transformers model?")
-    if (path / "adapter_config.json").is_file() or any(path.glob("adapter_model.*")):
-        raise ModelError(
-            f"model folder {path} holds an adapter (adapter_config.json) with its weights, which transformers would "
-            f"put on by itself; move the adapter's files away, or merge it into the model and take the result"
-        )
-    weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
-    if not weights:
-        raise ModelError(f"model folder {path} has a config.json but no weights (*.safetensors)")
-    if not any(file.suffix == ".safetensors" for file in weights):
-        raise ModelError(
-            f"model folder {path} holds pickled weights only, which are never loaded; convert them to safetensors"
-        )
 
 
 def family_of(config: PretrainedConfig) -> FamilyName:

@@ -113,7 +113,9 @@ def canonical(settings: Mapping[str, Any], rate: float, processes: int = 1) -> d
     settled = _plain({key: value for key, value in settings.items() if (key,) not in IRRELEVANT})
     settled.setdefault("prompt", DEFAULT)
     for group in {path[0] for path in IRRELEVANT if len(path) > 1}:
-        settled[group] = {key: value for key, value in settled.get(group, {}).items() if (group, key) not in IRRELEVANT}
+        settled[group] = {
+            key: value for key, value in settled.get(group, {}).items() if (group, key) not in IRRELEVANT
+        }
     train = settled["train"]
     train["batch"] = processes * math.prod(train.pop(name, 1) for name in SPLIT)
     of_form = (settings.get("protocol") or {}).get("rate") == "form"

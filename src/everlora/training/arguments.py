@@ -81,6 +81,18 @@ def checked(name: str, value: Any) -> Any:
     return found if isinstance(value, str) else value  # YAML reads 1e-4, without a dot, as text
 
 
+def check_together(train: dict[str, Any]) -> dict[str, Any]:
+    """Return training arguments of one task or run, if they can stand together.
+
+    Raises:
+        ConfigError: one of them makes no sense without another.
+    """
+    for name in ("dataloader_persistent_workers", "dataloader_prefetch_factor"):
+        if train.get(name) and not int(train.get("dataloader_num_workers") or 0):
+            raise ConfigError(f"training argument {name!r} needs dataloader_num_workers above zero; set that, too")
+    return train
+
+
 def _unsupported(name: str) -> str | None:
     beginning = next((why for start, why in UNSUPPORTED_BEGINNINGS.items() if name.startswith(start)), None)
     return UNSUPPORTED.get(name, beginning)

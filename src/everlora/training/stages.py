@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from everlora.archive.folder import Committed
 from everlora.archive.records import TaskMetadata
-from everlora.core.errors import DataError, FolderError
+from everlora.core.errors import ConfigError, DataError, FolderError
 from everlora.core.method import Method
 from everlora.data.task import Task
 from everlora.metrics.answers import DEFAULT, normalise
@@ -67,6 +68,22 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
             progress.warn(f"task {task.name!r}: {remark}")
     for why, count in task.left_out.items():
         progress.info(f"task {task.name!r}: {count} rows left out ({why})")
+
+
+def check_enough_rows(train: Mapping[str, Any], stage: Stage, processes: int) -> None:
+    """Refuse a stage none of whose batches is full, where batches that are not full are dropped.
+
+    Raises:
+        ConfigError: nothing would be trained.
+    """
+    rows = sum(len(task.train) for task in stage.tasks)
+    batch = int(train.get("per_device_train_batch_size", 8)) * processes
+    if train.get("dataloader_drop_last") and rows < batch:
+        raise ConfigError(
+            f"task {stage.name!r} has {rows} training rows, fewer than a batch of {batch}, and dataloader_drop_last "
+            f"drops what does not fill a batch, so that nothing would be learned; lower the batch size, or leave "
+            f"dataloader_drop_last out"
+        )
 
 
 def tasks_to_evaluate(
