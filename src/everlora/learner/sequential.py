@@ -71,7 +71,7 @@ from everlora.training.stages import (
     tasks_to_evaluate,
     validate_task,
 )
-from everlora.training.task_trainer import TaskTrainer, TrainingResult, arguments_of
+from everlora.training.task_trainer import TaskTrainer, TrainingResult
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class SequentialLearner(LearnerState):
         for task in tasks:
             validate_task(task, self.base.family, self.spec.evaluation, self.progress)
         for stage in filter(lambda one: one.trains, self.plan):
-            check_enough_rows(arguments_of(self.spec, stage), stage, world.size())
+            check_enough_rows(self.spec, stage, world.size())
         self.reset()
         world.wait()  # nobody commits before everybody has read
         self.evaluator.measure_baseline(self.folder, tasks, self.progress)
@@ -259,7 +259,7 @@ class SequentialLearner(LearnerState):
         training, rows = (learned.training, learned.rows) if learned else (None, [])
         holdings = self.holdings_after(learned.update, learned.memory, rows) if learned else Holdings(kept_bytes=0)
         return StageFacts(
-            **task_metadata(stage.tasks).model_dump(),
+            **task_metadata(stage.tasks, self.base.family).model_dump(),
             row=row,
             fingerprint=self.evaluator.fingerprint(),
             general=self.evaluator.general,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -81,16 +82,16 @@ def checked(name: str, value: Any) -> Any:
     return found if isinstance(value, str) else value  # YAML reads 1e-4, without a dot, as text
 
 
-def check_together(train: dict[str, Any]) -> dict[str, Any]:
-    """Return training arguments of one task or run, if they can stand together.
+def check_together(train: Mapping[str, object], of: Mapping[str, Mapping[str, object]] | None) -> None:
+    """Refuse training arguments of a run, and those ``of`` single tasks over them, that cannot stand together.
 
     Raises:
         ConfigError: one of them makes no sense without another.
     """
-    for name in ("dataloader_persistent_workers", "dataloader_prefetch_factor"):
-        if train.get(name) and not int(train.get("dataloader_num_workers") or 0):
-            raise ConfigError(f"training argument {name!r} needs dataloader_num_workers above zero; set that, too")
-    return train
+    for together in (train, *({**train, **own} for own in (of or {}).values())):
+        for name in ("dataloader_persistent_workers", "dataloader_prefetch_factor"):
+            if together.get(name) and not together.get("dataloader_num_workers"):
+                raise ConfigError(f"training argument {name!r} needs dataloader_num_workers above zero; set that, too")
 
 
 def _unsupported(name: str) -> str | None:

@@ -16,7 +16,7 @@ from everlora.metrics.answers import DEFAULT, normalise
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.families import Family
 from everlora.runtime.progress import Progress
-from everlora.settings.spec import EvalSpec, Schedule
+from everlora.settings.spec import EvalSpec, LearnerSpec, Schedule
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Stage:
     row: int
     trains: bool = True
     seeded: int = 1
+
+    def arguments(self, spec: LearnerSpec) -> Mapping[str, Any]:
+        """The training arguments of this stage: those of the run, under those for the one task that it learns."""
+        own = spec.train_of if len(self.tasks) == 1 else None
+        return {**spec.train, **(own or {}).get(self.tasks[0].name, {})}
 
 
 def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
@@ -70,13 +75,13 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
         progress.info(f"task {task.name!r}: {count} rows left out ({why})")
 
 
-def check_enough_rows(train: Mapping[str, Any], stage: Stage, processes: int) -> None:
+def check_enough_rows(spec: LearnerSpec, stage: Stage, processes: int) -> None:
     """Refuse a stage none of whose batches is full, where batches that are not full are dropped.
 
     Raises:
         ConfigError: nothing would be trained.
     """
-    rows = sum(len(task.train) for task in stage.tasks)
+    train, rows = stage.arguments(spec), sum(len(task.train) for task in stage.tasks)
     batch = int(train.get("per_device_train_batch_size", 8)) * processes
     if train.get("dataloader_drop_last") and rows < batch:
         raise ConfigError(
@@ -112,14 +117,16 @@ def matrix_row(
     return [old if new is None else new for old, new in zip(earlier, row, strict=True)]
 
 
-def task_metadata(tasks: Sequence[Task]) -> TaskMetadata:
-    """Describe tasks for the record: digests, and where it applies the metric, rows left out and chance."""
+def task_metadata(tasks: Sequence[Task], family: Family) -> TaskMetadata:
+    """Describe tasks for the record: digests, and where it applies the metric, rows left out, chance and length."""
+    lengths = {task.name: family.lengthened(task) for task in tasks}
     levels = {task.name: chance_level(task) for task in tasks}
     return TaskMetadata(
         data={task.name: task.digest() for task in tasks},
         chance={name: level for name, level in levels.items() if level is not None},
         metric={task.name: task.metric for task in tasks if task.metric != DEFAULT},
         left_out={task.name: dict(task.left_out) for task in tasks if task.left_out},
+        max_new_tokens={name: length for name, length in lengths.items() if length is not None},
     )
 
 

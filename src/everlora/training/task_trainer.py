@@ -73,7 +73,7 @@ class TaskTrainer:
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The training arguments of this stage: those of the run, under those for the one task that it learns."""
-        return arguments_of(self.spec, self.stage)
+        return self.stage.arguments(self.spec)
 
     def chain(self, model: nn.Module) -> Chain:
         """Build the gradient chain of this stage."""
@@ -175,9 +175,3 @@ class TaskTrainer:
         sites = [site for group in chain.groups for site in group.live]
         chain.recurrence = BlockRunner(method.rule, blocks.turns, [p for site in sites for p in site.tensors.values()])
         return blocks
-
-
-def arguments_of(spec: LearnerSpec, stage: Stage) -> Mapping[str, Any]:
-    """The training arguments of a stage: those of the run, under those for the one task that it learns."""
-    own = spec.train_of if len(stage.tasks) == 1 else None
-    return {**spec.train, **(own or {}).get(stage.tasks[0].name, {})}

@@ -132,6 +132,10 @@ class Family(ABC):
         """Tell what is worth a warning before a task is learned; most families have nothing to say."""
         return []
 
+    def lengthened(self, task: Task) -> int | None:
+        """Return the length of answers to a task in tokens, where its targets made it longer than `Limits.answer`."""
+        return None
+
     def answering(self) -> dict[str, Any]:
         """Return how answers are made, for the fingerprint of scores; empty where a head answers."""
         return {}

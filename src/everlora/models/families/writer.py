@@ -56,8 +56,13 @@ class Writer(Family):
         self.prompter.limits = self.limits
 
     def answering(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"end_tokens": list(self.ends)}
+        longest = "as targets" if self.limits.follow_targets else self.limits.answer
+        found: dict[str, Any] = {"end_tokens": list(self.ends), "max_new_tokens": longest}
         return found | ({"chat_date": self.prompter.date} if self.prompter.date else {})
+
+    def lengthened(self, task: Task) -> int | None:
+        longest = None if task.labels else self.targets(task).longest
+        return longest if longest is not None and longest > self.limits.answer else None
 
     def answer(self, target: str, task: Task) -> list[int]:
         """Return the tokens of an answer, with the token that ends it."""
