@@ -17,10 +17,8 @@ from everlora.cli.common import Json, Plugin
 HEADS = {"oa": "OA", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
 Format = Literal["table", "markdown", "csv", "latex", "json"]
 FORMAT_HELP = "How the table is printed: table, markdown, csv, latex, json."
-LEGEND = (
-    "mean over runs (seeds x orders) and 95 % interval (bootstrap over runs, then over test rows; too short where "
-    "runs are few)"
-)
+LEGEND = """mean over runs (seeds x orders) and 95 % interval (bootstrap over runs, then over test rows; too short \
+where runs are few)"""
 COMPARISON = (
     "{reference}: paired difference in OA over common runs and rows; ≈: cannot be told from it at 5 % (t of runs and "
     "rows together, p corrected over the methods: {correction}); seen: the smallest difference that these runs show "

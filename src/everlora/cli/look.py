@@ -34,6 +34,8 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     ]
     heads = ("task", "score when learned", "strength found", "warning")
     show(table(f"{facts['method']} on {facts['model']}", heads, rows))
+    if facts.get("labels"):
+        typer.echo(f"labels by row of the head: {', '.join(facts['labels'])}")
     data = f", {facts['kept_rows']} rows of data among it" if "kept_rows" in facts else ""
     typer.echo(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB{data}")
     for part, lost in facts.get("memory_error", {}).items():

@@ -66,6 +66,7 @@ from everlora.training.stages import (
     check_enough_rows,
     check_same_tasks,
     matrix_row,
+    shared_rows,
     stages,
     task_metadata,
     tasks_to_evaluate,
@@ -118,6 +119,8 @@ class SequentialLearner(LearnerState):
             validate_task(task, self.base.family, self.spec.evaluation, self.progress)
         for stage in filter(lambda one: one.trains, self.plan):
             check_enough_rows(self.spec, stage, world.size())
+        for line in shared_rows(tasks) if self.base.family.head else ():
+            self.progress.warn(line)
         self.reset()
         world.wait()  # nobody commits before everybody has read
         self.evaluator.measure_baseline(self.folder, tasks, self.progress)

@@ -260,9 +260,9 @@ class RunSpec(LearnerSpec):
         ),
     ] = None
     stream_seed: Annotated[
-        int, Setting("data", "Seed of the rows of built-in tasks.", changes="record", compared=True, value="N")
+        int, Setting("data", "Seed of rows made, or drawn by a limit.", changes="record", compared=True, value="N")
     ] = 0
-    """Seed of the rows of built-in tasks; data that are read do not depend on it."""
+    """Seed of the rows of built-in tasks, and of the rows that a limit takes of data that are read."""
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:

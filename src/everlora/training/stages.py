@@ -58,7 +58,7 @@ def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
 def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Progress) -> None:
     """Refuse, before anything is trained, a task that could not be learned or answered when its turn comes.
 
-    Rows that were left out of its source are reported.
+    Rows that were left out of its source are reported, as is whatever else was done to its data.
 
     Raises:
         DataError: no rows to be scored on, no labels where labels are scored, or rows that the family cannot read.
@@ -67,12 +67,33 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
         raise DataError(f"task {task.name!r} has no {evaluation.split} rows to be scored on")
     if evaluation.scoring == "labels" and not task.labels:
         raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
+    family.truncated = 0
     family.check(task)
     if evaluation.scoring == "generate" or not task.labels:
         for remark in family.remarks(task):
             progress.warn(f"task {task.name!r}: {remark}")
+    if family.truncated:
+        rows = len(task.train) + len(task.dev) + len(task.test)
+        progress.warn(f"task {task.name!r}: {family.truncated} of {rows} texts are too long for the model and are cut")
     for why, count in task.left_out.items():
         progress.info(f"task {task.name!r}: {count} rows left out ({why})")
+    for note in task.notes:
+        progress.warn(f"task {task.name!r}: {note}")
+
+
+def shared_rows(tasks: Sequence[Task]) -> list[str]:
+    """Say of each task with labels that have the names of an earlier task's whether a head takes them for the same."""
+    lines = []
+    for number, task in enumerate(tasks):
+        for earlier in tasks[:number]:
+            if both := [label for label in task.labels if label in earlier.labels]:
+                same = task.shares_labels and earlier.shares_labels
+                what = "share rows of the head with" if same else "have rows of their own, apart from"
+                named = ", ".join(map(repr, both[:8])) + (", ..." if len(both) > 8 else "")
+                other = "shared_labels: false keeps them apart" if same else "shared_labels: true in both shares them"
+                lines.append(f"task {task.name!r}: its labels {named} {what} those of {earlier.name!r}; {other}")
+                break
+    return lines
 
 
 def check_enough_rows(spec: LearnerSpec, stage: Stage, processes: int) -> None:

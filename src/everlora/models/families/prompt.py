@@ -37,6 +37,16 @@ def dated(template: str) -> str:
     return fixed
 
 
+def cut_middle(ids: list[int], length: int) -> list[int]:
+    """Return tokens without their middle: instruction and cue stand at the two ends of a prompt.
+
+    >>> cut_middle([1, 2, 3, 4, 5], 3)
+    [1, 2, 5]
+    """
+    tail = length // 2
+    return [*ids[: length - tail], *ids[len(ids) - tail :]]
+
+
 class Prompter:
     """A writer of prompts by a template; only the text may be cut, or the middle of a prompt that is given as a whole.
 
@@ -95,7 +105,7 @@ class Prompter:
         """
         limit = self.limits.context - room
         if limit < 1:
-            self._no_room(task, room)
+            raise self._no_room(task, room)
         if task.form == "labelled":
             head, cue = self.limits.template.around(task.name, task.instruction, task.labels)
             before, after = self.tokens(head), self.tokens(cue)
@@ -107,19 +117,22 @@ class Prompter:
                     f"than the prompt may have; raise --max-source-length or choose a model with a longer context"
                 )
             if len(text) > space and self.limits.source is None:
-                self._too_long(task, len(self.start) + len(before) + len(text) + len(after), limit)
+                published = task.prompt_limit
+                if published is None:
+                    raise self._too_long(task, len(self.start) + len(before) + len(text) + len(after), limit)
+                kept = cut_middle(text, max(1, space - max(0, limit - published)))
+                return [*self.start, *before, *kept, *after], len(text) - len(kept)
             return [*self.start, *before, *text[:space], *after], max(0, len(text) - space)
         start = [] if task.form == "chat" else self.start  # chat templates write their own
         ids = [*start, *self.tokens(self.raw(example, task))]
-        space = min(limit, self.limits.source or limit)
-        if task.form == "prompted" and self.limits.source is not None and len(ids) > space:
+        # What a benchmark's authors cut is cut only where it would not fit; a limit that the user sets always holds.
+        most = self.limits.source or (task.prompt_limit if len(ids) > limit else None)
+        if task.form == "prompted" and most is not None and len(ids) > (space := min(limit, most)):
             if space < MIN_PROMPT:
-                self._no_room(task, room)
-            # Instruction and cue are at the two ends of a prompt that is given as a whole.
-            tail = space // 2
-            return [*ids[: space - tail], *ids[len(ids) - tail :]], len(ids) - space
+                raise self._no_room(task, room)
+            return cut_middle(ids, space), len(ids) - space
         if len(ids) > limit:
-            self._too_long(task, len(ids), limit)
+            raise self._too_long(task, len(ids), limit)
         return ids, 0
 
     def raw(self, example: Example, task: Task) -> str:
@@ -148,22 +161,22 @@ class Prompter:
             ) from error
         return str(rendered)
 
-    def _no_room(self, task: Task, room: int) -> None:
-        """Raise the error of an answer that leaves no prompt before it."""
-        raise DataError(
+    def _no_room(self, task: Task, room: int) -> DataError:
+        """Return the error of an answer that leaves no prompt before it."""
+        return DataError(
             f"task {task.name!r}: the {room} tokens of an answer leave no room for its prompt in a context of "
             f"{self.limits.context}; shorten the answer (or --max-new-tokens), or choose a model with a longer context"
         )
 
-    def _too_long(self, task: Task, found: int, limit: int) -> None:
-        """Raise the error of a prompt that does not fit and may not be cut."""
+    def _too_long(self, task: Task, found: int, limit: int) -> DataError:
+        """Return the error of a prompt that does not fit and may not be cut."""
         cure = {
             "labelled": "set --max-source-length to cut texts",
             "prompted": "set --max-source-length to cut prompts in the middle",
         }.get(task.form, "shorten the prompt")
         reserved = self.limits.reserved
         soft = f" and the {reserved} tokens of the method's soft prompts" if reserved else ""
-        raise DataError(
+        return DataError(
             f"task {task.name!r}: a prompt of {found} tokens is longer than the {limit} that the model's context "
             f"leaves beside the answer{soft}; {cure}, {'shorten these, ' if soft else ''}or choose a model with a "
             f"longer context"
