@@ -133,22 +133,17 @@ def load(
         model, processor, family = _from_files(name, str(where), revision, precision, trust_remote_code)
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
-    template = Template() if prompt is None else Template(prompt)
-    context = context_of(name, model.config, processor)
     limits = Limits(
-        context=context,
+        context=context_of(name, model.config, processor),
         source=max_source_length,
         answer=max_new_tokens or 50,
         follow_targets=max_new_tokens is None,
-        template=template,
+        template=Template(prompt) if prompt is not None else Template(),
     )
     if family != "image-classifier":
         check_tokenizer(name, model, processor, writes=family in ("decoder", "encoder-decoder"))
     reader = _FAMILIES[family][1](processor, limits)
-    if isinstance(reader, Writer):
-        reader.ends = end_tokens(model, processor)
-    if isinstance(reader, Seq2Seq):
-        reader.start = decoder_start(model, reader.pad)
+    _set_ends(reader, model)
     if labels:
         _name_labels(name, model, reader, labels)
     return Loaded(
@@ -158,6 +153,14 @@ def load(
         hub=packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name,
         precision=precision,
     )
+
+
+def _set_ends(reader: Family, model: PreTrainedModel) -> None:
+    """Tell a family that writes where its answers begin and end, which model and tokenizer say together."""
+    if isinstance(reader, Writer):
+        reader.ends = end_tokens(model, reader.processor)
+    if isinstance(reader, Seq2Seq):
+        reader.start = decoder_start(model, reader.pad)
 
 
 def _name_labels(name: str, model: PreTrainedModel, reader: Family, labels: Sequence[str]) -> None:
