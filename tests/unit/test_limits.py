@@ -72,6 +72,9 @@ def test_labels_that_vanish_are_named_when_the_run_begins() -> None:
             lines.append(line)
 
     class Reads:
+        def remarks(self, task: Task) -> list[str]:
+            return []
+
         def check(self, task: Task) -> None:
             del task
 

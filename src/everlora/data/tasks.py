@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from everlora.core.errors import DataError, nearest
+from everlora.data.chat import check_learned
 from everlora.data.checks import Overlap, normalised, separate
 from everlora.data.columns import ColumnNames, Convention, find_convention, with_system
 from everlora.data.dialects import familiar
@@ -259,6 +260,7 @@ def _chat(value: Any, at: str) -> Example:
             _text(message["content"], "content", f"{at}: message {number}")
     if len(value) < 2 or value[-1]["role"] != "assistant":
         raise DataError(f"{at}: the last of at least two messages must be the assistant's; it is what is learned")
+    check_learned(value[-1], at)
     # Arrow fills keys that only some messages have with None; chat templates would take those for values.
     before = [{key: part for key, part in message.items() if part is not None} for message in value[:-1]]
     return Example(before, _text(value[-1]["content"], "content", at))

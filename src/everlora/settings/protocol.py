@@ -112,6 +112,7 @@ def canonical(settings: Mapping[str, Any], rate: float, processes: int = 1) -> d
     """What the hash is of; see `digest`."""
     settled = _plain({key: value for key, value in settings.items() if (key,) not in IRRELEVANT})
     settled.setdefault("prompt", DEFAULT)
+    settled.setdefault("max_new_tokens", 50)  # or more where targets are longer; earlier versions wrote 50 for it
     for group in {path[0] for path in IRRELEVANT if len(path) > 1}:
         settled[group] = {
             key: value for key, value in settled.get(group, {}).items() if (group, key) not in IRRELEVANT

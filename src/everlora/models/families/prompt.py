@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from everlora.core.errors import DataError
+from everlora.core.errors import DataError, ModelError
 from everlora.data.task import Example, Task
 from everlora.models.families.base import Limits
+
+MIN_PROMPT = 8
+"""Tokens below which a prompt that is cut says nothing."""
+CHAT_DATE = date(2025, 1, 1)
+"""The day that chat templates are told, whenever a run is made: the same command writes the same prompts."""
+_NOW = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(['"])(.*?)\1\s*\)""")
+
+
+def dated(template: str) -> str:
+    """Return a chat template with `CHAT_DATE` in the place of the day on which it is read.
+
+    >>> dated("Today is {{ strftime_now('%d %b %Y') }}.")
+    "Today is {{ '01 Jan 2025' }}."
+
+    Raises:
+        ModelError: the template computes the format of the date.
+    """
+    fixed = _NOW.sub(lambda found: repr(CHAT_DATE.strftime(found[2])), template)
+    if "strftime_now(" in fixed:
+        raise ModelError(
+            "the model's chat template computes how today's date is written, so that a run would be another one on "
+            "another day; write the format of strftime_now into chat_template.jinja as text"
+        )
+    return fixed
 
 
 def cut_middle(ids: list[int], length: int) -> list[int]:
@@ -43,6 +69,12 @@ class Prompter:
         self.tokenizer = tokenizer
         self.limits = limits
         first = tokenizer("a").input_ids[:1]
+        self.date: str | None = None
+        """What a chat template that asks for the date is given; None where it does not ask."""
+        template = tokenizer.chat_template
+        self._template = template if isinstance(template, str) else None
+        if self._template and "strftime_now" in self._template:
+            self._template, self.date = dated(self._template), CHAT_DATE.isoformat()
         self.start = first if first and first[0] == tokenizer.bos_token_id else []
 
     def tokens(self, text: str) -> list[int]:
@@ -72,6 +104,8 @@ class Prompter:
             DataError: the prompt does not fit and may not be cut.
         """
         limit = self.limits.context - room
+        if limit < 1:
+            raise self._no_room(task, room)
         if task.form == "labelled":
             head, cue = self.limits.template.around(task.name, task.instruction, task.labels)
             before, after = self.tokens(head), self.tokens(cue)
@@ -94,6 +128,8 @@ class Prompter:
         # What a benchmark's authors cut is cut only where it would not fit; a limit that the user sets always holds.
         most = self.limits.source or (task.prompt_limit if len(ids) > limit else None)
         if task.form == "prompted" and most is not None and len(ids) > (space := min(limit, most)):
+            if space < MIN_PROMPT:
+                raise self._no_room(task, room)
             return cut_middle(ids, space), len(ids) - space
         if len(ids) > limit:
             raise self._too_long(task, len(ids), limit)
@@ -112,8 +148,25 @@ class Prompter:
                 f"task {task.name!r} holds chat messages, but the model's tokenizer has no chat template; "
                 f"give prompt/completion columns or an instruct model"
             )
-        rendered: Any = self.tokenizer.apply_chat_template(example.input, tokenize=False, add_generation_prompt=True)
+        try:
+            rendered: Any = self.tokenizer.apply_chat_template(
+                example.input, chat_template=self._template, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template raises what it likes
+            roles = ", ".join(str(message.get("role")) for message in example.input)
+            why = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"task {task.name!r} of {task.source or 'memory'}: the model's chat template refuses messages with "
+                f"the roles {roles}, in this order: {why}; leave out what it does not know, or choose another model"
+            ) from error
         return str(rendered)
+
+    def _no_room(self, task: Task, room: int) -> DataError:
+        """Return the error of an answer that leaves no prompt before it."""
+        return DataError(
+            f"task {task.name!r}: the {room} tokens of an answer leave no room for its prompt in a context of "
+            f"{self.limits.context}; shorten the answer (or --max-new-tokens), or choose a model with a longer context"
+        )
 
     def _too_long(self, task: Task, found: int, limit: int) -> DataError:
         """Return the error of a prompt that does not fit and may not be cut."""
