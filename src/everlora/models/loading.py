@@ -124,10 +124,7 @@ def load(
     packaged = PACKAGED.get(key)
     precision = choose(dtype, device, tiny=key.startswith("tiny-"))
     if key.startswith("tiny-"):
-        if key not in tiny.BUILDERS:
-            raise ModelError(f"unknown tiny model {name!r}{nearest(key, tiny.BUILDERS)}")
-        model, processor, family = tiny.BUILDERS[key]()
-        model = model.to(precision.weights)
+        model, processor, family = _tiny(key, precision)
     else:
         where = packaged.path() if packaged else name
         model, processor, family = _from_files(name, str(where), revision, precision, trust_remote_code)
@@ -161,6 +158,18 @@ def _set_ends(reader: Family, model: PreTrainedModel) -> None:
         reader.ends = end_tokens(model, reader.processor)
     if isinstance(reader, Seq2Seq):
         reader.start = decoder_start(model, reader.pad)
+
+
+def _tiny(name: str, precision: Precision) -> tuple[PreTrainedModel, Any, str]:
+    """Build a tiny model.
+
+    Raises:
+        ModelError: there is none of this name.
+    """
+    if name not in tiny.BUILDERS:
+        raise ModelError(f"unknown tiny model {name!r}{nearest(name, tiny.BUILDERS)}")
+    model, processor, family = tiny.BUILDERS[name]()
+    return model.to(precision.weights), processor, family
 
 
 def _name_labels(name: str, model: PreTrainedModel, reader: Family, labels: Sequence[str]) -> None:
