@@ -121,14 +121,12 @@ def load(
         ModelError: unknown name, folder without weights, unreachable hub, unsupported architecture or device.
     """
     key = canonical(name).lower()
-    packaged = PACKAGED.get(key)
-    precision = choose(dtype, device, tiny=key.startswith("tiny-"))
+    packaged, precision = PACKAGED.get(key), choose(dtype, device, tiny=key.startswith("tiny-"))
     if key.startswith("tiny-"):
         model, processor, family = tiny.build(key, precision.weights)
     else:
-        model, processor, family = _from_files(
-            name, str(packaged.path() if packaged else name), revision, precision, trust_remote_code
-        )
+        where = str(packaged.path() if packaged else name)
+        model, processor, family = _from_files(name, where, revision, precision, trust_remote_code)
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
     limits = Limits(
