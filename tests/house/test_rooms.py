@@ -193,6 +193,7 @@ LOOSE = re.compile(r"(dict|Mapping)\[str, Any\]")
 TYPED_ROOMS = {"archive", "evaluation", "analysis", "export", "literature", "training", "learner"}
 PASSED_ON = {
     "evaluation/general/harness.py:percent": "results of lm-evaluation-harness, as it gives them",
+    "training/stages.py:arguments": "names of transformers.TrainingArguments, passed through",
     "training/task_trainer.py:arguments": "names of transformers.TrainingArguments, passed through",
     "training/trainer.py:arguments": "the same",
     "training/trainer.py:fit": "the same",
