@@ -45,6 +45,8 @@ def everlora(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "")  # which ``-v`` sets: taken back when the test ends
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY")
 
     def call(*argv: str) -> Said:
         capfd.readouterr()
