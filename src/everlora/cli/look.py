@@ -74,6 +74,7 @@ def export(
     rank: Annotated[int | None, typer.Option(help="Write a PEFT adapter of this rank; else a whole model.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the run's data lie, to measure logits on.")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda | mps.")] = "auto",
+    trust_remote_code: Annotated[bool | None, typer.Option(help="Run code that comes with the model. [no]")] = None,
     plugin: Plugin = None,
     verbose: Verbose = False,
     log_level: LogLevel = None,
@@ -84,7 +85,7 @@ def export(
     from everlora.core.errors import ConfigError
     from everlora.export import model as exporting
     from everlora.learner import experiment
-    from everlora.learner.resolve import resolve
+    from everlora.learner.resolve import refuse_code, resolve
     from everlora.settings.spec import LearnerSpec, RunSpec
 
     found = Run.read(run)
@@ -94,8 +95,9 @@ def export(
     exporting.check_exportable(found)
     kind = RunSpec if isinstance(found.settings, RunSpec) else LearnerSpec
     # The very weights that were learned on: what `auto` chose then, it need not choose on this machine.
-    here = {"data_dir": data_dir, "device": device, "dtype": found.weights()}
-    settings = found.settings.model_dump(mode="json")
+    here = {"data_dir": data_dir, "device": device, "dtype": found.weights(), "trust_remote_code": trust_remote_code}
+    settings = found.settings.model_dump(mode="json") | {"evaluation": {}}  # nothing is evaluated
+    settings = refuse_code(settings, here, run / "run.yaml")
     spec = resolve(kind, settings, {k: v for k, v in here.items() if k in kind.model_fields})
     facts: dict[str, Any] = {"folder": str(out)}
     with interruptible("nothing was written"):

@@ -52,6 +52,33 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return settings
 
 
+def refuse_code(settings: dict[str, Any], typed: dict[str, Any], where: Path) -> dict[str, Any]:
+    """Leave out what lets code run that comes with a file: only the person who starts a run may allow that.
+
+    Args:
+        settings: of a recipe, or of the run.yaml of somebody's run.
+        typed: settings that the person has given for this very command.
+        where: the file or folder that the settings are from.
+
+    Raises:
+        ConfigError: the file wants code to run, and the person has not said whether it may.
+    """
+    if settings.get("trust_remote_code") and typed.get("trust_remote_code") is None:
+        raise ConfigError(
+            f"{where} wants to run code that comes with the model, which a file cannot allow; pass "
+            f"--trust-remote-code if you trust {str(settings.get('model'))!r}, or --no-trust-remote-code"
+        )
+    given, chosen = settings.get("evaluation"), typed.get("evaluation") or {}
+    tasks = given.get("general_tasks") if isinstance(given, dict) else None
+    files = [one for one in tasks if str(one).endswith((".yaml", ".yml"))] if isinstance(tasks, list) else []
+    if files and not chosen.get("general_tasks"):
+        raise ConfigError(
+            f"{where} names the task file {str(files[0])!r} of lm-evaluation-harness, which may run code of its own; "
+            f"pass --general-tasks yourself if you trust it"
+        )
+    return {key: value for key, value in settings.items() if key != "trust_remote_code"}
+
+
 def _known(settings: dict[str, Any]) -> bool:
     """Whether the method, benchmark and metric of a run are to be found here."""
     from everlora.benchmarks import find_benchmark, is_own
