@@ -8,6 +8,7 @@ that carry loss, divided by their number in the whole global batch.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import DistributedType
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
@@ -25,10 +27,14 @@ from everlora.core.roles import OutputPenalty
 from everlora.data.task import Task
 from everlora.models.families import Family, Features
 from everlora.models.families.base import IGNORE, Batch
+from everlora.runtime import world
 from everlora.training.chain import Chain
 from everlora.training.order import Order
 from everlora.training.teacher import Teacher
 
+_KIND = DistributedType
+ENGINES = (_KIND.NO, _KIND.MULTI_CPU, _KIND.MULTI_GPU, _KIND.MULTI_NPU, _KIND.MULTI_XPU, _KIND.MULTI_MLU)
+"""What may run a training: a process by itself, or replicas whose gradients are averaged."""
 REHEARSED = "rehearsed"
 """Feature, and tensor (b,) in a batch, that marks rows of earlier tasks; only where something is rehearsed."""
 WEIGHT = "weight"
@@ -140,6 +146,11 @@ class ClTrainer(Trainer):
         with _refusals():
             # A compute_loss_func makes the Trainer count items over accumulation steps and processes.
             super().__init__(data_collator=self._collate, compute_loss_func=token_mean, callbacks=[chain], **kwargs)
+        if self.accelerator.distributed_type not in ENGINES:
+            raise ConfigError(
+                f"the training would run under {self.accelerator.distributed_type.value}, where no method sees a "
+                f"gradient; several devices are one process each, {world.TWO}"
+            )
         self.remove_callback(PrinterCallback)  # stdout belongs to results
         self.family = family
         self.chain = chain
@@ -202,8 +213,13 @@ def fit(
     callback: TrainerCallback,
     besides: ExtraLosses | None = None,
     order: Order | None = None,
+    find_unused: bool | None = None,
 ) -> list[dict[str, float]]:
-    """Train all that requires a gradient, and return the Trainer's log; without ``order`` rows are shuffled."""
+    """Train all that requires a gradient, and return the Trainer's log; without ``order`` rows are shuffled.
+
+    ``find_unused`` is ``ddp_find_unused_parameters`` where no user sets it; None leaves it to transformers.
+    """
+    train = {"ddp_find_unused_parameters": find_unused, **train}
     with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
         args = arguments(train, folder=scratch, seed=seed, cpu=cpu)
         trainer = ClTrainer(family, chain, besides, order, model=model, args=args, train_dataset=rows)
@@ -219,6 +235,7 @@ def arguments(train: Mapping[str, Any], *, folder: str, seed: int, cpu: bool) ->
     Raises:
         ConfigError: transformers refuses a value, or values together.
     """
+    world.check_precision(os.environ, train)
     ours: dict[str, Any] = {
         "output_dir": folder,
         "save_strategy": "no",
