@@ -286,5 +286,7 @@ def _verify(folder: Path, files: Mapping[str, str]) -> None:
 
 def _read(path: Path) -> Committed:
     facts = read_json(Commit, path / COMMIT)
+    if not path.name.startswith(f"{facts.number:02d}-"):
+        raise FolderError(f"{path / COMMIT} is of task {facts.number} and not of its folder's; restore the folder")
     _verify(path, facts.files)
     return Committed(path, facts)

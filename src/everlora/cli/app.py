@@ -13,6 +13,7 @@ import typer
 from everlora.cli import catalogue, look, protocols, subjects, sweep
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
+from everlora.cli.common import say
 from everlora.cli.options import Command
 from everlora.core.errors import EverloraError, TrainingError
 
@@ -43,7 +44,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(version("everlora"))
+        say(version("everlora"))
         raise typer.Exit
 
 
@@ -80,12 +81,12 @@ def run_command(argv: list[str] | None) -> int | str | None:
     except SystemExit as end:
         return end.code
     except EverloraError as error:
-        typer.echo(f"everlora: {error}", err=True)
+        say(f"everlora: {error}", err=True)
         return error.status
     except Exception as error:
         if (line := _beyond_us(error)) is None:
             raise  # a fault of ours keeps its traceback
-        typer.echo(f"everlora: {line}", err=True)
+        say(f"everlora: {line}", err=True)
         return TrainingError.status
     return 0
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from everlora.cli import options
-from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible
+from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a run.")]
 
@@ -21,7 +21,7 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
 
     facts: Any = facts_of(run).as_json()
     if as_json:
-        typer.echo(json.dumps(facts, allow_nan=False))
+        say(json.dumps(facts, allow_nan=False))
         return
     rows = [
         (
@@ -35,15 +35,15 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     heads = ("task", "score when learned", "strength found", "warning")
     show(table(f"{facts['method']} on {facts['model']}", heads, rows))
     data = f", {facts['kept_rows']} rows of data among it" if "kept_rows" in facts else ""
-    typer.echo(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB{data}")
+    say(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB{data}")
     for part, lost in facts.get("memory_error", {}).items():
-        typer.echo(
+        say(
             f"{part} remembers the past with a relative error of {lost['error']:.3g} "
             f"(worst module {lost['worst']:.3g}, {lost['module']})"
         )
     if "room" in facts:
         for line in _room(facts["room"]):
-            typer.echo(line)
+            say(line)
 
 
 def inspect(
@@ -59,7 +59,7 @@ def inspect(
 
     found: Any = [task.as_json() for task in meetings(Run.read(run))]
     if as_json:
-        typer.echo(json.dumps(found, allow_nan=False))
+        say(json.dumps(found, allow_nan=False))
         return
     keys = ("interference", "cosine", "opposed", "conflict", "free")
     shown = [_figures("all modules", "task", keys, found)]
@@ -111,14 +111,14 @@ def export(
             facts["logits"] = _logits(found, base, spec, sites)
             exporting.write_adapter(found, sites, out)
     if as_json:
-        typer.echo(json.dumps(facts, allow_nan=False))
+        say(json.dumps(facts, allow_nan=False))
         return
-    typer.echo(f"written to {out}: " + ("the whole model in fp32, exact" if rank is None else f"rank {facts['rank']}"))
+    say(f"written to {out}: " + ("the whole model in fp32, exact" if rank is None else f"rank {facts['rank']}"))
     if rank is not None:
         lost = facts["truncation"]
-        typer.echo(f"truncation: relative error {lost['error']:.3g}, worst module {lost['worst']:.3g}")
+        say(f"truncation: relative error {lost['error']:.3g}, worst module {lost['worst']:.3g}")
         apart = facts["logits"]
-        typer.echo(
+        say(
             f"logits: relative error {apart['relative']:.3g}, largest difference {apart['largest']:.3g}, "
             f"same answer at {100 * apart['agree']:.1f} % of positions"
             if apart
@@ -156,7 +156,7 @@ def study_layers(
         results = sweeping.compare(spec, _copies(top), out, resume=resume, progress=shown)
     found = [result.as_json() for result in results]
     if as_json:
-        typer.echo(json.dumps(found, allow_nan=False))
+        say(json.dumps(found, allow_nan=False))
     else:
         show(summary([{**one, "method": Path(str(one["folder"])).name} for one in found]))
 

@@ -20,13 +20,13 @@ tasks:
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     AliasChoices,
     BaseModel,
@@ -39,6 +39,7 @@ from pydantic import (
 )
 
 from everlora.core.errors import DataError, nearest
+from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.data.checks import Overlap
 from everlora.data.dialects import familiar
 from everlora.data.hub import load_table
@@ -144,11 +145,9 @@ def read_stream_file(path: Path) -> StreamFile:
     """
     text = decode(read_bytes(path), path)
     try:
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise DataError(f"{path}{line}: not sound YAML ({getattr(error, 'problem', None) or error})") from None
+        content = read_yaml(text)
+    except NotYaml as error:
+        raise DataError(f"{path}{error.where}: not sound YAML ({error})") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: wanted a mapping with the key 'tasks', found {type(content).__name__}")
     try:
@@ -230,7 +229,7 @@ def _table(source: Source, path: Path, split: str) -> Table:
         instead = f"or point {path} to a local file"
         return familiar(load_table(source.hub, source.config, source.split or split, instead=instead))
     file = path.parent / source
-    if not file.exists() and not is_data_file(source) and HUB_ID.fullmatch(source):
+    if not os.path.exists(file) and not is_data_file(source) and HUB_ID.fullmatch(source):
         return familiar(load_table(source, None, split, instead=f"or point {path} to a local file"))
     return familiar(read_table(file))
 
@@ -276,14 +275,3 @@ def _place(loc: tuple[int | str, ...], content: dict[Any, Any]) -> str:
     name = entry.get("name", path[1] + 1) if isinstance(entry, dict) else path[1] + 1
     inside = ".".join(map(str, path[2:]))
     return f"task {name!r}" + (f", {inside!r}" if inside else "")
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; we refuse."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for (key, _), value in zip(node.value, keys, strict=True):
-            if keys.count(value) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {value!r} stands twice", key.start_mark)
-        return super().construct_mapping(node, deep)

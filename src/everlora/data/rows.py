@@ -14,6 +14,7 @@ import json
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,12 @@ Row = Mapping[str, Any]
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 BOM = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b"
+UNPACKED = 64 << 20
+"""Bytes that any packed file may unpack to; a larger one to `RATIO` times its size."""
+RATIO = 100
+MOST_COLUMNS = 10_000
+PARQUET_ROWS = 1000
+"""Rows of a Parquet file that are unpacked at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +109,45 @@ def read_bytes(path: Path) -> bytes:
         DataError: the file is missing, unreadable or a damaged gzip file.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise DataError(f"{path} is no regular file but a device or a pipe; name a file")
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; check the path") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
     if path.suffix.lower() != ".gz" and not data.startswith(GZIP):
         return data
     try:
-        return gzip.decompress(data)
+        return _unpacked(data, path)
     except EOFError:
         raise DataError(f"{path} is a truncated gzip file; copy or download it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is not a sound gzip file ({error}); copy or download it again") from None
+
+
+def check_unpacked(size: int, packed: int, path: Path) -> None:
+    """Refuse a file that unpacks to far more than data do.
+
+    Raises:
+        DataError: ``size`` is beyond what ``packed`` bytes of rows may hold.
+    """
+    if size > max(UNPACKED, RATIO * packed):
+        raise DataError(
+            f"{path} holds {packed:,} bytes and unpacks to more than {max(UNPACKED, RATIO * packed):,}, which no data "
+            f"do; unpack it yourself if you trust it"
+        )
+
+
+def _unpacked(data: bytes, path: Path) -> bytes:
+    found = bytearray()
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+        while some := stream.read(1 << 20):
+            found += some
+            check_unpacked(len(found), len(data), path)
+    return bytes(found)
 
 
 def decode(data: bytes, path: Path) -> str:
@@ -158,8 +191,8 @@ def _reason(error: Exception) -> str:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+        counted = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {next(key for key in counted if counted[key] > 1)!r} stands twice")
     return found
 
 
@@ -181,7 +214,13 @@ def _rows_in(text: str) -> int:
 def _object(value: Any, at: str) -> Row:
     if not isinstance(value, dict):
         raise DataError(f'{at}: not a JSON object but {type(value).__name__}; write {{"text": ..., "label": ...}}')
+    _check_columns(len(value), at)
     return value
+
+
+def _check_columns(count: int, at: str) -> None:
+    if count > MOST_COLUMNS:
+        raise DataError(f"{at}: {count:,} columns; a row of data has at most {MOST_COLUMNS:,}")
 
 
 def _json_lines(data: bytes, path: Path) -> Table:
@@ -221,7 +260,8 @@ def _csv(data: bytes, path: Path, delimiter: str) -> Table:
     header = [name.strip() for name in records[0][1]]
     if len(header) == 1 and (other := next((mark for mark in ";\t|," if mark in header[0]), "")):
         raise DataError(f"{path}, row 1: one column, {header[0]!r}; separate by {delimiter!r} and not by {other!r}")
-    twice = sorted({name for name in header if header.count(name) > 1})
+    _check_columns(len(header), f"{path}, row 1")
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
         raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one")
     rows = []
@@ -237,9 +277,16 @@ def _parquet(data: bytes, path: Path) -> Table:
     from datasets import Features
 
     try:
-        table = pq.read_table(io.BytesIO(data))
-        names = class_names(Features.from_arrow_schema(table.schema))
-        rows = table.to_pylist()
+        table = pq.ParquetFile(io.BytesIO(data))
+        _check_columns(len(table.schema_arrow.names), str(path))
+        names = class_names(Features.from_arrow_schema(table.schema_arrow))
+        rows, size = [], 0
+        for batch in table.iter_batches(PARQUET_ROWS):  # a dictionary may hold once what a thousand rows repeat
+            rows += batch.to_pylist()
+            size += sum(len(v) for row in rows[-len(batch) :] for v in row.values() if isinstance(v, str | bytes))
+            check_unpacked(size, len(data), path)
+    except DataError:
+        raise
     except Exception as error:  # damaged bytes come out of Arrow and `datasets` as a dozen different exceptions
         raise DataError(f"{path} is not a sound Parquet file ({error})") from error
     if not rows:

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
-
 from everlora.core.errors import ConfigError
+from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.models.names import canonical
 from everlora.settings.protocol import Protocol, digest
 from everlora.settings.protocol import read as read_protocol
@@ -32,10 +31,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, no YAML, or no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except NotYaml as error:
+        raise ConfigError(f"the recipe {path}{error.where} is not valid YAML: {error}") from None
+    except UnicodeDecodeError as error:
         raise ConfigError(f"the recipe {path} is not valid YAML: {error}") from None
     settings = content.get("settings", content) if isinstance(content, dict) else None
     if isinstance(settings, dict) and settings is not content and "benchmark" not in settings:

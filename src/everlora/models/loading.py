@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,8 @@ _FAMILIES: dict[str, tuple[Any, type[Family]]] = {
 
 _NEWLY_INITIALISED = re.compile(r"^(classifier|score|pre_classifier)\.|\bpooler\b")
 """Tensors that may be missing in a checkpoint: those between a model's body and its labels are newly initialised."""
+
+_SHARD = re.compile(r"[^/\\\x00]+\.safetensors")
 
 
 @dataclass
@@ -249,9 +252,31 @@ def _check_folder(path: Path) -> None:
     weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
     if not weights:
         raise ModelError(f"model folder {path} has a config.json but no weights (*.safetensors)")
+    for index in path.glob("*.index.json"):
+        _check_index(index)
     if not any(file.suffix == ".safetensors" for file in weights):
         raise ModelError(
             f"model folder {path} holds pickled weights only, which are never loaded; convert them to safetensors"
+        )
+
+
+def _check_index(index: Path) -> None:
+    """Refuse an index of weights that names anything but safetensors files of its own folder.
+
+    Raises:
+        ModelError: which file it names, or that it is none.
+    """
+    if not index.name.endswith(".safetensors.index.json"):
+        return
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        strange = sorted(str(name) for name in named if not _SHARD.fullmatch(str(name)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{index} is no index of weights; copy or download the model again") from error
+    if strange:
+        raise ModelError(
+            f"{index} names {strange[0]!r}, which is no safetensors file of its folder; pickled weights are "
+            f"never loaded"
         )
 
 

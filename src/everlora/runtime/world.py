@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
-from accelerate import PartialState
+from accelerate import DistributedType, PartialState
 from accelerate.utils import broadcast, reduce
 from torch import Tensor
 
@@ -26,6 +26,8 @@ ENGINES = {
 """Variables by which a config file of accelerate turns on an engine that keeps gradients to itself."""
 STARTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Variables that every launcher of several processes sets at least one of."""
+REPLICAS = (DistributedType.NO, *(one for one in DistributedType if one.name.startswith("MULTI_")))
+"""What may run a training: a process by itself, or replicas whose gradients are averaged."""
 TWO = "torchrun --nproc-per-node 2 -m everlora run …"
 """How two processes are started."""
 
@@ -67,6 +69,19 @@ def check_precision(environ: Mapping[str, str], train: Mapping[str, object]) -> 
                 f"accelerate's environment asks for {variable}={value}, which would stand in no record of the run; "
                 f"leave it out, or say --set {settings[0]}=true"
             )
+
+
+def check_running(engine: DistributedType) -> None:
+    """Refuse the engine under which a training is about to run, however it came to be chosen.
+
+    Raises:
+        ConfigError: it keeps gradients to itself.
+    """
+    if engine not in REPLICAS:
+        raise ConfigError(
+            f"the training would run under {engine.value}, where no method sees a gradient; several devices are one "
+            f"process each, {TWO}"
+        )
 
 
 def _state() -> PartialState:

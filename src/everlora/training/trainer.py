@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import DistributedType
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
@@ -32,9 +31,6 @@ from everlora.training.chain import Chain
 from everlora.training.order import Order
 from everlora.training.teacher import Teacher
 
-_KIND = DistributedType
-ENGINES = (_KIND.NO, _KIND.MULTI_CPU, _KIND.MULTI_GPU, _KIND.MULTI_NPU, _KIND.MULTI_XPU, _KIND.MULTI_MLU)
-"""What may run a training: a process by itself, or replicas whose gradients are averaged."""
 REHEARSED = "rehearsed"
 """Feature, and tensor (b,) in a batch, that marks rows of earlier tasks; only where something is rehearsed."""
 WEIGHT = "weight"
@@ -146,11 +142,7 @@ class ClTrainer(Trainer):
         with _refusals():
             # A compute_loss_func makes the Trainer count items over accumulation steps and processes.
             super().__init__(data_collator=self._collate, compute_loss_func=token_mean, callbacks=[chain], **kwargs)
-        if self.accelerator.distributed_type not in ENGINES:
-            raise ConfigError(
-                f"the training would run under {self.accelerator.distributed_type.value}, where no method sees a "
-                f"gradient; several devices are one process each, {world.TWO}"
-            )
+        world.check_running(self.accelerator.distributed_type)
         self.remove_callback(PrinterCallback)  # stdout belongs to results
         self.family = family
         self.chain = chain
