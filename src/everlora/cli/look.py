@@ -122,7 +122,8 @@ def export(
             f"logits: relative error {apart['relative']:.3g}, largest difference {apart['largest']:.3g}, "
             f"same answer at {100 * apart['agree']:.1f} % of positions"
             if apart
-            else "logits were not compared: the run's data are not at hand (own tasks, or pass --data-dir)"
+            else "logits were not compared: the base is quantised, or the run's data are not at hand (own tasks, or "
+            "pass --data-dir)"
         )
 
 
@@ -182,7 +183,7 @@ def _logits(run: Any, base: Any, spec: Any, sites: Any) -> dict[str, float] | No
     from everlora.learner import experiment
     from everlora.settings.spec import RunSpec
 
-    if not isinstance(spec, RunSpec):
+    if not isinstance(spec, RunSpec) or exporting.quantised(base):
         return None
     try:
         stream = experiment.stream_for(spec, base)

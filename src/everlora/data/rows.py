@@ -21,15 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from everlora.core.errors import DataError
+from everlora.data.unpack import check_unpacked, unpacked
 
 Row = Mapping[str, Any]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 BOM = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b"
-UNPACKED = 64 << 20
-"""Bytes that any packed file may unpack to; a larger one to `RATIO` times its size."""
-RATIO = 100
 MOST_COLUMNS = 10_000
 PARQUET_ROWS = 1000
 """Rows of a Parquet file that are unpacked at once."""
@@ -121,33 +119,11 @@ def read_bytes(path: Path) -> bytes:
     if path.suffix.lower() != ".gz" and not data.startswith(GZIP):
         return data
     try:
-        return _unpacked(data, path)
+        return unpacked(data, path)
     except EOFError:
         raise DataError(f"{path} is a truncated gzip file; copy or download it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is not a sound gzip file ({error}); copy or download it again") from None
-
-
-def check_unpacked(size: int, packed: int, path: Path) -> None:
-    """Refuse a file that unpacks to far more than data do.
-
-    Raises:
-        DataError: ``size`` is beyond what ``packed`` bytes of rows may hold.
-    """
-    if size > max(UNPACKED, RATIO * packed):
-        raise DataError(
-            f"{path} holds {packed:,} bytes and unpacks to more than {max(UNPACKED, RATIO * packed):,}, which no data "
-            f"do; unpack it yourself if you trust it"
-        )
-
-
-def _unpacked(data: bytes, path: Path) -> bytes:
-    found = bytearray()
-    with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-        while some := stream.read(1 << 20):
-            found += some
-            check_unpacked(len(found), len(data), path)
-    return bytes(found)
 
 
 def decode(data: bytes, path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from everlora.models import tiny
 from everlora.models.families import Causal, Classifier, Family, ImageClassifier, Limits, Seq2Seq, TextClassifier
 from everlora.models.names import PACKAGED, canonical
 from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start
+from everlora.models.weights import check_folder, check_quantization
 from everlora.runtime import hub
 from everlora.runtime.precision import Precision, attention_in_fp32, choose
 from everlora.runtime.seeds import seeded
@@ -56,8 +56,6 @@ _FAMILIES: dict[str, tuple[Any, type[Family]]] = {
 
 _NEWLY_INITIALISED = re.compile(r"^(classifier|score|pre_classifier)\.|\bpooler\b")
 """Tensors that may be missing in a checkpoint: those between a model's body and its labels are newly initialised."""
-
-_SHARD = re.compile(r"[^/\\\x00]+\.safetensors")
 
 
 @dataclass
@@ -174,7 +172,7 @@ def _from_files(
         where, extra = str(path.parent), {"gguf_file": path.name}
         unpack = {"quantization_config": GgufConfig(dequantize=True)}  # packed weights cannot be trained on
     elif path.is_dir():
-        _check_folder(path)
+        check_folder(path)
     elif where.startswith((".", "/", "~")):
         raise ModelError(f"model folder {where!r} does not exist")
     else:
@@ -183,6 +181,7 @@ def _from_files(
     try:
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
         family = family_of(config)
+        check_quantization(name, config, precision.device)
         auto, _ = _FAMILIES[family]
         read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
         processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
@@ -239,45 +238,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         hf_logging.set_verbosity(before)
-
-
-def _check_folder(path: Path) -> None:
-    """Refuse a folder that holds no model, or none that can be loaded without unpickling.
-
-    Raises:
-        ModelError: no config.json, no weights, or pickled weights only.
-    """
-    if not (path / "config.json").is_file():
-        raise ModelError(f"model folder {path} has no config.json; is it a transformers model?")
-    weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
-    if not weights:
-        raise ModelError(f"model folder {path} has a config.json but no weights (*.safetensors)")
-    for index in path.glob("*.index.json"):
-        _check_index(index)
-    if not any(file.suffix == ".safetensors" for file in weights):
-        raise ModelError(
-            f"model folder {path} holds pickled weights only, which are never loaded; convert them to safetensors"
-        )
-
-
-def _check_index(index: Path) -> None:
-    """Refuse an index of weights that names anything but safetensors files of its own folder.
-
-    Raises:
-        ModelError: which file it names, or that it is none.
-    """
-    if not index.name.endswith(".safetensors.index.json"):
-        return
-    try:
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        strange = sorted(str(name) for name in named if not _SHARD.fullmatch(str(name)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{index} is no index of weights; copy or download the model again") from error
-    if strange:
-        raise ModelError(
-            f"{index} names {strange[0]!r}, which is no safetensors file of its folder; pickled weights are "
-            f"never loaded"
-        )
 
 
 def family_of(config: PretrainedConfig) -> FamilyName:
