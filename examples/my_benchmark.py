@@ -16,7 +16,7 @@ from collections import Counter
 
 from everlora import benchmark, metric
 from everlora.benchmarks import load_known
-from everlora.metrics.answers import normalise
+from everlora.metrics.texts import normalise
 
 
 @benchmark(

@@ -25,7 +25,7 @@ def own_names() -> Iterator[None]:
 def test_nothing_is_in_both_kinds() -> None:
     assert not set(answer_metrics()) & set(matrix_metrics())
     assert set(OURS) <= set(answer_metrics()) | set(matrix_metrics())
-    assert len(OURS) == 14 + 17
+    assert len(OURS) == 20 + 17
 
 
 def _early_rows_count_more(rows, labels):

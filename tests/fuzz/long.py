@@ -1,7 +1,7 @@
 """Try inputs for minutes: ``python tests/fuzz/long.py``, or ``make fuzz``.
 
-The environment variable ``FUZZ_SECONDS`` is the budget of processor time over all targets, 600 if it is not set. Faults
-are told apart by kind and place; of each the smallest input is shown. The exit status is 1 if one was found.
+The environment variable ``FUZZ_SECONDS`` is the budget of processor time over all targets, 600 if it is not set.
+Faults are told apart by kind and place; of each the smallest input is shown. The exit status is 1 if one was found.
 """
 
 from __future__ import annotations
@@ -28,8 +28,13 @@ def tried(target: Target, seconds: float, first: int) -> tuple[int, dict[tuple[s
     while time.process_time() - begin < seconds:
 
         @seed(batch)
-        @settings(max_examples=BATCH, database=None, phases=[Phase.generate], deadline=None,
-                  suppress_health_check=list(HealthCheck))  # fmt: skip
+        @settings(
+            max_examples=BATCH,
+            database=None,
+            phases=[Phase.generate],
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        )
         @given(target.inputs)
         def execute(value: object) -> None:
             nonlocal count

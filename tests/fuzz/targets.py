@@ -100,9 +100,30 @@ def read_words(words: tuple[str, str], folder: Path) -> None:
     command("run", "--model", "tiny-llama", *option, "--dry-run")
 
 
-OPTIONS = ("--method", "--order", "--tasks", "--prompt", "--dtype", "--metric", "--lora-target-modules", "--protocol",
-           "--general", "--eval-schedule", "learning_rate", "optim", "max_steps", "lr_scheduler_type", "deepspeed",
-           "fp16", "warmup_ratio", "fsdp", "label_names", "output_dir", "accelerator_config", "")  # fmt: skip
+OPTIONS = (
+    "--method",
+    "--order",
+    "--tasks",
+    "--prompt",
+    "--dtype",
+    "--metric",
+    "--lora-target-modules",
+    "--protocol",
+    "--general",
+    "--eval-schedule",
+    "learning_rate",
+    "optim",
+    "max_steps",
+    "lr_scheduler_type",
+    "deepspeed",
+    "fp16",
+    "warmup_ratio",
+    "fsdp",
+    "label_names",
+    "output_dir",
+    "accelerator_config",
+    "",
+)
 
 
 # Files of tasks, and rows
@@ -111,8 +132,10 @@ OPTIONS = ("--method", "--order", "--tasks", "--prompt", "--dtype", "--metric", 
 def read_tasks(content: bytes, folder: Path) -> None:
     write(folder, t__yaml=content, a__jsonl=lines(ROWS), b__jsonl=lines(OTHER))
     (folder / "info").mkdir()
-    info = {"c_train": {"file_name": "../a.jsonl", "columns": {"prompt": "text", "response": "label"}},
-            "c_test": {"file_name": "../b.jsonl", "columns": {"prompt": "text", "response": "label"}}}  # fmt: skip
+    info = {
+        "c_train": {"file_name": "../a.jsonl", "columns": {"prompt": "text", "response": "label"}},
+        "c_test": {"file_name": "../b.jsonl", "columns": {"prompt": "text", "response": "label"}},
+    }
     write(folder / "info", dataset_info__json=as_json(info))
     everlora.open_stream(folder / "t.yaml")
 
@@ -173,9 +196,15 @@ def odd_parquet(rows: Any) -> bytes:
 
 some_rows = mutated(SHAPES)
 abouts = st.sampled_from(
-    ((), (("labels", ["good", "bad"]),), (("text_column", "text"), ("label_column", "label")), (("metric", "rouge_l"),),
-     (("overlap", "drop"),), (("labels", ["0", "1"]),))
-)  # fmt: skip
+    (
+        (),
+        (("labels", ["good", "bad"]),),
+        (("text_column", "text"), ("label_column", "label")),
+        (("metric", "rouge_l"),),
+        (("overlap", "drop"),),
+        (("labels", ["0", "1"]),),
+    )
+)
 row_files = st.one_of(
     st.builds(Rows, st.just("jsonl"), some_rows.map(lines), abouts),
     st.builds(Rows, st.just("json"), some_rows.map(as_json), abouts),
@@ -203,12 +232,32 @@ def read_expression(words: str, folder: Path) -> None:
 
 
 NAMES = ("ella", "o-lora", "seqlora", "ps-lora", "lb-cl", "replay", "ties", "migu", "ewc", "zero-shot", "data", "osf")
-GIVEN = ("lam=0.1", "lam=auto", "rho=1e9", "lam=-1", "lam=nan", "ratio=2", "policy=new", "store=svd", "x=1", "lam", "=",
-         "lam=1,lam=2", "top_layers=99999999999", "size=-1", "density=inf", "tau=0", "energy=max", "infer=merged")  # fmt: skip
+GIVEN = (
+    "lam=0.1",
+    "lam=auto",
+    "rho=1e9",
+    "lam=-1",
+    "lam=nan",
+    "ratio=2",
+    "policy=new",
+    "store=svd",
+    "x=1",
+    "lam",
+    "=",
+    "lam=1,lam=2",
+    "top_layers=99999999999",
+    "size=-1",
+    "density=inf",
+    "tau=0",
+    "energy=max",
+    "infer=merged",
+)
 terms = st.builds(
     lambda name, given, closed: f"{name}({given}" + ")" * closed if given else name,
-    st.one_of(st.sampled_from(NAMES), texts), st.one_of(st.none(), st.sampled_from(GIVEN), texts), st.booleans(),
-)  # fmt: skip
+    st.one_of(st.sampled_from(NAMES), texts),
+    st.one_of(st.none(), st.sampled_from(GIVEN), texts),
+    st.booleans(),
+)
 expressions = st.one_of(st.lists(terms, min_size=1, max_size=3).map("+".join), texts)
 
 
@@ -219,16 +268,27 @@ expressions = st.one_of(st.lists(terms, min_size=1, max_size=3).map("+".join), t
 def finished() -> Path:
     """The folder of a finished run of two tasks."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz-run")) / "run"
-    command(*("run", "--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews,news", "--max-steps", "1"),
-            *("--max-train-samples", "4", "--max-eval-samples", "2", "--max-new-tokens", "2", "--method", "ella+replay"),
-            *("--out", str(folder)))  # fmt: skip
+    command(
+        *("run", "--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews,news", "--max-steps", "1"),
+        *("--max-train-samples", "4", "--max-eval-samples", "2", "--max-new-tokens", "2", "--method", "ella+replay"),
+        *("--out", str(folder)),
+    )
     return folder
 
 
-RECORDS = ("run.yaml", "matrix.json", "environment.json", "adapter_config.json", "tasks/01-reviews/COMMIT",
-           "tasks/02-news/COMMIT", "tasks/02-news/predictions.jsonl", "tasks/02-news/training.jsonl",
-           "tasks/02-news/modules.jsonl", "tasks/02-news/adapter_config.json",
-           "tasks/02-news/adapter_model.safetensors")  # fmt: skip
+RECORDS = (
+    "run.yaml",
+    "matrix.json",
+    "environment.json",
+    "adapter_config.json",
+    "tasks/01-reviews/COMMIT",
+    "tasks/02-news/COMMIT",
+    "tasks/02-news/predictions.jsonl",
+    "tasks/02-news/training.jsonl",
+    "tasks/02-news/modules.jsonl",
+    "tasks/02-news/adapter_config.json",
+    "tasks/02-news/adapter_model.safetensors",
+)
 
 
 @st.composite
@@ -297,9 +357,12 @@ TREES: dict[str, Any] = {
         "t/test.json": {"Definition": ["Do it."], "Instances": [{"input": "c", "output": ["d", "e"]}]},
         "t/definition.json": {"definition": "Do it."},
     },
-    "trace": {"t/train.json": [{"prompt": "a", "answer": "b"}], "t/test.json": [{"prompt": "c", "answer": "d"}],
-              "t/eval.json": [{"prompt": "e", "answer": "f"}]},
-}  # fmt: skip
+    "trace": {
+        "t/train.json": [{"prompt": "a", "answer": "b"}],
+        "t/test.json": [{"prompt": "c", "answer": "d"}],
+        "t/eval.json": [{"prompt": "e", "answer": "f"}],
+    },
+}
 STREAMS: dict[str, Any] = {
     "info": {"source": {"path": "."}},
     "o-lora": {"source": {"kind": "o-lora", "path": ".", "config": "conf"}},

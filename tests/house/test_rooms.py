@@ -193,10 +193,12 @@ LOOSE = re.compile(r"(dict|Mapping)\[str, Any\]")
 TYPED_ROOMS = {"archive", "evaluation", "analysis", "export", "literature", "training", "learner"}
 PASSED_ON = {
     "evaluation/general/harness.py:percent": "results of lm-evaluation-harness, as it gives them",
+    "training/stages.py:arguments": "names of transformers.TrainingArguments, passed through",
     "training/task_trainer.py:arguments": "names of transformers.TrainingArguments, passed through",
     "training/trainer.py:arguments": "the same",
     "training/trainer.py:fit": "the same",
     "learner/resolve.py:read_recipe": "settings that are not checked yet",
+    "learner/resolve.py:refuse_code": "the same",
     "learner/resolve.py:resolve": "the same",
     "learner/resolve.py:settle": "the same",
     "learner/resolve.py:protocol_of": "the same",
@@ -268,6 +270,8 @@ NO_PARTS = {
     ("core/plugins.py", "module"): "a module that was imported",
     ("core/plugins.py", "error"): "an error of any kind",
     ("core/catalogue.py", "kind"): "an annotation",
+    ("core/safe_yaml.py", "yaml"): "a loader that PyYAML may lack",
+    ("core/safe_yaml.py", "error"): "an error of any kind",
     ("learner/sequential.py", "self.base.family"): "only families with a head have labels",
     ("testing/lives.py", "family"): "only families with a head have columns",
     ("testing/record.py", "family"): "only families with a head have labels",

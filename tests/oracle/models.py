@@ -17,8 +17,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers import models as pieces
 
 CONTEXT = 512
-_WORDS = """good bad film music team great slow fast book city service price yes no perhaps not the what is Options Answer
-Say which one fits item number"""
+_WORDS = """good bad film music team great slow fast book city service price yes no perhaps not the what is Options
+Answer Say which one fits item number"""
 _IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _LLAMA: dict[str, Any] = {
     "hidden_size": 32,

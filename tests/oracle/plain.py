@@ -8,8 +8,8 @@ The definitions, written down a second time:
 
 - A prompt of text and label is ``instruction``, ``Options: `` and the labels joined by commas, the text, ``Answer:``,
   a line each. What stands before the text, the text, and what stands behind it are tokenised each by itself, without
-  special tokens; a beginning-of-sequence token comes first if the tokenizer writes one before a text. A row that brings
-  its own prompt is taken as it is.
+  special tokens; a beginning-of-sequence token comes first if the tokenizer writes one before a text. A row that
+  brings its own prompt is taken as it is.
 - A label's score is the sum of the log-probabilities of its tokens and of the end-of-sequence token behind them, no
   division by length. Behind our own cue a decoder writes a blank before the label; an encoder-decoder does not.
 - An encoder-decoder reads the prompt and an end-of-sequence token, and its decoder begins with

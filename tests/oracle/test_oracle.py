@@ -1,8 +1,8 @@
 """Answers of ``everlora run`` against a process that never imports everlora, architecture by architecture.
 
 Every architecture is run by the command line in four ways and answered again by ``plain.py``: the same rows, one by
-one, through a plain forward or a plain ``generate`` of transformers, after training with the adapter at the root of the
-run's folder as stock peft loads it.
+one, through a plain forward or a plain ``generate`` of transformers, after training with the adapter at the root of
+the run's folder as stock peft loads it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,21 @@ def command(*argv: str) -> str:
     return ""
 
 
+@contextlib.contextmanager
+def overheard(thing: Any, name: str) -> Iterator[list[Any]]:
+    """What a method returns, call by call."""
+    seen: list[Any] = []
+    inner = getattr(thing, name)
+
+    def outer(*args: Any) -> Any:
+        seen.append(inner(*args))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(thing, name, outer)
+        yield seen
+
+
 class Bench:
     """Runs every architecture of a session once, and plain.py once for all of them."""
 
@@ -177,12 +192,7 @@ class Bench:
         """Every label's score, row by row, as they are on the way to the best one."""
         loaded, found = everlora.load(str(base), dtype="float32", device="cpu"), {}
         for task in everlora.open_stream(self.where / "labelled.yaml"):
-            seen: list[torch.Tensor] = []
-            of_pairs = type(loaded.family)._scores
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(
-                    loaded.family, "_scores", lambda *args: seen.append(of_pairs(loaded.family, *args)) or seen[-1]
-                )
+            with overheard(loaded.family, "_scores") as seen:
                 loaded.family.predict(loaded.model, task, task.test, "labels")
             found[task.name] = torch.cat(seen).tolist()
         return found
@@ -198,8 +208,12 @@ class Bench:
         outside = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, str(script)],
-            input=json.dumps(self.jobs), capture_output=True, text=True, env=outside, check=False,
-        )  # fmt: skip
+            input=json.dumps(self.jobs),
+            capture_output=True,
+            text=True,
+            env=outside,
+            check=False,
+        )
         if done.returncode:
             return {job["id"]: {"error": done.stderr[-800:]} for job in self.jobs}
         return dict(json.loads(done.stdout))
@@ -234,10 +248,15 @@ def test_answers_are_those_of_plain_transformers(bench: Bench, family: str, kind
 
 @pytest.mark.parametrize(
     "settings",
-    [{"num_beams": 4, "length_penalty": 2.0}, {"no_repeat_ngram_size": 1}, {"min_new_tokens": 9},
-     {"repetition_penalty": 3.0, "do_sample": True, "temperature": 3.0}, {"bos_token_id": [{}]}],
+    [
+        {"num_beams": 4, "length_penalty": 2.0},
+        {"no_repeat_ngram_size": 1},
+        {"min_new_tokens": 9},
+        {"repetition_penalty": 3.0, "do_sample": True, "temperature": 3.0},
+        {"bos_token_id": [{}]},
+    ],
     ids=lambda settings: next(iter(settings)),
-)  # fmt: skip
+)
 def test_settings_of_a_checkpoint_do_not_change_what_is_greedy(bench: Bench, settings: dict[str, Any]) -> None:
     base, changed = bench.model("decoder", "llama"), bench.where / f"changed-{next(iter(settings))}"
     shutil.copytree(base, changed)

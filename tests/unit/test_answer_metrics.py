@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +25,9 @@ def value(metric: str, prediction: str, *accepted: str, source: str = "") -> flo
     ("metric", "prediction", "accepted", "wanted"),
     [
         ("exact_match", "the World.", ("World", "the world"), 100),
-        ("exact_match", "35", ("3.5",), 100),  # why numbers are compared raw
+        ("exact_match", "35", ("3.5",), 0),
+        ("exact_match", "The 1,000.", ("the 1000",), 100),
+        ("exact_match_empty", "35", ("3.5",), 100),  # as O-LoRA's scripts have it
         ("accuracy", "World.", ("world",), 100),
         ("accuracy", "the world", ("world",), 0),
         ("exact_match_first_line", "\n world.\nAnd so on", ("other", "World"), 100),
@@ -46,6 +52,25 @@ def value(metric: str, prediction: str, *accepted: str, source: str = "") -> flo
         ("rouge_l_stemmed_first", "cats running", ("cat runs", "a dog"), 100),
         ("rouge_l_stemmed_first", "cats running", ("a dog", "cat runs"), 0),
         ("rouge_l_stemmed", "cats running", ("a dog", "cat runs"), 100),
+        ("rouge_l", "Öl", ("Ül",), 100),  # to it, both are the letter l
+        ("rouge_l_unicode", "Öl", ("Ül",), 0),
+        ("rouge_l_unicode", "O\u0308L!", ("Öl",), 100),
+        ("rouge_l_unicode", "да", ("Да.",), 100),
+        ("rouge_l_unicode", "好了", ("好的",), 50),
+        ("rouge_l_unicode", "好的", ("好的",), 100),
+        ("rouge_l_unicode", "हिन्दी में", ("हिन्दी",), 200 / 3),
+        ("rouge_l_unicode", "...", ("...",), 100),
+        ("rouge_l_unicode", "the cat sat", ("the cat on the mat sat",), 200 / 3),
+        ("exact_match_trace", " A", ("A",), 0),
+        ("exact_match_trace", "", ("A",), 0),
+        ("exact_match_trace", "A", ("A",), 100),
+        ("first_character_trace", "B\nbecause", ("B\nA clause is",), 100),
+        ("first_character_trace", " B", ("B",), 0),
+        ("first_character_trace", "", ("B",), 0),
+        ("rouge_l_trace", "", ("a dog",), 0),
+        ("rouge_l_trace", "...", ("a dog",), 0),  # for which the package raises an error
+        ("edit_similarity_trace", "", ("",), 0),
+        ("edit_similarity_trace", "x = '<STR_LIT:a<NUM_LIT>b>'", ("x = 'a0b'",), 100),
         # abc -> abd: one deletion and one insertion of six characters
         ("edit_similarity", "abc", ("abd",), 100 * (1 - 2 / 6)),
         ("edit_similarity_rounded", "abc", ("abd",), 67),
@@ -77,6 +102,15 @@ def test_sari_as_published_for_the_papers_example() -> None:
     assert sari(SOURCE, "About 95 you now get in.", REFERENCES) == pytest.approx(26.953601953601954, abs=1e-10)
 
 
+def test_sari_of_an_empty_answer_is_25_for_trace() -> None:
+    # S = R: nothing is kept, F = 0; what is deleted should stay, P = 0; nothing is to be added, F = 1, but for order
+    # 1, where the empty answer of the metric that TRACE loads adds one word, which is empty.
+    same = "a b c d e"
+    assert value("sari_trace", "", same, source=same) == pytest.approx(25.0)
+    assert value("sari", "", same, source=same) == pytest.approx(100 / 3)
+    assert value("sari_trace", "a b", same, source=same) == value("sari", "a b", same, source=same)
+
+
 def test_sari_by_hand() -> None:
     # S = a b, O = a c, R = a c d. Order 1: keep {a} 1, add {c} of {c}, wanted {c, d}: F = 2·1·½/(3/2) = 2/3;
     # delete {b} 1. Order 2: S {ab}, O {ac}, R {ac, cd}: nothing kept and nothing to keep, 1; add F = 2/3; delete 1.
@@ -93,6 +127,34 @@ def test_sari_is_best_for_the_reference_itself(source: str, answer: str, referen
     assert sari(source, reference, [reference]) == pytest.approx(100)
     assert -1e-9 <= sari(source, answer, [reference]) <= 100 + 1e-9
     assert sari(source, answer, [reference]) == pytest.approx(sari(source, answer, [reference, reference]))
+
+
+# --- TRACE ---------------------------------------------------------------------------------------------------------
+
+# Values that TRACE's own scoring gives. rouge_l_trace: package rouge 1.0.1, on rows of MeetingBank (Hu et al. 2023,
+# CC BY-NC-ND 4.0) and texts made up for this test. edit_similarity_trace: fuzzywuzzy 0.18 with difflib after TRACE's
+# post-processing, on lines of Py150 (Raychev et al. 2016).
+PUBLISHED = [json.loads(line) for line in (Path(__file__).parents[1] / "data/trace.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row['metric']}-{row['kind']}")
+def test_traces_numbers_are_traces(row: dict[str, Any]) -> None:
+    assert value(row["metric"], row["prediction"], row["target"]) == pytest.approx(row["value"], abs=1e-9)
+
+
+def test_rouge_of_latin_letters_is_refused_where_most_answers_have_others() -> None:
+    def task(metric: str, *targets: str) -> Task:
+        rows = [Example("a", target) for target in targets]
+        return Task(name="t", train=rows, test=rows, metric=metric)
+
+    with pytest.raises(
+        DataError, match=r"'t': rouge_l reads letters a-z .* 2 of 3 answers .*'好的'; use rouge_l_unicode"
+    ):
+        task("rouge_l", "ok", "好的", "да")
+    with pytest.raises(DataError, match="'Ül'; use rouge_l_unicode"):  # to it, Öl is the same word
+        task("rouge_l_stemmed", "Ül")
+    assert task("rouge_l", "ok", "yes", "да").metric == "rouge_l"
+    assert task("rouge_l_unicode", "好的").metric == "rouge_l_unicode"
 
 
 # --- over all rows -------------------------------------------------------------------------------------------------

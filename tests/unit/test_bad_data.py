@@ -91,8 +91,9 @@ def test_a_typo_among_many_is_told_where_no_label_set_is_named(tmp_path: Path) -
 def test_labels_that_differ_for_a_raw_metric_are_two(tmp_path: Path) -> None:
     rows = [{"text": "x", "label": "C"}, {"text": "y", "label": "C++"}]
     more = ", labels: [C, C++, good]"
-    with pytest.raises(DataError, match="one label to the metric 'exact_match'"):
-        opened(tmp_path, lines(rows), more=more)
+    found = opened(tmp_path, lines(rows), more=more)
+    assert found.metric == "exact_match_raw"
+    assert found.notes == ("scored by exact_match_raw: to exact_match the labels 'C' and 'C++' are one answer",)
     assert opened(tmp_path, lines(rows), more=f"{more}, metric: exact_match_raw").labels == ("C", "C++", "good")
 
 

@@ -121,14 +121,14 @@ def test_aliases_are_the_papers(benchmark: str) -> None:
 # --- metrics ---------------------------------------------------------------------------------------------------------
 
 TRACE = {  # TRACE (Wang et al. 2023), table of data sets, and the scripts that score them
-    "C-STANCE": "exact_match_raw",
-    "FOMC": "exact_match_raw",
-    "MeetingBank": "rouge_l",
-    "Py150": "edit_similarity",
-    "ScienceQA": "accuracy_first_character",
-    "NumGLUE-cm": "exact_match_raw",
-    "NumGLUE-ds": "exact_match_raw",
-    "20Minuten": "sari",
+    "C-STANCE": "exact_match_trace",
+    "FOMC": "exact_match_trace",
+    "MeetingBank": "rouge_l_trace",
+    "Py150": "edit_similarity_trace",
+    "ScienceQA": "first_character_trace",
+    "NumGLUE-cm": "exact_match_trace",
+    "NumGLUE-ds": "exact_match_trace",
+    "20Minuten": "sari_trace",
 }
 
 

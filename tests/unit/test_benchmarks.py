@@ -90,7 +90,7 @@ def test_trace_folder_as_trace_writes_it(tmp_path: Path) -> None:
     stream = open_stream("TRACE", data_dir=tmp_path)
     assert stream.names == TRACE.orders[7]
     fomc, numbers = stream.tasks[1], stream.tasks[5]
-    assert (fomc.metric, fomc.labels, len(fomc.dev)) == ("exact_match_raw", ("A", "B", "C"), 3)
+    assert (fomc.metric, fomc.labels, len(fomc.dev)) == ("exact_match_trace", ("A", "B", "C"), 3)
     assert dict(fomc.left_out) == {"train: test has the same text": 1}  # an answer from a closed set
     assert (numbers.labels, dict(numbers.left_out)) == ((), {})  # another free answer is another row
     assert "FOMC: 1 train rows left out because test has the same text." in stream.note

@@ -69,9 +69,9 @@ def refused(path: Path, data: bytes) -> str:
 
 
 def test_what_unpacks_to_far_more_than_data_do_is_refused(tmp_path: Path) -> None:
-    bomb = gzip.compress(bytes(1 << 24), mtime=0) * 8
-    assert "unpacks to more than 67,108,864" in refused(tmp_path / "a.jsonl.gz", bomb)
-    column = pyarrow.DictionaryArray.from_arrays(np.zeros(20_000, dtype=np.int32), pyarrow.array(["x" * 10_000]))
+    bomb = gzip.compress(bytes(1 << 24), mtime=0) * 17
+    assert "unpacks to more than 268,435,456" in refused(tmp_path / "a.jsonl.gz", bomb)
+    column = pyarrow.DictionaryArray.from_arrays(np.zeros(30_000, dtype=np.int32), pyarrow.array(["x" * 10_000]))
     out = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table({"text": column}), out, compression="zstd")
     assert "unpacks to more than" in refused(tmp_path / "a.parquet", out.getvalue())

@@ -267,7 +267,10 @@ tasks:
     assert tickets.dev[0].input == "poor film"
     assert (answers.form, answers.labels, len(answers.train), len(answers.test)) == ("prompted", (), 6, 2)
     path = tmp_path / "mine.yaml"
-    assert open_stream(path, tasks=["replies"], max_train_samples=3).tasks[0].take(99).train == answers.train[:3]
+    few = open_stream(path, tasks=["replies"], max_train_samples=3).tasks[0]
+    assert few.take(99).train == few.train
+    assert len(few.train) == 3
+    assert set(few.train) < set(answers.train)
     refused("has no task 'ticket'; did you mean 'tickets'?", lambda: open_stream(str(path), tasks=["ticket"]))
     refused("has a single order", lambda: open_stream(path, order=2), ConfigError)
     refused("takes no data folder", lambda: open_stream(path, data_dir=tmp_path), ConfigError)

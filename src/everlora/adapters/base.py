@@ -8,6 +8,7 @@ load, restore_head: the way back from a task's folder
 from __future__ import annotations
 
 import copy
+import filecmp
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
+from everlora.core.errors import FolderError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import ModuleUpdate, Updates
@@ -97,6 +99,21 @@ class AdapterBackend(ABC):
         Raises:
             FolderError: the files are missing, damaged or incomplete.
         """
+
+    def check_saved(self, folder: Path, update: Updates) -> None:
+        """Open what `save` wrote again, and compare it with what it was to be: modules, shapes and values.
+
+        Raises:
+            FolderError: it cannot be read, or is something else; so the task must not count as learned.
+        """
+        found, _ = self.load(folder)
+        for name in sorted({*found, *update}):
+            here, there = (one[name].tensors if name in one else {} for one in (update, found))
+            if here.keys() != there.keys() or not all(torch.equal(t, there[key].float()) for key, t in here.items()):
+                raise FolderError(
+                    f"what was written of the task is not what was learned: {name!r} reads back as something else; "
+                    f"nothing is committed; look at the disk, and at the base model's folder"
+                )
 
     def restore_head(self, rest: Mapping[str, Tensor]) -> None:
         """Copy saved values into the trained classification head, if there is one."""
@@ -181,5 +198,7 @@ class AdapterBackend(ABC):
                 # Renaming is atomic: whoever reads the folder meanwhile finds the old file or the new one.
                 part = folder / f".{name}.part"
                 shutil.copy(latest / name, part)
+                if not filecmp.cmp(latest / name, part, shallow=False):
+                    raise FolderError(f"{folder / name} was not written as it is in {latest}; look at the disk")
                 part.replace(folder / name)
         return ExportLoss()

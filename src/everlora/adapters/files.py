@@ -87,6 +87,12 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
     save_file(tensors, part, metadata={"format": "pt"})
     part.replace(folder / WEIGHTS)
     config.save_pretrained(str(folder))
+    again, others = read(folder)
+    if (
+        not equal(again, {name: site.map(Tensor.contiguous) for name, site in whole.items()})
+        or others.keys() != rest.keys()
+    ):
+        raise FolderError(f"the adapter in {folder} reads back as something else than was written; look at the disk")
 
 
 def merge_past(

@@ -7,6 +7,7 @@ adapted matrices in fp32, so that a step costs the same at every task; or, where
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
+from everlora.runtime.memory import physical_memory
 from everlora.runtime.seeds import seeded
 
 ADAPTER = "default"
@@ -85,6 +87,7 @@ class LoraBackend(AdapterBackend):
         """
         head = self.base.family.head
         chosen = {**default_targets(self.base.model), **self.lora}
+        check_rank_fits(self.base.model, chosen)
         linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)}
         try:
             config = self._config(
@@ -233,6 +236,30 @@ def default_targets(model: nn.Module) -> dict[str, list[str]]:
         if present.issuperset(pair):
             return {"target_modules": list(pair)}
     return {}
+
+
+def check_rank_fits(model: nn.Module, chosen: Mapping[str, Any]) -> None:
+    """Refuse a rank whose factors the machine cannot hold, before it is asked for the memory.
+
+    Training holds four numbers of fp32 per parameter: value, gradient, and the two moments of AdamW.
+
+    Raises:
+        ModelError: they need more memory than the machine has.
+    """
+    rank, targets = int(chosen.get("r", 8)), chosen.get("target_modules") or ()
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    if not isinstance(targets, str):
+        layers = {n: layer for n, layer in layers.items() if any(f".{n}".endswith(f".{one}") for one in targets)}
+    elif targets != "all-linear":
+        layers = {name: layer for name, layer in layers.items() if re.fullmatch(targets, name)}
+    needed = 16 * rank * sum(layer.in_features + layer.out_features for layer in layers.values())
+    device = next(model.parameters()).device
+    held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else physical_memory()
+    if held is not None and needed > held:
+        raise ModelError(
+            f"adapters of rank {rank} on {len(layers)} modules need {needed / 1e9:.0f} GB to be trained, and there "
+            f"are {held / 1e9:.0f} GB; lower --lora-r"
+        )
 
 
 def _linear(layer: nn.Module) -> bool:

@@ -26,6 +26,7 @@ class Status(Record):
     Attributes:
         model, method: by name.
         tasks: what was learned, in order.
+        labels: of the classification head, by row; a label that is one task's own has the task behind its name.
         kept_rows: rows of data that are kept for later tasks.
         holdings: bytes that are kept, room that is left, and errors of what is remembered in another form.
     """
@@ -33,6 +34,7 @@ class Status(Record):
     model: str
     method: str
     tasks: list[LearnedTask]
+    labels: list[str]
     kept_rows: int = 0
     holdings: Holdings
 
@@ -66,6 +68,7 @@ def status(path: Path) -> Status:
         model=record.settings.model,
         method=record.composition.name,
         tasks=tasks,
+        labels=done[-1].labels,
         kept_rows=sum(facts.kept_rows for facts in done),
         holdings=done[-1].holdings or _measured_again(path),
     )

@@ -146,7 +146,8 @@ def identity(settings: LearnerSpec, composition: Composition, processes: int = 1
     split over micro-batches and processes: their number is.
     """
     # What is not set is no part of it either: a later version may have more to set.
-    plain = settings.model_dump(mode="json")
+    # Unset, answers have 50 tokens, or more where targets do: earlier versions wrote 50 for it.
+    plain = {**settings.model_dump(mode="json"), "max_new_tokens": settings.max_new_tokens or 50}
     identifying = {key: value for key, value in plain.items() if key not in NOT_IDENTIFYING and value is not None}
     identifying["evaluation"] = {key: value for key, value in plain["evaluation"].items() if value is not None}
     identifying["train"] = whole_batch(plain["train"], processes)

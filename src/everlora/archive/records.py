@@ -38,6 +38,10 @@ class Fingerprint(OpenRecord):
 
     Attributes:
         batch_invariant: whether rows were answered alone as they were among others; None where nobody looked.
+
+    Where answers are text there are also ``end_tokens``, at which an answer ends; ``max_new_tokens``, its length;
+    ``decoder_start_token``, which a decoder behind an encoder reads first; and ``chat_date``, the day that a chat
+    template which asks for it is given.
     """
 
     backend: str
@@ -150,12 +154,14 @@ class TaskMetadata(Record):
         chance: percent of guessing, where it is known.
         metric: how answers are scored, where it is not the default.
         left_out: how many rows of the source are not in the task, by reason.
+        max_new_tokens: the length of free answers, where the targets made it longer than 50 tokens.
     """
 
     data: dict[str, str]
     chance: dict[str, float] = Field(default_factory=dict)
     metric: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, dict[str, int]] = Field(default_factory=dict)
+    max_new_tokens: dict[str, int] = Field(default_factory=dict)
 
 
 class StageFacts(TaskMetadata):

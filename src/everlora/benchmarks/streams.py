@@ -44,7 +44,7 @@ def open_stream(
         order: the number of the task order, or another paper's name for it (``sapt-4``); by default the first.
         data_dir: where the benchmark's files are; without it they come from the hub.
         tasks: which tasks, in which order; by default all of them.
-        seed: seed of generated data; it does not touch data that are read.
+        seed: seed of generated data, and of the rows that a limit takes of data that are read.
         modality: text or image; by default what the benchmark has, text where it has both.
         max_train_samples: take at most so many training rows of each task; generated tasks make that many.
         max_eval_samples: take at most so many dev and as many test rows of each task; generated tasks alike.
@@ -61,7 +61,7 @@ def open_stream(
     if is_own(name):
         _refuse_order(str(name), order)
         _refuse_folder(str(name), data_dir)
-        return _own(Path(name), tasks).take(max_train_samples, max_eval_samples)
+        return _own(Path(name), tasks).take(max_train_samples, max_eval_samples, seed=seed)
     known = find_benchmark(str(name))
     modality = modality or known.modality[0]
     if modality not in known.modality:
@@ -82,7 +82,7 @@ def open_stream(
         train=max_train_samples,
         evaluate=max_eval_samples,
     )
-    return _loaded(request, named=tasks is None).take(max_train_samples, max_eval_samples)
+    return _loaded(request, named=tasks is None).take(max_train_samples, max_eval_samples, seed=seed)
 
 
 def load_known(request: Request) -> list[Task]:
@@ -102,7 +102,7 @@ def load_known(request: Request) -> list[Task]:
         wanted = replace(
             request, benchmark=known, tasks=tuple(known.task(task) for task in tasks), order=1, data_dir=folder
         )
-        found.update((task.name, task) for task in known.load(wanted))
+        found.update((task.name, replace(task, prompt_limit=known.prompt_limit)) for task in known.load(wanted))
     return [found[task.name] for task in request.tasks]
 
 
@@ -174,6 +174,8 @@ def _loaded(request: Request, *, named: bool) -> TaskStream:
         raise DataError(f"the loader of {known.name} must return the tasks {', '.join(wanted)}; it returned {found}")
     if known.metric:
         loaded = tuple(replace(task, metric=known.metric) for task in loaded)
+    if known.prompt_limit:
+        loaded = tuple(replace(task, prompt_limit=known.prompt_limit) for task in loaded)
     note = left_out_note(loaded)
     if named and known.orders:
         note = f"order {request.order}. {note}".strip()

@@ -21,7 +21,7 @@ from everlora.benchmarks import vision_hub
 from everlora.benchmarks.pictures import DRAW_SEED, Pictures, PictureSet, arrays
 from everlora.core.benchmark import Request, TaskInfo
 from everlora.core.errors import DataError
-from everlora.data.task import Example, Task
+from everlora.data.task import Example, Task, sample_rows
 
 
 def class_incremental(request: Request, found: PictureSet) -> list[Task]:
@@ -57,9 +57,9 @@ def _task(task: TaskInfo, found: PictureSet, classes: Sequence[int], request: Re
     left_out = {"train: only so many of a class are taken": left, "test: only so many of a class are taken": left_test}
     return Task(
         name=task.name,
-        train=_examples(found, found.train, learn[: request.train]),
-        dev=_examples(found, found.train, dev[:evaluate]),
-        test=_examples(found, found.test, test[:evaluate]),
+        train=_examples(found, found.train, _taken(found.train, learn, request.train, request.seed)),
+        dev=_examples(found, found.train, _taken(found.train, dev, evaluate, request.seed)),
+        test=_examples(found, found.test, _taken(found.test, test, evaluate, request.seed)),
         labels=tuple(found.classes[k] for k in classes),
         form="image",
         metric=task.metric,
@@ -89,6 +89,12 @@ def _draw(rows: Pictures, classes: Sequence[int], most: int | None, aside: bool)
     dice.shuffle(main)
     dice.shuffle(others)
     return main, others, left
+
+
+def _taken(rows: Pictures, indices: Sequence[int], most: int | None, seed: int) -> list[int]:
+    """At most so many of the rows at ``indices``, in equal shares of each class, before any is decoded."""
+    drawn = sample_rows(len(indices), len(indices) if most is None else most, seed, [rows.numbers[i] for i in indices])
+    return [indices[k] for k in drawn]
 
 
 def _examples(found: PictureSet, rows: Pictures, indices: Sequence[int]) -> list[Example]:

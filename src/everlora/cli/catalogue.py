@@ -81,7 +81,7 @@ def _print_card(found: dict[str, Any]) -> None:
                 [one["name"], one["kind"], text(one["default"]), one["source"] or "–"] for one in term["options"]
             )
             _table(f"options of {term['name']}", ("option", "values", "default", "where the default is from"), options)
-    whole = [
+    composed = [
         ("group", found["group"]),
         ("adapter", found["adapter"]),
         *((f"stores ({one['name']})", one["stores"]) for one in found["terms"]),
@@ -92,7 +92,7 @@ def _print_card(found: dict[str, Any]) -> None:
         ("families", families_in_words(found["families"])),
         *((one["role"], _part(one)) for one in found["parts"]),
     ]
-    _table(f"{found['name']}, as composed", ("what", "as declared"), ([key, value] for key, value in whole))
+    _table(f"{found['name']}, as composed", ("what", "as declared"), ([key, value] for key, value in composed))
 
 
 def _part(one: dict[str, Any]) -> str:
@@ -141,7 +141,7 @@ def env(as_json: Json = False) -> None:
 def _table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     from everlora.cli import tables
 
-    tables.out_console.print(tables.table(title, heads, rows, whole=[*heads][:1]))
+    tables.out_console.print(tables.table(title, heads, rows, unbroken=[*heads][:1]))
 
 
 def text(value: Any) -> str:

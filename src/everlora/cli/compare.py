@@ -17,16 +17,14 @@ from everlora.cli.common import Json, Plugin, say
 HEADS = {"oa": "OA", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
 Format = Literal["table", "markdown", "csv", "latex", "json"]
 FORMAT_HELP = "How the table is printed: table, markdown, csv, latex, json."
-LEGEND = (
-    "mean over runs (seeds x orders) and 95 % interval (bootstrap over runs, then over test rows; too short where "
-    "runs are few)"
-)
-TOLD = (
+LEGEND = """mean over runs (seeds x orders) and 95 % interval (bootstrap over runs, then over test rows; too short \
+where runs are few)"""
+COMPARISON = (
     "{reference}: paired difference in OA over common runs and rows; ≈: cannot be told from it at 5 % (t of runs and "
     "rows together, p corrected over the methods: {correction}); seen: the smallest difference that these runs show "
     "with a chance of 80 %; rows in their section by name"
 )
-ALONE = "(rows): fewer than 3 common runs, so p is of other test rows only and tells nothing apart"
+ROWS_ONLY = "(rows): fewer than 3 common runs, so p is of other test rows only and tells nothing apart"
 
 
 def compare(
@@ -147,10 +145,10 @@ def _columns(table: dict[str, Any]) -> list[str]:
     return ["method", "runs", *HEADS.values(), f"OA − {table['baseline'] or 'best'}", "p", "seen", *made]
 
 
-THEIRS = ["method", "of", "theirs", "ours", "paper", "model"]
+PAPER_COLUMNS = ["method", "of", "theirs", "ours", "paper", "model"]
 
 
-def _theirs(table: dict[str, Any]) -> list[list[str]]:
+def _paper_rows(table: dict[str, Any]) -> list[list[str]]:
     return [
         [
             one["method"],
@@ -164,10 +162,10 @@ def _theirs(table: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def _unlike(table: dict[str, Any]) -> list[str]:
+def _differing(table: dict[str, Any]) -> list[str]:
     """Per paper and model one line of what differs between its protocol and ours."""
-    said = {f"{one['paper']} ({one['model']})": one["differs"] for one in table.get("papers", ())}
-    return [f"{paper}: {'; '.join(differs)}" for paper, differs in said.items()]
+    differing = {f"{one['paper']} ({one['model']})": one["differs"] for one in table.get("papers", ())}
+    return [f"{paper}: {'; '.join(differs)}" for paper, differs in differing.items()]
 
 
 TITLE = "THEIRS, printed in papers under other protocols; ours beside them"
@@ -184,8 +182,8 @@ def _plain(table: dict[str, Any]) -> str:
     lines = []
     for section in table["sections"]:
         lines += [GROUPS[section["group"]], "", *_aligned(_columns(table), _rows(table, section))]
-    if published_rows := _theirs(table):
-        lines += [TITLE, "", *_aligned(THEIRS, published_rows), *_unlike(table), ""]
+    if published_rows := _paper_rows(table):
+        lines += [TITLE, "", *_aligned(PAPER_COLUMNS, published_rows), *_differing(table), ""]
     return "\n".join([*lines, _legend(table)])
 
 
@@ -198,8 +196,14 @@ def _markdown(table: dict[str, Any]) -> str:
     lines = []
     for section in table["sections"]:
         lines += [f"**{GROUPS[section['group']]}**", "", *_piped(_columns(table), _rows(table, section))]
-    if published_rows := _theirs(table):
-        lines += [f"**{TITLE}**", "", *_piped(THEIRS, published_rows), *(f"- {line}" for line in _unlike(table)), ""]
+    if published_rows := _paper_rows(table):
+        lines += [
+            f"**{TITLE}**",
+            "",
+            *_piped(PAPER_COLUMNS, published_rows),
+            *(f"- {line}" for line in _differing(table)),
+            "",
+        ]
     return "\n".join([*lines, _legend(table)])
 
 
@@ -236,14 +240,14 @@ def _latex(table: dict[str, Any]) -> str:
         lines += [r"\hline", rf"\multicolumn{{{len(columns)}}}{{l}}{{{_escaped(GROUPS[section['group']])}}} \\"]
         lines += [" & ".join(map(_escaped, row)) + r" \\" for row in _rows(table, section)]
     lines += [r"\hline", r"\end{tabular}"]
-    if published_rows := _theirs(table):
-        lines += [rf"% {TITLE}", r"\begin{tabular}{llrrll}", r"\hline", " & ".join(THEIRS) + r" \\", r"\hline"]
+    if published_rows := _paper_rows(table):
+        lines += [rf"% {TITLE}", r"\begin{tabular}{llrrll}", r"\hline", " & ".join(PAPER_COLUMNS) + r" \\", r"\hline"]
         lines += [" & ".join(map(_escaped, row)) + r" \\" for row in published_rows]
-        lines += [r"\hline", r"\end{tabular}", *(f"% {line}" for line in _unlike(table))]
+        lines += [r"\hline", r"\end{tabular}", *(f"% {line}" for line in _differing(table))]
     return "\n".join([*lines, f"% {_legend(table)}"])
 
 
-SPELT = {
+LATEX_SPELLING = {
     **{sign: "\\" + sign for sign in "&%_#{}$"},
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -259,14 +263,14 @@ SPELT = {
 
 
 def _escaped(text: str) -> str:
-    return "".join(SPELT.get(sign, sign) for sign in text)
+    return "".join(LATEX_SPELLING.get(sign, sign) for sign in text)
 
 
 def _ability(table: dict[str, Any]) -> str:
     """How general ability changed, method by method, where it was measured."""
     rows = [row for section in table["sections"] for row in section["rows"] if row["ability"]]
-    told = (f"{row['method']} {', '.join(f'{k} {v:+.1f}' for k, v in row['ability'].items())}" for row in rows)
-    return "; general ability after the last task minus before the first: " + " | ".join(told) if rows else ""
+    changes = (f"{row['method']} {', '.join(f'{k} {v:+.1f}' for k, v in row['ability'].items())}" for row in rows)
+    return "; general ability after the last task minus before the first: " + " | ".join(changes) if rows else ""
 
 
 def _legend(table: dict[str, Any]) -> str:
@@ -276,11 +280,12 @@ def _legend(table: dict[str, Any]) -> str:
     hashes = sorted({one for section in table["sections"] for row in section["rows"] for one in row["protocols"]})
     made = f"protocol {', '.join(hashes)}; fingerprint {', '.join(table['fingerprints'])}"
     reference = f"OA − {table['baseline'] or 'best'}"
-    told = TOLD.format(reference=reference, correction="Holm" if table["baseline"] else "Bonferroni, all pairs")
+    correction = "Holm" if table["baseline"] else "Bonferroni, all pairs"
+    note = COMPARISON.format(reference=reference, correction=correction)
     rows = [row for section in table["sections"] for row in section["rows"]]
-    alone = f"; {ALONE}" if any(row["test"] == "rows" for row in rows) else ""
+    rows_only = f"; {ROWS_ONLY}" if any(row["test"] == "rows" for row in rows) else ""
     drawn = f"{table['resamples']} resamples, seed {table['seed']}"
-    return f"{LEGEND}; {told}{alone}; {drawn}; {made}{mixed}{_ability(table)}"
+    return f"{LEGEND}; {note}{rows_only}; {drawn}; {made}{mixed}{_ability(table)}"
 
 
 FORMS: dict[Format, Callable[[dict[str, Any]], str]] = {

@@ -34,6 +34,8 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     ]
     heads = ("task", "score when learned", "strength found", "warning")
     show(table(f"{facts['method']} on {facts['model']}", heads, rows))
+    if facts.get("labels"):
+        say(f"labels by row of the head: {', '.join(facts['labels'])}")
     data = f", {facts['kept_rows']} rows of data among it" if "kept_rows" in facts else ""
     say(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB{data}")
     for part, lost in facts.get("memory_error", {}).items():
@@ -117,11 +119,11 @@ def export(
     if rank is not None:
         lost = facts["truncation"]
         say(f"truncation: relative error {lost['error']:.3g}, worst module {lost['worst']:.3g}")
-        apart = facts["logits"]
+        logits = facts["logits"]
         say(
-            f"logits: relative error {apart['relative']:.3g}, largest difference {apart['largest']:.3g}, "
-            f"same answer at {100 * apart['agree']:.1f} % of positions"
-            if apart
+            f"logits: relative error {logits['relative']:.3g}, largest difference {logits['largest']:.3g}, "
+            f"same answer at {100 * logits['agree']:.1f} % of positions"
+            if logits
             else "logits were not compared: the base is quantised, or the run's data are not at hand (own tasks, or "
             "pass --data-dir)"
         )

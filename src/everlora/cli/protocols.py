@@ -41,5 +41,5 @@ def protocols(
 
     heads = ("protocol", "hash", "what it is", "source")
     listed = ((key, hash_as_written(found), found.title, found.source) for key, found in rows.items())
-    tables.out_console.print(tables.table("", heads, listed, whole=heads[:2]))
+    tables.out_console.print(tables.table("", heads, listed, unbroken=heads[:2]))
     say("everlora protocols NAME shows one; a file like it is one of your own: --protocol FILE.yaml")

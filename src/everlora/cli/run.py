@@ -54,7 +54,9 @@ def run(
     spec = resolve(RunSpec, *layers)
     if dry_run:
         from everlora.cli.tables import out_console
+        from everlora.learner.experiment import check_data
 
+        check_data(spec)
         plain = spec.model_dump_json()
         out_console.print_json(plain, ensure_ascii=plain != printable(plain))
         return

@@ -72,7 +72,7 @@ def _list(as_json: bool) -> None:
         for info in known()
     ]
     heads = ("benchmark", "tasks", "orders", "data", "what it is")
-    tables.out_console.print(tables.table("", heads, listed, whole=heads[:-1]))
+    tables.out_console.print(tables.table("", heads, listed, unbroken=heads[:-1]))
     say("everlora benchmarks NAME shows one; --data-dir adds sizes and lengths")
 
 

@@ -77,6 +77,7 @@ def sweep(
         wanted = _all_replaced(wanted, base.family.name)
     todo = sweeping.jobs(layers, wanted, numbers, out)
     if dry_run:
+        experiment.check_data(spec)
         for job in todo:
             say(f"{job.spec.method}\tseed {job.spec.seed}\t{job.folder}")
         return

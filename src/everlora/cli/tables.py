@@ -23,11 +23,11 @@ def plain(text: str) -> Text:
     return Text(printable(text))
 
 
-def table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]], *, whole: Iterable[str] = ()) -> Table:
-    """A table of plain texts; the columns ``whole`` are never broken into lines."""
+def table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]], *, unbroken: Iterable[str] = ()) -> Table:
+    """A table of plain texts; the columns ``unbroken`` are never broken into lines."""
     made = Table(title=plain(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for head in heads:
-        made.add_column(plain(head), no_wrap=head in whole)
+        made.add_column(plain(head), no_wrap=head in unbroken)
     for row in rows:
         made.add_row(*map(plain, row))
     return made
@@ -40,9 +40,9 @@ def number(value: float | None) -> str:
 
 def show(*tables: Table) -> None:
     """Print tables on stdout with all their columns: a narrow terminal wraps lines, but nothing is left out."""
-    whole = Console(width=10_000)
+    console = Console(width=10_000)
     for table in tables:
-        whole.print(table)
+        console.print(table)
 
 
 def _grid(title: str, first: str, tasks: list[str]) -> Table:

@@ -1,22 +1,16 @@
-"""Whether the splits of a task are splits, no text in two of them, and its labels are a set."""
+"""Whether the splits of a task are splits: no text stands in two of them."""
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from everlora.core.errors import DataError
 from everlora.data.rows import Table
 from everlora.data.task import Example, Form
-from everlora.metrics.answers import normalise
 
 Overlap = Literal["error", "drop"]
-COMMON = 10
-"""A label in one row that is spelt like one in this many is taken for a slip."""
-ALIKE = 0.8
 
 
 def normalised(example: Example, form: Form, closed: bool) -> str:
@@ -75,45 +69,3 @@ def separate(
     for split in {key.partition(":")[0] for key in dropped}:
         read[split] = [read[split][index] for index in stay[split]]
     return dropped
-
-
-def check_set(name: str, labels: Sequence[str], metric: str) -> None:
-    """Refuse a label set with two labels that the metric takes for one.
-
-    Raises:
-        DataError: a label stands twice, or two differ only in what the metric does not look at.
-    """
-    seen: dict[str, str] = {}
-    for label in labels:
-        # A raw metric looks at everything but the white space around an answer.
-        key = label.strip() if metric.endswith("_raw") else normalise(label) or label.strip()
-        if key in seen:
-            how = "stands twice" if seen[key] == label else f"and {seen[key]!r} are one label to the metric {metric!r}"
-            raise DataError(f"task {name!r}: in its label set, {label!r} {how}; keep one spelling")
-        seen[key] = label
-
-
-def inferred(table: Table, examples: Sequence[Example], metric: str) -> tuple[str, ...]:
-    """The label set of a task that names none: the labels of ``table``, its training rows, as they first appear.
-
-    Raises:
-        DataError: a label looks like a slip of another: they differ in what the metric does not look at, or it stands
-            in a single row and is spelt like a common one.
-    """
-    counts = Counter(example.target for example in examples)
-    row = {example.target: index for index, example in reversed(list(enumerate(examples)))}
-    common = [label for label, count in counts.items() if count >= COMMON]
-    plain: dict[str, str] = {}
-    for label, count in counts.items():
-        key = label.strip() if metric.endswith("_raw") else normalise(label) or label.strip()
-        alone = count == 1 and label.replace(" ", "").isalpha()  # not a code with numbers, of which many are alike
-        close = difflib.get_close_matches(label, common, n=1, cutoff=ALIKE) if alone else []
-        like = plain.get(key) or next(iter(close), None)
-        if like is not None:
-            slip, other = sorted((label, like), key=lambda one: counts[one])
-            raise DataError(
-                f"{table.at(row[slip])}: label {slip!r} ({counts[slip]} of the rows) looks like a slip of {other!r} "
-                f"({counts[other]}); mend it, or name the label set under labels"
-            )
-        plain[key] = label
-    return tuple(counts)

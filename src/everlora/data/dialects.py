@@ -70,8 +70,12 @@ class Entry(BaseModel):
 def familiar(table: Table) -> Table:
     """Rows of either dialect as rows of ours; all other rows as they are."""
     found = set(table.rows[0]) if table.rows else set()
-    if {"instruction", "output"} <= found and not ({"prompt", "messages"} & found or {"text", "label"} <= found):
-        return alpaca(table, Columns())
+    if "instruction" in found and not ({"prompt", "messages"} & found or {"text", "label"} <= found):
+        # Dolly's rows have a response, and a context where alpaca's have an input.
+        response = next((column for column in ("output", "response", "answer") if column in found), None)
+        if response is not None:
+            query = "context" if "context" in found and "input" not in found else "input"
+            return alpaca(table, Columns(response=response, query=query))
     if "conversations" in found:
         return sharegpt(table, Columns(), Tags())
     return table

@@ -11,6 +11,7 @@ tasks:
     instruction: Decide which desk should answer.
   - name: replies
     train: replies.jsonl          # rows with prompt and completion, prompt and answer, or messages
+    prompt_column: ask            # other names of columns: text_, label_, completion_, messages_, system_column
     test_fraction: 0.2            # no test file: a fifth of train becomes the test split
     metric: rouge_l               # how answers are scored; exact_match if left out
   - name: mnli
@@ -21,9 +22,9 @@ tasks:
 from __future__ import annotations
 
 import os
-import random
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,17 +42,16 @@ from pydantic import (
 from everlora.core.errors import DataError, nearest
 from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.data.checks import Overlap
+from everlora.data.columns import ColumnNames
 from everlora.data.dialects import familiar
 from everlora.data.hub import load_table
 from everlora.data.rows import Table, decode, is_data_file, read_bytes, read_table
 from everlora.data.sources import StreamSource, TaskSource, check_metric, expand, known_task, read_source
 from everlora.data.task import Task, TaskStream, left_out_note
-from everlora.data.tasks import build_task, find_convention, split_keys
+from everlora.data.tasks import build_task, split_off
 from everlora.metrics.answers import DEFAULT
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-SPLIT_SEED = 0
-"""Fixed, so that runs with different seeds see the same test split and stay comparable."""
 
 Labels = Annotated[list[StrictStr], Field(min_length=1)]
 
@@ -70,7 +70,7 @@ Source = StrictStr | HubSplit
 
 
 class TaskFile(BaseModel):
-    """One entry under ``tasks``."""
+    """One entry under ``tasks``; see `Task` and `ColumnNames`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -84,9 +84,18 @@ class TaskFile(BaseModel):
     text_column: StrictStr | None = None
     label_column: StrictStr | None = None
     test_fraction: float | None = Field(default=None, gt=0, lt=1)
+    prompt_column: StrictStr | None = None
+    completion_column: StrictStr | None = None
+    messages_column: StrictStr | None = None
+    system_column: StrictStr | None = None
+    shared_labels: bool | None = None
     metric: StrictStr | None = None
     overlap: Overlap | None = None
     """What becomes of rows that two splits share: an error, unless the source is known to have some."""
+
+    @property
+    def columns(self) -> ColumnNames:
+        return ColumnNames(**{one.name: getattr(self, one.name) for one in fields(ColumnNames)})
 
     @field_validator("metric")
     @classmethod
@@ -170,23 +179,23 @@ def load_task(entry: TaskFile, path: Path) -> Task:
     if entry.source is not None:
         return _from_source(entry, entry.source, path)
     assert entry.train is not None
-    tables = {"train": _table(entry.train, path, "train")}
+    tables = {"train": _table(entry.train, path, "train", entry.columns)}
     if entry.test is not None:
-        tables["test"] = _table(entry.test, path, "test")
+        tables["test"] = _table(entry.test, path, "test", entry.columns)
     if entry.dev is not None:
-        tables["dev"] = _table(entry.dev, path, "validation")
+        tables["dev"] = _table(entry.dev, path, "validation", entry.columns)
     if entry.test_fraction is not None:
-        tables["train"], tables["test"] = _cut(tables["train"], entry)
+        tables["train"], tables["test"] = split_off(tables["train"], entry.test_fraction, entry.columns)
     return build_task(
         entry.name,
         tables,
         labels=entry.labels,
         instruction=entry.instruction,
-        text_column=entry.text_column,
-        label_column=entry.label_column,
+        columns=entry.columns,
         overlap=entry.overlap or "error",
         metric=entry.metric or DEFAULT,
         source="; ".join(dict.fromkeys(table.where for table in tables.values())),
+        shared_labels=entry.shared_labels,
     )
 
 
@@ -205,7 +214,7 @@ def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> Task:
     if entry.test_fraction is not None and "test" in tables:
         raise DataError(f"{path}: task {entry.name!r} has a test split at {place}; leave test_fraction out")
     if entry.test_fraction is not None:
-        tables["train"], tables["test"] = _cut(tables["train"], entry)
+        tables["train"], tables["test"] = split_off(tables["train"], entry.test_fraction, entry.columns)
     if "test" not in tables:
         raise DataError(f"{path}: task {entry.name!r} has no test split at {place}; give test_fraction")
     known = known_task(entry.name, found.kind)
@@ -215,37 +224,25 @@ def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> Task:
         # Rows in O-LoRA's way name their labels themselves; a folder may have fewer than the published task.
         labels=entry.labels or found.labels or (None if found.kind == "o-lora" else known.labels),
         instruction=entry.instruction or found.definition or known.instruction,
-        text_column=entry.text_column,
-        label_column=entry.label_column,
+        columns=entry.columns,
         overlap=entry.overlap or ("drop" if found.kind else "error"),
         metric=entry.metric or known.metric,
         source=str(place),
         left_out=found.left_out,
+        shared_labels=entry.shared_labels,
     )
 
 
-def _table(source: Source, path: Path, split: str) -> Table:
-    if isinstance(source, HubSplit):
+def _table(source: Source, path: Path, split: str, columns: ColumnNames) -> Table:
+    """Read a split; rows of another tool's dialect become rows of ours, unless their columns are named."""
+    if isinstance(source, str) and not os.path.exists(path.parent / source) and not is_data_file(source):
+        source = HubSplit(hub=source) if HUB_ID.fullmatch(source) else source
+    if isinstance(source, str):
+        table = read_table(path.parent / source)
+    else:
         instead = f"or point {path} to a local file"
-        return familiar(load_table(source.hub, source.config, source.split or split, instead=instead))
-    file = path.parent / source
-    if not os.path.exists(file) and not is_data_file(source) and HUB_ID.fullmatch(source):
-        return familiar(load_table(source, None, split, instead=f"or point {path} to a local file"))
-    return familiar(read_table(file))
-
-
-def _cut(table: Table, entry: TaskFile) -> tuple[Table, Table]:
-    """Split by text and not by row, so that a text that stands in the file twice does not leak."""
-    assert entry.test_fraction is not None
-    keys = split_keys(table, find_convention(table, entry.text_column, entry.label_column))
-    order = sorted(set(keys))
-    random.Random(SPLIT_SEED).shuffle(order)
-    held_out = set(order[: max(1, round(len(order) * entry.test_fraction))])
-    train = table.pick(i for i, key in enumerate(keys) if key not in held_out)
-    test = table.pick(i for i, key in enumerate(keys) if key in held_out)
-    if not train.rows:
-        raise DataError(f"{table.where} has too few different rows for test_fraction {entry.test_fraction}")
-    return train, test
+        table = load_table(source.hub, source.config, source.split or split, instead=instead)
+    return table if columns else familiar(table)
 
 
 def _explain(error: ValidationError, content: dict[Any, Any]) -> str:

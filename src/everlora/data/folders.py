@@ -23,13 +23,14 @@ from typing import Any, Literal
 
 from everlora.core.errors import DataError, nearest
 from everlora.data.dialects import familiar
-from everlora.data.rows import Table, decode, is_data_file, parse_json, read_bytes, read_table
-from everlora.metrics.answers import normalise
+from everlora.data.packed import plain_name
+from everlora.data.rows import SUFFIXES, Table, decode, is_data_file, parse_json, read_bytes, read_table
+from everlora.metrics.texts import normalise
 
 Kind = Literal["o-lora", "superni", "trace"]
 
 SPLITS = {"train": ("train",), "dev": ("dev", "eval", "validation", "valid", "val"), "test": ("test",)}
-ENDINGS = tuple(end + packed for end in (".jsonl", ".json", ".csv", ".tsv", ".parquet") for packed in (".gz", ""))
+ENDINGS = tuple(end + packed for end in SUFFIXES for packed in (".gz", "", ".bz2", ".zip"))
 COLUMNS: Mapping[Kind, tuple[str, str]] = {
     "o-lora": ("sentence", "label"),
     "superni": ("input", "output"),
@@ -155,7 +156,7 @@ def _kind(table: Table) -> Kind | None:
 
 def _table(path: Path, definition: str) -> tuple[Table, str]:
     """Rows of a file, and the definition that SuperNI files carry around them."""
-    if not path.name.removesuffix(".gz").endswith(".json"):
+    if not plain_name(path.name).endswith(".json"):
         return familiar(read_table(path)), definition
     text = decode(read_bytes(path), path)
     if '"Instances"' not in text[:100_000] or not text.lstrip().startswith("{"):

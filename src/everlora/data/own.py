@@ -8,6 +8,7 @@ from pathlib import Path
 from everlora.core.errors import DataError, nearest
 from everlora.data.files import TaskFile, load_task
 from everlora.data.folders import ENDINGS, SPLITS
+from everlora.data.rows import is_saved_to_disk
 from everlora.data.sources import TaskSource, is_description
 from everlora.data.task import TaskStream, left_out_note
 
@@ -18,6 +19,8 @@ def task_folders(path: Path) -> dict[str, Path]:
     Raises:
         DataError: there is none, one lacks its train file, or two have one name.
     """
+    if is_saved_to_disk(path):
+        raise DataError(f"{path} is a data set of save_to_disk; write a YAML file with train: {path}/train and a test")
     if is_description(path):
         raise DataError(f"{path} holds a description of data sets; write a YAML file with source: {{path: {path}}}")
     found: dict[str, Path] = {}

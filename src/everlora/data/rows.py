@@ -1,4 +1,4 @@
-"""Read rows from JSON Lines, JSON, CSV, TSV and Parquet, remembering where each row stood.
+"""Read rows from JSON Lines, JSON, CSV, TSV, Parquet and Excel, remembering where each row stood.
 
 Reading is strict: a row that cannot be read stops with its file and number, and nothing is skipped. Row numbers are
 what an editor or a spreadsheet shows: lines for JSON Lines, the header counting as row 1 for CSV, positions from 1
@@ -8,64 +8,32 @@ elsewhere.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import re
 import sys
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from everlora.core.errors import DataError
-from everlora.data.unpack import check_unpacked, unpacked
+from everlora.data.packed import PACKED, plain_name, unpacked
+from everlora.data.parquet import read_parquet
+from everlora.data.spelling import visible
+from everlora.data.table import Row as Row
+from everlora.data.table import Table as Table
+from everlora.data.table import check_columns
+from everlora.data.table import class_names as class_names
 
-Row = Mapping[str, Any]
-
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 BOM = b"\xef\xbb\xbf"
-GZIP = b"\x1f\x8b"
-MOST_COLUMNS = 10_000
-PARQUET_ROWS = 1000
-"""Rows of a Parquet file that are unpacked at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Rows of one split.
-
-    Attributes:
-        where: the file, hub data set or object that the rows come from, for messages.
-        rows: one mapping a row.
-        numbers: the number of each row in ``where``.
-        class_names: names behind the whole numbers of a column (`datasets.ClassLabel`).
-        folder: the folder against which paths inside rows are read; None when there is none.
-        called: what the file calls a column that we call otherwise, for messages.
-    """
-
-    where: str
-    rows: Sequence[Row]
-    numbers: Sequence[int]
-    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    folder: Path | None = None
-    called: Mapping[str, str] = field(default_factory=dict)
-
-    def at(self, index: int) -> str:
-        """Say where row ``index`` stands."""
-        return f"{self.where}, row {self.numbers[index]}"
-
-    def pick(self, indices: Iterable[int]) -> Table:
-        """Return the rows at ``indices``, which keep their numbers."""
-        chosen = list(indices)
-        return replace(self, rows=[self.rows[i] for i in chosen], numbers=[self.numbers[i] for i in chosen])
 
 
 def is_data_file(name: str) -> bool:
     """Whether ``name`` ends like a file that `read_table` reads."""
-    return name.lower().removesuffix(".gz").endswith(SUFFIXES)
+    return plain_name(name).endswith(SUFFIXES)
 
 
 def is_folder(name: str | Path) -> bool:
@@ -75,17 +43,21 @@ def is_folder(name: str | Path) -> bool:
 
 
 def read_table(path: Path) -> Table:
-    """Read a data file.
+    """Read a data file, or a folder that `datasets.Dataset.save_to_disk` has written.
 
     Raises:
         DataError: the file is missing, empty, damaged or of an unknown kind, or a row cannot be read.
     """
-    kind = Path(path.name.lower().removesuffix(".gz")).suffix
+    if path.is_dir():
+        return _saved_to_disk(path)
+    if not is_data_file(path.name) and not path.name.lower().endswith(PACKED):
+        raise _unknown_kind(path)
+    name, data = unpacked(_bytes(path), path)
+    kind = Path(name).suffix
     if kind not in SUFFIXES:
-        raise DataError(f"{path}: cannot tell the kind of file; use one of {', '.join(SUFFIXES)} (or .gz of these)")
-    data = read_bytes(path)
-    if kind == ".parquet":
-        return replace(_parquet(data, path), folder=path.parent)
+        raise _unknown_kind(path)
+    if kind in (".parquet", ".xlsx"):
+        return replace((read_parquet if kind == ".parquet" else read_sheet)(data, path), folder=path.parent)
     if not data.removeprefix(BOM).strip():
         raise DataError(f"{path} is empty; give it at least one row")
     # The content and not the name says list or lines: many data sets on the hub call their JSON Lines '.json'.
@@ -100,30 +72,53 @@ def read_table(path: Path) -> Table:
     return replace(table, folder=path.parent)
 
 
+def _unknown_kind(path: Path) -> DataError:
+    kinds = f"{', '.join(SUFFIXES)} (or one of these packed: {', '.join(PACKED)})"
+    return DataError(f"{path}: cannot tell the kind of file; use one of {kinds}")
+
+
 def read_bytes(path: Path) -> bytes:
-    """Return the content of ``path``, unpacked when its name ends in ``.gz`` or it begins as gzip files do.
+    """Return the content of ``path``, unpacked when its name or its first bytes say that it is packed.
 
     Raises:
-        DataError: the file is missing, unreadable or a damaged gzip file.
+        DataError: the file is missing, unreadable or damaged.
     """
+    return unpacked(_bytes(path), path)[1]
+
+
+def _bytes(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise DataError(f"{path} is no regular file but a device or a pipe; name a file")
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; check the path") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise DataError(f"{path} cannot be read: {error}") from None
-    if path.suffix.lower() != ".gz" and not data.startswith(GZIP):
-        return data
+
+
+def is_saved_to_disk(path: Path) -> bool:
+    """Whether `datasets` has written the folder ``path`` by ``save_to_disk``, as one split or as several."""
+    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+
+
+def _saved_to_disk(path: Path) -> Table:
+    if (path / "dataset_dict.json").is_file():
+        raise DataError(f"{path} holds several splits of a data set; name one of them: {path / 'train'}")
+    if not is_saved_to_disk(path):
+        raise DataError(f"{path} is a folder; name a file in it, or its task folder under source: {{path: ...}}")
+    from datasets import load_from_disk
+
     try:
-        return unpacked(data, path)
-    except EOFError:
-        raise DataError(f"{path} is a truncated gzip file; copy or download it again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is not a sound gzip file ({error}); copy or download it again") from None
+        data: Any = load_from_disk(str(path))
+        rows, names = list(data), class_names(data.features)
+    except Exception as error:  # damaged files come out of Arrow and `datasets` as a dozen different exceptions
+        raise DataError(f"{path} is no sound folder of save_to_disk ({error}); save it again") from error
+    if not rows:
+        raise DataError(f"{path} is empty; give it at least one row")
+    return Table(where=str(path), rows=rows, numbers=range(1, len(rows) + 1), class_names=names, folder=path)
 
 
 def decode(data: bytes, path: Path) -> str:
@@ -190,19 +185,14 @@ def _rows_in(text: str) -> int:
 def _object(value: Any, at: str) -> Row:
     if not isinstance(value, dict):
         raise DataError(f'{at}: not a JSON object but {type(value).__name__}; write {{"text": ..., "label": ...}}')
-    _check_columns(len(value), at)
+    check_columns(len(value), at)
     return value
-
-
-def _check_columns(count: int, at: str) -> None:
-    if count > MOST_COLUMNS:
-        raise DataError(f"{at}: {count:,} columns; a row of data has at most {MOST_COLUMNS:,}")
 
 
 def _json_lines(data: bytes, path: Path) -> Table:
     # Split at line feeds only: str.splitlines would also cut at U+2028, which JSON allows inside a string.
     lines = decode(data, path).rstrip().split("\n")
-    if lines[0].strip() == "{" and path.name.lower().removesuffix(".gz").endswith(".json"):
+    if lines[0].strip() == "{" and plain_name(path.name).endswith(".json"):
         raise DataError(f"{path}: one JSON object over several lines; wanted a list of objects, or one object a line")
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -233,45 +223,51 @@ def _csv(data: bytes, path: Path, delimiter: str) -> Table:
         raise DataError(f"{path}, line {reader.line_num}: not sound CSV ({error})") from None
     finally:
         csv.field_size_limit(limit)
-    header = [name.strip() for name in records[0][1]]
+    header = [visible(name).strip() for name in records[0][1]]
     if len(header) == 1 and (other := next((mark for mark in ";\t|," if mark in header[0]), "")):
         raise DataError(f"{path}, row 1: one column, {header[0]!r}; separate by {delimiter!r} and not by {other!r}")
-    _check_columns(len(header), f"{path}, row 1")
+    check_columns(len(header), f"{path}, row 1")
     twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
         raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one")
     rows = []
     for number, record in records[1:]:
+        if _same_names(record, header):
+            raise DataError(
+                f"{path}, row {number}: the header stands here again, as in files that were joined; remove it"
+            )
         if len(record) != len(header):
             raise DataError(f"{path}, row {number}: {len(record)} fields where the header has {len(header)}")
         rows.append(dict(zip(header, record, strict=True)))
     return Table(where=str(path), rows=rows, numbers=range(2, len(rows) + 2))
 
 
-def _parquet(data: bytes, path: Path) -> Table:
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-    from datasets import Features
+def _same_names(record: Sequence[str], header: Sequence[str]) -> bool:
+    """Whether a record is a header: the same names, in any order or case."""
+    names = [name.casefold() for name in header]
+    plain = (visible(cell).strip().casefold() for cell in record)
+    return visible(record[0]).strip().casefold() in names and sorted(plain) == sorted(names) if record else False
 
+
+def read_sheet(data: bytes, path: Path) -> Table:
+    """Read the first sheet of an Excel file, whose first row names the columns."""
     try:
-        table = pq.ParquetFile(io.BytesIO(data))
-        _check_columns(len(table.schema_arrow.names), str(path))
-        names = class_names(Features.from_arrow_schema(table.schema_arrow))
-        rows, size = [], 0
-        for batch in table.iter_batches(PARQUET_ROWS):  # a dictionary may hold once what a thousand rows repeat
-            rows += batch.to_pylist()
-            size += sum(len(v) for row in rows[-len(batch) :] for v in row.values() if isinstance(v, str | bytes))
-            check_unpacked(size, len(data), path)
-    except DataError:
-        raise
-    except Exception as error:  # damaged bytes come out of Arrow and `datasets` as a dozen different exceptions
-        raise DataError(f"{path} is not a sound Parquet file ({error})") from error
-    if not rows:
-        raise DataError(f"{path} is empty; give it at least one row")
-    return Table(where=str(path), rows=rows, numbers=range(1, len(rows) + 1), class_names=names)
-
-
-def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return the names of every `datasets.ClassLabel` column."""
-    from datasets import ClassLabel
-
-    return {column: tuple(kind.names) for column, kind in features.items() if isinstance(kind, ClassLabel)}
+        from openpyxl import load_workbook  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ImportError:
+        raise DataError(
+            f"{path}: reading Excel files needs openpyxl; install everlora[excel], or save as CSV"
+        ) from None
+    try:
+        sheet = load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets[0]
+        records = [list(record) for record in sheet.iter_rows(values_only=True)]
+    except Exception as error:  # damaged archives and XML come as many kinds of exceptions
+        raise DataError(f"{path} is not a sound Excel file ({error}); save it again, or as CSV") from error
+    while records and not any(cell is not None for cell in records[-1]):
+        records.pop()
+    if len(records) < 2:
+        raise DataError(f"{path} holds no rows; give it a header and at least one")
+    header = [visible(str(name)).strip() for name in records[0] if name is not None]
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}: two columns have one name; rename one")
+    rows = [dict(zip(header, record, strict=False)) for record in records[1:]]
+    return Table(where=str(path), rows=rows, numbers=range(2, len(rows) + 2))

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from everlora.core.errors import ConfigError, DataError, nearest
+from everlora.data.spelling import metric_for, shown
 from everlora.metrics import Answer, answer_metric
 from everlora.metrics.answers import DEFAULT
+from everlora.metrics.texts import unread
 
 LONGEST_NAME = 200
 """Bytes of a task's name: file systems take 255 for a folder, which has a number and an ending, too."""
@@ -58,12 +61,18 @@ class Task:
         form: what ``Example.input`` holds.
         metric: how an answer is scored; the id of a metric of answers (``everlora metrics``).
         source: where the data come from, for the run's record.
+        shared_labels: whether a classification head answers with the rows that other tasks' labels of the same names
+            have (True), or with rows of the task's own (False). By default labels that are words are shared, and whole
+            numbers, which mean something else in every task, are its own. Models that answer in text look at neither.
+        prompt_limit: length in tokens to which the benchmark's authors cut a prompt, where it is longer than a model's
+            context; None where nobody says.
         left_out: how many rows of the source are not here, by split and reason, for the run's record.
+        notes: what was done to the data that a reader of its numbers should know; a run says each once.
 
     >>> rows = [Example("a good film", "positive"), Example("a dull film", "negative")]
     >>> films = Task(name="films", train=rows, test=rows[:1], labels=("negative", "positive"))
-    >>> films.take(train=1).train
-    [Example(input='a good film', target='positive', also=())]
+    >>> len(films.take(train=1).train)
+    1
     """
 
     name: str
@@ -75,7 +84,10 @@ class Task:
     form: Form = "labelled"
     metric: str = DEFAULT
     source: str = ""
+    shared_labels: bool | None = None
+    prompt_limit: int | None = field(default=None, compare=False)
     left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
@@ -92,6 +104,9 @@ class Task:
             object.__setattr__(self, "metric", answer_metric(self.metric).id)
         except ConfigError as error:
             raise DataError(f"task {self.name!r}: {error}") from None
+        self._tell_labels_apart()
+        if why := unread(self.metric, [row.target for row in self.test]):
+            raise DataError(f"task {self.name!r}: {why}")
         if self.labels:
             known = set(self.labels)
             for split in ("train", "dev", "test"):
@@ -102,9 +117,41 @@ class Task:
                             f"{nearest(example.target, known)}"
                         )
 
-    def take(self, train: int | None = None, evaluate: int | None = None) -> Task:
-        """Return the task with at most the first ``train`` training and ``evaluate`` dev and test rows."""
-        return replace(self, train=self.train[:train], dev=self.dev[:evaluate], test=self.test[:evaluate])
+    def _tell_labels_apart(self) -> None:
+        """Score by a metric that tells the labels apart where the one that is named does not, and note that."""
+        metric, twins = metric_for(self.metric, tuple(self.labels))
+        if twins is not None:
+            same = f"the labels {shown(twins[0])} and {shown(twins[1])} are one answer"
+            note = f"scored by {metric}: to {self.metric} {same}"
+            object.__setattr__(self, "metric", metric)
+            object.__setattr__(self, "notes", (*self.notes, note))
+
+    def take(self, train: int | None = None, evaluate: int | None = None, *, seed: int = 0) -> Task:
+        """Return the task with at most ``train`` training rows, and ``evaluate`` dev and as many test rows.
+
+        Rows are drawn with ``seed``, in equal shares of each label, and stay in the order of the file; a split with no
+        more rows than that stays as it is. Labels without any row left are named in `notes`.
+
+        >>> rows = [Example(f"film {n}", "bad" if n < 50 else "good") for n in range(100)]
+        >>> films = Task(name="films", train=rows, test=rows, labels=("bad", "good"))
+        >>> [row.target for row in films.take(train=4).train]
+        ['bad', 'bad', 'good', 'good']
+        """
+        limits = {"train": train, "dev": evaluate, "test": evaluate}
+        taken: dict[str, Any] = {}
+        notes = list(self.notes)
+        for split, most in limits.items():
+            rows: Sequence[Example] = getattr(self, split)
+            taken[split] = rows
+            if most is None or len(rows) <= most:
+                continue
+            classes = [row.target for row in rows] if self.labels or self.form == "image" else None
+            taken[split] = [rows[index] for index in sample_rows(len(rows), most, seed, classes)]
+            here = {row.target for row in taken[split]}
+            if gone := list(dict.fromkeys(label for label in classes or () if label not in here)):
+                listed = ", ".join(map(repr, gone[:LISTED])) + (", ..." if len(gone) > LISTED else "")
+                notes.append(f"{most} {split} rows are fewer than the labels: none is left of {len(gone)} ({listed})")
+        return replace(self, **taken, notes=tuple(notes))
 
     def take_of_each(self, train: int | None = None, evaluate: int | None = None) -> Task:
         """Return the task with at most the first ``train`` training and ``evaluate`` dev and test rows of each class.
@@ -121,11 +168,20 @@ class Task:
         dev, test = (_of_each(rows, evaluate) for rows in (self.dev, self.test))
         return replace(self, train=_of_each(self.train, train), dev=dev, test=test)
 
+    @property
+    def shares_labels(self) -> bool:
+        """Whether its labels are those of other tasks that have the same names; see `shared_labels`."""
+        if self.shared_labels is not None:
+            return self.shared_labels
+        return not all(label.strip().lstrip("+-").isdecimal() for label in self.labels)
+
     def digest(self) -> str:
         """Hash of all rows, labels, the instruction and the metric: two tasks with one digest are the same task."""
         about: list[Any] = [self.name, self.labels, self.instruction, self.form]
         if self.metric != DEFAULT:  # what came later must not change the digests that earlier runs have recorded
             about.append(self.metric)
+        if self.shared_labels is not None:
+            about.append({"shared_labels": self.shared_labels})
         sha = hashlib.sha256(json.dumps(about).encode())
         for split in (self.train, self.dev, self.test):
             sha.update(b"\x00split")
@@ -135,6 +191,36 @@ class Task:
                 for other in example.also:
                     sha.update(b"\x03" + other.encode())
         return sha.hexdigest()[:16]
+
+
+LISTED = 8
+"""A message names so many labels and no more."""
+
+
+def sample_rows(rows: int, most: int, seed: int, classes: Sequence[Any] | None = None) -> list[int]:
+    """Draw ``most`` of so many rows, at random and by ``seed`` alone, and return their indices in order.
+
+    Args:
+        rows: how many there are.
+        most: how many are drawn; all where there are no more.
+        seed: of the draw. Fewer rows of one seed are among the more rows of that seed.
+        classes: the class of each row; every class has its share of the rows drawn, and one row at least while there
+            are as many rows as classes.
+
+    >>> sample_rows(6, 2, seed=0, classes="aaabbb")
+    [0, 4]
+    """
+    if rows <= most:
+        return list(range(rows))
+    order = list(range(rows))
+    random.Random(seed).shuffle(order)
+    sizes, seen, ranked = Counter(classes or ()), Counter[Any](), []
+    for place, index in enumerate(order):
+        kind = classes[index] if classes else None
+        # The k-th row of a class has the rank k / rows of the class: the lowest ranks hold every class in proportion.
+        ranked.append((seen[kind] / sizes[kind] if classes else 0.0, place, index))
+        seen[kind] += 1
+    return sorted(index for _, _, index in sorted(ranked)[:most])
 
 
 def _of_each(rows: Sequence[Example], most: int | None) -> Sequence[Example]:
@@ -185,9 +271,9 @@ class TaskStream:
     def names(self) -> tuple[str, ...]:
         return tuple(task.name for task in self.tasks)
 
-    def take(self, train: int | None = None, evaluate: int | None = None) -> TaskStream:
+    def take(self, train: int | None = None, evaluate: int | None = None, *, seed: int = 0) -> TaskStream:
         """Cut every task; see `Task.take`."""
-        return replace(self, tasks=tuple(task.take(train, evaluate) for task in self.tasks))
+        return replace(self, tasks=tuple(task.take(train, evaluate, seed=seed) for task in self.tasks))
 
     def digest(self) -> str:
         """Hash of the list of tasks and of all their data: this, not a number, identifies an order."""

@@ -2,54 +2,27 @@
 
 from __future__ import annotations
 
-import math
-import operator
+import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import fields, replace
+from typing import Any
 
 from everlora.core.errors import DataError, nearest
-from everlora.data.checks import Overlap, check_set, inferred, normalised, separate
+from everlora.data.chat import check_learned
+from everlora.data.checks import Overlap, normalised, separate
+from everlora.data.columns import ColumnNames, Convention, find_convention, with_system
 from everlora.data.dialects import familiar
+from everlora.data.labels import check_numbers, check_set, inferred, kind_of, label_of
 from everlora.data.rows import Row, Table, class_names
-from everlora.data.task import Example, Form, Task
+from everlora.data.spelling import shown, visible
+from everlora.data.task import Example, Task
 from everlora.metrics.answers import DEFAULT
 
-Split = Literal["train", "dev", "test"]
-
-
-@dataclass(frozen=True)
-class Convention:
-    """Names of the columns of one way of writing rows; ``target`` is empty for chats, where the answer is inside.
-
-    ``free`` answers are no labels unless a set of labels is given.
-    """
-
-    form: Form
-    input: str
-    target: str = ""
-    free: bool = True
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that a row must have."""
-        return (self.input, self.target) if self.target else (self.input,)
-
-
-UNREAD = frozenset({"system", "history", "instruction", "images", "videos", "audios", "tools"})
-"""Columns that belong to a prompt in some dialect; where they are not read, a filled one is no small matter."""
 ROLES = ("system", "developer", "user", "assistant", "tool")
+SPLIT_SEED = 0
+"""Fixed, so that runs with different seeds see the same test split and stay comparable."""
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-CONVENTIONS = (
-    Convention("chat", "messages"),
-    Convention("prompted", "prompt", "completion"),
-    Convention("prompted", "prompt", "answer"),  # as TRACE writes them
-    Convention("labelled", "input", "output"),  # as Super-NaturalInstructions writes them
-    Convention("image", "image", "label", free=False),
-    Convention("labelled", "text", "label", free=False),
-)
 
 
 def task_from_dataset(
@@ -61,12 +34,14 @@ def task_from_dataset(
     labels: Sequence[str] | None = None,
     instruction: str = "",
     metric: str = DEFAULT,
+    shared_labels: bool | None = None,
+    **columns: str | None,
 ) -> Task:
     """Make a task from rows in memory: `datasets.Dataset` objects, or any iterables of mappings.
 
     The columns say what a row is: ``text`` and ``label``, ``prompt`` and ``completion`` (or ``answer``), ``input`` and
-    ``output``, ``messages`` (a chat whose last message is the assistant's), or ``image`` (PIL image or array of bytes)
-    and ``label``. A free answer may be a list: the first is learned, all are accepted.
+    ``output``, ``question`` and ``answer``, ``messages`` (a chat whose last message is the assistant's), or ``image``
+    (PIL image or array of bytes) and ``label``. A free answer may be a list: the first is learned, all are accepted.
 
     Args:
         name: the task's name in its stream.
@@ -74,9 +49,12 @@ def task_from_dataset(
         test: the rows to be scored on.
         dev: the rows to tune on, if any.
         labels: the closed set of answers; by default the names of a `datasets.ClassLabel` column, else the labels of
-            ``train`` in order of first appearance. Whole-number labels index it.
+            ``train`` in order of first appearance. A whole number means the label of that name, or else of that place.
         instruction: one sentence that tells the model what to do (``text`` and ``label``, ``input`` and ``output``).
         metric: how answers are scored, the id of a metric (``everlora metrics`` lists them).
+        shared_labels: whether labels mean the same as those of that name in other tasks, see `Task`.
+        **columns: other names of columns: ``text_column``, ``label_column``, ``prompt_column``, ``completion_column``,
+            ``messages_column``, ``system_column``.
 
     Raises:
         DataError: a column is missing, a row is unusable, or a text stands in two splits.
@@ -86,10 +64,22 @@ def task_from_dataset(
     >>> task.labels, len(task.train), task.test[0].target
     (('good', 'bad'), 6, 'good')
     """
-    tables = {"train": _in_memory(train, f"{name} train"), "test": _in_memory(test, f"{name} test")}
-    if dev is not None:
-        tables["dev"] = _in_memory(dev, f"{name} dev")
-    return build_task(name, tables, labels=labels, instruction=instruction, metric=metric, source="memory")
+    known = [one.name for one in fields(ColumnNames)]
+    for key in columns:
+        if key not in known:
+            raise DataError(f"task {name!r}: unknown argument {key!r}{nearest(key, known)}")
+    names = ColumnNames(**columns)
+    splits = {"train": train, "test": test} | ({"dev": dev} if dev is not None else {})
+    return build_task(
+        name,
+        {split: _in_memory(rows, f"{name} {split}", names) for split, rows in splits.items()},
+        labels=labels,
+        instruction=instruction,
+        columns=names,
+        metric=metric,
+        source="memory",
+        shared_labels=shared_labels,
+    )
 
 
 def build_task(
@@ -98,12 +88,12 @@ def build_task(
     *,
     labels: Sequence[str] | None = None,
     instruction: str = "",
-    text_column: str | None = None,
-    label_column: str | None = None,
+    columns: ColumnNames | None = None,
     overlap: Overlap = "error",
     metric: str = DEFAULT,
     source: str = "",
     left_out: Mapping[str, int] | None = None,
+    shared_labels: bool | None = None,
 ) -> Task:
     """Make a task from the tables of its splits (``train``, ``test`` and perhaps ``dev``).
 
@@ -112,13 +102,17 @@ def build_task(
     Raises:
         DataError: a column is missing, a row is unusable, or a text stands in two splits and ``overlap`` is "error".
     """
-    convention = find_convention(tables["train"], text_column, label_column)
+    systems = {split: with_system(table, columns) for split, table in tables.items()}
+    tables, columns = {split: table for split, (table, _) in systems.items()}, systems["train"][1]
+    convention = find_convention(tables["train"], columns)
     if not convention.free:
         labels = labels or tables["train"].class_names.get(convention.target) or None
+        check_numbers(tables, convention.target, labels or ())
+    labels = [visible(label) for label in labels or ()]
     read = {split: _examples(table, convention, labels) for split, table in tables.items()}
     if not labels and not convention.free:
         labels = inferred(tables["train"], read["train"], metric)
-    check_set(name, labels or (), metric)
+    check_set(name, labels, metric)
     for split, table in tables.items():
         _check_labels(table, read[split], labels)
     dropped = dict(left_out or {}) | separate(name, tables, read, convention.form, bool(labels), overlap)
@@ -127,45 +121,47 @@ def build_task(
         train=read["train"],
         dev=read.get("dev", ()),
         test=read["test"],
-        labels=tuple(labels or ()),
+        labels=tuple(labels),
         instruction=instruction if convention.form == "labelled" else "",
         form=convention.form,
         metric=metric,
         source=source,
         left_out=dropped,
+        notes=_rewritten(tables, convention.target) if labels else (),
+        shared_labels=shared_labels,
     )
 
 
-def find_convention(table: Table, text_column: str | None = None, label_column: str | None = None) -> Convention:
-    """Decide by the columns of the first row how rows are to be read.
+def _rewritten(tables: Mapping[str, Table], column: str) -> tuple[str, ...]:
+    """Say how many labels are read in another spelling than that of the file, with an example."""
+    cells = [row.get(column) for table in tables.values() for row in table.rows]
+    found = [cell for cell in cells if isinstance(cell, str) and visible(cell) != cell]
+    if not found:
+        return ()
+    return (
+        f"{len(found)} labels hold invisible or decomposed characters and are read without: "
+        f"{shown(found[0])} as {shown(visible(found[0]))}",
+    )
+
+
+def split_off(table: Table, fraction: float, columns: ColumnNames) -> tuple[Table, Table]:
+    """Split a table into train and test, by text and not by row: a text that stands in it twice does not leak.
 
     Raises:
-        DataError: no convention fits, or several do; the message names the columns found.
+        DataError: a row is unusable, or too few texts are different.
     """
-    if not table.rows:
-        raise DataError(f"{table.where} is empty; give it at least one row")
-    found = list(table.rows[0])
-    if text_column or label_column:
-        if not text_column and "image" in found and "text" not in found:
-            return Convention("image", "image", label_column or "label", free=False)
-        return Convention("labelled", text_column or "text", label_column or "label", free=False)
-    fitting = [c for c in CONVENTIONS if set(c.columns) <= set(found)]
-    if len(fitting) == 1:
-        return fitting[0]
-    known = "; ".join(" + ".join(c.columns) for c in fitting or CONVENTIONS)
-    spelt = {column.lower().strip() for column in map(str, found)}
-    meant = next((" and ".join(c.columns) for c in CONVENTIONS if set(c.columns) <= spelt), "")
-    if meant and not fitting:
-        raise DataError(f"{table.where}: its columns are {', '.join(map(str, found))}; spell them {meant}")
-    if fitting:
-        raise DataError(f"{table.where}: the columns can be read in several ways ({known}); keep one of them")
-    raise DataError(
-        f"{table.where}: no usable columns (found: {', '.join(map(str, found))}); wanted one of: {known}; "
-        "other names go into text_column and label_column"
-    )
+    keys = _split_keys(table, find_convention(table, columns))
+    order = sorted(set(keys))
+    random.Random(SPLIT_SEED).shuffle(order)
+    held_out = set(order[: max(1, round(len(order) * fraction))])
+    train = table.pick(i for i, key in enumerate(keys) if key not in held_out)
+    test = table.pick(i for i, key in enumerate(keys) if key in held_out)
+    if not train.rows:
+        raise DataError(f"{table.where} has too few different rows for test_fraction {fraction}")
+    return train, test
 
 
-def split_keys(table: Table, convention: Convention) -> list[str]:
+def _split_keys(table: Table, convention: Convention) -> list[str]:
     """Return a key per row; rows of one key must go to one side when the table is split."""
     if convention.form == "image":
         return [str(index) for index in range(len(table.rows))]
@@ -173,34 +169,42 @@ def split_keys(table: Table, convention: Convention) -> list[str]:
     return [normalised(example, convention.form, closed) for example in _examples(table, convention, None)]
 
 
-def _in_memory(rows: Iterable[Row], where: str) -> Table:
+def _in_memory(rows: Iterable[Row], where: str, columns: ColumnNames) -> Table:
     features = getattr(rows, "features", None)  # only `datasets.Dataset` has them, and not every iterable need be one
     held = list(rows)
     for number, row in enumerate(held, start=1):
         if not isinstance(row, Mapping):
             raise DataError(f"{where}, row {number}: not a mapping of columns but {type(row).__name__}")
     names = class_names(features) if features else {}
-    return familiar(Table(where=where, rows=held, numbers=range(1, len(held) + 1), class_names=names))
+    table = Table(where=where, rows=held, numbers=range(1, len(held) + 1), class_names=names)
+    return table if columns else familiar(table)
 
 
 def _examples(table: Table, convention: Convention, labels: Sequence[str] | None) -> list[Example]:
-    names = _index_names(table.class_names.get(convention.target), labels)
-    return [_example(row, table, convention, names, table.at(i)) for i, row in enumerate(table.rows)]
+    names = _names(table.class_names.get(convention.target), labels)
+    found = [_example(row, table, convention, names, table.at(i)) for i, row in enumerate(table.rows)]
+    if convention.free and labels:
+        return [replace(example, target=visible(example.target)) for example in found]
+    return found
 
 
-def _index_names(of_column: Sequence[str] | None, labels: Sequence[str] | None) -> Sequence[str]:
-    """Names that whole-number labels index; a reordered `labels` must not change what the column's numbers mean."""
+def _names(of_column: Sequence[str] | None, labels: Sequence[str] | None) -> tuple[Sequence[str], bool]:
+    """Names of labels, and whether a number is a place among them whatever their names.
+
+    A reordered `labels` must not change what the numbers of a `datasets.ClassLabel` mean.
+    """
+    of_column = [visible(name) for name in of_column or ()]
     if of_column and (not labels or set(labels) <= set(of_column)):
-        return of_column
-    return labels or ()
+        return of_column, True
+    return labels or (), False
 
 
-def _example(row: Row, table: Table, convention: Convention, names: Sequence[str], at: str) -> Example:
+def _example(row: Row, table: Table, convention: Convention, names: tuple[Sequence[str], bool], at: str) -> Example:
     for column in convention.columns:
         if column not in row:
             found = ", ".join(str(table.called.get(name, name)) for name in row) or "none"
             raise DataError(f"{at}: no column {table.called.get(column, column)!r} (found: {found})")
-    for column in UNREAD.difference(convention.columns):
+    for column in sorted(convention.unread):
         if row.get(column):
             raise DataError(f"{at}: column {column!r} would change the prompt; write it into the text, or drop it")
     value = row[convention.input]
@@ -228,7 +232,7 @@ def _answered(text: str, value: Any, column: str, at: str) -> Example:
 
 def _text(value: Any, column: str, at: str) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{at}: column {column!r} must hold text, found {_kind(value)}")
+        raise DataError(f"{at}: column {column!r} must hold text, found {kind_of(value)}")
     if not value.strip():
         raise DataError(f"{at}: empty text in column {column!r}; fill or remove the row")
     if not value.isascii() and LONE_SURROGATE.search(value):
@@ -237,30 +241,8 @@ def _text(value: Any, column: str, at: str) -> str:
     return value
 
 
-def _kind(value: Any) -> str:
-    """What a cell holds, in the words of its file."""
-    if value is None:
-        return "nothing (null)"
-    return "NaN, as an empty cell becomes" if isinstance(value, float) and math.isnan(value) else type(value).__name__
-
-
-def _label(value: Any, column: str, names: Sequence[str], at: str) -> str:
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, str):
-        # CSV knows text only, so a digit that is no label's name is taken for a label's number.
-        if not names or value in names or not value.isdecimal():
-            return _text(value, column, at)
-        value = int(value)
-    try:
-        index = operator.index(value)  # int and NumPy's whole numbers
-    except TypeError:
-        raise DataError(f"{at}: a label must be text or a whole number, found {_kind(value)}") from None
-    if not names:
-        return str(index)
-    if 0 <= index < len(names):
-        return names[index]
-    raise DataError(f"{at}: label {index} is outside the label set; its {len(names)} labels are numbered from 0")
+def _label(value: Any, column: str, names: tuple[Sequence[str], bool], at: str) -> str:
+    return _text(label_of(value, *names, at), column, at)
 
 
 def _chat(value: Any, at: str) -> Example:
@@ -278,6 +260,7 @@ def _chat(value: Any, at: str) -> Example:
             _text(message["content"], "content", f"{at}: message {number}")
     if len(value) < 2 or value[-1]["role"] != "assistant":
         raise DataError(f"{at}: the last of at least two messages must be the assistant's; it is what is learned")
+    check_learned(value[-1], at)
     # Arrow fills keys that only some messages have with None; chat templates would take those for values.
     before = [{key: part for key, part in message.items() if part is not None} for message in value[:-1]]
     return Example(before, _text(value[-1]["content"], "content", at))
@@ -290,4 +273,4 @@ def _check_labels(table: Table, examples: Sequence[Example], labels: Sequence[st
     for index, example in enumerate(examples):
         if example.target not in known:
             hint = nearest(example.target, known)
-            raise DataError(f"{table.at(index)}: label {example.target!r} is outside the label set{hint}")
+            raise DataError(f"{table.at(index)}: label {shown(example.target)} is outside the label set{hint}")

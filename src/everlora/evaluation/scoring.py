@@ -79,7 +79,9 @@ def answer_rows(
         found.update(zip(batch, family.predict(model, task, [rows[k] for k in batch], scoring), strict=True))
         progress(len(batch))
     model.train(was_training)
-    return [found[k].strip() for k in range(len(rows))]
+    # Blanks are part of an answer only where nothing of ours stands between it and the prompt.
+    bare = task.form == "labelled" or not answer_metric(task.metric).blanks
+    return [found[k].strip() if bare else found[k] for k in range(len(rows))]
 
 
 def score_task(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -137,6 +138,7 @@ def write_model(run: Run, base: Loaded, out: Path) -> None:
     model = merged_model(run, base)
     with staged(out) as folder:
         model.save_pretrained(folder)
+        check_written(model, folder)
         base.family.processor.save_pretrained(str(folder))
         spell_both_ways(folder)
 
@@ -160,6 +162,24 @@ def spell_both_ways(folder: Path) -> None:
         facts = json.loads(tokenizer.read_text(encoding="utf-8"))
         if facts.get("tokenizer_class") == "TokenizersBackend":  # a name that is new in transformers 5
             write_json(tokenizer, {**facts, "tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def check_written(model: PreTrainedModel, folder: Path) -> None:
+    """Open a model that was written again, and compare all tensors.
+
+    Raises:
+        FolderError: it cannot be loaded, or is another model.
+    """
+    try:
+        again, found = type(model).from_pretrained(
+            str(folder), dtype=model.dtype, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise FolderError(f"the model in {folder} cannot be opened again: {str(error).splitlines()[0]}") from error
+    here, there = model.state_dict(), again.state_dict()
+    same = here.keys() == there.keys() and all(torch.equal(tensor.cpu(), there[name]) for name, tensor in here.items())
+    if found["missing_keys"] or not same:
+        raise FolderError(f"the model in {folder} reads back as another one than was written; look at the disk")
 
 
 def write_adapter(run: Run, sites: LowRankUpdates, out: Path) -> None:

@@ -19,7 +19,8 @@ from everlora.archive.records import Environment
 from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
 from everlora.archive.schema import Plain, read_json, write
-from everlora.benchmarks import open_stream
+from everlora.benchmarks import is_own, open_stream
+from everlora.core.benchmark import Modality
 from everlora.core.errors import ConfigError, FolderError, ModelError
 from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Method
@@ -206,17 +207,30 @@ def finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
 
 def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
     """Open the stream that ``spec`` names, in the kind of input that the model reads."""
-    stream = open_stream(
+    return adapt_tasks(_opened(spec, base.family.modality), spec)
+
+
+def check_data(spec: RunSpec) -> None:
+    """Read the rows of a run that are on this machine, without a model, so that a fault shows before anything runs.
+
+    Raises:
+        EverloraError: they cannot be used.
+    """
+    if spec.data_dir is not None or is_own(spec.benchmark):
+        adapt_tasks(_opened(spec), spec)
+
+
+def _opened(spec: RunSpec, modality: Modality | None = None) -> TaskStream:
+    return open_stream(
         spec.benchmark,
         order=spec.order,
         data_dir=spec.data_dir,
         tasks=spec.tasks,
         seed=spec.stream_seed,
-        modality=base.family.modality,
+        modality=modality,
         max_train_samples=spec.max_train_samples,
         max_eval_samples=spec.max_eval_samples,
     )
-    return adapt_tasks(stream, spec)
 
 
 def limit_tasks(stream: TaskStream, spec: LearnerSpec) -> TaskStream:

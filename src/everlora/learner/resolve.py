@@ -16,7 +16,7 @@ from everlora.settings.protocol import Protocol, digest
 from everlora.settings.protocol import read as read_protocol
 from everlora.settings.spec import LearnerSpec, RunSpec, check, merge
 from everlora.settings.training import TRAIN_DEFAULTS
-from everlora.training.arguments import checked
+from everlora.training.arguments import check_together, checked
 
 if TYPE_CHECKING:
     from everlora.core.method import Method
@@ -171,7 +171,9 @@ def settle(kind: type[S], *layers: dict[str, Any], rate: float | None = None) ->
         from everlora.metrics import answer_metric
 
         merged["metric"] = answer_metric(merged["metric"]).id  # and of its metric
-    return check(kind, merged)
+    settled = check(kind, merged)
+    check_together(merged["train"], merged.get("train_of"))
+    return settled
 
 
 def hash_as_written(protocol: Protocol) -> str:

@@ -63,8 +63,10 @@ from everlora.training.evidence import observe
 from everlora.training.initial import initialise
 from everlora.training.stages import (
     Stage,
+    check_enough_rows,
     check_same_tasks,
     matrix_row,
+    shared_rows,
     stages,
     task_metadata,
     tasks_to_evaluate,
@@ -115,6 +117,10 @@ class SequentialLearner(LearnerState):
         self.backend.plan_tasks(len(tasks))
         for task in tasks:
             validate_task(task, self.base.family, self.spec.evaluation, self.progress)
+        for stage in filter(lambda one: one.trains, self.plan):
+            check_enough_rows(self.spec, stage, world.size())
+        for line in shared_rows(tasks) if self.base.family.head else ():
+            self.progress.warn(line)
         self.reset()
         world.wait()  # nobody commits before everybody has read
         self.evaluator.measure_baseline(self.folder, tasks, self.progress)
@@ -159,6 +165,7 @@ class SequentialLearner(LearnerState):
                 # Saved before it is evaluated: a learner that answers with merged tasks takes the adapter off.
                 scratch = Path(place)
                 self.backend.save(scratch)
+                self.backend.check_saved(scratch, update)
                 memory.write(scratch, remembered)
                 rehearsal.write(scratch, self.method.rehearsal, rows)
                 scores = self.evaluate(self.answering_model(model, update), stage, tasks)
@@ -255,7 +262,7 @@ class SequentialLearner(LearnerState):
         training, rows = (learned.training, learned.rows) if learned else (None, [])
         holdings = self.holdings_after(learned.update, learned.memory, rows) if learned else Holdings(kept_bytes=0)
         return StageFacts(
-            **task_metadata(stage.tasks).model_dump(),
+            **task_metadata(stage.tasks, self.base.family).model_dump(),
             row=row,
             fingerprint=self.evaluator.fingerprint(),
             general=self.evaluator.general,

@@ -18,6 +18,7 @@ from everlora.learner import experiment
 from everlora.models.loading import Loaded
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RunSpec
+from everlora.training.stages import validate_task
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,14 @@ def work(
         failed: is called with jobs that could not be done (rows too long for a method's prompts, a loss that is not
             a number), and the others are done; without it the first such job ends the work.
     """
-    results, shown = [], progress or Progress()
+    results, shown, checked = [], progress or Progress(), False
     for job in todo:
         method = parse(job.spec.method)
         tasks = experiment.stream_for(job.spec, base).tasks
+        if not checked:  # data that no method could learn end the work before anything runs, and not job by job
+            for task in tasks:
+                validate_task(task, base.family, job.spec.evaluation, Progress())
+            checked = True
         shown.info(f"{job.name}: {method.policy}")
         try:
             results.append(

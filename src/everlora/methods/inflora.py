@@ -30,8 +30,9 @@ What we do differently:
 - padding is left out of C: zeros or repeated tokens would be features;
 - dropout is off while features are measured, and they are those of the model as it is at that point: before the task
   for A, after it for F;
-- GPM's code, from which this growth comes, stops one direction before the share is held; ours holds it, and with as
-  few directions as can be (the same tests);
+- after the first task, the authors' code (as GPM's, from which this growth comes) holds one direction fewer than the
+  share needs, and at least one; ours holds the share from the first task on, with as few directions as can be (the
+  same tests). So F differs after the first task, and with it all A from the second on;
 - F is orthonormalised anew after each task, in fp64; A F = 0 to 1e-6 (tests/unit/test_inflora.py).
 
 Composition: an initialiser on IncLoRA whose A is fixed; penalties on ΔW and masks of B join it (``inflora+migu``),

@@ -19,6 +19,8 @@ was not trained with; a merge has full rank, so as an adapter it is truncated.
 
 What we do differently: the published rules merge models that were trained independently; here a task is trained on top
 of the sum of the earlier ones (``train_past``), and only answers come from the merge (tests/contract/test_merged.py).
+TIES keeps the ⌊density · n⌋ largest entries of each matrix, and a sum of 0 counts as positive; the authors' code trims
+all matrices of a model together, keeps one entry more, and gives sums of 0 the sign that most other sums have.
 DARE's masks depend on seed, task and shape, so that layers of one shape share theirs: each is unbiased by itself
 (tests/unit/test_merges.py), and a merge is the same in whatever order layers are visited.
 

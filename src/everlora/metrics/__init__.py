@@ -3,7 +3,7 @@
 predictions of a task ──metric of answers──> one cell a[i][j] of the matrix ──metric of the matrix──> one number
 """
 
-from everlora.metrics import answers, matrix
+from everlora.metrics import answers, matrix, trace
 from everlora.metrics.registry import (
     METRICS,
     Answer,
@@ -31,4 +31,5 @@ __all__ = [
     "matrix",
     "matrix_metrics",
     "metric",
+    "trace",
 ]

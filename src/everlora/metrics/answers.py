@@ -7,7 +7,6 @@ for a measure of the whole corpus, taken over all rows at once.
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -16,18 +15,11 @@ from everlora.core.benchmark import DEFAULT_METRIC
 from everlora.metrics import row_shares
 from everlora.metrics.registry import Answer, metric
 from everlora.metrics.sari import sari
+from everlora.metrics.texts import normalise, normalise_all, words
 
 DEFAULT = DEFAULT_METRIC
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def normalise(text: str) -> str:
-    """Lower-case, delete ASCII punctuation, collapse white space (methods of O-LoRA's line of papers).
-
-    >>> normalise(" The  World. ")
-    'the world'
-    """
-    return re.sub(r"\s+", " ", text.lower().translate(_PUNCTUATION)).strip()
+AS_WRITTEN = ("exact_match_raw", "exact_match_trace")
+"""Metrics to which labels that differ in case or punctuation are different."""
 
 
 def exact_match(prediction: str, target: str) -> bool:
@@ -45,6 +37,20 @@ def correct(row: Answer) -> bool:
     return any(exact_match(row.prediction, target) for target in row.accepted)
 
 
+def label_key(label: str, metric: str) -> str:
+    """What a metric sees of a label: two labels of one key are one label to it.
+
+    >>> label_key("C++", "exact_match") == label_key("C", "exact_match")
+    True
+    >>> label_key("C++", "exact_match_raw") == label_key("C", "exact_match_raw")
+    False
+    """
+    if metric in AS_WRITTEN:
+        return label.strip()
+    plain = normalise_all(label) if metric == "exact_match_empty" else normalise(label)
+    return plain or label.strip()
+
+
 def _best(compare: Callable[[str, str], float], row: Answer) -> float:
     """The best value over the accepted answers."""
     return max(compare(row.prediction, target) for target in row.accepted)
@@ -55,6 +61,26 @@ def _rouge(stemmed: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rougeL"], use_stemmer=stemmed)
+
+
+class _Words:
+    """The tokeniser of words of any script, as rouge-score takes one."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
+@cache
+def _rouge_of_any_script() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], tokenizer=_Words())
+
+
+def _rouge_l_unicode(prediction: str, target: str) -> float:
+    if not words(target):  # a target of signs alone has no words to share
+        return 100.0 * (prediction.strip() == target.strip())
+    return 100.0 * float(_rouge_of_any_script().score(target, prediction)["rougeL"].fmeasure)
 
 
 def _rouge_l(prediction: str, target: str) -> float:
@@ -118,8 +144,9 @@ def _macro_f1_shares(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[flo
 @metric(
     DEFAULT,
     formula="100 where answer and target are equal after lower-casing, deleting ASCII punctuation and collapsing "
-    "white space",
-    source="O-LoRA and the papers that take up its evaluation",
+    "white space; numbers keep sign, point, percent sign and marks between digits: 3.5 is not 35, 1,000 is 1000",
+    source="O-LoRA and the papers that take up its evaluation, whose scripts delete punctuation from numbers too: "
+    "without digits in the targets it is the same number (exact_match_empty has theirs)",
 )
 def _exact_match(row: Answer) -> float:
     return 100.0 * correct(row)
@@ -147,18 +174,19 @@ def _exact_match_first_line(row: Answer) -> float:
 
 @metric(
     "exact_match_empty",
-    formula="exact_match, but what normalises to nothing equals all else that does: silence is right where the "
-    "label is -",
-    source="O-LoRA's scripts as they stand, on 131 rows of MNLI",
+    formula="exact_match with punctuation deleted from numbers too (3.5 equals 35), and what normalises to nothing "
+    "equals all else that does: silence is right where the label is -",
+    source="O-LoRA's scripts as they stand, which matters on 131 rows of MNLI",
 )
 def _exact_match_empty(row: Answer) -> float:
-    return _best(lambda prediction, target: 100.0 * (normalise(prediction) == normalise(target)), row)
+    return _best(lambda prediction, target: 100.0 * (normalise_all(prediction) == normalise_all(target)), row)
 
 
 @metric(
     "exact_match_raw",
-    formula="100 where answer and target are the same string, white space around them aside; 3.5 is not 35",
-    source="TRACE: C-STANCE, FOMC, NumGLUE",
+    formula="100 where answer and target are the same string, case and punctuation included, white space around "
+    "them aside",
+    source="everlora: labels that differ in case or punctuation alone, such as C, C++ and c",
 )
 def _exact_match_raw(row: Answer) -> float:
     return _best(lambda prediction, target: 100.0 * (prediction.strip() == target.strip()), row)
@@ -167,7 +195,7 @@ def _exact_match_raw(row: Answer) -> float:
 @metric(
     "accuracy_first_character",
     formula="100 where answer and target begin with the same character",
-    source="TRACE: ScienceQA, whose answers are a choice and an explanation",
+    source="everlora: answers that are a choice and an explanation; TRACE's is first_character_trace",
 )
 def _accuracy_first_character(row: Answer) -> float:
     return _best(lambda prediction, target: 100.0 * (prediction.strip()[:1] == target.strip()[:1] != ""), row)
@@ -175,11 +203,22 @@ def _accuracy_first_character(row: Answer) -> float:
 
 @metric(
     "rouge_l",
-    formula="F1 of the longest common subsequence of words (letters a-z and digits), no stemming, best reference",
-    source="Lin 2004; package rouge-score; TRACE: MeetingBank",
+    formula="F1 of the longest common subsequence of words, no stemming, best reference; words are letters a-z and "
+    "digits, so that other letters split or vanish: rouge_l_unicode for those",
+    source="Lin 2004; package rouge-score; TRACE's is rouge_l_trace",
 )
 def _best_rouge_l(row: Answer) -> float:
     return _best(_rouge_l, row)
+
+
+@metric(
+    "rouge_l_unicode",
+    formula="as rouge_l, of words of letters and digits of every script; Chinese, Japanese, Thai, Lao, Khmer, Burmese "
+    "and Tibetan by character",
+    source="everlora: package rouge-score with a tokeniser that knows all letters",
+)
+def _best_rouge_l_unicode(row: Answer) -> float:
+    return _best(_rouge_l_unicode, row)
 
 
 @metric("rouge_l_stemmed", formula="as rouge_l, of Porter stems", source="Super-NaturalInstructions")
@@ -209,7 +248,7 @@ def _bleu(row: Answer) -> float:
     "sari",
     formula="mean over rows of (F_keep + F_add + P_delete) / 3 over n-grams of order 1 to 4; the source is the "
     "whole prompt",
-    source="Xu et al. 2016; TRACE: 20Minuten",
+    source="Xu et al. 2016; TRACE's is sari_trace",
 )
 def _sari(row: Answer) -> float:
     return sari(row.source, row.prediction, row.accepted)
@@ -218,7 +257,7 @@ def _sari(row: Answer) -> float:
 @metric(
     "edit_similarity",
     formula="100 · (1 − insertions and deletions / length of both), literal place-holders written out",
-    source="CodeXGLUE; package rapidfuzz (ratio, not rounded to whole numbers); TRACE: Py150",
+    source="CodeXGLUE; package rapidfuzz (ratio, not rounded to whole numbers); TRACE's is edit_similarity_trace",
 )
 def _edit_similarity(row: Answer) -> float:
     return _best(_similarity, row)
@@ -227,7 +266,7 @@ def _edit_similarity(row: Answer) -> float:
 @metric(
     "edit_similarity_rounded",
     formula="as edit_similarity, each row rounded to a whole number",
-    source="TRACE: Py150 by fuzzywuzzy, whose ratio is a whole number",
+    source="CodeXGLUE's scripts by fuzzywuzzy with python-Levenshtein, whose ratio is a whole number",
 )
 def _edit_similarity_rounded(row: Answer) -> float:
     return _best(lambda prediction, target: float(round(_similarity(prediction, target))), row)

@@ -122,7 +122,8 @@ def _bwt_weighted(m: ScoreMatrix, _: References) -> Cell:
     "forgetting",
     of="matrix",
     formula="(1/(T−1)) Σ_{j<T} (max_{j≤l<T} a[l][j] − a[T][j])",
-    source="Chaudhry et al. 2018, eq. 3",
+    source="Chaudhry et al. 2018, eq. 3, whose l starts at 1, so that scores before task j was learned count, too; "
+    "Avalanche's forgetting is forgetting_first",
 )
 def _forgetting(m: ScoreMatrix, _: References) -> Cell:
     return scores.forgetting(m)
@@ -132,7 +133,7 @@ def _forgetting(m: ScoreMatrix, _: References) -> Cell:
     "forgetting_first",
     of="matrix",
     formula="(1/(T−1)) Σ_{j<T} (a[j][j] − a[T][j]), which is −BWT",
-    source="LB-CL and others, where only the first score of a task is known",
+    source="LB-CL and others, where only the first score of a task is known; Avalanche",
 )
 def _forgetting_first(m: ScoreMatrix, _: References) -> Cell:
     return _scaled(scores.backward_transfer(m), -1.0)

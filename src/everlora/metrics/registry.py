@@ -28,7 +28,7 @@ class Answer:
     """One answer together with what it is compared with.
 
     Attributes:
-        prediction: what the model answered, without white space around it.
+        prediction: what the model answered, without white space around it unless the metric counts blanks.
         accepted: the right answers, at least one; the first is the one that was learned.
         source: the text of the question.
     """
@@ -50,6 +50,7 @@ class AnswerMetric:
         corpus: its value for all rows and the label set, where that is not the mean over rows.
         shares: then what each row adds to it, with it as their mean, see `everlora.metrics.row_shares`.
         aliases: other names under which it is found.
+        blanks: whether it is given answers with the white space around them.
     """
 
     id: str
@@ -59,6 +60,7 @@ class AnswerMetric:
     corpus: Callable[[Sequence[Answer], Sequence[str]], float] | None = None
     shares: Callable[[Sequence[Answer], Sequence[str]], tuple[float, ...]] | None = None
     aliases: tuple[str, ...] = ()
+    blanks: bool = False
 
     def score(self, rows: Sequence[Answer], labels: Sequence[str] = ()) -> tuple[float, tuple[float, ...]]:
         """Score all rows of a task.
@@ -142,6 +144,7 @@ def metric(
     corpus: Callable[[Sequence[Answer], Sequence[str]], float] | None = None,
     shares: Callable[[Sequence[Answer], Sequence[str]], tuple[float, ...]] | None = None,
     needs: Reference | None = None,
+    blanks: bool = False,
 ) -> Callable[[F], F]:
     """Register the decorated function as a metric.
 
@@ -155,11 +158,12 @@ def metric(
         corpus: the score of a task, from its answers and labels, where that is not the mean over rows.
         shares: what each row adds to ``corpus``; their mean must be the score.
         needs: the reference scores that a metric of the matrix is made with.
+        blanks: whether a metric of answers is given them with the white space around them.
 
     Raises:
         ConfigError: the name is taken, or an option belongs to the other kind of metric.
     """
-    if (of == "matrix" and (corpus or shares)) or (of == "answers" and needs):
+    if (of == "matrix" and (corpus or shares or blanks)) or (of == "answers" and needs):
         wrong = "corpus and shares belong to metrics of answers" if of == "matrix" else "needs belongs to the matrix"
         raise ConfigError(f"the metric {id!r} is of the {of}; {wrong}")
     if (corpus is None) != (shares is None):
@@ -171,7 +175,14 @@ def metric(
             made = MatrixMetric(id=id, formula=formula, source=source, of=function, needs=needs, aliases=aliases)
         else:
             made = AnswerMetric(
-                id=id, formula=formula, source=source, row=function, corpus=corpus, shares=shares, aliases=aliases
+                id=id,
+                formula=formula,
+                source=source,
+                row=function,
+                corpus=corpus,
+                shares=shares,
+                aliases=aliases,
+                blanks=blanks,
             )
         METRICS.add(id, made, module=function.__module__, aliases=aliases)
         return function

@@ -27,9 +27,16 @@ ORDERS = (1, 2, 3, 4)
 Grams = Counter[tuple[str, ...]]
 
 
-def sari(source: str, answer: str, references: Sequence[str]) -> float:
-    """SARI of one answer, 0 to 100."""
-    texts = [words(text) for text in (source, answer, *references)]
+def sari(source: str, answer: str, references: Sequence[str], *, empty_word: bool = False) -> float:
+    """SARI of one answer, 0 to 100.
+
+    Args:
+        source: the text that was to be simplified.
+        answer: what came of it.
+        references: right answers.
+        empty_word: whether a text without words has one empty word, as in the metric of datasets and evaluate.
+    """
+    texts = [words(text) or [""] * empty_word for text in (source, answer, *references)]
     per_order = [_operations([_grams(text, n) for text in texts]) for n in ORDERS]
     return 100.0 * sum(map(sum, per_order)) / (3 * len(ORDERS))
 

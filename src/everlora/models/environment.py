@@ -35,7 +35,7 @@ def environment(base: Loaded | None = None) -> Environment:
 
 
 def fingerprint(base: Loaded, scoring: str, invariant: bool | None) -> Fingerprint:
-    """Return what a score depends on: backend, device, precision, scoring, batch invariance and versions.
+    """Return what a score depends on: backend, device, precision, scoring, batch invariance, end tokens and versions.
 
     Args:
         base: the model that answers.
@@ -52,6 +52,7 @@ def fingerprint(base: Loaded, scoring: str, invariant: bool | None) -> Fingerpri
         attention=getattr(base.model.config, "_attn_implementation", None),
         scoring=scoring,
         batch_invariant=invariant,
+        **base.family.answering(),
         versions={name: _version(name) for name in SCORING},
     )
 

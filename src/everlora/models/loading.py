@@ -35,10 +35,20 @@ from transformers.utils import logging as hf_logging
 from everlora.core.errors import EverloraError, ModelError, nearest
 from everlora.data.template import Template
 from everlora.models import tiny
-from everlora.models.families import Causal, Classifier, Family, ImageClassifier, Limits, Seq2Seq, TextClassifier
+from everlora.models.families import (
+    Causal,
+    Classifier,
+    Family,
+    ImageClassifier,
+    Limits,
+    Seq2Seq,
+    TextClassifier,
+    Writer,
+)
+from everlora.models.folder import check_folder
 from everlora.models.names import PACKAGED, canonical
-from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start
-from everlora.models.weights import check_folder, check_quantization
+from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start, end_tokens
+from everlora.models.weights import check_quantization
 from everlora.runtime import hub
 from everlora.runtime.precision import Precision, attention_in_fp32, choose
 from everlora.runtime.seeds import seeded
@@ -84,7 +94,7 @@ def load(
     dtype: str = "auto",
     device: str = "auto",
     max_source_length: int | None = None,
-    max_new_tokens: int = 50,
+    max_new_tokens: int | None = None,
     prompt: str | None = None,
     trust_remote_code: bool = False,
     labels: Sequence[str] = (),
@@ -103,7 +113,7 @@ def load(
         dtype: ``float32``, ``bfloat16`` or ``auto``.
         device: a device of torch, or ``auto``.
         max_source_length: longest prompt in tokens; longer texts are cut.
-        max_new_tokens: longest answer where there is no label set.
+        max_new_tokens: longest answer where there is no label set; by default 50, or as long as the targets ask.
         prompt: a prompt template of one's own.
         trust_remote_code: whether code that comes with the model may run.
         labels: names of the rows of a classification head, so that a trained adapter, which includes its head, fits.
@@ -124,14 +134,17 @@ def load(
         model, processor, family = _from_files(name, str(where), revision, precision, trust_remote_code)
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
-    template = Template() if prompt is None else Template(prompt)
-    context = context_of(name, model.config, processor)
-    limits = Limits(context=context, source=max_source_length, answer=max_new_tokens, template=template)
+    limits = Limits(
+        context=context_of(name, model.config, processor),
+        source=max_source_length,
+        answer=max_new_tokens or 50,
+        follow_targets=max_new_tokens is None,
+        template=Template(prompt) if prompt is not None else Template(),
+    )
     if family != "image-classifier":
         check_tokenizer(name, model, processor, writes=family in ("decoder", "encoder-decoder"))
     reader = _FAMILIES[family][1](processor, limits)
-    if isinstance(reader, Seq2Seq):
-        reader.start = decoder_start(model, reader.pad)
+    _set_ends(reader, model)
     if labels:
         _name_labels(name, model, reader, labels)
     return Loaded(
@@ -141,6 +154,14 @@ def load(
         hub=packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name,
         precision=precision,
     )
+
+
+def _set_ends(reader: Family, model: PreTrainedModel) -> None:
+    """Tell a family that writes where its answers begin and end, which model and tokenizer say together."""
+    if isinstance(reader, Writer):
+        reader.ends = end_tokens(model, reader.processor)
+    if isinstance(reader, Seq2Seq):
+        reader.start = decoder_start(model, reader.pad)
 
 
 def _name_labels(name: str, model: PreTrainedModel, reader: Family, labels: Sequence[str]) -> None:
@@ -203,6 +224,10 @@ def _from_files(
         cure = f"give a folder, a GGUF file, a reachable hub id or one of: {', '.join((*PACKAGED, *tiny.BUILDERS))}"
         reason = why or " ".join(str(error).split())[:600] or type(error).__name__
         raise ModelError(f"cannot load the model {name!r}: {reason} ({cure})") from error
+    if getattr(model, "_hf_peft_config_loaded", False):  # found on the hub; in a folder it was refused before
+        raise ModelError(
+            f"{name!r} has an adapter among its files, which transformers put on by itself; merge it first"
+        )
     _check_weights(name, model, family, found)
     return model, processor, family
 

@@ -61,3 +61,34 @@ def decoder_start(model: PreTrainedModel, otherwise: int) -> int:
     places = [getattr(model, "generation_config", None), model.config]
     known = [getattr(place, key, None) for key in ("decoder_start_token_id", "bos_token_id") for place in places]
     return next((token for token in known if isinstance(token, int)), otherwise)
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
+    """Return the tokens at which an answer ends: the tokenizer's own first, then the model's and the chat template's.
+
+    Ids that a configuration has by default may be words of this tokenizer: beyond its own, only special tokens count.
+    """
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special -= {tokenizer.unk_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id}
+    named: list[Any] = []
+    for place in (getattr(model, "generation_config", None), model.config):
+        found = getattr(place, "eos_token_id", None)
+        named += found if isinstance(found, list | tuple) else [found]
+    named.append(_end_of_turn(tokenizer))
+    own = int(tokenizer.eos_token_id)
+    return (own, *sorted({token for token in named if token in special and token != own}))
+
+
+def _end_of_turn(tokenizer: Any) -> int | None:
+    """Return the token that a chat template writes right behind an assistant's message; None if there is none."""
+    if not tokenizer.chat_template:
+        return None
+    marker = "everlora"
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": marker}]
+    try:
+        written = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    except Exception:  # a template that refuses this chat ends turns in a way that cannot be seen
+        return None
+    before, _, after = written.rpartition(marker)
+    tokens = tokenizer(after.lstrip(), add_special_tokens=False).input_ids if before else []
+    return int(tokens[0]) if tokens else None

@@ -14,33 +14,12 @@ from everlora.core.errors import ModelError
 _SHARD = re.compile(r"[^/\\\x00]+\.safetensors")
 
 
-def check_folder(path: Path) -> None:
-    """Refuse a folder that holds no model, or none that can be loaded without unpickling.
-
-    Raises:
-        ModelError: no config.json, no weights, or pickled weights only.
-    """
-    if not (path / "config.json").is_file():
-        raise ModelError(f"model folder {path} has no config.json; is it a transformers model?")
-    weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
-    if not weights:
-        raise ModelError(f"model folder {path} has a config.json but no weights (*.safetensors)")
-    for index in path.glob("*.index.json"):
-        _check_index(index)
-    if not any(file.suffix == ".safetensors" for file in weights):
-        raise ModelError(
-            f"model folder {path} holds pickled weights only, which are never loaded; convert them to safetensors"
-        )
-
-
-def _check_index(index: Path) -> None:
+def check_index(index: Path) -> None:
     """Refuse an index of weights that names anything but safetensors files of its own folder.
 
     Raises:
         ModelError: which file it names, or that it is none.
     """
-    if not index.name.endswith(".safetensors.index.json"):
-        return
     try:
         named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         strange = sorted(str(name) for name in named if not _SHARD.fullmatch(str(name)))

@@ -112,16 +112,19 @@ def digest(settings: Mapping[str, Any], rate: float, processes: int = 1) -> str:
 
 def canonical(settings: Mapping[str, Any], rate: float, processes: int = 1) -> dict[str, Any]:
     """What the hash is of; see `digest`."""
-    kept = _plain({key: value for key, value in settings.items() if (key,) not in IRRELEVANT})
-    kept.setdefault("prompt", DEFAULT)
+    settled = _plain({key: value for key, value in settings.items() if (key,) not in IRRELEVANT})
+    settled.setdefault("prompt", DEFAULT)
+    settled.setdefault("max_new_tokens", 50)  # or more where targets are longer; earlier versions wrote 50 for it
     for group in {path[0] for path in IRRELEVANT if len(path) > 1}:
-        kept[group] = {key: value for key, value in kept.get(group, {}).items() if (group, key) not in IRRELEVANT}
-    train = kept["train"]
+        settled[group] = {
+            key: value for key, value in settled.get(group, {}).items() if (group, key) not in IRRELEVANT
+        }
+    train = settled["train"]
     train["batch"] = processes * math.prod(train.pop(name, 1) for name in SPLIT)
     of_form = (settings.get("protocol") or {}).get("rate") == "form"
     if of_form and train.get("learning_rate") == _plain(rate):
         train["learning_rate"] = "form"
-    return kept
+    return settled
 
 
 def describe(facts: Mapping[str, Any]) -> str:

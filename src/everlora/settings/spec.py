@@ -174,7 +174,10 @@ class LearnerSpec(Strict):
     max_source_length: Annotated[
         int | None, Setting("data", "Cut texts so that prompts fit (tokens).", value="N", unset="the model's")
     ] = Field(None, ge=8)
-    max_new_tokens: Annotated[int, Setting("evaluation", "Longest free answer.", value="N")] = Field(50, ge=1)
+    max_new_tokens: Annotated[
+        int | None, Setting("evaluation", "Longest free answer.", value="N", unset="50, or as the targets")
+    ] = Field(None, ge=1)
+    """None for 50 tokens, or more where the targets of a task's training rows are longer."""
     lora: LoraSpec = LoraSpec()
     train: Annotated[dict[str, Any], Training] = Field(default_factory=dict)
     """Names of `transformers.TrainingArguments`, passed through."""
@@ -257,9 +260,9 @@ class RunSpec(LearnerSpec):
         ),
     ] = None
     stream_seed: Annotated[
-        int, Setting("data", "Seed of the rows of built-in tasks.", changes="record", compared=True, value="N")
+        int, Setting("data", "Seed of rows made, or drawn by a limit.", changes="record", compared=True, value="N")
     ] = 0
-    """Seed of the rows of built-in tasks; data that are read do not depend on it."""
+    """Seed of the rows of built-in tasks, and of the rows that a limit takes of data that are read."""
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:

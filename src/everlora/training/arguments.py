@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -79,6 +80,18 @@ def checked(name: str, value: Any) -> Any:
             f"the optimizer {value!r} steps during the backward pass, before any penalty; choose another"
         )
     return found if isinstance(value, str) else value  # YAML reads 1e-4, without a dot, as text
+
+
+def check_together(train: Mapping[str, object], of: Mapping[str, Mapping[str, object]] | None) -> None:
+    """Refuse training arguments of a run, and those ``of`` single tasks over them, that cannot stand together.
+
+    Raises:
+        ConfigError: one of them makes no sense without another.
+    """
+    for together in (train, *({**train, **own} for own in (of or {}).values())):
+        for name in ("dataloader_persistent_workers", "dataloader_prefetch_factor"):
+            if together.get(name) and not together.get("dataloader_num_workers"):
+                raise ConfigError(f"training argument {name!r} needs dataloader_num_workers above zero; set that, too")
 
 
 def _unsupported(name: str) -> str | None:

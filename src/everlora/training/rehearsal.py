@@ -94,6 +94,7 @@ def write(folder: Path, part: Rehearsal | None, tasks: Sequence[Task]) -> None:
     lines: list[dict[str, Any]] = []
     for task in tasks:
         card = {"name": task.name, "labels": list(task.labels), "instruction": task.instruction, "form": task.form}
+        card |= {key: value for key in ("shared_labels", "prompt_limit") if (value := getattr(task, key)) is not None}
         lines.append({"task": card})
         lines += [{"input": _plain(row.input), "target": row.target} for row in task.train]
     if lines:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from everlora.archive.folder import Committed
 from everlora.archive.records import TaskMetadata
-from everlora.core.errors import DataError, FolderError
+from everlora.core.errors import ConfigError, DataError, FolderError
 from everlora.core.method import Method
 from everlora.data.task import Task
-from everlora.metrics.answers import DEFAULT, normalise
+from everlora.metrics.answers import AS_WRITTEN, DEFAULT, label_key
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.families import Family
 from everlora.runtime.progress import Progress
-from everlora.settings.spec import EvalSpec, Schedule
+from everlora.settings.spec import EvalSpec, LearnerSpec, Schedule
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Stage:
     trains: bool = True
     seeded: int = 1
 
+    def arguments(self, spec: LearnerSpec) -> Mapping[str, Any]:
+        """The training arguments of this stage: those of the run, under those for the one task that it learns."""
+        own = spec.train_of if len(self.tasks) == 1 else None
+        return {**spec.train, **(own or {}).get(self.tasks[0].name, {})}
+
 
 def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
     """Divide a stream into stages: one per task, or a single one for the joint and frozen references."""
@@ -52,7 +58,7 @@ def stages(method: Method, tasks: Sequence[Task]) -> list[Stage]:
 def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Progress) -> None:
     """Refuse, before anything is trained, a task that could not be learned or answered when its turn comes.
 
-    Rows that were left out of its source are reported.
+    Rows that were left out of its source are reported, as is whatever else was done to its data.
 
     Raises:
         DataError: no rows to be scored on, no labels where labels are scored, or rows that the family cannot read.
@@ -61,9 +67,49 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
         raise DataError(f"task {task.name!r} has no {evaluation.split} rows to be scored on")
     if evaluation.scoring == "labels" and not task.labels:
         raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
+    family.truncated = 0
     family.check(task)
+    if evaluation.scoring == "generate" or not task.labels:
+        for remark in family.remarks(task):
+            progress.warn(f"task {task.name!r}: {remark}")
+    if family.truncated:
+        rows = len(task.train) + len(task.dev) + len(task.test)
+        progress.warn(f"task {task.name!r}: {family.truncated} of {rows} texts are too long for the model and are cut")
     for why, count in task.left_out.items():
         progress.info(f"task {task.name!r}: {count} rows left out ({why})")
+    for note in task.notes:
+        progress.warn(f"task {task.name!r}: {note}")
+
+
+def shared_rows(tasks: Sequence[Task]) -> list[str]:
+    """Say of each task with labels that have the names of an earlier task's whether a head takes them for the same."""
+    lines = []
+    for number, task in enumerate(tasks):
+        for earlier in tasks[:number]:
+            if both := [label for label in task.labels if label in earlier.labels]:
+                same = task.shares_labels and earlier.shares_labels
+                what = "share rows of the head with" if same else "have rows of their own, apart from"
+                named = ", ".join(map(repr, both[:8])) + (", ..." if len(both) > 8 else "")
+                other = "shared_labels: false keeps them apart" if same else "shared_labels: true in both shares them"
+                lines.append(f"task {task.name!r}: its labels {named} {what} those of {earlier.name!r}; {other}")
+                break
+    return lines
+
+
+def check_enough_rows(spec: LearnerSpec, stage: Stage, processes: int) -> None:
+    """Refuse a stage none of whose batches is full, where batches that are not full are dropped.
+
+    Raises:
+        ConfigError: nothing would be trained.
+    """
+    train, rows = stage.arguments(spec), sum(len(task.train) for task in stage.tasks)
+    batch = int(train.get("per_device_train_batch_size", 8)) * processes
+    if train.get("dataloader_drop_last") and rows < batch:
+        raise ConfigError(
+            f"task {stage.name!r} has {rows} training rows, fewer than a batch of {batch}, and dataloader_drop_last "
+            f"drops what does not fill a batch, so that nothing would be learned; lower the batch size, or leave "
+            f"dataloader_drop_last out"
+        )
 
 
 def tasks_to_evaluate(
@@ -92,21 +138,23 @@ def matrix_row(
     return [old if new is None else new for old, new in zip(earlier, row, strict=True)]
 
 
-def task_metadata(tasks: Sequence[Task]) -> TaskMetadata:
-    """Describe tasks for the record: digests, and where it applies the metric, rows left out and chance."""
+def task_metadata(tasks: Sequence[Task], family: Family) -> TaskMetadata:
+    """Describe tasks for the record: digests, and where it applies the metric, rows left out, chance and length."""
+    lengths = {task.name: family.lengthened(task) for task in tasks}
     levels = {task.name: chance_level(task) for task in tasks}
     return TaskMetadata(
         data={task.name: task.digest() for task in tasks},
         chance={name: level for name, level in levels.items() if level is not None},
         metric={task.name: task.metric for task in tasks if task.metric != DEFAULT},
         left_out={task.name: dict(task.left_out) for task in tasks if task.left_out},
+        max_new_tokens={name: length for name, length in lengths.items() if length is not None},
     )
 
 
 def chance_level(task: Task) -> float | None:
     """Compute the percentage that guessing among the labels scores; None of free answers and of corpus metrics."""
-    names = {normalise(label) for label in task.labels}
-    known = task.metric in (DEFAULT, "exact_match_raw") and task.labels and len(names) == len(task.labels)
+    names = {label_key(label, task.metric) for label in task.labels}
+    known = task.metric in (DEFAULT, *AS_WRITTEN) and task.labels and len(names) == len(task.labels)
     return 100.0 / len(task.labels) if known else None
 
 

@@ -73,8 +73,7 @@ class TaskTrainer:
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The training arguments of this stage: those of the run, under those for the one task that it learns."""
-        own = self.spec.train_of if len(self.stage.tasks) == 1 else None
-        return {**self.spec.train, **(own or {}).get(self.stage.tasks[0].name, {})}
+        return self.stage.arguments(self.spec)
 
     def chain(self, model: nn.Module) -> Chain:
         """Build the gradient chain of this stage."""

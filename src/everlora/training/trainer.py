@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from everlora.core.errors import ConfigError
+from everlora.core.errors import ConfigError, TrainingError
 from everlora.core.roles import OutputPenalty
 from everlora.data.task import Task
 from everlora.models.families import Family, Features
@@ -217,6 +217,8 @@ def fit(
         trainer = ClTrainer(family, chain, besides, order, model=model, args=args, train_dataset=rows)
         trainer.add_callback(callback)
         trainer.train()
+        if not trainer.state.global_step:
+            raise TrainingError("not one step was taken, so nothing was learned; look at the batch size and the rows")
     log: list[dict[str, float]] = trainer.state.log_history
     return log
 

@@ -10,6 +10,7 @@ from everlora.models.families.base import Batch, Family, Features, Limits, Scori
 from everlora.models.families.causal import Causal
 from everlora.models.families.classifier import Classifier, ImageClassifier, TextClassifier
 from everlora.models.families.seq2seq import Seq2Seq
+from everlora.models.families.writer import Writer
 
 __all__ = [
     "Batch",
@@ -22,4 +23,5 @@ __all__ = [
     "Scoring",
     "Seq2Seq",
     "TextClassifier",
+    "Writer",
 ]

@@ -34,6 +34,7 @@ class Limits:
         context: the longest sequence that the model takes, without what is reserved.
         source: longest prompt; longer texts are cut at their end, the instruction and the answer never.
         answer: longest answer that is generated where there is no label set.
+        follow_targets: whether answers may be longer where the targets of training rows are.
         template: how a row of text and label is written as a prompt.
         reserved: positions for soft prompts.
     """
@@ -41,6 +42,7 @@ class Limits:
     context: int
     source: int | None = None
     answer: int = 50
+    follow_targets: bool = False
     template: Template = field(default_factory=Template)
     reserved: int = 0
 
@@ -94,11 +96,19 @@ class Family(ABC):
                 if self._surely_fits(example, task):
                     continue
                 try:
-                    self.length(example, task)
+                    self.check_row(example, task)
                 except DataError as error:
                     # Rows may have been left out before it, so its number alone does not find it in the file.
                     begin = f", which begins {example.input[:40]!r}" if isinstance(example.input, str) else ""
                     raise DataError(f"{error} ({split} row {row}{begin})") from None
+
+    def check_row(self, example: Example, task: Task) -> None:
+        """Check that one row fits the model.
+
+        Raises:
+            DataError: it does not.
+        """
+        self.length(example, task)
 
     def _surely_fits(self, example: Example, task: Task) -> bool:
         """Return whether a text fits without being tokenised: there are no more tokens than bytes."""
@@ -117,6 +127,18 @@ class Family(ABC):
             generator: source of the new rows.
         """
         self.truncated = 0
+
+    def remarks(self, task: Task) -> list[str]:
+        """Tell what is worth a warning before a task is learned; most families have nothing to say."""
+        return []
+
+    def lengthened(self, task: Task) -> int | None:
+        """Return the length of answers to a task in tokens, where its targets made it longer than `Limits.answer`."""
+        return None
+
+    def answering(self) -> dict[str, Any]:
+        """Return how answers are made, for the fingerprint of scores; empty where a head answers."""
+        return {}
 
     def snapshot(self, model: PreTrainedModel) -> Any:
         """Return what `restore` needs to undo the preparation of a task that is not finished."""

@@ -7,29 +7,26 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig
 
 from everlora.data.task import Example, Task
 from everlora.models.families.base import (
     GREEDY,
     IGNORE,
     Batch,
-    Family,
     Features,
-    Limits,
     Scoring,
     left_pad,
     positions,
     right_pad,
 )
 from everlora.models.families.heads import neutral_generation, select_positions, unwrap_model
-from everlora.models.families.prompt import Prompter
+from everlora.models.families.writer import Writer
 
 SCORED_AT_ONCE = 64
 """Pairs of prompt and label whose caches are held together."""
 
 
-class Causal(Family):
+class Causal(Writer):
     """A decoder with a language-model head.
 
     >>> from everlora import Example, Task, load
@@ -45,18 +42,10 @@ class Causal(Family):
 
     name: ClassVar[str] = "decoder"
     peft_task: ClassVar[str | None] = "CAUSAL_LM"
-
-    def __init__(self, processor: Any, limits: Limits) -> None:
-        super().__init__(processor, limits)
-        self.prompter = Prompter(processor, limits)
-        self.pad = int(processor.pad_token_id if processor.pad_token_id is not None else processor.eos_token_id)
-
-    def reserve(self, tokens: int) -> None:
-        super().reserve(tokens)
-        self.prompter.limits = self.limits
+    spaced: ClassVar[bool] = True
 
     def features(self, example: Example, task: Task) -> Features:
-        answer = self.prompter.answer(example.target, task)
+        answer = self.answer(example.target, task)
         prompt, cut = self.prompter.prompt(example, task, room=max(len(answer), self._room(task)))
         self.truncated += cut > 0
         return _shifted(prompt, answer)
@@ -92,7 +81,12 @@ class Causal(Family):
 
     def _room(self, task: Task) -> int:
         """Return the tokens that are reserved for an answer, the same in training and in answering."""
-        return max((len(self.prompter.answer(label, task)) + 4 for label in task.labels), default=self.limits.answer)
+        return max((len(self.answer(label, task)) + 4 for label in task.labels), default=self.limits.answer)
+
+    def _space(self, task: Task) -> int:
+        room = self._room(task)
+        rows = [row for split in (task.train, task.dev, task.test) for row in split]
+        return self.limits.context - max(len(self.prompter.prompt(row, task, room=room)[0]) for row in rows)
 
     def length(self, example: Example, task: Task) -> int:
         return len(self.features(example, task)["input_ids"])
@@ -105,7 +99,7 @@ class Causal(Family):
         scoring: Scoring,
         sampling: Mapping[str, Any] = GREEDY,
     ) -> list[str]:
-        answers = [self.prompter.answer(label, task) for label in task.labels]
+        answers = [self.answer(label, task) for label in task.labels]
         room = self._room(task)
         prompts = [self.prompter.prompt(row, task, room=room)[0] for row in rows]
         device = next(model.parameters()).device
@@ -116,15 +110,9 @@ class Causal(Family):
             parts = zip(torch.split(ids, step), torch.split(mask, step), strict=True)
             best = torch.cat([self._scores(model, i, m, answers).argmax(-1) for i, m in parts])
             return [task.labels[i] for i in best.tolist()]
-        config = GenerationConfig(
-            **{"max_new_tokens": room, **sampling},
-            pad_token_id=self.pad,
-            eos_token_id=self.processor.eos_token_id,
-        )
         with neutral_generation(model) as bare:
-            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        decoded: list[str] = self.processor.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-        return decoded
+            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=self.generation(task, sampling))
+        return self.decode(out[:, ids.shape[1] :].tolist(), task)
 
     def _scores(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
         """Return the log-probability of each label with the end of the sequence after each prompt, (b, labels).
@@ -136,7 +124,7 @@ class Causal(Family):
         first = out.logits[:, -1].float().log_softmax(-1)  # (b, v)
         labels = right_pad(answers, self.pad).to(ids.device)  # (n, m)
         real = right_pad([[1] * len(a) for a in answers], 0).to(ids.device)  # (n, m)
-        cache = getattr(out, "past_key_values", None)
+        cache: Any = getattr(out, "past_key_values", None)
         if not all(hasattr(layer, "batch_repeat_interleave") for layer in getattr(cache, "layers", [None])):
             return self._scores_of_pairs(model, ids, mask, answers)
         cache.batch_repeat_interleave(n)

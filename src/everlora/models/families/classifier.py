@@ -1,9 +1,10 @@
 """Encoders with a classification head that grows with the labels: texts (BERT-like) and images (ViT).
 
-One row per label name. A label that an earlier task brought keeps its row and is trained on. Rows of labels that are
-not being learned get neither gradient nor decay: the loss is taken over the labels of the current task (of all tasks,
-where all are learned at once). Answering considers all labels so far (``generate``: the task is not known) or the
-task's own (``labels``).
+One row per label: a word is one label in all tasks, and keeps the row that an earlier task brought, which is trained
+on. Whole numbers mean something else in every task, so that each task has rows of its own for them;
+`Task.shared_labels` says otherwise for a task. Rows of labels that are not being learned get neither gradient nor
+decay: the loss is taken over the labels of the current task (of all tasks, where all are learned at once). Answering
+considers all labels so far (``generate``: the task is not known) or the task's own (``labels``).
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from transformers import PreTrainedModel
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, Batch, Family, Features, Limits, Scoring, right_pad
+from everlora.models.families.prompt import cut_middle
 
 
 class Classifier(Family):
     """A family that answers by a classification head, which grows with the labels.
 
     Attributes:
-        labels: the labels so far; row k of the head belongs to label k.
+        labels: the names of the rows so far: of row k, label k; with its task behind it where another has that name.
         head_rows: rows that the model's head has at present.
         n_known: labels known before the present tasks: the first rows of the head.
         trained_rows: rows over which the loss is taken, those of all tasks that are learned together.
@@ -36,6 +38,7 @@ class Classifier(Family):
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)
         self.labels: list[str] = []
+        self._rows: dict[tuple[str | None, str], int] = {}
         self.head_rows = 0
         self.n_known = 0
         self.trained_rows: list[int] = []
@@ -49,22 +52,22 @@ class Classifier(Family):
         super().prepare(model, tasks, generator)
         self.n_known = len(self.labels)
         for task in tasks:
-            self.labels += [label for label in task.labels if label not in self.labels]
+            self._add_rows(task)
         self.trained_rows = sorted({row for task in tasks for row in self.label_rows(task)})
         self.resize(model, generator)
 
     def snapshot(self, model: PreTrainedModel) -> Any:
         # A copy of the head is trained, so that the module itself stays as it was.
-        return list(self.labels), self.head_rows, model.get_submodule(str(self.head))
+        return list(self.labels), dict(self._rows), self.head_rows, model.get_submodule(str(self.head))
 
     def restore(self, model: PreTrainedModel, before: Any) -> None:
         super().restore(model, before)
-        self.labels, self.head_rows, head = before
+        self.labels, self._rows, self.head_rows, head = before
         model.set_submodule(str(self.head), head)
 
     def reset(self) -> None:
         super().reset()
-        self.labels, self.head_rows = [], 0
+        self.labels, self._rows, self.head_rows = [], {}, 0
 
     def resize(self, model: PreTrainedModel, generator: torch.Generator) -> None:
         """Give the head one row per label: known rows stay, new ones are from N(0, 0.02²) with bias 0.
@@ -99,7 +102,26 @@ class Classifier(Family):
 
     def label_rows(self, task: Task) -> list[int]:
         """Return the rows of the head that belong to the labels of a task."""
-        return [self.labels.index(label) for label in task.labels]
+        return [self._row(task, label) for label in task.labels]
+
+    def _row(self, task: Task, label: str) -> int:
+        """Return the row of a label; a head that was loaded by names has no tasks and is searched by name."""
+        row = self._rows.get(_key(task, label))
+        return self.labels.index(label) if row is None else row
+
+    def _add_rows(self, task: Task) -> None:
+        """Name a row for each label that has none yet."""
+        taken = {known for _, known in self._rows}
+        for label in task.labels:
+            key = _key(task, label)
+            if key in self._rows:
+                continue
+            owned = label in taken
+            if not owned and label in self.labels:  # a head that was loaded by names
+                self._rows[key] = self.labels.index(label)
+                continue
+            self._rows[key] = len(self.labels)
+            self.labels.append(f"{label} ({task.name})" if owned else label)
 
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.logits_with_known(model, batch)[:2]
@@ -120,7 +142,13 @@ class Classifier(Family):
         """Return the label of the largest logit (b, labels), of the task's own or of all."""
         if scoring == "labels":
             return [task.labels[k] for k in logits[:, self.label_rows(task)].argmax(-1).tolist()]
-        return [self.labels[k] for k in logits.argmax(-1).tolist()]
+        own = dict(zip(self.label_rows(task), task.labels, strict=True))
+        return [own.get(k, self.labels[k]) for k in logits.argmax(-1).tolist()]
+
+
+def _key(task: Task, label: str) -> tuple[str | None, str]:
+    """What a row of the head stands for: a label of all tasks, or of one."""
+    return (None if task.shares_labels else task.name, label)
 
 
 class TextClassifier(Classifier):
@@ -140,6 +168,9 @@ class TextClassifier(Classifier):
         ids = list(self.processor(example.input, truncation=False, verbose=False).input_ids)
         limit = min(self.limits.context, self.limits.source or self.limits.context)
         if len(ids) > limit:
+            if self.limits.source is None and task.prompt_limit is not None:
+                self.truncated += 1
+                return cut_middle(ids, min(limit, task.prompt_limit))  # its special tokens stand at the ends
             if self.limits.source is None:
                 raise DataError(
                     f"task {task.name!r}: a text of {len(ids)} tokens is longer than the model's context of {limit}; "
@@ -152,7 +183,7 @@ class TextClassifier(Classifier):
     def features(self, example: Example, task: Task) -> Features:
         return {
             "input_ids": self.tokens(example, task),
-            "labels": self.labels.index(example.target),
+            "labels": self._row(task, example.target),
             "columns": self.trained_rows,
         }
 
@@ -202,7 +233,7 @@ class ImageClassifier(Classifier):
         return out
 
     def features(self, example: Example, task: Task) -> Features:
-        return {"example": example, "labels": self.labels.index(example.target), "columns": self.trained_rows}
+        return {"example": example, "labels": self._row(task, example.target), "columns": self.trained_rows}
 
     def collate(self, rows: Sequence[Features]) -> Batch:
         labels = torch.tensor([row["labels"] for row in rows])

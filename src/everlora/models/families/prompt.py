@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from everlora.core.errors import DataError
+from everlora.core.errors import DataError, ModelError
 from everlora.data.task import Example, Task
 from everlora.models.families.base import Limits
+
+MIN_PROMPT = 8
+"""Tokens below which a prompt that is cut says nothing."""
+CHAT_DATE = date(2025, 1, 1)
+"""The day that chat templates are told, whenever a run is made: the same command writes the same prompts."""
+_NOW = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(['"])(.*?)\1\s*\)""")
+
+
+def dated(template: str) -> str:
+    """Return a chat template with `CHAT_DATE` in the place of the day on which it is read.
+
+    >>> dated("Today is {{ strftime_now('%d %b %Y') }}.")
+    "Today is {{ '01 Jan 2025' }}."
+
+    Raises:
+        ModelError: the template computes the format of the date.
+    """
+    fixed = _NOW.sub(lambda found: repr(CHAT_DATE.strftime(found[2])), template)
+    if "strftime_now(" in fixed:
+        raise ModelError(
+            "the model's chat template computes how today's date is written, so that a run would be another one on "
+            "another day; write the format of strftime_now into chat_template.jinja as text"
+        )
+    return fixed
+
+
+def cut_middle(ids: list[int], length: int) -> list[int]:
+    """Return tokens without their middle: instruction and cue stand at the two ends of a prompt.
+
+    >>> cut_middle([1, 2, 3, 4, 5], 3)
+    [1, 2, 5]
+    """
+    tail = length // 2
+    return [*ids[: length - tail], *ids[len(ids) - tail :]]
 
 
 class Prompter:
@@ -33,6 +69,12 @@ class Prompter:
         self.tokenizer = tokenizer
         self.limits = limits
         first = tokenizer("a").input_ids[:1]
+        self.date: str | None = None
+        """What a chat template that asks for the date is given; None where it does not ask."""
+        template = tokenizer.chat_template
+        self._template = template if isinstance(template, str) else None
+        if self._template and "strftime_now" in self._template:
+            self._template, self.date = dated(self._template), CHAT_DATE.isoformat()
         self.start = first if first and first[0] == tokenizer.bos_token_id else []
 
     def tokens(self, text: str) -> list[int]:
@@ -62,6 +104,8 @@ class Prompter:
             DataError: the prompt does not fit and may not be cut.
         """
         limit = self.limits.context - room
+        if limit < 1:
+            raise self._no_room(task, room)
         if task.form == "labelled":
             head, cue = self.limits.template.around(task.name, task.instruction, task.labels)
             before, after = self.tokens(head), self.tokens(cue)
@@ -73,17 +117,22 @@ class Prompter:
                     f"than the prompt may have; raise --max-source-length or choose a model with a longer context"
                 )
             if len(text) > space and self.limits.source is None:
-                self._too_long(task, len(self.start) + len(before) + len(text) + len(after), limit)
+                published = task.prompt_limit
+                if published is None:
+                    raise self._too_long(task, len(self.start) + len(before) + len(text) + len(after), limit)
+                kept = cut_middle(text, max(1, space - max(0, limit - published)))
+                return [*self.start, *before, *kept, *after], len(text) - len(kept)
             return [*self.start, *before, *text[:space], *after], max(0, len(text) - space)
         start = [] if task.form == "chat" else self.start  # chat templates write their own
         ids = [*start, *self.tokens(self.raw(example, task))]
-        space = min(limit, self.limits.source or limit)
-        if task.form == "prompted" and self.limits.source is not None and len(ids) > space:
-            # Instruction and cue are at the two ends of a prompt that is given as a whole.
-            tail = space // 2
-            return [*ids[: space - tail], *ids[len(ids) - tail :]], len(ids) - space
+        # What a benchmark's authors cut is cut only where it would not fit; a limit that the user sets always holds.
+        most = self.limits.source or (task.prompt_limit if len(ids) > limit else None)
+        if task.form == "prompted" and most is not None and len(ids) > (space := min(limit, most)):
+            if space < MIN_PROMPT:
+                raise self._no_room(task, room)
+            return cut_middle(ids, space), len(ids) - space
         if len(ids) > limit:
-            self._too_long(task, len(ids), limit)
+            raise self._too_long(task, len(ids), limit)
         return ids, 0
 
     def raw(self, example: Example, task: Task) -> str:
@@ -99,18 +148,35 @@ class Prompter:
                 f"task {task.name!r} holds chat messages, but the model's tokenizer has no chat template; "
                 f"give prompt/completion columns or an instruct model"
             )
-        rendered: Any = self.tokenizer.apply_chat_template(example.input, tokenize=False, add_generation_prompt=True)
+        try:
+            rendered: Any = self.tokenizer.apply_chat_template(
+                example.input, chat_template=self._template, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template raises what it likes
+            roles = ", ".join(str(message.get("role")) for message in example.input)
+            why = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"task {task.name!r} of {task.source or 'memory'}: the model's chat template refuses messages with "
+                f"the roles {roles}, in this order: {why}; leave out what it does not know, or choose another model"
+            ) from error
         return str(rendered)
 
-    def _too_long(self, task: Task, found: int, limit: int) -> None:
-        """Raise the error of a prompt that does not fit and may not be cut."""
+    def _no_room(self, task: Task, room: int) -> DataError:
+        """Return the error of an answer that leaves no prompt before it."""
+        return DataError(
+            f"task {task.name!r}: the {room} tokens of an answer leave no room for its prompt in a context of "
+            f"{self.limits.context}; shorten the answer (or --max-new-tokens), or choose a model with a longer context"
+        )
+
+    def _too_long(self, task: Task, found: int, limit: int) -> DataError:
+        """Return the error of a prompt that does not fit and may not be cut."""
         cure = {
             "labelled": "set --max-source-length to cut texts",
             "prompted": "set --max-source-length to cut prompts in the middle",
         }.get(task.form, "shorten the prompt")
         reserved = self.limits.reserved
         soft = f" and the {reserved} tokens of the method's soft prompts" if reserved else ""
-        raise DataError(
+        return DataError(
             f"task {task.name!r}: a prompt of {found} tokens is longer than the {limit} that the model's context "
             f"leaves beside the answer{soft}; {cure}, {'shorten these, ' if soft else ''}or choose a model with a "
             f"longer context"

@@ -10,28 +10,41 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
+from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
-from everlora.models.families.base import GREEDY, IGNORE, Batch, Family, Features, Limits, Scoring, right_pad
+from everlora.models.families.base import GREEDY, IGNORE, Batch, Features, Limits, Scoring, right_pad
 from everlora.models.families.heads import neutral_generation, select_positions, unwrap_model
-from everlora.models.families.prompt import Prompter
+from everlora.models.families.writer import Writer
 
 
-class Seq2Seq(Family):
+class Seq2Seq(Writer):
     """An encoder-decoder with a language-model head."""
 
     name: ClassVar[str] = "encoder-decoder"
     peft_task: ClassVar[str | None] = "SEQ_2_SEQ_LM"
+    spaced: ClassVar[bool] = False
 
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)
-        self.prompter = Prompter(processor, limits)
-        self.pad = int(processor.pad_token_id if processor.pad_token_id is not None else processor.eos_token_id)
         self.start = self.pad
         """What the decoder reads first; `everlora.models.loading.load` sets it to what the model was trained with."""
 
-    def reserve(self, tokens: int) -> None:
-        super().reserve(tokens)
-        self.prompter.limits = self.limits
+    def answering(self) -> dict[str, Any]:
+        return super().answering() | {"decoder_start_token": self.start}
+
+    def check_row(self, example: Example, task: Task) -> None:
+        super().check_row(example, task)
+        found = len(self.answer(example.target, task))
+        if found > self.limits.context:
+            raise DataError(
+                f"task {task.name!r}: an answer of {found} tokens is longer than the model's context of "
+                f"{self.limits.context}; shorten it, or choose a model with a longer context"
+            )
+
+    def generation(self, task: Task, sampling: Mapping[str, Any]) -> GenerationConfig:
+        config = super().generation(task, sampling)
+        config.decoder_start_token_id = self.start
+        return config
 
     def _source(self, example: Example, task: Task) -> list[int]:
         """Return the tokens that the encoder reads."""
@@ -40,7 +53,7 @@ class Seq2Seq(Family):
         return [*prompt, int(self.processor.eos_token_id)]
 
     def features(self, example: Example, task: Task) -> Features:
-        answer = self.prompter.answer(example.target, task, spaced=False)
+        answer = self.answer(example.target, task)
         return {"input_ids": self._source(example, task), "labels": answer}
 
     def continuation(self, before: str, text: str) -> Features:
@@ -85,20 +98,13 @@ class Seq2Seq(Family):
         device = next(model.parameters()).device
         ids = right_pad(sources, self.pad).to(device)
         mask = right_pad([[1] * len(source) for source in sources], 0).to(device)
-        answers = [self.prompter.answer(label, task, spaced=False) for label in task.labels]
+        answers = [self.answer(label, task) for label in task.labels]
         if scoring == "labels":
             best = self._scores(model, ids, mask, answers).argmax(-1)
             return [task.labels[i] for i in best.tolist()]
-        config = GenerationConfig(
-            **{"max_new_tokens": max(map(len, answers), default=self.limits.answer - 4) + 4, **sampling},
-            pad_token_id=self.pad,
-            eos_token_id=self.processor.eos_token_id,
-            decoder_start_token_id=self.start,
-        )
         with neutral_generation(model) as bare:
-            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        decoded: list[str] = self.processor.batch_decode(out, skip_special_tokens=True)
-        return decoded
+            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=self.generation(task, sampling))
+        return self.decode(out[:, 1:].tolist(), task)  # the first token is the one that the decoder starts with
 
     def _scores(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
         """Return the log-probability of each label after each source, (b, labels); the encoder runs once."""

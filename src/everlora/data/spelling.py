@@ -1,0 +1,91 @@
+"""How labels are spelt: invisible characters, spellings of one label, and labels that a metric takes for one."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import combinations
+
+from everlora.core.errors import DataError
+from everlora.metrics import Answer, answer_metric
+from everlora.metrics.registry import METRICS
+
+INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+"""Soft hyphen, zero-width space, marks of direction, word joiner and byte order mark; the joiners of Persian and of
+emoji are letters and stay."""
+RAW = "exact_match_raw"
+"""The metric that looks at every character of a label."""
+PAIRS = 64
+"""So many labels are compared each with each; of more, only those whose letters are the same."""
+
+
+def visible(text: str) -> str:
+    """Return a label as everybody sees it: composed (Unicode's NFC) and without invisible characters.
+
+    >>> visible("good\u200b"), visible("cafe\u0301") == "caf\u00e9"
+    ('good', True)
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", INVISIBLE.sub("", text))
+
+
+def shown(label: str) -> str:
+    """Return a label in quotes, by code points where another label could look the same."""
+    plain = label.isascii() or (visible(label) == label and label.isprintable())
+    return repr(label) if plain else ascii(label)
+
+
+def plain_label(label: str) -> str:
+    """Return a label without case, spacing and the full stop behind it: spellings of one label are equal.
+
+    >>> plain_label(" Very  good."), plain_label("C++")
+    ('very good', 'c++')
+    """
+    return " ".join(label.split()).casefold().rstrip(" .,;:") or label.strip()
+
+
+@lru_cache(maxsize=1024)
+def metric_for(metric: str, labels: tuple[str, ...]) -> tuple[str, tuple[str, str] | None]:
+    """Choose the metric that tells labels apart: ``metric`` where it does, else the one that looks at every character.
+
+    Metrics that were plugged in are taken at their word.
+
+    Returns:
+        The metric, and two labels that ``metric`` takes for one; None where there are none.
+
+    Raises:
+        DataError: no metric tells them apart.
+
+    >>> metric_for("exact_match", ("bad", "good"))
+    ('exact_match', None)
+    >>> metric_for("exact_match_first_line", ("C", "C++"))
+    ('exact_match_raw', ('C', 'C++'))
+    """
+    twins = None if metric in METRICS.from_outside() else _twins(metric, labels)
+    if twins is None:
+        return metric, None
+    if (same := _twins(RAW, labels)) is not None:
+        raise DataError(f"no metric tells the labels {shown(same[0])} and {shown(same[1])} apart; rename one")
+    return RAW, twins
+
+
+def _twins(metric: str, labels: Sequence[str]) -> tuple[str, str] | None:
+    """The first two labels of which one, answered for the other, is wholly right."""
+    row = answer_metric(metric).row
+    for one, other in _pairs(labels):
+        full = row(Answer(other, (other,)))
+        if 0 < full <= row(Answer(one, (other,))):
+            return one, other
+    return None
+
+
+def _pairs(labels: Sequence[str]) -> Iterable[tuple[str, str]]:
+    if len(labels) <= PAIRS:
+        yield from combinations(labels, 2)
+        return
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault("".join(filter(str.isalnum, label)).casefold(), []).append(label)
+    for group in groups.values():
+        yield from combinations(group, 2)

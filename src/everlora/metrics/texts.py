@@ -1,0 +1,102 @@
+"""Texts as metrics compare them: without what does not matter, and as words of any script. Pure functions."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Sequence
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_MARK = f"[{re.escape(string.punctuation)}]"
+_BEFORE_NUMBER = re.compile(r"(?:(?<![^\W_])-\$?(\.?)|(?<![^\W_])(?<!\.)\$?(\.))(?=\d)")
+_OF_NUMBER = re.compile(
+    r"((?<!\S)-(?=\.?\d)"  # its sign, which stands alone in front by now
+    r"|(?:(?<!\S)|(?<=\s-))\.(?=\d)"  # the point of .5
+    rf"|(?<=\d)(?![,_]){_MARK}(?=\d)"  # 3.5, 1/2, 10:30, 1-2
+    r"|(?<=\d),(?=\d)"  # a comma, of which those of thousands go afterwards
+    r"|(?<=\d)%"
+    rf"|(?<=\de)-(?=\d))|{_MARK}"  # 1e-5
+)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+UNSPACED = frozenset({"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"})
+"""Scripts, by the first word of their characters' names, that put no space between words."""
+
+
+def normalise(text: str) -> str:
+    """Lower-case, delete ASCII punctuation that belongs to no number, and collapse white space.
+
+    A number keeps its sign, its point, a percent sign, and any mark between two digits; commas of thousands go.
+
+    >>> normalise(" The  World. ")
+    'the world'
+    >>> [normalise(text) for text in ("(-5)", "3.5.", "50 %", "1/2", "$1,000", "COVID-19")]
+    ['-5', '3.5', '50%', '1/2', '1000', 'covid19']
+    """
+    text = re.sub(r"(?<=\d)\s+%(?!\w)", "%", text.lower())
+    # A number that begins with a sign or a point stands by itself: x=-5 is "x -5", and never x5 nor x-5.
+    text = _BEFORE_NUMBER.sub(lambda found: f" -{found[1]}" if found[1] is not None else " .", text)
+    text = _OF_NUMBER.sub(lambda found: found[1] or "", text)
+    text = collapse(_THOUSANDS.sub("", text))
+    return re.sub(r"(?<!\S)−(?=\.?\d)", "-", text)  # the minus of typesetting
+
+
+def normalise_all(text: str) -> str:
+    """Lower-case, delete all ASCII punctuation, that of numbers too, and collapse white space, as O-LoRA's scripts do.
+
+    >>> normalise_all("3.5 World.")
+    '35 world'
+    """
+    return collapse(text.lower().translate(_PUNCTUATION))
+
+
+def collapse(text: str) -> str:
+    """Replace each stretch of white space by one space, with none at the ends."""
+    return " ".join(text.split())
+
+
+def words(text: str) -> list[str]:
+    """Split a text of any script into words of letters, accents and digits, in lower case and composed (NFC).
+
+    Scripts that put no space between words are split into characters.
+
+    >>> words("Öl, да 3.5 好的!")
+    ['öl', 'да', '3', '5', '好', '的']
+    """
+    found: list[str] = []
+    joins = False  # whether the next letter belongs to the last word
+    for character in unicodedata.normalize("NFC", text.lower()):
+        kind = unicodedata.category(character)[0]
+        spaced = kind == "N" or unicodedata.name(character, "").partition(" ")[0] not in UNSPACED
+        if kind == "M" and found:  # an accent belongs to what it stands on
+            found[-1] += character
+        elif kind not in "LMN":
+            joins = False
+        elif joins and spaced:
+            found[-1] += character
+        else:
+            found.append(character)
+            joins = spaced
+    return found
+
+
+def unread(metric: str, targets: Sequence[str]) -> str:
+    """Say why a metric misses what tells answers like these apart, letters in most of them; empty if it does not.
+
+    >>> unread("rouge_l", ["да"])
+    "rouge_l reads letters a-z and digits, and 1 of 1 answers have others, such as 'да'; use rouge_l_unicode"
+    """
+    if metric not in ("rouge_l", "rouge_l_stemmed", "rouge_l_stemmed_first"):
+        return ""
+    other = [target for target in targets if not target.isascii() and any(map(_foreign, target))]
+    if 2 * len(other) <= len(targets):
+        return ""
+    return (
+        f"{metric} reads letters a-z and digits, and {len(other)} of {len(targets)} answers have others, such as "
+        f"{other[0][:40]!r}; use rouge_l_unicode"
+    )
+
+
+def _foreign(character: str) -> bool:
+    return character.isalpha() and not character.isascii()

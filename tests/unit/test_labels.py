@@ -1,0 +1,198 @@
+"""What labels and columns mean: numbers that are names, spellings that look alike, and free text by other names."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from everlora.benchmarks import open_stream
+from everlora.core.errors import DataError
+from everlora.data.task import Example, Task
+from everlora.data.tasks import task_from_dataset
+from everlora.metrics import Answer, answer_metric
+
+NUMBERS = ["1", "2", "3", "4", "5"]
+
+
+def rows(*labels: Any, word: str = "item") -> list[dict[str, Any]]:
+    return [{"text": f"the {word} number {n}", "label": label} for n, label in enumerate(labels)]
+
+
+def csv(found: list[dict[str, Any]]) -> str:
+    return "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in found)
+
+
+def lines(found: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in found)
+
+
+def opened(folder: Path, more: str = "", **files: str) -> Task:
+    names = {}
+    for split, text in files.items():
+        names[split] = f"{split}.csv" if text.startswith("text,label") else f"{split}.jsonl"
+        (folder / names[split]).write_text(text, encoding="utf-8")
+    listed = ", ".join(f"{split}: {name}" for split, name in names.items())
+    (folder / "mine.yaml").write_text(f"tasks:\n  - {{name: t, {listed}{more}}}\n", encoding="utf-8")
+    return open_stream(folder / "mine.yaml").tasks[0]
+
+
+@pytest.mark.parametrize("train", [csv, lines])
+@pytest.mark.parametrize("test", [csv, lines])
+def test_ratings_mean_the_same_in_every_kind_of_file(train: Any, test: Any, tmp_path: Path) -> None:
+    learned, asked = rows(1, 2, 3), rows(1, 2, 3, word="thing")
+    task = opened(tmp_path, ", labels: ['1','2','3','4','5']", train=train(learned), test=test(asked))
+    assert [row.target for row in task.train] == [row.target for row in task.test] == ["1", "2", "3"]
+    task = opened(tmp_path, train=train(learned), test=test(asked))
+    assert [row.target for row in task.test] == ["1", "2", "3"]
+
+
+def test_numbers_that_are_no_names_are_places() -> None:
+    task = task_from_dataset("t", rows(0, 1, "1"), rows(1, word="thing"), labels=["bad", "good"])
+    assert [row.target for row in task.train] == ["bad", "good", "good"]
+
+
+def test_two_readings_are_refused_with_both() -> None:
+    said = r"two ways: 1 \(t train, row 2\) is the label '1', but 0 \(t train, row 1\) would be label number 0, '1'"
+    with pytest.raises(DataError, match=said):
+        task_from_dataset("t", rows(0, 1, 2), rows(3, word="thing"), labels=NUMBERS)
+    with pytest.raises(DataError, match="two ways"):  # one split alone would not show it
+        task_from_dataset("t", rows(1, 2), rows(0, word="thing"), labels=NUMBERS)
+
+
+def test_numbers_of_a_class_label_are_places_whatever_its_names() -> None:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    kinds = Features({"text": Value("string"), "label": ClassLabel(names=NUMBERS)})
+    train, test = (Dataset.from_list(rows(0, 1, 4, word=word), features=kinds) for word in ("item", "thing"))
+    task = task_from_dataset("t", train, test)
+    assert [row.target for row in task.train] == ["1", "2", "5"]
+
+
+def test_007_is_a_name_and_no_number() -> None:
+    with pytest.raises(DataError, match="label '01' is outside the label set"):
+        task_from_dataset("t", rows("01"), rows("1", word="thing"), labels=["bad", "good"])
+
+
+@pytest.mark.parametrize("joint", ["text,label", "Text,label", "label,text", "\ufefftext,label"])
+def test_a_header_in_the_middle_is_no_row(joint: str, tmp_path: Path) -> None:
+    first = csv(rows("good", "bad", "good"))
+    again = f"{joint}\n" + csv(rows("bad", word="other")).partition("\n")[2]
+    with pytest.raises(DataError, match=r"train.csv, row 5: the header stands here again"):
+        opened(tmp_path, train=first + again, test=csv(rows("bad", word="thing")))
+
+
+def test_invisible_and_decomposed_characters_make_no_second_label(tmp_path: Path) -> None:
+    learned = rows("good", "good\u200b", "caf\u00e9", "cafe\u0301", "\ufeffgood")
+    task = opened(tmp_path, train=lines(learned), test=lines(rows("good", "caf\u00e9", word="thing")))
+    assert task.labels == ("good", "caf\u00e9")
+    assert task.notes == (
+        "3 labels hold invisible or decomposed characters and are read without: 'good\\u200b' as 'good'",
+    )
+    named = opened(
+        tmp_path, ', labels: ["cafe\u0301", good]', train=lines(learned), test=lines(rows("good", word="x"))
+    )
+    assert named.labels == ("caf\u00e9", "good")
+
+
+def test_labels_that_look_alike_are_told_by_code_points() -> None:
+    emoji = ["a\u200db", "ab"] * 10
+    with pytest.raises(DataError, match=r"label 'a\\u200dc' is outside the label set"):
+        task_from_dataset("t", rows(*emoji), rows("a\u200dc", word="thing"))
+
+
+def test_the_sign_of_a_number_is_seen_by_the_default_metric() -> None:
+    task = task_from_dataset("t", rows(*["-1", "1"] * 9), rows("-1", "1", word="thing"))
+    assert (task.metric, set(task.labels)) == ("exact_match", {"-1", "1"})
+    assert answer_metric(task.metric).row(Answer("1", ("-1",))) == 0.0
+
+
+@pytest.mark.parametrize("labels", [["C", "C++", "C#"], ["yes", "yes!"]])
+def test_labels_that_differ_in_signs_are_scored_by_a_metric_that_sees_them(labels: list[str]) -> None:
+    task = task_from_dataset("t", rows(*labels * 9), rows(*labels, word="thing"))
+    assert set(task.labels) == set(labels)
+    metric = answer_metric(task.metric)
+    for label in labels:
+        scores = {other: metric.row(Answer(other, (label,))) for other in labels}
+        assert scores == {other: 100.0 * (other == label) for other in labels}
+    again = replace(task, metric="exact_match_first_line")  # as --metric does
+    assert again.metric == "exact_match_raw"
+    assert "to exact_match_first_line the labels" in again.notes[-1]
+
+
+def test_a_rare_label_that_differs_in_a_sign_is_still_a_slip() -> None:
+    with pytest.raises(DataError, match=r"label 'good!' .* looks like a slip of 'good'"):
+        task_from_dataset("t", rows(*["good", "bad"] * 20, "good!"), rows("good", word="thing"))
+
+
+def test_a_metric_that_tells_labels_apart_stays() -> None:
+    one = [Example("a", "good"), Example("b", "bad")]
+    task = Task(name="t", train=one, test=one, labels=("good", "bad"), metric="macro_f1")
+    assert (task.metric, task.notes) == ("macro_f1", ())
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [("question", "answer"), ("query", "reply"), ("instruction", "response"), ("prompt", "response")],
+)
+def test_questions_and_answers_are_free_text(question: str, answer: str) -> None:
+    found = [{question: f"the item number {n}", answer: f"{n} good"} for n in range(3)]
+    task = task_from_dataset("t", found[:2], found[2:])
+    assert task.labels == ()
+    assert task.test[0] == Example("the item number 2", "2 good")
+
+
+def test_columns_of_free_text_are_free_by_any_key(tmp_path: Path) -> None:
+    found = [{"question": f"the item number {n}", "answer": f"{n} good"} for n in range(4)]
+    for more in ("text_column: question, label_column: answer", "prompt_column: question, completion_column: answer"):
+        task = opened(tmp_path, f", {more}", train=lines(found[:2]), test=lines(found[2:]))
+        assert task.labels == ()
+        assert task.test[0].target == "2 good"
+
+
+def test_a_context_beside_a_question_is_not_lost() -> None:
+    found = [{"question": f"q {n}", "context": "here", "answer": "a"} for n in range(2)]
+    with pytest.raises(DataError, match="column 'context' would change the prompt"):
+        task_from_dataset("t", found[:1], found[1:])
+    dolly = [{"instruction": f"Do {n}.", "context": "here", "response": "done"} for n in range(2)]
+    assert task_from_dataset("t", dolly[:1], dolly[1:]).train[0].input == "Do 0.\nhere"
+
+
+def test_columns_can_be_named_and_the_message_says_so() -> None:
+    found = [{"ask": f"ask {n}", "tell": "it", "role": "Be short."} for n in range(2)]
+    with pytest.raises(DataError, match="prompt_column and completion_column, messages_column, system_column"):
+        task_from_dataset("t", found[:1], found[1:])
+    task = task_from_dataset("t", found[:1], found[1:], prompt_column="ask", completion_column="tell")
+    assert (task.form, task.train[0]) == ("prompted", Example("ask 0", "it"))
+    chat = task_from_dataset(
+        "t", found[:1], found[1:], prompt_column="ask", completion_column="tell", system_column="role"
+    )
+    system, user = {"role": "system", "content": "Be short."}, {"role": "user", "content": "ask 0"}
+    assert (chat.form, chat.train[0]) == ("chat", Example([system, user], "it"))
+    talks = [{"talk": [{"role": "user", "content": f"{n}"}, {"role": "assistant", "content": "b"}]} for n in range(2)]
+    assert task_from_dataset("t", talks[:1], talks[1:], messages_column="talk").train[0].target == "b"
+    with pytest.raises(DataError, match="one way of writing rows, not of several"):
+        task_from_dataset("t", found[:1], found[1:], prompt_column="ask", label_column="tell")
+    with pytest.raises(DataError, match="unknown argument 'promt_column'; did you mean 'prompt_column'"):
+        task_from_dataset("t", found[:1], found[1:], promt_column="ask")
+
+
+@pytest.mark.parametrize("kind", ["map", "unknown", "garbage"])
+def test_an_odd_column_does_not_make_parquet_unsound(kind: str, tmp_path: Path) -> None:
+    for name, word in (("a", "item"), ("b", "thing")):
+        columns: dict[str, Any] = {"text": [f"{word} 0", f"{word} 1"], "label": [0, 1]}
+        about: Any = {"text": {"_type": "Value"}, "label": {"_type": "ClassLabel", "names": ["bad", "good"]}}
+        if kind == "map":
+            columns["meta"] = pa.array([[("k", 1)], [("k", 2)]], pa.map_(pa.string(), pa.int64()))
+        if kind == "unknown":
+            about["odd"] = {"_type": "LabelV9"}
+        told = b"[1" if kind == "garbage" else json.dumps({"info": {"features": about}}).encode()
+        pq.write_table(pa.table(columns).replace_schema_metadata({b"huggingface": told}), tmp_path / f"{name}.parquet")
+    (tmp_path / "mine.yaml").write_text("tasks:\n  - {name: t, train: a.parquet, test: b.parquet}\n")
+    (task,) = open_stream(tmp_path / "mine.yaml")
+    assert task.labels == (("0", "1") if kind == "garbage" else ("bad", "good"))
