@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test test-all mutate check bench clean
+.PHONY: setup demo test test-all mutate fuzz check bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -34,6 +34,11 @@ SAMPLE ?= 100
 SEED   ?= 0
 mutate: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tools/mutate.py --sample $(SAMPLE) --seed $(SEED)
+
+# Inputs of every kind at every door that reads files of others: executions and faults, door by door.
+FUZZ_SECONDS ?= 600
+fuzz: setup
+	OMP_NUM_THREADS=1 FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python tests/fuzz/long.py
 
 check: setup
 	$(BIN)/ruff check .

@@ -58,6 +58,7 @@ def main() -> int:
     wanted = sys.argv[1:] or list(TARGETS)
     faults = 0
     for name in wanted:
+        TARGETS[name].ready()
         with bounded_memory(4 << 30):
             count, found = tried(TARGETS[name], budget / len(wanted), first)
         print(f"{name}: {count} executions, {len(found)} faults", flush=True)

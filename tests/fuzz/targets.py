@@ -35,11 +35,13 @@ class Target:
         inputs: what is tried.
         read: reads one of them, in an empty folder.
         cost: how dear one execution is, about, in hundredths of a second.
+        ready: makes what all inputs are made from, once.
     """
 
     inputs: st.SearchStrategy[Any]
     read: Read
     cost: int = 1
+    ready: Callable[[], object] = bool
 
 
 ROWS: list[Any] = [{"text": f"row {k} of it", "label": ("good", "bad")[k % 2]} for k in range(4)]
@@ -450,7 +452,7 @@ TARGETS: dict[str, Target] = {
     ),
     "rows": Target(row_files, read_rows),
     "expression": Target(expressions, read_expression),
-    "records": Target(records(), read_records, cost=10),
+    "records": Target(records(), read_records, cost=10, ready=finished),
     "folders": Target(trees(), read_tree),
-    "model": Target(model_folders(), read_model, cost=10),
+    "model": Target(model_folders(), read_model, cost=10, ready=base),
 }

@@ -57,15 +57,27 @@ def answer_tokens(words: Any, job: dict[str, Any], label: str) -> list[int]:
     return [*words(blank + label, add_special_tokens=False).input_ids, words.eos_token_id]
 
 
-def label_score(model: Any, job: dict[str, Any], ids: list[int], label: list[int]) -> float:
-    """Σ log p(token | prompt, tokens before it), from one forward pass over both."""
+def label_scores(model: Any, job: dict[str, Any], ids: list[int], labels: list[list[int]]) -> list[float]:
+    """Σ log p(token | prompt, tokens before it) of labels of one length, from one forward pass over both."""
+    whole, begin = torch.tensor([ids] * len(labels)), torch.tensor(labels)
     if job["family"] == "decoder":
-        logits = model(input_ids=torch.tensor([ids + label]), use_cache=False).logits[0, len(ids) - 1 : -1]
+        both = torch.cat([whole, begin], dim=1)
+        logits = model(input_ids=both, use_cache=False).logits[:, len(ids) - 1 : -1]
     else:
-        start = [model.config.decoder_start_token_id]
-        decoded = torch.tensor([start + label[:-1]])
-        logits = model(input_ids=torch.tensor([ids]), decoder_input_ids=decoded, use_cache=False).logits[0]
-    return float(logits.double().log_softmax(-1)[torch.arange(len(label)), torch.tensor(label)].sum())
+        start = torch.full((len(labels), 1), model.config.decoder_start_token_id)
+        decoded = torch.cat([start, begin[:, :-1]], dim=1)
+        logits = model(input_ids=whole, decoder_input_ids=decoded, use_cache=False).logits
+    each = logits.double().log_softmax(-1).gather(-1, begin[..., None])[..., 0]
+    return list(map(float, each.sum(-1)))
+
+
+def all_scores(model: Any, job: dict[str, Any], ids: list[int], labels: list[list[int]]) -> list[float]:
+    """Every label's score; labels of one length together, so that nothing is padded."""
+    found: dict[int, float] = {}
+    for length in {len(label) for label in labels}:
+        places = [k for k, label in enumerate(labels) if len(label) == length]
+        found |= dict(zip(places, label_scores(model, job, ids, [labels[k] for k in places]), strict=True))
+    return [found[k] for k in range(len(labels))]
 
 
 def greedy(model: Any, words: Any, job: dict[str, Any], ids: list[int], longest: int) -> str:
@@ -97,7 +109,7 @@ def texts(model: Any, words: Any, job: dict[str, Any]) -> dict[str, Any]:
         if job["scoring"] == "generate":
             answers.append(greedy(model, words, job, ids, longest))
         else:
-            scores.append([label_score(model, job, ids, label) for label in labels])
+            scores.append(all_scores(model, job, ids, labels))
             answers.append(job["labels"][int(np.argmax(scores[-1]))])
     return {"answers": answers, "scores": scores}
 

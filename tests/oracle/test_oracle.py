@@ -26,6 +26,9 @@ import torch
 import everlora
 from oracle import models
 
+pytestmark = pytest.mark.timeout(3600)
+"""The first test waits for all that the others look at."""
+
 Answers = Mapping[str, Any]
 LABELS = (*"abcdefgh", "yes", "no", "good", "bad", "perhaps not")
 """Many and short: the best of them then changes with the text."""

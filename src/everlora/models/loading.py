@@ -32,7 +32,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging as hf_logging
 
-from everlora.core.errors import EverloraError, ModelError, nearest
+from everlora.core.errors import EverloraError, ModelError
 from everlora.data.template import Template
 from everlora.models import tiny
 from everlora.models.families import (
@@ -122,16 +122,12 @@ def load(
         ModelError: unknown name, folder without weights, unreachable hub, unsupported architecture or device.
     """
     key = canonical(name).lower()
-    packaged = PACKAGED.get(key)
-    precision = choose(dtype, device, tiny=key.startswith("tiny-"))
+    packaged, precision = PACKAGED.get(key), choose(dtype, device, tiny=key.startswith("tiny-"))
     if key.startswith("tiny-"):
-        if key not in tiny.BUILDERS:
-            raise ModelError(f"unknown tiny model {name!r}{nearest(key, tiny.BUILDERS)}")
-        model, processor, family = tiny.BUILDERS[key]()
-        model = model.to(precision.weights)
+        model, processor, family = tiny.build(key, precision.weights)
     else:
-        where = packaged.path() if packaged else name
-        model, processor, family = _from_files(name, str(where), revision, precision, trust_remote_code)
+        where = str(packaged.path() if packaged else name)
+        model, processor, family = _from_files(name, where, revision, precision, trust_remote_code)
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
     limits = Limits(
@@ -141,10 +137,7 @@ def load(
         follow_targets=max_new_tokens is None,
         template=Template(prompt) if prompt is not None else Template(),
     )
-    if family != "image-classifier":
-        check_tokenizer(name, model, processor, writes=family in ("decoder", "encoder-decoder"))
-    reader = _FAMILIES[family][1](processor, limits)
-    _set_ends(reader, model)
+    reader = _reader(name, family, model, processor, limits)
     if labels:
         _name_labels(name, model, reader, labels)
     return Loaded(
@@ -156,12 +149,20 @@ def load(
     )
 
 
-def _set_ends(reader: Family, model: PreTrainedModel) -> None:
-    """Tell a family that writes where its answers begin and end, which model and tokenizer say together."""
+def _reader(name: str, family: FamilyName, model: PreTrainedModel, processor: Any, limits: Limits) -> Family:
+    """Return the family of a model; one that writes knows where its answers begin and end.
+
+    Raises:
+        ModelError: the tokenizer cannot be used with the model.
+    """
+    if family != "image-classifier":
+        check_tokenizer(name, model, processor, writes=family in ("decoder", "encoder-decoder"))
+    reader = _FAMILIES[family][1](processor, limits)
     if isinstance(reader, Writer):
         reader.ends = end_tokens(model, reader.processor)
     if isinstance(reader, Seq2Seq):
         reader.start = decoder_start(model, reader.pad)
+    return reader
 
 
 def _name_labels(name: str, model: PreTrainedModel, reader: Family, labels: Sequence[str]) -> None:

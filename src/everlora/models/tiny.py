@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -20,6 +21,7 @@ from transformers import (
 )
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+from everlora.core.errors import ModelError, nearest
 from everlora.models.names import TINY
 from everlora.runtime.seeds import seeded
 
@@ -127,3 +129,15 @@ def tiny_vit() -> tuple[Any, Any, Any]:
 BUILDERS: dict[str, Callable[[], tuple[Any, Any, Any]]] = dict(
     zip(TINY, (tiny_llama, tiny_t5, tiny_bert, tiny_vit), strict=True)
 )
+
+
+def build(name: str, dtype: torch.dtype) -> tuple[Any, Any, Any]:
+    """Build a tiny model by name with weights of a type; return model, processor and the name of its family.
+
+    Raises:
+        ModelError: there is none of that name.
+    """
+    if name not in BUILDERS:
+        raise ModelError(f"unknown tiny model {name!r}{nearest(name, BUILDERS)}")
+    model, processor, family = BUILDERS[name]()
+    return model.to(dtype), processor, family
