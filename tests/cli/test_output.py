@@ -115,3 +115,25 @@ def test_methods_stand_in_sections(everlora: Everlora, monkeypatch: pytest.Monke
         for word in ("replay-free:", "inclora", "replay: data", "mtl", "task id:", "per-task"):
             at = text.index(word, at)  # in this order
         assert ("costs per step" in text) and ("families" in text)  # noqa: PT018
+
+
+def test_brackets_and_escapes_in_a_path_are_shown_as_they_stand(small: Everlora, everlora: Everlora) -> None:
+    name = "[bold]\x1b[31mrun[/x]"
+    said = small("--out", name)
+    assert said.status == 0
+    assert r"[bold]\u001b[31mrun[/x]" in said.out
+    shown = everlora("compare", name)
+    assert shown.status == 0
+    assert "\x1b" not in said.out + said.err + shown.out + shown.err
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_memory_that_is_full_is_one_line(small: Everlora, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("everlora.learner.experiment.load_for", full)
+    said = small("--out", "r")
+    assert said.status == 3
+    assert "out of memory" in said.line
+    assert "--per-device-train-batch-size" in said.line

@@ -200,3 +200,28 @@ def test_flags_override_the_recipe_and_dry_run_shows_it(everlora: Everlora) -> N
     assert found["model"] == "tiny-t5"
     assert (found["train"]["max_steps"], found["train"]["learning_rate"]) == (3, 1e-4)
     assert not Path("runs").exists()
+
+
+def test_no_file_lets_code_run(small: Everlora, everlora: Everlora) -> None:
+    """Only what the person at the keyboard typed does; a stranger's run.yaml is a file like any other."""
+    Path("r.yaml").write_text(yaml.safe_dump({"model": "tiny-t5", "trust_remote_code": True}))
+    for command in (("run",), ("sweep", "--methods", "ella", "-o", "s")):
+        line = everlora(*command, "--config", "r.yaml", "--dry-run").line
+        assert "r.yaml wants to run code that comes with the model" in line
+        assert "--trust-remote-code if you trust 'tiny-t5'" in line
+    for typed in (True, False):
+        flag = "--trust-remote-code" if typed else "--no-trust-remote-code"
+        assert everlora("run", "--config", "r.yaml", flag, "--dry-run").status == 0
+        assert (
+            yaml.safe_load(everlora("run", "--config", "r.yaml", flag, "--dry-run").out)["trust_remote_code"] is typed
+        )
+    Path("r.yaml").write_text(yaml.safe_dump({"evaluation": {"general": "lm-eval", "general_tasks": ["x.yaml"]}}))
+    assert "names the task file 'x.yaml'" in everlora("run", "--config", "r.yaml", "--dry-run").line
+
+    assert small("--out", "a").status == 0
+    record = Path("a/run.yaml").read_text()
+    Path("a/run.yaml").write_text(record.replace("trust_remote_code: false", "trust_remote_code: true"))
+    assert Path("a/run.yaml").read_text() != record
+    assert "run.yaml wants to run code" in everlora("export", "a", "--out", "b").line
+    assert not Path("b").exists()
+    assert everlora("export", "a", "--out", "b", "--no-trust-remote-code").status == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import lives
+from everlora.cli.app import run_command
 
 sys.path.insert(0, str(Path(__file__).parent))
 from ranks import CASES, RUNS
@@ -40,6 +42,58 @@ def two(tmp_path_factory):
     )
     assert run.returncode == 0, run.stderr[-4000:]
     return out
+
+
+def processes(*argv: str) -> list[tuple[int, str]]:
+    """Run one command in two processes; the status and stderr of each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    place |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "everlora", *argv],
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [one.communicate(timeout=240)[1] for one in started]
+    return [(one.returncode, err) for one, err in zip(started, said, strict=True)]
+
+
+def test_a_run_goes_on_with_other_processes_if_a_step_has_the_same_rows(tmp_path):
+    """With L2P, whose own term of the loss made DDP think that the keys were used twice."""
+    run = ["run", "--model", "tiny-bert", "--method", "l2p", "--benchmark", "builtin", "--max-steps", "2"]
+    run += ["--max-train-samples", "16", "--max-eval-samples", "4", "--out", str(tmp_path / "run"), "-q"]
+    rows = ["--per-device-train-batch-size", "4", "--tasks"]
+    for status, err in processes(*run, *rows, "reviews,news"):
+        assert status == 0, err
+    assert len(list(tmp_path.glob("run/tasks/*/COMMIT"))) == 2
+
+    def alone(*argv: str) -> str:
+        heard: list[str] = [""]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("typer.echo", lambda text, err=False: heard.append(str(text)))
+            status = run_command([*run, "--resume", "--tasks", "reviews,news", *argv])
+        return heard[-1] if status else ""
+
+    assert "different: rows of a step, over all processes" in alone("--per-device-train-batch-size", "4")
+    assert alone("--per-device-train-batch-size", "8") == ""
+
+
+def test_what_one_process_is_refused_all_say_in_one_line(tmp_path):
+    (tmp_path / "note").write_text("mine")
+    run = ["run", "--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews", "--out", str(tmp_path)]
+    for status, err in processes(*run):
+        assert status == 2
+        assert "Traceback" not in err
+        last = err.strip().splitlines()[-1]
+        assert last.startswith("everlora: ")
+        assert "is not empty and holds no run of everlora" in last
 
 
 @pytest.mark.parametrize(("model", "case"), RUNS)

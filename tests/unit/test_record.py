@@ -199,6 +199,29 @@ def test_identity_is_that_which_earlier_versions_have_written() -> None:
     assert (record("ella").id, record("o-lora(lam=0.3)", seed=3).id) == ("5dd9d3355afa211d", "67c06aaa723d7088")
 
 
+def test_a_step_has_the_same_rows_however_they_are_split(tmp_path: Path) -> None:
+    def split(rows: int, steps: int, processes: int, **more: Any) -> RunRecord:
+        train = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": steps}
+        settings = LearnerSpec(model="m", train=train, **more)
+        return RunRecord.of(settings, Composition.of(parse("ella").describe()), processes=processes)
+
+    assert split(4, 1, 2).id == split(8, 1, 1).id == split(2, 2, 2).id == split(1, 8, 1).id
+    assert split(4, 1, 2).id != split(4, 1, 1).id
+    of_a_task = [{"train_of": {"a": {"per_device_train_batch_size": n}}} for n in (3, 6)]
+    assert split(4, 1, 2, **of_a_task[0]).id == split(8, 1, 1, **of_a_task[1]).id
+    assert split(4, 1, 2, **of_a_task[0]).id != split(8, 1, 1, **of_a_task[0]).id
+
+    folder = RunFolder(tmp_path / "run", split(4, 1, 2))
+    commit(folder, 1, "news")
+    RunFolder(tmp_path / "run", split(8, 1, 1), resume=True, write=False)
+    with pytest.raises(FolderError, match="different: rows of a step, over all processes"):
+        RunFolder(tmp_path / "run", split(4, 1, 1), resume=True)
+    # An older everlora counted the rows of a micro-batch.
+    place = tmp_path / "run/run.yaml"
+    place.write_text(place.read_text().replace(folder.id, "0123456789abcdef"))
+    assert RunFolder(tmp_path / "run", split(8, 1, 1), resume=True, write=False).id == "0123456789abcdef"
+
+
 def test_a_commit_is_sealed_with_hashes_and_comes_back(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, RUN)
     commit(folder, 1, "news")

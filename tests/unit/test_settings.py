@@ -60,6 +60,7 @@ OTHER: dict[tuple[str, ...], Any] = {
     ("lora", "target_modules"): "all-linear", ("train", "lr_scheduler_type"): "linear",
     ("train", "num_train_epochs"): 3, ("train", "max_steps"): 3, ("train", "learning_rate"): 0.3,
     ("train", "per_device_train_batch_size"): 3, ("train", "gradient_accumulation_steps"): 3,
+    ("train", "ddp_find_unused_parameters"): True,
     ("train", "weight_decay"): 0.3, ("train", "max_grad_norm"): 0.3, ("train", "logging_steps"): 3,
     ("train_of",): {"news": {"max_steps": 3}}, ("evaluation", "schedule"): "final",
     ("evaluation", "scoring"): "labels", ("evaluation", "batch_size"): 3, ("evaluation", "split"): "dev",

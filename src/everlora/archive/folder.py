@@ -31,11 +31,11 @@ from typing import Any
 
 from everlora.archive.atomic import staged
 from everlora.archive.fingerprints import fingerprints_of
-from everlora.archive.identity import NOT_IDENTIFYING, RunRecord
+from everlora.archive.identity import NOT_IDENTIFYING, SPLIT, RunRecord, identity, whole_batch
 from everlora.archive.records import Baseline, BaselineFacts, Commit, StageFacts
 from everlora.archive.references import reference_scores, references
 from everlora.archive.results import LearnerFacts, MatrixRecord
-from everlora.archive.schema import Record, loaded, read_json, restored, write
+from everlora.archive.schema import Plain, Record, loaded, read_json, restored, write
 from everlora.core.errors import FolderError
 from everlora.data.task import digest_of_order
 from everlora.metrics.matrix import measured
@@ -44,6 +44,7 @@ from everlora.metrics.scores import ScoreMatrix
 COMMIT = "COMMIT"
 BEFORE = "before"
 MATRIX = "matrix.json"
+ROWS = "rows of a step, over all processes"
 NOTED = ("id", "origin", "protocol")
 """Entries of run.yaml that are no difference by themselves: they follow from the others."""
 
@@ -104,10 +105,21 @@ class RunFolder:
         if not any(self.path.glob(f"tasks/*/{COMMIT}")):
             return  # nothing was learned here yet: a first try that failed may be mended and started again
         if there["id"] != self.id:
-            changed = ", ".join(_differing(self.record.plain(), there)) or "settings"
+            self._take_id(place, there)
+        if there["id"] != self.id:
+            changed = ", ".join(_differing(_comparable(self.record.plain()), _comparable(there))) or "settings"
             raise FolderError(f"{self.path} holds another run (different: {changed}); choose another --out")
         if not resume:
             raise FolderError(f"{self.path} holds this run already; pass --resume to go on, or choose another --out")
+
+    def _take_id(self, place: Path, there: Plain) -> None:
+        """Take the id that an older everlora gave this very run, when it counted the rows of a step otherwise."""
+        try:
+            known = restored(RunRecord, place, there)
+        except FolderError:
+            return  # it is another run, and what differs is named
+        if identity(known.settings, known.composition, known.processes) == self.id:
+            self.id, self.record = known.id, self.record.model_copy(update={"id": known.id})
 
     def stages(self) -> list[Committed]:
         """Finished stages in order.
@@ -212,6 +224,18 @@ def read_matrix(path: Path) -> MatrixRecord:
     return read_json(MatrixRecord, path / MATRIX)
 
 
+def _comparable(record: Plain) -> Plain:
+    """A record of a run with the rows of a step under a name of their own, however they are split."""
+    settings = record.get("settings")
+    train = settings.get("train") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict) or not isinstance(train, dict):
+        return record
+    found = dict(whole_batch(train, int(str(record.get("processes", 1)))))
+    rows = {ROWS: [found.pop(name, None) for name in SPLIT]}
+    shown = {key: value for key, value in record.items() if key != "processes"}
+    return {**shown, "settings": {**settings, "train": {**found, **rows}}}
+
+
 def _differing(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
     """Names of the innermost entries of ``a`` that ``b`` does not share, each of them once."""
     names: list[str] = []
@@ -262,5 +286,7 @@ def _verify(folder: Path, files: Mapping[str, str]) -> None:
 
 def _read(path: Path) -> Committed:
     facts = read_json(Commit, path / COMMIT)
+    if not path.name.startswith(f"{facts.number:02d}-"):
+        raise FolderError(f"{path / COMMIT} is of task {facts.number} and not of its folder's; restore the folder")
     _verify(path, facts.files)
     return Committed(path, facts)

@@ -67,6 +67,7 @@ class RunRecord(Record):
         composition: of the method.
         protocol: what the settings come to as a protocol.
         origin: of methods that are not everlora's own.
+        processes: that shared each step's rows when the run began.
     """
 
     id: str
@@ -74,6 +75,7 @@ class RunRecord(Record):
     composition: Composition
     protocol: RunProtocol | None = None
     origin: list[Origin] = Field(default_factory=list)
+    processes: int = 1
 
     @field_validator("settings", mode="before")
     @classmethod
@@ -89,10 +91,18 @@ class RunRecord(Record):
         composition: Composition,
         protocol: RunProtocol | None = None,
         origin: Sequence[Origin] = (),
+        processes: int = 1,
     ) -> Self:
         """The record of a run that is about to begin."""
-        known = identity(settings, composition)
-        return cls(id=known, settings=settings, composition=composition, protocol=protocol, origin=list(origin))
+        known = identity(settings, composition, processes)
+        return cls(
+            id=known,
+            settings=settings,
+            composition=composition,
+            protocol=protocol,
+            origin=list(origin),
+            processes=processes,
+        )
 
     def plain(self) -> Plain:
         """The record as plain data, with every setting spelt out."""
@@ -100,21 +110,49 @@ class RunRecord(Record):
         return {"id": self.id, **spelt_out, **{k: v for k, v in super().plain().items() if k not in spelt_out}}
 
 
-NOT_IDENTIFYING = tuple(one.path[0] for one in settings_of(RunSpec) if one.about.changes == "nothing")
+UNCHANGING = tuple(one.path for one in settings_of(RunSpec) if one.about.changes == "nothing")
+NOT_IDENTIFYING = tuple(path[0] for path in UNCHANGING if len(path) == 1)
 """Settings that do not tell one run from another: where the data lie, how method and protocol are spelt, and which
 tasks are followed: a learner may go on with more tasks, and every task that was learned is compared by itself."""
 
 
-def identity(settings: LearnerSpec, composition: Composition) -> str:
+SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
+"""Into which a step's rows are split, over micro-batches of every process."""
+
+
+def whole_batch(train: Plain, processes: int, given: Plain | None = None) -> Plain:
+    """Training arguments in which a step's rows stand as one batch of one process, however they are split.
+
+    >>> whole_batch({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}, 2)
+    {'per_device_train_batch_size': 8, 'gradient_accumulation_steps': 1}
+
+    Args:
+        train: the arguments; those of one task may leave some of them to the run.
+        processes: that share a step's rows.
+        given: arguments of the run, under those of a task.
+    """
+    kept = {key: value for key, value in train.items() if ("train", key) not in UNCHANGING}
+    rows, steps = ({**(given or {}), **train}.get(name, 1) for name in SPLIT)
+    if not any(name in train for name in SPLIT) or not isinstance(rows, int) or not isinstance(steps, int):
+        return kept
+    return {**kept, SPLIT[0]: rows * steps * processes, SPLIT[1]: 1}
+
+
+def identity(settings: LearnerSpec, composition: Composition, processes: int = 1) -> str:
     """The hash that tells one run from another.
 
     Where the data lie is no part of it: what they are is checked per task. Neither is the spelling of the method:
-    ``OLoRA`` and ``o-lora(lam=0.5)`` may be one method, and the composition says which.
+    ``OLoRA`` and ``o-lora(lam=0.5)`` may be one method, and the composition says which. Nor is how a step's rows are
+    split over micro-batches and processes: their number is.
     """
     # What is not set is no part of it either: a later version may have more to set.
     # Unset, answers have 50 tokens, or more where targets do: earlier versions wrote 50 for it.
     plain = {**settings.model_dump(mode="json"), "max_new_tokens": settings.max_new_tokens or 50}
     identifying = {key: value for key, value in plain.items() if key not in NOT_IDENTIFYING and value is not None}
     identifying["evaluation"] = {key: value for key, value in plain["evaluation"].items() if value is not None}
+    identifying["train"] = whole_batch(plain["train"], processes)
+    if plain["train_of"]:
+        tasks = plain["train_of"].items()
+        identifying["train_of"] = {task: whole_batch(own, processes, plain["train"]) for task, own in tasks}
     content = {"settings": identifying, "composition": composition.plain()}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

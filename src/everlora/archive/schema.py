@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from everlora.archive.atomic import write_json, write_text
 from everlora.core.errors import FolderError
+from everlora.core.safe_yaml import read_yaml
 
 SCHEMA = 3
 """1: commits that did not say whose they are. 2: environment.json had no number, and what was untrained no entries of
@@ -65,13 +66,13 @@ def loaded(path: Path) -> Plain:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        content = read_yaml(text) if path.suffix == ".yaml" else json.loads(text)
         schema = content.get("schema", 1)
         if not isinstance(schema, int):
             raise ValueError(f"schema {schema!r}")
     except OSError as error:
         raise FolderError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, AttributeError, yaml.YAMLError) as error:  # no JSON, YAML or UTF-8, or another shape
+    except (ValueError, AttributeError, RecursionError) as error:  # no JSON, YAML or UTF-8, or another shape
         raise _damaged(path) from error
     if schema > SCHEMA:
         raise FolderError(

@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from everlora.core.benchmark import Benchmark
 from everlora.core.benchmark_facts import make_benchmark
 from everlora.core.errors import ConfigError
-
-# The loader in C, where PyYAML has it, reads all packaged benchmarks in a fortieth of a second.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from everlora.core.safe_yaml import NotYaml, read_yaml
 
 
 def read_benchmark(path: Path) -> Benchmark:
@@ -38,10 +34,10 @@ def is_benchmark_file(path: Path) -> bool:
 
 def _content(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        return read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not sound YAML ({getattr(error, 'problem', None) or error})") from None
+    except NotYaml as error:
+        raise ConfigError(f"{path}{error.where}: not sound YAML ({error})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not sound YAML ({error})") from None

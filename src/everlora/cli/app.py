@@ -5,6 +5,7 @@ Commands import what is heavy when they run, so that help, lists and completion 
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -12,8 +13,9 @@ import typer
 from everlora.cli import catalogue, look, protocols, subjects, sweep
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
+from everlora.cli.common import say
 from everlora.cli.options import Command
-from everlora.core.errors import EverloraError
+from everlora.core.errors import EverloraError, TrainingError
 
 SETTINGS: dict[str, Any] = {
     "token_normalize_func": lambda token: token.replace("_", "-"),
@@ -42,7 +44,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(version("everlora"))
+        say(version("everlora"))
         raise typer.Exit
 
 
@@ -79,6 +81,27 @@ def run_command(argv: list[str] | None) -> int | str | None:
     except SystemExit as end:
         return end.code
     except EverloraError as error:
-        typer.echo(f"everlora: {error}", err=True)
+        say(f"everlora: {error}", err=True)
         return error.status
+    except Exception as error:
+        if (line := _beyond_us(error)) is None:
+            raise  # a fault of ours keeps its traceback
+        say(f"everlora: {line}", err=True)
+        return TrainingError.status
     return 0
+
+
+def _beyond_us(error: Exception) -> str | None:
+    """What to say of an error that is no fault in the code: memory that is full, or another process that has ended."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return (
+            f"out of memory ({text[:200] or 'no more to be had'}); finished tasks are kept: go on with --resume and "
+            f"smaller batches (--per-device-train-batch-size, --per-device-eval-batch-size), or take a smaller model"
+        )
+    if "torch" in sys.modules:
+        from everlora.runtime import world
+
+        if world.lost_another(error):
+            return "another process has ended, and this one cannot go on without it; the other says why"
+    return None

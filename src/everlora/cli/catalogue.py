@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from everlora.cli import completion
-from everlora.cli.common import Json, Plugin
+from everlora.cli.common import Json, Plugin, say
 
 GROUPS = {
     "replay-free": "replay-free: no data of earlier tasks, no task id",
@@ -48,13 +48,13 @@ def methods(
     if name is not None:
         found = card(name)
         if as_json:
-            typer.echo(json.dumps(found))
+            say(json.dumps(found))
         else:
             _print_card(found)
         return
     rows = listing()
     if as_json:
-        typer.echo(json.dumps(rows))
+        say(json.dumps(rows))
         return
     columns = WIDE if tables.out_console.width >= WIDE_ENOUGH else NARROW
     for group, title in GROUPS.items():
@@ -64,8 +64,8 @@ def methods(
             if row["group"] == group
         ]
         _table(title, columns, ([column.format_map(row) for column in columns.values()] for row in shown))
-    typer.echo("o, i, r: outputs, inputs and rank of an adapted matrix")
-    typer.echo("everlora methods NAME prints the whole card")
+    say("o, i, r: outputs, inputs and rank of an adapted matrix")
+    say("everlora methods NAME prints the whole card")
 
 
 def _print_card(found: dict[str, Any]) -> None:
@@ -73,9 +73,9 @@ def _print_card(found: dict[str, Any]) -> None:
 
     for term in found["terms"]:
         aliases = f" (also {', '.join(term['aliases'])})" if term["aliases"] else ""
-        typer.echo(f"{term['name']}{aliases}\n{term['title']}\n{term['paper']}\n\n{term['page']}\n")
+        say(f"{term['name']}{aliases}\n{term['title']}\n{term['paper']}\n\n{term['page']}\n")
         if term["origin"]:
-            typer.echo("from " + ", ".join(f"{key} {value}" for key, value in term["origin"].items()) + "\n")
+            say("from " + ", ".join(f"{key} {value}" for key, value in term["origin"].items()) + "\n")
         if term["options"]:
             options = (
                 [one["name"], one["kind"], text(one["default"]), one["source"] or "–"] for one in term["options"]
@@ -118,7 +118,7 @@ def metrics(plugin: Plugin = None, as_json: Json = False) -> None:
         for one in known.values()
     ]
     if as_json:
-        typer.echo(json.dumps(rows))
+        say(json.dumps(rows))
         return
     for of in kinds:
         shown = ([r["id"], r["formula"], r["source"]] for r in rows if r["of"] == of)
@@ -131,7 +131,7 @@ def env(as_json: Json = False) -> None:
 
     facts = environment().plain()
     if as_json:
-        typer.echo(json.dumps(facts))
+        say(json.dumps(facts))
     else:
         from everlora.cli.tables import out_console
 

@@ -15,10 +15,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from everlora.core.errors import Interrupted
+from everlora.core.errors import Interrupted, printable
 
 KEPT = "finished tasks are kept, go on with the same command and --resume"
 Level = Literal["debug", "info", "warning", "error"]
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a text on stdout, or on stderr; nothing in it commands the terminal, whoever named what it names."""
+    typer.echo(printable(text), err=err)
 
 
 def _run(files: list[Path] | None) -> list[Path] | None:

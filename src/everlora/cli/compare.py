@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from everlora.cli.catalogue import GROUPS
-from everlora.cli.common import Json, Plugin
+from everlora.cli.common import Json, Plugin, say
 
 HEADS = {"oa": "OA", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
 Format = Literal["table", "markdown", "csv", "latex", "json"]
@@ -55,7 +55,7 @@ def compare(
         except FolderError as error:
             if "is not finished" not in str(error):
                 raise
-            typer.echo(f"left out: {error}", err=True)
+            say(f"left out: {error}", err=True)
     comparison = side_by_side(
         found,
         resamples=resamples,
@@ -92,7 +92,7 @@ def _papers(found: list[Any], sections: Any) -> list[dict[str, Any]]:
 
 def show(table: dict[str, Any], form: Format) -> None:
     """Print a comparison on stdout."""
-    typer.echo(FORMS[form](table))
+    say(FORMS[form](table))
 
 
 def cell(interval: dict[str, float] | None) -> str:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from everlora.core.errors import printable
 from everlora.runtime import world
 from everlora.runtime.progress import Progress
 
@@ -21,12 +22,12 @@ class ConsoleProgress(Progress):
         self.prefix = prefix
         self.quiet = quiet
         self.bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=err,
             transient=True,
             disable=quiet or not err.is_terminal,
@@ -42,13 +43,13 @@ class ConsoleProgress(Progress):
 
     def phase(self, label: str, total: int) -> None:
         self.done()
-        self.current = self.bars.add_task(f"{self.prefix}{label}", total=total, note="")
+        self.current = self.bars.add_task(printable(f"{self.prefix}{label}"), total=total, note="")
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         if self.current is not None:
             self.bars.update(self.current, advance=steps)
             if note:
-                self.bars.update(self.current, note=note)
+                self.bars.update(self.current, note=printable(note))
 
     def done(self) -> None:
         if self.current is not None:
@@ -58,9 +59,10 @@ class ConsoleProgress(Progress):
     def info(self, line: str) -> None:
         if self.quiet or not world.is_main():
             return
-        err.print(f"{self.prefix}{line}", markup=False, highlight=False, soft_wrap=True)
+        err.print(printable(f"{self.prefix}{line}"), markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, line: str) -> None:
         if not world.is_main():
             return
-        err.print(f"warning: {self.prefix}{line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        shown = printable(f"warning: {self.prefix}{line}")
+        err.print(shown, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from everlora.cli import options
-from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible
+from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a run.")]
 
@@ -21,7 +21,7 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
 
     facts: Any = facts_of(run).as_json()
     if as_json:
-        typer.echo(json.dumps(facts, allow_nan=False))
+        say(json.dumps(facts, allow_nan=False))
         return
     rows = [
         (
@@ -35,17 +35,17 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     heads = ("task", "score when learned", "strength found", "warning")
     show(table(f"{facts['method']} on {facts['model']}", heads, rows))
     if facts.get("labels"):
-        typer.echo(f"labels by row of the head: {', '.join(facts['labels'])}")
+        say(f"labels by row of the head: {', '.join(facts['labels'])}")
     data = f", {facts['kept_rows']} rows of data among it" if "kept_rows" in facts else ""
-    typer.echo(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB{data}")
+    say(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB{data}")
     for part, lost in facts.get("memory_error", {}).items():
-        typer.echo(
+        say(
             f"{part} remembers the past with a relative error of {lost['error']:.3g} "
             f"(worst module {lost['worst']:.3g}, {lost['module']})"
         )
     if "room" in facts:
         for line in _room(facts["room"]):
-            typer.echo(line)
+            say(line)
 
 
 def inspect(
@@ -61,7 +61,7 @@ def inspect(
 
     found: Any = [task.as_json() for task in meetings(Run.read(run))]
     if as_json:
-        typer.echo(json.dumps(found, allow_nan=False))
+        say(json.dumps(found, allow_nan=False))
         return
     keys = ("interference", "cosine", "opposed", "conflict", "free")
     shown = [_figures("all modules", "task", keys, found)]
@@ -76,6 +76,7 @@ def export(
     rank: Annotated[int | None, typer.Option(help="Write a PEFT adapter of this rank; else a whole model.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the run's data lie, to measure logits on.")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda | mps.")] = "auto",
+    trust_remote_code: Annotated[bool | None, typer.Option(help="Run code that comes with the model. [no]")] = None,
     plugin: Plugin = None,
     verbose: Verbose = False,
     log_level: LogLevel = None,
@@ -86,7 +87,7 @@ def export(
     from everlora.core.errors import ConfigError
     from everlora.export import model as exporting
     from everlora.learner import experiment
-    from everlora.learner.resolve import resolve
+    from everlora.learner.resolve import refuse_code, resolve
     from everlora.settings.spec import LearnerSpec, RunSpec
 
     found = Run.read(run)
@@ -96,8 +97,9 @@ def export(
     exporting.check_exportable(found)
     kind = RunSpec if isinstance(found.settings, RunSpec) else LearnerSpec
     # The very weights that were learned on: what `auto` chose then, it need not choose on this machine.
-    here = {"data_dir": data_dir, "device": device, "dtype": found.weights()}
-    settings = found.settings.model_dump(mode="json")
+    here = {"data_dir": data_dir, "device": device, "dtype": found.weights(), "trust_remote_code": trust_remote_code}
+    settings = found.settings.model_dump(mode="json") | {"evaluation": {}}  # nothing is evaluated
+    settings = refuse_code(settings, here, run / "run.yaml")
     spec = resolve(kind, settings, {k: v for k, v in here.items() if k in kind.model_fields})
     facts: dict[str, Any] = {"folder": str(out)}
     with interruptible("nothing was written"):
@@ -111,18 +113,19 @@ def export(
             facts["logits"] = _logits(found, base, spec, sites)
             exporting.write_adapter(found, sites, out)
     if as_json:
-        typer.echo(json.dumps(facts, allow_nan=False))
+        say(json.dumps(facts, allow_nan=False))
         return
-    typer.echo(f"written to {out}: " + ("the whole model in fp32, exact" if rank is None else f"rank {facts['rank']}"))
+    say(f"written to {out}: " + ("the whole model in fp32, exact" if rank is None else f"rank {facts['rank']}"))
     if rank is not None:
         lost = facts["truncation"]
-        typer.echo(f"truncation: relative error {lost['error']:.3g}, worst module {lost['worst']:.3g}")
+        say(f"truncation: relative error {lost['error']:.3g}, worst module {lost['worst']:.3g}")
         logits = facts["logits"]
-        typer.echo(
+        say(
             f"logits: relative error {logits['relative']:.3g}, largest difference {logits['largest']:.3g}, "
             f"same answer at {100 * logits['agree']:.1f} % of positions"
             if logits
-            else "logits were not compared: the run's data are not at hand (own tasks, or pass --data-dir)"
+            else "logits were not compared: the base is quantised, or the run's data are not at hand (own tasks, or "
+            "pass --data-dir)"
         )
 
 
@@ -156,7 +159,7 @@ def study_layers(
         results = sweeping.compare(spec, _copies(top), out, resume=resume, progress=shown)
     found = [result.as_json() for result in results]
     if as_json:
-        typer.echo(json.dumps(found, allow_nan=False))
+        say(json.dumps(found, allow_nan=False))
     else:
         show(summary([{**one, "method": Path(str(one["folder"])).name} for one in found]))
 
@@ -182,7 +185,7 @@ def _logits(run: Any, base: Any, spec: Any, sites: Any) -> dict[str, float] | No
     from everlora.learner import experiment
     from everlora.settings.spec import RunSpec
 
-    if not isinstance(spec, RunSpec):
+    if not isinstance(spec, RunSpec) or exporting.quantised(base):
         return None
     try:
         stream = experiment.stream_for(spec, base)

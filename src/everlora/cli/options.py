@@ -90,9 +90,9 @@ def layers(given: dict[str, Any], config: Path | None, more: list[str] | None = 
         more: the pairs of ``--set``.
 
     Raises:
-        ConfigError: a recipe that cannot be read, or a setting that is no pair.
+        ConfigError: a recipe that cannot be read or wants code to run, or a setting that is no pair.
     """
-    from everlora.learner.resolve import read_recipe
+    from everlora.learner.resolve import read_recipe, refuse_code
 
     typed: dict[str, Any] = {}
     for name, value in given.items():
@@ -102,7 +102,8 @@ def layers(given: dict[str, Any], config: Path | None, more: list[str] | None = 
             place = place.setdefault(group, {})
         place[key] = _value(SETTINGS[name], value)
     typed.setdefault("train", {}).update(pairs(more))
-    return {"model": DEFAULT_MODEL}, read_recipe(config) if config else {}, typed
+    recipe = refuse_code(read_recipe(config), typed, config) if config else {}
+    return {"model": DEFAULT_MODEL}, recipe, typed
 
 
 def _value(one: Known, value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from everlora.cli import completion
-from everlora.cli.common import Json
+from everlora.cli.common import Json, say
 
 
 def protocols(
@@ -30,16 +30,16 @@ def protocols(
     if name is not None:
         found = protocol.read(name)[1]
         one = {**found.model_dump(exclude_defaults=True), "hash": hash_as_written(found)}
-        typer.echo(json.dumps(one) if as_json else yaml.safe_dump(one, sort_keys=False, allow_unicode=True).rstrip())
+        say(json.dumps(one) if as_json else yaml.safe_dump(one, sort_keys=False, allow_unicode=True).rstrip())
         return
     rows = {key: protocol.read(key)[1] for key in protocol.known()}
     if as_json:
         hashed = {key: {**found.model_dump(), "hash": hash_as_written(found)} for key, found in rows.items()}
-        typer.echo(json.dumps(hashed))
+        say(json.dumps(hashed))
         return
     from everlora.cli import tables
 
     heads = ("protocol", "hash", "what it is", "source")
     listed = ((key, hash_as_written(found), found.title, found.source) for key, found in rows.items())
     tables.out_console.print(tables.table("", heads, listed, unbroken=heads[:2]))
-    typer.echo("everlora protocols NAME shows one; a file like it is one of your own: --protocol FILE.yaml")
+    say("everlora protocols NAME shows one; a file like it is one of your own: --protocol FILE.yaml")

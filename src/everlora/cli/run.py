@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from everlora.cli import options
-from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible
-from everlora.core.errors import ConfigError
+from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
+from everlora.core.errors import ConfigError, printable
 
 Config = Annotated[
     Path | None,
@@ -57,7 +57,8 @@ def run(
         from everlora.learner.experiment import check_data
 
         check_data(spec)
-        out_console.print_json(spec.model_dump_json())
+        plain = spec.model_dump_json()
+        out_console.print_json(plain, ensure_ascii=plain != printable(plain))
         return
     from everlora.cli.console import ConsoleProgress
     from everlora.cli.tables import made, matrix, show, summary
@@ -69,11 +70,11 @@ def run(
     if not world.is_main():
         return
     if as_json:
-        typer.echo(json.dumps(result, allow_nan=False))
+        say(json.dumps(result, allow_nan=False))
     else:
         show(matrix(result), summary([result]))
-        typer.echo(made(result))
-        typer.echo(f"written to {out}")
+        say(made(result))
+        say(f"written to {out}")
 
 
 def demo(
@@ -96,8 +97,8 @@ def demo(
         results = sweeping.compare(spec, experiment.DEMO_METHODS, out, resume=resume, progress=shown)
     found = [result.as_json() for result in results]
     if as_json:
-        typer.echo(json.dumps(found, allow_nan=False))
+        say(json.dumps(found, allow_nan=False))
         return
     show(*map(matrix, found), summary(found))
-    typer.echo(made(found[0]))
-    typer.echo(f"written to {out}")
+    say(made(found[0]))
+    say(f"written to {out}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from everlora.cli import completion
-from everlora.cli.common import Json, Plugin
+from everlora.cli.common import Json, Plugin, say
 
 LABELS_SHOWN = 3
 
@@ -31,7 +31,7 @@ def benchmarks(
     if name is not None:
         about = card(name, data_dir=data_dir, order=order)
         if as_json:
-            typer.echo(json.dumps(about))
+            say(json.dumps(about))
         else:
             _show_card(about)
         return
@@ -57,7 +57,7 @@ def _list(as_json: bool) -> None:
             }
             for info in known()
         ]
-        typer.echo(json.dumps(rows))
+        say(json.dumps(rows))
         return
     from everlora.cli import tables
 
@@ -73,7 +73,7 @@ def _list(as_json: bool) -> None:
     ]
     heads = ("benchmark", "tasks", "orders", "data", "what it is")
     tables.out_console.print(tables.table("", heads, listed, unbroken=heads[:-1]))
-    typer.echo("everlora benchmarks NAME shows one; --data-dir adds sizes and lengths")
+    say("everlora benchmarks NAME shows one; --data-dir adds sizes and lengths")
 
 
 def _show_card(about: dict[str, Any]) -> None:
@@ -94,18 +94,18 @@ def _show_card(about: dict[str, Any]) -> None:
     tables.show(tables.table(about["title"], ("task", *sizes, "labels", "metric", "source; terms"), rows))
     for task in about["tasks"]:
         if len(task["labels"]) > LABELS_SHOWN:
-            typer.echo(f"labels of {task['name']}: {', '.join(task['labels'])}")
+            say(f"labels of {task['name']}: {', '.join(task['labels'])}")
     for number, tasks in about["orders"].items():
         also = [alias for alias, of in about["aliases"].items() if str(of) == number]
         named = f"order {number}{' (' + ', '.join(also) + ')' if also else ''}, {about['hashes'][number]}"
-        typer.echo(f"{named}: {' '.join(tasks)}")
+        say(f"{named}: {' '.join(tasks)}")
     if about["order_digest"]:
-        typer.echo(f"this order of these rows: {about['order_digest']}")
+        say(f"this order of these rows: {about['order_digest']}")
     for task in about["tasks"]:
         for why, count in task.get("left_out", {}).items():
-            typer.echo(f"left out of {task['name']}: {count} rows ({why})")
+            say(f"left out of {task['name']}: {count} rows ({why})")
     if not measured:
-        typer.echo("sizes and lengths are shown of data at hand: --data-dir FOLDER")
+        say("sizes and lengths are shown of data at hand: --data-dir FOLDER")
 
 
 def _length(task: dict[str, Any]) -> str:

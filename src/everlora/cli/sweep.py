@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from everlora.cli import completion, options
-from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible
+from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
 from everlora.cli.compare import FORMAT_HELP, Format
 from everlora.cli.run import Config, DryRun, More
 from everlora.core.errors import ConfigError
@@ -79,7 +79,7 @@ def sweep(
     if dry_run:
         experiment.check_data(spec)
         for job in todo:
-            typer.echo(f"{job.spec.method}\tseed {job.spec.seed}\t{job.folder}")
+            say(f"{job.spec.method}\tseed {job.spec.seed}\t{job.folder}")
         return
     failed: list[sweeping.Failed] = []
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
@@ -94,7 +94,7 @@ def _all_replaced(methods: list[str], family: str) -> list[str]:
     from everlora.learner.sweep import fitting, unfitting
 
     for row, families in unfitting(family).items():
-        typer.echo(f"{row} is left out: for models of {', '.join(families)}, not {family}", err=True)
+        say(f"{row} is left out: for models of {', '.join(families)}, not {family}", err=True)
     return [one for word in methods for one in (fitting(family) if word == ALL else [word])]
 
 

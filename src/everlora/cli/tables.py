@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from everlora.core.errors import printable
 from everlora.settings.protocol import describe
 
 out_console = Console()
@@ -17,13 +18,18 @@ NAMES_FIT = 40
 """Letters that the names of all tasks may take in the head of a table."""
 
 
+def plain(text: str) -> Text:
+    """A text as it stands: brackets are no markup, and nothing in it commands the terminal."""
+    return Text(printable(text))
+
+
 def table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]], *, unbroken: Iterable[str] = ()) -> Table:
     """A table of plain texts; the columns ``unbroken`` are never broken into lines."""
-    made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(title=plain(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for head in heads:
-        made.add_column(head, no_wrap=head in unbroken)
+        made.add_column(plain(head), no_wrap=head in unbroken)
     for row in rows:
-        made.add_row(*map(Text, row))
+        made.add_row(*map(plain, row))
     return made
 
 
@@ -41,10 +47,10 @@ def show(*tables: Table) -> None:
 
 def _grid(title: str, first: str, tasks: list[str]) -> Table:
     """An empty table with a column per task: by name where that fits on a screen, by number where not."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    table.add_column(first)
+    table = Table(title=plain(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table.add_column(plain(first))
     for number_, task in enumerate(tasks, start=1):
-        table.add_column(task if len("  ".join(tasks)) < NAMES_FIT else str(number_), justify="right")
+        table.add_column(plain(task if len("  ".join(tasks)) < NAMES_FIT else str(number_)), justify="right")
     return table
 
 
@@ -60,7 +66,7 @@ def summary(results: list[dict[str, Any]]) -> Table:
     for result in results:
         found = result["metrics"]
         last = [number(cell) for cell in result["matrix"][-1]]
-        table.add_row(result["method"], *last, *(number(found[k]) for k in ids))
+        table.add_row(plain(result["method"]), *last, *(number(found[k]) for k in ids))
     return table
 
 
@@ -79,10 +85,10 @@ def matrix(result: dict[str, Any]) -> Table:
     rows = [general["before"], *general["after"]]
     measures = list(next(filter(None, rows), {}))
     for measure in measures:
-        table.add_column(measure, justify="right", style="dim")
+        table.add_column(plain(measure), justify="right", style="dim")
 
     def line(name: str, cells: Any, measured: dict[str, float] | None) -> None:
-        table.add_row(name, *map(number, cells), *(number((measured or {}).get(m)) for m in measures))
+        table.add_row(plain(name), *map(number, cells), *(number((measured or {}).get(m)) for m in measures))
 
     if measures or "base" in result:
         line("0 nothing yet", result.get("base") or [None] * len(tasks), rows[0])

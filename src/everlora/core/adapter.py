@@ -49,6 +49,11 @@ class Adapter:
         return self.loads_with_peft
 
     @property
+    def own_loss(self) -> bool:
+        """Whether the form adds a term to the loss that is no function of the model's outputs."""
+        return False
+
+    @property
     def rows_answer(self) -> bool:
         """Whether the rows of what is trained make the outputs of layers, one each."""
         return self.low_rank or self.whole_model

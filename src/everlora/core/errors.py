@@ -7,7 +7,22 @@ Every message is one line: what is wrong, where, and what to do. The command lin
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+LONGEST = 1500
+"""Characters of a message; of a longer one the middle is left out."""
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys instead of showing it, or cannot write: escapes, other directions of text, half letters."""
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its control characters spelt out, so that a terminal shows them and does not obey.
+
+    >>> printable("a\x1b[31mb")
+    'a\\u001b[31mb'
+    """
+    return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class EverloraError(Exception):
@@ -20,7 +35,10 @@ class EverloraError(Exception):
     status: int = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = printable(" ".join(message.split()))
+        if len(line) > LONGEST:  # a label of megabytes, say: what to do about it stands at the end
+            line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 3 :]}"
+        super().__init__(line)
 
 
 class ConfigError(EverloraError):

@@ -12,6 +12,9 @@ from everlora.core.errors import ConfigError, nearest
 from everlora.core.method import Method, compose
 from everlora.core.registry import FAMILIES, entry
 
+LONGEST = 5000
+"""Characters of an expression."""
+
 
 def parse(expression: str) -> Method:
     """Build the method that ``expression`` names: ``name``, ``name(option=value, ...)``, or several joined by ``+``.
@@ -36,6 +39,8 @@ def split_expression(expression: str) -> list[tuple[str, str]]:
     Raises:
         ConfigError: it cannot be read.
     """
+    if len(expression) > LONGEST:
+        raise ConfigError(f"the method {expression[:40]!r}… has {len(expression):,} characters, at most {LONGEST:,}")
     found = re.findall(r"[^+(]+(?:\([^)]*\)\s*)?", expression)
     if "+".join(found) != expression or not found:
         raise ConfigError(f"cannot read the method {expression!r}; write name, name(option=value) or a+b")

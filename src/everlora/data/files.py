@@ -21,13 +21,13 @@ tasks:
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     AliasChoices,
     BaseModel,
@@ -40,6 +40,7 @@ from pydantic import (
 )
 
 from everlora.core.errors import DataError, nearest
+from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.data.checks import Overlap
 from everlora.data.columns import ColumnNames
 from everlora.data.dialects import familiar
@@ -153,11 +154,9 @@ def read_stream_file(path: Path) -> StreamFile:
     """
     text = decode(read_bytes(path), path)
     try:
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise DataError(f"{path}{line}: not sound YAML ({getattr(error, 'problem', None) or error})") from None
+        content = read_yaml(text)
+    except NotYaml as error:
+        raise DataError(f"{path}{error.where}: not sound YAML ({error})") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: wanted a mapping with the key 'tasks', found {type(content).__name__}")
     try:
@@ -236,7 +235,7 @@ def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> Task:
 
 def _table(source: Source, path: Path, split: str, columns: ColumnNames) -> Table:
     """Read a split; rows of another tool's dialect become rows of ours, unless their columns are named."""
-    if isinstance(source, str) and not (path.parent / source).exists() and not is_data_file(source):
+    if isinstance(source, str) and not os.path.exists(path.parent / source) and not is_data_file(source):
         source = HubSplit(hub=source) if HUB_ID.fullmatch(source) else source
     if isinstance(source, str):
         table = read_table(path.parent / source)
@@ -273,14 +272,3 @@ def _place(loc: tuple[int | str, ...], content: dict[Any, Any]) -> str:
     name = entry.get("name", path[1] + 1) if isinstance(entry, dict) else path[1] + 1
     inside = ".".join(map(str, path[2:]))
     return f"task {name!r}" + (f", {inside!r}" if inside else "")
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; we refuse."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for (key, _), value in zip(node.value, keys, strict=True):
-            if keys.count(value) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {value!r} stands twice", key.start_mark)
-        return super().construct_mapping(node, deep)

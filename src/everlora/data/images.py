@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from everlora.core.errors import DataError
 
+MOST_PIXELS = 50_000_000
+"""Pixels of an image: a small file may unpack to gigabytes."""
+
 
 def to_array(value: Any, at: str, folder: Path | None = None) -> NDArray[np.uint8]:
     """Return ``value`` as an array of shape (height, width) or (height, width, 3).
@@ -46,9 +49,15 @@ def _decoded(value: bytes | Path, at: str) -> Any:
         raise DataError(f"{at}: reading image files needs Pillow; install everlora[vision]") from None
     try:
         with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise DataError(
+                    f"{at}: an image of {image.width} x {image.height} pixels; make it at most {MOST_PIXELS:,}"
+                )
             image.load()
             return image
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for damaged files
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises a dozen kinds for damaged files, and one for bombs
         raise DataError(f"{at}: the image cannot be read ({error})") from None
 
 

@@ -63,11 +63,16 @@ def _only_member(data: bytes, path: Path) -> tuple[str, bytes]:
             return Path(members[0]).name.lower(), _read(reader, len(data), path)
 
 
+def check_size(size: int, packed: int, path: Path) -> None:
+    """Refuse content of ``size`` bytes or letters that came out of ``packed`` bytes, if no rows shrink like that."""
+    if size > (most := max(ALWAYS, RATIO * packed)):
+        raise DataError(f"{path} unpacks to more than {most:,} bytes, {RATIO} times its size; unpack it yourself")
+
+
 def _read(reader: IO[bytes] | gzip.GzipFile | bz2.BZ2File, packed: int, path: Path) -> bytes:
-    parts, size, most = [], 0, max(ALWAYS, RATIO * packed)
+    parts, size = [], 0
     while part := reader.read(1 << 20):
         size += len(part)
-        if size > most:
-            raise DataError(f"{path} unpacks to more than {most:,} bytes, {RATIO} times its size; unpack it yourself")
+        check_size(size, packed, path)
         parts.append(part)
     return b"".join(parts)

@@ -12,16 +12,19 @@ import io
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from everlora.core.errors import DataError
 from everlora.data.packed import PACKED, plain_name, unpacked
+from everlora.data.parquet import read_parquet
 from everlora.data.spelling import visible
 from everlora.data.table import Row as Row
 from everlora.data.table import Table as Table
+from everlora.data.table import check_columns
 from everlora.data.table import class_names as class_names
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
@@ -54,7 +57,7 @@ def read_table(path: Path) -> Table:
     if kind not in SUFFIXES:
         raise _unknown_kind(path)
     if kind in (".parquet", ".xlsx"):
-        return replace((_parquet if kind == ".parquet" else read_sheet)(data, path), folder=path.parent)
+        return replace((read_parquet if kind == ".parquet" else read_sheet)(data, path), folder=path.parent)
     if not data.removeprefix(BOM).strip():
         raise DataError(f"{path} is empty; give it at least one row")
     # The content and not the name says list or lines: many data sets on the hub call their JSON Lines '.json'.
@@ -85,11 +88,15 @@ def read_bytes(path: Path) -> bytes:
 
 def _bytes(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise DataError(f"{path} is no regular file but a device or a pipe; name a file")
         return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; check the path") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
 
 
 def is_saved_to_disk(path: Path) -> bool:
@@ -155,8 +162,8 @@ def _reason(error: Exception) -> str:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+        counted = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {next(key for key in counted if counted[key] > 1)!r} stands twice")
     return found
 
 
@@ -178,6 +185,7 @@ def _rows_in(text: str) -> int:
 def _object(value: Any, at: str) -> Row:
     if not isinstance(value, dict):
         raise DataError(f'{at}: not a JSON object but {type(value).__name__}; write {{"text": ..., "label": ...}}')
+    check_columns(len(value), at)
     return value
 
 
@@ -218,7 +226,8 @@ def _csv(data: bytes, path: Path, delimiter: str) -> Table:
     header = [visible(name).strip() for name in records[0][1]]
     if len(header) == 1 and (other := next((mark for mark in ";\t|," if mark in header[0]), "")):
         raise DataError(f"{path}, row 1: one column, {header[0]!r}; separate by {delimiter!r} and not by {other!r}")
-    twice = sorted({name for name in header if header.count(name) > 1})
+    check_columns(len(header), f"{path}, row 1")
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
         raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one")
     rows = []
@@ -238,30 +247,6 @@ def _same_names(record: Sequence[str], header: Sequence[str]) -> bool:
     names = [name.casefold() for name in header]
     plain = (visible(cell).strip().casefold() for cell in record)
     return visible(record[0]).strip().casefold() in names and sorted(plain) == sorted(names) if record else False
-
-
-def _parquet(data: bytes, path: Path) -> Table:
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-    try:
-        table = pq.read_table(io.BytesIO(data))
-        rows = table.to_pylist()
-    except Exception as error:  # damaged bytes come out of Arrow as a dozen different exceptions
-        raise DataError(f"{path} is not a sound Parquet file ({error})") from error
-    if not rows:
-        raise DataError(f"{path} is empty; give it at least one row")
-    names = _names_of_metadata(table.schema.metadata or {})
-    return Table(where=str(path), rows=rows, numbers=range(1, len(rows) + 1), class_names=names)
-
-
-def _names_of_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
-    """Names of every `datasets.ClassLabel` column that a Parquet file tells of; other columns may be of any type."""
-    try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        found = {column: kind["names"] for column, kind in features.items() if kind.get("_type") == "ClassLabel"}
-        return {column: tuple(map(str, names)) for column, names in found.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):  # metadata that others write is no concern of ours
-        return {}
 
 
 def read_sheet(data: bytes, path: Path) -> Table:

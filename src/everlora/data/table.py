@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from everlora.core.errors import DataError
+
 Row = Mapping[str, Any]
 
 
@@ -45,3 +47,16 @@ def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     from datasets import ClassLabel
 
     return {column: tuple(kind.names) for column, kind in features.items() if isinstance(kind, ClassLabel)}
+
+
+MOST_COLUMNS = 10_000
+
+
+def check_columns(count: int, at: str) -> None:
+    """Refuse a row or a header of more columns than any data have.
+
+    Raises:
+        DataError: there are more; the message starts with ``at``.
+    """
+    if count > MOST_COLUMNS:
+        raise DataError(f"{at}: {count:,} columns; a row of data has at most {MOST_COLUMNS:,}")

@@ -21,6 +21,8 @@ from everlora.metrics import Answer, answer_metric
 from everlora.metrics.answers import DEFAULT
 from everlora.metrics.texts import unread
 
+LONGEST_NAME = 200
+"""Bytes of a task's name: file systems take 255 for a folder, which has a number and an ending, too."""
 Form = Literal["labelled", "prompted", "chat", "image"]
 
 
@@ -90,6 +92,11 @@ class Task:
     def __post_init__(self) -> None:
         if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
             raise DataError(f"task name {self.name!r} must consist of letters, digits, '-' and '_'")
+        if len(self.name.encode()) > LONGEST_NAME:
+            raise DataError(
+                f"task name {self.name[:40]!r}… has {len(self.name.encode())} bytes, too long for the name of a "
+                f"folder; take at most {LONGEST_NAME}"
+            )
         for split in ("train", "test"):
             if not len(getattr(self, split)):
                 raise DataError(f"task {self.name!r} has an empty {split} split; give it at least one row")

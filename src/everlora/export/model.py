@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from everlora.adapters import files as adapters
 from everlora.adapters.hooked import load_form
 from everlora.adapters.osf import OsfBackend
 from everlora.analysis.runs import Run
-from everlora.archive.atomic import staged
+from everlora.archive.atomic import staged, write_json
 from everlora.core.errors import ConfigError, FolderError
 from everlora.core.updates import LowRankUpdates, truncated
 from everlora.data.task import Example, Task
 from everlora.models.loading import Loaded
+from everlora.models.weights import quantization_of
 
 
 def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
@@ -29,6 +31,11 @@ def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
         FolderError: the run was made on another base model.
     """
     check_exportable(run)
+    if quantised(base):
+        raise ConfigError(
+            f"{base.name!r} has quantised weights, into which nothing can be folded exactly; export an adapter by "
+            f"--rank, or take the folders below {run.path / 'tasks'}"
+        )
     labels = run.stages[-1].facts.labels
     if base.family.head:
         row = [Example("", labels[0])]
@@ -52,6 +59,11 @@ def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: row for row, label in enumerate(labels)}
     return model.eval()
+
+
+def quantised(base: Loaded) -> bool:
+    """Whether the base weights are packed, so that no update can be added to them."""
+    return quantization_of(base.model.config) is not None
 
 
 def merged_updates(run: Run) -> dict[str, Tensor]:
@@ -128,6 +140,28 @@ def write_model(run: Run, base: Loaded, out: Path) -> None:
         model.save_pretrained(folder)
         check_written(model, folder)
         base.family.processor.save_pretrained(str(folder))
+        spell_both_ways(folder)
+
+
+def spell_both_ways(folder: Path) -> None:
+    """Add to a written model what transformers 4 calls otherwise, and would replace by defaults without a word."""
+    config, tokenizer = folder / "config.json", folder / "tokenizer_config.json"
+    facts = json.loads(config.read_text(encoding="utf-8"))
+    rope = facts.get("rope_parameters")
+    if isinstance(rope, dict):
+        whole = rope.get("full_attention", rope)
+        near = rope.get("sliding_attention")
+        if "rope_theta" in whole:
+            facts.setdefault("rope_theta", whole["rope_theta"])
+        if isinstance(near, dict) and "rope_theta" in near:
+            facts.setdefault("rope_local_base_freq", near["rope_theta"])
+        if whole.get("rope_type", "default") != "default":
+            facts.setdefault("rope_scaling", {key: value for key, value in whole.items() if key != "rope_theta"})
+        write_json(config, facts)
+    if tokenizer.is_file():
+        facts = json.loads(tokenizer.read_text(encoding="utf-8"))
+        if facts.get("tokenizer_class") == "TokenizersBackend":  # a name that is new in transformers 5
+            write_json(tokenizer, {**facts, "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def check_written(model: PreTrainedModel, folder: Path) -> None:

@@ -146,10 +146,10 @@ def begin(
         Composition.of(method.describe()),
         RunProtocol.model_validate(protocol_of(spec, method)),
         plugins_used(spec, method),
+        world.size(),
     )
     # One process makes the folder; the others find it made.
-    folder = RunFolder(out, record, resume=resume) if world.is_main() else None
-    world.wait()
+    folder = world.on_main(lambda: RunFolder(out, record, resume=resume))
     folder = folder or RunFolder(out, record, resume=True, write=False)
     if world.is_main():
         _check_same_precision(base, folder)

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
-
 from everlora.core.errors import ConfigError
+from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.models.names import canonical
 from everlora.settings.protocol import Protocol, digest
 from everlora.settings.protocol import read as read_protocol
@@ -32,10 +31,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, no YAML, or no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except NotYaml as error:
+        raise ConfigError(f"the recipe {path}{error.where} is not valid YAML: {error}") from None
+    except UnicodeDecodeError as error:
         raise ConfigError(f"the recipe {path} is not valid YAML: {error}") from None
     settings = content.get("settings", content) if isinstance(content, dict) else None
     if isinstance(settings, dict) and settings is not content and "benchmark" not in settings:
@@ -50,6 +51,33 @@ def read_recipe(path: Path) -> dict[str, Any]:
         if (amiss := missing(origin)) and not _known(settings):
             raise ConfigError(f"{path}: {amiss}")
     return settings
+
+
+def refuse_code(settings: dict[str, Any], typed: dict[str, Any], where: Path) -> dict[str, Any]:
+    """Leave out what lets code run that comes with a file: only the person who starts a run may allow that.
+
+    Args:
+        settings: of a recipe, or of the run.yaml of somebody's run.
+        typed: settings that the person has given for this very command.
+        where: the file or folder that the settings are from.
+
+    Raises:
+        ConfigError: the file wants code to run, and the person has not said whether it may.
+    """
+    if settings.get("trust_remote_code") and typed.get("trust_remote_code") is None:
+        raise ConfigError(
+            f"{where} wants to run code that comes with the model, which a file cannot allow; pass "
+            f"--trust-remote-code if you trust {str(settings.get('model'))!r}, or --no-trust-remote-code"
+        )
+    given, chosen = settings.get("evaluation"), typed.get("evaluation") or {}
+    tasks = given.get("general_tasks") if isinstance(given, dict) else None
+    files = [one for one in tasks if str(one).endswith((".yaml", ".yml"))] if isinstance(tasks, list) else []
+    if files and not chosen.get("general_tasks"):
+        raise ConfigError(
+            f"{where} names the task file {str(files[0])!r} of lm-evaluation-harness, which may run code of its own; "
+            f"pass --general-tasks yourself if you trust it"
+        )
+    return {key: value for key, value in settings.items() if key != "trust_remote_code"}
 
 
 def _known(settings: dict[str, Any]) -> bool:

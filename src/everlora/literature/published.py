@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-import yaml
+from everlora.core.safe_yaml import read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def published() -> tuple[Published, ...]:
     for path in sorted(files("everlora.literature").joinpath("papers").iterdir(), key=lambda p: p.name):
         if not path.name.endswith(".yaml"):
             continue
-        page = yaml.safe_load(path.read_text(encoding="utf-8"))
+        page = read_yaml(path.read_text(encoding="utf-8"))
         for table in page["tables"]:
             units = table.get("units", [table.get("unit", "%")] * len(table["columns"]))
             for method, values in table["rows"].items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from everlora.core.errors import ModelError
+from everlora.models.weights import check_index
 
 
 def check_folder(path: Path) -> None:
@@ -23,6 +24,8 @@ def check_folder(path: Path) -> None:
     weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
     if not weights:
         raise ModelError(f"model folder {path} has a config.json but no weights (*.safetensors)")
+    for index in path.glob("*.safetensors.index.json"):
+        check_index(index)
     if not any(file.suffix == ".safetensors" for file in weights):
         raise ModelError(
             f"model folder {path} holds pickled weights only, which are never loaded; convert them to safetensors"

@@ -48,6 +48,7 @@ from everlora.models.families import (
 from everlora.models.folder import check_folder
 from everlora.models.names import PACKAGED, canonical
 from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start, end_tokens
+from everlora.models.weights import check_quantization
 from everlora.runtime import hub
 from everlora.runtime.precision import Precision, attention_in_fp32, choose
 from everlora.runtime.seeds import seeded
@@ -202,6 +203,7 @@ def _from_files(
     try:
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
         family = family_of(config)
+        check_quantization(name, config, precision.device)
         auto, _ = _FAMILIES[family]
         read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
         processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)

@@ -43,6 +43,10 @@ class PromptPool(_Soft):
     top: int = 3
     pull: float = 0.5
 
+    @property
+    def own_loss(self) -> bool:
+        return self.pull > 0
+
     def __post_init__(self) -> None:
         _positive(size=self.size, length=self.length, top=self.top)
         if self.top > self.size:

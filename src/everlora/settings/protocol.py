@@ -24,10 +24,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from everlora.core.errors import ConfigError, nearest
+from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.data.template import DEFAULT
 from everlora.settings.setting import settings_of
 from everlora.settings.spec import RunSpec, Strict, check
@@ -79,10 +79,12 @@ def read(name: str) -> tuple[str, Protocol]:
         )
     path = Path(name) if own else _folder() / f"{name}.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the protocol {name}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except NotYaml as error:
+        raise ConfigError(f"the protocol {name}{error.where} is not valid YAML: {error}") from None
+    except UnicodeDecodeError as error:
         raise ConfigError(f"the protocol {name} is not valid YAML: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise ConfigError(f"the protocol {name} must be a mapping with title and settings")

@@ -52,6 +52,10 @@ class Training(TypedDict, total=False):
     logging_steps: Annotated[
         float, Setting("training", "Steps between logged losses.", options=(), default=10, changes="record")
     ]
+    ddp_find_unused_parameters: Annotated[
+        bool | None,
+        Setting("training", "Look for parameters without use.", options=(), changes="nothing", unset="the form's"),
+    ]
 
 
 TRAIN_DEFAULTS: dict[str, Any] = {

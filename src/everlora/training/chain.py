@@ -125,6 +125,12 @@ class Chain(TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Do all that stands between backward and the optimiser (transformers' own clipping before it is off)."""
         step = int(state.global_step) + 1
+        if all(p.grad is None for p in self.params):
+            raise TrainingError(
+                f"no parameter has a gradient at step {step} of task {self.task!r}, so nothing would be learned; "
+                f"tasks learned before are intact; leave out engines that hold gradients elsewhere (DeepSpeed, "
+                f"FSDP) and quantised weights that this device cannot train on"
+            )
         task_norm = self._norm(self.params)
         if not torch.isfinite(task_norm):
             raise TrainingError(

@@ -128,6 +128,8 @@ class TaskTrainer:
                 chain,
                 rows,
                 self.arguments,
+                # Several processes would take what only this term uses for unused: it is in no output of the model.
+                find_unused=False if self.method.adapter.own_loss else None,
                 seed=seed,
                 cpu=self.base.precision.device.type == "cpu",
                 callback=StepCallback(progress, f"learning {self.stage.name}"),

@@ -8,6 +8,7 @@ that carry loss, divided by their number in the whole global batch.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from everlora.core.roles import OutputPenalty
 from everlora.data.task import Task
 from everlora.models.families import Family, Features
 from everlora.models.families.base import IGNORE, Batch
+from everlora.runtime import world
 from everlora.training.chain import Chain
 from everlora.training.order import Order
 from everlora.training.teacher import Teacher
@@ -140,6 +142,7 @@ class ClTrainer(Trainer):
         with _refusals():
             # A compute_loss_func makes the Trainer count items over accumulation steps and processes.
             super().__init__(data_collator=self._collate, compute_loss_func=token_mean, callbacks=[chain], **kwargs)
+        world.check_running(self.accelerator.distributed_type)
         self.remove_callback(PrinterCallback)  # stdout belongs to results
         self.family = family
         self.chain = chain
@@ -202,8 +205,13 @@ def fit(
     callback: TrainerCallback,
     besides: ExtraLosses | None = None,
     order: Order | None = None,
+    find_unused: bool | None = None,
 ) -> list[dict[str, float]]:
-    """Train all that requires a gradient, and return the Trainer's log; without ``order`` rows are shuffled."""
+    """Train all that requires a gradient, and return the Trainer's log; without ``order`` rows are shuffled.
+
+    ``find_unused`` is ``ddp_find_unused_parameters`` where no user sets it; None leaves it to transformers.
+    """
+    train = {"ddp_find_unused_parameters": find_unused, **train}
     with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
         args = arguments(train, folder=scratch, seed=seed, cpu=cpu)
         trainer = ClTrainer(family, chain, besides, order, model=model, args=args, train_dataset=rows)
@@ -221,6 +229,7 @@ def arguments(train: Mapping[str, Any], *, folder: str, seed: int, cpu: bool) ->
     Raises:
         ConfigError: transformers refuses a value, or values together.
     """
+    world.check_precision(os.environ, train)
     ours: dict[str, Any] = {
         "output_dir": folder,
         "save_strategy": "no",
