@@ -57,7 +57,7 @@ def run(
         from everlora.learner.experiment import check_data
 
         check_data(spec)
-        plain = spec.model_dump_json()
+        plain = json.dumps(spec.model_dump(mode="json"), ensure_ascii=False)
         out_console.print_json(plain, ensure_ascii=plain != printable(plain))
         return
     from everlora.cli.console import ConsoleProgress

@@ -38,7 +38,7 @@ class _Loader(_Base):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if not isinstance(key, yaml.ScalarNode):
                 continue  # no key at all, which the constructor says
             if (key.tag, key.value) in seen:

@@ -268,7 +268,8 @@ def _place(loc: tuple[int | str, ...], content: dict[Any, Any]) -> str:
     path = [part for part in loc if part not in ("str", "HubSplit") and "literal[" not in str(part)]
     if len(path) < 2 or path[0] != "tasks" or not isinstance(path[1], int):
         return repr(".".join(map(str, path)))
-    entry = content["tasks"][path[1]]
+    listed = content["tasks"]
+    entry = listed[path[1]] if isinstance(listed, list) else None
     name = entry.get("name", path[1] + 1) if isinstance(entry, dict) else path[1] + 1
     inside = ".".join(map(str, path[2:]))
     return f"task {name!r}" + (f", {inside!r}" if inside else "")
