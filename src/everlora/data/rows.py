@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -48,7 +49,7 @@ def read_table(path: Path) -> Table:
     Raises:
         DataError: the file is missing, empty, damaged or of an unknown kind, or a row cannot be read.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, silent about names that no file system takes
         return _saved_to_disk(path)
     if not is_data_file(path.name) and not path.name.lower().endswith(PACKED):
         raise _unknown_kind(path)
