@@ -301,3 +301,30 @@ def test_bases_of_different_width_come_apart_and_each_module_has_its_own() -> No
         F = bases.get(name, torch.zeros(5, 0))
         torch.testing.assert_close(update.A.grad, before[name] - before[name] @ F @ F.mT)
         assert name == "d" or float((update.A.grad @ F).abs().max()) < 1e-6  # type: ignore[operator]
+
+
+def test_an_option_that_is_called_like_a_need_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"sets fresh_adapter on its class, where nobody reads it"):
+
+        @dataclass(frozen=True, kw_only=True)
+        class Fresh(GradientTransform):
+            name: ClassVar[str] = "fresh"
+            fresh_adapter: bool = True
+            acts_on = "gradient"
+
+            def prepare(self, before):
+                return None
+
+            def shape(self, gradient, state):
+                return gradient
+
+
+def test_a_slip_in_an_adapter_form_is_refused_and_so_is_a_form_without_a_backend() -> None:
+    import everlora
+    from everlora.adapters import make_backend
+    from everlora.core.adapter import Adapter
+
+    with pytest.raises(ConfigError, match=r"sets 'whole_modle', which nobody reads; did you mean 'whole_model'\?"):
+        type("Odd", (Adapter,), {"whole_modle": True})
+    with pytest.raises(ConfigError, match=r"no backend handles the adapter form 'fulll'; did you mean 'full'\?"):
+        make_backend(everlora.load("tiny-llama"), {}, "auto", Adapter(form="fulll"))

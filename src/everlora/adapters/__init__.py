@@ -20,6 +20,7 @@ from typing import Any
 
 from everlora.adapters.base import AdapterBackend, PastAs
 from everlora.core.adapter import Adapter
+from everlora.core.errors import ConfigError, nearest
 from everlora.models.loading import Loaded
 
 __all__ = ["AdapterBackend", "make_backend"]
@@ -41,11 +42,19 @@ def make_backend(base: Loaded, lora: Mapping[str, Any], past_as: PastAs, adapter
         lora: settings by PEFT's own names (``r``, ``lora_alpha``, ``target_modules``, …).
         past_as: how earlier tasks' updates are carried; see `AdapterBackend`.
         adapter: the form and its settings.
+
+    Raises:
+        ConfigError: no backend handles the form.
     """
     # A new form is found by its file alone: importing the files defines the classes.
     for found in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{found.name}")
-    kinds = {form: kind for kind in _subclasses(AdapterBackend) for form in getattr(kind, "forms", ())}  # type: ignore[type-abstract]
+    kinds = {form: kind for kind in _subclasses(AdapterBackend) for form in kind.forms}  # type: ignore[type-abstract]
+    if adapter.form not in kinds:
+        raise ConfigError(
+            f"no backend handles the adapter form {adapter.form!r}{nearest(adapter.form, kinds)}; a form of your own "
+            f"needs a subclass of AdapterBackend whose forms name it"
+        )
     return kinds[adapter.form](base, lora, past_as, adapter)
 
 

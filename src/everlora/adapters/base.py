@@ -42,7 +42,7 @@ class AdapterBackend(ABC):
         model: the model with the adapter attached; None while it is detached.
     """
 
-    forms: ClassVar[tuple[str, ...]]
+    forms: ClassVar[tuple[str, ...]] = ()
     """The values of `Adapter.form` that this backend handles."""
     needs_past: ClassVar[bool] = False
     """Whether `set_past` is called before a task even where updates are not summed (prompts of earlier tasks, say)."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from everlora.core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,21 @@ class Adapter:
     form: str = "plain"
     unit: bool = False
     fixed: Literal["", "A", "B"] = ""
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse an attribute that is nearly the name of one of ours and that nobody would read.
+
+        Raises:
+            ConfigError: there is one; the sentence names what was meant.
+        """
+        super().__init_subclass__(**options)
+        known = {name for base in cls.__mro__[1:] for name in (*vars(base), *vars(base).get("__annotations__", {}))}
+        for name in {**vars(cls), **vars(cls).get("__annotations__", {})}:
+            close = difflib.get_close_matches(name, [one for one in known if not one.startswith("_")], 1, 0.84)
+            if close and not name.startswith("_") and name not in known:
+                raise ConfigError(
+                    f"the adapter form {cls.__name__} sets {name!r}, which nobody reads; did you mean {close[0]!r}?"
+                )
 
     @property
     def learning_rate(self) -> float:

@@ -44,7 +44,7 @@ class Method:
         rehearsal: what is kept of earlier tasks' rows and learned again.
         rule: what blocks of steps on new and on rehearsed rows are made into.
         merge: what the tasks' updates are made into, if not their sum.
-        plugin: adapter and consolidator are no claims but what it stands on when it stands alone.
+        plugin: it joins other methods; its adapter and consolidator are used only where it is the whole method.
 
     Raises:
         ConfigError: parts that cannot stand together; the message says which and why.
@@ -153,8 +153,8 @@ class Method:
 
     @property
     def independent_tasks(self) -> bool:
-        """Whether what a task learns stands on nothing earlier, so that each is learned as if it were the first."""
-        own = self.adapter.adds or self.adapter.whole_model  # a chain of prompts stands on the earlier ones
+        """Whether what a task learns depends on no earlier task, so that each is learned as if it were the first."""
+        own = self.adapter.adds or self.adapter.whole_model  # a chain of prompts needs the earlier ones
         return self.consolidator.rule == "keep" and own
 
     @property

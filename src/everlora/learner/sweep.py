@@ -84,8 +84,8 @@ def jobs(layers: Sequence[dict[str, Any]], methods: Sequence[str], seeds: Sequen
     """One job per seed and method, seed by seed, so that an interrupted sweep has complete tables.
 
     Args:
-        layers: settings as for `everlora.experiment.resolve`; what a method sets itself, such as the learning rate of
-            its form, holds where they are silent.
+        layers: settings as for `everlora.learner.resolve.resolve`; what a method sets itself, such as the learning
+            rate of its form, holds where they are silent.
         methods: expressions; those of them that spell one method are one.
         seeds: of adapters and data order.
         out: where the folders go, called ``METHOD-seedN``.

@@ -46,7 +46,7 @@ def remember(
 def finished(
     method: Method, backend: AdapterBackend, update: Updates, answered: Updates | None, number: int
 ) -> Updates:
-    """What answers after task ``number`` ended at ``update``, written into the mount where a part has a say in it."""
+    """Return what answers after task ``number`` ended at ``update``, once the parts that change it have done so."""
     parts = [part for part in method.parts() if isinstance(part, PostProcesses)]
     for part in parts:
         before = cast(Mapping[str, LowRank], answered or {})

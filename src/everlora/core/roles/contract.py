@@ -102,6 +102,8 @@ FORMER_FLAGS = {
     "keeps_rows": "stored_rows=False",
 }
 """Class attributes that parts once carried, and what stands in `Needs` for them."""
+FLAGS = {one.name for one in fields(Needs) if isinstance(one.default, bool)}
+"""Fields of `Needs` that no option of a part may be called: as an option, nobody would read it."""
 CLOSE = 0.84
 """Names that are more alike than this are taken for a slip."""
 LONG = 6
@@ -193,7 +195,7 @@ def _check_names(cls: type[Part], role: str) -> None:
                     f"the {role} {cls.__name__} sets {name}, which nobody reads; write needs: ClassVar[Needs] = "
                     f"Needs({FORMER_FLAGS[name]})"
                 )
-            if name.startswith("_") or name in options:
+            if name.startswith("_") or (name in options and name not in FLAGS):
                 continue
             if any(name == one.name for one in fields(Needs)):
                 raise ConfigError(
