@@ -79,7 +79,7 @@ BAD = {
         lambda request: [task(one.name, dev=rows(one.name, "train", 1)) for one in request.tasks],
         {},
     ),
-    "limits_take_the_first_rows": (
+    "limits_take_rows_of_the_split": (
         lambda request: [
             task(one.name, train=rows(one.name, "other" if request.train else "train")) for one in request.tasks
         ],

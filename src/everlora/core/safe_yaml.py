@@ -74,7 +74,8 @@ def read_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = str(getattr(error, "problem", None) or error)
-        raise NotYaml(reason, mark.line + 1 if mark else None) from None
+        # An end that comes too early is noticed behind the last line.
+        raise NotYaml(reason, min(mark.line + 1, len(text.splitlines()) or 1) if mark else None) from None
     except RecursionError:
         raise NotYaml(f"more than {DEEPEST} levels of lists and mappings") from None
 

@@ -208,7 +208,7 @@ def sample_rows(rows: int, most: int, seed: int, classes: Sequence[Any] | None =
             are as many rows as classes.
 
     >>> sample_rows(6, 2, seed=0, classes="aaabbb")
-    [0, 4]
+    [2, 4]
     """
     if rows <= most:
         return list(range(rows))
