@@ -38,6 +38,7 @@ def zipped(**members: bytes) -> bytes:
         ("a.jsonl", bz2.compress(LINES)),
         ("A.JSONL.GZ", gzip.compress(LINES)),
     ],
+    ids=["bz2", "zip of its name", "zip", "bz2 without an ending", "gz"],  # the bytes hold the time
 )
 def test_packed_rows_are_read(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
@@ -53,6 +54,7 @@ def test_packed_rows_are_read(name: str, data: bytes, tmp_path: Path) -> None:
         ("a.csv.bz2", bz2.compress(LINES)[:-9], "truncated bzip2"),
         ("a.csv.bz2", LINES, "not a sound bzip2 file"),
     ],
+    ids=["two files", "unknown kind", "no zip", "cut off", "no bz2"],
 )
 def test_what_cannot_be_unpacked_is_one_line(name: str, data: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
