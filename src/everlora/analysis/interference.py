@@ -12,7 +12,7 @@ from everlora.analysis.holdings import Free, free_directions
 from everlora.analysis.runs import Run
 from everlora.archive.records import Commit, Strength
 from everlora.core.errors import ConfigError
-from everlora.core.roles import AutoStrength, HasEnergy, WeightPenalty
+from everlora.core.roles import AutoStrength, Budget, HasEnergy, WeightPenalty
 from everlora.core.updates import LowRank
 from everlora.parts.penalties import interference, interference_bound
 
@@ -114,7 +114,8 @@ def inspect(run: Run) -> list[TaskMeeting]:
 
 def _strength(part: WeightPenalty, facts: Commit) -> Strength | None:
     """Return λ of one task: as given, or as it was found: a number, or one per module."""
-    return facts.strengths.get(part.name) if isinstance(part.strength, AutoStrength) else part.strength
+    given = part.strength
+    return facts.strengths.get(part.name) if isinstance(given, AutoStrength | Budget) else given
 
 
 def meeting(update: LowRank, past: LowRank | None, weigh: Callable[[Tensor], Tensor], lam: float | None) -> Meeting:

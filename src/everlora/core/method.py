@@ -9,16 +9,18 @@ from typing import Any, Literal
 from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.errors import ConfigError
 from everlora.core.roles import (
-    AutoStrength,
+    Budget,
     GradientTransform,
     HasMemory,
     Initialiser,
     Merge,
     NeedsActivations,
     OutputPenalty,
+    PredictsRise,
     Rehearsal,
     StepRule,
     WeightPenalty,
+    check_strength,
 )
 
 Regime = Literal["sequence", "joint", "frozen"]
@@ -73,11 +75,11 @@ class Method:
 
     def __post_init__(self) -> None:
         for penalty in self.penalties:
-            strength = penalty.strength
-            value = strength.rho if isinstance(strength, AutoStrength) else strength
-            if not 0 <= value < float("inf"):  # NaN fails here too
+            check_strength(penalty.name, penalty.strength)
+            if isinstance(penalty.strength, Budget) and not any(isinstance(p, PredictsRise) for p in self.penalties):
                 raise ConfigError(
-                    f"the strength of the penalty {penalty.name!r} must be a finite number of at least 0, not {value}"
+                    f"the budget of {penalty.name!r} is held against a prediction, and no part of {self.name!r} makes "
+                    f"one; add kfac, or set the strength otherwise"
                 )
         for transform in self.transforms:
             if transform.acts_on not in ("gradient", "update", "both"):

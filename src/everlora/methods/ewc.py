@@ -48,9 +48,11 @@ from everlora.core.defaults import Default
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.registry import method
+from everlora.core.roles import Budget
 from everlora.methods._options import Share
 from everlora.methods.seqft import seqft
 from everlora.methods.seqlora import seqlora
+from everlora.parts.kronecker import predictor
 from everlora.parts.quadratic import Form, Quadratic
 from everlora.parts.strengths import StrengthOption, read_strength
 
@@ -87,10 +89,12 @@ def ewc(
     'full'
 
     Raises:
-        ConfigError: ``gamma`` without ``form=online``, or ``rho`` beside a fixed ``lam``.
+        ConfigError: ``gamma`` without ``form=online``, ``rho`` beside a fixed ``lam``, or a budget on all weights.
     """
     if gamma is not None and form != "online":
         raise ConfigError(f"gamma is how form=online forgets; form={form} holds every task alike, leave gamma out")
     pull = Quadratic(lam=read_strength(lam, rho), samples=samples, form=form, gamma=1.0 if gamma is None else gamma)
+    if on == "all" and isinstance(pull.lam, Budget):
+        raise ConfigError("a budget is held against a prediction for low-rank updates; take on=lora, or a number")
     base = seqlora() if on == "lora" else seqft()
-    return replace(base, name="ewc", penalties=(pull,))
+    return replace(base, name="ewc", penalties=(pull, *predictor(pull.lam)))

@@ -49,6 +49,7 @@ from everlora.core.registry import method
 from everlora.core.roles import View
 from everlora.methods._options import Infer, PerModule, Share, TrainPast
 from everlora.methods.inclora import inclora
+from everlora.parts.kronecker import predictor
 from everlora.parts.merges import LargestMagnitude
 from everlora.parts.signs import SignConflict
 from everlora.parts.strengths import StrengthOption, read_strength
@@ -109,7 +110,7 @@ def pslora(
         first_task_decay=first_task_decay,
     )
     larger = LargestMagnitude(train=train_past, infer=infer) if merge else None
-    return compose(inclora(), Method(name="", penalties=(loss,), merge=larger)).named("ps-lora")
+    return compose(inclora(), Method(name="", penalties=(loss, *predictor(loss.lam)), merge=larger)).named("ps-lora")
 
 
 @method(

@@ -8,7 +8,7 @@
       ├─ step rule     │ sees weights and task gradient as one vector
       ├─ probe         │ gives transforms the magnitudes of outputs in this step
       ├─ penalties     │ value and gradient of each, in closed form, at strength 1
-      ├─ strengths     │ λ as given, or found from the norms of both           `Chain.on_pre_optimizer_step`
+      ├─ strengths     │ λ as given, or found from both norms, or a budget     `Chain.on_pre_optimizer_step`
       ├─ sum           │ Σ λ ∂Ω
       ├─ transforms    │ on the task's gradient and on Σ λ ∂Ω, both alike
       ├─ clip          │ the norm of the whole
@@ -37,13 +37,22 @@ from transformers import TrainerCallback
 from everlora.core.errors import TrainingError
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
-from everlora.core.roles import AutoStrength, GradientTransform, PenaltyGradient, State, TaskContext, WeightPenalty
+from everlora.core.roles import (
+    AutoStrength,
+    GradientTransform,
+    PenaltyGradient,
+    PredictsRise,
+    State,
+    TaskContext,
+    WeightPenalty,
+)
 from everlora.core.updates import Updates, groups, stack
 from everlora.runtime.seeds import seed_for
 from everlora.training.alarms import saturated
 from everlora.training.blocks import BlockRunner
-from everlora.training.group import Group, Pull, StrengthController, norms
+from everlora.training.group import Group, Pull, norms
 from everlora.training.probe import Probe
+from everlora.training.strengths import StrengthController, acting
 
 TINY = 1e-20
 
@@ -91,8 +100,7 @@ class Chain(TrainerCallback):
     ) -> Chain:
         """Prepare the constants of one task: dense views of the past are made here, once."""
         chain = cls(params=params, task=task, max_norm=max_norm, every=max(1, every))
-        active = [p for p in method.penalties if p.strength != 0 and p.strength != AutoStrength(rho=0)]
-        parts: tuple[WeightPenalty | GradientTransform, ...] = (*active, *method.transforms)
+        parts: tuple[WeightPenalty | GradientTransform, ...] = (*acting(method.penalties), *method.transforms)
         memories = {part.name: (memory or {}).get(part.name, {}) for part in parts}
         for names in (some for alike in groups(live) for some in _by_memory(alike, memories)):
             group = Group(names, [live[n] for n in names])
@@ -110,8 +118,8 @@ class Chain(TrainerCallback):
                 state = {key: constant.to(group.device) for key, constant in state.items()}
                 if isinstance(part, WeightPenalty):
                     own = isinstance(part.strength, AutoStrength) and part.strength.per_module
-                    shared = chain.controllers.setdefault(part.name, StrengthController(part.strength))
-                    group.controllers[part.name] = StrengthController(part.strength) if own else shared
+                    shared = chain.controllers.setdefault(part.name, StrengthController.of(part))
+                    group.controllers[part.name] = StrengthController.of(part) if own else shared
                     group.penalties.append((part, state))
                 else:
                     group.transforms.append((part, state))
@@ -177,7 +185,7 @@ class Chain(TrainerCallback):
             self.recurrence.after(now, last=now + 1 == int(state.max_steps))
 
     def strengths(self) -> dict[str, float | dict[str, float]]:
-        """The λ that each `AutoStrength` has found: one number, or one per module."""
+        """The λ that each penalty has found for itself: one number, or one per module."""
         found: dict[str, Any] = {}
         for group in self.groups:
             for name, controller in group.controllers.items():
@@ -206,6 +214,20 @@ class Chain(TrainerCallback):
                     controller.update(norms(group.before.gradient), norms(one.gradient))
         for name, square in squares.items():
             self.controllers[name].update(task_norm, square.sqrt())
+        self._spend(found)
+
+    def _spend(self, found: Sequence[Sequence[PenaltyGradient]]) -> None:
+        """Hold what earlier tasks are predicted to lose against the budgets, if there are any."""
+        predicted, tasks = 0.0, 0
+        for group, each in zip(self.groups, found, strict=True):
+            for (part, state), one in zip(group.penalties, each, strict=True):
+                if isinstance(part, PredictsRise):
+                    predicted += float(one.value.sum())
+                    tasks = max(tasks, part.earlier_tasks(state))
+        if tasks:
+            self.latest["predicted_rise"] = predicted
+            for controller in self.controllers.values():
+                controller.spend(predicted, tasks)
 
     def _record(self, step: int, pulls: Sequence[Pull], adapter_norm: Tensor) -> None:
         """Note what the penalties came to: of this step over all modules, and now and then module by module."""

@@ -6,8 +6,8 @@ Each is measured with dropout off and leaves the model as it was, in mode and in
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -16,16 +16,13 @@ from torch import Tensor, nn
 from everlora.adapters import AdapterBackend
 from everlora.core.roles import NO_EVIDENCE, Evidence, NeedsEvidence, State
 from everlora.core.updates import Updates, precise
-from everlora.data.task import Example, Task
-from everlora.models.families import Batch, Family
+from everlora.models.families import Family
 from everlora.models.tokens import Tokens
 from everlora.runtime.seeds import seed_for
+from everlora.training.curvature import curvature
+from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch, untouched
 from everlora.training.stages import Stage
 from everlora.training.trainer import token_mean
-
-Rows = Sequence[tuple[Example, Task]]
-AT_ONCE = 8
-"""Rows in one forward pass that needs no gradient."""
 
 
 def observe(
@@ -59,6 +56,10 @@ def observe(
         return dict.fromkeys(layers, NO_EVIDENCE)
     if part.evidence == "moment":
         return {name: Evidence(moment=C) for name, C in second_moments(model, family, layers, chosen).items()}
+    if part.evidence == "curvature":
+        labels = torch.Generator().manual_seed(seed_for(seed, stage.seeded, part.name, "labels"))
+        factors = curvature(model, family, layers, chosen, labels)
+        return {name: Evidence(curvature=factors.get(name)) for name in layers}
     found = weight_gradients(model, family, layers, chosen, per_sample=part.per_sample)
     return {name: Evidence(gradients=gradient) for name, gradient in found.items()}
 
@@ -78,7 +79,7 @@ def weight_gradients(
         per_sample: one gradient per row.
     """
     batches = [[row] for row in rows] if per_sample else [list(rows)]
-    with _untouched(model):
+    with untouched(model):
         try:
             each = [_gradients(model, family, layers, batch) for batch in batches]
         finally:
@@ -110,7 +111,7 @@ def _gradients(model: nn.Module, family: Family, layers: Mapping[str, nn.Module]
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_hook(watch(name)).remove)
         with torch.enable_grad():
-            logits, targets = family.logits(model, _batch(model, family, rows))
+            logits, targets = family.logits(model, to_batch(model, family, rows))
             token_mean(logits, targets, targets.numel()).backward()  # type: ignore[no-untyped-call]
     return {name: sums[name].cpu() for name in layers}
 
@@ -134,11 +135,11 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
 
         return look
 
-    with _untouched(model), tokens, ExitStack() as hooks:
+    with untouched(model), tokens, ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_pre_hook(watch(name)).remove)
         for k in range(0, len(rows), AT_ONCE):
-            batch = _batch(model, family, rows[k : k + AT_ONCE])
+            batch = to_batch(model, family, rows[k : k + AT_ONCE])
             tokens.set_batch(family, batch)
             family.logits(model, batch)
     return {name: (sums[name] / counts[name]).cpu() if counts[name] else _nothing(layers[name]) for name in layers}
@@ -159,9 +160,9 @@ def fisher(model: nn.Module, family: Family, live: Updates, rows: Rows) -> dict[
     tensors = [t for site in live.values() for t in site.tensors.values()]
     trained = [t for t in tensors if t.requires_grad]
     squares = {id(t): torch.zeros_like(t, dtype=torch.float32, requires_grad=False) for t in tensors}
-    with _untouched(model):
+    with untouched(model):
         for row in rows:
-            batch = _batch(model, family, [row])
+            batch = to_batch(model, family, [row])
             with torch.enable_grad():
                 logits, targets = family.logits(model, batch)
                 found = torch.autograd.grad(token_mean(logits, targets, 1), trained, allow_unused=True)
@@ -169,22 +170,3 @@ def fisher(model: nn.Module, family: Family, live: Updates, rows: Rows) -> dict[
                 if gradient is not None:
                     squares[id(t)] += gradient.detach().float().square() / len(rows)
     return {name: {key: squares[id(t)].cpu() for key, t in site.tensors.items()} for name, site in live.items()}
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in eval mode; afterwards every module is in the mode that it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def _batch(model: nn.Module, family: Family, rows: Rows) -> Batch:
-    """Rows as the model reads them, on its device."""
-    device = next(model.parameters()).device
-    inputs = family.collate([family.features(*row) for row in rows])
-    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}

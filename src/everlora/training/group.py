@@ -1,7 +1,4 @@
-"""Modules of one shape as one stack, so that a penalty or a transform is one launch and not one per module.
-
-The first half is what a penalty's strength is, given or found; the second what one step does with a stack.
-"""
+"""Modules of one shape as one stack, so that a penalty or a transform is one launch and not one per module."""
 
 from __future__ import annotations
 
@@ -13,42 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everlora.core.roles import AutoStrength, GradientTransform, PenaltyGradient, State, Strength, WeightPenalty
-
-NOTHING = 1e-30
-"""A penalty's gradient of at most this norm is none: divided by it, λ would become infinite in fp32."""
-
-
-@dataclass
-class StrengthController:
-    """The strength of one penalty as it is now.
-
-    Attributes:
-        strength: the number, or the `AutoStrength` that finds it.
-        task, penalty: sums over the steps so far of the norms of the task's gradient and of the penalty's at strength
-            1; scalars, or (L,) where every module finds its own.
-    """
-
-    strength: Strength
-    task: Tensor = field(default_factory=lambda: torch.zeros(()))
-    penalty: Tensor = field(default_factory=lambda: torch.zeros(()))
-
-    def update(self, task: Tensor, penalty: Tensor) -> None:
-        """Take note of one more step."""
-        self.task, self.penalty = self.task + task, self.penalty + penalty
-
-    @property
-    def found(self) -> bool:
-        """Whether this strength is found and not given."""
-        return isinstance(self.strength, AutoStrength)
-
-    @property
-    def lam(self) -> Tensor:
-        """λ now; 0 as long as the penalty has no gradient."""
-        if not isinstance(self.strength, AutoStrength):
-            return torch.full_like(self.penalty, self.strength)
-        pulls = self.penalty > NOTHING
-        return torch.where(pulls, self.strength.rho * self.task / torch.where(pulls, self.penalty, 1), 0)
+from everlora.core.roles import GradientTransform, PenaltyGradient, State, WeightPenalty
+from everlora.training.strengths import StrengthController
 
 
 def scaled(gradient: State, lam: Tensor) -> State:
