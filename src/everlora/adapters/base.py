@@ -132,10 +132,11 @@ class AdapterBackend(ABC):
             model.set_submodule(name, copy.deepcopy(model.get_submodule(name)).float().requires_grad_(True))
 
     def _head(self) -> dict[str, Tensor]:
-        """Return the tensors of the classification head by their names in the model; none where answers are text."""
-        name = self.base.family.head
-        state = self.base.model.get_submodule(name).state_dict() if name else {}
-        return {f"{name}.{key}": tensor for key, tensor in state.items()}
+        """Return the tensors of the head, and of what is written with it, by name; none where answers are text."""
+        modules = {name: self.base.model.get_submodule(name) for name in self.base.family.saved_modules}
+        return {
+            f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()
+        }
 
     def copy_head(self) -> dict[str, Tensor]:
         """Return a copy of the classification head on the CPU, as it is saved."""

@@ -120,11 +120,11 @@ class DirectionsBackend(HookedBackend):
         The adapter's B holds α s B, from which neither magnitudes nor scales could be recovered.
         """
         sites = {name: site.tensors for name, site in self.extract().items()}
-        head, alpha = self.base.family.head, sites.pop(SCALARS)["alpha"]
+        alpha = sites.pop(SCALARS)["alpha"]
         config = LoraConfig(
             task_type=self.base.family.peft_task,
             target_modules=sorted(sites),
-            modules_to_save=[head] if head else None,
+            modules_to_save=list(self.base.family.saved_modules) or None,
         )
         config.base_model_name_or_path = self.base.name
         config.save_pretrained(str(folder))

@@ -167,13 +167,14 @@ def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> di
     words = sorted({name.rsplit(".", 1)[-1] for name in linear})
     if targets == "all-linear":
         out = model.get_output_embeddings()  # type: ignore[operator]
-        head = base.family.head or ""
-        found = {n: m for n, m in linear.items() if m is not out and n.split(".")[0] != head}
+        found = {n: m for n, m in linear.items() if m is not out}
     elif targets:
         config = LoraConfig(target_modules=targets)
         found = {n: m for n, m in model.named_modules() if check_target_module_exists(config, n)}
     else:
         found = {}
+    saved = base.family.saved_modules  # they are written as they are
+    found = {n: m for n, m in found.items() if not any(f"{n}.".startswith(f"{one}.") for one in saved)}
     choose = f"(linear layers of this model: {', '.join(words)}; choose with --lora-target-modules)"
     for target in targets if isinstance(targets, list | tuple) else ():
         if not any(name == target or name.endswith(f".{target}") for name in found):

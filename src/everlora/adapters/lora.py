@@ -65,6 +65,8 @@ class LoraBackend(AdapterBackend):
         # What the user typed, not a local path: the saved adapter names its base by it.
         self.model.base_model.model.config.name_or_path = self.base.name
         self.model.peft_config[ADAPTER].base_model_name_or_path = self.base.name
+        for name, parameter in self._saved().items():
+            parameter.requires_grad_(name.startswith(f"{self.base.family.head}."))
         for name, layer in self._layers().items():
             if isinstance(layer, AdaLoraLayer):
                 # A constant. On a bf16 base PEFT's cast to fp32 makes it trainable (peft 0.21).
@@ -85,13 +87,13 @@ class LoraBackend(AdapterBackend):
         Raises:
             ModelError: PEFT refuses the settings, or a target is no linear layer.
         """
-        head = self.base.family.head
+        saved = list(self.base.family.saved_modules)
         chosen = {**default_targets(self.base.model), **self.lora}
         check_rank_fits(self.base.model, chosen)
         linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)}
         try:
             config = self._config(
-                {"task_type": self.base.family.peft_task, "modules_to_save": [head] if head else None, **chosen}
+                {"task_type": self.base.family.peft_task, "modules_to_save": saved or None, **chosen}
             )
             model = get_peft_model(self.base.model, config, adapter_name=ADAPTER)
         except (ValueError, TypeError) as error:
@@ -135,6 +137,12 @@ class LoraBackend(AdapterBackend):
         # AdaLoRA without its rank allocation, which only its own training loop would call.
         return AdaLoraConfig(init_r=r, target_r=r, total_step=1, orth_reg_weight=0.0, **chosen)
 
+    def _saved(self) -> dict[str, nn.Parameter]:
+        """Return the parameters of PEFT's copies of the modules that are written with the adapter, by name."""
+        mark = f".modules_to_save.{ADAPTER}."
+        found = {n: p for n, p in self.model.named_parameters() if mark in n}
+        return {n.replace(mark, ".").removeprefix(adapters.PREFIX): p for n, p in found.items()}
+
     def _layers(self) -> dict[str, LoraLayer]:
         """Return PEFT's layers by module name."""
         return {n: m for n, m in self.model.base_model.model.named_modules() if isinstance(m, LoraLayer)}
@@ -169,15 +177,11 @@ class LoraBackend(AdapterBackend):
                     there[key].copy_(value)
 
     def restore_head(self, rest: Mapping[str, Tensor]) -> None:
-        """Copy the head that was saved with an adapter into PEFT's trainable copy of the classification head."""
-        head = self.base.family.head
-        if head is None or self.model is None:
-            return
-        trained = dict(self.model.named_parameters())
+        """Copy the head that was saved with an adapter, and what was written with it, into PEFT's copies of them."""
+        saved = self._saved() if self.model is not None else {}
         with torch.no_grad():
-            for name, tensor in rest.items():
-                stem, kind = name.removeprefix(f"{head}."), f"base_model.model.{head}.modules_to_save.default"
-                trained[f"{kind}.{stem}"].copy_(tensor)
+            for name, tensor in rest.items() if saved else ():
+                saved[name].copy_(tensor)
 
     def detach(self) -> None:
         """Take the adapter off, if it is attached; a trained classification head stays on the model."""

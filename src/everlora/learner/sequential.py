@@ -121,6 +121,11 @@ class SequentialLearner(LearnerState):
             check_enough_rows(self.spec, stage, world.size())
         for line in shared_rows(tasks) if self.base.family.head else ():
             self.progress.warn(line)
+        if self.base.fresh:
+            self.progress.warn(
+                f"the checkpoint has no weights for {', '.join(self.base.fresh)}; they are drawn from a fixed seed, "
+                f"and written with what is learned"
+            )
         self.reset()
         world.wait()  # nobody commits before everybody has read
         self.evaluator.measure_baseline(self.folder, tasks, self.progress)
