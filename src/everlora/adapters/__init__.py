@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from everlora.adapters.base import AdapterBackend, PastAs
+from everlora.adapters.layers import restrict
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, nearest
 from everlora.models.loading import Loaded
@@ -55,6 +56,15 @@ def make_backend(base: Loaded, lora: Mapping[str, Any], past_as: PastAs, adapter
             f"no backend handles the adapter form {adapter.form!r}{nearest(adapter.form, kinds)}; a form of your own "
             f"needs a subclass of AdapterBackend whose forms name it"
         )
+    if "layers" in lora:
+        from everlora.adapters.hooked import target_layers
+
+        if adapter.whole_model or adapter.form.startswith("prompt"):
+            raise ConfigError(
+                f"layers say where adapters stand, and here {adapter.noun}s are trained; leave out --lora-layers"
+            )
+        rest = {key: value for key, value in lora.items() if key != "layers"}
+        lora = restrict(base.model, lora, target_layers(base.model, base, rest))
     return kinds[adapter.form](base, lora, past_as, adapter)
 
 

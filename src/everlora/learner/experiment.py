@@ -84,6 +84,7 @@ def load_for(spec: LearnerSpec) -> Loaded:
         max_new_tokens=spec.max_new_tokens,
         prompt=spec.prompt,
         trust_remote_code=spec.trust_remote_code,
+        pooling=spec.pooling,
     )
 
 

@@ -20,6 +20,7 @@ from everlora.core.roles import Merge
 from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.metrics.scores import Cell
+from everlora.models.families.frozen import FrozenLayers
 from everlora.models.loading import Loaded
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
@@ -87,6 +88,8 @@ class LearnerState:
         self.prepare_head(stage)
         seed = seed_for(self.spec.seed, stage.seeded, "adapter")
         model = self.backend.attach(seed=seed, start=self.adapter_start(), tasks=stage.tasks)
+        if self.spec.lora.layers is not None and self.base.family.frozen is None:
+            self.base.family.frozen = FrozenLayers.below(model, self.backend.base_layers())
         if self.method.consolidator.rule == "sum" or self.backend.needs_past:
             self.backend.set_past(self.past, self.merge_when("train"))
         return model

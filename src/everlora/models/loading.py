@@ -45,6 +45,7 @@ from everlora.models.families import (
     Writer,
 )
 from everlora.models.families.heads import find_head, modules_of_head
+from everlora.models.families.pooled import Pooling, with_pooling
 from everlora.models.folder import check_folder
 from everlora.models.names import PACKAGED, canonical
 from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start, end_tokens
@@ -100,6 +101,7 @@ def load(
     prompt: str | None = None,
     trust_remote_code: bool = False,
     labels: Sequence[str] = (),
+    pooling: Pooling | None = None,
 ) -> Loaded:
     """Load a base model by packaged name, ``tiny-*``, folder, GGUF file or hub id.
 
@@ -119,17 +121,26 @@ def load(
         prompt: a prompt template of one's own.
         trust_remote_code: whether code that comes with the model may run.
         labels: names of the rows of a classification head, so that a trained adapter, which includes its head, fits.
+        pooling: what an encoder's head reads; None for what the checkpoint was trained for.
 
     Raises:
         ModelError: unknown name, folder without weights, unreachable hub, unsupported architecture or device.
     """
     key = canonical(name).lower()
+    new: list[str] = []
     packaged, precision = PACKAGED.get(key), choose(dtype, device, tiny=key.startswith("tiny-"))
     if key.startswith("tiny-"):
-        model, processor, family, fresh = *tiny.build(key, precision.weights), list[str]()
+        where = key
+        model, processor, family = tiny.build(key, precision.weights)
     else:
         where = str(packaged.path() if packaged else name)
-        model, processor, family, fresh = _from_files(name, where, revision, precision, trust_remote_code)
+        model, processor, family, new = _from_files(name, where, revision, precision, trust_remote_code)
+    how: Pooling | None = None
+    fresh: Sequence[str] = new
+    if family == "encoder":
+        model, how, fresh = with_pooling(name, where, model, fresh, pooling, revision)
+    elif pooling is not None:
+        raise ModelError(f"{name!r} is a model of the family {family}, and only encoders pool; leave out --pooling")
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
     limits = Limits(
@@ -140,6 +151,8 @@ def load(
         template=Template(prompt) if prompt is not None else Template(),
     )
     reader = _reader(name, family, model, processor, limits, fresh)
+    if isinstance(reader, TextClassifier):
+        reader.pooling = how
     if labels:
         _name_labels(name, model, reader, labels)
     hub_id = packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name

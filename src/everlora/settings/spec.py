@@ -57,6 +57,18 @@ class LoraSpec(Strict):
             aka=("targets", "modules", "lora_target_modules"),
         ),
     ] = None
+    layers: Annotated[
+        str | None,
+        Setting(
+            "method",
+            "Layers to adapt: top:2, or 4-5.",
+            options=("--lora-layers",),
+            value="WHICH",
+            unset="all",
+            aka=("lora_layers", "layers_to_transform"),
+        ),
+    ] = None
+    """The upper ones, or a range from 0 with both ends; below the lowest, texts are read once and without dropout."""
 
 
 class EvalSpec(Strict):
@@ -156,6 +168,11 @@ class LearnerSpec(Strict):
     trust_remote_code: Annotated[
         bool, Setting("model", "Run code that comes with a model.", changes="record", compared=True)
     ] = False
+    pooling: Annotated[
+        Literal["mean", "cls", "head"] | None,
+        Setting("model", "What an encoder's head reads.", value="HOW", unset="as it was trained"),
+    ] = None
+    """``mean`` over a text's tokens, its first token (``cls``), or what the checkpoint's ``head`` makes of them."""
     dtype: Annotated[str, Setting("model", "Weights: auto, float32 or bfloat16.", changes="record", value="TYPE")] = (
         "auto"  # in the fingerprint of every score, so not in the protocol
     )

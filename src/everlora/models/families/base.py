@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from everlora.core.errors import DataError, ModelError
 from everlora.data.task import Example, Task
 from everlora.data.template import Template
+from everlora.models.families.frozen import FrozenLayers
 
 Scoring = Literal["generate", "labels"]
 Features = dict[str, Any]
@@ -72,6 +73,17 @@ class Family(ABC):
         self.truncated = 0
         self.prompt_mask: Tensor | None = None
         self._full_limits = limits
+        self.frozen: FrozenLayers | None = None
+
+    def run(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
+        """Run a model on a batch; layers below the adapted ones, if that was asked for, once for each text.
+
+        Args:
+            model: adapted or not.
+            inputs: what it reads.
+            options: what it is told beside that.
+        """
+        return model(**inputs, **options) if self.frozen is None else self.frozen.run(model, inputs, **options)
 
     def reserve(self, tokens: int) -> None:
         """Keep ``tokens`` of the model's context free for soft prompts.

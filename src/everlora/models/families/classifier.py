@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, Batch, Family, Features, Limits, Scoring, right_pad
+from everlora.models.families.pooled import Pooling
 from everlora.models.families.prompt import cut_middle
 
 
@@ -133,7 +134,7 @@ class Classifier(Family):
 
     def logits_with_known(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "allowed")}
-        logits = model(**inputs).logits.float()
+        logits = self.run(model, inputs).logits.float()
         return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"], logits[:, : self.n_known]
 
     def _allowed(self, rows: Sequence[Features]) -> Tensor:
@@ -161,6 +162,12 @@ class TextClassifier(Classifier):
 
     name: ClassVar[str] = "encoder"
     peft_task: ClassVar[str | None] = "SEQ_CLS"
+    pooling: Pooling | None = None
+    """What the head reads; None where that is not known."""
+
+    def answering(self) -> dict[str, Any]:
+        # A checkpoint's own head says nothing of it, so that its fingerprint is that of earlier versions.
+        return {"pooling": self.pooling} if self.pooling not in (None, "head") else {}
 
     def tokens(self, example: Example, task: Task) -> list[int]:
         """Return the tokens of the text with special tokens, cut at `Limits.source` if that is set.
@@ -214,7 +221,7 @@ class TextClassifier(Classifier):
     ) -> list[str]:
         device = next(model.parameters()).device
         inputs = self._inputs([self.tokens(row, task) for row in rows])
-        return self._answer(model(**{k: v.to(device) for k, v in inputs.items()}).logits, task, scoring)
+        return self._answer(self.run(model, {k: v.to(device) for k, v in inputs.items()}).logits, task, scoring)
 
 
 class ImageClassifier(Classifier):

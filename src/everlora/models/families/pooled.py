@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import cached_file
+
+from everlora.core.errors import ModelError
+from everlora.models.families.heads import find_head
 
 Pooling = Literal["mean", "cls", "head"]
 """What a classification head reads: the ``mean`` over a text's tokens, its first token (``cls``), or what the
 checkpoint's own ``head`` makes of them, with its pooler or dense layer."""
-DECLARED = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
-"""The switches in the ``1_Pooling/config.json`` of sentence-transformers that are known."""
+POOLING_FILE = "1_Pooling/config.json"
+SWITCHES: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+"""The switches in this file of sentence-transformers that are known."""
 
 
 class PooledClassifier(PreTrainedModel):
@@ -33,6 +39,9 @@ class PooledClassifier(PreTrainedModel):
     Attributes:
         pooling: ``mean`` or ``cls``.
     """
+
+    # The body's attention has been chosen, with the body's own reasons.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, body: PreTrainedModel, pooling: Pooling, labels: int) -> None:
         super().__init__(body.config)
@@ -60,6 +69,15 @@ class PooledClassifier(PreTrainedModel):
             attention_mask = hidden.new_ones(hidden.shape[:2])
         return SequenceClassifierOutput(logits=self.classifier(pool(hidden, attention_mask, self.pooling)))
 
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Write the model, and beside it how it pools, in the words of sentence-transformers."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        path = Path(save_directory) / POOLING_FILE
+        path.parent.mkdir(exist_ok=True)
+        switches: dict[str, object] = {name: self.pooling == meaning for name, meaning in SWITCHES.items()}
+        switches["word_embedding_dimension"] = self.config.hidden_size
+        path.write_text(json.dumps(switches, indent=2) + "\n", encoding="utf-8")
+
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     """Return one vector (b, h) of each row of hidden states (b, s, h), over the positions of ``mask`` (b, s).
@@ -74,14 +92,51 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
-def declared(folder: Path) -> Pooling | None:
-    """Return how the sentences of a checkpoint of sentence-transformers were pooled in its training, if it says so."""
-    path = folder / "1_Pooling" / "config.json"
-    if not path.is_file():
-        return None
+def with_pooling(
+    name: str, where: str, model: PreTrainedModel, fresh: Sequence[str], wanted: Pooling | None, revision: str | None
+) -> tuple[PreTrainedModel, Pooling, Sequence[str]]:
+    """Return an encoder that pools as it is wanted to, how it pools, and what was newly initialised in it.
+
+    Where nothing is wanted it pools as its checkpoint was trained to: as ``1_Pooling`` of sentence-transformers says;
+    by its own head, if the checkpoint has all of it but the last layer; else by the mean.
+
+    Args:
+        name: of the model, for messages.
+        where: folder or hub id.
+        model: a transformers model with a classification head.
+        fresh: tensors before its last layer that the checkpoint has no weights for.
+        wanted: what the user asks for; None leaves it to the checkpoint.
+        revision: of a hub model.
+
+    Raises:
+        ModelError: the model has no body whose hidden states could be pooled.
+    """
+    pooling = wanted or _declared(where, revision) or ("mean" if fresh else "head")
+    if pooling == "head":
+        return model, pooling, fresh
+    body, width = model.base_model, getattr(model.config, "hidden_size", None)
+    if body is model or width is None:
+        raise ModelError(f"{name!r} has no hidden states to pool; leave out --pooling")
+    pooled = PooledClassifier(body, pooling, model.config.num_labels)
+    trained = model.get_submodule(str(find_head(model)))
+    if isinstance(trained, nn.Linear) and trained.in_features == width:
+        pooled.classifier.load_state_dict(trained.state_dict())
+    return pooled.to(model.device).eval(), pooling, ()
+
+
+def _declared(where: str, revision: str | None) -> Pooling | None:
+    """Return how the texts of a checkpoint of sentence-transformers were pooled in its training, if it says so."""
     try:
-        switches = json.loads(path.read_text(encoding="utf-8"))
+        path = cached_file(
+            where,
+            POOLING_FILE,
+            revision=revision,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        switches = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError):
         return None
-    on = [name for name in switches if name.startswith("pooling_mode_") and switches[name] is True]
-    return DECLARED.get(on[0]) if len(on) == 1 else None  # type: ignore[return-value]
+    on = [switch for switch, value in switches.items() if switch.startswith("pooling_mode_") and value is True]
+    return SWITCHES.get(on[0]) if len(on) == 1 else None

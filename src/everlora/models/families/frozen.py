@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from everlora.models.families.base import Batch
 from everlora.models.families.heads import unwrap_model
 
+Batch = dict[str, Tensor]
 LIMIT = 2 * 2**30
 """Bytes of hidden states that are held; the texts that were used longest ago are dropped first."""
 CLOSE = 1e-4
@@ -24,8 +24,10 @@ CLOSE = 1e-4
 class PassThrough(nn.Module):
     """Stands in the place of a frozen layer, or of the embeddings, and returns the hidden states that it is given."""
 
-    def forward(self, hidden: Any = None, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any) -> Any:
-        return hidden if inputs_embeds is None else inputs_embeds
+    def forward(self, *args: Any, **inputs: Any) -> Any:
+        """Return ``inputs_embeds`` or ``hidden_states``, or the first argument."""
+        named = (inputs.get(name) for name in ("inputs_embeds", "hidden_states"))
+        return next((one for one in named if one is not None), args[0] if args else None)
 
 
 class _ReachedError(Exception):
@@ -42,11 +44,13 @@ class FrozenLayers:
         stack: path of the list of layers in the model.
         first: index of the lowest adapted layer.
         limit: bytes that may be held.
+        fits: whether a model that is cut here gives the answers of the whole one; None before it was tried.
     """
 
     stack: str
     first: int
     limit: int = LIMIT
+    fits: bool | None = None
     held: OrderedDict[bytes, Tensor] = field(default_factory=OrderedDict)
     size: int = 0
 
@@ -68,20 +72,28 @@ class FrozenLayers:
             return None
         return cls(stack, first)
 
-    def run(self, model: nn.Module, inputs: Batch) -> Any:
-        """Run a model on a batch, from the hidden states of its texts on."""
+    def run(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
+        """Run a model on a batch: from the hidden states of its texts on, if that comes to the same."""
+        if self.fits is None:
+            self.fits = self.agrees(model, inputs, **options)
+            self.held.clear()
+            self.size = 0
+        return self.cut(model, inputs, **options) if self.fits else model(**inputs, **options)
+
+    def cut(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
+        """Run a model on a batch from the hidden states of its texts on."""
         hidden = self.hidden(model, inputs)
         rest = {key: value for key, value in inputs.items() if key not in ("input_ids", "token_type_ids")}
         with self._skipped(model):
-            return model(inputs_embeds=hidden, **rest)
+            return model(inputs_embeds=hidden, **rest, **options)
 
-    def agrees(self, model: nn.Module, inputs: Batch) -> bool:
+    def agrees(self, model: nn.Module, inputs: Batch, **options: Any) -> bool:
         """Whether a batch comes out as it does of the whole model: not every architecture can be cut in two."""
         was = model.training
         model.eval()
         try:
             with torch.no_grad():
-                whole, cut = model(**inputs).logits, self.run(model, inputs).logits
+                whole, cut = model(**inputs, **options).logits, self.cut(model, inputs, **options).logits
         except (TypeError, ValueError, RuntimeError, AttributeError):
             return False
         finally:
