@@ -123,13 +123,14 @@ class AdapterBackend(ABC):
                 trained[name].copy_(tensor)
 
     def train_head(self) -> None:
-        """Make the classification head trainable, if there is one: an fp32 copy of it takes its place.
+        """Make the classification head trainable, if there is one that is: an fp32 copy of it takes its place.
 
         A copy, since `Family.snapshot` refers to the module itself and must find it unchanged if the task breaks off.
         """
         if name := self.base.family.head:
             model = self.base.model
-            model.set_submodule(name, copy.deepcopy(model.get_submodule(name)).float().requires_grad_(True))
+            model.set_submodule(name, copy.deepcopy(model.get_submodule(name)).float())
+            model.get_submodule(name).requires_grad_(not self.base.family.fixed)
 
     def _head(self) -> dict[str, Tensor]:
         """Return the tensors of the head, and of what is written with it, by name; none where answers are text."""

@@ -66,7 +66,7 @@ class LoraBackend(AdapterBackend):
         self.model.base_model.model.config.name_or_path = self.base.name
         self.model.peft_config[ADAPTER].base_model_name_or_path = self.base.name
         for name, parameter in self._saved().items():
-            parameter.requires_grad_(name.startswith(f"{self.base.family.head}."))
+            parameter.requires_grad_(name.startswith(f"{self.base.family.head}.") and not self.base.family.fixed)
         for name, layer in self._layers().items():
             if isinstance(layer, AdaLoraLayer):
                 # A constant. On a bf16 base PEFT's cast to fp32 makes it trainable (peft 0.21).

@@ -171,9 +171,7 @@ class Task:
     @property
     def shares_labels(self) -> bool:
         """Whether its labels are those of other tasks that have the same names; see `shared_labels`."""
-        if self.shared_labels is not None:
-            return self.shared_labels
-        return not all(label.strip().lstrip("+-").isdecimal() for label in self.labels)
+        return bool(self.shared_labels)
 
     def digest(self) -> str:
         """Hash of all rows, labels, the instruction and the metric: two tasks with one digest are the same task."""

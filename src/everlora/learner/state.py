@@ -13,13 +13,14 @@ from everlora.analysis.holdings import measure_holdings
 from everlora.archive.folder import Committed, RunFolder
 from everlora.archive.records import Holdings
 from everlora.archive.results import ExportLoss, LearnerFacts, ScoredProtocol, Storage
-from everlora.core.errors import FolderError
+from everlora.core.errors import ConfigError, FolderError
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.metrics.scores import Cell
+from everlora.models.families import Classifier, TextClassifier
 from everlora.models.families.frozen import FrozenLayers
 from everlora.models.loading import Loaded
 from everlora.runtime.seeds import seed_for
@@ -49,6 +50,7 @@ class LearnerState:
     def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder) -> None:
         self.base, self.method, self.spec, self.folder = base, method, spec, folder
         self.backend = make_backend(base, spec.lora.model_dump(exclude_none=True), spec.past, method.adapter)
+        set_head(base, spec)
         self.past = UpdateHistory()
         self.newest: Updates | None = None
         self.memory: memory.Memory = {}
@@ -76,6 +78,8 @@ class LearnerState:
 
     def prepare_head(self, stage: Stage) -> None:
         """Give a classification head rows for the labels of the stage; other families need nothing."""
+        if self.base.family.fixed and self.method.consolidator.rule == "sum":
+            self.backend.set_past(UpdateHistory())  # names are read by the model as it was loaded
         draws = torch.Generator().manual_seed(seed_for(self.spec.seed, stage.seeded, "head"))
         rehearsed = rehearsal.draw_rows(self.method.rehearsal, self.stored_rows, self.spec.seed, stage.number)
         self.base.family.prepare(self.base.model, [*stage.tasks, *rehearsed], draws)
@@ -189,3 +193,19 @@ class LearnerState:
             protocol=ScoredProtocol(**protocol.model_dump(), **evaluation) if protocol else None,
             labels=self.folder.stages()[-1].facts.labels,
         )
+
+
+def set_head(base: Loaded, spec: LearnerSpec) -> None:
+    """Tell a classification head what it is made of, and whether a row's task is known when it is answered.
+
+    Raises:
+        ConfigError: the model has no head that reads names.
+    """
+    if isinstance(base.family, Classifier):
+        base.family.by_task = spec.evaluation.scoring == "labels"
+    if spec.head == "names":
+        if not isinstance(base.family, TextClassifier):
+            raise ConfigError(
+                f"--head names is for encoders of texts, and {spec.model!r} is of the family {base.family.name}"
+            )
+        base.family.fixed = True

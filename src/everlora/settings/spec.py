@@ -173,6 +173,11 @@ class LearnerSpec(Strict):
         Setting("model", "What an encoder's head reads.", value="HOW", unset="as it was trained"),
     ] = None
     """``mean`` over a text's tokens, its first token (``cls``), or what the checkpoint's ``head`` makes of them."""
+    head: Annotated[
+        Literal["names"] | None,
+        Setting("model", "names: an encoder's rows are its labels' names.", value="HOW", unset="trained"),
+    ] = None
+    """Rows of a classification head: one per label that is trained, or the fixed embeddings of the labels' names."""
     dtype: Annotated[str, Setting("model", "Weights: auto, float32 or bfloat16.", changes="record", value="TYPE")] = (
         "auto"  # in the fingerprint of every score, so not in the protocol
     )

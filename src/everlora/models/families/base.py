@@ -74,6 +74,7 @@ class Family(ABC):
         self.prompt_mask: Tensor | None = None
         self._full_limits = limits
         self.frozen: FrozenLayers | None = None
+        self.fixed = False
 
     def run(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
         """Run a model on a batch; layers below the adapted ones, if that was asked for, once for each text.

@@ -1,10 +1,13 @@
 """Encoders with a classification head that grows with the labels: texts (BERT-like) and images (ViT).
 
-One row per label: a word is one label in all tasks, and keeps the row that an earlier task brought, which is trained
-on. Whole numbers mean something else in every task, so that each task has rows of its own for them;
-`Task.shared_labels` says otherwise for a task. Rows of labels that are not being learned get neither gradient nor
-decay: the loss is taken over the labels of the current task (of all tasks, where all are learned at once). Answering
-considers all labels so far (``generate``: the task is not known) or the task's own (``labels``).
+One row per label of each task: labels of one name mean something else in every task, unless both tasks say that they
+are shared (`Task.shared_labels`). Rows of labels that are not being learned get neither gradient nor decay. Where the
+task is known when answers are made (``labels``), the loss of a row is taken over the labels of its own task, as answers
+are. Where it is not (``generate``), the loss is taken over the labels of all tasks that are learned or rehearsed
+together, and answering considers all labels so far.
+
+With ``fixed`` rows nothing of the head is trained: the row of a label is the unit embedding of its name by the model
+as it was loaded, so that whatever is learned or forgotten is so in the body.
 
 The head is the last linear layer. Layers between a model's body and the head (a pooler, a dense layer) belong to the
 model: a method that trains adapters leaves them as they are. Where the checkpoint has no weights for them they are
@@ -24,7 +27,7 @@ from transformers import PreTrainedModel
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, Batch, Family, Features, Limits, Scoring, right_pad
-from everlora.models.families.pooled import Pooling
+from everlora.models.families.pooled import Pooling, pool
 from everlora.models.families.prompt import cut_middle
 
 
@@ -33,6 +36,8 @@ class Classifier(Family):
 
     Attributes:
         labels: the names of the rows so far: of row k, label k; with its task behind it where another has that name.
+        fixed: whether the rows are made of the labels' names, and stay as they are.
+        by_task: whether the task of a row is known when it is answered, so that its labels alone are considered.
         head_rows: rows that the model's head has at present.
         n_known: labels known before the present tasks: the first rows of the head.
         trained_rows: rows over which the loss is taken, those of all tasks that are learned together.
@@ -44,6 +49,8 @@ class Classifier(Family):
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)
         self.labels: list[str] = []
+        self.fixed = False
+        self.by_task = False
         self._rows: dict[tuple[str | None, str], int] = {}
         self.head_rows = 0
         self.n_known = 0
@@ -53,6 +60,11 @@ class Classifier(Family):
         super().check(task)
         if not task.labels:
             raise DataError(f"task {task.name!r} has no label set, which a classification head needs")
+        if self.fixed and (nameless := [label for label in task.labels if not any(map(str.isalpha, label))]):
+            raise DataError(
+                f"task {task.name!r}: the label {nameless[0]!r} has no name, of which --head names makes the rows; give "
+                f"the labels words, or leave out --head"
+            )
 
     def prepare(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
         super().prepare(model, tasks, generator)
@@ -94,6 +106,8 @@ class Classifier(Family):
         with torch.no_grad():
             # Random numbers for all rows, known ones too: those of a new row depend on its index alone.
             fresh = torch.randn(rows, old.in_features, generator=generator) * 0.02
+            if self.fixed:
+                fresh = self.named_rows(model)
             new.weight.copy_(fresh)
             new.bias.zero_()
             new.weight[:seen] = old.weight[:seen].float()
@@ -105,6 +119,14 @@ class Classifier(Family):
         model.config.id2label = dict(enumerate(self.labels))
         model.config.label2id = {label: k for k, label in enumerate(self.labels)}
         self.head_rows = rows
+
+    def named_rows(self, model: PreTrainedModel) -> Tensor:
+        """Return the embeddings of all labels' names at length 1, (labels, h).
+
+        Raises:
+            DataError: the family reads no names.
+        """
+        raise DataError(f"a model of family {self.name!r} reads no names of labels; leave out --head")
 
     def label_rows(self, task: Task) -> list[int]:
         """Return the rows of the head that belong to the labels of a task."""
@@ -137,6 +159,10 @@ class Classifier(Family):
         logits = self.run(model, inputs).logits.float()
         return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"], logits[:, : self.n_known]
 
+    def columns(self, task: Task) -> list[int]:
+        """Return the labels over which the loss of a row of a task is taken."""
+        return self.label_rows(task) if self.by_task else self.trained_rows
+
     def _allowed(self, rows: Sequence[Features]) -> Tensor:
         """Return the labels over which the loss of each row is taken, (b, labels)."""
         allowed = torch.zeros(len(rows), len(self.labels), dtype=torch.bool)
@@ -148,8 +174,9 @@ class Classifier(Family):
         """Return the label of the largest logit (b, labels), of the task's own or of all."""
         if scoring == "labels":
             return [task.labels[k] for k in logits[:, self.label_rows(task)].argmax(-1).tolist()]
-        own = dict(zip(self.label_rows(task), task.labels, strict=True))
-        return [own.get(k, self.labels[k]) for k in logits.argmax(-1).tolist()]
+        words = dict(enumerate(self.labels)) | {row: label for (_, label), row in self._rows.items()}
+        words |= dict(zip(self.label_rows(task), task.labels, strict=True))
+        return [words[k] for k in logits.argmax(-1).tolist()]
 
 
 def _key(task: Task, label: str) -> tuple[str | None, str]:
@@ -196,8 +223,16 @@ class TextClassifier(Classifier):
         return {
             "input_ids": self.tokens(example, task),
             "labels": self._row(task, example.target),
-            "columns": self.trained_rows,
+            "columns": self.columns(task),
         }
+
+    def named_rows(self, model: PreTrainedModel) -> Tensor:
+        words = list(dict(sorted((row, label) for (_, label), row in self._rows.items())).values()) or self.labels
+        inputs = self._inputs([list(self.processor(word).input_ids) for word in words])
+        body = model.base_model
+        hidden = body(**{key: value.to(model.device) for key, value in inputs.items()}).last_hidden_state
+        rows = pool(hidden, inputs["attention_mask"].to(model.device), "mean").float()
+        return rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
     def _inputs(self, ids: Sequence[Sequence[int]]) -> Batch:
         """Return padded tokens and their mask, both (b, s)."""
@@ -245,7 +280,7 @@ class ImageClassifier(Classifier):
         return out
 
     def features(self, example: Example, task: Task) -> Features:
-        return {"example": example, "labels": self._row(task, example.target), "columns": self.trained_rows}
+        return {"example": example, "labels": self._row(task, example.target), "columns": self.columns(task)}
 
     def collate(self, rows: Sequence[Features]) -> Batch:
         labels = torch.tensor([row["labels"] for row in rows])
