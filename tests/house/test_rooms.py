@@ -273,7 +273,7 @@ NO_PARTS = {
     ("core/safe_yaml.py", "yaml"): "a loader that PyYAML may lack",
     ("core/safe_yaml.py", "error"): "an error of any kind",
     ("learner/sequential.py", "self.base.family"): "only families with a head have labels",
-    ("testing/lives.py", "family"): "only families with a head have columns",
+    ("testing/tiny_runs.py", "family"): "only families with a head have columns",
     ("testing/record.py", "family"): "only families with a head have labels",
 }
 """What may lack the attribute that is looked up with a default, where parts are handled: none of these is a part."""
