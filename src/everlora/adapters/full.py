@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,15 @@ from everlora.data.task import Task
 from everlora.models.loading import Loaded
 
 WEIGHTS = "model.safetensors"
+
+
+class FullForm(Protocol):
+    """What the backend needs of the form: `everlora.parts.forms_full`."""
+
+    @property
+    def freeze_embeddings(self) -> bool:
+        """Whether the input embeddings stay as they are."""
+        ...
 
 
 class FullBackend(AdapterBackend):
@@ -74,7 +83,7 @@ class FullBackend(AdapterBackend):
     def _parameters_by_module(self) -> dict[str, dict[str, nn.Parameter]]:
         """Return the trained parameters by module and by their name in it, each once though tied."""
         model, frozen = self.base.model, set()
-        if getattr(self.adapter, "freeze_embeddings", False):
+        if cast(FullForm, self.adapter).freeze_embeddings:
             frozen = {id(p) for p in model.get_input_embeddings().parameters()}
         found: dict[str, dict[str, nn.Parameter]] = {}
         for name, p in model.named_parameters():

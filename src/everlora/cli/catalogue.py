@@ -113,7 +113,7 @@ def metrics(plugin: Plugin = None, as_json: Json = False) -> None:
 
     kinds: dict[str, Any] = {"of a run's matrix": matrix_metrics(), "of a task's answers": answer_metrics()}
     rows = [
-        {"of": of, "id": one.id, "formula": one.formula, "source": one.source, "needs": getattr(one, "needs", None)}
+        {"of": of, "id": one.id, "formula": one.formula, "source": one.source, "needs": one.needs}
         for of, known in kinds.items()
         for one in known.values()
     ]

@@ -266,7 +266,7 @@ class SequentialLearner(LearnerState):
             row=row,
             fingerprint=self.evaluator.fingerprint(),
             general=self.evaluator.general,
-            labels=list(getattr(self.base.family, "labels", [])),
+            labels=list(self.base.family.labels),
             seconds=seconds,
             warning="; ".join(training.chain.warnings) or None if training else None,
             strengths=training.chain.strengths() if training else {},

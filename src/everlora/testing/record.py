@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from everlora.data.task import Task
 from everlora.learner.sequential import SequentialLearner
+from everlora.models.families import Family
 from everlora.testing import tiny_runs
 
 
@@ -32,8 +35,7 @@ def record_run(method: str, model: str, folder: Path) -> Record:
 
     def known() -> dict[str, Tensor]:
         family, inside = record.learner.base.family, record.learner.backend.model or record.learner.base.model
-        seen = [t for t in tasks.values() if set(t.labels) <= set(getattr(family, "labels", t.labels))]
-        return {task.name: tiny_runs.outputs(inside, family, task) for task in seen}
+        return _outputs(inside, family, tasks.values())
 
     def at_start(stage: str) -> None:
         model = record.learner.backend.model
@@ -63,10 +65,13 @@ def record_run(method: str, model: str, folder: Path) -> Record:
     )
     record.learner.follow(tuple(tasks.values()))
     record.adapter = tiny_runs.adapter(record.learner) if record.learner.newest else {}
-    ready = record.learner.inference_model()
-    family = record.learner.base.family
-    names = [t for t in tasks.values() if set(t.labels) <= set(getattr(family, "labels", t.labels))]
-    record.final = {task.name: tiny_runs.outputs(ready, family, task) for task in names}
+    record.final = _outputs(record.learner.inference_model(), record.learner.base.family, tasks.values())
     if record.learner.backend.model is not None:
         record.learner.backend.detach()
     return record
+
+
+def _outputs(model: nn.Module, family: Family, tasks: Iterable[Task]) -> dict[str, Tensor]:
+    """Return the outputs on every task that the model can answer by now: a head must have rows for its labels."""
+    known = [task for task in tasks if not family.head or set(task.labels) <= set(family.labels)]
+    return {task.name: tiny_runs.outputs(model, family, task) for task in known}

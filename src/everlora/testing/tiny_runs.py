@@ -164,11 +164,10 @@ def outputs(model: nn.Module, family: Family, task: Task, rows: Sequence[Example
     """All logits that carry loss on ``rows`` (the test rows), of the task's own labels where there is a head."""
     was_training = model.training
     model.eval()
-    columns = getattr(family, "label_rows", None)
     batch = family.collate([family.features(row, task) for row in rows or task.test])
-    if columns is not None:
+    if family.head:
         batch["allowed"] = torch.zeros_like(batch["allowed"])
-        batch["allowed"][:, columns(task)] = True
+        batch["allowed"][:, family.label_rows(task)] = True
     logits, _ = family.logits(model, batch)
     model.train(was_training)
     return logits[logits.isfinite()].double()

@@ -37,7 +37,6 @@ class Classifier(Family):
 
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)
-        self.labels: list[str] = []
         self._rows: dict[tuple[str | None, str], int] = {}
         self.head_rows = 0
         self.n_known = 0
@@ -101,7 +100,6 @@ class Classifier(Family):
         self.head_rows = rows
 
     def label_rows(self, task: Task) -> list[int]:
-        """Return the rows of the head that belong to the labels of a task."""
         return [self._row(task, label) for label in task.labels]
 
     def _row(self, task: Task, label: str) -> int:
