@@ -139,7 +139,9 @@ def suggestion(name: str, kind: Any, group: tuple[str, ...] = ()) -> str:
 
 def _keys(kind: Any, group: tuple[str, ...]) -> list[str]:
     """The keys of a group of settings."""
+    settings = kind.model_fields
     for name in group:
-        inside = _alternatives(kind.model_fields[name].annotation) if name in getattr(kind, "model_fields", {}) else ()
-        kind = next((one for one in inside if isinstance(one, type) and issubclass(one, BaseModel)), None)
-    return list(getattr(kind, "model_fields", {}))
+        inside = _alternatives(settings[name].annotation) if name in settings else ()
+        model = next((one for one in inside if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        settings = model.model_fields if model else {}
+    return list(settings)
