@@ -139,7 +139,7 @@ def suggestion(name: str, kind: Any, group: tuple[str, ...] = ()) -> str:
 
 def _keys(kind: Any, group: tuple[str, ...]) -> list[str]:
     """The keys of a group of settings."""
-    settings = kind.model_fields
+    settings = kind.model_fields if issubclass(kind, BaseModel) else {}
     for name in group:
         inside = _alternatives(settings[name].annotation) if name in settings else ()
         model = next((one for one in inside if isinstance(one, type) and issubclass(one, BaseModel)), None)
