@@ -113,11 +113,11 @@ class DualBackend(HookedBackend):
     def _fresh(self, layer: nn.Linear, draw: torch.Generator) -> dict[str, Tensor]:
         """Return fresh pairs of one layer: A from N(0, 1/r⁴), B = 0."""
         out, into, where = layer.out_features, layer.in_features, layer.weight.device
-        made = {}
+        tensors = {}
         for side, r in zip(SIDES, (self.form.low, self.form.high), strict=True):
-            made[f"A_{side}"] = (torch.randn(r, into, generator=draw) / r**2).to(where)
-            made[f"B_{side}"] = torch.zeros(out, r, device=where)
-        return made
+            tensors[f"A_{side}"] = (torch.randn(r, into, generator=draw) / r**2).to(where)
+            tensors[f"B_{side}"] = torch.zeros(out, r, device=where)
+        return tensors
 
     def _stack(self, name: str) -> Stack:
         """Hook the modules above a stack of blocks, which alone get the attention mask and the cache."""

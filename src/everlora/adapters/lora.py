@@ -100,9 +100,9 @@ class LoraBackend(AdapterBackend):
                 f"(linear layers of this model: {', '.join(sorted(linear))}; choose with --lora-target-modules)"
             ) from None
         # PEFT ignores a name that matches nothing as long as another one matches: a typing error would go unseen.
-        asked = self.lora.get("target_modules")
+        targets = self.lora.get("target_modules")
         layers = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
-        for target in asked if isinstance(asked, list | tuple) else ():
+        for target in targets if isinstance(targets, list | tuple) else ():
             if not any(name == target or name.endswith(f".{target}") for name in layers):
                 raise ModelError(f"no module of {self.base.name!r} is called {target!r}{nearest(target, linear)}")
         others = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer) and not _linear(m)]

@@ -183,15 +183,15 @@ class PromptBackend(AdapterBackend):
         )
         shown = ids if ids is not None else embeds
         assert shown is not None
-        seen = int(cache.get_seq_length()) if cache is not None else 0
+        cached = int(cache.get_seq_length()) if cache is not None else 0
         if mask is not None and mask.ndim != 2:
             raise ModelError("soft prompts need attention masks of shape (batch, length); use a dynamic cache")
         if mask is None:
             # Without a mask nothing is padded; the cache holds the prompts' positions, which the mask must not count.
-            before = seen - self.tokens() if seen else 0
+            before = cached - self.tokens() if cached else 0
             mask = torch.ones(shown.shape[0], before + shown.shape[1], dtype=torch.long, device=shown.device)
         decoder = self.base.family.name == "decoder"
-        if seen and decoder:
+        if cached and decoder:
             # Every position behind the padding is attended to, so it does not matter where the prompts' ones are put.
             extended = insert_positions(mask, mask.new_ones(len(mask), self.tokens()), text_start(mask))
             self._at = None

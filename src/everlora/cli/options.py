@@ -60,9 +60,9 @@ def _annotation(one: Known) -> Any:
         names[-1] += f"/--no-{one.parameter.replace('_', '-')}"
     option = typer.Option(
         *names,
-        metavar=one.about.value or None,
+        metavar=one.setting.value or None,
         help=_help(one),
-        rich_help_panel=one.about.section,
+        rich_help_panel=one.setting.section,
         autocompletion=completion.of(one),
     )
     return Annotated[single | None, option]
@@ -70,10 +70,10 @@ def _annotation(one: Known) -> Any:
 
 def _help(one: Known) -> str:
     """A setting's help, with its choices and its default."""
-    text = one.about.help
+    text = one.setting.help
     if one.choices:
         text = f"{text.removesuffix('.')}: {', '.join(one.choices)}."
-    default = one.about.unset or ("" if one.default is None else _shown(one.default))
+    default = one.setting.unset or ("" if one.default is None else _shown(one.default))
     return f"{text} [{default}]" if default else text
 
 
@@ -162,4 +162,4 @@ class Command(TyperCommand):
 
 
 def _means(one: Known, word: str) -> bool:
-    return word in (one.path[-1], *one.about.aka)
+    return word in (one.path[-1], *one.setting.aka)

@@ -85,7 +85,7 @@ class Method:
                     f"{transform.name!r} acts on the gradient, the update or both, and not on {transform.acts_on!r}"
                 )
         for part in self.parts():
-            if self.regime != "sequence" and not (isinstance(part, Rehearsal) and part.alone):
+            if self.regime != "sequence" and not (isinstance(part, Rehearsal) and part.rehearsed_only):
                 raise ConfigError(f"{part.name!r} cannot act in {self.name!r}, which does not learn task after task")
             if self.adapter.policy == "continue" and part.needs.fresh_adapter:
                 raise ConfigError(
@@ -181,7 +181,11 @@ class Method:
         """The composition as plain data, for the run's record and its hash."""
 
         def plain(part: Any) -> dict[str, Any] | None:
-            return None if part is None else {"part": part.name, **asdict(part)}
+            if part is None:
+                return None
+            # An option that was renamed is recorded under its first name: the record is hashed to know a run again.
+            names = {one.name: one.metadata.get("recorded_as", one.name) for one in fields(part)}
+            return {"part": part.name, **{names[key]: value for key, value in asdict(part).items()}}
 
         known = {
             "name": self.name,

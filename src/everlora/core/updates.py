@@ -135,8 +135,8 @@ def concatenate(updates: Sequence[LowRank]) -> LowRank:
     >>> both.rank, both.scale, float(both.dense()[0, 0])
     (2, 1.0, 4.0)
     """
-    whole = [update.absorb_scale() for update in updates]
-    return LowRank(torch.cat([u.A for u in whole], dim=-2), torch.cat([u.B for u in whole], dim=-1))
+    absorbed = [update.absorb_scale() for update in updates]
+    return LowRank(torch.cat([u.A for u in absorbed], dim=-2), torch.cat([u.B for u in absorbed], dim=-1))
 
 
 def difference(new: LowRank, old: LowRank) -> LowRank:

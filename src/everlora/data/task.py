@@ -177,12 +177,12 @@ class Task:
 
     def digest(self) -> str:
         """Hash of all rows, labels, the instruction and the metric: two tasks with one digest are the same task."""
-        about: list[Any] = [self.name, self.labels, self.instruction, self.form]
+        content: list[Any] = [self.name, self.labels, self.instruction, self.form]
         if self.metric != DEFAULT:  # what came later must not change the digests that earlier runs have recorded
-            about.append(self.metric)
+            content.append(self.metric)
         if self.shared_labels is not None:
-            about.append({"shared_labels": self.shared_labels})
-        sha = hashlib.sha256(json.dumps(about).encode())
+            content.append({"shared_labels": self.shared_labels})
+        sha = hashlib.sha256(json.dumps(content).encode())
         for split in (self.train, self.dev, self.test):
             sha.update(b"\x00split")
             for example in split:

@@ -54,9 +54,9 @@ def _moved(now: ModuleUpdate, then: ModuleUpdate | None) -> Tensor:
 def _padded(before: Tensor, like: Tensor) -> Tensor:
     if before.shape == like.shape:
         return before
-    whole = torch.zeros_like(like)
-    whole[tuple(slice(0, n) for n in before.shape)] = before
-    return whole
+    padded = torch.zeros_like(like)
+    padded[tuple(slice(0, n) for n in before.shape)] = before
+    return padded
 
 
 def collapse(now: float, earlier: Sequence[float]) -> list[str]:

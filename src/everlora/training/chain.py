@@ -42,7 +42,7 @@ from everlora.core.updates import Updates, groups, stack
 from everlora.runtime.seeds import seed_for
 from everlora.training.alarms import saturated
 from everlora.training.blocks import BlockRunner
-from everlora.training.group import Group, Pull, StrengthController, norms
+from everlora.training.group import Group, StrengthController, WeightedPenalty, norms
 from everlora.training.probe import Probe
 
 TINY = 1e-20
@@ -207,7 +207,7 @@ class Chain(TrainerCallback):
         for name, square in squares.items():
             self.controllers[name].update(task_norm, square.sqrt())
 
-    def _record(self, step: int, pulls: Sequence[Pull], adapter_norm: Tensor) -> None:
+    def _record(self, step: int, pulls: Sequence[WeightedPenalty], adapter_norm: Tensor) -> None:
         """Note what the penalties came to: of this step over all modules, and now and then module by module."""
         values: dict[str, float] = {}
         for pull in pulls:

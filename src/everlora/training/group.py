@@ -91,7 +91,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Pull:
+class WeightedPenalty:
     """What the penalties of one group want in one step.
 
     Attributes:
@@ -138,7 +138,7 @@ class Group:
         """Value and gradient of every penalty at strength 1."""
         return [part.value_and_grad(self.before.weights, state) for part, state in self.penalties]
 
-    def weigh(self, found: Sequence[PenaltyGradient]) -> Pull:
+    def weigh(self, found: Sequence[PenaltyGradient]) -> WeightedPenalty:
         """The penalties, each times its λ."""
         gradient: State | None = None
         value, by_part = torch.zeros(len(self.names), device=self.device), {}
@@ -148,7 +148,7 @@ class Group:
             gradient = own if gradient is None else added(gradient, own)
             value = value + lam * one.value
             by_part[part.name] = float((lam * one.value).sum())
-        return Pull(value, gradient, by_part)
+        return WeightedPenalty(value, gradient, by_part)
 
     def shape(self, penalty: State | None) -> None:
         """Put the task's gradient and the penalties' through the transforms, and their sum into the parameters.

@@ -35,9 +35,9 @@ def remember(
     for part in parts:
         fresh = continued and not part.needs.cumulative_memory
         before = {} if fresh else memory.get(part.name, {})
-        seen = look(part) if isinstance(part, NeedsEvidence) else {}
+        evidence = look(part) if isinstance(part, NeedsEvidence) else {}
         grown[part.name] = {
-            name: part.remember(cast(LowRank, site), before.get(name, {}), seen.get(name, NO_EVIDENCE))
+            name: part.remember(cast(LowRank, site), before.get(name, {}), evidence.get(name, NO_EVIDENCE))
             for name, site in update.items()
         }
     return grown

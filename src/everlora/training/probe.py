@@ -29,15 +29,15 @@ class Probe:
     Args:
         layers: the layers whose outputs are looked at, by place.
         live: what is trained, by place.
-        alone: look at the outputs of the update alone, too.
+        update_too: look at the outputs of the update by itself, too.
         tokens: knows padding.
         seed: of random draws.
     """
 
     def __init__(
-        self, layers: Mapping[str, nn.Module], live: Mapping[str, Any], alone: bool, tokens: Tokens, seed: int
+        self, layers: Mapping[str, nn.Module], live: Mapping[str, Any], update_too: bool, tokens: Tokens, seed: int
     ) -> None:
-        self.layers, self.live, self.alone, self.tokens, self.seed = layers, live, alone, tokens, seed
+        self.layers, self.live, self.update_too, self.tokens, self.seed = layers, live, update_too, tokens, seed
         self.sums: dict[str, dict[str, Tensor]] = {}
         self._hooks: list[Any] = []
 
@@ -76,10 +76,12 @@ class Probe:
         for group in groups:
             for part, state in group.transforms:
                 if isinstance(part, NeedsActivations):
-                    seen = self._drawn(group, part.name, step) if part.probe == "random" else self._seen(group, sums)
-                    if part.probe == "lora_only" and "update" in seen:
-                        seen["B"] = seen["update"]
-                    group.now[part.name] = part.look(seen, state)
+                    sizes = (
+                        self._drawn(group, part.name, step) if part.probe == "random" else self._stacked(group, sums)
+                    )
+                    if part.probe == "lora_only" and "update" in sizes:
+                        sizes["B"] = sizes["update"]
+                    group.now[part.name] = part.look(sizes, state)
 
     def _watch(self, place: str) -> Any:
         site, sums = self.live[place], self.sums
@@ -90,7 +92,7 @@ class Probe:
                 return  # a look back at former answers, not the loss
             x = args[0]
             mask = self.tokens.of(layer, x)
-            found = magnitudes(site, x, out, mask, alone=self.alone)
+            found = magnitudes(site, x, out, mask, update_too=self.update_too)
             mine = sums.setdefault(place, {})
             for key, value in found.items():
                 mine[key] = mine[key] + value if key in mine else value
@@ -103,14 +105,14 @@ class Probe:
         if not keys:
             return {}
         parts = [self.sums[place][key] for place, key in keys]
-        whole = torch.split(world.total(torch.cat(parts)), [len(part) for part in parts])
+        totals = torch.split(world.total(torch.cat(parts)), [len(part) for part in parts])
         self.sums.clear()
         found: dict[str, dict[str, Tensor]] = {}
-        for (place, key), value in zip(keys, whole, strict=True):
+        for (place, key), value in zip(keys, totals, strict=True):
             found.setdefault(place, {})[key] = value
         return found
 
-    def _seen(self, group: Group, sums: Mapping[str, Mapping[str, Tensor]]) -> State:
+    def _stacked(self, group: Group, sums: Mapping[str, Mapping[str, Tensor]]) -> State:
         """Of one group, (L, n) by live tensor; infinite where a place has no outputs or they were never asked for."""
         keys = {key: len(value) for name in group.names for key, value in sums.get(name, {}).items()}
         found = {}
@@ -131,7 +133,7 @@ class Probe:
         return {key: torch.stack(each).to(group.device) for key, each in found.items()}
 
 
-def magnitudes(site: Any, x: Tensor, out: Tensor, mask: Tensor | None, *, alone: bool = False) -> State:
+def magnitudes(site: Any, x: Tensor, out: Tensor, mask: Tensor | None, *, update_too: bool = False) -> State:
     """Σ |z| over the tokens of one forward pass, by live tensor: of A z = A x (r,), of B or a full weight the output.
 
     Args:
@@ -139,13 +141,13 @@ def magnitudes(site: Any, x: Tensor, out: Tensor, mask: Tensor | None, *, alone:
         x: what the layer read, (..., i).
         out: what it put out, adapter included, (..., o).
         mask: which positions count, (...); None for all.
-        alone: ``update``, Σ |ΔW x|, too.
+        update_too: ``update``, Σ |ΔW x|, too.
     """
     if not isinstance(site, LowRank):
         return {key: _sum(out, mask) for key, p in site.tensors.items() if p.ndim == 2}
     inner = linear(x.to(site.A.dtype), site.A)  # without the adapter's dropout, which would be noise here
     found = {"A": _sum(inner, mask), "B": _sum(out, mask)}
-    if alone:
+    if update_too:
         found["update"] = _sum(site.scale * linear(inner, site.up), mask)
     return found
 

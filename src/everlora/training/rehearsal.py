@@ -61,12 +61,12 @@ def draw_rows(part: Rehearsal | None, stored: Sequence[Task], seed: int, stage: 
 
 
 def stage_to_train(part: Rehearsal | None, stage: Stage, seed: int) -> Stage:
-    """Return the stage as it is trained: on nothing but what is stored of it, if the part is ``alone``.
+    """Return the stage as it is trained: on nothing but what is stored of it, if the part is ``rehearsed_only``.
 
     Raises:
         ConfigError: nothing is stored.
     """
-    if part is None or not part.alone:
+    if part is None or not part.rehearsed_only:
         return stage
     rows, _ = select_rows(part, stage.tasks, seed)
     if not rows:

@@ -165,8 +165,10 @@ class TaskTrainer:
         method, train = self.method, self.arguments
         if not method.rule and method.mixing == "proportional":
             return None
-        if (asked := train.get("train_sampling_strategy", "random")) != "random":
-            raise ConfigError(f"{method.name!r} arranges the rows itself; leave out train_sampling_strategy={asked}")
+        if (strategy := train.get("train_sampling_strategy", "random")) != "random":
+            raise ConfigError(
+                f"{method.name!r} arranges the rows itself; leave out train_sampling_strategy={strategy}"
+            )
         if method.mixing == "equal":
             return EqualShares(rows.sizes, seed)
         if not method.rule or rows.fresh == len(rows):

@@ -24,14 +24,14 @@ class HasMemory(Part, ability=True):
     """
 
     @abstractmethod
-    def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
+    def remember(self, update: LowRank, memory: State, evidence: Evidence = NO_EVIDENCE) -> State:
         """Return the memory of one module after a task.
 
         Args:
             update: what the task added; where one adapter is trained on and on, this adapter.
             memory: that of the task before. Empty after the first task, and where one adapter is trained on and on,
                 unless the part declares ``Needs(cumulative_memory=True)``.
-            seen: the evidence that the part wants to see (`NeedsEvidence`).
+            evidence: what the part wants measured (`NeedsEvidence`).
         """
 
     @abstractmethod
@@ -74,8 +74,8 @@ class NeedsActivations(Part, ability=True):
     """
 
     @abstractmethod
-    def look(self, seen: State, state: State) -> State:
-        """Return the constants of this step; ``seen`` is (L, n) by live tensor, infinite where there are no outputs.
+    def look(self, magnitudes: State, state: State) -> State:
+        """Return the constants of this step; ``magnitudes`` are (L, n) by live tensor, infinite where no output is.
 
         ``state`` are the constants that `prepare` made for the task.
         """
@@ -147,7 +147,7 @@ class GenerativeReplay(Rehearsal, ability=True):
         """Return a row as it is written behind its cue."""
 
     @abstractmethod
-    def read(self, said: str, labels: Sequence[str]) -> tuple[str, str] | None:
+    def read(self, text: str, labels: Sequence[str]) -> tuple[str, str] | None:
         """Return text and answer of what was written; None if it is no row.
 
         ``labels`` is empty where answers are free text.

@@ -114,7 +114,7 @@ class Initialiser(Part, role=True):
         self,
         fresh: LowRank,
         updates: Sequence[LowRank],
-        seen: Evidence = NO_EVIDENCE,
+        evidence: Evidence = NO_EVIDENCE,
         memory: State | None = None,
     ) -> LowRank:
         """Return the live update to start from, for one module.
@@ -122,7 +122,7 @@ class Initialiser(Part, role=True):
         Args:
             fresh: what PEFT drew.
             updates: the earlier tasks' updates, oldest first; under the policy ``continue`` the one adapter so far.
-            seen: the evidence at the weights of the last task.
+            evidence: what was measured at the weights of the last task.
             memory: what the part remembered when the last task ended; None if it remembers nothing.
         """
 
@@ -133,11 +133,11 @@ class Rehearsal(Part, role=True):
     Attributes:
         resample: ``fixed`` rows are chosen once, when their task ends; or anew for ``each-task``, from the whole
             training sets of the earlier tasks.
-        alone: learn what is chosen of all tasks and nothing else, where they are learned at once.
+        rehearsed_only: learn what is chosen of all tasks and nothing else, where they are learned at once.
     """
 
     resample: Literal["fixed", "each-task"] = "fixed"
-    alone: bool = False
+    rehearsed_only: bool = False
 
     @abstractmethod
     def choose(self, targets: Sequence[str], draw: random.Random) -> list[int]:

@@ -80,8 +80,8 @@ class Classifier(Family):
         """
         old = model.get_submodule(str(self.head))
         assert isinstance(old, nn.Linear)
-        rows, seen = len(self.labels), self.head_rows
-        if seen == rows and old.out_features == rows:
+        rows, known = len(self.labels), self.head_rows
+        if known == rows and old.out_features == rows:
             return
         new = nn.Linear(old.in_features, rows, dtype=torch.float32, device=old.weight.device)
         with torch.no_grad():
@@ -89,8 +89,8 @@ class Classifier(Family):
             fresh = torch.randn(rows, old.in_features, generator=generator) * 0.02
             new.weight.copy_(fresh)
             new.bias.zero_()
-            new.weight[:seen] = old.weight[:seen].float()
-            new.bias[:seen] = old.bias[:seen].float()
+            new.weight[:known] = old.weight[:known].float()
+            new.bias[:known] = old.bias[:known].float()
         # The head is fp32 even in a bf16 model, and its input is converted.
         new.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
         model.set_submodule(str(self.head), new)
