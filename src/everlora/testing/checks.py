@@ -60,10 +60,10 @@ def a_new_adapter_changes_nothing(case: Case) -> None:
     """At the start of a task the model answers as it does with the new adapter off."""
     record, method = case.record, case.composed
     fresh = method.adapter.policy == "new" and method.initialiser is None
-    for stage, seen in record.began.items():
+    for stage, facts in record.began.items():
         if fresh or stage == next(iter(record.began)):
-            for task, outputs in seen["outputs"].items():
-                assert torch.equal(outputs, seen["below"][task])
+            for task, outputs in facts["outputs"].items():
+                assert torch.equal(outputs, facts["below"][task])
 
 
 def a_task_starts_where_the_one_before_ended(case: Case) -> None:
@@ -87,9 +87,9 @@ def one_adapter_named_default_and_nothing_else_trains(case: Case) -> None:
     """PEFT holds one adapter, and only it and a classification head are trainable."""
     record = case.record
     head = record.learner.base.family.head
-    for seen in record.began.values():
-        assert seen["active"] == seen["adapters"] == ["default"]
-        for name in seen["trainable"]:
+    for facts in record.began.values():
+        assert facts["active"] == facts["adapters"] == ["default"]
+        for name in facts["trainable"]:
             assert ".default" in name
             assert "lora_" in name or (head and f"{head}.modules_to_save" in name)
 
@@ -123,8 +123,8 @@ def what_is_stored_is_what_was_learned(case: Case) -> None:
     for name, tensor in rest.items():
         assert torch.equal(tensor, record.adapter[name.removeprefix(f"{head}.")])
     assert bool(rest) == bool(head)
-    whole, _ = adapters.read(record.folder)
-    for name, site in whole.items():
+    exported, _ = adapters.read(record.folder)
+    for name, site in exported.items():
         summed = record.learner.method.consolidator.rule == "sum"
         expected = _carried(record.learner, name) if summed else sites[name].dense()
         torch.testing.assert_close(site.dense(), expected, rtol=1e-6, atol=1e-8)
@@ -188,7 +188,7 @@ def kept_is_what_the_method_declares(case: Case) -> None:
     stages = 1 if learner.method.regime == "joint" else 2
     assert kept.kept_elements == rule.stored_elements(stages, kept.adapter_elements)
     assert kept.adapter_elements == sum(t.numel() for s in newest.values() for t in s.tensors.values())
-    beside = sum(
+    declared = sum(
         part.memory_bytes(out, into, site.rank, 1 if rule.rule == "continue" else stages)
         for part in learner.method.remembering
         for site in newest.values()
@@ -199,7 +199,7 @@ def kept_is_what_the_method_declares(case: Case) -> None:
     assert bool(rows) <= all(entry(name).replay for name in [case.composed.name] if "+" not in name)
     held = kept.kept_bytes - 4 * kept.kept_elements - kept.kept_row_bytes
     bounded = any(part.needs.memory_at_most for part in learner.method.remembering)
-    assert 0 < held <= beside if bounded else held == beside
+    assert 0 < held <= declared if bounded else held == declared
 
 
 def interrupted_and_resumed_equals_uninterrupted(case: Case) -> None:
@@ -212,12 +212,12 @@ def interrupted_and_resumed_equals_uninterrupted(case: Case) -> None:
     # The streams of random numbers outside must not matter.
     torch.manual_seed(12345)
     again = tiny_runs.begin(case.model, case.method, folder, resume=True, **DIAGONAL)
-    matrix, whole = again.follow(tasks), case.record
-    assert tiny_runs.largest_difference(tiny_runs.adapter(again), whole.adapter) == 0
-    assert again.storage() == whole.learner.storage()
-    there = json.loads((whole.folder / "matrix.json").read_text())["matrix"]
+    matrix, uninterrupted = again.follow(tasks), case.record
+    assert tiny_runs.largest_difference(tiny_runs.adapter(again), uninterrupted.adapter) == 0
+    assert again.storage() == uninterrupted.learner.storage()
+    there = json.loads((uninterrupted.folder / "matrix.json").read_text())["matrix"]
     assert [list(row) for row in matrix.cells] == there
-    root, other = ((p / "adapter_model.safetensors").read_bytes() for p in (folder, whole.folder))
+    root, other = ((p / "adapter_model.safetensors").read_bytes() for p in (folder, uninterrupted.folder))
     assert root == other
 
 
@@ -227,8 +227,8 @@ def a_batch_in_one_piece_is_a_batch_in_eight(case: Case) -> None:
     pieces = tiny_runs.train_sequence(
         case.model, case.method, case.folder / "run", train=train, evaluation={"schedule": "final"}
     )
-    whole = case.record.adapter
-    assert tiny_runs.largest_difference(tiny_runs.with_signs_of(whole, tiny_runs.adapter(pieces)), whole) < CLOSE
+    in_one = case.record.adapter
+    assert tiny_runs.largest_difference(tiny_runs.with_signs_of(in_one, tiny_runs.adapter(pieces)), in_one) < CLOSE
 
 
 def _carried(learner: SequentialLearner, name: str) -> Tensor:
