@@ -328,3 +328,16 @@ def test_no_attribute_of_needs_is_looked_up_by_a_name_in_a_string() -> None:
         if isinstance(node.args[1], ast.Constant) and node.args[1].value in flags
     ]
     assert offenders == []
+
+
+def test_docstrings_begin_with_one_sentence_on_one_line() -> None:
+    """Lists and editors show the first line alone, so it is a sentence with a full stop, and nothing runs on."""
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    offenders = []
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, documented) and (text := ast.get_docstring(node)):
+                first, *rest = text.splitlines()
+                if not first.endswith(".") or (rest and rest[0].strip()):
+                    offenders.append((place(path), getattr(node, "name", "the file"), first))
+    assert offenders == []

@@ -1,4 +1,4 @@
-"""The facts of a benchmark, as a YAML file or the arguments of ``@benchmark`` write them.
+"""Reads the facts of a benchmark from a YAML file or from the arguments of ``@benchmark``.
 
 ```yaml
 title: Three topics in an order of my own
@@ -173,7 +173,7 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _orders(value: Any, where: str) -> dict[int, tuple[str, ...]]:
-    """Orders by number; a list alone is order 1."""
+    """Return orders by number; a list alone is order 1."""
     numbered = value if isinstance(value, Mapping) else {1: value}
     found = {}
     for number, names in numbered.items():
@@ -193,7 +193,7 @@ def _aliases(value: Mapping[Any, Any], orders: Mapping[int, Any], where: str) ->
 
 
 def _task(name: str, stated: Any, defaults: TaskInfo, where: str) -> TaskInfo:
-    """What is known of a task, over what holds of all."""
+    """Return what is known of a task, over what holds of all."""
     at = f"{where}, task {name!r}" if name else where
     if not isinstance(stated, Mapping):
         raise ConfigError(f"{at}: must hold keys and values, found {stated!r}")

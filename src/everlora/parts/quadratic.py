@@ -94,8 +94,9 @@ class Quadratic(WeightPenalty, HasMemory, NeedsEvidence):
         return PenaltyGradient(value=value, gradient=gradient)
 
     def remember(self, update: ModuleUpdate, memory: State, evidence: Evidence = NO_EVIDENCE) -> State:
-        """F by live tensor; ``per-task`` the anchor m of the pooled quadratics, too, while ``online`` needs none:
-        what is trained on and on is its own anchor.
+        """Return F by live tensor, and with ``per-task`` the anchor m of the pooled quadratics.
+
+        With ``online`` none is needed: what is trained on and on is its own anchor.
         """
         fisher = evidence.fisher or {}
         if not memory:

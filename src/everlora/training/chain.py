@@ -1,4 +1,4 @@
-"""One training step, on this page: what happens to the gradient between backward and the optimiser, and to the step.
+"""Shows one training step on one page: what happens to the gradient before the optimiser, and to its step after it.
 
     Trainer            forward and backward of every micro-batch        (`everlora.training.trainer.ClTrainer`)
       │                  loss = task's tokens + output penalties
@@ -50,7 +50,7 @@ TINY = 1e-20
 
 @dataclass
 class Chain(TrainerCallback):
-    """Penalties, transforms and clipping as a Trainer callback.
+    """Applies penalties, transforms and clipping, as a callback of the Trainer.
 
     Attributes:
         params: all trainable parameters.
@@ -177,7 +177,7 @@ class Chain(TrainerCallback):
             self.recurrence.after(now, last=now + 1 == int(state.max_steps))
 
     def strengths(self) -> dict[str, float | dict[str, float]]:
-        """The λ that each `AutoStrength` has found: one number, or one per module."""
+        """Return the λ that each `AutoStrength` has found: one number, or one per module."""
         found: dict[str, Any] = {}
         for group in self.groups:
             for name, controller in group.controllers.items():
@@ -188,7 +188,7 @@ class Chain(TrainerCallback):
         return found
 
     def _norm(self, params: Sequence[nn.Parameter]) -> Tensor:
-        """Norm of the whole gradient of some parameters."""
+        """Return the norm of the gradient of all these parameters together."""
         grads = [p.grad for p in params if p.grad is not None]
         return torch.stack([g.float().norm() for g in grads]).norm() if grads else torch.zeros(())
 
@@ -237,7 +237,7 @@ class Chain(TrainerCallback):
 
 
 def _by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]]) -> Iterator[tuple[str, ...]]:
-    """Modules of one shape, apart where what some part remembers of them differs in shape and cannot be stacked."""
+    """Split modules of one shape by the shapes of what parts remember of them, so that it can be stacked."""
     alike: dict[object, list[str]] = {}
     for name in names:
         held = [(part, memory.get(name, {})) for part, memory in memories.items()]
@@ -247,6 +247,6 @@ def _by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]]
 
 
 def _stacked(memory: Mapping[str, State], names: Sequence[str]) -> State:
-    """What a part remembers of these modules, stacked; empty if it remembers nothing yet."""
+    """Return what a part remembers of these modules, stacked; empty if it remembers nothing yet."""
     mine = [memory[name] for name in names if name in memory]
     return {key: torch.stack([one[key] for one in mine]) for key in mine[0]} if mine else {}

@@ -1,4 +1,4 @@
-"""How strongly the outputs of the adapted layers have answered since the last step, for transforms that ask.
+"""Measures how strongly the outputs of adapted layers answered since the last step, for transforms that need it.
 
 Forward hooks look, nothing is replaced. Sums are of one process and, once per step, added up over all of them, so
 that what a transform makes of them is the same on every process and for every split of a batch.
@@ -24,7 +24,7 @@ from everlora.training.group import Group
 
 
 class Probe:
-    """Sums of magnitudes per output, by place and live tensor; inside a ``with`` it looks.
+    """Sums magnitudes per output, by place and live tensor, of all forward passes inside a ``with`` block.
 
     Args:
         layers: the layers whose outputs are looked at, by place.
@@ -43,7 +43,7 @@ class Probe:
 
     @classmethod
     def wanted(cls, groups: Sequence[Group], model: nn.Module, backend: AdapterBackend, seed: int) -> Probe | None:
-        """The probe that the transforms of these groups ask for.
+        """Return the probe that the transforms of these groups need; None if none does.
 
         Raises:
             ConfigError: one asks, and what is trained has no outputs.
@@ -71,7 +71,7 @@ class Probe:
         self._hooks, self.sums = [], {}
 
     def show(self, groups: Sequence[Group], step: int) -> None:
-        """Give the transforms of all groups what was seen since the last step, and begin anew."""
+        """Give the transforms of all groups what was summed since the last step, and begin anew."""
         sums = self._reduced()
         for group in groups:
             for part, state in group.transforms:
@@ -100,7 +100,7 @@ class Probe:
         return look
 
     def _reduced(self) -> dict[str, dict[str, Tensor]]:
-        """The sums over all processes, in one message; those of this process are cleared."""
+        """Add the sums up over all processes, in one message, and clear those of this process."""
         keys = [(place, key) for place in self.layers for key in self.sums.get(place, {})]
         if not keys:
             return {}
@@ -113,7 +113,7 @@ class Probe:
         return found
 
     def _stacked(self, group: Group, sums: Mapping[str, Mapping[str, Tensor]]) -> State:
-        """Of one group, (L, n) by live tensor; infinite where a place has no outputs or they were never asked for."""
+        """Stack the sums of one group, (L, n) by live tensor; infinite where a place has no outputs."""
         keys = {key: len(value) for name in group.names for key, value in sums.get(name, {}).items()}
         found = {}
         for key, n in keys.items():
@@ -122,7 +122,7 @@ class Probe:
         return found
 
     def _drawn(self, group: Group, part: str, step: int) -> State:
-        """Draws in the place of magnitudes, the same on every process and for every split of the batch."""
+        """Draw random magnitudes, the same on every process and for every split of the batch."""
         rows = {key: p.shape[0] for key, p in group.live[0].tensors.items() if p.ndim == 2 and key != "sigma"}
         found: dict[str, list[Tensor]] = {key: [] for key in rows}
         for name in group.names:
@@ -134,7 +134,7 @@ class Probe:
 
 
 def magnitudes(site: Any, x: Tensor, out: Tensor, mask: Tensor | None, *, update_too: bool = False) -> State:
-    """Σ |z| over the tokens of one forward pass, by live tensor: of A z = A x (r,), of B or a full weight the output.
+    """Return Σ |z| over the tokens of a forward pass, by live tensor: z = A x of A (r,), the output of B or a weight.
 
     Args:
         site: what is trained there.
@@ -153,7 +153,7 @@ def magnitudes(site: Any, x: Tensor, out: Tensor, mask: Tensor | None, *, update
 
 
 def _sum(z: Tensor, mask: Tensor | None) -> Tensor:
-    """Σ |z| over positions, (n,), in fp64 where the device has it."""
+    """Return Σ |z| over positions, (n,), in fp64 where the device has it."""
     size = z.abs()
     if mask is not None:
         size = size.masked_fill(~mask.unsqueeze(-1), 0)

@@ -34,7 +34,7 @@ def choose_rows(part: Rehearsal, task: Task, *seed: int) -> Task | None:
 
 
 def draws_for_every_task(part: Rehearsal | None) -> bool:
-    """Whether rows are drawn for every task from the earlier ones' training sets, which then count as stored.
+    """Return whether rows are drawn for every task from the earlier ones' training sets, which then count as stored.
 
     These sets are always at hand: a learner is given all of its tasks from the first one on, and `check_same_tasks`
     refuses others.

@@ -1,4 +1,4 @@
-"""The training loop is transformers' Trainer; the loss is our own, since λ means something only against a known loss.
+"""Trains with transformers' Trainer and a loss of our own, since λ means something only against a known loss.
 
 Trainer believes that any forward that takes ``**kwargs`` divides its loss by ``num_items_in_batch``. T5 and the
 classification heads take it and ignore it, so their gradient grows with accumulation and with processes
@@ -38,7 +38,7 @@ WEIGHT = "weight"
 
 
 class Rows(Dataset[Features]):
-    """Training rows of one or several tasks, encoded when they are first used; rehearsed rows stand last.
+    """Holds training rows of one or several tasks, encoded when they are first used; rehearsed rows are last.
 
     Attributes:
         fresh: how many rows are not rehearsed; ``sizes`` has their number by task.
@@ -77,7 +77,7 @@ def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int, weights: Te
 
 @dataclass(kw_only=True)
 class ExtraLosses:
-    """Terms of the loss that are added to the task's own.
+    """Adds terms to the task's own loss.
 
     Attributes:
         outputs: penalties that compare answers with those given when the task began.
@@ -127,7 +127,7 @@ def rows_of(labels: Tensor) -> Tensor:
 
 
 class ClTrainer(Trainer):
-    """The Trainer of transformers with our loss and our order of rows; everything else is stock."""
+    """Is the Trainer of transformers with our loss and our order of rows; everything else is stock."""
 
     loss_is_scaled_for_ga = True
 
