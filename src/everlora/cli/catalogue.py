@@ -36,7 +36,9 @@ NARROW = {
 def methods(
     name: Annotated[
         str | None,
-        typer.Argument(help="A method, or a+b: print its whole card.", autocompletion=completion.methods),
+        typer.Argument(
+            metavar="NAME", help="A method, or a+b: print its whole card.", autocompletion=completion.methods
+        ),
     ] = None,
     plugin: Plugin = None,
     as_json: Json = False,

@@ -29,10 +29,13 @@ TEXTS = ("all-linear",)
 """Values of settings that take lists which are no lists."""
 
 
-def takes_settings(*, leave_out: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for every setting of a run; it receives them as its ``**settings``.
+def takes_settings(
+    *, only: Collection[str] = tuple(SETTINGS), leave_out: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for settings of a run; it receives them as its ``**settings``, None where not given.
 
     Args:
+        only: their parameters; by default those of all settings.
         leave_out: parameters that the command has itself, or has no use for.
     """
 
@@ -42,9 +45,10 @@ def takes_settings(*, leave_out: Collection[str] = ()) -> Callable[[Callable[...
         made = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(one))
             for name, one in SETTINGS.items()
-            if name not in leave_out
+            if name in only and name not in leave_out
         ]
-        everything = [*made, *own]
+        arguments = [one for one in own if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        everything = [*arguments, *made, *(one for one in own if one not in arguments)]
         command.__signature__ = signature.replace(parameters=everything)  # type: ignore[attr-defined]
         command.__annotations__ = {one.name: one.annotation for one in everything}
         return command
@@ -136,6 +140,8 @@ class Command(TyperCommand):
         for one in self.get_params(ctx):
             if row := one.get_help_record(ctx):
                 plain = "arguments" if one.param_type_name == "argument" else "output" if sections else "options"
+                if plain == "arguments":
+                    row = (row[0].partition(" <")[0], row[1])  # typer puts the Python type behind the name
                 panels.setdefault(getattr(one, "rich_help_panel", None) or plain, []).append(row)
         for panel in ("arguments", *SECTIONS, "options"):
             if panel in panels:

@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import completion
+from everlora.cli import completion, options
 from everlora.cli.common import Json, Plugin, say
 
 LABELS_SHOWN = 3
 
 
+@options.takes_settings(only=("data_dir", "order"))
 def benchmarks(
     name: Annotated[
         str | None,
-        typer.Argument(help="Benchmark, YAML file or folder: print its card.", autocompletion=completion.benchmarks),
+        typer.Argument(
+            metavar="NAME",
+            help="Benchmark, YAML file or folder: print its card.",
+            autocompletion=completion.benchmarks,
+        ),
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Its data, to see sizes and lengths.")] = None,
-    order: Annotated[str | None, typer.Option(help="Task order: 4, or sapt-5.")] = None,
+    *,
     plugin: Plugin = None,
     as_json: Json = False,
+    **settings: Any,
 ) -> None:
-    """List the benchmarks, or show the card of one: tasks, sizes, labels, metric, source, terms, lengths."""
+    """List the benchmarks, or show the card of one: tasks, sizes, labels, metric, source, terms, lengths.
+
+    Sizes and lengths are counted where the data are at hand.
+    """
     from everlora.benchmarks.cards import card
     from everlora.core.errors import ConfigError
 
     if name is not None:
-        facts = card(name, data_dir=data_dir, order=order)
+        facts = card(name, **settings)
         if as_json:
             say(json.dumps(facts))
         else:
             _show_card(facts)
         return
-    if data_dir is not None or order is not None:
+    if any(value is not None for value in settings.values()):
         raise ConfigError("--data-dir and --order belong to one benchmark; name it: everlora benchmarks standard")
     _list(as_json)
 
