@@ -125,9 +125,18 @@ def export(
     if as_json:
         say(json.dumps(facts, allow_nan=False))
         return
+    _show_export(facts, quiet=quiet)
+
+
+def _show_export(facts: dict[str, Any], *, quiet: bool) -> None:
+    """Say what was written, and with ``quiet`` only what was lost by it."""
+    adapter = facts["form"] == "adapter"
     if not quiet:
-        say(f"written to {out}: " + ("the whole model in fp32, exact" if rank is None else f"rank {facts['rank']}"))
-    if rank is not None:
+        say(
+            f"written to {facts['folder']}: "
+            + (f"rank {facts['rank']}" if adapter else "the whole model in fp32, exact")
+        )
+    if adapter:
         lost = facts["truncation"]
         say(f"truncation: relative error {lost['error']:.3g}, worst module {lost['worst']:.3g}")
         logits = facts["logits"]
