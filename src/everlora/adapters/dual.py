@@ -101,6 +101,7 @@ class DualBackend(HookedBackend):
             if stack not in stacks:
                 stacks[stack] = self._stack(stack)
             group = f"gates.{stack}.{block // self.form.blocks}"
+            # The gates of a group before its pairs: in which order numbers are drawn is part of what a seed means.
             if group not in self.gates:
                 self._gate(group, stack, stacks[stack], draw, start, grow=bool(tasks))
             self.pairs[name] = self.add_parameters(name, self._fresh(layer, draw))
@@ -160,6 +161,7 @@ class DualBackend(HookedBackend):
                     assert old is not None
                     frozen[pool], live[pool] = old[:-p].to(where), old[-p:].to(where)
             gates.frozen[side], gates.live[side] = frozen, self.add_parameters(name, live)
+        # At the entry of the group's first block, so that all its layers read one gate.
         number = int(group.rsplit(".", 1)[-1]) * self.form.blocks
         self.add_hook(self.model.get_submodule(f"{stack}.{number}"), self._compute_gates(gates, call), before=True)
 

@@ -39,6 +39,7 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise FolderError(f"the adapter in {folder} cannot be read: {error}") from error
     svd = config["peft_type"] == "ADALORA"
+    # AdaLoRA's forward divides by rank + 1e-5, LoRA's by the rank.
     if scale is None:
         scale = config["lora_alpha"] / (config["init_r"] + 1e-5 if svd else config["r"])
     factors: dict[str, dict[str, Tensor]] = {}
@@ -76,6 +77,7 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
     shared = ("task_type", "base_model_name_or_path", "revision", "target_modules", "modules_to_save")
     config = LoraConfig(**{name: there.get(name) for name in shared}, inference_mode=True)
     config.r = config.lora_alpha = max(ranks)
+    # alpha = r module by module keeps every scale at 1.
     if len(ranks) > 1:
         config.rank_pattern = config.alpha_pattern = {n: s.rank for n, s in absorbed.items() if s.rank != config.r}
     tensors = {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in rest.items()}

@@ -63,6 +63,7 @@ class FullBackend(AdapterBackend):
                     f"the weights of {self.base.name!r} are quantised and cannot be trained themselves; take a "
                     f"method with adapters (seqlora, inclora, ella, …), or a model in bf16 or fp32"
                 )
+        # The head is a copy that stays on the model; all else is put back when it is detached.
         self.train_head()
         # Swapping `data` leaves every reference to the parameters valid: tied weights, hooks, the optimiser.
         self._own = [(p, p.data) for name, p in model.named_parameters() if not self._is_head(name)]
@@ -120,6 +121,7 @@ class FullBackend(AdapterBackend):
 
     def save(self, folder: Path) -> None:
         """Write the model as a transformers folder, in one file and under the model's own names."""
+        # One file, since the root's copy is replaced by renaming, which is atomic for a single file.
         model: PreTrainedModel = self.base.model
         model.save_pretrained(str(folder), max_shard_size="1000TB", save_original_format=False)
 

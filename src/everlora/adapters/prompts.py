@@ -67,6 +67,7 @@ class PromptBackend(AdapterBackend):
         self.settings: Any = self.adapter
         self._hooks: list[Any] = []
         self._at: Tensor | None = None  # first position of the prompts in the latest forward pass, (b,)
+        # Texts are cut to what the context leaves, so the prompts' room is set aside before any text is encoded.
         base.family.reserve(self.tokens())
 
     @abstractmethod
@@ -210,6 +211,7 @@ class PromptBackend(AdapterBackend):
         call |= {"input_ids": None, "inputs_embeds": insert_positions(embeds, new, at), "attention_mask": extended}
         if decoder:
             call["position_ids"] = positions(extended)
+        # An encoder counts its positions itself where none are given; those given are too few by now.
         elif call.get("position_ids") is not None:
             call["position_ids"] = None
         if call.get("token_type_ids") is not None:
