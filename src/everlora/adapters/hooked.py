@@ -59,7 +59,7 @@ class HookedBackend(AdapterBackend):
         model.requires_grad_(False)
         # All was frozen before: what trains is what `build` adds, and a head.
         self.layers = target_layers(model, self.base, self.lora)
-        # An ordinary submodule: the Trainer, DDP and `named_parameters` find what is trained without being told.
+        # An ordinary submodule: the Trainer, DDP and `named_parameters` find what is trained by themselves.
         model.add_module(HOLDER, nn.Module())
         self.model = model
         try:
@@ -112,7 +112,7 @@ class HookedBackend(AdapterBackend):
                     there[key].copy_(value)
 
     def save(self, folder: Path) -> None:
-        # A slash is in no name of torch's, so that module and tensor can be told from one another again.
+        # A slash is in no name of torch's, so that it splits module and tensor again without doubt.
         flat = {
             f"{name}/{key}": tensor for name, site in self.extract().items() for key, tensor in site.tensors.items()
         }

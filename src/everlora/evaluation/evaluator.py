@@ -60,7 +60,7 @@ class Evaluator:
             )
             scores.append(score)
             progress.done()
-            if self.batch_invariant is None:  # it belongs to the model and the machine, so one task tells it for all
+            if self.batch_invariant is None:  # a fact of model and machine: one task shows it for all
                 self.batch_invariant = self._is_batch_invariant(model, task, score)
         if self._measure_ability is not None:
             progress.phase("measuring general ability", 1)

@@ -112,7 +112,7 @@ class Chain(TrainerCallback):
                     continue
                 state = {key: constant.to(group.device) for key, constant in state.items()}
                 if isinstance(part, WeightPenalty):
-                    # All groups share one controller, as a share is of the whole adapter, unless modules find their own.
+                    # All groups share one controller, as ρ is a share over the adapter, unless modules find their own.
                     own = isinstance(part.strength, AutoStrength) and part.strength.per_module
                     shared = chain.controllers.setdefault(part.name, StrengthController(part.strength))
                     group.controllers[part.name] = StrengthController(part.strength) if own else shared
