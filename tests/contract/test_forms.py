@@ -65,7 +65,7 @@ class Record:
 def known(learner: SequentialLearner, model: str) -> dict[str, Tensor]:
     """Outputs of the model as it stands on those tasks that it can answer by now."""
     family, inside = learner.base.family, learner.backend.model or learner.base.model
-    tasks = [t for t in tiny_runs.stream(model) if set(t.labels) <= set(getattr(family, "labels", t.labels))]
+    tasks = [t for t in tiny_runs.stream(model) if not family.head or set(t.labels) <= set(family.labels)]
     return {task.name: tiny_runs.outputs(inside, family, task) for task in tasks}
 
 
