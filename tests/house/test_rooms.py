@@ -341,3 +341,30 @@ def test_docstrings_begin_with_one_sentence_on_one_line() -> None:
                 if not first.endswith(".") or (rest and rest[0].strip()):
                     offenders.append((place(path), getattr(node, "name", "the file"), first))
     assert offenders == []
+
+
+DIALECT = {"about", "alone", "apart", "asked", "beside", "life", "lived", "lives", "said", "spelt", "theirs", "told"}
+"""Words that once were names here, and of which nobody could guess what they named."""
+
+
+def test_names_are_words_of_the_field() -> None:
+    found = [
+        (place(path), word, name)
+        for path in FILES
+        if not place(path).startswith("benchmarks/synthetic/")  # grammars, whose names are of what texts say
+        for node in ast.walk(tree(path))
+        for name in _given_names(node)
+        for word in sorted(DIALECT & set(name.lower().split("_")))
+    ]
+    assert found == []
+
+
+def _given_names(node: ast.AST) -> list[str]:
+    """The names that a node gives to something."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.arg):
+        return [node.arg]
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        return [node.id]
+    return [node.attr] if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) else []

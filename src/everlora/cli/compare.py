@@ -229,8 +229,8 @@ def _csv(table: dict[str, Any]) -> str:
     for one in table.get("papers", ()):
         blank = [""] * (len(heads) - 1)
         source = f"{one['source']}: {one['where']}, {one['model']}, {one['column']}"
-        about = ["", "", source, "; ".join(one["differs"]), one["note"]]
-        writer.writerow(["theirs", one["method"], "", "", one["theirs"], *blank, *about])
+        origin = ["", "", source, "; ".join(one["differs"]), one["note"]]
+        writer.writerow(["theirs", one["method"], "", "", one["theirs"], *blank, *origin])
     return text.getvalue().rstrip("\n")
 
 

@@ -211,7 +211,7 @@ def without_blank_labels(
 
 def _renamed(table: Table, names: Mapping[str, str]) -> Table:
     rows = [{names.get(column, column): value for column, value in row.items()} for row in table.rows]
-    return replace(table, rows=rows, called={ours: theirs for theirs, ours in names.items()})
+    return replace(table, rows=rows, called={ours: column for column, ours in names.items()})
 
 
 def _labelled(table: Table) -> Table:
