@@ -39,6 +39,7 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise FolderError(f"the adapter in {folder} cannot be read: {error}") from error
     svd = config["peft_type"] == "ADALORA"
+    # AdaLoRA's forward divides by rank + 1e-5, LoRA's by the rank.
     if scale is None:
         scale = config["lora_alpha"] / (config["init_r"] + 1e-5 if svd else config["r"])
     factors: dict[str, dict[str, Tensor]] = {}
@@ -70,16 +71,17 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
         rest: other tensors, such as a classification head, by their names in the model.
         like: an adapter folder whose settings (base model, target modules, task type) are taken over.
     """
-    whole = {name: site.absorb_scale() for name, site in sites.items()}
-    ranks = {site.rank for site in whole.values()}
+    absorbed = {name: site.absorb_scale() for name, site in sites.items()}
+    ranks = {site.rank for site in absorbed.values()}
     there = json.loads((like / "adapter_config.json").read_text(encoding="utf-8"))
     shared = ("task_type", "base_model_name_or_path", "revision", "target_modules", "modules_to_save")
     config = LoraConfig(**{name: there.get(name) for name in shared}, inference_mode=True)
     config.r = config.lora_alpha = max(ranks)
+    # alpha = r module by module keeps every scale at 1.
     if len(ranks) > 1:
-        config.rank_pattern = config.alpha_pattern = {n: s.rank for n, s in whole.items() if s.rank != config.r}
+        config.rank_pattern = config.alpha_pattern = {n: s.rank for n, s in absorbed.items() if s.rank != config.r}
     tensors = {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in rest.items()}
-    for name, site in whole.items():
+    for name, site in absorbed.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = site.A.contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = site.B.contiguous()
     # Renaming is atomic: a reader never finds half a file.
@@ -89,7 +91,7 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
     config.save_pretrained(str(folder))
     again, others = read(folder)
     if (
-        not equal(again, {name: site.map(Tensor.contiguous) for name, site in whole.items()})
+        not equal(again, {name: site.map(Tensor.contiguous) for name, site in absorbed.items()})
         or others.keys() != rest.keys()
     ):
         raise FolderError(f"the adapter in {folder} reads back as something else than was written; look at the disk")

@@ -11,9 +11,9 @@ from everlora.core.errors import ConfigError
 from everlora.core.roles import AutoStrength, Budget, Strength
 
 RHO = 0.03
-"""The share that ``lam=auto`` reaches unless told otherwise."""
+"""The share that ``lam=auto`` reaches where no share is named."""
 NATS = 3e-4
-"""What ``lam=budget`` allows each earlier task to lose unless told otherwise."""
+"""What ``lam=budget`` allows each earlier task to lose where no number is named."""
 
 
 def read_budget(given: Any) -> Any:
@@ -48,7 +48,7 @@ def read_strength(
     (0.3, AutoStrength(rho=0.05, per_module=False), Budget(nats=0.0003))
 
     Raises:
-        ConfigError: a share, or one λ per module, is asked for beside a number or a budget.
+        ConfigError: a share, or one λ per module, is named together with a number or a budget.
     """
     lam = read_budget(lam)
     if lam == "auto":

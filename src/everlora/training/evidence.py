@@ -1,4 +1,4 @@
-"""What parts want to see of a task: gradients, Fisher information, second moments of features, on a few rows.
+"""Measures what parts need to know of a task: gradients, Fisher information, second moments, on a few rows.
 
 Each is measured with dropout off and leaves the model as it was, in mode and in gradients.
 """
@@ -88,7 +88,7 @@ def weight_gradients(
 
 
 def _gradients(model: nn.Module, family: Family, layers: Mapping[str, nn.Module], rows: Rows) -> dict[str, Tensor]:
-    """∂L/∂W of the mean loss on ``rows``, (o, i)."""
+    """Return ∂L/∂W of the mean loss on ``rows``, (o, i)."""
     sums: dict[str, Tensor] = {}
 
     def watch(name: str) -> Any:
@@ -146,7 +146,7 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
 
 
 def _nothing(layer: nn.Module) -> Tensor:
-    """The moment of a linear layer that has read nothing, (i, i)."""
+    """Return the moment of a linear layer that has read nothing, (i, i)."""
     width = int(layer.in_features) if hasattr(layer, "in_features") else 0  # type: ignore[arg-type]
     return torch.zeros(width, width, dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""The strength of a penalty while a task is trained: given, or found from gradients or from what is lost."""
+"""Finds the strength of a penalty while a task is trained: from gradients, or from what earlier tasks lose."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OVERDRAWN = 4.0
 
 @dataclass
 class StrengthController:
-    """The strength of one penalty as it is now.
+    """Holds the strength of one penalty as it is now.
 
     Attributes:
         strength: the number, or what finds it.
@@ -55,12 +55,12 @@ class StrengthController:
 
     @property
     def found(self) -> bool:
-        """Whether this strength is found and not given."""
+        """Return whether this strength is found and not given."""
         return isinstance(self.strength, AutoStrength | Budget)
 
     @property
     def lam(self) -> Tensor:
-        """λ now; 0 as long as the penalty has no gradient."""
+        """Return λ now; 0 as long as the penalty has no gradient."""
         if isinstance(self.strength, Budget):
             if self.predicts:
                 return torch.full_like(self.penalty, self.price / self.allowed if self.allowed else 0.0)
@@ -75,6 +75,7 @@ class StrengthController:
 
 def acting(penalties: tuple[WeightPenalty, ...]) -> list[WeightPenalty]:
     """Return those penalties that are not switched off, and those that predict for the budget of another."""
+    # Left out, not multiplied by 0: a method at strength 0 is the method without its penalty, bit for bit.
     held = any(isinstance(part.strength, Budget) for part in penalties)
     off = (0, AutoStrength(rho=0))
     return [p for p in penalties if p.strength not in off or (held and isinstance(p, PredictsRise))]

@@ -2,8 +2,8 @@
 
 One row per label of each task: labels of one name mean something else in every task, unless both tasks say that they
 are shared (`Task.shared_labels`). Rows of labels that are not being learned get neither gradient nor decay. Where the
-task is known when answers are made (``labels``), the loss of a row is taken over the labels of its own task, as answers
-are. Where it is not (``generate``), the loss is taken over the labels of all tasks that are learned or rehearsed
+task is known when answers are made (``labels``), the loss of a row is taken over the labels of its own task, as its
+answer is. Where it is not (``generate``), the loss is taken over the labels of all tasks that are learned or rehearsed
 together, and answering considers all labels so far.
 
 With ``fixed`` rows nothing of the head is trained: the row of a label is the unit embedding of its name by the model
@@ -48,8 +48,6 @@ class Classifier(Family):
 
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)
-        self.labels: list[str] = []
-        self.fixed = False
         self.by_task = False
         self._rows: dict[tuple[str | None, str], int] = {}
         self.head_rows = 0
@@ -62,8 +60,8 @@ class Classifier(Family):
             raise DataError(f"task {task.name!r} has no label set, which a classification head needs")
         if self.fixed and (nameless := [label for label in task.labels if not any(map(str.isalpha, label))]):
             raise DataError(
-                f"task {task.name!r}: the label {nameless[0]!r} has no name, of which --head names makes the rows; give "
-                f"the labels words, or leave out --head"
+                f"task {task.name!r}: the label {nameless[0]!r} has no name, and --head names makes rows of names; "
+                f"give the labels words, or leave out --head"
             )
 
     def prepare(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
@@ -99,8 +97,8 @@ class Classifier(Family):
         """
         old = model.get_submodule(str(self.head))
         assert isinstance(old, nn.Linear)
-        rows, seen = len(self.labels), self.head_rows
-        if seen == rows and old.out_features == rows:
+        rows, known = len(self.labels), self.head_rows
+        if known == rows and old.out_features == rows:
             return
         new = nn.Linear(old.in_features, rows, dtype=torch.float32, device=old.weight.device)
         with torch.no_grad():
@@ -110,8 +108,8 @@ class Classifier(Family):
                 fresh = self.named_rows(model)
             new.weight.copy_(fresh)
             new.bias.zero_()
-            new.weight[:seen] = old.weight[:seen].float()
-            new.bias[:seen] = old.bias[:seen].float()
+            new.weight[:known] = old.weight[:known].float()
+            new.bias[:known] = old.bias[:known].float()
         # The head is fp32 even in a bf16 model, and its input is converted.
         new.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
         model.set_submodule(str(self.head), new)
@@ -129,7 +127,6 @@ class Classifier(Family):
         raise DataError(f"a model of family {self.name!r} reads no names of labels; leave out --head")
 
     def label_rows(self, task: Task) -> list[int]:
-        """Return the rows of the head that belong to the labels of a task."""
         return [self._row(task, label) for label in task.labels]
 
     def _row(self, task: Task, label: str) -> int:
