@@ -7,43 +7,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
-    AutoModelForCausalLM,
-    AutoModelForImageClassification,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     GgufConfig,
-    PretrainedConfig,
     PreTrainedModel,
     modeling_gguf_pytorch_utils,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 from transformers.utils import logging as hf_logging
 
 from everlora.core.errors import EverloraError, ModelError
 from everlora.data.template import Template
 from everlora.models import tiny
-from everlora.models.families import (
-    Causal,
-    Classifier,
-    Family,
-    ImageClassifier,
-    Limits,
-    Seq2Seq,
-    TextClassifier,
-    Writer,
-)
+from everlora.models.architectures import FAMILIES, FamilyName, family_of
+from everlora.models.families import Classifier, Family, Limits, Seq2Seq, TextClassifier, Writer
 from everlora.models.families.heads import find_head, modules_of_head
 from everlora.models.families.pooled import Pooling, with_pooling
 from everlora.models.folder import check_folder
@@ -55,15 +36,6 @@ from everlora.runtime.precision import Precision, attention_in_fp32, choose
 from everlora.runtime.seeds import seeded
 
 modeling_gguf_pytorch_utils.tqdm = hf_logging.tqdm  # this bar alone does not heed disable_progress_bar()
-
-FamilyName = Literal["decoder", "encoder-decoder", "encoder", "image-classifier"]
-
-_FAMILIES: dict[str, tuple[Any, type[Family]]] = {
-    "decoder": (AutoModelForCausalLM, Causal),
-    "encoder-decoder": (AutoModelForSeq2SeqLM, Seq2Seq),
-    "encoder": (AutoModelForSequenceClassification, TextClassifier),
-    "image-classifier": (AutoModelForImageClassification, ImageClassifier),
-}
 
 _POOLER = re.compile(r"\bpooler\b")
 """Tensors of a body that may be missing in a checkpoint, since they stand between it and its labels."""
@@ -169,7 +141,7 @@ def _reader(
     """
     if family != "image-classifier":
         check_tokenizer(name, model, processor, writes=family in ("decoder", "encoder-decoder"))
-    reader = _FAMILIES[family][1](processor, limits)
+    reader = FAMILIES[family][1](processor, limits)
     if isinstance(reader, Classifier):
         reader.head = find_head(model)
         if reader.head is None:
@@ -221,7 +193,7 @@ def _from_files(
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
         family = family_of(config)
         check_quantization(name, config, precision.device)
-        auto, _ = _FAMILIES[family]
+        auto, _ = FAMILIES[family]
         read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
         processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
         with seeded(0), _quiet():  # a head that is not in the checkpoint gets the same random values every time
@@ -256,7 +228,7 @@ def _check_weights(name: str, model: Any, family: FamilyName, found: dict[str, A
         ModelError: tensors are missing or of another shape.
     """
     new = sorted([*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])])
-    classifies, body = issubclass(_FAMILIES[family][1], Classifier), f"{model.base_model_prefix}."
+    classifies, body = issubclass(FAMILIES[family][1], Classifier), f"{model.base_model_prefix}."
     strange = [key for key in new if not _POOLER.search(key) and (not classifies or key.startswith(body))]
     if strange:
         raise ModelError(
@@ -277,28 +249,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         hf_logging.set_verbosity(before)
-
-
-def family_of(config: PretrainedConfig) -> FamilyName:
-    """Return the family that a model's configuration belongs to.
-
-    >>> from transformers import T5Config
-    >>> family_of(T5Config())
-    'encoder-decoder'
-
-    Raises:
-        ModelError: no family fits.
-    """
-    kind, heads = config.model_type, config.architectures or []
-    reads_both_ways = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if config.is_encoder_decoder:
-        return "encoder-decoder"
-    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (
-        not reads_both_ways or any("CausalLM" in head or "LMHead" in head for head in heads)
-    ):
-        return "decoder"
-    if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES and reads_both_ways:
-        return "encoder"
-    if kind in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
-        return "image-classifier"
-    raise ModelError(f"models of type {kind!r} are not supported; known families: {', '.join(_FAMILIES)}")
