@@ -49,6 +49,14 @@ class RunProtocol(Record):
     name: str | None = None
     changed: bool | None = None
 
+    def describe(self) -> str:
+        """Say for a reader of numbers by which protocol they were made.
+
+        >>> RunProtocol(hash="0123456789ab", name="o-lora", changed=True).describe()
+        'o-lora with changes (0123456789ab)'
+        """
+        return f"{self.name}{' with changes' if self.changed else ''} ({self.hash})" if self.name else self.hash
+
 
 def _kind(settings: Any) -> str:
     """Whether settings are of a run, which follows a benchmark, or of a learner that is given tasks in Python."""

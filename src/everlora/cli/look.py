@@ -98,8 +98,8 @@ def export(
     kind = RunSpec if isinstance(found.settings, RunSpec) else LearnerSpec
     # The very weights that were learned on: what `auto` chose then, it need not choose on this machine.
     here = {"data_dir": data_dir, "device": device, "dtype": found.weights(), "trust_remote_code": trust_remote_code}
-    settings = found.settings.model_dump(mode="json") | {"evaluation": {}}  # nothing is evaluated
-    settings = refuse_code(settings, here, run / "run.yaml")
+    learned = found.settings.model_dump(mode="json") | {"evaluation": {}}  # nothing is evaluated
+    settings = refuse_code(learned, here, run / "run.yaml")
     spec = resolve(kind, settings, {k: v for k, v in here.items() if k in kind.model_fields})
     facts: dict[str, Any] = {"folder": str(out)}
     with interruptible("nothing was written"):
@@ -157,11 +157,10 @@ def study_layers(
         raise ConfigError(f"the study is about two tasks, and {given} are given; name them: --tasks first,second")
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
         results = sweeping.compare(spec, _copies(top), out, resume=resume, progress=shown)
-    found = [result.as_json() for result in results]
     if as_json:
-        say(json.dumps(found, allow_nan=False))
+        say(json.dumps([result.as_json() for result in results], allow_nan=False))
     else:
-        show(summary([{**one, "method": Path(str(one["folder"])).name} for one in found]))
+        show(summary([result.record.model_copy(update={"method": result.folder.name}) for result in results]))
 
 
 def _copies(top: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from everlora.analysis.answers import ScoredRun
 from everlora.analysis.comparison import Section
 from everlora.literature.published import Published, published
 from everlora.settings import protocol
-from everlora.settings.spec import RunSpec, check, merge
+from everlora.settings.spec import RawSettings, RunSpec, check, merge
 from everlora.settings.training import TRAIN_DEFAULTS
 
 ROWS = ("max_train_samples", "max_train_per_class", "max_eval_samples", "max_eval_per_class")
@@ -105,7 +105,7 @@ def differs(one: Published, ours: ScoredRun) -> list[str]:
     ]
 
 
-def _canonical(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _canonical(settings: RawSettings) -> dict[str, JsonValue]:
     """Settings with all that they leave to defaults, as the hash of a protocol takes them, by dotted name."""
     known = {key: value for key, value in settings.items() if key in RunSpec.model_fields}
     complete = check(RunSpec, {"model": "", **merge({"train": dict(TRAIN_DEFAULTS)}, known)})
