@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from everlora.archive.schema import OpenRecord, Plain, Record
+from everlora.core.description import MethodDescription
 from everlora.settings.setting import settings_of
 from everlora.settings.spec import LearnerSpec, RunSpec
 
@@ -32,9 +33,9 @@ class Composition(OpenRecord):
     rehearsal: PartRecord | None = None
 
     @classmethod
-    def of(cls, described: Mapping[str, object]) -> Self:
+    def of(cls, described: MethodDescription) -> Self:
         """The record of a description, with values as they come back from a file."""
-        return cls.model_validate(json.loads(json.dumps(described, default=str)))
+        return cls.model_validate(json.loads(json.dumps(described.plain(), default=str)))
 
     def plain(self) -> Plain:
         """Return exactly what was described: the hash of a run is of it."""
