@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from everlora.cli import completion
 from everlora.cli.common import Json, Plugin, say
 
+if TYPE_CHECKING:
+    from everlora.benchmarks.cards import BenchmarkCard, TaskCard, TaskRows
+    from everlora.core.plain import JsonObject
+
 LABELS_SHOWN = 3
+OPTIONAL = ("published", "classes", "pictures", "words", "answer_words")
+"""What is known of some tasks only."""
 
 
 def benchmarks(
@@ -31,7 +38,7 @@ def benchmarks(
     if name is not None:
         about = card(name, data_dir=data_dir, order=order)
         if as_json:
-            say(json.dumps(about))
+            say(json.dumps(_as_json(about)))
         else:
             _show_card(about)
         return
@@ -76,49 +83,63 @@ def _list(as_json: bool) -> None:
     say("everlora benchmarks NAME shows one; --data-dir adds sizes and lengths")
 
 
-def _show_card(about: dict[str, Any]) -> None:
+def _as_json(about: BenchmarkCard) -> JsonObject:
+    """A card as ``--json`` prints it: what is not known of a task is left out."""
+    left_out = ("own", "prompt_limit") if about.own else ("own",)  # tasks of one's own have no limit as a benchmark
+    plain = {key: value for key, value in asdict(about).items() if key not in left_out}
+    return {**plain, "tasks": [_task_as_json(task) for task in about.tasks]}
+
+
+def _task_as_json(task: TaskCard) -> JsonObject:
+    plain = asdict(task)
+    known = plain | (plain.pop("at_hand") or {})
+    return {key: value for key, value in known.items() if key not in OPTIONAL or value is not None}
+
+
+def _show_card(about: BenchmarkCard) -> None:
     from everlora.cli import tables
 
-    measured = any("rows" in task for task in about["tasks"])
-    published = not measured and any("published" in task for task in about["tasks"])
+    measured = any(task.at_hand for task in about.tasks)
+    published = not measured and any(task.published for task in about.tasks)
     sizes = ("train/dev/test", "words in, out") if measured else ("published train/test",) * published
     rows = []
-    for task in about["tasks"]:
-        cells = [task["name"]]
-        if measured:
-            counts = task["rows"]
-            cells += [f"{counts['train']}/{counts['dev']}/{counts['test']}", _length(task)]
+    for task in about.tasks:
+        cells = [task.name]
+        if task.at_hand:
+            counts = task.at_hand.rows
+            cells += [f"{counts.train}/{counts.dev}/{counts.test}", _length(task.at_hand, bool(task.labels))]
         if published:
-            cells.append("/".join("?" if size is None else str(size) for size in task["published"].values()))
-        rows.append([*cells, _labels(task), task["metric"], "; ".join(filter(None, (task["source"], task["terms"])))])
-    tables.show(tables.table(about["title"], ("task", *sizes, "labels", "metric", "source; terms"), rows))
-    for task in about["tasks"]:
-        if len(task["labels"]) > LABELS_SHOWN:
-            say(f"labels of {task['name']}: {', '.join(task['labels'])}")
-    for number, tasks in about["orders"].items():
-        also = [alias for alias, of in about["aliases"].items() if str(of) == number]
-        named = f"order {number}{' (' + ', '.join(also) + ')' if also else ''}, {about['hashes'][number]}"
+            known = (task.published.train, task.published.test) if task.published else (None, None)
+            cells.append("/".join("?" if size is None else str(size) for size in known))
+        rows.append([*cells, _labels(task), task.metric, "; ".join(filter(None, (task.source, task.terms)))])
+    tables.show(tables.table(about.title, ("task", *sizes, "labels", "metric", "source; terms"), rows))
+    for task in about.tasks:
+        if len(task.labels) > LABELS_SHOWN:
+            say(f"labels of {task.name}: {', '.join(task.labels)}")
+    for number, tasks in about.orders.items():
+        also = [alias for alias, of in about.aliases.items() if of == number]
+        named = f"order {number}{' (' + ', '.join(also) + ')' if also else ''}, {about.hashes[number]}"
         say(f"{named}: {' '.join(tasks)}")
-    if about["order_digest"]:
-        say(f"this order of these rows: {about['order_digest']}")
-    for task in about["tasks"]:
-        for why, count in task.get("left_out", {}).items():
-            say(f"left out of {task['name']}: {count} rows ({why})")
+    if about.order_digest:
+        say(f"this order of these rows: {about.order_digest}")
+    for task in about.tasks:
+        for why, count in (task.at_hand.left_out if task.at_hand else {}).items():
+            say(f"left out of {task.name}: {count} rows ({why})")
     if not measured:
         say("sizes and lengths are shown of data at hand: --data-dir FOLDER")
 
 
-def _length(task: dict[str, Any]) -> str:
-    if "pictures" in task:
-        return str(task["pictures"])
-    words, answer = task["words"], task["answer_words"]
-    inputs = f"{words['mean']:g}, p95 {words['p95']}, max {words['max']}"
-    return inputs if task["labels"] else f"{inputs}; {answer['mean']:g}, p95 {answer['p95']}, max {answer['max']}"
+def _length(rows: TaskRows, labelled: bool) -> str:
+    words, answers = rows.words, rows.answer_words
+    if words is None or answers is None:
+        return str(rows.pictures)
+    inputs = f"{words.mean:g}, p95 {words.p95}, max {words.max}"
+    return inputs if labelled else f"{inputs}; {answers.mean:g}, p95 {answers.p95}, max {answers.max}"
 
 
-def _labels(task: dict[str, Any]) -> str:
-    labels = task["labels"]
+def _labels(task: TaskCard) -> str:
+    labels = task.labels
     if not labels:
-        return f"{task['classes']} classes" if "classes" in task else "free"
+        return f"{task.classes} classes" if task.classes is not None else "free"
     shown = ", ".join(labels[:LABELS_SHOWN])
     return shown if len(labels) <= LABELS_SHOWN else f"{len(labels)}: {shown}, …"

@@ -63,8 +63,8 @@ def the_card_is_complete(case: BenchmarkCase) -> None:
             assert len(set(task.labels)) == len(task.labels), f"the task {name!r} has a label twice"
     if known.needs_data:
         about = card(known.name)
-        assert [task["name"] for task in about["tasks"]] == list(known.tasks)
-        assert about["hashes"] == {str(number): hash_of_list(names) for number, names in known.orders.items()}
+        assert [task.name for task in about.tasks] == list(known.tasks)
+        assert about.hashes == {number: hash_of_list(names) for number, names in known.orders.items()}
 
 
 def orders_differ_and_have_each_task_once(case: BenchmarkCase) -> None:
