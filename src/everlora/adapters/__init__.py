@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
-from typing import Any
 
-from everlora.adapters.base import AdapterBackend, PastAs
+from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, nearest
 from everlora.models.loading import Loaded
@@ -26,7 +24,7 @@ from everlora.models.loading import Loaded
 __all__ = ["AdapterBackend", "make_backend"]
 
 
-def make_backend(base: Loaded, lora: Mapping[str, Any], past_as: PastAs, adapter: Adapter) -> AdapterBackend:
+def make_backend(base: Loaded, lora: LoraInput, past_as: PastAs, adapter: Adapter) -> AdapterBackend:
     """Return the backend that trains the form of ``adapter`` on ``base``, not attached yet.
 
     >>> import everlora

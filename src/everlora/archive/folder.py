@@ -27,7 +27,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from everlora.archive.atomic import staged
 from everlora.archive.fingerprints import fingerprints_of
@@ -138,7 +137,8 @@ class RunFolder:
         """Give a folder to fill; when the block ends it is hashed, sealed and put in its place at once."""
         with _empty(self.path / "tasks" / f"{number:02d}-{name}") as folder:
             yield folder
-            sealed = Commit(run=self.id, number=number, name=name, files=_hashes(folder), **_fields(facts))
+            seal: dict[str, object] = {"run": self.id, "number": number, "name": name, "files": _hashes(folder)}
+            sealed = Commit.model_validate({**seal, **_fields(facts)})
             write(folder / COMMIT, sealed)
 
     @contextmanager
@@ -146,10 +146,8 @@ class RunFolder:
         """Give a folder to fill with what was measured before the first task; see `commit`."""
         with _empty(self.path / BEFORE) as folder:
             yield folder
-            write(
-                folder / COMMIT,
-                Baseline(run=self.id, number=0, name=BEFORE, files=_hashes(folder), **_fields(facts)),
-            )
+            seal: dict[str, object] = {"run": self.id, "number": 0, "name": BEFORE, "files": _hashes(folder)}
+            write(folder / COMMIT, Baseline.model_validate({**seal, **_fields(facts)}))
 
     def before(self) -> CommittedBaseline | None:
         """What was measured before the first task of this run, if anything was.
@@ -256,7 +254,7 @@ def _same_parts(these: Sequence[object], those: Sequence[object]) -> bool:
     return first == second
 
 
-def _fields(record: Record) -> dict[str, Any]:
+def _fields(record: Record) -> dict[str, object]:
     """The fields of a record as they are, to make a record of which they are a part."""
     return {name: getattr(record, name) for name in type(record).model_fields}
 

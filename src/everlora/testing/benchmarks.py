@@ -226,7 +226,7 @@ def made_up_rows(known: Benchmark, folder: Path) -> Path:
     return folder
 
 
-def _row(task: TaskInfo, rows: str, split: str, number: int) -> dict[str, Any]:
+def _row(task: TaskInfo, rows: str, split: str, number: int) -> dict[str, object]:
     text = f"{task.name} in {split}, row {number}"
     target = task.labels[number % len(task.labels)] if task.labels else f"one answer to number {number} of {split}"
     if rows == "trace":
