@@ -34,8 +34,9 @@ from everlora.archive.identity import NOT_IDENTIFYING, SPLIT, RunRecord, identit
 from everlora.archive.records import Baseline, BaselineFacts, Commit, StageFacts
 from everlora.archive.references import reference_scores, references
 from everlora.archive.results import LearnerFacts, MatrixRecord
-from everlora.archive.schema import Plain, Record, loaded, read_json, restored, write
+from everlora.archive.schema import Record, loaded, read_json, restored, write
 from everlora.core.errors import FolderError
+from everlora.core.plain import JsonObject
 from everlora.data.task import digest_of_order
 from everlora.metrics.matrix import measured
 from everlora.metrics.scores import ScoreMatrix
@@ -111,7 +112,7 @@ class RunFolder:
         if not resume:
             raise FolderError(f"{self.path} holds this run already; pass --resume to go on, or choose another --out")
 
-    def _take_id(self, place: Path, there: Plain) -> None:
+    def _take_id(self, place: Path, there: JsonObject) -> None:
         """Take the id that an older everlora gave this very run, when it counted the rows of a step otherwise."""
         try:
             known = restored(RunRecord, place, there)
@@ -222,7 +223,7 @@ def read_matrix(path: Path) -> MatrixRecord:
     return read_json(MatrixRecord, path / MATRIX)
 
 
-def _comparable(record: Plain) -> Plain:
+def _comparable(record: JsonObject) -> JsonObject:
     """A record of a run with the rows of a step under a name of their own, however they are split."""
     settings = record.get("settings")
     train = settings.get("train") if isinstance(settings, dict) else None

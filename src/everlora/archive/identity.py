@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from everlora.archive.schema import OpenRecord, Plain, Record
+from everlora.archive.schema import OpenRecord, Record
 from everlora.core.description import MethodDescription
+from everlora.core.plain import JsonObject
 from everlora.settings.setting import settings_of
 from everlora.settings.spec import LearnerSpec, RunSpec
 
@@ -37,9 +38,9 @@ class Composition(OpenRecord):
         """The record of a description, with values as they come back from a file."""
         return cls.model_validate(json.loads(json.dumps(described.plain(), default=str)))
 
-    def plain(self) -> Plain:
+    def plain(self) -> JsonObject:
         """Return exactly what was described: the hash of a run is of it."""
-        found: Plain = self.model_dump(mode="json", exclude_unset=True)
+        found: JsonObject = self.model_dump(mode="json", exclude_unset=True)
         return found
 
 
@@ -113,9 +114,12 @@ class RunRecord(Record):
             processes=processes,
         )
 
-    def plain(self) -> Plain:
+    def plain(self) -> JsonObject:
         """The record as plain data, with every setting spelt out."""
-        spelt_out: Plain = {"settings": self.settings.model_dump(mode="json"), "composition": self.composition.plain()}
+        spelt_out: JsonObject = {
+            "settings": self.settings.model_dump(mode="json"),
+            "composition": self.composition.plain(),
+        }
         return {"id": self.id, **spelt_out, **{k: v for k, v in super().plain().items() if k not in spelt_out}}
 
 
@@ -129,7 +133,7 @@ SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
 """Into which a step's rows are split, over micro-batches of every process."""
 
 
-def whole_batch(train: Plain, processes: int, given: Plain | None = None) -> Plain:
+def whole_batch(train: JsonObject, processes: int, given: JsonObject | None = None) -> JsonObject:
     """Training arguments in which a step's rows stand as one batch of one process, however they are split.
 
     >>> whole_batch({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}, 2)

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from everlora.analysis.interference import ModuleMeeting
+    from everlora.archive.records import Room
+
+MODULE_HEADS = (
+    "module",
+    "update norm",
+    "past norm",
+    "interference",
+    "bound",
+    "surrogate bound",
+    "opposed",
+    "conflict",
+    "free",
+)
+Figures: TypeAlias = tuple[float | None, ...]
 Folder = Annotated[Path, typer.Argument(help="Folder of a run.")]
 
 
@@ -19,32 +38,32 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     from everlora.analysis.status import status as facts_of
     from everlora.cli.tables import number, show, table
 
-    facts: Any = facts_of(run).as_json()
+    facts = facts_of(run)
     if as_json:
-        say(json.dumps(facts, allow_nan=False))
+        say(json.dumps(facts.as_json(), allow_nan=False))
         return
     rows = [
         (
-            task["name"],
-            number(task["score"]),
-            ", ".join(f"{name} {_strength(value)}" for name, value in task["strengths"].items()) or "–",
-            task["warning"] or "–",
+            task.name,
+            number(task.score),
+            ", ".join(f"{name} {_strength(value)}" for name, value in task.strengths.items()) or "–",
+            task.warning or "–",
         )
-        for task in facts["tasks"]
+        for task in facts.tasks
     ]
     heads = ("task", "score when learned", "strength found", "warning")
-    show(table(f"{facts['method']} on {facts['model']}", heads, rows))
-    if facts.get("labels"):
-        say(f"labels by row of the head: {', '.join(facts['labels'])}")
-    data = f", {facts['kept_rows']} rows of data among it" if "kept_rows" in facts else ""
-    say(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB{data}")
-    for part, lost in facts.get("memory_error", {}).items():
+    show(table(f"{facts.method} on {facts.model}", heads, rows))
+    if facts.labels:
+        say(f"labels by row of the head: {', '.join(facts.labels)}")
+    data = f", {facts.kept_rows} rows of data among it" if facts.kept_rows else ""
+    say(f"kept for the next task: {facts.holdings.kept_bytes / 1e6:.2f} MB{data}")
+    for part, lost in facts.holdings.memory_error.items():
         say(
-            f"{part} remembers the past with a relative error of {lost['error']:.3g} "
-            f"(worst module {lost['worst']:.3g}, {lost['module']})"
+            f"{part} remembers the past with a relative error of {lost.error:.3g} "
+            f"(worst module {lost.worst:.3g}, {lost.module})"
         )
-    if "room" in facts:
-        for line in _room(facts["room"]):
+    if facts.holdings.room:
+        for line in _room(facts.holdings.room):
             say(line)
 
 
@@ -59,14 +78,19 @@ def inspect(
     from everlora.analysis.runs import Run
     from everlora.cli.tables import show
 
-    found: Any = [task.as_json() for task in meetings(Run.read(run))]
+    found = meetings(Run.read(run))
     if as_json:
-        say(json.dumps(found, allow_nan=False))
+        say(json.dumps([task.as_json() for task in found], allow_nan=False))
         return
-    keys = ("interference", "cosine", "opposed", "conflict", "free")
-    shown = [_figures("all modules", "task", keys, found)]
-    own = ("update_norm", "past_norm", "interference", "bound", "surrogate_bound", "opposed", "conflict", "free")
-    shown += [_figures(task["task"], "module", own, task["modules"]) for task in found if modules]
+    heads = ("task", "interference", "cosine", "opposed", "conflict", "free")
+    shown = [
+        _figures(
+            "all modules",
+            heads,
+            ((one.task, (one.interference, one.cosine, one.opposed, one.conflict, one.free)) for one in found),
+        )
+    ]
+    shown += [_figures(task.task, MODULE_HEADS, map(_module_figures, task.modules)) for task in found if modules]
     show(*shown)
 
 
@@ -195,28 +219,33 @@ def _logits(run: Any, base: Any, spec: Any, sites: Any) -> dict[str, float] | No
     return exporting.compare_logits(run, base, sites, tasks)
 
 
-def _room(room: dict[str, Any]) -> list[str]:
+def _room(room: Room) -> list[str]:
     from everlora.archive.records import FEW_TASKS
 
-    worst = min(room["modules"], key=lambda module: module["free"])
+    worst = min(room.modules, key=lambda module: module.free)
     lines = [
-        f"room: {100 * worst['free']:.1f} % of directions are free in the tightest module ({worst['module']}), enough "
-        f"for {worst['tasks_left']} more tasks of rank {room['rank']}"
+        f"room: {100 * worst.free:.1f} % of directions are free in the tightest module ({worst.module}), enough "
+        f"for {worst.tasks_left} more tasks of rank {room.rank}"
     ]
-    tight = [module for module in room["modules"] if module["tasks_left"] < FEW_TASKS]
-    if room["hard"] and tight:
+    tight = [module for module in room.modules if module.tasks_left < FEW_TASKS]
+    if room.hard and tight:
         lines.append(
-            f"{len(tight)} of {len(room['modules'])} modules run out of directions, and this method learns in free "
+            f"{len(tight)} of {len(room.modules)} modules run out of directions, and this method learns in free "
             f"ones only; take a smaller --lora-r, wider modules (--lora-target-modules), or a soft method (ella, …)"
         )
     return lines
 
 
-def _figures(title: str, first: str, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> Any:
+def _module_figures(one: ModuleMeeting) -> tuple[str, Figures]:
+    met = one.meeting
+    bounds, opposed = (met.bound, met.surrogate_bound), (met.opposed, met.conflict)
+    return one.module, (met.update_norm, met.past_norm, met.interference, *bounds, *opposed, one.free.share)
+
+
+def _figures(title: str, heads: Sequence[str], rows: Iterable[tuple[str, Figures]]) -> Table:
     from everlora.cli.tables import table
 
-    heads = [first, *(key.replace("_", " ") for key in keys)]
-    return table(title, heads, ([row[first], *(_figure(row[key]) for key in keys)] for row in rows))
+    return table(title, heads, ([name, *map(_figure, figures)] for name, figures in rows))
 
 
 def _figure(value: float | None) -> str:

@@ -36,11 +36,11 @@ def benchmarks(
     from everlora.core.errors import ConfigError
 
     if name is not None:
-        about = card(name, data_dir=data_dir, order=order)
+        facts = card(name, data_dir=data_dir, order=order)
         if as_json:
-            say(json.dumps(_as_json(about)))
+            say(json.dumps(_as_json(facts)))
         else:
-            _show_card(about)
+            _show_card(facts)
         return
     if data_dir is not None or order is not None:
         raise ConfigError("--data-dir and --order belong to one benchmark; name it: everlora benchmarks standard")
@@ -83,11 +83,11 @@ def _list(as_json: bool) -> None:
     say("everlora benchmarks NAME shows one; --data-dir adds sizes and lengths")
 
 
-def _as_json(about: BenchmarkCard) -> JsonObject:
+def _as_json(facts: BenchmarkCard) -> JsonObject:
     """A card as ``--json`` prints it: what is not known of a task is left out."""
-    left_out = ("own", "prompt_limit") if about.own else ("own",)  # tasks of one's own have no limit as a benchmark
-    plain = {key: value for key, value in asdict(about).items() if key not in left_out}
-    return {**plain, "tasks": [_task_as_json(task) for task in about.tasks]}
+    left_out = ("own", "prompt_limit") if facts.own else ("own",)  # tasks of one's own have no limit as a benchmark
+    plain = {key: value for key, value in asdict(facts).items() if key not in left_out}
+    return {**plain, "tasks": [_task_as_json(task) for task in facts.tasks]}
 
 
 def _task_as_json(task: TaskCard) -> JsonObject:
@@ -96,14 +96,14 @@ def _task_as_json(task: TaskCard) -> JsonObject:
     return {key: value for key, value in known.items() if key not in OPTIONAL or value is not None}
 
 
-def _show_card(about: BenchmarkCard) -> None:
+def _show_card(facts: BenchmarkCard) -> None:
     from everlora.cli import tables
 
-    measured = any(task.at_hand for task in about.tasks)
-    published = not measured and any(task.published for task in about.tasks)
+    measured = any(task.at_hand for task in facts.tasks)
+    published = not measured and any(task.published for task in facts.tasks)
     sizes = ("train/dev/test", "words in, out") if measured else ("published train/test",) * published
     rows = []
-    for task in about.tasks:
+    for task in facts.tasks:
         cells = [task.name]
         if task.at_hand:
             counts = task.at_hand.rows
@@ -112,17 +112,17 @@ def _show_card(about: BenchmarkCard) -> None:
             known = (task.published.train, task.published.test) if task.published else (None, None)
             cells.append("/".join("?" if size is None else str(size) for size in known))
         rows.append([*cells, _labels(task), task.metric, "; ".join(filter(None, (task.source, task.terms)))])
-    tables.show(tables.table(about.title, ("task", *sizes, "labels", "metric", "source; terms"), rows))
-    for task in about.tasks:
+    tables.show(tables.table(facts.title, ("task", *sizes, "labels", "metric", "source; terms"), rows))
+    for task in facts.tasks:
         if len(task.labels) > LABELS_SHOWN:
             say(f"labels of {task.name}: {', '.join(task.labels)}")
-    for number, tasks in about.orders.items():
-        also = [alias for alias, of in about.aliases.items() if of == number]
-        named = f"order {number}{' (' + ', '.join(also) + ')' if also else ''}, {about.hashes[number]}"
+    for number, tasks in facts.orders.items():
+        also = [alias for alias, of in facts.aliases.items() if of == number]
+        named = f"order {number}{' (' + ', '.join(also) + ')' if also else ''}, {facts.hashes[number]}"
         say(f"{named}: {' '.join(tasks)}")
-    if about.order_digest:
-        say(f"this order of these rows: {about.order_digest}")
-    for task in about.tasks:
+    if facts.order_digest:
+        say(f"this order of these rows: {facts.order_digest}")
+    for task in facts.tasks:
         for why, count in (task.at_hand.left_out if task.at_hand else {}).items():
             say(f"left out of {task.name}: {count} rows ({why})")
     if not measured:

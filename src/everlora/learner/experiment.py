@@ -17,12 +17,13 @@ from everlora.archive.identity import Composition, RunRecord
 from everlora.archive.records import Environment
 from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
-from everlora.archive.schema import Plain, read_json, write
+from everlora.archive.schema import read_json, write
 from everlora.benchmarks import is_own, open_stream
 from everlora.core.benchmark import Modality
 from everlora.core.errors import ConfigError, FolderError, ModelError
 from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Method
+from everlora.core.plain import JsonObject
 from everlora.core.plugins import Origin
 from everlora.core.registry import origins
 from everlora.data.task import Task, TaskStream
@@ -64,7 +65,7 @@ class Result:
     matrix: ScoreMatrix
     record: MatrixRecord
 
-    def as_json(self) -> Plain:
+    def as_json(self) -> JsonObject:
         """The object that ``everlora run --json`` prints."""
         plain = self.record.plain()
         wanted = ("tasks", "matrix", "metrics", "method", "model", "protocol", "fingerprints", "base", "general")
