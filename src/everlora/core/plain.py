@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import JsonValue
+from typing import TypeAlias
 
-Json = JsonValue
+# pydantic has the same type, but listings read benchmarks without importing it.
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | bool | int | float | None"
 """A text, number, truth value or null, or a list or object of such values."""
-JsonObject = dict[str, Json]
+JsonObject: TypeAlias = "dict[str, Json]"
 """What JSON calls an object, and YAML a mapping."""
