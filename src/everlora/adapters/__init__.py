@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from everlora.adapters.base import AdapterBackend, PastAs
+from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, nearest
 from everlora.models.loading import Loaded
@@ -36,7 +35,7 @@ def __getattr__(name: str) -> Any:
     return importlib.import_module(f"{__name__}.hooked").HookedBackend
 
 
-def make_backend(base: Loaded, lora: Mapping[str, Any], past_as: PastAs, adapter: Adapter) -> AdapterBackend:
+def make_backend(base: Loaded, lora: LoraInput, past_as: PastAs, adapter: Adapter) -> AdapterBackend:
     """Return the backend that trains the form of ``adapter`` on ``base``, not attached yet.
 
     >>> import everlora

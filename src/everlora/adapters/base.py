@@ -13,7 +13,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,17 @@ from everlora.data.task import Task
 from everlora.models.loading import Loaded
 
 PastAs = Literal["auto", "fold", "factors"]
+ForwardKeywords = dict[str, Any]
+"""Keywords with which a model's forward is called, as torch hands them to hooks: each architecture has its own."""
+
+
+class LoraInput(TypedDict, total=False):
+    """Keywords of `peft.LoraConfig` that a user may set; backends of other forms take those that they have use for."""
+
+    r: int
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: list[str] | str
 
 
 class AdapterBackend(ABC):
@@ -52,7 +63,7 @@ class AdapterBackend(ABC):
     def __init__(
         self,
         base: Loaded,
-        lora: Mapping[str, Any],
+        lora: LoraInput,
         past_as: PastAs = "auto",
         adapter: Adapter | None = None,
     ) -> None:

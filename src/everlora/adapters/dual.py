@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
+from everlora.adapters.base import ForwardKeywords
 from everlora.adapters.hooked import HookedBackend
 from everlora.core.errors import ModelError
-from everlora.core.updates import Updates, Weights
+from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
 
 SIDES = ("low", "high")
@@ -168,7 +169,7 @@ class DualBackend(HookedBackend):
     def _compute_gates(self, gates: Gates, call: Stack) -> Any:
         """Return the hook that computes the gates of a batch from what enters a group of blocks."""
 
-        def compute(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def compute(_: nn.Module, args: tuple[Any, ...], kwargs: ForwardKeywords) -> None:
             if call.cached and gates.now:
                 return  # the positions of the prompt are in the cache, and its gates are those of the whole answer
             h = args[0] if args else kwargs["hidden_states"]
@@ -206,7 +207,7 @@ class DualBackend(HookedBackend):
         pools = {f"{n}.{s}": Weights(dict(g.live[s].items())) for n, g in self.gates.items() for s in SIDES}
         return {**pairs, **pools}
 
-    def extract(self) -> dict[str, Any]:
+    def extract(self) -> dict[str, ModuleUpdate]:
         """Return a copy of the pairs, and of the pools with the components of all tasks, oldest first."""
         pools = {f"{n}.{s}": Weights(g.pools(s)) for n, g in self.gates.items() for s in SIDES}
         return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in {**self.trainable(), **pools}.items()}
@@ -230,7 +231,7 @@ def stack_and_block(name: str) -> tuple[str, int]:
 def _read_arguments(stack: Stack, signature: inspect.Signature) -> Any:
     """Return the hook that reads mask and cache from the arguments of a module above the blocks."""
 
-    def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def read(_: nn.Module, args: tuple[Any, ...], kwargs: ForwardKeywords) -> None:
         given = signature.bind_partial(*args, **kwargs).arguments
         given = {**given.get("kwargs", {}), **given}
         if "attention_mask" in signature.parameters:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from everlora.adapters.base import AdapterBackend, PastAs
+from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.lora import default_targets
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError, nearest
@@ -42,7 +42,7 @@ class HookedBackend(AdapterBackend):
     """The one file that `save` writes."""
 
     def __init__(
-        self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
+        self, base: Loaded, lora: LoraInput, past_as: PastAs = "auto", adapter: Adapter | None = None
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
         self.layers: dict[str, nn.Linear] = {}
@@ -154,7 +154,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise FolderError(f"{path} cannot be read: {error}") from error
 
 
-def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> dict[str, nn.Linear]:
+def target_layers(model: nn.Module, base: Loaded, lora: LoraInput) -> dict[str, nn.Linear]:
     """Return the linear layers that LoRA's settings name, by PEFT's own rule of matching names.
 
     >>> import everlora

@@ -21,7 +21,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 
 from everlora.adapters import files as adapters
-from everlora.adapters.base import AdapterBackend, PastAs
+from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.folded import FoldedBase
 from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
@@ -37,6 +37,9 @@ from everlora.runtime.seeds import seeded
 ADAPTER = "default"
 """PEFT's name for the adapter."""
 
+PeftKeywords = dict[str, Any]
+"""Keywords of `peft.LoraConfig`, those that a user sets and our own: PEFT knows their types."""
+
 
 class LoraBackend(AdapterBackend):
     """A backend for LoRA pairs B A, or triplets U Σ V, through PEFT."""
@@ -45,7 +48,7 @@ class LoraBackend(AdapterBackend):
     files = ("adapter_config.json", adapters.WEIGHTS)
 
     def __init__(
-        self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
+        self, base: Loaded, lora: LoraInput, past_as: PastAs = "auto", adapter: Adapter | None = None
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
         self._folded: dict[str, FoldedBase] = {}
@@ -88,7 +91,7 @@ class LoraBackend(AdapterBackend):
             ModelError: PEFT refuses the settings, or a target is no linear layer.
         """
         head = self.base.family.head
-        chosen = {**default_targets(self.base.model), **self.lora}
+        chosen: LoraInput = {**default_targets(self.base.model), **self.lora}
         check_rank_fits(self.base.model, chosen)
         linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)}
         try:
@@ -127,7 +130,7 @@ class LoraBackend(AdapterBackend):
                     f"modules (--lora-target-modules)"
                 )
 
-    def _config(self, chosen: dict[str, Any]) -> LoraConfig:
+    def _config(self, chosen: PeftKeywords) -> LoraConfig:
         """Return PEFT's configuration of the form, from LoRA's settings."""
         if self.adapter.form == "plain":
             return LoraConfig(**chosen)
@@ -226,7 +229,7 @@ def _site(layer: LoraLayer) -> LowRank:
     return LowRank(A.weight, B.weight, scale)
 
 
-def default_targets(model: nn.Module) -> dict[str, list[str]]:
+def default_targets(model: nn.Module) -> LoraInput:
     """Return LoRA's default target modules: PEFT's table for the model type, else query and value projections.
 
     >>> import everlora
@@ -243,7 +246,7 @@ def default_targets(model: nn.Module) -> dict[str, list[str]]:
     return {}
 
 
-def check_rank_fits(model: nn.Module, chosen: Mapping[str, Any]) -> None:
+def check_rank_fits(model: nn.Module, chosen: LoraInput) -> None:
     """Refuse a rank whose factors the machine cannot hold, before it is asked for the memory.
 
     Training holds four numbers of fp32 per parameter: value, gradient, and the two moments of AdamW.

@@ -14,8 +14,9 @@ from everlora.archive.folder import Committed, read_matrix, read_run, stages
 from everlora.archive.identity import Composition
 from everlora.archive.records import AnswerRow, Fingerprint, Score
 from everlora.archive.results import MatrixRecord
-from everlora.archive.schema import Plain, Record, read_rows
+from everlora.archive.schema import Record, read_rows
 from everlora.core.errors import FolderError
+from everlora.core.plain import JsonObject
 from everlora.settings.spec import LearnerSpec
 
 CLOSE = 1e-3
@@ -80,9 +81,9 @@ class ScoredRun:
     ability: Mapping[str, float]
 
     @property
-    def training(self) -> Plain:
+    def training(self) -> JsonObject:
         """How it was trained, which tells runs of one method apart."""
-        plain: Plain = self.settings.model_dump(mode="json", include={"train", "train_of", "lora"})
+        plain: JsonObject = self.settings.model_dump(mode="json", include={"train", "train_of", "lora"})
         return plain
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from everlora.archive.folder import read_run, stages
 from everlora.archive.records import Holdings, Score, Seconds, Strength
-from everlora.archive.schema import Plain, Record
+from everlora.archive.schema import Record
 from everlora.core.errors import FolderError
+from everlora.core.plain import JsonObject
 
 
 class LearnedTask(Record):
@@ -38,7 +39,7 @@ class Status(Record):
     kept_rows: int = 0
     holdings: Holdings
 
-    def as_json(self) -> Plain:
+    def as_json(self) -> JsonObject:
         """The object that ``everlora status --json`` prints."""
         plain = self.plain()
         return {**{key: value for key, value in plain.items() if key != "holdings"}, **self.holdings.plain()}

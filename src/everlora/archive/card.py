@@ -9,7 +9,6 @@ from everlora.archive.results import MatrixRecord
 from everlora.core.adapter import Adapter
 from everlora.metrics.answers import DEFAULT
 from everlora.metrics.scores import METRICS
-from everlora.settings.protocol import describe
 from everlora.settings.spec import LearnerSpec
 
 PIPELINES = {
@@ -129,7 +128,7 @@ model = learner.model
 
 def _provenance(results: MatrixRecord) -> str:
     """Protocol and fingerprints of the scores."""
-    protocol = describe(results.protocol.plain()) if results.protocol else "unknown"
+    protocol = results.protocol.describe() if results.protocol else "unknown"
     return f"Protocol {protocol}, fingerprint {', '.join(results.fingerprints.of) or 'unknown'}."
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from everlora.archive.schema import OpenRecord, Plain, Record, loaded
+from everlora.archive.schema import OpenRecord, Record, loaded
+from everlora.core.plain import JsonObject
 
 Score = float | None
 """Percent; None where nothing was measured."""
@@ -213,7 +214,7 @@ class Seal(Record):
     files: dict[str, str]
 
     @classmethod
-    def migrated(cls, content: Plain, path: Path) -> Plain:
+    def migrated(cls, content: JsonObject, path: Path) -> JsonObject:
         if "run" not in content:  # schema 1
             content["run"] = loaded(path.parents[2] / "run.yaml")["id"]
         # Schema 2: the commit of a stage that trains nothing had no entries of training.

@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from everlora.cli import completion
 from everlora.core.errors import ConfigError
 from everlora.settings.setting import SECTIONS, Known, settings_of
-from everlora.settings.spec import DEFAULT_MODEL, LearnerSpec, RunSpec
+from everlora.settings.spec import DEFAULT_MODEL, LearnerSpec, RawSettings, RunSpec
 
 OPTION_COLUMN = 40
 """Width that names of options may take before their help moves to the next line."""
@@ -85,7 +85,7 @@ def _shown(default: Any) -> str:
     return ("yes" if default else "no") if isinstance(default, bool) else str(default)
 
 
-def layers(given: dict[str, Any], config: Path | None, more: list[str] | None = None) -> tuple[dict[str, Any], ...]:
+def layers(given: RawSettings, config: Path | None, more: list[str] | None = None) -> tuple[RawSettings, ...]:
     """Settings as the command line names them, before they are merged and checked: defaults, recipe, options.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers.utils import logging as hf_logging
 
@@ -14,16 +13,17 @@ from everlora.analysis.single_task import single_task_reference
 from everlora.archive.atomic import write_text
 from everlora.archive.card import model_card
 from everlora.archive.folder import RunFolder, read_run
-from everlora.archive.identity import Composition, RunProtocol, RunRecord
+from everlora.archive.identity import Composition, RunRecord
 from everlora.archive.records import Environment
 from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
-from everlora.archive.schema import Plain, read_json, write
+from everlora.archive.schema import read_json, write
 from everlora.benchmarks import is_own, open_stream
 from everlora.core.benchmark import Modality
 from everlora.core.errors import ConfigError, FolderError, ModelError
 from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Method
+from everlora.core.plain import JsonObject
 from everlora.core.plugins import Origin
 from everlora.core.registry import origins
 from everlora.data.task import Task, TaskStream
@@ -38,9 +38,9 @@ from everlora.models.environment import environment
 from everlora.models.loading import Loaded, load
 from everlora.runtime import world
 from everlora.runtime.progress import Progress
-from everlora.settings.spec import LearnerSpec, RunSpec
+from everlora.settings.spec import LearnerSpec, RawSettings, RunSpec
 
-DEMO: dict[str, Any] = {
+DEMO: RawSettings = {
     "model": "smollm2-135m",
     "benchmark": "builtin",
     "tasks": ["reviews", "news", "questions"],
@@ -65,7 +65,7 @@ class Result:
     matrix: ScoreMatrix
     record: MatrixRecord
 
-    def as_json(self) -> Plain:
+    def as_json(self) -> JsonObject:
         """The object that ``everlora run --json`` prints."""
         plain = self.record.plain()
         wanted = ("tasks", "matrix", "metrics", "method", "model", "protocol", "fingerprints", "base", "general")
@@ -144,7 +144,7 @@ def begin(
     record = RunRecord.of(
         spec.model_copy(update={"dtype": _spelling_of(spec.dtype, base, out)}),
         Composition.of(method.describe()),
-        RunProtocol.model_validate(protocol_of(spec, method)),
+        protocol_of(spec, method),
         plugins_used(spec, method),
         world.size(),
     )

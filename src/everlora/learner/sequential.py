@@ -34,7 +34,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -260,7 +260,7 @@ class SequentialLearner(LearnerState):
                     for file in learned.folder.iterdir():
                         shutil.copy(file, path)
                     write_rows(path / "training.jsonl", learned.training.log)
-                    write_rows(path / "modules.jsonl", learned.training.chain.records)
+                    write_rows(path / "modules.jsonl", map(asdict, learned.training.chain.records))
         self.progress.info(f"{stage.number}. {stage.name}: {self.evaluator.summary(scores)}")
         return row
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,7 +233,7 @@ def _from_files(
     return model, processor, family
 
 
-def _check_weights(name: str, model: Any, family: FamilyName, found: dict[str, Any]) -> None:
+def _check_weights(name: str, model: Any, family: FamilyName, found: Mapping[str, Collection[Any]]) -> None:
     """Refuse a model whose weights do not fit its configuration, or that has no head to answer with.
 
     Raises:

@@ -5,6 +5,7 @@ A field's type, default and `Setting` are all there is to a setting; see `everlo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from everlora.core.errors import ConfigError
 from everlora.data.template import Template
 from everlora.settings.setting import Setting, suggestion
-from everlora.settings.training import Training
+from everlora.settings.training import Training, TrainingArgumentsInput
 
 S = TypeVar("S", bound="Strict")
+RawSettings = Mapping[str, object]
+"""Settings as a file or a command line names them, before they are merged and checked: they may hold anything."""
 Schedule = Literal["full", "forward", "diagonal", "final"]
 DEFAULT_MODEL = "smollm2-135m"
 """The model of commands that name none."""
@@ -179,10 +182,10 @@ class LearnerSpec(Strict):
     ] = Field(None, ge=1)
     """None for 50 tokens, or more where the targets of a task's training rows are longer."""
     lora: LoraSpec = LoraSpec()
-    train: Annotated[dict[str, Any], Training] = Field(default_factory=dict)
+    train: Annotated[TrainingArgumentsInput, Training] = Field(default_factory=dict)
     """Names of `transformers.TrainingArguments`, passed through."""
     train_of: Annotated[
-        dict[str, dict[str, Any]] | None,
+        dict[str, TrainingArgumentsInput] | None,
         Setting("training", "Training arguments of single tasks, by name.", options=()),
     ] = None
     """The same for single tasks by name, over ``train``; tasks that are learned all at once have only ``train``."""
@@ -265,9 +268,9 @@ class RunSpec(LearnerSpec):
     """Seed of the rows of built-in tasks, and of the rows that a limit takes of data that are read."""
 
 
-def merge(*layers: dict[str, Any]) -> dict[str, Any]:
+def merge(*layers: RawSettings) -> RawSettings:
     """Merge nested layers, the later ones winning; None in a later layer means that it says nothing."""
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for layer in layers:
         for key, value in layer.items():
             if isinstance(value, dict):
@@ -278,7 +281,7 @@ def merge(*layers: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def check(kind: type[S], values: dict[str, Any]) -> S:
+def check(kind: type[S], values: RawSettings) -> S:
     """Build a spec from plain values.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from everlora.archive.folder import Committed
 from everlora.archive.records import TaskMetadata
@@ -17,6 +16,7 @@ from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.families import Family
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import EvalSpec, LearnerSpec, Schedule
+from everlora.settings.training import TrainingArgumentsInput, numeric_argument
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Stage:
     trains: bool = True
     seeded: int = 1
 
-    def arguments(self, spec: LearnerSpec) -> Mapping[str, Any]:
+    def arguments(self, spec: LearnerSpec) -> TrainingArgumentsInput:
         """Return the training arguments of this stage: those of the run, overridden by those of its task."""
         own = spec.train_of if len(self.tasks) == 1 else None
         return {**spec.train, **(own or {}).get(self.tasks[0].name, {})}
@@ -103,7 +103,7 @@ def check_enough_rows(spec: LearnerSpec, stage: Stage, processes: int) -> None:
         ConfigError: nothing would be trained.
     """
     train, rows = stage.arguments(spec), sum(len(task.train) for task in stage.tasks)
-    batch = int(train.get("per_device_train_batch_size", 8)) * processes
+    batch = int(numeric_argument(train, "per_device_train_batch_size", 8)) * processes
     if train.get("dataloader_drop_last") and rows < batch:
         raise ConfigError(
             f"task {stage.name!r} has {rows} training rows, fewer than a batch of {batch}, and dataloader_drop_last "
