@@ -73,7 +73,10 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
     whole = {name: site.absorb_scale() for name, site in sites.items()}
     ranks = {site.rank for site in whole.values()}
     there = json.loads((like / "adapter_config.json").read_text(encoding="utf-8"))
-    shared = ("task_type", "base_model_name_or_path", "revision", "target_modules", "modules_to_save")
+    shared = (
+        *("task_type", "base_model_name_or_path", "revision", "target_modules", "modules_to_save"),
+        *(["fan_in_fan_out"] if there.get("fan_in_fan_out") else []),
+    )
     config = LoraConfig(**{name: there.get(name) for name in shared}, inference_mode=True)
     config.r = config.lora_alpha = max(ranks)
     if len(ranks) > 1:

@@ -18,6 +18,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from everlora.adapters.base import AdapterBackend, PastAs
 from everlora.adapters.lora import default_targets
@@ -25,6 +26,7 @@ from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError, nearest
 from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
+from everlora.models.layers import is_linear
 from everlora.models.loading import Loaded
 
 HOLDER = "everlora_form"
@@ -45,7 +47,7 @@ class HookedBackend(AdapterBackend):
         self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
-        self.layers: dict[str, nn.Linear] = {}
+        self.layers: dict[str, nn.Linear | Conv1D] = {}
         self._handles: list[Any] = []
 
     @abstractmethod
@@ -151,7 +153,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise FolderError(f"{path} cannot be read: {error}") from error
 
 
-def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> dict[str, nn.Linear]:
+def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> dict[str, nn.Linear | Conv1D]:
     """Return the linear layers that LoRA's settings name, by PEFT's own rule of matching names.
 
     >>> import everlora
@@ -163,7 +165,7 @@ def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> di
         ModelError: nothing is found, or what is found is no linear layer.
     """
     targets = {**default_targets(model), **lora}.get("target_modules")
-    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    linear = {name: layer for name, layer in model.named_modules() if is_linear(layer)}
     words = sorted({name.rsplit(".", 1)[-1] for name in linear})
     if targets == "all-linear":
         out = model.get_output_embeddings()  # type: ignore[operator]
@@ -182,6 +184,6 @@ def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> di
     if not found:
         raise ModelError(f"nothing to adapt in {base.name!r} {choose}")
     for name, layer in found.items():
-        if not isinstance(layer, nn.Linear):
+        if not is_linear(layer):
             raise ModelError(f"target {name!r} is not a linear layer; adapt linear layers only")
     return found

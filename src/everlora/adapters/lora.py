@@ -30,6 +30,7 @@ from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, Updates
 from everlora.data.task import Task
+from everlora.models.layers import is_linear, shape_of
 from everlora.models.loading import Loaded
 from everlora.runtime.memory import physical_memory
 from everlora.runtime.seeds import seeded
@@ -90,7 +91,7 @@ class LoraBackend(AdapterBackend):
         saved = list(self.base.family.saved_modules)
         chosen = {**default_targets(self.base.model), **self.lora}
         check_rank_fits(self.base.model, chosen)
-        linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)}
+        linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if is_linear(m)}
         try:
             config = self._config(
                 {"task_type": self.base.family.peft_task, "modules_to_save": saved or None, **chosen}
@@ -251,12 +252,12 @@ def check_rank_fits(model: nn.Module, chosen: Mapping[str, Any]) -> None:
         ModelError: they need more memory than the machine has.
     """
     rank, targets = int(chosen.get("r", 8)), chosen.get("target_modules") or ()
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    layers = {name: layer for name, layer in model.named_modules() if is_linear(layer)}
     if not isinstance(targets, str):
         layers = {n: layer for n, layer in layers.items() if any(f".{n}".endswith(f".{one}") for one in targets)}
     elif targets != "all-linear":
         layers = {name: layer for name, layer in layers.items() if re.fullmatch(targets, name)}
-    needed = 16 * rank * sum(layer.in_features + layer.out_features for layer in layers.values())
+    needed = 16 * rank * sum(sum(shape_of(layer)) for layer in layers.values())
     device = next(model.parameters()).device
     held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else physical_memory()
     if held is not None and needed > held:
@@ -269,4 +270,4 @@ def check_rank_fits(model: nn.Module, chosen: Mapping[str, Any]) -> None:
 def _linear(layer: nn.Module) -> bool:
     """Return whether an adapted layer is linear, quantised ones included."""
     base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
-    return isinstance(base, nn.Linear) or "Linear" in type(base).__name__
+    return is_linear(base) or "Linear" in type(base).__name__
