@@ -162,6 +162,11 @@ class AdapterBackend(ABC):
         """
         raise NotImplementedError
 
+    @classmethod
+    def lora_settings(cls, form: str) -> frozenset[str]:
+        """Return the settings of LoRA that a form reads, beside rank, alpha, dropout and target modules."""
+        return frozenset()
+
     def plan_tasks(self, tasks: int) -> None:  # noqa: B027 - most forms do not mind
         """Reserve, before any text is read, what ``tasks`` tasks need: prompts take room in the context."""
 

@@ -22,12 +22,14 @@ from transformers.pytorch_utils import Conv1D
 
 from everlora.adapters.base import AdapterBackend, PastAs
 from everlora.adapters.lora import default_targets
+from everlora.adapters.targets import check_matched, excluded
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError, nearest
 from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
 from everlora.models.layers import is_linear
 from everlora.models.loading import Loaded
+from everlora.settings.lora import OF_TARGETS
 
 HOLDER = "everlora_form"
 """Name of the submodule with the trainable tensors."""
@@ -49,6 +51,10 @@ class HookedBackend(AdapterBackend):
         super().__init__(base, lora, past_as, adapter)
         self.layers: dict[str, nn.Linear | Conv1D] = {}
         self._handles: list[Any] = []
+
+    @classmethod
+    def lora_settings(cls, form: str) -> frozenset[str]:
+        return OF_TARGETS
 
     @abstractmethod
     def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
@@ -169,9 +175,12 @@ def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> di
     words = sorted({name.rsplit(".", 1)[-1] for name in linear})
     if targets == "all-linear":
         out = model.get_output_embeddings()  # type: ignore[operator]
-        found = {n: m for n, m in linear.items() if m is not out}
+        found = {n: m for n, m in linear.items() if m is not out and not excluded(n, lora)}
     elif targets:
-        config = LoraConfig(target_modules=targets)
+        try:
+            config = LoraConfig(target_modules=targets, **{name: lora[name] for name in OF_TARGETS & lora.keys()})
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"cannot choose modules of {base.name!r}: {str(error).splitlines()[0]}") from None
         found = {n: m for n, m in model.named_modules() if check_target_module_exists(config, n)}
     else:
         found = {}
@@ -186,4 +195,5 @@ def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> di
     for name, layer in found.items():
         if not is_linear(layer):
             raise ModelError(f"target {name!r} is not a linear layer; adapt linear layers only")
+    check_matched(model, found, lora)
     return found

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from everlora.adapters import files as adapters
 from everlora.adapters.base import AdapterBackend, PastAs
 from everlora.adapters.folded import FoldedBase
+from everlora.adapters.targets import check_matched
 from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ModelError, nearest
@@ -34,6 +35,7 @@ from everlora.models.layers import is_linear, shape_of
 from everlora.models.loading import Loaded
 from everlora.runtime.memory import physical_memory
 from everlora.runtime.seeds import seeded
+from everlora.settings.lora import OF_PAIRS, OF_TARGETS
 
 ADAPTER = "default"
 """PEFT's name for the adapter."""
@@ -50,6 +52,11 @@ class LoraBackend(AdapterBackend):
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
         self._folded: dict[str, FoldedBase] = {}
+
+    @classmethod
+    def lora_settings(cls, form: str) -> frozenset[str]:
+        # The triplets are AdaLoRA's, which has one rank and one scale, and draws its factors in its own way.
+        return OF_TARGETS | OF_PAIRS if form == "plain" else OF_TARGETS
 
     def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> PeftModel:
         """Put a trainable adapter on the model, fresh (B = 0) or with the values of ``start``, and return the model.
@@ -102,13 +109,14 @@ class LoraBackend(AdapterBackend):
                 f"cannot put an adapter on {self.base.name!r}: {str(error).splitlines()[0]} "
                 f"(linear layers of this model: {', '.join(sorted(linear))}; choose with --lora-target-modules)"
             ) from None
+        adapted = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
+        check_matched(self.base.model, adapted, self.lora)
         # PEFT ignores a name that matches nothing as long as another one matches: a typing error would go unseen.
         asked = self.lora.get("target_modules")
-        layers = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
         for target in asked if isinstance(asked, list | tuple) else ():
-            if not any(name == target or name.endswith(f".{target}") for name in layers):
+            if not any(name == target or name.endswith(f".{target}") for name in adapted):
                 raise ModelError(f"no module of {self.base.name!r} is called {target!r}{nearest(target, linear)}")
-        others = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer) and not _linear(m)]
+        others = [name for name in adapted if not _linear(model.base_model.model.get_submodule(name))]
         if others:
             raise ModelError(f"target {others[0]!r} is not a linear layer; adapt linear layers only")
         return model
@@ -251,7 +259,8 @@ def check_rank_fits(model: nn.Module, chosen: Mapping[str, Any]) -> None:
     Raises:
         ModelError: they need more memory than the machine has.
     """
-    rank, targets = int(chosen.get("r", 8)), chosen.get("target_modules") or ()
+    rank = max(int(r) for r in (chosen.get("r", 8), *(chosen.get("rank_pattern") or {}).values()))
+    targets = chosen.get("target_modules") or ()
     layers = {name: layer for name, layer in model.named_modules() if is_linear(layer)}
     if not isinstance(targets, str):
         layers = {n: layer for n, layer in layers.items() if any(f".{n}".endswith(f".{one}") for one in targets)}
