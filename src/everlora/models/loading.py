@@ -243,16 +243,18 @@ def _check_weights(name: str, model: Any, family: FamilyName, found: dict[str, A
         ModelError: tensors are missing or of another shape.
     """
     new = sorted([*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])])
-    classifies, body = issubclass(_FAMILIES[family][1], Classifier), f"{model.base_model_prefix}."
-    strange = [key for key in new if not _POOLER.search(key) and (not classifies or key.startswith(body))]
+    classifies, prefix = issubclass(_FAMILIES[family][1], Classifier), model.base_model_prefix
+    body = f"{prefix}." if classifies and hasattr(model, prefix) else ""  # where there is none, nothing is outside it
+    head = find_head(model) if classifies else None
+    new = [key for key in new if key.rpartition(".")[0] != head]
+    strange = [key for key in new if key.startswith(body) and not _POOLER.search(key)]
     if strange:
         raise ModelError(
             f"the weights of {name!r} do not fit its config.json: {len(strange)} tensors of a "
             f"{model.config.model_type!r} model are absent or of another shape, such as {strange[0]!r}; "
             f"copy or download the model again"
         )
-    head = find_head(model) if classifies else None
-    return [key for key in new if key.rpartition(".")[0] != head]
+    return new
 
 
 @contextmanager
