@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-import lives
+import tiny_runs
 from everlora import load
 from everlora.adapters.folded import FoldedBase
 from everlora.analysis.runs import Run
@@ -55,11 +55,11 @@ def test_the_past_is_added_as_to_a_linear_layer(past: str) -> None:
 @pytest.mark.parametrize("method", ["inclora", "seqlora", "lb-cl"])
 def test_a_run_its_resumption_and_its_export_are_one_model(method: str, tmp_path: Path) -> None:
     model, out = str(models.build("decoder", "gpt2", tmp_path)), tmp_path / "run"
-    whole = lives.lived(model, method, out, **DIAGONAL)
+    whole = tiny_runs.train_sequence(model, method, out, **DIAGONAL)
     with pytest.raises(KeyboardInterrupt):
-        lives.lived(model, method, tmp_path / "cut", progress=lives.Cut(), **DIAGONAL)
-    resumed = lives.lived(model, method, tmp_path / "cut", resume=True, **DIAGONAL)
-    assert lives.largest_difference(lives.adapter(resumed), lives.adapter(whole)) == 0
+        tiny_runs.train_sequence(model, method, tmp_path / "cut", progress=tiny_runs.Cut(), **DIAGONAL)
+    resumed = tiny_runs.train_sequence(model, method, tmp_path / "cut", resume=True, **DIAGONAL)
+    assert tiny_runs.largest_difference(tiny_runs.adapter(resumed), tiny_runs.adapter(whole)) == 0
 
     def plain() -> nn.Module:
         return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)  # type: ignore[no-any-return]
@@ -77,4 +77,4 @@ def test_a_run_its_resumption_and_its_export_are_one_model(method: str, tmp_path
 def test_a_form_that_cannot_read_it_says_so(tmp_path: Path) -> None:
     model = str(models.build("decoder", "gpt2", tmp_path))
     with pytest.raises(ModelError, match="is a Conv1D, which peft does not decompose"):
-        lives.lived(model, "osf", tmp_path / "run", **DIAGONAL)
+        tiny_runs.train_sequence(model, "osf", tmp_path / "run", **DIAGONAL)

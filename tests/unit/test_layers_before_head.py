@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-import lives
+import tiny_runs
 from everlora import load
 from everlora.adapters import files as adapters
 from everlora.analysis.runs import Run
@@ -45,7 +45,7 @@ def test_the_head_and_what_stands_before_it(
 @pytest.mark.parametrize("kind", ["distilbert", "roberta"])
 def test_what_was_learned_comes_back_and_is_exported_with_these_layers(kind: str, tmp_path: Path) -> None:
     model, out = str(models.build("encoder", kind, tmp_path)), tmp_path / "run"
-    whole = lives.lived(model, "inclora", out, **DIAGONAL)
+    whole = tiny_runs.train_sequence(model, "inclora", out, **DIAGONAL)
     sites, rest = adapters.read(out / "tasks" / "02-second")
     fresh = load(model, dtype="float32", device="cpu")
     assert fresh.fresh
@@ -54,12 +54,12 @@ def test_what_was_learned_comes_back_and_is_exported_with_these_layers(kind: str
     assert read_json(Environment, out / "environment.json").newly_initialised == tuple(fresh.fresh)
 
     cut = tmp_path / "cut"
-    watch = lives.Cut()
+    watch = tiny_runs.Cut()
     with pytest.raises(KeyboardInterrupt):
-        lives.lived(model, "inclora", cut, progress=watch, **DIAGONAL)
+        tiny_runs.train_sequence(model, "inclora", cut, progress=watch, **DIAGONAL)
     assert [line for line in watch.warnings if "has no weights for" in line and fresh.fresh[0] in line]
-    resumed = lives.lived(model, "inclora", cut, resume=True, **DIAGONAL)
-    assert lives.largest_difference(lives.adapter(resumed), lives.adapter(whole)) == 0
+    resumed = tiny_runs.train_sequence(model, "inclora", cut, resume=True, **DIAGONAL)
+    assert tiny_runs.largest_difference(tiny_runs.adapter(resumed), tiny_runs.adapter(whole)) == 0
     assert adapters.equal(adapters.read(cut / "tasks" / "02-second")[0], sites)
 
     write_model(Run.read(out), load(model, dtype="float32", device="cpu"), tmp_path / "exported")

@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 import everlora
-import lives
+import tiny_runs
 from everlora.adapters.lora import LoraBackend
 from everlora.cli.options import SETTINGS, _value
 from everlora.core.errors import ConfigError, EverloraError, ModelError
@@ -66,11 +66,11 @@ TAKEN: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("lora", TAKEN.values(), ids=TAKEN)
 def test_what_is_taken_adapts_the_modules_of_peft_by_its_ranks_scales_and_first_values(lora: dict[str, Any]) -> None:
     spec = resolve(LearnerSpec, {"model": "tiny-llama", "lora": {"r": 4, "lora_alpha": 8, **lora}})
-    backend = LoraBackend(lives.fresh("tiny-llama"), spec.lora.model_dump(exclude_none=True))
+    backend = LoraBackend(tiny_runs.fresh("tiny-llama"), spec.lora.model_dump(exclude_none=True))
     backend.attach(seed=3)
     torch.manual_seed(3)
     defaults = {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM", "target_modules": ["q_proj", "v_proj"]}
-    stock = get_peft_model(lives.fresh("tiny-llama").model, LoraConfig(**{**defaults, **lora}))
+    stock = get_peft_model(tiny_runs.fresh("tiny-llama").model, LoraConfig(**{**defaults, **lora}))
     layers = {n: m for n, m in stock.base_model.model.named_modules() if isinstance(m, LoraLayer)}
     found = backend.trainable()
     assert found.keys() == layers.keys()
@@ -102,12 +102,12 @@ def logits(model: nn.Module) -> Tensor:
 )
 def test_what_was_learned_comes_back_and_is_read_by_peft(method: str, lora: dict[str, Any], tmp_path: Path) -> None:
     given = {"lora": {"r": 4, "lora_alpha": 8, **lora}, **DIAGONAL}
-    whole = lives.lived("tiny-llama", method, tmp_path / "whole", **given)
+    whole = tiny_runs.train_sequence("tiny-llama", method, tmp_path / "whole", **given)
     with pytest.raises(KeyboardInterrupt):
-        lives.lived("tiny-llama", method, tmp_path / "cut", progress=lives.Cut(), **given)
-    resumed = lives.lived("tiny-llama", method, tmp_path / "cut", resume=True, **given)
-    assert lives.largest_difference(lives.adapter(resumed), lives.adapter(whole)) == 0
-    expected, plain = logits(whole.inference_model()), lives.fresh("tiny-llama").model
+        tiny_runs.train_sequence("tiny-llama", method, tmp_path / "cut", progress=tiny_runs.Cut(), **given)
+    resumed = tiny_runs.train_sequence("tiny-llama", method, tmp_path / "cut", resume=True, **given)
+    assert tiny_runs.largest_difference(tiny_runs.adapter(resumed), tiny_runs.adapter(whole)) == 0
+    expected, plain = logits(whole.inference_model()), tiny_runs.fresh("tiny-llama").model
     assert not torch.allclose(logits(plain), expected, atol=1e-4), "nothing was learned"
     stock = PeftModel.from_pretrained(plain, tmp_path / "whole")
     assert {n for n, m in stock.base_model.model.named_modules() if isinstance(m, LoraLayer)} == {
@@ -128,7 +128,7 @@ def test_what_was_learned_comes_back_and_is_read_by_peft(method: str, lora: dict
     ],
 )
 def test_what_matches_nothing_is_named(lora: dict[str, Any], words: str) -> None:
-    backend = LoraBackend(lives.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8, **lora})
+    backend = LoraBackend(tiny_runs.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8, **lora})
     with pytest.raises(ModelError) as refused:
         backend.attach(seed=0)
     assert words in str(refused.value)

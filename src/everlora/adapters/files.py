@@ -68,7 +68,7 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
 def _scale(config: Mapping[str, Any], name: str) -> float:
     """Return PEFT's scaling of one module, alpha / r or alpha / √r, with alpha and r of its own where patterns say."""
     alpha = float(config["lora_alpha"])
-    if config["peft_type"] == "ADALORA":
+    if config["peft_type"] == "ADALORA":  # its forward divides by rank + 1e-5, LoRA's by the rank
         return alpha / float(config["init_r"] + 1e-5)
     ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
     r = ranks.get(get_pattern_key(ranks.keys(), name), config["r"])
@@ -87,18 +87,19 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
         rest: other tensors, such as a classification head, by their names in the model.
         like: an adapter folder whose settings (base model, target modules, task type) are taken over.
     """
-    whole = {name: site.absorb_scale() for name, site in sites.items()}
-    ranks = {site.rank for site in whole.values()}
+    absorbed = {name: site.absorb_scale() for name, site in sites.items()}
+    ranks = {site.rank for site in absorbed.values()}
     there = json.loads((like / "adapter_config.json").read_text(encoding="utf-8"))
     shared = ("task_type", "base_model_name_or_path", "revision", "target_modules", "modules_to_save")
     if_set = ("fan_in_fan_out", *OF_TARGETS)
     taken = (*shared, *(name for name in if_set if there.get(name)))
     config = LoraConfig(**{name: there.get(name) for name in taken}, inference_mode=True)
     config.r = config.lora_alpha = max(ranks)
+    # alpha = r module by module keeps every scale at 1.
     if len(ranks) > 1:
-        config.rank_pattern = config.alpha_pattern = {n: s.rank for n, s in whole.items() if s.rank != config.r}
+        config.rank_pattern = config.alpha_pattern = {n: s.rank for n, s in absorbed.items() if s.rank != config.r}
     tensors = {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in rest.items()}
-    for name, site in whole.items():
+    for name, site in absorbed.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = site.A.contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = site.B.contiguous()
     # Renaming is atomic: a reader never finds half a file.
@@ -108,7 +109,7 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
     config.save_pretrained(str(folder))
     again, others = read(folder)
     if (
-        not equal(again, {name: site.map(Tensor.contiguous) for name, site in whole.items()})
+        not equal(again, {name: site.map(Tensor.contiguous) for name, site in absorbed.items()})
         or others.keys() != rest.keys()
     ):
         raise FolderError(f"the adapter in {folder} reads back as something else than was written; look at the disk")

@@ -79,8 +79,10 @@ class LoraBackend(AdapterBackend):
             if isinstance(layer, AdaLoraLayer):
                 # A constant. On a bf16 base PEFT's cast to fp32 makes it trainable (peft 0.21).
                 layer.ranknum[ADAPTER].requires_grad_(False)
+            # Still part of the adapter, and saved with it; it only gets no gradient.
             if self.adapter.fixed:
                 _site(layer).tensors[self.adapter.fixed].requires_grad_(False)
+            # Once: what is folded stays in the weight while adapters come and go above it.
             if name not in self._folded:
                 self._refuse_tied(name, layer)
                 self._folded[name] = FoldedBase.of(layer.get_base_layer(), self.past_as)
@@ -112,8 +114,8 @@ class LoraBackend(AdapterBackend):
         adapted = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
         check_matched(self.base.model, adapted, self.lora)
         # PEFT ignores a name that matches nothing as long as another one matches: a typing error would go unseen.
-        asked = self.lora.get("target_modules")
-        for target in asked if isinstance(asked, list | tuple) else ():
+        targets = self.lora.get("target_modules")
+        for target in targets if isinstance(targets, list | tuple) else ():
             if not any(name == target or name.endswith(f".{target}") for name in adapted):
                 raise ModelError(f"no module of {self.base.name!r} is called {target!r}{nearest(target, linear)}")
         others = [name for name in adapted if not _linear(model.base_model.model.get_submodule(name))]
@@ -142,6 +144,7 @@ class LoraBackend(AdapterBackend):
             return LoraConfig(**chosen)
         r = chosen.pop("r", 8)
         if self.adapter.unit:
+            # PEFT has no setting for a scale of 1: alpha = r is one.
             chosen["lora_alpha"] = r
         # AdaLoRA without its rank allocation, which only its own training loop would call.
         return AdaLoraConfig(init_r=r, target_r=r, total_step=1, orth_reg_weight=0.0, **chosen)
@@ -187,6 +190,7 @@ class LoraBackend(AdapterBackend):
 
     def restore_head(self, rest: Mapping[str, Tensor]) -> None:
         """Copy the head that was saved with an adapter, and what was written with it, into PEFT's copies of them."""
+        # PEFT trains a copy of the head and leaves the original in the model, so the copy is what has to be filled.
         saved = self._saved() if self.model is not None else {}
         with torch.no_grad():
             for name, tensor in rest.items() if saved else ():
@@ -230,6 +234,7 @@ def _site(layer: LoraLayer) -> LowRank:
     """Return the trainable factors of one of PEFT's layers."""
     A, B, scale = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], float(layer.scaling[ADAPTER])
     if isinstance(layer, AdaLoraLayer):
+        # PEFT's forward divides by this: the update must be exactly what the model computes.
         return LowRank(A, B, scale / (float(layer.ranknum[ADAPTER]) + 1e-5), layer.lora_E[ADAPTER])
     return LowRank(A.weight, B.weight, scale)
 
@@ -266,6 +271,7 @@ def check_rank_fits(model: nn.Module, chosen: Mapping[str, Any]) -> None:
         layers = {n: layer for n, layer in layers.items() if any(f".{n}".endswith(f".{one}") for one in targets)}
     elif targets != "all-linear":
         layers = {name: layer for name, layer in layers.items() if re.fullmatch(targets, name)}
+    # Where memory is overcommitted, the system would end the process in the midst of a task without a word.
     needed = 16 * rank * sum(sum(shape_of(layer)) for layer in layers.values())
     device = next(model.parameters()).device
     held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else physical_memory()

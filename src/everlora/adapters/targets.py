@@ -34,8 +34,8 @@ def check_matched(model: nn.Module, adapted: Collection[str], lora: Mapping[str,
             raise ModelError(f"layers_to_transform names layer {number}, in which no module is adapted")
     wanted = lora.get("exclude_modules")
     for one in [wanted] if isinstance(wanted, str) else wanted or ():
-        alone = {"exclude_modules": one if isinstance(wanted, str) else [one]}
-        if not any(excluded(name, alone) for name, _ in model.named_modules()):
+        single = {"exclude_modules": one if isinstance(wanted, str) else [one]}
+        if not any(excluded(name, single) for name, _ in model.named_modules()):
             raise ModelError(f"no module matches {one!r} in exclude_modules")
 
 

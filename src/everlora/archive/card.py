@@ -127,7 +127,7 @@ model = learner.model
 """
 
 
-def _made(results: MatrixRecord) -> str:
+def _provenance(results: MatrixRecord) -> str:
     """Protocol and fingerprints of the scores."""
     protocol = describe(results.protocol.plain()) if results.protocol else "unknown"
     return f"Protocol {protocol}, fingerprint {', '.join(results.fingerprints.of) or 'unknown'}."
@@ -173,7 +173,7 @@ def model_card(results: MatrixRecord, run: RunRecord, hub: str | None, adapter: 
 
 {_loaded(results, settings, adapter) if trained else ""}
 Scores in percent, {settings.evaluation.scoring}, {settings.evaluation.split} split. Row: after this task.
-{_made(results)}
+{_provenance(results)}
 
 {matrix_table(results)}
 

@@ -150,14 +150,14 @@ def spell_both_ways(folder: Path) -> None:
     facts = json.loads(config.read_text(encoding="utf-8"))
     rope = facts.get("rope_parameters")
     if isinstance(rope, dict):
-        whole = rope.get("full_attention", rope)
+        full = rope.get("full_attention", rope)
         near = rope.get("sliding_attention")
-        if "rope_theta" in whole:
-            facts.setdefault("rope_theta", whole["rope_theta"])
+        if "rope_theta" in full:
+            facts.setdefault("rope_theta", full["rope_theta"])
         if isinstance(near, dict) and "rope_theta" in near:
             facts.setdefault("rope_local_base_freq", near["rope_theta"])
-        if whole.get("rope_type", "default") != "default":
-            facts.setdefault("rope_scaling", {key: value for key, value in whole.items() if key != "rope_theta"})
+        if full.get("rope_type", "default") != "default":
+            facts.setdefault("rope_scaling", {key: value for key, value in full.items() if key != "rope_theta"})
         write_json(config, facts)
     if tokenizer.is_file():
         facts = json.loads(tokenizer.read_text(encoding="utf-8"))
@@ -225,8 +225,8 @@ def compare_logits(
         weight = matrix_of(model.get_submodule(name))
         weight.add_((site.dense() - exact_updates[name]).to(weight.device))
     other = [base.family.logits(model, batch)[0].float() for batch in batches]
-    apart = torch.cat([(a - b)[a.isfinite()].flatten() for a, b in zip(exact, other, strict=True)])
+    difference = torch.cat([(a - b)[a.isfinite()].flatten() for a, b in zip(exact, other, strict=True)])
     spread = torch.cat([(a - a.mean(-1, keepdim=True))[a.isfinite()].flatten() for a in exact])
     same = torch.cat([a.argmax(-1) == b.argmax(-1) for a, b in zip(exact, other, strict=True)])
-    relative = float(apart.square().mean().sqrt() / spread.square().mean().sqrt())
-    return {"largest": float(apart.abs().max()), "relative": relative, "agree": float(same.float().mean())}
+    relative = float(difference.square().mean().sqrt() / spread.square().mean().sqrt())
+    return {"largest": float(difference.abs().max()), "relative": relative, "agree": float(same.float().mean())}

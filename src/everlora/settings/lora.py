@@ -130,7 +130,7 @@ def checked_lora(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a field of `peft.LoraConfig` that is not supported, or a pattern that is none.
     """
-    found = {name: value for name, value in given.items() if not _says_nothing(name, value)}
+    found = {name: value for name, value in given.items() if not _is_default(name, value)}
     for name in found:
         if name in UNSUPPORTED:
             raise ConfigError(f"the LoRA setting {name!r} is not supported by everlora: {UNSUPPORTED[name]}")
@@ -155,7 +155,7 @@ def checked_lora(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _says_nothing(name: str, value: Any) -> bool:
+def _is_default(name: str, value: Any) -> bool:
     """Whether a value is what PEFT takes if nobody names one."""
     if name == "init_lora_weights":
         return value is True
