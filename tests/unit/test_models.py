@@ -14,7 +14,7 @@ def from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every name has weights: those of tiny-llama."""
 
     def found(*_: Any) -> Any:
-        return tiny.BUILDERS["tiny-llama"]()
+        return *tiny.BUILDERS["tiny-llama"](), []
 
     monkeypatch.setattr(models, "_from_files", found)
     monkeypatch.setattr(names.Packaged, "path", lambda self: Path("anywhere"))

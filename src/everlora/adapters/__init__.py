@@ -21,6 +21,7 @@ from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, nearest
 from everlora.models.loading import Loaded
+from everlora.settings.lora import OF_PAIRS, OF_TARGETS
 
 if TYPE_CHECKING:
     from everlora.adapters.hooked import HookedBackend
@@ -53,7 +54,7 @@ def make_backend(base: Loaded, lora: LoraInput, past_as: PastAs, adapter: Adapte
         adapter: the form and its settings.
 
     Raises:
-        ConfigError: no backend handles the form.
+        ConfigError: no backend handles the form, or a setting means nothing to it.
     """
     # A new form is found by its file alone: importing the files defines the classes.
     for found in pkgutil.iter_modules(__path__):
@@ -64,7 +65,14 @@ def make_backend(base: Loaded, lora: LoraInput, past_as: PastAs, adapter: Adapte
             f"no backend handles the adapter form {adapter.form!r}{nearest(adapter.form, kinds)}; a form of your own "
             f"needs a subclass of AdapterBackend whose forms name it"
         )
-    return kinds[adapter.form](base, lora, past_as, adapter)
+    kind = kinds[adapter.form]
+    strange = sorted((OF_TARGETS | OF_PAIRS) & lora.keys() - kind.lora_settings(adapter.form))
+    if strange:
+        raise ConfigError(
+            f"the LoRA setting {strange[0]!r} means nothing to the adapter form {adapter.form!r} of this method; "
+            f"leave it out"
+        )
+    return kind(base, lora, past_as, adapter)
 
 
 def _subclasses(kind: type[AdapterBackend]) -> list[type[AdapterBackend]]:

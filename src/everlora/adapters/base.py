@@ -39,6 +39,13 @@ class LoraInput(TypedDict, total=False):
     lora_alpha: float
     lora_dropout: float
     target_modules: list[str] | str
+    exclude_modules: list[str] | str
+    layers_to_transform: list[int] | int
+    layers_pattern: list[str] | str
+    use_rslora: bool
+    rank_pattern: dict[str, int]
+    alpha_pattern: dict[str, float]
+    init_lora_weights: str
 
 
 class AdapterBackend(ABC):
@@ -143,10 +150,11 @@ class AdapterBackend(ABC):
             model.set_submodule(name, copy.deepcopy(model.get_submodule(name)).float().requires_grad_(True))
 
     def _head(self) -> dict[str, Tensor]:
-        """Return the tensors of the classification head by their names in the model; none where answers are text."""
-        name = self.base.family.head
-        state = self.base.model.get_submodule(name).state_dict() if name else {}
-        return {f"{name}.{key}": tensor for key, tensor in state.items()}
+        """Return the tensors of the head, and of what is written with it, by name; none where answers are text."""
+        modules = {name: self.base.model.get_submodule(name) for name in self.base.family.saved_modules}
+        return {
+            f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()
+        }
 
     def copy_head(self) -> dict[str, Tensor]:
         """Return a copy of the classification head on the CPU, as it is saved."""
@@ -171,6 +179,11 @@ class AdapterBackend(ABC):
             merge: how they are combined; None for their sum.
         """
         raise NotImplementedError
+
+    @classmethod
+    def lora_settings(cls, form: str) -> frozenset[str]:
+        """Return the settings of LoRA that a form reads, beside rank, alpha, dropout and target modules."""
+        return frozenset()
 
     def plan_tasks(self, tasks: int) -> None:  # noqa: B027 - most forms do not mind
         """Reserve, before any text is read, what ``tasks`` tasks need: prompts take room in the context."""

@@ -21,6 +21,7 @@ from everlora.adapters.hooked import HookedBackend, load_tensors
 from everlora.core.errors import FolderError, ModelError
 from everlora.core.updates import LowRank, ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
+from everlora.models.layers import shape_of
 
 SCALARS = "scalars"
 """Key of what all layers share: alpha (t,), one magnitude per task."""
@@ -58,7 +59,7 @@ class DirectionsBackend(HookedBackend):
         alpha = torch.cat([alpha, torch.ones(1)]) if fresh else alpha.clone()
         self.scalars = self.add_parameters(SCALARS, {"alpha": alpha.to(where)})
         for name, layer in self.layers.items():
-            out, into, r = layer.out_features, layer.in_features, self.rank
+            (out, into), r = shape_of(layer), self.rank
             bound = into**-0.5
             A = torch.empty(r, into).uniform_(-bound, bound, generator=draw)  # Kaiming with a = √5, as PEFT's
             B = torch.zeros(out, r)
@@ -120,11 +121,11 @@ class DirectionsBackend(HookedBackend):
         The adapter's B holds α s B, from which neither magnitudes nor scales could be recovered.
         """
         sites = {name: site.tensors for name, site in self.extract().items()}
-        head, alpha = self.base.family.head, sites.pop(SCALARS)["alpha"]
+        alpha = sites.pop(SCALARS)["alpha"]
         config = LoraConfig(
             task_type=self.base.family.peft_task,
             target_modules=sorted(sites),
-            modules_to_save=[head] if head else None,
+            modules_to_save=list(self.base.family.saved_modules) or None,
         )
         config.base_model_name_or_path = self.base.name
         config.save_pretrained(str(folder))

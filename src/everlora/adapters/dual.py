@@ -16,12 +16,14 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
+from transformers.pytorch_utils import Conv1D
 
 from everlora.adapters.base import ForwardKeywords
 from everlora.adapters.hooked import HookedBackend
 from everlora.core.errors import ModelError
 from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
+from everlora.models.layers import shape_of
 
 SIDES = ("low", "high")
 POOLS = ("K", "A", "W")
@@ -112,9 +114,9 @@ class DualBackend(HookedBackend):
                 raise ModelError("what is stored was made for other modules than those adapted now")
             self.set_values({name: start[name] for name in self.layers})
 
-    def _fresh(self, layer: nn.Linear, draw: torch.Generator) -> dict[str, Tensor]:
+    def _fresh(self, layer: nn.Linear | Conv1D, draw: torch.Generator) -> dict[str, Tensor]:
         """Return fresh pairs of one layer: A from N(0, 1/r⁴), B = 0."""
-        out, into, where = layer.out_features, layer.in_features, layer.weight.device
+        (out, into), where = shape_of(layer), layer.weight.device
         tensors = {}
         for side, r in zip(SIDES, (self.form.low, self.form.high), strict=True):
             tensors[f"A_{side}"] = (torch.randn(r, into, generator=draw) / r**2).to(where)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,6 +21,7 @@ from everlora.core.errors import FolderError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, nearest
+from everlora.settings.lora import OF_TARGETS
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -39,9 +44,6 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise FolderError(f"the adapter in {folder} cannot be read: {error}") from error
     svd = config["peft_type"] == "ADALORA"
-    # AdaLoRA's forward divides by rank + 1e-5, LoRA's by the rank.
-    if scale is None:
-        scale = config["lora_alpha"] / (config["init_r"] + 1e-5 if svd else config["r"])
     factors: dict[str, dict[str, Tensor]] = {}
     rest = {}
     for key, tensor in tensors.items():
@@ -54,10 +56,24 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
     if not factors:
         raise FolderError(f"the adapter in {folder} holds no LoRA weights")
     try:
-        sites = {n: LowRank(f["A"], f["B"], scale, f["E"] if svd else None) for n, f in factors.items()}
+        sites = {
+            n: LowRank(f["A"], f["B"], _scale(config, n) if scale is None else scale, f["E"] if svd else None)
+            for n, f in factors.items()
+        }
     except KeyError as error:
         raise FolderError(f"the adapter in {folder} is incomplete: a factor lora_{error.args[0]} is missing") from None
     return sites, rest
+
+
+def _scale(config: Mapping[str, Any], name: str) -> float:
+    """Return PEFT's scaling of one module, alpha / r or alpha / √r, with alpha and r of its own where patterns say."""
+    alpha = float(config["lora_alpha"])
+    if config["peft_type"] == "ADALORA":  # its forward divides by rank + 1e-5, LoRA's by the rank
+        return alpha / float(config["init_r"] + 1e-5)
+    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    r = ranks.get(get_pattern_key(ranks.keys(), name), config["r"])
+    alpha = alphas.get(get_pattern_key(alphas.keys(), name), alpha)
+    return float(alpha / (math.sqrt(r) if config.get("use_rslora") else r))
 
 
 def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Path) -> None:
@@ -75,7 +91,9 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
     ranks = {site.rank for site in absorbed.values()}
     there = json.loads((like / "adapter_config.json").read_text(encoding="utf-8"))
     shared = ("task_type", "base_model_name_or_path", "revision", "target_modules", "modules_to_save")
-    config = LoraConfig(**{name: there.get(name) for name in shared}, inference_mode=True)
+    if_set = ("fan_in_fan_out", *OF_TARGETS)
+    taken = (*shared, *(name for name in if_set if there.get(name)))
+    config = LoraConfig(**{name: there.get(name) for name in taken}, inference_mode=True)
     config.r = config.lora_alpha = max(ranks)
     # alpha = r module by module keeps every scale at 1.
     if len(ranks) > 1:

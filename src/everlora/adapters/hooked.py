@@ -18,14 +18,18 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.lora import default_targets
+from everlora.adapters.targets import check_matched, excluded
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError, nearest
 from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
+from everlora.models.layers import is_linear
 from everlora.models.loading import Loaded
+from everlora.settings.lora import OF_TARGETS
 
 HOLDER = "everlora_form"
 """Name of the submodule with the trainable tensors."""
@@ -45,8 +49,12 @@ class HookedBackend(AdapterBackend):
         self, base: Loaded, lora: LoraInput, past_as: PastAs = "auto", adapter: Adapter | None = None
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
-        self.layers: dict[str, nn.Linear] = {}
+        self.layers: dict[str, nn.Linear | Conv1D] = {}
         self._handles: list[Any] = []
+
+    @classmethod
+    def lora_settings(cls, form: str) -> frozenset[str]:
+        return OF_TARGETS
 
     @abstractmethod
     def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
@@ -154,7 +162,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise FolderError(f"{path} cannot be read: {error}") from error
 
 
-def target_layers(model: nn.Module, base: Loaded, lora: LoraInput) -> dict[str, nn.Linear]:
+def target_layers(model: nn.Module, base: Loaded, lora: LoraInput) -> dict[str, nn.Linear | Conv1D]:
     """Return the linear layers that LoRA's settings name, by PEFT's own rule of matching names.
 
     >>> import everlora
@@ -166,18 +174,23 @@ def target_layers(model: nn.Module, base: Loaded, lora: LoraInput) -> dict[str, 
         ModelError: nothing is found, or what is found is no linear layer.
     """
     targets = {**default_targets(model), **lora}.get("target_modules")
-    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    linear = {name: layer for name, layer in model.named_modules() if is_linear(layer)}
     words = sorted({name.rsplit(".", 1)[-1] for name in linear})
     if targets == "all-linear":
         out = model.get_output_embeddings()  # type: ignore[operator]
-        head = base.family.head or ""
-        found = {n: m for n, m in linear.items() if m is not out and n.split(".")[0] != head}
+        found = {n: m for n, m in linear.items() if m is not out and not excluded(n, lora)}
     elif targets:
         # PEFT's own rule, so that one setting adapts the same layers whatever the form.
-        config = LoraConfig(target_modules=targets)
+        try:
+            where = {name: value for name, value in lora.items() if name in OF_TARGETS}
+            config = LoraConfig(target_modules=targets, **where)  # type: ignore[arg-type]
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"cannot choose modules of {base.name!r}: {str(error).splitlines()[0]}") from None
         found = {n: m for n, m in model.named_modules() if check_target_module_exists(config, n)}
     else:
         found = {}
+    saved = base.family.saved_modules  # they are written as they are
+    found = {n: m for n, m in found.items() if not any(f"{n}.".startswith(f"{one}.") for one in saved)}
     choose = f"(linear layers of this model: {', '.join(words)}; choose with --lora-target-modules)"
     for target in targets if isinstance(targets, list | tuple) else ():
         if not any(name == target or name.endswith(f".{target}") for name in found):
@@ -185,6 +198,7 @@ def target_layers(model: nn.Module, base: Loaded, lora: LoraInput) -> dict[str, 
     if not found:
         raise ModelError(f"nothing to adapt in {base.name!r} {choose}")
     for name, layer in found.items():
-        if not isinstance(layer, nn.Linear):
+        if not is_linear(layer):
             raise ModelError(f"target {name!r} is not a linear layer; adapt linear layers only")
+    check_matched(model, found, lora)
     return found

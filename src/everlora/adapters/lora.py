@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from everlora.adapters import files as adapters
 from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.folded import FoldedBase
+from everlora.adapters.targets import check_matched
 from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ModelError, nearest
@@ -30,9 +31,11 @@ from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, Updates
 from everlora.data.task import Task
+from everlora.models.layers import is_linear, shape_of
 from everlora.models.loading import Loaded
 from everlora.runtime.memory import physical_memory
 from everlora.runtime.seeds import seeded
+from everlora.settings.lora import OF_PAIRS, OF_TARGETS
 
 ADAPTER = "default"
 """PEFT's name for the adapter."""
@@ -53,6 +56,11 @@ class LoraBackend(AdapterBackend):
         super().__init__(base, lora, past_as, adapter)
         self._folded: dict[str, FoldedBase] = {}
 
+    @classmethod
+    def lora_settings(cls, form: str) -> frozenset[str]:
+        # The triplets are AdaLoRA's, which has one rank and one scale, and draws its factors in its own way.
+        return OF_TARGETS | OF_PAIRS if form == "plain" else OF_TARGETS
+
     def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> PeftModel:
         """Put a trainable adapter on the model, fresh (B = 0) or with the values of ``start``, and return the model.
 
@@ -68,6 +76,8 @@ class LoraBackend(AdapterBackend):
         # What the user typed, not a local path: the saved adapter names its base by it.
         self.model.base_model.model.config.name_or_path = self.base.name
         self.model.peft_config[ADAPTER].base_model_name_or_path = self.base.name
+        for name, parameter in self._saved().items():
+            parameter.requires_grad_(name.startswith(f"{self.base.family.head}."))
         for name, layer in self._layers().items():
             if isinstance(layer, AdaLoraLayer):
                 # A constant. On a bf16 base PEFT's cast to fp32 makes it trainable (peft 0.21).
@@ -90,13 +100,13 @@ class LoraBackend(AdapterBackend):
         Raises:
             ModelError: PEFT refuses the settings, or a target is no linear layer.
         """
-        head = self.base.family.head
+        saved = list(self.base.family.saved_modules)
         chosen: LoraInput = {**default_targets(self.base.model), **self.lora}
         check_rank_fits(self.base.model, chosen)
-        linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)}
+        linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if is_linear(m)}
         try:
             config = self._config(
-                {"task_type": self.base.family.peft_task, "modules_to_save": [head] if head else None, **chosen}
+                {"task_type": self.base.family.peft_task, "modules_to_save": saved or None, **chosen}
             )
             model = get_peft_model(self.base.model, config, adapter_name=ADAPTER)
         except (ValueError, TypeError) as error:
@@ -104,13 +114,14 @@ class LoraBackend(AdapterBackend):
                 f"cannot put an adapter on {self.base.name!r}: {str(error).splitlines()[0]} "
                 f"(linear layers of this model: {', '.join(sorted(linear))}; choose with --lora-target-modules)"
             ) from None
+        adapted = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
+        check_matched(self.base.model, adapted, self.lora)
         # PEFT ignores a name that matches nothing as long as another one matches: a typing error would go unseen.
         targets = self.lora.get("target_modules")
-        layers = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
         for target in targets if isinstance(targets, list | tuple) else ():
-            if not any(name == target or name.endswith(f".{target}") for name in layers):
+            if not any(name == target or name.endswith(f".{target}") for name in adapted):
                 raise ModelError(f"no module of {self.base.name!r} is called {target!r}{nearest(target, linear)}")
-        others = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer) and not _linear(m)]
+        others = [name for name in adapted if not _linear(model.base_model.model.get_submodule(name))]
         if others:
             raise ModelError(f"target {others[0]!r} is not a linear layer; adapt linear layers only")
         return model
@@ -140,6 +151,12 @@ class LoraBackend(AdapterBackend):
             chosen["lora_alpha"] = r
         # AdaLoRA without its rank allocation, which only its own training loop would call.
         return AdaLoraConfig(init_r=r, target_r=r, total_step=1, orth_reg_weight=0.0, **chosen)
+
+    def _saved(self) -> dict[str, nn.Parameter]:
+        """Return the parameters of PEFT's copies of the modules that are written with the adapter, by name."""
+        mark = f".modules_to_save.{ADAPTER}."
+        found = {n: p for n, p in self.model.named_parameters() if mark in n}
+        return {n.replace(mark, ".").removeprefix(adapters.PREFIX): p for n, p in found.items()}
 
     def _layers(self) -> dict[str, LoraLayer]:
         """Return PEFT's layers by module name."""
@@ -175,16 +192,12 @@ class LoraBackend(AdapterBackend):
                     there[key].copy_(value)
 
     def restore_head(self, rest: Mapping[str, Tensor]) -> None:
-        """Copy the head that was saved with an adapter into PEFT's trainable copy of the classification head."""
-        head = self.base.family.head
-        if head is None or self.model is None:
-            return
+        """Copy the head that was saved with an adapter, and what was written with it, into PEFT's copies of them."""
         # PEFT trains a copy of the head and leaves the original in the model, so the copy is what has to be filled.
-        trained = dict(self.model.named_parameters())
+        saved = self._saved() if self.model is not None else {}
         with torch.no_grad():
-            for name, tensor in rest.items():
-                stem, kind = name.removeprefix(f"{head}."), f"base_model.model.{head}.modules_to_save.default"
-                trained[f"{kind}.{stem}"].copy_(tensor)
+            for name, tensor in rest.items() if saved else ():
+                saved[name].copy_(tensor)
 
     def detach(self) -> None:
         """Take the adapter off, if it is attached; a trained classification head stays on the model."""
@@ -254,14 +267,15 @@ def check_rank_fits(model: nn.Module, chosen: LoraInput) -> None:
     Raises:
         ModelError: they need more memory than the machine has.
     """
-    rank, targets = int(chosen.get("r", 8)), chosen.get("target_modules") or ()
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    rank = max(int(r) for r in (chosen.get("r", 8), *(chosen.get("rank_pattern") or {}).values()))
+    targets = chosen.get("target_modules") or ()
+    layers = {name: layer for name, layer in model.named_modules() if is_linear(layer)}
     if not isinstance(targets, str):
         layers = {n: layer for n, layer in layers.items() if any(f".{n}".endswith(f".{one}") for one in targets)}
     elif targets != "all-linear":
         layers = {name: layer for name, layer in layers.items() if re.fullmatch(targets, name)}
     # Where memory is overcommitted, the system would end the process in the midst of a task without a word.
-    needed = 16 * rank * sum(layer.in_features + layer.out_features for layer in layers.values())
+    needed = 16 * rank * sum(sum(shape_of(layer)) for layer in layers.values())
     device = next(model.parameters()).device
     held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else physical_memory()
     if held is not None and needed > held:
@@ -274,4 +288,4 @@ def check_rank_fits(model: nn.Module, chosen: LoraInput) -> None:
 def _linear(layer: nn.Module) -> bool:
     """Return whether an adapted layer is linear, quantised ones included."""
     base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
-    return isinstance(base, nn.Linear) or "Linear" in type(base).__name__
+    return is_linear(base) or "Linear" in type(base).__name__

@@ -12,6 +12,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from everlora.archive.schema import OpenRecord, Record
 from everlora.core.description import MethodDescription
 from everlora.core.plain import JsonObject
+from everlora.settings.lora import OF_PAIRS, OF_TARGETS
 from everlora.settings.setting import settings_of
 from everlora.settings.spec import LearnerSpec, RunSpec
 
@@ -163,6 +164,8 @@ def identity(settings: LearnerSpec, composition: Composition, processes: int = 1
     plain = {**settings.model_dump(mode="json"), "max_new_tokens": settings.max_new_tokens or 50}
     identifying = {key: value for key, value in plain.items() if key not in NOT_IDENTIFYING and value is not None}
     identifying["evaluation"] = {key: value for key, value in plain["evaluation"].items() if value is not None}
+    later = OF_TARGETS | OF_PAIRS
+    identifying["lora"] = {key: value for key, value in plain["lora"].items() if value is not None or key not in later}
     identifying["train"] = whole_batch(plain["train"], processes)
     if plain["train_of"]:
         tasks = plain["train_of"].items()

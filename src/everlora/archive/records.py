@@ -23,7 +23,12 @@ class PrecisionRecord(Record):
 
 
 class Environment(Record):
-    """environment.json: versions and machine."""
+    """environment.json: versions and machine.
+
+    Attributes:
+        newly_initialised: tensors before a classification head that the checkpoint has no weights for, drawn from a
+            fixed seed.
+    """
 
     python: str
     platform: str
@@ -32,6 +37,7 @@ class Environment(Record):
     processes: int
     precision: PrecisionRecord | None = None
     family: str | None = None
+    newly_initialised: tuple[str, ...] = ()
 
 
 class Fingerprint(OpenRecord):

@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 
 from everlora.cli import completion
 from everlora.core.errors import ConfigError
+from everlora.settings.lora import PATTERN
 from everlora.settings.setting import SECTIONS, Known, settings_of
 from everlora.settings.spec import DEFAULT_MODEL, LearnerSpec, RawSettings, RunSpec
 
@@ -113,7 +114,8 @@ def layers(given: RawSettings, config: Path | None, more: list[str] | None = Non
 def _value(one: Known, value: Any) -> Any:
     """A value as it was typed, or the list that its text spells."""
     is_list = any(get_origin(kind) is list for kind in one.kinds)
-    return value.replace(",", " ").split() if is_list and value is not None and value not in TEXTS else value
+    is_text = value in TEXTS or (str in one.kinds and isinstance(value, str) and PATTERN.search(value))
+    return value.replace(",", " ").split() if is_list and value is not None and not is_text else value
 
 
 def pairs(values: list[str] | None) -> dict[str, str]:

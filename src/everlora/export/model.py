@@ -19,6 +19,7 @@ from everlora.archive.atomic import staged, write_json
 from everlora.core.errors import ConfigError, FolderError
 from everlora.core.updates import LowRankUpdates, truncated
 from everlora.data.task import Example, Task
+from everlora.models.layers import matrix_of
 from everlora.models.loading import Loaded
 from everlora.models.weights import quantization_of
 
@@ -44,10 +45,10 @@ def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
         )
     model = base.model
     model.float()
-    weights = dict(model.named_parameters())
+    weights, modules = dict(model.named_parameters()), dict(model.named_modules())
     with torch.no_grad():
         for name, dense in merged_updates(run).items():
-            weight = weights.get(f"{name}.weight")
+            weight = matrix_of(modules[name]) if f"{name}.weight" in weights else None
             if weight is None or weight.shape != dense.shape:
                 raise FolderError(
                     f"{run.path} was learned on another model than {base.name!r}: no {name!r} of that shape"
@@ -219,9 +220,9 @@ def compare_logits(
         for task in tasks
     ]
     exact = [base.family.logits(model, batch)[0].float() for batch in batches]
-    weights, exact_updates = dict(model.named_parameters()), merged_updates(run)
+    exact_updates = merged_updates(run)
     for name, site in sites.items():
-        weight = weights[f"{name}.weight"]
+        weight = matrix_of(model.get_submodule(name))
         weight.add_((site.dense() - exact_updates[name]).to(weight.device))
     other = [base.family.logits(model, batch)[0].float() for batch in batches]
     difference = torch.cat([(a - b)[a.isfinite()].flatten() for a, b in zip(exact, other, strict=True)])

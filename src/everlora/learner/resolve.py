@@ -13,6 +13,7 @@ from everlora.archive.identity import RunProtocol
 from everlora.core.errors import ConfigError
 from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.models.names import canonical
+from everlora.settings.lora import checked_lora
 from everlora.settings.protocol import Protocol, digest
 from everlora.settings.protocol import read as read_protocol
 from everlora.settings.spec import LearnerSpec, RawSettings, RunSpec, check, merge
@@ -160,6 +161,8 @@ def settle(kind: type[S], *layers: RawSettings, rate: float | None = None) -> S:
         rate = _rate(merged.get("method") or LearnerSpec.model_fields["method"].default)
     merged["train"].setdefault("learning_rate", rate)
     merged["train"] = _checked(merged["train"])
+    if isinstance(merged.get("lora"), dict):
+        merged["lora"] = checked_lora(merged["lora"])
     if isinstance(merged.get("train_of"), dict):
         merged["train_of"] = {task: _checked(own) for task, own in merged["train_of"].items()}
     if isinstance(merged.get("model"), str):

@@ -122,6 +122,11 @@ class SequentialLearner(LearnerState):
             check_enough_rows(self.spec, stage, world.size())
         for line in shared_rows(tasks) if self.base.family.head else ():
             self.progress.warn(line)
+        if self.base.fresh:
+            self.progress.warn(
+                f"the checkpoint has no weights for {', '.join(self.base.fresh)}; they are drawn from a fixed seed, "
+                f"and written with what is learned"
+            )
         # The folder alone is believed, so that a learner that goes on and one that is resumed take one path.
         self.reset()
         world.wait()  # nobody commits before everybody has read

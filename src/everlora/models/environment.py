@@ -31,6 +31,7 @@ def environment(base: Loaded | None = None) -> Environment:
         processes=world.size(),
         precision=PrecisionRecord(**base.precision.describe()) if base else None,
         family=base.family.name if base else None,
+        newly_initialised=tuple(base.fresh) if base else (),
     )
 
 

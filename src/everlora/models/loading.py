@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -45,6 +44,7 @@ from everlora.models.families import (
     TextClassifier,
     Writer,
 )
+from everlora.models.families.heads import find_head, modules_of_head
 from everlora.models.folder import check_folder
 from everlora.models.names import PACKAGED, canonical
 from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start, end_tokens
@@ -64,8 +64,8 @@ _FAMILIES: dict[str, tuple[Any, type[Family]]] = {
     "image-classifier": (AutoModelForImageClassification, ImageClassifier),
 }
 
-_NEWLY_INITIALISED = re.compile(r"^(classifier|score|pre_classifier)\.|\bpooler\b")
-"""Tensors that may be missing in a checkpoint: those between a model's body and its labels are newly initialised."""
+_POOLER = re.compile(r"\bpooler\b")
+"""Tensors of a body that may be missing in a checkpoint, since they stand between it and its labels."""
 
 
 @dataclass
@@ -78,6 +78,7 @@ class Loaded:
         name: the name that it was loaded by; written as ``base_model_name_or_path``.
         hub: its hub id, if it has one: where it was loaded from, or what packaged weights were made from.
         precision: data type and device of its weights.
+        fresh: tensors before the head that the checkpoint has no weights for; they are drawn from a fixed seed.
     """
 
     model: PreTrainedModel
@@ -85,6 +86,7 @@ class Loaded:
     name: str
     hub: str | None
     precision: Precision
+    fresh: Sequence[str] = ()
 
 
 def load(
@@ -124,10 +126,10 @@ def load(
     key = canonical(name).lower()
     packaged, precision = PACKAGED.get(key), choose(dtype, device, tiny=key.startswith("tiny-"))
     if key.startswith("tiny-"):
-        model, processor, family = tiny.build(key, precision.weights)
+        model, processor, family, fresh = *tiny.build(key, precision.weights), list[str]()
     else:
         where = str(packaged.path() if packaged else name)
-        model, processor, family = _from_files(name, where, revision, precision, trust_remote_code)
+        model, processor, family, fresh = _from_files(name, where, revision, precision, trust_remote_code)
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
     limits = Limits(
@@ -137,27 +139,29 @@ def load(
         follow_targets=max_new_tokens is None,
         template=Template(prompt) if prompt is not None else Template(),
     )
-    reader = _reader(name, family, model, processor, limits)
+    reader = _reader(name, family, model, processor, limits, fresh)
     if labels:
         _name_labels(name, model, reader, labels)
-    return Loaded(
-        model=model,
-        family=reader,
-        name=name,
-        hub=packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name,
-        precision=precision,
-    )
+    hub_id = packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name
+    return Loaded(model, reader, name, hub_id, precision, fresh)
 
 
-def _reader(name: str, family: FamilyName, model: PreTrainedModel, processor: Any, limits: Limits) -> Family:
-    """Return the family of a model; one that writes knows where its answers begin and end.
+def _reader(
+    name: str, family: FamilyName, model: PreTrainedModel, processor: Any, limits: Limits, fresh: Sequence[str]
+) -> Family:
+    """Return the family of a model; one that writes knows where its answers begin and end, a classifier its head.
 
     Raises:
-        ModelError: the tokenizer cannot be used with the model.
+        ModelError: the tokenizer cannot be used with the model, or there is no head to answer with.
     """
     if family != "image-classifier":
         check_tokenizer(name, model, processor, writes=family in ("decoder", "encoder-decoder"))
     reader = _FAMILIES[family][1](processor, limits)
+    if isinstance(reader, Classifier):
+        reader.head = find_head(model)
+        if reader.head is None:
+            raise ModelError(f"{name!r} has no linear layer with a row per label; choose a model like BERT or ViT")
+        reader.saved_modules = modules_of_head(model, reader.head, fresh)
     if isinstance(reader, Writer):
         reader.ends = end_tokens(model, reader.processor)
     if isinstance(reader, Seq2Seq):
@@ -179,8 +183,8 @@ def _name_labels(name: str, model: PreTrainedModel, reader: Family, labels: Sequ
 
 def _from_files(
     name: str, where: str, revision: str | None, precision: Precision, trust: bool
-) -> tuple[Any, Any, FamilyName]:
-    """Load model and processor from a folder, a GGUF file or the hub, and tell the family.
+) -> tuple[Any, Any, FamilyName, list[str]]:
+    """Load model and processor from a folder, a GGUF file or the hub; tell the family, and what was drawn anew.
 
     Raises:
         ModelError: nothing is there, it cannot be loaded, or it is of an unsupported architecture.
@@ -229,30 +233,28 @@ def _from_files(
         raise ModelError(
             f"{name!r} has an adapter among its files, which transformers put on by itself; merge it first"
         )
-    _check_weights(name, model, family, found)
-    return model, processor, family
+    return model, processor, family, _check_weights(name, model, family, found)
 
 
-def _check_weights(name: str, model: Any, family: FamilyName, found: Mapping[str, Collection[Any]]) -> None:
-    """Refuse a model whose weights do not fit its configuration, or that has no head to answer with.
+def _check_weights(name: str, model: Any, family: FamilyName, found: Mapping[str, Collection[Any]]) -> list[str]:
+    """Refuse a model whose weights do not fit its configuration; return the tensors before its head that are new.
 
     Raises:
-        ModelError: tensors are missing or of another shape, or the head is no linear layer.
+        ModelError: tensors are missing or of another shape.
     """
-    strange = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
-    strange = sorted(key for key in strange if not _NEWLY_INITIALISED.search(key))
+    new = sorted([*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])])
+    classifies, prefix = issubclass(_FAMILIES[family][1], Classifier), model.base_model_prefix
+    body = f"{prefix}." if classifies and hasattr(model, prefix) else ""  # where there is none, nothing is outside it
+    head = find_head(model) if classifies else None
+    new = [key for key in new if key.rpartition(".")[0] != head]
+    strange = [key for key in new if key.startswith(body) and not _POOLER.search(key)]
     if strange:
         raise ModelError(
             f"the weights of {name!r} do not fit its config.json: {len(strange)} tensors of a "
             f"{model.config.model_type!r} model are absent or of another shape, such as {strange[0]!r}; "
             f"copy or download the model again"
         )
-    head = _FAMILIES[family][1].head
-    if head and not isinstance(getattr(model, head, None), nn.Linear):
-        raise ModelError(
-            f"{name!r} ({model.config.model_type}) has no linear layer called {head!r} to answer with; "
-            f"choose a model like BERT or ViT"
-        )
+    return new
 
 
 @contextmanager

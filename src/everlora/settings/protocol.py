@@ -30,8 +30,8 @@ from everlora.core.errors import ConfigError, nearest
 from everlora.core.plain import JsonObject
 from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.data.template import DEFAULT
-from everlora.settings.setting import settings_of
-from everlora.settings.spec import RawSettings, RunSpec, Strict, check
+from everlora.settings.setting import Strict, settings_of
+from everlora.settings.spec import RawSettings, RunSpec, check
 
 SETTINGS = settings_of(RunSpec)
 COMPARED = tuple(one.path[0] for one in SETTINGS if one.setting.compared)

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from everlora.core.errors import ConfigError
 from everlora.data.template import Template
-from everlora.settings.setting import Setting, suggestion
+from everlora.settings.lora import LoraSpec
+from everlora.settings.setting import Setting, Strict, suggestion
 from everlora.settings.training import Training, TrainingArgumentsInput
 
 S = TypeVar("S", bound="Strict")
@@ -22,44 +23,6 @@ RawSettings = Mapping[str, object]
 Schedule = Literal["full", "forward", "diagonal", "final"]
 DEFAULT_MODEL = "smollm2-135m"
 """The model of commands that name none."""
-
-
-class Strict(BaseModel):
-    """Unknown keys are refused, nothing is edited afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LoraSpec(Strict):
-    """LoRA, with PEFT's names (`peft.LoraConfig`)."""
-
-    r: Annotated[
-        int,
-        Setting(
-            "method",
-            "Rank per task.",
-            options=("--lora-r", "--lora-rank"),
-            value="N",
-            aka=("rank", "lora_r", "lora_rank"),
-        ),
-    ] = Field(8, ge=1)
-    lora_alpha: Annotated[
-        float, Setting("method", "The update is alpha/r · BA.", value="X", aka=("alpha", "scaling"))
-    ] = Field(32, gt=0)
-    lora_dropout: Annotated[
-        float, Setting("method", "Dropout on the adapter's input.", value="X", aka=("dropout",))
-    ] = Field(0.0, ge=0, lt=1)
-    target_modules: Annotated[
-        list[str] | str | None,
-        Setting(
-            "method",
-            "Modules to adapt: a,b or all-linear.",
-            options=("--lora-target-modules",),
-            value="A,B",
-            unset="PEFT's choice, query and value",
-            aka=("targets", "modules", "lora_target_modules"),
-        ),
-    ] = None
 
 
 class EvalSpec(Strict):

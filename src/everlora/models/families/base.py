@@ -66,8 +66,10 @@ class Family(ABC):
     name: ClassVar[str]
     modality: ClassVar[Literal["text", "image"]] = "text"
     peft_task: ClassVar[str | None]
-    head: ClassVar[str | None] = None
+    head: str | None = None
     """Name of the classification head inside the model, saved with the adapter; None where answers are text."""
+    saved_modules: tuple[str, ...] = ()
+    """Modules that are written with an adapter: the head, and layers before it without which it answers otherwise."""
 
     def __init__(self, processor: Any, limits: Limits) -> None:
         self.processor = processor

@@ -5,6 +5,10 @@ on. Whole numbers mean something else in every task, so that each task has rows 
 `Task.shared_labels` says otherwise for a task. Rows of labels that are not being learned get neither gradient nor
 decay: the loss is taken over the labels of the current task (of all tasks, where all are learned at once). Answering
 considers all labels so far (``generate``: the task is not known) or the task's own (``labels``).
+
+The head is the last linear layer. Layers between a model's body and the head (a pooler, a dense layer) belong to the
+model: a method that trains adapters leaves them as they are. Where the checkpoint has no weights for them they are
+drawn from a fixed seed, and written with what is learned, so that any reader finds the same numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +37,8 @@ class Classifier(Family):
         trained_rows: rows over which the loss is taken, those of all tasks that are learned together.
     """
 
-    head: ClassVar[str | None] = "classifier"
+    head: str | None = "classifier"
+    saved_modules: tuple[str, ...] = ("classifier",)
 
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)

@@ -1,19 +1,52 @@
-"""Helpers for wrapped models and for their last layer."""
+"""Helpers for wrapped models, for their last layer, and for what stands before it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 
 
 def unwrap_model(model: nn.Module) -> Any:
     """Return the transformers model inside wrappers (DDP, PEFT), adapters included."""
     model = getattr(model, "module", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+
+
+def find_head(model: PreTrainedModel) -> str | None:
+    """Return the name of the layer with one row per label: the last linear one outside a model's body; None without.
+
+    What stands before it (a pooler, a dense layer of RoBERTa's ``classifier``) belongs to the model.
+
+    >>> from everlora import load
+    >>> find_head(load("tiny-bert").model), find_head(load("tiny-llama").model)
+    ('classifier', None)
+    """
+    body, rows = f"{model.base_model_prefix}.", model.config.num_labels
+    outside = {name: layer for name, layer in model.named_modules() if not name.startswith(body)}
+    linear = [n for n, layer in outside.items() if isinstance(layer, nn.Linear) and layer.out_features == rows]
+    return linear[-1] if linear else None
+
+
+def modules_of_head(model: nn.Module, head: str, fresh: Iterable[str]) -> tuple[str, ...]:
+    """Return the modules without which a trained head answers otherwise, so that they are written with it.
+
+    They are the head with the layers that stand in one module with it, and those that the checkpoint has no weights
+    for. None lies inside another. peft finds a module by the end of its name, so that what ends like one (DistilBERT's
+    ``pre_classifier``) is among them.
+
+    Args:
+        model: the model.
+        head: the name of its head.
+        fresh: names of tensors that the checkpoint has no weights for.
+    """
+    own = head.partition(".")[0]
+    owners = {name.rpartition(".")[0] for name in fresh}
+    found = [n for n, _ in model.named_modules() if n in owners or n.endswith(own)]
+    return tuple(name for name in found if not any(name.startswith(f"{other}.") for other in found))
 
 
 @contextmanager
