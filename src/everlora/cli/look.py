@@ -36,6 +36,8 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     show(table(f"{facts['method']} on {facts['model']}", heads, rows))
     if facts.get("labels"):
         say(f"labels by row of the head: {', '.join(facts['labels'])}")
+    if facts.get("shared_rows"):
+        say(facts["shared_rows"])
     data = f", {facts['kept_rows']} rows of data among it" if "kept_rows" in facts else ""
     say(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB{data}")
     for part, lost in facts.get("memory_error", {}).items():
