@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
-from everlora.core.errors import FolderError
+from everlora.core.errors import FolderError, ModelError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import ModuleUpdate, Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
+from everlora.runtime.memory import physical_memory
 
 PastAs = Literal["auto", "fold", "factors"]
 
@@ -114,6 +115,26 @@ class AdapterBackend(ABC):
                     f"what was written of the task is not what was learned: {name!r} reads back as something else; "
                     f"nothing is committed; look at the disk, and at the base model's folder"
                 )
+
+    def check_fits(self, numbers: int, what: str, cure: str) -> None:
+        """Refuse parameters that the machine cannot hold, before it is asked for the memory.
+
+        Training holds four numbers of fp32 per parameter: value, gradient, and the two moments of AdamW.
+
+        Args:
+            numbers: how many parameters are trained.
+            what: they are, in words.
+            cure: the setting that makes them fewer.
+
+        Raises:
+            ModelError: they need more memory than the machine has.
+        """
+        device, needed = self.base.model.device, 16 * numbers
+        held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else physical_memory()
+        if held is not None and needed > held:
+            raise ModelError(
+                f"{what} need {needed / 1e9:.0f} GB to be trained, and there are {held / 1e9:.0f} GB; lower {cure}"
+            )
 
     def restore_head(self, rest: Mapping[str, Tensor]) -> None:
         """Copy saved values into the trained classification head, if there is one."""

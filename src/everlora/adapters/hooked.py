@@ -81,6 +81,15 @@ class HookedBackend(AdapterBackend):
         self.model.zero_grad(set_to_none=True)
         self.model = None
 
+    def check_rank(self, rank: int, cure: str) -> None:
+        """Refuse pairs of a rank that the machine cannot hold; see `check_fits`.
+
+        Raises:
+            ModelError: they need more memory than the machine has.
+        """
+        width = sum(layer.in_features + layer.out_features for layer in self.layers.values())
+        self.check_fits(rank * width, f"adapters of rank {rank} on {len(self.layers)} modules", cure)
+
     def add_parameters(self, name: str, tensors: Mapping[str, Tensor]) -> nn.ParameterDict:
         """Add trainable tensors to the model under ``name``, and return them."""
         added = nn.ParameterDict({key: nn.Parameter(tensor) for key, tensor in tensors.items()})

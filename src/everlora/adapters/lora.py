@@ -31,7 +31,6 @@ from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
-from everlora.runtime.memory import physical_memory
 from everlora.runtime.seeds import seeded
 
 ADAPTER = "default"
@@ -87,7 +86,9 @@ class LoraBackend(AdapterBackend):
         """
         head = self.base.family.head
         chosen = {**default_targets(self.base.model), **self.lora}
-        check_rank_fits(self.base.model, chosen)
+        rank, layers = int(chosen.get("r", 8)), targeted(self.base.model, chosen.get("target_modules") or ())
+        width = sum(layer.in_features + layer.out_features for layer in layers.values())
+        self.check_fits(rank * width, f"adapters of rank {rank} on {len(layers)} modules", "--lora-r")
         linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)}
         try:
             config = self._config(
@@ -101,9 +102,9 @@ class LoraBackend(AdapterBackend):
             ) from None
         # PEFT ignores a name that matches nothing as long as another one matches: a typing error would go unseen.
         asked = self.lora.get("target_modules")
-        layers = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
+        adapted = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
         for target in asked if isinstance(asked, list | tuple) else ():
-            if not any(name == target or name.endswith(f".{target}") for name in layers):
+            if not any(name == target or name.endswith(f".{target}") for name in adapted):
                 raise ModelError(f"no module of {self.base.name!r} is called {target!r}{nearest(target, linear)}")
         others = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer) and not _linear(m)]
         if others:
@@ -238,28 +239,19 @@ def default_targets(model: nn.Module) -> dict[str, list[str]]:
     return {}
 
 
-def check_rank_fits(model: nn.Module, chosen: Mapping[str, Any]) -> None:
-    """Refuse a rank whose factors the machine cannot hold, before it is asked for the memory.
+def targeted(model: nn.Module, targets: str | Sequence[str]) -> dict[str, nn.Linear]:
+    r"""Return the linear layers that ``target_modules`` mean, by name; none for names that nothing has.
 
-    Training holds four numbers of fp32 per parameter: value, gradient, and the two moments of AdamW.
-
-    Raises:
-        ModelError: they need more memory than the machine has.
+    >>> import everlora
+    >>> sorted(targeted(everlora.load("tiny-llama").model, r".*layers\.0\..*q_proj"))
+    ['model.layers.0.self_attn.q_proj']
     """
-    rank, targets = int(chosen.get("r", 8)), chosen.get("target_modules") or ()
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-    if not isinstance(targets, str):
-        layers = {n: layer for n, layer in layers.items() if any(f".{n}".endswith(f".{one}") for one in targets)}
-    elif targets != "all-linear":
-        layers = {name: layer for name, layer in layers.items() if re.fullmatch(targets, name)}
-    needed = 16 * rank * sum(layer.in_features + layer.out_features for layer in layers.values())
-    device = next(model.parameters()).device
-    held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else physical_memory()
-    if held is not None and needed > held:
-        raise ModelError(
-            f"adapters of rank {rank} on {len(layers)} modules need {needed / 1e9:.0f} GB to be trained, and there "
-            f"are {held / 1e9:.0f} GB; lower --lora-r"
-        )
+    if targets == "all-linear":
+        return layers
+    if isinstance(targets, str):
+        return {name: layer for name, layer in layers.items() if re.fullmatch(targets, name)}
+    return {n: layer for n, layer in layers.items() if any(f".{n}".endswith(f".{one}") for one in targets)}
 
 
 def _linear(layer: nn.Module) -> bool:
