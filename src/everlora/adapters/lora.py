@@ -180,6 +180,12 @@ class LoraBackend(AdapterBackend):
                 stem, kind = name.removeprefix(f"{head}."), f"base_model.model.{head}.modules_to_save.default"
                 trained[f"{kind}.{stem}"].copy_(tensor)
 
+    def _head(self) -> dict[str, Tensor]:
+        found, name = super()._head(), self.base.family.head
+        trained = f"{name}.modules_to_save.{ADAPTER}."  # PEFT's copy, beside which the original one lies
+        copied = {f"{name}.{key.removeprefix(trained)}": t for key, t in found.items() if key.startswith(trained)}
+        return copied or found
+
     def detach(self) -> None:
         """Take the adapter off, if it is attached; a trained classification head stays on the model."""
         if self.model is None:

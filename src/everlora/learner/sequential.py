@@ -30,7 +30,6 @@ the committed stages and goes on, bit for bit as if nothing had been. One traini
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -41,6 +40,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from everlora.archive.atomic import copy_checked
 from everlora.archive.folder import RunFolder
 from everlora.archive.records import Holdings, Seconds, StageFacts
 from everlora.archive.schema import write_rows
@@ -249,7 +249,7 @@ class SequentialLearner(LearnerState):
                 write_rows(path / PREDICTIONS, [answer for score in scores for answer in score.rows()])
                 if learned is not None:
                     for file in learned.folder.iterdir():
-                        shutil.copy(file, path)
+                        copy_checked(file, path / file.name)
                     write_rows(path / "training.jsonl", learned.training.log)
                     write_rows(path / "modules.jsonl", learned.training.chain.records)
         self.progress.info(f"{stage.number}. {stage.name}: {self.evaluator.summary(scores)}")

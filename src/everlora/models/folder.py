@@ -39,10 +39,10 @@ def check_folder(path: Path) -> None:
         )
 
 
-def check_depth(name: str, config: Mapping[str, Any]) -> None:
+def check_depth(name: str, config: Mapping[Any, Any]) -> None:
     """Refuse a configuration with so many layers or experts that making them takes minutes.
 
-    >>> check_depth("mine", {"text_config": {"num_hidden_layers": 32}})
+    >>> check_depth("mine", {"text_config": {"num_hidden_layers": 32}, "id2label": {0: "good"}})
 
     Raises:
         ModelError: which number it is.
@@ -50,7 +50,7 @@ def check_depth(name: str, config: Mapping[str, Any]) -> None:
     for key, value in config.items():
         if isinstance(value, Mapping):
             check_depth(name, value)  # of a model in parts, text_config and its like
-        elif _REPEATED.fullmatch(key) is None:
+        elif _REPEATED.fullmatch(str(key)) is None:
             continue
         for number in value if isinstance(value, list | tuple) else (value,):
             if isinstance(number, int) and number > MOST:
