@@ -30,6 +30,7 @@ the committed stages and goes on, bit for bit as if nothing had been. One traini
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Sequence
@@ -131,10 +132,8 @@ class SequentialLearner(LearnerState):
             else:
                 row = self.run_task(stage, tasks, matrix)
             matrix = matrix.with_row(stage.row, row)
-            if world.is_main() and stage.number >= len(committed):
-                if stage.trains:
-                    self.export()  # of the last committed stage, too: a crash may have come between
-                self.folder.write_matrix(matrix, self.facts())
+            if stage.number >= len(committed):  # of the last committed stage, too: a crash may have come between
+                world.on_main(functools.partial(self.write_root, stage, matrix))
             world.wait()
         return matrix
 
@@ -243,7 +242,8 @@ class SequentialLearner(LearnerState):
     ) -> list[Cell]:
         """Write a finished stage to the folder, in one step; return its row of the matrix."""
         row = matrix_row(stage, tasks, {score.task: score.score for score in scores}, matrix, self.method)
-        if world.is_main():
+
+        def write() -> None:
             facts = self.stage_facts(stage, row, seconds, learned)
             with self.folder.commit(stage.number, stage.name, facts) as path:
                 write_rows(path / PREDICTIONS, [answer for score in scores for answer in score.rows()])
@@ -252,8 +252,16 @@ class SequentialLearner(LearnerState):
                         copy_checked(file, path / file.name)
                     write_rows(path / "training.jsonl", learned.training.log)
                     write_rows(path / "modules.jsonl", learned.training.chain.records)
+
+        world.on_main(write)
         self.progress.info(f"{stage.number}. {stage.name}: {self.evaluator.summary(scores)}")
         return row
+
+    def write_root(self, stage: Stage, matrix: ScoreMatrix) -> None:
+        """Write the learner as it stands after a stage to the root of the folder, and the matrix."""
+        if stage.trains:
+            self.export()
+        self.folder.write_matrix(matrix, self.facts())
 
     def stage_facts(
         self, stage: Stage, row: list[Cell], seconds: Seconds | float, learned: LearnedTask | None
