@@ -21,7 +21,7 @@ from everlora.archive.results import MatrixRecord
 from everlora.archive.schema import Plain, read_json, write
 from everlora.benchmarks import is_own, open_stream
 from everlora.core.benchmark import Modality
-from everlora.core.errors import ConfigError, FolderError, ModelError
+from everlora.core.errors import ConfigError, DataError, FolderError, ModelError
 from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Method
 from everlora.core.plugins import Origin
@@ -34,6 +34,7 @@ from everlora.learner.resolve import resolve as resolve
 from everlora.learner.sequential import SequentialLearner
 from everlora.metrics.registry import METRICS
 from everlora.metrics.scores import ScoreMatrix
+from everlora.metrics.texts import unread
 from everlora.models.environment import environment
 from everlora.models.loading import Loaded, load
 from everlora.runtime import world
@@ -242,7 +243,8 @@ def adapt_tasks(stream: TaskStream, spec: LearnerSpec, seed: int = 0) -> TaskStr
     """Give tasks as many rows of each class as settings say, drawn by ``seed``, and the metric that they name.
 
     Raises:
-        DataError: rows are to be counted per class and have none, or the metric is unknown.
+        DataError: rows are to be counted per class and have none, or the metric is unknown or misses what tells the
+            answers apart.
         ConfigError: training arguments are for tasks none of which is here.
     """
     if spec.train_of and not set(spec.train_of) & set(stream.names):
@@ -252,4 +254,8 @@ def adapt_tasks(stream: TaskStream, spec: LearnerSpec, seed: int = 0) -> TaskStr
     tasks = (task.take_of_each(*most, seed=seed) for task in stream)
     if spec.metric is not None:
         tasks = (dataclasses.replace(task, metric=spec.metric) for task in tasks)
-    return dataclasses.replace(stream, tasks=tuple(tasks))
+    adapted = dataclasses.replace(stream, tasks=tuple(tasks))
+    for task in adapted:  # only now: a metric from the settings is the way out
+        if why := unread(task.metric, [row.target for row in task.test]):
+            raise DataError(f"task {task.name!r}: {why}")
+    return adapted
