@@ -18,7 +18,7 @@ import everlora.methods  # noqa: F401
 from everlora.adapters import files as adapters
 from everlora.adapters.lora import LoraBackend
 from everlora.analysis.runs import Run
-from everlora.core.registry import parse
+from everlora.core.expressions import parse
 from everlora.evaluation.evaluator import score_task
 from everlora.learner import experiment
 from everlora.settings.spec import RunSpec

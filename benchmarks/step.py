@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import torch
 
 from everlora.adapters.lora import LoraBackend
+from everlora.core.expressions import parse
 from everlora.core.history import UpdateHistory
-from everlora.core.registry import parse
 from everlora.core.updates import LowRank
 from everlora.learner import experiment
 from everlora.settings.spec import LearnerSpec
@@ -41,7 +41,7 @@ def main() -> None:
     for tasks in wish.tasks:
         past = UpdateHistory(tuple(_update(backend, seed) for seed in range(tasks)))
         variants |= {(method, tasks): _chain(backend, params, past, method) for method in wish.methods}
-    batch = {k: torch.randint(10, 1000, (8, 128)) for k in ("input_ids",)}
+    batch = {"input_ids": torch.randint(10, min(1000, base.model.config.vocab_size), (8, 128))}
     batch["attention_mask"] = torch.ones(8, 128, dtype=torch.long)
     batch["position_ids"] = torch.arange(128).expand(8, 128)
     batch["shift_labels"] = batch["labels"] = torch.full((8, 128), -100).index_fill(1, torch.arange(120, 128), 5)

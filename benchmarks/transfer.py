@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from everlora.core.registry import parse
+from everlora.core.expressions import parse
 from everlora.learner import experiment
 from everlora.settings.spec import RunSpec
 

@@ -66,10 +66,10 @@ class FeatureProjection(GradientTransform, HasMemory, NeedsEvidence):
     def shape(self, gradient: State, state: State) -> State:
         return {**gradient, "A": project_off(gradient["A"].mT, state["basis"]).mT}
 
-    def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
+    def remember(self, update: LowRank, memory: State, evidence: Evidence = NO_EVIDENCE) -> State:
         basis = memory["basis"] if memory else update.A.new_zeros(update.shape[1], 0)
-        if seen.moment is not None:
-            basis = extend_basis(seen.moment, basis, self.energy)
+        if evidence.moment is not None:
+            basis = extend_basis(evidence.moment, basis, self.energy)
         return {"basis": basis.float().contiguous()}
 
     def memory_bytes(self, out: int, into: int, rank: int, tasks: int) -> int:

@@ -14,9 +14,7 @@ the best over the accepted answers; 100 where both have no token.
 
 from collections import Counter
 
-from everlora import benchmark, metric
-from everlora.benchmarks import load_known
-from everlora.metrics.texts import normalise
+from everlora import benchmark, load_known, metric, normalise
 
 
 @benchmark(

@@ -16,10 +16,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from everlora import Method, method
-from everlora.methods.inclora import inclora
-from everlora.parts.penalties import EnergyOverlap
-from everlora.parts.strengths import StrengthOption, read_strength
+from everlora import Method, method, parse
+from everlora.parts import EnergyOverlap, StrengthOption, read_strength
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,4 +41,4 @@ class CappedEnergy(EnergyOverlap):
 def capped_ella(*, lam: StrengthOption = "auto", rho: float | None = None, cap: float = 2.0) -> Method:
     """Build it; ``rho`` is for ``lam=auto``."""
     pull = CappedEnergy(lam=read_strength(lam, rho), energy="rms", cap=cap)
-    return replace(inclora(), name="capped-ella", penalties=(pull,))
+    return replace(parse("inclora"), name="capped-ella", penalties=(pull,))

@@ -1,4 +1,4 @@
-"""Every (method, model) pair is lived once per process and looked at by many tests."""
+"""Every (method, model) pair is run once per process and looked at by many tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from everlora.testing.record import Record, live_once
+from everlora.testing.record import Record, record_run
 
 # How fast a machine is decides no test: a busy one draws examples slowly, and is not wrong for that.
 settings.register_profile("everlora", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,13 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Record]:
-    """Give the one recorded life of a method on a model; look, do not touch."""
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Record]:
+    """Give the one recorded run of a method on a model; look, do not touch."""
     seen: dict[tuple[str, str], Record] = {}
 
     def get(method: str, model: str) -> Record:
         if (method, model) not in seen:
-            seen[method, model] = live_once(method, model, tmp_path_factory.mktemp("life") / "run")
+            seen[method, model] = record_run(method, model, tmp_path_factory.mktemp("run") / "run")
         return seen[method, model]
 
     return get

@@ -17,7 +17,7 @@ import pytest
 
 from everlora import parse
 from everlora.core.registry import FAMILIES
-from lives import METHODS, MODELS, OTHERS
+from tiny_runs import METHODS, MODELS, OTHERS
 
 ROLES = ("initialiser", "penalties", "outputs", "transforms", "rehearsal", "rule", "merge")
 """The fields of `Method` that hold parts."""

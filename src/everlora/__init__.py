@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from everlora.benchmarks import benchmark as benchmark
+    from everlora.benchmarks import load_known as load_known
     from everlora.benchmarks import open_stream as open_stream
     from everlora.core.errors import EverloraError as EverloraError
     from everlora.core.expressions import parse as parse
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from everlora.learner.learner import Learner as Learner
     from everlora.metrics import metric as metric
     from everlora.metrics.scores import ScoreMatrix as ScoreMatrix
+    from everlora.metrics.texts import normalise as normalise
     from everlora.models.loading import load as load
 
 __version__ = "0.1.0"
@@ -35,8 +37,10 @@ _HOMES = {
     "benchmark": "benchmarks",
     "compose": "core.method",
     "load": "models.loading",
+    "load_known": "benchmarks",
     "method": "core.registry",
     "metric": "metrics",
+    "normalise": "metrics.texts",
     "open_stream": "benchmarks",
     "parse": "core.expressions",
     "task": "data.tasks:task_from_dataset",
@@ -53,8 +57,10 @@ __all__ = [
     "benchmark",
     "compose",
     "load",
+    "load_known",
     "method",
     "metric",
+    "normalise",
     "open_stream",
     "parse",
     "task",

@@ -22,6 +22,13 @@
     `PostProcesses`       changes what answers once a task has ended                 finish
     `GenerativeReplay`    lets the model write rows of earlier tasks                 cue, written, read, …
 
+    value                 what it is
+    ────────────────────  ────────────────────────────────────────────────────────────────────────────────────────
+    `LowRank`, `Weights`  what is trained at one module; `Updates` are those of all modules by name
+    `Adapter`             the declaration of a form of adapter, which a method carries; `Consolidator`, how finished
+                          updates join the past
+    `Default`             in the annotation of a method's option: where its default value is from
+
 A part is a frozen, keyword-only dataclass that inherits one role and any abilities, and carries a ``name`` and, if it
 has any, its `Needs`. Its class is checked when it is made: whatever is forgotten or misspelt is one sentence then.
 Everything here is stable; ``examples/mean_pull.py`` and ``examples/feature_projection.py`` are whole methods of less
@@ -29,9 +36,11 @@ than a hundred lines.
 """
 
 from everlora.core import roles as _roles
+from everlora.core.adapter import Adapter, Consolidator
+from everlora.core.defaults import Default
 from everlora.core.errors import ConfigError
 from everlora.core.roles import *  # noqa: F403
-from everlora.core.updates import LowRank, Weights
+from everlora.core.updates import LowRank, Updates, Weights
 
-__all__ = ["ConfigError", "LowRank", "Weights"]
+__all__ = ["Adapter", "ConfigError", "Consolidator", "Default", "LowRank", "Updates", "Weights"]
 __all__ += _roles.__all__

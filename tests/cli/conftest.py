@@ -68,9 +68,9 @@ def small(everlora: Everlora) -> Everlora:
 
 
 @dataclasses.dataclass
-class Lived:
+class ScoredLearner:
     folder: Path
-    life: Any
+    learner: Any
     tasks: Sequence[Any]
 
     def __str__(self) -> str:
@@ -80,24 +80,24 @@ class Lived:
         """What one task ended with, dense, by module."""
         from everlora.adapters import files as adapters
 
-        sites, _ = adapters.read(self.life.folder.stages()[stage].path)
+        sites, _ = adapters.read(self.learner.folder.stages()[stage].path)
         return {name: site.dense() for name, site in sites.items()}
 
 
-ScoredRun = Callable[..., Lived]
+ScoredRun = Callable[..., ScoredLearner]
 
 
 @pytest.fixture(scope="session")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> ScoredRun:
-    """A run of two built-in tasks, lived once per method and model."""
+    """A run of two built-in tasks, run once per method and model."""
     from everlora import parse
     from everlora.learner import experiment
     from everlora.runtime.progress import Progress
     from everlora.settings.spec import RunSpec
 
-    seen: dict[tuple[str, ...], Lived] = {}
+    seen: dict[tuple[str, ...], ScoredLearner] = {}
 
-    def get(method: str, model: str = "tiny-llama", dtype: str = "float32") -> Lived:
+    def get(method: str, model: str = "tiny-llama", dtype: str = "float32") -> ScoredLearner:
         if (method, model, dtype) not in seen:
             out = tmp_path_factory.mktemp("run") / "r"
             settings = {
@@ -111,9 +111,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> ScoredRun:
             spec = experiment.resolve(RunSpec, {"model": model, "method": method}, settings, scored)
             base = experiment.load_for(spec)
             tasks = experiment.stream_for(spec, base).tasks
-            life = experiment.begin(spec, parse(method), base, out, progress=Progress())
-            experiment.finish(life, life.follow(tasks))
-            seen[method, model, dtype] = Lived(out, life, tasks)
+            learner = experiment.begin(spec, parse(method), base, out, progress=Progress())
+            experiment.finish(learner, learner.follow(tasks))
+            seen[method, model, dtype] = ScoredLearner(out, learner, tasks)
         return seen[method, model, dtype]
 
     return get

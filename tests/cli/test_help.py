@@ -46,10 +46,15 @@ def test_every_setting_is_in_its_section_with_its_default(wide: Everlora, comman
             continue
         option = one.options[-1]
         where = [name for name, text in found.items() if re.search(rf"(?<!\S){option}(?![\w-])", text)]
-        assert where == [one.about.section], option
-        shown = " ".join(found[one.about.section].split(option)[1].split())
-        if one.default is not None and one.default is not False and not one.about.unset:
+        assert where == [one.setting.section], option
+        shown = " ".join(found[one.setting.section].split(option)[1].split())
+        if one.default is not None and one.default is not False and not one.setting.unset:
             assert f"[{one.default}]" in shown, option
+
+
+def test_no_command_shows_a_type_of_python_for_a_value(everlora: Everlora) -> None:
+    group = typer.main.get_command(app)
+    assert {name for name in group.commands if "<" in everlora(name, "--help").out} == set()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("command", ["run", "sweep", "demo", "export", "study-layers"])

@@ -28,11 +28,11 @@ train: {max_steps: 2}
 def test_status_tells_what_is_known_kept_and_left(everlora: Everlora, ran: ScoredRun) -> None:
     run = ran("b-cl")
     facts = everlora("status", str(run), "--json").json
-    stages = run.life.folder.stages()
+    stages = run.learner.folder.stages()
     assert (facts["model"], facts["method"]) == ("tiny-llama", "b-cl")
     assert [task["name"] for task in facts["tasks"]] == ["reviews", "news"]
     assert [task["score"] for task in facts["tasks"]] == [stages[0].facts.row[0], stages[1].facts.row[1]]
-    assert facts["kept_bytes"] == run.life.storage().kept_bytes
+    assert facts["kept_bytes"] == run.learner.storage().kept_bytes
     room = {module["module"]: module for module in facts["room"]["modules"]}
     assert facts["room"]["hard"]
     assert facts["room"]["rank"] == 8
@@ -45,9 +45,11 @@ def test_status_tells_what_is_known_kept_and_left(everlora: Everlora, ran: Score
     assert "2 of 4 modules run out of directions" in text
 
 
-@pytest.mark.parametrize(("shared", "said"), [(None, "rows of the head of its own"), (True, "share rows of the head")])
+@pytest.mark.parametrize(
+    ("shared", "sentence"), [(None, "rows of the head of its own"), (True, "share rows of the head")]
+)
 def test_status_and_card_say_whether_numbers_share_rows(
-    everlora: Everlora, tmp_path: Path, shared: bool | None, said: str
+    everlora: Everlora, tmp_path: Path, shared: bool | None, sentence: str
 ) -> None:
     tasks: list[dict[str, Any]] = []
     for name, word in (("a", "film"), ("b", "book")):
@@ -60,8 +62,8 @@ def test_status_and_card_say_whether_numbers_share_rows(
     how = ("--benchmark", "mine.yaml", "--model", "tiny-bert", "--method", "seqlora", "--max-steps", "1")
     assert everlora("run", *how, "--out", "r").status == 0
     for text in (everlora("status", "r").out, Path("r/README.md").read_text()):
-        assert f"{said} for '0', '1'" in " ".join(text.split())
-    assert f"{said} for '0', '1'" in everlora("status", "r", "--json").json["shared_rows"]
+        assert f"{sentence} for '0', '1'" in " ".join(text.split())
+    assert f"{sentence} for '0', '1'" in everlora("status", "r", "--json").json["shared_rows"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_status_shows_the_strength_that_was_found(everlora: Everlora, ran: Score
     run = ran(method)
     first, second = everlora("status", str(run), "--json").json["tasks"]
     assert first["strengths"] == {}
-    assert second["strengths"] == run.life.folder.stages()[1].facts.strengths
+    assert second["strengths"] == run.learner.folder.stages()[1].facts.strengths
     assert len(second["strengths"]) == shown
     text = everlora("status", str(run)).out
     assert "run out" not in text  # soft methods do not
@@ -89,7 +91,7 @@ def test_every_kind_of_method_can_be_looked_at(everlora: Everlora, ran: ScoredRu
     assert everlora(command, str(run)).status == 0
     if command == "status":
         kept = everlora("status", str(run), "--json").json["kept_bytes"]
-        assert kept == run.life.storage().kept_bytes
+        assert kept == run.learner.storage().kept_bytes
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_inspect_gives_the_figures_of_a_hand_computation(
     if parse(method).consolidator.rule == "continue":
         new = {name: new[name] - old[name] for name in new}
     if lam is None:
-        lam = run.life.folder.stages()[1].facts.strengths["energy_overlap"]
+        lam = run.learner.folder.stages()[1].facts.strengths["energy_overlap"]
     assert all(module["interference"] is None for module in first["modules"])
     assert first["opposed"] is None
     for module in first["modules"]:
@@ -158,7 +160,7 @@ def test_status_measures_how_far_off_a_memory_is(
 ) -> None:
     run = ran(f"ella(policy={policy},store={store})")
     found = everlora("status", str(run), "--json").json["memory_error"]["energy_overlap"]
-    held = memory.read(run.life.folder.stages()[-1].path)["energy_overlap"]
+    held = memory.read(run.learner.folder.stages()[-1].path)["energy_overlap"]
     first, last = run.updates(0), run.updates(1)
     lost, sizes = {}, {}
     for name, state in held.items():
@@ -207,11 +209,11 @@ def test_a_folder_that_is_no_run_or_an_empty_one_is_one_line(everlora: Everlora,
 
 def begun(everlora: Everlora, folder: Path) -> None:
     """A run that was cut off in its first task."""
-    import lives
+    import tiny_runs
 
-    life = lives.begin("tiny-llama", "ella", folder, progress=lives.Cut("first", 1))
+    learner = tiny_runs.begin("tiny-llama", "ella", folder, progress=tiny_runs.Cut("first", 1))
     with pytest.raises(KeyboardInterrupt):
-        life.follow(lives.stream("tiny-llama"))
+        learner.follow(tiny_runs.stream("tiny-llama"))
 
 
 def test_layers_are_studied_by_copying_none_one_and_all(everlora: Everlora, tmp_path: Path) -> None:

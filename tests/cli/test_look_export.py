@@ -11,14 +11,14 @@ import transformers
 from peft import PeftModel
 
 import everlora as package
-import lives
+import tiny_runs
 from everlora import parse
 from everlora.adapters import files as adapters
 from everlora.analysis.runs import Run
 from everlora.data.task import Task
 from everlora.export import model as export
 
-from .conftest import Everlora, Lived, ScoredRun
+from .conftest import Everlora, ScoredLearner, ScoredRun
 
 AUTO = {
     "tiny-llama": "AutoModelForCausalLM",
@@ -28,8 +28,8 @@ AUTO = {
 }
 
 
-def logits(model: torch.nn.Module, run: Lived, task: Task) -> torch.Tensor:
-    family = run.life.base.family
+def logits(model: torch.nn.Module, run: ScoredLearner, task: Task) -> torch.Tensor:
+    family = run.learner.base.family
     batch = family.collate([family.features(row, task) for row in task.test])
     inputs = {k: v for k, v in batch.items() if k not in ("labels", "shift_labels", "allowed")}
     with torch.no_grad():
@@ -56,12 +56,12 @@ def test_an_exported_model_is_the_learner(everlora: Everlora, ran: ScoredRun, me
     run = ran(method, model)
     assert everlora("export", str(run), "--out", "whole", "--json").json == {"folder": "whole", "form": "model"}
     exported = loaded(model, Path("whole"))
-    ready = run.life.inference_model()
+    ready = run.learner.inference_model()
     for task in run.tasks:
         torch.testing.assert_close(logits(exported, run, task), logits(ready, run, task), rtol=1e-4, atol=2e-5)
-    run.life.backend.detach()
-    if run.life.base.family.head:
-        assert list(exported.config.id2label.values()) == run.life.base.family.labels
+    run.learner.backend.detach()
+    if run.learner.base.family.head:
+        assert list(exported.config.id2label.values()) == run.learner.base.family.labels
     else:
         assert transformers.AutoTokenizer.from_pretrained("whole")("a").input_ids
 
@@ -113,19 +113,19 @@ def test_an_exported_adapter_loses_what_it_says(
     assert told["truncation"]["error"] == pytest.approx(error, rel=1e-3, abs=1e-6)
     assert told["truncation"]["worst"] >= told["truncation"]["error"] * 0.999
     assert (error > 0.01) == (rank != 16)
-    labels = run.life.folder.stages()[-1].facts.labels
+    labels = run.learner.folder.stages()[-1].facts.labels
     base = package.load(model, dtype="float32", device="cpu", labels=labels).model
     written = PeftModel.from_pretrained(base, "small")
-    ready = run.life.inference_model()
+    ready = run.learner.inference_model()
     apart = torch.cat([(scored(written, run, task) - scored(ready, run, task)).flatten() for task in run.tasks])
-    run.life.backend.detach()
+    run.learner.backend.detach()
     assert told["logits"]["largest"] == pytest.approx(float(apart.abs().max()), rel=0.02, abs=2e-5)
     assert told["logits"]["relative"] < 1e-4 or rank != 16
 
 
-def scored(model: torch.nn.Module, run: Lived, task: Task) -> torch.Tensor:
+def scored(model: torch.nn.Module, run: ScoredLearner, task: Task) -> torch.Tensor:
     """Logits at the positions that carry loss, over all labels."""
-    family = run.life.base.family
+    family = run.learner.base.family
     batch = family.collate([family.features(row, task) for row in task.test])
     if family.head:
         batch["allowed"][:] = True
@@ -137,7 +137,7 @@ def test_a_run_in_bf16_is_exported_with_the_weights_that_it_has(everlora: Everlo
     """Folded matrices are fp32; what was not adapted is as it was rounded, for the adapters were learned on that."""
     run = ran("ella", "tiny-llama", "bfloat16")
     assert everlora("export", str(run), "--out", "whole").status == 0
-    exported, ready = loaded("tiny-llama", Path("whole")), run.life.inference_model()
+    exported, ready = loaded("tiny-llama", Path("whole")), run.learner.inference_model()
     for (name, a), (other, b) in zip(exported.named_parameters(), ready.named_parameters(), strict=True):
         assert name == other
         torch.testing.assert_close(a, b.float(), rtol=0, atol=1e-6)
@@ -145,18 +145,18 @@ def test_a_run_in_bf16_is_exported_with_the_weights_that_it_has(everlora: Everlo
 
 @pytest.mark.parametrize("method", ["ties", "dare", "ps-lora"])
 def test_one_task_of_a_merging_method_is_exported_as_it_answers(method: str, tmp_path: Path) -> None:
-    life = lives.lived("tiny-llama", method, tmp_path / "run", lives.stream("tiny-llama")[:1])
+    learner = tiny_runs.train_sequence("tiny-llama", method, tmp_path / "run", tiny_runs.stream("tiny-llama")[:1])
     whole = export.merged_updates(Run.read(tmp_path / "run"))
-    for name, site in life.newest.items():
+    for name, site in learner.newest.items():
         torch.testing.assert_close(whole[name], site.dense())
 
 
 def test_options_given_in_python_are_kept_or_the_run_is_refused(tmp_path: Path) -> None:
     """`Learner(method=Method)`: its name alone does not say how much TIES keeps."""
     method = parse("ties(density=0.9)")
-    spec = lives.spec("tiny-llama", "ties").model_dump(include={"dtype", "device", "lora", "train", "evaluation"})
+    spec = tiny_runs.spec("tiny-llama", "ties").model_dump(include={"dtype", "device", "lora", "train", "evaluation"})
     learner = package.Learner("tiny-llama", method=method, out=tmp_path / "run", **spec)
-    learner.follow(lives.stream("tiny-llama"))
+    learner.follow(tiny_runs.stream("tiny-llama"))
     try:
         found = Run.read(tmp_path / "run").method
     except package.EverloraError:
@@ -191,19 +191,19 @@ def test_what_cannot_be_handed_on_so_says_why(
 
 def test_adapters_of_own_tasks_chosen_by_task_id_are_none_either(everlora: Everlora, tmp_path: Path) -> None:
     """Without a benchmark, logits are not compared; the refusal must not depend on that."""
-    lives.lived("tiny-llama", "per-task", tmp_path / "run")
+    tiny_runs.train_sequence("tiny-llama", "per-task", tmp_path / "run")
     assert "one adapter per task" in everlora("export", "run", "--out", "new", "--rank", "4").line
     assert not Path("new").exists()
 
 
 def test_own_tasks_are_exported_without_logits(everlora: Everlora, tmp_path: Path) -> None:
-    life = lives.lived("tiny-llama", "ella", tmp_path / "run")
+    learner = tiny_runs.train_sequence("tiny-llama", "ella", tmp_path / "run")
     told = everlora("export", "run", "--out", "new", "--rank", "8", "--json").json
     assert told["logits"] is None
     assert told["truncation"]["error"] < 1e-5
     sites, _ = adapters.read(Path("new"))
     for name, site in sites.items():
-        torch.testing.assert_close(site.dense(), life.past.total(name), rtol=0, atol=1e-6)
+        torch.testing.assert_close(site.dense(), learner.past.total(name), rtol=0, atol=1e-6)
     assert "were not compared" in everlora("export", "run", "--out", "again", "--rank", "8").out
 
 

@@ -92,7 +92,7 @@ def test_the_example_is_tested_in_two_lines(
 ):
     """Each example's test file as its reader would run it, on one of the four families."""
     words = (sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-c", "/dev/null")
-    where = ("--rootdir", tmp_path, "--basetemp", tmp_path / "lives", EXAMPLES / f"test_{example}.py")
+    where = ("--rootdir", tmp_path, "--basetemp", tmp_path / "runs", EXAMPLES / f"test_{example}.py")
     done = subprocess.run(
         [*words, "-k", " or ".join(models), *where],
         cwd=tmp_path,

@@ -7,26 +7,26 @@ from dataclasses import replace
 import pytest
 import torch
 
-import lives
+import tiny_runs
 from everlora.evaluation.scoring import score_task
 from everlora.models.families.base import IGNORE, positions
 from everlora.models.families.heads import unwrap_model
-from lives import MODELS
+from tiny_runs import MODELS
 
 TEXT = ("tiny-llama", "tiny-t5")
 
 
 def mixed(model, rows=11):
     """More rows than a batch, of quite different lengths, from the first task."""
-    task = lives.stream(model)[0]
+    task = tiny_runs.stream(model)[0]
     return replace(task, test=task.train[:rows])
 
 
 @pytest.mark.parametrize("scoring", ["labels", "generate"])
 @pytest.mark.parametrize("model", MODELS)
-def test_the_batch_size_changes_no_answer(model, scoring, lived):
-    record = lived("ella", model)
-    ready, family, task = record.life.inference_model(), record.life.base.family, mixed(model)
+def test_the_batch_size_changes_no_answer(model, scoring, recorded):
+    record = recorded("ella", model)
+    ready, family, task = record.learner.inference_model(), record.learner.base.family, mixed(model)
     one, three, eight = (
         score_task(ready, family, task, scoring=scoring, batch_size=size).predictions for size in (1, 3, 8)
     )
@@ -35,19 +35,19 @@ def test_the_batch_size_changes_no_answer(model, scoring, lived):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_logits_do_not_depend_on_the_neighbours(model, lived):
-    record = lived("ella", model)
-    ready, family, task = record.life.inference_model(), record.life.base.family, mixed(model)
-    together = lives.outputs(ready, family, task)
-    alone = torch.cat([lives.outputs(ready, family, task, [row]) for row in task.test])
+def test_logits_do_not_depend_on_the_neighbours(model, recorded):
+    record = recorded("ella", model)
+    ready, family, task = record.learner.inference_model(), record.learner.base.family, mixed(model)
+    together = tiny_runs.outputs(ready, family, task)
+    alone = torch.cat([tiny_runs.outputs(ready, family, task, [row]) for row in task.test])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", TEXT)
-def test_label_scores_equal_a_full_pass_per_label(model, lived):
+def test_label_scores_equal_a_full_pass_per_label(model, recorded):
     """Cache, repetition and padding against the plainest form: one sequence, one label, no padding."""
-    record = lived("ella", model)
-    ready, family, task = record.life.inference_model(), record.life.base.family, lives.stream(model)[1]
+    record = recorded("ella", model)
+    ready, family, task = record.learner.inference_model(), record.learner.base.family, tiny_runs.stream(model)[1]
     spaced = model == "tiny-llama"
     answers = [family.prompter.answer(label, task, spaced=spaced) for label in task.labels]
     assert len({len(a) for a in answers}) > 1
@@ -79,10 +79,10 @@ def test_label_scores_equal_a_full_pass_per_label(model, lived):
 
 
 @pytest.mark.parametrize("model", TEXT)
-def test_the_prompt_is_read_once_for_all_labels(model, lived):
+def test_the_prompt_is_read_once_for_all_labels(model, recorded):
     """What stands before the labels is shared: rows of prompts pass once, and labels only as long as they are."""
-    record = lived("ella", model)
-    ready, family, task = record.life.inference_model(), record.life.base.family, lives.stream(model)[1]
+    record = recorded("ella", model)
+    ready, family, task = record.learner.inference_model(), record.learner.base.family, tiny_runs.stream(model)[1]
     passes = []
     inner = unwrap_model(ready).get_encoder() if model == "tiny-t5" else unwrap_model(ready)
     note = inner.register_forward_pre_hook(
@@ -99,7 +99,7 @@ def test_the_prompt_is_read_once_for_all_labels(model, lived):
 
 @pytest.mark.parametrize("model", TEXT)
 def test_the_end_of_the_sequence_is_a_target(model):
-    family, (task, *_) = lives.base(model).family, lives.stream(model)
+    family, (task, *_) = tiny_runs.base(model).family, tiny_runs.stream(model)
     end = family.processor.eos_token_id
     for row in task.train:
         targets = [t for t in family.features(row, task)["labels"] if t != IGNORE]
@@ -111,10 +111,10 @@ def test_the_end_of_the_sequence_is_a_target(model):
 @pytest.mark.parametrize("model", TEXT)
 def test_generation_stops_where_the_answer_ends(model, tmp_path):
     """A learned answer is followed by the end and by nothing else, long before the limit."""
-    task = lives.text_task("only", ["great music", "no"], seed=5)
+    task = tiny_runs.text_task("only", ["great music", "no"], seed=5)
     rows = [replace(row, target="great music") for row in task.train]
     task = replace(task, labels=(), train=rows)
-    life = lives.lived(
+    learner = tiny_runs.train_sequence(
         model,
         "seqlora",
         tmp_path / "run",
@@ -123,7 +123,7 @@ def test_generation_stops_where_the_answer_ends(model, tmp_path):
         train={"max_steps": 40, "learning_rate": 1e-2},
         evaluation={"scoring": "generate", "schedule": "final"},
     )
-    ready, family = life.inference_model(), life.base.family
+    ready, family = learner.inference_model(), learner.base.family
     made = []
     generate = unwrap_model(ready).generate
 
@@ -140,7 +140,7 @@ def test_generation_stops_where_the_answer_ends(model, tmp_path):
 
 
 def test_decoders_are_padded_on_the_left():
-    family, (task, *_) = lives.base("tiny-llama").family, lives.stream("tiny-llama")
+    family, (task, *_) = tiny_runs.base("tiny-llama").family, tiny_runs.stream("tiny-llama")
     rows = [family.features(row, task) for row in task.train[:8]]
     batch = family.collate(rows)
     mask = batch["attention_mask"]
@@ -158,20 +158,20 @@ def test_logits_are_made_only_where_there_is_a_target(model, tmp_path):
     made, wanted = [], []
 
     def watch(_):
-        inner = unwrap_model(life.backend.model)
+        inner = unwrap_model(learner.backend.model)
         inner.get_output_embeddings().register_forward_hook(
             lambda _, args, out: made.append((args[0].shape[:-1].numel(), out.shape[:-1].numel()))
         )
 
-    life = lives.begin(model, "ella", tmp_path / "run", progress=lives.Watch(learning=watch))
-    collate = life.base.family.collate
+    learner = tiny_runs.begin(model, "ella", tmp_path / "run", progress=tiny_runs.Watch(learning=watch))
+    collate = learner.base.family.collate
 
     def counted(rows):
         batch = collate(rows)
         wanted.append(int((batch["labels"] != IGNORE).sum()))
         return batch
 
-    life.base.family.collate = counted
-    life.follow([lives.stream(model)[0]])
+    learner.base.family.collate = counted
+    learner.follow([tiny_runs.stream(model)[0]])
     assert [n for n, _ in made[:3]] == [n for _, n in made[:3]] == wanted[:3]
     assert len(made) >= 3

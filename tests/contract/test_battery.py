@@ -11,8 +11,8 @@ import pytest
 
 from everlora import parse
 from everlora.testing import CHECKS, Case
-from lives import METHODS
 from plan import DAILY, case, pairs
+from tiny_runs import METHODS
 
 ELSEWHERE = {"interrupted_and_resumed_equals_uninterrupted", "a_batch_in_one_piece_is_a_batch_in_eight"}
 
@@ -26,5 +26,5 @@ ELSEWHERE = {"interrupted_and_resumed_equals_uninterrupted", "a_batch_in_one_pie
         if name not in ELSEWHERE and check.applies(parse(pair[0]))
     ],
 )
-def test_it_holds(check, method, model, lived, tmp_path):
-    CHECKS[check].look(Case(method, model, lived, tmp_path))
+def test_it_holds(check, method, model, recorded, tmp_path):
+    CHECKS[check].look(Case(method, model, recorded, tmp_path))

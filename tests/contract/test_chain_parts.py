@@ -1,4 +1,4 @@
-"""What the gradient chain does in whole lives: steps off the old subspaces, and strengths that find themselves."""
+"""What the gradient chain does in whole runs: steps off the old subspaces, and strengths that find themselves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import lives
+import tiny_runs
 from everlora import parse
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import AutoStrength
@@ -25,20 +25,20 @@ SGD = {"train": {"optim": "sgd", "learning_rate": 0.5}, "lora": {"target_modules
 PLAIN, TRIPLETS = "inclora+project-out(strict={})", "b-cl(strict={})"
 
 
-def lived_from(method, folder, model="tiny-llama", **settings):
-    """A life of three tasks, and where the third began."""
+def learned_from(method, folder, model="tiny-llama", **settings):
+    """A run of three tasks, and where the third began."""
     start = {}
-    watch = lives.Watch(learning=lambda task: start.update(life.backend.extract() if task == "third" else {}))
-    life = lives.begin(model, method, folder, progress=watch, **DIAGONAL, **settings)
-    life.follow(lives.stream(model, 3))
-    return life, start
+    watch = tiny_runs.Watch(learning=lambda task: start.update(learner.backend.extract() if task == "third" else {}))
+    learner = tiny_runs.begin(model, method, folder, progress=watch, **DIAGONAL, **settings)
+    learner.follow(tiny_runs.stream(model, 3))
+    return learner, start
 
 
-def overlap(life, start):
+def overlap(learner, start):
     """Per side, the largest share of the third task's change that lies in the span of the first two."""
     shares = {"U": [], "V": []}
-    for name, site in life.newest.items():
-        past = [delta[name] for delta in life.past.deltas[:2]]
+    for name, site in learner.newest.items():
+        past = [delta[name] for delta in learner.past.deltas[:2]]
         for side, old, change in (
             ("U", [u.B for u in past], site.B - start[name].B),
             ("V", [u.A.mT for u in past], (site.A - start[name].A).mT),
@@ -51,7 +51,7 @@ def overlap(life, start):
 
 @pytest.mark.parametrize(("form", "model"), [(PLAIN, "tiny-llama"), (TRIPLETS, "tiny-bert")])
 def test_a_strict_step_of_adam_stays_off_the_old_subspaces(model, form, tmp_path):
-    strict, loose = (overlap(*lived_from(form.format(s), tmp_path / s, model)) for s in ("yes", "no"))
+    strict, loose = (overlap(*learned_from(form.format(s), tmp_path / s, model)) for s in ("yes", "no"))
     assert max(strict["U"] + strict["V"]) < 1e-5
     assert min(loose["U"] + loose["V"]) > 1e-3
 
@@ -59,7 +59,7 @@ def test_a_strict_step_of_adam_stays_off_the_old_subspaces(model, form, tmp_path
 @pytest.mark.parametrize("form", [PLAIN, TRIPLETS])
 def test_under_plain_sgd_the_projected_gradient_is_enough(form, tmp_path):
     projected, free = (
-        overlap(*lived_from(method, tmp_path / method[-6:], **SGD))
+        overlap(*learned_from(method, tmp_path / method[-6:], **SGD))
         for method in (form.format("no"), "inclora" if form == PLAIN else "nlnb-cl")
     )
     assert max(projected["U"] + projected["V"]) < 1e-5
@@ -69,7 +69,7 @@ def test_under_plain_sgd_the_projected_gradient_is_enough(form, tmp_path):
 def test_literal_projection_turns_around_what_two_old_tasks_share(tmp_path):
     """Tasks that start as copies share directions; taken out twice, those come back with the other sign."""
     copies = "copy-layers+project-out(projection={},strict=yes)"
-    joint, literal = (lived_from(copies.format(form), tmp_path / form) for form in ("joint", "literal"))
+    joint, literal = (learned_from(copies.format(form), tmp_path / form) for form in ("joint", "literal"))
     for name, site in joint[0].past.deltas[1].items():
         torch.testing.assert_close(site.A, literal[0].past.deltas[1][name].A, rtol=0, atol=1e-6)
     assert max(overlap(*joint)["V"]) < 1e-5
@@ -81,7 +81,7 @@ def test_sigma_is_not_projected(strict, tmp_path):
     """One step without clipping: σ moves as it would without any projection, U and V do not."""
     train = {"max_steps": 1, "max_grad_norm": 0.0}
     projected, free = (
-        lives.lived("tiny-llama", method, tmp_path / method[:4], train=train, **DIAGONAL).newest
+        tiny_runs.train_sequence("tiny-llama", method, tmp_path / method[:4], train=train, **DIAGONAL).newest
         for method in (f"b-cl(strict={strict})", "nlnb-cl")
     )
     for name, site in projected.items():
@@ -97,10 +97,10 @@ def test_sigma_is_not_projected(strict, tmp_path):
 )
 def test_a_warning_comes_before_the_room_runs_out(method, warned, tmp_path):
     """The value projection has 32 outputs: rank 8 fills it in four tasks, and the third is warned."""
-    watch, lora = lives.Watch(), {"r": 8, "lora_alpha": 16}
-    tasks = [task.take(8, 1) for task in lives.stream("tiny-llama", 6)]
-    life = lives.begin("tiny-llama", method, tmp_path / "run", progress=watch, lora=lora, **DIAGONAL)
-    life.follow(tasks)
+    watch, lora = tiny_runs.Watch(), {"r": 8, "lora_alpha": 16}
+    tasks = [task.take(8, 1) for task in tiny_runs.stream("tiny-llama", 6)]
+    learner = tiny_runs.begin("tiny-llama", method, tmp_path / "run", progress=watch, lora=lora, **DIAGONAL)
+    learner.follow(tasks)
     found = [line for line in watch.warnings if "directions are left" in line]
     assert len(found) == warned
     for line, (task, left) in zip(found, [("third", 16), ("task4", 8), ("task5", 0), ("task6", 0)], strict=False):
@@ -109,43 +109,45 @@ def test_a_warning_comes_before_the_room_runs_out(method, warned, tmp_path):
         assert f"room for {left // 8} more tasks of rank 8" in line
 
 
-def training(life):
-    return [json.loads(line) for line in (life.folder.stages()[-1].path / "training.jsonl").read_text().splitlines()]
+def training(learner):
+    return [
+        json.loads(line) for line in (learner.folder.stages()[-1].path / "training.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.mark.parametrize(
     ("method", "model"),
     [
-        *(("ella(lam=auto,rho=0.25)", model) for model in lives.MODELS),
+        *(("ella(lam=auto,rho=0.25)", model) for model in tiny_runs.MODELS),
         ("ps-lora(rho=0.25)", "tiny-llama"),
         ("ella(lam=auto,rho=0.25,policy=continue)", "tiny-bert"),
     ],
 )
 def test_the_strength_found_is_the_share_of_the_gradient_asked_for(method, model, tmp_path):
     """After every step λ Σ‖∇Ω‖ / Σ‖∇L‖ = ρ, and the last λ stands in the task's COMMIT."""
-    life = lives.lived(model, method, tmp_path / "run", train={"max_steps": 5}, **DIAGONAL)
-    (part,) = life.method.penalties
-    steps = [row for row in training(life) if "rho" in row]
+    learner = tiny_runs.train_sequence(model, method, tmp_path / "run", train={"max_steps": 5}, **DIAGONAL)
+    (part,) = learner.method.penalties
+    steps = [row for row in training(learner) if "rho" in row]
     assert len(steps) == 5
     task, pull, found = 0.0, 0.0, []
     for row in steps:
         lam, norm = row[f"lam/{part.name}"], row["adapter_grad_norm"]
-        assert norm < row["task_grad_norm"] if life.base.family.head else norm == row["task_grad_norm"]
+        assert norm < row["task_grad_norm"] if learner.base.family.head else norm == row["task_grad_norm"]
         task += norm
         if lam:
             pull += row["rho"] * norm / lam
             found.append(lam * pull / task)
     assert found == pytest.approx([0.25] * 4, rel=1e-4)  # at the first step of a task ΔW = 0, and nothing pulls
-    first, last = (stage.facts.strengths for stage in life.folder.stages())
+    first, last = (stage.facts.strengths for stage in learner.folder.stages())
     assert first == {}
     assert last == {part.name: steps[-1][f"lam/{part.name}"]}
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
 def test_every_module_may_find_its_own_strength(model, tmp_path):
-    life = lives.lived(model, "ella(lam=auto,per_module=yes)", tmp_path / "run", **DIAGONAL)
-    found = life.folder.stages()[-1].facts.strengths["energy_overlap"]
-    assert found.keys() == life.newest.keys()
+    learner = tiny_runs.train_sequence(model, "ella(lam=auto,per_module=yes)", tmp_path / "run", **DIAGONAL)
+    found = learner.folder.stages()[-1].facts.strengths["energy_overlap"]
+    assert found.keys() == learner.newest.keys()
     assert len(set(found.values())) == len(found)
     assert all(0 < lam < float("inf") for lam in found.values())
 
@@ -207,7 +209,7 @@ class Louder(EnergyOverlap):
 def test_the_size_of_the_past_does_not_matter_to_a_strength_that_is_found(model, tmp_path):
     ella = parse("ella(lam=auto)")
     one, loud = (
-        lives.lived(
+        tiny_runs.train_sequence(
             model,
             replace(ella, penalties=(Louder(lam=AutoStrength(rho=0.5), factor=c),)),
             tmp_path / str(c),
@@ -215,23 +217,27 @@ def test_the_size_of_the_past_does_not_matter_to_a_strength_that_is_found(model,
         )
         for c in (1.0, 100.0)
     )
-    assert lives.largest_difference(lives.adapter(one), lives.adapter(loud)) < 1e-5
-    lams = [life.folder.stages()[-1].facts.strengths["energy_overlap"] for life in (one, loud)]
+    assert tiny_runs.largest_difference(tiny_runs.adapter(one), tiny_runs.adapter(loud)) < 1e-5
+    lams = [learner.folder.stages()[-1].facts.strengths["energy_overlap"] for learner in (one, loud)]
     assert lams[0] / lams[1] == pytest.approx(1e4, rel=1e-3)
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
 def test_scalings_of_the_energy_are_one_where_every_module_finds_its_strength(model, tmp_path):
     raw, rms, top = (
-        lives.adapter(
-            lives.lived(model, f"ella(lam=auto,rho=0.5,per_module=yes,energy={energy})", tmp_path / energy, **DIAGONAL)
+        tiny_runs.adapter(
+            tiny_runs.train_sequence(
+                model, f"ella(lam=auto,rho=0.5,per_module=yes,energy={energy})", tmp_path / energy, **DIAGONAL
+            )
         )
         for energy in ("raw", "rms", "max")
     )
-    assert lives.largest_difference(raw, rms) < 1e-5
-    assert lives.largest_difference(raw, top) < 1e-5
-    together = lives.adapter(lives.lived(model, "ella(lam=auto,rho=0.5,energy=raw)", tmp_path / "one", **DIAGONAL))
-    assert lives.largest_difference(raw, together) > 1e-4
+    assert tiny_runs.largest_difference(raw, rms) < 1e-5
+    assert tiny_runs.largest_difference(raw, top) < 1e-5
+    together = tiny_runs.adapter(
+        tiny_runs.train_sequence(model, "ella(lam=auto,rho=0.5,energy=raw)", tmp_path / "one", **DIAGONAL)
+    )
+    assert tiny_runs.largest_difference(raw, together) > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -246,25 +252,25 @@ def test_scalings_of_the_energy_are_one_where_every_module_finds_its_strength(mo
     ],
 )
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
-def test_no_share_is_no_penalty_bit_for_bit(model, method, base, lived, tmp_path):
-    off = lives.lived(model, method, tmp_path / "off", **DIAGONAL)
+def test_no_share_is_no_penalty_bit_for_bit(model, method, base, recorded, tmp_path):
+    off = tiny_runs.train_sequence(model, method, tmp_path / "off", **DIAGONAL)
     if "(" in base:
-        plain = lives.adapter(lives.lived(model, base, tmp_path / "plain", **DIAGONAL))
+        plain = tiny_runs.adapter(tiny_runs.train_sequence(model, base, tmp_path / "plain", **DIAGONAL))
     else:
-        plain = lived(base, model).adapter
-    assert lives.largest_difference(lives.adapter(off), plain) == 0
+        plain = recorded(base, model).adapter
+    assert tiny_runs.largest_difference(tiny_runs.adapter(off), plain) == 0
 
 
 @pytest.mark.parametrize("model", ["tiny-llama"])
 def test_a_dense_store_of_the_past_is_its_factors(model, tmp_path):
     """Over three tasks; eight bits differ, but little."""
-    tasks = lives.stream(model, 3)
+    tasks = tiny_runs.stream(model, 3)
     factors, dense, svd, int8 = (
-        lives.adapter(lives.lived(model, f"ella(store={store})", tmp_path / store, tasks, **DIAGONAL))
+        tiny_runs.adapter(tiny_runs.train_sequence(model, f"ella(store={store})", tmp_path / store, tasks, **DIAGONAL))
         for store in ("factors", "dense", "svd", "int8")
     )
-    assert lives.largest_difference(factors, dense) < 1e-5
-    assert lives.largest_difference(factors, svd) < 1e-5  # rank 8 holds two tasks of rank 4
+    assert tiny_runs.largest_difference(factors, dense) < 1e-5
+    assert tiny_runs.largest_difference(factors, svd) < 1e-5  # rank 8 holds two tasks of rank 4
     assert (
         0 < sum(float((factors[n] - int8[n]).norm()) for n in factors) < 0.01 * sum(map(torch.norm, factors.values()))
     )

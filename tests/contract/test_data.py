@@ -1,4 +1,4 @@
-"""DATA lived through: two adapters under gates, pools that grow, one function in training and in decoding."""
+"""DATA run through: two adapters under gates, pools that grow, one function in training and in decoding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-import lives
+import tiny_runs
 from everlora import Method, parse
 from everlora.adapters import make_backend
 from everlora.adapters.hooked import HOLDER
@@ -17,8 +17,8 @@ from everlora.core.errors import ModelError
 from everlora.core.method import compose
 from everlora.parts.forms_dual import cosine_gate
 from everlora.roles import Needs, Rehearsal
-from lives import MODELS
 from plan import crossed
+from tiny_runs import MODELS
 
 SMALL = "data(components=2,blocks=1,low=2,high=3)"
 by_model = pytest.mark.parametrize("model", MODELS)
@@ -26,38 +26,38 @@ by_model = pytest.mark.parametrize("model", MODELS)
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """One life per model, with the outputs on the first task at the start and at the end of each task."""
+    """One run per model, with the outputs on the first task at the start and at the end of each task."""
     known = {}
 
     def get(model, method=SMALL):
         if (model, method) in known:
             return known[model, method]
-        notes, first = {}, lives.stream(model)[0]
+        notes, first = {}, tiny_runs.stream(model)[0]
 
         def note(word):
             def look(task):
                 if (task, word) not in notes:
-                    notes[task, word] = lives.outputs(life.backend.model, life.base.family, first)
+                    notes[task, word] = tiny_runs.outputs(learner.backend.model, learner.base.family, first)
 
             return look
 
-        watch = lives.Watch(learning=note("start"), answering=note("end"))
-        out = tmp_path_factory.mktemp("life") / "run"
-        life = lives.begin(model, method, out, progress=watch, evaluation={"schedule": "diagonal"})
+        watch = tiny_runs.Watch(learning=note("start"), answering=note("end"))
+        out = tmp_path_factory.mktemp("run") / "run"
+        learner = tiny_runs.begin(model, method, out, progress=watch, evaluation={"schedule": "diagonal"})
         with torch.enable_grad():
-            life.follow(lives.stream(model))
-        known[model, method] = life, notes
-        return life, notes
+            learner.follow(tiny_runs.stream(model))
+        known[model, method] = learner, notes
+        return learner, notes
 
     return get
 
 
-def lively(life):
+def lively(learner):
     """Open the model, with gates that differ from row to row as after a long training."""
-    opened, draw = life.inference_model(), torch.Generator().manual_seed(0)
-    size = 0.2 if life.method.adapter.gate == "code" else 5  # sums over tokens saturate
+    opened, draw = learner.inference_model(), torch.Generator().manual_seed(0)
+    size = 0.2 if learner.method.adapter.gate == "code" else 5  # sums over tokens saturate
     with torch.no_grad():
-        for site in life.backend.trainable().values():
+        for site in learner.backend.trainable().values():
             for key, p in site.tensors.items():
                 if key == "W":
                     p.copy_(size * torch.randn(p.shape, generator=draw))
@@ -72,57 +72,59 @@ def rows(pools, side="low"):
 
 @by_model
 def test_fresh_adapters_change_nothing_and_a_task_starts_where_the_last_ended(model, seen):
-    life, notes = seen(model)
-    before = lives.fresh(model)
-    before.family.prepare(before.model, lives.stream(model)[:1], torch.Generator().manual_seed(0))
-    if not life.base.family.head:  # a head starts at random, and here its seed is another
-        assert torch.equal(notes["first", "start"], lives.outputs(before.model, before.family, lives.stream(model)[0]))
+    learner, notes = seen(model)
+    before = tiny_runs.fresh(model)
+    before.family.prepare(before.model, tiny_runs.stream(model)[:1], torch.Generator().manual_seed(0))
+    if not learner.base.family.head:  # a head starts at random, and here its seed is another
+        assert torch.equal(
+            notes["first", "start"], tiny_runs.outputs(before.model, before.family, tiny_runs.stream(model)[0])
+        )
     # A head that has grown multiplies another shape, which may round otherwise.
-    apart = 1e-6 if life.base.family.head else 0
+    apart = 1e-6 if learner.base.family.head else 0
     torch.testing.assert_close(notes["second", "start"], notes["first", "end"], rtol=0, atol=apart)
     assert not torch.allclose(notes["first", "start"], notes["second", "start"], atol=1e-4), "nothing was learned"
 
 
 @by_model
-def test_answers_after_a_resume_are_those_of_an_uninterrupted_life(model, seen, tmp_path):
+def test_answers_after_a_resume_are_those_of_an_uninterrupted_run(model, seen, tmp_path):
     whole, _ = seen(model)
-    cut = lives.begin(model, SMALL, tmp_path / "run", progress=lives.Cut())
+    cut = tiny_runs.begin(model, SMALL, tmp_path / "run", progress=tiny_runs.Cut())
     with pytest.raises(KeyboardInterrupt):
-        cut.follow(lives.stream(model))
+        cut.follow(tiny_runs.stream(model))
     assert not hasattr(cut.base.model, HOLDER)
-    resumed = lives.begin(model, SMALL, tmp_path / "run", resume=True)
-    resumed.follow(lives.stream(model))
-    assert lives.largest_difference(lives.adapter(resumed), lives.adapter(whole)) == 0
+    resumed = tiny_runs.begin(model, SMALL, tmp_path / "run", resume=True)
+    resumed.follow(tiny_runs.stream(model))
+    assert tiny_runs.largest_difference(tiny_runs.adapter(resumed), tiny_runs.adapter(whole)) == 0
 
 
 @by_model
 def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, seen):
-    life, _ = seen(model)
-    head = f"{life.base.family.head}."
-    pristine = dict(lives.base(model).model.named_parameters())
-    now = dict(life.base.model.named_parameters())
+    learner, _ = seen(model)
+    head = f"{learner.base.family.head}."
+    pristine = dict(tiny_runs.base(model).model.named_parameters())
+    now = dict(learner.base.model.named_parameters())
     for name, weight in pristine.items():
         if not name.startswith(head):
             assert torch.equal(now[name], weight)
             assert not now[name].requires_grad
-    sites, rest = life.backend.load(life.folder.stages()[-1].path)
-    assert sites.keys() == life.newest.keys()
+    sites, rest = learner.backend.load(learner.folder.stages()[-1].path)
+    assert sites.keys() == learner.newest.keys()
     for name, site in sites.items():
         for key, tensor in site.tensors.items():
-            assert torch.equal(tensor, life.newest[name].tensors[key])
-    assert bool(rest) == bool(life.base.family.head)
+            assert torch.equal(tensor, learner.newest[name].tensors[key])
+    assert bool(rest) == bool(learner.base.family.head)
     for name, tensor in rest.items():
         assert torch.equal(tensor, now[name])
-    sites, _ = life.backend.load(life.folder.path)
-    assert sites.keys() == life.newest.keys()
-    assert life.storage().kept_elements == sum(site.numel for site in life.newest.values())
+    sites, _ = learner.backend.load(learner.folder.path)
+    assert sites.keys() == learner.newest.keys()
+    assert learner.storage().kept_elements == sum(site.numel for site in learner.newest.values())
 
 
 @by_model
 def test_pools_grow_and_earlier_components_stay(model, seen):
-    life, _ = seen(model)
-    first, _ = life.backend.load(life.folder.stages()[0].path)
-    for name, pools in rows(life.newest).items():
+    learner, _ = seen(model)
+    first, _ = learner.backend.load(learner.folder.stages()[0].path)
+    for name, pools in rows(learner.newest).items():
         for key, pool in pools.items():
             old = first[name].tensors[key]
             assert (len(old), len(pool)) == (2, 4)
@@ -131,12 +133,12 @@ def test_pools_grow_and_earlier_components_stay(model, seen):
 
 @by_model
 def test_padding_changes_nothing(model, seen):
-    life, _ = seen(model)
-    opened, family, task = lively(life), life.base.family, lives.stream(model)[0]
-    gates = life.backend.gates
+    learner, _ = seen(model)
+    opened, family, task = lively(learner), learner.base.family, tiny_runs.stream(model)[0]
+    gates = learner.backend.gates
 
     def of(examples):
-        lives.outputs(opened, family, task, examples)
+        tiny_runs.outputs(opened, family, task, examples)
         return {name: {side: g.clone() for side, g in gate.now.items()} for name, gate in gates.items()}
 
     together = of(task.test)
@@ -146,14 +148,14 @@ def test_padding_changes_nothing(model, seen):
                 assert 0 < float(gate) < 1
                 assert float(gate) == pytest.approx(float(together[name][side][k]), abs=1e-6)
     assert float(next(iter(together.values()))["low"].std()) > 1e-3, "gates look at nothing"
-    life.backend.detach()
+    learner.backend.detach()
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_a_layer_answers_as_the_formula_says(blocks):
     """W0 x + g₁ B₁A₁x + g₂ B₂A₂x, no scale; both gates look at what enters the first block of a group."""
-    loaded, task = lives.fresh("tiny-llama"), lives.stream("tiny-llama")[0]
+    loaded, task = tiny_runs.fresh("tiny-llama"), tiny_runs.stream("tiny-llama")[0]
     form = parse(f"data(components=2,blocks={blocks},low=2,high=3)").adapter
     carrier = make_backend(loaded, {"r": 8, "lora_alpha": 32, "lora_dropout": 0.0}, "auto", form)
     model, draw = carrier.attach(seed=3, tasks=[task]), torch.Generator().manual_seed(0)
@@ -186,8 +188,8 @@ def test_a_layer_answers_as_the_formula_says(blocks):
 
 def test_down_projections_start_at_the_standard_deviation_of_the_published_code():
     """1 / r²: of r₁ = 4 a sixteenth, of r₂ = 16 a 256th; up-projections at 0."""
-    carrier = make_backend(lives.fresh("tiny-llama"), {}, "auto", parse("data").adapter)
-    carrier.attach(seed=3, tasks=lives.stream("tiny-llama")[:1])
+    carrier = make_backend(tiny_runs.fresh("tiny-llama"), {}, "auto", parse("data").adapter)
+    carrier.attach(seed=3, tasks=tiny_runs.stream("tiny-llama")[:1])
     pairs = [site.tensors for name, site in carrier.trainable().items() if name in carrier.layers]
     for side, r in (("low", 4), ("high", 16)):
         drawn = torch.cat([pair[f"A_{side}"].detach().flatten() for pair in pairs])
@@ -199,8 +201,8 @@ def test_down_projections_start_at_the_standard_deviation_of_the_published_code(
 @crossed(model=["tiny-llama", "tiny-t5"], gate=["cosine", "code"])
 def test_decoding_on_a_cache_is_the_function_that_was_trained(model, gate, seen):
     """The public code's gates differ here: they see one token at a time in decoding, and the answer in training."""
-    life, _ = seen(model, f"data(components=2,blocks=1,low=2,high=3,gate={gate})")
-    opened, family, task = lively(life), life.base.family, lives.stream(model)[0]
+    learner, _ = seen(model, f"data(components=2,blocks=1,low=2,high=3,gate={gate})")
+    opened, family, task = lively(learner), learner.base.family, tiny_runs.stream(model)[0]
     for example in task.test[:2]:
         batch = family.collate([family.features(example, task)])
         whole, targets = family.logits(opened, batch)
@@ -228,15 +230,15 @@ def test_decoding_on_a_cache_is_the_function_that_was_trained(model, gate, seen)
                 )
             each.append(step.logits[0, -1])
         torch.testing.assert_close(torch.stack(each), whole, rtol=1e-4, atol=2e-5)
-    life.backend.detach()
+    learner.backend.detach()
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-t5"])
 def test_a_label_is_scored_as_it_was_learned(model, seen):
     """The label scores of `predict`, prompt once and labels behind it, are those of whole sequences."""
-    life, _ = seen(model)
-    opened, family, task = lively(life), life.base.family, lives.stream(model)[1]
+    learner, _ = seen(model)
+    opened, family, task = lively(learner), learner.base.family, tiny_runs.stream(model)[1]
     best = []
     for example in task.test:
         whole = []
@@ -246,20 +248,20 @@ def test_a_label_is_scored_as_it_was_learned(model, seen):
             whole.append(float(logits.log_softmax(-1).gather(-1, targets[:, None]).sum()))
         best.append(task.labels[max(range(len(whole)), key=whole.__getitem__)])
     assert family.predict(opened, task, task.test, "labels") == best
-    life.backend.detach()
+    learner.backend.detach()
 
 
 def test_layers_outside_of_blocks_are_refused(tmp_path):
-    life = lives.begin("tiny-llama", SMALL, tmp_path / "run", lora={"target_modules": ["lm_head"]})
+    learner = tiny_runs.begin("tiny-llama", SMALL, tmp_path / "run", lora={"target_modules": ["lm_head"]})
     with pytest.raises(ModelError, match="'lm_head' stands in no numbered block"):
-        life.follow(lives.stream("tiny-llama"))
-    assert not hasattr(life.base.model, HOLDER)
+        learner.follow(tiny_runs.stream("tiny-llama"))
+    assert not hasattr(learner.base.model, HOLDER)
 
 
 def test_a_wrong_target_is_named(tmp_path):
-    life = lives.begin("tiny-llama", SMALL, tmp_path / "run", lora={"target_modules": ["q_prj"]})
+    learner = tiny_runs.begin("tiny-llama", SMALL, tmp_path / "run", lora={"target_modules": ["q_prj"]})
     with pytest.raises(ModelError, match="q_prj"):
-        life.follow(lives.stream("tiny-llama"))
+        learner.follow(tiny_runs.stream("tiny-llama"))
 
 
 def test_splits_of_a_batch_are_one(tmp_path):
@@ -267,30 +269,36 @@ def test_splits_of_a_batch_are_one(tmp_path):
     for size, steps in ((8, 1), (2, 4)):
         train = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps}
         method, out = f"{SMALL[:-1]},mu=10)", tmp_path / str(size)
-        life = lives.lived("tiny-llama", method, out, train={**train, "optim": "sgd", "learning_rate": 0.5})
-        found.append(lives.adapter(life))
-    assert lives.largest_difference(*found) < 2e-6
+        learner = tiny_runs.train_sequence(
+            "tiny-llama", method, out, train={**train, "optim": "sgd", "learning_rate": 0.5}
+        )
+        found.append(tiny_runs.adapter(learner))
+    assert tiny_runs.largest_difference(*found) < 2e-6
 
 
 def test_strength_zero_is_no_penalty_bit_for_bit(tmp_path):
     off = parse(f"{SMALL[:-1]},mu=0)")
     none = replace(off, penalties=(), name="none")
-    on = lives.adapter(lives.lived("tiny-llama", SMALL, tmp_path / "on"))
-    a = lives.adapter(lives.lived("tiny-llama", off, tmp_path / "off"))
-    b = lives.adapter(lives.lived("tiny-llama", none, tmp_path / "none"))
-    assert lives.largest_difference(a, b) == 0 < lives.largest_difference(a, on)
+    on = tiny_runs.adapter(tiny_runs.train_sequence("tiny-llama", SMALL, tmp_path / "on"))
+    a = tiny_runs.adapter(tiny_runs.train_sequence("tiny-llama", off, tmp_path / "off"))
+    b = tiny_runs.adapter(tiny_runs.train_sequence("tiny-llama", none, tmp_path / "none"))
+    assert tiny_runs.largest_difference(a, b) == 0 < tiny_runs.largest_difference(a, on)
 
 
 def test_restoration_returns_weights_to_where_the_task_began(tmp_path):
     """At rate 1, every second step: the second of two steps undoes both."""
     method = f"{SMALL[:-1]},restore=1,restore_every=2)"
     train = {"max_steps": 2}
-    life = lives.lived("tiny-llama", method, tmp_path / "run", train=train, tasks=lives.stream("tiny-llama")[:1])
-    for name, site in life.newest.items():
+    learner = tiny_runs.train_sequence(
+        "tiny-llama", method, tmp_path / "run", train=train, tasks=tiny_runs.stream("tiny-llama")[:1]
+    )
+    for name, site in learner.newest.items():
         for key, tensor in site.tensors.items():
             if key.startswith("B_"):
                 assert float(tensor.abs().max()) < 1e-7, name
-    moved = lives.lived("tiny-llama", f"{SMALL[:-1]},restore=1,restore_every=3)", tmp_path / "moved", train=train)
+    moved = tiny_runs.train_sequence(
+        "tiny-llama", f"{SMALL[:-1]},restore=1,restore_every=3)", tmp_path / "moved", train=train
+    )
     assert max(float(t.abs().max()) for n, s in moved.newest.items() for k, t in s.tensors.items() if k == "B_low") > 0
 
 
@@ -307,7 +315,7 @@ def test_rows_of_earlier_tasks_can_be_rehearsed(tmp_path):
 
     both = compose(parse(SMALL), Method(name="first", rehearsal=First(), plugin=True))
     assert both.adapter == parse(SMALL).adapter
-    life = lives.lived("tiny-llama", both, tmp_path / "run")
-    assert [len(task.train) for task in life.stored_rows] == [2, 2]
-    alone = lives.lived("tiny-llama", SMALL, tmp_path / "alone")
-    assert lives.largest_difference(lives.adapter(life), lives.adapter(alone)) > 0
+    learner = tiny_runs.train_sequence("tiny-llama", both, tmp_path / "run")
+    assert [len(task.train) for task in learner.stored_rows] == [2, 2]
+    alone = tiny_runs.train_sequence("tiny-llama", SMALL, tmp_path / "alone")
+    assert tiny_runs.largest_difference(tiny_runs.adapter(learner), tiny_runs.adapter(alone)) > 0

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import everlora
-import lives
+import tiny_runs
 from everlora import parse
 from everlora.adapters import files as adapters
-from lives import MODELS, TRAINED
 from plan import pairs, planned
+from tiny_runs import MODELS, TRAINED
 
 FRESH = """
 import sys, torch
@@ -45,8 +45,8 @@ AUTO = {
 
 
 def inputs_for(model, task):
-    family = lives.base(model).family
-    if lives.base(model).family.head:
+    family = tiny_runs.base(model).family
+    if tiny_runs.base(model).family.head:
         family = everlora.load(model, labels=task.labels).family
     batch = family.collate([family.features(row, task) for row in task.test])
     return {k: v for k, v in batch.items() if k not in ("labels", "shift_labels", "allowed")}
@@ -59,7 +59,7 @@ def logits_of(model, inputs):
 
 def stage_alone(record, model, number):
     """W0 + ΔW of one stage, with the head of that time, put together by hand."""
-    committed = record.life.folder.stages()[number]
+    committed = record.learner.folder.stages()[number]
     sites, rest = adapters.read(committed.path)
     plain = everlora.load(model, dtype="float32", device="cpu", labels=committed.facts.labels).model
     with torch.no_grad():
@@ -71,26 +71,26 @@ def stage_alone(record, model, number):
 
 
 @pytest.fixture(scope="module")
-def exported(request, lived, tmp_path_factory):
-    """Every folder of every life with the logits that it must give: loaded by one fresh process."""
+def exported(request, recorded, tmp_path_factory):
+    """Every folder of every run with the logits that it must give: loaded by one fresh process."""
     tests = [item for item in request.session.items if item.path == request.path and "exported" in item.fixturenames]
     chosen = [(item.callspec.params["method"], item.callspec.params["model"]) for item in tests]
     work, items, names = tmp_path_factory.mktemp("export"), [], []
     for model in MODELS:
-        lives.base(model).model.save_pretrained(work / model)
-        inputs = inputs_for(model, lives.stream(model)[0])
+        tiny_runs.base(model).model.save_pretrained(work / model)
+        inputs = inputs_for(model, tiny_runs.stream(model)[0])
         for method in (m for m, other in chosen if other == model):
-            record = lived(method, model)
+            record = recorded(method, model)
             shared = {"auto": AUTO[model], "base": str(work / model), "inputs": inputs}
-            labels = record.life.folder.stages()[-1].facts.labels
-            ready = record.life.inference_model()
+            labels = record.learner.folder.stages()[-1].facts.labels
+            ready = record.learner.inference_model()
             items.append(
                 {**shared, "folder": str(record.folder), "labels": len(labels), "logits": logits_of(ready, inputs)}
             )
             names.append((method, model, "root"))
             with contextlib.suppress(AssertionError):
-                record.life.backend.detach()
-            for number in range(len(record.life.folder.stages())):
+                record.learner.backend.detach()
+            for number in range(len(record.learner.folder.stages())):
                 plain, committed = stage_alone(record, model, number)
                 items.append(
                     {
@@ -128,12 +128,12 @@ def test_a_fresh_process_gives_the_same_logits(method, model, exported):
 )
 def test_the_card_tells_how(method, model, tmp_path, monkeypatch):
     """The code block of the model card is run as it stands."""
-    tasks = lives.stream(model)
+    tasks = tiny_runs.stream(model)
     learner = everlora.Learner(
         model,
         method=method,
         out=tmp_path / "run",
-        **lives.spec(model, method).model_dump(include={"dtype", "device", "lora", "train", "evaluation"}),
+        **tiny_runs.spec(model, method).model_dump(include={"dtype", "device", "lora", "train", "evaluation"}),
     )
     learner.follow(tasks)
     (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "run" / "README.md").read_text(), re.DOTALL)

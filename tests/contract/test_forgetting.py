@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-import lives
+import tiny_runs
 
 STEPS = {"max_steps": 20, "per_device_train_batch_size": 24, "logging_steps": 100}
 LESS = 0.75
@@ -20,9 +20,9 @@ LESS = 0.75
 
 
 @torch.no_grad()
-def loss(life, task):
+def loss(learner, task):
     """Mean cross entropy of a task's training rows over its own labels."""
-    model, family = life.backend.model, life.base.family
+    model, family = learner.backend.model, learner.base.family
     training = model.training
     batch = family.collate([family.features(row, task) for row in task.train])
     batch["allowed"] = torch.zeros_like(batch["allowed"])
@@ -34,16 +34,18 @@ def loss(life, task):
 
 def follow(method, rate, folder):
     """How far the first task's loss has come before the second, how far it rises after; how far the second's comes."""
-    first, second = lives.stream("tiny-bert")
+    first, second = tiny_runs.stream("tiny-bert")
     seen = []
 
     def look(_):
-        seen.append([loss(life, task) for task in (first, second)[: 1 + len(life.folder.stages())]])
+        seen.append([loss(learner, task) for task in (first, second)[: 1 + len(learner.folder.stages())]])
 
     train = {**STEPS, "learning_rate": rate}
-    watch = lives.Watch(learning=look, answering=look)
-    life = lives.begin("tiny-bert", method, folder, progress=watch, train=train, evaluation={"schedule": "diagonal"})
-    life.follow((first, second))
+    watch = tiny_runs.Watch(learning=look, answering=look)
+    learner = tiny_runs.begin(
+        "tiny-bert", method, folder, progress=watch, train=train, evaluation={"schedule": "diagonal"}
+    )
+    learner.follow((first, second))
     _, learned, began, ended, *_ = seen
     return {"learned": learned[0], "forgotten": ended[0] - learned[0], "second": ended[1] - began[1]}
 

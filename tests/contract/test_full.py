@@ -14,7 +14,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-import lives
+import tiny_runs
 from everlora import load, parse
 from everlora.adapters import make_backend
 from everlora.analysis.interference import inspect
@@ -37,15 +37,15 @@ AUTO = {
 }
 
 
-@pytest.mark.parametrize("model", lives.MODELS)
+@pytest.mark.parametrize("model", tiny_runs.MODELS)
 def test_the_run_folder_is_a_transformers_folder(model, tmp_path):
-    life = lives.lived(model, "seqft", tmp_path / "run")
-    family, task = life.base.family, lives.stream(model)[1]
-    ready = life.inference_model()
+    learner = tiny_runs.train_sequence(model, "seqft", tmp_path / "run")
+    family, task = learner.base.family, tiny_runs.stream(model)[1]
+    ready = learner.inference_model()
     plain = AUTO[model].from_pretrained(tmp_path / "run")
     assert not plain.training
-    assert torch.equal(lives.outputs(plain, family, task), lives.outputs(ready, family, task))
-    earlier = AUTO[model].from_pretrained(life.folder.stages()[0].path)
+    assert torch.equal(tiny_runs.outputs(plain, family, task), tiny_runs.outputs(ready, family, task))
+    earlier = AUTO[model].from_pretrained(learner.folder.stages()[0].path)
     assert not torch.equal(next(iter(earlier.parameters())), next(iter(plain.parameters())))
     if family.head:
         assert plain.config.id2label == dict(enumerate(family.labels))
@@ -53,74 +53,74 @@ def test_the_run_folder_is_a_transformers_folder(model, tmp_path):
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
 def test_of_a_bf16_model_fp32_weights_are_trained_and_its_own_come_back(model, tmp_path):
-    loaded = lives.fresh(model, "bfloat16")
+    loaded = tiny_runs.fresh(model, "bfloat16")
     before = {n: p.detach().clone() for n, p in loaded.model.named_parameters() if not n.startswith("classifier")}
     trained = []
-    watch = lives.Watch(learning=lambda _: trained.extend(p.dtype for p in life.backend.model.parameters()))
-    life = lives.begin(model, "seqft", tmp_path / "run", loaded=loaded, dtype="bfloat16", progress=watch,
+    watch = tiny_runs.Watch(learning=lambda _: trained.extend(p.dtype for p in learner.backend.model.parameters()))
+    learner = tiny_runs.begin(model, "seqft", tmp_path / "run", loaded=loaded, dtype="bfloat16", progress=watch,
                        train={"learning_rate": 1e-5})  # fmt: skip
-    life.follow(lives.stream(model)[:1])
+    learner.follow(tiny_runs.stream(model)[:1])
     assert set(trained) == {torch.float32}
     now = dict(loaded.model.named_parameters())
     assert all(now[n].dtype == torch.bfloat16 and torch.equal(now[n], t) for n, t in before.items())
-    learned = {f"{place}.{key}": t for place, site in life.newest.items() for key, t in site.tensors.items()}
+    learned = {f"{place}.{key}": t for place, site in learner.newest.items() for key, t in site.tensors.items()}
     moved = sum(int((learned[n] != t.float()).sum()) for n, t in before.items())
     kept = sum(int((learned[n].bfloat16() != t).sum()) for n, t in before.items())
     assert moved > 2 * kept, "steps of 1e-5 show in fp32, and mostly not in bf16"
 
 
 def test_frozen_embeddings_stay_and_are_written(tmp_path):
-    life = lives.lived("tiny-llama", "seqft(freeze_embeddings=true)", tmp_path / "run")
-    pristine = lives.base("tiny-llama").model.get_input_embeddings().weight
+    learner = tiny_runs.train_sequence("tiny-llama", "seqft(freeze_embeddings=true)", tmp_path / "run")
+    pristine = tiny_runs.base("tiny-llama").model.get_input_embeddings().weight
     assert torch.equal(AUTO["tiny-llama"].from_pretrained(tmp_path / "run").get_input_embeddings().weight, pristine)
-    full = lives.lived("tiny-llama", "seqft", tmp_path / "full")
-    assert full.newest.keys() - life.newest.keys() == {"model.embed_tokens"}
+    full = tiny_runs.train_sequence("tiny-llama", "seqft", tmp_path / "full")
+    assert full.newest.keys() - learner.newest.keys() == {"model.embed_tokens"}
     there = AUTO["tiny-llama"].from_pretrained(tmp_path / "full").get_input_embeddings().weight
     assert not torch.equal(there, pristine)
 
 
-@pytest.mark.parametrize("model", lives.MODELS)
+@pytest.mark.parametrize("model", tiny_runs.MODELS)
 def test_one_task_is_the_same_whichever_reference_learns_it(model, tmp_path):
     """SeqFT of one task is per-task on full weights, and is the joint reference on that task."""
-    one = lives.stream(model)[:1]
+    one = tiny_runs.stream(model)[:1]
     methods = ("seqft", "per-task(mode=full)", "mtl(mode=full)")
-    first, *others = (lives.lived(model, m, tmp_path / str(k), one) for k, m in enumerate(methods))
+    first, *others = (tiny_runs.train_sequence(model, m, tmp_path / str(k), one) for k, m in enumerate(methods))
     for other in others[:1]:
-        assert lives.largest_difference(lives.adapter(other), lives.adapter(first)) == 0
+        assert tiny_runs.largest_difference(tiny_runs.adapter(other), tiny_runs.adapter(first)) == 0
     # The joint stage has another name, not another seed.
-    assert lives.largest_difference(lives.adapter(others[1]), lives.adapter(first)) == 0
+    assert tiny_runs.largest_difference(tiny_runs.adapter(others[1]), tiny_runs.adapter(first)) == 0
 
 
-@pytest.mark.parametrize("model", lives.MODELS)
+@pytest.mark.parametrize("model", tiny_runs.MODELS)
 def test_one_piece_or_eight(model, tmp_path):
     """Plain SGD hides no scale: the loss is divided by what is in the global batch."""
     sgd = {"optim": "sgd", "learning_rate": 0.1}
     whole, pieces = (
-        lives.lived(model, "ewc(on=all,samples=4)", tmp_path / str(rows),
+        tiny_runs.train_sequence(model, "ewc(on=all,samples=4)", tmp_path / str(rows),
                     train={**sgd, "per_device_train_batch_size": rows, "gradient_accumulation_steps": 8 // rows})
         for rows in (8, 1)
     )  # fmt: skip
-    assert lives.largest_difference(lives.adapter(whole), lives.adapter(pieces)) < 1e-4
+    assert tiny_runs.largest_difference(tiny_runs.adapter(whole), tiny_runs.adapter(pieces)) < 1e-4
 
 
 def test_decay_leaves_rows_of_other_labels(tmp_path):
     heads = []
 
     def note(_):
-        heads.append(life.backend.model.classifier.weight.detach().clone())
+        heads.append(learner.backend.model.classifier.weight.detach().clone())
 
-    watch, diagonal = lives.Watch(learning=note, answering=note), {"schedule": "diagonal"}
-    life = lives.begin(
+    watch, diagonal = tiny_runs.Watch(learning=note, answering=note), {"schedule": "diagonal"}
+    learner = tiny_runs.begin(
         "tiny-bert", "seqft", tmp_path / "run", train={"weight_decay": 0.5}, progress=watch, evaluation=diagonal
     )
-    life.follow(lives.stream("tiny-bert"))
+    learner.follow(tiny_runs.stream("tiny-bert"))
     assert torch.equal(heads[2][:2], heads[3][:2])
     assert not torch.equal(heads[2][2:], heads[3][2:])
 
 
 def test_all_weights_come_back_after_a_failure_in_the_midst_of_opening(tmp_path):
     """What was stored belongs to another model: one line, and the base is as it was."""
-    loaded = lives.fresh("tiny-llama")
+    loaded = tiny_runs.fresh("tiny-llama")
     before = copy.deepcopy(loaded.model.state_dict())
     full = make_backend(loaded, {}, "auto", FullWeights())
     with pytest.raises(ModelError, match="those of another model: 'nowhere'"):
@@ -130,7 +130,7 @@ def test_all_weights_come_back_after_a_failure_in_the_midst_of_opening(tmp_path)
 
 
 def test_quantised_weights_are_refused_before_anything_is_touched():
-    loaded = lives.fresh("tiny-llama")
+    loaded = tiny_runs.fresh("tiny-llama")
     layer = loaded.model.model.layers[1].mlp.down_proj
     layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
     full = make_backend(loaded, {}, "auto", FullWeights())
@@ -141,36 +141,37 @@ def test_quantised_weights_are_refused_before_anything_is_touched():
 
 
 def test_a_damaged_folder_is_one_line(tmp_path):
-    life = lives.lived("tiny-llama", "seqft", tmp_path / "run", lives.stream("tiny-llama")[:1])
-    file = life.folder.stages()[0].path / "model.safetensors"
+    learner = tiny_runs.train_sequence("tiny-llama", "seqft", tmp_path / "run", tiny_runs.stream("tiny-llama")[:1])
+    file = learner.folder.stages()[0].path / "model.safetensors"
     tensors = load_file(file)
     tensors.pop("model.norm.weight")
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(FolderError, match=r"incomplete: model.norm.weight is missing"):
-        life.backend.load(tmp_path)
+        learner.backend.load(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no")
     with pytest.raises(FolderError, match="cannot be read"):
-        life.backend.load(tmp_path)
+        learner.backend.load(tmp_path)
 
 
-@pytest.mark.parametrize("model", lives.MODELS)
+@pytest.mark.parametrize("model", tiny_runs.MODELS)
 def test_distillation_holds_full_weights_too(model, tmp_path):
     """Parts that suit every form: on all weights, LwF's term changes what is learned and only from the second task."""
     plain = Method(name="own", adapter=FullWeights(), consolidator=Consolidator(rule="continue"))
     held = Method(name="own", adapter=plain.adapter, consolidator=plain.consolidator, outputs=(Distil(beta=5.0),))
-    without, with_it = (lives.lived(model, m, tmp_path / str(k)) for k, m in enumerate((plain, held)))
-    first = [life.folder.stages()[0].path / "model.safetensors" for life in (without, with_it)]
+    without, with_it = (tiny_runs.train_sequence(model, m, tmp_path / str(k)) for k, m in enumerate((plain, held)))
+    first = [learner.folder.stages()[0].path / "model.safetensors" for learner in (without, with_it)]
     assert first[0].read_bytes() == first[1].read_bytes()
-    assert lives.largest_difference(lives.adapter(without), lives.adapter(with_it)) > 0
+    assert tiny_runs.largest_difference(tiny_runs.adapter(without), tiny_runs.adapter(with_it)) > 0
 
 
 def test_the_exported_model_is_loaded_by_everlora(tmp_path):
-    life = lives.lived("tiny-llama", "seqft", tmp_path / "run")
-    life.base.family.processor.save_pretrained(tmp_path / "run")
+    learner = tiny_runs.train_sequence("tiny-llama", "seqft", tmp_path / "run")
+    learner.base.family.processor.save_pretrained(tmp_path / "run")
     again = load(str(tmp_path / "run"), dtype="float32", device="cpu")
-    task = lives.stream("tiny-llama")[0]
+    task = tiny_runs.stream("tiny-llama")[0]
     assert torch.equal(
-        lives.outputs(again.model, again.family, task), lives.outputs(life.inference_model(), again.family, task)
+        tiny_runs.outputs(again.model, again.family, task),
+        tiny_runs.outputs(learner.inference_model(), again.family, task),
     )
 
 
@@ -182,11 +183,11 @@ def test_modes():
 
 
 def test_looking_at_a_run_of_full_weights(tmp_path):
-    life = lives.lived("tiny-llama", "ewc(on=all,samples=4)", tmp_path / "run")
+    learner = tiny_runs.train_sequence("tiny-llama", "ewc(on=all,samples=4)", tmp_path / "run")
     run = Run.read(tmp_path / "run")
     found = status(tmp_path / "run")
     assert found.holdings == run.holdings()
-    assert found.holdings.kept_bytes == life.storage().kept_bytes > 0
+    assert found.holdings.kept_bytes == learner.storage().kept_bytes > 0
     assert [task.name for task in found.tasks] == ["first", "second"]
     assert found.holdings.room is None
     with pytest.raises(ConfigError, match=r"trains one set of weights and no low-rank updates"):
@@ -196,8 +197,8 @@ def test_looking_at_a_run_of_full_weights(tmp_path):
 
 
 def test_the_card_says_how_a_whole_model_is_loaded(tmp_path):
-    life = lives.begin("tiny-llama", "seqft", tmp_path / "run")
-    experiment.finish(life, life.follow(lives.stream("tiny-llama")))
+    learner = tiny_runs.begin("tiny-llama", "seqft", tmp_path / "run")
+    experiment.finish(learner, learner.follow(tiny_runs.stream("tiny-llama")))
     card = (tmp_path / "run" / "README.md").read_text()
     assert "library_name: transformers" in card
     assert "from_pretrained" in card

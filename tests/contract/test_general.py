@@ -1,4 +1,4 @@
-"""General ability and forward transfer over a whole life: measured before and after, kept, resumed, undefined."""
+"""General ability and forward transfer over a whole run: measured before and after, kept, resumed, undefined."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-import lives
+import tiny_runs
 from everlora.archive.identity import RunRecord
 from everlora.archive.references import write_single_task_scores
 from everlora.core.errors import FolderError
@@ -26,19 +26,19 @@ def _few(monkeypatch):
     monkeypatch.setattr(builtin, "QUESTIONS", builtin.QUESTIONS[:6])
 
 
-def content(life, tasks):
-    life.folder.write_matrix(life.follow(tasks), life.facts())
-    return json.loads((life.folder.path / "matrix.json").read_text())
+def content(learner, tasks):
+    learner.folder.write_matrix(learner.follow(tasks), learner.facts())
+    return json.loads((learner.folder.path / "matrix.json").read_text())
 
 
 @pytest.mark.parametrize("method", FORMS)
 def test_every_form_is_measured_before_and_after(method, tmp_path):
-    tasks = lives.stream("tiny-llama", 3)
-    life = lives.begin("tiny-llama", method, tmp_path / "run", **GENERAL)
-    found = content(life, tasks)
-    untouched = builtin.measure(lives.fresh("tiny-llama").model, lives.base("tiny-llama").family)
+    tasks = tiny_runs.stream("tiny-llama", 3)
+    learner = tiny_runs.begin("tiny-llama", method, tmp_path / "run", **GENERAL)
+    found = content(learner, tasks)
+    untouched = builtin.measure(tiny_runs.fresh("tiny-llama").model, tiny_runs.base("tiny-llama").family)
     assert found["general"]["before"] == pytest.approx(untouched, rel=1e-6)
-    stages = 3 if life.method.regime == "sequence" else 1
+    stages = 3 if learner.method.regime == "sequence" else 1
     assert len(found["general"]["after"]) == stages
     assert found["chance"] == pytest.approx([50, 100 / 3, 50])
     last = found["general"]["after"][-1]
@@ -54,29 +54,29 @@ def test_every_form_is_measured_before_and_after(method, tmp_path):
         assert found["metrics"]["fwt_base"] == pytest.approx(sum(gained) / 2)
         assert found["metrics"]["fwt_chance"] is not None
         assert found["matrix"][0][2] is None
-    if life.method.task_id_at_inference:
+    if learner.method.task_id_at_inference:
         assert found["metrics"]["bwt"] == 0
 
 
 def test_the_row_before_survives_an_interruption(tmp_path):
-    tasks, out = lives.stream("tiny-llama"), tmp_path / "run"
+    tasks, out = tiny_runs.stream("tiny-llama"), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        lives.begin("tiny-llama", "ella", out, progress=lives.Cut("first", 1), **GENERAL).follow(tasks)
+        tiny_runs.begin("tiny-llama", "ella", out, progress=tiny_runs.Cut("first", 1), **GENERAL).follow(tasks)
     sealed = (out / "before" / "COMMIT").read_bytes()
     with pytest.raises(KeyboardInterrupt):
-        lives.begin("tiny-llama", "ella", out, resume=True, progress=lives.Cut(), **GENERAL).follow(tasks)
-    again = lives.begin("tiny-llama", "ella", out, resume=True, **GENERAL)
+        tiny_runs.begin("tiny-llama", "ella", out, resume=True, progress=tiny_runs.Cut(), **GENERAL).follow(tasks)
+    again = tiny_runs.begin("tiny-llama", "ella", out, resume=True, **GENERAL)
     found = content(again, tasks)
-    whole = content(lives.begin("tiny-llama", "ella", tmp_path / "whole", **GENERAL), tasks)
+    whole = content(tiny_runs.begin("tiny-llama", "ella", tmp_path / "whole", **GENERAL), tasks)
     assert (out / "before" / "COMMIT").read_bytes() == sealed
     for key in ("matrix", "metrics", "base", "general", "chance"):
         assert found[key] == whole[key]
 
 
-def test_a_life_that_grows_in_a_new_process_knows_the_base_of_its_new_tasks(tmp_path):
-    tasks, out = lives.stream("tiny-llama", 3), tmp_path / "run"
-    lives.begin("tiny-llama", "ella", out, **GENERAL).follow(tasks[:2])
-    grown = content(lives.begin("tiny-llama", "ella", out, resume=True, **GENERAL), tasks)
+def test_a_run_that_grows_in_a_new_process_knows_the_base_of_its_new_tasks(tmp_path):
+    tasks, out = tiny_runs.stream("tiny-llama", 3), tmp_path / "run"
+    tiny_runs.begin("tiny-llama", "ella", out, **GENERAL).follow(tasks[:2])
+    grown = content(tiny_runs.begin("tiny-llama", "ella", out, resume=True, **GENERAL), tasks)
     assert None not in grown["base"]
     rows = [json.loads(line)["task"] for line in (out / "before" / "predictions.jsonl").read_text().splitlines()]
     assert sorted(set(rows)) == sorted(task.name for task in tasks)
@@ -84,18 +84,18 @@ def test_a_life_that_grows_in_a_new_process_knows_the_base_of_its_new_tasks(tmp_
 
 
 def test_another_run_does_not_take_over_the_row_before(tmp_path):
-    tasks, out = lives.stream("tiny-llama"), tmp_path / "run"
+    tasks, out = tiny_runs.stream("tiny-llama"), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        lives.begin("tiny-llama", "ella", out, progress=lives.Cut("first", 1), **GENERAL).follow(tasks)
-    other = lives.begin("tiny-llama", "ella", out, seed=5, **GENERAL)  # nothing was learned: it may start anew
+        tiny_runs.begin("tiny-llama", "ella", out, progress=tiny_runs.Cut("first", 1), **GENERAL).follow(tasks)
+    other = tiny_runs.begin("tiny-llama", "ella", out, seed=5, **GENERAL)  # nothing was learned: it may start anew
     assert other.folder.before() is None
 
 
 @pytest.mark.parametrize("model", ["tiny-bert", "tiny-vit"])
 def test_where_it_does_not_apply_one_line_says_so(model, tmp_path):
-    watch = lives.Watch()
-    life = lives.begin(model, "ella", tmp_path / "run", progress=watch, **GENERAL)
-    found = content(life, lives.stream(model))
+    watch = tiny_runs.Watch()
+    learner = tiny_runs.begin(model, "ella", tmp_path / "run", progress=watch, **GENERAL)
+    found = content(learner, tiny_runs.stream(model))
     assert [line for line in watch.warnings if "general ability is not measured" in line]
     assert "general" not in found
     assert "base" not in found
@@ -104,10 +104,10 @@ def test_where_it_does_not_apply_one_line_says_so(model, tmp_path):
 
 
 def test_without_being_asked_nothing_is_measured_and_the_run_is_told_by_nothing_more(tmp_path):
-    life = lives.begin("tiny-llama", "ella", tmp_path / "run")
-    life.follow(lives.stream("tiny-llama"))
+    learner = tiny_runs.begin("tiny-llama", "ella", tmp_path / "run")
+    learner.follow(tiny_runs.stream("tiny-llama"))
     assert not (tmp_path / "run" / "before").exists()
-    record = life.folder.record
+    record = learner.folder.record
     evaluation = {"scoring": "labels", "schedule": "final"}  # what earlier versions had to set
     assert (
         RunRecord.of(record.settings.model_copy(update={"evaluation": EvalSpec(**evaluation)}), record.composition).id
@@ -136,11 +136,11 @@ def test_tasks_learned_alone_give_intransigence(tmp_path):
 
 
 def test_training_texts_that_were_cut_are_counted(tmp_path):
-    tasks = (lives.text_task("long", ("yes", "no"), seed=1), lives.text_task("short", ("yes", "no"), seed=2))
-    family = lives.base("tiny-llama").family
+    tasks = (tiny_runs.text_task("long", ("yes", "no"), seed=1), tiny_runs.text_task("short", ("yes", "no"), seed=2))
+    family = tiny_runs.base("tiny-llama").family
     limit = 24
     cut = {t.name: sum(len(family.prompter.prompt(row, t, room=8)[0]) > limit for row in t.train) for t in tasks}
     loaded = load("tiny-llama", dtype="float32", device="cpu", max_source_length=limit)
-    life = lives.begin("tiny-llama", "seqlora", tmp_path / "run", loaded=loaded, max_source_length=limit)
-    assert content(life, tasks)["cut"] == cut
+    learner = tiny_runs.begin("tiny-llama", "seqlora", tmp_path / "run", loaded=loaded, max_source_length=limit)
+    assert content(learner, tasks)["cut"] == cut
     assert 0 < cut["long"] < 24

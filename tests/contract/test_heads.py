@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-import lives
+import tiny_runs
 from everlora import parse
-from lives import SEQUENTIAL
 from plan import daily, pairs, planned
+from tiny_runs import SEQUENTIAL
 
 HEADED = ("tiny-bert", "tiny-vit")
 GROWING = pairs([m for m in SEQUENTIAL if parse(m).consolidator.rule != "keep"], HEADED)
@@ -22,13 +22,13 @@ def test_rows_of_other_labels_stay(method, model, tmp_path):
     heads = []
 
     def note(task):
-        heads.append((list(life.base.family.labels), _head(life)))
+        heads.append((list(learner.base.family.labels), _head(learner)))
 
-    life = lives.begin(model, method, tmp_path / "run", progress=lives.Watch(learning=note, answering=note),
+    learner = tiny_runs.begin(model, method, tmp_path / "run", progress=tiny_runs.Watch(learning=note, answering=note),
                        evaluation={"schedule": "diagonal"})  # fmt: skip
-    life.follow(lives.stream(model, 3))
+    learner.follow(tiny_runs.stream(model, 3))
     starts_and_ends = [heads[0:2], heads[2:4], heads[4:6]]
-    for task, (start, end) in zip(lives.stream(model, 3), starts_and_ends, strict=True):
+    for task, (start, end) in zip(tiny_runs.stream(model, 3), starts_and_ends, strict=True):
         assert start[0] == end[0]
         for k, label in enumerate(start[0]):
             if label in task.labels or not (
@@ -39,40 +39,40 @@ def test_rows_of_other_labels_stay(method, model, tmp_path):
         old = len(before[1][0])
         assert torch.equal(after[0][1][:old], before[1][1]), "growing changed a row"
     assert heads[-1][0] == ["yes", "no", "positive", "very negative indeed", "neutral", "great music"]
-    assert life.base.model.config.id2label == dict(enumerate(heads[-1][0]))
+    assert learner.base.model.config.id2label == dict(enumerate(heads[-1][0]))
 
 
-def _head(life) -> torch.Tensor:
+def _head(learner) -> torch.Tensor:
     """Weight and bias of the head in use, one row per label."""
-    inside = life.backend.model or life.base.model
+    inside = learner.backend.model or learner.base.model
     found = dict(inside.named_parameters())
-    stem = "base_model.model.classifier.modules_to_save.default" if life.backend.model else "classifier"
+    stem = "base_model.model.classifier.modules_to_save.default" if learner.backend.model else "classifier"
     return torch.cat([found[f"{stem}.weight"], found[f"{stem}.bias"][:, None]], 1).detach().clone()
 
 
 @pytest.mark.parametrize("model", HEADED)
 def test_per_task_starts_with_a_head_of_its_own(model, tmp_path):
     rows = []
-    life = lives.begin(
-        model, "per-task", tmp_path / "run", progress=lives.Watch(learning=lambda _: rows.append(_head(life)))
+    learner = tiny_runs.begin(
+        model, "per-task", tmp_path / "run", progress=tiny_runs.Watch(learning=lambda _: rows.append(_head(learner)))
     )
-    life.follow(lives.stream(model))
+    learner.follow(tiny_runs.stream(model))
     assert [len(r) for r in rows] == [2, 3]
 
 
 @pytest.mark.parametrize("method", ["seqlora", "seqft", "data", "sd-lora", "osf", "l2p"])
 def test_a_head_is_a_copy_in_fp32_until_its_task_is_done(method, tmp_path):
     """A step of 1e-4 is lost on a weight in bf16; and an interrupted task leaves the head as it was."""
-    life = lives.begin(
-        "tiny-bert", method, tmp_path / "run", dtype="bfloat16", progress=lives.Cut(task="first"),
+    learner = tiny_runs.begin(
+        "tiny-bert", method, tmp_path / "run", dtype="bfloat16", progress=tiny_runs.Cut(task="first"),
         evaluation={"schedule": "diagonal"},
     )  # fmt: skip
-    own = life.base.model.get_submodule("classifier")
+    own = learner.base.model.get_submodule("classifier")
     with pytest.raises(KeyboardInterrupt):
-        life.follow(lives.stream("tiny-bert"))
-    assert life.base.model.get_submodule("classifier") is own
-    life.progress = lives.Watch()
-    life.follow(lives.stream("tiny-bert"))
-    head = life.base.model.get_submodule("classifier")
+        learner.follow(tiny_runs.stream("tiny-bert"))
+    assert learner.base.model.get_submodule("classifier") is own
+    learner.progress = tiny_runs.Watch()
+    learner.follow(tiny_runs.stream("tiny-bert"))
+    head = learner.base.model.get_submodule("classifier")
     assert head is not own
     assert {p.dtype for p in head.parameters()} == {torch.float32}

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-import lives
+import tiny_runs
 from everlora.adapters.lora import LoraBackend
 from everlora.core.updates import LowRank
 from everlora.runtime.seeds import seed_for
 from everlora.training.evidence import weight_gradients
 from everlora.training.trainer import token_mean
-from lives import MODELS
 from plan import crossed
+from tiny_runs import MODELS
 
 FAR = {"evaluation": {"schedule": "diagonal"}, "train": {"learning_rate": 5e-2}}
 """So far that what was learned shows in every family's outputs."""
@@ -28,28 +28,30 @@ TOP = {
 """The last block; of T5 that of the decoder."""
 
 
-def begun(model, method, folder, *, task="second", look=lambda life: None, **settings):
-    """A life, and its adapter when ``task`` begins; ``look`` sees the life at that moment."""
+def begun(model, method, folder, *, task="second", look=lambda learner: None, **settings):
+    """A run, and its adapter when ``task`` begins; ``look`` sees the run at that moment."""
     seen = {}
 
     def at_start(name):
         if name == task:
-            seen.update(life.backend.extract())
-            look(life)
+            seen.update(learner.backend.extract())
+            look(learner)
 
-    tasks = lives.stream(model, 2 if task == "second" else 3)
-    life = lives.begin(model, method, folder, progress=lives.Watch(learning=at_start), **{**FAR, **settings})
-    life.follow(tasks)
-    return life, seen
+    tasks = tiny_runs.stream(model, 2 if task == "second" else 3)
+    learner = tiny_runs.begin(
+        model, method, folder, progress=tiny_runs.Watch(learning=at_start), **{**FAR, **settings}
+    )
+    learner.follow(tasks)
+    return learner, seen
 
 
 def equal(a, b):
     return all(torch.equal(tensor, b.tensors[key]) for key, tensor in a.tensors.items())
 
 
-def chosen(life, task, number, samples):
+def chosen(learner, task, number, samples):
     """The rows that are looked at, drawn as the engine draws them."""
-    draw = random.Random(seed_for(life.spec.seed, number, "sensitivity_blend"))
+    draw = random.Random(seed_for(learner.spec.seed, number, "sensitivity_blend"))
     return draw.sample([(row, task) for row in task.train], samples)
 
 
@@ -75,56 +77,57 @@ def by_autograd(model, family, layers, rows, make, leaves):
         return torch.autograd.grad(token_mean(logits, targets, targets.numel()), leaves)
 
 
-def outputs_at_start(model, life):
+def outputs_at_start(model, learner):
     """Outputs of the model as it starts, of what is below the adapter, and of ``below`` plus ΔW_1 once more."""
-    task, family, peft = lives.stream(model)[0], life.base.family, life.backend.model
-    seen = {"start": lives.outputs(peft, family, task)}
-    first = life.past.deltas[0]
+    task, family, peft = tiny_runs.stream(model)[0], learner.base.family, learner.backend.model
+    seen = {"start": tiny_runs.outputs(peft, family, task)}
+    first = learner.past.deltas[0]
     with torch.no_grad(), peft.disable_adapter():
-        seen["below"] = lives.outputs(peft, family, task)
+        seen["below"] = tiny_runs.outputs(peft, family, task)
         with weights(
-            life.backend.base_layers(), {n: m.weight + first[n].dense() for n, m in life.backend.base_layers().items()}
+            learner.backend.base_layers(),
+            {n: m.weight + first[n].dense() for n, m in learner.backend.base_layers().items()},
         ):
-            seen["twice"] = lives.outputs(peft, family, task)
+            seen["twice"] = tiny_runs.outputs(peft, family, task)
     return seen
 
 
 @pytest.mark.parametrize(("method", "model"), [*(("lb-cl", model) for model in MODELS), ("l-cl", "tiny-llama")])
 def test_with_sigma_the_second_task_starts_at_twice_the_first_update(model, method, tmp_path):
     method = f"{method}(sigma=with)"
-    seen, pristine = {}, dict(lives.base(model).model.named_parameters())
+    seen, pristine = {}, dict(tiny_runs.base(model).model.named_parameters())
 
-    def look(life):
-        seen.update(outputs_at_start(model, life))
-        for name, layer in life.backend.base_layers().items():
-            whole = layer.weight + life.backend.extract()[name].dense()
-            twice = pristine[f"{name}.weight"] + 2 * life.past.deltas[0][name].dense()
+    def look(learner):
+        seen.update(outputs_at_start(model, learner))
+        for name, layer in learner.backend.base_layers().items():
+            whole = layer.weight + learner.backend.extract()[name].dense()
+            twice = pristine[f"{name}.weight"] + 2 * learner.past.deltas[0][name].dense()
             torch.testing.assert_close(whole, twice, rtol=0, atol=1e-6)
 
-    life, started = begun(model, method, tmp_path / "run", look=look)
-    assert all(equal(site, life.past.deltas[0][name]) for name, site in started.items())
+    learner, started = begun(model, method, tmp_path / "run", look=look)
+    assert all(equal(site, learner.past.deltas[0][name]) for name, site in started.items())
     torch.testing.assert_close(seen["start"], seen["twice"], rtol=1e-5, atol=2e-6)
     assert not torch.allclose(seen["start"], seen["below"], atol=1e-4), "nothing was learned"
 
 
 @pytest.mark.parametrize(("model", "past"), [*((model, "fold") for model in MODELS), ("tiny-t5", "factors")])
 def test_a_bf16_base_starts_so_too(model, past, tmp_path):
-    life, started = begun(model, "lb-cl(sigma=with)", tmp_path / "run", dtype="bfloat16", past=past)
-    assert all(equal(site, life.past.deltas[0][name]) for name, site in started.items())
+    learner, started = begun(model, "lb-cl(sigma=with)", tmp_path / "run", dtype="bfloat16", past=past)
+    assert all(equal(site, learner.past.deltas[0][name]) for name, site in started.items())
 
 
 @pytest.mark.parametrize(("method", "model"), [*(("lb-cl", model) for model in MODELS), ("l-cl", "tiny-bert")])
 def test_without_sigma_the_second_task_starts_where_the_first_ended(model, method, tmp_path):
     seen = {}
-    life, started = begun(
+    learner, started = begun(
         model,
         f"{method}(sigma=without)",
         tmp_path / "run",
-        look=lambda life: seen.update(outputs_at_start(model, life)),
+        look=lambda learner: seen.update(outputs_at_start(model, learner)),
     )
     assert torch.equal(seen["start"], seen["below"])
     for name, site in started.items():
-        first = life.past.deltas[0][name]
+        first = learner.past.deltas[0][name]
         assert torch.equal(site.A, first.A)
         assert torch.equal(site.B, first.B)
         assert (site.sigma == 0).all()
@@ -134,36 +137,36 @@ def test_without_sigma_the_second_task_starts_where_the_first_ended(model, metho
 @crossed(model=MODELS, method=["lb-cl(sigma=with,top_layers=1)", "copy-layers(top_layers=1)"])
 def test_one_top_layer_is_the_last_block_alone(model, method, tmp_path):
     """Elsewhere an adapter starts as PEFT draws it."""
-    life, started = begun(model, method, tmp_path / "run")
-    plain = LoraBackend(lives.fresh(model), {"r": 4, "lora_alpha": 8}, adapter=life.method.adapter)
-    plain.attach(seed=seed_for(life.spec.seed, 2, "adapter"))
+    learner, started = begun(model, method, tmp_path / "run")
+    plain = LoraBackend(tiny_runs.fresh(model), {"r": 4, "lora_alpha": 8}, adapter=learner.method.adapter)
+    plain.attach(seed=seed_for(learner.spec.seed, 2, "adapter"))
     drawn = plain.extract()
     top = {name for name in started if name.startswith(TOP[model])}
     assert 0 < len(top) < len(started)
     for name, site in started.items():
         assert equal(site, drawn[name]) == (name not in top), name
-        assert equal(site, life.past.deltas[0][name]) == (name in top), name
+        assert equal(site, learner.past.deltas[0][name]) == (name in top), name
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_copied_layers_are_the_newest_tasks_bit_for_bit(model, tmp_path):
-    life, started = begun(model, "copy-layers", tmp_path / "run", task="third")
-    assert all(equal(site, life.past.deltas[1][name]) for name, site in started.items())
-    assert not any(equal(site, life.past.deltas[0][name]) for name, site in started.items())
+    learner, started = begun(model, "copy-layers", tmp_path / "run", task="third")
+    assert all(equal(site, learner.past.deltas[1][name]) for name, site in started.items())
+    assert not any(equal(site, learner.past.deltas[0][name]) for name, site in started.items())
 
 
 @crossed(model=MODELS, per_sample=[False, True])
 def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tmp_path):
     """Scores from gradients of every old triplet by itself, all of them active: one backward pass gives as much."""
-    expected, task = {}, lives.stream(model, 3)[2]
+    expected, task = {}, tiny_runs.stream(model, 3)[2]
 
-    def look(life):
-        layers = life.backend.base_layers()
-        rows = chosen(life, task, 3, 8)
+    def look(learner):
+        layers = learner.backend.base_layers()
+        rows = chosen(learner, task, 3, 8)
         batches = [[row] for row in rows] if per_sample else [rows]
-        pristine = {name: life.backend._folded[name].original for name in layers}
+        pristine = {name: learner.backend._folded[name].original for name in layers}
         past = {
-            name: [delta[name].map(lambda t: t.clone().requires_grad_()) for delta in life.past] for name in layers
+            name: [delta[name].map(lambda t: t.clone().requires_grad_()) for delta in learner.past] for name in layers
         }
         leaves = [t for updates in past.values() for update in updates for t in update.tensors.values()]
 
@@ -171,9 +174,9 @@ def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tm
             return {n: pristine[n] + sum(u.dense() for u in updates) for n, updates in past.items()}
 
         scores = torch.zeros(len(past), 2, 4)
-        with life.backend.model.disable_adapter():
+        with learner.backend.model.disable_adapter():
             for batch in batches:
-                found = by_autograd(life.backend.model, life.base.family, layers, batch, make, leaves)
+                found = by_autograd(learner.backend.model, learner.base.family, layers, batch, make, leaves)
                 each = [(leaf * g).abs() for leaf, g in zip(leaves, found, strict=True)]
                 for k, (V, U, sigma) in enumerate(zip(each[::3], each[1::3], each[2::3], strict=True)):
                     scores[k // 2, k % 2] += sigma.squeeze(-1) + U.mean(0) + V.mean(1)
@@ -195,11 +198,15 @@ def test_the_third_start_is_the_blend_that_autograd_weighs(model, per_sample, tm
 @crossed(model=MODELS, past=["fold", "factors"])
 def test_weight_gradients_are_autograds(model, past, tmp_path):
     """Of the mean loss and row by row, at the weights of the first task; nothing but figures is left behind."""
-    task, checked = lives.stream(model)[1], []
+    task, checked = tiny_runs.stream(model)[1], []
 
-    def look(life):
-        peft, family, layers = life.backend.model.train(), life.base.family, life.backend.base_layers()
-        rows, before, logits = [(row, task) for row in task.train[:5]], trace(peft), lives.outputs(peft, family, task)
+    def look(learner):
+        peft, family, layers = learner.backend.model.train(), learner.base.family, learner.backend.base_layers()
+        rows, before, logits = (
+            [(row, task) for row in task.train[:5]],
+            trace(peft),
+            tiny_runs.outputs(peft, family, task),
+        )
         for per_sample in (False, True):
             found = weight_gradients(peft, family, layers, rows, per_sample=per_sample)
             assert trace(peft) == before
@@ -213,11 +220,11 @@ def test_weight_gradients_are_autograds(model, past, tmp_path):
                 assert found[name].shape == expected.shape
                 assert float((found[name] - expected).norm() / expected.norm()) < 1e-5, name
                 checked.append(name)
-        assert torch.equal(lives.outputs(peft, family, task), logits)
+        assert torch.equal(tiny_runs.outputs(peft, family, task), logits)
 
-    life, started = begun(model, "inclora", tmp_path / "run", past=past, look=look)
+    learner, started = begun(model, "inclora", tmp_path / "run", past=past, look=look)
     assert set(checked) == set(started)
-    assert all(below.fold == (past == "fold") for below in life.backend._folded.values())
+    assert all(below.fold == (past == "fold") for below in learner.backend._folded.values())
 
 
 def trace(model):
@@ -229,7 +236,7 @@ def trace(model):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_look_at_the_gradients_leaves_no_trace(model):
     """Not even in the mode of single modules, which differs as PEFT opens an adapter on a model in eval mode."""
-    loaded, task = lives.fresh(model), lives.stream(model)[0]
+    loaded, task = tiny_runs.fresh(model), tiny_runs.stream(model)[0]
     loaded.family.prepare(loaded.model, [task], torch.Generator().manual_seed(0))
     backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8})
     peft = backend.attach(seed=0)
@@ -240,10 +247,10 @@ def test_a_look_at_the_gradients_leaves_no_trace(model):
 
 @pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])
 def test_the_blend_is_one_whether_the_past_is_folded_or_beside(model, tmp_path):
-    (_, folded), (life, beside) = (
+    (_, folded), (learner, beside) = (
         begun(model, "lb-cl", tmp_path / past, task="third", past=past) for past in ("fold", "factors")
     )
-    assert all(b.factors is not None and not b.fold for b in life.backend._folded.values())
+    assert all(b.factors is not None and not b.fold for b in learner.backend._folded.values())
     for name, site in folded.items():
         for key, tensor in site.tensors.items():
             torch.testing.assert_close(beside[name].tensors[key], tensor, rtol=1e-3, atol=1e-5)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-import lives
+import tiny_runs
 from everlora import parse
 from everlora.adapters import files as adapters
 from everlora.core.errors import ConfigError
@@ -38,24 +38,24 @@ class Noting(Fusion):
 
 
 def noted(model, method, folder, tasks=None, **options):
-    """A life, and what its rule saw."""
+    """A run, and what its rule saw."""
     composed = parse(method) if isinstance(method, str) else method
     rule = Noting(**{n: getattr(composed.rule, n) for n in ("inner", "outer", "quantile", "reset_outer")})
-    life = lives.lived(model, replace(composed, rule=rule), folder, tasks, **options)
-    return life, rule.notes
+    learner = tiny_runs.train_sequence(model, replace(composed, rule=rule), folder, tasks, **options)
+    return learner, rule.notes
 
 
-@pytest.mark.parametrize("model", lives.MODELS)
+@pytest.mark.parametrize("model", tiny_runs.MODELS)
 def test_the_first_task_and_ratio_zero_are_sequential_lora(model, tmp_path):
-    tasks = lives.stream(model)
+    tasks = tiny_runs.stream(model)
     plain, kif, zero = (
-        lives.lived(model, method, tmp_path / str(k), tasks, train=EPOCHS)
+        tiny_runs.train_sequence(model, method, tmp_path / str(k), tasks, train=EPOCHS)
         for k, method in enumerate(("seqlora", KIF, "kif(inner=2,outer=1,ratio=0)"))
     )
-    first = [adapters.read(life.folder.stages()[0].path)[0] for life in (plain, kif)]
+    first = [adapters.read(learner.folder.stages()[0].path)[0] for learner in (plain, kif)]
     assert adapters.equal(*first)
-    assert lives.largest_difference(lives.adapter(plain), lives.adapter(zero)) == 0
-    assert lives.largest_difference(lives.adapter(plain), lives.adapter(kif)) > 0
+    assert tiny_runs.largest_difference(tiny_runs.adapter(plain), tiny_runs.adapter(zero)) == 0
+    assert tiny_runs.largest_difference(tiny_runs.adapter(plain), tiny_runs.adapter(kif)) > 0
 
 
 @pytest.mark.parametrize(("split", "rows"), [((8, 1), 24), ((8, 1), 21), ((4, 2), 21)])  # 21: the last batch is short
@@ -67,10 +67,10 @@ def test_steps_have_the_rows_that_their_turns_say(split, rows, tmp_path, monkeyp
         return loss(self, model, family, batch, logits, marks, weights)
 
     monkeypatch.setattr(ExtraLosses, "loss", note)
-    first, second = lives.stream("tiny-bert")
+    first, second = tiny_runs.stream("tiny-bert")
     size, micro = split
     train = {**EPOCHS, "per_device_train_batch_size": size, "gradient_accumulation_steps": micro}
-    life, notes = noted("tiny-bert", KIF, tmp_path / "run", (first, second.take(rows)), train=train)
+    learner, notes = noted("tiny-bert", KIF, tmp_path / "run", (first, second.take(rows)), train=train)
     turns = [turn for turn, *_ in notes if turn is not None]
     batches = [mark for mark in marked if mark is not None]
     assert {mark for mark in map(str, marked)} > {"None"}  # the first task has none
@@ -81,12 +81,12 @@ def test_steps_have_the_rows_that_their_turns_say(split, rows, tmp_path, monkeyp
         assert held == [turn.rehearsed] * 8
     assert [turn.rehearsed for turn in turns] == [False, False, True, False, True] * 2
     assert sum(turn is None for turn, *_ in notes) == 4
-    assert life.storage().kept_rows == 24 // 2 + rows // 2
+    assert learner.storage().kept_rows == 24 // 2 + rows // 2
 
 
 def test_a_block_ends_with_the_fusion_of_its_displacements(tmp_path):
     """Each block begins where the fusion of the one before has put the weights; the last one is what is learned."""
-    life, notes = noted("tiny-llama", KIF, tmp_path / "run", train=EPOCHS)
+    learner, notes = noted("tiny-llama", KIF, tmp_path / "run", train=EPOCHS)
     fusions, begin, middle = [], None, None
     for turn, weights, other, state in notes:
         if turn is None:
@@ -100,7 +100,7 @@ def test_a_block_ends_with_the_fusion_of_its_displacements(tmp_path):
         elif turn.turns:
             middle = weights
     assert len(fusions) == 4
-    sites = [site.tensors for site in life.newest.values()]
+    sites = [site.tensors for site in learner.newest.values()]
     learned = torch.cat([tensor.flatten() for tensors in sites for tensor in tensors.values()])
     assert torch.equal(learned.sort().values, fusions[-1].sort().values)  # places stand in another order
 
@@ -129,12 +129,12 @@ def test_the_split_of_a_batch_has_no_meaning(tmp_path):
 
 @pytest.mark.parametrize(("model", "soft"), [("tiny-bert", ""), ("tiny-vit", ",soft=true,reset_outer=true")])
 def test_resumed_is_uninterrupted(model, soft, tmp_path):
-    method, tasks = f"kif(inner=1,outer=1,ratio=0.5{soft})", lives.stream(model, 3)
-    whole = lives.lived(model, method, tmp_path / "whole", tasks)
+    method, tasks = f"kif(inner=1,outer=1,ratio=0.5{soft})", tiny_runs.stream(model, 3)
+    whole = tiny_runs.train_sequence(model, method, tmp_path / "whole", tasks)
     with pytest.raises(KeyboardInterrupt):
-        lives.lived(model, method, tmp_path / "cut", tasks, progress=lives.Cut("third"))
-    again = lives.lived(model, method, tmp_path / "cut", tasks, resume=True)
-    assert lives.largest_difference(lives.adapter(again), lives.adapter(whole)) == 0
+        tiny_runs.train_sequence(model, method, tmp_path / "cut", tasks, progress=tiny_runs.Cut("third"))
+    again = tiny_runs.train_sequence(model, method, tmp_path / "cut", tasks, resume=True)
+    assert tiny_runs.largest_difference(tiny_runs.adapter(again), tiny_runs.adapter(whole)) == 0
 
 
 def test_importance_is_of_the_gradient_before_clipping(tmp_path):
@@ -159,12 +159,12 @@ def test_importance_is_of_the_gradient_of_the_task_alone(tmp_path):
 
 
 def test_every_class_is_kept(tmp_path):
-    life = lives.lived("tiny-bert", "kif", tmp_path / "run")
-    for held, task in zip(life.stored_rows, lives.stream("tiny-bert"), strict=True):
+    learner = tiny_runs.train_sequence("tiny-bert", "kif", tmp_path / "run")
+    for held, task in zip(learner.stored_rows, tiny_runs.stream("tiny-bert"), strict=True):
         assert sorted(row.target for row in held.train) == sorted(task.labels)  # ⌊0.02 · 24⌋ = 0, but one of each
 
 
 def test_another_order_of_rows_is_refused_before_anything_is_learned(tmp_path):
     with pytest.raises(ConfigError, match="train_sampling_strategy=sequential"):
-        lives.lived("tiny-llama", KIF, tmp_path / "run", train={"train_sampling_strategy": "sequential"})
+        tiny_runs.train_sequence("tiny-llama", KIF, tmp_path / "run", train={"train_sampling_strategy": "sequential"})
     assert not list((tmp_path / "run" / "tasks").iterdir())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-import lives
+import tiny_runs
 from everlora import parse
 from everlora.core.method import Method
 from everlora.models.families.base import GREEDY
@@ -37,18 +37,18 @@ def credulous(kappa=0.3, weigh=True):
 
 
 def learn(model, method, out, **settings):
-    return lives.lived(model, method, out, **({"train": TRAIN} | settings))
+    return tiny_runs.train_sequence(model, method, out, **({"train": TRAIN} | settings))
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_written_rows_hold_the_second_task_alone(model, tmp_path):
     """The first task has neither written rows nor KL; on the second, κ makes a difference."""
     with_kl, without = (
-        learn(model, credulous(weigh=weigh), tmp_path / str(weigh), tasks=lives.stream(model))
+        learn(model, credulous(weigh=weigh), tmp_path / str(weigh), tasks=tiny_runs.stream(model))
         for weigh in (True, False)
     )
-    firsts, seconds = ([life.backend.load(life.folder.stages()[k].path)[0]["prompts"].tensors["prompt"]
-                        for life in (with_kl, without)] for k in (0, 1))  # fmt: skip
+    firsts, seconds = ([learner.backend.load(learner.folder.stages()[k].path)[0]["prompts"].tensors["prompt"]
+                        for learner in (with_kl, without)] for k in (0, 1))  # fmt: skip
     assert (firsts[0] == firsts[1]).all()
     assert (seconds[0] != seconds[1]).any()
     first, second = (json.loads((stage.path / "COMMIT").read_text())["written_rows"]
@@ -70,20 +70,20 @@ def test_rows_of_every_earlier_task_are_written_and_drawn_as_told(tmp_path, monk
     monkeypatch.setattr(Seq2Seq, "predict", note)
     method = credulous()
     method = replace(method, rehearsal=replace(method.rehearsal, top_k=5))
-    life = learn("tiny-t5", method, tmp_path / "run", tasks=lives.stream("tiny-t5", 3))
-    written = [list(stage.facts.written_rows) for stage in life.folder.stages()]
+    learner = learn("tiny-t5", method, tmp_path / "run", tasks=tiny_runs.stream("tiny-t5", 3))
+    written = [list(stage.facts.written_rows) for stage in learner.folder.stages()]
     assert written == [[], ["first"], ["first", "second"]]
     how = {"do_sample": True, "top_k": 5, "max_new_tokens": 8}
     assert asked == [(f"__{name}__", 4, how) for name in ("first", "first", "second")]
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_resumed_life_writes_the_same_rows(model, tmp_path):
-    whole = learn(model, credulous(), tmp_path / "whole", tasks=lives.stream(model))
+def test_a_resumed_run_writes_the_same_rows(model, tmp_path):
+    whole = learn(model, credulous(), tmp_path / "whole", tasks=tiny_runs.stream(model))
     with pytest.raises(KeyboardInterrupt):
-        learn(model, credulous(), tmp_path / "cut", tasks=lives.stream(model), progress=lives.Cut("second", 2))
-    again = learn(model, credulous(), tmp_path / "cut", tasks=lives.stream(model), resume=True)
-    assert lives.largest_difference(lives.adapter(again), lives.adapter(whole)) == 0
+        learn(model, credulous(), tmp_path / "cut", tasks=tiny_runs.stream(model), progress=tiny_runs.Cut("second", 2))
+    again = learn(model, credulous(), tmp_path / "cut", tasks=tiny_runs.stream(model), resume=True)
+    assert tiny_runs.largest_difference(tiny_runs.adapter(again), tiny_runs.adapter(whole)) == 0
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -92,17 +92,17 @@ def test_nothing_written_and_no_weight_is_plain_prompt_tuning(model, tmp_path):
     plain = Method(name="plain", adapter=off.adapter, consolidator=off.consolidator)
     a, b = (learn(model, m, tmp_path / m.name) for m in (off, plain))
     assert a.folder.stages()[1].facts.written_rows["first"].valid == 0
-    assert lives.largest_difference(lives.adapter(a), lives.adapter(b)) == 0
+    assert tiny_runs.largest_difference(tiny_runs.adapter(a), tiny_runs.adapter(b)) == 0
 
 
 def test_the_split_of_a_batch_changes_nothing_with_written_rows(tmp_path):
     found = []
     for size, steps in ((8, 1), (2, 4)):
         train = TRAIN | {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "optim": "sgd"}
-        life = learn("tiny-t5", credulous(), tmp_path / str(size), train=train)
-        assert life.folder.stages()[1].facts.written_rows["first"].valid >= 1
-        found.append(lives.adapter(life))
-    assert lives.largest_difference(*found) < 2e-5
+        learner = learn("tiny-t5", credulous(), tmp_path / str(size), train=train)
+        assert learner.folder.stages()[1].facts.written_rows["first"].valid >= 1
+        found.append(tiny_runs.adapter(learner))
+    assert tiny_runs.largest_difference(*found) < 2e-5
 
 
 def test_a_family_without_text_is_refused(tmp_path):

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-import lives
+import tiny_runs
 from everlora import parse
 from everlora.adapters import files as adapters
 from everlora.core.adapter import Consolidator
-from lives import TRAINED
 from plan import case
+from tiny_runs import TRAINED
 
 over = pytest.mark.parametrize("number", [5, pytest.param(12, marks=pytest.mark.full)])
 """How many tasks."""
@@ -31,20 +31,22 @@ def test_kept_over_many_tasks(method, number, tmp_path):
     claimed, weights = [], []
 
     def note(_):
-        claimed.append(life.storage().kept_elements)
-        weights.append(sum(t.numel() for t in (b.original for b in life.backend._folded.values()) if t is not None))
-        assert all(below.factors is None for below in life.backend._folded.values())
+        claimed.append(learner.storage().kept_elements)
+        weights.append(sum(t.numel() for t in (b.original for b in learner.backend._folded.values()) if t is not None))
+        assert all(below.factors is None for below in learner.backend._folded.values())
 
-    tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", number))
+    tasks = tuple(task.take(2, 1) for task in tiny_runs.stream("tiny-llama", number))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
-    life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=lives.Watch(learning=note))
-    life.follow(tasks)
-    claimed.append(life.storage().kept_elements)
+    learner = tiny_runs.begin(
+        "tiny-llama", method, tmp_path / "run", train=train, progress=tiny_runs.Watch(learning=note)
+    )
+    learner.follow(tasks)
+    claimed.append(learner.storage().kept_elements)
     assert claimed[0] == 0
     assert claimed[1:] == [rule.stored_elements(t, size) for t in range(1, 2 if joint else number + 1)]
     # Beside the factors there is at most one copy of the adapted matrices, however many tasks there are.
     assert max(weights) <= 2 * (64 * 64 + 64 * 32)
-    stored = [sum(s.numel for s in adapters.read(stage.path)[0].values()) for stage in life.folder.stages()]
+    stored = [sum(s.numel for s in adapters.read(stage.path)[0].values()) for stage in learner.folder.stages()]
     assert set(stored) == {size}
     if rule.rule == "sum" and composed.merge is None:
         assert sum(s.numel for s in adapters.read(tmp_path / "run")[0].values()) == number * P
@@ -73,15 +75,15 @@ LAWS = [
 def test_bytes_over_fifty_tasks(method, law, number, tmp_path):
     """Bytes kept when a task begins, over up to fifty tasks, and what is on disk beside the adapters in the end."""
     seen = []
-    tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", number))
+    tasks = tuple(task.take(2, 1) for task in tiny_runs.stream("tiny-llama", number))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
-    note = lives.Watch(learning=lambda _: seen.append(life.storage().kept_bytes))
-    life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
-    life.follow(tasks)
+    note = tiny_runs.Watch(learning=lambda _: seen.append(learner.storage().kept_bytes))
+    learner = tiny_runs.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
+    learner.follow(tasks)
     assert seen == [0, *(law(t) for t in range(1, number))]
-    last = life.folder.stages()[-1].path
+    last = learner.folder.stages()[-1].path
     held = load_file(last / "memory.safetensors") if (last / "memory.safetensors").exists() else {}
-    adapters_kept = 4 * parse(method).consolidator.stored_elements(number, life.storage().adapter_elements)
+    adapters_kept = 4 * parse(method).consolidator.stored_elements(number, learner.storage().adapter_elements)
     assert sum(tensor.nbytes for tensor in held.values()) == law(number) - adapters_kept
 
 
@@ -107,14 +109,14 @@ FORMS = [
 def test_the_cards_law_in_bytes(method, law, number, tmp_path):
     """Of every form that a task may train: what its card says is stored, what is counted, and what is on disk."""
     seen = []
-    tasks = tuple(task.take(2, 1) for task in lives.stream("tiny-llama", number))
+    tasks = tuple(task.take(2, 1) for task in tiny_runs.stream("tiny-llama", number))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
-    note = lives.Watch(learning=lambda _: seen.append(life.storage().kept_bytes))
-    life = lives.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
-    life.follow(tasks)
-    assert [*seen, life.storage().kept_bytes] == [0, *(law(t) for t in range(1, number + 1))]
-    folders = [stage.path for stage in life.folder.stages()]
-    sizes = [sum(4 * site.numel for site in life.backend.load(folder)[0].values()) for folder in folders]
+    note = tiny_runs.Watch(learning=lambda _: seen.append(learner.storage().kept_bytes))
+    learner = tiny_runs.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
+    learner.follow(tasks)
+    assert [*seen, learner.storage().kept_bytes] == [0, *(law(t) for t in range(1, number + 1))]
+    folders = [stage.path for stage in learner.folder.stages()]
+    sizes = [sum(4 * site.numel for site in learner.backend.load(folder)[0].values()) for folder in folders]
     held = load_file(folders[-1] / "memory.safetensors") if (folders[-1] / "memory.safetensors").exists() else {}
     needed = sizes[-1] if parse(method).consolidator.rule == "continue" else sum(sizes)
     assert needed + sum(tensor.nbytes for tensor in held.values()) == law(number)

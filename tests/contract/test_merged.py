@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import everlora
-import lives
+import tiny_runs
 from everlora import parse
 from everlora.adapters import files as adapters
 from everlora.evaluation.scoring import score_task
-from lives import MODELS
+from tiny_runs import MODELS
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
 MERGED = ("ps-lora", "ties", "dare", "mean-merge")
@@ -44,20 +44,24 @@ def by_hand(model, stages, make):
 
 
 def followed(model, method, folder, tasks=3, **settings):
-    """A life of three tasks; what answered after each, and what was below the adapter when each began."""
+    """A run of three tasks; what answered after each, and what was below the adapter when each began."""
     answered, below = {}, {}
-    stream = lives.stream(model, tasks)
+    stream = tiny_runs.stream(model, tasks)
 
     def at_answer(task):
-        answered[len(life.past), task] = lives.outputs(life.base.model, life.base.family, stream[len(life.past)])
+        answered[len(learner.past), task] = tiny_runs.outputs(
+            learner.base.model, learner.base.family, stream[len(learner.past)]
+        )
 
     def at_start(task):
-        below[task] = {name: layer.weight.detach().clone() for name, layer in life.backend.base_layers().items()}
+        below[task] = {name: layer.weight.detach().clone() for name, layer in learner.backend.base_layers().items()}
 
-    watch = lives.Watch(answering=at_answer, learning=at_start)
-    life = lives.begin(model, method, folder, progress=watch, **{"evaluation": {"schedule": "full"}, **settings})
-    life.follow(stream)
-    return life, answered, below
+    watch = tiny_runs.Watch(answering=at_answer, learning=at_start)
+    learner = tiny_runs.begin(
+        model, method, folder, progress=watch, **{"evaluation": {"schedule": "full"}, **settings}
+    )
+    learner.follow(stream)
+    return learner, answered, below
 
 
 @pytest.mark.parametrize(
@@ -71,20 +75,20 @@ def followed(model, method, folder, tasks=3, **settings):
 )
 def test_the_merge_answers_after_every_task(model, method, past, tmp_path):
     """With steps so large that the merge and the sum answer quite differently."""
-    life, answered, _ = followed(model, method, tmp_path / "run", past=past, train={"learning_rate": 5e-2})
-    stages, tasks = life.folder.stages(), lives.stream(model, 3)
+    learner, answered, _ = followed(model, method, tmp_path / "run", past=past, train={"learning_rate": 5e-2})
+    stages, tasks = learner.folder.stages(), tiny_runs.stream(model, 3)
     for k in range(3):
         plain, family = by_hand(model, stages[: k + 1], lambda updates: merged(method, updates))
-        expected = lives.outputs(plain, family, tasks[k])
+        expected = tiny_runs.outputs(plain, family, tasks[k])
         for task in tasks[: k + 1]:
             torch.testing.assert_close(answered[k, task.name], expected, rtol=1e-4, atol=1e-5)
         rows = [json.loads(line) for line in (stages[k].path / "predictions.jsonl").read_text().splitlines()]
         again = (score_task(plain, family, t, scoring="labels", batch_size=32).predictions for t in tasks[: k + 1])
         assert [row["prediction"] for row in rows] == list(chain.from_iterable(again))
-    ready = lives.outputs(life.inference_model(), life.base.family, tasks[2])
+    ready = tiny_runs.outputs(learner.inference_model(), learner.base.family, tasks[2])
     torch.testing.assert_close(ready, expected, rtol=1e-4, atol=1e-5)
     summed, family = by_hand(model, stages, lambda updates: torch.stack(updates).sum(0))
-    assert float((ready - lives.outputs(summed, family, tasks[2])).abs().max()) > 1e-3
+    assert float((ready - tiny_runs.outputs(summed, family, tasks[2])).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -94,10 +98,10 @@ def test_the_merge_answers_after_every_task(model, method, past, tmp_path):
         *((method, "tiny-bert") for method in ("ties", "dare", "dare(elect=yes)", "mean-merge")),
     ],
 )
-def test_training_on_the_sum_is_training_without_a_merge(model, method, lived, tmp_path):
+def test_training_on_the_sum_is_training_without_a_merge(model, method, recorded, tmp_path):
     """Bit for bit: what answers between two tasks leaves no trace in what is learned."""
-    life = lives.lived(model, method, tmp_path / "run", evaluation={"schedule": "full"})
-    assert lives.largest_difference(lives.adapter(life), lived("inclora", model).adapter) == 0
+    learner = tiny_runs.train_sequence(model, method, tmp_path / "run", evaluation={"schedule": "full"})
+    assert tiny_runs.largest_difference(tiny_runs.adapter(learner), recorded("inclora", model).adapter) == 0
 
 
 @pytest.mark.parametrize(
@@ -109,11 +113,11 @@ def test_training_on_the_sum_is_training_without_a_merge(model, method, lived, t
     ],
 )
 def test_a_task_is_trained_on_the_sum_or_on_the_merge(model, method, view, tmp_path):
-    life, _, below = followed(model, f"{method}(train_past={view})", tmp_path / "run")
-    pristine = dict(lives.base(model).model.named_parameters())
-    for k, task in enumerate(lives.NAMES[1:], start=1):
+    learner, _, below = followed(model, f"{method}(train_past={view})", tmp_path / "run")
+    pristine = dict(tiny_runs.base(model).model.named_parameters())
+    for k, task in enumerate(tiny_runs.NAMES[1:], start=1):
         for name, weight in below[task].items():
-            updates = [delta[name].dense() for delta in life.past.deltas[:k]]
+            updates = [delta[name].dense() for delta in learner.past.deltas[:k]]
             under = torch.stack(updates).sum(0) if view == "sum" else merged(method, updates)
             torch.testing.assert_close(weight, pristine[f"{name}.weight"] + under, rtol=0, atol=2e-7)
 
@@ -133,29 +137,29 @@ def test_the_root_adapter_is_the_merge_within_the_error_that_is_told(
     model, method, limit, lossy, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(adapters, "MERGED_RANK", limit)
-    life = lives.lived(model, method, tmp_path / "run")
+    learner = tiny_runs.train_sequence(model, method, tmp_path / "run")
     told = json.loads((tmp_path / "run" / "matrix.json").read_text())
     root, _ = adapters.read(tmp_path / "run")
-    exact = {name: merged(method, [delta[name].dense() for delta in life.past]) for name in root}
+    exact = {name: merged(method, [delta[name].dense() for delta in learner.past]) for name in root}
     lost = torch.stack([(exact[n] - site.dense()).norm() for n, site in root.items()]).norm()
     error = float(lost / torch.stack([m.norm() for m in exact.values()]).norm())
     assert told["export_rank"] == max(site.rank for site in root.values()) <= max(limit, 8)
     assert told["export_error"] == pytest.approx(error, rel=1e-3, abs=1e-6)
     assert (told["export_error"] > 1e-2) == (lossy and method != "mean-merge")
-    again = lives.begin(model, method, tmp_path / "run", resume=True)
-    again.follow(lives.stream(model))
+    again = tiny_runs.begin(model, method, tmp_path / "run", resume=True)
+    again.follow(tiny_runs.stream(model))
     assert json.loads((tmp_path / "run" / "matrix.json").read_text()) == told
 
 
 @pytest.mark.parametrize(("method", "model"), list(zip(MERGED, ("tiny-bert", "tiny-llama") * 2, strict=True)))
 def test_answers_from_the_sum_are_exported_as_the_sum(model, method, tmp_path):
-    life, answered, _ = followed(model, f"{method}(infer=sum)", tmp_path / "run")
+    learner, answered, _ = followed(model, f"{method}(infer=sum)", tmp_path / "run")
     root, _ = adapters.read(tmp_path / "run")
     for name, site in root.items():
         assert site.rank == 12
-        torch.testing.assert_close(site.dense(), life.past.total(name), rtol=1e-6, atol=1e-8)
-    plain, family = by_hand(model, life.folder.stages(), lambda updates: torch.stack(updates).sum(0))
-    expected = lives.outputs(plain, family, lives.stream(model, 3)[2])
+        torch.testing.assert_close(site.dense(), learner.past.total(name), rtol=1e-6, atol=1e-8)
+    plain, family = by_hand(model, learner.folder.stages(), lambda updates: torch.stack(updates).sum(0))
+    expected = tiny_runs.outputs(plain, family, tiny_runs.stream(model, 3)[2])
     torch.testing.assert_close(answered[2, "third"], expected, rtol=1e-4, atol=2e-6)
     assert "export_error" not in json.loads((tmp_path / "run" / "matrix.json").read_text())
 
@@ -176,16 +180,16 @@ def test_answers_from_the_sum_are_exported_as_the_sum(model, method, tmp_path):
 )
 def test_resumed_in_the_third_task_equals_uninterrupted(model, method, tmp_path):
     """Where the past is more than one update, and memories have been added to."""
-    tasks = lives.stream(model, 3)
-    whole = lives.lived(model, method, tmp_path / "whole", tasks, **DIAGONAL)
-    cut = lives.begin(model, method, tmp_path / "cut", progress=lives.Cut("third"), **DIAGONAL)
+    tasks = tiny_runs.stream(model, 3)
+    whole = tiny_runs.train_sequence(model, method, tmp_path / "whole", tasks, **DIAGONAL)
+    cut = tiny_runs.begin(model, method, tmp_path / "cut", progress=tiny_runs.Cut("third"), **DIAGONAL)
     with pytest.raises(KeyboardInterrupt):
         cut.follow(tasks)
     assert [stage.facts.name for stage in cut.folder.stages()] == ["first", "second"]
     torch.manual_seed(12345)
-    again = lives.begin(model, method, tmp_path / "cut", resume=True, **DIAGONAL)
+    again = tiny_runs.begin(model, method, tmp_path / "cut", resume=True, **DIAGONAL)
     matrix = again.follow(tasks)
-    assert lives.largest_difference(lives.adapter(again), lives.adapter(whole)) == 0
+    assert tiny_runs.largest_difference(tiny_runs.adapter(again), tiny_runs.adapter(whole)) == 0
     for name in ("adapter_model.safetensors", "matrix.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert matrix.cells[2][2] is not None
@@ -196,20 +200,22 @@ def test_resumed_in_the_third_task_equals_uninterrupted(model, method, tmp_path)
 
 
 @pytest.mark.parametrize("method", ["ties", "ps-lora(train_past=merged)"])
-def test_cut_off_while_answering_the_same_life_goes_on(method, tmp_path):
+def test_cut_off_while_answering_the_same_run_goes_on(method, tmp_path):
     """By then the adapter is off and the model stands on a merge that holds what will not be committed."""
-    tasks = lives.stream("tiny-bert", 3)
-    whole = lives.lived("tiny-bert", method, tmp_path / "whole", tasks, **DIAGONAL)
+    tasks = tiny_runs.stream("tiny-bert", 3)
+    whole = tiny_runs.train_sequence("tiny-bert", method, tmp_path / "whole", tasks, **DIAGONAL)
 
     def cut(_):
-        if len(life.past) == 1:
+        if len(learner.past) == 1:
             raise KeyboardInterrupt
 
-    life = lives.begin("tiny-bert", method, tmp_path / "cut", progress=lives.Watch(answering=cut), **DIAGONAL)
+    learner = tiny_runs.begin(
+        "tiny-bert", method, tmp_path / "cut", progress=tiny_runs.Watch(answering=cut), **DIAGONAL
+    )
     with pytest.raises(KeyboardInterrupt):
-        life.follow(tasks)
-    life.progress = lives.Watch()
-    life.follow(tasks[:2])
-    life.inference_model()
-    life.follow(tasks)
-    assert lives.largest_difference(lives.adapter(life), lives.adapter(whole)) == 0
+        learner.follow(tasks)
+    learner.progress = tiny_runs.Watch()
+    learner.follow(tasks[:2])
+    learner.inference_model()
+    learner.follow(tasks)
+    assert tiny_runs.largest_difference(tiny_runs.adapter(learner), tiny_runs.adapter(whole)) == 0

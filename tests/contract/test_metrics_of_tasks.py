@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import lives
+import tiny_runs
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.learner import experiment
@@ -18,15 +18,15 @@ from everlora.models.families.prompt import Prompter
 
 
 def test_scores_and_rows_left_out_reach_the_record(tmp_path: Path) -> None:
-    plain, scored = lives.stream("tiny-llama")
+    plain, scored = tiny_runs.stream("tiny-llama")
     rows = tuple(replace(row, also=(row.target + " indeed",)) for row in scored.test)
     scored = replace(scored, test=rows, metric="rouge_l", left_out={"train: test has the same text": 3})
-    life = lives.lived("tiny-llama", "seqlora", tmp_path / "run", tasks=(plain, scored))
-    record = experiment.finish(life, life.follow((plain, scored))).record
+    learner = tiny_runs.train_sequence("tiny-llama", "seqlora", tmp_path / "run", tasks=(plain, scored))
+    record = experiment.finish(learner, learner.follow((plain, scored))).record
     assert record.metric == {scored.name: "rouge_l"}
     assert record.left_out == {scored.name: {"train: test has the same text": 3}}
     assert len(str(record.order_digest)) == 16
-    stage = life.folder.stages()[-1]
+    stage = learner.folder.stages()[-1]
     assert stage.facts.metric == record.metric
     found = [json.loads(line) for line in (stage.path / "predictions.jsonl").read_text().splitlines()]
     of_task = {name: [row for row in found if row["task"] == name] for name in (plain.name, scored.name)}
@@ -41,7 +41,7 @@ def test_scores_and_rows_left_out_reach_the_record(tmp_path: Path) -> None:
 
 
 def test_a_prompt_of_its_own_is_cut_in_the_middle() -> None:
-    tokenizer = lives.base("tiny-llama").family.processor
+    tokenizer = tiny_runs.base("tiny-llama").family.processor
     one = Example("Say it. " + "word " * 40 + "Answer:", "yes")
     task = Task(name="t", train=(one,), test=(one,), form="prompted")
     whole, none = Prompter(tokenizer, Limits(context=4096)).prompt(one, task, room=4)

@@ -6,8 +6,8 @@ import pytest
 
 from everlora import parse
 from everlora.core.registry import FAMILIES, entries, entry
-from lives import METHODS, MODELS, OTHERS
 from plan import DAILY, ROLES, crossed, few, pairs
+from tiny_runs import METHODS, MODELS, OTHERS
 
 METHOD_OF = {name: parse(name) for name in (*METHODS, *OTHERS)}
 

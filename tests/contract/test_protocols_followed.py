@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-import lives
+import tiny_runs
 from everlora import Learner
 from everlora.analysis import answers, tables
 from everlora.core.errors import ConfigError, DataError
@@ -35,7 +35,7 @@ def test_a_learner_takes_a_protocol_with_rows_per_class_and_steps_by_task(tmp_pa
         train_of={"second": {"max_steps": 4}},
         evaluation={"scoring": "labels"},
     )
-    tasks = lives.stream("tiny-llama")
+    tasks = tiny_runs.stream("tiny-llama")
     learner = Learner("tiny-llama", method="seqlora", out=tmp_path / "run", protocol=wanted, **SMALL)
     matrix = learner.follow(tasks)
     seen = [len({row.target for row in task.test}) for task in tasks]
@@ -52,11 +52,11 @@ def test_a_learner_takes_a_protocol_with_rows_per_class_and_steps_by_task(tmp_pa
 def test_arguments_of_tasks_that_are_not_there(tmp_path):
     learner = Learner("tiny-llama", out=tmp_path / "run", train_of={"frist": {"max_steps": 1}}, **SMALL)
     with pytest.raises(ConfigError, match="train_of names frist, and the tasks here are first, second"):
-        learner.follow(lives.stream("tiny-llama"))
+        learner.follow(tiny_runs.stream("tiny-llama"))
 
 
 def test_classes_are_counted_where_there_are_some(tmp_path):
-    free = replace(lives.stream("tiny-llama")[0], labels=())
+    free = replace(tiny_runs.stream("tiny-llama")[0], labels=())
     learner = Learner("tiny-llama", out=tmp_path / "run", max_train_per_class=3, **SMALL)
     with pytest.raises(DataError, match="no label set, so its rows cannot be counted per class"):
         learner.follow([free])
@@ -66,8 +66,8 @@ def test_classes_are_counted_where_there_are_some(tmp_path):
 def test_the_prompt_that_a_model_reads_is_the_template(model):
     from everlora.learner import experiment
 
-    spec = lives.spec(model, "seqlora", prompt="About {task}.\n{instruction}\n<{text}> [{labels}]")
-    family, task = experiment.load_for(spec).family, lives.stream(model)[0]
+    spec = tiny_runs.spec(model, "seqlora", prompt="About {task}.\n{instruction}\n<{text}> [{labels}]")
+    family, task = experiment.load_for(spec).family, tiny_runs.stream(model)[0]
     row = task.test[0]
     ids, cut = family.prompter.prompt(row, task, room=8)
     said = family.processor.decode(ids, skip_special_tokens=True)
@@ -77,16 +77,16 @@ def test_the_prompt_that_a_model_reads_is_the_template(model):
 
 
 def test_every_row_says_how_it_was_made_and_what_differs_needs_a_flag(tmp_path, monkeypatch):
-    tasks = lives.stream("tiny-llama")
-    lives.lived("tiny-llama", "seqlora", tmp_path / "a", tasks)
+    tasks = tiny_runs.stream("tiny-llama")
+    tiny_runs.train_sequence("tiny-llama", "seqlora", tmp_path / "a", tasks)
     with pytest.raises(KeyboardInterrupt):
-        lives.lived("tiny-llama", "seqlora", tmp_path / "b", tasks, progress=lives.Cut(), seed=1)
+        tiny_runs.train_sequence("tiny-llama", "seqlora", tmp_path / "b", tasks, progress=tiny_runs.Cut(), seed=1)
     part = json.loads((tmp_path / "b" / "matrix.json").read_text())
     assert len(part["protocol"]["hash"]) == 12  # also of an unfinished run
     assert len(part["fingerprints"]["rows"]) == 1
     known = environment._version
     monkeypatch.setattr(environment, "_version", lambda name: "99.0" if name == "torch" else known(name))
-    lives.lived("tiny-llama", "seqlora", tmp_path / "b", tasks, resume=True, seed=1)
+    tiny_runs.train_sequence("tiny-llama", "seqlora", tmp_path / "b", tasks, resume=True, seed=1)
     content = json.loads((tmp_path / "b" / "matrix.json").read_text())
     first, second = content["fingerprints"]["rows"]
     of = content["fingerprints"]["of"]
@@ -121,12 +121,12 @@ class Crowd:
 
 
 def test_an_answer_that_depends_on_its_neighbours_is_seen(monkeypatch):
-    base = lives.base("tiny-llama")
-    task = replace(lives.stream("tiny-llama")[0], labels=())
+    base = tiny_runs.base("tiny-llama")
+    task = replace(tiny_runs.stream("tiny-llama")[0], labels=())
     for family, invariant in ((base.family, True), (Crowd(), False)):
         how = EvalSpec(scoring="labels" if invariant else "generate", batch_size=4)
         evaluator = Evaluator(replace(base, family=family), how)
         assert evaluator.batch_invariant is None
-        asked = lives.stream("tiny-llama")[0] if invariant else task
+        asked = tiny_runs.stream("tiny-llama")[0] if invariant else task
         evaluator.evaluate(base.model if invariant else nn.Linear(1, 1), [asked], Progress())
         assert evaluator.batch_invariant is invariant

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-import lives
+import tiny_runs
 from everlora import Method, parse
 from everlora.core import registry
 from everlora.core.errors import ConfigError
@@ -85,9 +85,9 @@ def own(part):
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
-def test_it_sees(part, check, lived, tmp_path):
+def test_it_sees(part, check, recorded, tmp_path):
     register(f"bad-{part.name}", own(part))
-    case = Case(f"bad-{part.name}", "tiny-bert", lived, tmp_path)
+    case = Case(f"bad-{part.name}", "tiny-bert", recorded, tmp_path)
     with pytest.raises(AssertionError):
         CHECKS[check].look(case)
 
@@ -107,7 +107,7 @@ def test_it_asks_for_what_fits():
     assert plain == {("tiny-vit", check) for check in set(CHECKS) - left}
     nothing = {check for _, check in cases(battery("zero-shot"))}
     assert nothing == {"the_base_is_untouched_but_for_what_was_folded", "kept_is_what_the_method_declares"}
-    assert lives.MODELS == ("tiny-llama", "tiny-t5", "tiny-bert", "tiny-vit")
+    assert tiny_runs.MODELS == ("tiny-llama", "tiny-t5", "tiny-bert", "tiny-vit")
 
 
 def test_it_refuses_what_it_does_not_know():
@@ -126,5 +126,5 @@ def test_a_method_that_makes_no_sense_on_a_model_is_refused(tmp_path):
 
     register("texts-only", parse("ella"), registry.TEXT_ANSWERS)
     with pytest.raises(ModelError, match="families: decoder, encoder-decoder; 'tiny-bert' is of the family encoder"):
-        lives.begin("tiny-bert", "texts-only", tmp_path / "run")
+        tiny_runs.begin("tiny-bert", "texts-only", tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""One of several processes: lives a few lives and writes down what this rank ended with. Started by test_processes."""
+"""One of several processes: runs a few runs and writes down what this rank ended with. Started by test_processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import lives
+import tiny_runs
 
 STRONG = "ella(lam=0.3)+o-lora(lam=0.01)"
 SGD = {"optim": "sgd", "learning_rate": 0.5, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
@@ -24,7 +24,7 @@ CASES = {
 RUNS = [
     (model, case)
     for case in CASES
-    for model in (lives.MODELS if case in ("adamw", "sgd") else ("tiny-t5", "tiny-bert"))
+    for model in (tiny_runs.MODELS if case in ("adamw", "sgd") else ("tiny-t5", "tiny-bert"))
 ]
 
 if __name__ == "__main__":
@@ -32,9 +32,9 @@ if __name__ == "__main__":
     out = Path(sys.argv[1])
     for model, case in RUNS:
         method, train = CASES[case]
-        life = lives.lived(model, method, out / model / case, train=train)
-        torch.save(lives.adapter(life), out / f"{model}-{case}-{os.environ['RANK']}.pt")
+        learner = tiny_runs.train_sequence(model, method, out / model / case, train=train)
+        torch.save(tiny_runs.adapter(learner), out / f"{model}-{case}-{os.environ['RANK']}.pt")
     for method in ("zero-shot", "per-task", "mtl"):
-        life = lives.lived("tiny-bert", method, out / method, train=CASES["adamw"][1])
-        if life.newest:
-            torch.save(lives.adapter(life), out / f"{method}-{os.environ['RANK']}.pt")
+        learner = tiny_runs.train_sequence("tiny-bert", method, out / method, train=CASES["adamw"][1])
+        if learner.newest:
+            torch.save(tiny_runs.adapter(learner), out / f"{method}-{os.environ['RANK']}.pt")

@@ -7,21 +7,21 @@ import json
 import pytest
 import torch
 
-import lives
+import tiny_runs
 from everlora.training.alarms import change, collapse
 from everlora.training.chain import Chain
-from lives import MODELS
 from plan import crossed
+from tiny_runs import MODELS
 
 ELLA, ORTHOGONAL = 0.3, 0.01
 STRONG = f"ella(lam={ELLA})+o-lora(lam={ORTHOGONAL})"
 
 
-def written_out(life, A, B):
+def written_out(learner, A, B):
     """Both penalties as the papers write them, module by module, in double precision."""
     total = torch.zeros((), dtype=torch.float64)
-    for name, site in life.backend.trainable().items():
-        past = life.past.factors(name)
+    for name, site in learner.backend.trainable().items():
+        past = learner.past.factors(name)
         W = (past.B.double() @ past.A.double()).abs()
         delta = site.scale * B[name] @ A[name]
         total = total + ELLA * (delta * W / W.square().mean().sqrt()).square().sum()
@@ -45,11 +45,11 @@ def test_the_applied_gradient(model, max_norm, monkeypatch, tmp_path):
         for p in chain.params:
             assert p.grad.grad_fn is None
             assert p.is_leaf
-        if len(life.past):
-            live = life.backend.trainable()
+        if len(learner.past):
+            live = learner.backend.trainable()
             A = {n: s.A.detach().double().requires_grad_() for n, s in live.items()}
             B = {n: s.B.detach().double().requires_grad_() for n, s in live.items()}
-            value = written_out(life, A, B)
+            value = written_out(learner, A, B)
             value.backward()
             for n, s in live.items():
                 before[id(s.A)] += A[n].grad
@@ -67,13 +67,13 @@ def test_the_applied_gradient(model, max_norm, monkeypatch, tmp_path):
 
     monkeypatch.setattr(Chain, "on_pre_optimizer_step", spied)
     train = {"max_grad_norm": max_norm, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
-    life = lives.begin(model, STRONG, tmp_path / "run", train=train)
-    life.follow(lives.stream(model))
+    learner = tiny_runs.begin(model, STRONG, tmp_path / "run", train=train)
+    learner.follow(tiny_runs.stream(model))
     assert len(steps) == 2 * 3, "once per optimiser step, not per micro-batch"
 
 
-def test_what_is_logged(lived):
-    stage = lived("ella", "tiny-t5").life.folder.stages()[1].path
+def test_what_is_logged(recorded):
+    stage = recorded("ella", "tiny-t5").learner.folder.stages()[1].path
     logs = [json.loads(line) for line in (stage / "training.jsonl").read_text().splitlines()]
     steps = [row for row in logs if "loss" in row]
     assert len(steps) == 3
@@ -81,12 +81,12 @@ def test_what_is_logged(lived):
     assert steps[0]["penalty/energy_overlap"] == 0, "B is 0 at the first step"
     assert all(row["penalty/energy_overlap"] > 0 for row in steps[1:])
     modules = [json.loads(line) for line in (stage / "modules.jsonl").read_text().splitlines()]
-    assert {row["module"] for row in modules} == set(lived("ella", "tiny-t5").life.newest)
+    assert {row["module"] for row in modules} == set(recorded("ella", "tiny-t5").learner.newest)
     assert all({"step", "penalty", "rho", "update_norm"} <= row.keys() for row in modules)
     assert all(row["update_norm"] > 0 for row in modules if row["step"] > 1)
 
 
-class Shrinking(lives.Watch):
+class Shrinking(tiny_runs.Watch):
     """Takes the second task's update away step by step, as a penalty that is far too strong would."""
 
     def __init__(self) -> None:
@@ -95,8 +95,8 @@ class Shrinking(lives.Watch):
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         if self.task == "second":
-            started = self.life.adapter_start() or {}
-            for name, site in self.life.backend.trainable().items():
+            started = self.learner.adapter_start() or {}
+            for name, site in self.learner.backend.trainable().items():
                 if name in started:  # back to where it began, nearly: a fresh B began at 0
                     site.A.data.copy_(started[name].A)
                 begin = started[name].B if name in started else torch.zeros_like(site.B)
@@ -106,18 +106,18 @@ class Shrinking(lives.Watch):
 @pytest.mark.parametrize(("method", "warned"), [("ella", True), ("ella(policy=continue)", True), ("inclora", False)])
 def test_a_collapsed_update_is_said_and_recorded(method, warned, tmp_path):
     progress = Shrinking()
-    progress.life = lives.begin("tiny-bert", method, tmp_path / "run", progress=progress)
-    progress.life.follow(lives.stream("tiny-bert"))
-    first, second = (stage.facts.warning for stage in progress.life.folder.stages())
+    progress.learner = tiny_runs.begin("tiny-bert", method, tmp_path / "run", progress=progress)
+    progress.learner.follow(tiny_runs.stream("tiny-bert"))
+    first, second = (stage.facts.warning for stage in progress.learner.folder.stages())
     assert first is None
     assert (second is not None) == warned
     assert any("collapsed" in line and "second" in line for line in progress.warnings) == warned
 
 
-def test_collapse_needs_a_past_and_a_fall(lived):
+def test_collapse_needs_a_past_and_a_fall(recorded):
     from everlora.core.updates import LowRank
 
-    first, second = lived("ella", "tiny-bert").life.past.deltas
+    first, second = recorded("ella", "tiny-bert").learner.past.deltas
     one, two = change(first, None), change(second, None)
     assert one == pytest.approx(sum(float(site.dense().norm()) ** 2 for site in first.values()) ** 0.5, rel=1e-5)
     assert collapse(two, []) == []
@@ -128,17 +128,17 @@ def test_collapse_needs_a_past_and_a_fall(lived):
     assert "that of earlier tasks 1;" in collapse(0.04, [1e3, 1e-3, 1.0])[0], "the middle one counts"
 
 
-def test_the_change_of_an_adapter_that_goes_on_is_what_it_moved(lived):
-    first, second = lived("ella", "tiny-bert").life.past.deltas
+def test_the_change_of_an_adapter_that_goes_on_is_what_it_moved(recorded):
+    first, second = recorded("ella", "tiny-bert").learner.past.deltas
     moved = sum(float((second[name].dense() - first[name].dense()).norm()) ** 2 for name in first) ** 0.5
     assert change(second, first) == pytest.approx(moved, rel=1e-5)
     assert change(first, first) == pytest.approx(0, abs=1e-6 * moved)
 
 
 @pytest.mark.parametrize("method", ["ella", "ella(policy=continue)"])
-def test_a_resumed_life_knows_how_much_earlier_tasks_changed(method, tmp_path):
-    whole = lives.lived("tiny-bert", method, tmp_path / "run")
-    again = lives.begin("tiny-bert", method, tmp_path / "run", resume=True)
-    again.follow(lives.stream("tiny-bert"))
+def test_a_resumed_run_knows_how_much_earlier_tasks_changed(method, tmp_path):
+    whole = tiny_runs.train_sequence("tiny-bert", method, tmp_path / "run")
+    again = tiny_runs.begin("tiny-bert", method, tmp_path / "run", resume=True)
+    again.follow(tiny_runs.stream("tiny-bert"))
     assert len(whole.changes) == 2
     assert again.changes == whole.changes

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import lives
+import tiny_runs
 from everlora.cli.app import run_command
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -128,16 +128,18 @@ def test_what_one_process_cannot_write_all_say_in_one_line(tmp_path):
 @pytest.mark.parametrize(("model", "case"), RUNS)
 def test_two_processes_equal_one(model, case, two, tmp_path):
     ranks = [torch.load(two / f"{model}-{case}-{rank}.pt") for rank in (0, 1)]
-    assert lives.largest_difference(*ranks) == 0, "the replicas have drifted apart"
+    assert tiny_runs.largest_difference(*ranks) == 0, "the replicas have drifted apart"
     method, train = CASES[case]
     train = {k: v for k, v in train.items() if k != "gradient_accumulation_steps"}
-    alone = lives.lived(model, method, tmp_path / "run", train={**train, "per_device_train_batch_size": 8})
-    assert lives.largest_difference(ranks[0], lives.adapter(alone)) < 1e-5
+    alone = tiny_runs.train_sequence(
+        model, method, tmp_path / "run", train={**train, "per_device_train_batch_size": 8}
+    )
+    assert tiny_runs.largest_difference(ranks[0], tiny_runs.adapter(alone)) < 1e-5
 
 
 @pytest.mark.parametrize("method", ["per-task", "mtl"])
 def test_references_equal_on_both(method, two):
-    assert lives.largest_difference(*(torch.load(two / f"{method}-{rank}.pt") for rank in (0, 1))) == 0
+    assert tiny_runs.largest_difference(*(torch.load(two / f"{method}-{rank}.pt") for rank in (0, 1))) == 0
 
 
 def test_one_folder_is_written_and_it_is_whole(two):

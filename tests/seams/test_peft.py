@@ -8,18 +8,18 @@ from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model, get_peft_
 from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
 
-import lives
+import tiny_runs
 from everlora.adapters import files as adapters
 from everlora.adapters.lora import LoraBackend, _site
 from everlora.core.adapter import Adapter
-from lives import MODELS
+from tiny_runs import MODELS
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_unload_gives_back_the_very_modules(model):
     """Hooks and folded weights live on them, so identity matters, not equality."""
-    loaded = lives.fresh(model)
-    loaded.family.prepare(loaded.model, [lives.stream(model)[0]], torch.Generator().manual_seed(0))
+    loaded = tiny_runs.fresh(model)
+    loaded.family.prepare(loaded.model, [tiny_runs.stream(model)[0]], torch.Generator().manual_seed(0))
     before = dict(loaded.model.named_modules())
     backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8})
     for _ in range(2):
@@ -32,7 +32,7 @@ def test_unload_gives_back_the_very_modules(model):
 
 
 def test_a_saved_adapter_has_no_card_of_pefts(tmp_path):
-    backend = LoraBackend(lives.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8})
+    backend = LoraBackend(tiny_runs.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8})
     backend.attach(seed=0)
     backend.save(tmp_path / "saved")
     assert {file.name for file in (tmp_path / "saved").iterdir()} == {
@@ -43,8 +43,8 @@ def test_a_saved_adapter_has_no_card_of_pefts(tmp_path):
 
 @pytest.mark.parametrize("model", ["tiny-bert", "tiny-vit"])
 def test_unload_leaves_the_trained_head(model):
-    loaded = lives.fresh(model)
-    loaded.family.prepare(loaded.model, [lives.stream(model)[0]], torch.Generator().manual_seed(0))
+    loaded = tiny_runs.fresh(model)
+    loaded.family.prepare(loaded.model, [tiny_runs.stream(model)[0]], torch.Generator().manual_seed(0))
     backend = LoraBackend(loaded, {"r": 4, "lora_alpha": 8})
     peft = backend.attach(seed=0)
     trained = {n: p for n, p in peft.named_parameters() if "modules_to_save" in n}
@@ -64,7 +64,7 @@ def test_initialisation_is_kaiming_and_zero():
     adapters = []
     for outside in (1, 2):
         torch.manual_seed(outside)
-        backend = LoraBackend(lives.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8})
+        backend = LoraBackend(tiny_runs.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8})
         backend.attach(seed=3)
         adapters.append(backend.extract())
     one, two = adapters
@@ -80,9 +80,9 @@ def test_per_module_ranks_survive_the_round_trip(tmp_path):
     """`rank_pattern` and `alpha_pattern`, which a root adapter of uneven ranks needs."""
     config = LoraConfig(r=4, lora_alpha=4, target_modules=["q_proj", "v_proj"], rank_pattern={"v_proj": 2},
                         alpha_pattern={"v_proj": 2})  # fmt: skip
-    model = get_peft_model(lives.fresh("tiny-llama").model, config)
+    model = get_peft_model(tiny_runs.fresh("tiny-llama").model, config)
     model.save_pretrained(tmp_path)
-    again = PeftModel.from_pretrained(lives.fresh("tiny-llama").model, str(tmp_path))
+    again = PeftModel.from_pretrained(tiny_runs.fresh("tiny-llama").model, str(tmp_path))
     ranks = {n.split(".")[-4]: len(p) for n, p in again.named_parameters() if "lora_A" in n}
     assert ranks == {"q_proj": 4, "v_proj": 2}
     scales = {m.scaling["default"] for m in again.modules() if isinstance(m, LoraLayer)}
@@ -91,7 +91,7 @@ def test_per_module_ranks_survive_the_round_trip(tmp_path):
 
 def adalora(dtype="float32", r=4, alpha=6):
     config = AdaLoraConfig(init_r=r, target_r=r, total_step=1, lora_alpha=alpha, target_modules=["q_proj", "v_proj"])
-    return get_peft_model(lives.fresh("tiny-llama", dtype).model, config)
+    return get_peft_model(tiny_runs.fresh("tiny-llama", dtype).model, config)
 
 
 @pytest.mark.parametrize(("dtype", "trainable"), [("float32", False), ("bfloat16", True)])
@@ -100,7 +100,7 @@ def test_the_cast_of_a_bf16_base_makes_the_constant_ranknum_trainable(dtype, tra
     ranks = {n: p for n, p in adalora(dtype).named_parameters() if "ranknum" in n}
     assert ranks
     assert {p.requires_grad for p in ranks.values()} == {trainable}
-    backend = LoraBackend(lives.fresh("tiny-llama", dtype), {"r": 4, "lora_alpha": 8}, adapter=Adapter(form="svd"))
+    backend = LoraBackend(tiny_runs.fresh("tiny-llama", dtype), {"r": 4, "lora_alpha": 8}, adapter=Adapter(form="svd"))
     peft = backend.attach(seed=0)
     ours = {n: p for n, p in peft.named_parameters() if "ranknum" in n}
     assert ours.keys() == ranks.keys()
@@ -142,7 +142,9 @@ def test_adalora_adds_b_times_diag_e_times_a(alpha, tmp_path):
 
 def test_adalora_starts_at_nothing_with_two_small_frames():
     """U, V ~ N(0, 0.02²) and σ = 0."""
-    backend = LoraBackend(lives.fresh("tiny-llama"), {"r": 8, "lora_alpha": 8}, adapter=Adapter(form="svd", unit=True))
+    backend = LoraBackend(
+        tiny_runs.fresh("tiny-llama"), {"r": 8, "lora_alpha": 8}, adapter=Adapter(form="svd", unit=True)
+    )
     backend.attach(seed=0)
     for site in backend.extract().values():
         assert (site.sigma == 0).all()

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-import lives
+import tiny_runs
 from everlora.models.families.base import IGNORE
 from everlora.runtime import precision
 from everlora.training.trainer import ClTrainer, Rows
@@ -50,8 +50,8 @@ class Events(TrainerCallback):
 
 def trainer_for(model, folder, kind=Trainer, **options):
     """A stock Trainer on a bare tiny model whose last parameters train."""
-    loaded = lives.fresh(model)
-    task = lives.stream(model)[0]
+    loaded = tiny_runs.fresh(model)
+    task = tiny_runs.stream(model)[0]
     loaded.family.prepare(loaded.model, [task], torch.Generator().manual_seed(0))
     loaded.model.requires_grad_(True)
     changes = options.pop("changes", {})
@@ -83,7 +83,7 @@ def test_the_order_of_events(tmp_path, monkeypatch):
     assert log == ["begin", "backward", "backward", "pre", "step", "post", "end"] * 2
 
 
-@pytest.mark.parametrize("model", lives.MODELS)
+@pytest.mark.parametrize("model", tiny_runs.MODELS)
 def test_a_loss_function_makes_the_trainer_count_items(model, tmp_path):
     """Over all micro-batches of a step, for families whose forward knows nothing of it too."""
     counted, given = [], []
@@ -162,8 +162,8 @@ def test_our_loss_is_the_mean_over_the_global_batch(tmp_path):
         def on_pre_optimizer_step(self, args, state, control, **kwargs):
             seen.append([p.grad.clone() for p in self.params])
 
-    loaded = lives.fresh("tiny-t5")
-    task = lives.stream("tiny-t5")[0]
+    loaded = tiny_runs.fresh("tiny-t5")
+    task = tiny_runs.stream("tiny-t5")[0]
     loaded.model.lm_head.weight.requires_grad_(True)
     collate = loaded.family.collate
     loaded.family.collate = lambda rows: batches.append(rows) or collate(rows)
@@ -188,12 +188,12 @@ def test_bf16_on_a_cpu_attends_in_fp32(monkeypatch):
         precision, "sdpa_attention_forward", lambda m, q, *a, **k: kinds.append(q.dtype) or real(m, q, *a, **k)
     )
     for model in ("tiny-llama", "tiny-bert", "tiny-vit"):
-        loaded = lives.fresh(model, "bfloat16")
+        loaded = tiny_runs.fresh(model, "bfloat16")
         assert loaded.model.config._attn_implementation == precision.FP32_ATTENTION
-        task = lives.stream(model)[0]
+        task = tiny_runs.stream(model)[0]
         loaded.family.prepare(loaded.model, [task], torch.Generator())
         before = len(kinds)
-        lives.outputs(loaded.model, loaded.family, task)
+        tiny_runs.outputs(loaded.model, loaded.family, task)
         assert len(kinds) == before + 2, model
     assert set(kinds) == {torch.float32}
-    assert lives.base("tiny-llama").model.config._attn_implementation != precision.FP32_ATTENTION
+    assert tiny_runs.base("tiny-llama").model.config._attn_implementation != precision.FP32_ATTENTION

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lives
+import tiny_runs
 from everlora.core.errors import ConfigError, DataError
 from everlora.evaluation.general import builtin, general_ability, harness
 from everlora.evaluation.general.passages import PASSAGES
@@ -39,7 +39,7 @@ def alike(loaded):
 
 @pytest.mark.parametrize("model", WRITERS)
 def test_a_model_that_finds_all_tokens_alike_has_the_perplexity_of_its_vocabulary(model):
-    loaded = alike(lives.fresh(model))
+    loaded = alike(tiny_runs.fresh(model))
     found = builtin.likelihoods(loaded.model, loaded.family, PAIRS)
     vocabulary = loaded.model.config.vocab_size
     expected = [-size * torch.tensor(float(vocabulary)).log().item() for size in found[1]]
@@ -49,7 +49,7 @@ def test_a_model_that_finds_all_tokens_alike_has_the_perplexity_of_its_vocabular
 
 @pytest.mark.parametrize("model", WRITERS)
 def test_likelihoods_do_not_depend_on_what_is_asked_beside_them(model):
-    loaded = lives.fresh(model)
+    loaded = tiny_runs.fresh(model)
     loaded.model.eval()
     together, _ = builtin.likelihoods(loaded.model, loaded.family, PAIRS)
     alone = torch.cat([builtin.likelihoods(loaded.model, loaded.family, [pair])[0] for pair in PAIRS])
@@ -57,7 +57,7 @@ def test_likelihoods_do_not_depend_on_what_is_asked_beside_them(model):
 
 
 def test_a_decoders_likelihood_is_the_sum_of_its_log_probabilities():
-    loaded = lives.fresh("tiny-llama")
+    loaded = tiny_runs.fresh("tiny-llama")
     model, words = loaded.model.eval(), loaded.family.processor
     before, text = PAIRS[0]
     prompt = words(before, add_special_tokens=False).input_ids
@@ -74,7 +74,7 @@ def test_a_decoders_likelihood_is_the_sum_of_its_log_probabilities():
 
 
 def test_measuring_changes_nothing_and_says_the_same_again():
-    loaded = lives.fresh("tiny-llama")
+    loaded = tiny_runs.fresh("tiny-llama")
     loaded.model.train()
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
     first = builtin.measure(loaded.model, loaded.family)
@@ -102,14 +102,14 @@ def test_the_built_in_sets_are_well_formed():
 
 @pytest.mark.parametrize("model", WRITERS)
 def test_every_built_in_text_fits_the_smallest_context(model):
-    family = lives.base(model).family
+    family = tiny_runs.base(model).family
     longest = max(len(family.prompter.tokens(text)) for pair in PASSAGES for text in pair)
     assert longest < family.limits.context // 2
 
 
 @pytest.mark.parametrize("model", ["tiny-bert", "tiny-vit"])
 def test_models_that_write_no_text_have_none(model):
-    assert general_ability(lives.base(model), EvalSpec(general="builtin")) is None
+    assert general_ability(tiny_runs.base(model), EvalSpec(general="builtin")) is None
 
 
 def test_delta_and_growth_by_hand():
@@ -142,7 +142,7 @@ def test_settings_go_together():
 def test_without_the_harness_one_line_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(ConfigError, match=r"install everlora\[lm-eval\]; --general builtin"):
-        general_ability(lives.base("tiny-llama"), EvalSpec(general="lm-eval", general_tasks=["piqa"]))
+        general_ability(tiny_runs.base("tiny-llama"), EvalSpec(general="lm-eval", general_tasks=["piqa"]))
 
 
 def test_the_first_known_metric_of_a_task_counts():
@@ -179,7 +179,7 @@ def test_the_harness_is_given_the_live_model_and_its_errors_are_one_line(monkeyp
         module = types.ModuleType(name)
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, name, module)
-    loaded = lives.fresh("tiny-llama")
+    loaded = tiny_runs.fresh("tiny-llama")
     loaded.model.train()
     run = general_ability(loaded, EvalSpec(general="lm-eval", general_tasks=["piqa"], batch_size=3))
     assert run is not None
@@ -218,6 +218,8 @@ def test_the_harness_itself_answers_a_task_file_of_ones_own(model, tmp_path):
     rows = [{"question": f"{n}?", "choices": ["Rome", "Rome"], "answer": n % 2} for n in range(4)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "own.yaml").write_text(OWN_TASK % (tmp_path / "rows.jsonl"))
-    run = general_ability(lives.base(model), EvalSpec(general="lm-eval", general_tasks=[str(tmp_path / "own.yaml")]))
+    run = general_ability(
+        tiny_runs.base(model), EvalSpec(general="lm-eval", general_tasks=[str(tmp_path / "own.yaml")])
+    )
     assert run is not None
-    assert run(lives.base(model).model) == {"capitals/acc": 50.0}
+    assert run(tiny_runs.base(model).model) == {"capitals/acc": 50.0}

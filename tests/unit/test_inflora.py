@@ -1,4 +1,4 @@
-"""InfLoRA: A off the old features, a basis that grows to a share of the energy, lives that keep both promises."""
+"""InfLoRA: A off the old features, a basis that grows to a share of the energy, runs that keep both promises."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import lives
+import tiny_runs
 from calculus import draw
 from everlora import parse
 from everlora.core.errors import ConfigError
@@ -155,9 +155,9 @@ def test_bad_options_are_refused(typed: str) -> None:
         parse(f"inflora({typed})")
 
 
-@pytest.mark.parametrize("model", lives.MODELS)
+@pytest.mark.parametrize("model", tiny_runs.MODELS)
 def test_moments_are_those_of_each_row_alone_without_padding(model: str) -> None:
-    loaded, task = lives.fresh(model), lives.stream(model)[0]
+    loaded, task = tiny_runs.fresh(model), tiny_runs.stream(model)[0]
     if loaded.family.head:
         loaded.family.prepare(loaded.model, [task], torch.Generator().manual_seed(0))
     rows = [(row, task) for row in task.train[:12]]
@@ -191,30 +191,30 @@ def test_moments_are_those_of_each_row_alone_without_padding(model: str) -> None
 
 @pytest.mark.parametrize("method", ["inflora(energy=0.9)", "inflora(design=projected,energy=0.9)"])
 @pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])
-def test_in_a_life_a_is_fixed_and_off_the_old_features(model: str, method: str, tmp_path) -> None:
-    life = lives.begin(model, method, tmp_path / "run", lora={"r": 2, "lora_alpha": 4, "lora_dropout": 0.0})
+def test_in_a_run_a_is_fixed_and_off_the_old_features(model: str, method: str, tmp_path) -> None:
+    learner = tiny_runs.begin(model, method, tmp_path / "run", lora={"r": 2, "lora_alpha": 4, "lora_dropout": 0.0})
     began: list[dict[str, LowRank]] = []
-    life.progress = lives.Watch(learning=lambda _: began.append(life.backend.extract()))
-    life.follow(lives.stream(model, 3))
-    for t, stage in enumerate(life.folder.stages()):
-        update = life.backend.load(stage.path)[0]
+    learner.progress = tiny_runs.Watch(learning=lambda _: began.append(learner.backend.extract()))
+    learner.follow(tiny_runs.stream(model, 3))
+    for t, stage in enumerate(learner.folder.stages()):
+        update = learner.backend.load(stage.path)[0]
         for name, site in update.items():
             assert torch.equal(site.A, began[t][name].A), "A was trained"
             assert bool(site.B.any())
         if t:
-            held = memory.read(life.folder.stages()[t - 1].path)["feature_start"]
+            held = memory.read(learner.folder.stages()[t - 1].path)["feature_start"]
             for name, site in update.items():
                 kept = held[name]["basis"].double()
                 F = complement(kept) if bool(held[name]["dual"]) else kept
                 assert F.shape[1] > 0
                 assert float((site.dense().double() @ F).abs().max()) < 1e-6
-    assert any(bool(site.A.any()) for site in life.newest.values())
+    assert any(bool(site.A.any()) for site in learner.newest.values())
 
 
-def test_a_stopped_life_goes_on_as_if_nothing_had_been(tmp_path) -> None:
-    tasks = lives.stream("tiny-bert", 3)
-    whole = lives.lived("tiny-bert", "inflora+migu", tmp_path / "whole", tasks)
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(tmp_path) -> None:
+    tasks = tiny_runs.stream("tiny-bert", 3)
+    whole = tiny_runs.train_sequence("tiny-bert", "inflora+migu", tmp_path / "whole", tasks)
     with pytest.raises(KeyboardInterrupt):
-        lives.lived("tiny-bert", "inflora+migu", tmp_path / "cut", tasks, progress=lives.Cut("third"))
-    again = lives.lived("tiny-bert", "inflora+migu", tmp_path / "cut", tasks, resume=True)
-    assert lives.largest_difference(lives.adapter(whole), lives.adapter(again)) == 0
+        tiny_runs.train_sequence("tiny-bert", "inflora+migu", tmp_path / "cut", tasks, progress=tiny_runs.Cut("third"))
+    again = tiny_runs.train_sequence("tiny-bert", "inflora+migu", tmp_path / "cut", tasks, resume=True)
+    assert tiny_runs.largest_difference(tiny_runs.adapter(whole), tiny_runs.adapter(again)) == 0

@@ -91,7 +91,7 @@ def test_magnitudes_by_hand_padding_excluded() -> None:
     x = torch.tensor([[[1.0, 0.0], [0.0, 3.0], [50.0, 0.0]]])
     out = torch.tensor([[[-5.0, 1.0], [2.0, 0.0], [9.0, 9.0]]])
     mask = torch.tensor([[True, True, False]])
-    found = magnitudes(site, x, out, mask, alone=True)
+    found = magnitudes(site, x, out, mask, update_too=True)
     assert found["A"].tolist() == [4.0]  # |1| + |−3|
     assert found["B"].tolist() == [7.0, 1.0]
     assert found["update"].tolist() == [8.0, 16.0]  # 2 · 4, 2 · 8

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-import lives
+import tiny_runs
 from calculus import draw
 from everlora import parse
 from everlora.core.errors import ConfigError
@@ -55,10 +55,14 @@ def test_a_schedule_of_nothing_is_refused() -> None:
         parse("o-lora(norm_schedule=0/1)")
 
 
-def test_a_schedule_of_ones_is_none_and_of_zeros_is_inclora(tmp_path, lived) -> None:
-    plain = lived("o-lora", "tiny-t5").adapter
-    ones = lives.lived("tiny-t5", "o-lora(schedule=1)", tmp_path / "1", evaluation={"schedule": "diagonal"})
-    assert lives.largest_difference(lives.adapter(ones), plain) == 0
-    zeros = lives.lived("tiny-t5", "o-lora(schedule=0)", tmp_path / "0", evaluation={"schedule": "diagonal"})
-    assert lives.largest_difference(lives.adapter(zeros), lived("inclora", "tiny-t5").adapter) == 0
+def test_a_schedule_of_ones_is_none_and_of_zeros_is_inclora(tmp_path, recorded) -> None:
+    plain = recorded("o-lora", "tiny-t5").adapter
+    ones = tiny_runs.train_sequence(
+        "tiny-t5", "o-lora(schedule=1)", tmp_path / "1", evaluation={"schedule": "diagonal"}
+    )
+    assert tiny_runs.largest_difference(tiny_runs.adapter(ones), plain) == 0
+    zeros = tiny_runs.train_sequence(
+        "tiny-t5", "o-lora(schedule=0)", tmp_path / "0", evaluation={"schedule": "diagonal"}
+    )
+    assert tiny_runs.largest_difference(tiny_runs.adapter(zeros), recorded("inclora", "tiny-t5").adapter) == 0
     assert replace(parse("o-lora"), expression="") == olora()

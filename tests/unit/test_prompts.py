@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lives
+import tiny_runs
 from everlora import Example, parse
 from everlora.adapters import make_backend
 from everlora.adapters.prompt_chain import reparameterise
@@ -24,7 +24,7 @@ from everlora.training.trainer import REHEARSED, WEIGHT, ExtraLosses, token_mean
 
 
 def opened(model, method, past=None):
-    loaded, tasks = lives.fresh(model), lives.stream(model)
+    loaded, tasks = tiny_runs.fresh(model), tiny_runs.stream(model)
     found = make_backend(loaded, {}, "auto", parse(method).adapter)
     loaded.family.prepare(loaded.model, tasks[:1], torch.Generator().manual_seed(0))
     found.attach(seed=1, tasks=tasks[:1])
@@ -73,7 +73,7 @@ def test_the_nearest_keys_by_cosine():
     torch.testing.assert_close(cosines, torch.tensor([[0.0, 0.5**0.5, 1.0, -1.0]]))
 
 
-@pytest.mark.parametrize("model", lives.MODELS)
+@pytest.mark.parametrize("model", tiny_runs.MODELS)
 def test_drawn_prompts_and_keys_alone_get_a_gradient(model):
     found, task = opened(model, "l2p(size=7, length=2, top=2, pull=0.5)")
     batch = batch_of(found, task, rows=2)
@@ -191,28 +191,30 @@ def test_the_network_around_a_prompt_by_hand():
 
 
 def test_the_chain_stands_newest_first_and_earlier_prompts_stay(tmp_path):
-    life = lives.lived("tiny-t5", "progprompt(length=2, mlp=3)", tmp_path / "run", lives.stream("tiny-t5", 3))
-    life.inference_model()
-    first, second, third = (delta["prompts"].tensors["prompt"] for delta in life.past)
-    shown = life.backend.prompts(torch.zeros(1, 4, 64), torch.ones(1, 4).bool())[0]
+    learner = tiny_runs.train_sequence(
+        "tiny-t5", "progprompt(length=2, mlp=3)", tmp_path / "run", tiny_runs.stream("tiny-t5", 3)
+    )
+    learner.inference_model()
+    first, second, third = (delta["prompts"].tensors["prompt"] for delta in learner.past)
+    shown = learner.backend.prompts(torch.zeros(1, 4, 64), torch.ones(1, 4).bool())[0]
     assert torch.equal(shown, torch.cat([third, second, first]))
-    stored = [life.backend.load(stage.path)[0]["prompts"].tensors["prompt"] for stage in life.folder.stages()]
+    stored = [learner.backend.load(stage.path)[0]["prompts"].tensors["prompt"] for stage in learner.folder.stages()]
     assert all(torch.equal(a, b) for a, b in zip(stored, (first, second, third), strict=True))
     assert not torch.equal(first, second)
-    assert life.storage().kept_elements == 3 * 2 * 64
+    assert learner.storage().kept_elements == 3 * 2 * 64
 
 
 def test_nothing_is_forgotten_by_a_chain(tmp_path):
-    life = lives.begin("tiny-llama", "progprompt(length=2)", tmp_path / "run", evaluation={"schedule": "full"})
-    matrix = life.follow(lives.stream("tiny-llama", 3))
+    learner = tiny_runs.begin("tiny-llama", "progprompt(length=2)", tmp_path / "run", evaluation={"schedule": "full"})
+    matrix = learner.follow(tiny_runs.stream("tiny-llama", 3))
     for j in range(3):
         assert {matrix.cells[i][j] for i in range(j, 3)} == {matrix.cells[j][j]}
 
 
 def test_a_text_is_cut_before_prompts_are_put_in():
     """The last tokens of a prompt, its cue, are there however long the text."""
-    loaded = lives.fresh("tiny-t5")
-    family, task = loaded.family, lives.stream("tiny-t5")[0]
+    loaded = tiny_runs.fresh("tiny-t5")
+    family, task = loaded.family, tiny_runs.stream("tiny-t5")[0]
     whole = family.limits.context
     family.limits = family.prompter.limits = family._full_limits = replace(family.limits, source=whole)
     found = make_backend(loaded, {}, "auto", parse("progprompt(length=10)").adapter)
@@ -226,7 +228,7 @@ def test_a_text_is_cut_before_prompts_are_put_in():
 
 def test_prompts_that_fill_the_context_are_refused():
     with pytest.raises(ModelError, match="no room"):
-        make_backend(lives.fresh("tiny-t5"), {}, "auto", parse("lfpt5(length=512)").adapter)
+        make_backend(tiny_runs.fresh("tiny-t5"), {}, "auto", parse("lfpt5(length=512)").adapter)
 
 
 def test_a_text_that_soft_prompts_leave_no_room_for_says_so():
@@ -263,8 +265,8 @@ def test_the_divergence_of_written_rows_weighs_kappa_in_all(model):
     """A rehearsed answer weighs 1 − κ times what one of a first task weighs; its divergence comes to κ times that."""
     method = parse("lfpt5(kappa=0.2)")
     (divergence,), part = method.outputs, method.rehearsal
-    task, other = lives.stream(model)
-    rows = pseudo.WritingRows(part, lives.base(model).family, [task], [other])
+    task, other = tiny_runs.stream(model)
+    rows = pseudo.WritingRows(part, tiny_runs.base(model).family, [task], [other])
     sizes = [sum(t != IGNORE for t in rows[k]["labels"]) for k in range(len(rows))]
     answers = sum(sizes[: rows.plain])
     one = rows[rows.fresh]
@@ -290,7 +292,7 @@ def test_two_rows_of_every_label_are_taken():
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-t5"])
 def test_an_epoch_minimises_the_formula(model, rehearsed):
     """With a loss of 1 on answers and of 3 on rows to be written, the weighted mean is (1 − κ)(1 + 3 η)."""
-    family, (task, other) = lives.base(model).family, lives.stream(model)
+    family, (task, other) = tiny_runs.base(model).family, tiny_runs.stream(model)
     part = PseudoSamples(eta=0.5, kappa=0.1)
     rows = pseudo.WritingRows(part, family, [task], [other] if rehearsed else [])
     n, again = len(task.train), len(other.train) if rehearsed else 0
@@ -332,9 +334,9 @@ def test_writing_is_drawn_from_the_seed_and_leaves_the_stream_alone():
 
 
 def test_rows_that_are_no_plain_text_cannot_be_written():
-    task = replace(lives.stream("tiny-llama")[0], form="chat")
+    task = replace(tiny_runs.stream("tiny-llama")[0], form="chat")
     with pytest.raises(DataError, match="plain text"):
-        pseudo.to_write(PseudoSamples(), lives.base("tiny-llama").family, task)
+        pseudo.to_write(PseudoSamples(), tiny_runs.base("tiny-llama").family, task)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 
-import lives
+import tiny_runs
 from everlora import load
 from everlora.archive.fingerprints import digest
 from everlora.core.errors import ConfigError, ModelError
@@ -24,7 +24,7 @@ FOUR_BITS = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_qua
 
 
 def saved(folder: Path, **changes: Any) -> Path:
-    base = lives.fresh("tiny-llama")
+    base = tiny_runs.fresh("tiny-llama")
     base.model.save_pretrained(folder)
     base.family.processor.save_pretrained(str(folder))
     config = json.loads((folder / "config.json").read_text())
@@ -40,7 +40,7 @@ def test_packed_weights_are_refused_where_they_pass_no_gradient(tmp_path: Path) 
 
 
 def test_a_fingerprint_says_how_the_base_is_quantised() -> None:
-    base = lives.fresh("tiny-llama")
+    base = tiny_runs.fresh("tiny-llama")
     before = fingerprint(base, "labels", None)
     assert "quantization" not in before.plain()
     base.model.config.quantization_config = FOUR_BITS
@@ -50,7 +50,7 @@ def test_a_fingerprint_says_how_the_base_is_quantised() -> None:
 
 
 def test_nothing_is_folded_into_packed_weights(tmp_path: Path) -> None:
-    base = lives.fresh("tiny-llama")
+    base = tiny_runs.fresh("tiny-llama")
     base.model.config.quantization_config = FOUR_BITS
     run = SimpleNamespace(method=parse("ella"), path=tmp_path)
     with pytest.raises(ConfigError, match="quantised weights, into which nothing can be folded"):

@@ -94,12 +94,12 @@ def test_what_is_refused(expression, says):
 
 def test_replay_goes_with_any_host():
     for host in ("seqlora", "ella", "o-lora", "lb-cl", "ps-lora", "per-task"):
-        alone, both = parse(host), parse(f"{host}+replay(ratio=0.1)")
+        rehearsed_only, both = parse(host), parse(f"{host}+replay(ratio=0.1)")
         assert both.rehearsal == Replay(ratio=0.1)
         assert (both.adapter, both.consolidator, both.penalties) == (
-            alone.adapter,
-            alone.consolidator,
-            alone.penalties,
+            rehearsed_only.adapter,
+            rehearsed_only.consolidator,
+            rehearsed_only.penalties,
         )
     assert parse("replay").adapter == parse("seqlora").adapter
     assert parse("seqlora-replay").named("x") == parse("seqlora+replay").named("x") == parse("replay").named("x")
@@ -203,8 +203,8 @@ def test_a_task_of_which_nothing_is_kept_is_told():
 def test_a_buffer_without_rows_cannot_be_learned():
     stage = Stage(1, "mtl-buffer", (text_task(),), 0)
     with pytest.raises(ConfigError, match="keeps no row"):
-        rehearsal.stage_to_train(Replay(alone=True), stage, 0)
-    (rows,) = rehearsal.stage_to_train(Replay(ratio=0.4, alone=True), stage, 0).tasks
+        rehearsal.stage_to_train(Replay(rehearsed_only=True), stage, 0)
+    (rows,) = rehearsal.stage_to_train(Replay(ratio=0.4, rehearsed_only=True), stage, 0).tasks
     assert [rows] == rehearsal.select_rows(Replay(ratio=0.4), stage.tasks, 0)[0]  # those that replay keeps
 
 

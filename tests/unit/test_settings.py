@@ -31,7 +31,7 @@ def test_every_field_is_a_setting_or_a_group_of_them() -> None:
 def test_names_on_the_command_line_are_unique() -> None:
     flags = Counter(option for one in KNOWN for option in one.options)
     assert {flag for flag, times in flags.items() if times > 1} == set()
-    assert all(one.about.help and one.about.section in SECTIONS for one in KNOWN)
+    assert all(one.setting.help and one.setting.section in SECTIONS for one in KNOWN)
 
 
 def test_training_arguments_have_the_types_of_transformers() -> None:
@@ -93,8 +93,10 @@ def test_a_setting_changes_what_it_says(one: Any) -> None:
 
     extra = {"evaluation": {"general": "lm-eval"}} if one.path[-1] == "general_tasks" else {}
     differs = tuple(a != b for a, b in zip(made(), made(nested(one.path, OTHER[one.path]), extra), strict=True))
-    assert differs == {"protocol": (True, True), "record": (False, True), "nothing": (False, False)}[one.about.changes]
-    assert (one.path[0] in protocol.COMPARED) is one.about.compared
+    assert (
+        differs == {"protocol": (True, True), "record": (False, True), "nothing": (False, False)}[one.setting.changes]
+    )
+    assert (one.path[0] in protocol.COMPARED) is one.setting.compared
 
 
 @pytest.mark.parametrize(

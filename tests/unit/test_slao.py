@@ -1,4 +1,4 @@
-"""SLAO: the orthogonal start, the running merge, and lives in which both happen."""
+"""SLAO: the orthogonal start, the running merge, and runs in which both happen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import lives
+import tiny_runs
 from calculus import draw
 from everlora.core.updates import LowRank
 from everlora.parts.slow import SlowMerge, orthonormal_rows, towards
@@ -44,21 +44,21 @@ def test_the_merge_by_hand() -> None:
 
 
 @pytest.fixture(scope="module")
-def life(tmp_path_factory):
+def learner(tmp_path_factory):
     """Three tasks, with what was trained when each was begun and ended."""
     began: list[dict[str, LowRank]] = []
-    found = lives.begin(
+    found = tiny_runs.begin(
         "tiny-t5",
         "slao",
         tmp_path_factory.mktemp("slao") / "run",
-        progress=lives.Watch(learning=lambda _: began.append(found.backend.extract())),
+        progress=tiny_runs.Watch(learning=lambda _: began.append(found.backend.extract())),
     )
-    found.follow(lives.stream("tiny-t5", 3))
+    found.follow(tiny_runs.stream("tiny-t5", 3))
     return found, began
 
 
-def test_a_life_starts_and_merges_as_written(life) -> None:
-    found, began = life
+def test_a_run_starts_and_merges_as_written(learner) -> None:
+    found, began = learner
     folders = [stage.path for stage in found.folder.stages()]
     answers = [found.backend.load(folder)[0] for folder in folders]
     trained = [memory.read(folder)["slow_merge"] for folder in folders]
@@ -72,8 +72,8 @@ def test_a_life_starts_and_merges_as_written(life) -> None:
             assert not torch.allclose(answers[t][name].B, trained[t][name]["B"], atol=1e-4)
 
 
-def test_memory_is_constant_and_the_merge_answers(life) -> None:
-    found, _ = life
+def test_memory_is_constant_and_the_merge_answers(learner) -> None:
+    found, _ = learner
     kept = found.storage()
     assert kept.kept_bytes == 4 * sum(2 * s.B.numel() + s.A.numel() for s in found.newest.values())
     model = found.inference_model()
@@ -85,16 +85,16 @@ def test_memory_is_constant_and_the_merge_answers(life) -> None:
 
 
 def test_the_first_task_is_seqloras(tmp_path) -> None:
-    tasks = lives.stream("tiny-bert")[:1]
-    one, other = (lives.lived("tiny-bert", name, tmp_path / name, tasks) for name in ("slao", "seqlora"))
-    assert lives.largest_difference(lives.adapter(one), lives.adapter(other)) == 0
+    tasks = tiny_runs.stream("tiny-bert")[:1]
+    one, other = (tiny_runs.train_sequence("tiny-bert", name, tmp_path / name, tasks) for name in ("slao", "seqlora"))
+    assert tiny_runs.largest_difference(tiny_runs.adapter(one), tiny_runs.adapter(other)) == 0
 
 
 @pytest.mark.parametrize("method", ["slao", "slao+migu"])
-def test_a_stopped_life_goes_on_as_if_nothing_had_been(method, tmp_path) -> None:
-    tasks = lives.stream("tiny-bert", 3)
-    whole = lives.lived("tiny-bert", method, tmp_path / "whole", tasks)
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(method, tmp_path) -> None:
+    tasks = tiny_runs.stream("tiny-bert", 3)
+    whole = tiny_runs.train_sequence("tiny-bert", method, tmp_path / "whole", tasks)
     with pytest.raises(KeyboardInterrupt):
-        lives.lived("tiny-bert", method, tmp_path / "cut", tasks, progress=lives.Cut("third"))
-    again = lives.lived("tiny-bert", method, tmp_path / "cut", tasks, resume=True)
-    assert lives.largest_difference(lives.adapter(whole), lives.adapter(again)) == 0
+        tiny_runs.train_sequence("tiny-bert", method, tmp_path / "cut", tasks, progress=tiny_runs.Cut("third"))
+    again = tiny_runs.train_sequence("tiny-bert", method, tmp_path / "cut", tasks, resume=True)
+    assert tiny_runs.largest_difference(tiny_runs.adapter(whole), tiny_runs.adapter(again)) == 0

@@ -16,7 +16,7 @@ from everlora.parts.stores import Store, add, decode, size
 from everlora.training import memory
 
 STORES: tuple[Store, ...] = ("factors", "dense", "svd", "int8")
-lives = settings(max_examples=60, deadline=None, derandomize=True)
+sixty_examples = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def update(seed: int, r: int, o: int, i: int, scale: float, form: str = "plain") -> LowRank:
@@ -50,7 +50,7 @@ def rounding(updates: list[LowRank]) -> float:
     return 1e-6 * len(updates) * sum(float(exact([one]).norm()) for one in updates)
 
 
-@lives
+@sixty_examples
 @given(tasks())
 def test_dense_is_the_sum(updates: list[LowRank]) -> None:
     torch.testing.assert_close(
@@ -58,7 +58,7 @@ def test_dense_is_the_sum(updates: list[LowRank]) -> None:
     )
 
 
-@lives
+@sixty_examples
 @given(tasks(), st.integers(1, 6), st.integers(0, 10**6))
 def test_a_truncated_past_is_off_by_no_more_than_it_says(updates: list[LowRank], rank: int, seed: int) -> None:
     """|‖D ⊙ W_past‖ − ‖D ⊙ Ŵ‖| ≤ max|D| · error, for updates D of every kind."""
@@ -73,7 +73,7 @@ def test_a_truncated_past_is_off_by_no_more_than_it_says(updates: list[LowRank],
         assert apart <= float(D.abs().max()) * (error * (1 + 1e-6) + rounding(updates))
 
 
-@lives
+@sixty_examples
 @given(tasks())
 def test_a_truncated_past_is_exact_while_its_rank_suffices(updates: list[LowRank]) -> None:
     state = kept(updates, "svd", sum(one.rank for one in updates))
@@ -91,7 +91,7 @@ def test_after_one_task_the_error_is_the_distance_and_after_two_the_sum_of_what_
     assert float(two["error"]) == pytest.approx(float(one["error"]) + cut, rel=1e-5)
 
 
-@lives
+@sixty_examples
 @given(tasks())
 def test_eight_bits_are_off_by_half_a_step_of_each_row_and_task(updates: list[LowRank]) -> None:
     state: State = {}

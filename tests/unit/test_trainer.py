@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Trainer
 
-import lives
+import tiny_runs
 from calculus import draw
 from everlora.core.errors import ConfigError
 from everlora.models.families.base import IGNORE
@@ -39,10 +39,10 @@ def test_arguments_are_the_users_on_top_of_ours(tmp_path: Any) -> None:
         arguments({"optim": "no-such"}, folder=str(tmp_path), seed=0, cpu=True)
 
 
-@pytest.mark.parametrize("model", lives.MODELS)
+@pytest.mark.parametrize("model", tiny_runs.MODELS)
 def test_a_head_does_not_decay_and_everything_else_does(model: str, tmp_path: Any) -> None:
     """Decay would move rows for labels of other tasks, bare or as PEFT's copy; biases and norms decay nowhere."""
-    loaded, task = lives.fresh(model), lives.stream(model)[0]
+    loaded, task = tiny_runs.fresh(model), tiny_runs.stream(model)[0]
     loaded.family.prepare(loaded.model, [task], torch.Generator().manual_seed(0))
     trainer = ClTrainer(
         loaded.family,
@@ -74,14 +74,16 @@ def test_a_decaying_task_leaves_the_rows_of_other_labels(tmp_path: Any) -> None:
     seen = []
 
     def note(_: str) -> None:
-        head = (life.backend.model or life.base.model).get_submodule("base_model.model.classifier.modules_to_save")
+        head = (learner.backend.model or learner.base.model).get_submodule(
+            "base_model.model.classifier.modules_to_save"
+        )
         seen.append(torch.cat([p.detach().reshape(len(p), -1) for p in head.default.parameters()], 1).clone())
 
-    life = lives.begin(
+    learner = tiny_runs.begin(
         "tiny-bert", "inclora", tmp_path / "run", train={"weight_decay": 0.5, "learning_rate": 0.1},
-        progress=lives.Watch(learning=note, answering=note), evaluation={"schedule": "diagonal"},
+        progress=tiny_runs.Watch(learning=note, answering=note), evaluation={"schedule": "diagonal"},
     )  # fmt: skip
-    life.follow(lives.stream("tiny-bert"))
+    learner.follow(tiny_runs.stream("tiny-bert"))
     assert torch.equal(seen[3][:2], seen[1][:2])
     assert not torch.equal(seen[1], seen[0])
 
@@ -129,7 +131,7 @@ def test_positions_know_their_rows() -> None:
 
 
 def test_rows_that_are_rehearsed_stand_last_and_are_marked() -> None:
-    first, second = lives.stream("tiny-llama")
+    first, second = tiny_runs.stream("tiny-llama")
     family = SimpleNamespace(
         truncated=0, features=lambda row, task: {"row": row.text if hasattr(row, "text") else row}
     )

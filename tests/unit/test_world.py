@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import DistributedType
 
-import lives
+import tiny_runs
 from everlora.core.errors import ConfigError, FolderError, TrainingError
 from everlora.runtime import world
 from everlora.training.chain import Chain
@@ -48,7 +48,7 @@ def test_precision_comes_from_settings_and_not_from_the_environment(
 
 
 def test_a_trainer_under_another_engine_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded, task = lives.fresh("tiny-llama"), lives.stream("tiny-llama")[0]
+    loaded, task = tiny_runs.fresh("tiny-llama"), tiny_runs.stream("tiny-llama")[0]
     monkeypatch.setattr("accelerate.Accelerator.distributed_type", DistributedType.FSDP)
     monkeypatch.setattr("transformers.Trainer.__init__", _with_accelerator)
     with pytest.raises(ConfigError, match="would run under FSDP, where no method sees a gradient"):

@@ -16,14 +16,24 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from everlora.adapters.base import AdapterBackend, PastAs
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, nearest
 from everlora.models.loading import Loaded
 
-__all__ = ["AdapterBackend", "make_backend"]
+if TYPE_CHECKING:
+    from everlora.adapters.hooked import HookedBackend
+
+__all__ = ["AdapterBackend", "HookedBackend", "make_backend"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "HookedBackend":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # PEFT is imported with it, which whoever only reads adapters' files need not wait for.
+    return importlib.import_module(f"{__name__}.hooked").HookedBackend
 
 
 def make_backend(base: Loaded, lora: Mapping[str, Any], past_as: PastAs, adapter: Adapter) -> AdapterBackend:

@@ -131,6 +131,7 @@ class AdapterBackend(ABC):
         Raises:
             ModelError: they need more memory than the machine has.
         """
+        # Where memory is overcommitted, the system would end the process in the midst of a task without a word.
         device, needed = self.base.model.device, 16 * numbers
         held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else physical_memory()
         if held is not None and needed > held:

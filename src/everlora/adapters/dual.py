@@ -102,6 +102,7 @@ class DualBackend(HookedBackend):
             if stack not in stacks:
                 stacks[stack] = self._stack(stack)
             group = f"gates.{stack}.{block // self.form.blocks}"
+            # The gates of a group before its pairs: in which order numbers are drawn is part of what a seed means.
             if group not in self.gates:
                 self._gate(group, stack, stacks[stack], draw, start, grow=bool(tasks))
             self.pairs[name] = self.add_parameters(name, self._fresh(layer, draw))
@@ -114,11 +115,11 @@ class DualBackend(HookedBackend):
     def _fresh(self, layer: nn.Linear, draw: torch.Generator) -> dict[str, Tensor]:
         """Return fresh pairs of one layer: A from N(0, 1/r⁴), B = 0."""
         out, into, where = layer.out_features, layer.in_features, layer.weight.device
-        made = {}
+        tensors = {}
         for side, r in zip(SIDES, (self.form.low, self.form.high), strict=True):
-            made[f"A_{side}"] = (torch.randn(r, into, generator=draw) / r**2).to(where)
-            made[f"B_{side}"] = torch.zeros(out, r, device=where)
-        return made
+            tensors[f"A_{side}"] = (torch.randn(r, into, generator=draw) / r**2).to(where)
+            tensors[f"B_{side}"] = torch.zeros(out, r, device=where)
+        return tensors
 
     def _stack(self, name: str) -> Stack:
         """Hook the modules above a stack of blocks, which alone get the attention mask and the cache."""
@@ -162,6 +163,7 @@ class DualBackend(HookedBackend):
                     assert old is not None
                     frozen[pool], live[pool] = old[:-p].to(where), old[-p:].to(where)
             gates.frozen[side], gates.live[side] = frozen, self.add_parameters(name, live)
+        # At the entry of the group's first block, so that all its layers read one gate.
         number = int(group.rsplit(".", 1)[-1]) * self.form.blocks
         self.add_hook(self.model.get_submodule(f"{stack}.{number}"), self._compute_gates(gates, call), before=True)
 

@@ -37,6 +37,7 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
         tensors = load_file(folder / WEIGHTS)
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         svd = config["peft_type"] == "ADALORA"
+        # AdaLoRA's forward divides by rank + 1e-5, LoRA's by the rank.
         if scale is None:
             scale = float(config["lora_alpha"] / (config["init_r"] + 1e-5 if svd else config["r"]))
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
@@ -75,16 +76,17 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
     Raises:
         FolderError: it cannot be written, or reads back as something else.
     """
-    whole = {name: site.absorb_scale() for name, site in sites.items()}
-    ranks = {site.rank for site in whole.values()}
+    absorbed = {name: site.absorb_scale() for name, site in sites.items()}
+    ranks = {site.rank for site in absorbed.values()}
     there = json.loads((like / "adapter_config.json").read_text(encoding="utf-8"))
     shared = ("task_type", "base_model_name_or_path", "revision", "target_modules", "modules_to_save")
     config = LoraConfig(**{name: there.get(name) for name in shared}, inference_mode=True)
     config.r = config.lora_alpha = max(ranks)
+    # alpha = r module by module keeps every scale at 1.
     if len(ranks) > 1:
-        config.rank_pattern = config.alpha_pattern = {n: s.rank for n, s in whole.items() if s.rank != config.r}
+        config.rank_pattern = config.alpha_pattern = {n: s.rank for n, s in absorbed.items() if s.rank != config.r}
     tensors = {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in rest.items()}
-    for name, site in whole.items():
+    for name, site in absorbed.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = site.A.contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = site.B.contiguous()
     # Renaming is atomic: a reader never finds half a file.
@@ -97,7 +99,7 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
         raise FolderError(f"the adapter cannot be written to {folder}: {' '.join(str(error).split())}") from error
     again, others = read(folder)
     if (
-        not equal(again, {name: site.map(Tensor.contiguous) for name, site in whole.items()})
+        not equal(again, {name: site.map(Tensor.contiguous) for name, site in absorbed.items()})
         or others.keys() != rest.keys()
         or not all(torch.equal(tensor, others[name]) for name, tensor in rest.items())
     ):

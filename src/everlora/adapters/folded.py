@@ -51,6 +51,7 @@ class FoldedBase:
         """
         weight = layer.weight
         assert isinstance(weight, Tensor)
+        # Libraries keep quantised weights in subclasses of Parameter or in integers: neither can be added to.
         foldable = (
             isinstance(layer, nn.Linear) and type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point()
         )
@@ -62,6 +63,7 @@ class FoldedBase:
             # In bf16 an update of 1e-4 on a weight of 0.05 would mostly be rounded away.
             keep_fp32(layer)
         else:
+            # A hook and no wrapper: PEFT and transformers look for the layer by its class and its name.
             layer.register_forward_hook(below._add)
         return below
 
@@ -89,6 +91,7 @@ class FoldedBase:
             self.factors = joined and LowRank(joined.A.to(weight.device), joined.B.to(weight.device))
             self.dense = merged
             return
+        # Only now: a run without a past holds no second copy of the weight.
         if self.original is None and deltas:
             self.original = weight.detach().clone()
         if merged is not None:

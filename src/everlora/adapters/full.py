@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,15 @@ from everlora.data.task import Task
 from everlora.models.loading import Loaded
 
 WEIGHTS = "model.safetensors"
+
+
+class FullForm(Protocol):
+    """What the backend needs of the form: `everlora.parts.forms_full`."""
+
+    @property
+    def freeze_embeddings(self) -> bool:
+        """Whether the input embeddings stay as they are."""
+        ...
 
 
 class FullBackend(AdapterBackend):
@@ -54,6 +63,7 @@ class FullBackend(AdapterBackend):
                     f"the weights of {self.base.name!r} are quantised and cannot be trained themselves; take a "
                     f"method with adapters (seqlora, inclora, ella, …), or a model in bf16 or fp32"
                 )
+        # The head is a copy that stays on the model; all else is put back when it is detached.
         self.train_head()
         # Swapping `data` leaves every reference to the parameters valid: tied weights, hooks, the optimiser.
         self._own = [(p, p.data) for name, p in model.named_parameters() if not self._is_head(name)]
@@ -74,7 +84,7 @@ class FullBackend(AdapterBackend):
     def _parameters_by_module(self) -> dict[str, dict[str, nn.Parameter]]:
         """Return the trained parameters by module and by their name in it, each once though tied."""
         model, frozen = self.base.model, set()
-        if getattr(self.adapter, "freeze_embeddings", False):
+        if cast(FullForm, self.adapter).freeze_embeddings:
             frozen = {id(p) for p in model.get_input_embeddings().parameters()}
         found: dict[str, dict[str, nn.Parameter]] = {}
         for name, p in model.named_parameters():
@@ -111,6 +121,7 @@ class FullBackend(AdapterBackend):
 
     def save(self, folder: Path) -> None:
         """Write the model as a transformers folder, in one file and under the model's own names."""
+        # One file, since the root's copy is replaced by renaming, which is atomic for a single file.
         model: PreTrainedModel = self.base.model
         model.save_pretrained(str(folder), max_shard_size="1000TB", save_original_format=False)
 

@@ -57,8 +57,9 @@ class HookedBackend(AdapterBackend):
             raise RuntimeError("an adapter is attached already; detach it first")
         model = self.base.model
         model.requires_grad_(False)
+        # All was frozen before: what trains is what `build` adds, and a head.
         self.layers = target_layers(model, self.base, self.lora)
-        # An ordinary submodule: the Trainer, DDP and `named_parameters` find what is trained without being told.
+        # An ordinary submodule: the Trainer, DDP and `named_parameters` find what is trained by themselves.
         model.add_module(HOLDER, nn.Module())
         self.model = model
         try:
@@ -93,6 +94,7 @@ class HookedBackend(AdapterBackend):
     def add_parameters(self, name: str, tensors: Mapping[str, Tensor]) -> nn.ParameterDict:
         """Add trainable tensors to the model under ``name``, and return them."""
         added = nn.ParameterDict({key: nn.Parameter(tensor) for key, tensor in tensors.items()})
+        # torch takes no dots in names of submodules.
         self.model.get_submodule(HOLDER).add_module(name.replace(".", "_"), added)
         return added
 
@@ -119,6 +121,7 @@ class HookedBackend(AdapterBackend):
                     there[key].copy_(value)
 
     def save(self, folder: Path) -> None:
+        # A slash is in no name of torch's, so that it splits module and tensor again without doubt.
         flat = {
             f"{name}/{key}": tensor for name, site in self.extract().items() for key, tensor in site.tensors.items()
         }
@@ -179,6 +182,7 @@ def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> di
         head = base.family.head or ""
         found = {n: m for n, m in linear.items() if m is not out and n.split(".")[0] != head}
     elif targets:
+        # PEFT's own rule, so that one setting adapts the same layers whatever the form.
         config = LoraConfig(target_modules=targets)
         found = {n: m for n, m in model.named_modules() if check_target_module_exists(config, n)}
     else:

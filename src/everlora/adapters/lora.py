@@ -68,8 +68,10 @@ class LoraBackend(AdapterBackend):
             if isinstance(layer, AdaLoraLayer):
                 # A constant. On a bf16 base PEFT's cast to fp32 makes it trainable (peft 0.21).
                 layer.ranknum[ADAPTER].requires_grad_(False)
+            # Still part of the adapter, and saved with it; it only gets no gradient.
             if self.adapter.fixed:
                 _site(layer).tensors[self.adapter.fixed].requires_grad_(False)
+            # Once: what is folded stays in the weight while adapters come and go above it.
             if name not in self._folded:
                 self._refuse_tied(name, layer)
                 self._folded[name] = FoldedBase.of(layer.get_base_layer(), self.past_as)
@@ -101,9 +103,9 @@ class LoraBackend(AdapterBackend):
                 f"(linear layers of this model: {', '.join(sorted(linear))}; choose with --lora-target-modules)"
             ) from None
         # PEFT ignores a name that matches nothing as long as another one matches: a typing error would go unseen.
-        asked = self.lora.get("target_modules")
+        targets = self.lora.get("target_modules")
         adapted = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
-        for target in asked if isinstance(asked, list | tuple) else ():
+        for target in targets if isinstance(targets, list | tuple) else ():
             if not any(name == target or name.endswith(f".{target}") for name in adapted):
                 raise ModelError(f"no module of {self.base.name!r} is called {target!r}{nearest(target, linear)}")
         others = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer) and not _linear(m)]
@@ -132,6 +134,7 @@ class LoraBackend(AdapterBackend):
             return LoraConfig(**chosen)
         r = chosen.pop("r", 8)
         if self.adapter.unit:
+            # PEFT has no setting for a scale of 1: alpha = r is one.
             chosen["lora_alpha"] = r
         # AdaLoRA without its rank allocation, which only its own training loop would call.
         return AdaLoraConfig(init_r=r, target_r=r, total_step=1, orth_reg_weight=0.0, **chosen)
@@ -174,6 +177,7 @@ class LoraBackend(AdapterBackend):
         head = self.base.family.head
         if head is None or self.model is None:
             return
+        # PEFT trains a copy of the head and leaves the original in the model, so the copy is what has to be filled.
         trained = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, tensor in rest.items():
@@ -224,6 +228,7 @@ def _site(layer: LoraLayer) -> LowRank:
     """Return the trainable factors of one of PEFT's layers."""
     A, B, scale = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], float(layer.scaling[ADAPTER])
     if isinstance(layer, AdaLoraLayer):
+        # PEFT's forward divides by this: the update must be exactly what the model computes.
         return LowRank(A, B, scale / (float(layer.ranknum[ADAPTER]) + 1e-5), layer.lora_E[ADAPTER])
     return LowRank(A.weight, B.weight, scale)
 

@@ -81,6 +81,7 @@ class OsfBackend(HookedBackend):
         # This tuner cannot be unmerged, so its layers are replaced and the original weights copied back.
         for name, module in dict(self._wrapped()).items():
             self.model.set_submodule(name, module.get_base_layer())
+        # PEFT leaves this on the model, and its next tuner would take it for one that has an adapter already.
         if hasattr(self.model, "peft_config"):
             del self.model.peft_config
         with torch.no_grad():

@@ -56,6 +56,7 @@ class PromptPoolBackend(PromptBackend):
 
     def prompts(self, embeds: Tensor, real: Tensor) -> Tensor:
         keys = self.holder.keys
+        # The query is a constant: the term pulls keys towards texts, and nothing towards the keys.
         chosen, cosines = nearest(query(embeds, real).detach(), keys, self.settings.top)
         self._side = -self.settings.pull * cosines.gather(-1, chosen).sum(-1)
         self.chosen = chosen.detach()
@@ -67,6 +68,7 @@ class PromptPoolBackend(PromptBackend):
     """The prompts that the latest batch selected, (b, top)."""
 
     def auxiliary_loss(self) -> Tensor | None:
+        # Taken once, so that no later pass without this batch finds it again.
         side, self._side = self._side, None
         return side if self.settings.pull and torch.is_grad_enabled() else None
 

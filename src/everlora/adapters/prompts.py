@@ -67,6 +67,7 @@ class PromptBackend(AdapterBackend):
         self.settings: Any = self.adapter
         self._hooks: list[Any] = []
         self._at: Tensor | None = None  # first position of the prompts in the latest forward pass, (b,)
+        # Texts are cut to what the context leaves, so the prompts' room is set aside before any text is encoded.
         base.family.reserve(self.tokens())
 
     @abstractmethod
@@ -190,15 +191,15 @@ class PromptBackend(AdapterBackend):
         )
         shown = ids if ids is not None else embeds
         assert shown is not None
-        seen = int(cache.get_seq_length()) if cache is not None else 0
+        cached = int(cache.get_seq_length()) if cache is not None else 0
         if mask is not None and mask.ndim != 2:
             raise ModelError("soft prompts need attention masks of shape (batch, length); use a dynamic cache")
         if mask is None:
             # Without a mask nothing is padded; the cache holds the prompts' positions, which the mask must not count.
-            before = seen - self.tokens() if seen else 0
+            before = cached - self.tokens() if cached else 0
             mask = torch.ones(shown.shape[0], before + shown.shape[1], dtype=torch.long, device=shown.device)
         decoder = self.base.family.name == "decoder"
-        if seen and decoder:
+        if cached and decoder:
             # Every position behind the padding is attended to, so it does not matter where the prompts' ones are put.
             extended = insert_positions(mask, mask.new_ones(len(mask), self.tokens()), text_start(mask))
             self._at = None
@@ -217,6 +218,7 @@ class PromptBackend(AdapterBackend):
         call |= {"input_ids": None, "inputs_embeds": insert_positions(embeds, new, at), "attention_mask": extended}
         if decoder:
             call["position_ids"] = positions(extended)
+        # An encoder counts its positions itself where none are given; those given are too few by now.
         elif call.get("position_ids") is not None:
             call["position_ids"] = None
         if call.get("token_type_ids") is not None:

@@ -47,7 +47,7 @@ class ComparedProtocol(Record):
     @classmethod
     def of(cls, settings: LearnerSpec, rows: Mapping[str, str]) -> ComparedProtocol:
         """Take from settings what must agree; ``rows`` are digests of the tasks by name."""
-        own = {name: getattr(settings, name) for name in cls.model_fields if hasattr(settings, name)}
+        own = {name: getattr(settings, name) for name in cls.model_fields if name in type(settings).model_fields}
         how = settings.evaluation
         return cls(**own, scoring=how.scoring, split=how.split, rows={name: rows[name] for name in sorted(rows)})
 

@@ -165,9 +165,9 @@ def gap(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = 
     units = sorted(set(one.units) & set(other.units))
     if not units or one.means[metric] is None or other.means[metric] is None:
         return None
-    mine, theirs = ([found.units.index(unit) for unit in units] for found in (one, other))
-    each = one.each[metric][mine] - other.each[metric][theirs]
-    drawn = one.drawn[metric][mine] - other.drawn[metric][theirs]
+    one_index, other_index = ([found.units.index(unit) for unit in units] for found in (one, other))
+    each = one.each[metric][one_index] - other.each[metric][other_index]
+    drawn = one.drawn[metric][one_index] - other.drawn[metric][other_index]
     draws = (_drawn_runs(units, drawn.shape[1], one.seed) * drawn).sum(0) / len(units)
     return Difference(_around(float(each.mean()), draws, confidence), tuple(units), each, drawn.mean(0))
 

@@ -130,7 +130,7 @@ model = learner.model
 """
 
 
-def _made(results: MatrixRecord) -> str:
+def _provenance(results: MatrixRecord) -> str:
     """Protocol and fingerprints of the scores."""
     protocol = describe(results.protocol.plain()) if results.protocol else "unknown"
     return f"Protocol {protocol}, fingerprint {', '.join(results.fingerprints.of) or 'unknown'}."
@@ -154,14 +154,12 @@ def shared_rows(labels: Sequence[str], rows: Mapping[str, Sequence[int]]) -> str
             if 0 <= row < len(labels):
                 tasks.setdefault(labels[row].removesuffix(f" ({task})"), []).append(row)
     same = [repr(name) for name, found in tasks.items() if len(set(found)) < len(found)]
-    apart = [repr(name) for name, found in tasks.items() if len(set(found)) > 1]
-    parts = (
-        [f"tasks share rows of the head for {_few(same)} (`shared_labels: false` keeps them apart)"] if same else []
+    distinct = [repr(name) for name, found in tasks.items() if len(set(found)) > 1]
+    shared = f"tasks share rows of the head for {_few(same)} (`shared_labels: false` keeps them apart)"
+    owned = (
+        f"each task has rows of the head of its own for {_few(distinct)} (`shared_labels: true` in each shares them)"
     )
-    if apart:
-        parts += [
-            f"each task has rows of the head of its own for {_few(apart)} (`shared_labels: true` in each shares them)"
-        ]
+    parts = [sentence for sentence, names in ((shared, same), (owned, distinct)) if names]
     return "; ".join(parts) or None
 
 
@@ -211,7 +209,7 @@ def model_card(results: MatrixRecord, run: RunRecord, hub: str | None, adapter: 
 
 {_loaded(results, settings, adapter) if trained else ""}
 Scores in percent, {settings.evaluation.scoring}, {settings.evaluation.split} split. Row: after this task.
-{_made(results)}
+{_provenance(results)}
 
 {matrix_table(results)}
 

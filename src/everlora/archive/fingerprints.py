@@ -14,25 +14,25 @@ from everlora.archive.schema import Plain
 def digest(fingerprint: Fingerprint) -> str:
     """The short hash of a fingerprint.
 
-    Whether the batch changed answers is no part of it: that was seen, and not set.
+    Whether the batch changed answers is no part of it: that was measured, and not set.
     """
-    made = fingerprint.model_dump(mode="json", exclude={"batch_invariant"})
-    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:12]
+    settings = fingerprint.model_dump(mode="json", exclude={"batch_invariant"})
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def fingerprints_of(committed: Sequence[Commit]) -> Fingerprints:
     """The fingerprints of the rows of a matrix, of the stages in order.
 
-    A fingerprint's ``batch_invariant`` is False if the batch was ever seen to change an answer.
+    A fingerprint's ``batch_invariant`` is False if the batch was ever found to change an answer.
     """
-    made = [commit.fingerprint for commit in committed]
+    known = [commit.fingerprint for commit in committed]
     found: dict[str, Fingerprint] = {}
-    for one in filter(None, made):
+    for one in filter(None, known):
         before = found.setdefault(digest(one), one)
-        seen = {before.batch_invariant, one.batch_invariant}
-        invariant = next((value for value in (False, True) if value in seen), None)
+        flags = {before.batch_invariant, one.batch_invariant}
+        invariant = next((value for value in (False, True) if value in flags), None)
         found[digest(one)] = before.model_copy(update={"batch_invariant": invariant})
-    return Fingerprints(rows=[digest(one) if one else None for one in made], of=found)
+    return Fingerprints(rows=[digest(one) if one else None for one in known], of=found)
 
 
 def differing(one: Fingerprint | None, other: Fingerprint | None) -> list[str]:

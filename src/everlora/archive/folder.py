@@ -245,8 +245,8 @@ def _differing(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
         if isinstance(value, Mapping) and isinstance(other, Mapping):
             names += _differing(value, other)
         elif key == "penalties" and isinstance(value, list) and isinstance(other, list) and _same_parts(value, other):
-            for mine, theirs in zip(value, other, strict=True):
-                names += _differing(mine, theirs)  # one method with two strengths: "lam" says more than "penalties"
+            for this, that in zip(value, other, strict=True):
+                names += _differing(this, that)  # one method with two strengths: "lam" says more than "penalties"
         elif value != other and key not in (*NOT_IDENTIFYING, *NOTED):
             names.append("method" if key == "name" else key)
     return list(dict.fromkeys(names))

@@ -106,11 +106,11 @@ class RunRecord(Record):
 
     def plain(self) -> Plain:
         """The record as plain data, with every setting spelt out."""
-        spelt_out: Plain = {"settings": self.settings.model_dump(mode="json"), "composition": self.composition.plain()}
-        return {"id": self.id, **spelt_out, **{k: v for k, v in super().plain().items() if k not in spelt_out}}
+        complete: Plain = {"settings": self.settings.model_dump(mode="json"), "composition": self.composition.plain()}
+        return {"id": self.id, **complete, **{k: v for k, v in super().plain().items() if k not in complete}}
 
 
-UNCHANGING = tuple(one.path for one in settings_of(RunSpec) if one.about.changes == "nothing")
+UNCHANGING = tuple(one.path for one in settings_of(RunSpec) if one.setting.changes == "nothing")
 NOT_IDENTIFYING = tuple(path[0] for path in UNCHANGING if len(path) == 1)
 """Settings that do not tell one run from another: where the data lie, how method and protocol are spelt, and which
 tasks are followed: a learner may go on with more tasks, and every task that was learned is compared by itself."""
@@ -131,11 +131,11 @@ def whole_batch(train: Plain, processes: int, given: Plain | None = None) -> Pla
         processes: that share a step's rows.
         given: arguments of the run, under those of a task.
     """
-    kept = {key: value for key, value in train.items() if ("train", key) not in UNCHANGING}
+    unsplit = {key: value for key, value in train.items() if ("train", key) not in UNCHANGING}
     rows, steps = ({**(given or {}), **train}.get(name, 1) for name in SPLIT)
     if not any(name in train for name in SPLIT) or not isinstance(rows, int) or not isinstance(steps, int):
-        return kept
-    return {**kept, SPLIT[0]: rows * steps * processes, SPLIT[1]: 1}
+        return unsplit
+    return {**unsplit, SPLIT[0]: rows * steps * processes, SPLIT[1]: 1}
 
 
 def identity(settings: LearnerSpec, composition: Composition, processes: int = 1) -> str:

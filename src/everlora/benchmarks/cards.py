@@ -40,7 +40,7 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
     stream = None
     if data_dir is not None or not known.needs_data:
         stream = open_stream(name, data_dir=data_dir, order=order)
-    about = {
+    facts = {
         "name": known.name,
         "title": known.title,
         "orders": {str(number): list(tasks) for number, tasks in known.orders.items()},
@@ -54,7 +54,7 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
     }
     of_rows = {task.name: _of_rows(task) for task in stream} if stream else {}
     names = stream.names if stream else known.orders.get(number, known.tasks)
-    return {**about, "tasks": [{**_known(known, task), **of_rows.get(task, {})} for task in names]}
+    return {**facts, "tasks": [{**_known(known, task), **of_rows.get(task, {})} for task in names]}
 
 
 def _own(name: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _like(names: Sequence[str]) -> list[str]:
 def _known(benchmark: Benchmark, name: str) -> dict[str, Any]:
     """What is known of a task without its rows."""
     task = benchmark.task(name)
-    about: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "name": name,
         "labels": list(task.labels),
         "metric": task.metric,
@@ -95,10 +95,10 @@ def _known(benchmark: Benchmark, name: str) -> dict[str, Any]:
         "terms": task.licence,
     }
     if task.published:
-        about["published"] = dict(zip(("train", "test"), task.published, strict=True))
+        facts["published"] = dict(zip(("train", "test"), task.published, strict=True))
     if benchmark.classes:
-        about["classes"] = benchmark.classes // len(benchmark.tasks)
-    return about
+        facts["classes"] = benchmark.classes // len(benchmark.tasks)
+    return facts
 
 
 def _of_rows(task: Task) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def hub_task(task: TaskInfo) -> Task:
 
 def place_of(task: TaskInfo) -> HubTask:
     """Where a task lies on the hub; its labels name the numbers there where nothing else is said."""
-    about = {key: _tuples(value) for key, value in task.hub.items()}
-    return HubTask(**{"names": task.labels, **about})
+    facts = {key: _tuples(value) for key, value in task.hub.items()}
+    return HubTask(**{"names": task.labels, **facts})
 
 
 def _tuples(value: Any) -> Any:

@@ -36,7 +36,9 @@ NARROW = {
 def methods(
     name: Annotated[
         str | None,
-        typer.Argument(help="A method, or a+b: print its whole card.", autocompletion=completion.methods),
+        typer.Argument(
+            metavar="NAME", help="A method, or a+b: print its whole card.", autocompletion=completion.methods
+        ),
     ] = None,
     plugin: Plugin = None,
     as_json: Json = False,
@@ -113,7 +115,7 @@ def metrics(plugin: Plugin = None, as_json: Json = False) -> None:
 
     kinds: dict[str, Any] = {"of a run's matrix": matrix_metrics(), "of a task's answers": answer_metrics()}
     rows = [
-        {"of": of, "id": one.id, "formula": one.formula, "source": one.source, "needs": getattr(one, "needs", None)}
+        {"of": of, "id": one.id, "formula": one.formula, "source": one.source, "needs": one.needs}
         for of, known in kinds.items()
         for one in known.values()
     ]

@@ -28,18 +28,20 @@ ROWS_ONLY = "(rows): fewer than 3 common runs, so p is of other test rows only a
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of them (of a sweep).")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, or folders of them (of a sweep).")],
     format_: Annotated[Format, typer.Option("--format", metavar="FORM", help=FORMAT_HELP)] = "table",
     mixed: Annotated[bool, typer.Option("--mixed", help="Allow runs of different protocols.")] = False,
     mixed_fingerprints: Annotated[
         bool, typer.Option("--mixed-fingerprints", help="Allow scores of other precisions or versions.")
     ] = False,
-    baseline: Annotated[str | None, typer.Option(help="Set every method against this one, not the best.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="Set every method against this one, not the best.")
+    ] = None,
     with_papers: Annotated[
         bool, typer.Option("--with-papers", help="Add what papers print for these orders.")
     ] = False,
-    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the bootstrap.")] = 2000,
-    bootstrap_seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    resamples: Annotated[int, typer.Option(min=100, metavar="N", help="Resamples of the bootstrap.")] = 2000,
+    bootstrap_seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the bootstrap.")] = 0,
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
@@ -227,8 +229,8 @@ def _csv(table: dict[str, Any]) -> str:
     for one in table.get("papers", ()):
         blank = [""] * (len(heads) - 1)
         source = f"{one['source']}: {one['where']}, {one['model']}, {one['column']}"
-        about = ["", "", source, "; ".join(one["differs"]), one["note"]]
-        writer.writerow(["theirs", one["method"], "", "", one["theirs"], *blank, *about])
+        origin = ["", "", source, "; ".join(one["differs"]), one["note"]]
+        writer.writerow(["theirs", one["method"], "", "", one["theirs"], *blank, *origin])
     return text.getvalue().rstrip("\n")
 
 

@@ -10,8 +10,9 @@ import typer
 
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
+from everlora.cli.run import Config
 
-Folder = Annotated[Path, typer.Argument(help="Folder of a run.")]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
 
 def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
@@ -72,19 +73,28 @@ def inspect(
     show(*shown)
 
 
+@options.takes_settings(only=("data_dir", "device", "trust_remote_code"))
 def export(
     run: Folder,
+    *,
     out: Out,
-    rank: Annotated[int | None, typer.Option(help="Write a PEFT adapter of this rank; else a whole model.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the run's data lie, to measure logits on.")] = None,
-    device: Annotated[str, typer.Option(help="auto | cpu | cuda | mps.")] = "auto",
-    trust_remote_code: Annotated[bool | None, typer.Option(help="Run code that comes with the model. [no]")] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Write a PEFT adapter of this rank; else a whole model.", rich_help_panel="output"
+        ),
+    ] = None,
     plugin: Plugin = None,
+    quiet: Quiet = False,
     verbose: Verbose = False,
     log_level: LogLevel = None,
     as_json: Json = False,
+    **settings: Any,
 ) -> None:
-    """Hand a learner on: as a whole model (exact), or as one adapter of chosen rank with what that loses."""
+    """Hand a learner on: as a whole model (exact), or as one adapter of chosen rank with what that loses.
+
+    The loss is measured on the run's data, where they are at hand.
+    """
     from everlora.analysis.runs import Run
     from everlora.core.errors import ConfigError
     from everlora.export import model as exporting
@@ -99,10 +109,10 @@ def export(
     exporting.check_exportable(found)
     kind = RunSpec if isinstance(found.settings, RunSpec) else LearnerSpec
     # The very weights that were learned on: what `auto` chose then, it need not choose on this machine.
-    here = {"data_dir": data_dir, "device": device, "dtype": found.weights(), "trust_remote_code": trust_remote_code}
-    settings = found.settings.model_dump(mode="json") | {"evaluation": {}}  # nothing is evaluated
-    settings = refuse_code(settings, here, run / "run.yaml")
-    spec = resolve(kind, settings, {k: v for k, v in here.items() if k in kind.model_fields})
+    here = {**settings, "device": settings["device"] or "auto", "dtype": found.weights()}
+    learned_with = found.settings.model_dump(mode="json") | {"evaluation": {}}  # nothing is evaluated
+    learned_with = refuse_code(learned_with, here, run / "run.yaml")
+    spec = resolve(kind, learned_with, {k: v for k, v in here.items() if k in kind.model_fields})
     facts: dict[str, Any] = {"folder": str(out)}
     with interruptible("nothing was written"):
         base = experiment.load_for(spec)
@@ -117,8 +127,18 @@ def export(
     if as_json:
         say(json.dumps(facts, allow_nan=False))
         return
-    say(f"written to {out}: " + ("the whole model in fp32, exact" if rank is None else f"rank {facts['rank']}"))
-    if rank is not None:
+    _show_export(facts, quiet=quiet)
+
+
+def _show_export(facts: dict[str, Any], *, quiet: bool) -> None:
+    """Say what was written, and with ``quiet`` only what was lost by it."""
+    adapter = facts["form"] == "adapter"
+    if not quiet:
+        say(
+            f"written to {facts['folder']}: "
+            + (f"rank {facts['rank']}" if adapter else "the whole model in fp32, exact")
+        )
+    if adapter:
         lost = facts["truncation"]
         say(f"truncation: relative error {lost['error']:.3g}, worst module {lost['worst']:.3g}")
         logits = facts["logits"]
@@ -131,21 +151,28 @@ def export(
         )
 
 
+@options.takes_settings(only=("data_dir", "tasks", "device", "trust_remote_code", "seed"))
 def study_layers(
+    *,
     out: Out,
-    config: Annotated[Path, typer.Option(metavar="FILE", help="YAML recipe: model, benchmark, sizes.")],
-    tasks: Annotated[str | None, typer.Option(help="Two tasks, in this order: a,b.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with the benchmark's data.")] = None,
-    top: Annotated[str, typer.Option(help="How many upper blocks are copied: none, numbers, all.")] = "none,4,9,all",
-    seed: Annotated[int | None, typer.Option(help="Seed of adapters and data order.")] = None,
+    config: Config,
+    top: Annotated[
+        str,
+        typer.Option(
+            metavar="N,N",
+            help="How many upper blocks are copied: none, numbers, all.",
+            rich_help_panel="method",
+        ),
+    ] = "none,4,9,all",
     plugin: Plugin = None,
     resume: Resume = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_level: LogLevel = None,
     as_json: Json = False,
+    **settings: Any,
 ) -> None:
-    """The study behind LB-CL: start the second task's upper layers as copies of the first one's, and test both."""
+    """Repeat the study behind LB-CL: start the upper layers of the second of two tasks as copies of the first's."""
     from everlora.cli.console import ConsoleProgress
     from everlora.cli.tables import show, summary
     from everlora.core.errors import ConfigError
@@ -153,7 +180,7 @@ def study_layers(
     from everlora.learner.resolve import resolve
     from everlora.settings.spec import RunSpec
 
-    spec = resolve(RunSpec, *options.layers({"tasks": tasks, "data_dir": data_dir, "seed": seed}, config))
+    spec = resolve(RunSpec, *options.layers(settings, config))
     if spec.tasks is None or len(spec.tasks) != 2:
         given = "all of the benchmark's" if spec.tasks is None else len(spec.tasks)
         raise ConfigError(f"the study is about two tasks, and {given} are given; name them: --tasks first,second")

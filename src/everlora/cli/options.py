@@ -29,10 +29,13 @@ TEXTS = ("all-linear",)
 """Values of settings that take lists which are no lists."""
 
 
-def takes_settings(*, leave_out: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for every setting of a run; it receives them as its ``**settings``.
+def takes_settings(
+    *, only: Collection[str] = tuple(SETTINGS), leave_out: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for settings of a run; it receives them as its ``**settings``, None where not given.
 
     Args:
+        only: their parameters; by default those of all settings.
         leave_out: parameters that the command has itself, or has no use for.
     """
 
@@ -42,9 +45,10 @@ def takes_settings(*, leave_out: Collection[str] = ()) -> Callable[[Callable[...
         made = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(one))
             for name, one in SETTINGS.items()
-            if name not in leave_out
+            if name in only and name not in leave_out
         ]
-        everything = [*made, *own]
+        arguments = [one for one in own if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        everything = [*arguments, *made, *(one for one in own if one not in arguments)]
         command.__signature__ = signature.replace(parameters=everything)  # type: ignore[attr-defined]
         command.__annotations__ = {one.name: one.annotation for one in everything}
         return command
@@ -60,9 +64,9 @@ def _annotation(one: Known) -> Any:
         names[-1] += f"/--no-{one.parameter.replace('_', '-')}"
     option = typer.Option(
         *names,
-        metavar=one.about.value or None,
+        metavar=one.setting.value or None,
         help=_help(one),
-        rich_help_panel=one.about.section,
+        rich_help_panel=one.setting.section,
         autocompletion=completion.of(one),
     )
     return Annotated[single | None, option]
@@ -70,10 +74,10 @@ def _annotation(one: Known) -> Any:
 
 def _help(one: Known) -> str:
     """A setting's help, with its choices and its default."""
-    text = one.about.help
+    text = one.setting.help
     if one.choices:
         text = f"{text.removesuffix('.')}: {', '.join(one.choices)}."
-    default = one.about.unset or ("" if one.default is None else _shown(one.default))
+    default = one.setting.unset or ("" if one.default is None else _shown(one.default))
     return f"{text} [{default}]" if default else text
 
 
@@ -136,6 +140,8 @@ class Command(TyperCommand):
         for one in self.get_params(ctx):
             if row := one.get_help_record(ctx):
                 plain = "arguments" if one.param_type_name == "argument" else "output" if sections else "options"
+                if plain == "arguments":
+                    row = (row[0].partition(" <")[0], row[1])  # typer puts the Python type behind the name
                 panels.setdefault(getattr(one, "rich_help_panel", None) or plain, []).append(row)
         for panel in ("arguments", *SECTIONS, "options"):
             if panel in panels:
@@ -162,4 +168,4 @@ class Command(TyperCommand):
 
 
 def _means(one: Known, word: str) -> bool:
-    return word in (one.path[-1], *one.about.aka)
+    return word in (one.path[-1], *one.setting.aka)

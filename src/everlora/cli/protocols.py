@@ -14,7 +14,9 @@ from everlora.cli.common import Json, say
 def protocols(
     name: Annotated[
         str | None,
-        typer.Argument(help="A protocol, or a YAML file of one's own.", autocompletion=completion.protocols),
+        typer.Argument(
+            metavar="NAME", help="A protocol, or a YAML file of one's own.", autocompletion=completion.protocols
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import completion
+from everlora.cli import completion, options
 from everlora.cli.common import Json, Plugin, say
 
 LABELS_SHOWN = 3
 
 
+@options.takes_settings(only=("data_dir", "order"))
 def benchmarks(
     name: Annotated[
         str | None,
-        typer.Argument(help="Benchmark, YAML file or folder: print its card.", autocompletion=completion.benchmarks),
+        typer.Argument(
+            metavar="NAME",
+            help="Benchmark, YAML file or folder: print its card.",
+            autocompletion=completion.benchmarks,
+        ),
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Its data, to see sizes and lengths.")] = None,
-    order: Annotated[str | None, typer.Option(help="Task order: 4, or sapt-5.")] = None,
+    *,
     plugin: Plugin = None,
     as_json: Json = False,
+    **settings: Any,
 ) -> None:
-    """List the benchmarks, or show the card of one: tasks, sizes, labels, metric, source, terms, lengths."""
+    """List the benchmarks, or show the card of one: tasks, sizes, labels, metric, source, terms, lengths.
+
+    Sizes and lengths are counted where the data are at hand.
+    """
     from everlora.benchmarks.cards import card
     from everlora.core.errors import ConfigError
 
     if name is not None:
-        about = card(name, data_dir=data_dir, order=order)
+        facts = card(name, **settings)
         if as_json:
-            say(json.dumps(about))
+            say(json.dumps(facts))
         else:
-            _show_card(about)
+            _show_card(facts)
         return
-    if data_dir is not None or order is not None:
+    if any(value is not None for value in settings.values()):
         raise ConfigError("--data-dir and --order belong to one benchmark; name it: everlora benchmarks standard")
     _list(as_json)
 
@@ -76,14 +83,14 @@ def _list(as_json: bool) -> None:
     say("everlora benchmarks NAME shows one; --data-dir adds sizes and lengths")
 
 
-def _show_card(about: dict[str, Any]) -> None:
+def _show_card(facts: dict[str, Any]) -> None:
     from everlora.cli import tables
 
-    measured = any("rows" in task for task in about["tasks"])
-    published = not measured and any("published" in task for task in about["tasks"])
+    measured = any("rows" in task for task in facts["tasks"])
+    published = not measured and any("published" in task for task in facts["tasks"])
     sizes = ("train/dev/test", "words in, out") if measured else ("published train/test",) * published
     rows = []
-    for task in about["tasks"]:
+    for task in facts["tasks"]:
         cells = [task["name"]]
         if measured:
             counts = task["rows"]
@@ -91,17 +98,17 @@ def _show_card(about: dict[str, Any]) -> None:
         if published:
             cells.append("/".join("?" if size is None else str(size) for size in task["published"].values()))
         rows.append([*cells, _labels(task), task["metric"], "; ".join(filter(None, (task["source"], task["terms"])))])
-    tables.show(tables.table(about["title"], ("task", *sizes, "labels", "metric", "source; terms"), rows))
-    for task in about["tasks"]:
+    tables.show(tables.table(facts["title"], ("task", *sizes, "labels", "metric", "source; terms"), rows))
+    for task in facts["tasks"]:
         if len(task["labels"]) > LABELS_SHOWN:
             say(f"labels of {task['name']}: {', '.join(task['labels'])}")
-    for number, tasks in about["orders"].items():
-        also = [alias for alias, of in about["aliases"].items() if str(of) == number]
-        named = f"order {number}{' (' + ', '.join(also) + ')' if also else ''}, {about['hashes'][number]}"
+    for number, tasks in facts["orders"].items():
+        also = [alias for alias, of in facts["aliases"].items() if str(of) == number]
+        named = f"order {number}{' (' + ', '.join(also) + ')' if also else ''}, {facts['hashes'][number]}"
         say(f"{named}: {' '.join(tasks)}")
-    if about["order_digest"]:
-        say(f"this order of these rows: {about['order_digest']}")
-    for task in about["tasks"]:
+    if facts["order_digest"]:
+        say(f"this order of these rows: {facts['order_digest']}")
+    for task in facts["tasks"]:
         for why, count in task.get("left_out", {}).items():
             say(f"left out of {task['name']}: {count} rows ({why})")
     if not measured:

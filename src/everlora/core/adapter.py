@@ -1,4 +1,4 @@
-"""What a task trains, and how what it has trained joins the past."""
+"""Declares what a task trains, and how what it has trained joins the past."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from everlora.core.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """What a task trains; another form than LoRA is a subclass with its settings (`everlora.parts.forms_osf`, say).
+    """Declares what a task trains; another form than LoRA is a subclass (`everlora.parts.forms_osf`, say).
 
     Attributes:
         policy: ``new``, fresh and on top of everything learned before; or ``continue``, one that every task trains on.
@@ -50,7 +50,7 @@ class Adapter:
 
     @property
     def learning_rate(self) -> float:
-        """The rate that this form wants under AdamW, taken where a user names none.
+        """Return the rate that this form wants under AdamW, taken where a user names none.
 
         LoRA pairs 1e-3; triplets U Σ V ten times that, by dev rows on the built-in tasks (README).
         """
@@ -58,28 +58,28 @@ class Adapter:
 
     @property
     def low_rank(self) -> bool:
-        """Whether what is trained is an update of low rank of each adapted matrix."""
+        """Return whether what is trained is an update of low rank of each adapted matrix."""
         return self.form in ("plain", "svd")
 
     @property
     def adds(self) -> bool:
-        """Whether what is learned is a change of weights, the same for every input, and may be added to them."""
+        """Return whether what is learned is a change of weights, the same for every input, so that it can be added."""
         return self.loads_with_peft
 
     @property
     def own_loss(self) -> bool:
-        """Whether the form adds a term to the loss that is no function of the model's outputs."""
+        """Return whether the form adds a term to the loss that is no function of the model's outputs."""
         return False
 
     @property
     def rows_answer(self) -> bool:
-        """Whether the rows of what is trained make the outputs of layers, one each."""
+        """Return whether the rows of what is trained make the outputs of layers, one each."""
         return self.low_rank or self.whole_model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Consolidator:
-    """How a finished update joins the past.
+    """Declares how a finished update joins the past.
 
     Attributes:
         rule: ``sum`` folds it into the weights used from now on; ``continue`` keeps the one adapter as it is;
@@ -89,5 +89,5 @@ class Consolidator:
     rule: Literal["sum", "continue", "keep"] = "sum"
 
     def stored_elements(self, tasks: int, adapter: int) -> int:
-        """Elements of adapters that must be kept after ``tasks`` tasks if one adapter has ``adapter`` elements."""
+        """Return how many elements are stored after ``tasks`` tasks if one adapter has ``adapter`` elements."""
         return adapter if self.rule == "continue" else tasks * adapter

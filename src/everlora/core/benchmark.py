@@ -1,4 +1,4 @@
-"""Benchmarks as data: what is known of a benchmark and of its tasks before any row is read.
+"""Describes benchmarks as data: what is known of one, and of its tasks, before any row is read.
 
     from everlora import benchmark
     from everlora.benchmarks import load_known
@@ -31,7 +31,7 @@ Modality = Literal["text", "image"]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskInfo:
-    """What is known of a task before its rows are read.
+    """Holds what is known of a task before its rows are read.
 
     Attributes:
         name: its name.
@@ -57,7 +57,7 @@ class TaskInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a loader is given: which tasks are wanted, and from where.
+    """Tells a loader which tasks are wanted, and from where.
 
     Attributes:
         benchmark: the benchmark.
@@ -84,7 +84,7 @@ Loader = Callable[[Request], Iterable[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A benchmark as the registry knows it.
+    """Describes a benchmark as the registry knows it.
 
     Attributes:
         name: as `everlora.open_stream` takes it.
@@ -122,36 +122,36 @@ class Benchmark:
 
     @property
     def modality(self) -> tuple[Modality, ...]:
-        """The kinds of input that it offers, the usual one first."""
+        """Return the kinds of input that it offers, the usual one first."""
         names = next(iter(self.orders.values()), tuple(self.defined))
         return tuple(dict.fromkeys(self.task(name).modality for name in names))
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The names of the tasks of its first order; without orders, of all that have its usual modality."""
+        """Return the names of the tasks of its first order; without orders, of all that have its usual modality."""
         if self.orders:
             return next(iter(self.orders.values()))
         return self.tasks_of(self.modality[0])
 
     def tasks_of(self, modality: Modality) -> tuple[str, ...]:
-        """The names of the defined tasks that have a modality."""
+        """Return the names of the defined tasks that have a modality."""
         return tuple(name for name, task in self.defined.items() if task.modality == modality)
 
     @property
     def needs_data(self) -> bool:
-        """Whether rows come from a folder or the hub; False when they are made on the spot."""
+        """Return whether rows come from a folder or the hub; False when they are made on the spot."""
         if self.loader is not None or self.rows_at_hand:
             return not self.rows_at_hand
         return any(owner(name).needs_data for name in self.tasks)
 
     @property
     def scoring(self) -> str:
-        """How its answers are scored; "per task" where tasks differ."""
+        """Return how its answers are scored; "per task" where tasks differ."""
         found = {self.task(name).metric for name in self.tasks}
         return found.pop() if len(found) == 1 else "per task"
 
     def task(self, name: str) -> TaskInfo:
-        """What is known of one of its tasks, wherever that is defined.
+        """Return what is known of one of its tasks, wherever that is defined.
 
         Raises:
             ConfigError: nobody defines it, or several benchmarks do.
@@ -165,7 +165,7 @@ class Benchmark:
         return replace(known, metric=self.metric) if self.metric else known
 
     def order(self, order: int | str | None) -> int:
-        """The number of an order that is given by its number or by another paper's name for it; None for the first.
+        """Return the number of an order, given by number or by another paper's name for it; None for the first.
 
         Raises:
             ConfigError: there is no such order.
@@ -203,7 +203,7 @@ class Benchmark:
 
 
 def _plain(alias: str) -> str:
-    """DATA's ``order_6`` is ``data-6`` as well as ``data-order_6``."""
+    """Normalise the name of an order: DATA's ``order_6`` is ``data-6`` as well as ``data-order_6``."""
     return re.sub(r"[^a-z0-9]", "", alias.lower().replace("order", ""))
 
 
@@ -212,17 +212,17 @@ BENCHMARKS: Registry[Benchmark] = Registry("benchmark", own="everlora.benchmarks
 
 
 def defining(task: str) -> list[Benchmark]:
-    """The benchmarks that define a task of this name."""
+    """Return the benchmarks that define a task of this name."""
     return [known for known in BENCHMARKS.all().values() if task in known.defined]
 
 
 def written_as(rows: str) -> Benchmark | None:
-    """The benchmark whose folders are written in a way, if there is one."""
+    """Return the benchmark whose folders are written in a way, if there is one."""
     return next((known for known in BENCHMARKS.all().values() if known.rows == rows), None)
 
 
 def owner(task: str) -> Benchmark:
-    """The one benchmark that defines a task: everlora's own if it has one, so that no plug-in changes what is known.
+    """Return the one benchmark that defines a task: everlora's own first, so that no plug-in changes what is known.
 
     Raises:
         ConfigError: there is none, or several plug-ins define it.

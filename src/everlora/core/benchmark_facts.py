@@ -1,4 +1,4 @@
-"""The facts of a benchmark, as a YAML file or the arguments of ``@benchmark`` write them.
+"""Reads the facts of a benchmark from a YAML file or from the arguments of ``@benchmark``.
 
 ```yaml
 title: Three topics in an order of my own
@@ -88,7 +88,7 @@ def make_benchmark(name: str, facts: Mapping[str, Any], *, where: str, loader: L
     tasks = facts.get("tasks") or {}
     if not isinstance(tasks, Mapping):
         tasks = dict.fromkeys(_names(tasks, f"{where}, tasks"))
-    defined = {str(task): _task(str(task), said or {}, defaults, where) for task, said in tasks.items()}
+    defined = {str(task): _task(str(task), stated or {}, defaults, where) for task, stated in tasks.items()}
     orders = _orders(facts.get("orders") or {}, where)
     made = loader or facts.get("loader")
     if not orders and not defined:
@@ -139,10 +139,10 @@ def benchmark(
     Raises:
         ConfigError: the name is taken, or a fact cannot be used; raised where the function is decorated.
     """
-    said = {"title": title, "orders": orders, "tasks": tasks, "aliases": aliases, **facts}
+    stated = {"title": title, "orders": orders, "tasks": tasks, "aliases": aliases, **facts}
 
     def register(load: F) -> F:
-        given = {key: value for key, value in said.items() if value is not None}
+        given = {key: value for key, value in stated.items() if value is not None}
         made = make_benchmark(name, given, where=f"the benchmark {name!r}", loader=load)
         BENCHMARKS.add(name, made, module=load.__module__)
         return load
@@ -173,7 +173,7 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _orders(value: Any, where: str) -> dict[int, tuple[str, ...]]:
-    """Orders by number; a list alone is order 1."""
+    """Return orders by number; a list alone is order 1."""
     numbered = value if isinstance(value, Mapping) else {1: value}
     found = {}
     for number, names in numbered.items():
@@ -192,14 +192,14 @@ def _aliases(value: Mapping[Any, Any], orders: Mapping[int, Any], where: str) ->
     return {alias: number for number, names in value.items() for alias in _names(names, f"{where}, aliases")}
 
 
-def _task(name: str, said: Any, defaults: TaskInfo, where: str) -> TaskInfo:
-    """What is known of a task, over what holds of all."""
+def _task(name: str, stated: Any, defaults: TaskInfo, where: str) -> TaskInfo:
+    """Return what is known of a task, over what holds of all."""
     at = f"{where}, task {name!r}" if name else where
-    if not isinstance(said, Mapping):
-        raise ConfigError(f"{at}: must hold keys and values, found {said!r}")
+    if not isinstance(stated, Mapping):
+        raise ConfigError(f"{at}: must hold keys and values, found {stated!r}")
     kinds: dict[str, Any] = dict.fromkeys(OF_TASK, str) | {"labels": Sequence, "published": Sequence, "hub": Mapping}
-    _check(said, kinds, at)
-    given = dict(said)
+    _check(stated, kinds, at)
+    given = dict(stated)
     for label in given.get("labels", ()):
         if not isinstance(label, str):
             raise ConfigError(f"{at}: labels must be text, found {label!r}; put it in quotes")

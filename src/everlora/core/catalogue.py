@@ -1,4 +1,4 @@
-"""The table of methods and the card of one, made from what the methods declare; nothing is trained for it."""
+"""Makes the table of methods, and the card of one, from what the methods declare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the default value of an option comes from, written beside the default as data."""
+"""Lets an option say, as data next to its default value, where that value comes from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 @dataclass(frozen=True)
 class Default:
-    """A note on an option of a method: whose choice its default value is, and why.
+    """Says of an option of a method whose choice its default value is, and why.
 
     It stands in the option's annotation, where pydantic, which converts the values, passes over it:
 

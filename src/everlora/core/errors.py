@@ -1,4 +1,4 @@
-"""Errors that a user can act on.
+"""Defines the errors that a user can act on.
 
 Every message is one line: what is wrong, where, and what to do. The command line prints the line and exits with
 `status`; Python code catches `EverloraError`. Anything else that escapes is a bug of ours and keeps its traceback.
@@ -26,7 +26,7 @@ def printable(text: str) -> str:
 
 
 class EverloraError(Exception):
-    """Base of all errors that are the caller's to mend.
+    """Is the base of all errors that are the caller's to mend.
 
     Attributes:
         status: exit status of the command line for this error.
@@ -42,19 +42,19 @@ class EverloraError(Exception):
 
 
 class ConfigError(EverloraError):
-    """A setting, name or composition that cannot be used."""
+    """Says that a setting, name or composition cannot be used."""
 
 
 class DataError(EverloraError):
-    """A task, file or row that cannot be used; the message names the file and the row."""
+    """Says that a task, file or row cannot be used; the message names the file and the row."""
 
 
 class ModelError(EverloraError):
-    """A model that cannot be loaded or adapted."""
+    """Says that a model cannot be loaded or adapted."""
 
 
 class FolderError(EverloraError):
-    """An output folder that holds something else, or is damaged."""
+    """Says that an output folder holds something else, or is damaged."""
 
 
 class TrainingError(EverloraError):

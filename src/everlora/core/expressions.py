@@ -1,4 +1,4 @@
-"""The small language in which people name methods: ``ella(lam=0.3)+o-lora`` becomes a `Method`."""
+"""Reads the small language in which people name methods: ``ella(lam=0.3)+o-lora`` becomes a `Method`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def parse(expression: str) -> Method:
 
 
 def split_expression(expression: str) -> list[tuple[str, str]]:
-    """The names that ``expression`` joins, each with its options as they were typed.
+    """Return the names that ``expression`` joins, each with its options as they were typed.
 
     Raises:
         ConfigError: it cannot be read.

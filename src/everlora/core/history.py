@@ -1,4 +1,4 @@
-"""What earlier tasks have left behind."""
+"""Holds what earlier tasks have left behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from everlora.core.updates import LowRank, LowRankUpdates, concatenate, stack
 
 @dataclass(frozen=True)
 class UpdateHistory:
-    """The updates of all earlier tasks, oldest first, kept as factors: exact, and small beside dense matrices.
+    """Holds the updates of all earlier tasks, oldest first, as factors: exact, and smaller than dense matrices.
 
     A part chooses a view: `factors` (what each task added, one behind the other) or `total` (their plain sum). Dense
     views are made per group of modules, on demand, and are dropped when the task ends.
@@ -38,19 +38,19 @@ class UpdateHistory:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """The paths of the adapted modules."""
+        """Return the paths of the adapted modules."""
         return tuple(self.deltas[0]) if self.deltas else ()
 
     def factors(self, site: str) -> LowRank:
-        """All past updates of one module as one update of rank R = Σ r and scale 1."""
+        """Return all past updates of one module as one update of rank R = Σ r and scale 1."""
         return concatenate([delta[site] for delta in self.deltas])
 
     def total(self, site: str) -> Tensor:
-        """W_past = Σ ΔW of one module, dense, (o, i), fp32."""
+        """Return W_past = Σ ΔW of one module, dense, (o, i), fp32."""
         return self.factors(site).dense()
 
     def stacked(self, sites: Sequence[str]) -> tuple[LowRank, ...]:
-        """The tasks' updates of modules of one shape, each stacked to (L, r, i) and (L, o, r), oldest first."""
+        """Return the tasks' updates of modules of one shape, each stacked to (L, r, i) and (L, o, r), oldest first."""
         return tuple(stack([delta[site] for site in sites]) for delta in self.deltas)
 
     @property

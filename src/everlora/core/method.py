@@ -29,7 +29,7 @@ Part = WeightPenalty | OutputPenalty | GradientTransform | Initialiser | Rehears
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A composition of parts.
+    """Composes parts into what a run does about forgetting.
 
     Attributes:
         name: as typed; joined by ``+`` for compositions.
@@ -85,7 +85,7 @@ class Method:
                     f"{transform.name!r} acts on the gradient, the update or both, and not on {transform.acts_on!r}"
                 )
         for part in self.parts():
-            if self.regime != "sequence" and not (isinstance(part, Rehearsal) and part.alone):
+            if self.regime != "sequence" and not (isinstance(part, Rehearsal) and part.rehearsed_only):
                 raise ConfigError(f"{part.name!r} cannot act in {self.name!r}, which does not learn task after task")
             if self.adapter.policy == "continue" and part.needs.fresh_adapter:
                 raise ConfigError(
@@ -121,7 +121,7 @@ class Method:
             )
 
     def parts(self) -> Iterator[Part]:
-        """All parts that do something, in the order in which they act."""
+        """Return all parts that do something, in the order in which they act."""
         yield from filter(None, (self.initialiser,))
         yield from self.penalties
         yield from self.outputs
@@ -131,7 +131,7 @@ class Method:
 
     @property
     def remembering(self) -> tuple[HasMemory, ...]:
-        """The parts that carry something of their own from task to task."""
+        """Return the parts that carry something of their own from task to task."""
         return tuple(part for part in self.parts() if isinstance(part, HasMemory))
 
     @property
@@ -140,26 +140,26 @@ class Method:
 
     @property
     def group(self) -> Group:
-        """The section of every table in which it stands: what it may use decides what it can be compared with."""
+        """Return its section in every table: what a method may use decides what it can be compared with."""
         if self.task_id_at_inference:
             return "task id"
         return "replay" if self.sees_again else "replay-free"
 
     @property
     def sees_again(self) -> bool:
-        """Whether rows of earlier tasks are seen again; rows that the model writes itself are no data of theirs."""
+        """Return whether rows of earlier tasks are trained on again; rows that the model writes do not count."""
         kept = self.rehearsal is not None and self.rehearsal.needs.stored_rows
         return self.replay or kept or self.regime == "joint"
 
     @property
     def independent_tasks(self) -> bool:
-        """Whether what a task learns depends on no earlier task, so that each is learned as if it were the first."""
+        """Return whether what a task learns depends on no earlier task, as if each were the first."""
         own = self.adapter.adds or self.adapter.whole_model  # a chain of prompts needs the earlier ones
         return self.consolidator.rule == "keep" and own
 
     @property
     def policy(self) -> str:
-        """The adapter policy in words: what trains, and where the past stands."""
+        """Return the adapter policy in words: what trains, and where the past stands."""
         if self.regime == "frozen":
             return "none"
         if self.regime == "joint":
@@ -174,14 +174,18 @@ class Method:
         }[self.consolidator.rule]
 
     def named(self, name: str) -> Method:
-        """The same composition under its own name."""
+        """Return the same composition under its own name."""
         return replace(self, name=name, expression="")
 
     def describe(self) -> dict[str, Any]:
-        """The composition as plain data, for the run's record and its hash."""
+        """Return the composition as plain data, for the run's record and its hash."""
 
         def plain(part: Any) -> dict[str, Any] | None:
-            return None if part is None else {"part": part.name, **asdict(part)}
+            if part is None:
+                return None
+            # An option that was renamed is recorded under its first name: the record is hashed to know a run again.
+            names = {one.name: one.metadata.get("recorded_as", one.name) for one in fields(part)}
+            return {"part": part.name, **{names[key]: value for key, value in asdict(part).items()}}
 
         known = {
             "name": self.name,
@@ -244,7 +248,7 @@ def compose(*methods: Method) -> Method:
 
 
 def _hosted(first: Method, other: Method) -> dict[str, Any]:
-    """Adapter and consolidator of two methods together: those of the one that is no plug-in, if one is."""
+    """Return adapter and consolidator of two methods together: those of the one that is no plug-in, if one is."""
     if first.plugin != other.plugin:
         host = other if first.plugin else first
         return {"adapter": host.adapter, "consolidator": host.consolidator}
@@ -268,7 +272,7 @@ def _agree(first: Method, other: Method, role: str, a: Any, b: Any) -> None:
 
 
 def _unlike(a: Any, b: Any) -> tuple[str, str]:
-    """Two values that differ, in words: of two parts of one kind only the settings in which they do."""
+    """Describe two values that differ: of two parts of one kind only the settings in which they do."""
     if type(a) is not type(b) or not is_dataclass(a):
         return repr(a), repr(b)
     differ = [f.name for f in fields(a) if getattr(a, f.name) != getattr(b, f.name)]
@@ -283,7 +287,7 @@ def _one(first: Method, other: Method, role: str, a: Any, b: Any) -> Any:
 
 
 def _in_turn(transforms: tuple[GradientTransform, ...]) -> tuple[GradientTransform, ...]:
-    """Masks before projections, however the methods were typed: a mask behind one would leave the complement."""
+    """Put masks before projections, however the methods were typed: a mask behind one would leave the complement."""
     return tuple(sorted(transforms, key=lambda part: part.needs.order))
 
 

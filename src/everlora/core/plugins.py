@@ -1,4 +1,4 @@
-"""Methods, benchmarks and metrics from outside: of installed packages, of files named on the command line; where from.
+"""Imports methods, benchmarks and metrics of installed packages and of files, and records where they are from.
 
 A package offers them by entry points of the groups ``everlora.methods``, ``everlora.benchmarks`` and
 ``everlora.metrics``, each of which names the module to import (or something in it). The module registers them with
@@ -72,12 +72,12 @@ def load(path: Path) -> None:
 
 
 def is_ours(module: str) -> bool:
-    """Whether a module is one of everlora's own."""
+    """Return whether a module is one of everlora's own."""
     return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 def origin(module: str) -> Origin | None:
-    """Where a module is from: package and version, or file and its hash; None for everlora's own."""
+    """Return where a module is from: package and version, or file and its hash; None for everlora's own."""
     if is_ours(module):
         return None
     for package in packages_distributions().get(module.partition(".")[0], []):
@@ -135,7 +135,7 @@ def _sha(file: Path) -> str:
 
 
 def _reason(error: Exception, path: Path | None = None) -> str:
-    """An error in one line, with the line of the plug-in that it came from where that is known."""
+    """Describe an error in one line, with the line of the plug-in that it came from where that is known."""
     if isinstance(error, EverloraError):
         return str(error)
     trace, line = error.__traceback__, getattr(error, "lineno", None)

@@ -1,4 +1,4 @@
-"""Names of methods, benchmarks and metrics: one kind of registry for all three, and the one of methods.
+"""Registers methods, benchmarks and metrics by name: one kind of registry for all three, and that of methods.
 
     @method("my-way", ...)        @benchmark("my-three", ...)        @metric("token_f1", ...)
             │                             │                                 │
@@ -40,7 +40,7 @@ def key(name: str) -> str:
 
 
 class Registry(Generic[T]):
-    """Things of one kind by name, with the module that each is from.
+    """Holds things of one kind by name, with the module that each is from.
 
     Args:
         kind: what they are, in one word; installed packages offer them by entry points of ``everlora.<kind>s``.
@@ -100,21 +100,21 @@ class Registry(Generic[T]):
         return found
 
     def all(self) -> dict[str, T]:
-        """All of them by name, those of installed packages included, in the order in which they were registered."""
+        """Return everything by name, what installed packages registered included, in the order of registration."""
         importlib.import_module(self._own)
         plugins.offered(self.group)
         return dict(self._things)
 
     def words(self) -> list[str]:
-        """All names and aliases."""
+        """Return all names and aliases."""
         return list(self._spelled.values())
 
     def from_outside(self) -> list[str]:
-        """Names of what plug-ins have registered so far."""
+        """Return the names of what plug-ins have registered so far."""
         return [name for name, module in self._modules.items() if not plugins.is_ours(module)]
 
     def origin(self, name: str) -> plugins.Origin | None:
-        """Where a thing is from: package and version, or file and hash; None if it is everlora's own or unknown."""
+        """Return where a thing is from: package and version, or file and hash; None if everlora's own or unknown."""
         known = self._words.get(key(name))
         return None if known is None else plugins.origin(self._modules[known])
 
@@ -141,7 +141,7 @@ KINDS: dict[str, Registry[Any]] = {}
 
 
 def origins(**names: Iterable[str]) -> list[plugins.Origin]:
-    """Where plug-ins are from, for the record of a run.
+    """Return where plug-ins are from, for the record of a run.
 
     Args:
         **names: by kind, what is used: ``origins(method=["ella", "my-way"], metric=["token_f1"])``.
@@ -169,7 +169,7 @@ def isolated() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A method as the registry knows it.
+    """Describes a method as the registry knows it.
 
     Attributes:
         name, title, paper: the name one types, what it stands for, where it was published.
@@ -194,17 +194,17 @@ class Entry:
 
     @property
     def tabled(self) -> tuple[str, ...]:
-        """Its rows in tables of all systems: as declared, else itself unless it is a plug-in."""
+        """Return the method's rows in tables of all systems: as declared, else itself unless it is a plug-in."""
         if self.rows is not None:
             return self.rows
         return () if self.build().plugin else (self.name,)
 
     def options(self) -> dict[str, Any]:
-        """Options and their defaults."""
+        """Return the options and their defaults."""
         return {name: p.default for name, p in inspect.signature(self.build).parameters.items()}
 
     def doc(self) -> str:
-        """The method's page: formula, symbols, source, what we do differently."""
+        """Return the method's page: formula, symbols, source, what we do differently."""
         return inspect.getdoc(inspect.getmodule(self.build)) or ""
 
 
@@ -255,7 +255,7 @@ def method(
 
 
 def entries() -> list[Entry]:
-    """All registered methods, by name."""
+    """Return all registered methods, by name."""
     return [known for _, known in sorted(METHODS.all().items())]
 
 

@@ -1,4 +1,4 @@
-"""One reader for every YAML file: what a file may cost is counted before anything is made of it.
+"""Reads every YAML file: what a file may cost is counted before anything is made of it.
 
 A few lines of YAML can stand for gigabytes (aliases of aliases), for a value that contains itself, or for more levels
 than Python can follow. The events of the parser are counted first, aliases with all that they stand for; only a text
@@ -21,7 +21,7 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class NotYaml(ValueError):
-    """A text that is no YAML, or more than a file should be; ``line`` is where, counted from 1, if it is known."""
+    """Says that a text is no YAML, or more than a file should be; ``line`` is where, from 1, if it is known."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
@@ -29,12 +29,12 @@ class NotYaml(ValueError):
 
     @property
     def where(self) -> str:
-        """``, line 3``, to stand behind a file's name; empty if the line is not known."""
+        """Return ``, line 3``, which follows a file's name; empty if the line is not known."""
         return f", line {self.line}" if self.line else ""
 
 
 class _Loader(_Base):
-    """Plain values only; equal keys, of which PyYAML keeps the last without a word, are refused."""
+    """Makes plain values only, and refuses equal keys, of which PyYAML keeps the last without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -1,4 +1,4 @@
-"""Low-rank updates of weights, alone or stacked.
+"""Defines low-rank updates of weights, single or stacked.
 
 Letters for shapes everywhere: ``o`` out, ``i`` in, ``r`` rank of one task, ``R`` rank of all past tasks together,
 ``L`` modules of one shape stacked into one tensor, so that a penalty is one launch and not one per module.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LowRank:
-    """An update ΔW = scale · B A, or in SVD form scale · B diag(σ) A, of one weight or of ``L`` weights of one shape.
+    """Holds an update ΔW = scale · B A (SVD form: scale · B diag(σ) A) of one weight or of ``L`` of one shape.
 
     >>> update = LowRank(A=torch.tensor([[1.0, 2.0]]), B=torch.tensor([[3.0], [0.0]]), scale=0.5)
     >>> update.rank, update.shape
@@ -44,7 +44,7 @@ class LowRank:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Shape (o, i) of the weight that is updated."""
+        """Return the shape (o, i) of the weight that is updated."""
         return int(self.B.shape[-2]), int(self.A.shape[-1])
 
     @property
@@ -53,47 +53,47 @@ class LowRank:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name: A, B and, in SVD form, sigma."""
+        """Return the tensors by name: A, B and, in SVD form, sigma."""
         named = {"A": self.A, "B": self.B}
         return named if self.sigma is None else {**named, "sigma": self.sigma}
 
     @property
     def up(self) -> Tensor:
-        """B, in SVD form with σ in it: B diag(σ)."""
+        """Return B, in SVD form with σ in it: B diag(σ)."""
         return self.B if self.sigma is None else self.B * self.sigma.mT
 
     def map(self, change: Callable[[Tensor], Tensor]) -> LowRank:
-        """The update with every tensor changed in the same way (detached, moved, copied)."""
+        """Return the update with every tensor changed in the same way (detached, moved, copied)."""
         sigma = None if self.sigma is None else change(self.sigma)
         return LowRank(change(self.A), change(self.B), self.scale, sigma)
 
     def holding(self, tensors: Mapping[str, Tensor]) -> LowRank:
-        """An update of the same scale and form with other tensors."""
+        """Return an update of the same scale and form with other tensors."""
         return LowRank(tensors["A"], tensors["B"], self.scale, tensors.get("sigma"))
 
     def dense(self) -> Tensor:
-        """ΔW, (o, i) or (L, o, i), in fp32; of tensors in fp64, as checks of gradients have them, in fp64."""
+        """Return ΔW, (o, i) or (L, o, i), in fp32; of tensors in fp64, as checks of gradients have them, in fp64."""
         up, A = (t if t.dtype == torch.float64 else t.float() for t in (self.up, self.A))
         return self.scale * (up @ A)
 
     def absorb_scale(self) -> LowRank:
-        """The same update as a pair with scale 1; B carries scale and σ."""
+        """Return the same update as a pair with scale 1; B carries scale and σ."""
         return LowRank(self.A.float(), self.up.float() * self.scale)
 
     def norm(self) -> Tensor:
-        """‖ΔW‖_F, () or (L,), from the factors: √⟨BᵀB, AAᵀ⟩, without a matrix of shape (o, i)."""
+        """Return ‖ΔW‖_F, () or (L,), from the factors: √⟨BᵀB, AAᵀ⟩, without a matrix of shape (o, i)."""
         A, B = precise(self.A), precise(self.up)
         return (self.scale**2 * ((B.mT @ B) * (A @ A.mT)).sum((-2, -1))).clamp_min(0).sqrt().float()
 
 
 def precise(tensor: Tensor) -> Tensor:
-    """The tensor in fp64, or in fp32 on devices that have no fp64 (Apple's)."""
+    """Return the tensor in fp64, or in fp32 on devices that have no fp64 (Apple's)."""
     return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What is trained at one place where it is no low-rank update: full weights, prompts, gates.
+    """Holds what is trained at one place where it is no low-rank update: full weights, prompts, gates.
 
     Attributes:
         tensors: by name; of one place, or of ``L`` places stacked along a first dimension.
@@ -106,15 +106,15 @@ class Weights:
         return sum(tensor.numel() for tensor in self.tensors.values())
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Weights:
-        """The same with every tensor changed in the same way (detached, moved, copied)."""
+        """Return the same with every tensor changed in the same way (detached, moved, copied)."""
         return Weights({name: change(tensor) for name, tensor in self.tensors.items()})
 
     def holding(self, tensors: Mapping[str, Tensor]) -> Weights:
-        """The same with other tensors."""
+        """Return the same with other tensors."""
         return Weights(dict(tensors))
 
     def norm(self) -> Tensor:
-        """Frobenius norm of all tensors together, ()."""
+        """Return the Frobenius norm of all tensors together, ()."""
         return torch.stack([tensor.float().norm() for tensor in self.tensors.values()]).norm()
 
 
@@ -135,24 +135,24 @@ def concatenate(updates: Sequence[LowRank]) -> LowRank:
     >>> both.rank, both.scale, float(both.dense()[0, 0])
     (2, 1.0, 4.0)
     """
-    whole = [update.absorb_scale() for update in updates]
-    return LowRank(torch.cat([u.A for u in whole], dim=-2), torch.cat([u.B for u in whole], dim=-1))
+    absorbed = [update.absorb_scale() for update in updates]
+    return LowRank(torch.cat([u.A for u in absorbed], dim=-2), torch.cat([u.B for u in absorbed], dim=-1))
 
 
 def difference(new: LowRank, old: LowRank) -> LowRank:
-    """What one adapter that was trained on has changed: ``new`` − ``old``, of rank r + r."""
+    """Return what one adapter that was trained on has changed: ``new`` − ``old``, of rank r + r."""
     return concatenate([new, LowRank(old.A, old.B, -old.scale, old.sigma)])
 
 
 def nearest(matrix: Tensor, rank: int) -> LowRank:
-    """The update of at most ``rank`` that is nearest to ``matrix`` (o, i) in the Frobenius norm, by SVD, in fp32."""
+    """Return the update of at most ``rank`` nearest to ``matrix`` (o, i) in the Frobenius norm, by SVD, in fp32."""
     U, S, V = torch.linalg.svd(precise(matrix), full_matrices=False)
     root = S[:rank].sqrt()
     return LowRank((root[:, None] * V[:rank]).float().contiguous(), (U[:, :rank] * root).float().contiguous())
 
 
 def truncated(update: LowRank, rank: int) -> tuple[LowRank, float]:
-    """The nearest update of at most ``rank``, and ‖ΔW − ΔŴ‖_F: from the factors, no matrix of shape (o, i) is made."""
+    """Return the nearest update of at most ``rank``, and ‖ΔW − ΔŴ‖_F; no matrix of shape (o, i) is made."""
     left, core_left = torch.linalg.qr(precise(update.up) * update.scale)
     right, core_right = torch.linalg.qr(precise(update.A).mT)
     U, S, V = torch.linalg.svd(core_left @ core_right.mT, full_matrices=False)
@@ -177,7 +177,7 @@ def stack(sites: Sequence[S]) -> S:
 
 
 def top_blocks(sites: Iterable[str], count: int) -> tuple[str, ...]:
-    """The modules in the last ``count`` transformer blocks; of an encoder-decoder, in the last of the decoder.
+    """Return the modules in the last ``count`` transformer blocks; of an encoder-decoder, in the last of the decoder.
 
     A module's block is the first number in its path, its stack what stands before it: ``decoder.block.3.layer.0``.
     """
@@ -193,7 +193,7 @@ def top_blocks(sites: Iterable[str], count: int) -> tuple[str, ...]:
 
 
 def groups(sites: Updates) -> list[tuple[str, ...]]:
-    """Names of modules that share shape, rank, scale and form, in the order of their first appearance."""
+    """Return the names of modules that share shape, rank, scale and form, in the order of their first appearance."""
     by_kind: dict[tuple[object, ...], list[str]] = {}
     for name, site in sites.items():
         by_kind.setdefault(_kind(site), []).append(name)

@@ -92,8 +92,8 @@ def find_convention(table: Table, names: ColumnNames | None = None) -> Conventio
     if len(fitting) == 1:
         return fitting[0]
     known = "; ".join(" + ".join(c.columns) for c in fitting or (*CONVENTIONS, QUESTIONS[0]))
-    spelt = {visible(column).lower().strip() for column in map(str, found)}
-    meant = next((" and ".join(c.columns) for c in (*CONVENTIONS, *QUESTIONS) if set(c.columns) <= spelt), "")
+    spelling = {visible(column).lower().strip() for column in map(str, found)}
+    meant = next((" and ".join(c.columns) for c in (*CONVENTIONS, *QUESTIONS) if set(c.columns) <= spelling), "")
     if meant and not fitting:
         listed = ", ".join(column if column.isprintable() else ascii(column) for column in map(str, found))
         raise DataError(f"{table.where}: its columns are {listed}; spell them {meant}")

@@ -125,11 +125,11 @@ def sharegpt(table: Table, columns: Columns, tags: Tags) -> Table:
     for index, row in enumerate(table.rows):
         at = table.at(index)
         _refuse_media(row, at)
-        said = row.get(columns.messages)
-        if not isinstance(said, list) or not all(isinstance(turn, Mapping) for turn in said):
+        turns = row.get(columns.messages)
+        if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
             raise DataError(f"{at}: {columns.messages!r} must be a list of objects (found: {', '.join(row)})")
         messages = [{"role": "system", "content": row[columns.system]}] if row.get(columns.system) else []
-        for number, turn in enumerate(said, start=1):
+        for number, turn in enumerate(turns, start=1):
             role = turn.get(tags.role_tag)
             if not isinstance(role, str) or role not in roles:  # JSON may hold a list, which no dict can look up
                 raise DataError(f"{at}: turn {number} has the role {role!r}{nearest(str(role), roles)}")
@@ -210,12 +210,12 @@ def order_of(path: Path, order: str | None) -> tuple[str, ...]:
         DataError: there is no such order.
     """
     orders: dict[str, Any] = {}
-    for about in read_description(path).values():
-        if not isinstance(about, dict) or not isinstance(about.get("orders"), dict):
+    for entry in read_description(path).values():
+        if not isinstance(entry, dict) or not isinstance(entry.get("orders"), dict):
             raise DataError(f'{path} must hold {{"name": {{"orders": {{"order1": [...]}}}}}}')
-        if twice := sorted(set(orders) & set(about["orders"])):
+        if twice := sorted(set(orders) & set(entry["orders"])):
             raise DataError(f"{path} has two orders {twice[0]!r}; rename one")
-        orders |= about["orders"]
+        orders |= entry["orders"]
     wanted = order or next(iter(orders), "")
     names = orders.get(wanted)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -229,8 +229,8 @@ def options_of(path: Path, name: str) -> tuple[str, ...]:
     Raises:
         DataError: the file is there and holds something else.
     """
-    about = read_description(path).get(name, {"options": []}) if path.is_file() else {"options": []}
-    options = about.get("options") if isinstance(about, dict) else None
+    entry = read_description(path).get(name, {"options": []}) if path.is_file() else {"options": []}
+    options = entry.get("options") if isinstance(entry, dict) else None
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         raise DataError(f'{path} must hold {{"{name}": {{"options": [...]}}}}, a list of labels')
     return tuple(options)

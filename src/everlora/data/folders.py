@@ -104,11 +104,11 @@ def task_folder(data_dir: Path, name: str, *, families: bool = False) -> Path:
     if (data_dir / name).is_dir():
         return data_dir / name
     below = [p for p in sorted(data_dir.glob("*/*")) if p.is_dir() and plain_spelling(p.name) == plain_spelling(name)]
-    theirs = [p for p in below if any((p / f"train{end}").is_file() for end in (".json", ".json.gz"))]
-    if families and len(theirs) > 1:
-        raise DataError(f"the data folder {data_dir} has {name!r} twice: {theirs[0]} and {theirs[1]}; move one away")
-    if families and theirs:
-        return theirs[0]
+    places = [p for p in below if any((p / f"train{end}").is_file() for end in (".json", ".json.gz"))]
+    if families and len(places) > 1:
+        raise DataError(f"the data folder {data_dir} has {name!r} twice: {places[0]} and {places[1]}; move one away")
+    if families and places:
+        return places[0]
     hint = f"; did you mean {below[0].parent}?" if below else "; wanted <data_dir>/<task>/train.jsonl.gz"
     raise DataError(f"the data folder {data_dir} has no folder {name!r}{hint}")
 
@@ -168,9 +168,9 @@ def _table(path: Path, definition: str) -> tuple[Table, str]:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number}: not an object with input and output but {type(row).__name__}")
-    said = content.get("Definition") or ""
-    said = "\n".join(map(str, said)) if isinstance(said, list) else str(said)
-    return Table(where=str(path), rows=rows, numbers=range(1, len(rows) + 1)), definition or said
+    instruction = content.get("Definition") or ""
+    instruction = "\n".join(map(str, instruction)) if isinstance(instruction, list) else str(instruction)
+    return Table(where=str(path), rows=rows, numbers=range(1, len(rows) + 1)), definition or instruction
 
 
 def _definition(path: Path) -> str:
@@ -211,7 +211,7 @@ def without_blank_labels(
 
 def _renamed(table: Table, names: Mapping[str, str]) -> Table:
     rows = [{names.get(column, column): value for column, value in row.items()} for row in table.rows]
-    return replace(table, rows=rows, called={ours: theirs for theirs, ours in names.items()})
+    return replace(table, rows=rows, called={ours: column for column, ours in names.items()})
 
 
 def _labelled(table: Table) -> Table:

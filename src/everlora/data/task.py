@@ -103,7 +103,7 @@ class Task:
             object.__setattr__(self, "metric", answer_metric(self.metric).id)
         except ConfigError as error:
             raise DataError(f"task {self.name!r}: {error}") from None
-        self._tell_labels_apart()
+        self._score_by_distinct_labels()
         if self.labels:
             known = set(self.labels)
             for split in ("train", "dev", "test"):
@@ -114,7 +114,7 @@ class Task:
                             f"{nearest(example.target, known)}"
                         )
 
-    def _tell_labels_apart(self) -> None:
+    def _score_by_distinct_labels(self) -> None:
         """Score by a metric that tells the labels apart where the one that is named does not, and note that."""
         metric, twins = metric_for(self.metric, tuple(self.labels))
         if twins is not None:
@@ -176,12 +176,12 @@ class Task:
 
     def digest(self) -> str:
         """Hash of all rows, labels, the instruction and the metric: two tasks with one digest are the same task."""
-        about: list[Any] = [self.name, self.labels, self.instruction, self.form]
+        content: list[Any] = [self.name, self.labels, self.instruction, self.form]
         if self.metric != DEFAULT:  # what came later must not change the digests that earlier runs have recorded
-            about.append(self.metric)
+            content.append(self.metric)
         if self.shared_labels is not None:
-            about.append({"shared_labels": self.shared_labels})
-        sha = hashlib.sha256(json.dumps(about).encode())
+            content.append({"shared_labels": self.shared_labels})
+        sha = hashlib.sha256(json.dumps(content).encode())
         for split in (self.train, self.dev, self.test):
             sha.update(b"\x00split")
             for example in split:

@@ -214,8 +214,8 @@ def _example(row: Row, table: Table, convention: Convention, names: tuple[Sequen
         from everlora.data.images import to_array
 
         return Example(to_array(value, at, table.folder), _label(row[convention.target], "label", names, at))
-    asked, answer = (table.called.get(column, column) for column in convention.columns)
-    text = _text(value, asked, at)
+    question, answer = (table.called.get(column, column) for column in convention.columns)
+    text = _text(value, question, at)
     if convention.free:
         return _answered(text, row[convention.target], answer, at)
     return Example(text, _label(row[convention.target], answer, names, at))

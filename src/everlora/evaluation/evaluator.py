@@ -60,8 +60,8 @@ class Evaluator:
             )
             scores.append(score)
             progress.done()
-            if self.batch_invariant is None:  # it belongs to the model and the machine, so one task tells it for all
-                self.batch_invariant = self._same_alone(model, task, score)
+            if self.batch_invariant is None:  # a fact of model and machine: one task shows it for all
+                self.batch_invariant = self._is_batch_invariant(model, task, score)
         if self._measure_ability is not None:
             progress.phase("measuring general ability", 1)
             self.general = self._measure_ability(model)
@@ -104,7 +104,7 @@ class Evaluator:
         named = {score.task: score.score for score in scores} | (self.general or {})
         return "  ".join(f"{name} {value:.1f}" for name, value in named.items())
 
-    def _same_alone(self, model: nn.Module, task: Task, score: TaskScore) -> bool:
+    def _is_batch_invariant(self, model: nn.Module, task: Task, score: TaskScore) -> bool:
         """Whether rows from the shortest to the longest are answered one by one as they were together."""
         rows = getattr(task, self.settings.split)
         order = sorted(range(len(rows)), key=lambda k: (self.base.family.length(rows[k], task), k))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from everlora.adapters import files as adapters
 from everlora.adapters.hooked import load_form
@@ -22,7 +22,7 @@ from everlora.data.task import Example, Task
 from everlora.models.loading import Loaded
 from everlora.models.weights import quantization_of
 
-_SPELT = ("rope_theta", "rope_local_base_freq", "rope_scaling")
+_OF_TRANSFORMERS_4 = ("rope_theta", "rope_local_base_freq", "rope_scaling")
 """Entries of config.json that transformers 4 has, and transformers 5 has elsewhere."""
 _OF_THE_FILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
@@ -157,14 +157,14 @@ def spell_both_ways(folder: Path) -> None:
     facts = json.loads(config.read_text(encoding="utf-8"))
     rope = facts.get("rope_parameters")
     if isinstance(rope, dict):
-        whole = rope.get("full_attention", rope)
+        full = rope.get("full_attention", rope)
         near = rope.get("sliding_attention")
-        if "rope_theta" in whole:
-            facts.setdefault("rope_theta", whole["rope_theta"])
+        if "rope_theta" in full:
+            facts.setdefault("rope_theta", full["rope_theta"])
         if isinstance(near, dict) and "rope_theta" in near:
             facts.setdefault("rope_local_base_freq", near["rope_theta"])
-        if whole.get("rope_type", "default") != "default":
-            facts.setdefault("rope_scaling", {key: value for key, value in whole.items() if key != "rope_theta"})
+        if full.get("rope_type", "default") != "default":
+            facts.setdefault("rope_scaling", {key: value for key, value in full.items() if key != "rope_theta"})
         write_json(config, facts)
     if tokenizer.is_file():
         facts = json.loads(tokenizer.read_text(encoding="utf-8"))
@@ -198,22 +198,22 @@ def check_written(model: PreTrainedModel, processor: Any, folder: Path) -> None:
     for name in model._keys_to_ignore_on_save or ():  # sinusoids, which are made anew in fp32: no file holds them
         here.pop(name, None), there.pop(name, None)
     same = here.keys() == there.keys() and all(torch.equal(tensor.cpu(), there[name]) for name, tensor in here.items())
-    answers, answers_again = (_settings(getattr(one, "generation_config", None)) for one in (model, again))
+    answers, answers_again = (_settings(one.generation_config) if one.can_generate() else {} for one in (model, again))
     if found["missing_keys"] or not same or answers != answers_again:
         raise other
 
 
 def _words(processor: Any) -> Any:
     """The vocabulary of a tokenizer; the settings of what reads pictures."""
-    return processor.get_vocab() if hasattr(processor, "get_vocab") else processor.to_dict()
+    return processor.get_vocab() if isinstance(processor, PreTrainedTokenizerBase) else processor.to_dict()
 
 
 def _settings(config: Any) -> Any:
     """What a configuration says, without where it was read from and what `spell_both_ways` has added."""
-    facts = config.to_dict() if hasattr(config, "to_dict") else config
+    facts = config.to_dict() if isinstance(config, PretrainedConfig | GenerationConfig) else config
     if not isinstance(facts, dict):
         return facts
-    return {key: _settings(value) for key, value in facts.items() if key not in (*_SPELT, *_OF_THE_FILE)}
+    return {key: _settings(value) for key, value in facts.items() if key not in (*_OF_TRANSFORMERS_4, *_OF_THE_FILE)}
 
 
 def write_adapter(run: Run, sites: LowRankUpdates, out: Path) -> None:
@@ -258,8 +258,8 @@ def compare_logits(
         weight = weights[f"{name}.weight"]
         weight.add_((site.dense() - exact_updates[name]).to(weight.device))
     other = [base.family.logits(model, batch)[0].float() for batch in batches]
-    apart = torch.cat([(a - b)[a.isfinite()].flatten() for a, b in zip(exact, other, strict=True)])
+    difference = torch.cat([(a - b)[a.isfinite()].flatten() for a, b in zip(exact, other, strict=True)])
     spread = torch.cat([(a - a.mean(-1, keepdim=True))[a.isfinite()].flatten() for a in exact])
     same = torch.cat([a.argmax(-1) == b.argmax(-1) for a, b in zip(exact, other, strict=True)])
-    relative = float(apart.square().mean().sqrt() / spread.square().mean().sqrt())
-    return {"largest": float(apart.abs().max()), "relative": relative, "agree": float(same.float().mean())}
+    relative = float(difference.square().mean().sqrt() / spread.square().mean().sqrt())
+    return {"largest": float(difference.abs().max()), "relative": relative, "agree": float(same.float().mean())}

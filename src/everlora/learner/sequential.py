@@ -117,11 +117,13 @@ class SequentialLearner(LearnerState):
         check_same_tasks(committed, self.plan, self.folder.path)
         self.backend.plan_tasks(len(tasks))
         for task in tasks:
+            # Every task, before the first is trained: a bad row in the last must not end a run of days.
             validate_task(task, self.base.family, self.spec.evaluation, self.progress)
         for stage in filter(lambda one: one.trains, self.plan):
             check_enough_rows(self.spec, stage, world.size())
         for line in shared_rows(tasks) if self.base.family.head else ():
             self.progress.warn(line)
+        # The folder alone is believed, so that a learner that goes on and one that is resumed take one path.
         self.reset()
         world.wait()  # nobody commits before everybody has read
         self.evaluator.measure_baseline(self.folder, tasks, self.progress)
@@ -144,6 +146,7 @@ class SequentialLearner(LearnerState):
             self.prepare_head(stage)
             scores = self.evaluate(self.base.model, stage, tasks)
             return self.commit(stage, tasks, matrix, scores, seconds=time.perf_counter() - started)
+        # The head grows in the base model itself: what taking the adapter off does not undo.
         snapshot = self.base.family.snapshot(self.base.model)
         try:
             model = self.attach_adapter(stage)
@@ -155,6 +158,7 @@ class SequentialLearner(LearnerState):
             if self.method.penalties:  # a penalty may be low because nothing was learned
                 moved = change(update, self.adapter_start())
                 warnings += warn(self.progress, stage.name, collapse(moved, self.changes))
+            # With the adapter still on, since evidence is measured by passes through the model.
             remembered = self.remember(stage, model, update)
             # A part may have the last word: what answers from now on is then written into the adapter.
             update = memory.finished(self.method, self.backend, update, self.newest, stage.number)
@@ -171,6 +175,7 @@ class SequentialLearner(LearnerState):
                 seconds = Seconds(train=trained - started, evaluate=time.perf_counter() - trained)
                 learned = LearnedTask(update, remembered, rows, training, scratch)
                 row = self.commit(stage, tasks, matrix, scores, seconds, learned)
+            # Only behind the commit: if writing fails, memory and folder still say the same.
             self.append_update(update, remembered, rows)
         except BaseException:
             # A half-learned task leaves no trace in memory either: adapter off, head as it was.
@@ -186,6 +191,7 @@ class SequentialLearner(LearnerState):
         part = self.method.initialiser
         if part is None or (self.newest is None and not part.needs.first_task):
             return
+        # One adapter that goes on leaves no history; what it is now is the past.
         updates = list(self.past) or ([] if self.newest is None else [cast(LowRankUpdates, self.newest)])
         known = self.memory.get(part.name, {})
         initialise(part, stage, model, self.base.family, self.backend, self.spec.seed, updates=updates, known=known)
@@ -197,6 +203,7 @@ class SequentialLearner(LearnerState):
             start = self.backend.extract() if self.method.initialiser else start  # an initialiser may have moved it
             past = UpdateHistory((cast(LowRankUpdates, start),)) if self.method.adapter.low_rank else UpdateHistory()
         trainer = TaskTrainer(self.base, self.method, self.spec, self.backend, stage, past, start, self.memory)
+        # For a model that writes rows of them itself; their own rows are not shown to it.
         earlier = [task for before in self.plan[: stage.number - 1] for task in before.tasks]
         return trainer.train(model, self.stored_rows, earlier, first=self.newest is None, progress=self.progress)
 
@@ -207,6 +214,7 @@ class SequentialLearner(LearnerState):
             TrainingError: it is not finite.
         """
         update: Updates = self.backend.extract()
+        # One norm over everything is finite only if every entry is.
         if not torch.stack([site.norm() for site in update.values()]).norm().isfinite():
             raise TrainingError(
                 f"what was learned of task {stage.name!r} is NaN or infinite; tasks learned before are intact; "
@@ -243,7 +251,7 @@ class SequentialLearner(LearnerState):
         """Write a finished stage to the folder, in one step; return its row of the matrix."""
         row = matrix_row(stage, tasks, {score.task: score.score for score in scores}, matrix, self.method)
 
-        def write() -> None:
+        def write() -> None:  # all processes know the row; one of them writes
             facts = self.stage_facts(stage, row, seconds, learned)
             with self.folder.commit(stage.number, stage.name, facts) as path:
                 write_rows(path / PREDICTIONS, [answer for score in scores for answer in score.rows()])
@@ -274,7 +282,7 @@ class SequentialLearner(LearnerState):
             row=row,
             fingerprint=self.evaluator.fingerprint(),
             general=self.evaluator.general,
-            labels=list(getattr(self.base.family, "labels", [])),
+            labels=list(self.base.family.labels),
             seconds=seconds,
             warning="; ".join(training.chain.warnings) or None if training else None,
             strengths=training.chain.strengths() if training else {},

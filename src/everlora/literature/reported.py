@@ -26,7 +26,7 @@ class PublishedRow:
 
     Attributes:
         paper, source, where, model, method, column, note: see `everlora.literature.published.Published`.
-        theirs: the number.
+        printed: the number.
         ours: the mean over our seeds; None without a run of that method.
         differs: how their protocol is another one, in words.
     """
@@ -37,14 +37,14 @@ class PublishedRow:
     model: str
     method: str
     column: str
-    theirs: float
+    printed: float
     ours: float | None
     note: str
     differs: list[str]
 
     def as_json(self) -> dict[str, JsonValue]:
         """The object that ``everlora compare --with-papers --json`` prints."""
-        return asdict(self)
+        return {"theirs" if key == "printed" else key: value for key, value in asdict(self).items()}
 
 
 def published_rows(
@@ -76,7 +76,7 @@ def published_rows(
             model=one.model,
             method=one.method,
             column=one.column,
-            theirs=one.value,
+            printed=one.value,
             ours=_mean(_of(one.method, ours), columns[one.column]),
             note=one.note,
             differs=differs(one, runs[0]),

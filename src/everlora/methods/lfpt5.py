@@ -21,7 +21,7 @@ train T5 v1.1 large, adapted to language modelling, with Adafactor at a learning
 tokens takes their room from the texts; a plain T5 is a weak base for prompts; a model that writes no rows rehearses
 nothing. How many of the written texts were rows is in each task's COMMIT as ``written_rows``.
 
-What we do differently (tests/unit/test_prompts.py for the formula, tests/contract/test_lfpt5.py for whole lives):
+What we do differently (tests/unit/test_prompts.py for the formula, tests/contract/test_lfpt5.py for whole runs):
 - a task's cue is a short text of known tokens; the authors' code adds a token to the vocabulary, and its row in the
   frozen embeddings is drawn and never trained (a test sees the base untouched);
 - rows to be answered and rows to be written are in one shuffled set, each with the weight that makes an epoch minimise

@@ -114,5 +114,5 @@ def mtl_buffer(
     >>> mtl_buffer().regime
     'joint'
     """
-    part = Replay(ratio=ratio, balanced=balanced, alone=True)
+    part = Replay(ratio=ratio, balanced=balanced, rehearsed_only=True)
     return replace(mtl(mixing=mixing), name="mtl-buffer", rehearsal=part)

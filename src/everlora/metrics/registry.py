@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from everlora.core.errors import ConfigError, DataError, nearest
 from everlora.core.registry import Registry
@@ -57,6 +57,8 @@ class AnswerMetric:
     formula: str
     source: str
     row: Callable[[Answer], float]
+    needs: ClassVar[Reference | None] = None
+    """A metric of answers is made without reference scores."""
     corpus: Callable[[Sequence[Answer], Sequence[str]], float] | None = None
     shares: Callable[[Sequence[Answer], Sequence[str]], tuple[float, ...]] | None = None
     aliases: tuple[str, ...] = ()

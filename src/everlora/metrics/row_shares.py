@@ -15,23 +15,23 @@ Counts = tuple[Sequence[int], Sequence[int], int, int]
 """Of one row: n-grams that are in a reference, and n-grams, by order; words, and words of the reference."""
 
 
-def macro_f1(asked: Sequence[str], given: Sequence[str], classes: Sequence[str]) -> tuple[float, ...]:
-    """Shares of the mean over classes of F1 = 2 TP / (asked + given), in percent.
+def macro_f1(targets: Sequence[str], answers: Sequence[str], classes: Sequence[str]) -> tuple[float, ...]:
+    """Shares of the mean over classes of F1 = 2 TP / (targets + answers), in percent.
 
     Args:
-        asked: the class of each row.
-        given: the class that was answered; what is none of the classes is a miss.
-        classes: those that the mean is over, each of them asked or given somewhere.
+        targets: the class of each row.
+        answers: the class that was answered; what is none of the classes is a miss.
+        classes: those that the mean is over, each of them a target or an answer somewhere.
     """
-    hits = Counter(a for a, g in zip(asked, given, strict=True) if a == g)
-    sizes = Counter([*asked, *given])
+    hits = Counter(a for a, g in zip(targets, answers, strict=True) if a == g)
+    sizes = Counter([*targets, *answers])
     each = {name: 2 * hits[name] / sizes[name] for name in classes}
     theta, found = sum(each.values()), []
-    for a, g in zip(asked, given, strict=True):
+    for a, g in zip(targets, answers, strict=True):
         slopes = (
             (2 * (a == g) - each[name] * ((a == name) + (g == name))) / sizes[name] for name in {a, g} & each.keys()
         )
-        found.append(100.0 * (theta + len(asked) * sum(slopes)) / len(each))
+        found.append(100.0 * (theta + len(targets) * sum(slopes)) / len(each))
     return tuple(found)
 
 

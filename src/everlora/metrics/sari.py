@@ -75,8 +75,8 @@ def _share(all_of_them: Grams, good: Grams) -> float:
     return _ratio(sum(good[g] / all_of_them[g] for g in all_of_them), len(all_of_them))
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 1.0
+def _ratio(part: float, total: float) -> float:
+    return part / total if total else 1.0
 
 
 def _f(precision: float, recall: float) -> float:

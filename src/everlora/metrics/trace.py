@@ -54,15 +54,15 @@ def rouge_l(summary: str, reference: str) -> float:
     >>> round(rouge_l("The cat sat.", "The cat ran off."), 3)
     57.143
     """
-    ours, theirs = _sentences(summary), _sentences(reference)
-    if not ours or not theirs:
+    summary_sentences, reference_sentences = _sentences(summary), _sentences(reference)
+    if not summary_sentences or not reference_sentences:
         return 0.0
     common: set[str] = set()
-    for sentence in theirs:
-        for other in ours:
+    for sentence in reference_sentences:
+        for other in summary_sentences:
             common |= common_words(sentence, other)
-    precision = len(common) / len({word for sentence in ours for word in sentence})
-    recall = len(common) / len({word for sentence in theirs for word in sentence})
+    precision = len(common) / len({word for sentence in summary_sentences for word in sentence})
+    recall = len(common) / len({word for sentence in reference_sentences for word in sentence})
     return 100.0 * 2.0 * (precision * recall / (precision + recall + 1e-8))
 
 

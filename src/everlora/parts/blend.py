@@ -101,12 +101,12 @@ class SensitivityBlend(Initialiser, NeedsEvidence):
         self,
         fresh: LowRank,
         updates: Sequence[LowRank],
-        seen: Evidence = NO_EVIDENCE,
+        evidence: Evidence = NO_EVIDENCE,
         memory: State | None = None,
     ) -> LowRank:
-        if seen.gradients is None:
+        if evidence.gradients is None:
             raise ConfigError(f"{self.name!r} looks at training rows of the new task, and it has none")
-        blended = blend(updates, torch.stack([sensitivity(update, seen.gradients) for update in updates]))
+        blended = blend(updates, torch.stack([sensitivity(update, evidence.gradients) for update in updates]))
         assert blended.sigma is not None
         sigma = blended.sigma if self.sigma == "with" else torch.zeros_like(blended.sigma)
         return LowRank(blended.A, blended.B, fresh.scale, sigma)

@@ -34,7 +34,7 @@ class CopyLayers(Initialiser):
         self,
         fresh: LowRank,
         updates: Sequence[LowRank],
-        seen: Evidence = NO_EVIDENCE,
+        evidence: Evidence = NO_EVIDENCE,
         memory: State | None = None,
     ) -> LowRank:
         return updates[-1]

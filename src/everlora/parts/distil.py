@@ -29,8 +29,8 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         new, old = ctx.saved_tensors
-        apart = (new / ctx.tau).softmax(-1) - (old / ctx.tau).softmax(-1)
-        return upstream[0].unsqueeze(-1) * ctx.tau * apart, None, None
+        difference = (new / ctx.tau).softmax(-1) - (old / ctx.tau).softmax(-1)
+        return upstream[0].unsqueeze(-1) * ctx.tau * difference, None, None
 
 
 def distillation(new: Tensor, old: Tensor, tau: float) -> Tensor:

@@ -87,8 +87,8 @@ def complement(basis: Tensor) -> Tensor:
     >>> complement(torch.tensor([[1.0], [0.0], [0.0]])).shape
     torch.Size([3, 2])
     """
-    whole = torch.linalg.qr(basis, mode="complete")[0]
-    return whole[:, basis.shape[-1] :]
+    complete = torch.linalg.qr(basis, mode="complete")[0]
+    return complete[:, basis.shape[-1] :]
 
 
 @torch.no_grad()
@@ -152,7 +152,7 @@ class FeatureStart(Initialiser, HasMemory, NeedsEvidence):
         self,
         fresh: LowRank,
         updates: Sequence[LowRank],
-        seen: Evidence = NO_EVIDENCE,
+        evidence: Evidence = NO_EVIDENCE,
         memory: State | None = None,
     ) -> LowRank:
         into = fresh.shape[1]
@@ -160,20 +160,20 @@ class FeatureStart(Initialiser, HasMemory, NeedsEvidence):
         basis = precise(memory["basis"]) if memory else precise(fresh.A.new_zeros(into, 0))
         if self.design == "projected":
             rows = keep_components(fresh.A, basis, dual)
-        elif seen.moment is None:
+        elif evidence.moment is None:
             raise ConfigError(f"{self.name!r} looks at training rows of the new task, and it has none")
         else:
-            rows = design_down_projection(seen.moment, basis, dual, fresh.rank)
+            rows = design_down_projection(evidence.moment, basis, dual, fresh.rank)
         return replace(fresh, A=rows.to(fresh.A.dtype).contiguous())
 
-    def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
+    def remember(self, update: LowRank, memory: State, evidence: Evidence = NO_EVIDENCE) -> State:
         """F, or where that is smaller the basis of its complement; and of how many tasks."""
         into = update.shape[1]
         number = int(memory["tasks"]) + 1 if memory else 1
         basis = precise(memory["basis"]) if memory else precise(update.A.new_zeros(into, 0))
         basis = complement(basis) if memory and bool(memory["dual"]) else basis
-        if seen.moment is not None:
-            basis = extend_basis(seen.moment, basis, self.share(number), self.measure)
+        if evidence.moment is not None:
+            basis = extend_basis(evidence.moment, basis, self.share(number), self.measure)
         dual = 2 * basis.shape[-1] > into
         kept = complement(basis) if dual else basis
         return {

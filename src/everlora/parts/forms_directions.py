@@ -14,7 +14,7 @@ from everlora.core.adapter import Adapter
 Start = Literal["keep", "reset"]
 
 
-def kept(alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
+def keep_product(alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
     """Magnitude (), and scales (L,), of a finished direction with the product unchanged to the bit.
 
     The norm is the root mean square over layers of ‖B‖‖A‖ (L,), brought to the nearest power of two: multiplying and
@@ -25,7 +25,7 @@ def kept(alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
     return alpha * power, torch.full_like(norms, 1 / power)
 
 
-def renewed(alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
+def reset_magnitude(alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
     """Magnitude 1 and scales 1 / (‖B‖‖A‖) layer by layer, as the published code has it: another function."""
     return torch.ones_like(alpha), torch.where(norms > 0, 1 / norms.clamp_min(1e-30), 0)
 
@@ -49,4 +49,4 @@ class DirectionsAdapter(Adapter):
             alpha: its magnitude so far.
             norms: ‖B‖_F ‖A‖_F per layer, (L,).
         """
-        return kept(alpha, norms) if self.start == "keep" else renewed(alpha, norms)
+        return keep_product(alpha, norms) if self.start == "keep" else reset_magnitude(alpha, norms)

@@ -22,8 +22,8 @@ POOLS = ("K", "A", "W")
 def masked_mean(h: Tensor, mask: Tensor) -> Tensor:
     """Mean of hidden states (b, s, e) over the real tokens of each row, (b, e)."""
     weights = mask.float()
-    whole = (weights.unsqueeze(1) @ h.float()).squeeze(1)
-    return whole / weights.sum(1, keepdim=True).clamp_min(1)
+    weighted = (weights.unsqueeze(1) @ h.float()).squeeze(1)
+    return weighted / weights.sum(1, keepdim=True).clamp_min(1)
 
 
 def cosine_gate(h: Tensor, mask: Tensor, K: Tensor, A: Tensor, W: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ def hard(new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
 
     (1, 0) if only new rows do, (0, 1) if only rehearsed ones do, (0.4, 0.6) if both do, (0.5, 0.5) if neither does.
     """
-    mine, theirs, level = new.float(), old.float(), 0.5 - 0.1 * new.float()
-    return torch.where(new ^ old, mine, level), torch.where(new ^ old, theirs, 1 - level)
+    new_share, old_share, level = new.float(), old.float(), 0.5 - 0.1 * new.float()
+    return torch.where(new ^ old, new_share, level), torch.where(new ^ old, old_share, 1 - level)
 
 
 def soft(new: Tensor, old: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

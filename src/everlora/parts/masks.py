@@ -64,9 +64,9 @@ class MagnitudeMask(GradientTransform, NeedsActivations):
         return None if self.tau == 0 or (not before.updates and before.start is None) else {}
 
     @torch.no_grad()
-    def look(self, seen: State, state: State) -> State:
+    def look(self, magnitudes: State, state: State) -> State:
         """Masks by live tensor, (L, n, 1). A triplet's σ goes with its row of A."""
-        masks = {key: strongest(size, self.tau).unsqueeze(-1) for key, size in seen.items()}
+        masks = {key: strongest(size, self.tau).unsqueeze(-1) for key, size in magnitudes.items()}
         return {**masks, "sigma": masks["A"]} if "A" in masks else masks
 
     def shape(self, gradient: State, state: State) -> State:

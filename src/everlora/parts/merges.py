@@ -35,8 +35,9 @@ def trim(update: Tensor, density: float) -> Tensor:
 
 
 def ties(updates: Iterable[Tensor], density: float) -> Tensor:
-    """TIES (Yadav et al. 2023, arXiv:2306.01708): trim each, elect the sign of the sum (0 counts as +), and take the
-    mean of the entries that agree with it; (..., o, i).
+    """Merge updates by TIES: trim each, elect a sign per entry, and average what agrees with it; (..., o, i).
+
+    Source: Yadav et al. 2023, arXiv:2306.01708. The sign is that of the sum, and 0 counts as +.
 
     >>> ties([torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, 1.0]])], density=1.0)
     tensor([[ 2., -2.]])

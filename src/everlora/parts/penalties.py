@@ -164,7 +164,7 @@ class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
     def weigh(self, total: Tensor) -> Tensor:
         return energy(total, self.energy)
 
-    def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
+    def remember(self, update: LowRank, memory: State, evidence: Evidence = NO_EVIDENCE) -> State:
         return stores.add(memory, update, self.store, self.store_rank)
 
     def reconstruct(self, memory: State) -> Tensor:

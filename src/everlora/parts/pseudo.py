@@ -48,8 +48,8 @@ class PseudoSamples(GenerativeReplay):
     def written(self, text: str, target: str) -> str:
         return f"{text} {self.separator} {target}"
 
-    def read(self, said: str, labels: Sequence[str]) -> tuple[str, str] | None:
-        pieces = [piece.strip() for piece in said.split(self.separator)]
+    def read(self, text: str, labels: Sequence[str]) -> tuple[str, str] | None:
+        pieces = [piece.strip() for piece in text.split(self.separator)]
         if len(pieces) != 2 or not all(pieces) or (labels and pieces[1] not in labels):
             return None
         return pieces[0], pieces[1]

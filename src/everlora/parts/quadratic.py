@@ -93,11 +93,12 @@ class Quadratic(WeightPenalty, HasMemory, NeedsEvidence):
             value = own if value.ndim == 0 else value + own
         return PenaltyGradient(value=value, gradient=gradient)
 
-    def remember(self, update: ModuleUpdate, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
-        """F by live tensor; ``per-task`` the anchor m of the pooled quadratics, too, while ``online`` needs none:
-        what is trained on and on is its own anchor.
+    def remember(self, update: ModuleUpdate, memory: State, evidence: Evidence = NO_EVIDENCE) -> State:
+        """Return F by live tensor, and with ``per-task`` the anchor m of the pooled quadratics.
+
+        With ``online`` none is needed: what is trained on and on is its own anchor.
         """
-        fisher = seen.fisher or {}
+        fisher = evidence.fisher or {}
         if not memory:
             memory = {FISHER + key: torch.zeros_like(F) for key, F in fisher.items()}
         state: State = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import ClassVar, Literal
 
@@ -44,7 +44,7 @@ class Replay(Rehearsal):
         balanced: an equal number of rows of every class, at least one; where answers are free text, it has no meaning.
         resample: ``fixed`` rows are drawn once and kept in the run folder; or anew for ``each-task``, from the whole
             training sets of the earlier tasks, which must then be kept somewhere.
-        alone: learn what is kept and nothing else; for learning all tasks at once.
+        rehearsed_only: learn what is kept and nothing else; for learning all tasks at once.
     """
 
     name: ClassVar[str] = "row_replay"
@@ -53,7 +53,7 @@ class Replay(Rehearsal):
     ratio: float = 0.02
     balanced: bool = False
     resample: Resample = "fixed"
-    alone: bool = False
+    rehearsed_only: bool = field(default=False, metadata={"recorded_as": "alone"})
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio <= 1:

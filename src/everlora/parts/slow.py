@@ -44,13 +44,13 @@ class SlowMerge(Initialiser, HasMemory, PostProcesses):
         self,
         fresh: LowRank,
         updates: Sequence[LowRank],
-        seen: Evidence = NO_EVIDENCE,
+        evidence: Evidence = NO_EVIDENCE,
         memory: State | None = None,
     ) -> LowRank:
         last = updates[-1]
         return replace(last, A=orthonormal_rows(last.A), B=last.B if memory is None else memory["B"])
 
-    def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
+    def remember(self, update: LowRank, memory: State, evidence: Evidence = NO_EVIDENCE) -> State:
         return {"B": update.B.clone()}
 
     def memory_bytes(self, out: int, into: int, rank: int, tasks: int) -> int:

@@ -9,7 +9,7 @@ from everlora.core.roles import AutoStrength, Strength
 
 StrengthOption = float | Literal["auto"]
 RHO = 0.03
-"""The share that ``lam=auto`` reaches unless told otherwise."""
+"""The share that ``lam=auto`` reaches where no share is named."""
 
 
 def read_strength(
@@ -21,7 +21,7 @@ def read_strength(
     (0.3, AutoStrength(rho=0.05, per_module=False))
 
     Raises:
-        ConfigError: a share, or one λ per module, is asked for beside a number.
+        ConfigError: a share, or one λ per module, is named together with a number.
     """
     if lam == "auto":
         return AutoStrength(rho=share if rho is None else rho, per_module=per_module)

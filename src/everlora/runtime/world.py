@@ -87,7 +87,7 @@ def check_running(engine: DistributedType) -> None:
 def _state() -> PartialState:
     """Return accelerate's view of the processes."""
     check_engine(os.environ)
-    # Without an accelerator, accelerate takes several processes for one until it is told that the CPU is meant.
+    # Without an accelerator, accelerate takes several processes for one unless it is set to use the CPU.
     return PartialState(cpu=not torch.accelerator.is_available())
 
 

@@ -33,9 +33,9 @@ from everlora.settings.setting import settings_of
 from everlora.settings.spec import RunSpec, Strict, check
 
 SETTINGS = settings_of(RunSpec)
-COMPARED = tuple(one.path[0] for one in SETTINGS if one.about.compared)
+COMPARED = tuple(one.path[0] for one in SETTINGS if one.setting.compared)
 """Settings that a protocol leaves to the run."""
-IRRELEVANT = frozenset(one.path for one in SETTINGS if one.about.changes != "protocol")
+IRRELEVANT = frozenset(one.path for one in SETTINGS if one.setting.changes != "protocol")
 """Settings, by their place, of which the hash is independent."""
 SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
 """Into which a batch is split: the steps are the same for every split."""

@@ -59,12 +59,12 @@ class Known:
     path: tuple[str, ...]
     type: Any
     default: Any
-    about: Setting
+    setting: Setting
 
     @property
     def options(self) -> tuple[str, ...]:
         """Its names on the command line; none for a setting of files and Python only."""
-        return ("--" + self.path[-1].replace("_", "-"),) if self.about.options is None else self.about.options
+        return ("--" + self.path[-1].replace("_", "-"),) if self.setting.options is None else self.setting.options
 
     @property
     def parameter(self) -> str:
@@ -96,14 +96,14 @@ def settings_of(kind: Any) -> tuple[Known, ...]:
 def _walk(kind: Any, above: tuple[str, ...]) -> Iterator[Known]:
     if is_typeddict(kind):
         for name, annotation in get_type_hints(kind, include_extras=True).items():
-            plain, about = get_args(annotation)
-            yield Known((*above, name), plain, about.default, about)
+            plain, setting = get_args(annotation)
+            yield Known((*above, name), plain, setting.default, setting)
         return
     for name, field in kind.model_fields.items():
-        about = next((one for one in field.metadata if isinstance(one, Setting)), None)
-        if about is not None:
-            default = about.default if field.default is PydanticUndefined else field.default
-            yield Known((*above, name), field.annotation, default, about)
+        setting = next((one for one in field.metadata if isinstance(one, Setting)), None)
+        if setting is not None:
+            default = setting.default if field.default is PydanticUndefined else field.default
+            yield Known((*above, name), field.annotation, default, setting)
         elif (group := _group(field)) is not None:
             yield from _walk(group, (*above, name))
 
@@ -130,16 +130,18 @@ def suggestion(name: str, kind: Any, group: tuple[str, ...] = ()) -> str:
     also the settings of groups, by their exact names and other words, which are then named with their group.
     """
     known = settings_of(kind)
-    meant = [one.path[-1] for one in known if one.path[:-1] == group and name.lower() in one.about.aka]
+    meant = [one.path[-1] for one in known if one.path[:-1] == group and name.lower() in one.setting.aka]
     if not meant and not group:
-        meant = [".".join(one.path) for one in known if name.lower() in (one.path[-1], *one.about.aka)]
+        meant = [".".join(one.path) for one in known if name.lower() in (one.path[-1], *one.setting.aka)]
     found = meant[0] if meant else closest(name, _keys(kind, group))
     return f"; did you mean {found!r}?" if found else ""
 
 
 def _keys(kind: Any, group: tuple[str, ...]) -> list[str]:
     """The keys of a group of settings."""
+    settings = kind.model_fields if issubclass(kind, BaseModel) else {}
     for name in group:
-        inside = _alternatives(kind.model_fields[name].annotation) if name in getattr(kind, "model_fields", {}) else ()
-        kind = next((one for one in inside if isinstance(one, type) and issubclass(one, BaseModel)), None)
-    return list(getattr(kind, "model_fields", {}))
+        inside = _alternatives(settings[name].annotation) if name in settings else ()
+        model = next((one for one in inside if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        settings = model.model_fields if model else {}
+    return list(settings)

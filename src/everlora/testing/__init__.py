@@ -26,7 +26,7 @@ from everlora.testing.benchmarks import BENCHMARK_CHECKS, BenchmarkCase, benchma
 from everlora.testing.checks import CHECKS, Case  # noqa: E402
 from everlora.testing.metrics import ANSWER_CHECKS, MATRIX_CHECKS, AnswerCase, metric_battery  # noqa: E402
 from everlora.testing.plugin import pytest_addoption, pytest_configure  # noqa: E402
-from everlora.testing.record import Record, live_once  # noqa: E402
+from everlora.testing.record import Record, record_run  # noqa: E402
 
 __all__ = [
     "ANSWER_CHECKS",
@@ -39,9 +39,9 @@ __all__ = [
     "Record",
     "battery",
     "benchmark_battery",
-    "live_once",
     "made_up_rows",
     "metric_battery",
     "pytest_addoption",
     "pytest_configure",
+    "record_run",
 ]

@@ -12,8 +12,8 @@ from everlora.core.errors import ConfigError
 from everlora.core.expressions import parse
 from everlora.core.registry import FAMILIES
 from everlora.testing.checks import CHECKS, Case
-from everlora.testing.lives import MODELS
-from everlora.testing.record import Record, live_once
+from everlora.testing.record import Record, record_run
+from everlora.testing.tiny_runs import MODELS
 
 
 def battery(method: str, *, models: Sequence[str] | None = None, without: Sequence[str] = ()) -> Callable[..., None]:
@@ -43,22 +43,22 @@ def battery(method: str, *, models: Sequence[str] | None = None, without: Sequen
     @pytest.mark.parametrize(("model", "check"), cases)
     def test(model: str, check: str, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
         torch.set_num_threads(1)  # bit for bit
-        CHECKS[check].look(Case(method, model, _lives(tmp_path_factory), tmp_path))
+        CHECKS[check].look(Case(method, model, _recorded(tmp_path_factory), tmp_path))
 
     test.__doc__ = f"The battery of everlora for {method}."
     return test
 
 
-_lived: dict[tuple[str, str, str], Record] = {}
+_records: dict[tuple[str, str, str], Record] = {}
 
 
-def _lives(folders: pytest.TempPathFactory) -> Callable[[str, str], Record]:
-    """Every (method, model) is lived once per session."""
+def _recorded(folders: pytest.TempPathFactory) -> Callable[[str, str], Record]:
+    """Every (method, model) is run once per session."""
 
     def get(method: str, model: str) -> Record:
         known = (str(folders.getbasetemp()), method, model)
-        if known not in _lived:
-            _lived[known] = live_once(method, model, folders.mktemp("life") / "run")
-        return _lived[known]
+        if known not in _records:
+            _records[known] = record_run(method, model, folders.mktemp("run") / "run")
+        return _records[known]
 
     return get

@@ -62,9 +62,9 @@ def the_card_is_complete(case: BenchmarkCase) -> None:
             assert answer_metric(task.metric).id == task.metric
             assert len(set(task.labels)) == len(task.labels), f"the task {name!r} has a label twice"
     if known.needs_data:
-        about = card(known.name)
-        assert [task["name"] for task in about["tasks"]] == list(known.tasks)
-        assert about["hashes"] == {str(number): hash_of_list(names) for number, names in known.orders.items()}
+        facts = card(known.name)
+        assert [task["name"] for task in facts["tasks"]] == list(known.tasks)
+        assert facts["hashes"] == {str(number): hash_of_list(names) for number, names in known.orders.items()}
 
 
 def orders_differ_and_have_each_task_once(case: BenchmarkCase) -> None:
@@ -125,13 +125,13 @@ def limits_take_rows_of_the_split(case: BenchmarkCase) -> None:
     """With fewer rows wanted, those that are left are of the same split, and the same ones each time."""
     tasks = case.benchmark.tasks[:2]
     few = case.opened(tasks=tasks, max_train_samples=3)
-    for whole, some, again in zip(
+    for complete, some, again in zip(
         case.opened(tasks=tasks), few, case.opened(tasks=tasks, max_train_samples=3), strict=True
     ):
-        assert len(some.train) == min(3, len(whole.train))
+        assert len(some.train) == min(3, len(complete.train))
         assert some.digest() == again.digest()
-        assert _keys(some, "train") <= _keys(whole, "train")
-        assert _keys(some, "test") == _keys(whole, "test")
+        assert _keys(some, "train") <= _keys(complete, "train")
+        assert _keys(some, "test") == _keys(complete, "test")
 
 
 def tasks_can_be_chosen(case: BenchmarkCase) -> None:
@@ -139,8 +139,8 @@ def tasks_can_be_chosen(case: BenchmarkCase) -> None:
     names = case.benchmark.tasks[::-1][:3]
     chosen = case.opened(tasks=names)
     assert chosen.names == names
-    whole = {task.name: task.digest() for task in case.opened()}
-    assert [task.digest() for task in chosen] == [whole[name] for name in names]
+    complete = {task.name: task.digest() for task in case.opened()}
+    assert [task.digest() for task in chosen] == [complete[name] for name in names]
 
 
 OF_FACTS = (the_card_is_complete, orders_differ_and_have_each_task_once)

@@ -18,7 +18,7 @@ from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.registry import entries, entry
 from everlora.learner.sequential import SequentialLearner
-from everlora.testing import lives
+from everlora.testing import tiny_runs
 from everlora.testing.record import Record
 from everlora.training.chain import Chain
 from everlora.training.group import added, norms, scaled
@@ -38,13 +38,13 @@ class Case:
     Attributes:
         method: the expression.
         model: the model's name.
-        lived: gives the recorded life of a method on a model; to be looked at, not touched.
+        recorded: gives the recorded run of a method on a model; to be looked at, not touched.
         folder: an empty folder.
     """
 
     method: str
     model: str
-    lived: Callable[[str, str], Record]
+    recorded: Callable[[str, str], Record]
     folder: Path
 
     @property
@@ -53,17 +53,17 @@ class Case:
 
     @property
     def record(self) -> Record:
-        return self.lived(self.method, self.model)
+        return self.recorded(self.method, self.model)
 
 
 def a_new_adapter_changes_nothing(case: Case) -> None:
     """At the start of a task the model answers as it does with the new adapter off."""
     record, method = case.record, case.composed
     fresh = method.adapter.policy == "new" and method.initialiser is None
-    for stage, seen in record.began.items():
+    for stage, facts in record.began.items():
         if fresh or stage == next(iter(record.began)):
-            for task, outputs in seen["outputs"].items():
-                assert torch.equal(outputs, seen["below"][task])
+            for task, outputs in facts["outputs"].items():
+                assert torch.equal(outputs, facts["below"][task])
 
 
 def a_task_starts_where_the_one_before_ended(case: Case) -> None:
@@ -75,40 +75,40 @@ def a_task_starts_where_the_one_before_ended(case: Case) -> None:
     rule = method.consolidator.rule
     if rule == "continue":
         # A head that has grown multiplies another shape, which may round otherwise.
-        torch.testing.assert_close(start, end, rtol=0, atol=1e-6 if record.life.base.family.head else 0)
+        torch.testing.assert_close(start, end, rtol=0, atol=1e-6 if record.learner.base.family.head else 0)
     elif rule == "sum":
         torch.testing.assert_close(start, end, rtol=1e-5, atol=5e-6)
         assert not torch.allclose(end, record.began["first"]["outputs"]["first"], atol=1e-4), "nothing was learned"
-    elif not record.life.base.family.head:
+    elif not record.learner.base.family.head:
         assert torch.equal(start, record.began["first"]["outputs"]["first"])
 
 
 def one_adapter_named_default_and_nothing_else_trains(case: Case) -> None:
     """PEFT holds one adapter, and only it and a classification head are trainable."""
     record = case.record
-    head = record.life.base.family.head
-    for seen in record.began.values():
-        assert seen["active"] == seen["adapters"] == ["default"]
-        for name in seen["trainable"]:
+    head = record.learner.base.family.head
+    for facts in record.began.values():
+        assert facts["active"] == facts["adapters"] == ["default"]
+        for name in facts["trainable"]:
             assert ".default" in name
             assert "lora_" in name or (head and f"{head}.modules_to_save" in name)
 
 
 def the_base_is_untouched_but_for_what_was_folded(case: Case) -> None:
-    """After a life the base weights are what they were, plus the folded updates where a method sums them."""
+    """After a run the base weights are what they were, plus the folded updates where a method sums them."""
     record = case.record
-    life, pristine = record.life, dict(lives.base(case.model).model.named_parameters())
-    assert life.backend.model is None
-    adapted = {f"{name}.weight": name for name in life.newest or {}}
-    head = f"{life.base.family.head}."
-    now = dict(life.base.model.named_parameters())
+    learner, pristine = record.learner, dict(tiny_runs.base(case.model).model.named_parameters())
+    assert learner.backend.model is None
+    adapted = {f"{name}.weight": name for name in learner.newest or {}}
+    head = f"{learner.base.family.head}."
+    now = dict(learner.base.model.named_parameters())
     assert {n for n in now if not n.startswith(head)} == {n for n in pristine if not n.startswith(head)}
     for name, weight in now.items():
         if name.startswith(head):
             continue
         assert not weight.requires_grad
         if name in adapted and case.composed.consolidator.rule == "sum":
-            torch.testing.assert_close(weight - pristine[name], _carried(life, adapted[name]), rtol=1e-4, atol=2e-7)
+            torch.testing.assert_close(weight - pristine[name], _carried(learner, adapted[name]), rtol=1e-4, atol=2e-7)
         else:
             assert torch.equal(weight, pristine[name]), name
 
@@ -116,17 +116,17 @@ def the_base_is_untouched_but_for_what_was_folded(case: Case) -> None:
 def what_is_stored_is_what_was_learned(case: Case) -> None:
     """The task's folder holds the adapter that was trained, and the root what answers."""
     record = case.record
-    newest: Any = record.life.newest
-    sites, rest = adapters.read(record.life.folder.stages()[-1].path)
+    newest: Any = record.learner.newest
+    sites, rest = adapters.read(record.learner.folder.stages()[-1].path)
     assert adapters.equal(sites, newest)
-    head = record.life.base.family.head
+    head = record.learner.base.family.head
     for name, tensor in rest.items():
         assert torch.equal(tensor, record.adapter[name.removeprefix(f"{head}.")])
     assert bool(rest) == bool(head)
-    whole, _ = adapters.read(record.folder)
-    for name, site in whole.items():
-        summed = record.life.method.consolidator.rule == "sum"
-        expected = _carried(record.life, name) if summed else sites[name].dense()
+    exported, _ = adapters.read(record.folder)
+    for name, site in exported.items():
+        summed = record.learner.method.consolidator.rule == "sum"
+        expected = _carried(record.learner, name) if summed else sites[name].dense()
         torch.testing.assert_close(site.dense(), expected, rtol=1e-6, atol=1e-8)
 
 
@@ -140,22 +140,26 @@ def strength_zero_is_the_base_method_bit_for_bit(case: Case) -> None:
     known = [e.name for e in entries() if parse(e.name).adapter.low_rank and parse(e.name).regime == "sequence"]
     same = [name for name in known if replace(none, name=parse(name).name) == parse(name)]
     if same:
-        plain = case.lived(same[0], case.model).adapter
+        plain = case.recorded(same[0], case.model).adapter
     else:
-        plain = lives.adapter(lives.lived(case.model, none.named("none"), case.folder / "none", **DIAGONAL))
-    off = lives.lived(case.model, zero, case.folder / "zero", **DIAGONAL)
-    assert lives.largest_difference(lives.adapter(off), plain) == 0
-    assert lives.largest_difference(case.record.adapter, plain) > 0, "the penalty does nothing"
+        plain = tiny_runs.adapter(
+            tiny_runs.train_sequence(case.model, none.named("none"), case.folder / "none", **DIAGONAL)
+        )
+    off = tiny_runs.train_sequence(case.model, zero, case.folder / "zero", **DIAGONAL)
+    assert tiny_runs.largest_difference(tiny_runs.adapter(off), plain) == 0
+    assert tiny_runs.largest_difference(case.record.adapter, plain) > 0, "the penalty does nothing"
 
 
 def the_gradient_of_a_penalty_is_that_of_its_value(case: Case) -> None:
     """Around a place drawn at random a penalty's value changes as its gradient says, in fp64, on every module."""
-    life = case.record.life
-    newest: Any = life.newest
+    learner = case.record.learner
+    newest: Any = learner.newest
     draw = torch.Generator().manual_seed(0)
-    start = newest if life.method.consolidator.rule == "continue" else None
-    past = life.past if start is None else UpdateHistory((newest,))
-    chain = Chain.build([], newest, past, life.method, task="", max_norm=0, every=1, start=start, memory=life.memory)
+    start = newest if learner.method.consolidator.rule == "continue" else None
+    past = learner.past if start is None else UpdateHistory((newest,))
+    chain = Chain.build(
+        [], newest, past, learner.method, task="", max_norm=0, every=1, start=start, memory=learner.memory
+    )
     for group in chain.groups:
         here = group.before.weights.map(lambda t: torch.randn(t.shape, generator=draw).double())
         for part, constants in group.penalties:
@@ -176,59 +180,61 @@ def the_gradient_of_a_penalty_is_that_of_its_value(case: Case) -> None:
 def kept_is_what_the_method_declares(case: Case) -> None:
     """Elements and bytes that are kept are those that consolidator and parts declare."""
     record = case.record
-    life, kept, rule = record.life, record.life.storage(), record.life.method.consolidator
-    if life.method.regime == "frozen":
+    learner, kept, rule = record.learner, record.learner.storage(), record.learner.method.consolidator
+    if learner.method.regime == "frozen":
         assert kept.plain() == {"kept_elements": 0, "adapter_elements": 0, "kept_bytes": 0}
         return
-    newest: Any = life.newest
-    stages = 1 if life.method.regime == "joint" else 2
+    newest: Any = learner.newest
+    stages = 1 if learner.method.regime == "joint" else 2
     assert kept.kept_elements == rule.stored_elements(stages, kept.adapter_elements)
     assert kept.adapter_elements == sum(t.numel() for s in newest.values() for t in s.tensors.values())
-    beside = sum(
+    declared = sum(
         part.memory_bytes(out, into, site.rank, 1 if rule.rule == "continue" else stages)
-        for part in life.method.remembering
+        for part in learner.method.remembering
         for site in newest.values()
         for out, into in [site.shape]
     )
-    rows = [row for task in life.stored_rows for row in task.train]
+    rows = [row for task in learner.stored_rows for row in task.train]
     assert kept.kept_rows == len(rows)
     assert bool(rows) <= all(entry(name).replay for name in [case.composed.name] if "+" not in name)
     held = kept.kept_bytes - 4 * kept.kept_elements - kept.kept_row_bytes
-    bounded = any(part.needs.memory_at_most for part in life.method.remembering)
-    assert 0 < held <= beside if bounded else held == beside
+    bounded = any(part.needs.memory_at_most for part in learner.method.remembering)
+    assert 0 < held <= declared if bounded else held == declared
 
 
 def interrupted_and_resumed_equals_uninterrupted(case: Case) -> None:
-    """A life cut off in the midst of its second task and resumed ends with the same bytes as one that was not."""
-    tasks, folder = lives.stream(case.model), case.folder / "run"
-    first = lives.begin(case.model, case.method, folder, progress=lives.Cut(), **DIAGONAL)
+    """A run cut off in the midst of its second task and resumed ends with the same bytes as one that was not."""
+    tasks, folder = tiny_runs.stream(case.model), case.folder / "run"
+    first = tiny_runs.begin(case.model, case.method, folder, progress=tiny_runs.Cut(), **DIAGONAL)
     with pytest.raises(KeyboardInterrupt):
         first.follow(tasks)
     assert [s.facts.name for s in first.folder.stages()] == ["first"]
     # The streams of random numbers outside must not matter.
     torch.manual_seed(12345)
-    again = lives.begin(case.model, case.method, folder, resume=True, **DIAGONAL)
-    matrix, whole = again.follow(tasks), case.record
-    assert lives.largest_difference(lives.adapter(again), whole.adapter) == 0
-    assert again.storage() == whole.life.storage()
-    there = json.loads((whole.folder / "matrix.json").read_text())["matrix"]
+    again = tiny_runs.begin(case.model, case.method, folder, resume=True, **DIAGONAL)
+    matrix, uninterrupted = again.follow(tasks), case.record
+    assert tiny_runs.largest_difference(tiny_runs.adapter(again), uninterrupted.adapter) == 0
+    assert again.storage() == uninterrupted.learner.storage()
+    there = json.loads((uninterrupted.folder / "matrix.json").read_text())["matrix"]
     assert [list(row) for row in matrix.cells] == there
-    root, other = ((p / "adapter_model.safetensors").read_bytes() for p in (folder, whole.folder))
+    root, other = ((p / "adapter_model.safetensors").read_bytes() for p in (folder, uninterrupted.folder))
     assert root == other
 
 
 def a_batch_in_one_piece_is_a_batch_in_eight(case: Case) -> None:
     """Eight rows at once, or one by one with accumulation: the same adapter but for rounding and directions' signs."""
     train = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
-    pieces = lives.lived(case.model, case.method, case.folder / "run", train=train, evaluation={"schedule": "final"})
-    whole = case.record.adapter
-    assert lives.largest_difference(lives.with_signs_of(whole, lives.adapter(pieces)), whole) < CLOSE
+    pieces = tiny_runs.train_sequence(
+        case.model, case.method, case.folder / "run", train=train, evaluation={"schedule": "final"}
+    )
+    in_one = case.record.adapter
+    assert tiny_runs.largest_difference(tiny_runs.with_signs_of(in_one, tiny_runs.adapter(pieces)), in_one) < CLOSE
 
 
-def _carried(life: SequentialLearner, name: str) -> Tensor:
+def _carried(learner: SequentialLearner, name: str) -> Tensor:
     """What answers on top of W0 at one module: the sum of the updates, or what they are merged into."""
-    merge = life.method.merge
-    return merge.merge(delta[name].dense() for delta in life.past) if merge else life.past.total(name)
+    merge = learner.method.merge
+    return merge.merge(delta[name].dense() for delta in learner.past) if merge else learner.past.total(name)
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,25 @@
-"""One life of two tasks with what was seen while it was lived, to be looked at by many tests."""
+"""One run of two tasks with what was seen while it ran, to be looked at by many tests."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from everlora.data.task import Task
 from everlora.learner.sequential import SequentialLearner
-from everlora.testing import lives
+from everlora.models.families import Family
+from everlora.testing import tiny_runs
 
 
 @dataclass
 class Record:
-    """One life of two tasks, with what was seen while it was lived."""
+    """One run of two tasks, with what was seen while it ran."""
 
-    life: SequentialLearner
+    learner: SequentialLearner
     folder: Path
     began: dict[str, dict[str, Any]] = field(default_factory=dict)
     ended: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -25,18 +28,17 @@ class Record:
     adapter: dict[str, Tensor] = field(default_factory=dict)
 
 
-def live_once(method: str, model: str, folder: Path) -> Record:
-    """Live two tasks and write down outputs at the beginning and at the end of each."""
-    tasks = {task.name: task for task in lives.stream(model)}
+def record_run(method: str, model: str, folder: Path) -> Record:
+    """Learn two tasks, and record outputs at the beginning and at the end of each."""
+    tasks = {task.name: task for task in tiny_runs.stream(model)}
     last: list[str] = []
 
     def known() -> dict[str, Tensor]:
-        family, inside = record.life.base.family, record.life.backend.model or record.life.base.model
-        seen = [t for t in tasks.values() if set(t.labels) <= set(getattr(family, "labels", t.labels))]
-        return {task.name: lives.outputs(inside, family, task) for task in seen}
+        family, inside = record.learner.base.family, record.learner.backend.model or record.learner.base.model
+        return _outputs(inside, family, tasks.values())
 
     def at_start(stage: str) -> None:
-        model = record.life.backend.model
+        model = record.learner.backend.model
         outputs = known()
         with model.disable_adapter():
             below = known()
@@ -53,20 +55,23 @@ def live_once(method: str, model: str, folder: Path) -> Record:
         if last and last[-1] not in record.ended:
             record.ended[last[-1]] = known()
 
-    record = Record(life=None, folder=folder)  # type: ignore[arg-type]
-    record.life = lives.begin(
+    record = Record(learner=None, folder=folder)  # type: ignore[arg-type]
+    record.learner = tiny_runs.begin(
         model,
         method,
         folder,
-        progress=lives.Watch(learning=at_start, answering=at_answer),
+        progress=tiny_runs.Watch(learning=at_start, answering=at_answer),
         evaluation={"schedule": "diagonal"},
     )
-    record.life.follow(tuple(tasks.values()))
-    record.adapter = lives.adapter(record.life) if record.life.newest else {}
-    ready = record.life.inference_model()
-    family = record.life.base.family
-    names = [t for t in tasks.values() if set(t.labels) <= set(getattr(family, "labels", t.labels))]
-    record.final = {task.name: lives.outputs(ready, family, task) for task in names}
-    if record.life.backend.model is not None:
-        record.life.backend.detach()
+    record.learner.follow(tuple(tasks.values()))
+    record.adapter = tiny_runs.adapter(record.learner) if record.learner.newest else {}
+    record.final = _outputs(record.learner.inference_model(), record.learner.base.family, tasks.values())
+    if record.learner.backend.model is not None:
+        record.learner.backend.detach()
     return record
+
+
+def _outputs(model: nn.Module, family: Family, tasks: Iterable[Task]) -> dict[str, Tensor]:
+    """Return the outputs on every task that the model can answer by now: a head must have rows for its labels."""
+    known = [task for task in tasks if not family.head or set(task.labels) <= set(family.labels)]
+    return {task.name: tiny_runs.outputs(model, family, task) for task in known}

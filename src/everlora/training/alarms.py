@@ -1,4 +1,4 @@
-"""Warnings that a learner gives of itself: no room left to learn in, or an update that vanished."""
+"""Warns of what a learner finds in itself: no room left to learn in, or an update that vanished."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLLAPSE = 0.05
 
 
 def saturated(groups: Sequence[Group]) -> list[str]:
-    """Warnings of modules in which transforms leave too few directions to learn in."""
+    """Return a warning where transforms leave too few directions to learn in."""
     found = []
     for group in groups:
         for transform, state in group.transforms:
@@ -35,8 +35,9 @@ def saturated(groups: Sequence[Group]) -> list[str]:
 
 
 def change(update: Updates, start: Updates | None) -> float:
-    """How much a task has changed, over all places: ‖ΔW‖_F of low-rank updates, the distance of other tensors from
-    ``start``, or from 0 where they are fresh.
+    """Return how much a task has changed, over all places.
+
+    That is ‖ΔW‖_F of low-rank updates, and the distance of other tensors from ``start`` (from 0 where they are fresh).
     """
     return float(torch.stack([_moved(site, start[name] if start else None) for name, site in update.items()]).norm())
 
@@ -54,13 +55,13 @@ def _moved(now: ModuleUpdate, then: ModuleUpdate | None) -> Tensor:
 def _padded(before: Tensor, like: Tensor) -> Tensor:
     if before.shape == like.shape:
         return before
-    whole = torch.zeros_like(like)
-    whole[tuple(slice(0, n) for n in before.shape)] = before
-    return whole
+    padded = torch.zeros_like(like)
+    padded[tuple(slice(0, n) for n in before.shape)] = before
+    return padded
 
 
 def collapse(now: float, earlier: Sequence[float]) -> list[str]:
-    """A warning if a task's `change` is tiny beside the earlier ones: its penalty is low because it vanished."""
+    """Return a warning if a task's `change` is tiny against earlier ones: its penalty is low as it vanished."""
     if not earlier:
         return []
     typical = sorted(earlier)[len(earlier) // 2]

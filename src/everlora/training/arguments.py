@@ -1,4 +1,4 @@
-"""Training arguments of transformers: which of them may be set, and to what."""
+"""Checks which training arguments of transformers may be set, and to what."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from everlora.core.roles import BlockStep, State, StepRule
 
 @dataclass
 class BlockRunner:
-    """The blocks of one task.
+    """Runs the blocks of one task.
 
     Attributes:
         rule: what looks and moves.
@@ -27,12 +27,12 @@ class BlockRunner:
     _state: State = field(default_factory=dict)
 
     def before(self, step: int) -> None:
-        """Step number ``step``, from 0, is about to be taken; the gradient is that of the task alone."""
+        """Prepare for step number ``step``, from 0; the gradient is that of the task, without penalties."""
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.params]
         self._state = self.rule.before(self._turn(step), _flat(self.params), _flat(gradients), self._state)
 
     def after(self, step: int, *, last: bool) -> None:
-        """It has been taken. A block that the end of training cuts short is closed if rows were rehearsed in it."""
+        """Close the block that ends with the step just taken; one cut short only if it rehearsed rows."""
         turn = self._turn(step)
         if not (turn.closes or (last and turn.rehearsed)):
             return

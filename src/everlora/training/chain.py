@@ -1,4 +1,4 @@
-"""One training step, on this page: what happens to the gradient between backward and the optimiser, and to the step.
+"""Shows one training step on one page: what happens to the gradient before the optimiser, and to its step after it.
 
     Trainer            forward and backward of every micro-batch        (`everlora.training.trainer.ClTrainer`)
       │                  loss = task's tokens + output penalties
@@ -42,7 +42,7 @@ from everlora.core.updates import Updates, groups, stack
 from everlora.runtime.seeds import seed_for
 from everlora.training.alarms import saturated
 from everlora.training.blocks import BlockRunner
-from everlora.training.group import Group, Pull, StrengthController, norms
+from everlora.training.group import Group, StrengthController, WeightedPenalty, norms
 from everlora.training.probe import Probe
 
 TINY = 1e-20
@@ -50,7 +50,7 @@ TINY = 1e-20
 
 @dataclass
 class Chain(TrainerCallback):
-    """Penalties, transforms and clipping as a Trainer callback.
+    """Applies penalties, transforms and clipping, as a callback of the Trainer.
 
     Attributes:
         params: all trainable parameters.
@@ -91,6 +91,7 @@ class Chain(TrainerCallback):
     ) -> Chain:
         """Prepare the constants of one task: dense views of the past are made here, once."""
         chain = cls(params=params, task=task, max_norm=max_norm, every=max(1, every))
+        # Left out, not multiplied by 0: a method at strength 0 is the method without its penalty, bit for bit.
         active = [p for p in method.penalties if p.strength != 0 and p.strength != AutoStrength(rho=0)]
         parts: tuple[WeightPenalty | GradientTransform, ...] = (*active, *method.transforms)
         memories = {part.name: (memory or {}).get(part.name, {}) for part in parts}
@@ -100,8 +101,10 @@ class Chain(TrainerCallback):
             begun: list[Any] = [] if start is None else [start[n] for n in names]
             begin = stack(begun) if begun else None
             for part in parts:
+                # A part for pairs A, B has nothing to do where something else is trained.
                 if not {*part.needs.tensors} <= group.live[0].tensors.keys():
                     continue
+                # Named by what it is for, and no count: draws stay the same whatever other parts and groups there are.
                 own_seed = seed_for(seed, task, part.name, *names)
                 held = _stacked(memories[part.name], names)
                 state = part.prepare(TaskContext(updates=updates, start=begin, memory=held, seed=own_seed))
@@ -109,6 +112,7 @@ class Chain(TrainerCallback):
                     continue
                 state = {key: constant.to(group.device) for key, constant in state.items()}
                 if isinstance(part, WeightPenalty):
+                    # All groups share one controller, as ρ is a share over the adapter, unless modules find their own.
                     own = isinstance(part.strength, AutoStrength) and part.strength.per_module
                     shared = chain.controllers.setdefault(part.name, StrengthController(part.strength))
                     group.controllers[part.name] = StrengthController(part.strength) if own else shared
@@ -131,6 +135,7 @@ class Chain(TrainerCallback):
                 f"tasks learned before are intact; leave out engines that hold gradients elsewhere (DeepSpeed, "
                 f"FSDP) and quantised weights that this device cannot train on"
             )
+        # Looked at before anything is added: what is not finite here is the loss's fault, and not a penalty's.
         task_norm = self._norm(self.params)
         if not torch.isfinite(task_norm):
             raise TrainingError(
@@ -139,12 +144,14 @@ class Chain(TrainerCallback):
             )
         self.latest = {"task_grad_norm": float(task_norm)}
         if self.recurrence:
+            # The rule weighs the task's gradient, so it looks before penalties are in it; steps count from 0 there.
             self.recurrence.before(step - 1)
         if self.probe is not None:
             self.probe.show(self.groups, step)
 
         found = [group.penalise() for group in self.groups]
         adapter_norm = self._norm(self.adapter)
+        # Before weighing: a λ that is found takes this step in, or the first step would have none.
         self._update_strengths(found, adapter_norm)
         pulls = [group.weigh(each) for group, each in zip(self.groups, found, strict=True)]
         self._record(step, pulls, adapter_norm)
@@ -152,6 +159,7 @@ class Chain(TrainerCallback):
         for group, pull in zip(self.groups, pulls, strict=True):
             group.shape(pull.gradient)
 
+        # Clipped once, and as a sum: to clip the task's gradient first would change the penalties' share of it.
         total = self._norm(self.params) if any(g.penalties or g.transforms for g in self.groups) else task_norm
         if not torch.isfinite(total):
             names = sorted({part.name for group in self.groups for part, _ in group.penalties})
@@ -164,6 +172,7 @@ class Chain(TrainerCallback):
                 if p.grad is not None:
                     p.grad.mul_(self.max_norm / total)
         for group in self.groups:
+            # A stack is as large as the adapters; it is not held until the next step.
             group.end_gradient()
 
     @torch.no_grad()
@@ -173,11 +182,12 @@ class Chain(TrainerCallback):
             if group.acting("update"):
                 group.shape_update()
         if self.recurrence:
+            # The Trainer counts this step only after this callback: this is still its number from 0.
             now = int(state.global_step)
             self.recurrence.after(now, last=now + 1 == int(state.max_steps))
 
     def strengths(self) -> dict[str, float | dict[str, float]]:
-        """The λ that each `AutoStrength` has found: one number, or one per module."""
+        """Return the λ that each `AutoStrength` has found: one number, or one per module."""
         found: dict[str, Any] = {}
         for group in self.groups:
             for name, controller in group.controllers.items():
@@ -188,12 +198,14 @@ class Chain(TrainerCallback):
         return found
 
     def _norm(self, params: Sequence[nn.Parameter]) -> Tensor:
-        """Norm of the whole gradient of some parameters."""
+        """Return the norm of the gradient of all these parameters together."""
+        # fp32: in bf16 a sum of millions of squares loses the small ones.
         grads = [p.grad for p in params if p.grad is not None]
         return torch.stack([g.float().norm() for g in grads]).norm() if grads else torch.zeros(())
 
     def _update_strengths(self, found: Sequence[Sequence[PenaltyGradient]], task_norm: Tensor) -> None:
         """Let every controller that finds its strength take note of this step."""
+        # Squares add up over groups of modules, norms do not.
         squares: dict[str, Tensor] = {}
         for group, each in zip(self.groups, found, strict=True):
             for (part, _), one in zip(group.penalties, each, strict=True):
@@ -203,11 +215,12 @@ class Chain(TrainerCallback):
                 if controller is self.controllers[part.name]:
                     squares[part.name] = squares.get(part.name, 0) + norms(one.gradient).square().sum()
                 else:
+                    # Module against module: both norms are (L,).
                     controller.update(norms(group.before.gradient), norms(one.gradient))
         for name, square in squares.items():
             self.controllers[name].update(task_norm, square.sqrt())
 
-    def _record(self, step: int, pulls: Sequence[Pull], adapter_norm: Tensor) -> None:
+    def _record(self, step: int, pulls: Sequence[WeightedPenalty], adapter_norm: Tensor) -> None:
         """Note what the penalties came to: of this step over all modules, and now and then module by module."""
         values: dict[str, float] = {}
         for pull in pulls:
@@ -219,6 +232,7 @@ class Chain(TrainerCallback):
             self.latest["adapter_grad_norm"] = float(adapter_norm)
             self.latest |= {f"penalty/{name}": value for name, value in values.items()} | {"rho": float(share)}
             self.latest |= {f"lam/{name}": lam for name, lam in self.strengths().items() if isinstance(lam, float)}
+        # The first step always: a task that is shorter than this would leave no figures.
         if step % self.every and step != 1:
             return
         for group, pull in zip(self.groups, pulls, strict=True):
@@ -237,7 +251,7 @@ class Chain(TrainerCallback):
 
 
 def _by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]]) -> Iterator[tuple[str, ...]]:
-    """Modules of one shape, apart where what some part remembers of them differs in shape and cannot be stacked."""
+    """Split modules of one shape by the shapes of what parts remember of them, so that it can be stacked."""
     alike: dict[object, list[str]] = {}
     for name in names:
         held = [(part, memory.get(name, {})) for part, memory in memories.items()]
@@ -247,6 +261,6 @@ def _by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]]
 
 
 def _stacked(memory: Mapping[str, State], names: Sequence[str]) -> State:
-    """What a part remembers of these modules, stacked; empty if it remembers nothing yet."""
+    """Return what a part remembers of these modules, stacked; empty if it remembers nothing yet."""
     mine = [memory[name] for name in names if name in memory]
     return {key: torch.stack([one[key] for one in mine]) for key in mine[0]} if mine else {}

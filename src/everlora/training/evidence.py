@@ -1,4 +1,4 @@
-"""What parts want to see of a task: gradients, Fisher information, second moments of features, on a few rows.
+"""Measures what parts need to know of a task: gradients, Fisher information, second moments, on a few rows.
 
 Each is measured with dropout off and leaves the model as it was, in mode and in gradients.
 """
@@ -87,7 +87,7 @@ def weight_gradients(
 
 
 def _gradients(model: nn.Module, family: Family, layers: Mapping[str, nn.Module], rows: Rows) -> dict[str, Tensor]:
-    """∂L/∂W of the mean loss on ``rows``, (o, i)."""
+    """Return ∂L/∂W of the mean loss on ``rows``, (o, i)."""
     sums: dict[str, Tensor] = {}
 
     def watch(name: str) -> Any:
@@ -145,7 +145,7 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
 
 
 def _nothing(layer: nn.Module) -> Tensor:
-    """The moment of a linear layer that has read nothing, (i, i)."""
+    """Return the moment of a linear layer that has read nothing, (i, i)."""
     width = int(layer.in_features) if hasattr(layer, "in_features") else 0  # type: ignore[arg-type]
     return torch.zeros(width, width, dtype=torch.float64)
 
@@ -173,7 +173,7 @@ def fisher(model: nn.Module, family: Family, live: Updates, rows: Rows) -> dict[
 
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in eval mode; afterwards every module is in the mode that it was in."""
+    """Put the model in eval mode inside the block, and every module in its former mode afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -184,7 +184,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 
 
 def _batch(model: nn.Module, family: Family, rows: Rows) -> Batch:
-    """Rows as the model reads them, on its device."""
+    """Encode rows as the model reads them, on its device."""
     device = next(model.parameters()).device
     inputs = family.collate([family.features(*row) for row in rows])
     return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}

@@ -1,4 +1,4 @@
-"""Modules of one shape as one stack, so that a penalty or a transform is one launch and not one per module.
+"""Stacks modules of one shape, so that a penalty or a transform is one launch and not one per module.
 
 The first half is what a penalty's strength is, given or found; the second what one step does with a stack.
 """
@@ -21,7 +21,7 @@ NOTHING = 1e-30
 
 @dataclass
 class StrengthController:
-    """The strength of one penalty as it is now.
+    """Holds the strength of one penalty as it is now.
 
     Attributes:
         strength: the number, or the `AutoStrength` that finds it.
@@ -39,12 +39,12 @@ class StrengthController:
 
     @property
     def found(self) -> bool:
-        """Whether this strength is found and not given."""
+        """Return whether this strength is found and not given."""
         return isinstance(self.strength, AutoStrength)
 
     @property
     def lam(self) -> Tensor:
-        """λ now; 0 as long as the penalty has no gradient."""
+        """Return λ now; 0 as long as the penalty has no gradient."""
         if not isinstance(self.strength, AutoStrength):
             return torch.full_like(self.penalty, self.strength)
         pulls = self.penalty > NOTHING
@@ -52,23 +52,23 @@ class StrengthController:
 
 
 def scaled(gradient: State, lam: Tensor) -> State:
-    """λ times stacked gradients; λ a scalar or (L,)."""
+    """Return λ times stacked gradients; λ a scalar or (L,)."""
     return {name: g * lam.to(g.device, g.dtype).view(-1, *[1] * (g.ndim - 1)) for name, g in gradient.items()}
 
 
 def added(a: State, b: State) -> State:
-    """The sum of two gradients of the same tensors."""
+    """Return the sum of two gradients of the same tensors."""
     return {name: g + b[name] for name, g in a.items()}
 
 
 def norms(gradient: State) -> Tensor:
-    """Norms (L,) of stacked gradients, all tensors of a module together."""
+    """Return the norms (L,) of stacked gradients, all tensors of a module together."""
     squares = [g.float().square().flatten(1).sum(1) for g in gradient.values()]
     return torch.stack(squares).sum(0).sqrt()
 
 
 class Snapshot:
-    """Weights and task gradient of a group before a step, each stacked once, when it is first needed.
+    """Holds weights and task gradient of a group before a step, each stacked once, when it is first needed.
 
     Stacks are copies: they stay what they were while the step goes on.
     """
@@ -78,12 +78,12 @@ class Snapshot:
 
     @cached_property
     def weights(self) -> Any:
-        """The live tensors, stacked; detached."""
+        """Return the live tensors, stacked; detached."""
         return self._kind.holding({key: torch.stack([p.detach() for p in each]) for key, each in self._params.items()})
 
     @cached_property
     def gradient(self) -> State:
-        """The task's gradient, stacked like the weights, in fp32; 0 where there is none."""
+        """Return the task's gradient, stacked like the weights, in fp32; 0 where there is none."""
         return {
             key: torch.stack([torch.zeros_like(p).float() if p.grad is None else p.grad.float() for p in each])
             for key, each in self._params.items()
@@ -91,8 +91,8 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Pull:
-    """What the penalties of one group want in one step.
+class WeightedPenalty:
+    """Holds the sum of the penalties of one group in one step, each times its strength.
 
     Attributes:
         value: λ Ω per module, all penalties together, (L,).
@@ -106,13 +106,13 @@ class Pull:
 
     @property
     def norms(self) -> Tensor:
-        """Norm of the gradient per module, (L,)."""
+        """Return the norm of the gradient per module, (L,)."""
         return torch.zeros_like(self.value) if self.gradient is None else norms(self.gradient)
 
 
 @dataclass
 class Group:
-    """Modules of one shape, their live parameters, and each part's constants for them, made once a task."""
+    """Holds modules of one shape, their live parameters, and each part's constants for them, made once a task."""
 
     names: tuple[str, ...]
     live: list[Any]
@@ -135,11 +135,11 @@ class Group:
         return next(iter(self.live[0].tensors.values())).device
 
     def penalise(self) -> list[PenaltyGradient]:
-        """Value and gradient of every penalty at strength 1."""
+        """Compute value and gradient of every penalty at strength 1."""
         return [part.value_and_grad(self.before.weights, state) for part, state in self.penalties]
 
-    def weigh(self, found: Sequence[PenaltyGradient]) -> Pull:
-        """The penalties, each times its λ."""
+    def weigh(self, found: Sequence[PenaltyGradient]) -> WeightedPenalty:
+        """Add the penalties up, each times its λ."""
         gradient: State | None = None
         value, by_part = torch.zeros(len(self.names), device=self.device), {}
         for (part, _), one in zip(self.penalties, found, strict=True):
@@ -148,7 +148,7 @@ class Group:
             gradient = own if gradient is None else added(gradient, own)
             value = value + lam * one.value
             by_part[part.name] = float((lam * one.value).sum())
-        return Pull(value, gradient, by_part)
+        return WeightedPenalty(value, gradient, by_part)
 
     def shape(self, penalty: State | None) -> None:
         """Put the task's gradient and the penalties' through the transforms, and their sum into the parameters.
@@ -177,11 +177,11 @@ class Group:
         self.before = self._snapshot()
 
     def acting(self, on: str) -> bool:
-        """Whether a transform acts on the gradient, or on the update."""
+        """Return whether a transform acts on the gradient, or on the update."""
         return any(transform.acts_on in (on, "both") for transform, _ in self.transforms)
 
     def transformed(self, change: State, on: str) -> State:
-        """A gradient, or an update, after the transforms that act on it."""
+        """Put a gradient, or an update, through the transforms that act on it."""
         for transform, state in self.transforms:
             if transform.acts_on in (on, "both"):
                 change = transform.shape(change, self.now.get(transform.name, state))

@@ -1,4 +1,4 @@
-"""An adapter starts from the past, in the light of a few rows of the new task."""
+"""Starts an adapter from the past, in the light of a few rows of the new task."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ def initialise(
     """Write what ``part`` makes of the earlier tasks' ``updates``, and of what it remembers, into the adapter."""
     fresh = cast(LowRankUpdates, backend.extract())
     names = part.covers(tuple(fresh))
-    seen: Mapping[str, Evidence] = {}
+    evidence: Mapping[str, Evidence] = {}
     if isinstance(part, NeedsEvidence):
-        seen = observe(part, stage, model, family, backend, seed, only=names)
+        evidence = observe(part, stage, model, family, backend, seed, only=names)
     backend.set_values(
         {
-            name: part.start(fresh[name], [one[name] for one in updates], seen.get(name, NO_EVIDENCE), known.get(name))
+            name: part.start(
+                fresh[name], [one[name] for one in updates], evidence.get(name, NO_EVIDENCE), known.get(name)
+            )
             for name in names
         }
     )

@@ -1,4 +1,4 @@
-"""What parts remember from task to task beside the tasks' updates, in memory and on disk."""
+"""Keeps what parts remember from task to task in addition to the tasks' updates, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -30,16 +30,24 @@ def remember(
     continued: bool,
     look: Callable[[NeedsEvidence], Mapping[str, Evidence]] = lambda part: {},
 ) -> Memory:
-    """The memory after a task that ended at ``update``; an adapter that is trained on and on is all there is to it,
-    but for parts that add up what they have seen. ``look`` shows a part its evidence.
+    """Return what the parts remember after a task that ended at ``update``.
+
+    Where one adapter is trained on and on, the memory of earlier tasks is replaced, but for parts that accumulate.
+
+    Args:
+        parts: those that remember something.
+        memory: what they remembered before.
+        update: the adapter as the task left it.
+        continued: whether one adapter is trained on and on.
+        look: measures the evidence that a part needs.
     """
     grown: Memory = {}
     for part in parts:
         fresh = continued and not part.needs.cumulative_memory
         before = {} if fresh else memory.get(part.name, {})
-        seen = look(part) if isinstance(part, NeedsEvidence) else {}
+        evidence = look(part) if isinstance(part, NeedsEvidence) else {}
         grown[part.name] = {
-            name: part.remember(cast(LowRank, site), before.get(name, {}), seen.get(name, NO_EVIDENCE))
+            name: part.remember(cast(LowRank, site), before.get(name, {}), evidence.get(name, NO_EVIDENCE))
             for name, site in update.items()
         }
     return grown
@@ -59,12 +67,12 @@ def finished(
 
 
 def size(memory: Memory) -> int:
-    """Bytes."""
+    """Return the number of bytes."""
     return sum(t.nbytes for sites in memory.values() for state in sites.values() for t in state.values())
 
 
 def write(folder: Path, memory: Memory) -> None:
-    """Write the memory beside an adapter; nothing is written if nothing is remembered.
+    """Write the memory to the folder of an adapter; nothing is written if nothing is remembered.
 
     Raises:
         FolderError: it reads back as something else.

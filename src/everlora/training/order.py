@@ -1,4 +1,4 @@
-"""The order in which training rows are shown, where it is not simply shuffled."""
+"""Orders the rows that are trained on, where they are not simply shuffled."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from everlora.runtime.seeds import seed_for
 
 
 class Order(Sampler[int], ABC):
-    """Indices of rows, epoch after epoch, from a seed of its own: nothing else's randomness is touched."""
+    """Yields indices of rows, epoch after epoch, from a seed of its own: nothing else's randomness is touched."""
 
     def __init__(self, seed: int) -> None:
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The Trainer says which epoch begins."""
+        """Take note of the epoch that begins; the Trainer calls this."""
         self.epoch = epoch
 
     @abstractmethod
@@ -30,14 +30,14 @@ class Order(Sampler[int], ABC):
     def __iter__(self) -> Iterator[int]: ...
 
     def shuffled(self, start: int, size: int, purpose: str) -> Iterator[int]:
-        """The rows from ``start`` on, again and again, shuffled afresh each time."""
+        """Return the rows from ``start`` on, again and again, shuffled afresh each time."""
         draw = torch.Generator().manual_seed(seed_for(self.seed, purpose, self.epoch))
         while True:
             yield from (start + torch.randperm(size, generator=draw)).tolist()
 
 
 class EqualShares(Order):
-    """Every task equally often: a row of each in turn, smaller sets from their beginning again, shuffled anew.
+    """Shows every task equally often: a row of each in turn, smaller sets from their beginning again, shuffled anew.
 
     A batch as large as the number of tasks, or a multiple of it, then holds equally many rows of each.
     """
@@ -56,7 +56,7 @@ class EqualShares(Order):
 
 
 class Blocks(Order):
-    """Blocks of steps, ``inner`` on new rows and then ``outer`` on rehearsed ones, each on ``batch`` rows.
+    """Shows rows in blocks of steps, ``inner`` on new and then ``outer`` on rehearsed ones, of ``batch`` rows each.
 
     An epoch is a pass over the new rows. Every step has its full number of rows, so that blocks stay in step with the
     optimiser: rows that are missing at the end are taken from the same new rows, shuffled again. The last block of an

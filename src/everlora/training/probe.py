@@ -1,4 +1,4 @@
-"""How strongly the outputs of the adapted layers have answered since the last step, for transforms that ask.
+"""Measures how strongly the outputs of adapted layers answered since the last step, for transforms that need it.
 
 Forward hooks look, nothing is replaced. Sums are of one process and, once per step, added up over all of them, so
 that what a transform makes of them is the same on every process and for every split of a batch.
@@ -24,26 +24,26 @@ from everlora.training.group import Group
 
 
 class Probe:
-    """Sums of magnitudes per output, by place and live tensor; inside a ``with`` it looks.
+    """Sums magnitudes per output, by place and live tensor, of all forward passes inside a ``with`` block.
 
     Args:
         layers: the layers whose outputs are looked at, by place.
         live: what is trained, by place.
-        alone: look at the outputs of the update alone, too.
+        update_too: look at the outputs of the update by itself, too.
         tokens: knows padding.
         seed: of random draws.
     """
 
     def __init__(
-        self, layers: Mapping[str, nn.Module], live: Mapping[str, Any], alone: bool, tokens: Tokens, seed: int
+        self, layers: Mapping[str, nn.Module], live: Mapping[str, Any], update_too: bool, tokens: Tokens, seed: int
     ) -> None:
-        self.layers, self.live, self.alone, self.tokens, self.seed = layers, live, alone, tokens, seed
+        self.layers, self.live, self.update_too, self.tokens, self.seed = layers, live, update_too, tokens, seed
         self.sums: dict[str, dict[str, Tensor]] = {}
         self._hooks: list[Any] = []
 
     @classmethod
     def wanted(cls, groups: Sequence[Group], model: nn.Module, backend: AdapterBackend, seed: int) -> Probe | None:
-        """The probe that the transforms of these groups ask for.
+        """Return the probe that the transforms of these groups need; None if none does.
 
         Raises:
             ConfigError: one asks, and what is trained has no outputs.
@@ -71,15 +71,17 @@ class Probe:
         self._hooks, self.sums = [], {}
 
     def show(self, groups: Sequence[Group], step: int) -> None:
-        """Give the transforms of all groups what was seen since the last step, and begin anew."""
+        """Give the transforms of all groups what was summed since the last step, and begin anew."""
         sums = self._reduced()
         for group in groups:
             for part, state in group.transforms:
                 if isinstance(part, NeedsActivations):
-                    seen = self._drawn(group, part.name, step) if part.probe == "random" else self._seen(group, sums)
-                    if part.probe == "lora_only" and "update" in seen:
-                        seen["B"] = seen["update"]
-                    group.now[part.name] = part.look(seen, state)
+                    sizes = (
+                        self._drawn(group, part.name, step) if part.probe == "random" else self._stacked(group, sums)
+                    )
+                    if part.probe == "lora_only" and "update" in sizes:
+                        sizes["B"] = sizes["update"]
+                    group.now[part.name] = part.look(sizes, state)
 
     def _watch(self, place: str) -> Any:
         site, sums = self.live[place], self.sums
@@ -90,7 +92,7 @@ class Probe:
                 return  # a look back at former answers, not the loss
             x = args[0]
             mask = self.tokens.of(layer, x)
-            found = magnitudes(site, x, out, mask, alone=self.alone)
+            found = magnitudes(site, x, out, mask, update_too=self.update_too)
             mine = sums.setdefault(place, {})
             for key, value in found.items():
                 mine[key] = mine[key] + value if key in mine else value
@@ -98,20 +100,20 @@ class Probe:
         return look
 
     def _reduced(self) -> dict[str, dict[str, Tensor]]:
-        """The sums over all processes, in one message; those of this process are cleared."""
+        """Add the sums up over all processes, in one message, and clear those of this process."""
         keys = [(place, key) for place in self.layers for key in self.sums.get(place, {})]
         if not keys:
             return {}
         parts = [self.sums[place][key] for place, key in keys]
-        whole = torch.split(world.total(torch.cat(parts)), [len(part) for part in parts])
+        totals = torch.split(world.total(torch.cat(parts)), [len(part) for part in parts])
         self.sums.clear()
         found: dict[str, dict[str, Tensor]] = {}
-        for (place, key), value in zip(keys, whole, strict=True):
+        for (place, key), value in zip(keys, totals, strict=True):
             found.setdefault(place, {})[key] = value
         return found
 
-    def _seen(self, group: Group, sums: Mapping[str, Mapping[str, Tensor]]) -> State:
-        """Of one group, (L, n) by live tensor; infinite where a place has no outputs or they were never asked for."""
+    def _stacked(self, group: Group, sums: Mapping[str, Mapping[str, Tensor]]) -> State:
+        """Stack the sums of one group, (L, n) by live tensor; infinite where a place has no outputs."""
         keys = {key: len(value) for name in group.names for key, value in sums.get(name, {}).items()}
         found = {}
         for key, n in keys.items():
@@ -120,7 +122,7 @@ class Probe:
         return found
 
     def _drawn(self, group: Group, part: str, step: int) -> State:
-        """Draws in the place of magnitudes, the same on every process and for every split of the batch."""
+        """Draw random magnitudes, the same on every process and for every split of the batch."""
         rows = {key: p.shape[0] for key, p in group.live[0].tensors.items() if p.ndim == 2 and key != "sigma"}
         found: dict[str, list[Tensor]] = {key: [] for key in rows}
         for name in group.names:
@@ -131,27 +133,27 @@ class Probe:
         return {key: torch.stack(each).to(group.device) for key, each in found.items()}
 
 
-def magnitudes(site: Any, x: Tensor, out: Tensor, mask: Tensor | None, *, alone: bool = False) -> State:
-    """Σ |z| over the tokens of one forward pass, by live tensor: of A z = A x (r,), of B or a full weight the output.
+def magnitudes(site: Any, x: Tensor, out: Tensor, mask: Tensor | None, *, update_too: bool = False) -> State:
+    """Return Σ |z| over the tokens of a forward pass, by live tensor: z = A x of A (r,), the output of B or a weight.
 
     Args:
         site: what is trained there.
         x: what the layer read, (..., i).
         out: what it put out, adapter included, (..., o).
         mask: which positions count, (...); None for all.
-        alone: ``update``, Σ |ΔW x|, too.
+        update_too: ``update``, Σ |ΔW x|, too.
     """
     if not isinstance(site, LowRank):
         return {key: _sum(out, mask) for key, p in site.tensors.items() if p.ndim == 2}
     inner = linear(x.to(site.A.dtype), site.A)  # without the adapter's dropout, which would be noise here
     found = {"A": _sum(inner, mask), "B": _sum(out, mask)}
-    if alone:
+    if update_too:
         found["update"] = _sum(site.scale * linear(inner, site.up), mask)
     return found
 
 
 def _sum(z: Tensor, mask: Tensor | None) -> Tensor:
-    """Σ |z| over positions, (n,), in fp64 where the device has it."""
+    """Return Σ |z| over positions, (n,), in fp64 where the device has it."""
     size = z.abs()
     if mask is not None:
         size = size.masked_fill(~mask.unsqueeze(-1), 0)

@@ -22,7 +22,7 @@ AT_ONCE = 16
 
 
 class WritingRows(Rows):
-    """A task's rows, rehearsed ones behind them, and behind these every row of both once more, to be written.
+    """Holds a task's rows, rehearsed ones behind them, and behind these every row of both once more, to be written.
 
     A row's loss is weighted so that (1 − κ)(L_task + η L_writing) is what an epoch minimises, each term a mean over
     its own tokens: texts are fifty times as long as answers, and in one mean over all tokens they would be all there
@@ -50,7 +50,7 @@ class WritingRows(Rows):
 
 
 def to_write(part: GenerativeReplay, family: Family, task: Task) -> Task:
-    """A task's training rows as rows whose answer is the row itself, its text cut to the part's length.
+    """Turn a task's training rows into rows whose answer is the row itself, its text cut to the part's length.
 
     Raises:
         DataError: rows that are no plain text.

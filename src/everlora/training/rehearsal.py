@@ -34,7 +34,7 @@ def choose_rows(part: Rehearsal, task: Task, *seed: int) -> Task | None:
 
 
 def draws_for_every_task(part: Rehearsal | None) -> bool:
-    """Whether rows are drawn for every task from the earlier ones' training sets, which then count as stored.
+    """Return whether rows are drawn for every task from the earlier ones' training sets, which then count as stored.
 
     These sets are always at hand: a learner is given all of its tasks from the first one on, and `check_same_tasks`
     refuses others.
@@ -61,12 +61,12 @@ def draw_rows(part: Rehearsal | None, stored: Sequence[Task], seed: int, stage: 
 
 
 def stage_to_train(part: Rehearsal | None, stage: Stage, seed: int) -> Stage:
-    """Return the stage as it is trained: on nothing but what is stored of it, if the part is ``alone``.
+    """Return the stage as it is trained: on nothing but what is stored of it, if the part is ``rehearsed_only``.
 
     Raises:
         ConfigError: nothing is stored.
     """
-    if part is None or not part.alone:
+    if part is None or not part.rehearsed_only:
         return stage
     rows, _ = select_rows(part, stage.tasks, seed)
     if not rows:

@@ -21,7 +21,7 @@ from everlora.settings.spec import EvalSpec, LearnerSpec, Schedule
 
 @dataclass(frozen=True)
 class Stage:
-    """Tasks that are learned together, and the row of the matrix that is filled when they are.
+    """Holds tasks that are learned together, and the row of the matrix that is filled when they are.
 
     Attributes:
         number: from 1.
@@ -41,7 +41,7 @@ class Stage:
     seeded: int = 1
 
     def arguments(self, spec: LearnerSpec) -> Mapping[str, Any]:
-        """The training arguments of this stage: those of the run, under those for the one task that it learns."""
+        """Return the training arguments of this stage: those of the run, overridden by those of its task."""
         own = spec.train_of if len(self.tasks) == 1 else None
         return {**spec.train, **(own or {}).get(self.tasks[0].name, {})}
 

@@ -34,7 +34,7 @@ from everlora.training.trainer import ExtraLosses, Rows, fit
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What came of training a task.
+    """Holds what came of training a task.
 
     Attributes:
         chain: the gradient chain, with the strengths, warnings and figures per module that it has recorded.
@@ -72,7 +72,7 @@ class TaskTrainer:
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The training arguments of this stage: those of the run, under those for the one task that it learns."""
+        """Return the training arguments of this stage: those of the run, overridden by those of its task."""
         return self.stage.arguments(self.spec)
 
     def chain(self, model: nn.Module) -> Chain:
@@ -157,7 +157,7 @@ class TaskTrainer:
         return Rows(family, stage.tasks, rehearsed), written
 
     def order(self, rows: Rows, chain: Chain, seed: int) -> Order | None:
-        """Make the order of rows that the method asks for; None if they are shuffled. The chain is told of blocks.
+        """Make the order of rows that the method needs, and give the chain its blocks; None if rows are shuffled.
 
         Raises:
             ConfigError: the training arguments ask for another order.
@@ -165,8 +165,10 @@ class TaskTrainer:
         method, train = self.method, self.arguments
         if not method.rule and method.mixing == "proportional":
             return None
-        if (asked := train.get("train_sampling_strategy", "random")) != "random":
-            raise ConfigError(f"{method.name!r} arranges the rows itself; leave out train_sampling_strategy={asked}")
+        if (strategy := train.get("train_sampling_strategy", "random")) != "random":
+            raise ConfigError(
+                f"{method.name!r} arranges the rows itself; leave out train_sampling_strategy={strategy}"
+            )
         if method.mixing == "equal":
             return EqualShares(rows.sizes, seed)
         if not method.rule or rows.fresh == len(rows):

@@ -1,4 +1,4 @@
-"""The model as it was when a task began, for penalties that compare its answers with those of now."""
+"""Lets the model answer as it did when a task began, for penalties that compare its answers with those of now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop is transformers' Trainer; the loss is our own, since λ means something only against a known loss.
+"""Trains with transformers' Trainer and a loss of our own, since λ means something only against a known loss.
 
 Trainer believes that any forward that takes ``**kwargs`` divides its loss by ``num_items_in_batch``. T5 and the
 classification heads take it and ignore it, so their gradient grows with accumulation and with processes
@@ -38,7 +38,7 @@ WEIGHT = "weight"
 
 
 class Rows(Dataset[Features]):
-    """Training rows of one or several tasks, encoded when they are first used; rehearsed rows stand last.
+    """Holds training rows of one or several tasks, encoded when they are first used; rehearsed rows are last.
 
     Attributes:
         fresh: how many rows are not rehearsed; ``sizes`` has their number by task.
@@ -58,6 +58,7 @@ class Rows(Dataset[Features]):
 
     def __getitem__(self, index: int) -> Features:
         if index not in self.encoded:
+            # The family counts every text that it cuts, to be answered or learned; here a training row counts once.
             before = self.family.truncated
             mark = {REHEARSED: index >= self.fresh} if self.fresh < len(self.rows) else {}
             self.encoded[index] = {**self.family.features(*self.rows[index]), **mark}
@@ -77,7 +78,7 @@ def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int, weights: Te
 
 @dataclass(kw_only=True)
 class ExtraLosses:
-    """Terms of the loss that are added to the task's own.
+    """Adds terms to the task's own loss.
 
     Attributes:
         outputs: penalties that compare answers with those given when the task began.
@@ -103,12 +104,14 @@ class ExtraLosses:
         ``logits`` (n, u) are those to compare, ``marks`` (b,) tell rehearsed rows, ``weights`` (n,) are those of the
         task's loss, if it has any.
         """
+        # A sum, like the task's: whoever calls divides both by the one number of positions in the global batch.
         total, rows = logits.new_zeros(()), rows_of(batch["labels"])
         side = self.side()
         if side is not None:
             total = total + side[rows].sum()
         if self.teacher is None or not self.outputs or not logits.shape[-1]:  # no label was known before
             return total
+        # The hooks of a form run here, too, so the form's own term was taken before.
         old = self.teacher.logits(model, family, batch)
         rehearsed = torch.zeros_like(rows, dtype=torch.bool) if marks is None else marks[rows]
         for part in self.outputs:
@@ -127,8 +130,9 @@ def rows_of(labels: Tensor) -> Tensor:
 
 
 class ClTrainer(Trainer):
-    """The Trainer of transformers with our loss and our order of rows; everything else is stock."""
+    """Is the Trainer of transformers with our loss and our order of rows; everything else is stock."""
 
+    # Our denominator counts the micro-batches already; Trainer would divide by their number once more.
     loss_is_scaled_for_ga = True
 
     def __init__(
@@ -172,9 +176,11 @@ class ClTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
+        # Taken out: the model's forward knows no such arguments.
         marks, weights = inputs.pop(REHEARSED, None), inputs.pop(WEIGHT, None)
         each = None if weights is None else weights[rows_of(inputs["labels"])]
         if self.chain.probe is not None:
+            # Inner layers do not see what is padding; the probe must not count it.
             self.chain.probe.tokens.set_batch(self.family, inputs)
         logits, targets, known = self.family.logits_with_known(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else targets.numel()
@@ -211,7 +217,9 @@ def fit(
 
     ``find_unused`` is ``ddp_find_unused_parameters`` where no user sets it; None leaves it to transformers.
     """
+    # Under the user's own value, if there is one.
     train = {"ddp_find_unused_parameters": find_unused, **train}
+    # Trainer wants a folder of its own, and must leave nothing in that of the run.
     with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
         args = arguments(train, folder=scratch, seed=seed, cpu=cpu)
         trainer = ClTrainer(family, chain, besides, order, model=model, args=args, train_dataset=rows)
@@ -232,11 +240,14 @@ def arguments(train: Mapping[str, Any], *, folder: str, seed: int, cpu: bool) ->
     world.check_precision(os.environ, train)
     ours: dict[str, Any] = {
         "output_dir": folder,
+        # Finished tasks are committed, and a task that broke off is learned anew: nobody would read a checkpoint.
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
+        # Features are for our collator; Trainer would drop those that are no arguments of the model's forward.
         "remove_unused_columns": False,
         "label_names": ["labels"],
+        # A loss that is not finite must be seen; Trainer would log the mean of earlier ones in its place.
         "logging_nan_inf_filter": False,
         "average_tokens_across_devices": True,
         "dataloader_pin_memory": torch.cuda.is_available(),

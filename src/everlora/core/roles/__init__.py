@@ -1,4 +1,4 @@
-"""The roles that parts play, the abilities that they may have, and what they are given and give back.
+"""Defines the roles that parts play, the abilities that they may have, and what they are given and return.
 
 A part is a frozen, keyword-only dataclass: it is its configuration, without state. It inherits one role and any
 number of abilities, and its class is checked when it is made (`everlora.core.roles.contract`).

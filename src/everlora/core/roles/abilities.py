@@ -1,4 +1,4 @@
-"""What a part may be able to do beside its role; a part inherits the abilities that it has."""
+"""Defines what a part may be able to do in addition to its role; a part inherits the abilities that it has."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ ActivationSource = Literal["combined", "lora_only", "random"]
 
 
 class HasMemory(Part, ability=True):
-    """A part that carries something of its own from task to task, beside the tasks' updates.
+    """Carries something of its own from task to task, in addition to the tasks' updates.
 
     The memory is one of each adapted module: tensors by name, of whatever shape, which may differ from module to
     module. It is stored in the run folder with the task, and a resumed run reads it from there.
     """
 
     @abstractmethod
-    def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
+    def remember(self, update: LowRank, memory: State, evidence: Evidence = NO_EVIDENCE) -> State:
         """Return the memory of one module after a task.
 
         Args:
             update: what the task added; where one adapter is trained on and on, this adapter.
             memory: that of the task before. Empty after the first task, and where one adapter is trained on and on,
                 unless the part declares ``Needs(cumulative_memory=True)``.
-            seen: the evidence that the part wants to see (`NeedsEvidence`).
+            evidence: what the part wants measured (`NeedsEvidence`).
         """
 
     @abstractmethod
@@ -44,7 +44,7 @@ class HasMemory(Part, ability=True):
 
 
 class NeedsEvidence(Part, ability=True):
-    """A part that looks at a few rows of a task once it has been learned (or, an initialiser, before it is).
+    """Looks at a few rows of a task once it has been learned (or, an initialiser, before it is).
 
     The rows are drawn from the run's seed. An initialiser is shown them before the task, at the weights of the task
     before; a part that has a memory is shown them after the task.
@@ -58,24 +58,24 @@ class NeedsEvidence(Part, ability=True):
     @attribute
     @abstractmethod
     def evidence(self) -> EvidenceKind:
-        """Which field of `Evidence` is measured: ``gradients``, ``fisher`` or ``moment``."""
+        """Return which field of `Evidence` is measured: ``gradients``, ``fisher`` or ``moment``."""
 
     @attribute
     @abstractmethod
     def samples(self) -> int:
-        """How many training rows are looked at."""
+        """Return how many training rows are looked at."""
 
 
 class NeedsActivations(Part, ability=True):
-    """A transform that sees, before it shapes a gradient, how strongly each row of what is trained has answered.
+    """Sees, before it shapes a gradient, how strongly each row of what is trained has answered.
 
     By live tensor: Σ |z| of the n outputs z that its rows make, over all tokens but padding, since the last step, of
     all micro-batches and processes.
     """
 
     @abstractmethod
-    def look(self, seen: State, state: State) -> State:
-        """Return the constants of this step; ``seen`` is (L, n) by live tensor, infinite where there are no outputs.
+    def look(self, magnitudes: State, state: State) -> State:
+        """Return the constants of this step; ``magnitudes`` are (L, n) by live tensor, infinite where no output is.
 
         ``state`` are the constants that `prepare` made for the task.
         """
@@ -83,7 +83,7 @@ class NeedsActivations(Part, ability=True):
     @attribute
     @abstractmethod
     def probe(self) -> ActivationSource:
-        """What the outputs of B (of a full weight) are.
+        """Return what the outputs of B (of a full weight) are.
 
         ``combined``, those of the whole layer, W x + ΔW x; ``lora_only``, those of the update, ΔW x; or ``random``, no
         outputs: uniform draws in the place of all magnitudes, from the run's seed.
@@ -91,7 +91,7 @@ class NeedsActivations(Part, ability=True):
 
 
 class HasEnergy(Part, ability=True):
-    """A penalty that weighs every entry of an update by an energy that it sees in the past."""
+    """Weighs every entry of an update by an energy that it sees in the past; it is a penalty."""
 
     @abstractmethod
     def weigh(self, total: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class HasEnergy(Part, ability=True):
 
 
 class HasCapacity(Part, ability=True):
-    """A transform that leaves fewer directions to learn in with every task."""
+    """Leaves fewer directions to learn in with every task; it is a transform."""
 
     @abstractmethod
     def free(self, state: State) -> Tensor:
@@ -107,7 +107,7 @@ class HasCapacity(Part, ability=True):
 
 
 class ReconstructsPast(Part, ability=True):
-    """A part whose memory stands for W_past, exactly or nearly; how nearly, ``everlora status`` measures."""
+    """Reconstructs W_past from its memory, exactly or nearly; how nearly, ``everlora status`` measures."""
 
     @abstractmethod
     def reconstruct(self, memory: State) -> Tensor:
@@ -115,7 +115,7 @@ class ReconstructsPast(Part, ability=True):
 
 
 class PostProcesses(Part, ability=True):
-    """A part that changes an adapter that is trained on and on once a task has ended: this is what answers.
+    """Changes an adapter that is trained on and on once a task has ended: this is what answers.
 
     What was trained it may remember, to go on from there (as the initialiser of the next task).
     """
@@ -132,7 +132,7 @@ class PostProcesses(Part, ability=True):
 
 
 class GenerativeReplay(Rehearsal, ability=True):
-    """A rehearsal that stores no rows: before a new task, the model writes some of each earlier one from its cue.
+    """Stores no rows, unlike other rehearsals: before a new task, the model writes some of each earlier one.
 
     To be able to, it learns with every task to write that task's rows. What is minimised is
     (1 − κ) · (L_task + η · L_writing), each a mean over its own answer tokens; κ is 0 where nothing was written.
@@ -147,7 +147,7 @@ class GenerativeReplay(Rehearsal, ability=True):
         """Return a row as it is written behind its cue."""
 
     @abstractmethod
-    def read(self, said: str, labels: Sequence[str]) -> tuple[str, str] | None:
+    def read(self, text: str, labels: Sequence[str]) -> tuple[str, str] | None:
         """Return text and answer of what was written; None if it is no row.
 
         ``labels`` is empty where answers are free text.
@@ -156,32 +156,32 @@ class GenerativeReplay(Rehearsal, ability=True):
     @attribute
     @abstractmethod
     def eta(self) -> float:
-        """η, the weight of learning to write."""
+        """Return η, the weight of learning to write."""
 
     @attribute
     @abstractmethod
     def kappa(self) -> float:
-        """κ, the weight of the rows that were written."""
+        """Return κ, the weight of the rows that were written."""
 
     @attribute
     @abstractmethod
     def per_class(self) -> int:
-        """How many rows are taken of each label."""
+        """Return how many rows are taken of each label."""
 
     @attribute
     @abstractmethod
     def tries(self) -> int:
-        """How many texts are written of each earlier task."""
+        """Return how many texts are written of each earlier task."""
 
     @attribute
     @abstractmethod
     def top_k(self) -> int:
-        """Among how many of the most likely tokens one is drawn."""
+        """Return among how many of the most likely tokens one is drawn."""
 
     @attribute
     @abstractmethod
     def length(self) -> int:
-        """How many tokens of a row's text are learned, and how many are written."""
+        """Return how many tokens of a row's text are learned, and how many are written."""
 
 
 __all__ = [

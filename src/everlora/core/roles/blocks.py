@@ -1,4 +1,4 @@
-"""Learning in blocks: steps on rows of the new task, then steps on rehearsed rows, then a rule for both together."""
+"""Plans blocks of steps: some on rows of the new task, some on rehearsed rows, then a rule for both together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class BlockStep:
-    """What one optimiser step is within its block.
+    """Says what one optimiser step is within its block.
 
     Attributes:
         rehearsed: its rows are rehearsed ones, all of them; else they are new, all of them.

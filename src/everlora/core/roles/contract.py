@@ -1,4 +1,4 @@
-"""What every part has in common: a name, declared needs, and a contract that is checked when its class is made.
+"""Defines what every part has: a name, declared needs, and a contract that is checked when its class is made.
 
 A part inherits one role (`WeightPenalty`, say) and any number of abilities (`HasMemory`, say). Whatever would be
 ignored without a word at run time (a forgotten method, a misspelt attribute, an ability that is not inherited) is a
@@ -40,7 +40,7 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a part needs of the method that it stands in, and how its role is to treat it: one value on its class.
+    """Declares what a part needs of its method, and how its role is to treat it: one value on its class.
 
     Each field belongs to one role or ability; set on a part of another it is refused, and so is an unknown field.
 
@@ -111,7 +111,7 @@ LONG = 6
 
 
 class Part:
-    """A piece of a method: a frozen, keyword-only dataclass that holds settings and no state.
+    """Is a piece of a method: a frozen, keyword-only dataclass that holds settings and no state.
 
     Roles mark what a part must define with `abc.abstractmethod`, and are no `abc.ABC`: that one looks at all classes
     below a role to answer ``isinstance``, and would be misled by a class that was refused while it was made.
@@ -216,14 +216,14 @@ def _check_names(cls: type[Part], role: str) -> None:
 
 
 def _declared(cls: type[Part]) -> Iterator[str]:
-    """Names that the roles and abilities of a class want it to define."""
+    """Return the names that the roles and abilities of a class want it to define."""
     for base in cls.__mro__:
         if base in Part.roles or base in Part.abilities:
             yield from (name for name, value in vars(base).items() if getattr(value, "__isabstractmethod__", False))
 
 
 def _signs(ability: type[Part]) -> list[str]:
-    """Names by which one sees that a class means to have an ability: its methods, and what it declares first.
+    """Return the names that show that a class means to have an ability: its methods, and what it declares first.
 
     Its further values (a number of samples, say) may be settings of any part.
     """
@@ -232,7 +232,7 @@ def _signs(ability: type[Part]) -> list[str]:
 
 
 def _given(cls: type[Part], name: str) -> bool:
-    """Whether a class defines what its roles want, or has a field of this name."""
+    """Return whether a class defines what its roles want, or has a field of this name."""
     for base in cls.__mro__:
         if name in vars(base):
             return not getattr(vars(base)[name], "__isabstractmethod__", False)
@@ -242,7 +242,7 @@ def _given(cls: type[Part], name: str) -> bool:
 
 
 def _own(cls: type[Part]) -> Iterator[type]:
-    """The class and those that it inherits, but for the roles, the abilities and what stands above them."""
+    """Return the class and those that it inherits, but for the roles, the abilities and what is above them."""
     outside = {*Part.roles, *Part.abilities}
     return (base for base in cls.__mro__ if base not in outside and base not in (Part, object))
 
@@ -252,7 +252,7 @@ def _annotations(cls: type) -> dict[str, Any]:
 
 
 def _slip(name: str) -> str | None:
-    """The name that was meant by one that is nearly a name of some role; None if it is one, or near to none."""
+    """Return the name that was meant by one that is nearly a name of some role; None if it is one, or near to none."""
     known = {"needs", *(one for kind in (*Part.roles, *Part.abilities) for one in (*vars(kind), *_annotations(kind)))}
     if name in known or name == "name":
         return None

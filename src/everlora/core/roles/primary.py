@@ -1,4 +1,4 @@
-"""The roles that parts play in a method; a part inherits one of them."""
+"""Defines the roles that parts play in a method; a part inherits one of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from everlora.core.updates import LowRank
 
 
 class WeightPenalty(Part, role=True):
-    """A term of the objective that depends on weights alone, never on the batch.
+    """Adds a term to the objective that depends on weights only, never on the batch.
 
     Its gradient is added once per optimiser step, strength times, after accumulation and reduction over processes and
     before clipping, so that the strength means the same for every split of a batch.
@@ -49,7 +49,7 @@ class WeightPenalty(Part, role=True):
     @attribute
     @abstractmethod
     def strength(self) -> Strength:
-        """The coefficient λ, or the `AutoStrength` that finds it; 0 switches the part off."""
+        """Return the coefficient λ, or the `AutoStrength` that finds it; 0 switches the part off."""
 
     @abstractmethod
     def prepare(self, before: TaskContext) -> State | None:
@@ -61,7 +61,7 @@ class WeightPenalty(Part, role=True):
 
 
 class OutputPenalty(Part, role=True):
-    """A term of the objective that compares answers with those that the model gave when the task began.
+    """Adds a term to the objective that compares answers with those that the model gave when the task began.
 
     What is added to the loss is strength · Σ per_position over the positions that carry loss, divided like the task's
     loss by their number in the global batch. On the first task there is nothing to compare with.
@@ -70,12 +70,12 @@ class OutputPenalty(Part, role=True):
     @attribute
     @abstractmethod
     def strength(self) -> float:
-        """The coefficient; 0 switches the part off."""
+        """Return the coefficient; 0 switches the part off."""
 
     @attribute
     @abstractmethod
     def on(self) -> Literal["task", "rehearsed"]:
-        """Which rows: those of the new task, or those that are rehearsed."""
+        """Return on which rows it acts: those of the new task, or those that are rehearsed."""
 
     @abstractmethod
     def per_position(self, new: Tensor, old: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class GradientTransform(Part, role=True):
     @attribute
     @abstractmethod
     def acts_on(self) -> Literal["gradient", "update", "both"]:
-        """``gradient`` before the optimiser, ``update`` on the change of the parameters after it, or ``both``."""
+        """Return ``gradient`` (before the optimiser), ``update`` (the change that it makes), or ``both``."""
 
     @abstractmethod
     def prepare(self, before: TaskContext) -> State | None:
@@ -114,7 +114,7 @@ class Initialiser(Part, role=True):
         self,
         fresh: LowRank,
         updates: Sequence[LowRank],
-        seen: Evidence = NO_EVIDENCE,
+        evidence: Evidence = NO_EVIDENCE,
         memory: State | None = None,
     ) -> LowRank:
         """Return the live update to start from, for one module.
@@ -122,22 +122,22 @@ class Initialiser(Part, role=True):
         Args:
             fresh: what PEFT drew.
             updates: the earlier tasks' updates, oldest first; under the policy ``continue`` the one adapter so far.
-            seen: the evidence at the weights of the last task.
+            evidence: what was measured at the weights of the last task.
             memory: what the part remembered when the last task ended; None if it remembers nothing.
         """
 
 
 class Rehearsal(Part, role=True):
-    """Rows of earlier tasks that are stored, and learned again together with those of a new task.
+    """Stores rows of earlier tasks, which are learned again together with those of a new task.
 
     Attributes:
         resample: ``fixed`` rows are chosen once, when their task ends; or anew for ``each-task``, from the whole
             training sets of the earlier tasks.
-        alone: learn what is chosen of all tasks and nothing else, where they are learned at once.
+        rehearsed_only: learn what is chosen of all tasks and nothing else, where they are learned at once.
     """
 
     resample: Literal["fixed", "each-task"] = "fixed"
-    alone: bool = False
+    rehearsed_only: bool = False
 
     @abstractmethod
     def choose(self, targets: Sequence[str], draw: random.Random) -> list[int]:
@@ -157,12 +157,12 @@ class StepRule(Part, role=True):
     @attribute
     @abstractmethod
     def inner(self) -> int:
-        """How many steps on new rows a block begins with."""
+        """Return how many steps on new rows a block begins with."""
 
     @attribute
     @abstractmethod
     def outer(self) -> int:
-        """How many steps on rehearsed rows follow them."""
+        """Return how many steps on rehearsed rows follow them."""
 
     @abstractmethod
     def before(self, turn: BlockStep, weights: Tensor, gradient: Tensor, state: State) -> State:
@@ -182,12 +182,12 @@ class Merge(Part, role=True):
     @attribute
     @abstractmethod
     def train(self) -> View:
-        """What a new task is trained on top of: the plain ``sum`` of the past, or the past ``merged``."""
+        """Return what a new task is trained on top of: the plain ``sum`` of the past, or the past ``merged``."""
 
     @attribute
     @abstractmethod
     def infer(self) -> View:
-        """What answers."""
+        """Return what answers: the plain ``sum`` of all updates, or what they are ``merged`` into."""
 
     @abstractmethod
     def merge(self, updates: Iterable[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What parts are given and what they give back: strengths, the context of a task, evidence, gradients."""
+"""Defines what parts are given and what they return: strengths, the context of a task, evidence, gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EvidenceKind = Literal["gradients", "fisher", "moment"]
 
 @dataclass(frozen=True, kw_only=True)
 class AutoStrength:
-    """A strength that is found instead of set: as much as brings a penalty to a share of the task's gradient.
+    """Finds a strength instead of setting it: as much as brings a penalty to a share of the task's gradient.
 
     After n steps of a task λ_n = ρ · Σ_{m≤n} ‖∇L_m‖ / Σ_{m≤n} ‖∇Ω_m‖, with Ω the penalty at strength 1 and both norms
     over the adapters. Rescaling the weights, the energy or the rank changes Ω and with it λ, not the share. ρ is what
@@ -38,7 +38,7 @@ Strength = float | AutoStrength
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a part that inherits `NeedsEvidence` has seen of one module, on a few rows of a task.
+    """Holds what was measured of one module for a part that `NeedsEvidence`, on a few rows of a task.
 
     Only what the part wants to see is there, and nothing where the task has no rows.
 
@@ -62,7 +62,7 @@ NO_EVIDENCE = Evidence()
 
 @dataclass(frozen=True, kw_only=True)
 class TaskContext:
-    """What a part may know when a task begins, for ``L`` stacked modules of one shape.
+    """Holds what a part may know when a task begins, for ``L`` stacked modules of one shape.
 
     Modules whose memories of a part differ in shape (a basis grows unevenly) are handed over apart, so that what
     stands in one context can always be stacked.
@@ -87,13 +87,13 @@ class TaskContext:
     seed: int = 0
 
     def factors(self) -> LowRank | None:
-        """The sum of all updates as one update of rank R and scale 1; None on the first task."""
+        """Return the sum of all updates as one update of rank R and scale 1; None on the first task."""
         return concatenate(self.updates) if self.updates else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PenaltyGradient:
-    """Value and gradient of a weight penalty at strength 1, for ``L`` stacked modules.
+    """Holds value and gradient of a weight penalty at strength 1, for ``L`` stacked modules.
 
     >>> A, B = torch.ones(2, 1, 3), torch.zeros(2, 4, 1)
     >>> found = PenaltyGradient(value=A.square().sum((-2, -1)), gradient={"A": 2 * A, "B": B})
@@ -124,7 +124,7 @@ class PenaltyGradient:
     @classmethod
     @torch.no_grad()
     def through(cls, live: LowRank, value: Tensor, A: Tensor, B: Tensor) -> PenaltyGradient:
-        """The gradient with respect to ``live`` itself, from that with respect to its plain pair (A, B diag σ).
+        """Return the gradient with respect to ``live`` itself, from that with respect to its plain pair (A, B diag σ).
 
         A penalty that is written for pairs thereby works on triplets U Σ V, too.
 

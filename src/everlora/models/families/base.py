@@ -53,6 +53,7 @@ class Family(ABC):
     Attributes:
         processor: the tokenizer or the image processor.
         limits: lengths and template.
+        labels: the names of the rows of the head so far; empty where there is no head.
         truncated: how often a text was cut to `Limits.source`.
         prompt_mask: while `logits` runs, the positions of the prompt in sequences that the answer follows, (b, s);
             else None.
@@ -67,6 +68,7 @@ class Family(ABC):
     def __init__(self, processor: Any, limits: Limits) -> None:
         self.processor = processor
         self.limits = limits
+        self.labels: list[str] = []
         self.truncated = 0
         self.prompt_mask: Tensor | None = None
         self._full_limits = limits
@@ -139,6 +141,10 @@ class Family(ABC):
     def answering(self) -> dict[str, Any]:
         """Return how answers are made, for the fingerprint of scores; empty where a head answers."""
         return {}
+
+    def label_rows(self, task: Task) -> list[int]:
+        """Return the rows of the head that belong to the labels of a task; none where there is no head."""
+        return []
 
     def snapshot(self, model: PreTrainedModel) -> Any:
         """Return what `restore` needs to undo the preparation of a task that is not finished."""

@@ -37,7 +37,6 @@ class Classifier(Family):
 
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)
-        self.labels: list[str] = []
         self._rows: dict[tuple[str | None, str], int] = {}
         self.head_rows = 0
         self.n_known = 0
@@ -81,8 +80,8 @@ class Classifier(Family):
         """
         old = model.get_submodule(str(self.head))
         assert isinstance(old, nn.Linear)
-        rows, seen = len(self.labels), self.head_rows
-        if seen == rows and old.out_features == rows:
+        rows, known = len(self.labels), self.head_rows
+        if known == rows and old.out_features == rows:
             return
         new = nn.Linear(old.in_features, rows, dtype=torch.float32, device=old.weight.device)
         with torch.no_grad():
@@ -90,8 +89,8 @@ class Classifier(Family):
             fresh = torch.randn(rows, old.in_features, generator=generator) * 0.02
             new.weight.copy_(fresh)
             new.bias.zero_()
-            new.weight[:seen] = old.weight[:seen].float()
-            new.bias[:seen] = old.bias[:seen].float()
+            new.weight[:known] = old.weight[:known].float()
+            new.bias[:known] = old.bias[:known].float()
         # The head is fp32 even in a bf16 model, and its input is converted.
         new.register_forward_pre_hook(lambda layer, args: (args[0].to(layer.weight.dtype),))
         model.set_submodule(str(self.head), new)
@@ -101,7 +100,6 @@ class Classifier(Family):
         self.head_rows = rows
 
     def label_rows(self, task: Task) -> list[int]:
-        """Return the rows of the head that belong to the labels of a task."""
         return [self._row(task, label) for label in task.labels]
 
     def _row(self, task: Task, label: str) -> int:

@@ -15,7 +15,7 @@ from everlora.models.families.base import Limits
 MIN_PROMPT = 8
 """Tokens below which a prompt that is cut says nothing."""
 CHAT_DATE = date(2025, 1, 1)
-"""The day that chat templates are told, whenever a run is made: the same command writes the same prompts."""
+"""The day that chat templates are given, whenever a run is made: the same command writes the same prompts."""
 _NOW = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(['"])(.*?)\1\s*\)""")
 
 

@@ -1,10 +1,10 @@
-"""The lives of `everlora.testing`, and which of the registered methods go through which tests."""
+"""The runs of `everlora.testing`, and which of the registered methods go through which tests."""
 
 from __future__ import annotations
 
 from everlora import parse
 from everlora.core.registry import entries
-from everlora.testing.lives import (
+from everlora.testing.tiny_runs import (
     MODELS,
     NAMES,
     Cut,
@@ -15,11 +15,11 @@ from everlora.testing.lives import (
     fresh,
     image_task,
     largest_difference,
-    lived,
     outputs,
     spec,
     stream,
     text_task,
+    train_sequence,
 )
 
 __all__ = [
@@ -37,11 +37,11 @@ __all__ = [
     "fresh",
     "image_task",
     "largest_difference",
-    "lived",
     "outputs",
     "spec",
     "stream",
     "text_task",
+    "train_sequence",
 ]
 
 METHODS = tuple(entry.name for entry in entries() if parse(entry.name).adapter.low_rank)

@@ -1,4 +1,4 @@
-"""LwF on whole lives: what is compared, over which answers, and that nothing else changes."""
+"""LwF on whole runs: what is compared, over which answers, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-import lives
+import tiny_runs
 from everlora import parse
 from everlora.methods.inclora import inclora
 from everlora.parts.distil import Distil, distillation
@@ -19,15 +19,15 @@ from plan import crossed
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
 
 
-@pytest.mark.parametrize("model", lives.MODELS)
-def test_beta_zero_is_seqlora_and_the_first_task_always(model, lived, tmp_path):
+@pytest.mark.parametrize("model", tiny_runs.MODELS)
+def test_beta_zero_is_seqlora_and_the_first_task_always(model, recorded, tmp_path):
     plain, off, on = (
-        lives.lived(model, m, tmp_path / str(k), **DIAGONAL)
+        tiny_runs.train_sequence(model, m, tmp_path / str(k), **DIAGONAL)
         for k, m in enumerate(("seqlora", "lwf(beta=0)", "lwf(beta=4)"))
     )
-    assert lives.largest_difference(lives.adapter(plain), lives.adapter(off)) == 0
-    assert lives.largest_difference(lives.adapter(plain), lives.adapter(on)) > 0
-    first = [life.folder.stages()[0].path / "adapter_model.safetensors" for life in (plain, on)]
+    assert tiny_runs.largest_difference(tiny_runs.adapter(plain), tiny_runs.adapter(off)) == 0
+    assert tiny_runs.largest_difference(tiny_runs.adapter(plain), tiny_runs.adapter(on)) > 0
+    first = [learner.folder.stages()[0].path / "adapter_model.safetensors" for learner in (plain, on)]
     assert first[0].read_bytes() == first[1].read_bytes()
 
 
@@ -36,12 +36,12 @@ def test_beta_zero_costs_nothing(tmp_path, monkeypatch):
         raise AssertionError("a former model is kept for nothing")
 
     monkeypatch.setattr("everlora.training.task_trainer.Teacher", refuse)
-    lives.lived("tiny-llama", "lwf(beta=0)", tmp_path / "off")
+    tiny_runs.train_sequence("tiny-llama", "lwf(beta=0)", tmp_path / "off")
     with pytest.raises(AssertionError, match="for nothing"):
-        lives.lived("tiny-llama", "lwf", tmp_path / "on")
+        tiny_runs.train_sequence("tiny-llama", "lwf", tmp_path / "on")
 
 
-@crossed(model=lives.MODELS, dropout=[0.0, 0.3])
+@crossed(model=tiny_runs.MODELS, dropout=[0.0, 0.3])
 def test_the_loss_is_task_plus_distillation_from_a_copy_of_the_former_model(model, dropout, tmp_path, monkeypatch):
     """Every loss of the second task against one made from a deep copy of the model as it was when the task began.
 
@@ -50,8 +50,8 @@ def test_the_loss_is_task_plus_distillation_from_a_copy_of_the_former_model(mode
     """
     method, seen = "lwf(beta=0.7,tau=3)", []
     lora = {"r": 4, "lora_alpha": 8, "lora_dropout": dropout}
-    life = lives.begin(model, method, tmp_path / "run", lora=lora, train={"logging_steps": 100})
-    life.follow(lives.stream(model)[:1])
+    learner = tiny_runs.begin(model, method, tmp_path / "run", lora=lora, train={"logging_steps": 100})
+    learner.follow(tiny_runs.stream(model)[:1])
     former: list[torch.nn.Module] = []
     own = ClTrainer.compute_loss
 
@@ -81,7 +81,7 @@ def test_the_loss_is_task_plus_distillation_from_a_copy_of_the_former_model(mode
         return loss
 
     monkeypatch.setattr(ClTrainer, "compute_loss", compute)
-    life.follow(lives.stream(model))
+    learner.follow(tiny_runs.stream(model))
     assert len(seen) == 3
     if not dropout:
         assert abs(seen[0]) < 1e-6, "nothing has changed yet"
@@ -93,8 +93,8 @@ def test_former_rows_of_the_head_are_held_by_the_comparison(model, tmp_path):
     """The former labels' rows get a gradient from it, and the new labels' rows none but the task's."""
     heads = {}
     for beta in (0.0, 5.0):
-        life = lives.lived(model, f"lwf(beta={beta})", tmp_path / str(beta), **DIAGONAL)
-        heads[beta] = life.base.model.classifier.weight.detach().clone()
+        learner = tiny_runs.train_sequence(model, f"lwf(beta={beta})", tmp_path / str(beta), **DIAGONAL)
+        heads[beta] = learner.base.model.classifier.weight.detach().clone()
     assert not torch.equal(heads[0.0][:2], heads[5.0][:2])
 
 
@@ -103,29 +103,35 @@ def test_a_head_of_its_own_has_nothing_to_compare(model, tmp_path):
     """per-task starts a new head each time, so no label was known before."""
     own = parse("per-task")
     held = replace(own, outputs=(Distil(beta=5.0),))
-    apart = lives.largest_difference(
-        *(lives.adapter(lives.lived(model, m, tmp_path / str(k), **DIAGONAL)) for k, m in enumerate((own, held)))
+    apart = tiny_runs.largest_difference(
+        *(
+            tiny_runs.adapter(tiny_runs.train_sequence(model, m, tmp_path / str(k), **DIAGONAL))
+            for k, m in enumerate((own, held))
+        )
     )
     assert apart == 0
 
 
-@pytest.mark.parametrize("model", lives.MODELS)
+@pytest.mark.parametrize("model", tiny_runs.MODELS)
 def test_fresh_adapters_are_held_too(model, tmp_path):
     """On another host: a fresh adapter adds nothing yet, so the former model is this one with it as drawn."""
     plain = inclora()
     held = replace(plain, outputs=(Distil(beta=5.0),))
-    apart = lives.largest_difference(
-        *(lives.adapter(lives.lived(model, m, tmp_path / str(k), **DIAGONAL)) for k, m in enumerate((plain, held)))
+    apart = tiny_runs.largest_difference(
+        *(
+            tiny_runs.adapter(tiny_runs.train_sequence(model, m, tmp_path / str(k), **DIAGONAL))
+            for k, m in enumerate((plain, held))
+        )
     )
     assert apart > 0
 
 
-@pytest.mark.parametrize("model", lives.MODELS)
+@pytest.mark.parametrize("model", tiny_runs.MODELS)
 def test_one_piece_or_eight(model, tmp_path):
     sgd = {"optim": "sgd", "learning_rate": 0.5}
     whole, pieces = (
-        lives.lived(model, "lwf(beta=2)", tmp_path / str(rows),
+        tiny_runs.train_sequence(model, "lwf(beta=2)", tmp_path / str(rows),
                     train={**sgd, "per_device_train_batch_size": rows, "gradient_accumulation_steps": 8 // rows})
         for rows in (8, 1)
     )  # fmt: skip
-    assert lives.largest_difference(lives.adapter(whole), lives.adapter(pieces)) < 1e-5
+    assert tiny_runs.largest_difference(tiny_runs.adapter(whole), tiny_runs.adapter(pieces)) < 1e-5

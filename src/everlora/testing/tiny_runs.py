@@ -1,4 +1,4 @@
-"""What tests of whole lives are made of: tiny models, tiny streams with uneven lengths, a life in one call.
+"""What tests of whole runs are made of: tiny models, tiny streams with uneven lengths, a run in one call.
 
 Models are built once per process and copied; streams are drawn from fixed seeds.
 """
@@ -27,7 +27,7 @@ from everlora.models.loading import Loaded, load
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import LearnerSpec
 
-# Every Trainer ends with a full garbage collection; over the imported libraries that is most of a tiny life's time.
+# Every Trainer ends with a full garbage collection; over the imported libraries that is most of a tiny run's time.
 gc.freeze()
 
 MODELS = ("tiny-llama", "tiny-t5", "tiny-bert", "tiny-vit")
@@ -110,7 +110,7 @@ def begin(
     loaded: Loaded | None = None,
     **settings: Any,
 ) -> SequentialLearner:
-    """A life in an empty (or, with ``resume``, its own) folder."""
+    """A run in an empty (or, with ``resume``, its own) folder."""
     composed = parse(method) if isinstance(method, str) else method
     name = method if isinstance(method, str) else composed.name
     settled = spec(model, name, **settings)
@@ -118,13 +118,13 @@ def begin(
     return experiment.begin(settled, composed, loaded, out, resume=resume, progress=progress or Progress())
 
 
-def lived(
+def train_sequence(
     model: str, method: str | Method, out: Path, tasks: Sequence[Task] | None = None, **options: Any
 ) -> SequentialLearner:
-    """A life that has followed ``tasks`` (two by default)."""
-    life = begin(model, method, out, **options)
-    life.follow(tasks or stream(model))
-    return life
+    """A run that has followed ``tasks`` (two by default)."""
+    learner = begin(model, method, out, **options)
+    learner.follow(tasks or stream(model))
+    return learner
 
 
 class Watch(Progress):
@@ -164,22 +164,21 @@ def outputs(model: nn.Module, family: Family, task: Task, rows: Sequence[Example
     """All logits that carry loss on ``rows`` (the test rows), of the task's own labels where there is a head."""
     was_training = model.training
     model.eval()
-    columns = getattr(family, "label_rows", None)
     batch = family.collate([family.features(row, task) for row in rows or task.test])
-    if columns is not None:
+    if family.head:
         batch["allowed"] = torch.zeros_like(batch["allowed"])
-        batch["allowed"][:, columns(task)] = True
+        batch["allowed"][:, family.label_rows(task)] = True
     logits, _ = family.logits(model, batch)
     model.train(was_training)
     return logits[logits.isfinite()].double()
 
 
-def adapter(life: SequentialLearner) -> dict[str, Tensor]:
+def adapter(learner: SequentialLearner) -> dict[str, Tensor]:
     """The latest task's adapter and the head as flat tensors."""
-    assert life.newest is not None
-    flat = {f"{n}.{k}": t for n, site in life.newest.items() for k, t in site.tensors.items()}
-    if life.base.family.head:
-        flat |= dict(life.base.model.get_submodule(life.base.family.head).named_parameters())
+    assert learner.newest is not None
+    flat = {f"{n}.{k}": t for n, site in learner.newest.items() for k, t in site.tensors.items()}
+    if learner.base.family.head:
+        flat |= dict(learner.base.model.get_submodule(learner.base.family.head).named_parameters())
     return {name: tensor.detach().clone() for name, tensor in flat.items()}
 
 
