@@ -45,6 +45,7 @@ class DirectionsBackend(HookedBackend):
     def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         draw = torch.Generator().manual_seed(seed)
         self.rank = int(self.lora.get("r", 8))
+        self.check_rank(self.rank, "--lora-r")
         self.frozen: dict[str, dict[str, Tensor]] = {}
         self.pairs: dict[str, nn.ParameterDict] = {}
         known = {name: site.tensors for name, site in (start or {}).items()}

@@ -95,6 +95,7 @@ class DualBackend(HookedBackend):
         return cast(DualForm, self.adapter)
 
     def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
+        self.check_rank(self.form.low + self.form.high, "the ranks low and high")
         draw = torch.Generator().manual_seed(seed)
         self.pairs: dict[str, nn.ParameterDict] = {}
         self.gates: dict[str, Gates] = {}
@@ -150,6 +151,7 @@ class DualBackend(HookedBackend):
         gates = self.gates[group] = Gates(width)
         where = next(self.model.parameters()).device
         p = self.form.components
+        self.check_fits(p * width * len(SIDES) * len(POOLS), f"gates of {p} components", "the number of components")
         for side in SIDES:
             name, frozen, live = f"{group}.{side}", {}, {}
             known = start.get(name) if start else None

@@ -41,9 +41,14 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
     try:
         tensors = load_file(folder / WEIGHTS)
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        svd = config["peft_type"] == "ADALORA"
+        # AdaLoRA's forward divides by rank + 1e-5, LoRA's by the rank.
+        if scale is None:
+            scale = float(config["lora_alpha"] / (config["init_r"] + 1e-5 if svd else config["r"]))
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise FolderError(f"the adapter in {folder} cannot be read: {error}") from error
-    svd = config["peft_type"] == "ADALORA"
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise FolderError(f"{folder / 'adapter_config.json'} is damaged; restore it from a copy") from error
     factors: dict[str, dict[str, Tensor]] = {}
     rest = {}
     for key, tensor in tensors.items():
@@ -86,6 +91,9 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
         sites: the updates by module, each of its own rank.
         rest: other tensors, such as a classification head, by their names in the model.
         like: an adapter folder whose settings (base model, target modules, task type) are taken over.
+
+    Raises:
+        FolderError: it cannot be written, or reads back as something else.
     """
     absorbed = {name: site.absorb_scale() for name, site in sites.items()}
     ranks = {site.rank for site in absorbed.values()}
@@ -104,13 +112,17 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
         tensors[f"{PREFIX}{name}.lora_B.weight"] = site.B.contiguous()
     # Renaming is atomic: a reader never finds half a file.
     part = folder / f".{WEIGHTS}.part"
-    save_file(tensors, part, metadata={"format": "pt"})
-    part.replace(folder / WEIGHTS)
-    config.save_pretrained(str(folder))
+    try:
+        save_file(tensors, part, metadata={"format": "pt"})
+        part.replace(folder / WEIGHTS)
+        config.save_pretrained(str(folder))
+    except (OSError, SafetensorError) as error:
+        raise FolderError(f"the adapter cannot be written to {folder}: {' '.join(str(error).split())}") from error
     again, others = read(folder)
     if (
         not equal(again, {name: site.map(Tensor.contiguous) for name, site in absorbed.items()})
         or others.keys() != rest.keys()
+        or not all(torch.equal(tensor, others[name]) for name, tensor in rest.items())
     ):
         raise FolderError(f"the adapter in {folder} reads back as something else than was written; look at the disk")
 

@@ -90,6 +90,15 @@ class HookedBackend(AdapterBackend):
         self.model.zero_grad(set_to_none=True)
         self.model = None
 
+    def check_rank(self, rank: int, cure: str) -> None:
+        """Refuse pairs of a rank that the machine cannot hold; see `check_fits`.
+
+        Raises:
+            ModelError: they need more memory than the machine has.
+        """
+        width = sum(layer.in_features + layer.out_features for layer in self.layers.values())
+        self.check_fits(rank * width, f"adapters of rank {rank} on {len(self.layers)} modules", cure)
+
     def add_parameters(self, name: str, tensors: Mapping[str, Tensor]) -> nn.ParameterDict:
         """Add trainable tensors to the model under ``name``, and return them."""
         added = nn.ParameterDict({key: nn.Parameter(tensor) for key, tensor in tensors.items()})
@@ -183,7 +192,7 @@ def target_layers(model: nn.Module, base: Loaded, lora: LoraInput) -> dict[str, 
         # PEFT's own rule, so that one setting adapts the same layers whatever the form.
         try:
             where = {name: value for name, value in lora.items() if name in OF_TARGETS}
-            config = LoraConfig(target_modules=targets, **where)  # type: ignore[arg-type]
+            config = LoraConfig(target_modules=targets, **where)
         except (ValueError, TypeError) as error:
             raise ModelError(f"cannot choose modules of {base.name!r}: {str(error).splitlines()[0]}") from None
         found = {n: m for n, m in model.named_modules() if check_target_module_exists(config, n)}

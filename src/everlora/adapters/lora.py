@@ -19,6 +19,7 @@ from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from everlora.adapters import files as adapters
 from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
@@ -33,7 +34,6 @@ from everlora.core.updates import LowRank, LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.models.layers import is_linear, shape_of
 from everlora.models.loading import Loaded
-from everlora.runtime.memory import physical_memory
 from everlora.runtime.seeds import seeded
 from everlora.settings.lora import OF_PAIRS, OF_TARGETS
 
@@ -102,7 +102,10 @@ class LoraBackend(AdapterBackend):
         """
         saved = list(self.base.family.saved_modules)
         chosen: LoraInput = {**default_targets(self.base.model), **self.lora}
-        check_rank_fits(self.base.model, chosen)
+        rank = max(int(r) for r in (chosen.get("r", 8), *(chosen.get("rank_pattern") or {}).values()))
+        layers = targeted(self.base.model, chosen.get("target_modules") or ())
+        width = sum(sum(shape_of(layer)) for layer in layers.values())
+        self.check_fits(rank * width, f"adapters of rank {rank} on {len(layers)} modules", "--lora-r")
         linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if is_linear(m)}
         try:
             config = self._config(
@@ -199,6 +202,10 @@ class LoraBackend(AdapterBackend):
             for name, tensor in rest.items() if saved else ():
                 saved[name].copy_(tensor)
 
+    def _head(self) -> dict[str, Tensor]:
+        # PEFT's copies are what was trained; the originals lie beside them.
+        return dict(self._saved()) if self.model is not None else super()._head()
+
     def detach(self) -> None:
         """Take the adapter off, if it is attached; a trained classification head stays on the model."""
         if self.model is None:
@@ -259,30 +266,19 @@ def default_targets(model: nn.Module) -> LoraInput:
     return {}
 
 
-def check_rank_fits(model: nn.Module, chosen: LoraInput) -> None:
-    """Refuse a rank whose factors the machine cannot hold, before it is asked for the memory.
+def targeted(model: nn.Module, targets: str | Sequence[str]) -> dict[str, nn.Linear | Conv1D]:
+    r"""Return the linear layers that ``target_modules`` mean, by name; none for names that nothing has.
 
-    Training holds four numbers of fp32 per parameter: value, gradient, and the two moments of AdamW.
-
-    Raises:
-        ModelError: they need more memory than the machine has.
+    >>> import everlora
+    >>> sorted(targeted(everlora.load("tiny-llama").model, r".*layers\.0\..*q_proj"))
+    ['model.layers.0.self_attn.q_proj']
     """
-    rank = max(int(r) for r in (chosen.get("r", 8), *(chosen.get("rank_pattern") or {}).values()))
-    targets = chosen.get("target_modules") or ()
     layers = {name: layer for name, layer in model.named_modules() if is_linear(layer)}
-    if not isinstance(targets, str):
-        layers = {n: layer for n, layer in layers.items() if any(f".{n}".endswith(f".{one}") for one in targets)}
-    elif targets != "all-linear":
-        layers = {name: layer for name, layer in layers.items() if re.fullmatch(targets, name)}
-    # Where memory is overcommitted, the system would end the process in the midst of a task without a word.
-    needed = 16 * rank * sum(sum(shape_of(layer)) for layer in layers.values())
-    device = next(model.parameters()).device
-    held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else physical_memory()
-    if held is not None and needed > held:
-        raise ModelError(
-            f"adapters of rank {rank} on {len(layers)} modules need {needed / 1e9:.0f} GB to be trained, and there "
-            f"are {held / 1e9:.0f} GB; lower --lora-r"
-        )
+    if targets == "all-linear":
+        return layers
+    if isinstance(targets, str):
+        return {name: layer for name, layer in layers.items() if re.fullmatch(targets, name)}
+    return {n: layer for n, layer in layers.items() if any(f".{n}".endswith(f".{one}") for one in targets)}
 
 
 def _linear(layer: nn.Module) -> bool:

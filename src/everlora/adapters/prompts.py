@@ -74,6 +74,10 @@ class PromptBackend(AdapterBackend):
     def tokens(self) -> int:
         """Return how many vectors are added to an example's sequence."""
 
+    def trained_vectors(self) -> int:
+        """Return how many vectors are trained; more than `tokens` where texts choose among them."""
+        return self.tokens()
+
     @abstractmethod
     def initialise(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
         """Return a module with the parameters, at their initial values or in the shapes of ``start``."""
@@ -91,6 +95,9 @@ class PromptBackend(AdapterBackend):
         if self.model is not None:
             raise RuntimeError("a prompt is attached already; detach it first")
         model: Any = self.base.model
+        vectors, words = self.trained_vectors(), model.get_input_embeddings()
+        width = words.weight.shape[-1] if isinstance(words, nn.Embedding) else int(model.config.hidden_size)
+        self.check_fits(vectors * width, f"prompts of {vectors} vectors", "what makes them so many")
         # Embeddings are drawn from torch's global generator, seeded here so that no other draw shifts them.
         with seeded(seed):
             holder = self.initialise(start, tasks)

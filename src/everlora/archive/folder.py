@@ -179,6 +179,7 @@ class RunFolder:
             order_digest=digest_of_order([(name, data[name]) for name in matrix.tasks]) if known else None,
             metric={name: metric for commit in committed for name, metric in commit.metric.items()},
             left_out={name: rows for commit in committed for name, rows in commit.left_out.items()},
+            label_rows={name: rows for commit in committed for name, rows in commit.label_rows.items()},
             **_fields(found),
             **_fields(learner),
         )

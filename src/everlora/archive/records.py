@@ -162,6 +162,7 @@ class TaskMetadata(Record):
         metric: how answers are scored, where it is not the default.
         left_out: how many rows of the source are not in the task, by reason.
         max_new_tokens: the length of free answers, where the targets made it longer than 50 tokens.
+        label_rows: rows of a classification head that stand for the labels, in their order.
     """
 
     data: dict[str, str]
@@ -169,6 +170,7 @@ class TaskMetadata(Record):
     metric: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, dict[str, int]] = Field(default_factory=dict)
     max_new_tokens: dict[str, int] = Field(default_factory=dict)
+    label_rows: dict[str, list[int]] = Field(default_factory=dict)
 
 
 class StageFacts(TaskMetadata):

@@ -132,7 +132,7 @@ def sharegpt(table: Table, columns: Columns, tags: Tags) -> Table:
         messages = [{"role": "system", "content": row[columns.system]}] if row.get(columns.system) else []
         for number, turn in enumerate(turns, start=1):
             role = turn.get(tags.role_tag)
-            if role not in roles:
+            if not isinstance(role, str) or role not in roles:  # JSON may hold a list, which no dict can look up
                 raise DataError(f"{at}: turn {number} has the role {role!r}{nearest(str(role), roles)}")
             messages.append({"role": roles[role], "content": turn.get(tags.content_tag)})
         rows.append({"messages": messages})

@@ -45,7 +45,7 @@ from everlora.models.families import (
     Writer,
 )
 from everlora.models.families.heads import find_head, modules_of_head
-from everlora.models.folder import check_folder
+from everlora.models.folder import check_depth, check_folder
 from everlora.models.names import PACKAGED, canonical
 from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start, end_tokens
 from everlora.models.weights import check_quantization
@@ -208,6 +208,7 @@ def _from_files(
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
         family = family_of(config)
         check_quantization(name, config, precision.device)
+        check_depth(name, config.to_dict())
         auto, _ = _FAMILIES[family]
         read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
         processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)

@@ -13,7 +13,7 @@ from everlora.core.method import Method
 from everlora.data.task import Task
 from everlora.metrics.answers import AS_WRITTEN, DEFAULT, label_key
 from everlora.metrics.scores import Cell, ScoreMatrix
-from everlora.models.families import Family
+from everlora.models.families import Classifier, Family
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import EvalSpec, LearnerSpec, Schedule
 from everlora.settings.training import TrainingArgumentsInput, numeric_argument
@@ -147,6 +147,7 @@ def task_metadata(tasks: Sequence[Task], family: Family) -> TaskMetadata:
         chance={name: level for name, level in levels.items() if level is not None},
         metric={task.name: task.metric for task in tasks if task.metric != DEFAULT},
         left_out={task.name: dict(task.left_out) for task in tasks if task.left_out},
+        label_rows={task.name: family.label_rows(task) for task in tasks} if isinstance(family, Classifier) else {},
         max_new_tokens={name: length for name, length in lengths.items() if length is not None},
     )
 
