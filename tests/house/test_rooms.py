@@ -192,7 +192,7 @@ def test_files_and_functions_are_short() -> None:
 LOOSE = re.compile(r"(dict|Mapping)\[str, Any\]")
 PASSED_ON = {
     "adapters/base.py:ForwardKeywords": "keywords of the forward of any architecture, as torch hands them to hooks",
-    "adapters/lora.py:PeftKeywords": "keywords of peft.LoraConfig, passed through",
+    "settings/lora.py:PeftKeywords": "keywords of peft.LoraConfig, passed through",
     "data/table.py:Row": "a row of a user's file, whatever it holds",
     "models/families/base.py:Features": "an example as the collator of its family takes it",
     "training/arguments.py:_kinds": "annotations of transformers.TrainingArguments, which have no type of their own",

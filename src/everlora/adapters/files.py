@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -21,11 +19,13 @@ from everlora.core.errors import FolderError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, nearest
-from everlora.settings.lora import OF_TARGETS
+from everlora.settings.lora import OF_TARGETS, PeftKeywords
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
 MERGED_RANK = 64
+FACTOR = re.compile(r"(.+)\.lora_([ABE])(?:\.weight)?")
+"""The name of a factor of an update: its module, and which one it is."""
 
 
 def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], dict[str, Tensor]]:
@@ -42,18 +42,17 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
         tensors = load_file(folder / WEIGHTS)
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         svd = config["peft_type"] == "ADALORA"
-        # AdaLoRA's forward divides by rank + 1e-5, LoRA's by the rank.
-        if scale is None:
-            scale = float(config["lora_alpha"] / (config["init_r"] + 1e-5 if svd else config["r"]))
+        names = {found[1] for key in tensors if (found := FACTOR.fullmatch(key.removeprefix(PREFIX)))}
+        scales = {name: _scale(config, name) if scale is None else scale for name in names}
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise FolderError(f"the adapter in {folder} cannot be read: {error}") from error
-    except (KeyError, TypeError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise FolderError(f"{folder / 'adapter_config.json'} is damaged; restore it from a copy") from error
     factors: dict[str, dict[str, Tensor]] = {}
     rest = {}
     for key, tensor in tensors.items():
         name = key.removeprefix(PREFIX)
-        found = re.fullmatch(r"(.+)\.lora_([ABE])(?:\.weight)?", name)
+        found = FACTOR.fullmatch(name)
         if found:
             factors.setdefault(found[1], {})[found[2]] = tensor.float()
         else:
@@ -61,23 +60,21 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
     if not factors:
         raise FolderError(f"the adapter in {folder} holds no LoRA weights")
     try:
-        sites = {
-            n: LowRank(f["A"], f["B"], _scale(config, n) if scale is None else scale, f["E"] if svd else None)
-            for n, f in factors.items()
-        }
+        sites = {n: LowRank(f["A"], f["B"], scales[n], f["E"] if svd else None) for n, f in factors.items()}
     except KeyError as error:
         raise FolderError(f"the adapter in {folder} is incomplete: a factor lora_{error.args[0]} is missing") from None
     return sites, rest
 
 
-def _scale(config: Mapping[str, Any], name: str) -> float:
+def _scale(config: PeftKeywords, name: str) -> float:
     """Return PEFT's scaling of one module, alpha / r or alpha / √r, with alpha and r of its own where patterns say."""
     alpha = float(config["lora_alpha"])
     if config["peft_type"] == "ADALORA":  # its forward divides by rank + 1e-5, LoRA's by the rank
         return alpha / float(config["init_r"] + 1e-5)
-    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    ranks: PeftKeywords = config.get("rank_pattern") or {}
+    alphas: PeftKeywords = config.get("alpha_pattern") or {}
     r = ranks.get(get_pattern_key(ranks.keys(), name), config["r"])
-    alpha = alphas.get(get_pattern_key(alphas.keys(), name), alpha)
+    alpha = float(alphas.get(get_pattern_key(alphas.keys(), name), alpha))
     return float(alpha / (math.sqrt(r) if config.get("use_rslora") else r))
 
 

@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
@@ -35,13 +34,10 @@ from everlora.data.task import Task
 from everlora.models.layers import is_linear, shape_of
 from everlora.models.loading import Loaded
 from everlora.runtime.seeds import seeded
-from everlora.settings.lora import OF_PAIRS, OF_TARGETS
+from everlora.settings.lora import OF_PAIRS, OF_TARGETS, PeftKeywords
 
 ADAPTER = "default"
 """PEFT's name for the adapter."""
-
-PeftKeywords = dict[str, Any]
-"""Keywords of `peft.LoraConfig`, those that a user sets and our own: PEFT knows their types."""
 
 
 class LoraBackend(AdapterBackend):

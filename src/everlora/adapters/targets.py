@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from peft.utils.other import get_pattern_key
 from torch import nn
 
+from everlora.adapters.base import LoraInput
 from everlora.core.errors import ModelError
 
 
-def check_matched(model: nn.Module, adapted: Collection[str], lora: Mapping[str, Any]) -> None:
+def check_matched(model: nn.Module, adapted: Collection[str], lora: LoraInput) -> None:
     """Refuse names, patterns and numbers of layers in LoRA's settings that match no module.
 
     Args:
@@ -23,8 +23,11 @@ def check_matched(model: nn.Module, adapted: Collection[str], lora: Mapping[str,
     Raises:
         ModelError: one of them matches none.
     """
-    for setting in ("rank_pattern", "alpha_pattern"):
-        for pattern in lora.get(setting) or {}:
+    for setting, patterns in (
+        ("rank_pattern", lora.get("rank_pattern")),
+        ("alpha_pattern", lora.get("alpha_pattern")),
+    ):
+        for pattern in patterns or ():
             if not any(get_pattern_key([pattern], name) is pattern for name in adapted):
                 raise ModelError(f"{pattern!r} in {setting} matches no module that is adapted; see target_modules")
     chosen = lora.get("layers_to_transform")
@@ -34,12 +37,12 @@ def check_matched(model: nn.Module, adapted: Collection[str], lora: Mapping[str,
             raise ModelError(f"layers_to_transform names layer {number}, in which no module is adapted")
     wanted = lora.get("exclude_modules")
     for one in [wanted] if isinstance(wanted, str) else wanted or ():
-        single = {"exclude_modules": one if isinstance(wanted, str) else [one]}
+        single: LoraInput = {"exclude_modules": one if isinstance(wanted, str) else [one]}
         if not any(excluded(name, single) for name, _ in model.named_modules()):
             raise ModelError(f"no module matches {one!r} in exclude_modules")
 
 
-def excluded(name: str, lora: Mapping[str, Any]) -> bool:
+def excluded(name: str, lora: LoraInput) -> bool:
     """Return whether ``exclude_modules`` names a module, by a pattern or by the end of its path.
 
     >>> excluded("layers.0.q_proj", {"exclude_modules": ["q_proj"]}), excluded("layers.0.q_proj", {})
