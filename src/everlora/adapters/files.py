@@ -73,8 +73,8 @@ def _scale(config: PeftKeywords, name: str) -> float:
         return alpha / float(config["init_r"] + 1e-5)
     ranks: PeftKeywords = config.get("rank_pattern") or {}
     alphas: PeftKeywords = config.get("alpha_pattern") or {}
-    r = ranks.get(get_pattern_key(ranks.keys(), name), config["r"])
-    alpha = float(alphas.get(get_pattern_key(alphas.keys(), name), alpha))
+    r = float(ranks.get(get_pattern_key(ranks.keys(), name)) or config["r"])
+    alpha = float(alphas.get(get_pattern_key(alphas.keys(), name)) or alpha)
     return float(alpha / (math.sqrt(r) if config.get("use_rslora") else r))
 
 
