@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from everlora import parse
 from everlora.training import memory
@@ -41,6 +43,27 @@ def test_status_tells_what_is_known_kept_and_left(everlora: Everlora, ran: Score
     text = everlora("status", str(run)).out
     assert "50.0 % of directions are free" in text
     assert "2 of 4 modules run out of directions" in text
+
+
+@pytest.mark.parametrize(
+    ("shared", "sentence"), [(None, "rows of the head of its own"), (True, "share rows of the head")]
+)
+def test_status_and_card_say_whether_numbers_share_rows(
+    everlora: Everlora, tmp_path: Path, shared: bool | None, sentence: str
+) -> None:
+    tasks: list[dict[str, Any]] = []
+    for name, word in (("a", "film"), ("b", "book")):
+        rows = [{"text": f"{word} {n}", "label": n % 2} for n in range(4)]
+        for split, some in (("train", rows[:2]), ("test", rows[2:])):
+            (tmp_path / f"{name}-{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+        tasks.append({"name": name, "train": f"{name}-train.jsonl", "test": f"{name}-test.jsonl"})
+        tasks[-1] |= {"shared_labels": shared} if shared is not None else {}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"tasks": tasks}))
+    how = ("--benchmark", "mine.yaml", "--model", "tiny-bert", "--method", "seqlora", "--max-steps", "1")
+    assert everlora("run", *how, "--out", "r").status == 0
+    for text in (everlora("status", "r").out, Path("r/README.md").read_text()):
+        assert f"{sentence} for '0', '1'" in " ".join(text.split())
+    assert f"{sentence} for '0', '1'" in everlora("status", "r", "--json").json["shared_rows"]
 
 
 @pytest.mark.parametrize(

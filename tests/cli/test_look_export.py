@@ -66,6 +66,28 @@ def test_an_exported_model_is_the_learner(everlora: Everlora, ran: ScoredRun, me
         assert transformers.AutoTokenizer.from_pretrained("whole")("a").input_ids
 
 
+def test_an_export_that_is_damaged_on_its_way_leaves_nothing(
+    everlora: Everlora, ran: ScoredRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ran("ella")
+
+    def flipped(path: Path) -> None:
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+    monkeypatch.setattr(export, "spell_both_ways", lambda folder: flipped(folder / "model.safetensors"))
+    assert "reads back as another one than was written" in everlora("export", str(run), "--out", "whole").line
+    real = adapters.save_file
+
+    def faulty(tensors: dict[str, Any], path: Path, **more: Any) -> None:
+        real(tensors, path, **more)
+        flipped(path)
+
+    monkeypatch.setattr(adapters, "save_file", faulty)
+    assert "reads back as something else" in everlora("export", str(run), "--out", "small", "--rank", "4").line
+    assert not list(Path().glob("*whole*")) + list(Path().glob("*small*"))
+
+
 @pytest.mark.parametrize(
     ("method", "rank"), [("ella", 5), ("ella", 16), ("ps-lora", 5), ("seqlora", 3), ("lb-cl", 6), ("sd-lora", 5)]
 )

@@ -203,3 +203,20 @@ def test_figures_are_those_of_the_tasks_own_metric(everlora: Everlora, tmp_path:
         assert "its rows come to" in everlora("compare", "macro_f1").line
     path.write_text(json.dumps({**content, "matrix": [[1.0]]}))
     assert "is damaged" in everlora("compare", "macro_f1").line
+
+
+def test_broken_data_are_found_once_before_anything_runs(everlora: Everlora, tmp_path: Path) -> None:
+    for name, word in (("train", "item"), ("test", "thing")):
+        rows = [{"text": f"the {label} {word} {n}", "label": label} for label in ("bad", "good") for n in range(4)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "broken.jsonl").write_text('{"text": "a", "label": "bad"}\n{"text": "b", "label": \n')
+    first, second = ({"name": name, "train": f"{name}.jsonl", "test": "test.jsonl"} for name in ("train", "broken"))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"tasks": [first, second]}))
+    how = ("--benchmark", "mine.yaml", "--model", "tiny-llama", "--max-steps", "1")
+    many = ("--methods", "seqlora,ella", "--seeds", "0,1", "--out", "s")
+    for command in (("run", "--dry-run"), ("run", "--out", "r"), ("sweep", *many, "--dry-run"), ("sweep", *many)):
+        said = everlora(*command, *how)
+        assert said.err.count("broken.jsonl, row 2") == 1, said.err
+        assert "broken.jsonl, row 2" in said.line
+        assert (said.status, said.out) == (2, "")
+    assert not list(tmp_path.glob("[rs]/**/*.yaml")), "nothing of a run was begun"

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,25 @@ def two(tmp_path_factory):
     return out
 
 
-def processes(*argv: str) -> list[tuple[int, str]]:
+COMMAND = ("-m", "everlora")
+DAMAGED = """
+import os, shutil, sys
+from everlora.cli.main import main
+
+real = shutil.copy
+
+def faulty(source, target):
+    real(source, target)
+    target.write_bytes(target.read_bytes()[:-1])
+
+if os.environ["RANK"] == "0":
+    shutil.copy = faulty
+main(sys.argv[1:])
+"""
+"""The command line on a disk that loses the last byte of what the first process copies."""
+
+
+def processes(*argv: str, command: Sequence[str] = COMMAND) -> list[tuple[int, str]]:
     """Run one command in two processes; the status and stderr of each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -53,7 +72,7 @@ def processes(*argv: str) -> list[tuple[int, str]]:
     place |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "everlora", *argv],
+            [sys.executable, *command, *argv],
             env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -94,6 +113,16 @@ def test_what_one_process_is_refused_all_say_in_one_line(tmp_path):
         last = err.strip().splitlines()[-1]
         assert last.startswith("everlora: ")
         assert "is not empty and holds no run of everlora" in last
+
+
+def test_what_one_process_cannot_write_all_say_in_one_line(tmp_path):
+    run = ["run", "--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews", "--max-steps", "1", "-q"]
+    run += ["--max-train-samples", "8", "--max-eval-samples", "4", "--out", str(tmp_path / "run")]
+    for status, err in processes(*run, command=("-c", DAMAGED)):
+        assert status == 2, err
+        assert "Traceback" not in err
+        assert "was not written as it was to be" in err.strip().splitlines()[-1]
+    assert not list(tmp_path.glob("run/tasks/*"))
 
 
 @pytest.mark.parametrize(("model", "case"), RUNS)

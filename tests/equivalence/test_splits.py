@@ -78,6 +78,24 @@ def test_a_last_batch_that_is_not_full(model, tmp_path):
     assert tiny_runs.largest_difference(tiny_runs.adapter(one), tiny_runs.adapter(two)) < CLOSE
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_pools_of_data_differ_by_the_rounding_that_adamw_makes_steps_of(model, tmp_path):
+    """An epsilon above the rounding of gradients, and pools are the same in any pieces: the penalty counts once.
+
+    With the default of 1e-8 they differ by 1e-3: the first gradients of new pools are rounding alone.
+    """
+
+    def pools(name, method, **train):
+        return tiny_runs.adapter(
+            tiny_runs.train_sequence(model, method, tmp_path / name, train={**train, "adam_epsilon": 1e-6})
+        )
+
+    one, eight = pools("one", "data", **split(8, 1)), pools("eight", "data", **split(1, 8))
+    assert tiny_runs.largest_difference(one, eight) < CLOSE
+    often = pools("often", "data(mu=8)", **split(8, 1))
+    assert tiny_runs.largest_difference(one, often) > 100 * CLOSE, "a penalty that is added for every piece would show"
+
+
 @pytest.mark.parametrize("train", [{}, SGD], ids=["adamw", "sgd"])
 def test_a_penalty_counted_twice_would_show(train, tmp_path):
     """The measure is fine enough: twice the strength is a hundred tolerances away."""

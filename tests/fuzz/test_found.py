@@ -1,6 +1,6 @@
 """Inputs that were read wrongly once, or still are: the smallest of each kind that was found, and the hostile ones.
 
-What still fails is marked; whoever mends one takes the mark away, and its kind out of `test_fuzz.KNOWN`.
+What still fails is marked; whoever mends one takes the mark away.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from fuzz.harness import judged
 from fuzz.hostile import CASES
 from fuzz.targets import TARGETS, Rows
 
-HOSTILE: dict[str, str] = {
-    "model/layers": "a million layers in a config.json are built for more than 5 s (models/loading.py:_from_files)",
-}
+HOSTILE: dict[str, str] = {}
 """Hostile inputs that are read wrongly today, and how."""
 
 DEAR: set[str] = set()
@@ -61,8 +59,7 @@ SMALL: dict[str, tuple[str, Any, str]] = {
     "rows-escape-in-label": ("rows", Rows("jsonl", b'{"text": "a", "label": "\\u001b"}\n'), ""),
     "rows-escape-in-prompt": ("rows", Rows("csv", b"p\x13ompt,answer\nsay,it\n", (("text_column", "text"),)), ""),
     "rows-escape-in-conversation": ("rows", Rows("json", b'[{"conversations": 1, "\\u0083": 1}]'), ""),
-    "rows-role-is-a-list": ("rows", Rows("json", b'[{"conversations": [{"from": ["human"], "value": ""}]}]'),
-                            "TypeError in data/dialects.py:sharegpt: a role that cannot be looked up"),
+    "rows-role-is-a-list": ("rows", Rows("json", b'[{"conversations": [{"from": ["human"], "value": ""}]}]'), ""),
     "rows-long-column": ("rows", Rows("tsv", f"{LONG}\tb\n1\t2\n".encode()), ""),
     "rows-one-long-column": ("rows", Rows("tsv", f"{LONG}\n1\n".encode()), ""),
     "rows-long-conversation": ("rows", Rows("csv", f"conversations,{LONG}\n1,2\n".encode()), ""),
@@ -76,8 +73,7 @@ SMALL: dict[str, tuple[str, Any, str]] = {
     "record-row-without-its-task": ("records", ("tasks/02-news/predictions.jsonl",
         b'{"task": "reviews", "row": 0, "target": "a", "prediction": "b", "correct": false}\n'
         b'{"task": "news", "row": 0, "target": "a", "prediction": "b", "correct": false}\n'
-        b'{"task": "news", "row": 1, "target": "a", "prediction": "b", "correct": false}\n', "compare"),
-        "ValueError in analysis/compare.py:_resampled: rows of a cell are not there"),
+        b'{"task": "news", "row": 1, "target": "a", "prediction": "b", "correct": false}\n', "compare"), ""),
     "record-tag": ("records", ("run.yaml", b"schema: !!int x\n", "status"), ""),
     "record-date": ("records", ("run.yaml", b"id: 2023-02-30\n", "config"), ""),
     "model-no-end": ("model", ("tokenizer_config.json", b'{"pad_token": "<pad>", "bos_token": "<s>"}'), ""),

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everlora.core.errors import DataError
-from everlora.data.task import Example, Task
+from everlora.data.task import Example, Task, TaskStream
+from everlora.learner.experiment import adapt_tasks
 from everlora.metrics import Answer, answer_metrics
 from everlora.metrics.answers import literals
 from everlora.metrics.sari import sari
+from everlora.settings.spec import RunSpec
 
 
 def value(metric: str, prediction: str, *accepted: str, source: str = "") -> float:
@@ -143,9 +145,11 @@ def test_traces_numbers_are_traces(row: dict[str, Any]) -> None:
 
 
 def test_rouge_of_latin_letters_is_refused_where_most_answers_have_others() -> None:
-    def task(metric: str, *targets: str) -> Task:
+    def task(metric: str, *targets: str, instead: str | None = None) -> Task:
         rows = [Example("a", target) for target in targets]
-        return Task(name="t", train=rows, test=rows, metric=metric)
+        stream = TaskStream(name="mine", tasks=(Task(name="t", train=rows, test=rows, metric=metric),))
+        spec = RunSpec(model="tiny-llama", method="seqlora", benchmark="builtin", metric=instead)
+        return adapt_tasks(stream, spec).tasks[0]
 
     with pytest.raises(
         DataError, match=r"'t': rouge_l reads letters a-z .* 2 of 3 answers .*'好的'; use rouge_l_unicode"
@@ -155,6 +159,10 @@ def test_rouge_of_latin_letters_is_refused_where_most_answers_have_others() -> N
         task("rouge_l_stemmed", "Ül")
     assert task("rouge_l", "ok", "yes", "да").metric == "rouge_l"
     assert task("rouge_l_unicode", "好的").metric == "rouge_l_unicode"
+    # What the message says is what --metric does, whatever a file has chosen.
+    assert task("rouge_l", "好的", instead="rouge_l_unicode").metric == "rouge_l_unicode"
+    with pytest.raises(DataError, match="use rouge_l_unicode"):
+        task("rouge_l_unicode", "好的", instead="rouge_l")
 
 
 # --- over all rows -------------------------------------------------------------------------------------------------

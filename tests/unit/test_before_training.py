@@ -10,7 +10,6 @@ import pytest
 import everlora
 from everlora import Example, Learner, Task, load
 from everlora.adapters import make_backend
-from everlora.adapters.lora import check_rank_fits
 from everlora.core.errors import ConfigError, DataError, FolderError, ModelError
 from everlora.data.tasks import task_from_dataset
 from everlora.learner.resolve import settle
@@ -39,14 +38,31 @@ def test_a_task_smaller_than_a_batch_is_not_dropped_unseen(tmp_path: Path) -> No
     assert not list((tmp_path / "run" / "tasks").iterdir())
 
 
-def test_a_rank_beyond_the_memory_is_refused() -> None:
-    model = load("tiny-llama").model
-    sizes = sum(layer.in_features + layer.out_features for name, layer in model.named_modules() if "q_proj" in name)
-    assert sizes
-    check_rank_fits(model, {"r": 64, "target_modules": ["q_proj"]})
-    for targets in (["q_proj"], r".*q_proj", "all-linear"):
-        with pytest.raises(ModelError, match="rank 10000000000 on"):
-            check_rank_fits(model, {"r": 10**10, "target_modules": targets})
+@pytest.mark.parametrize(
+    ("method", "lora", "what"),
+    [
+        *(
+            (method, {"r": 10**10, "target_modules": targets}, "rank 10000000000 on")
+            for method in ("seqlora", "lb-cl", "sd-lora")
+            for targets in (["q_proj"], r".*q_proj", "all-linear")
+        ),
+        ("data(low=10000000000)", {}, "rank 10000000016 on 4 modules"),
+        ("data(components=10000000000)", {}, "gates of 10000000000 components"),
+        ("l2p(size=10000000000)", {}, "prompts of 60000000000 vectors"),
+        ("progprompt(mlp=10000000000)", {}, "prompts of 20000000010 vectors"),
+    ],
+)
+def test_what_is_beyond_the_memory_is_refused_in_every_form(method: str, lora: dict[str, Any], what: str) -> None:
+    base = load("tiny-llama")
+    before = set(base.model.state_dict())
+    backend = make_backend(base, lora, "auto", everlora.parse(method).adapter)
+    with pytest.raises(ModelError, match=what) as caught:
+        backend.attach(seed=0, tasks=[small("a", 2)])
+    assert len(str(caught.value).splitlines()) == 1
+    assert set(base.model.state_dict()) == before, "nothing of the adapter stays on the model"
+    backend = make_backend(base, {**lora, "r": 4}, "auto", everlora.parse(method.partition("(")[0]).adapter)
+    backend.attach(seed=0, tasks=[small("a", 2)])
+    backend.detach()
 
 
 # --- what was written is opened again ---

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from everlora.benchmarks import benchmarks, find_benchmark, open_stream, order_number, vision_hub
-from everlora.benchmarks.cards import card
+from everlora.benchmarks.cards import Lengths, PublishedSizes, SplitSizes, card
 from everlora.benchmarks.pictures import Pictures, PictureSet
 from everlora.benchmarks.vision import class_incremental
 from everlora.core.benchmark import Benchmark, Request, TaskInfo
@@ -403,24 +403,28 @@ def test_cards_with_and_without_rows(tmp_path: Path) -> None:
     for info in benchmarks():
         if info.needs_data:
             about = card(info.name)
-            assert [task["name"] for task in about["tasks"]] == list(info.tasks)
-            assert all(task["source"] and task["terms"] and task["metric"] for task in about["tasks"])
-            assert about["order_digest"] is None
+            assert [task.name for task in about.tasks] == list(info.tasks)
+            assert all(task.source and task.terms and task.metric for task in about.tasks)
+            assert about.order_digest is None
     for name in TRACE.orders[7]:
         for split in ("train", "test"):
             write(tmp_path / name / f"{split}.json", trace_rows(f"{split} two", 2))
     refused("long has no order 'sapt-7'", lambda: card("long", order="sapt-7"), ConfigError)
     refused("trace has no order 4; orders: 7 (4 is of 'long')", lambda: card("trace", order=4), ConfigError)
-    assert [task["name"] for task in card("long", order="sapt-4")["tasks"]][:2] == ["yelp", "amazon"]
-    assert card("long")["tasks"][0]["published"] == {"train": 3000, "test": 7600}
+    assert [task.name for task in card("long", order="sapt-4").tasks][:2] == ["yelp", "amazon"]
+    assert card("long").tasks[0].published == PublishedSizes(train=3000, test=7600)
     write(tmp_path / "C-STANCE" / "train.json", [{"prompt": "对象: 多吃水果 x", "answer": "A"}])
-    assert card("trace", data_dir=tmp_path)["tasks"][0]["words"]["max"] == 8
+    (first, *_) = card("trace", data_dir=tmp_path).tasks
+    assert first.at_hand is not None
+    assert first.at_hand.words is not None
+    assert first.at_hand.words.max == 8
     write(tmp_path / "C-STANCE" / "train.json", trace_rows("train two", 2))
     about = card("trace", data_dir=tmp_path)
-    first = about["tasks"][0]
-    assert first["rows"] == {"train": 2, "dev": 0, "test": 2}
-    assert first["words"] == {"mean": 3.0, "p50": 3, "p95": 3, "max": 3}
-    assert about["order_digest"] == open_stream("trace", data_dir=tmp_path).digest()
+    first = about.tasks[0]
+    assert first.at_hand is not None
+    assert first.at_hand.rows == SplitSizes(train=2, dev=0, test=2)
+    assert first.at_hand.words == Lengths(mean=3.0, p50=3, p95=3, max=3)
+    assert about.order_digest == open_stream("trace", data_dir=tmp_path).digest()
 
 
 # --- the shared data -------------------------------------------------------------------------------------------------

@@ -19,14 +19,14 @@ from everlora.core.registry import entries
 
 def test_every_method_has_a_row_and_a_card() -> None:
     rows = listing()
-    assert [row["name"] for row in rows] == [known.name for known in entries()]
+    assert [row.name for row in rows] == [known.name for known in entries()]
     for row in rows:
-        assert row["group"] == parse(row["name"]).group
-        assert row["cost"]
-        assert row["stores"]
-        found = card(row["name"])
-        assert found["terms"][0]["page"] == registry.entry(row["name"]).doc()
-        assert {one["name"]: one["default"] for one in found["terms"][0]["options"]} == row["options"]
+        assert row.group == parse(row.name).group
+        assert row.cost
+        assert row.stores
+        found = card(row.name)
+        assert found.terms[0].page == registry.entry(row.name).doc()
+        assert {one.name: one.default for one in found.terms[0].options} == row.options
 
 
 def test_groups() -> None:
@@ -42,25 +42,25 @@ def test_groups() -> None:
 
 def test_a_composition_has_a_card() -> None:
     found = card("o-lora(lam=0.1) + ps-merge")
-    assert found["name"] == "o-lora+ps-merge"
-    assert [(one["role"], one["part"]) for one in found["parts"]] == [
+    assert found.name == "o-lora+ps-merge"
+    assert [(one.role, one.part) for one in found.parts] == [
         ("penalties", "orthogonality"),
         ("merge", "largest_magnitude"),
     ]
-    assert found["parts"][0]["settings"]["lam"] == 0.1
-    assert [one["name"] for one in found["terms"]] == ["o-lora", "ps-merge"]
+    assert found.parts[0].settings["lam"] == 0.1
+    assert [one.row.name for one in found.terms] == ["o-lora", "ps-merge"]
     with pytest.raises(ConfigError, match="did you mean"):
         card("o-lorra")
 
 
 def test_the_source_of_a_default_is_shown_with_it() -> None:
-    options = {one["name"]: one for one in card("o-lora")["terms"][0]["options"]}
-    assert options["lam"]["source"] == "λ₁ = 0.5 is that of the authors' scripts for orders 1 to 3."
-    assert not options["lam"]["ours"]
-    assert options["norm"]["kind"] == "l1 | l2sq | cos"
-    (ours,) = (one for one in card("ella")["terms"][0]["options"] if one["name"] == "rho")
-    assert ours["ours"]
-    assert (ours["kind"], ours["default"]) == ("float | none", None)
+    options = {one.name: one for one in card("o-lora").terms[0].options}
+    assert options["lam"].source == "λ₁ = 0.5 is that of the authors' scripts for orders 1 to 3."
+    assert not options["lam"].ours
+    assert options["norm"].kind == "l1 | l2sq | cos"
+    (ours,) = (one for one in card("ella").terms[0].options if one.name == "rho")
+    assert ours.ours
+    assert (ours.kind, ours.default) == ("float | none", None)
 
 
 @pytest.mark.parametrize("known", entries(), ids=lambda known: known.name)
@@ -68,7 +68,7 @@ def test_every_option_declares_the_source_of_its_default(known: registry.Entry) 
     """Somebody has chosen it, a paper, its authors' code or this library, and a whole sentence says who."""
     notes = defaults(known.build)
     assert notes.keys() == known.options().keys()
-    assert {one["name"]: one["source"] for one in card(known.name)["terms"][0]["options"]} == {
+    assert {one.name: one.source for one in card(known.name).terms[0].options} == {
         name: note.source for name, note in notes.items()
     }
     for name, note in notes.items():
@@ -103,10 +103,10 @@ def test_what_a_method_does_not_declare_is_shown_as_not_declared() -> None:
         def silent() -> Method:
             return parse("inclora").named("silent")
 
-        (row,) = (row for row in listing() if row["name"] == "silent")
-        assert (row["cost"], row["stores"]) == ("not declared", "not declared")
-    (free,) = (row for row in listing() if row["name"] == "seqlora")
-    assert free["cost"] == "nothing"
+        (row,) = (row for row in listing() if row.name == "silent")
+        assert (row.cost, row.stores) == ("not declared", "not declared")
+    (free,) = (row for row in listing() if row.name == "seqlora")
+    assert free.cost == "nothing"
 
 
 @pytest.mark.parametrize("known", entries(), ids=lambda known: known.name)
@@ -139,7 +139,7 @@ def test_kinds_in_words() -> None:
 
 
 def test_plug_ins_and_studies_are_no_rows_of_tables() -> None:
-    rows = {row["name"]: row["rows"] for row in listing()}
+    rows = {row.name: list(row.rows) for row in listing()}
     assert not any(rows[name] for name in ("ps-merge", "mean-merge", "project-out", "copy-layers", "replay"))
     assert all(rows[name] == [name] for name in ("ella", "o-lora", "seqlora", "zero-shot", "mtl", "per-task", "ties"))
     assert rows["migu"] == ["migu", "o-lora+migu"]

@@ -39,7 +39,7 @@ def test_the_plug_in_of_the_paper_on_olora() -> None:
     assert method.merge == LargestMagnitude()
     assert method.adapter == inclora().adapter
     assert not method.task_id_at_inference
-    assert parse("o-lora(norm_lam=0.1)+ps-lora").describe()["merge"] == method.describe()["merge"]
+    assert parse("o-lora(norm_lam=0.1)+ps-lora").describe().plain()["merge"] == method.describe().plain()["merge"]
 
 
 def test_a_merge_plugs_into_any_method_that_sums() -> None:

@@ -82,3 +82,15 @@ def test_a_body_without_its_weights_is_still_refused(tmp_path: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="do not fit its config"):
         load(str(folder))
+
+
+def test_layers_that_a_checkpoint_brings_are_taken_as_they_are(tmp_path: Path) -> None:
+    body = load(str(models.build("encoder", "roberta", tmp_path)), dtype="float32", device="cpu")
+    config = type(body.model.config)(**body.model.config.to_dict(), num_labels=3)
+    trained = type(body.model)(config)
+    trained.save_pretrained(tmp_path / "trained")
+    body.family.processor.save_pretrained(tmp_path / "trained")
+    base = load(str(tmp_path / "trained"), dtype="float32", device="cpu", labels=["a", "b"])
+    assert (base.family.head, list(base.fresh)) == ("classifier.out_proj", [])
+    assert torch.equal(base.model.get_parameter("classifier.dense.weight"), trained.classifier.dense.weight)
+    assert base.model.get_submodule("classifier.out_proj").out_features == 2

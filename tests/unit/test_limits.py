@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from everlora.benchmarks import open_stream
-from everlora.data.task import Example, Task, sample_rows
+from everlora.data.task import Example, Task, TaskStream, sample_rows
+from everlora.learner.experiment import adapt_tasks
 from everlora.runtime.progress import Progress
-from everlora.settings.spec import EvalSpec
+from everlora.settings.spec import EvalSpec, RunSpec
 from everlora.training.stages import validate_task
 
 
@@ -90,3 +91,25 @@ def test_a_sample_has_its_size(most: int) -> None:
     found = sample_rows(30, most, 3, [n % 4 for n in range(30)])
     assert len(set(found)) == min(most, 30)
     assert found == sorted(found)
+
+
+def test_a_limit_per_class_draws_by_seed_and_no_class_vanishes() -> None:
+    task = films({"rare": 2, "often": 90, "sorted": 30})
+    few = task.take_of_each(5, 3, seed=1)
+    assert Counter(row.target for row in few.train) == {"rare": 2, "often": 5, "sorted": 5}
+    assert Counter(row.target for row in few.test) == {"rare": 2, "often": 3, "sorted": 3}
+    firsts = [row for row in task.train if int(row.input.split()[-1]) < 5]
+    assert few.train != firsts, "the first of a file are no draw"
+    places = [task.train.index(row) for row in few.train]
+    assert places == sorted(places)
+    assert task.take_of_each(5, 3, seed=1) == few
+    assert task.take_of_each(5, 3, seed=2).train != few.train
+    assert set(few.test) <= set(task.take_of_each(5, 5, seed=1).test), "fewer rows are among the more"
+    assert task.take_of_each(90).train == task.train
+
+
+def test_the_seed_of_a_stream_is_that_of_its_limit_per_class() -> None:
+    settings = {"method": "seqlora", "benchmark": "builtin", "model": "tiny-llama", "max_train_per_class": 2}
+    stream = TaskStream(name="mine", tasks=(films({"a": 40, "b": 40}),))
+    drawn = [adapt_tasks(stream, RunSpec(**settings), seed).digest() for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]

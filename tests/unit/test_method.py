@@ -94,7 +94,7 @@ def test_a_method_is_a_value() -> None:
 
 
 def test_the_description_is_plain_data_that_tells_settings_apart() -> None:
-    found = ella(lam=0.3).describe()
+    found = ella(lam=0.3).describe().plain()
     assert json.loads(json.dumps(found)) == found
     assert found == {
         "name": "ella",
@@ -106,14 +106,14 @@ def test_the_description_is_plain_data_that_tells_settings_apart() -> None:
         "transforms": [],
         "merge": None,
     }
-    assert ella(lam=0.4).describe() != found
-    assert ella(lam=0.3, energy="max").describe() != found
-    assert ella(lam=0.3, store="int8").describe() != found
-    assert ella(lam=0.3, policy="continue").describe() != found
+    assert ella(lam=0.4).describe().plain() != found
+    assert ella(lam=0.3, energy="max").describe().plain() != found
+    assert ella(lam=0.3, store="int8").describe().plain() != found
+    assert ella(lam=0.3, policy="continue").describe().plain() != found
 
 
 def test_every_role_stands_in_the_description() -> None:
-    found = compose(lb_cl(samples=4), pslora(rho=0.2)).describe()
+    found = compose(lb_cl(samples=4), pslora(rho=0.2)).describe().plain()
     assert json.loads(json.dumps(found)) == found
     assert found["adapter"] == {"policy": "new", "form": "svd", "unit": False}
     assert found["initialiser"] == {
@@ -131,7 +131,7 @@ def test_every_role_stands_in_the_description() -> None:
 
 @pytest.mark.parametrize("known", entries(), ids=lambda known: known.name)
 def test_every_methods_description_is_plain_data(known: Entry) -> None:
-    found = known.build().describe()
+    found = known.build().describe().plain()
     assert json.loads(json.dumps(found)) == found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from everlora.benchmarks import benchmarks, open_stream
-from everlora.benchmarks.cards import card
+from everlora.benchmarks.cards import SplitSizes, card
 from everlora.core.errors import DataError
 from everlora.data.task import hash_of_list
 
@@ -59,8 +59,8 @@ def test_a_folder_that_is_called_as_a_benchmark_does_not_hide_it(
 ) -> None:
     folder(tmp_path / "trace", "a")
     monkeypatch.chdir(tmp_path)
-    assert card("trace")["title"].startswith("TRACE")
-    assert [task["name"] for task in card("./trace")["tasks"]] == ["a"]
+    assert card("trace").title.startswith("TRACE")
+    assert [task.name for task in card("./trace").tasks] == ["a"]
 
 
 @pytest.mark.parametrize("own", ["yaml", "folder"])
@@ -68,13 +68,15 @@ def test_what_is_a_users_own_has_a_card(tmp_path: Path, own: str) -> None:
     place = folder(tmp_path, "t")
     name = yaml(tmp_path, "train: t/train.jsonl, test: t/test.jsonl") if own == "yaml" else place
     found = card(str(name))
-    (task,) = found["tasks"]
-    assert task["rows"] == {"train": 4, "dev": 0, "test": 4}
-    assert task["labels"] == ["bad", "good"]
-    assert task["words"]["max"] == 4
-    assert (task["metric"], task["left_out"]) == ("exact_match", {})
-    assert str(place) in task["source"]
-    assert found["order_digest"]
+    (task,) = found.tasks
+    assert task.at_hand is not None
+    assert task.at_hand.rows == SplitSizes(train=4, dev=0, test=4)
+    assert task.labels == ("bad", "good")
+    assert task.at_hand.words is not None
+    assert task.at_hand.words.max == 4
+    assert (task.metric, task.at_hand.left_out) == ("exact_match", {})
+    assert str(place) in task.source
+    assert found.order_digest
 
 
 def test_an_order_is_known_by_its_list_whatever_its_tasks_are_spelt_like(tmp_path: Path) -> None:
@@ -87,23 +89,24 @@ def test_an_order_is_known_by_its_list_whatever_its_tasks_are_spelt_like(tmp_pat
         entries = [f"  - {{name: {name}, train: train.jsonl, test: test.jsonl}}\n" for name in names]
         put(tmp_path / "mine.yaml", ("tasks:\n" + "".join(entries)).encode())
         found = card(str(tmp_path / "mine.yaml"))
-        assert found["orders"] == {"1": names}
-        assert found["hashes"] == {"1": hash_of_list(names)}
-        assert found["aliases"] == like
+        assert found.orders == {1: tuple(names)}
+        assert found.hashes == {1: hash_of_list(names)}
+        assert found.aliases == like
 
 
 def test_every_benchmark_has_a_whole_card() -> None:
     for info in benchmarks():
         found = card(info.name)
-        assert found["hashes"] == {str(n): hash_of_list(names) for n, names in info.orders.items()}
-        for task in found["tasks"]:
-            assert task["metric"], (info.name, task["name"])
-            assert task["source"], (info.name, task["name"])
-            assert task["terms"], (info.name, task["name"])
+        assert found.hashes == {n: hash_of_list(names) for n, names in info.orders.items()}
+        for task in found.tasks:
+            assert task.metric, (info.name, task.name)
+            assert task.source, (info.name, task.name)
+            assert task.terms, (info.name, task.name)
             if info.modality == ("image",):
-                assert task["labels"] or task["classes"]
+                assert task.labels or task.classes
             if not info.needs_data:
-                assert task["rows"]["train"]
+                assert task.at_hand is not None
+                assert task.at_hand.rows.train
 
 
 BAD = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from everlora.archive.identity import RunProtocol
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import parse
 from everlora.data.template import DEFAULT
@@ -19,7 +20,7 @@ M: dict[str, Any] = {"model": "tiny-llama"}
 
 def hash_of(*layers: dict[str, Any]) -> str:
     spec = resolve(RunSpec, M, *layers)
-    return str(protocol_of(spec, parse(spec.method))["hash"])
+    return protocol_of(spec, parse(spec.method)).hash
 
 
 @pytest.mark.parametrize("name", protocol.known())
@@ -103,7 +104,7 @@ def test_a_rate_that_is_given_is_one_protocol_for_all_methods(method: str) -> No
 def test_every_method_that_follows_a_protocol_has_the_hash_that_is_shown(name: str, method: str) -> None:
     spec = resolve(RunSpec, M, {"protocol": name, "method": method})
     shown = hash_as_written(protocol.read(name)[1])
-    assert protocol_of(spec, parse(method)) == {"name": name, "hash": shown, "changed": False}
+    assert protocol_of(spec, parse(method)) == RunProtocol(name=name, hash=shown, changed=False)
 
 
 def test_processes_make_the_batch_larger() -> None:
@@ -115,19 +116,21 @@ def test_processes_make_the_batch_larger() -> None:
 
 
 def test_what_is_changed_says_so_also_over_the_run_yaml_of_another_run() -> None:
-    def told(*layers: dict[str, Any]) -> str:
+    def described(*layers: dict[str, Any]) -> str:
         spec = resolve(RunSpec, M, *layers)
-        return protocol.describe(protocol_of(spec, parse(spec.method)))
+        return protocol_of(spec, parse(spec.method)).describe()
 
     small = resolve(RunSpec, M, {"protocol": "small-cpu"}).model_dump(mode="json")
     shown = hash_of(small)
-    assert told(small) == told({"protocol": "small-cpu"}) == f"small-cpu ({shown})"
-    assert told(small, {"seed": 7, "method": "lwf"}) == f"small-cpu ({shown})"
+    assert described(small) == described({"protocol": "small-cpu"}) == f"small-cpu ({shown})"
+    assert described(small, {"seed": 7, "method": "lwf"}) == f"small-cpu ({shown})"
     changed = {"max_eval_samples": 7}
-    assert told(small, changed) == told({"protocol": "small-cpu"}, changed)
-    assert told(small, changed) == f"small-cpu with changes ({hash_of(small, changed)})"
-    assert told(small, {"protocol": "paper-olora"}).startswith("paper-olora with changes (")  # run.yaml stands above
-    assert told({}) == hash_of()
+    assert described(small, changed) == described({"protocol": "small-cpu"}, changed)
+    assert described(small, changed) == f"small-cpu with changes ({hash_of(small, changed)})"
+    assert described(small, {"protocol": "paper-olora"}).startswith(
+        "paper-olora with changes ("
+    )  # run.yaml stands above
+    assert described({}) == hash_of()
 
 
 def test_arguments_of_single_tasks_are_checked() -> None:

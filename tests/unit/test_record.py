@@ -182,13 +182,13 @@ def test_a_new_folder_says_what_it_is(tmp_path: Path) -> None:
     assert written.keys() == {"schema", "id", "settings", "composition"}
     assert (written["schema"], written["id"]) == (SCHEMA, RUN.id)
     assert written["settings"] == RUN.settings.model_dump(mode="json")  # those that are not set, too
-    assert written["composition"] == json.loads(json.dumps(parse("ella").describe()))
+    assert written["composition"] == json.loads(json.dumps(parse("ella").describe().plain()))
     assert folder.stages() == []
 
 
 def test_identity_depends_on_content_and_not_on_order() -> None:
-    described = parse("ella").describe()
-    turned = Composition.of({key: described[key] for key in reversed(described)})
+    described = RUN.composition.plain()
+    turned = Composition.model_validate({key: described[key] for key in reversed(described)})
     assert RunRecord.of(LearnerSpec(model="m"), turned).id == RUN.id
     assert record(protocol={"hash": "h"}, evaluation={"general": None}).id == RUN.id  # neither tells runs apart
     assert len({record(**{name: 1}).id for name in ("seed", "max_new_tokens")} | {RUN.id}) == 3

@@ -103,9 +103,9 @@ def test_replay_goes_with_any_host():
         )
     assert parse("replay").adapter == parse("seqlora").adapter
     assert parse("seqlora-replay").named("x") == parse("seqlora+replay").named("x") == parse("replay").named("x")
-    assert "rehearsal" not in parse("seqlora").describe()
-    assert "mixing" not in parse("mtl").describe()
-    assert parse("mtl(mixing=equal)").describe()["mixing"] == "equal"
+    assert "rehearsal" not in parse("seqlora").describe().plain()
+    assert "mixing" not in parse("mtl").describe().plain()
+    assert parse("mtl(mixing=equal)").describe().plain()["mixing"] == "equal"
 
 
 AWKWARD = ["plain", "a\u2028b\x85c\nd", "\ud800 lone", "", "汉字 ü"]

@@ -156,6 +156,14 @@ def test_a_metric_that_counts_blanks_is_given_them_where_the_prompt_ends_as_the_
         assert scored.score == 100.0 * (task is bare)
 
 
+def test_what_is_called_right_is_what_the_metric_counts_as_written() -> None:
+    rows = tuple(Example(text, target) for text, target in (("C", "C"), ("C", "C++"), ("c", "C")))
+    task = Task(name="echo", train=rows, test=rows, metric="exact_match_raw")
+    scored = score_task(nn.Linear(1, 1), Echo(), task)  # type: ignore[arg-type]
+    assert scored.correct == (True, False, False)
+    assert scored.score == pytest.approx(100 / 3)
+
+
 def test_a_task_without_labels_cannot_be_scored_by_labels() -> None:
     with pytest.raises(DataError, match="no label set"):
         score(2, scoring="labels")

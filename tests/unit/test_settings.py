@@ -57,7 +57,10 @@ OTHER: dict[tuple[str, ...], Any] = {
     ("model",): "tiny-t5", ("method",): "o-lora", ("revision",): "x", ("trust_remote_code",): True,
     ("dtype",): "float32", ("device",): "cpu", ("past",): "fold", ("prompt",): "{text}", ("max_source_length",): 99,
     ("max_new_tokens",): 7, ("lora", "r"): 4, ("lora", "lora_alpha"): 3, ("lora", "lora_dropout"): 0.5,
-    ("lora", "target_modules"): "all-linear", ("train", "lr_scheduler_type"): "linear",
+    ("lora", "exclude_modules"): ["x"], ("lora", "layers_to_transform"): [0], ("lora", "layers_pattern"): "h",
+    ("lora", "use_rslora"): True, ("lora", "rank_pattern"): {"x": 2}, ("lora", "alpha_pattern"): {"x": 2},
+    ("lora", "init_lora_weights"): "gaussian", ("lora", "target_modules"): "all-linear",
+    ("train", "lr_scheduler_type"): "linear",
     ("train", "num_train_epochs"): 3, ("train", "max_steps"): 3, ("train", "learning_rate"): 0.3,
     ("train", "per_device_train_batch_size"): 3, ("train", "gradient_accumulation_steps"): 3,
     ("train", "ddp_find_unused_parameters"): True,
@@ -92,7 +95,9 @@ def test_a_setting_changes_what_it_says(one: Any) -> None:
         return protocol.digest(spec.model_dump(mode="json"), 1e-3), identity(spec, composition)
 
     extra = {"evaluation": {"general": "lm-eval"}} if one.path[-1] == "general_tasks" else {}
-    differs = tuple(a != b for a, b in zip(made(), made(nested(one.path, OTHER[one.path]), extra), strict=True))
+    under = {"lora": {"layers_to_transform": [0]}} if one.path[-1] == "layers_pattern" else {}
+    other = nested(one.path, OTHER[one.path])
+    differs = tuple(a != b for a, b in zip(made(under), made(under, other, extra), strict=True))
     assert (
         differs == {"protocol": (True, True), "record": (False, True), "nothing": (False, False)}[one.setting.changes]
     )

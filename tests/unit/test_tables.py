@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from everlora.analysis import tables
 from everlora.analysis.answers import ComparedProtocol, ScoredRun
-from everlora.analysis.compare import RunAnswers
+from everlora.analysis.compare import Interval, RunAnswers
+from everlora.analysis.comparison import Comparison
+from everlora.analysis.tables import compare
 from everlora.archive.identity import Composition
 from everlora.archive.records import Fingerprint
-from everlora.cli.compare import FORMS, cell
+from everlora.cli.forms import FORMS, cell
 from everlora.settings.spec import RunSpec
 
 FEW = 200
@@ -48,50 +49,48 @@ def made(weights: str) -> Fingerprint:
     )
 
 
-def compare(runs: list[ScoredRun], **how: Any) -> dict[str, Any]:
-    """The table as the command line prints it."""
-    return tables.compare(runs, **how).as_json()
-
-
-def methods(table: dict[str, Any]) -> list[str]:
-    return [row["method"] for section in table["sections"] for row in section["rows"]]
+def methods(table: Comparison) -> list[str]:
+    return [row.method for section in table.sections for row in section.rows]
 
 
 def test_one_run_each_is_not_ranked() -> None:
     """However far apart: the best is first only where that is its name's place."""
     table = compare([ran("b", 0, [0.9, 0.9]), ran("a", 0, [0.1, 0.1])], resamples=FEW)
-    (section,) = table["sections"]
-    assert section["reference"] == "b"
+    (section,) = table.sections
+    assert section.reference == "b"
     assert methods(table) == ["a", "b"]
-    assert [row["alike"] for row in section["rows"]] == [True, True]
-    assert "(rows)" in FORMS["markdown"](table)
+    assert [row.alike for row in section.rows] == [True, True]
+    assert "(rows)" in FORMS["markdown"](table, ())
 
 
 def test_what_several_seeds_tell_apart_is_set_below() -> None:
     runs = [ran(name, seed, [rate, rate]) for name, rate in (("a", 0.3), ("b", 0.8), ("c", 0.8)) for seed in range(5)]
     table = compare(runs, resamples=FEW)
     assert methods(table) == ["b", "c", "a"]
-    rows = {row["method"]: row for row in table["sections"][0]["rows"]}
-    assert [rows[name]["alike"] for name in "abc"] == [False, True, True]
-    assert rows["a"]["p_corrected"] <= 0.05
-    assert rows["a"]["test"] == "runs and rows"
+    rows = {row.method: row for row in table.sections[0].rows}
+    assert [rows[name].alike for name in "abc"] == [False, True, True]
+    p = rows["a"].p_corrected
+    assert p is not None
+    assert p <= 0.05
+    assert rows["a"].test == "runs and rows"
 
 
 def test_without_a_common_seed_nothing_is_ranked() -> None:
     table = compare([ran("a", 0, [0.1, 0.1]), ran("b", 1, [0.9, 0.9])], resamples=FEW)
     assert methods(table) == ["a", "b"]
-    assert table["sections"][0]["rows"][0]["difference"] is None
+    assert table.sections[0].rows[0].difference is None
 
 
 def test_a_named_baseline_is_corrected_over_methods_and_a_best_over_all_pairs() -> None:
     """Three methods: two comparisons with a baseline; three pairs, any of which was to be looked at."""
     runs = [ran(name, seed, [0.5 + k / 30] * 2) for k, name in enumerate("abc") for seed in range(3)]
-    named = compare(runs, resamples=FEW, baseline="a")["sections"][0]["rows"]
-    p = sorted(row["p"] for row in named if row["p"] is not None)
-    assert max(row["p_corrected"] for row in named if row["p"] == p[0]) == min(1.0, 2 * p[0])
-    best = [row for row in compare(runs, resamples=FEW)["sections"][0]["rows"] if row["p"] is not None]
+    named = compare(runs, resamples=FEW, baseline="a").sections[0].rows
+    p = sorted(row.p for row in named if row.p is not None)
+    assert max(row.p_corrected for row in named if row.p_corrected is not None and row.p == p[0]) == min(1.0, 2 * p[0])
+    rows = compare(runs, resamples=FEW).sections[0].rows
+    best = [(row.p, row.p_corrected) for row in rows if row.p is not None and row.p_corrected is not None]
     assert len(best) == 2
-    assert all(row["p"] < row["p_corrected"] <= min(1.0, 3 * row["p"] + 1e-9) for row in best)
+    assert all(p < corrected <= min(1.0, 3 * p + 1e-9) for p, corrected in best)
 
 
 def test_training_of_single_tasks_tells_methods_apart() -> None:
@@ -106,12 +105,12 @@ def test_every_row_names_its_protocol_and_fingerprint_where_they_differ() -> Non
         ran("y", 0, [0.5] * 2, hash="h2", fingerprints={"f2": made("bfloat16")}),
     ]
     table = compare(runs, resamples=FEW, mixed_fingerprints=True)
-    for line in FORMS["markdown"](table).splitlines():
+    for line in FORMS["markdown"](table, ()).splitlines():
         if line.startswith(("| x ", "| y ")):
             assert [cell.strip() for cell in line.split("|")[-3:-1]] == (
                 ["h1", "f1"] if line.startswith("| x") else ["h2", "f2"]
             )
-    alike = FORMS["markdown"](compare(runs[:1], resamples=FEW))
+    alike = FORMS["markdown"](compare(runs[:1], resamples=FEW), ())
     assert "| h1" not in alike
     assert "protocol h1; fingerprint f1" in alike
 
@@ -120,14 +119,14 @@ def test_signs_of_latex_and_lines_in_a_name() -> None:
     r"""Every special sign is escaped, and a name with line breaks (a prompt) stays in its row."""
     name = "m_1(a=5%,b=#&$~^\\{x}) [prompt={text}\nAnswer:]"
     table = compare([ran(name, 0, [0.5] * 2)], resamples=FEW)
-    (line,) = [line for line in FORMS["latex"](table).splitlines() if line.startswith(r"m\_")]
+    (line,) = [line for line in FORMS["latex"](table, ()).splitlines() if line.startswith(r"m\_")]
     escaped = r"m\_1(a=5\%,b=\#\&\$\textasciitilde{}\textasciicircum{}\textbackslash{}\{x\}) [prompt=\{text\}"
     assert line.startswith(escaped)
     assert line.endswith(r" \\")
     for form in ("markdown", "table"):
-        assert sum("m_1(" in row for row in FORMS[form](table).splitlines()) == 1
-        assert not any(row.startswith("Answer") for row in FORMS[form](table).splitlines())
+        assert sum("m_1(" in row for row in FORMS[form](table, ()).splitlines()) == 1
+        assert not any(row.startswith("Answer") for row in FORMS[form](table, ()).splitlines())
 
 
 def test_nothing_has_no_sign() -> None:
-    assert cell({"mean": -0.01, "low": -0.06, "high": -0.0}) == "0.0 [−0.1, 0.0]"
+    assert cell(Interval(mean=-0.01, low=-0.06, high=-0.0)) == "0.0 [−0.1, 0.0]"

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from everlora.adapters.base import AdapterBackend, PastAs
+from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.layers import restrict
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, nearest
 from everlora.models.loading import Loaded
+from everlora.settings.lora import OF_PAIRS, OF_TARGETS
 
 if TYPE_CHECKING:
     from everlora.adapters.hooked import HookedBackend
@@ -37,7 +37,7 @@ def __getattr__(name: str) -> Any:
     return importlib.import_module(f"{__name__}.hooked").HookedBackend
 
 
-def make_backend(base: Loaded, lora: Mapping[str, Any], past_as: PastAs, adapter: Adapter) -> AdapterBackend:
+def make_backend(base: Loaded, lora: LoraInput, past_as: PastAs, adapter: Adapter) -> AdapterBackend:
     """Return the backend that trains the form of ``adapter`` on ``base``, not attached yet.
 
     >>> import everlora
@@ -55,7 +55,7 @@ def make_backend(base: Loaded, lora: Mapping[str, Any], past_as: PastAs, adapter
         adapter: the form and its settings.
 
     Raises:
-        ConfigError: no backend handles the form.
+        ConfigError: no backend handles the form, or a setting means nothing to it.
     """
     # A new form is found by its file alone: importing the files defines the classes.
     for found in pkgutil.iter_modules(__path__):
@@ -66,6 +66,13 @@ def make_backend(base: Loaded, lora: Mapping[str, Any], past_as: PastAs, adapter
             f"no backend handles the adapter form {adapter.form!r}{nearest(adapter.form, kinds)}; a form of your own "
             f"needs a subclass of AdapterBackend whose forms name it"
         )
+    kind = kinds[adapter.form]
+    strange = sorted((OF_TARGETS | OF_PAIRS) & lora.keys() - kind.lora_settings(adapter.form))
+    if strange:
+        raise ConfigError(
+            f"the LoRA setting {strange[0]!r} means nothing to the adapter form {adapter.form!r} of this method; "
+            f"leave it out"
+        )
     if "layers" in lora:
         from everlora.adapters.hooked import target_layers
 
@@ -73,9 +80,8 @@ def make_backend(base: Loaded, lora: Mapping[str, Any], past_as: PastAs, adapter
             raise ConfigError(
                 f"layers say where adapters stand, and here {adapter.noun}s are trained; leave out --lora-layers"
             )
-        rest = {key: value for key, value in lora.items() if key != "layers"}
-        lora = restrict(base.model, lora, target_layers(base.model, base, rest))
-    return kinds[adapter.form](base, lora, past_as, adapter)
+        lora = restrict(base.model, lora, lambda lora: target_layers(base.model, base, lora))
+    return kind(base, lora, past_as, adapter)
 
 
 def _subclasses(kind: type[AdapterBackend]) -> list[type[AdapterBackend]]:

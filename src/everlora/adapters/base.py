@@ -8,26 +8,46 @@ load, restore_head: the way back from a task's folder
 from __future__ import annotations
 
 import copy
-import filecmp
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from everlora.archive.atomic import copy_checked
 from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
-from everlora.core.errors import FolderError
+from everlora.core.errors import FolderError, ModelError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import ModuleUpdate, Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
+from everlora.runtime.memory import physical_memory
 
 PastAs = Literal["auto", "fold", "factors"]
+ForwardKeywords = dict[str, Any]
+"""Keywords with which a model's forward is called, as torch hands them to hooks: each architecture has its own."""
+
+
+class LoraInput(TypedDict, total=False):
+    """Keywords of `peft.LoraConfig` that a user may set; backends of other forms take those that they have use for."""
+
+    r: int
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: list[str] | str
+    exclude_modules: list[str] | str
+    layers_to_transform: list[int] | int
+    layers_pattern: list[str] | str
+    use_rslora: bool
+    rank_pattern: dict[str, int]
+    alpha_pattern: dict[str, float]
+    init_lora_weights: str
+    layers: str
+    """Ours, for ``target_modules`` layer by layer, see `everlora.adapters.layers`."""
 
 
 class AdapterBackend(ABC):
@@ -52,7 +72,7 @@ class AdapterBackend(ABC):
     def __init__(
         self,
         base: Loaded,
-        lora: Mapping[str, Any],
+        lora: LoraInput,
         past_as: PastAs = "auto",
         adapter: Adapter | None = None,
     ) -> None:
@@ -101,19 +121,43 @@ class AdapterBackend(ABC):
         """
 
     def check_saved(self, folder: Path, update: Updates) -> None:
-        """Open what `save` wrote again, and compare it with what it was to be: modules, shapes and values.
+        """Open what `save` wrote again, and compare it with what it was to be: modules, shapes and values, head too.
 
         Raises:
             FolderError: it cannot be read, or is something else; so the task must not count as learned.
         """
-        found, _ = self.load(folder)
-        for name in sorted({*found, *update}):
-            here, there = (one[name].tensors if name in one else {} for one in (update, found))
-            if here.keys() != there.keys() or not all(torch.equal(t, there[key].float()) for key, t in here.items()):
+        found, rest = self.load(folder)
+        written = {name: site.tensors for name, site in found.items()} | {"": rest}
+        learned = {name: site.tensors for name, site in update.items()} | {"": self.copy_head()}
+        for name in sorted({*written, *learned}):
+            here, there = learned.get(name, {}), written.get(name, {})
+            same = here.keys() == there.keys()
+            if not same or not all(torch.equal(t.float(), there[key].float()) for key, t in here.items()):
                 raise FolderError(
-                    f"what was written of the task is not what was learned: {name!r} reads back as something else; "
-                    f"nothing is committed; look at the disk, and at the base model's folder"
+                    f"what was written of the task is not what was learned: {name or 'the head'!r} reads back as "
+                    f"something else; nothing is committed; look at the disk, and at the base model's folder"
                 )
+
+    def check_fits(self, numbers: int, what: str, cure: str) -> None:
+        """Refuse parameters that the machine cannot hold, before it is asked for the memory.
+
+        Training holds four numbers of fp32 per parameter: value, gradient, and the two moments of AdamW.
+
+        Args:
+            numbers: how many parameters are trained.
+            what: they are, in words.
+            cure: the setting that makes them fewer.
+
+        Raises:
+            ModelError: they need more memory than the machine has.
+        """
+        # Where memory is overcommitted, the system would end the process in the midst of a task without a word.
+        device, needed = self.base.model.device, 16 * numbers
+        held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else physical_memory()
+        if held is not None and needed > held:
+            raise ModelError(
+                f"{what} need {needed / 1e9:.0f} GB to be trained, and there are {held / 1e9:.0f} GB; lower {cure}"
+            )
 
     def restore_head(self, rest: Mapping[str, Tensor]) -> None:
         """Copy saved values into the trained classification head, if there is one."""
@@ -163,6 +207,11 @@ class AdapterBackend(ABC):
         """
         raise NotImplementedError
 
+    @classmethod
+    def lora_settings(cls, form: str) -> frozenset[str]:
+        """Return the settings of LoRA that a form reads, beside rank, alpha, dropout and target modules."""
+        return frozenset()
+
     def plan_tasks(self, tasks: int) -> None:  # noqa: B027 - most forms do not mind
         """Reserve, before any text is read, what ``tasks`` tasks need: prompts take room in the context."""
 
@@ -199,8 +248,6 @@ class AdapterBackend(ABC):
             if (latest / name).is_file():
                 # Renaming is atomic: whoever reads the folder meanwhile finds the old file or the new one.
                 part = folder / f".{name}.part"
-                shutil.copy(latest / name, part)
-                if not filecmp.cmp(latest / name, part, shallow=False):
-                    raise FolderError(f"{folder / name} was not written as it is in {latest}; look at the disk")
+                copy_checked(latest / name, part)
                 part.replace(folder / name)
         return ExportLoss()

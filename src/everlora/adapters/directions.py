@@ -21,6 +21,7 @@ from everlora.adapters.hooked import HookedBackend, load_tensors
 from everlora.core.errors import FolderError, ModelError
 from everlora.core.updates import LowRank, ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
+from everlora.models.layers import shape_of
 
 SCALARS = "scalars"
 """Key of what all layers share: alpha (t,), one magnitude per task."""
@@ -44,6 +45,7 @@ class DirectionsBackend(HookedBackend):
     def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         draw = torch.Generator().manual_seed(seed)
         self.rank = int(self.lora.get("r", 8))
+        self.check_rank(self.rank, "--lora-r")
         self.frozen: dict[str, dict[str, Tensor]] = {}
         self.pairs: dict[str, nn.ParameterDict] = {}
         known = {name: site.tensors for name, site in (start or {}).items()}
@@ -58,7 +60,7 @@ class DirectionsBackend(HookedBackend):
         alpha = torch.cat([alpha, torch.ones(1)]) if fresh else alpha.clone()
         self.scalars = self.add_parameters(SCALARS, {"alpha": alpha.to(where)})
         for name, layer in self.layers.items():
-            out, into, r = layer.out_features, layer.in_features, self.rank
+            (out, into), r = shape_of(layer), self.rank
             bound = into**-0.5
             A = torch.empty(r, into).uniform_(-bound, bound, generator=draw)  # Kaiming with a = √5, as PEFT's
             B = torch.zeros(out, r)

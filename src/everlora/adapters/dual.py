@@ -16,11 +16,14 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
+from transformers.pytorch_utils import Conv1D
 
+from everlora.adapters.base import ForwardKeywords
 from everlora.adapters.hooked import HookedBackend
 from everlora.core.errors import ModelError
-from everlora.core.updates import Updates, Weights
+from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
+from everlora.models.layers import shape_of
 
 SIDES = ("low", "high")
 POOLS = ("K", "A", "W")
@@ -92,6 +95,7 @@ class DualBackend(HookedBackend):
         return cast(DualForm, self.adapter)
 
     def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
+        self.check_rank(self.form.low + self.form.high, "the ranks low and high")
         draw = torch.Generator().manual_seed(seed)
         self.pairs: dict[str, nn.ParameterDict] = {}
         self.gates: dict[str, Gates] = {}
@@ -111,9 +115,9 @@ class DualBackend(HookedBackend):
                 raise ModelError("what is stored was made for other modules than those adapted now")
             self.set_values({name: start[name] for name in self.layers})
 
-    def _fresh(self, layer: nn.Linear, draw: torch.Generator) -> dict[str, Tensor]:
+    def _fresh(self, layer: nn.Linear | Conv1D, draw: torch.Generator) -> dict[str, Tensor]:
         """Return fresh pairs of one layer: A from N(0, 1/r⁴), B = 0."""
-        out, into, where = layer.out_features, layer.in_features, layer.weight.device
+        (out, into), where = shape_of(layer), layer.weight.device
         tensors = {}
         for side, r in zip(SIDES, (self.form.low, self.form.high), strict=True):
             tensors[f"A_{side}"] = (torch.randn(r, into, generator=draw) / r**2).to(where)
@@ -147,6 +151,7 @@ class DualBackend(HookedBackend):
         gates = self.gates[group] = Gates(width)
         where = next(self.model.parameters()).device
         p = self.form.components
+        self.check_fits(p * width * len(SIDES) * len(POOLS), f"gates of {p} components", "the number of components")
         for side in SIDES:
             name, frozen, live = f"{group}.{side}", {}, {}
             known = start.get(name) if start else None
@@ -168,7 +173,7 @@ class DualBackend(HookedBackend):
     def _compute_gates(self, gates: Gates, call: Stack) -> Any:
         """Return the hook that computes the gates of a batch from what enters a group of blocks."""
 
-        def compute(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def compute(_: nn.Module, args: tuple[Any, ...], kwargs: ForwardKeywords) -> None:
             if call.cached and gates.now:
                 return  # the positions of the prompt are in the cache, and its gates are those of the whole answer
             h = args[0] if args else kwargs["hidden_states"]
@@ -206,7 +211,7 @@ class DualBackend(HookedBackend):
         pools = {f"{n}.{s}": Weights(dict(g.live[s].items())) for n, g in self.gates.items() for s in SIDES}
         return {**pairs, **pools}
 
-    def extract(self) -> dict[str, Any]:
+    def extract(self) -> dict[str, ModuleUpdate]:
         """Return a copy of the pairs, and of the pools with the components of all tasks, oldest first."""
         pools = {f"{n}.{s}": Weights(g.pools(s)) for n, g in self.gates.items() for s in SIDES}
         return {n: s.map(lambda p: p.detach().cpu().float().clone()) for n, s in {**self.trainable(), **pools}.items()}
@@ -230,7 +235,7 @@ def stack_and_block(name: str) -> tuple[str, int]:
 def _read_arguments(stack: Stack, signature: inspect.Signature) -> Any:
     """Return the hook that reads mask and cache from the arguments of a module above the blocks."""
 
-    def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def read(_: nn.Module, args: tuple[Any, ...], kwargs: ForwardKeywords) -> None:
         given = signature.bind_partial(*args, **kwargs).arguments
         given = {**given.get("kwargs", {}), **given}
         if "attention_mask" in signature.parameters:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
 import torch
 from peft import LoraConfig
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,10 +19,13 @@ from everlora.core.errors import FolderError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, nearest
+from everlora.settings.lora import OF_TARGETS, PeftKeywords
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
 MERGED_RANK = 64
+FACTOR = re.compile(r"(.+)\.lora_([ABE])(?:\.weight)?")
+"""The name of a factor of an update: its module, and which one it is."""
 
 
 def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], dict[str, Tensor]]:
@@ -36,17 +41,18 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
     try:
         tensors = load_file(folder / WEIGHTS)
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        svd = config["peft_type"] == "ADALORA"
+        names = {found[1] for key in tensors if (found := FACTOR.fullmatch(key.removeprefix(PREFIX)))}
+        scales = {name: _scale(config, name) if scale is None else scale for name in names}
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise FolderError(f"the adapter in {folder} cannot be read: {error}") from error
-    svd = config["peft_type"] == "ADALORA"
-    # AdaLoRA's forward divides by rank + 1e-5, LoRA's by the rank.
-    if scale is None:
-        scale = config["lora_alpha"] / (config["init_r"] + 1e-5 if svd else config["r"])
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise FolderError(f"{folder / 'adapter_config.json'} is damaged; restore it from a copy") from error
     factors: dict[str, dict[str, Tensor]] = {}
     rest = {}
     for key, tensor in tensors.items():
         name = key.removeprefix(PREFIX)
-        found = re.fullmatch(r"(.+)\.lora_([ABE])(?:\.weight)?", name)
+        found = FACTOR.fullmatch(name)
         if found:
             factors.setdefault(found[1], {})[found[2]] = tensor.float()
         else:
@@ -54,10 +60,22 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
     if not factors:
         raise FolderError(f"the adapter in {folder} holds no LoRA weights")
     try:
-        sites = {n: LowRank(f["A"], f["B"], scale, f["E"] if svd else None) for n, f in factors.items()}
+        sites = {n: LowRank(f["A"], f["B"], scales[n], f["E"] if svd else None) for n, f in factors.items()}
     except KeyError as error:
         raise FolderError(f"the adapter in {folder} is incomplete: a factor lora_{error.args[0]} is missing") from None
     return sites, rest
+
+
+def _scale(config: PeftKeywords, name: str) -> float:
+    """Return PEFT's scaling of one module, alpha / r or alpha / √r, with alpha and r of its own where patterns say."""
+    alpha = float(config["lora_alpha"])
+    if config["peft_type"] == "ADALORA":  # its forward divides by rank + 1e-5, LoRA's by the rank
+        return alpha / float(config["init_r"] + 1e-5)
+    ranks: PeftKeywords = config.get("rank_pattern") or {}
+    alphas: PeftKeywords = config.get("alpha_pattern") or {}
+    r = float(ranks.get(get_pattern_key(ranks.keys(), name)) or config["r"])
+    alpha = float(alphas.get(get_pattern_key(alphas.keys(), name)) or alpha)
+    return float(alpha / (math.sqrt(r) if config.get("use_rslora") else r))
 
 
 def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Path) -> None:
@@ -70,12 +88,17 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
         sites: the updates by module, each of its own rank.
         rest: other tensors, such as a classification head, by their names in the model.
         like: an adapter folder whose settings (base model, target modules, task type) are taken over.
+
+    Raises:
+        FolderError: it cannot be written, or reads back as something else.
     """
     absorbed = {name: site.absorb_scale() for name, site in sites.items()}
     ranks = {site.rank for site in absorbed.values()}
     there = json.loads((like / "adapter_config.json").read_text(encoding="utf-8"))
     shared = ("task_type", "base_model_name_or_path", "revision", "target_modules", "modules_to_save")
-    config = LoraConfig(**{name: there.get(name) for name in shared}, inference_mode=True)
+    if_set = ("fan_in_fan_out", *OF_TARGETS)
+    taken = (*shared, *(name for name in if_set if there.get(name)))
+    config = LoraConfig(**{name: there.get(name) for name in taken}, inference_mode=True)
     config.r = config.lora_alpha = max(ranks)
     # alpha = r module by module keeps every scale at 1.
     if len(ranks) > 1:
@@ -86,13 +109,17 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
         tensors[f"{PREFIX}{name}.lora_B.weight"] = site.B.contiguous()
     # Renaming is atomic: a reader never finds half a file.
     part = folder / f".{WEIGHTS}.part"
-    save_file(tensors, part, metadata={"format": "pt"})
-    part.replace(folder / WEIGHTS)
-    config.save_pretrained(str(folder))
+    try:
+        save_file(tensors, part, metadata={"format": "pt"})
+        part.replace(folder / WEIGHTS)
+        config.save_pretrained(str(folder))
+    except (OSError, SafetensorError) as error:
+        raise FolderError(f"the adapter cannot be written to {folder}: {' '.join(str(error).split())}") from error
     again, others = read(folder)
     if (
         not equal(again, {name: site.map(Tensor.contiguous) for name, site in absorbed.items()})
         or others.keys() != rest.keys()
+        or not all(torch.equal(tensor, others[name]) for name, tensor in rest.items())
     ):
         raise FolderError(f"the adapter in {folder} reads back as something else than was written; look at the disk")
 

@@ -16,6 +16,7 @@ from everlora.adapters.base import PastAs
 from everlora.core.errors import ModelError
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, concatenate
+from everlora.models.layers import is_linear, matrix_of
 from everlora.runtime.precision import keep_fp32
 
 MERGED = 1 << 30
@@ -27,7 +28,7 @@ class FoldedBase:
     """The base layer of one adapted module, with earlier updates folded in or added.
 
     Attributes:
-        layer: the base layer, whose weight is (o, i).
+        layer: the base layer, whose weight is the matrix (o, i).
         fold: whether updates are added to its weight.
         n_folded: updates in the weight now.
         original: the weight before the first update was folded in; None while there is none.
@@ -52,14 +53,11 @@ class FoldedBase:
         weight = layer.weight
         assert isinstance(weight, Tensor)
         # Libraries keep quantised weights in subclasses of Parameter or in integers: neither can be added to.
-        foldable = (
-            isinstance(layer, nn.Linear) and type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point()
-        )
+        foldable = is_linear(layer) and type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point()
         if past_as == "fold" and not foldable:
             raise ModelError("these weights are quantised, so the past cannot be folded into them; use past=factors")
         below = cls(layer=layer, fold=foldable and past_as != "factors")
         if below.fold:
-            assert isinstance(layer, nn.Linear)
             # In bf16 an update of 1e-4 on a weight of 0.05 would mostly be rounded away.
             keep_fp32(layer)
         else:
@@ -83,7 +81,7 @@ class FoldedBase:
         was resumed. A shorter past, or a sum after a merge, starts again from the original weight: subtracting an
         update would not give back the same bits.
         """
-        weight = self.layer.weight
+        weight = matrix_of(self.layer) if self.fold else self.layer.weight
         assert isinstance(weight, Tensor)
         merged = merge.merge(d.dense() for d in deltas).to(weight.device) if merge and len(deltas) > 1 else None
         if not self.fold:

@@ -6,9 +6,9 @@ that the base model is never changed. Only the classification head, which grows 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from everlora.adapters.base import AdapterBackend, PastAs
+from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError
 from everlora.core.updates import Updates, Weights
@@ -42,7 +42,7 @@ class FullBackend(AdapterBackend):
     files: ClassVar[tuple[str, ...]] = ("config.json", "generation_config.json", WEIGHTS)
 
     def __init__(
-        self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
+        self, base: Loaded, lora: LoraInput, past_as: PastAs = "auto", adapter: Adapter | None = None
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
         self._own: list[tuple[nn.Parameter, Tensor]] = []

@@ -18,14 +18,18 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from everlora.adapters.base import AdapterBackend, PastAs
+from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.lora import default_targets
+from everlora.adapters.targets import check_matched, excluded
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError, nearest
 from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
+from everlora.models.layers import is_linear
 from everlora.models.loading import Loaded
+from everlora.settings.lora import OF_TARGETS
 
 HOLDER = "everlora_form"
 """Name of the submodule with the trainable tensors."""
@@ -42,11 +46,15 @@ class HookedBackend(AdapterBackend):
     """The one file that `save` writes."""
 
     def __init__(
-        self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
+        self, base: Loaded, lora: LoraInput, past_as: PastAs = "auto", adapter: Adapter | None = None
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
-        self.layers: dict[str, nn.Linear] = {}
+        self.layers: dict[str, nn.Linear | Conv1D] = {}
         self._handles: list[Any] = []
+
+    @classmethod
+    def lora_settings(cls, form: str) -> frozenset[str]:
+        return OF_TARGETS
 
     @abstractmethod
     def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
@@ -81,6 +89,15 @@ class HookedBackend(AdapterBackend):
         self.model.requires_grad_(False)
         self.model.zero_grad(set_to_none=True)
         self.model = None
+
+    def check_rank(self, rank: int, cure: str) -> None:
+        """Refuse pairs of a rank that the machine cannot hold; see `check_fits`.
+
+        Raises:
+            ModelError: they need more memory than the machine has.
+        """
+        width = sum(layer.in_features + layer.out_features for layer in self.layers.values())
+        self.check_fits(rank * width, f"adapters of rank {rank} on {len(self.layers)} modules", cure)
 
     def add_parameters(self, name: str, tensors: Mapping[str, Tensor]) -> nn.ParameterDict:
         """Add trainable tensors to the model under ``name``, and return them."""
@@ -154,7 +171,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise FolderError(f"{path} cannot be read: {error}") from error
 
 
-def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> dict[str, nn.Linear]:
+def target_layers(model: nn.Module, base: Loaded, lora: LoraInput) -> dict[str, nn.Linear | Conv1D]:
     """Return the linear layers that LoRA's settings name, by PEFT's own rule of matching names.
 
     >>> import everlora
@@ -166,14 +183,18 @@ def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> di
         ModelError: nothing is found, or what is found is no linear layer.
     """
     targets = {**default_targets(model), **lora}.get("target_modules")
-    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    linear = {name: layer for name, layer in model.named_modules() if is_linear(layer)}
     words = sorted({name.rsplit(".", 1)[-1] for name in linear})
     if targets == "all-linear":
         out = model.get_output_embeddings()  # type: ignore[operator]
-        found = {n: m for n, m in linear.items() if m is not out}
+        found = {n: m for n, m in linear.items() if m is not out and not excluded(n, lora)}
     elif targets:
         # PEFT's own rule, so that one setting adapts the same layers whatever the form.
-        config = LoraConfig(target_modules=targets)
+        try:
+            where = {name: value for name, value in lora.items() if name in OF_TARGETS}
+            config = LoraConfig(target_modules=targets, **where)
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"cannot choose modules of {base.name!r}: {str(error).splitlines()[0]}") from None
         found = {n: m for n, m in model.named_modules() if check_target_module_exists(config, n)}
     else:
         found = {}
@@ -186,6 +207,7 @@ def target_layers(model: nn.Module, base: Loaded, lora: Mapping[str, Any]) -> di
     if not found:
         raise ModelError(f"nothing to adapt in {base.name!r} {choose}")
     for name, layer in found.items():
-        if not isinstance(layer, nn.Linear):
+        if not is_linear(layer):
             raise ModelError(f"target {name!r} is not a linear layer; adapt linear layers only")
+    check_matched(model, found, lora)
     return found

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from torch import nn
 
+from everlora.adapters.base import LoraInput
 from everlora.core.errors import ConfigError, ModelError
 
 PLACE = re.compile(r"(.*?)\.(\d+)\.")
@@ -65,13 +65,14 @@ def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]
     return found
 
 
-def restrict(model: nn.Module, lora: Mapping[str, Any], targets: Iterable[str]) -> dict[str, Any]:
+def restrict(model: nn.Module, lora: LoraInput, targets: Callable[[LoraInput], Iterable[str]]) -> LoraInput:
     """Return LoRA's settings in PEFT's words, with the layers that are meant written out as target modules.
 
     Args:
         model: that is adapted.
         lora: settings, ``layers`` among them.
-        targets: paths of the modules that would be adapted in all layers.
+        targets: finds the modules that settings without ``layers`` adapt.
     """
-    rest = {key: value for key, value in lora.items() if key != "layers"}
-    return rest | {"target_modules": in_layers(model, targets, str(lora["layers"]))} if "layers" in lora else rest
+    rest = lora.copy()
+    given = rest.pop("layers")
+    return {**rest, "target_modules": in_layers(model, targets(rest), given)}

@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
@@ -19,10 +18,12 @@ from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from everlora.adapters import files as adapters
-from everlora.adapters.base import AdapterBackend, PastAs
+from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.folded import FoldedBase
+from everlora.adapters.targets import check_matched
 from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ModelError, nearest
@@ -30,9 +31,10 @@ from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, Updates
 from everlora.data.task import Task
+from everlora.models.layers import is_linear, shape_of
 from everlora.models.loading import Loaded
-from everlora.runtime.memory import physical_memory
 from everlora.runtime.seeds import seeded
+from everlora.settings.lora import OF_PAIRS, OF_TARGETS, PeftKeywords
 
 ADAPTER = "default"
 """PEFT's name for the adapter."""
@@ -45,10 +47,15 @@ class LoraBackend(AdapterBackend):
     files = ("adapter_config.json", adapters.WEIGHTS)
 
     def __init__(
-        self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
+        self, base: Loaded, lora: LoraInput, past_as: PastAs = "auto", adapter: Adapter | None = None
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
         self._folded: dict[str, FoldedBase] = {}
+
+    @classmethod
+    def lora_settings(cls, form: str) -> frozenset[str]:
+        # The triplets are AdaLoRA's, which has one rank and one scale, and draws its factors in its own way.
+        return OF_TARGETS | OF_PAIRS if form == "plain" else OF_TARGETS
 
     def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> PeftModel:
         """Put a trainable adapter on the model, fresh (B = 0) or with the values of ``start``, and return the model.
@@ -90,9 +97,12 @@ class LoraBackend(AdapterBackend):
             ModelError: PEFT refuses the settings, or a target is no linear layer.
         """
         saved = list(self.base.family.saved_modules)
-        chosen = {**default_targets(self.base.model), **self.lora}
-        check_rank_fits(self.base.model, chosen)
-        linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, nn.Linear)}
+        chosen: LoraInput = {**default_targets(self.base.model), **self.lora}
+        rank = max(int(r) for r in (chosen.get("r", 8), *(chosen.get("rank_pattern") or {}).values()))
+        layers = targeted(self.base.model, chosen.get("target_modules") or ())
+        width = sum(sum(shape_of(layer)) for layer in layers.values())
+        self.check_fits(rank * width, f"adapters of rank {rank} on {len(layers)} modules", "--lora-r")
+        linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if is_linear(m)}
         try:
             config = self._config(
                 {"task_type": self.base.family.peft_task, "modules_to_save": saved or None, **chosen}
@@ -103,13 +113,14 @@ class LoraBackend(AdapterBackend):
                 f"cannot put an adapter on {self.base.name!r}: {str(error).splitlines()[0]} "
                 f"(linear layers of this model: {', '.join(sorted(linear))}; choose with --lora-target-modules)"
             ) from None
+        adapted = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
+        check_matched(self.base.model, adapted, self.lora)
         # PEFT ignores a name that matches nothing as long as another one matches: a typing error would go unseen.
         targets = self.lora.get("target_modules")
-        layers = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
         for target in targets if isinstance(targets, list | tuple) else ():
-            if not any(name == target or name.endswith(f".{target}") for name in layers):
+            if not any(name == target or name.endswith(f".{target}") for name in adapted):
                 raise ModelError(f"no module of {self.base.name!r} is called {target!r}{nearest(target, linear)}")
-        others = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer) and not _linear(m)]
+        others = [name for name in adapted if not _linear(model.base_model.model.get_submodule(name))]
         if others:
             raise ModelError(f"target {others[0]!r} is not a linear layer; adapt linear layers only")
         return model
@@ -129,7 +140,7 @@ class LoraBackend(AdapterBackend):
                     f"modules (--lora-target-modules)"
                 )
 
-    def _config(self, chosen: dict[str, Any]) -> LoraConfig:
+    def _config(self, chosen: PeftKeywords) -> LoraConfig:
         """Return PEFT's configuration of the form, from LoRA's settings."""
         if self.adapter.form == "plain":
             return LoraConfig(**chosen)
@@ -187,6 +198,10 @@ class LoraBackend(AdapterBackend):
             for name, tensor in rest.items() if saved else ():
                 saved[name].copy_(tensor)
 
+    def _head(self) -> dict[str, Tensor]:
+        # PEFT's copies are what was trained; the originals lie beside them.
+        return dict(self._saved()) if self.model is not None else super()._head()
+
     def detach(self) -> None:
         """Take the adapter off, if it is attached; a trained classification head stays on the model."""
         if self.model is None:
@@ -230,7 +245,7 @@ def _site(layer: LoraLayer) -> LowRank:
     return LowRank(A.weight, B.weight, scale)
 
 
-def default_targets(model: nn.Module) -> dict[str, list[str]]:
+def default_targets(model: nn.Module) -> LoraInput:
     """Return LoRA's default target modules: PEFT's table for the model type, else query and value projections.
 
     >>> import everlora
@@ -247,32 +262,22 @@ def default_targets(model: nn.Module) -> dict[str, list[str]]:
     return {}
 
 
-def check_rank_fits(model: nn.Module, chosen: Mapping[str, Any]) -> None:
-    """Refuse a rank whose factors the machine cannot hold, before it is asked for the memory.
+def targeted(model: nn.Module, targets: str | Sequence[str]) -> dict[str, nn.Linear | Conv1D]:
+    r"""Return the linear layers that ``target_modules`` mean, by name; none for names that nothing has.
 
-    Training holds four numbers of fp32 per parameter: value, gradient, and the two moments of AdamW.
-
-    Raises:
-        ModelError: they need more memory than the machine has.
+    >>> import everlora
+    >>> sorted(targeted(everlora.load("tiny-llama").model, r".*layers\.0\..*q_proj"))
+    ['model.layers.0.self_attn.q_proj']
     """
-    rank, targets = int(chosen.get("r", 8)), chosen.get("target_modules") or ()
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-    if not isinstance(targets, str):
-        layers = {n: layer for n, layer in layers.items() if any(f".{n}".endswith(f".{one}") for one in targets)}
-    elif targets != "all-linear":
-        layers = {name: layer for name, layer in layers.items() if re.fullmatch(targets, name)}
-    # Where memory is overcommitted, the system would end the process in the midst of a task without a word.
-    needed = 16 * rank * sum(layer.in_features + layer.out_features for layer in layers.values())
-    device = next(model.parameters()).device
-    held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else physical_memory()
-    if held is not None and needed > held:
-        raise ModelError(
-            f"adapters of rank {rank} on {len(layers)} modules need {needed / 1e9:.0f} GB to be trained, and there "
-            f"are {held / 1e9:.0f} GB; lower --lora-r"
-        )
+    layers = {name: layer for name, layer in model.named_modules() if is_linear(layer)}
+    if targets == "all-linear":
+        return layers
+    if isinstance(targets, str):
+        return {name: layer for name, layer in layers.items() if re.fullmatch(targets, name)}
+    return {n: layer for n, layer in layers.items() if any(f".{n}".endswith(f".{one}") for one in targets)}
 
 
 def _linear(layer: nn.Module) -> bool:
     """Return whether an adapted layer is linear, quantised ones included."""
     base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
-    return isinstance(base, nn.Linear) or "Linear" in type(base).__name__
+    return is_linear(base) or "Linear" in type(base).__name__

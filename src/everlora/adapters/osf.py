@@ -15,6 +15,7 @@ from peft import OSFConfig
 from peft.tuners.osf import OSFModel
 from peft.tuners.osf.layer import OSFLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from everlora.adapters.hooked import HookedBackend
 from everlora.adapters.lora import ADAPTER
@@ -61,12 +62,17 @@ class OsfBackend(HookedBackend):
         except ValueError as error:
             raise ModelError(f"{self.base.name!r} cannot be decomposed: {str(error).splitlines()[0]}") from None
 
-    def _refuse_unsuitable(self, name: str, layer: nn.Linear) -> None:
+    def _refuse_unsuitable(self, name: str, layer: nn.Linear | Conv1D) -> None:
         """Refuse a weight that cannot be decomposed, or that two modules share.
 
         Raises:
-            ModelError: the weight is quantised or tied.
+            ModelError: the weight is quantised, tied, or no matrix (o, i).
         """
+        if isinstance(layer, Conv1D):
+            raise ModelError(
+                f"target {name!r} is a Conv1D, which peft does not decompose; adapt nn.Linear layers "
+                f"(--lora-target-modules), or take a method that trains LoRA pairs"
+            )
         weight = layer.weight
         if type(weight) not in (nn.Parameter, Tensor) or not weight.is_floating_point():
             raise ModelError(f"the weights of {name!r} are quantised and cannot be decomposed; load plain weights")

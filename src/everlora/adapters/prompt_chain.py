@@ -39,6 +39,9 @@ class PromptChainBackend(PromptBackend):
     def tokens(self) -> int:
         return int(self.settings.length) * (1 + len(self.earlier))
 
+    def trained_vectors(self) -> int:
+        return int(self.settings.length) + 2 * int(self.settings.mlp)  # and the two layers of the network around it
+
     def plan_tasks(self, tasks: int) -> None:
         self.base.family.reserve(int(self.settings.length) * tasks)
 

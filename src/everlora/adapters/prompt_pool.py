@@ -45,6 +45,9 @@ class PromptPoolBackend(PromptBackend):
     def tokens(self) -> int:
         return int(self.settings.top * self.settings.length)
 
+    def trained_vectors(self) -> int:
+        return int(self.settings.size * (self.settings.length + 1))  # prompts, and a key for each
+
     def initialise(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
         pool = self.sample_embeddings(self.settings.size, self.settings.length)
         # Keys start at the mean of their prompts' vectors, so that they lie in the space of the queries.

@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from everlora.adapters.base import AdapterBackend, PastAs
+from everlora.adapters.base import AdapterBackend, ForwardKeywords, LoraInput, PastAs
 from everlora.adapters.splice import insert_positions, remove_positions, text_start
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError
@@ -61,7 +61,7 @@ class PromptBackend(AdapterBackend):
     """Whether prompts are put behind the text instead of in front of it."""
 
     def __init__(
-        self, base: Loaded, lora: Mapping[str, Any], past_as: PastAs = "auto", adapter: Adapter | None = None
+        self, base: Loaded, lora: LoraInput, past_as: PastAs = "auto", adapter: Adapter | None = None
     ) -> None:
         super().__init__(base, lora, past_as, adapter)
         self.settings: Any = self.adapter
@@ -73,6 +73,10 @@ class PromptBackend(AdapterBackend):
     @abstractmethod
     def tokens(self) -> int:
         """Return how many vectors are added to an example's sequence."""
+
+    def trained_vectors(self) -> int:
+        """Return how many vectors are trained; more than `tokens` where texts choose among them."""
+        return self.tokens()
 
     @abstractmethod
     def initialise(self, start: Updates | None, tasks: Sequence[Task]) -> nn.Module:
@@ -91,6 +95,9 @@ class PromptBackend(AdapterBackend):
         if self.model is not None:
             raise RuntimeError("a prompt is attached already; detach it first")
         model: Any = self.base.model
+        vectors, words = self.trained_vectors(), model.get_input_embeddings()
+        width = words.weight.shape[-1] if isinstance(words, nn.Embedding) else int(model.config.hidden_size)
+        self.check_fits(vectors * width, f"prompts of {vectors} vectors", "what makes them so many")
         # Embeddings are drawn from torch's global generator, seeded here so that no other draw shifts them.
         with seeded(seed):
             holder = self.initialise(start, tasks)
@@ -175,10 +182,10 @@ class PromptBackend(AdapterBackend):
             self._hooks.append(model.base_model.register_forward_pre_hook(self._in, with_kwargs=True))
             self._hooks.append(model.base_model.register_forward_hook(self._out))
 
-    def _in(self, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
+    def _in(self, body: Any, args: tuple[Any, ...], kwargs: ForwardKeywords) -> tuple[tuple[()], ForwardKeywords]:
         """Insert the prompts into the embeddings, the mask and the positions; in a cached step into the mask alone."""
         known = list(inspect.signature(body.forward).parameters)
-        call: dict[str, Any] = {**dict(zip(known, args, strict=False)), **kwargs}
+        call: ForwardKeywords = {**dict(zip(known, args, strict=False)), **kwargs}
         ids, embeds, mask, cache = (
             call.get(key) for key in ("input_ids", "inputs_embeds", "attention_mask", "past_key_values")
         )
@@ -225,7 +232,7 @@ class PromptBackend(AdapterBackend):
             out.last_hidden_state = remove_positions(out.last_hidden_state, self.tokens(), self._at, last=self.behind)
         return out
 
-    def _across(self, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _across(self, body: Any, args: tuple[Any, ...], kwargs: ForwardKeywords) -> tuple[Any, ForwardKeywords]:
         """Extend the mask of cross-attention by the prompts, whose states the decoder reads too."""
         states, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
         if states is None or mask is None or mask.shape[1] == states.shape[1]:

@@ -12,10 +12,12 @@ from everlora.analysis.ability import change
 from everlora.analysis.compare import Marks, RunAnswers
 from everlora.archive.folder import Committed, read_matrix, read_run, stages
 from everlora.archive.identity import Composition
-from everlora.archive.records import AnswerRow, Fingerprint, Score
+from everlora.archive.records import AnswerRow, Fingerprint
 from everlora.archive.results import MatrixRecord
-from everlora.archive.schema import Plain, Record, read_rows
+from everlora.archive.schema import Record, read_rows
 from everlora.core.errors import FolderError
+from everlora.core.plain import JsonObject
+from everlora.data.spelling import visible
 from everlora.settings.spec import LearnerSpec
 
 CLOSE = 1e-3
@@ -80,9 +82,9 @@ class ScoredRun:
     ability: Mapping[str, float]
 
     @property
-    def training(self) -> Plain:
+    def training(self) -> JsonObject:
         """How it was trained, which tells runs of one method apart."""
-        plain: Plain = self.settings.model_dump(mode="json", include={"train", "train_of", "lora"})
+        plain: JsonObject = self.settings.model_dump(mode="json", include={"train", "train_of", "lora"})
         return plain
 
 
@@ -117,7 +119,7 @@ def read(path: Path) -> ScoredRun:
     if len(done) != (len(names) if sequence else 1):
         raise FolderError(f"{path} is not finished: {len(done)} of {len(names)} tasks; go on with it first (--resume)")
     data = {name: digest for stage in done for name, digest in stage.facts.data.items()}
-    answers = RunAnswers(settings.seed, names, _cells(done, names, results.matrix, sequence), " ".join(names))
+    answers = RunAnswers(settings.seed, names, _cells(done, results, sequence), " ".join(names))
     return ScoredRun(
         path=path,
         method=settings.method if "(" in settings.method else composition.name,
@@ -148,21 +150,19 @@ def _group(results: MatrixRecord, composition: Composition) -> str:
     return "replay" if replay else "replay-free"
 
 
-def _cells(
-    done: Sequence[Committed], names: Sequence[str], matrix: Sequence[Sequence[Score]], sequence: bool
-) -> dict[tuple[int, int], Marks]:
+def _cells(done: Sequence[Committed], results: MatrixRecord, sequence: bool) -> dict[tuple[int, int], Marks]:
     """Read what each row adds to its cell, 0 to 1; a cell that repeats an earlier answer (task id) has that answer.
 
     Raises:
-        FolderError: the mean over rows is not what matrix.json says.
+        FolderError: rows are missing or of another task, or their mean is not what matrix.json says.
     """
+    names, matrix = list(results.tasks), results.matrix
     found: dict[tuple[int, int], Marks] = {}
     for stage in done:
         i = stage.facts.number - 1 if sequence else len(names) - 1
-        marks: dict[str, list[float]] = {}
-        for row in read_rows(AnswerRow, stage.path / "predictions.jsonl"):
-            marks.setdefault(row.task, []).append(row.mark)
-        found |= {(i, names.index(task)): np.array(values) for task, values in marks.items()}
+        found |= {
+            (i, j): marks for j, marks in _marks(stage.path / "predictions.jsonl", names, results.counts).items()
+        }
     for i, scores in enumerate(matrix):
         for j, score in enumerate(scores):
             if score is not None and (i, j) not in found and (i - 1, j) in found:
@@ -173,5 +173,30 @@ def _cells(
             raise FolderError(
                 f"{done[0].path.parents[1]}: matrix.json has {noted} for task {names[j]!r} after task {i + 1}, "
                 f"its rows come to {100.0 * cell.mean():.4f}; restore the folder, or make the run again"
+            )
+    return found
+
+
+def _marks(path: Path, names: Sequence[str], counts: Sequence[int]) -> dict[int, Marks]:
+    """Read the marks of a stage's rows by the number of their task, all rows of a task in order.
+
+    Raises:
+        FolderError: rows are of no task of the run, or not those that matrix.json counts.
+    """
+    marks: dict[str, list[float]] = {}
+    for row in read_rows(AnswerRow, path):
+        values = marks.setdefault(row.task, [])
+        if row.task not in names or row.row != len(values):
+            raise FolderError(
+                f"{path} has row {row.row} of task {visible(row.task)!r} where it cannot be; restore the folder, or "
+                f"make the run again"
+            )
+        values.append(row.mark)
+    found = {names.index(task): np.array(values) for task, values in marks.items()}
+    for j, cell in found.items():
+        if j >= len(counts) or len(cell) != counts[j]:  # rows are drawn in pairs: each stage has to have them all
+            raise FolderError(
+                f"{path} has {len(cell)} rows of task {names[j]!r}, and matrix.json counts "
+                f"{', '.join(map(str, counts))}; restore the folder, or make the run again"
             )
     return found

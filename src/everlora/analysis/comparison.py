@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from pydantic import JsonValue
-
 from everlora.analysis.answers import ComparedProtocol
 from everlora.analysis.compare import Interval
 from everlora.archive.records import Fingerprint
-from everlora.archive.schema import Plain
+from everlora.core.plain import Json, JsonObject
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Row:
     detectable: float | None = None
     alike: bool | None = None
 
-    def as_json(self) -> Plain:
+    def as_json(self) -> JsonObject:
         plain = asdict(self)
         return {**plain.pop("metrics"), **plain}
 
@@ -85,9 +83,9 @@ class Comparison:
     baseline: str | None
     sections: Sequence[Section]
 
-    def as_json(self) -> Plain:
+    def as_json(self) -> JsonObject:
         """The object that ``everlora compare --json`` prints."""
-        sections: list[JsonValue] = [
+        sections: list[Json] = [
             {"group": one.group, "reference": one.reference, "rows": [row.as_json() for row in one.rows]}
             for one in self.sections
         ]

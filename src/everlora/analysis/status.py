@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from everlora.archive.card import shared_rows
 from everlora.archive.folder import read_run, stages
 from everlora.archive.records import Holdings, Score, Seconds, Strength
-from everlora.archive.schema import Plain, Record
+from everlora.archive.schema import Record
 from everlora.core.errors import FolderError
+from everlora.core.plain import JsonObject
 
 
 class LearnedTask(Record):
@@ -27,6 +29,7 @@ class Status(Record):
         model, method: by name.
         tasks: what was learned, in order.
         labels: of the classification head, by row; a label that is one task's own has the task behind its name.
+        shared_rows: whether tasks whose labels have the same names share rows of that head.
         kept_rows: rows of data that are kept for later tasks.
         holdings: bytes that are kept, room that is left, and errors of what is remembered in another form.
     """
@@ -35,10 +38,11 @@ class Status(Record):
     method: str
     tasks: list[LearnedTask]
     labels: list[str]
+    shared_rows: str | None = None
     kept_rows: int = 0
     holdings: Holdings
 
-    def as_json(self) -> Plain:
+    def as_json(self) -> JsonObject:
         """The object that ``everlora status --json`` prints."""
         plain = self.plain()
         return {**{key: value for key, value in plain.items() if key != "holdings"}, **self.holdings.plain()}
@@ -69,6 +73,9 @@ def status(path: Path) -> Status:
         method=record.composition.name,
         tasks=tasks,
         labels=done[-1].labels,
+        shared_rows=shared_rows(
+            done[-1].labels, {name: rows for facts in done for name, rows in facts.label_rows.items()}
+        ),
         kept_rows=sum(facts.kept_rows for facts in done),
         holdings=done[-1].holdings or _measured_again(path),
     )

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import JsonValue
 
 from everlora.analysis.ability import mean_change
 from everlora.analysis.answers import ComparedProtocol, ScoredRun
@@ -18,6 +17,7 @@ from everlora.analysis.significance import ALPHA, corrected, detectable, looked_
 from everlora.archive.fingerprints import differing
 from everlora.archive.records import Fingerprint
 from everlora.core.errors import ConfigError, nearest
+from everlora.core.plain import Json, JsonObject
 
 GROUPS = ("replay-free", "replay", "task id")
 
@@ -219,7 +219,7 @@ def _differing(one: ScoredRun, others: Sequence[ScoredRun]) -> str:
     return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in (settings or unlike).items())
 
 
-def _flat(values: JsonValue, prefix: str = "") -> dict[str, JsonValue]:
+def _flat(values: Json, prefix: str = "") -> JsonObject:
     if isinstance(values, list):
         values = {str(k): value for k, value in enumerate(values)}
     if not isinstance(values, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shutil
@@ -41,6 +42,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace ``path`` by ``value`` as JSON; numbers that are not finite are refused."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def copy_checked(source: Path, target: Path) -> None:
+    """Copy a file, and read both to see that they are the same.
+
+    Raises:
+        FolderError: they are not.
+    """
+    shutil.copy(source, target)
+    if not filecmp.cmp(source, target, shallow=False):
+        raise FolderError(f"{target} was not written as it was to be; look at the disk")
 
 
 @contextmanager

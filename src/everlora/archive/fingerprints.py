@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from everlora.archive.records import Commit, Fingerprint
 from everlora.archive.results import Fingerprints
-from everlora.archive.schema import Plain
+from everlora.core.plain import JsonObject
 
 
 def digest(fingerprint: Fingerprint) -> str:
@@ -43,6 +43,6 @@ def differing(one: Fingerprint | None, other: Fingerprint | None) -> list[str]:
     return [f"{key} {a.get(key)} and {b.get(key)}" for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
 
 
-def _flat(fingerprint: Fingerprint) -> Plain:
+def _flat(fingerprint: Fingerprint) -> JsonObject:
     plain = fingerprint.model_dump(mode="json", exclude={"batch_invariant", "versions"})
     return plain | fingerprint.versions

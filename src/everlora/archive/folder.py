@@ -27,7 +27,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from everlora.archive.atomic import staged
 from everlora.archive.fingerprints import fingerprints_of
@@ -35,8 +34,9 @@ from everlora.archive.identity import NOT_IDENTIFYING, SPLIT, RunRecord, identit
 from everlora.archive.records import Baseline, BaselineFacts, Commit, StageFacts
 from everlora.archive.references import reference_scores, references
 from everlora.archive.results import LearnerFacts, MatrixRecord
-from everlora.archive.schema import Plain, Record, loaded, read_json, restored, write
+from everlora.archive.schema import Record, loaded, read_json, restored, write
 from everlora.core.errors import FolderError
+from everlora.core.plain import JsonObject
 from everlora.data.task import digest_of_order
 from everlora.metrics.matrix import measured
 from everlora.metrics.scores import ScoreMatrix
@@ -112,7 +112,7 @@ class RunFolder:
         if not resume:
             raise FolderError(f"{self.path} holds this run already; pass --resume to go on, or choose another --out")
 
-    def _take_id(self, place: Path, there: Plain) -> None:
+    def _take_id(self, place: Path, there: JsonObject) -> None:
         """Take the id that an older everlora gave this very run, when it counted the rows of a step otherwise."""
         try:
             known = restored(RunRecord, place, there)
@@ -138,7 +138,8 @@ class RunFolder:
         """Give a folder to fill; when the block ends it is hashed, sealed and put in its place at once."""
         with _empty(self.path / "tasks" / f"{number:02d}-{name}") as folder:
             yield folder
-            sealed = Commit(run=self.id, number=number, name=name, files=_hashes(folder), **_fields(facts))
+            seal: dict[str, object] = {"run": self.id, "number": number, "name": name, "files": _hashes(folder)}
+            sealed = Commit.model_validate({**seal, **_fields(facts)})
             write(folder / COMMIT, sealed)
 
     @contextmanager
@@ -146,10 +147,8 @@ class RunFolder:
         """Give a folder to fill with what was measured before the first task; see `commit`."""
         with _empty(self.path / BEFORE) as folder:
             yield folder
-            write(
-                folder / COMMIT,
-                Baseline(run=self.id, number=0, name=BEFORE, files=_hashes(folder), **_fields(facts)),
-            )
+            seal: dict[str, object] = {"run": self.id, "number": 0, "name": BEFORE, "files": _hashes(folder)}
+            write(folder / COMMIT, Baseline.model_validate({**seal, **_fields(facts)}))
 
     def before(self) -> CommittedBaseline | None:
         """What was measured before the first task of this run, if anything was.
@@ -180,6 +179,7 @@ class RunFolder:
             order_digest=digest_of_order([(name, data[name]) for name in matrix.tasks]) if known else None,
             metric={name: metric for commit in committed for name, metric in commit.metric.items()},
             left_out={name: rows for commit in committed for name, rows in commit.left_out.items()},
+            label_rows={name: rows for commit in committed for name, rows in commit.label_rows.items()},
             **_fields(found),
             **_fields(learner),
         )
@@ -224,7 +224,7 @@ def read_matrix(path: Path) -> MatrixRecord:
     return read_json(MatrixRecord, path / MATRIX)
 
 
-def _comparable(record: Plain) -> Plain:
+def _comparable(record: JsonObject) -> JsonObject:
     """A record of a run with the rows of a step under a name of their own, however they are split."""
     settings = record.get("settings")
     train = settings.get("train") if isinstance(settings, dict) else None
@@ -256,7 +256,7 @@ def _same_parts(these: Sequence[object], those: Sequence[object]) -> bool:
     return first == second
 
 
-def _fields(record: Record) -> dict[str, Any]:
+def _fields(record: Record) -> dict[str, object]:
     """The fields of a record as they are, to make a record of which they are a part."""
     return {name: getattr(record, name) for name in type(record).model_fields}
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from everlora.archive.schema import OpenRecord, Plain, Record
+from everlora.archive.schema import OpenRecord, Record
+from everlora.core.description import MethodDescription
+from everlora.core.plain import JsonObject
+from everlora.settings.lora import OF_PAIRS, OF_TARGETS
 from everlora.settings.setting import settings_of
 from everlora.settings.spec import LearnerSpec, RunSpec
 
@@ -32,13 +35,13 @@ class Composition(OpenRecord):
     rehearsal: PartRecord | None = None
 
     @classmethod
-    def of(cls, described: Mapping[str, object]) -> Self:
+    def of(cls, described: MethodDescription) -> Self:
         """The record of a description, with values as they come back from a file."""
-        return cls.model_validate(json.loads(json.dumps(described, default=str)))
+        return cls.model_validate(json.loads(json.dumps(described.plain(), default=str)))
 
-    def plain(self) -> Plain:
+    def plain(self) -> JsonObject:
         """Return exactly what was described: the hash of a run is of it."""
-        found: Plain = self.model_dump(mode="json", exclude_unset=True)
+        found: JsonObject = self.model_dump(mode="json", exclude_unset=True)
         return found
 
 
@@ -48,6 +51,14 @@ class RunProtocol(Record):
     hash: str
     name: str | None = None
     changed: bool | None = None
+
+    def describe(self) -> str:
+        """Say for a reader of numbers by which protocol they were made.
+
+        >>> RunProtocol(hash="0123456789ab", name="o-lora", changed=True).describe()
+        'o-lora with changes (0123456789ab)'
+        """
+        return f"{self.name}{' with changes' if self.changed else ''} ({self.hash})" if self.name else self.hash
 
 
 def _kind(settings: Any) -> str:
@@ -104,9 +115,12 @@ class RunRecord(Record):
             processes=processes,
         )
 
-    def plain(self) -> Plain:
+    def plain(self) -> JsonObject:
         """The record as plain data, with every setting spelt out."""
-        complete: Plain = {"settings": self.settings.model_dump(mode="json"), "composition": self.composition.plain()}
+        complete: JsonObject = {
+            "settings": self.settings.model_dump(mode="json"),
+            "composition": self.composition.plain(),
+        }
         return {"id": self.id, **complete, **{k: v for k, v in super().plain().items() if k not in complete}}
 
 
@@ -120,7 +134,7 @@ SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
 """Into which a step's rows are split, over micro-batches of every process."""
 
 
-def whole_batch(train: Plain, processes: int, given: Plain | None = None) -> Plain:
+def whole_batch(train: JsonObject, processes: int, given: JsonObject | None = None) -> JsonObject:
     """Training arguments in which a step's rows stand as one batch of one process, however they are split.
 
     >>> whole_batch({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}, 2)
@@ -150,6 +164,8 @@ def identity(settings: LearnerSpec, composition: Composition, processes: int = 1
     plain = {**settings.model_dump(mode="json"), "max_new_tokens": settings.max_new_tokens or 50}
     identifying = {key: value for key, value in plain.items() if key not in NOT_IDENTIFYING and value is not None}
     identifying["evaluation"] = {key: value for key, value in plain["evaluation"].items() if value is not None}
+    later = OF_TARGETS | OF_PAIRS
+    identifying["lora"] = {key: value for key, value in plain["lora"].items() if value is not None or key not in later}
     identifying["train"] = whole_batch(plain["train"], processes)
     if plain["train_of"]:
         tasks = plain["train_of"].items()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from everlora.archive.schema import OpenRecord, Plain, Record, loaded
+from everlora.archive.schema import OpenRecord, Record, loaded
+from everlora.core.plain import JsonObject
 
 Score = float | None
 """Percent; None where nothing was measured."""
@@ -161,6 +162,7 @@ class TaskMetadata(Record):
         metric: how answers are scored, where it is not the default.
         left_out: how many rows of the source are not in the task, by reason.
         max_new_tokens: the length of free answers, where the targets made it longer than 50 tokens.
+        label_rows: rows of a classification head that stand for the labels, in their order.
     """
 
     data: dict[str, str]
@@ -168,6 +170,7 @@ class TaskMetadata(Record):
     metric: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, dict[str, int]] = Field(default_factory=dict)
     max_new_tokens: dict[str, int] = Field(default_factory=dict)
+    label_rows: dict[str, list[int]] = Field(default_factory=dict)
 
 
 class StageFacts(TaskMetadata):
@@ -219,7 +222,7 @@ class Seal(Record):
     files: dict[str, str]
 
     @classmethod
-    def migrated(cls, content: Plain, path: Path) -> Plain:
+    def migrated(cls, content: JsonObject, path: Path) -> JsonObject:
         if "run" not in content:  # schema 1
             content["run"] = loaded(path.parents[2] / "run.yaml")["id"]
         # Schema 2: the commit of a stage that trains nothing had no entries of training.

@@ -108,7 +108,8 @@ class MatrixRecord(LearnerFacts, ReferenceScores):
         metrics: by id, see `everlora.metrics.matrix`.
         fingerprints: how each row was made.
         order_digest: hash of names and data of the tasks in order; None until all of them were learned.
-        metric, left_out: by task, where there is something to say, see `everlora.archive.records.TaskMetadata`.
+        metric, left_out, label_rows: by task, where there is something to say, see `TaskMetadata` of
+            `everlora.archive.records`.
     """
 
     id: str
@@ -120,3 +121,4 @@ class MatrixRecord(LearnerFacts, ReferenceScores):
     order_digest: str | None = None
     metric: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, dict[str, int]] = Field(default_factory=dict)
+    label_rows: dict[str, list[int]] = Field(default_factory=dict)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from everlora.archive.atomic import write_json, write_text
 from everlora.core.errors import FolderError
+from everlora.core.plain import JsonObject
 from everlora.core.safe_yaml import read_yaml
 
 SCHEMA = 3
@@ -23,8 +24,6 @@ SCHEMA = 3
 training. 3: every file is a record of `everlora.archive.records`."""
 
 R = TypeVar("R", bound="Record")
-Plain = dict[str, JsonValue]
-"""What JSON and YAML call a mapping, before it is known to be a record."""
 
 
 class Record(BaseModel):
@@ -32,13 +31,13 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    def plain(self) -> Plain:
+    def plain(self) -> JsonObject:
         """The record as plain data, without what says no more than its default."""
-        found: Plain = self.model_dump(mode="json", exclude_defaults=True)
+        found: JsonObject = self.model_dump(mode="json", exclude_defaults=True)
         return found
 
     @classmethod
-    def migrated(cls, content: Plain, path: Path) -> Plain:
+    def migrated(cls, content: JsonObject, path: Path) -> JsonObject:
         """Bring what an older schema wrote to ``path`` to this one; most records have not changed."""
         return content
 
@@ -58,7 +57,7 @@ def read_json(kind: type[R], path: Path) -> R:
     return restored(kind, path, loaded(path))
 
 
-def loaded(path: Path) -> Plain:
+def loaded(path: Path) -> JsonObject:
     """Read the mapping in a JSON or YAML file, whatever it says, unless a newer everlora wrote it.
 
     Raises:
@@ -81,7 +80,7 @@ def loaded(path: Path) -> Plain:
     return dict(content)
 
 
-def restored(kind: type[R], path: Path, content: Plain) -> R:
+def restored(kind: type[R], path: Path, content: JsonObject) -> R:
     """Make a record of what stands in ``path``.
 
     Raises:

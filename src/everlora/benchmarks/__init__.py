@@ -14,7 +14,6 @@ from everlora.benchmarks.streams import (
     load_known,
     open_stream,
     order_number,
-    settled_order,
 )
 from everlora.core.benchmark import Benchmark, Request, TaskInfo
 from everlora.core.benchmark_facts import benchmark
@@ -31,5 +30,4 @@ __all__ = [
     "open_stream",
     "order_number",
     "read_benchmark",
-    "settled_order",
 ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from everlora.benchmarks.streams import benchmarks, find_benchmark, is_own, open_stream
 from everlora.core.benchmark import Benchmark
@@ -19,8 +19,104 @@ WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\s\u3040-\u30ff\u4e00-\u9fff]
 SHARES = (0.5, 0.95, 1.0)
 
 
-def card(name: str, *, data_dir: Path | None = None, order: int | str | None = None) -> dict[str, Any]:
-    """What there is to know about a benchmark.
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths of texts in words: mean, median, 95th percentile and maximum."""
+
+    mean: float
+    p50: int
+    p95: int
+    max: int
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """Rows of each split."""
+
+    train: int
+    dev: int
+    test: int
+
+
+@dataclass(frozen=True)
+class PublishedSizes:
+    """Rows as published; None where nobody has counted them."""
+
+    train: int | None
+    test: int | None
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """What the rows of a task are like, where they are at hand.
+
+    Attributes:
+        rows: how many there are.
+        digest: their hash.
+        left_out: how many rows of the source are not used, by reason.
+        pictures: sizes of images; None for texts.
+        words, answer_words: of training texts and targets; None for images.
+    """
+
+    rows: SplitSizes
+    digest: str
+    left_out: Mapping[str, int]
+    pictures: str | None = None
+    words: Lengths | None = None
+    answer_words: Lengths | None = None
+
+
+@dataclass(frozen=True)
+class TaskCard:
+    """What there is to know about a task of a benchmark.
+
+    Attributes:
+        name, labels, metric, source: see `everlora.core.benchmark.TaskInfo`.
+        terms: its licence.
+        published: sizes as published, if they are known.
+        classes: number of its classes, where the benchmark shares its classes out evenly.
+        at_hand: what its rows are like; None where they are not at hand.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    metric: str
+    source: str
+    terms: str
+    published: PublishedSizes | None = None
+    classes: int | None = None
+    at_hand: TaskRows | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkCard:
+    """What there is to know about a benchmark, or about tasks of a user's own.
+
+    Attributes:
+        name, title, orders, aliases, modality, needs_data, prompt_limit: see `everlora.core.benchmark.Benchmark`.
+        own: whether the tasks are a user's own.
+        hashes: of the lists of tasks, by number of the order.
+        order_digest: hash of the rows of the order that is shown; None where they are not at hand.
+        note: what was done to the data.
+        tasks: those of the order that is shown.
+    """
+
+    name: str
+    title: str
+    own: bool
+    orders: Mapping[int, tuple[str, ...]]
+    hashes: Mapping[int, str]
+    aliases: Mapping[str, int]
+    modality: tuple[str, ...]
+    needs_data: bool
+    prompt_limit: int | None
+    order_digest: str | None
+    note: str
+    tasks: tuple[TaskCard, ...]
+
+
+def card(name: str, *, data_dir: Path | None = None, order: int | str | None = None) -> BenchmarkCard:
+    """Return what there is to know about a benchmark.
 
     Sizes, digests and lengths are those of the rows at hand: in ``data_dir``, or made on the spot. Nothing is fetched.
 
@@ -40,39 +136,47 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
     stream = None
     if data_dir is not None or not known.needs_data:
         stream = open_stream(name, data_dir=data_dir, order=order)
-    facts = {
-        "name": known.name,
-        "title": known.title,
-        "orders": {str(number): list(tasks) for number, tasks in known.orders.items()},
-        "hashes": {str(number): hash_of_list(tasks) for number, tasks in known.orders.items()},
-        "aliases": dict(known.aliases),
-        "modality": list(known.modality),
-        "needs_data": known.needs_data,
-        "prompt_limit": known.prompt_limit,
-        "order_digest": stream.digest() if stream else None,
-        "note": stream.note if stream else "",
-    }
-    of_rows = {task.name: _of_rows(task) for task in stream} if stream else {}
-    names = stream.names if stream else known.orders.get(number, known.tasks)
-    return {**facts, "tasks": [{**_known(known, task), **of_rows.get(task, {})} for task in names]}
+    tasks = {task.name: task for task in stream} if stream else {}
+    return BenchmarkCard(
+        name=known.name,
+        title=known.title,
+        own=False,
+        orders=known.orders,
+        hashes={number: hash_of_list(tasks) for number, tasks in known.orders.items()},
+        aliases=known.aliases,
+        modality=known.modality,
+        needs_data=known.needs_data,
+        prompt_limit=known.prompt_limit,
+        order_digest=stream.digest() if stream else None,
+        note=stream.note if stream else "",
+        tasks=tuple(
+            _known(known, task, tasks.get(task))
+            for task in (stream.names if stream else known.orders.get(number, known.tasks))
+        ),
+    )
 
 
-def _own(name: str) -> dict[str, Any]:
+def _own(name: str) -> BenchmarkCard:
     """The card of a user's own YAML file, or of a folder, whose tasks are shown by name."""
     stream = open_stream(name, tasks=sorted(task_folders(Path(name))) if is_folder(name) else None)
     orders = {} if is_folder(name) else {1: stream.names}
-    return {
-        "name": name,
-        "title": f"{stream.name}: {len(stream)} tasks of your own",
-        "orders": {str(number): list(names) for number, names in orders.items()},
-        "hashes": {str(number): hash_of_list(names) for number, names in orders.items()},
-        "aliases": {alias: number for number, names in orders.items() for alias in _like(names)},
-        "modality": sorted({"image" if task.form == "image" else "text" for task in stream}),
-        "needs_data": False,
-        "order_digest": stream.digest(),
-        "note": stream.note,
-        "tasks": [{"name": task.name, "source": task.source, "terms": "", **_of_rows(task)} for task in stream],
-    }
+    return BenchmarkCard(
+        name=name,
+        title=f"{stream.name}: {len(stream)} tasks of your own",
+        own=True,
+        orders=orders,
+        hashes={number: hash_of_list(names) for number, names in orders.items()},
+        aliases={alias: number for number, names in orders.items() for alias in _like(names)},
+        modality=tuple(sorted({"image" if task.form == "image" else "text" for task in stream})),
+        needs_data=False,
+        prompt_limit=None,
+        order_digest=stream.digest(),
+        note=stream.note,
+        tasks=tuple(
+            TaskCard(task.name, task.labels, task.metric, task.source, terms="", at_hand=_of_rows(task))
+            for task in stream
+        ),
+    )
 
 
 def _like(names: Sequence[str]) -> list[str]:
@@ -84,34 +188,31 @@ def _like(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _known(benchmark: Benchmark, name: str) -> dict[str, Any]:
-    """What is known of a task without its rows."""
-    task = benchmark.task(name)
-    facts: dict[str, Any] = {
-        "name": name,
-        "labels": list(task.labels),
-        "metric": task.metric,
-        "source": task.source,
-        "terms": task.licence,
-    }
-    if task.published:
-        facts["published"] = dict(zip(("train", "test"), task.published, strict=True))
-    if benchmark.classes:
-        facts["classes"] = benchmark.classes // len(benchmark.tasks)
-    return facts
+def _known(benchmark: Benchmark, name: str, task: Task | None) -> TaskCard:
+    """What is known of a task, with what its rows are like if they are at hand."""
+    known = benchmark.task(name)
+    return TaskCard(
+        name=name,
+        labels=tuple(task.labels if task else known.labels),
+        metric=task.metric if task else known.metric,
+        source=known.source,
+        terms=known.licence,
+        published=PublishedSizes(*known.published) if known.published else None,
+        classes=benchmark.classes // len(benchmark.tasks) if benchmark.classes else None,
+        at_hand=_of_rows(task) if task else None,
+    )
 
 
-def _of_rows(task: Task) -> dict[str, Any]:
+def _of_rows(task: Task) -> TaskRows:
     """Sizes, digest and lengths in words of a task's rows."""
-    rows: dict[str, Any] = {split: len(getattr(task, split)) for split in ("train", "dev", "test")}
-    facts = {"labels": list(task.labels), "metric": task.metric, "rows": rows, "digest": task.digest()}
-    facts["left_out"] = dict(task.left_out)
+    sizes, digest = SplitSizes(len(task.train), len(task.dev), len(task.test)), task.digest()
     if task.form == "image":
         shapes = sorted({"x".join(map(str, row.input.shape)) for row in task.test})
-        return {**facts, "pictures": shapes[0] if len(shapes) == 1 else f"{len(shapes)} sizes"}
+        pictures = shapes[0] if len(shapes) == 1 else f"{len(shapes)} sizes"
+        return TaskRows(sizes, digest, dict(task.left_out), pictures=pictures)
     words = sorted(len(WORD.findall(_text(row))) for row in task.train)
     answers = sorted(len(WORD.findall(row.target)) for row in task.train)
-    return {**facts, "words": _statistics(words), "answer_words": _statistics(answers)}
+    return TaskRows(sizes, digest, dict(task.left_out), words=_statistics(words), answer_words=_statistics(answers))
 
 
 def _text(row: Example) -> str:
@@ -120,7 +221,7 @@ def _text(row: Example) -> str:
     return " ".join(str(message.get("content", "")) for message in row.input)
 
 
-def _statistics(lengths: Sequence[int]) -> dict[str, float]:
+def _statistics(lengths: Sequence[int]) -> Lengths:
     """Mean, median, 95th percentile and maximum of sorted numbers."""
-    ranks = [lengths[min(len(lengths) - 1, int(share * len(lengths)))] for share in SHARES]
-    return {"mean": round(sum(lengths) / len(lengths), 1)} | dict(zip(("p50", "p95", "max"), ranks, strict=True))
+    p50, p95, most = (lengths[min(len(lengths) - 1, int(share * len(lengths)))] for share in SHARES)
+    return Lengths(round(sum(lengths) / len(lengths), 1), p50, p95, most)

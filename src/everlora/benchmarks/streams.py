@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from everlora.benchmarks.read import is_benchmark_file, read_benchmark
 from everlora.core.benchmark import BENCHMARKS, Benchmark, Modality, Request, owner
@@ -144,16 +143,6 @@ def order_number(benchmark: str, order: str) -> int:
     if is_own(benchmark):
         _refuse_order(benchmark, order)
     return find_benchmark(benchmark).order(order)
-
-
-def settled_order(settings: Mapping[str, Any]) -> dict[str, int]:
-    """The entry ``order`` of a run's settings as a number, if it is there and is a text.
-
-    Raises:
-        ConfigError: there is no such benchmark or order.
-    """
-    order = settings.get("order")
-    return {"order": order_number(str(settings.get("benchmark", "builtin")), order)} if isinstance(order, str) else {}
 
 
 def _own(path: Path, tasks: Sequence[str] | None) -> TaskStream:

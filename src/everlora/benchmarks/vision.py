@@ -10,8 +10,9 @@ training, and half as many test rows of each class.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -51,7 +52,7 @@ def class_incremental(request: Request, found: PictureSet) -> list[Task]:
 
 
 def _task(task: TaskInfo, found: PictureSet, classes: Sequence[int], request: Request) -> Task:
-    most, evaluate = request.benchmark.options.get("most"), request.evaluate
+    most, evaluate = cast(int | None, request.benchmark.options.get("most")), request.evaluate
     learn, dev, left = _draw(found.train, classes, most, aside=True)
     test, _, left_test = _draw(found.test, classes, most and most // 2, aside=False)
     left_out = {"train: only so many of a class are taken": left, "test: only so many of a class are taken": left_test}
@@ -110,7 +111,7 @@ def from_hub(request: Request) -> list[Task]:
 
 
 def _place(request: Request) -> vision_hub.HubPictures:
-    return vision_hub.HubPictures(**request.benchmark.options["hub"])
+    return vision_hub.HubPictures(**cast(Mapping[str, str], request.benchmark.options["hub"]))
 
 
 def digits(request: Request) -> list[Task]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from everlora.cli import completion
 from everlora.cli.common import Json, Plugin, say
+
+if TYPE_CHECKING:
+    from everlora.core.catalogue import MethodCard
+    from everlora.core.plain import JsonObject
 
 GROUPS = {
     "replay-free": "replay-free: no data of earlier tasks, no task id",
@@ -50,58 +55,65 @@ def methods(
     if name is not None:
         found = card(name)
         if as_json:
-            say(json.dumps(found))
+            say(json.dumps(_card_as_json(found)))
         else:
             _print_card(found)
         return
     rows = listing()
     if as_json:
-        say(json.dumps(rows))
+        say(json.dumps([asdict(row) for row in rows]))
         return
     columns = WIDE if tables.out_console.width >= WIDE_ENOUGH else NARROW
     for group, title in GROUPS.items():
         shown = [
-            {**row, "adapter": row["adapter"].partition(":")[0], "families": families_in_words(row["families"])}
+            {
+                **asdict(row),
+                "adapter": row.adapter.partition(":")[0],
+                "families": families_in_words(row.families),
+            }
             for row in rows
-            if row["group"] == group
+            if row.group == group
         ]
         _table(title, columns, ([column.format_map(row) for column in columns.values()] for row in shown))
     say("o, i, r: outputs, inputs and rank of an adapted matrix")
     say("everlora methods NAME prints the whole card")
 
 
-def _print_card(found: dict[str, Any]) -> None:
+def _card_as_json(found: MethodCard) -> JsonObject:
+    """A card as ``--json`` prints it: what is known of a term stands in one object with its row."""
+    terms = [
+        {**asdict(term.row), "page": term.page, "options": list(map(asdict, term.options))} for term in found.terms
+    ]
+    return {**asdict(found), "terms": terms}
+
+
+def _print_card(found: MethodCard) -> None:
     from everlora.core.catalogue import families_in_words
 
-    for term in found["terms"]:
-        aliases = f" (also {', '.join(term['aliases'])})" if term["aliases"] else ""
-        say(f"{term['name']}{aliases}\n{term['title']}\n{term['paper']}\n\n{term['page']}\n")
-        if term["origin"]:
-            say("from " + ", ".join(f"{key} {value}" for key, value in term["origin"].items()) + "\n")
-        if term["options"]:
-            options = (
-                [one["name"], one["kind"], text(one["default"]), one["source"] or "–"] for one in term["options"]
-            )
-            _table(f"options of {term['name']}", ("option", "values", "default", "where the default is from"), options)
+    for term in found.terms:
+        row = term.row
+        aliases = f" (also {', '.join(row.aliases)})" if row.aliases else ""
+        say(f"{row.name}{aliases}\n{row.title}\n{row.paper}\n\n{term.page}\n")
+        if row.origin:
+            say("from " + ", ".join(f"{key} {value}" for key, value in row.origin.items()) + "\n")
+        if term.options:
+            options = ([one.name, one.kind, text(one.default), one.source or "–"] for one in term.options)
+            _table(f"options of {row.name}", ("option", "values", "default", "where the default is from"), options)
     composed = [
-        ("group", found["group"]),
-        ("adapter", found["adapter"]),
-        *((f"stores ({one['name']})", one["stores"]) for one in found["terms"]),
-        *((f"extra cost per step ({one['name']})", one["cost"]) for one in found["terms"]),
-        ("replay", text(found["replay"])),
-        ("learning rate, if none is named", f"{found['learning_rate']:g}"),
-        ("task id at inference", text(found["task_id_at_inference"])),
-        ("families", families_in_words(found["families"])),
-        *((one["role"], _part(one)) for one in found["parts"]),
+        ("group", found.group),
+        ("adapter", found.adapter),
+        *((f"stores ({term.row.name})", term.row.stores) for term in found.terms),
+        *((f"extra cost per step ({term.row.name})", term.row.cost) for term in found.terms),
+        ("replay", text(found.replay)),
+        ("learning rate, if none is named", f"{found.learning_rate:g}"),
+        ("task id at inference", text(found.task_id_at_inference)),
+        ("families", families_in_words(found.families)),
+        *((one.role, f"{one.part}({_settings(one.settings)})") for one in found.parts),
     ]
-    _table(f"{found['name']}, as composed", ("what", "as declared"), ([key, value] for key, value in composed))
+    _table(f"{found.name}, as composed", ("what", "as declared"), ([key, value] for key, value in composed))
 
 
-def _part(one: dict[str, Any]) -> str:
-    return f"{one['part']}({_settings(one['settings'])})"
-
-
-def _settings(settings: dict[str, Any]) -> str:
+def _settings(settings: JsonObject) -> str:
     """Settings in one line; one that has settings of its own, such as a strength to be found, stands in brackets."""
     return ", ".join(
         f"{key}=({_settings(value)})" if isinstance(value, dict) else f"{key}={text(value)}"

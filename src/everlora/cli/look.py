@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -12,7 +14,40 @@ from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
 from everlora.cli.run import Config
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from everlora.analysis.interference import ModuleMeeting
+    from everlora.archive.records import Room
+
+MODULE_HEADS = (
+    "module",
+    "update norm",
+    "past norm",
+    "interference",
+    "bound",
+    "surrogate bound",
+    "opposed",
+    "conflict",
+    "free",
+)
+Figures: TypeAlias = tuple[float | None, ...]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+
+
+@dataclass(frozen=True)
+class WrittenAdapter:
+    """An adapter that was written, and what that lost; see `everlora.export.model`.
+
+    Attributes:
+        rank: the largest of its modules.
+        truncation: relative errors of the updates.
+        logits: how far the logits are from the exact ones; None if they could not be compared.
+    """
+
+    rank: int
+    truncation: Mapping[str, float]
+    logits: Mapping[str, float] | None
 
 
 def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
@@ -20,32 +55,34 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     from everlora.analysis.status import status as facts_of
     from everlora.cli.tables import number, show, table
 
-    facts: Any = facts_of(run).as_json()
+    facts = facts_of(run)
     if as_json:
-        say(json.dumps(facts, allow_nan=False))
+        say(json.dumps(facts.as_json(), allow_nan=False))
         return
     rows = [
         (
-            task["name"],
-            number(task["score"]),
-            ", ".join(f"{name} {_strength(value)}" for name, value in task["strengths"].items()) or "–",
-            task["warning"] or "–",
+            task.name,
+            number(task.score),
+            ", ".join(f"{name} {_strength(value)}" for name, value in task.strengths.items()) or "–",
+            task.warning or "–",
         )
-        for task in facts["tasks"]
+        for task in facts.tasks
     ]
     heads = ("task", "score when learned", "strength found", "warning")
-    show(table(f"{facts['method']} on {facts['model']}", heads, rows))
-    if facts.get("labels"):
-        say(f"labels by row of the head: {', '.join(facts['labels'])}")
-    data = f", {facts['kept_rows']} rows of data among it" if "kept_rows" in facts else ""
-    say(f"kept for the next task: {facts['kept_bytes'] / 1e6:.2f} MB{data}")
-    for part, lost in facts.get("memory_error", {}).items():
+    show(table(f"{facts.method} on {facts.model}", heads, rows))
+    if facts.labels:
+        say(f"labels by row of the head: {', '.join(facts.labels)}")
+    if facts.shared_rows:
+        say(facts.shared_rows)
+    data = f", {facts.kept_rows} rows of data among it" if facts.kept_rows else ""
+    say(f"kept for the next task: {facts.holdings.kept_bytes / 1e6:.2f} MB{data}")
+    for part, lost in facts.holdings.memory_error.items():
         say(
-            f"{part} remembers the past with a relative error of {lost['error']:.3g} "
-            f"(worst module {lost['worst']:.3g}, {lost['module']})"
+            f"{part} remembers the past with a relative error of {lost.error:.3g} "
+            f"(worst module {lost.worst:.3g}, {lost.module})"
         )
-    if "room" in facts:
-        for line in _room(facts["room"]):
+    if facts.holdings.room:
+        for line in _room(facts.holdings.room):
             say(line)
 
 
@@ -60,14 +97,19 @@ def inspect(
     from everlora.analysis.runs import Run
     from everlora.cli.tables import show
 
-    found: Any = [task.as_json() for task in meetings(Run.read(run))]
+    found = meetings(Run.read(run))
     if as_json:
-        say(json.dumps(found, allow_nan=False))
+        say(json.dumps([task.as_json() for task in found], allow_nan=False))
         return
-    keys = ("interference", "cosine", "opposed", "conflict", "free")
-    shown = [_figures("all modules", "task", keys, found)]
-    own = ("update_norm", "past_norm", "interference", "bound", "surrogate_bound", "opposed", "conflict", "free")
-    shown += [_figures(task["task"], "module", own, task["modules"]) for task in found if modules]
+    heads = ("task", "interference", "cosine", "opposed", "conflict", "free")
+    shown = [
+        _figures(
+            "all modules",
+            heads,
+            ((one.task, (one.interference, one.cosine, one.opposed, one.conflict, one.free)) for one in found),
+        )
+    ]
+    shown += [_figures(task.task, MODULE_HEADS, map(_module_figures, task.modules)) for task in found if modules]
     show(*shown)
 
 
@@ -108,45 +150,40 @@ def export(
     kind = RunSpec if isinstance(found.settings, RunSpec) else LearnerSpec
     # The very weights that were learned on: what `auto` chose then, it need not choose on this machine.
     here = {**settings, "device": settings["device"] or "auto", "dtype": found.weights()}
-    learned_with = found.settings.model_dump(mode="json") | {"evaluation": {}}  # nothing is evaluated
-    learned_with = refuse_code(learned_with, here, run / "run.yaml")
+    recorded = found.settings.model_dump(mode="json") | {"evaluation": {}}  # nothing is evaluated
+    learned_with = refuse_code(recorded, here, run / "run.yaml")
     spec = resolve(kind, learned_with, {k: v for k, v in here.items() if k in kind.model_fields})
-    facts: dict[str, Any] = {"folder": str(out)}
+    written: WrittenAdapter | None = None
     with interruptible("nothing was written"):
         base = experiment.load_for(spec)
         if rank is None:
             exporting.write_model(found, base, out)
-            facts["form"] = "model"
         else:
             sites, lost = exporting.merged_adapter(found, rank)
-            facts |= {"form": "adapter", "rank": max(site.rank for site in sites.values()), "truncation": lost}
-            facts["logits"] = _logits(found, base, spec, sites)
+            logits = _logits(found, base, spec, sites)
+            written = WrittenAdapter(max(site.rank for site in sites.values()), lost, logits)
             exporting.write_adapter(found, sites, out)
     if as_json:
-        say(json.dumps(facts, allow_nan=False))
+        form = {"form": "adapter", **asdict(written)} if written else {"form": "model"}
+        say(json.dumps({"folder": str(out), **form}, allow_nan=False))
         return
-    _show_export(facts, quiet=quiet)
-
-
-def _show_export(facts: dict[str, Any], *, quiet: bool) -> None:
-    """Say what was written, and with ``quiet`` only what was lost by it."""
-    adapter = facts["form"] == "adapter"
     if not quiet:
-        say(
-            f"written to {facts['folder']}: "
-            + (f"rank {facts['rank']}" if adapter else "the whole model in fp32, exact")
-        )
-    if adapter:
-        lost = facts["truncation"]
-        say(f"truncation: relative error {lost['error']:.3g}, worst module {lost['worst']:.3g}")
-        logits = facts["logits"]
-        say(
-            f"logits: relative error {logits['relative']:.3g}, largest difference {logits['largest']:.3g}, "
-            f"same answer at {100 * logits['agree']:.1f} % of positions"
-            if logits
-            else "logits were not compared: the base is quantised, or the run's data are not at hand (own tasks, or "
-            "pass --data-dir)"
-        )
+        say(f"written to {out}: " + (f"rank {written.rank}" if written else "the whole model in fp32, exact"))
+    if written:
+        _show_loss(written)
+
+
+def _show_loss(written: WrittenAdapter) -> None:
+    """Say what was lost by writing an adapter of that rank."""
+    lost, logits = written.truncation, written.logits
+    say(f"truncation: relative error {lost['error']:.3g}, worst module {lost['worst']:.3g}")
+    say(
+        f"logits: relative error {logits['relative']:.3g}, largest difference {logits['largest']:.3g}, "
+        f"same answer at {100 * logits['agree']:.1f} % of positions"
+        if logits
+        else "logits were not compared: the base is quantised, or the run's data are not at hand (own tasks, or "
+        "pass --data-dir)"
+    )
 
 
 @options.takes_settings(only=("data_dir", "tasks", "device", "trust_remote_code", "seed"))
@@ -184,11 +221,10 @@ def study_layers(
         raise ConfigError(f"the study is about two tasks, and {given} are given; name them: --tasks first,second")
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
         results = sweeping.compare(spec, _copies(top), out, resume=resume, progress=shown)
-    found = [result.as_json() for result in results]
     if as_json:
-        say(json.dumps(found, allow_nan=False))
+        say(json.dumps([result.as_json() for result in results], allow_nan=False))
     else:
-        show(summary([{**one, "method": Path(str(one["folder"])).name} for one in found]))
+        show(summary([result.record.model_copy(update={"method": result.folder.name}) for result in results]))
 
 
 def _copies(top: str) -> dict[str, str]:
@@ -223,28 +259,33 @@ def _logits(run: Any, base: Any, spec: Any, sites: Any) -> dict[str, float] | No
     return exporting.compare_logits(run, base, sites, tasks)
 
 
-def _room(room: dict[str, Any]) -> list[str]:
+def _room(room: Room) -> list[str]:
     from everlora.archive.records import FEW_TASKS
 
-    worst = min(room["modules"], key=lambda module: module["free"])
+    worst = min(room.modules, key=lambda module: module.free)
     lines = [
-        f"room: {100 * worst['free']:.1f} % of directions are free in the tightest module ({worst['module']}), enough "
-        f"for {worst['tasks_left']} more tasks of rank {room['rank']}"
+        f"room: {100 * worst.free:.1f} % of directions are free in the tightest module ({worst.module}), enough "
+        f"for {worst.tasks_left} more tasks of rank {room.rank}"
     ]
-    tight = [module for module in room["modules"] if module["tasks_left"] < FEW_TASKS]
-    if room["hard"] and tight:
+    tight = [module for module in room.modules if module.tasks_left < FEW_TASKS]
+    if room.hard and tight:
         lines.append(
-            f"{len(tight)} of {len(room['modules'])} modules run out of directions, and this method learns in free "
+            f"{len(tight)} of {len(room.modules)} modules run out of directions, and this method learns in free "
             f"ones only; take a smaller --lora-r, wider modules (--lora-target-modules), or a soft method (ella, …)"
         )
     return lines
 
 
-def _figures(title: str, first: str, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> Any:
+def _module_figures(one: ModuleMeeting) -> tuple[str, Figures]:
+    met = one.meeting
+    bounds, opposed = (met.bound, met.surrogate_bound), (met.opposed, met.conflict)
+    return one.module, (met.update_norm, met.past_norm, met.interference, *bounds, *opposed, one.free.share)
+
+
+def _figures(title: str, heads: Sequence[str], rows: Iterable[tuple[str, Figures]]) -> Table:
     from everlora.cli.tables import table
 
-    heads = [first, *(key.replace("_", " ") for key in keys)]
-    return table(title, heads, ([row[first], *(_figure(row[key]) for key in keys)] for row in rows))
+    return table(title, heads, ([name, *map(_figure, figures)] for name, figures in rows))
 
 
 def _figure(value: float | None) -> str:

@@ -14,8 +14,9 @@ from typer.core import TyperCommand
 
 from everlora.cli import completion
 from everlora.core.errors import ConfigError
+from everlora.settings.lora import PATTERN
 from everlora.settings.setting import SECTIONS, Known, settings_of
-from everlora.settings.spec import DEFAULT_MODEL, LearnerSpec, RunSpec
+from everlora.settings.spec import DEFAULT_MODEL, LearnerSpec, RawSettings, RunSpec
 
 OPTION_COLUMN = 40
 """Width that names of options may take before their help moves to the next line."""
@@ -85,7 +86,7 @@ def _shown(default: Any) -> str:
     return ("yes" if default else "no") if isinstance(default, bool) else str(default)
 
 
-def layers(given: dict[str, Any], config: Path | None, more: list[str] | None = None) -> tuple[dict[str, Any], ...]:
+def layers(given: RawSettings, config: Path | None, more: list[str] | None = None) -> tuple[RawSettings, ...]:
     """Settings as the command line names them, before they are merged and checked: defaults, recipe, options.
 
     Args:
@@ -113,7 +114,8 @@ def layers(given: dict[str, Any], config: Path | None, more: list[str] | None = 
 def _value(one: Known, value: Any) -> Any:
     """A value as it was typed, or the list that its text spells."""
     is_list = any(get_origin(kind) is list for kind in one.kinds)
-    return value.replace(",", " ").split() if is_list and value is not None and value not in TEXTS else value
+    is_text = value in TEXTS or (str in one.kinds and isinstance(value, str) and PATTERN.search(value))
+    return value.replace(",", " ").split() if is_list and value is not None and not is_text else value
 
 
 def pairs(values: list[str] | None) -> dict[str, str]:

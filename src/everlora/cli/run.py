@@ -66,14 +66,14 @@ def run(
     from everlora.runtime import world
 
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
-        result = experiment.run(spec, out, resume=resume, progress=shown, single=single).as_json()
+        result = experiment.run(spec, out, resume=resume, progress=shown, single=single)
     if not world.is_main():
         return
     if as_json:
-        say(json.dumps(result, allow_nan=False))
+        say(json.dumps(result.as_json(), allow_nan=False))
     else:
-        show(matrix(result), summary([result]))
-        say(made(result))
+        show(matrix(result.record), summary([result.record]))
+        say(made(result.record))
         say(f"written to {out}")
 
 
@@ -95,10 +95,10 @@ def demo(
     spec = experiment.resolve(RunSpec, experiment.DEMO)
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
         results = sweeping.compare(spec, experiment.DEMO_METHODS, out, resume=resume, progress=shown)
-    found = [result.as_json() for result in results]
     if as_json:
-        say(json.dumps(found, allow_nan=False))
+        say(json.dumps([result.as_json() for result in results], allow_nan=False))
         return
+    found = [result.record for result in results]
     show(*map(matrix, found), summary(found))
     say(made(found[0]))
     say(f"written to {out}")

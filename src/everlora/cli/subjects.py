@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from everlora.cli import completion, options
 from everlora.cli.common import Json, Plugin, say
 
+if TYPE_CHECKING:
+    from everlora.benchmarks.cards import BenchmarkCard, TaskCard, TaskRows
+    from everlora.core.plain import JsonObject
+
 LABELS_SHOWN = 3
+OPTIONAL = ("published", "classes", "pictures", "words", "answer_words")
+"""What is known of some tasks only."""
 
 
 @options.takes_settings(only=("data_dir", "order"))
@@ -38,7 +45,7 @@ def benchmarks(
     if name is not None:
         facts = card(name, **settings)
         if as_json:
-            say(json.dumps(facts))
+            say(json.dumps(_as_json(facts)))
         else:
             _show_card(facts)
         return
@@ -83,49 +90,63 @@ def _list(as_json: bool) -> None:
     say("everlora benchmarks NAME shows one; --data-dir adds sizes and lengths")
 
 
-def _show_card(facts: dict[str, Any]) -> None:
+def _as_json(facts: BenchmarkCard) -> JsonObject:
+    """A card as ``--json`` prints it: what is not known of a task is left out."""
+    left_out = ("own", "prompt_limit") if facts.own else ("own",)  # tasks of one's own have no limit as a benchmark
+    plain = {key: value for key, value in asdict(facts).items() if key not in left_out}
+    return {**plain, "tasks": [_task_as_json(task) for task in facts.tasks]}
+
+
+def _task_as_json(task: TaskCard) -> JsonObject:
+    plain = asdict(task)
+    known = plain | (plain.pop("at_hand") or {})
+    return {key: value for key, value in known.items() if key not in OPTIONAL or value is not None}
+
+
+def _show_card(facts: BenchmarkCard) -> None:
     from everlora.cli import tables
 
-    measured = any("rows" in task for task in facts["tasks"])
-    published = not measured and any("published" in task for task in facts["tasks"])
+    measured = any(task.at_hand for task in facts.tasks)
+    published = not measured and any(task.published for task in facts.tasks)
     sizes = ("train/dev/test", "words in, out") if measured else ("published train/test",) * published
     rows = []
-    for task in facts["tasks"]:
-        cells = [task["name"]]
-        if measured:
-            counts = task["rows"]
-            cells += [f"{counts['train']}/{counts['dev']}/{counts['test']}", _length(task)]
+    for task in facts.tasks:
+        cells = [task.name]
+        if task.at_hand:
+            counts = task.at_hand.rows
+            cells += [f"{counts.train}/{counts.dev}/{counts.test}", _length(task.at_hand, bool(task.labels))]
         if published:
-            cells.append("/".join("?" if size is None else str(size) for size in task["published"].values()))
-        rows.append([*cells, _labels(task), task["metric"], "; ".join(filter(None, (task["source"], task["terms"])))])
-    tables.show(tables.table(facts["title"], ("task", *sizes, "labels", "metric", "source; terms"), rows))
-    for task in facts["tasks"]:
-        if len(task["labels"]) > LABELS_SHOWN:
-            say(f"labels of {task['name']}: {', '.join(task['labels'])}")
-    for number, tasks in facts["orders"].items():
-        also = [alias for alias, of in facts["aliases"].items() if str(of) == number]
-        named = f"order {number}{' (' + ', '.join(also) + ')' if also else ''}, {facts['hashes'][number]}"
+            known = (task.published.train, task.published.test) if task.published else (None, None)
+            cells.append("/".join("?" if size is None else str(size) for size in known))
+        rows.append([*cells, _labels(task), task.metric, "; ".join(filter(None, (task.source, task.terms)))])
+    tables.show(tables.table(facts.title, ("task", *sizes, "labels", "metric", "source; terms"), rows))
+    for task in facts.tasks:
+        if len(task.labels) > LABELS_SHOWN:
+            say(f"labels of {task.name}: {', '.join(task.labels)}")
+    for number, tasks in facts.orders.items():
+        also = [alias for alias, of in facts.aliases.items() if of == number]
+        named = f"order {number}{' (' + ', '.join(also) + ')' if also else ''}, {facts.hashes[number]}"
         say(f"{named}: {' '.join(tasks)}")
-    if facts["order_digest"]:
-        say(f"this order of these rows: {facts['order_digest']}")
-    for task in facts["tasks"]:
-        for why, count in task.get("left_out", {}).items():
-            say(f"left out of {task['name']}: {count} rows ({why})")
+    if facts.order_digest:
+        say(f"this order of these rows: {facts.order_digest}")
+    for task in facts.tasks:
+        for why, count in (task.at_hand.left_out if task.at_hand else {}).items():
+            say(f"left out of {task.name}: {count} rows ({why})")
     if not measured:
         say("sizes and lengths are shown of data at hand: --data-dir FOLDER")
 
 
-def _length(task: dict[str, Any]) -> str:
-    if "pictures" in task:
-        return str(task["pictures"])
-    words, answer = task["words"], task["answer_words"]
-    inputs = f"{words['mean']:g}, p95 {words['p95']}, max {words['max']}"
-    return inputs if task["labels"] else f"{inputs}; {answer['mean']:g}, p95 {answer['p95']}, max {answer['max']}"
+def _length(rows: TaskRows, labelled: bool) -> str:
+    words, answers = rows.words, rows.answer_words
+    if words is None or answers is None:
+        return str(rows.pictures)
+    inputs = f"{words.mean:g}, p95 {words.p95}, max {words.max}"
+    return inputs if labelled else f"{inputs}; {answers.mean:g}, p95 {answers.p95}, max {answers.max}"
 
 
-def _labels(task: dict[str, Any]) -> str:
-    labels = task["labels"]
+def _labels(task: TaskCard) -> str:
+    labels = task.labels
     if not labels:
-        return f"{task['classes']} classes" if "classes" in task else "free"
+        return f"{task.classes} classes" if task.classes is not None else "free"
     shown = ", ".join(labels[:LABELS_SHOWN])
     return shown if len(labels) <= LABELS_SHOWN else f"{len(labels)}: {shown}, …"

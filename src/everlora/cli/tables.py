@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from everlora.core.errors import printable
-from everlora.settings.protocol import describe
+
+if TYPE_CHECKING:
+    from everlora.archive.results import MatrixRecord
 
 out_console = Console()
 NAMES_FIT = 40
@@ -54,46 +56,46 @@ def _grid(title: str, first: str, tasks: list[str]) -> Table:
     return table
 
 
-def summary(results: list[dict[str, Any]]) -> Table:
+def summary(results: Sequence[MatrixRecord]) -> Table:
     """Methods against tasks, with OA, BWT and forgetting."""
-    table = _grid("after the last task, percent correct", "method", results[0]["tasks"])
+    table = _grid("after the last task, percent correct", "method", results[0].tasks)
     for name in ("OA", "BWT", "forgetting"):
         table.add_column(name, justify="right", style="bold")
     ids = ["oa", "bwt", "forgetting"]
-    if any(result["metrics"].get("general_delta") is not None for result in results):
+    if any(result.metrics.get("general_delta") is not None for result in results):
         table.add_column("general", justify="right", style="bold")
         ids.append("general_delta")
     for result in results:
-        found = result["metrics"]
-        last = [number(cell) for cell in result["matrix"][-1]]
-        table.add_row(plain(result["method"]), *last, *(number(found[k]) for k in ids))
+        last = [number(cell) for cell in result.matrix[-1]]
+        table.add_row(plain(result.method), *last, *(number(result.metrics[k]) for k in ids))
     return table
 
 
-def made(result: dict[str, Any]) -> str:
+def made(result: MatrixRecord) -> str:
     """By which protocol, and how, the figures of one run were made."""
-    prints = result["fingerprints"]["of"]
-    unsteady = any(one.get("batch_invariant") is False for one in prints.values())
+    prints = result.fingerprints.of
+    unsteady = any(one.batch_invariant is False for one in prints.values())
     warned = "; an answer changed with the rows that were answered beside it" if unsteady else ""
-    return f"protocol {describe(result['protocol'])}; fingerprint {', '.join(prints)}{warned}"
+    protocol = result.protocol.describe() if result.protocol else "unknown"
+    return f"protocol {protocol}; fingerprint {', '.join(prints)}{warned}"
 
 
-def matrix(result: dict[str, Any]) -> Table:
+def matrix(result: MatrixRecord) -> Table:
     """The accuracy matrix of one run."""
-    tasks, general = result["tasks"], result.get("general") or {"before": None, "after": []}
-    table = _grid(f"{result['method']}: accuracy on each task after learning each task", "after learning", tasks)
-    rows = [general["before"], *general["after"]]
+    tasks, general = result.tasks, result.general
+    table = _grid(f"{result.method}: accuracy on each task after learning each task", "after learning", tasks)
+    rows = [general.before, *general.after] if general else [None]
     measures = list(next(filter(None, rows), {}))
     for measure in measures:
         table.add_column(plain(measure), justify="right", style="dim")
 
-    def line(name: str, cells: Any, measured: dict[str, float] | None) -> None:
+    def line(name: str, cells: Iterable[float | None], measured: Mapping[str, float] | None) -> None:
         table.add_row(plain(name), *map(number, cells), *(number((measured or {}).get(m)) for m in measures))
 
-    if measures or "base" in result:
-        line("0 nothing yet", result.get("base") or [None] * len(tasks), rows[0])
+    if measures or result.base is not None:
+        line("0 nothing yet", result.base or [None] * len(tasks), rows[0])
     # Where all tasks are learned at once, there is one row, the last.
     late = [None] * (len(tasks) - len(rows) + 1) + rows[1:]
-    for k, (name, row) in enumerate(zip(tasks, result["matrix"], strict=True), start=1):
+    for k, (name, row) in enumerate(zip(tasks, result.matrix, strict=True), start=1):
         line(f"{k} {name}", row, late[k - 1])
     return table

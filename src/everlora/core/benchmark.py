@@ -29,6 +29,10 @@ DEFAULT_METRIC = "exact_match"
 Modality = Literal["text", "image"]
 
 
+LoaderFacts = Mapping[str, object]
+"""What a benchmark says for its loader alone, by keys that only this loader knows."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskInfo:
     """Holds what is known of a task before its rows are read.
@@ -52,7 +56,7 @@ class TaskInfo:
     licence: str = ""
     published: tuple[int | None, int | None] | None = None
     modality: Modality = "text"
-    hub: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    hub: LoaderFacts = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +121,7 @@ class Benchmark:
     classes: int | None = None
     prompt_limit: int | None = None
     rows: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    options: LoaderFacts = field(default_factory=dict, hash=False)
     loader: Loader | str | None = field(default=None, hash=False)
 
     @property

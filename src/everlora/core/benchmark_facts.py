@@ -36,9 +36,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, TypeVar, get_args
+from typing import Any, Required, TypedDict, TypeVar, cast, get_args
 
-from everlora.core.benchmark import BENCHMARKS, Benchmark, Loader, Modality, TaskInfo
+from everlora.core.benchmark import BENCHMARKS, Benchmark, Loader, LoaderFacts, Modality, TaskInfo
 from everlora.core.errors import ConfigError, nearest
 
 Names = str | Sequence[str]
@@ -48,7 +48,33 @@ F = TypeVar("F", bound=Loader)
 OF_TASK = tuple(one.name for one in fields(TaskInfo) if one.name != "name")
 SHARED = ("source", "licence", "modality")
 """What a benchmark may say of all its tasks at once."""
-OF_BENCHMARK: dict[str, Any] = {
+Kind = type | tuple[type, ...]
+"""What a value may be an instance of."""
+
+
+class BenchmarkFacts(TypedDict, total=False):
+    """The facts of a benchmark, once it is known that each is of its kind."""
+
+    title: Required[str]
+    orders: Mapping[int, Names] | Names | None
+    tasks: Mapping[str, TaskFacts | None] | Names | None
+    aliases: Mapping[int, Names] | None
+    metric: str
+    source: str
+    licence: str
+    modality: str
+    rows_at_hand: bool
+    takes_folder: bool
+    classes: int
+    prompt_limit: int
+    rows: str
+    options: LoaderFacts | None
+    loader: Loader | str
+
+
+TaskFacts = Mapping[str, object]
+"""The facts of a task, before they are checked; the keys are the attributes of `everlora.core.benchmark.TaskInfo`."""
+OF_BENCHMARK: dict[str, Kind] = {
     "title": str,
     "orders": (Mapping, Sequence, str),
     "tasks": (Mapping, Sequence, str),
@@ -66,25 +92,32 @@ OF_BENCHMARK: dict[str, Any] = {
     "loader": str,
 }
 """The keys of a benchmark, and what each holds."""
-KINDS = {str: "a text", int: "a whole number", bool: "true or false", Sequence: "a list", Mapping: "a mapping"}
+KINDS: dict[type, str] = {
+    str: "a text",
+    int: "a whole number",
+    bool: "true or false",
+    Sequence: "a list",
+    Mapping: "a mapping",
+}
 
 
-def make_benchmark(name: str, facts: Mapping[str, Any], *, where: str, loader: Loader | None = None) -> Benchmark:
+def make_benchmark(name: str, given: Mapping[str, object], *, where: str, loader: Loader | None = None) -> Benchmark:
     """Check the facts of a benchmark, and make it.
 
     Args:
         name: of the benchmark.
-        facts: its keys and values, as above.
+        given: its keys and values, as above.
         where: what is checked, for messages: a file, or ``benchmark 'my-three'``.
         loader: the function that reads the rows, if it is at hand.
 
     Raises:
         ConfigError: an unknown key, a value of the wrong kind, an order that names a task twice, or no tasks.
     """
-    _check(facts, OF_BENCHMARK, where)
-    if not facts.get("title"):
+    _check(given, OF_BENCHMARK, where)
+    if not given.get("title"):
         raise ConfigError(f"{where} needs a title: one line that says what it is")
-    defaults = _task("", {key: facts[key] for key in SHARED if key in facts}, TaskInfo(name=""), where)
+    facts = cast(BenchmarkFacts, given)
+    defaults = _task("", {key: given[key] for key in SHARED if key in given}, TaskInfo(name=""), where)
     tasks = facts.get("tasks") or {}
     if not isinstance(tasks, Mapping):
         tasks = dict.fromkeys(_names(tasks, f"{where}, tasks"))
@@ -118,7 +151,7 @@ def benchmark(
     *,
     title: str,
     orders: Mapping[int, Names] | Names | None = None,
-    tasks: Mapping[str, Mapping[str, Any] | None] | Names | None = None,
+    tasks: Mapping[str, TaskFacts | None] | Names | None = None,
     aliases: Mapping[int, Sequence[str]] | None = None,
     **facts: Any,
 ) -> Callable[[F], F]:
@@ -150,11 +183,12 @@ def benchmark(
     return register
 
 
-def _check(facts: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+def _check(facts: Mapping[str, object], known: Mapping[str, Kind], where: str) -> None:
     for key, value in facts.items():
         if key not in known:
             raise ConfigError(f"{where}: unknown key {str(key)!r}{nearest(str(key), known)}")
-        wanted = known[key] if isinstance(known[key], tuple) else (known[key],)
+        kind = known[key]
+        wanted = kind if isinstance(kind, tuple) else (kind,)
         # A text is a sequence, and True a number; neither is meant.
         slip = (isinstance(value, str) and str not in wanted) or (isinstance(value, bool) and bool not in wanted)
         if slip or not isinstance(value, wanted):
@@ -197,7 +231,7 @@ def _task(name: str, stated: Any, defaults: TaskInfo, where: str) -> TaskInfo:
     at = f"{where}, task {name!r}" if name else where
     if not isinstance(stated, Mapping):
         raise ConfigError(f"{at}: must hold keys and values, found {stated!r}")
-    kinds: dict[str, Any] = dict.fromkeys(OF_TASK, str) | {"labels": Sequence, "published": Sequence, "hub": Mapping}
+    kinds: dict[str, Kind] = {**dict.fromkeys(OF_TASK, str), "labels": Sequence, "published": Sequence, "hub": Mapping}
     _check(stated, kinds, at)
     given = dict(stated)
     for label in given.get("labels", ()):

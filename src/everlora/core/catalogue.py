@@ -2,101 +2,170 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from everlora.core.defaults import defaults
+from everlora.core.description import PartDescription
 from everlora.core.expressions import parse, split_expression
+from everlora.core.method import Group
+from everlora.core.plugins import Origin
 from everlora.core.registry import FAMILIES, METHODS, Entry, entries, entry
 
 
-def listing() -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class MethodRow:
+    """A method in the table of all methods.
+
+    Attributes:
+        name, title, paper, aliases, stores, cost, replay, families: as declared, see `everlora.core.registry.Entry`.
+        group: what it may use of earlier tasks, see `everlora.core.method.Method.group`.
+        adapter: what is trained, in words.
+        task_id_at_inference: whether answers need the task id.
+        rows: the systems that it brings to tables of all systems, as expressions.
+        plugin: whether it joins other methods.
+        origin: of a method that is not everlora's own, where it is from.
+        options: their defaults by name.
+    """
+
+    name: str
+    title: str
+    paper: str
+    aliases: tuple[str, ...]
+    group: Group
+    adapter: str
+    stores: str
+    cost: str
+    replay: bool
+    task_id_at_inference: bool
+    families: tuple[str, ...]
+    rows: tuple[str, ...]
+    plugin: bool
+    origin: Origin | None
+    options: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class OptionCard:
+    """An option of a method.
+
+    Attributes:
+        name: as in an expression.
+        kind: what may be given, in words.
+        default: its value.
+        source: where the default comes from; empty if that is not declared.
+        ours: whether the default is this library's choice; None if that is not declared.
+    """
+
+    name: str
+    kind: str
+    default: object
+    source: str
+    ours: bool | None
+
+
+@dataclass(frozen=True)
+class TermCard:
+    """One of the methods that are joined: its row of the table, its page, and its options."""
+
+    row: MethodRow
+    page: str
+    options: tuple[OptionCard, ...]
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """Everything that is declared of a composition.
+
+    Attributes:
+        name, group, replay, adapter, learning_rate, task_id_at_inference, families: of the whole.
+        parts: what it is made of.
+        terms: the methods that are joined.
+    """
+
+    name: str
+    group: Group
+    replay: bool
+    adapter: str
+    learning_rate: float
+    task_id_at_inference: bool
+    families: tuple[str, ...]
+    parts: tuple[PartDescription, ...]
+    terms: tuple[TermCard, ...]
+
+
+def listing() -> list[MethodRow]:
     """Return one row per registered method, sorted by name.
 
     >>> import everlora.methods
-    >>> next(row for row in listing() if row["name"] == "ewc")["cost"]
+    >>> next(row for row in listing() if row.name == "ewc").cost
     'a few operations per trained parameter; per task one backward pass for each of n rows'
     """
     return [_row(known) for known in entries()]
 
 
-def _row(known: Entry) -> dict[str, Any]:
+def _row(known: Entry) -> MethodRow:
     built = parse(known.name)
-    return {
-        "name": known.name,
-        "title": known.title,
-        "paper": known.paper,
-        "aliases": list(known.aliases),
-        "group": built.group,
-        "adapter": built.policy,
-        "stores": known.stores,
-        "cost": known.cost,
-        "replay": known.replay,
-        "task_id_at_inference": built.task_id_at_inference,
-        "families": list(known.families),
-        "rows": list(known.tabled),
-        "plugin": built.plugin,
-        "origin": METHODS.origin(known.name),
-        "options": known.options(),
-    }
+    return MethodRow(
+        name=known.name,
+        title=known.title,
+        paper=known.paper,
+        aliases=known.aliases,
+        group=built.group,
+        adapter=built.policy,
+        stores=known.stores,
+        cost=known.cost,
+        replay=known.replay,
+        task_id_at_inference=built.task_id_at_inference,
+        families=known.families,
+        rows=known.tabled,
+        plugin=built.plugin,
+        origin=METHODS.origin(known.name),
+        options=known.options(),
+    )
 
 
-def card(expression: str) -> dict[str, Any]:
+def card(expression: str) -> MethodCard:
     """Return everything that is declared of the method that ``expression`` names.
 
     >>> import everlora.methods
-    >>> options = {option["name"]: option for option in card("o-lora")["terms"][0]["options"]}
-    >>> options["lam"]["default"], options["lam"]["source"]
+    >>> options = {option.name: option for option in card("o-lora").terms[0].options}
+    >>> options["lam"].default, options["lam"].source
     (0.5, "λ₁ = 0.5 is that of the authors' scripts for orders 1 to 3.")
-
-    Returns:
-        ``name``, ``group``, ``replay``, ``adapter``, ``learning_rate``, ``families`` and ``parts`` (role, part,
-        settings) of the composition; and under ``terms``, for each method that is joined, its row of the table, its
-        ``page``, and ``options`` with ``name``, ``kind``, ``default``, ``source`` (where the default comes from; empty
-        if that is not declared) and ``ours`` (whether it is this library's choice).
 
     Raises:
         ConfigError: unknown method or option, or parts that exclude one another.
     """
     built = parse(expression)
     known = list(dict.fromkeys(name for name, _ in split_expression(expression)))
-    return {
-        "name": built.name,
-        "group": built.group,
-        "replay": built.sees_again,
-        "adapter": built.policy,
-        "learning_rate": built.adapter.learning_rate,
-        "task_id_at_inference": built.task_id_at_inference,
-        "families": list(built.families),
-        "parts": _parts(built.describe()),
-        "terms": [_card(entry(name)) for name in known],
-    }
+    return MethodCard(
+        name=built.name,
+        group=built.group,
+        replay=built.sees_again,
+        adapter=built.policy,
+        learning_rate=built.adapter.learning_rate,
+        task_id_at_inference=built.task_id_at_inference,
+        families=built.families,
+        parts=built.describe().parts,
+        terms=tuple(_term(entry(name)) for name in known),
+    )
 
 
-def _card(known: Entry) -> dict[str, Any]:
+def _term(known: Entry) -> TermCard:
     kinds, notes = get_type_hints(known.build, include_extras=True), defaults(known.build)
-    options = [
-        {
-            "name": name,
-            "kind": kind_of(kinds.get(name, Any)),
-            "default": default,
-            "source": notes[name].source if name in notes else "",
-            "ours": notes[name].ours if name in notes else None,
-        }
+    options = tuple(
+        OptionCard(
+            name=name,
+            kind=kind_of(kinds.get(name, Any)),
+            default=default,
+            source=notes[name].source if name in notes else "",
+            ours=notes[name].ours if name in notes else None,
+        )
         for name, default in known.options().items()
-    ]
-    return {**_row(known), "page": known.doc(), "options": options}
-
-
-def _parts(described: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the filled roles of a composition that `Method.describe` has described, one entry per part."""
-    found = []
-    for role, filled in described.items():
-        for part in filled if isinstance(filled, list) else [filled]:
-            if isinstance(part, dict) and "part" in part:
-                settings = {key: value for key, value in part.items() if key != "part"}
-                found.append({"role": role, "part": part["part"], "settings": settings})
-    return found
+    )
+    return TermCard(row=_row(known), page=known.doc(), options=options)
 
 
 def kind_of(kind: Any) -> str:
@@ -117,7 +186,7 @@ def kind_of(kind: Any) -> str:
     return "yes | no" if kind is bool else str(getattr(kind, "__name__", kind))
 
 
-def families_in_words(families: list[str] | tuple[str, ...]) -> str:
+def families_in_words(families: Sequence[str]) -> str:
     """Return ``all`` if a method suits every model family, else the names of those that it suits.
 
     >>> families_in_words(["decoder", "encoder"])

@@ -79,8 +79,8 @@ def build(name: str, **options: Any) -> Method:
     return built
 
 
-def _options(name: str, given: str) -> dict[str, Any]:
-    options: dict[str, Any] = {}
+def _options(name: str, given: str) -> dict[str, str]:
+    options: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in _parts(given, ","))):
         option, equals, value = pair.partition("=")
         if not equals:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from everlora.core.adapter import Adapter, Consolidator
+from everlora.core.description import MethodDescription, PartDescription
 from everlora.core.errors import ConfigError
 from everlora.core.roles import (
     Budget,
@@ -179,36 +180,27 @@ class Method:
         """Return the same composition under its own name."""
         return replace(self, name=name, expression="")
 
-    def describe(self) -> dict[str, Any]:
-        """Return the composition as plain data, for the run's record and its hash."""
-
-        def plain(part: Any) -> dict[str, Any] | None:
-            if part is None:
-                return None
-            # An option that was renamed is recorded under its first name: the record is hashed to know a run again.
-            names = {one.name: one.metadata.get("recorded_as", one.name) for one in fields(part)}
-            return {"part": part.name, **{names[key]: value for key, value in asdict(part).items()}}
-
-        known = {
-            "name": self.name,
-            "regime": self.regime,
-            "adapter": {name: value for name, value in asdict(self.adapter).items() if value != ""},
-            "consolidator": self.consolidator.rule,
-            "initialiser": plain(self.initialiser),
-            "penalties": [plain(part) for part in self.penalties],
-            "transforms": [plain(part) for part in self.transforms],
-            "merge": plain(self.merge),
+    def describe(self) -> MethodDescription:
+        """Describe the composition for the run's record, its hash, and the method's card."""
+        filled: dict[str, tuple[Any, ...]] = {
+            "initialiser": (self.initialiser,),
+            "penalties": self.penalties,
+            "transforms": self.transforms,
+            "merge": (self.merge,),
+            "outputs": self.outputs,
+            "rehearsal": (self.rehearsal,),
+            "rule": (self.rule,),
         }
-        # Roles that came later are named where they are filled, so that runs made before keep their identity.
-        if self.outputs:
-            known["outputs"] = [plain(part) for part in self.outputs]
-        if self.rehearsal:
-            known["rehearsal"] = plain(self.rehearsal)
-        if self.rule:
-            known["rule"] = plain(self.rule)
-        if self.mixing != "proportional":
-            known["mixing"] = self.mixing
-        return known
+        return MethodDescription(
+            name=self.name,
+            regime=self.regime,
+            adapter={name: value for name, value in asdict(self.adapter).items() if value != ""},
+            consolidator=self.consolidator.rule,
+            mixing=self.mixing,
+            parts=tuple(
+                PartDescription.of(role, part) for role, parts in filled.items() for part in parts if part is not None
+            ),
+        )
 
 
 def compose(*methods: Method) -> Method:
@@ -230,13 +222,15 @@ def compose(*methods: Method) -> Method:
     first, *rest = methods
     for other in rest:
         _agree(first, other, "regime", first.regime, other.regime)
+        adapter, consolidator = _hosted(first, other)
         first = replace(
             first,
             name=f"{first.name}+{other.name}",
             expression="",
             plugin=first.plugin and other.plugin,
             replay=first.replay or other.replay,
-            **_hosted(first, other),
+            adapter=adapter,
+            consolidator=consolidator,
             initialiser=_one(first, other, "initialiser", first.initialiser, other.initialiser),
             rehearsal=_one(first, other, "rehearsal", first.rehearsal, other.rehearsal),
             rule=_one(first, other, "rule for blocks of steps", first.rule, other.rule),
@@ -249,11 +243,11 @@ def compose(*methods: Method) -> Method:
     return first
 
 
-def _hosted(first: Method, other: Method) -> dict[str, Any]:
+def _hosted(first: Method, other: Method) -> tuple[Adapter, Consolidator]:
     """Return adapter and consolidator of two methods together: those of the one that is no plug-in, if one is."""
     if first.plugin != other.plugin:
         host = other if first.plugin else first
-        return {"adapter": host.adapter, "consolidator": host.consolidator}
+        return host.adapter, host.consolidator
     _agree(first, other, "consolidator", first.consolidator.rule, other.consolidator.rule)
     _agree(first, other, "adapter policy", first.adapter.policy, other.adapter.policy)
     if first.adapter.form == other.adapter.form:
@@ -261,7 +255,7 @@ def _hosted(first: Method, other: Method) -> dict[str, Any]:
     elif not (first.adapter.low_rank and other.adapter.low_rank):
         _agree(first, other, "adapter", first.adapter.form, other.adapter.form)
     adapter = first.adapter if first.adapter.form == "svd" else other.adapter
-    return {"adapter": adapter, "consolidator": first.consolidator}
+    return adapter, first.consolidator
 
 
 def _agree(first: Method, other: Method, role: str, a: Any, b: Any) -> None:

@@ -199,7 +199,7 @@ class Entry:
             return self.rows
         return () if self.build().plugin else (self.name,)
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Return the options and their defaults."""
         return {name: p.default for name, p in inspect.signature(self.build).parameters.items()}
 

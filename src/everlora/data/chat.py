@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from everlora.core.errors import DataError
 
 
-def check_learned(message: Mapping[str, Any], at: str) -> None:
+def check_learned(message: Mapping[str, object], at: str) -> None:
     """Refuse a learned message of which more than its content would have to be learned, or nothing.
 
     Raises:

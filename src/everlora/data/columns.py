@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from everlora.core.errors import DataError
 from everlora.data.rows import Table
 from everlora.data.spelling import visible
+from everlora.data.table import Row
 from everlora.data.task import Form
 
 
@@ -152,7 +152,7 @@ def with_system(table: Table, names: ColumnNames | None) -> tuple[Table, ColumnN
     return replace(table, rows=rows, called={"messages": convention.input}), ColumnNames(messages_column="messages")
 
 
-def _chat(row: Mapping[str, Any], convention: Convention, system: str) -> Any:
+def _chat(row: Row, convention: Convention, system: str) -> Any:
     first = [{"role": "system", "content": row[system]}] if row[system] else []
     value = row[convention.input]
     if convention.form == "chat":

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from everlora.core.errors import DataError, nearest
+from everlora.core.plain import JsonObject
 from everlora.data.rows import Row, Table, decode, parse_json, read_bytes, read_table
 
 INFO = "dataset_info.json"
@@ -131,7 +132,7 @@ def sharegpt(table: Table, columns: Columns, tags: Tags) -> Table:
         messages = [{"role": "system", "content": row[columns.system]}] if row.get(columns.system) else []
         for number, turn in enumerate(turns, start=1):
             role = turn.get(tags.role_tag)
-            if role not in roles:
+            if not isinstance(role, str) or role not in roles:  # JSON may hold a list, which no dict can look up
                 raise DataError(f"{at}: turn {number} has the role {role!r}{nearest(str(role), roles)}")
             messages.append({"role": roles[role], "content": turn.get(tags.content_tag)})
         rows.append({"messages": messages})
@@ -191,7 +192,7 @@ def _described(info: Path, name: str, content: Any) -> tuple[Table, int]:
     return sharegpt(table, entry.columns, entry.tags), left
 
 
-def read_description(path: Path) -> dict[str, Any]:
+def read_description(path: Path) -> JsonObject:
     """Read a JSON object.
 
     Raises:
@@ -211,11 +212,12 @@ def order_of(path: Path, order: str | None) -> tuple[str, ...]:
     """
     orders: dict[str, Any] = {}
     for entry in read_description(path).values():
-        if not isinstance(entry, dict) or not isinstance(entry.get("orders"), dict):
+        declared = entry.get("orders") if isinstance(entry, dict) else None
+        if not isinstance(declared, dict):
             raise DataError(f'{path} must hold {{"name": {{"orders": {{"order1": [...]}}}}}}')
-        if twice := sorted(set(orders) & set(entry["orders"])):
+        if twice := sorted(set(orders) & set(declared)):
             raise DataError(f"{path} has two orders {twice[0]!r}; rename one")
-        orders |= entry["orders"]
+        orders |= declared
     wanted = order or next(iter(orders), "")
     names = orders.get(wanted)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -233,4 +235,4 @@ def options_of(path: Path, name: str) -> tuple[str, ...]:
     options = entry.get("options") if isinstance(entry, dict) else None
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         raise DataError(f'{path} must hold {{"{name}": {{"options": [...]}}}}, a list of labels')
-    return tuple(options)
+    return tuple(map(str, options))

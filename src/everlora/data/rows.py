@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from everlora.core.errors import DataError
+from everlora.core.plain import Json, JsonObject
 from everlora.data.packed import PACKED, plain_name, unpacked
 from everlora.data.parquet import read_parquet
 from everlora.data.spelling import visible
@@ -160,7 +161,7 @@ def _reason(error: Exception) -> str:
     return f"{error.msg.removesuffix(' at')} at {line}column {error.colno}"
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, Json]]) -> JsonObject:
     found = dict(pairs)
     if len(found) < len(pairs):
         counted = Counter(key for key, _ in pairs)

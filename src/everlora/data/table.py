@@ -10,6 +10,7 @@ from typing import Any
 from everlora.core.errors import DataError
 
 Row = Mapping[str, Any]
+"""A row by column: whatever a user's file holds, until it is read as text, label, chat or image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Table:
         return replace(self, rows=[self.rows[i] for i in chosen], numbers=[self.numbers[i] for i in chosen])
 
 
-def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def class_names(features: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
     """Return the names of every `datasets.ClassLabel` column."""
     from datasets import ClassLabel
 

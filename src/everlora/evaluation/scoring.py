@@ -12,7 +12,7 @@ from everlora.archive.records import AnswerRow
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.metrics import answer_metric
-from everlora.metrics.answers import DEFAULT, correct
+from everlora.metrics.answers import AS_WRITTEN, DEFAULT, correct
 from everlora.models.families import Family, Scoring
 
 
@@ -110,7 +110,7 @@ def score_task(
         task=task.name,
         targets=tuple(row.target for row in rows),
         predictions=predictions,
-        correct=tuple(map(correct, answered)),
+        correct=tuple(value > 0 for value in each) if task.metric in AS_WRITTEN else tuple(map(correct, answered)),
         metric=task.metric,
         each=each,
         shares=metric.shares(answered, task.labels) if metric.shares else (),

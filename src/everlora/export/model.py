@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from everlora.adapters import files as adapters
 from everlora.adapters.hooked import load_form
@@ -19,8 +19,13 @@ from everlora.archive.atomic import staged, write_json
 from everlora.core.errors import ConfigError, FolderError
 from everlora.core.updates import LowRankUpdates, truncated
 from everlora.data.task import Example, Task
+from everlora.models.layers import matrix_of
 from everlora.models.loading import Loaded
 from everlora.models.weights import quantization_of
+
+_OF_TRANSFORMERS_4 = ("rope_theta", "rope_local_base_freq", "rope_scaling")
+"""Entries of config.json that transformers 4 has, and transformers 5 has elsewhere."""
+_OF_THE_FILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 
 def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
@@ -44,10 +49,10 @@ def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
         )
     model = base.model
     model.float()
-    weights = dict(model.named_parameters())
+    weights, modules = dict(model.named_parameters()), dict(model.named_modules())
     with torch.no_grad():
         for name, dense in merged_updates(run).items():
-            weight = weights.get(f"{name}.weight")
+            weight = matrix_of(modules[name]) if f"{name}.weight" in weights else None
             if weight is None or weight.shape != dense.shape:
                 raise FolderError(
                     f"{run.path} was learned on another model than {base.name!r}: no {name!r} of that shape"
@@ -134,13 +139,17 @@ def merged_adapter(run: Run, rank: int) -> tuple[LowRankUpdates, dict[str, float
 
 
 def write_model(run: Run, base: Loaded, out: Path) -> None:
-    """Write `merged_model` as a transformers folder in fp32, with what turns rows into its input."""
+    """Write `merged_model` as a transformers folder in fp32, with what turns rows into its input.
+
+    Raises:
+        FolderError: it reads back as something else; nothing of it stays.
+    """
     model = merged_model(run, base)
     with staged(out) as folder:
         model.save_pretrained(folder)
-        check_written(model, folder)
         base.family.processor.save_pretrained(str(folder))
         spell_both_ways(folder)
+        check_written(model, base.family.processor, folder)
 
 
 def spell_both_ways(folder: Path) -> None:
@@ -164,22 +173,48 @@ def spell_both_ways(folder: Path) -> None:
             write_json(tokenizer, {**facts, "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
-def check_written(model: PreTrainedModel, folder: Path) -> None:
-    """Open a model that was written again, and compare all tensors.
+def check_written(model: PreTrainedModel, processor: Any, folder: Path) -> None:
+    """Open a model that was written again, and compare all tensors, the configurations and the vocabulary.
 
     Raises:
         FolderError: it cannot be loaded, or is another model.
     """
+    other = FolderError(f"the model in {folder} reads back as another one than was written; look at the disk")
     try:
+        # First: without a config.json transformers would make a model of its defaults, however large that is.
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        config, reader = (type(one).from_pretrained(str(folder)) for one in (model.config, processor))
+        words, words_again = (_settings(_words(one)) for one in (processor, reader))
+        if kind != model.config.model_type or _settings(config) != _settings(model.config) or words != words_again:
+            raise other
         again, found = type(model).from_pretrained(
             str(folder), dtype=model.dtype, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise FolderError(f"the model in {folder} cannot be opened again: {str(error).splitlines()[0]}") from error
+    except FolderError:
+        raise
+    except Exception as error:  # whatever a library makes of a damaged file, the user needs one line
+        reason = " ".join(str(error).split())[:600] or type(error).__name__
+        raise FolderError(f"the model in {folder} cannot be opened again: {reason}") from error
     here, there = model.state_dict(), again.state_dict()
+    for name in model._keys_to_ignore_on_save or ():  # sinusoids, which are made anew in fp32: no file holds them
+        here.pop(name, None), there.pop(name, None)
     same = here.keys() == there.keys() and all(torch.equal(tensor.cpu(), there[name]) for name, tensor in here.items())
-    if found["missing_keys"] or not same:
-        raise FolderError(f"the model in {folder} reads back as another one than was written; look at the disk")
+    answers, answers_again = (_settings(one.generation_config) if one.can_generate() else {} for one in (model, again))
+    if found["missing_keys"] or not same or answers != answers_again:
+        raise other
+
+
+def _words(processor: Any) -> Any:
+    """The vocabulary of a tokenizer; the settings of what reads pictures."""
+    return processor.get_vocab() if isinstance(processor, PreTrainedTokenizerBase) else processor.to_dict()
+
+
+def _settings(config: Any) -> Any:
+    """What a configuration says, without where it was read from and what `spell_both_ways` has added."""
+    facts = config.to_dict() if isinstance(config, PretrainedConfig | GenerationConfig) else config
+    if not isinstance(facts, dict):
+        return facts
+    return {key: _settings(value) for key, value in facts.items() if key not in (*_OF_TRANSFORMERS_4, *_OF_THE_FILE)}
 
 
 def write_adapter(run: Run, sites: LowRankUpdates, out: Path) -> None:
@@ -219,9 +254,9 @@ def compare_logits(
         for task in tasks
     ]
     exact = [base.family.logits(model, batch)[0].float() for batch in batches]
-    weights, exact_updates = dict(model.named_parameters()), merged_updates(run)
+    exact_updates = merged_updates(run)
     for name, site in sites.items():
-        weight = weights[f"{name}.weight"]
+        weight = matrix_of(model.get_submodule(name))
         weight.add_((site.dense() - exact_updates[name]).to(weight.device))
     other = [base.family.logits(model, batch)[0].float() for batch in batches]
     difference = torch.cat([(a - b)[a.isfinite()].flatten() for a, b in zip(exact, other, strict=True)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers.utils import logging as hf_logging
 
@@ -14,16 +13,17 @@ from everlora.analysis.single_task import single_task_reference
 from everlora.archive.atomic import write_text
 from everlora.archive.card import model_card
 from everlora.archive.folder import RunFolder, read_run
-from everlora.archive.identity import Composition, RunProtocol, RunRecord
+from everlora.archive.identity import Composition, RunRecord
 from everlora.archive.records import Environment
 from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
-from everlora.archive.schema import Plain, read_json, write
+from everlora.archive.schema import read_json, write
 from everlora.benchmarks import is_own, open_stream
 from everlora.core.benchmark import Modality
-from everlora.core.errors import ConfigError, FolderError, ModelError
+from everlora.core.errors import ConfigError, DataError, FolderError, ModelError
 from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Method
+from everlora.core.plain import JsonObject
 from everlora.core.plugins import Origin
 from everlora.core.registry import origins
 from everlora.data.task import Task, TaskStream
@@ -34,13 +34,14 @@ from everlora.learner.resolve import resolve as resolve
 from everlora.learner.sequential import SequentialLearner
 from everlora.metrics.registry import METRICS
 from everlora.metrics.scores import ScoreMatrix
+from everlora.metrics.texts import unread
 from everlora.models.environment import environment
 from everlora.models.loading import Loaded, load
 from everlora.runtime import world
 from everlora.runtime.progress import Progress
-from everlora.settings.spec import LearnerSpec, RunSpec
+from everlora.settings.spec import LearnerSpec, RawSettings, RunSpec
 
-DEMO: dict[str, Any] = {
+DEMO: RawSettings = {
     "model": "smollm2-135m",
     "benchmark": "builtin",
     "tasks": ["reviews", "news", "questions"],
@@ -65,7 +66,7 @@ class Result:
     matrix: ScoreMatrix
     record: MatrixRecord
 
-    def as_json(self) -> Plain:
+    def as_json(self) -> JsonObject:
         """The object that ``everlora run --json`` prints."""
         plain = self.record.plain()
         wanted = ("tasks", "matrix", "metrics", "method", "model", "protocol", "fingerprints", "base", "general")
@@ -145,7 +146,7 @@ def begin(
     record = RunRecord.of(
         spec.model_copy(update={"dtype": _spelling_of(spec.dtype, base, out)}),
         Composition.of(method.describe()),
-        RunProtocol.model_validate(protocol_of(spec, method)),
+        protocol_of(spec, method),
         plugins_used(spec, method),
         world.size(),
     )
@@ -208,7 +209,7 @@ def finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
 
 def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
     """Open the stream that ``spec`` names, in the kind of input that the model reads."""
-    return adapt_tasks(_opened(spec, base.family.modality), spec)
+    return adapt_tasks(_opened(spec, base.family.modality), spec, spec.stream_seed)
 
 
 def check_data(spec: RunSpec) -> None:
@@ -218,7 +219,7 @@ def check_data(spec: RunSpec) -> None:
         EverloraError: they cannot be used.
     """
     if spec.data_dir is not None or is_own(spec.benchmark):
-        adapt_tasks(_opened(spec), spec)
+        adapt_tasks(_opened(spec), spec, spec.stream_seed)
 
 
 def _opened(spec: RunSpec, modality: Modality | None = None) -> TaskStream:
@@ -239,17 +240,23 @@ def limit_tasks(stream: TaskStream, spec: LearnerSpec) -> TaskStream:
     return adapt_tasks(stream.take(spec.max_train_samples, spec.max_eval_samples), spec)
 
 
-def adapt_tasks(stream: TaskStream, spec: LearnerSpec) -> TaskStream:
-    """Give tasks as many rows of each class as settings say, and the metric that they name.
+def adapt_tasks(stream: TaskStream, spec: LearnerSpec, seed: int = 0) -> TaskStream:
+    """Give tasks as many rows of each class as settings say, drawn by ``seed``, and the metric that they name.
 
     Raises:
-        DataError: rows are to be counted per class and have none, or the metric is unknown.
+        DataError: rows are to be counted per class and have none, or the metric is unknown or misses what tells the
+            answers apart.
         ConfigError: training arguments are for tasks none of which is here.
     """
     if spec.train_of and not set(spec.train_of) & set(stream.names):
         named = ", ".join(spec.train_of)
         raise ConfigError(f"train_of names {named}, and the tasks here are {', '.join(stream.names)}; take it out")
-    tasks = (task.take_of_each(spec.max_train_per_class, spec.max_eval_per_class) for task in stream)
+    most = (spec.max_train_per_class, spec.max_eval_per_class)
+    tasks = (task.take_of_each(*most, seed=seed) for task in stream)
     if spec.metric is not None:
         tasks = (dataclasses.replace(task, metric=spec.metric) for task in tasks)
-    return dataclasses.replace(stream, tasks=tuple(tasks))
+    adapted = dataclasses.replace(stream, tasks=tuple(tasks))
+    for task in adapted:  # only now: a metric from the settings is the way out
+        if why := unread(task.metric, [row.target for row in task.test]):
+            raise DataError(f"task {task.name!r}: {why}")
+    return adapted

@@ -5,16 +5,18 @@ Methods are looked up only where they are needed, since importing them takes tor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from everlora.archive.identity import RunProtocol
 from everlora.core.errors import ConfigError
 from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.models.names import canonical
+from everlora.settings.lora import checked_lora
 from everlora.settings.protocol import Protocol, digest
 from everlora.settings.protocol import read as read_protocol
-from everlora.settings.spec import LearnerSpec, RunSpec, check, merge
+from everlora.settings.spec import LearnerSpec, RawSettings, RunSpec, check, merge
 from everlora.settings.training import TRAIN_DEFAULTS
 from everlora.training.arguments import check_together, checked
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=LearnerSpec)
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path) -> RawSettings:
     """Read settings from YAML: a recipe, or the run.yaml of an earlier run.
 
     Raises:
@@ -53,7 +55,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return settings
 
 
-def refuse_code(settings: dict[str, Any], typed: dict[str, Any], where: Path) -> dict[str, Any]:
+def refuse_code(settings: RawSettings, typed: RawSettings, where: Path) -> RawSettings:
     """Leave out what lets code run that comes with a file: only the person who starts a run may allow that.
 
     Args:
@@ -69,10 +71,10 @@ def refuse_code(settings: dict[str, Any], typed: dict[str, Any], where: Path) ->
             f"{where} wants to run code that comes with the model, which a file cannot allow; pass "
             f"--trust-remote-code if you trust {str(settings.get('model'))!r}, or --no-trust-remote-code"
         )
-    given, chosen = settings.get("evaluation"), typed.get("evaluation") or {}
+    given, chosen = settings.get("evaluation"), typed.get("evaluation")
     tasks = given.get("general_tasks") if isinstance(given, dict) else None
     files = [one for one in tasks if str(one).endswith((".yaml", ".yml"))] if isinstance(tasks, list) else []
-    if files and not chosen.get("general_tasks"):
+    if files and not (isinstance(chosen, Mapping) and chosen.get("general_tasks")):
         raise ConfigError(
             f"{where} names the task file {str(files[0])!r} of lm-evaluation-harness, which may run code of its own; "
             f"pass --general-tasks yourself if you trust it"
@@ -80,7 +82,7 @@ def refuse_code(settings: dict[str, Any], typed: dict[str, Any], where: Path) ->
     return {key: value for key, value in settings.items() if key != "trust_remote_code"}
 
 
-def _known(settings: dict[str, Any]) -> bool:
+def _known(settings: RawSettings) -> bool:
     """Whether the method, benchmark and metric of a run are to be found here."""
     from everlora.benchmarks import find_benchmark, is_own
     from everlora.metrics import answer_metric
@@ -120,7 +122,7 @@ ANY_RATE = 1e-3
 """A learning rate for settings whose rate plays no part."""
 
 
-def resolve(kind: type[S], *layers: dict[str, Any], rate: float | None = None) -> S:
+def resolve(kind: type[S], *layers: RawSettings, rate: float | None = None) -> S:
     """Merge and check settings as `settle` does, and a run's method, too.
 
     Raises:
@@ -132,7 +134,7 @@ def resolve(kind: type[S], *layers: dict[str, Any], rate: float | None = None) -
     return spec
 
 
-def settle(kind: type[S], *layers: dict[str, Any], rate: float | None = None) -> S:
+def settle(kind: type[S], *layers: RawSettings, rate: float | None = None) -> S:
     """Merge and check settings, over those of a protocol if one is named; training arguments are completed.
 
     Args:
@@ -147,11 +149,11 @@ def settle(kind: type[S], *layers: dict[str, Any], rate: float | None = None) ->
         for group in ("train", "lora", "evaluation"):
             if not isinstance(layer.get(group) or {}, dict):
                 raise ConfigError(f"setting {group!r} must be a mapping of names to values (got {layer[group]!r})")
-    merged = merge({"train": dict(TRAIN_DEFAULTS)}, *layers)
+    merged: dict[str, Any] = dict(merge({"train": dict(TRAIN_DEFAULTS)}, *layers))
     followed = merged.get("protocol") or {}
     if isinstance(followed, str):  # run.yaml has its settings, and the name in a mapping
         name, protocol = read_protocol(followed)
-        merged = merge({"train": dict(TRAIN_DEFAULTS)}, protocol.settings, *layers)
+        merged = dict(merge({"train": dict(TRAIN_DEFAULTS)}, protocol.settings, *layers))
         followed = {"name": name, "hash": hash_as_written(protocol)}
     if isinstance(followed, dict):
         merged["protocol"] = {"rate": "given" if "learning_rate" in merged["train"] else "form", **followed}
@@ -159,14 +161,17 @@ def settle(kind: type[S], *layers: dict[str, Any], rate: float | None = None) ->
         rate = _rate(merged.get("method") or LearnerSpec.model_fields["method"].default)
     merged["train"].setdefault("learning_rate", rate)
     merged["train"] = _checked(merged["train"])
+    if isinstance(merged.get("lora"), dict):
+        merged["lora"] = checked_lora(merged["lora"])
     if isinstance(merged.get("train_of"), dict):
         merged["train_of"] = {task: _checked(own) for task, own in merged["train_of"].items()}
     if isinstance(merged.get("model"), str):
         merged["model"] = canonical(merged["model"])  # a run is the same run under every name of its model
     if isinstance(merged.get("order"), str):
-        from everlora.benchmarks import settled_order
+        from everlora.benchmarks import order_number
 
-        merged |= settled_order(merged)  # and under every name of its order
+        named = str(merged.get("benchmark", RunSpec.model_fields["benchmark"].default))
+        merged["order"] = order_number(named, merged["order"])  # and under every name of its order
     if isinstance(merged.get("metric"), str):
         from everlora.metrics import answer_metric
 
@@ -183,18 +188,14 @@ def hash_as_written(protocol: Protocol) -> str:
     return digest(spec.model_dump(mode="json"), ANY_RATE)
 
 
-def protocol_of(spec: LearnerSpec, method: Method) -> dict[str, Any]:
-    """What settings come to as a protocol, for the record of a run.
-
-    Returns:
-        ``hash``; if they are from a protocol, its ``name``, and ``changed``: whether a recipe or flags changed it
-    """
+def protocol_of(spec: LearnerSpec, method: Method) -> RunProtocol:
+    """Return the protocol that settings come to, for the record of a run: its name only if they are from one."""
     from everlora.runtime import world
 
     found = digest(spec.model_dump(mode="json"), method.adapter.learning_rate, world.size())
     if spec.protocol is None or spec.protocol.name is None:
-        return {"hash": found}
-    return {"name": spec.protocol.name, "hash": found, "changed": found != spec.protocol.hash}
+        return RunProtocol(hash=found)
+    return RunProtocol(hash=found, name=spec.protocol.name, changed=found != spec.protocol.hash)
 
 
 def names(values: Sequence[str] | None) -> list[str] | None:

@@ -30,17 +30,18 @@ the committed stages and goes on, bit for bit as if nothing had been. One traini
 
 from __future__ import annotations
 
-import shutil
+import functools
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import nn
 
+from everlora.archive.atomic import copy_checked
 from everlora.archive.folder import RunFolder
 from everlora.archive.records import Holdings, Seconds, StageFacts
 from everlora.archive.schema import write_rows
@@ -138,10 +139,8 @@ class SequentialLearner(LearnerState):
             else:
                 row = self.run_task(stage, tasks, matrix)
             matrix = matrix.with_row(stage.row, row)
-            if world.is_main() and stage.number >= len(committed):
-                if stage.trains:
-                    self.export()  # of the last committed stage, too: a crash may have come between
-                self.folder.write_matrix(matrix, self.facts())
+            if stage.number >= len(committed):  # of the last committed stage, too: a crash may have come between
+                world.on_main(functools.partial(self.write_root, stage, matrix))
             world.wait()
         return matrix
 
@@ -256,18 +255,26 @@ class SequentialLearner(LearnerState):
     ) -> list[Cell]:
         """Write a finished stage to the folder, in one step; return its row of the matrix."""
         row = matrix_row(stage, tasks, {score.task: score.score for score in scores}, matrix, self.method)
-        if world.is_main():
-            # All processes know the row; one of them writes.
+
+        def write() -> None:  # all processes know the row; one of them writes
             facts = self.stage_facts(stage, row, seconds, learned)
             with self.folder.commit(stage.number, stage.name, facts) as path:
                 write_rows(path / PREDICTIONS, [answer for score in scores for answer in score.rows()])
                 if learned is not None:
                     for file in learned.folder.iterdir():
-                        shutil.copy(file, path)
+                        copy_checked(file, path / file.name)
                     write_rows(path / "training.jsonl", learned.training.log)
-                    write_rows(path / "modules.jsonl", learned.training.chain.records)
+                    write_rows(path / "modules.jsonl", map(asdict, learned.training.chain.records))
+
+        world.on_main(write)
         self.progress.info(f"{stage.number}. {stage.name}: {self.evaluator.summary(scores)}")
         return row
+
+    def write_root(self, stage: Stage, matrix: ScoreMatrix) -> None:
+        """Write the learner as it stands after a stage to the root of the folder, and the matrix."""
+        if stage.trains:
+            self.export()
+        self.folder.write_matrix(matrix, self.facts())
 
     def stage_facts(
         self, stage: Stage, row: list[Cell], seconds: Seconds | float, learned: LearnedTask | None

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from everlora.adapters import make_backend
+from everlora.adapters.base import LoraInput
 from everlora.analysis.holdings import measure_holdings
 from everlora.archive.folder import Committed, RunFolder
 from everlora.archive.records import Holdings
@@ -49,7 +50,8 @@ class LearnerState:
 
     def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder) -> None:
         self.base, self.method, self.spec, self.folder = base, method, spec, folder
-        self.backend = make_backend(base, spec.lora.model_dump(exclude_none=True), spec.past, method.adapter)
+        lora = cast(LoraInput, spec.lora.model_dump(exclude_none=True))
+        self.backend = make_backend(base, lora, spec.past, method.adapter)
         set_head(base, spec)
         self.past = UpdateHistory()
         self.newest: Updates | None = None

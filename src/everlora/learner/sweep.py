@@ -9,7 +9,6 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from everlora.core.errors import ConfigError, DataError, EverloraError, ModelError, TrainingError
 from everlora.core.expressions import parse
@@ -17,7 +16,7 @@ from everlora.core.registry import entries
 from everlora.learner import experiment
 from everlora.models.loading import Loaded
 from everlora.runtime.progress import Progress
-from everlora.settings.spec import RunSpec
+from everlora.settings.spec import RawSettings, RunSpec
 from everlora.training.stages import validate_task
 
 
@@ -80,7 +79,7 @@ def safe(expression: str) -> str:
     return "".join(c if c.isalnum() or c in "-+=." else "_" for c in name).strip("_")
 
 
-def jobs(layers: Sequence[dict[str, Any]], methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Job]:
+def jobs(layers: Sequence[RawSettings], methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Job]:
     """One job per seed and method, seed by seed, so that an interrupted sweep has complete tables.
 
     Args:

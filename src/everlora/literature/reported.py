@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from pydantic import JsonValue
-
 from everlora.analysis.answers import ScoredRun
 from everlora.analysis.comparison import Section
+from everlora.core.plain import Json, JsonObject
 from everlora.literature.published import Published, published
 from everlora.settings import protocol
-from everlora.settings.spec import RunSpec, check, merge
+from everlora.settings.spec import RawSettings, RunSpec, check, merge
 from everlora.settings.training import TRAIN_DEFAULTS
 
 ROWS = ("max_train_samples", "max_train_per_class", "max_eval_samples", "max_eval_per_class")
@@ -42,7 +41,7 @@ class PublishedRow:
     note: str
     differs: list[str]
 
-    def as_json(self) -> dict[str, JsonValue]:
+    def as_json(self) -> JsonObject:
         """The object that ``everlora compare --with-papers --json`` prints."""
         return {"theirs" if key == "printed" else key: value for key, value in asdict(self).items()}
 
@@ -105,7 +104,7 @@ def differs(one: Published, ours: ScoredRun) -> list[str]:
     ]
 
 
-def _canonical(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _canonical(settings: RawSettings) -> JsonObject:
     """Settings with all that they leave to defaults, as the hash of a protocol takes them, by dotted name."""
     known = {key: value for key, value in settings.items() if key in RunSpec.model_fields}
     complete = check(RunSpec, {"model": "", **merge({"train": dict(TRAIN_DEFAULTS)}, known)})
@@ -125,8 +124,8 @@ def _mean(by_order: Mapping[str, float], orders: Sequence[str]) -> float | None:
     return sum(known) / len(known) if len(known) == len(orders) else None
 
 
-def _flat(values: Mapping[str, JsonValue], prefix: str = "") -> dict[str, JsonValue]:
-    flat: dict[str, JsonValue] = {}
+def _flat(values: Mapping[str, Json], prefix: str = "") -> JsonObject:
+    flat: JsonObject = {}
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat

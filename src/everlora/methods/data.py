@@ -25,7 +25,10 @@ stated.
 
 Invariants: gates lie between 0 and 1; while B₁ = B₂ = 0 the function is that of W0; components of earlier tasks get no
 gradient. Pitfalls: under ``gate=code`` what goes into σ is a sum over tokens and width, so that gates saturate with
-the length of a text; what is learned depends on the input, so it folds into no model.
+the length of a text; what is learned depends on the input, so it folds into no model. New pools start where their
+penalty is least and where gates do not feel K and A: the first gradients of K, A and W are rounding, about as large as
+AdamW's epsilon of 1e-8, which makes whole steps of them. So other micro-batches of one batch learn pools that differ
+by 1e-3 (under plain SGD, or with ``adam_epsilon=1e-6``, by no more than any method's; tests/equivalence).
 
 What we do differently (tests/unit/test_forms_dual.py, and tests/contract/test_data.py for the whole layer):
 - no task id at inference: the authors' code cuts the pools to the tasks up to the one whose name it reads off the

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from everlora.core.errors import ModelError
 from everlora.models.weights import check_index
+
+MOST = 2048
+"""Layers, or experts of a layer: more than any model that has been published."""
+_REPEATED = re.compile(r"(.*_)?(layers?|experts|blocks|depths?)")
 
 
 def check_folder(path: Path) -> None:
@@ -30,3 +37,24 @@ def check_folder(path: Path) -> None:
         raise ModelError(
             f"model folder {path} holds pickled weights only, which are never loaded; convert them to safetensors"
         )
+
+
+def check_depth(name: str, config: Mapping[Any, Any]) -> None:
+    """Refuse a configuration with so many layers or experts that making them takes minutes.
+
+    >>> check_depth("mine", {"text_config": {"num_hidden_layers": 32}, "id2label": {0: "good"}})
+
+    Raises:
+        ModelError: which number it is.
+    """
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            check_depth(name, value)  # of a model in parts, text_config and its like
+        elif _REPEATED.fullmatch(str(key)) is None:
+            continue
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, int) and number > MOST:
+                raise ModelError(
+                    f"the config.json of {name!r} asks for {key}={number}, and no model has more than {MOST}; copy or "
+                    f"download the model again"
+                )

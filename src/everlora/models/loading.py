@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from everlora.models.architectures import FAMILIES, FamilyName, family_of
 from everlora.models.families import Classifier, Family, Limits, Seq2Seq, TextClassifier, Writer
 from everlora.models.families.heads import find_head, modules_of_head
 from everlora.models.families.pooled import Pooling, with_pooling
-from everlora.models.folder import check_folder
+from everlora.models.folder import check_depth, check_folder
 from everlora.models.names import PACKAGED, canonical
 from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start, end_tokens
 from everlora.models.weights import check_quantization
@@ -193,6 +193,7 @@ def _from_files(
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
         family = family_of(config)
         check_quantization(name, config, precision.device)
+        check_depth(name, config.to_dict())
         auto, _ = FAMILIES[family]
         read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
         processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
@@ -221,23 +222,25 @@ def _from_files(
     return model, processor, family, _check_weights(name, model, family, found)
 
 
-def _check_weights(name: str, model: Any, family: FamilyName, found: dict[str, Any]) -> list[str]:
+def _check_weights(name: str, model: Any, family: FamilyName, found: Mapping[str, Collection[Any]]) -> list[str]:
     """Refuse a model whose weights do not fit its configuration; return the tensors before its head that are new.
 
     Raises:
         ModelError: tensors are missing or of another shape.
     """
     new = sorted([*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])])
-    classifies, body = issubclass(FAMILIES[family][1], Classifier), f"{model.base_model_prefix}."
-    strange = [key for key in new if not _POOLER.search(key) and (not classifies or key.startswith(body))]
+    classifies, prefix = issubclass(FAMILIES[family][1], Classifier), model.base_model_prefix
+    body = f"{prefix}." if classifies and hasattr(model, prefix) else ""  # where there is none, nothing is outside it
+    head = find_head(model) if classifies else None
+    new = [key for key in new if key.rpartition(".")[0] != head]
+    strange = [key for key in new if key.startswith(body) and not _POOLER.search(key)]
     if strange:
         raise ModelError(
             f"the weights of {name!r} do not fit its config.json: {len(strange)} tensors of a "
             f"{model.config.model_type!r} model are absent or of another shape, such as {strange[0]!r}; "
             f"copy or download the model again"
         )
-    head = find_head(model) if classifies else None
-    return [key for key in new if key.rpartition(".")[0] != head]
+    return new
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def _build(make: Callable[[int], PreTrainedModel]) -> tuple[PreTrainedModel, Pre
         return make(len(words)), words
 
 
-def _ids(vocab: int) -> dict[str, Any]:
+def _ids(vocab: int) -> dict[str, int]:
     """Return the settings that a model shares with its tokenizer."""
     return {"vocab_size": vocab, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 

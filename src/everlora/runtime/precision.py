@@ -98,15 +98,15 @@ def attention_in_fp32(model: PreTrainedModel, precision: Precision) -> None:
         model.set_attn_implementation(FP32_ATTENTION)
 
 
-def keep_fp32(layer: nn.Linear) -> None:
+def keep_fp32(layer: nn.Module) -> None:
     """Store one layer's weights in fp32 inside a bf16 model; its input and output keep the model's dtype.
 
     Folding an update of 1e-4 into a bf16 weight of 0.05 would lose most of it to rounding, so matrices that take
     updates are fp32.
     """
-    if layer.weight.dtype == torch.float32:
-        return
     outside = layer.weight.dtype
+    if outside == torch.float32:
+        return
     layer.float()
     layer.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:]))
     layer.register_forward_hook(lambda _, args, out: out.to(outside))

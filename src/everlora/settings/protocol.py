@@ -27,10 +27,11 @@ from typing import Any
 from pydantic import Field
 
 from everlora.core.errors import ConfigError, nearest
+from everlora.core.plain import JsonObject
 from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.data.template import DEFAULT
-from everlora.settings.setting import settings_of
-from everlora.settings.spec import RunSpec, Strict, check
+from everlora.settings.setting import Strict, settings_of
+from everlora.settings.spec import RawSettings, RunSpec, check
 
 SETTINGS = settings_of(RunSpec)
 COMPARED = tuple(one.path[0] for one in SETTINGS if one.setting.compared)
@@ -58,7 +59,7 @@ class Protocol(Strict):
     source: str = ""
     published: dict[str, str] = Field(default_factory=dict)
     remarks: list[str] = Field(default_factory=list)
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
 
 def known() -> list[str]:
@@ -99,7 +100,7 @@ def read(name: str) -> tuple[str, Protocol]:
     return (Path(name).stem if own else name), found
 
 
-def digest(settings: Mapping[str, Any], rate: float, processes: int = 1) -> str:
+def digest(settings: RawSettings, rate: float, processes: int = 1) -> str:
     """The hash of the protocol that resolved settings follow.
 
     Args:
@@ -110,9 +111,9 @@ def digest(settings: Mapping[str, Any], rate: float, processes: int = 1) -> str:
     return hashlib.sha256(json.dumps(canonical(settings, rate, processes), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def canonical(settings: Mapping[str, Any], rate: float, processes: int = 1) -> dict[str, Any]:
+def canonical(settings: RawSettings, rate: float, processes: int = 1) -> JsonObject:
     """What the hash is of; see `digest`."""
-    settled = _plain({key: value for key, value in settings.items() if (key,) not in IRRELEVANT})
+    settled: dict[str, Any] = _plain({key: value for key, value in settings.items() if (key,) not in IRRELEVANT})
     settled.setdefault("prompt", DEFAULT)
     settled.setdefault("max_new_tokens", 50)  # or more where targets are longer; earlier versions wrote 50 for it
     for group in {path[0] for path in IRRELEVANT if len(path) > 1}:
@@ -121,16 +122,11 @@ def canonical(settings: Mapping[str, Any], rate: float, processes: int = 1) -> d
         }
     train = settled["train"]
     train["batch"] = processes * math.prod(train.pop(name, 1) for name in SPLIT)
-    of_form = (settings.get("protocol") or {}).get("rate") == "form"
+    followed = settings.get("protocol")
+    of_form = isinstance(followed, Mapping) and followed.get("rate") == "form"
     if of_form and train.get("learning_rate") == _plain(rate):
         train["learning_rate"] = "form"
     return settled
-
-
-def describe(facts: Mapping[str, Any]) -> str:
-    """A protocol in words, for a reader of numbers: its name if it has one, its hash, and whether it was changed."""
-    name, changed = facts.get("name"), " with changes" if facts.get("changed") else ""
-    return f"{name}{changed} ({facts['hash']})" if name else str(facts["hash"])
 
 
 def _plain(value: Any) -> Any:

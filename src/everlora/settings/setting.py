@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticUndefined
 
 from everlora.core.errors import closest
@@ -21,6 +21,12 @@ from everlora.core.errors import closest
 Section = Literal["data", "model", "method", "training", "evaluation", "output"]
 Changes = Literal["protocol", "record", "nothing"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused, nothing is edited afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)

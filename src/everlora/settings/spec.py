@@ -5,70 +5,24 @@ A field's type, default and `Setting` are all there is to a setting; see `everlo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from everlora.core.errors import ConfigError
 from everlora.data.template import Template
-from everlora.settings.setting import Setting, suggestion
-from everlora.settings.training import Training
+from everlora.settings.lora import LoraSpec
+from everlora.settings.setting import Setting, Strict, suggestion
+from everlora.settings.training import Training, TrainingArgumentsInput
 
 S = TypeVar("S", bound="Strict")
+RawSettings = Mapping[str, object]
+"""Settings as a file or a command line names them, before they are merged and checked: they may hold anything."""
 Schedule = Literal["full", "forward", "diagonal", "final"]
 DEFAULT_MODEL = "smollm2-135m"
 """The model of commands that name none."""
-
-
-class Strict(BaseModel):
-    """Unknown keys are refused, nothing is edited afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LoraSpec(Strict):
-    """LoRA, with PEFT's names (`peft.LoraConfig`)."""
-
-    r: Annotated[
-        int,
-        Setting(
-            "method",
-            "Rank per task.",
-            options=("--lora-r", "--lora-rank"),
-            value="N",
-            aka=("rank", "lora_r", "lora_rank"),
-        ),
-    ] = Field(8, ge=1)
-    lora_alpha: Annotated[
-        float, Setting("method", "The update is alpha/r · BA.", value="X", aka=("alpha", "scaling"))
-    ] = Field(32, gt=0)
-    lora_dropout: Annotated[
-        float, Setting("method", "Dropout on the adapter's input.", value="X", aka=("dropout",))
-    ] = Field(0.0, ge=0, lt=1)
-    target_modules: Annotated[
-        list[str] | str | None,
-        Setting(
-            "method",
-            "Modules to adapt: a,b or all-linear.",
-            options=("--lora-target-modules",),
-            value="A,B",
-            unset="PEFT's choice, query and value",
-            aka=("targets", "modules", "lora_target_modules"),
-        ),
-    ] = None
-    layers: Annotated[
-        str | None,
-        Setting(
-            "method",
-            "Layers to adapt: top:2, or 4-5.",
-            options=("--lora-layers",),
-            value="WHICH",
-            unset="all",
-            aka=("lora_layers", "layers_to_transform"),
-        ),
-    ] = None
-    """The upper ones, or a range from 0 with both ends; below the lowest, texts are read once and without dropout."""
 
 
 class EvalSpec(Strict):
@@ -201,10 +155,10 @@ class LearnerSpec(Strict):
     ] = Field(None, ge=1)
     """None for 50 tokens, or more where the targets of a task's training rows are longer."""
     lora: LoraSpec = LoraSpec()
-    train: Annotated[dict[str, Any], Training] = Field(default_factory=dict)
+    train: Annotated[TrainingArgumentsInput, Training] = Field(default_factory=dict)
     """Names of `transformers.TrainingArguments`, passed through."""
     train_of: Annotated[
-        dict[str, dict[str, Any]] | None,
+        dict[str, TrainingArgumentsInput] | None,
         Setting("training", "Training arguments of single tasks, by name.", options=()),
     ] = None
     """The same for single tasks by name, over ``train``; tasks that are learned all at once have only ``train``."""
@@ -287,9 +241,9 @@ class RunSpec(LearnerSpec):
     """Seed of the rows of built-in tasks, and of the rows that a limit takes of data that are read."""
 
 
-def merge(*layers: dict[str, Any]) -> dict[str, Any]:
+def merge(*layers: RawSettings) -> RawSettings:
     """Merge nested layers, the later ones winning; None in a later layer means that it says nothing."""
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for layer in layers:
         for key, value in layer.items():
             if isinstance(value, dict):
@@ -300,7 +254,7 @@ def merge(*layers: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def check(kind: type[S], values: dict[str, Any]) -> S:
+def check(kind: type[S], values: RawSettings) -> S:
     """Build a spec from plain values.
 
     Raises:

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict
+from collections.abc import Mapping
+from typing import Annotated, TypedDict
 
+from everlora.core.errors import ConfigError
 from everlora.settings.setting import Setting, settings_of
+
+TrainingArgumentsInput = dict[str, object]
+"""Keywords of `transformers.TrainingArguments`: which there are, and of what types, is for transformers to say."""
+
+
+def numeric_argument(train: Mapping[str, object], name: str, default: float | None = None) -> float:
+    """Return a training argument that is a number; ``default`` where it is not set.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    value = train.get(name, default)
+    if not isinstance(value, str | int | float):
+        raise ConfigError(f"the training argument {name!r} must be a number (got {value!r})")
+    return float(value)
 
 
 class Training(TypedDict, total=False):
@@ -58,7 +75,7 @@ class Training(TypedDict, total=False):
     ]
 
 
-TRAIN_DEFAULTS: dict[str, Any] = {
+TRAIN_DEFAULTS: TrainingArgumentsInput = {
     one.path[-1]: one.default for one in settings_of(Training) if one.default is not None
 }
 """AdamW at a constant rate, without warm-up or decay, clipped at 1.

@@ -63,8 +63,8 @@ def the_card_is_complete(case: BenchmarkCase) -> None:
             assert len(set(task.labels)) == len(task.labels), f"the task {name!r} has a label twice"
     if known.needs_data:
         facts = card(known.name)
-        assert [task["name"] for task in facts["tasks"]] == list(known.tasks)
-        assert facts["hashes"] == {str(number): hash_of_list(names) for number, names in known.orders.items()}
+        assert [task.name for task in facts.tasks] == list(known.tasks)
+        assert facts.hashes == {number: hash_of_list(names) for number, names in known.orders.items()}
 
 
 def orders_differ_and_have_each_task_once(case: BenchmarkCase) -> None:
@@ -226,7 +226,7 @@ def made_up_rows(known: Benchmark, folder: Path) -> Path:
     return folder
 
 
-def _row(task: TaskInfo, rows: str, split: str, number: int) -> dict[str, Any]:
+def _row(task: TaskInfo, rows: str, split: str, number: int) -> dict[str, object]:
     text = f"{task.name} in {split}, row {number}"
     target = task.labels[number % len(task.labels)] if task.labels else f"one answer to number {number} of {split}"
     if rows == "trace":

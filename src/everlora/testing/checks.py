@@ -80,6 +80,7 @@ def a_task_starts_where_the_one_before_ended(case: Case) -> None:
         torch.testing.assert_close(start, end, rtol=1e-5, atol=5e-6)
         assert not torch.allclose(end, record.began["first"]["outputs"]["first"], atol=1e-4), "nothing was learned"
     elif not record.learner.base.family.head:
+        assert start is not None
         assert torch.equal(start, record.began["first"]["outputs"]["first"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from torch import Tensor, nn
 
@@ -15,13 +15,23 @@ from everlora.models.families import Family
 from everlora.testing import tiny_runs
 
 
+class Beginning(TypedDict):
+    """What a task began with: outputs by task with the adapter and without it, and names of what was on the model."""
+
+    outputs: dict[str, Tensor]
+    below: dict[str, Tensor]
+    active: list[str]
+    adapters: list[str]
+    trainable: list[str]
+
+
 @dataclass
 class Record:
     """One run of two tasks, with what was seen while it ran."""
 
     learner: SequentialLearner
     folder: Path
-    began: dict[str, dict[str, Any]] = field(default_factory=dict)
+    began: dict[str, Beginning] = field(default_factory=dict)
     ended: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     """Outputs on every task known by then, right after a task was learned."""
     final: dict[str, Tensor] = field(default_factory=dict)

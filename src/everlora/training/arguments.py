@@ -108,7 +108,7 @@ _OWN = {one.path[-1]: one.type for one in settings_of(Training)}
 
 
 @functools.cache
-def _kinds() -> dict[str, Any]:
+def _kinds() -> Mapping[str, Any]:
     from transformers import TrainingArguments
 
     hints = get_type_hints(TrainingArguments)

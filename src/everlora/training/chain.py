@@ -57,6 +57,24 @@ from everlora.training.strengths import StrengthController, acting
 TINY = 1e-20
 
 
+@dataclass(frozen=True)
+class ModuleRow:
+    """A row of modules.jsonl: what the penalties came to in one module at one step.
+
+    Attributes:
+        step, module: when and where.
+        penalty: sum of their values.
+        rho: norm of their gradient over that of the task's.
+        update_norm: of the update B A.
+    """
+
+    step: int
+    module: str
+    penalty: float
+    rho: float
+    update_norm: float
+
+
 @dataclass
 class Chain(TrainerCallback):
     """Applies penalties, transforms and clipping, as a callback of the Trainer.
@@ -77,7 +95,7 @@ class Chain(TrainerCallback):
     adapter: list[nn.Parameter] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     controllers: dict[str, StrengthController] = field(default_factory=dict)
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[ModuleRow] = field(default_factory=list)
     latest: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     recurrence: BlockRunner | None = None
@@ -260,13 +278,13 @@ class Chain(TrainerCallback):
             own, wanted = norms(group.before.gradient), pull.norms
             sizes = torch.stack([site.norm() for site in group.live])
             self.records += [
-                {
-                    "step": step,
-                    "module": name,
-                    "penalty": float(pull.value[k]),
-                    "rho": float(wanted[k]) / max(float(own[k]), TINY),
-                    "update_norm": float(sizes[k]),
-                }
+                ModuleRow(
+                    step=step,
+                    module=name,
+                    penalty=float(pull.value[k]),
+                    rho=float(wanted[k]) / max(float(own[k]), TINY),
+                    update_norm=float(sizes[k]),
+                )
                 for k, name in enumerate(group.names)
             ]
 

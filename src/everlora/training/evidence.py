@@ -17,6 +17,7 @@ from everlora.adapters import AdapterBackend
 from everlora.core.roles import NO_EVIDENCE, Evidence, NeedsEvidence, State
 from everlora.core.updates import Updates, precise
 from everlora.models.families import Family
+from everlora.models.layers import is_linear, shape_of
 from everlora.models.tokens import Tokens
 from everlora.runtime.seeds import seed_for
 from everlora.training.curvature import curvature
@@ -147,7 +148,8 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
 
 def _nothing(layer: nn.Module) -> Tensor:
     """Return the moment of a linear layer that has read nothing, (i, i)."""
-    width = int(layer.in_features) if hasattr(layer, "in_features") else 0  # type: ignore[arg-type]
+    packed = int(layer.in_features) if hasattr(layer, "in_features") else 0  # type: ignore[arg-type]
+    width = shape_of(layer)[1] if is_linear(layer) else packed
     return torch.zeros(width, width, dtype=torch.float64)
 
 

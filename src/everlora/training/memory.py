@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from everlora.adapters import AdapterBackend
 from everlora.core.errors import FolderError
@@ -70,7 +72,11 @@ def size(memory: Memory) -> int:
 
 
 def write(folder: Path, memory: Memory) -> None:
-    """Write the memory to the folder of an adapter; nothing is written if nothing is remembered."""
+    """Write the memory to the folder of an adapter; nothing is written if nothing is remembered.
+
+    Raises:
+        FolderError: it reads back as something else.
+    """
     flat = {
         f"{part}/{site}/{key}": tensor.contiguous()
         for part, sites in memory.items()
@@ -79,6 +85,15 @@ def write(folder: Path, memory: Memory) -> None:
     }
     if flat:
         save_file(flat, folder / FILE)
+        again = _flat(folder)
+        same = again.keys() == flat.keys() and all(_same_bytes(t, again[name]) for name, t in flat.items())
+        if not same:
+            raise FolderError(f"{folder / FILE} reads back as something else than was written; look at the disk")
+
+
+def _same_bytes(a: Tensor, b: Tensor) -> bool:
+    here, there = (t.cpu().contiguous().reshape(-1).view(torch.uint8) for t in (a, b))  # NaN equals itself, too
+    return (a.dtype, a.shape) == (b.dtype, b.shape) and torch.equal(here, there)
 
 
 def read(folder: Path) -> Memory:
@@ -89,12 +104,15 @@ def read(folder: Path) -> Memory:
     """
     if not (folder / FILE).exists():
         return {}
-    try:
-        flat = load_file(folder / FILE)
-    except (OSError, SafetensorError) as error:
-        raise FolderError(f"{folder / FILE} cannot be read: {error}") from error
     memory: Memory = {}
-    for name, tensor in flat.items():
+    for name, tensor in _flat(folder).items():
         part, site, key = name.split("/")
         memory.setdefault(part, {}).setdefault(site, {})[key] = tensor
     return memory
+
+
+def _flat(folder: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(folder / FILE)
+    except (OSError, SafetensorError) as error:
+        raise FolderError(f"{folder / FILE} cannot be read: {error}") from error

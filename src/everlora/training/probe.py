@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 from everlora.adapters import AdapterBackend
 from everlora.core.errors import ConfigError
 from everlora.core.roles import NeedsActivations, State
-from everlora.core.updates import LowRank
+from everlora.core.updates import LowRank, ModuleUpdate
 from everlora.models.tokens import Tokens
 from everlora.runtime import world
 from everlora.runtime.seeds import seed_for
@@ -35,7 +35,12 @@ class Probe:
     """
 
     def __init__(
-        self, layers: Mapping[str, nn.Module], live: Mapping[str, Any], update_too: bool, tokens: Tokens, seed: int
+        self,
+        layers: Mapping[str, nn.Module],
+        live: Mapping[str, ModuleUpdate],
+        update_too: bool,
+        tokens: Tokens,
+        seed: int,
     ) -> None:
         self.layers, self.live, self.update_too, self.tokens, self.seed = layers, live, update_too, tokens, seed
         self.sums: dict[str, dict[str, Tensor]] = {}

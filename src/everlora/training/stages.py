@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from everlora.archive.folder import Committed
 from everlora.archive.records import TaskMetadata
@@ -14,9 +13,10 @@ from everlora.core.method import Method
 from everlora.data.task import Task
 from everlora.metrics.answers import AS_WRITTEN, DEFAULT, label_key
 from everlora.metrics.scores import Cell, ScoreMatrix
-from everlora.models.families import Family
+from everlora.models.families import Classifier, Family
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import EvalSpec, LearnerSpec, Schedule
+from everlora.settings.training import TrainingArgumentsInput, numeric_argument
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Stage:
     trains: bool = True
     seeded: int = 1
 
-    def arguments(self, spec: LearnerSpec) -> Mapping[str, Any]:
+    def arguments(self, spec: LearnerSpec) -> TrainingArgumentsInput:
         """Return the training arguments of this stage: those of the run, overridden by those of its task."""
         own = spec.train_of if len(self.tasks) == 1 else None
         return {**spec.train, **(own or {}).get(self.tasks[0].name, {})}
@@ -103,7 +103,7 @@ def check_enough_rows(spec: LearnerSpec, stage: Stage, processes: int) -> None:
         ConfigError: nothing would be trained.
     """
     train, rows = stage.arguments(spec), sum(len(task.train) for task in stage.tasks)
-    batch = int(train.get("per_device_train_batch_size", 8)) * processes
+    batch = int(numeric_argument(train, "per_device_train_batch_size", 8)) * processes
     if train.get("dataloader_drop_last") and rows < batch:
         raise ConfigError(
             f"task {stage.name!r} has {rows} training rows, fewer than a batch of {batch}, and dataloader_drop_last "
@@ -147,6 +147,7 @@ def task_metadata(tasks: Sequence[Task], family: Family) -> TaskMetadata:
         chance={name: level for name, level in levels.items() if level is not None},
         metric={task.name: task.metric for task in tasks if task.metric != DEFAULT},
         left_out={task.name: dict(task.left_out) for task in tasks if task.left_out},
+        label_rows={task.name: family.label_rows(task) for task in tasks} if isinstance(family, Classifier) else {},
         max_new_tokens={name: length for name, length in lengths.items() if length is not None},
     )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -22,6 +22,7 @@ from everlora.runtime import world
 from everlora.runtime.progress import Progress, StepCallback, warn
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
+from everlora.settings.training import TrainingArgumentsInput, numeric_argument
 from everlora.training import memory, pseudo, rehearsal
 from everlora.training.blocks import BlockRunner
 from everlora.training.chain import Chain
@@ -71,7 +72,7 @@ class TaskTrainer:
     memory: memory.Memory
 
     @property
-    def arguments(self) -> Mapping[str, Any]:
+    def arguments(self) -> TrainingArgumentsInput:
         """Return the training arguments of this stage: those of the run, overridden by those of its task."""
         return self.stage.arguments(self.spec)
 
@@ -83,8 +84,8 @@ class TaskTrainer:
             self.past,
             self.method,
             task=self.stage.name,
-            max_norm=float(self.arguments["max_grad_norm"]),
-            every=int(self.arguments["logging_steps"]),
+            max_norm=numeric_argument(self.arguments, "max_grad_norm"),
+            every=int(numeric_argument(self.arguments, "logging_steps")),
             start=self.start,
             memory=self.memory,
             seed=self.spec.seed,
@@ -173,7 +174,10 @@ class TaskTrainer:
             return EqualShares(rows.sizes, seed)
         if not method.rule or rows.fresh == len(rows):
             return None
-        batch = int(train["per_device_train_batch_size"]) * int(train["gradient_accumulation_steps"]) * world.size()
+        split = (
+            numeric_argument(train, name) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
+        )
+        batch = int(math.prod(split)) * world.size()
         inner, outer = method.rule.inner, method.rule.outer
         blocks = Blocks(rows.fresh, len(rows) - rows.fresh, batch=batch, inner=inner, outer=outer, seed=seed)
         sites = [site for group in chain.groups for site in group.live]

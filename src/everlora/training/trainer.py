@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,7 @@ from everlora.data.task import Task
 from everlora.models.families import Family, Features
 from everlora.models.families.base import IGNORE, Batch
 from everlora.runtime import world
+from everlora.settings.training import TrainingArgumentsInput
 from everlora.training.chain import Chain
 from everlora.training.order import Order
 from everlora.training.teacher import Teacher
@@ -204,7 +205,7 @@ def fit(
     family: Family,
     chain: Chain,
     rows: Rows,
-    train: Mapping[str, Any],
+    train: TrainingArgumentsInput,
     *,
     seed: int,
     cpu: bool,
@@ -231,14 +232,14 @@ def fit(
     return log
 
 
-def arguments(train: Mapping[str, Any], *, folder: str, seed: int, cpu: bool) -> TrainingArguments:
+def arguments(train: TrainingArgumentsInput, *, folder: str, seed: int, cpu: bool) -> TrainingArguments:
     """Build TrainingArguments of the user's values on top of ours; clipping is left to the chain.
 
     Raises:
         ConfigError: transformers refuses a value, or values together.
     """
     world.check_precision(os.environ, train)
-    ours: dict[str, Any] = {
+    ours: TrainingArgumentsInput = {
         "output_dir": folder,
         # Finished tasks are committed, and a task that broke off is learned anew: nobody would read a checkpoint.
         "save_strategy": "no",

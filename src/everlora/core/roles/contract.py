@@ -247,7 +247,7 @@ def _own(cls: type[Part]) -> Iterator[type]:
     return (base for base in cls.__mro__ if base not in outside and base not in (Part, object))
 
 
-def _annotations(cls: type) -> dict[str, Any]:
+def _annotations(cls: type) -> dict[str, object]:
     return inspect.get_annotations(cls)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -77,7 +76,7 @@ def _own(task: str) -> bool:
     return task.endswith((".yaml", ".yml"))
 
 
-def percent(task: str, results: Mapping[str, Any]) -> tuple[str, float]:
+def percent(task: str, results: Mapping[str, float | str]) -> tuple[str, float]:
     """Return column and value of one task of the harness's ``results``, whose keys are ``metric,filter``.
 
     >>> percent("piqa", {"acc,none": 0.25, "acc_norm,none": 0.5})

@@ -12,19 +12,23 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from everlora.core.errors import DataError, ModelError
+from everlora.core.plain import JsonObject
 from everlora.data.task import Example, Task
 from everlora.data.template import Template
 from everlora.models.families.frozen import FrozenLayers
 
 Scoring = Literal["generate", "labels"]
 Features = dict[str, Any]
+"""An example as a model reads it, before it is collated: token ids and labels, or the pixels of an image."""
 Batch = dict[str, Tensor]
 
 IGNORE = -100
 """Target of a position without loss."""
 
-GREEDY: Mapping[str, Any] = {"do_sample": False}
-"""Settings of `GenerationConfig` for greedy decoding."""
+GenerationInput = Mapping[str, object]
+"""Keywords of `transformers.GenerationConfig`: which there are is for transformers to say."""
+GREEDY: GenerationInput = {"do_sample": False}
+"""How answers are generated where nothing else is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +157,7 @@ class Family(ABC):
         """Return the length of answers to a task in tokens, where its targets made it longer than `Limits.answer`."""
         return None
 
-    def answering(self) -> dict[str, Any]:
+    def answering(self) -> JsonObject:
         """Return how answers are made, for the fingerprint of scores; empty where a head answers."""
         return {}
 
@@ -212,7 +216,7 @@ class Family(ABC):
         task: Task,
         rows: Sequence[Example],
         scoring: Scoring,
-        sampling: Mapping[str, Any] = GREEDY,
+        sampling: GenerationInput = GREEDY,
     ) -> list[str]:
         """Answer one batch of examples; ``sampling`` names settings of `GenerationConfig` where text is generated."""
 

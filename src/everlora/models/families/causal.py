@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from everlora.models.families.base import (
     IGNORE,
     Batch,
     Features,
+    GenerationInput,
     Scoring,
     left_pad,
     positions,
@@ -97,7 +98,7 @@ class Causal(Writer):
         task: Task,
         rows: Sequence[Example],
         scoring: Scoring,
-        sampling: Mapping[str, Any] = GREEDY,
+        sampling: GenerationInput = GREEDY,
     ) -> list[str]:
         answers = [self.answer(label, task) for label in task.labels]
         room = self._room(task)

@@ -16,7 +16,7 @@ drawn from a fixed seed, and written with what is learned, so that any reader fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
-from everlora.models.families.base import GREEDY, Batch, Family, Features, Limits, Scoring, right_pad
+from everlora.models.families.base import GREEDY, Batch, Family, Features, GenerationInput, Limits, Scoring, right_pad
 from everlora.models.families.pooled import Pooling, pool
 from everlora.models.families.prompt import cut_middle
 
@@ -249,7 +249,7 @@ class TextClassifier(Classifier):
         task: Task,
         rows: Sequence[Example],
         scoring: Scoring,
-        sampling: Mapping[str, Any] = GREEDY,
+        sampling: GenerationInput = GREEDY,
     ) -> list[str]:
         device = next(model.parameters()).device
         inputs = self._inputs([self.tokens(row, task) for row in rows])
@@ -293,7 +293,7 @@ class ImageClassifier(Classifier):
         task: Task,
         rows: Sequence[Example],
         scoring: Scoring,
-        sampling: Mapping[str, Any] = GREEDY,
+        sampling: GenerationInput = GREEDY,
     ) -> list[str]:
         weight = next(p for p in model.parameters() if p.is_floating_point())
         return self._answer(model(pixel_values=self.pixels(rows).to(weight.device)).logits, task, scoring)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +11,9 @@ from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from everlora.core.errors import DataError
+from everlora.core.plain import JsonObject
 from everlora.data.task import Example, Task
-from everlora.models.families.base import GREEDY, IGNORE, Batch, Features, Limits, Scoring, right_pad
+from everlora.models.families.base import GREEDY, IGNORE, Batch, Features, GenerationInput, Limits, Scoring, right_pad
 from everlora.models.families.heads import neutral_generation, select_positions, unwrap_model
 from everlora.models.families.writer import Writer
 
@@ -29,7 +30,7 @@ class Seq2Seq(Writer):
         self.start = self.pad
         """What the decoder reads first; `everlora.models.loading.load` sets it to what the model was trained with."""
 
-    def answering(self) -> dict[str, Any]:
+    def answering(self) -> JsonObject:
         return super().answering() | {"decoder_start_token": self.start}
 
     def check_row(self, example: Example, task: Task) -> None:
@@ -41,7 +42,7 @@ class Seq2Seq(Writer):
                 f"{self.limits.context}; shorten it, or choose a model with a longer context"
             )
 
-    def generation(self, task: Task, sampling: Mapping[str, Any]) -> GenerationConfig:
+    def generation(self, task: Task, sampling: GenerationInput) -> GenerationConfig:
         config = super().generation(task, sampling)
         config.decoder_start_token_id = self.start
         return config
@@ -92,7 +93,7 @@ class Seq2Seq(Writer):
         task: Task,
         rows: Sequence[Example],
         scoring: Scoring,
-        sampling: Mapping[str, Any] = GREEDY,
+        sampling: GenerationInput = GREEDY,
     ) -> list[str]:
         sources = [self._source(row, task) for row in rows]
         device = next(model.parameters()).device

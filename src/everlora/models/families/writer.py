@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from transformers import GenerationConfig
 
 from everlora.core.errors import DataError
+from everlora.core.plain import JsonObject
 from everlora.data.task import Example, Task
 from everlora.metrics import answer_metric
-from everlora.models.families.base import Family, Limits
+from everlora.models.families.base import Family, GenerationInput, Limits
 from everlora.models.families.prompt import Prompter
 
 MARGIN = 4
@@ -55,9 +56,9 @@ class Writer(Family):
         super().reserve(tokens)
         self.prompter.limits = self.limits
 
-    def answering(self) -> dict[str, Any]:
+    def answering(self) -> JsonObject:
         longest = "as targets" if self.limits.follow_targets else self.limits.answer
-        found: dict[str, Any] = {"end_tokens": list(self.ends), "max_new_tokens": longest}
+        found: JsonObject = {"end_tokens": list(self.ends), "max_new_tokens": longest}
         return found | ({"chat_date": self.prompter.date} if self.prompter.date else {})
 
     def lengthened(self, task: Task) -> int | None:
@@ -102,7 +103,7 @@ class Writer(Family):
         texts = task.labels or {row.target for row in task.train}
         return frozenset(n for name, n in names.items() if n not in own and any(name in text for text in texts))
 
-    def generation(self, task: Task, sampling: Mapping[str, Any]) -> GenerationConfig:
+    def generation(self, task: Task, sampling: GenerationInput) -> GenerationConfig:
         """Return how answers are generated: greedy unless ``sampling`` says otherwise, and nothing of a checkpoint."""
         return GenerationConfig(
             **{"max_new_tokens": self.targets(task).longest, **sampling},

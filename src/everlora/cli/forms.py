@@ -1,0 +1,250 @@
+"""The forms in which a comparison of runs is printed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from everlora.cli.catalogue import GROUPS
+from everlora.cli.common import say
+
+if TYPE_CHECKING:
+    from everlora.analysis.compare import Interval
+    from everlora.analysis.comparison import Comparison, Row, Section
+    from everlora.literature.reported import PublishedRow
+
+Papers: TypeAlias = "Sequence[PublishedRow]"
+HEADS = {"oa": "OA", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
+Format = Literal["table", "markdown", "csv", "latex", "json"]
+FORMAT_HELP = "How the table is printed: table, markdown, csv, latex, json."
+LEGEND = """mean over runs (seeds x orders) and 95 % interval (bootstrap over runs, then over test rows; too short \
+where runs are few)"""
+COMPARISON = (
+    "{reference}: paired difference in OA over common runs and rows; ≈: cannot be told from it at 5 % (t of runs and "
+    "rows together, p corrected over the methods: {correction}); seen: the smallest difference that these runs show "
+    "with a chance of 80 %; rows in their section by name"
+)
+ROWS_ONLY = "(rows): fewer than 3 common runs, so p is of other test rows only and tells nothing apart"
+
+
+def show(table: Comparison, papers: Papers, form: Format) -> None:
+    """Print a comparison on stdout, with what papers print for its orders."""
+    say(FORMS[form](table, papers))
+
+
+def cell(interval: Interval | None) -> str:
+    """A mean and its interval."""
+    if interval is None:
+        return "–"
+    mean, low, high = (
+        f"{round(value, 1) + 0.0:.1f}" for value in (interval.mean, interval.low, interval.high)
+    )  # no −0.0
+    return f"{mean} [{low}, {high}]".replace("-", "−")
+
+
+def _difference(row: Row, reference: str | None, baseline: str | None) -> str:
+    if row.method == reference:
+        return "baseline" if baseline else "best"
+    if row.difference is None:
+        return "–"
+    few = f" over {row.common}" if row.common is not None and row.common < row.runs else ""
+    return ("≈ " if row.alike else "") + cell(row.difference) + few
+
+
+def _p(row: Row) -> str:
+    if row.p_corrected is None:
+        return "–"
+    shown = "<0.001" if row.p_corrected < 0.001 else f"{row.p_corrected:.3f}"
+    return shown + (" (rows)" if row.test == "rows" else "")
+
+
+def _all_rows(table: Comparison) -> list[Row]:
+    return [row for section in table.sections for row in section.rows]
+
+
+def _several(table: Comparison) -> dict[str, Callable[[Row], Sequence[str]]]:
+    """What rows differ in of how they were made, and so must say each by itself: protocol, fingerprint."""
+    made: dict[str, Callable[[Row], Sequence[str]]] = {
+        "protocol": lambda row: row.protocols,
+        "fingerprint": lambda row: row.fingerprints,
+    }
+    return {name: of for name, of in made.items() if len({one for row in _all_rows(table) for one in of(row)}) > 1}
+
+
+def _rows(table: Comparison, section: Section) -> list[list[str]]:
+    return [
+        [
+            " ".join(row.method.split()),  # it may hold a prompt, with its lines
+            str(row.runs),
+            *(cell(row.metrics[metric]) for metric in HEADS),
+            _difference(row, section.reference, table.baseline),
+            _p(row),
+            "–" if row.detectable is None else f"{row.detectable:.1f}",
+            *(" ".join(of(row)) for of in _several(table).values()),
+        ]
+        for row in section.rows
+    ]
+
+
+def _columns(table: Comparison) -> list[str]:
+    return ["method", "runs", *HEADS.values(), f"OA − {table.baseline or 'best'}", "p", "seen", *_several(table)]
+
+
+PAPER_COLUMNS = ["method", "of", "theirs", "ours", "paper", "model"]
+
+
+def _paper_rows(papers: Papers) -> list[list[str]]:
+    return [
+        [
+            one.method,
+            one.column,
+            f"{one.printed:.{1 if round(one.printed, 1) == one.printed else 2}f}",  # as it is printed
+            "–" if one.ours is None else f"{one.ours:.1f}",
+            f"{one.paper}, {one.where}" + (f" ({one.note})" if one.note else ""),
+            one.model,
+        ]
+        for one in papers
+    ]
+
+
+def _differing(papers: Papers) -> list[str]:
+    """Per paper and model one line of what differs between its protocol and ours."""
+    differing = {f"{one.paper} ({one.model})": one.differs for one in papers}
+    return [f"{paper}: {'; '.join(differs)}" for paper, differs in differing.items()]
+
+
+TITLE = "THEIRS, printed in papers under other protocols; ours beside them"
+
+
+def _aligned(columns: list[str], body: list[list[str]]) -> list[str]:
+    rows = [columns, *body]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(columns))]
+    texts = ["  ".join(one.ljust(width) for one, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [texts[0], "─" * (sum(widths) + 2 * len(widths) - 2), *texts[1:], ""]
+
+
+def _plain(table: Comparison, papers: Papers) -> str:
+    lines = []
+    for section in table.sections:
+        lines += [GROUPS[section.group], "", *_aligned(_columns(table), _rows(table, section))]
+    if published_rows := _paper_rows(papers):
+        lines += [TITLE, "", *_aligned(PAPER_COLUMNS, published_rows), *_differing(papers), ""]
+    return "\n".join([*lines, _legend(table)])
+
+
+def _piped(columns: list[str], body: list[list[str]]) -> list[str]:
+    rows = ["| " + " | ".join(word.replace("|", "\\|") for word in row) + " |" for row in (columns, *body)]
+    return [rows[0], "|---|" + "--:|" * (len(columns) - 1), *rows[1:], ""]
+
+
+def _markdown(table: Comparison, papers: Papers) -> str:
+    lines = []
+    for section in table.sections:
+        lines += [f"**{GROUPS[section.group]}**", "", *_piped(_columns(table), _rows(table, section))]
+    if published_rows := _paper_rows(papers):
+        lines += [
+            f"**{TITLE}**",
+            "",
+            *_piped(PAPER_COLUMNS, published_rows),
+            *(f"- {line}" for line in _differing(papers)),
+            "",
+        ]
+    return "\n".join([*lines, _legend(table)])
+
+
+def _csv(table: Comparison, papers: Papers) -> str:
+    """One line per method; every figure in a column of its own. Papers' numbers are of the group ``theirs``."""
+    figures = [f"{metric}_{part}" for metric in (*HEADS, "difference") for part in ("mean", "low", "high")]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    heads = [*figures, "common", "p", "p_corrected", "test", "detectable", "alike"]
+    writer.writerow(
+        ["group", "method", "seeds", "runs", *heads, "protocol", "fingerprint", "source", "differs", "note"]
+    )
+    for section in table.sections:
+        for row in section.rows:
+            intervals = [*(row.metrics[metric] for metric in HEADS), row.difference]
+            values = [number for one in intervals for number in (astuple(one) if one else ("", "", ""))]
+            tests = (row.common, row.p, row.p_corrected, row.test, row.detectable, row.alike)
+            found = ["" if test is None else test for test in tests]
+            made = (" ".join(row.protocols), " ".join(row.fingerprints))
+            seeds = " ".join(map(str, row.seeds))
+            writer.writerow([section.group, row.method, seeds, row.runs, *values, *found, *made, "", "", ""])
+    for one in papers:
+        blank = [""] * (len(heads) - 1)
+        source = f"{one.source}: {one.where}, {one.model}, {one.column}"
+        origin = ["", "", source, "; ".join(one.differs), one.note]
+        writer.writerow(["theirs", one.method, "", "", one.printed, *blank, *origin])
+    return text.getvalue().rstrip("\n")
+
+
+def _latex(table: Comparison, papers: Papers) -> str:
+    columns = _columns(table)
+    lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\hline"]
+    lines += [" & ".join(map(_escaped, columns)) + r" \\"]
+    for section in table.sections:
+        lines += [r"\hline", rf"\multicolumn{{{len(columns)}}}{{l}}{{{_escaped(GROUPS[section.group])}}} \\"]
+        lines += [" & ".join(map(_escaped, row)) + r" \\" for row in _rows(table, section)]
+    lines += [r"\hline", r"\end{tabular}"]
+    if published_rows := _paper_rows(papers):
+        lines += [rf"% {TITLE}", r"\begin{tabular}{llrrll}", r"\hline", " & ".join(PAPER_COLUMNS) + r" \\", r"\hline"]
+        lines += [" & ".join(map(_escaped, row)) + r" \\" for row in published_rows]
+        lines += [r"\hline", r"\end{tabular}", *(f"% {line}" for line in _differing(papers))]
+    return "\n".join([*lines, f"% {_legend(table)}"])
+
+
+LATEX_SPELLING = {
+    **{sign: "\\" + sign for sign in "&%_#{}$"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "≈": r"$\approx$",
+    "−": "$-$",
+    "λ": r"$\lambda$",
+    "–": "--",
+}
+"""How LaTeX spells what it has another meaning, or no glyph, for."""
+
+
+def _escaped(text: str) -> str:
+    return "".join(LATEX_SPELLING.get(sign, sign) for sign in text)
+
+
+def _ability(table: Comparison) -> str:
+    """How general ability changed, method by method, where it was measured."""
+    rows = [row for row in _all_rows(table) if row.ability]
+    changes = (f"{row.method} {', '.join(f'{k} {v:+.1f}' for k, v in row.ability.items())}" for row in rows)
+    return "; general ability after the last task minus before the first: " + " | ".join(changes) if rows else ""
+
+
+def _legend(table: Comparison) -> str:
+    mixed = "" if table.protocol else "; DIFFERENT PROTOCOLS stand side by side here, so nothing is set against a best"
+    rows = _all_rows(table)
+    hashes = sorted({one for row in rows for one in row.protocols})
+    made = f"protocol {', '.join(hashes)}; fingerprint {', '.join(table.fingerprints)}"
+    reference = f"OA − {table.baseline or 'best'}"
+    correction = "Holm" if table.baseline else "Bonferroni, all pairs"
+    note = COMPARISON.format(reference=reference, correction=correction)
+    rows_only = f"; {ROWS_ONLY}" if any(row.test == "rows" for row in rows) else ""
+    drawn = f"{table.resamples} resamples, seed {table.seed}"
+    return f"{LEGEND}; {note}{rows_only}; {drawn}; {made}{mixed}{_ability(table)}"
+
+
+def _json(table: Comparison, papers: Papers) -> str:
+    return json.dumps(table.as_json() | ({"papers": [one.as_json() for one in papers]} if papers else {}))
+
+
+FORMS: dict[Format, Callable[[Comparison, Papers], str]] = {
+    "table": _plain,
+    "markdown": _markdown,
+    "csv": _csv,
+    "latex": _latex,
+    "json": _json,
+}
+"""How each form is made of a comparison, and of what papers print for its orders."""
