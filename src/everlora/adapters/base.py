@@ -247,7 +247,9 @@ class AdapterBackend(ABC):
         for name in self.files:
             if (latest / name).is_file():
                 # Renaming is atomic: whoever reads the folder meanwhile finds the old file or the new one.
-                part = folder / f".{name}.part"
+                place = folder / name
+                part = place.with_name(f".{place.name}.part")
+                part.parent.mkdir(exist_ok=True)
                 copy_checked(latest / name, part)
-                part.replace(folder / name)
+                part.replace(place)
         return ExportLoss()

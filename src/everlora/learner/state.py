@@ -96,6 +96,8 @@ class LearnerState:
         model = self.backend.attach(seed=seed, start=self.adapter_start(), tasks=stage.tasks)
         if self.spec.lora.layers is not None and self.base.family.frozen is None:
             self.base.family.frozen = FrozenLayers.below(model, self.backend.base_layers())
+        if self.base.family.frozen is not None:
+            self.base.family.frozen.begin_task()
         if self.method.consolidator.rule == "sum" or self.backend.needs_past:
             self.backend.set_past(self.past, self.merge_when("train"))
         return model
@@ -203,11 +205,10 @@ def set_head(base: Loaded, spec: LearnerSpec) -> None:
     Raises:
         ConfigError: the model has no head that reads names.
     """
+    base.family.frozen, base.family.fixed = None, spec.head == "names"  # of another learner on the same model
     if isinstance(base.family, Classifier):
         base.family.by_task = spec.evaluation.scoring == "labels"
-    if spec.head == "names":
-        if not isinstance(base.family, TextClassifier):
-            raise ConfigError(
-                f"--head names is for encoders of texts, and {spec.model!r} is of the family {base.family.name}"
-            )
-        base.family.fixed = True
+    if base.family.fixed and not isinstance(base.family, TextClassifier):
+        raise ConfigError(
+            f"--head names is for encoders of texts, and {spec.model!r} is of the family {base.family.name}"
+        )

@@ -101,8 +101,8 @@ def load(
     key = canonical(name).lower()
     new: list[str] = []
     packaged, precision = PACKAGED.get(key), choose(dtype, device, tiny=key.startswith("tiny-"))
+    where = ""
     if key.startswith("tiny-"):
-        where = key
         model, processor, family = tiny.build(key, precision.weights)
     else:
         where = str(packaged.path() if packaged else name)

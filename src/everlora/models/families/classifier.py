@@ -27,7 +27,8 @@ from transformers import PreTrainedModel
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, Batch, Family, Features, GenerationInput, Limits, Scoring, right_pad
-from everlora.models.families.pooled import Pooling, pool
+from everlora.models.families.frozen import evaluating
+from everlora.models.families.pooled import Pooling
 from everlora.models.families.prompt import cut_middle
 
 
@@ -58,7 +59,7 @@ class Classifier(Family):
         super().check(task)
         if not task.labels:
             raise DataError(f"task {task.name!r} has no label set, which a classification head needs")
-        if self.fixed and (nameless := [label for label in task.labels if not any(map(str.isalpha, label))]):
+        if self.fixed and (nameless := [label for label in task.labels if not _names(label)]):
             raise DataError(
                 f"task {task.name!r}: the label {nameless[0]!r} has no name, and --head names makes rows of names; "
                 f"give the labels words, or leave out --head"
@@ -119,7 +120,7 @@ class Classifier(Family):
         self.head_rows = rows
 
     def named_rows(self, model: PreTrainedModel) -> Tensor:
-        """Return the embeddings of all labels' names at length 1, (labels, h).
+        """Return what the head reads of each label's name, at length 1, (labels, h): one by one, so that it stays.
 
         Raises:
             DataError: the family reads no names.
@@ -171,9 +172,15 @@ class Classifier(Family):
         """Return the label of the largest logit (b, labels), of the task's own or of all."""
         if scoring == "labels":
             return [task.labels[k] for k in logits[:, self.label_rows(task)].argmax(-1).tolist()]
-        words = dict(enumerate(self.labels)) | {row: label for (_, label), row in self._rows.items()}
+        # A word is an answer whichever task's row gives it; a number of another task says nothing of this one.
+        words = dict(enumerate(self.labels)) | {row: word for (_, word), row in self._rows.items() if _names(word)}
         words |= dict(zip(self.label_rows(task), task.labels, strict=True))
         return [words[k] for k in logits.argmax(-1).tolist()]
+
+
+def _names(label: str) -> bool:
+    """Whether a label is a word, and no number or sign."""
+    return any(map(str.isalpha, label))
 
 
 def _key(task: Task, label: str) -> tuple[str | None, str]:
@@ -223,12 +230,20 @@ class TextClassifier(Classifier):
             "columns": self.columns(task),
         }
 
+    @torch.no_grad()
     def named_rows(self, model: PreTrainedModel) -> Tensor:
-        words = list(dict(sorted((row, label) for (_, label), row in self._rows.items())).values()) or self.labels
-        inputs = self._inputs([list(self.processor(word).input_ids) for word in words])
-        body = model.base_model
-        hidden = body(**{key: value.to(model.device) for key, value in inputs.items()}).last_hidden_state
-        rows = pool(hidden, inputs["attention_mask"].to(model.device), "mean").float()
+        read: list[Tensor] = []
+        head = model.get_submodule(str(self.head))
+        hook = head.register_forward_pre_hook(lambda _, args: read.append(args[0]), prepend=True)
+        words = dict(enumerate(self.labels)) | {row: label for (_, label), row in self._rows.items()}
+        try:
+            with evaluating(model):  # no dropout in what stays
+                for k in range(len(words)):
+                    ids = self.processor(words[k], truncation=True, max_length=self.limits.context).input_ids
+                    model(**{key: value.to(model.device) for key, value in self._inputs([ids]).items()})
+        finally:
+            hook.remove()
+        rows = torch.cat(read).float()
         return rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
     def _inputs(self, ids: Sequence[Sequence[int]]) -> Batch:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from everlora.models.families.heads import unwrap_model
 
 Batch = dict[str, Tensor]
-LIMIT = 2 * 2**30
-"""Bytes of hidden states that are held; the texts that were used longest ago are dropped first."""
+LIMIT = 2**30
+"""Bytes of hidden states that are held of texts that are learned, and as many of texts that are answered."""
 CLOSE = 1e-4
 """By how much of their size logits may differ from those of the whole model: fp32 in another order of rows."""
 
@@ -25,9 +25,9 @@ class PassThrough(nn.Module):
     """Stands in the place of a frozen layer, or of the embeddings, and returns the hidden states that it is given."""
 
     def forward(self, *args: Any, **inputs: Any) -> Any:
-        """Return ``inputs_embeds`` or ``hidden_states``, or the first argument."""
-        named = (inputs.get(name) for name in ("inputs_embeds", "hidden_states"))
-        return next((one for one in named if one is not None), args[0] if args else None)
+        """Return ``inputs_embeds`` or ``hidden_states``, or the first argument that can be one of them."""
+        given = (inputs.get("inputs_embeds"), inputs.get("hidden_states"), *args)
+        return next(one for one in given if isinstance(one, Tensor) and one.is_floating_point())
 
 
 class _ReachedError(Exception):
@@ -35,15 +35,48 @@ class _ReachedError(Exception):
 
 
 @dataclass
+class Store:
+    """Tensors by key, within a limit; those that were used longest ago are dropped first.
+
+    >>> store = Store(limit=8)
+    >>> for key in (b"a", b"b", b"c"):
+    ...     store.put(key, torch.zeros(1))
+    >>> store.get(b"a"), store.size
+    (None, 8)
+    """
+
+    limit: int
+    held: OrderedDict[bytes, Tensor] = field(default_factory=OrderedDict)
+    size: int = 0
+
+    def get(self, key: bytes) -> Tensor | None:
+        """Return what is held under a key; None where nothing is."""
+        if key in self.held:
+            self.held.move_to_end(key)
+        return self.held.get(key)
+
+    def put(self, key: bytes, value: Tensor) -> None:
+        """Hold a tensor, and drop others until the limit is kept."""
+        if key not in self.held:
+            self.held[key] = value
+            self.size += value.nbytes
+        while self.size > self.limit:
+            self.size -= self.held.popitem(last=False)[1].nbytes
+
+
+@dataclass
 class FrozenLayers:
     """Hidden states of texts where the first adapted layer begins, and a model that goes on from there.
 
-    They are what the model computes in evaluation mode: below the adapted layers there is no dropout.
+    They are what the model computes in evaluation mode: below the adapted layers there is no dropout. Their last bits
+    depend on the other texts of the batch in which they were computed, and a run that is resumed must find the same
+    ones. So what is learned is held text by text, from the first step of a task on; and what is answered batch by
+    batch, since the same test rows are answered in the same batches after every task.
 
     Attributes:
         stack: path of the list of layers in the model.
         first: index of the lowest adapted layer.
-        limit: bytes that may be held.
+        limit: bytes that may be held of texts that are learned, and of batches that are answered.
         fits: whether a model that is cut here gives the answers of the whole one; None before it was tried.
     """
 
@@ -51,8 +84,13 @@ class FrozenLayers:
     first: int
     limit: int = LIMIT
     fits: bool | None = None
-    held: OrderedDict[bytes, Tensor] = field(default_factory=OrderedDict)
-    size: int = 0
+
+    def __post_init__(self) -> None:
+        self.learned, self.answered = Store(self.limit), Store(self.limit)
+
+    def begin_task(self) -> None:
+        """Forget the texts that were learned; see `FrozenLayers`."""
+        self.learned = Store(self.limit)
 
     @classmethod
     def below(cls, model: nn.Module, adapted: Iterable[str]) -> FrozenLayers | None:
@@ -76,8 +114,6 @@ class FrozenLayers:
         """Run a model on a batch: from the hidden states of its texts on, if that comes to the same."""
         if self.fits is None:
             self.fits = self.agrees(model, inputs, **options)
-            self.held.clear()
-            self.size = 0
         return self.cut(model, inputs, **options) if self.fits else model(**inputs, **options)
 
     def cut(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
@@ -89,15 +125,11 @@ class FrozenLayers:
 
     def agrees(self, model: nn.Module, inputs: Batch, **options: Any) -> bool:
         """Whether a batch comes out as it does of the whole model: not every architecture can be cut in two."""
-        was = model.training
-        model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(model):
                 whole, cut = model(**inputs, **options).logits, self.cut(model, inputs, **options).logits
-        except (TypeError, ValueError, RuntimeError, AttributeError):
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, StopIteration):
             return False
-        finally:
-            model.train(was)
         if cut.shape != whole.shape:
             return False
         return bool((cut - whole).abs().max() <= CLOSE * whole.abs().max().clamp_min(1))
@@ -105,20 +137,30 @@ class FrozenLayers:
     def hidden(self, model: nn.Module, inputs: Batch) -> Tensor:
         """Return the hidden states of a batch (b, s, h) where the first adapted layer begins; 0 at padding."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+        if model.training:
+            return self._by_text(model, inputs)
+        key = repr(tuple(ids.shape)).encode() + torch.stack([ids, mask.to(ids.dtype)]).cpu().numpy().tobytes()
+        states = self.answered.get(key)
+        if states is None:
+            states = self._compute(model, inputs).masked_fill(~mask.unsqueeze(-1), 0)
+            self.answered.put(key, states)
+        return states
+
+    def _by_text(self, model: nn.Module, inputs: Batch) -> Tensor:
+        """Return what `hidden` does; of the texts of a batch, those that are not held are computed together."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
         keys = [row[real].cpu().numpy().tobytes() for row, real in zip(ids, mask, strict=True)]
-        new = [k for k, key in enumerate(keys) if key not in self.held]
-        found: dict[bytes, Tensor] = {}
+        known = [self.learned.get(key) for key in keys]
+        new = [k for k, states in enumerate(known) if states is None]
         if new:
-            states = self._compute(model, {name: value[new] for name, value in inputs.items()})
-            found = {keys[k]: state[mask[k]].clone() for k, state in zip(new, states, strict=True)}
-        for key in keys:
-            if key in self.held:
-                self.held.move_to_end(key)
-                found[key] = self.held[key]
-        self._hold(found)
-        out = ids.new_zeros(*ids.shape, next(iter(found.values())).shape[-1], dtype=next(iter(found.values())).dtype)
-        for k, key in enumerate(keys):
-            out[k, mask[k]] = found[key]
+            computed = self._compute(model, {name: value[new] for name, value in inputs.items()})
+            for k, states in zip(new, computed, strict=True):
+                known[k] = states[mask[k]]  # a copy, without padding
+        found = [states for states in known if states is not None]
+        out = found[0].new_zeros(*ids.shape, found[0].shape[-1])
+        for k, states in enumerate(found):
+            out[k, mask[k]] = states
+            self.learned.put(keys[k], states)
         return out
 
     @torch.no_grad()
@@ -130,17 +172,14 @@ class FrozenLayers:
             caught.append(args[0] if args else kwargs["hidden_states"])
             raise _ReachedError
 
-        modes = {module: module.training for module in inner.modules()}
-        inner.eval()
         hook = inner.get_submodule(self.stack)[self.first].register_forward_pre_hook(stop, with_kwargs=True)
         try:
-            inner(**inputs)
+            with evaluating(inner):
+                inner(**inputs)
         except _ReachedError:
             pass
         finally:
             hook.remove()
-            for module, mode in modes.items():
-                module.training = mode
         states: Tensor = caught[0]
         return states
 
@@ -163,11 +202,14 @@ class FrozenLayers:
             if embeddings is not None:
                 body.embeddings = embeddings
 
-    def _hold(self, found: dict[bytes, Tensor]) -> None:
-        for key, states in found.items():
-            if key not in self.held:
-                self.held[key] = states
-                self.size += states.nbytes
-        while self.size > self.limit and self.held:
-            _, dropped = self.held.popitem(last=False)
-            self.size -= dropped.nbytes
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode inside the block, and each of its modules back into its own mode behind it."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import cached_file
 
@@ -38,20 +39,27 @@ class PooledClassifier(PreTrainedModel):
 
     Attributes:
         pooling: ``mean`` or ``cls``.
+        answers_by: name of the module that holds the linear layer, under the path that it has in the body's own model
+            with a head (``classifier.out_proj`` of RoBERTa).
     """
 
     # The body's attention has been chosen, with the body's own reasons.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
-    def __init__(self, body: PreTrainedModel, pooling: Pooling, labels: int) -> None:
+    def __init__(self, body: PreTrainedModel, pooling: Pooling, labels: int, head: str = "classifier") -> None:
         super().__init__(body.config)
         self.base_model_prefix = body.base_model_prefix
+        self.supports_gradient_checkpointing = body.supports_gradient_checkpointing
         if getattr(body, "pooler", None) is not None:
             body.pooler = None  # nobody reads it; a reader who wants it finds that it is not there
         setattr(self, self.base_model_prefix, body)
         self.pooling = pooling
         self.num_labels = labels
-        self.classifier = nn.Linear(body.config.hidden_size, labels, dtype=body.dtype)
+        self.answers_by, _, inner = head.partition(".")
+        layer: nn.Module = nn.Linear(body.config.hidden_size, labels, dtype=body.dtype)
+        for name in reversed(inner.split(".") if inner else ()):
+            layer = nn.Sequential(OrderedDict({name: layer}))
+        setattr(self, self.answers_by, layer)
 
     def forward(
         self,
@@ -67,7 +75,19 @@ class PooledClassifier(PreTrainedModel):
         ).last_hidden_state
         if attention_mask is None:
             attention_mask = hidden.new_ones(hidden.shape[:2])
-        return SequenceClassifierOutput(logits=self.classifier(pool(hidden, attention_mask, self.pooling)))
+        head = getattr(self, self.answers_by)
+        return SequenceClassifierOutput(logits=head(pool(hidden, attention_mask, self.pooling)))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Read the folder that `save_pretrained` wrote; what the body's own model has beside it is left away."""
+        where, told = str(pretrained_model_name_or_path), kwargs.pop("output_loading_info", False)
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            where, *args, output_loading_info=True, **kwargs
+        )
+        pooled, _, _ = with_pooling(where, where, model, (), _declared(where, None) or "mean", None)
+        found["missing_keys"] = {key for key in found["missing_keys"] if key in pooled.state_dict()}
+        return (pooled, found) if told else pooled
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Write the model, and beside it how it pools, in the words of sentence-transformers."""
@@ -117,26 +137,36 @@ def with_pooling(
     body, width = model.base_model, getattr(model.config, "hidden_size", None)
     if body is model or width is None:
         raise ModelError(f"{name!r} has no hidden states to pool; leave out --pooling")
-    pooled = PooledClassifier(body, pooling, model.config.num_labels)
-    trained = model.get_submodule(str(find_head(model)))
-    if isinstance(trained, nn.Linear) and trained.in_features == width:
-        pooled.classifier.load_state_dict(trained.state_dict())
+    head = find_head(model)
+    if head is None:
+        raise ModelError(f"{name!r} has no linear layer with a row per label; choose a model like BERT")
+    pooled, trained = PooledClassifier(body, pooling, model.config.num_labels, head), model.get_submodule(head)
+    if isinstance(trained, nn.Linear) and trained.in_features == width and trained.bias is not None:
+        pooled.get_submodule(head).load_state_dict(trained.state_dict())
     return pooled.to(model.device).eval(), pooling, ()
 
 
 def _declared(where: str, revision: str | None) -> Pooling | None:
     """Return how the texts of a checkpoint of sentence-transformers were pooled in its training, if it says so."""
     try:
-        path = cached_file(
-            where,
-            POOLING_FILE,
-            revision=revision,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        switches = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        path = Path(where) / POOLING_FILE if Path(where).exists() else _fetched(where, revision)
+        switches = json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
     except (OSError, ValueError):
+        return None
+    if not isinstance(switches, dict):
         return None
     on = [switch for switch, value in switches.items() if switch.startswith("pooling_mode_") and value is True]
     return SWITCHES.get(on[0]) if len(on) == 1 else None
+
+
+def _fetched(where: str, revision: str | None) -> Path | None:
+    """Return where the file lies of a checkpoint that was just fetched from the hub, if it has one."""
+    path = cached_file(
+        where,
+        POOLING_FILE,
+        revision=revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if path is None else Path(path)
