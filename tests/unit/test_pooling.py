@@ -39,7 +39,8 @@ def test_logits_are_those_of_pooled_hidden_states_of_the_stock_body(kind: str, h
     head = base.model.get_submodule(str(base.family.head))
     found = base.model(input_ids=IDS, attention_mask=MASK).logits
     torch.testing.assert_close(found, pooled @ head.weight.T + head.bias, rtol=1e-5, atol=1e-6)
-    assert found.std() > 1e-3 and list(base.fresh) == []
+    assert found.std() > 1e-3
+    assert list(base.fresh) == []
 
 
 def test_a_checkpoint_says_how_it_was_trained(tmp_path: Path) -> None:
@@ -94,5 +95,5 @@ def test_activations_can_be_computed_again_instead_of_held() -> None:
 
 
 def test_what_has_no_tokens_to_pool_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"^'tiny-llama' is a model of the family decoder, and only encoders pool"):
+    with pytest.raises(ModelError, match=r"^'tiny-llama' is of the family decoder, and only encoders pool"):
         load("tiny-llama", pooling="mean")

@@ -99,20 +99,14 @@ def load(
         ModelError: unknown name, folder without weights, unreachable hub, unsupported architecture or device.
     """
     key = canonical(name).lower()
-    new: list[str] = []
     packaged, precision = PACKAGED.get(key), choose(dtype, device, tiny=key.startswith("tiny-"))
-    where = ""
+    where, new = "", list[str]()
     if key.startswith("tiny-"):
         model, processor, family = tiny.build(key, precision.weights)
     else:
         where = str(packaged.path() if packaged else name)
         model, processor, family, new = _from_files(name, where, revision, precision, trust_remote_code)
-    how: Pooling | None = None
-    fresh: Sequence[str] = new
-    if family == "encoder":
-        model, how, fresh = with_pooling(name, where, model, fresh, pooling, revision)
-    elif pooling is not None:
-        raise ModelError(f"{name!r} is a model of the family {family}, and only encoders pool; leave out --pooling")
+    model, how, fresh = with_pooling(name, where, family, model, new, pooling, revision)
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
     limits = Limits(

@@ -26,7 +26,7 @@ first and much of the second), before transforms and clipping.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +50,7 @@ from everlora.core.updates import Updates, groups, stack
 from everlora.runtime.seeds import seed_for
 from everlora.training.alarms import saturated
 from everlora.training.blocks import BlockRunner
-from everlora.training.group import Group, WeightedPenalty, norms
+from everlora.training.group import Group, WeightedPenalty, by_memory, norms
 from everlora.training.probe import Probe
 from everlora.training.strengths import StrengthController, acting
 
@@ -120,7 +120,7 @@ class Chain(TrainerCallback):
         chain = cls(params=params, task=task, max_norm=max_norm, every=max(1, every))
         parts: tuple[WeightPenalty | GradientTransform, ...] = (*acting(method.penalties), *method.transforms)
         memories = {part.name: (memory or {}).get(part.name, {}) for part in parts}
-        for names in (some for alike in groups(live) for some in _by_memory(alike, memories)):
+        for names in (some for alike in groups(live) for some in by_memory(alike, memories)):
             group = Group(names, [live[n] for n in names])
             updates = past.stacked(names) if len(past) and parts else ()
             begun: list[Any] = [] if start is None else [start[n] for n in names]
@@ -287,16 +287,6 @@ class Chain(TrainerCallback):
                 )
                 for k, name in enumerate(group.names)
             ]
-
-
-def _by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]]) -> Iterator[tuple[str, ...]]:
-    """Split modules of one shape by the shapes of what parts remember of them, so that it can be stacked."""
-    alike: dict[object, list[str]] = {}
-    for name in names:
-        held = [(part, memory.get(name, {})) for part, memory in memories.items()]
-        kind = tuple((part, key, tensor.shape) for part, state in held for key, tensor in sorted(state.items()))
-        alike.setdefault(kind, []).append(name)
-    return (tuple(some) for some in alike.values())
 
 
 def _stacked(memory: Mapping[str, State], names: Sequence[str]) -> State:

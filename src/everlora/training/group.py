@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -159,3 +159,13 @@ class Group:
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(self.live[0], self.params)
+
+
+def by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]]) -> Iterator[tuple[str, ...]]:
+    """Split modules of one shape by the shapes of what parts remember of them, so that it can be stacked."""
+    alike: dict[object, list[str]] = {}
+    for name in names:
+        held = [(part, memory.get(name, {})) for part, memory in memories.items()]
+        kind = tuple((part, key, tensor.shape) for part, state in held for key, tensor in sorted(state.items()))
+        alike.setdefault(kind, []).append(name)
+    return (tuple(some) for some in alike.values())

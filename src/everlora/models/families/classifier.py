@@ -1,4 +1,4 @@
-"""Encoders with a classification head that grows with the labels: texts (BERT-like) and images (ViT).
+"""Encoders with a classification head that grows with the labels: texts (BERT-like), and what images (ViT) share.
 
 One row per label of each task: labels of one name mean something else in every task, unless both tasks say that they
 are shared (`Task.shared_labels`). Rows of labels that are not being learned get neither gradient nor decay. Where the
@@ -17,14 +17,14 @@ drawn from a fixed seed, and written with what is learned, so that any reader fi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from everlora.core.errors import DataError
+from everlora.core.plain import JsonObject
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, Batch, Family, Features, GenerationInput, Limits, Scoring, right_pad
 from everlora.models.families.frozen import evaluating
@@ -196,7 +196,7 @@ class TextClassifier(Classifier):
     pooling: Pooling | None = None
     """What the head reads; None where that is not known."""
 
-    def answering(self) -> dict[str, Any]:
+    def answering(self) -> JsonObject:
         # A checkpoint's own head says nothing of it, so that its fingerprint is that of earlier versions.
         return {"pooling": self.pooling} if self.pooling not in (None, "head") else {}
 
@@ -269,46 +269,3 @@ class TextClassifier(Classifier):
         device = next(model.parameters()).device
         inputs = self._inputs([self.tokens(row, task) for row in rows])
         return self._answer(self.run(model, {k: v.to(device) for k, v in inputs.items()}).logits, task, scoring)
-
-
-class ImageClassifier(Classifier):
-    """An image encoder (ViT) with a head."""
-
-    name: ClassVar[str] = "image-classifier"
-    modality: ClassVar[Literal["text", "image"]] = "image"
-    peft_task: ClassVar[str | None] = None
-
-    def check(self, task: Task) -> None:
-        if task.form != "image":
-            raise DataError(f"task {task.name!r} holds text; a model of family {self.name!r} reads images")
-        super().check(task)
-
-    def pixels(self, examples: Sequence[Example]) -> Tensor:
-        """Return pixel values (b, 3, h, w) from the model's processor; grey images are repeated to three channels."""
-        images = [np.repeat(e.input[..., None], 3, -1) if e.input.ndim == 2 else e.input for e in examples]
-        out: Tensor = self.processor(
-            images=images, return_tensors="pt", input_data_format="channels_last"
-        ).pixel_values
-        return out
-
-    def features(self, example: Example, task: Task) -> Features:
-        return {"example": example, "labels": self._row(task, example.target), "columns": self.columns(task)}
-
-    def collate(self, rows: Sequence[Features]) -> Batch:
-        labels = torch.tensor([row["labels"] for row in rows])
-        pixels = self.pixels([row["example"] for row in rows])
-        return {"pixel_values": pixels, "labels": labels, "allowed": self._allowed(rows)}
-
-    def length(self, example: Example, task: Task) -> int:
-        return 1
-
-    def predict(
-        self,
-        model: nn.Module,
-        task: Task,
-        rows: Sequence[Example],
-        scoring: Scoring,
-        sampling: GenerationInput = GREEDY,
-    ) -> list[str]:
-        weight = next(p for p in model.parameters() if p.is_floating_point())
-        return self._answer(model(pixel_values=self.pixels(rows).to(weight.device)).logits, task, scoring)

@@ -94,7 +94,10 @@ class FrozenLayers:
 
     @classmethod
     def below(cls, model: nn.Module, adapted: Iterable[str]) -> FrozenLayers | None:
-        """Find the frozen layers of a model; None where the first layer is adapted, or layers of several stacks are.
+        """Find the frozen layers of a model; None where they are not frozen.
+
+        That is where the first layer is adapted, where layers of several stacks are, and where a form of adapter reads
+        what enters or leaves a layer below the adapted ones.
 
         Args:
             model: a transformers model, in wrappers or without.
@@ -106,9 +109,11 @@ class FrozenLayers:
             return None
         stack, first = min(found)
         inner = unwrap_model(model)
-        if first == 0 or not isinstance(inner.get_submodule(stack), nn.ModuleList):
+        layers = inner.get_submodule(stack)
+        if first == 0 or not isinstance(layers, nn.ModuleList):
             return None
-        return cls(stack, first)
+        watched = any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers[:first])
+        return None if watched else cls(stack, first)
 
     def run(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
         """Run a model on a batch: from the hidden states of its texts on, if that comes to the same."""
@@ -168,7 +173,7 @@ class FrozenLayers:
         """Run the frozen layers alone, (b, s, h)."""
         inner, caught = unwrap_model(model), []
 
-        def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def stop(_: nn.Module, args: tuple[Any, ...], kwargs: Batch) -> None:
             caught.append(args[0] if args else kwargs["hidden_states"])
             raise _ReachedError
 

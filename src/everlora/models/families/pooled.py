@@ -15,6 +15,7 @@ from transformers.utils import cached_file
 
 from everlora.core.errors import ModelError
 from everlora.models.families.heads import find_head
+from everlora.runtime import hub
 
 Pooling = Literal["mean", "cls", "head"]
 """What a classification head reads: the ``mean`` over a text's tokens, its first token (``cls``), or what the
@@ -81,13 +82,13 @@ class PooledClassifier(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Read the folder that `save_pretrained` wrote; what the body's own model has beside it is left away."""
-        where, told = str(pretrained_model_name_or_path), kwargs.pop("output_loading_info", False)
+        where, with_report = str(pretrained_model_name_or_path), kwargs.pop("output_loading_info", False)
         model, found = AutoModelForSequenceClassification.from_pretrained(
             where, *args, output_loading_info=True, **kwargs
         )
-        pooled, _, _ = with_pooling(where, where, model, (), _declared(where, None) or "mean", None)
+        pooled, _, _ = with_pooling(where, where, "encoder", model, (), _declared(where, None) or "mean", None)
         found["missing_keys"] = {key for key in found["missing_keys"] if key in pooled.state_dict()}
-        return (pooled, found) if told else pooled
+        return (pooled, found) if with_report else pooled
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Write the model, and beside it how it pools, in the words of sentence-transformers."""
@@ -113,24 +114,37 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 def with_pooling(
-    name: str, where: str, model: PreTrainedModel, fresh: Sequence[str], wanted: Pooling | None, revision: str | None
-) -> tuple[PreTrainedModel, Pooling, Sequence[str]]:
+    name: str,
+    where: str,
+    family: str,
+    model: PreTrainedModel,
+    fresh: Sequence[str],
+    wanted: Pooling | None,
+    revision: str | None,
+) -> tuple[PreTrainedModel, Pooling | None, Sequence[str]]:
     """Return an encoder that pools as it is wanted to, how it pools, and what was newly initialised in it.
+
+    A model of another family is returned as it is.
 
     Where nothing is wanted it pools as its checkpoint was trained to: as ``1_Pooling`` of sentence-transformers says;
     by its own head, if the checkpoint has all of it but the last layer; else by the mean.
 
     Args:
         name: of the model, for messages.
-        where: folder or hub id.
-        model: a transformers model with a classification head.
+        where: folder or hub id; empty where the model was made from nothing.
+        family: name of the model's family.
+        model: a transformers model, with a classification head if it is an encoder.
         fresh: tensors before its last layer that the checkpoint has no weights for.
         wanted: what the user asks for; None leaves it to the checkpoint.
         revision: of a hub model.
 
     Raises:
-        ModelError: the model has no body whose hidden states could be pooled.
+        ModelError: the model is no encoder, or has no body whose hidden states could be pooled.
     """
+    if family != "encoder":
+        if wanted is not None:
+            raise ModelError(f"{name!r} is of the family {family}, and only encoders pool; leave out --pooling")
+        return model, None, fresh
     pooling = wanted or _declared(where, revision) or ("mean" if fresh else "head")
     if pooling == "head":
         return model, pooling, fresh
@@ -148,6 +162,8 @@ def with_pooling(
 
 def _declared(where: str, revision: str | None) -> Pooling | None:
     """Return how the texts of a checkpoint of sentence-transformers were pooled in its training, if it says so."""
+    if not where:
+        return None
     try:
         path = Path(where) / POOLING_FILE if Path(where).exists() else _fetched(where, revision)
         switches = json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
@@ -165,6 +181,7 @@ def _fetched(where: str, revision: str | None) -> Path | None:
         where,
         POOLING_FILE,
         revision=revision,
+        local_files_only=hub.unreachable() is not None,
         _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
