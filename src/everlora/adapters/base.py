@@ -247,9 +247,7 @@ class AdapterBackend(ABC):
         for name in self.files:
             if (latest / name).is_file():
                 # Renaming is atomic: whoever reads the folder meanwhile finds the old file or the new one.
-                place = folder / name
-                part = place.with_name(f".{place.name}.part")
-                part.parent.mkdir(exist_ok=True)
+                part = folder / f".{name}.part"
                 copy_checked(latest / name, part)
-                part.replace(place)
+                part.replace(folder / name)
         return ExportLoss()

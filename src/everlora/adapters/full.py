@@ -21,7 +21,6 @@ from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError
 from everlora.core.updates import Updates, Weights
 from everlora.data.task import Task
-from everlora.models.families.pooled import POOLING_FILE
 from everlora.models.loading import Loaded
 
 WEIGHTS = "model.safetensors"
@@ -40,7 +39,7 @@ class FullBackend(AdapterBackend):
     """A backend that trains all weights of one base model; an update holds the weights by module."""
 
     forms: ClassVar[tuple[str, ...]] = ("full",)
-    files: ClassVar[tuple[str, ...]] = ("config.json", "generation_config.json", WEIGHTS, POOLING_FILE)
+    files: ClassVar[tuple[str, ...]] = ("config.json", "generation_config.json", WEIGHTS)
 
     def __init__(
         self, base: Loaded, lora: LoraInput, past_as: PastAs = "auto", adapter: Adapter | None = None

@@ -82,25 +82,80 @@ def _front(results: MatrixRecord, hub: str | None, trained: bool, adapter: Adapt
 def _loading(results: MatrixRecord, settings: LearnerSpec, adapter: Adapter) -> str:
     """How the adapter is put on its base model; settings that change what is loaded are repeated."""
     if adapter.whole_model:
-        return """```python
+        other = "" if pooling_of(results) else '  # or from_pretrained(".") of transformers'
+        return f"""```python
 import everlora
 
-model = everlora.load(".", dtype="float32").model  # or from_pretrained(".") of transformers
+model = everlora.load(".", dtype="float32").model{other}
 ```
 """
     if not adapter.loads_with_peft:
         return ""
-    given = [repr(settings.model)]
-    given += [f"revision={settings.revision!r}"] if settings.revision else []
-    given += ["trust_remote_code=True"] if settings.trust_remote_code else []
+    given = [repr(settings.model), *_origin(settings)]
     given += [f"dtype={settings.dtype!r}"] if settings.dtype != "auto" else []
     given += [f"labels={results.labels!r}"] if results.labels else []
+    given += [f"pooling={pooling!r}"] if (pooling := pooling_of(results)) else []
     return f"""```python
 import everlora
 from peft import PeftModel
 
 base = everlora.load({", ".join(given)}).model
 model = PeftModel.from_pretrained(base, ".")
+```
+"""
+
+
+def _origin(settings: LearnerSpec) -> list[str]:
+    """Keywords that any loader needs to find the same base model."""
+    given = [f"revision={settings.revision!r}"] if settings.revision else []
+    return given + (["trust_remote_code=True"] if settings.trust_remote_code else [])
+
+
+def pooling_of(results: MatrixRecord) -> str | None:
+    """How an encoder pooled the tokens of a text for its head; None where the checkpoint's own head did."""
+    newest = results.fingerprints.of.get((results.fingerprints.rows or [None])[-1] or "")
+    found = (newest.model_extra or {}).get("pooling") if newest else None
+    return str(found) if found else None
+
+
+def _without_everlora(
+    results: MatrixRecord, settings: LearnerSpec, hub: str | None, adapter: Adapter, head: str | None
+) -> str:
+    """How a pooled encoder answers with transformers and PEFT alone, whose own classes pool otherwise."""
+    pooling = pooling_of(results)
+    usable = adapter.loads_with_peft or adapter.whole_model
+    if pooling is None or head is None or not usable or (hub is None and settings.model.startswith("tiny-")):
+        return ""
+    name, origin = (".", []) if adapter.whole_model else (hub or settings.model, _origin(settings))
+    given = ", ".join([repr(name), *origin, "num_labels=len(labels)", "dtype=torch.float32"])
+    put_on = "model = base" if adapter.whole_model else 'model = PeftModel.from_pretrained(base, ".").get_base_model()'
+    imported = "" if adapter.whole_model else "from peft import PeftModel\n"
+    own, _, inner = head.partition(".")
+    if inner and not adapter.whole_model:  # PEFT wants all layers of the module that stands for the head
+        imported = f"from collections import OrderedDict\n\n{imported}"
+        put_on = f"base.{own} = torch.nn.Sequential(OrderedDict({inner}=base.{head}))\n{put_on}"
+    pooled = "hidden[:, 0]" if pooling == "cls" else "(hidden * mask).sum(1) / mask.sum(1)"
+    return f"""
+Without everlora, where `from_pretrained` makes a model whose own head reads something else; `rows` are those of a
+task's labels, if the task is known:
+
+```python
+{imported}import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+labels = {results.labels!r}
+base = AutoModelForSequenceClassification.from_pretrained({given})
+{put_on}
+head, tokenizer = model.eval().get_submodule({head!r}), AutoTokenizer.from_pretrained(".")
+
+
+def answer(texts, rows=range(len(labels))):
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    mask = inputs["attention_mask"].unsqueeze(-1)
+    with torch.no_grad():
+        hidden = model.base_model(**inputs).last_hidden_state
+        logits = head({pooled})
+    return [labels[rows[k]] for k in logits[:, list(rows)].argmax(-1)]
 ```
 """
 
@@ -166,7 +221,13 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
 
 
-def model_card(results: MatrixRecord, run: RunRecord, hub: str | None, adapter: Adapter | None = None) -> str:
+def model_card(
+    results: MatrixRecord,
+    run: RunRecord,
+    hub: str | None,
+    adapter: Adapter | None = None,
+    head: str | None = None,
+) -> str:
     """README.md of a run folder, with results that the Hub understands in its front matter.
 
     Args:
@@ -174,6 +235,7 @@ def model_card(results: MatrixRecord, run: RunRecord, hub: str | None, adapter: 
         run: what identifies the run.
         hub: the hub id of the base model, if it has one.
         adapter: what was trained, if it is no plain adapter.
+        head: the path of the classification head in the model, if it has one.
     """
     adapter = adapter or Adapter()
     settings, composition = run.settings, run.composition
@@ -196,8 +258,9 @@ def model_card(results: MatrixRecord, run: RunRecord, hub: str | None, adapter: 
         how = "Nothing was trained: these are the scores of the base model."
         title = f"{results.model}, untouched, on {len(results.tasks)} tasks"
     each = f"one {adapter.noun} and " if trained else ""
-    head = shared_rows(results.labels or [], results.label_rows)
-    note = f"\nOf labels that several tasks have: {head}.\n" if head else ""
+    same = shared_rows(results.labels or [], results.label_rows)
+    note = f"\nOf labels that several tasks have: {same}.\n" if same else ""
+    use = _loaded(results, settings, adapter) + _without_everlora(results, settings, hub, adapter, head)
     return f"""---
 {_front(results, hub, trained, adapter)}
 ---
@@ -206,7 +269,7 @@ def model_card(results: MatrixRecord, run: RunRecord, hub: str | None, adapter: 
 
 {how}
 
-{_loaded(results, settings, adapter) if trained else ""}
+{use if trained else ""}
 Scores in percent, {settings.evaluation.scoring}, {settings.evaluation.split} split. Row: after this task.
 {_provenance(results)}
 

@@ -199,7 +199,8 @@ def finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
     folder, out = learner.folder, learner.folder.path
     if world.is_main():
         record = folder.write_matrix(matrix, learner.facts())
-        write_text(out / "README.md", model_card(record, folder.record, learner.base.hub, learner.method.adapter))
+        base, adapter = learner.base, learner.method.adapter
+        write_text(out / "README.md", model_card(record, folder.record, base.hub, adapter, base.family.head))
         learner.base.family.processor.save_pretrained(str(out))
     else:
         record = folder.matrix_record(matrix, learner.facts())

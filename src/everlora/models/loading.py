@@ -116,9 +116,7 @@ def load(
         follow_targets=max_new_tokens is None,
         template=Template(prompt) if prompt is not None else Template(),
     )
-    reader = _reader(name, family, model, processor, limits, fresh)
-    if isinstance(reader, TextClassifier):
-        reader.pooling = how
+    reader = _reader(name, family, model, processor, limits, fresh, how)
     if labels:
         _name_labels(name, model, reader, labels)
     hub_id = packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name
@@ -126,7 +124,13 @@ def load(
 
 
 def _reader(
-    name: str, family: FamilyName, model: PreTrainedModel, processor: Any, limits: Limits, fresh: Sequence[str]
+    name: str,
+    family: FamilyName,
+    model: PreTrainedModel,
+    processor: Any,
+    limits: Limits,
+    fresh: Sequence[str],
+    pooling: Pooling | None,
 ) -> Family:
     """Return the family of a model; one that writes knows where its answers begin and end, a classifier its head.
 
@@ -141,6 +145,8 @@ def _reader(
         if reader.head is None:
             raise ModelError(f"{name!r} has no linear layer with a row per label; choose a model like BERT or ViT")
         reader.saved_modules = modules_of_head(model, reader.head, fresh)
+    if isinstance(reader, TextClassifier):
+        reader.pooling = pooling
     if isinstance(reader, Writer):
         reader.ends = end_tokens(model, reader.processor)
     if isinstance(reader, Seq2Seq):

@@ -20,6 +20,8 @@ from everlora.runtime import hub
 Pooling = Literal["mean", "cls", "head"]
 """What a classification head reads: the ``mean`` over a text's tokens, its first token (``cls``), or what the
 checkpoint's own ``head`` makes of them, with its pooler or dense layer."""
+WRITTEN = "everlora_pooling"
+"""The entry of config.json in a written `PooledClassifier`."""
 POOLING_FILE = "1_Pooling/config.json"
 SWITCHES: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 """The switches in this file of sentence-transformers that are known."""
@@ -54,7 +56,7 @@ class PooledClassifier(PreTrainedModel):
         if getattr(body, "pooler", None) is not None:
             body.pooler = None  # nobody reads it; a reader who wants it finds that it is not there
         setattr(self, self.base_model_prefix, body)
-        self.pooling = pooling
+        self.pooling = self.config.everlora_pooling = pooling
         self.num_labels = labels
         self.answers_by, _, inner = head.partition(".")
         layer: nn.Module = nn.Linear(body.config.hidden_size, labels, dtype=body.dtype)
@@ -81,23 +83,14 @@ class PooledClassifier(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Read the folder that `save_pretrained` wrote; what the body's own model has beside it is left away."""
+        """Read the folder that `save_pretrained` wrote."""
         where, with_report = str(pretrained_model_name_or_path), kwargs.pop("output_loading_info", False)
         model, found = AutoModelForSequenceClassification.from_pretrained(
             where, *args, output_loading_info=True, **kwargs
         )
-        pooled, _, _ = with_pooling(where, where, "encoder", model, (), _declared(where, None) or "mean", None)
+        pooled, _, _ = with_pooling(where, where, "encoder", model, (), model.config.everlora_pooling, None)
         found["missing_keys"] = {key for key in found["missing_keys"] if key in pooled.state_dict()}
         return (pooled, found) if with_report else pooled
-
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Write the model, and beside it how it pools, in the words of sentence-transformers."""
-        super().save_pretrained(save_directory, *args, **kwargs)
-        path = Path(save_directory) / POOLING_FILE
-        path.parent.mkdir(exist_ok=True)
-        switches: dict[str, object] = {name: self.pooling == meaning for name, meaning in SWITCHES.items()}
-        switches["word_embedding_dimension"] = self.config.hidden_size
-        path.write_text(json.dumps(switches, indent=2) + "\n", encoding="utf-8")
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
@@ -126,8 +119,9 @@ def with_pooling(
 
     A model of another family is returned as it is.
 
-    Where nothing is wanted it pools as its checkpoint was trained to: as ``1_Pooling`` of sentence-transformers says;
-    by its own head, if the checkpoint has all of it but the last layer; else by the mean.
+    Where nothing is wanted it pools as its checkpoint was trained to: as config.json says, if it is a written
+    `PooledClassifier`; as ``1_Pooling`` of sentence-transformers says; by its own head, if the checkpoint has all of
+    it but the last layer; else by the mean.
 
     Args:
         name: of the model, for messages.
@@ -145,7 +139,8 @@ def with_pooling(
         if wanted is not None:
             raise ModelError(f"{name!r} is of the family {family}, and only encoders pool; leave out --pooling")
         return model, None, fresh
-    pooling = wanted or _declared(where, revision) or ("mean" if fresh else "head")
+    written: Pooling | None = model.config.to_dict().get(WRITTEN)
+    pooling = wanted or written or _declared(where, revision) or ("mean" if fresh else "head")
     if pooling == "head":
         return model, pooling, fresh
     body, width = model.base_model, getattr(model.config, "hidden_size", None)
