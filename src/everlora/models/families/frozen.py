@@ -22,7 +22,15 @@ CLOSE = 1e-4
 
 
 class PassThrough(nn.Module):
-    """Stands in the place of a frozen layer, or of the embeddings, and returns the hidden states that it is given."""
+    """Stands in the place of a frozen layer, or of the embeddings, and returns the hidden states that it is given.
+
+    Attributes:
+        idle: what it stands for, whose buffers DDP broadcasts at every step.
+    """
+
+    def __init__(self, idle: nn.Module) -> None:
+        super().__init__()
+        self.idle = idle
 
     def forward(self, *args: Any, **inputs: Any) -> Any:
         """Return ``inputs_embeds`` or ``hidden_states``, or the first argument that can be one of them."""
@@ -197,9 +205,9 @@ class FrozenLayers:
         embeddings = getattr(body, "embeddings", None)
         try:
             for k in range(self.first):
-                layers[k] = PassThrough()
+                layers[k] = PassThrough(lower[k])
             if embeddings is not None:
-                body.embeddings = PassThrough()
+                body.embeddings = PassThrough(embeddings)
             yield
         finally:
             for k, layer in enumerate(lower):
