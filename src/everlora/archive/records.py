@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -28,6 +29,7 @@ class Environment(Record):
     Attributes:
         newly_initialised: tensors before a classification head that the checkpoint has no weights for, drawn from a
             fixed seed.
+        pooling: what an encoder's head reads.
     """
 
     python: str
@@ -38,6 +40,7 @@ class Environment(Record):
     precision: PrecisionRecord | None = None
     family: str | None = None
     newly_initialised: tuple[str, ...] = ()
+    pooling: Literal["mean", "cls", "head"] | None = None
 
 
 class Fingerprint(OpenRecord):

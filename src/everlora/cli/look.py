@@ -155,7 +155,7 @@ def export(
     spec = resolve(kind, learned_with, {k: v for k, v in here.items() if k in kind.model_fields})
     written: WrittenAdapter | None = None
     with interruptible("nothing was written"):
-        base = experiment.load_for(spec)
+        base = experiment.load_for(spec, run)
         if rank is None:
             exporting.write_model(found, base, out)
         else:

@@ -60,9 +60,9 @@ class Task:
         form: what ``Example.input`` holds.
         metric: how an answer is scored; the id of a metric of answers (``everlora metrics``).
         source: where the data come from, for the run's record.
-        shared_labels: whether a classification head answers with the rows that other tasks' labels of the same names
-            have (True), or with rows of the task's own (False). By default labels that are words are shared, and whole
-            numbers, which mean something else in every task, are its own. Models that answer in text look at neither.
+        shared_labels: whether a classification head answers with the rows that labels of the same names have in other
+            tasks that share theirs (True), or with rows of the task's own (False, the default): a word may mean
+            something else in every task. Models that answer in text look at neither.
         prompt_limit: length in tokens to which the benchmark's authors cut a prompt, where it is longer than a model's
             context; None where nobody says.
         left_out: how many rows of the source are not here, by split and reason, for the run's record.

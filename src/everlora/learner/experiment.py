@@ -36,6 +36,8 @@ from everlora.metrics.registry import METRICS
 from everlora.metrics.scores import ScoreMatrix
 from everlora.metrics.texts import unread
 from everlora.models.environment import environment
+from everlora.models.families import TextClassifier
+from everlora.models.families.pooled import Pooling
 from everlora.models.loading import Loaded, load
 from everlora.runtime import world
 from everlora.runtime.progress import Progress
@@ -73,8 +75,8 @@ class Result:
         return {**{key: plain[key] for key in wanted if key in plain}, "folder": str(self.folder)}
 
 
-def load_for(spec: LearnerSpec) -> Loaded:
-    """Load the base model that ``spec`` names."""
+def load_for(spec: LearnerSpec, learned_in: Path | None = None) -> Loaded:
+    """Load the base model that ``spec`` names; an encoder pools as it did for the tasks in ``learned_in``."""
     hf_logging.disable_progress_bar()
     return load(
         spec.model,
@@ -85,7 +87,7 @@ def load_for(spec: LearnerSpec) -> Loaded:
         max_new_tokens=spec.max_new_tokens,
         prompt=spec.prompt,
         trust_remote_code=spec.trust_remote_code,
-        pooling=spec.pooling,
+        pooling=spec.pooling or (_pooling(learned_in) if learned_in else None),
     )
 
 
@@ -105,7 +107,7 @@ def run(
         EverloraError: anything that the caller can mend.
     """
     method = parse(spec.method)
-    base = load_for(spec)
+    base = load_for(spec, out)
     stream = stream_for(spec, base)
     scores = single_task_reference(single, spec, stream.tasks) if single else None
     learner = begin(spec, method, base, out, resume=resume, progress=progress or Progress())
@@ -154,7 +156,7 @@ def begin(
     folder = world.on_main(lambda: RunFolder(out, record, resume=resume))
     folder = folder or RunFolder(out, record, resume=True, write=False)
     if world.is_main():
-        _check_same_precision(base, folder)
+        _check_same_model(base, folder)
         write(out / "environment.json", environment(base))
     return SequentialLearner(base, method, spec, folder, progress)
 
@@ -185,8 +187,25 @@ def _weights(out: Path) -> str | None:
     return precision.weights if precision else None
 
 
-def _check_same_precision(base: Loaded, folder: RunFolder) -> None:
-    """Refuse to go on with other weights than those that tasks were learned on."""
+def _pooling(out: Path) -> Pooling | None:
+    """What an encoder's head read when the tasks in ``out`` were learned; None where there are none."""
+    if not any((out / "tasks").glob("[0-9]*")):
+        return None
+    try:
+        there = read_json(Environment, out / "environment.json")
+    except FolderError:
+        return None
+    # An everlora that did not note it read what the checkpoint's own head makes of a text.
+    return (there.pooling or "head") if there.family == "encoder" else None
+
+
+def _check_same_model(base: Loaded, folder: RunFolder) -> None:
+    """Refuse to go on with other weights, or another pooling, than those that tasks were learned with."""
+    read, reads = _pooling(folder.path), base.family.pooling if isinstance(base.family, TextClassifier) else None
+    if None not in (read, reads) and read != reads:
+        raise FolderError(
+            f"{folder.path} was learned with pooling {read} and would go on with {reads}; run it by itself"
+        )
     then, now = _weights(folder.path), base.precision.describe()["weights"]
     if folder.stages() and then not in (None, now):
         raise FolderError(

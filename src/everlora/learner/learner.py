@@ -47,7 +47,7 @@ class Learner:
         name = method if isinstance(method, str) else composed.expression or composed.name
         rate = composed.adapter.learning_rate
         spec = experiment.resolve(LearnerSpec, {"model": model, "method": name}, settings, rate=rate)
-        base = experiment.load_for(spec)
+        base = experiment.load_for(spec, Path(out))
         self._learner = experiment.begin(
             spec, composed, base, Path(out), resume=resume, progress=progress or Progress()
         )

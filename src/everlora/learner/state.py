@@ -70,6 +70,9 @@ class LearnerState:
         """Bring back a committed stage without training it again; return its row of the matrix."""
         if stage.trains:
             update, head = self.backend.load(committed.path)
+            if isinstance(self.base.family, Classifier) and self.method.consolidator.rule != "keep":
+                for task in stage.tasks:
+                    self.base.family.adopt(task, committed.facts.label_rows.get(task.name, ()))
             self.attach_adapter(stage)  # as when it was trained: a head draws its rows at the same times
             self.backend.restore_head(head)
             rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)

@@ -130,6 +130,12 @@ class Classifier(Family):
     def label_rows(self, task: Task) -> list[int]:
         return [self._row(task, label) for label in task.labels]
 
+    def adopt(self, task: Task, rows: Sequence[int]) -> None:
+        """Give the labels of a task the rows they had when it was learned: earlier versions shared those of words."""
+        for label, row in zip(task.labels, rows, strict=False):
+            if row < len(self.labels):
+                self._rows.setdefault(_key(task, label), row)
+
     def _row(self, task: Task, label: str) -> int:
         """Return the row of a label; a head that was loaded by names has no tasks and is searched by name."""
         row = self._rows.get(_key(task, label))
