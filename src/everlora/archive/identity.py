@@ -164,7 +164,7 @@ def identity(settings: LearnerSpec, composition: Composition, processes: int = 1
     plain = {**settings.model_dump(mode="json"), "max_new_tokens": settings.max_new_tokens or 50}
     identifying = {key: value for key, value in plain.items() if key not in NOT_IDENTIFYING and value is not None}
     identifying["evaluation"] = {key: value for key, value in plain["evaluation"].items() if value is not None}
-    later = OF_TARGETS | OF_PAIRS
+    later = OF_TARGETS | OF_PAIRS | {"layers"}
     identifying["lora"] = {key: value for key, value in plain["lora"].items() if value is not None or key not in later}
     identifying["train"] = whole_batch(plain["train"], processes)
     if plain["train_of"]:
