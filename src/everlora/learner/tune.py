@@ -24,7 +24,7 @@ from everlora.core.registry import entry
 from everlora.learner.sweep import Job, Tuned, jobs, safe
 from everlora.settings.spec import RawSettings
 
-LOWEST, HIGHEST = 0.5, 16.0
+LOWEST, HIGHEST = 0.25, 4.0
 """The range of rates that are tried, as multiples of the rate of the system's form."""
 TABLE, TRIALS = "tuned.yaml", "trials.json"
 
@@ -56,7 +56,7 @@ def trials_of(system: str, budget: int) -> list[Trial]:
 
     >>> import everlora.methods
     >>> [(t.method, round(t.rate, 5)) for t in trials_of("inclora", 3)]
-    [('inclora', 0.0005), ('inclora', 0.00283), ('inclora', 0.016)]
+    [('inclora', 0.0004), ('inclora', 0.001), ('inclora', 0.00252)]
 
     Args:
         system: an expression; options that it sets are not searched.
@@ -70,8 +70,8 @@ def trials_of(system: str, budget: int) -> list[Trial]:
     form = parse(system).adapter.learning_rate
     expressions = _expressions(system)[:budget]
     count = max(1, budget // len(expressions))
-    rates = [form * LOWEST * (HIGHEST / LOWEST) ** (k / max(1, count - 1)) for k in range(count)]
-    rates = [form] if count == 1 else rates
+    # The middles of as many equal parts of the range, on a logarithmic scale.
+    rates = [form * LOWEST * (HIGHEST / LOWEST) ** ((k + 0.5) / count) for k in range(count)]
     found = [Trial(system=system, method=one, rate=float(f"{rate:.3g}")) for rate in rates for one in expressions]
     return found[:budget]
 
