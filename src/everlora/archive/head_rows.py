@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+LISTED = 8
+"""Names of labels that a sentence lists."""
+
 
 def shared_rows(labels: Sequence[str], rows: Mapping[str, Sequence[int]]) -> str | None:
     """Say whether tasks whose labels have the same names share rows of the head; None where no names are the same.
