@@ -45,9 +45,8 @@ def main() -> None:
         new = not (job.folder / "matrix.json").exists()
         (result,) = sweep.work([job], base, resume=True, progress=Shown())
         scores = result.record.metrics
-        methods[job.spec.method].append(
-            {"seed": job.spec.seed, "OA": round(float(scores["OA"] or 0), 4), "BWT": round(float(scores["BWT"] or 0), 4)}
-        )
+        found = {name: round(float(scores[key] or 0), 4) for name, key in (("OA", "oa"), ("BWT", "bwt"))}
+        methods[job.spec.method].append({"seed": job.spec.seed, **found})
         if new:
             seconds[job.spec.method].append(time.process_time() - began)
     command = f"python benchmarks/demo_seeds.py --seeds {given.seeds}"

@@ -125,7 +125,7 @@ def measured(todo: Mapping[Trial, Sequence[Job]]) -> list[Trial]:
         scores = []
         for job in runs:
             if (job.folder / "matrix.json").is_file():
-                scores.append(read_matrix(job.folder).metrics.get("OA"))
+                scores.append(read_matrix(job.folder).metrics.get("oa"))
         complete = len(scores) == len(runs) and all(score is not None for score in scores)
         kept = tuple(float(score) for score in scores if score is not None) if complete else ()
         found.append(Trial(system=trial.system, method=trial.method, rate=trial.rate, scores=kept))
