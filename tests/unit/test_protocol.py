@@ -62,7 +62,7 @@ def test_flags_win_over_the_protocol_and_it_over_defaults() -> None:
         {"method": "lb-cl"},  # whose form has another rate
         {"method": "seqft"},
         {"prompt": DEFAULT},
-        {"train": {"num_train_epochs": 1.0}, "lora": {"lora_alpha": 32}},
+        {"train": {"num_train_epochs": 1.0}, "lora": {"lora_alpha": 8}},
         {"train": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}},
     ],
     ids=str,

@@ -41,17 +41,7 @@ from everlora.models.families.pooled import Pooling
 from everlora.models.loading import Loaded, load
 from everlora.runtime import world
 from everlora.runtime.progress import Progress
-from everlora.settings.spec import LearnerSpec, RawSettings, RunSpec
-
-DEMO: RawSettings = {
-    "model": "smollm2-135m",
-    "benchmark": "builtin",
-    "tasks": ["reviews", "news", "questions"],
-    "max_train_samples": 288,
-    "max_eval_samples": 32,
-    "seed": 1,
-}
-DEMO_METHODS = ("seqlora", "ella")
+from everlora.settings.spec import LearnerSpec, RunSpec
 
 
 @dataclasses.dataclass(frozen=True)

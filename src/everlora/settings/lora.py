@@ -34,7 +34,7 @@ class LoraSpec(Strict):
     ] = Field(8, ge=1)
     lora_alpha: Annotated[
         float, Setting("method", "The update is alpha/r · BA.", value="X", aka=("alpha", "scaling"))
-    ] = Field(32, gt=0)
+    ] = Field(8, gt=0)
     lora_dropout: Annotated[
         float, Setting("method", "Dropout on the adapter's input.", value="X", aka=("dropout",))
     ] = Field(0.0, ge=0, lt=1)
