@@ -43,6 +43,7 @@ def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
         )
     labels = run.stages[-1].facts.labels
     if base.family.head:
+        base.family.fixed = run.settings.head == "names"  # where nothing was trained, no folder holds them
         row = [Example("", labels[0])]
         base.family.prepare(
             base.model, [Task(name="all", train=row, test=row, labels=tuple(labels))], torch.Generator()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from everlora.models import tiny
 from everlora.models.architectures import FAMILIES, FamilyName, family_of
 from everlora.models.families import Classifier, Family, Limits, Seq2Seq, TextClassifier, Writer
 from everlora.models.families.heads import find_head, modules_of_head
-from everlora.models.families.pooled import Pooling, with_pooling
+from everlora.models.families.pooled import Pooling, quiet, with_pooling
 from everlora.models.folder import check_depth, check_folder
 from everlora.models.names import PACKAGED, canonical
 from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start, end_tokens
@@ -197,7 +196,7 @@ def _from_files(
         auto, _ = FAMILIES[family]
         read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
         processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
-        with seeded(0), _quiet():  # a head that is not in the checkpoint gets the same random values every time
+        with seeded(0), quiet():  # a head that is not in the checkpoint gets the same random values every time
             model, found = auto.from_pretrained(
                 where,
                 revision=revision,
@@ -241,14 +240,3 @@ def _check_weights(name: str, model: Any, family: FamilyName, found: Mapping[str
             f"copy or download the model again"
         )
     return new
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' report on missing and surplus tensors: missing ones are checked here."""
-    before = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(before)

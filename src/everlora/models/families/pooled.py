@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import cached_file
+from transformers.utils import logging as hf_logging
 
 from everlora.core.errors import ModelError
 from everlora.models.families.heads import find_head
@@ -85,9 +87,10 @@ class PooledClassifier(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Read the folder that `save_pretrained` wrote."""
         where, with_report = str(pretrained_model_name_or_path), kwargs.pop("output_loading_info", False)
-        model, found = AutoModelForSequenceClassification.from_pretrained(
-            where, *args, output_loading_info=True, **kwargs
-        )
+        with quiet():  # the layers that are not read were not written
+            model, found = AutoModelForSequenceClassification.from_pretrained(
+                where, *args, output_loading_info=True, **kwargs
+            )
         pooled, _, _ = with_pooling(where, where, "encoder", model, (), model.config.everlora_pooling, None)
         found["missing_keys"] = {key for key in found["missing_keys"] if key in pooled.state_dict()}
         return (pooled, found) if with_report else pooled
@@ -182,3 +185,14 @@ def _fetched(where: str, revision: str | None) -> Path | None:
         _raise_exceptions_for_connection_errors=False,
     )
     return None if path is None else Path(path)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' report on missing and surplus tensors: missing ones are checked here."""
+    before = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(before)
