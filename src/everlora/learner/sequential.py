@@ -203,6 +203,7 @@ class SequentialLearner(LearnerState):
 
     def train_task(self, stage: Stage, model: nn.Module) -> TrainingResult:
         """Train the adapter that is on the model."""
+        memory.check_fits(self.method.remembering, self.backend.trainable())
         start, past = self.adapter_start(), self.past
         if start is not None:  # parts see the one adapter that all tasks train as the past
             start = self.backend.extract() if self.method.initialiser else start  # an initialiser may have moved it
