@@ -47,6 +47,7 @@ DEMO: RawSettings = {
     "tasks": ["reviews", "news", "questions"],
     "max_train_samples": 288,
     "max_eval_samples": 32,
+    "train": {"num_train_epochs": 1},
     "seed": 1,
 }
 DEMO_METHODS = ("seqlora", "ella")
