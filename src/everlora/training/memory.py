@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import cast
 
@@ -47,7 +47,7 @@ def check_fits(parts: Sequence[HasMemory], live: Updates) -> None:
         stored = sum(part.memory_bytes(*site.shape, site.rank, 1) for site in sites)
         if measured + stored <= held:
             continue
-        smaller = any(one.name == "store" for one in fields(part)) and measured <= held
+        smaller = is_dataclass(part) and any(one.name == "store" for one in fields(part)) and measured <= held
         cure = "store=low-rank, or " if smaller else ""
         raise ConfigError(
             f"what {part.name!r} remembers of {len(sites)} modules (the widest {widest}) needs "
