@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import catalogue, look, protocols, subjects, sweep
+from everlora.cli import catalogue, look, protocols, subjects, sweep, tune
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli.common import say
@@ -31,6 +31,11 @@ SWEEP_EXAMPLE = """
 \b
 example:
   everlora sweep --methods "seqlora,o-lora(lam=0.05)" --seeds 0,1,2 -o runs/sweep
+"""
+TUNE_EXAMPLE = """
+\b
+example:
+  everlora tune --config recipes/stage.yaml --methods "ella,kfac" --trials 8 -o runs/tuning
 """
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,7 +60,7 @@ def top(
     """Fine-tune for life, forget nothing: continual learning with LoRA."""
 
 
-EXAMPLES = {running.run: RUN_EXAMPLE, sweep.sweep: SWEEP_EXAMPLE}
+EXAMPLES = {running.run: RUN_EXAMPLE, sweep.sweep: SWEEP_EXAMPLE, tune.tune: TUNE_EXAMPLE}
 for command in (
     running.run,
     running.demo,
@@ -70,6 +75,7 @@ for command in (
     look.study_layers,
     comparing.compare,
     sweep.sweep,
+    tune.tune,
 ):
     app.command(cls=Command, context_settings=SETTINGS, epilog=EXAMPLES.get(command))(command)
 

@@ -41,18 +41,6 @@ from everlora.runtime import world
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import LearnerSpec, RawSettings, RunSpec
 
-DEMO: RawSettings = {
-    "model": "smollm2-135m",
-    "benchmark": "builtin",
-    "tasks": ["reviews", "news", "questions"],
-    "max_train_samples": 288,
-    "max_eval_samples": 32,
-    "train": {"num_train_epochs": 1},
-    "seed": 1,
-}
-DEMO_METHODS = ("seqlora", "ella")
-
-
 @dataclasses.dataclass(frozen=True)
 class Result:
     """What a run came to.

@@ -28,7 +28,7 @@ gradient. Pitfalls: under ``gate=code`` what goes into σ is a sum over tokens a
 the length of a text; what is learned depends on the input, so it folds into no model. New pools start where their
 penalty is least and where gates do not feel K and A: the first gradients of K, A and W are rounding, about as large as
 AdamW's epsilon of 1e-8, which makes whole steps of them. So other micro-batches of one batch learn pools that differ
-by 1e-3 (under plain SGD, or with ``adam_epsilon=1e-6``, by no more than any method's; tests/equivalence).
+by 1e-3 (under plain SGD, or with AdamW's ε at 1e-6, by no more than any method's; tests/equivalence).
 
 What we do differently (tests/unit/test_forms_dual.py, and tests/contract/test_data.py for the whole layer):
 - no task id at inference: the authors' code cuts the pools to the tasks up to the one whose name it reads off the

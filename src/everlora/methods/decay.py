@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from everlora.core.defaults import Default
+from everlora.core.defaults import Default, Search
 from everlora.core.method import Method, compose
 from everlora.core.registry import method
 from everlora.methods._options import PerModule
@@ -50,6 +50,7 @@ def decay(
             "differ in nothing but the energy.",
             ours=True,
         ),
+        Search(0.03, 0.1, 0.3),
     ] = None,
     per_module: PerModule = False,
 ) -> Method:

@@ -44,7 +44,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from everlora.core.defaults import Default
+from everlora.core.defaults import Default, Search
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.registry import method
@@ -81,7 +81,7 @@ def ella(
         StrengthOption,
         Default("λ is not in the paper's slides, so ``auto`` finds one.", ours=True),
     ] = "auto",
-    rho: Share = None,
+    rho: Annotated[Share, Search(0.03, 0.1, 0.3)] = None,
     per_module: PerModule = False,
     energy: Annotated[
         Energy | Literal["kron"], Default("``rms`` is the default because a fixed λ then means something.", ours=True)

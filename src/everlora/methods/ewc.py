@@ -44,7 +44,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from everlora.core.defaults import Default
+from everlora.core.defaults import Default, Search
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.registry import method
@@ -66,7 +66,9 @@ from everlora.parts.strengths import StrengthOption, read_strength
 )
 def ewc(
     *,
-    lam: Annotated[StrengthOption, Default("λ = 400 is that of the TRACE repository; EasyCL has 10 000.")] = 400.0,
+    lam: Annotated[
+        StrengthOption, Default("λ = 400 is that of the TRACE repository; EasyCL has 10 000."), Search(40, 400, 4000)
+    ] = 400.0,
     rho: Share = None,
     samples: Annotated[int, Default("n = 200 rows is our choice; EasyCL has 100.", ours=True)] = 200,
     on: Annotated[

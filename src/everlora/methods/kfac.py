@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from everlora.core.defaults import Default
+from everlora.core.defaults import Default, Search
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.registry import method
@@ -59,6 +59,7 @@ def kfac(
     lam: Annotated[
         StrengthOption,
         Default("A budget of 3e-4 nats per earlier task, predicted, was the best on four and on fifteen.", ours=True),
+        Search("budget(nats=1e-4)", "budget(nats=3e-4)", "budget(nats=1e-3)"),
     ] = Budget(nats=NATS),
     samples: Annotated[int, Default("n = 32 rows of each task.", ours=True)] = 32,
     store: Annotated[FactorStore, Default("The factors as they are.", ours=True)] = "full",

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from everlora.core.defaults import Default
+from everlora.core.defaults import Default, Search
 from everlora.core.method import Method, compose
 from everlora.core.registry import method
 from everlora.methods._options import PerModule, Share
@@ -49,7 +49,9 @@ from everlora.parts.strengths import StrengthOption, read_strength
 )
 def nlora(
     *,
-    lam: Annotated[StrengthOption, Default("λ = 0.4 is that of the authors' scripts for orders 1 to 3.")] = 0.4,
+    lam: Annotated[
+        StrengthOption, Default("λ = 0.4 is that of the authors' scripts for orders 1 to 3."), Search(0.004, 0.04, 0.4)
+    ] = 0.4,
     rho: Share = None,
     per_module: PerModule = False,
     form: Annotated[

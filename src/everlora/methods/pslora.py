@@ -42,7 +42,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from everlora.core.defaults import Default
+from everlora.core.defaults import Default, Search
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method, compose
 from everlora.core.registry import method
@@ -71,7 +71,7 @@ def pslora(
         StrengthOption,
         Default("λ is not in the available sources, so that ``auto`` looks for one by its share.", ours=True),
     ] = "auto",
-    rho: Share = None,
+    rho: Annotated[Share, Search(0.03, 0.1, 0.3)] = None,
     per_module: PerModule = False,
     sharpness: Annotated[
         float | Literal["rms"],
