@@ -39,7 +39,8 @@ from everlora.models.environment import environment
 from everlora.models.loading import Loaded, load
 from everlora.runtime import world
 from everlora.runtime.progress import Progress
-from everlora.settings.spec import LearnerSpec, RawSettings, RunSpec
+from everlora.settings.spec import LearnerSpec, RunSpec
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
