@@ -36,6 +36,7 @@ FEW_ROWS = 30
 """On fewer scored rows than this, a task that was learned and one that was not look alike."""
 ABOVE_CHANCE = 1.645
 """Standard errors by which a score must be above chance: one of twenty guessers is."""
+LEARN_MORE = "train longer (--num-train-epochs), or at a higher --learning-rate unless the update is large already"
 
 
 def saturated(groups: Sequence[Group]) -> list[str]:
@@ -177,10 +178,7 @@ def unlearned(losses: Sequence[float]) -> list[str]:
     first, last = mean(losses[:edge]), mean(losses[-edge:])
     if last < first or last < KNOWN:
         return []
-    return [
-        f"the task was not learned: its training loss went from {first:.3g} to {last:.3g}; train longer "
-        f"(--num-train-epochs) or at a higher --learning-rate, or at a lower one if the loss leaps"
-    ]
+    return [f"the task was not learned: its training loss went from {first:.3g} to {last:.3g}; {LEARN_MORE}"]
 
 
 def guessing(task: Task, targets: Sequence[str], correct: Sequence[bool]) -> list[str]:
@@ -203,6 +201,6 @@ def guessing(task: Task, targets: Sequence[str], correct: Sequence[bool]) -> lis
     if right > bound or bound >= 1:  # where nearly all rows are of one label, no score tells
         return []
     return [
-        f"the task was not learned: {right:.1%} of {n} answers are right, and guessing comes to {chance:.1%}; train "
-        f"longer (--num-train-epochs) or at a higher --learning-rate"
+        f"the task was not learned: {right:.1%} of {n} answers are right, and guessing comes to {chance:.1%}; "
+        f"{LEARN_MORE}"
     ]
