@@ -83,6 +83,7 @@ def run(wish: argparse.Namespace, method: str, order: int, rank: int, seed: int)
             "max_source_length": wish.source,
             "lora": {"r": rank, "lora_alpha": 4 * rank},
             "train": {
+                "num_train_epochs": 1,
                 "learning_rate": wish.learning_rate,
                 "per_device_train_batch_size": wish.batch,
                 "logging_steps": 1,

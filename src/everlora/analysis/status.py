@@ -13,13 +13,19 @@ from everlora.core.plain import JsonObject
 
 
 class LearnedTask(Record):
-    """A task of a run: its score right after it was learned (None where all are learned at once), and its record."""
+    """A task of a run: its score right after it was learned (None where all are learned at once), and its record.
+
+    Attributes:
+        name, seconds, strengths, warning, predicted_rise, epochs: see `everlora.archive.records.StageFacts`.
+    """
 
     name: str
     score: Score
     seconds: Seconds | float
     strengths: dict[str, Strength]
     warning: str | None
+    predicted_rise: float | None = None
+    epochs: int | None = None
 
 
 class Status(Record):
@@ -41,6 +47,13 @@ class Status(Record):
     shared_rows: str | None = None
     kept_rows: int = 0
     holdings: Holdings
+
+    @property
+    def forecast(self) -> str | None:
+        """What each task was predicted to cost the tasks before it, in words; None where no part predicts that."""
+        found = {task.name: task.predicted_rise for task in self.tasks if task.predicted_rise is not None}
+        each = ", ".join(f"{name} {rise:.2g}" for name, rise in found.items())
+        return f"predicted rise of all earlier tasks' loss, nats per row: {each}" if found else None
 
     def as_json(self) -> JsonObject:
         """The object that ``everlora status --json`` prints."""
@@ -65,6 +78,8 @@ def status(path: Path) -> Status:
             seconds=facts.seconds,
             strengths=facts.strengths,
             warning=facts.warning,
+            predicted_rise=facts.predicted_rise,
+            epochs=facts.epochs,
         )
         for facts in done
     ]

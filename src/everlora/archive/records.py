@@ -187,6 +187,9 @@ class StageFacts(TaskMetadata):
         seconds: how long it took; one number where nothing is trained.
         warning: what the learner found amiss.
         strengths: those that penalties have found, by part.
+        predicted_rise: nats per row that the losses of all earlier tasks together are predicted to have risen by when
+            the task was learned; None where no part predicts that.
+        epochs: that the task's number of rows made, where the settings have neither epochs nor steps.
         cut: training texts that were cut to the longest that is read.
         kept_rows, kept_row_bytes: rows of the task that are kept to be learned again.
         written_rows: by earlier task, what the model wrote of it; None where it writes nothing.
@@ -201,6 +204,8 @@ class StageFacts(TaskMetadata):
     warning: str | None
     strengths: dict[str, Strength]
     cut: int
+    predicted_rise: float | None = None
+    epochs: int | None = None
     kept_rows: int = 0
     kept_row_bytes: int = 0
     written_rows: dict[str, WrittenRows] | None = None

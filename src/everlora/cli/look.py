@@ -72,8 +72,8 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     show(table(f"{facts.method} on {facts.model}", heads, rows))
     if facts.labels:
         say(f"labels by row of the head: {', '.join(facts.labels)}")
-    if facts.shared_rows:
-        say(facts.shared_rows)
+    for line in filter(None, (facts.shared_rows, facts.forecast)):
+        say(line)
     data = f", {facts.kept_rows} rows of data among it" if facts.kept_rows else ""
     say(f"kept for the next task: {facts.holdings.kept_bytes / 1e6:.2f} MB{data}")
     for part, lost in facts.holdings.memory_error.items():

@@ -161,6 +161,8 @@ def settle(kind: type[S], *layers: RawSettings, rate: float | None = None) -> S:
         rate = _rate(merged.get("method") or LearnerSpec.model_fields["method"].default)
     merged["train"].setdefault("learning_rate", rate)
     merged["train"] = _checked(merged["train"])
+    if int(merged["train"].get("max_steps", -1)) > 0:
+        merged["train"].setdefault("num_train_epochs", 1)  # it plays no part then, and earlier versions wrote 1
     if isinstance(merged.get("lora"), dict):
         merged["lora"] = checked_lora(merged["lora"])
     if isinstance(merged.get("train_of"), dict):

@@ -41,7 +41,6 @@ from everlora.core.roles import (
     AutoStrength,
     GradientTransform,
     PenaltyGradient,
-    PredictsRise,
     State,
     TaskContext,
     WeightPenalty,
@@ -50,7 +49,7 @@ from everlora.core.updates import Updates, groups, stack
 from everlora.runtime.seeds import seed_for
 from everlora.training.alarms import saturated
 from everlora.training.blocks import BlockRunner
-from everlora.training.group import Group, WeightedPenalty, by_memory, norms
+from everlora.training.group import Group, WeightedPenalty, by_memory, norms, predicted_rise, stacked
 from everlora.training.probe import Probe
 from everlora.training.strengths import StrengthController, acting
 
@@ -131,7 +130,7 @@ class Chain(TrainerCallback):
                     continue
                 # Named by what it is for, and no count: draws stay the same whatever other parts and groups there are.
                 own_seed = seed_for(seed, task, part.name, *names)
-                held = _stacked(memories[part.name], names)
+                held = stacked(memories[part.name], names)
                 state = part.prepare(TaskContext(updates=updates, start=begin, memory=held, seed=own_seed))
                 if state is None:
                     continue
@@ -222,6 +221,12 @@ class Chain(TrainerCallback):
                     found[name] = float(controller.lam)
         return found
 
+    @torch.no_grad()
+    def predicted_rise(self) -> float | None:
+        """Return what earlier tasks together are predicted to lose by the update as it is; None if no part does."""
+        predicted, tasks = predicted_rise(self.groups, [group.penalise() for group in self.groups])
+        return predicted if tasks else None
+
     def _norm(self, params: Sequence[nn.Parameter]) -> Tensor:
         """Return the norm of the gradient of all these parameters together."""
         # fp32: in bf16 a sum of millions of squares loses the small ones.
@@ -248,12 +253,7 @@ class Chain(TrainerCallback):
 
     def _spend(self, found: Sequence[Sequence[PenaltyGradient]]) -> None:
         """Hold what earlier tasks are predicted to lose against the budgets, if there are any."""
-        predicted, tasks = 0.0, 0
-        for group, each in zip(self.groups, found, strict=True):
-            for (part, state), one in zip(group.penalties, each, strict=True):
-                if isinstance(part, PredictsRise):
-                    predicted += float(one.value.sum())
-                    tasks = max(tasks, part.earlier_tasks(state))
+        predicted, tasks = predicted_rise(self.groups, found)
         if tasks:
             self.latest["predicted_rise"] = predicted
             for controller in self.controllers.values():
@@ -287,9 +287,3 @@ class Chain(TrainerCallback):
                 )
                 for k, name in enumerate(group.names)
             ]
-
-
-def _stacked(memory: Mapping[str, State], names: Sequence[str]) -> State:
-    """Return what a part remembers of these modules, stacked; empty if it remembers nothing yet."""
-    mine = [memory[name] for name in names if name in memory]
-    return {key: torch.stack([one[key] for one in mine]) for key in mine[0]} if mine else {}

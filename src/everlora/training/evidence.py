@@ -26,6 +26,12 @@ from everlora.training.stages import Stage
 from everlora.training.trainer import token_mean
 
 
+def draw_rows(part: NeedsEvidence, stage: Stage, seed: int) -> Rows:
+    """Draw the training rows of a stage that evidence is measured on: as many as ``part`` wants, or all there are."""
+    rows = [(row, task) for task in stage.tasks for row in task.train]
+    return random.Random(seed_for(seed, stage.seeded, part.name)).sample(rows, min(part.samples, len(rows)))
+
+
 def observe(
     part: NeedsEvidence,
     stage: Stage,
@@ -46,9 +52,7 @@ def observe(
         seed: of the run; which rows are drawn depends on it, on the stage and on the part alone.
         only: these modules alone.
     """
-    rows = [(row, task) for task in stage.tasks for row in task.train]
-    draw = random.Random(seed_for(seed, stage.seeded, part.name))
-    chosen: Rows = draw.sample(rows, min(part.samples, len(rows)))
+    chosen = draw_rows(part, stage, seed)
     if part.evidence == "fisher":
         return {name: Evidence(fisher=one) for name, one in fisher(model, family, backend.trainable(), chosen).items()}
     layers = backend.base_layers()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everlora.core.roles import GradientTransform, PenaltyGradient, State, WeightPenalty
+from everlora.core.roles import GradientTransform, PenaltyGradient, PredictsRise, State, WeightPenalty
 from everlora.training.strengths import StrengthController
 
 
@@ -169,3 +169,27 @@ def by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]])
         kind = tuple((part, key, tensor.shape) for part, state in held for key, tensor in sorted(state.items()))
         alike.setdefault(kind, []).append(name)
     return (tuple(some) for some in alike.values())
+
+
+def stacked(memory: Mapping[str, State], names: Sequence[str]) -> State:
+    """Return what a part remembers of these modules, stacked; empty if it remembers nothing yet."""
+    mine = [memory[name] for name in names if name in memory]
+    return {key: torch.stack([one[key] for one in mine]) for key in mine[0]} if mine else {}
+
+
+def predicted_rise(groups: Sequence[Group], found: Sequence[Sequence[PenaltyGradient]]) -> tuple[float, int]:
+    """Return what the loss of all earlier tasks together is predicted to rise by, and how many tasks these are.
+
+    In nats per row; 0 and 0 where no part predicts.
+
+    Args:
+        groups: of modules, with their penalties.
+        found: what `Group.penalise` returned of each.
+    """
+    predicted, tasks = 0.0, 0
+    for group, each in zip(groups, found, strict=True):
+        for (part, state), one in zip(group.penalties, each, strict=True):
+            if isinstance(part, PredictsRise):
+                predicted += float(one.value.sum())
+                tasks = max(tasks, part.earlier_tasks(state))
+    return predicted, tasks
