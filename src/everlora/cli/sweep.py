@@ -90,32 +90,29 @@ def sweep(
     base = experiment.load_for(spec) if ALL in wanted else None
     if base is not None:
         wanted = _all_replaced(wanted, base.family.name)
-    todo = sweeping.jobs(
-        layers,
-        wanted,
-        numbers,
-        out,
-        orders=sweeping.split(orders or ""),
-        tuned=sweeping.read_tuned(tuned) if tuned else None,
-    )
+    found = sweeping.read_tuned(tuned) if tuned else None
+    todo = sweeping.jobs(layers, wanted, numbers, out, orders=sweeping.split(orders or ""), tuned=found)
     if dry_run:
         experiment.check_data(spec)
-        for job in todo:
-            order = f"order {job.spec.order}\t" if orders else ""
-            say(f"{job.spec.method}\t{order}seed {job.spec.seed}\t{job.folder}")
+        _list(todo, orders=bool(orders))
         return
     failed: list[sweeping.Failed] = []
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
         if workers > 1:
-            files = plugin or []
-            sweeping.work_in_processes(
-                todo, workers, resume=resume, plugins=files, progress=shown, failed=failed.append
-            )
+            files, note = plugin or [], failed.append
+            sweeping.work_in_processes(todo, workers, resume=resume, plugins=files, progress=shown, failed=note)
         else:
             base = base or experiment.load_for(spec)
             sweeping.work(todo, base, resume=resume, progress=shown, failed=failed.append)
     if world.is_main():
         _report(todo, failed, "json" if as_json else format_)
+
+
+def _list(todo: list[Job], *, orders: bool) -> None:
+    """Print the jobs of a sweep, one a line."""
+    for job in todo:
+        order = f"order {job.spec.order}\t" if orders else ""
+        say(f"{job.spec.method}\t{order}seed {job.spec.seed}\t{job.folder}")
 
 
 def _all_replaced(methods: list[str], family: str) -> list[str]:

@@ -107,5 +107,7 @@ def _parts(text: str, mark: str) -> list[str]:
         else:
             parts[-1] += character
     if depth:
-        raise ConfigError(f"the brackets of {text!r} do not match; write name(option=value) or a+b")
+        raise ConfigError(
+            f"cannot read the method {text!r}: its brackets do not match; write name(option=value) or a+b"
+        )
     return parts

@@ -200,8 +200,9 @@ class Entry:
         return () if self.build().plugin else (self.name,)
 
     def options(self) -> dict[str, object]:
-        """Return the options and their defaults."""
-        return {name: p.default for name, p in inspect.signature(self.build).parameters.items()}
+        """Return the options and their defaults, as they are typed."""
+        defaults = {name: p.default for name, p in inspect.signature(self.build).parameters.items()}
+        return {name: one if isinstance(one, str | int | float | None) else str(one) for name, one in defaults.items()}
 
     def doc(self) -> str:
         """Return the method's page: formula, symbols, source, what we do differently."""

@@ -11,7 +11,10 @@ is better than this one at the same share of the gradient.
     λ        lam; by default the share ρ of the gradient finds it
 
 Invariants: on the first task the penalty is 0; value and gradient are 0 at B = 0; the gauge (cA, B/c) changes nothing;
-``lam=0`` is IncLoRA. ELLA with an energy of 1 everywhere is this method, to the bit of its formula.
+``lam=0`` is IncLoRA. ELLA with an energy of 1 everywhere is this method. Pitfalls: a large share learns little, and
+looks like little forgetting; look at learning accuracy beside BWT.
+
+What we do differently: there is no paper to differ from.
 
 Composition: one penalty on IncLoRA, nothing remembered.
 """

@@ -16,14 +16,20 @@ Fisher information, not the empirical one. R ⊗ L / tr L is its Kronecker appro
 rows' gradients are never held: L and R are sums over tokens (`everlora.training.curvature`). Without λ the penalty is
 what the mean loss of all earlier tasks together will rise by, in nats per row, to second order.
 
-``lam=budget(nats=ε)`` finds λ by dual ascent, so that this prediction stays below ε for each earlier task
+``lam=budget`` finds λ by dual ascent, so that this prediction stays below ε nats for each earlier task
 (`everlora.core.roles.Budget`). A curvature summed over tasks at a fixed λ becomes too rigid in a long sequence; the
-budget does not, since what is allowed grows with the number of tasks. A number is λ as it stands.
+budget does not, since what is allowed grows with the number of tasks. ``budget`` may be given its
+nats in brackets; a number is λ as it stands.
 
 Invariants: on the first task the penalty is 0; at ΔW = 0 value and gradient are 0; the gauge (cA, B/c) changes
 nothing; for a linear model under squared error the prediction is exact, and with λ = 1 what two tasks end at is the
 optimum of both. Pitfalls: cross terms between modules are left out, and rows' inputs and gradients are taken for
 independent: a rank-8 update is coherent, so that the prediction is too low, by about ten times.
+
+What we do differently from the paper: what is trained is a low-rank update and not the whole weight; the two factors
+are products of whole rows' gradients, without the separation into activations and output gradients, so that tokens of
+one row count together; they are brought to the trace of the Fisher information; and a budget in nats takes the place
+of a λ that is searched.
 
 ``store`` says how the factors are kept (`everlora.parts.factor_stores`): the default ``full`` is o² + i² numbers per
 adapted matrix, constant in the number of tasks.

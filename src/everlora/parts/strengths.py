@@ -56,7 +56,7 @@ def read_strength(
     if rho is not None or per_module:
         there = "a budget" if isinstance(lam, Budget) else f"lam={lam:g}"
         raise ConfigError(
-            f"rho and per_module say how λ is found by its share; with {there} there is none to find: write lam=auto, "
-            f"or leave them out"
+            f"rho and per_module say how λ is found by its share; with {there} there is nothing to find: write "
+            f"lam=auto, or leave them out"
         )
     return lam
