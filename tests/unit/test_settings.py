@@ -50,7 +50,7 @@ def test_defaults_are_those_of_the_definitions() -> None:
             value = value.get(key)
         if one.path[0] not in ("model", "protocol") and one.path[-1] != "learning_rate":
             assert value == one.default, one.path
-    assert spec.train == {**TRAIN_DEFAULTS, "learning_rate": 1e-3}
+    assert spec.train == {**TRAIN_DEFAULTS, "learning_rate": 3e-3}
 
 
 OTHER: dict[tuple[str, ...], Any] = {

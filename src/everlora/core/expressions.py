@@ -107,7 +107,5 @@ def _parts(text: str, mark: str) -> list[str]:
         else:
             parts[-1] += character
     if depth:
-        raise ConfigError(
-            f"cannot read the method {text!r}: its brackets do not match; write name(option=value) or a+b"
-        )
+        raise ConfigError(f"cannot read the method {text!r}: brackets do not match; write name(option=value) or a+b")
     return parts
