@@ -74,7 +74,10 @@ def test_a_command_imports_no_more_than_it_needs(words: str, tmp_path: Path, ran
 
 TYPED = {
     "ru": (["run"], OPTIONS),
-    "run --lora-": (["--lora-r", "--lora-rank", "--lora-alpha", "--lora-dropout", "--lora-target-modules"], OPTIONS),
+    "run --lora-": (
+        ["--lora-r", "--lora-rank", "--lora-alpha", "--lora-dropout", "--lora-target-modules", "--lora-layers"],
+        OPTIONS,
+    ),
     "run --method o-l": (["o-lora"], OPTIONS),
     "run --method ella+mig": (["ella+migu"], OPTIONS),
     "sweep --methods ella,seqf": (["ella,seqft"], OPTIONS),

@@ -56,7 +56,7 @@ def trials_of(system: str, budget: int) -> list[Trial]:
 
     >>> import everlora.methods
     >>> [(t.method, round(t.rate, 5)) for t in trials_of("inclora", 3)]
-    [('inclora', 0.0004), ('inclora', 0.001), ('inclora', 0.00252)]
+    [('inclora', 0.00119), ('inclora', 0.003), ('inclora', 0.00756)]
 
     Args:
         system: an expression; options that it sets are not searched.
