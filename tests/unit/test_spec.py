@@ -102,7 +102,7 @@ def test_a_checked_spec_is_not_edited() -> None:
 def test_defaults_of_a_learner() -> None:
     spec = resolve(LearnerSpec, M)
     assert (spec.method, spec.lora.r, spec.lora.lora_alpha, spec.evaluation.schedule) == ("ella", 8, 8, "full")
-    assert spec.train == TRAIN_DEFAULTS | {"learning_rate": 1e-3}
+    assert spec.train == TRAIN_DEFAULTS | {"learning_rate": 3e-3}
     assert spec.train is not TRAIN_DEFAULTS
 
 
