@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from everlora.cli import options
-from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
+from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, check_run, interruptible, say
 from everlora.cli.run import Config
 
 if TYPE_CHECKING:
@@ -20,17 +20,8 @@ if TYPE_CHECKING:
     from everlora.analysis.interference import ModuleMeeting
     from everlora.archive.records import Room
 
-MODULE_HEADS = (
-    "module",
-    "update norm",
-    "past norm",
-    "interference",
-    "bound",
-    "surrogate bound",
-    "opposed",
-    "conflict",
-    "free",
-)
+MODULE_HEADS = ("module", "update norm", "past norm", "interference", "bound", "surrogate bound", "opposed", "conflict",
+                "free")  # fmt: skip
 Figures: TypeAlias = tuple[float | None, ...]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
@@ -93,6 +84,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """How each task's update met the past: interference and its bound, opposed directions, free share."""
+    check_run(run)
     from everlora.analysis.interference import inspect as meetings
     from everlora.analysis.runs import Run
     from everlora.cli.tables import show
@@ -135,6 +127,7 @@ def export(
 
     The loss is measured on the run's data, where they are at hand.
     """
+    check_run(run)
     from everlora.analysis.runs import Run
     from everlora.core.errors import ConfigError
     from everlora.export import model as exporting
