@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from everlora.analysis.interference import ModuleMeeting
     from everlora.archive.records import Room
 
-MODULE_HEADS = ("module", "update norm", "past norm", "interference", "bound", "surrogate bound", "opposed", "conflict",
-                "free")  # fmt: skip
+MODULE_HEADS = ("module", "update norm", "past norm", "interference", "bound", "surrogate bound", "opposed",
+                "conflict", "free")  # fmt: skip
 Figures: TypeAlias = tuple[float | None, ...]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 

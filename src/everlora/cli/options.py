@@ -161,11 +161,15 @@ class Command(TyperCommand):
             yield
         except Exception as error:
             if (typed := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
+                from everlora.training.arguments import ABOVE_ZERO, NOT_NEGATIVE
+
                 word = typed.lstrip("-").replace("-", "_").lower()
                 here = {option.lstrip("-"): option for one in self.get_params(ctx) for option in one.opts}
                 meant = [one.options[-1] for one in SETTINGS.values() if _means(one, word)]
-                near = get_close_matches(word.replace("_", "-"), here, n=2)
-                error.possibilities = [o for o in meant if o in here.values()][:1] or [here[name] for name in near]
+                near = [here[name] for name in get_close_matches(word.replace("_", "-"), here, n=2, cutoff=0.75)]
+                if "set" in here and word in (*ABOVE_ZERO, *NOT_NEGATIVE):
+                    near = [f"--set {word}=…"]
+                error.possibilities = [o for o in meant if o in here.values()][:1] or near
             raise
 
 
