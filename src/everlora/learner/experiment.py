@@ -18,7 +18,7 @@ from everlora.archive.records import Environment
 from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
 from everlora.archive.schema import read_json, write
-from everlora.benchmarks import is_own, open_stream
+from everlora.benchmarks import find_benchmark, is_own, open_stream
 from everlora.core.benchmark import Modality
 from everlora.core.errors import ConfigError, DataError, FolderError, ModelError
 from everlora.core.expressions import parse, split_expression
@@ -223,13 +223,15 @@ def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
 
 
 def check_data(spec: RunSpec) -> None:
-    """Read the rows of a run that are on this machine, without a model, so that a fault shows before anything runs.
+    """Look up a run's benchmark, and read what rows are on this machine, so that a fault shows before anything runs.
 
     Raises:
         EverloraError: they cannot be used.
     """
     if spec.data_dir is not None or is_own(spec.benchmark):
         adapt_tasks(_opened(spec), spec, spec.stream_seed)
+    else:
+        find_benchmark(spec.benchmark).order(spec.order)
 
 
 def _opened(spec: RunSpec, modality: Modality | None = None) -> TaskStream:

@@ -60,7 +60,8 @@ def checked(name: str, value: Any) -> Any:
         raise ConfigError(f"the training argument {name!r} is set by everlora; leave it out")
     kinds = _OWN if name in _OWN else _kinds()
     if name not in kinds:
-        meant = _setting(name) if "." in name else suggestion(name, Training) or nearest(name, _settable())
+        word = str(name)
+        meant = _setting(word) if "." in word else suggestion(word, Training) or nearest(word, _settable())
         raise ConfigError(f"unknown training argument {name!r}{meant}")
     if why := _unsupported(name):
         raise ConfigError(f"the training argument {name!r} is not supported by everlora: {why}")
