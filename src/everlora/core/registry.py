@@ -164,7 +164,11 @@ def isolated() -> Iterator[None]:
     with ExitStack() as stack:
         for registry in KINDS.values():
             stack.enter_context(registry.isolated())
-        yield
+        before = dict(plugins.ran)
+        try:
+            yield
+        finally:
+            plugins.ran = before
 
 
 @dataclass(frozen=True, kw_only=True)

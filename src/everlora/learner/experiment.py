@@ -19,12 +19,13 @@ from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
 from everlora.archive.schema import read_json, write
 from everlora.benchmarks import find_benchmark, is_own, open_stream
+from everlora.benchmarks.streams import is_yaml
 from everlora.core.benchmark import Modality
 from everlora.core.errors import ConfigError, DataError, FolderError, ModelError
 from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Method
 from everlora.core.plain import JsonObject
-from everlora.core.plugins import Origin
+from everlora.core.plugins import Origin, file_origin, files
 from everlora.core.registry import origins
 from everlora.data.task import Task, TaskStream
 from everlora.learner.resolve import names as names
@@ -152,11 +153,14 @@ def begin(
 
 
 def plugins_used(spec: LearnerSpec, method: Method) -> list[Origin]:
-    """Where the plug-ins of a run are from: its methods, its benchmark, and all metrics that were plugged in."""
+    """Where the plug-ins of a run are from: its methods, its benchmark, all metrics, and files of no known use."""
     named = [name for name, _ in split_expression(method.expression)] if method.expression else []
     benchmark = [spec.benchmark] if isinstance(spec, RunSpec) else []
     # Tasks may name any metric, and those of the matrix are all written: so all that are from outside count as used.
-    return origins(method=named, benchmark=benchmark, metric=METRICS.from_outside())
+    found = origins(method=named, benchmark=benchmark, metric=METRICS.from_outside())
+    found += [file_origin("benchmark", name, Path(name)) for name in benchmark if is_yaml(name)]
+    # A file that registers nothing which is used may still have changed what everlora does.
+    return found + [one for one in files() if one["file"] not in [other.get("file") for other in found]]
 
 
 def _spelling_of(dtype: str, base: Loaded, out: Path) -> str:
