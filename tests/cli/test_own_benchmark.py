@@ -15,7 +15,7 @@ from everlora.benchmarks import find_benchmark
 from everlora.core import plugins, registry
 from everlora.testing import made_up_rows
 
-from .conftest import Everlora
+from .conftest import Everlora, unplug
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ("--model", "tiny-llama", "--max-steps", "2", "--max-train-samples", "8", "--max-eval-samples", "4")
@@ -36,7 +36,7 @@ def forget() -> None:
     plugins.ran.clear()
     for known in registry.KINDS.values():
         for name in known.from_outside():
-            sys.modules.pop(known.forget(name), None)
+            sys.modules.pop(unplug(known, name), None)
 
 
 def test_one_file_brings_a_benchmark_and_a_metric(everlora: Everlora, tmp_path: Path) -> None:
