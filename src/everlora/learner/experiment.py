@@ -47,7 +47,7 @@ from everlora.settings.spec import LearnerSpec, RunSpec
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """Holds what a run came to.
 
     Attributes:
         folder: where it is written.
@@ -60,7 +60,7 @@ class Result:
     record: MatrixRecord
 
     def as_json(self) -> JsonObject:
-        """The object that ``everlora run --json`` prints."""
+        """Return the object that ``everlora run --json`` prints."""
         plain = self.record.plain()
         wanted = ("tasks", "matrix", "metrics", "method", "model", "protocol", "fingerprints", "base", "general")
         return {**{key: plain[key] for key in wanted if key in plain}, "folder": str(self.folder)}
@@ -153,7 +153,7 @@ def begin(
 
 
 def plugins_used(spec: LearnerSpec, method: Method) -> list[Origin]:
-    """Where the plug-ins of a run are from: its methods, its benchmark, all metrics, and files of no known use."""
+    """Return where a run's plug-ins are from: methods, benchmark, all metrics, and files of no known use."""
     named = [name for name, _ in split_expression(method.expression)] if method.expression else []
     benchmark = [spec.benchmark] if isinstance(spec, RunSpec) else []
     # Tasks may name any metric, and those of the matrix are all written: so all that are from outside count as used.
@@ -164,7 +164,7 @@ def plugins_used(spec: LearnerSpec, method: Method) -> list[Origin]:
 
 
 def _spelling_of(dtype: str, base: Loaded, out: Path) -> str:
-    """How the run in ``out`` spells ``dtype``, if both come to the same weights: ``auto`` is what it chose."""
+    """Return how the run in ``out`` spells ``dtype``, if both are the same weights: ``auto`` is what it chose."""
     try:
         there = read_run(out).settings.dtype
     except FolderError:
@@ -173,7 +173,7 @@ def _spelling_of(dtype: str, base: Loaded, out: Path) -> str:
 
 
 def _weights(out: Path) -> str | None:
-    """The type of the weights that the run in ``out`` was made on; None if that is not known."""
+    """Return the type of the weights that the run in ``out`` was made on; None if that is not known."""
     try:
         precision = read_json(Environment, out / "environment.json").precision
     except FolderError:
@@ -182,7 +182,7 @@ def _weights(out: Path) -> str | None:
 
 
 def _pooling(out: Path) -> Pooling | None:
-    """What an encoder's head read when the tasks in ``out`` were learned; None where there are none."""
+    """Return what an encoder's head read when the tasks in ``out`` were learned; None where there are none."""
     if not any((out / "tasks").glob("[0-9]*")):
         return None
     try:
