@@ -1,4 +1,4 @@
-"""Options and habits that commands share."""
+"""Defines options and habits that commands share."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
 @dataclass(frozen=True)
 class WrittenAdapter:
-    """An adapter that was written, and what that lost; see `everlora.export.model`.
+    """Holds an adapter that was written, and what that lost; see `everlora.export.model`.
 
     Attributes:
         rank: the largest of its modules.
@@ -221,7 +221,7 @@ def study_layers(
 
 
 def _copies(top: str) -> dict[str, str]:
-    """Methods by the name of their folder."""
+    """Return methods by the name of their folder."""
     from everlora.core.errors import ConfigError
 
     found = {}
@@ -286,7 +286,7 @@ def _figure(value: float | None) -> str:
 
 
 def _strength(value: float | dict[str, float]) -> str:
-    """A strength, or the least and the largest where every module has its own."""
+    """Return a strength, or the least and the largest where every module has its own."""
     if isinstance(value, dict):
         return f"{min(value.values()):.3g} to {max(value.values()):.3g}"
     return f"{value:.3g}"
