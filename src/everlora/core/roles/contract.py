@@ -11,7 +11,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from everlora.core.errors import ConfigError, nearest
@@ -183,8 +183,10 @@ def check_choices(part: Part | type[Part]) -> None:
     for base in cls.__mro__:
         for name, declared in vars(base).items() if base in Part.roles or base in Part.abilities else ():
             kind = get_type_hints(declared.fget).get("return") if isinstance(declared, attribute) else None
-            value = getattr(part, name, None) if get_origin(kind) is Literal else None
-            if (isinstance(value, str) or not isinstance(part, type)) and value not in (None, *get_args(kind)):
+            if get_origin(kind) is not Literal:
+                continue
+            value = inspect.getattr_static(cls, name) if cls is part else getattr(part, name)
+            if (isinstance(value, str) or cls is not part) and value not in get_args(kind):
                 raise ConfigError(
                     f"{name} of the {base.__name__} {cls.__name__} cannot be {value!r}"
                     f"{nearest(str(value), get_args(kind))}"
@@ -196,8 +198,7 @@ def check_part(part: object, field: str, role: type) -> None:
     kind = type(part)
     if not (isinstance(part, Part) and isinstance(part, role)):
         raise ConfigError(f"the field {field!r} of a method takes a {role.__name__}, and a {kind.__name__} is none")
-    settings = getattr(kind, "__dataclass_params__", None)
-    if settings is None or not settings.frozen:
+    if not is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise ConfigError(
             f"the {role.__name__} {kind.__name__} is no frozen dataclass; write @dataclass(frozen=True, kw_only=True) "
             f"above its class"
