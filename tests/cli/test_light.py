@@ -40,6 +40,8 @@ COMMANDS = {
     "protocols small-cpu": YAML,
     "status gone": TABLES,
     "status RUN": TABLES,
+    "inspect gone": YAML,
+    "export gone --out e": YAML,
     "compare gone": STATISTICS,
     "compare RUN": STATISTICS,
     "methods": TORCH,

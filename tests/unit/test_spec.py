@@ -72,6 +72,8 @@ def test_merging_is_idempotent_and_the_empty_layer_neutral(a: dict[str, object],
     [
         ({"modle": "x"}, "unknown setting 'modle'; did you mean 'model'"),
         ({**M, "lora": {"rank": 3, "alpha": 3}}, "unknown setting 'lora.rank'"),
+        ({**M, "evaluation": {"seed": 3}}, "unknown setting 'evaluation.seed'$"),
+        ({**M, "output_dir": "x"}, "unknown setting 'output_dir'$"),
         ({**M, "lora": {"alpha": 3}}, "unknown setting 'lora.alpha'; did you mean 'lora_alpha'"),
         ({**M, "evaluation": {"schedul": "full"}}, "unknown setting 'evaluation.schedul'; did you mean 'schedule'"),
         ({**M, "benchmrk": "x"}, "did you mean 'benchmark'"),

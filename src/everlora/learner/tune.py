@@ -31,7 +31,7 @@ TABLE, TRIALS = "tuned.yaml", "trials.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One point of a search, and how well the system did there.
+    """Holds one point of a search, and how well the system did there.
 
     Attributes:
         system: as it was named.
@@ -47,7 +47,7 @@ class Trial:
 
     @property
     def mean(self) -> float:
-        """Mean OA; lower than any score where nothing was measured."""
+        """Return the mean OA; lower than any score where nothing was measured."""
         return sum(self.scores) / len(self.scores) if self.scores else -math.inf
 
 
