@@ -24,6 +24,7 @@ from typing import Any, Literal
 from everlora.core.errors import DataError, nearest
 from everlora.data.dialects import familiar
 from everlora.data.packed import plain_name
+from everlora.data.prompt_parts import spare
 from everlora.data.rows import SUFFIXES, Table, decode, is_data_file, parse_json, read_bytes, read_table
 from everlora.metrics.texts import normalise
 
@@ -223,7 +224,8 @@ def _labelled(table: Table) -> Table:
         return value[0] if isinstance(value, list) else value
 
     rows = [
-        {"text": row.get("input"), "label": label(row.get("output"), table.at(index))}
+        spare(row, ("input", "output"))
+        | {"text": row.get("input"), "label": label(row.get("output"), table.at(index))}
         for index, row in enumerate(table.rows)
     ]
     return replace(table, rows=rows)
