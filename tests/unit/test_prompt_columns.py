@@ -108,3 +108,31 @@ def test_an_instruction_that_would_not_be_shown_is_refused(row: dict[str, Any], 
         made(row, instruction="Be kind.")
     with pytest.raises(DataError, match=f"task 't': its rows are {kind}, to which no instruction is added"):
         on_disk(tmp_path, [row, other(row)], ", instruction: Be kind.")
+
+
+def turns(**last: Any) -> dict[str, Any]:
+    return {"conversations": [TURNS[0], {**TURNS[1], **last}]}
+
+
+def test_what_stands_in_a_turn_of_sharegpt_is_looked_at() -> None:
+    with pytest.raises(DataError, match="row 1: the last message has the weight 0"):
+        task_from_dataset("t", [turns(weight=0)], [turns()])
+    with pytest.raises(DataError, match="row 1: the last message has 'tool_calls' beside its content"):
+        task_from_dataset("t", [turns(tool_calls=[{"name": "f"}])], [turns()])
+    first = {**TURNS[0], "weight": 0}
+    test = [{"conversations": [{**TURNS[0], "value": "Bye"}, TURNS[1]]}]
+    task = task_from_dataset("t", [{"conversations": [first, {**TURNS[1], "weight": 1}]}], test)
+    assert task.train[0].input == [{"role": "user", "content": "Hi", "weight": 0}]  # nothing of it is learned
+
+
+@pytest.mark.parametrize("weight", [0, 0.0, "0", 0.5, "heavy"])
+@pytest.mark.parametrize(
+    "row",
+    [{"messages": CHAT}, {"conversations": TURNS}, {"question": "Why?", "answer": "So."}, {**FIRST, "output": "So."}],
+)
+def test_a_row_counts_as_one_or_is_refused(row: dict[str, Any], weight: object) -> None:
+    with pytest.raises(DataError, match=r"row 1: the row has the weight .*, and every row counts as 1"):
+        made({**row, "weight": weight})
+    test = {"conversations": [{**TURNS[0], "value": "Bye"}, TURNS[1]]} if "conversations" in row else other(row)
+    for one in (1, 1.0, "1", None, ""):
+        assert task_from_dataset("t", [{**row, "weight": one}], [test]).train[0].target in ("Hello", "So.")
