@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from everlora.benchmarks import open_stream
 from everlora.core.errors import DataError
+from everlora.data.spelling import visible
 from everlora.data.task import Example, Task
 from everlora.data.tasks import task_from_dataset
 from everlora.metrics import Answer, answer_metric
@@ -101,9 +103,67 @@ def test_invisible_and_decomposed_characters_make_no_second_label(tmp_path: Path
 
 
 def test_labels_that_look_alike_are_told_by_code_points() -> None:
-    emoji = ["a\u200db", "ab"] * 10
-    with pytest.raises(DataError, match=r"label 'a\\u200dc' is outside the label set"):
-        task_from_dataset("t", rows(*emoji), rows("a\u200dc", word="thing"))
+    cook = "\U0001f468\u200d\U0001f373"
+    with pytest.raises(DataError, match=r"label '\\U0001f468\\u200d\\U0001f373' is outside the label set"):
+        task_from_dataset("t", rows("a", "b"), rows(cook, word="thing"))
+
+
+CODES = (
+    0x00,
+    0x7F,
+    0xAD,
+    0x34F,
+    0x61C,
+    0x115F,
+    0x180E,
+    0x200B,
+    0x200C,
+    0x200D,
+    0x2061,
+    0x2063,
+    0x206A,
+    0x3164,
+    0xFE0F,
+)
+UNSEEN = [chr(code) for code in (*CODES, 0xFFF9, 0xE0020)]
+
+
+@pytest.mark.parametrize("unseen", UNSEEN, ids=ascii)
+def test_no_invisible_character_makes_a_second_label(unseen: str) -> None:
+    found = rows("good", f"good{unseen}", f"go{unseen}od", f"{unseen}good", "bad")
+    task = task_from_dataset("t", found, rows("good", f"good{unseen}", word="thing"))
+    assert (task.labels, [row.target for row in task.test]) == (("good", "bad"), ["good", "good"])
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian, a joiner within the word
+        "\u0d28\u0d4d\u200d",  # Malayalam, at the end of the word
+        "\u2764\ufe0f",
+        "1\ufe0f\u20e3",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",  # the flag of England
+        "\u845b\U000e0100",
+    ],
+    ids=ascii,
+)
+def test_invisible_characters_with_a_meaning_stay(label: str) -> None:
+    assert visible(label) == label
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("\u2764", "\u2764\ufe0f"), ("\uff11", "1"), ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u062e")],
+    ids=ascii,
+)
+def test_labels_that_look_alike_are_refused_by_code_points(one: str, other: str) -> None:
+    said = f"{one!a} and {other!a} differ in invisible characters or in the width"
+    with pytest.raises(DataError, match=re.escape(said)):
+        task_from_dataset("t", rows(one, other), rows(one, word="thing"))
+    with pytest.raises(DataError, match=re.escape(said)):
+        task_from_dataset("t", rows(one), rows(one, word="thing"), labels=[one, other], metric="exact_match_raw")
+    assert visible(one) != visible(other)  # and so neither is read as the other in silence
 
 
 def test_the_sign_of_a_number_is_seen_by_the_default_metric() -> None:
