@@ -242,13 +242,16 @@ def test_columns_can_be_named_and_the_message_says_so() -> None:
         task_from_dataset("t", found[:1], found[1:], promt_column="ask")
 
 
-@pytest.mark.parametrize("kind", ["map", "unknown", "garbage"])
+@pytest.mark.parametrize("kind", ["map", "list", "unknown", "garbage"])
 def test_an_odd_column_does_not_make_parquet_unsound(kind: str, tmp_path: Path) -> None:
     for name, word in (("a", "item"), ("b", "thing")):
         columns: dict[str, Any] = {"text": [f"{word} 0", f"{word} 1"], "label": [0, 1]}
         about: Any = {"text": {"_type": "Value"}, "label": {"_type": "ClassLabel", "names": ["bad", "good"]}}
         if kind == "map":
             columns["meta"] = pa.array([[("k", 1)], [("k", 2)]], pa.map_(pa.string(), pa.int64()))
+        if kind == "list":  # as `datasets` writes a list of texts, and a list of objects
+            columns["tags"] = [["x"], ["y"]]
+            about = {"tags": [{"_type": "Value", "dtype": "string"}], "more": "odd", **about}
         if kind == "unknown":
             about["odd"] = {"_type": "LabelV9"}
         told = b"[1" if kind == "garbage" else json.dumps({"info": {"features": about}}).encode()
