@@ -132,9 +132,24 @@ def build_task(
         metric=metric,
         source=source,
         left_out=dropped,
-        notes=_rewritten(tables, convention.target) if labels else (),
+        notes=_notes(tables, convention) if labels else (),
         shared_labels=shared_labels,
     )
+
+
+def _notes(tables: Mapping[str, Table], convention: Convention) -> tuple[str, ...]:
+    """Say what is read otherwise than it stands in the files."""
+    found = _rewritten(tables, convention.target)
+    if convention.form == "image":
+        from everlora.data.images import is_transparent
+
+        count = sum(
+            is_transparent(row[convention.input], table.at(index), table.folder)
+            for table in tables.values()
+            for index, row in enumerate(table.rows)
+        )
+        found += (f"{count} pictures have transparent parts, which are read as white",) if count else ()
+    return found
 
 
 def _rewritten(tables: Mapping[str, Table], column: str) -> tuple[str, ...]:
