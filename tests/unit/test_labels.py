@@ -259,3 +259,24 @@ def test_an_odd_column_does_not_make_parquet_unsound(kind: str, tmp_path: Path) 
     (tmp_path / "mine.yaml").write_text("tasks:\n  - {name: t, train: a.parquet, test: b.parquet}\n")
     (task,) = open_stream(tmp_path / "mine.yaml")
     assert task.labels == (("0", "1") if kind == "garbage" else ("bad", "good"))
+
+
+def test_a_label_of_two_lines_is_refused_by_a_metric_that_reads_one() -> None:
+    learned, asked = rows("yes\nsir", "no"), rows("yes\nsir", word="thing")
+    with pytest.raises(DataError, match=r"the label 'yes\\nsir' has several lines, and the metric 'exact_match_first"):
+        task_from_dataset("t", learned, asked, metric="exact_match_first_line")
+    assert answer_metric("exact_match_first_line").row(Answer("yes\nsir", ("yes\nsir",))) == 0
+    assert task_from_dataset("t", learned, asked).labels == ("yes\nsir", "no")
+
+
+def test_a_class_that_test_fraction_takes_away_is_named(tmp_path: Path) -> None:
+    found = rows(*["good"] * 3, *[f"rare {number}" for number in range(9)])
+    (tmp_path / "train.jsonl").write_text(lines(found))
+    (tmp_path / "mine.yaml").write_text("tasks:\n  - {name: t, train: train.jsonl, test_fraction: 0.5}\n")
+    said = r"train.jsonl, row \d+: label 'rare \d' has so few rows that test_fraction 0.5 puts all of them into test"
+    with pytest.raises(DataError, match=said):
+        open_stream(tmp_path / "mine.yaml")
+    labels = ", ".join(["good", *(f"rare {number}" for number in range(9))])
+    text = f"tasks:\n  - {{name: t, train: train.jsonl, test_fraction: 0.5, labels: [{labels}]}}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert len(open_stream(tmp_path / "mine.yaml").tasks[0].test) == 6

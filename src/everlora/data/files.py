@@ -196,7 +196,9 @@ def _from_files(entry: TaskFile, path: Path) -> Task:
         if source is not None
     }
     if entry.test_fraction is not None:
-        tables["train"], tables["test"] = split_off(tables["train"], entry.test_fraction, entry.columns)
+        tables["train"], tables["test"] = split_off(
+            tables["train"], entry.test_fraction, entry.columns, named=bool(entry.labels)
+        )
     return build_task(
         entry.name,
         tables,
@@ -225,7 +227,9 @@ def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> Task:
     if entry.test_fraction is not None and "test" in tables:
         raise DataError(f"{path}: task {entry.name!r} has a test split at {place}; leave test_fraction out")
     if entry.test_fraction is not None:
-        tables["train"], tables["test"] = split_off(tables["train"], entry.test_fraction, entry.columns)
+        tables["train"], tables["test"] = split_off(
+            tables["train"], entry.test_fraction, entry.columns, named=bool(entry.labels or found.labels)
+        )
     if "test" not in tables:
         raise DataError(f"{path}: task {entry.name!r} has no test split at {place}; give test_fraction")
     known = known_task(entry.name, found.kind)

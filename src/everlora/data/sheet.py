@@ -52,8 +52,8 @@ def sheet_table(records: list[list[Any]], path: Path) -> Table:
     used = [place for place, name in enumerate(names) if name or _filled(cells, place)]
     for place in used:
         if place and not names[place]:
-            row = next(number for number, record in enumerate(cells, start=1) if record[place] is not None)
-            raise DataError(f"{path}, row {row}: a cell in column {place + 1}, which has no name in row 1; name it")
+            first = next(number for number, record in enumerate(cells, start=1) if record[place] is not None)
+            raise DataError(f"{path}, row {first}: a cell in column {place + 1}, which has no name in row 1; name it")
     header = [names[place] for place in used]
     check_header(header, str(path))
     rows = []

@@ -14,6 +14,7 @@ from everlora.data.checks import Overlap, normalised, separate
 from everlora.data.columns import ColumnNames, Convention, find_convention, with_system
 from everlora.data.dialects import familiar
 from everlora.data.labels import check_numbers, check_set, inferred, kind_of, label_of
+from everlora.data.notes import reading_notes
 from everlora.data.prompt_parts import check_instruction, check_unread, without_columns
 from everlora.data.rows import Row, Table, class_names
 from everlora.data.spelling import shown, visible
@@ -132,45 +133,25 @@ def build_task(
         metric=metric,
         source=source,
         left_out=dropped,
-        notes=_notes(tables, convention) if labels else (),
+        notes=reading_notes(tables, convention) if labels else (),
         shared_labels=shared_labels,
     )
 
 
-def _notes(tables: Mapping[str, Table], convention: Convention) -> tuple[str, ...]:
-    """Say what is read otherwise than it stands in the files."""
-    found = _rewritten(tables, convention.target)
-    if convention.form == "image":
-        from everlora.data.images import is_transparent
-
-        count = sum(
-            is_transparent(row[convention.input], table.at(index), table.folder)
-            for table in tables.values()
-            for index, row in enumerate(table.rows)
-        )
-        found += (f"{count} pictures have transparent parts, which are read as white",) if count else ()
-    return found
-
-
-def _rewritten(tables: Mapping[str, Table], column: str) -> tuple[str, ...]:
-    """Say how many labels are read in another spelling than that of the file, with an example."""
-    cells = [row.get(column) for table in tables.values() for row in table.rows]
-    found = [cell for cell in cells if isinstance(cell, str) and visible(cell) != cell]
-    if not found:
-        return ()
-    return (
-        f"{len(found)} labels hold invisible or decomposed characters and are read without: "
-        f"{shown(found[0])} as {shown(visible(found[0]))}",
-    )
-
-
-def split_off(table: Table, fraction: float, columns: ColumnNames) -> tuple[Table, Table]:
+def split_off(table: Table, fraction: float, columns: ColumnNames, *, named: bool) -> tuple[Table, Table]:
     """Split a table into train and test, by text and not by row: a text that stands in it twice does not leak.
 
+    Args:
+        table: all rows.
+        fraction: of the texts that go to test.
+        columns: what the user calls the columns.
+        named: whether a label set is given, so that it is not that of the training rows.
+
     Raises:
-        DataError: a row is unusable, or too few texts are different.
+        DataError: a row is unusable, too few texts are different, or a label of test would not be learned.
     """
-    keys = _split_keys(table, find_convention(table, columns))
+    convention = find_convention(table, columns)
+    keys = _split_keys(table, convention)
     order = sorted(set(keys))
     random.Random(SPLIT_SEED).shuffle(order)
     held_out = set(order[: max(1, round(len(order) * fraction))])
@@ -178,7 +159,19 @@ def split_off(table: Table, fraction: float, columns: ColumnNames) -> tuple[Tabl
     test = table.pick(i for i, key in enumerate(keys) if key in held_out)
     if not train.rows:
         raise DataError(f"{table.where} has too few different rows for test_fraction {fraction}")
+    if not (named or convention.free or table.class_names.get(convention.target)):
+        _check_classes(train, test, convention.target, fraction)
     return train, test
+
+
+def _check_classes(train: Table, test: Table, column: str, fraction: float) -> None:
+    learned = {visible(str(row.get(column))) for row in train.rows}
+    for index, row in enumerate(test.rows):
+        if (label := visible(str(row.get(column)))) not in learned:
+            raise DataError(
+                f"{test.at(index)}: label {shown(label)} has so few rows that test_fraction {fraction} puts all of "
+                f"them into test, and none is learned; add rows of it, or give a test file"
+            )
 
 
 def _split_keys(table: Table, convention: Convention) -> list[str]:
