@@ -136,3 +136,22 @@ def test_a_row_counts_as_one_or_is_refused(row: dict[str, Any], weight: object) 
     test = {"conversations": [{**TURNS[0], "value": "Bye"}, TURNS[1]]} if "conversations" in row else other(row)
     for one in (1, 1.0, "1", None, ""):
         assert task_from_dataset("t", [{**row, "weight": one}], [test]).train[0].target in ("Hello", "So.")
+
+
+def test_folders_of_other_tools_lose_no_column(tmp_path: Path) -> None:
+    for name, row in (
+        ("olora", {"sentence": "Why?", "text": "How?", "label": "a"}),
+        ("superni", {"input": "Why?", "context": "It rained.", "output": "a"}),
+    ):
+        place = tmp_path / name / "t"
+        place.mkdir(parents=True)
+        (place / "labels.json").write_text('["a"]')
+        for split, one in (
+            ("train", row),
+            ("test", other(row) | {column: "a" for column in row if row[column] == "a"}),
+        ):
+            (place / f"{split}.json").write_text(json.dumps([one]))
+    with pytest.raises(DataError, match="train.json, row 1: columns 'sentence' and 'text' both hold a text"):
+        open_stream(tmp_path / "olora")
+    with pytest.raises(DataError, match="train.json, row 1: column 'context' would change the prompt"):
+        open_stream(tmp_path / "superni")

@@ -146,7 +146,8 @@ def with_system(table: Table, names: ColumnNames | None) -> tuple[Table, ColumnN
             if column not in row:
                 raise DataError(f"{table.at(index)}: no column {column!r} (found: {', '.join(map(str, row))})")
         read = (names.system_column, *convention.columns)
-        rows.append(spare(row, read) | {"messages": _chat(row, convention, names.system_column, table.at(index))})
+        chat = _chat(row, convention, names.system_column, table.at(index))
+        rows.append({**spare(row, read), "messages": chat})
     return replace(table, rows=rows, called={"messages": convention.input}), ColumnNames(messages_column="messages")
 
 

@@ -98,11 +98,11 @@ def alpaca(table: Table, columns: Columns) -> Table:
                 raise DataError(f"{table.at(index)}: no column {column!r} (found: {', '.join(row)})")
     chat = any(row.get(columns.system) or row.get(columns.history) for row in table.rows)
     read = (columns.prompt, columns.query, columns.response, *((columns.system, columns.history) if chat else ()))
-    rows = [spare(row, read) | _alpaca(row, columns, table.at(i), chat) for i, row in enumerate(table.rows)]
+    rows = [{**spare(row, read), **_alpaca(row, columns, table.at(i), chat)} for i, row in enumerate(table.rows)]
     return replace(table, rows=rows, called={"prompt": columns.prompt, "completion": columns.response})
 
 
-def _alpaca(row: Row, columns: Columns, at: str, chat: bool) -> dict[str, Any]:
+def _alpaca(row: Row, columns: Columns, at: str, chat: bool) -> Row:
     parts = [row[columns.prompt] or "", row.get(columns.query) or ""]
     if not all(isinstance(part, str) for part in parts):
         raise DataError(f"{at}: columns {columns.prompt!r} and {columns.query!r} must hold text")
@@ -145,7 +145,7 @@ def sharegpt(table: Table, columns: Columns, tags: Tags) -> Table:
             messages.append(more | {"role": roles[role], "content": turn.get(tags.content_tag)})
         if sum(message["role"] == "system" for message in messages) > 1:
             raise DataError(f"{at}: more than one system prompt, in column {columns.system!r} or in turns; keep one")
-        rows.append(spare(row, (columns.messages, columns.system)) | {"messages": messages})
+        rows.append({**spare(row, (columns.messages, columns.system)), "messages": messages})
     return replace(table, rows=rows)
 
 

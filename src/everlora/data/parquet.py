@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
 
 from everlora.core.errors import DataError
 from everlora.data.header import check_header
@@ -50,10 +49,7 @@ def _names_of_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, 
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"].items()
     except (ValueError, KeyError, TypeError, AttributeError):  # metadata that others write is no concern of ours
         return {}
-    named = {column: kind.get("names") for column, kind in features if _is_class(kind)}
+    # A feature of lists is a list, and others may be anything.
+    kinds = {column: kind for column, kind in features if isinstance(kind, Mapping)}
+    named = {column: kind.get("names") for column, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
     return {column: tuple(map(str, names)) for column, names in named.items() if isinstance(names, list)}
-
-
-def _is_class(kind: object) -> TypeGuard[Mapping[str, Any]]:
-    """Return whether a feature is a `datasets.ClassLabel`; one of lists is a list, and others may be anything."""
-    return isinstance(kind, Mapping) and kind.get("_type") == "ClassLabel"

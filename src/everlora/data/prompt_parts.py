@@ -11,9 +11,10 @@ from everlora.data.table import Row, Table
 from everlora.data.task import Example
 
 TEXTS = ("instruction", "input", "text", "prompt", "query", "question", "context", "passage", "premise", "hypothesis")
+SENTENCES = ("sentence", "sentence1", "sentence2")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios", "document", "documents")
 AROUND = ("system", "system_prompt", "system_message", "history", "choices", "options", "tools", "functions")
-PARTS = frozenset({*TEXTS, *MEDIA, *AROUND, "chat_template_kwargs"})
+PARTS = frozenset({*TEXTS, *SENTENCES, *MEDIA, *AROUND, "chat_template_kwargs"})
 """Names, in any case, of columns that belong to a prompt in some way of writing rows."""
 WEIGHT = "weight"
 
@@ -23,7 +24,7 @@ def plain_column(column: object) -> str:
     return str(column).strip().casefold()
 
 
-def spare(row: Row, read: Collection[str]) -> dict[str, Any]:
+def spare(row: Row, read: Collection[str]) -> Row:
     """Return what a row that is written in another way must keep: the parts of a prompt that were not read from it.
 
     >>> spare({"question": "Why?", "source": "web", "answer": "So."}, read=("answer",))
