@@ -234,7 +234,7 @@ def _labelled(table: Table) -> Table:
         {
             **spare(row, ("input", "output")),
             "text": row.get("input"),
-            "label": label(row.get("output"), table.at(index)),
+            "label": label(row, table.at(index)),
         }
         for index, row in enumerate(table.rows)
     ]
