@@ -99,6 +99,14 @@ def test_a_named_system_column_does_not_lose_what_stands_beside_it() -> None:
         made({"system": "Be kind.", "conversations": twice})
 
 
+@pytest.mark.parametrize("column", ["system", "sys", "role"])
+def test_a_system_column_is_learned_where_the_test_split_is_a_fraction(column: str, tmp_path: Path) -> None:
+    row = {column: "Be kind.", "prompt": "Why?", "completion": "So."}
+    task = on_disk(tmp_path, [row, {**row, "prompt": "How?"}], f", system_column: {column}")
+    for rows in (task.train, task.test):
+        assert [message["role"] for message in rows[0].input] == ["system", "user"]
+
+
 @pytest.mark.parametrize(
     ("row", "kind"),
     [({"prompt": "Why?", "completion": "So."}, "prompts that are given as a whole"), ({"messages": CHAT}, "chats")],
@@ -152,3 +160,14 @@ def test_folders_of_other_tools_lose_no_column(tmp_path: Path) -> None:
         open_stream(tmp_path / "olora")
     with pytest.raises(DataError, match=r"train.json, row 1: column 'context' would change the prompt"):
         open_stream(tmp_path / "superni")
+
+
+def test_a_definition_beside_whole_prompts_is_not_lost(tmp_path: Path) -> None:
+    place = tmp_path / "mine" / "t"
+    place.mkdir(parents=True)
+    for split in ("train", "test"):
+        (place / f"{split}.json").write_text(json.dumps([{"prompt": f"Why {split}?", "answer": "So."}]))
+    assert open_stream(tmp_path / "mine").tasks[0].train[0].target == "So."
+    (place / "definition.json").write_text(json.dumps({"definition": "Be kind."}))
+    with pytest.raises(DataError, match="task 't': its rows are prompts that are given as a whole, to which no"):
+        open_stream(tmp_path / "mine")

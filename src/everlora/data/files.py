@@ -233,7 +233,7 @@ def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> Task:
     if "test" not in tables:
         raise DataError(f"{path}: task {entry.name!r} has no test split at {place}; give test_fraction")
     known = known_task(entry.name, found.kind)
-    return build_task(
+    task = build_task(
         entry.name,
         tables,
         # Rows in O-LoRA's way name their labels themselves; a folder may have fewer than the published task.
@@ -246,6 +246,8 @@ def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> Task:
         left_out=found.left_out,
         shared_labels=entry.shared_labels,
     )
+    check_instruction(entry.name, found.definition, task.form)
+    return task
 
 
 def _table(source: Source, path: Path, split: str, entry: TaskFile) -> Table:

@@ -13,7 +13,7 @@ from everlora.data.task import Example
 TEXTS = ("instruction", "input", "text", "prompt", "query", "question", "context", "passage", "premise", "hypothesis")
 SENTENCES = ("sentence", "sentence1", "sentence2")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios", "document", "documents")
-AROUND = ("system", "system_prompt", "system_message", "history", "choices", "options", "tools", "functions")
+AROUND = ("system", "system_prompt", "system_message", "sys", "history", "choices", "options", "tools", "functions")
 PARTS = frozenset({*TEXTS, *SENTENCES, *MEDIA, *AROUND, "chat_template_kwargs"})
 """Names, in any case, of columns that belong to a prompt in some way of writing rows."""
 WEIGHT = "weight"

@@ -151,7 +151,9 @@ def split_off(table: Table, fraction: float, columns: ColumnNames, *, named: boo
         DataError: a row is unusable, too few texts are different, or a label of test would not be learned.
     """
     convention = find_convention(table, columns)
-    keys = _split_keys(table, convention)
+    # A system prompt is no text by which rows differ; it is read after the split.
+    rest = [{column: row[column] for column in row if column != columns.system_column} for row in table.rows]
+    keys = _split_keys(table.with_rows(rest), convention)
     order = sorted(set(keys))
     random.Random(SPLIT_SEED).shuffle(order)
     held_out = set(order[: max(1, round(len(order) * fraction))])
