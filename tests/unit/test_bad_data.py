@@ -150,7 +150,9 @@ def test_instructions_are_kept_wherever_alpaca_rows_come_from(tmp_path: Path) ->
     place = folder(tmp_path / "mine" / "a", train_json=json.dumps(ALPACA[:2]).encode(), test_jsonl=lines(ALPACA[2:]))
     assert open_stream(place).tasks[0].train[0].input == asked
     assert task_from_dataset("a", ALPACA[:2], ALPACA[2:]).train[0].input == asked
-    whole = [{**row, "text": "all of it"} for row in ALPACA]
+    whole = [
+        {**row, "text": "Instruction: {instruction} Input: {input} Response: {output}".format(**row)} for row in ALPACA
+    ]
     assert task_from_dataset("a", whole[:2], whole[2:]).train[0].input == asked
 
 

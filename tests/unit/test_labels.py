@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from everlora.benchmarks import open_stream
 from everlora.core.errors import DataError
+from everlora.data.spelling import visible
 from everlora.data.task import Example, Task
 from everlora.data.tasks import task_from_dataset
 from everlora.metrics import Answer, answer_metric
@@ -101,9 +103,67 @@ def test_invisible_and_decomposed_characters_make_no_second_label(tmp_path: Path
 
 
 def test_labels_that_look_alike_are_told_by_code_points() -> None:
-    emoji = ["a\u200db", "ab"] * 10
-    with pytest.raises(DataError, match=r"label 'a\\u200dc' is outside the label set"):
-        task_from_dataset("t", rows(*emoji), rows("a\u200dc", word="thing"))
+    cook = "\U0001f468\u200d\U0001f373"
+    with pytest.raises(DataError, match=r"label '\\U0001f468\\u200d\\U0001f373' is outside the label set"):
+        task_from_dataset("t", rows("a", "b"), rows(cook, word="thing"))
+
+
+CODES = (
+    0x00,
+    0x7F,
+    0xAD,
+    0x34F,
+    0x61C,
+    0x115F,
+    0x180E,
+    0x200B,
+    0x200C,
+    0x200D,
+    0x2061,
+    0x2063,
+    0x206A,
+    0x3164,
+    0xFE0F,
+)
+UNSEEN = [chr(code) for code in (*CODES, 0xFFF9, 0xE0020)]
+
+
+@pytest.mark.parametrize("unseen", UNSEEN, ids=ascii)
+def test_no_invisible_character_makes_a_second_label(unseen: str) -> None:
+    found = rows("good", f"good{unseen}", f"go{unseen}od", f"{unseen}good", "bad")
+    task = task_from_dataset("t", found, rows("good", f"good{unseen}", word="thing"))
+    assert (task.labels, [row.target for row in task.test]) == (("good", "bad"), ["good", "good"])
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian, a joiner within the word
+        "\u0d28\u0d4d\u200d",  # Malayalam, at the end of the word
+        "\u2764\ufe0f",
+        "1\ufe0f\u20e3",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",  # the flag of England
+        "\u845b\U000e0100",
+    ],
+    ids=ascii,
+)
+def test_invisible_characters_with_a_meaning_stay(label: str) -> None:
+    assert visible(label) == label
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("\u2764", "\u2764\ufe0f"), ("\uff11", "1"), ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u062e")],
+    ids=ascii,
+)
+def test_labels_that_look_alike_are_refused_by_code_points(one: str, other: str) -> None:
+    said = f"{one!a} and {other!a} differ in invisible characters or in the width"
+    with pytest.raises(DataError, match=re.escape(said)):
+        task_from_dataset("t", rows(one, other), rows(one, word="thing"))
+    with pytest.raises(DataError, match=re.escape(said)):
+        task_from_dataset("t", rows(one), rows(one, word="thing"), labels=[one, other], metric="exact_match_raw")
+    assert visible(one) != visible(other)  # and so neither is read as the other in silence
 
 
 def test_the_sign_of_a_number_is_seen_by_the_default_metric() -> None:
@@ -182,13 +242,16 @@ def test_columns_can_be_named_and_the_message_says_so() -> None:
         task_from_dataset("t", found[:1], found[1:], promt_column="ask")
 
 
-@pytest.mark.parametrize("kind", ["map", "unknown", "garbage"])
+@pytest.mark.parametrize("kind", ["map", "list", "unknown", "garbage"])
 def test_an_odd_column_does_not_make_parquet_unsound(kind: str, tmp_path: Path) -> None:
     for name, word in (("a", "item"), ("b", "thing")):
         columns: dict[str, Any] = {"text": [f"{word} 0", f"{word} 1"], "label": [0, 1]}
         about: Any = {"text": {"_type": "Value"}, "label": {"_type": "ClassLabel", "names": ["bad", "good"]}}
         if kind == "map":
             columns["meta"] = pa.array([[("k", 1)], [("k", 2)]], pa.map_(pa.string(), pa.int64()))
+        if kind == "list":  # as `datasets` writes a list of texts, and a list of objects
+            columns["tags"] = [["x"], ["y"]]
+            about = {"tags": [{"_type": "Value", "dtype": "string"}], "more": "odd", **about}
         if kind == "unknown":
             about["odd"] = {"_type": "LabelV9"}
         told = b"[1" if kind == "garbage" else json.dumps({"info": {"features": about}}).encode()
@@ -196,3 +259,24 @@ def test_an_odd_column_does_not_make_parquet_unsound(kind: str, tmp_path: Path) 
     (tmp_path / "mine.yaml").write_text("tasks:\n  - {name: t, train: a.parquet, test: b.parquet}\n")
     (task,) = open_stream(tmp_path / "mine.yaml")
     assert task.labels == (("0", "1") if kind == "garbage" else ("bad", "good"))
+
+
+def test_a_label_of_two_lines_is_refused_by_a_metric_that_reads_one() -> None:
+    learned, asked = rows("yes\nsir", "no"), rows("yes\nsir", word="thing")
+    with pytest.raises(DataError, match=r"the label 'yes\\nsir' has several lines, and the metric 'exact_match_first"):
+        task_from_dataset("t", learned, asked, metric="exact_match_first_line")
+    assert answer_metric("exact_match_first_line").row(Answer("yes\nsir", ("yes\nsir",))) == 0
+    assert task_from_dataset("t", learned, asked).labels == ("yes\nsir", "no")
+
+
+def test_a_class_that_test_fraction_takes_away_is_named(tmp_path: Path) -> None:
+    found = rows(*["good"] * 3, *[f"rare {number}" for number in range(9)])
+    (tmp_path / "train.jsonl").write_text(lines(found))
+    (tmp_path / "mine.yaml").write_text("tasks:\n  - {name: t, train: train.jsonl, test_fraction: 0.5}\n")
+    said = r"train.jsonl, row \d+: label 'rare \d' has so few rows that test_fraction 0.5 puts all of them into test"
+    with pytest.raises(DataError, match=said):
+        open_stream(tmp_path / "mine.yaml")
+    labels = ", ".join(["good", *(f"rare {number}" for number in range(9))])
+    text = f"tasks:\n  - {{name: t, train: train.jsonl, test_fraction: 0.5, labels: [{labels}]}}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert len(open_stream(tmp_path / "mine.yaml").tasks[0].test) == 6

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from everlora.core.errors import DataError
+from everlora.data.prompt_parts import check_one_system, spare
 from everlora.data.rows import Table
 from everlora.data.spelling import visible
 from everlora.data.table import Row
@@ -29,12 +30,6 @@ class Convention:
         """Return the columns that a row must have."""
         return (self.input, self.target) if self.target else (self.input,)
 
-    @property
-    def unread(self) -> frozenset[str]:
-        """Return columns that would change the prompt and are not read."""
-        more = {"context", "input"} if self in QUESTIONS else set()
-        return (UNREAD | more).difference(self.columns)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnNames:
@@ -52,9 +47,6 @@ class ColumnNames:
 
 
 NAMED = "text_column and label_column, prompt_column and completion_column, messages_column, system_column"
-UNREAD = frozenset({"system", "history", "instruction", "images", "videos", "audios", "tools"})
-"""Columns that belong to a prompt in some dialect; where they are not read, a filled one is no small matter."""
-
 CONVENTIONS = (
     Convention("chat", "messages"),
     Convention("prompted", "prompt", "completion"),
@@ -143,18 +135,26 @@ def with_system(table: Table, names: ColumnNames | None) -> tuple[Table, ColumnN
     convention = find_convention(table, names)
     if convention.form == "image":
         raise DataError(f"{table.where}: pictures have no system prompt; leave system_column out")
+    if not convention.free:
+        raise DataError(
+            f"{table.where}: rows of {' and '.join(convention.columns)} have an instruction and a label set, and no "
+            f"system prompt; give instruction: instead of system_column, or name prompt_column and completion_column"
+        )
     rows = []
     for index, row in enumerate(table.rows):
         for column in (names.system_column, *convention.columns):
             if column not in row:
                 raise DataError(f"{table.at(index)}: no column {column!r} (found: {', '.join(map(str, row))})")
-        rows.append({"messages": _chat(row, convention, names.system_column)})
+        read = (names.system_column, *convention.columns)
+        chat = _chat(row, convention, names.system_column, table.at(index))
+        rows.append({**spare(row, read), "messages": chat})
     return replace(table, rows=rows, called={"messages": convention.input}), ColumnNames(messages_column="messages")
 
 
-def _chat(row: Row, convention: Convention, system: str) -> Any:
+def _chat(row: Row, convention: Convention, system: str, at: str) -> Any:
     first = [{"role": "system", "content": row[system]}] if row[system] else []
     value = row[convention.input]
     if convention.form == "chat":
+        check_one_system(first, value, system, at)
         return [*first, *value] if isinstance(value, list | tuple) else value
     return [*first, {"role": "user", "content": value}, {"role": "assistant", "content": row[convention.target]}]

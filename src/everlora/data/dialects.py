@@ -17,12 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from everlora.core.errors import DataError, nearest
 from everlora.core.plain import JsonObject
+from everlora.data.prompt_parts import spare
 from everlora.data.rows import Row, Table, decode, parse_json, read_bytes, read_table
 
 INFO = "dataset_info.json"
 ORDERS = "benchmark_info.json"
 OPTIONS = "dataset_options.json"
 ROLES = {"human": "user", "gpt": "assistant"}
+QUERIES = ("input", "context", "question", "query", "text")
+"""What stands behind an instruction in rows of alpaca, Dolly and their like: the first of them that is there."""
 ENDINGS = {"train": ("_train", ""), "dev": ("_dev", "_eval", "_validation"), "test": ("_test",)}
 
 
@@ -75,7 +78,7 @@ def familiar(table: Table) -> Table:
         # Dolly's rows have a response, and a context where alpaca's have an input.
         response = next((column for column in ("output", "response", "answer") if column in found), None)
         if response is not None:
-            query = "context" if "context" in found and "input" not in found else "input"
+            query = next((column for column in QUERIES if column in found), QUERIES[0])
             return alpaca(table, Columns(response=response, query=query))
     if "conversations" in found:
         return sharegpt(table, Columns(), Tags())
@@ -94,7 +97,8 @@ def alpaca(table: Table, columns: Columns) -> Table:
             if column not in row:
                 raise DataError(f"{table.at(index)}: no column {column!r} (found: {', '.join(row)})")
     chat = any(row.get(columns.system) or row.get(columns.history) for row in table.rows)
-    rows = [_alpaca(row, columns, table.at(index), chat) for index, row in enumerate(table.rows)]
+    read = (columns.prompt, columns.query, columns.response, *((columns.system, columns.history) if chat else ()))
+    rows = [{**spare(row, read), **_alpaca(row, columns, table.at(i), chat)} for i, row in enumerate(table.rows)]
     return replace(table, rows=rows, called={"prompt": columns.prompt, "completion": columns.response})
 
 
@@ -129,13 +133,19 @@ def sharegpt(table: Table, columns: Columns, tags: Tags) -> Table:
         turns = row.get(columns.messages)
         if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
             raise DataError(f"{at}: {columns.messages!r} must be a list of objects (found: {', '.join(row)})")
-        messages = [{"role": "system", "content": row[columns.system]}] if row.get(columns.system) else []
+        messages: list[JsonObject] = []
+        if row.get(columns.system):
+            messages.append({"role": "system", "content": row[columns.system]})
         for number, turn in enumerate(turns, start=1):
             role = turn.get(tags.role_tag)
             if not isinstance(role, str) or role not in roles:  # JSON may hold a list, which no dict can look up
                 raise DataError(f"{at}: turn {number} has the role {role!r}{nearest(str(role), roles)}")
-            messages.append({"role": roles[role], "content": turn.get(tags.content_tag)})
-        rows.append({"messages": messages})
+            # Weights and calls of tools that stand in a turn belong to its message, where they are looked at.
+            more = {key: part for key, part in turn.items() if key not in (tags.role_tag, tags.content_tag)}
+            messages.append(more | {"role": roles[role], "content": turn.get(tags.content_tag)})
+        if sum(message["role"] == "system" for message in messages) > 1:
+            raise DataError(f"{at}: more than one system prompt, in column {columns.system!r} or in turns; keep one")
+        rows.append({**spare(row, (columns.messages, columns.system)), "messages": messages})
     return replace(table, rows=rows)
 
 

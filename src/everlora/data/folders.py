@@ -24,7 +24,8 @@ from typing import Any, Literal
 from everlora.core.errors import DataError, nearest
 from everlora.data.dialects import familiar
 from everlora.data.packed import plain_name
-from everlora.data.rows import SUFFIXES, Table, decode, is_data_file, parse_json, read_bytes, read_table
+from everlora.data.prompt_parts import spare
+from everlora.data.rows import SUFFIXES, Row, Table, decode, is_data_file, parse_json, read_bytes, read_table
 from everlora.metrics.texts import normalise
 
 Kind = Literal["o-lora", "superni", "trace"]
@@ -210,6 +211,12 @@ def without_blank_labels(
 
 
 def _renamed(table: Table, names: Mapping[str, str]) -> Table:
+    for index, row in enumerate(table.rows):
+        for column, ours in names.items():
+            if column in row and ours in row:
+                raise DataError(
+                    f"{table.at(index)}: columns {column!r} and {ours!r} both hold a text; keep one of them"
+                )
     rows = [{names.get(column, column): value for column, value in row.items()} for row in table.rows]
     return replace(table, rows=rows, called={ours: column for column, ours in names.items()})
 
@@ -217,13 +224,18 @@ def _renamed(table: Table, names: Mapping[str, str]) -> Table:
 def _labelled(table: Table) -> Table:
     """Return rows whose answers are labels: the text and the single answer."""
 
-    def label(value: Any, at: str) -> Any:
+    def label(row: Row, at: str) -> Any:
+        value = row.get("output")
         if isinstance(value, list) and len(value) != 1:
             raise DataError(f"{at}: {len(value)} answers where labels.json asks for one label")
         return value[0] if isinstance(value, list) else value
 
     rows = [
-        {"text": row.get("input"), "label": label(row.get("output"), table.at(index))}
+        {
+            **spare(row, ("input", "output")),
+            "text": row.get("input"),
+            "label": label(row, table.at(index)),
+        }
         for index, row in enumerate(table.rows)
     ]
     return replace(table, rows=rows)

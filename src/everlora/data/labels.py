@@ -11,8 +11,9 @@ from typing import Any
 
 from everlora.core.errors import DataError
 from everlora.data.rows import Table
-from everlora.data.spelling import RAW, plain_label, shown, visible
+from everlora.data.spelling import RAW, bare, plain_label, shown, visible
 from everlora.data.task import Example
+from everlora.metrics import Answer, answer_metric
 from everlora.metrics.answers import AS_WRITTEN
 from everlora.metrics.texts import normalise
 
@@ -102,7 +103,18 @@ def check_set(name: str, labels: Sequence[str], metric: str) -> None:
         DataError: it is so.
     """
     seen: dict[str, str] = {}
+    looks: dict[str, str] = {}
     for label in labels:
+        if (twin := looks.setdefault(bare(label), label)) != label:
+            raise DataError(
+                f"task {name!r}: the labels {twin!a} and {label!a} differ in invisible characters or in the "
+                f"width of letters alone; keep one spelling"
+            )
+        if len(label.strip().splitlines()) > 1 and answer_metric(metric).row(Answer(label, (label,))) <= 0:
+            raise DataError(
+                f"task {name!r}: the label {shown(label)} has several lines, and the metric {metric!r} would count "
+                f"its right answer as wrong; write labels in one line, or give metric: {RAW}"
+            )
         # A raw metric looks at everything but the white space around an answer.
         key = label.strip() if metric in AS_WRITTEN else plain_label(label)
         if key in seen:

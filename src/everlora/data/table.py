@@ -42,6 +42,10 @@ class Table:
         chosen = list(indices)
         return replace(self, rows=[self.rows[i] for i in chosen], numbers=[self.numbers[i] for i in chosen])
 
+    def with_rows(self, rows: Sequence[Row]) -> Table:
+        """Return the table with each row in another form."""
+        return replace(self, rows=rows)
+
 
 def class_names(features: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
     """Return the names of every `datasets.ClassLabel` column."""
