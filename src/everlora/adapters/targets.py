@@ -86,7 +86,7 @@ def with_full_names(model: nn.Module, chosen: PeftKeywords) -> PeftKeywords:
 
 
 def as_patterns(values: Mapping[str, Value], adapted: Iterable[str]) -> dict[str, Value]:
-    """Write values of modules as patterns of PEFT, each of which matches its own module alone.
+    r"""Write values of modules as patterns of PEFT, each of which matches its own module alone.
 
     >>> as_patterns({"layers.0.q": 2, "layers.1.q": 3}, ["layers.0.q", "up.layers.0.q", "layers.1.q"])
     {'^layers\\.0\\.q': 2, 'layers.1.q': 3}
