@@ -23,12 +23,47 @@ def value(metric: str, prediction: str, *accepted: str, source: str = "") -> flo
     return answer_metrics()[metric].row(Answer(prediction, accepted, source))
 
 
+DIFFERENT = [
+    *(
+        ("-€5", "€5"),
+        ("-x", "x"),
+        ("x+1", "x-1"),
+        ("<5", ">5"),
+        ("-(5)", "5"),
+        ("-½", "½"),
+        ("- 5", "5"),
+        ("C++", "C"),
+    ),
+    *(
+        ("C#", "C"),
+        ("A-", "A"),
+        ("O+", "O-"),
+        ("x<y", "x>y"),
+        ("<=5", "<5"),
+        ("x^2", "x2"),
+        ("x/2", "x2"),
+        ("−x", "x"),
+    ),
+    *(("18+", "18"), ("-[5]", "5"), ("- .5", ".5"), ("-∞", "∞"), ("x = - 5", "x = 5"), ("1 + 1", "1 1"), ("-π", "π")),
+    *(("+", "-"), (":)", ":("), ("", "+")),
+]
+EQUAL = [
+    *(("x + 1", "x+1"), ("x < 5", "x<5"), ("C++.", "c++"), ("e\u0301", "é"), ("…e\u0301", "…é"), ("-(5)", "-5")),
+    *(("-€5", "−€5"), ("well-known", "wellknown"), ("COVID-19", "covid19"), ("F-16", "F16"), ("- world", "world")),
+    *(("N/A", "na"), ("and/or", "andor"), ("salt + pepper", "salt pepper"), ("+5", "5"), ("<b>5</b>", "b5b")),
+    *(("**5**", "5"), ("- a", "a"), ("(A)", "a"), ("#1", "1"), ("x -> 5", "x 5"), ("The world!", "the  world")),
+]
+
+
 @pytest.mark.parametrize(
     ("metric", "prediction", "accepted", "wanted"),
     [
         ("exact_match", "the World.", ("World", "the world"), 100),
         ("exact_match", "35", ("3.5",), 0),
         ("exact_match", "The 1,000.", ("the 1000",), 100),
+        *(("exact_match", wrong, (right,), 0) for wrong, right in DIFFERENT),
+        *(("exact_match", right, (wrong,), 0) for wrong, right in DIFFERENT),
+        *(("exact_match", one, (other,), 100) for one, other in EQUAL),
         ("exact_match_empty", "35", ("3.5",), 100),  # as O-LoRA's scripts have it
         ("accuracy", "World.", ("world",), 100),
         ("accuracy", "the world", ("world",), 0),
@@ -178,6 +213,20 @@ def test_macro_f1_by_hand() -> None:
     score, each = answer_metrics()["macro_f1"].score(asked, ("yes", "no", "maybe"))
     assert score == pytest.approx(100 * (1 / 2 + 2 / 3) / 2)
     assert each == (100, 0, 100, 0)
+
+
+@pytest.mark.parametrize("labels", [("+", "-"), (":)", ":("), ("C", "C++"), ("...", "?")])
+def test_macro_f1_tells_labels_of_signs_apart(labels: tuple[str, str]) -> None:
+    one, other = labels
+    metric = answer_metrics()["macro_f1"]
+    right = [Answer(one, (one,)), Answer(other, (other,))]
+    assert metric.score(right, labels)[0] == 100
+    assert metric.score([Answer(other, (one,)), Answer(one, (other,))], labels)[0] == 0
+    # of `one` 1 hit in 1 target and 1 answer; of `other` 0 hits: an empty answer is no label
+    rows = [Answer(one, (one,)), Answer("", (other,))]
+    assert metric.score(rows, labels)[0] == 50
+    assert metric.shares is not None
+    assert sum(metric.shares(rows, labels)) / 2 == pytest.approx(50)
 
 
 def test_corpus_bleu_is_not_the_mean_and_takes_several_references() -> None:

@@ -110,7 +110,7 @@ def test_resume_and_export_refuse_another_base_and_folders_without_a_record_go_o
     learner()
     kept = shutil.copy(folder / "model.safetensors", tmp_path / "kept")
     other_weights(folder)
-    with pytest.raises(FolderError, match="model.safetensors is another"):
+    with pytest.raises(FolderError, match=r"model\.safetensors is another"):
         learner()
     assert run_command(["export", str(out), "--out", str(tmp_path / "whole")]) != 0
     assert "model.safetensors is another" in " ".join(capsys.readouterr().err.split())

@@ -106,13 +106,16 @@ def test_labels_that_look_alike_are_told_by_code_points() -> None:
         task_from_dataset("t", rows(*emoji), rows("a\u200dc", word="thing"))
 
 
-def test_the_sign_of_a_number_is_seen_by_the_default_metric() -> None:
-    task = task_from_dataset("t", rows(*["-1", "1"] * 9), rows("-1", "1", word="thing"))
-    assert (task.metric, set(task.labels)) == ("exact_match", {"-1", "1"})
-    assert answer_metric(task.metric).row(Answer("1", ("-1",))) == 0.0
+@pytest.mark.parametrize("labels", [["-1", "1"], ["C", "C++", "C#"], ["A", "A-", "A+"], ["<5", ">5"]])
+def test_signs_that_mean_something_are_seen_by_the_default_metric(labels: list[str]) -> None:
+    task = task_from_dataset("t", rows(*labels * 9), rows(*labels, word="thing"))
+    assert (task.metric, set(task.labels)) == ("exact_match", set(labels))
+    for label in labels:
+        scores = {other: answer_metric(task.metric).row(Answer(other, (label,))) for other in labels}
+        assert scores == {other: 100.0 * (other == label) for other in labels}
 
 
-@pytest.mark.parametrize("labels", [["C", "C++", "C#"], ["yes", "yes!"]])
+@pytest.mark.parametrize("labels", [["(a)", "a", "a!"], ["yes", "yes!"]])
 def test_labels_that_differ_in_signs_are_scored_by_a_metric_that_sees_them(labels: list[str]) -> None:
     task = task_from_dataset("t", rows(*labels * 9), rows(*labels, word="thing"))
     assert set(task.labels) == set(labels)

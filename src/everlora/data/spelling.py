@@ -59,8 +59,8 @@ def metric_for(metric: str, labels: tuple[str, ...]) -> tuple[str, tuple[str, st
 
     >>> metric_for("exact_match", ("bad", "good"))
     ('exact_match', None)
-    >>> metric_for("exact_match_first_line", ("C", "C++"))
-    ('exact_match_raw', ('C', 'C++'))
+    >>> metric_for("exact_match_first_line", ("yes", "yes!"))
+    ('exact_match_raw', ('yes', 'yes!'))
     """
     twins = None if metric in METRICS.from_outside() else _twins(metric, labels)
     if twins is None:
