@@ -106,7 +106,8 @@ def test_resume_and_export_refuse_another_base_and_folders_without_a_record_go_o
 
     learner().follow(tasks[:1])
     record = read_json(Environment, out / "environment.json")
-    assert record.base_files is not None and {"model.safetensors", "config.json"} <= record.base_files.digests.keys()
+    assert record.base_files is not None
+    assert {"model.safetensors", "config.json"} <= record.base_files.digests.keys()
     learner()
     kept = shutil.copy(folder / "model.safetensors", tmp_path / "kept")
     other_weights(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 
 from everlora.benchmarks import open_stream
 from everlora.core.errors import DataError
+from everlora.data import spelling
+from everlora.data.spelling import metric_for
 from everlora.data.task import Example, Task
 from everlora.data.tasks import task_from_dataset
-from everlora.metrics import Answer, answer_metric
+from everlora.metrics import Answer, answer_metric, answer_metrics
+from everlora.metrics.label_keys import key_of
 
 NUMBERS = ["1", "2", "3", "4", "5"]
 
@@ -199,3 +203,36 @@ def test_an_odd_column_does_not_make_parquet_unsound(kind: str, tmp_path: Path) 
     (tmp_path / "mine.yaml").write_text("tasks:\n  - {name: t, train: a.parquet, test: b.parquet}\n")
     (task,) = open_stream(tmp_path / "mine.yaml")
     assert task.labels == (("0", "1") if kind == "garbage" else ("bad", "good"))
+
+
+TWINS = [
+    *("Öl", "Ül", "run", "runs", "B because", "B since", "a b", "b a", "x &amp; y", "x & y", "C", "C++", "yes", "Yes!"),
+    *("-5", "5", "+", "-", "да", "нет", "<STR_LIT:x>", "x", "a\nb", "a\nc", "one. two", "two. one", "1,000", "1000"),
+    *("q" * 300, "q" * 299 + "r", "q" * 250),
+]
+
+
+@pytest.mark.parametrize("metric", sorted(answer_metrics()))
+def test_twins_among_many_labels_are_those_of_comparing_each_with_each(metric: str) -> None:
+    row = answer_metric(metric).row
+    for one, other in itertools.permutations(TWINS, 2):
+        full = row(Answer(other, (other,)))
+        twins = 0 < full <= row(Answer(one, (other,)))
+        assert (spelling._twins(metric, [one, other]) is not None) == twins
+        if twins:
+            key = key_of(metric)
+            assert key(one) == key(other) is not None, (one, other)
+
+
+def test_twins_among_thousands_of_labels_are_found_by_few_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = [f"word{'abcdefghij'[n % 10]}{n}" for n in range(3000)]
+    compared = []
+    metric = answer_metric("rouge_l")
+    counted = replace(metric, row=lambda row: compared.append(row) or metric.row(row))
+    monkeypatch.setattr(spelling, "answer_metric", lambda name: counted)
+    assert spelling._twins("rouge_l", labels) is None
+    assert spelling._twins("rouge_l", [*labels, "Öl", "Ül"]) == ("Öl", "Ül")
+    assert len(compared) < 10
+    monkeypatch.undo()
+    chosen = metric_for("accuracy_first_character", ("Bbb", "Bcc", *map(chr, range(0x4E00, 0x4E00 + 70))))
+    assert chosen == ("exact_match_raw", ("Bbb", "Bcc"))

@@ -135,7 +135,7 @@ def inferred(table: Table, examples: Sequence[Example], metric: str) -> tuple[st
         like = plain.get(key) or next(iter(close), None)
         if like is None and not raw and (twin := lettered.get(letters)):
             fewer, more = sorted((count, counts[twin]))
-            # C, C++ and C# differ in punctuation alone and are common, each of them; a rare one is a slip.
+            # (a) and a differ in punctuation alone; where both are common, neither is a slip.
             like = twin if fewer * COMMON <= more else None
         if like is not None:
             slip, other = sorted((label, like), key=lambda one: counts[one])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
 from itertools import combinations
 
 from everlora.core.errors import DataError
 from everlora.metrics import Answer, answer_metric
+from everlora.metrics.label_keys import key_of
 from everlora.metrics.registry import METRICS
 
 INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
@@ -18,7 +19,7 @@ emoji are letters and stay."""
 RAW = "exact_match_raw"
 """The metric that looks at every character of a label."""
 PAIRS = 64
-"""So many labels are compared each with each; of more, only those whose letters are the same."""
+"""So many labels are compared each with each; of more, only those of which the metric sees the same."""
 
 
 def visible(text: str) -> str:
@@ -73,19 +74,21 @@ def metric_for(metric: str, labels: tuple[str, ...]) -> tuple[str, tuple[str, st
 def _twins(metric: str, labels: Sequence[str]) -> tuple[str, str] | None:
     """The first two labels of which one, answered for the other, is wholly right."""
     row = answer_metric(metric).row
-    for one, other in _pairs(labels):
+    for one, other in _pairs(metric, labels):
         full = row(Answer(other, (other,)))
         if 0 < full <= row(Answer(one, (other,))):
             return one, other
     return None
 
 
-def _pairs(labels: Sequence[str]) -> Iterable[tuple[str, str]]:
+def _pairs(metric: str, labels: Sequence[str]) -> Iterable[tuple[str, str]]:
     if len(labels) <= PAIRS:
         yield from combinations(labels, 2)
         return
-    groups: dict[str, list[str]] = {}
+    key = key_of(answer_metric(metric).id)
+    groups: dict[Hashable, list[str]] = {}
     for label in labels:
-        groups.setdefault("".join(filter(str.isalnum, label)).casefold(), []).append(label)
+        if (found := key(label)) is not None:
+            groups.setdefault(found, []).append(label)
     for group in groups.values():
         yield from combinations(group, 2)

@@ -24,10 +24,10 @@ AS_WRITTEN = ("exact_match_raw", "exact_match_trace")
 
 def exact_match(prediction: str, target: str) -> bool:
     """Equality after `normalise`; an answer that normalises to nothing equals only a target that is the same."""
-    return _seen(prediction) == _seen(target)
+    return seen(prediction) == seen(target)
 
 
-def _seen(text: str) -> str:
+def seen(text: str) -> str:
     """What exact match sees of a text: all of it where `normalise` leaves nothing."""
     return normalise(text) or composed(text.strip())
 
@@ -51,7 +51,7 @@ def label_key(label: str, metric: str) -> str:
     """
     if metric in AS_WRITTEN:
         return label.strip()
-    return normalise_all(label) or label.strip() if metric == "exact_match_empty" else _seen(label)
+    return normalise_all(label) or label.strip() if metric == "exact_match_empty" else seen(label)
 
 
 def _best(compare: Callable[[str, str], float], row: Answer) -> float:
@@ -126,9 +126,9 @@ def _bleu_shares(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[float, 
 
 def _classes(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """The right label of each row, the label that was answered (empty where it is none), and the labels of either."""
-    names = {_seen(label): label for label in labels or [row.accepted[0] for row in rows]}
-    given = [names.get(_seen(row.prediction), "") for row in rows]
-    right = [names.get(_seen(row.accepted[0]), row.accepted[0]) for row in rows]
+    names = {seen(label): label for label in labels or [row.accepted[0] for row in rows]}
+    given = [names.get(seen(row.prediction), "") for row in rows]
+    right = [names.get(seen(row.accepted[0]), row.accepted[0]) for row in rows]
     return right, given, sorted({*right, *given} - {""})
 
 
@@ -190,7 +190,7 @@ def _exact_match_empty(row: Answer) -> float:
     "exact_match_raw",
     formula="100 where answer and target are the same string, case and punctuation included, white space around "
     "them aside",
-    source="everlora: labels that differ in case or punctuation alone, such as C, C++ and c",
+    source="everlora: labels that differ in case or punctuation alone, such as yes, yes! and Yes",
 )
 def _exact_match_raw(row: Answer) -> float:
     return _best(lambda prediction, target: 100.0 * (prediction.strip() == target.strip()), row)
