@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import everlora
+from everlora.core import registry
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task, TaskStream
 from everlora.learner.experiment import adapt_tasks
-from everlora.metrics import Answer, answer_metrics
+from everlora.metrics import Answer, answer_metrics, matrix_metrics
 from everlora.metrics.answers import literals
 from everlora.metrics.sari import sari
-from everlora.settings.spec import RunSpec
+from everlora.metrics.scores import ScoreMatrix
+from everlora.settings.spec import LearnerSpec, RunSpec
 
 
 def value(metric: str, prediction: str, *accepted: str, source: str = "") -> float:
@@ -273,3 +277,62 @@ def test_a_task_keeps_its_digest_unless_its_metric_or_answers_say_more() -> None
     assert Example([{"role": "user", "content": "hi"}], "yo", ("hey",)).answered("x") == Answer(
         "x", ("yo", "hey"), "hi"
     )
+
+
+def _raises(row: Answer) -> float:
+    raise ValueError("no\n\x1b[31mred")
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (lambda row: float("nan"), "gives nan, which is no percentage"),
+        (lambda row: float("inf"), "gives inf, which is no percentage"),
+        (lambda row: None, "gives None, which is no percentage"),
+        (lambda row: 250, "gives 250, which is no percentage"),
+        (lambda row: -3.0, "gives -3.0, which is no percentage"),
+        (lambda row: True, "gives True, which is no percentage"),
+        (lambda row: "100", "gives a str, which is no percentage"),
+        (_raises, r"fails: ValueError: no \u001b[31mred"),
+    ],
+)
+def test_a_metric_of_ones_own_that_gives_no_percentage_is_one_line_before_anything_is_learned(
+    row: Any, words: str
+) -> None:
+    with registry.isolated():
+        everlora.metric("own", formula="f", source="s")(row)
+        everlora.metric("own_corpus", formula="f", source="s", corpus=lambda rows, labels: row(rows[0]),
+                        shares=lambda rows, labels: [row(rows[0])] * 2)(lambda row: 0.0)  # fmt: skip
+        answers = [Answer("a", ("a",)), Answer("b", ("b",))]
+        task = Task(name="t", train=[Example("a", "b")], test=[Example("a", "b")], metric="own")
+        for refused in (
+            lambda: answer_metrics()["own"].score(answers),
+            lambda: answer_metrics()["own_corpus"].score(answers),
+            lambda: adapt_tasks(TaskStream(name="s", tasks=(task,)), LearnerSpec(model="tiny-llama")),
+        ):
+            with pytest.raises(DataError) as caught:
+                refused()
+            assert words in str(caught.value)
+            assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), "3", True, ValueError("\x1b[31m")])
+def test_a_metric_of_the_matrix_that_gives_no_number_is_one_line(value: Any) -> None:
+    def own(matrix: Any, references: Any) -> Any:
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    with registry.isolated():
+        everlora.metric("own_matrix", formula="f", source="s", of="matrix")(own)
+        with pytest.raises(DataError, match="the metric 'own_matrix'") as caught:
+            matrix_metrics()["own_matrix"](ScoreMatrix(("a",), (10,), ((90,),)))
+        assert "\x1b" not in str(caught.value)
+
+
+def test_shares_of_ones_own_are_one_number_for_each_row() -> None:
+    answers = [Answer("a", ("a",)), Answer("b", ("b",))]
+    for shares in ((1.0,), (1.0, float("nan")), (1.0, None)):
+        metric = replace(answer_metrics()["macro_f1"], shares=lambda rows, labels, shares=shares: shares)
+        with pytest.raises(DataError, match="one number for each of the 2 rows"):
+            metric.shares_of(answers, ())

@@ -32,7 +32,7 @@ from everlora.learner.resolve import protocol_of
 from everlora.learner.resolve import read_recipe as read_recipe
 from everlora.learner.resolve import resolve as resolve
 from everlora.learner.sequential import SequentialLearner
-from everlora.metrics.registry import METRICS
+from everlora.metrics.registry import METRICS, answer_metric
 from everlora.metrics.scores import ScoreMatrix
 from everlora.metrics.texts import unread
 from everlora.models.base_files import check_same_base
@@ -287,4 +287,6 @@ def adapt_tasks(stream: TaskStream, spec: LearnerSpec, seed: int = 0) -> TaskStr
     for task in adapted:  # only now: a metric from the settings is the way out
         if why := unread(task.metric, [row.target for row in task.test]):
             raise DataError(f"task {task.name!r}: {why}")
+        if task.metric in METRICS.from_outside():  # one that fails does so before anything is learned
+            answer_metric(task.metric).of_row(task.test[0].answered(task.test[0].target))
     return adapted
