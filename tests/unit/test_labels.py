@@ -78,6 +78,19 @@ def test_numbers_of_a_class_label_are_places_whatever_its_names() -> None:
     assert [row.target for row in task.train] == ["1", "2", "5"]
 
 
+def test_a_number_of_thousands_of_digits_is_one_line(tmp_path: Path) -> None:
+    long = "9" * 5000
+    task = task_from_dataset("t", rows(*[long, "b"] * 9), rows("b", word="thing"))
+    assert set(task.labels) == {long, "b"}
+    with pytest.raises(DataError, match="is outside the label set") as caught:
+        task_from_dataset("t", rows(long), rows("a", word="thing"), labels=["a", "b"])
+    assert len(str(caught.value)) < 2000
+    with pytest.raises(DataError, match="found a number of more than 900 digits"):
+        task_from_dataset("t", rows(10**5000), rows("a", word="thing"), labels=["a", "b"])
+    with pytest.raises(DataError, match="is outside the label set"):
+        opened(tmp_path, ", labels: [a, b]", train=csv(rows(long, "a")), test=csv(rows("a", word="thing")))
+
+
 def test_007_is_a_name_and_no_number() -> None:
     with pytest.raises(DataError, match="label '01' is outside the label set"):
         task_from_dataset("t", rows("01"), rows("1", word="thing"), labels=["bad", "good"])
@@ -206,7 +219,22 @@ def test_an_odd_column_does_not_make_parquet_unsound(kind: str, tmp_path: Path) 
 
 
 TWINS = [
-    *("Öl", "Ül", "run", "runs", "B because", "B since", "a b", "b a", "x &amp; y", "x & y", "C", "C++", "yes", "Yes!"),
+    *(
+        "Öl",
+        "Ül",
+        "run",
+        "runs",
+        "B because",
+        "B since",
+        "a b",
+        "b a",
+        "x &amp; y",
+        "x & y",
+        "C",
+        "C++",
+        "yes",
+        "Yes!",
+    ),
     *("-5", "5", "+", "-", "да", "нет", "<STR_LIT:x>", "x", "a\nb", "a\nc", "one. two", "two. one", "1,000", "1000"),
     *("q" * 300, "q" * 299 + "r", "q" * 250),
 ]

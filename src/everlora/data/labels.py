@@ -18,6 +18,8 @@ from everlora.metrics.texts import normalise
 
 COMMON = 10
 """A label in one row that is spelt like one in this many is taken for a slip."""
+DIGITS = 1000
+"""A longer number is a text; of many more digits, Python makes none of a text and no text of one."""
 ALIKE = 0.8
 
 
@@ -56,17 +58,21 @@ def kind_of(value: Any) -> str:
     """Say what a cell holds, in the words of its file."""
     if value is None:
         return "nothing (null)"
+    if isinstance(value, int) and value.bit_length() > 3 * DIGITS:
+        return f"a number of more than {DIGITS * 9 // 10} digits"
     return "NaN, as an empty cell becomes" if isinstance(value, float) and math.isnan(value) else type(value).__name__
 
 
 def _number(value: Any) -> int | None:
     """The whole number that a cell holds; CSV knows text only, so digits are one, but 007 is a name."""
     if isinstance(value, str):
-        return int(value) if value.isascii() and value.isdecimal() and str(int(value)) == value else None
+        digits = value.isascii() and value.isdecimal() and len(value) <= DIGITS
+        return int(value) if digits and str(int(value)) == value else None
     try:
-        return operator.index(value)  # int and NumPy's whole numbers
+        number = operator.index(value)  # int and NumPy's whole numbers
     except TypeError:
         return None
+    return number if number.bit_length() <= 3 * DIGITS else None
 
 
 def check_numbers(tables: Mapping[str, Table], column: str, labels: Sequence[str]) -> None:

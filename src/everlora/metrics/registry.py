@@ -108,7 +108,9 @@ class AnswerMetric:
             return ()
         found = tuple(_called(self.id, self.shares, rows, labels))
         if len(found) != len(rows) or not all(map(_is_number, found)):
-            raise DataError(f"the shares of the metric {self.id!r} must be one number for each of the {len(rows)} rows")
+            raise DataError(
+                f"the shares of the metric {self.id!r} must be one number for each of the {len(rows)} rows"
+            )
         return found
 
 
@@ -172,7 +174,9 @@ def _called(id: str, function: Callable[..., Any], *arguments: Any) -> Any:
     except Exception as error:
         if id not in METRICS.from_outside():
             raise
-        raise DataError(f"the metric {id!r} fails: {type(error).__name__}: {error}; mend it, or choose another") from error
+        raise DataError(
+            f"the metric {id!r} fails: {type(error).__name__}: {error}; mend it, or choose another"
+        ) from error
 
 
 def _percentage(id: str, value: Any) -> float:

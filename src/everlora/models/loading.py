@@ -106,7 +106,7 @@ def load(
     where, new = "", list[str]()
     if key.startswith("tiny-"):
         model, processor, family = tiny.build(key, precision.weights)
-        files = BaseFiles.of_tensors(model.state_dict())
+        files: BaseFiles | None = BaseFiles.of_tensors(model.state_dict())
     else:
         where = str(packaged.path() if packaged else name)
         model, processor, family, new = _from_files(name, where, revision, precision, trust_remote_code)
@@ -115,7 +115,7 @@ def load(
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
     limits = Limits(
-        context=context_of(name, model.config, processor),
+        context=context_of(name, model, processor),
         source=max_source_length,
         answer=max_new_tokens or 50,
         follow_targets=max_new_tokens is None,
@@ -227,11 +227,14 @@ def _from_files(
     return model, processor, family, _check_weights(name, model, family, found)
 
 
-def _files(where: str, revision: str | None, model: PreTrainedModel) -> BaseFiles:
-    """Find the files that a model was read from, in a folder or in the cache of the hub."""
+def _files(where: str, revision: str | None, model: PreTrainedModel) -> BaseFiles | None:
+    """Find the files that a model was read from, in a folder or in the cache of the hub; None if they are gone."""
     if Path(where).exists():
         return BaseFiles.at(Path(where))
-    place = cached_file(where, "config.json", revision=revision, local_files_only=True)
+    try:
+        place = cached_file(where, "config.json", revision=revision, local_files_only=True)
+    except OSError:  # a cache that holds nothing
+        return None
     return BaseFiles.at(Path(place).parent, getattr(model.config, "_commit_hash", None))
 
 
