@@ -62,7 +62,8 @@ def test_a_changed_file_is_named(what: str, tmp_path: Path) -> None:
     change(folder)
     with pytest.raises(FolderError) as refused:
         check_same_base(tmp_path, "base", there, BaseFiles.at(folder))
-    assert words in str(refused.value) and "bring back the files of then" in str(refused.value)
+    assert words in str(refused.value)
+    assert "bring back the files of then" in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -87,7 +88,8 @@ def test_a_commit_of_the_hub_is_what_a_user_is_sent_back_to(tmp_path: Path) -> N
 
 def test_a_model_built_in_memory_is_known_by_its_tensors(tmp_path: Path) -> None:
     one, same = everlora.load("tiny-llama"), everlora.load("tiny-llama")
-    assert one.files and same.files
+    assert one.files
+    assert same.files
     check_same_base(tmp_path, "tiny-llama", one.files.record(), same.files)
     changed = {name: tensor + 1 for name, tensor in one.model.state_dict().items()}
     with pytest.raises(FolderError, match="the tensors of the model is another"):

@@ -264,3 +264,23 @@ def test_twins_among_thousands_of_labels_are_found_by_few_comparisons(monkeypatc
     monkeypatch.undo()
     chosen = metric_for("accuracy_first_character", ("Bbb", "Bcc", *map(chr, range(0x4E00, 0x4E00 + 70))))
     assert chosen == ("exact_match_raw", ("Bbb", "Bcc"))
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n", "\u200b"])
+def test_an_empty_label_is_refused(blank: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the label set has an empty label"):
+        task_from_dataset("t", rows("a", "b"), rows("b", word="thing"), labels=["a", "b", blank])
+    listed = json.dumps(["1", "2", blank])
+    with pytest.raises(DataError, match="the label set has an empty label"):
+        opened(tmp_path, f", labels: {listed}", train=csv(rows("1", "2")), test=csv(rows("1", word="thing")))
+
+
+def test_labels_without_an_order_are_refused(tmp_path: Path) -> None:
+    examples = [Example("x", "a"), Example("y", "b")]
+    for labels in ({"a", "b"}, frozenset({"a", "b"})):
+        with pytest.raises(DataError, match="labels are a set, which has no order"):
+            Task(name="t", train=examples, test=examples, labels=labels)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match="labels are a set, which has no order"):
+            task_from_dataset("t", rows("a", "b"), rows("b", word="thing"), labels=labels)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="has no order"):
+        opened(tmp_path, ", labels: !!set {a, b}", train=csv(rows("a", "b")), test=csv(rows("a", word="thing")))

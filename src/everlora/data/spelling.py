@@ -37,6 +37,19 @@ def shown(label: str) -> str:
     return repr(label) if plain else ascii(label)
 
 
+def check_names(task: str, labels: Iterable[str]) -> None:
+    """Refuse labels without an order or a name: a set has another order in every process, and a head its rows by it.
+
+    Raises:
+        DataError: they are a set, or one of them is empty.
+    """
+    if isinstance(labels, set | frozenset):
+        raise DataError(f"task {task!r}: labels are a set, which has no order; give a list")
+    for label in labels:
+        if not visible(label).strip():
+            raise DataError(f"task {task!r}: the label set has an empty label ({shown(label)}); give it a name")
+
+
 def plain_label(label: str) -> str:
     """Return a label without case, spacing and the full stop behind it: spellings of one label are equal.
 

@@ -15,7 +15,7 @@ from everlora.data.columns import ColumnNames, Convention, find_convention, with
 from everlora.data.dialects import familiar
 from everlora.data.labels import check_numbers, check_set, inferred, kind_of, label_of
 from everlora.data.rows import Row, Table, class_names
-from everlora.data.spelling import shown, visible
+from everlora.data.spelling import check_names, shown, visible
 from everlora.data.task import Example, Task
 from everlora.metrics.answers import DEFAULT
 
@@ -102,6 +102,7 @@ def build_task(
     Raises:
         DataError: a column is missing, a row is unusable, or a text stands in two splits and ``overlap`` is "error".
     """
+    check_names(name, labels or ())
     systems = {split: with_system(table, columns) for split, table in tables.items()}
     tables, columns = {split: table for split, (table, _) in systems.items()}, systems["train"][1]
     convention = find_convention(tables["train"], columns)

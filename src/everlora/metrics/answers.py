@@ -147,8 +147,8 @@ def _macro_f1_shares(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[flo
 @metric(
     DEFAULT,
     formula="100 where answer and target are equal after lower-casing, deleting ASCII punctuation and collapsing "
-    "white space; numbers keep sign, point, percent sign and marks between digits: 3.5 is not 35, 1,000 is 1000; letters "
-    "by themselves keep their signs, too: -x is not x, x+1 not x-1, C++ not C",
+    "white space; numbers keep sign, point, percent sign and marks between digits: 3.5 is not 35, 1,000 is 1000; "
+    "letters by themselves keep their signs, too: -x is not x, x+1 not x-1, C++ not C",
     source="O-LoRA and the papers that take up its evaluation, whose scripts delete punctuation from numbers too: "
     "where targets are words it is the same number (exact_match_empty has theirs)",
 )

@@ -1,12 +1,13 @@
-"""What a metric of answers sees of a label: labels that it takes for one have one key, so that they are found by it."""
+"""What a metric of answers sees of a label: labels that it takes for one have one key, by which they are found."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import cache
+from typing import Any
 
 from everlora.metrics import trace
-from everlora.metrics.answers import label_key, literals, seen
+from everlora.metrics.answers import AS_WRITTEN, literals, seen
 from everlora.metrics.texts import normalise_all, words
 
 Key = Callable[[str], Hashable]
@@ -50,10 +51,16 @@ def _stems(label: str) -> Hashable:
     return tuple(_tokenizer(True)(label)) or None
 
 
-def _bleu(label: str) -> Hashable:
+@cache
+def _tokenizer_of_bleu() -> Any:
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-    return tuple(sorted(Tokenizer13a()(label).split()))
+    make: Any = Tokenizer13a
+    return make()
+
+
+def _bleu(label: str) -> Hashable:
+    return tuple(sorted(_tokenizer_of_bleu()(label).split()))
 
 
 def _sari(label: str) -> Hashable:
@@ -68,7 +75,7 @@ _KEYS: dict[str, Key] = {
     **dict.fromkeys(("exact_match", "accuracy", "macro_f1"), seen),
     "exact_match_first_line": _first_line,
     "exact_match_empty": normalise_all,
-    **{name: lambda label, name=name: label_key(label, name) for name in ("exact_match_raw", "exact_match_trace")},
+    **dict.fromkeys(AS_WRITTEN, str.strip),
     "accuracy_first_character": lambda label: label.strip()[:1] or None,
     "first_character_trace": lambda label: label[:1] or None,
     "rouge_l": _tokens,

@@ -75,8 +75,8 @@ class AnswerMetric:
             The score of the task, and the value of each row by itself.
 
         Raises:
-            DataError: there are no rows, of which no metric is defined, or a metric of one's own fails or gives what is
-                no percentage.
+            DataError: there are no rows, of which no metric is defined, or a metric of one's own fails or gives no
+                percentage.
 
         >>> from everlora.metrics import answer_metric
         >>> right, wrong = Answer("Sports.", ("sports",)), Answer("news", ("sports",))

@@ -56,8 +56,8 @@ def normalise(text: str) -> str:
     """Lower-case, compose (NFC), delete ASCII punctuation that belongs to no number or term, collapse white space.
 
     A number keeps its sign, its point, a percent sign, and any mark between two digits; commas of thousands go. A
-    letter by itself may be a variable and keeps its sign, as well; + < > * ^ stay between terms, and ++ or # at the end
-    of a name.
+    letter by itself may be a variable and keeps its sign, too; + < > * ^ stay between terms, and ++ or # at the end of
+    a name.
 
     >>> normalise(" The  World. ")
     'the world'

@@ -54,8 +54,8 @@ def context_of(name: str, model: PreTrainedModel, processor: Any) -> int:
     config = model.config
     declared = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     tables = [getattr(module, "position_embeddings", None) for module in model.modules()]
-    for table in tables if isinstance(declared, int) else ():
-        if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+    for table in tables:
+        if isinstance(declared, int) and isinstance(table, nn.Embedding) and table.padding_idx is not None:
             declared = min(declared, table.num_embeddings - (table.padding_idx + 1))
     known = {"max_position_embeddings": declared, "model_max_length": getattr(processor, "model_max_length", None)}
     for key, value in known.items():

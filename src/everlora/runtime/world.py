@@ -99,8 +99,8 @@ def _state() -> PartialState:
         PartialState._reset_state()  # half of it would count as all of it
         found = [f"{name}={os.environ[name]}" for name in PLACED if name in os.environ]
         raise ConfigError(
-            f"the environment ({', '.join(found) or 'of this process'}) does not say which process and device this is: "
-            f"{str(error).strip().splitlines()[0]}; unset these variables, or start several processes by {TWO}"
+            f"the environment ({', '.join(found) or 'of this process'}) does not say which process and device this "
+            f"is: {str(error).strip().splitlines()[0]}; unset these variables, or start several processes by {TWO}"
         ) from error
 
 
