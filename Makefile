@@ -51,7 +51,7 @@ STAGE   ?= stage-names
 METHODS := seqlora,inclora,o-lora,n-lora,lb-cl,ps-lora,decay,ella,ewc,kfac,per-task,mtl
 stage: setup
 	OMP_NUM_THREADS=1 $(BIN)/everlora sweep --config recipes/$(STAGE).yaml --data-dir $(DATA) --methods $(METHODS) \
-	    --orders 1,2,3 --seeds 0,1,2 --tuned recipes/$(STAGE)-tuned.yaml --workers 2 --out runs/$(STAGE) --resume
+	    --orders 1,2,3 --seeds 0,1,2 $(if $(wildcard recipes/$(STAGE)-tuned.yaml),--tuned recipes/$(STAGE)-tuned.yaml) --workers 2 --out runs/$(STAGE) --resume
 
 # The search behind recipes/STAGE-tuned.yaml: another seed than those of the table, dev rows, the same trials for each.
 tune: setup

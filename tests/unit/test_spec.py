@@ -72,6 +72,8 @@ def test_merging_is_idempotent_and_the_empty_layer_neutral(a: dict[str, object],
     [
         ({"modle": "x"}, "unknown setting 'modle'; did you mean 'model'"),
         ({**M, "lora": {"rank": 3, "alpha": 3}}, "unknown setting 'lora.rank'"),
+        ({**M, "evaluation": {"seed": 3}}, "unknown setting 'evaluation.seed'$"),
+        ({**M, "output_dir": "x"}, "unknown setting 'output_dir'$"),
         ({**M, "lora": {"alpha": 3}}, "unknown setting 'lora.alpha'; did you mean 'lora_alpha'"),
         ({**M, "evaluation": {"schedul": "full"}}, "unknown setting 'evaluation.schedul'; did you mean 'schedule'"),
         ({**M, "benchmrk": "x"}, "did you mean 'benchmark'"),
@@ -123,14 +125,14 @@ def test_a_checked_spec_is_not_edited() -> None:
 
 def test_defaults_of_a_learner() -> None:
     spec = resolve(LearnerSpec, M)
-    assert (spec.method, spec.lora.r, spec.lora.lora_alpha, spec.evaluation.schedule) == ("ella", 8, 32, "full")
-    assert spec.train == TRAIN_DEFAULTS | {"learning_rate": 1e-3}
+    assert (spec.method, spec.lora.r, spec.lora.lora_alpha, spec.evaluation.schedule) == ("ella", 8, 8, "full")
+    assert spec.train == TRAIN_DEFAULTS | {"learning_rate": 3e-3}
     assert spec.train is not TRAIN_DEFAULTS
 
 
 @pytest.mark.parametrize(
     ("method", "rate"),
-    [("o-lora", 1e-3), ("lb-cl", 1e-2), ("o-lora+lb-cl(sigma=with)", 1e-2), ("seqft", 1e-4), ("l2p", 3e-2)],
+    [("o-lora", 3e-3), ("lb-cl", 1e-2), ("o-lora+lb-cl(sigma=with)", 1e-2), ("seqft", 1e-4), ("l2p", 3e-2)],
 )
 def test_the_rate_is_that_of_the_form_unless_it_is_named(method: str, rate: float) -> None:
     named = {**M, "method": method}

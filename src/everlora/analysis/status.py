@@ -1,4 +1,4 @@
-"""What a learner knows, holds and has room for, read from the records of its folder."""
+"""Tells what a learner knows, holds and has room for, from the records of its folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from everlora.core.plain import JsonObject
 
 
 class LearnedTask(Record):
-    """A task of a run: its score right after it was learned (None where all are learned at once), and its record.
+    """Holds a task's record and its score right after it was learned (None where all are learned at once).
 
     Attributes:
         name, seconds, strengths, warning, predicted_rise, epochs: see `everlora.archive.records.StageFacts`.
@@ -29,7 +29,7 @@ class LearnedTask(Record):
 
 
 class Status(Record):
-    """A run as it stands.
+    """Holds a run as it stands.
 
     Attributes:
         model, method: by name.
@@ -50,13 +50,13 @@ class Status(Record):
 
     @property
     def forecast(self) -> str | None:
-        """What each task was predicted to cost the tasks before it, in words; None where no part predicts that."""
+        """Return in words what each task was predicted to cost those before it; None where no part predicts that."""
         found = {task.name: task.predicted_rise for task in self.tasks if task.predicted_rise is not None}
         each = ", ".join(f"{name} {rise:.2g}" for name, rise in found.items())
         return f"predicted rise of all earlier tasks' loss, nats per row: {each}" if found else None
 
     def as_json(self) -> JsonObject:
-        """The object that ``everlora status --json`` prints."""
+        """Return the object that ``everlora status --json`` prints."""
         plain = self.plain()
         return {**{key: value for key, value in plain.items() if key != "holdings"}, **self.holdings.plain()}
 

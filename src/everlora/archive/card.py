@@ -1,4 +1,4 @@
-"""The model card: what Hugging Face shows of a learner's folder."""
+"""Writes the model card, which Hugging Face shows of a learner's folder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _cell(value: float | None) -> str:
 
 
 def matrix_table(results: MatrixRecord) -> str:
-    """The accuracy matrix as Markdown; row i holds the scores after task i."""
+    """Return the accuracy matrix as Markdown; row i holds the scores after task i."""
     tasks = results.tasks
     lines = ["| after | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for name, row in zip(tasks, results.matrix, strict=True):
@@ -78,7 +78,7 @@ def _front(results: MatrixRecord, hub: str | None, trained: bool, adapter: Adapt
 
 
 def _loading(results: MatrixRecord, settings: LearnerSpec, adapter: Adapter) -> str:
-    """How the adapter is put on its base model; settings that change what is loaded are repeated."""
+    """Describe how the adapter is put on its base model; settings that change what is loaded are repeated."""
     if adapter.whole_model:
         other = "" if pooling_of(results) else '  # or from_pretrained(".") of transformers'
         return f"""```python
@@ -104,13 +104,13 @@ model = PeftModel.from_pretrained(base, ".")
 
 
 def _origin(settings: LearnerSpec) -> list[str]:
-    """Keywords that any loader needs to find the same base model."""
+    """Return keywords that any loader needs to find the same base model."""
     given = [f"revision={settings.revision!r}"] if settings.revision else []
     return given + (["trust_remote_code=True"] if settings.trust_remote_code else [])
 
 
 def pooling_of(results: MatrixRecord) -> str | None:
-    """How an encoder pooled the tokens of a text for its head; None where the checkpoint's own head did."""
+    """Return how an encoder pooled a text's tokens for its head; None where the checkpoint's own head did."""
     newest = results.fingerprints.of.get((results.fingerprints.rows or [None])[-1] or "")
     found = (newest.model_extra or {}).get("pooling") if newest else None
     return str(found) if found else None
@@ -119,7 +119,7 @@ def pooling_of(results: MatrixRecord) -> str | None:
 def _without_everlora(
     results: MatrixRecord, settings: LearnerSpec, hub: str | None, adapter: Adapter, head: str | None
 ) -> str:
-    """How a pooled encoder answers with transformers and PEFT alone, whose own classes pool otherwise."""
+    """Describe how a pooled encoder answers with transformers and PEFT alone, whose own classes pool otherwise."""
     pooling = pooling_of(results)
     usable = adapter.loads_with_peft or adapter.whole_model
     if pooling is None or head is None or not usable or (hub is None and settings.model.startswith("tiny-")):
@@ -159,19 +159,19 @@ def answer(texts, rows=range(len(labels))):
 
 
 def _loaded(results: MatrixRecord, settings: LearnerSpec, adapter: Adapter) -> str:
-    """How what was trained is put to use."""
+    """Describe how what was trained is put to use."""
     if adapter.loads_with_peft or adapter.whole_model:
         return _loading(results, settings, adapter)
     return _following(settings)
 
 
 def _library(adapter: Adapter) -> str:
-    """What loads the folder of a learner that was trained."""
+    """Name what loads the folder of a learner that was trained."""
     return "transformers" if adapter.whole_model else "peft" if adapter.loads_with_peft else "everlora"
 
 
 def _following(settings: LearnerSpec) -> str:
-    """How forms that no other library loads are put on their model: the learner goes on where it was."""
+    """Describe how forms that no other library loads are put on their model: the learner goes on where it was."""
     return f"""```python
 import everlora
 
@@ -183,7 +183,7 @@ model = learner.model
 
 
 def _provenance(results: MatrixRecord) -> str:
-    """Protocol and fingerprints of the scores."""
+    """Describe protocol and fingerprints of the scores."""
     protocol = results.protocol.describe() if results.protocol else "unknown"
     return f"Protocol {protocol}, fingerprint {', '.join(results.fingerprints.of) or 'unknown'}."
 
@@ -195,7 +195,7 @@ def model_card(
     adapter: Adapter | None = None,
     head: str | None = None,
 ) -> str:
-    """README.md of a run folder, with results that the Hub understands in its front matter.
+    """Return README.md of a run folder, with results that the Hub understands in its front matter.
 
     Args:
         results: what matrix.json says.

@@ -1,4 +1,4 @@
-"""The command line. Results go to stdout, everything else to stderr; a user's mistake is one line and a status.
+"""Defines the command line: results go to stdout, all else to stderr; a user's mistake is one line and a status.
 
 Commands import what is heavy when they run, so that help, lists and completion answer at once.
 """
@@ -98,7 +98,7 @@ def run_command(argv: list[str] | None) -> int | str | None:
 
 
 def _beyond_us(error: Exception) -> str | None:
-    """What to say of an error that is no fault in the code: memory that is full, or another process that has ended."""
+    """Say what an error means that is no fault in the code: full memory, or another process that has ended."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return (

@@ -1,4 +1,4 @@
-"""The commands that follow a benchmark: one run, and the demo."""
+"""Follows a benchmark: the commands for one run, and for the demo."""
 
 from __future__ import annotations
 

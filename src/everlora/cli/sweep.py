@@ -1,4 +1,4 @@
-"""The command that runs methods x seeds on one stream and ends with their table."""
+"""Runs methods x seeds on one stream and ends with their table."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _list(todo: list[Job], *, orders: bool) -> None:
 
 
 def _all_replaced(methods: list[str], family: str) -> list[str]:
-    """The methods of a sweep, with all that fit a model family in place of ``all``."""
+    """Return the methods of a sweep, with all that fit a model family in place of ``all``."""
     from everlora.learner.sweep import fitting, unfitting
 
     for row, families in unfitting(family).items():

@@ -1,4 +1,4 @@
-"""The command that finds rate and strength of methods on dev rows, with the same number of trials for each."""
+"""Finds rate and strength of methods on dev rows, with the same number of trials for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which columns of a row hold what: by their names as many tools write them, or as a user says."""
+"""Finds which columns of a row hold what: by their names as many tools write them, or as a user says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from everlora.data.task import Form
 
 @dataclass(frozen=True)
 class Convention:
-    """Names of the columns of one way of writing rows; ``target`` is empty for chats, where the answer is inside.
+    """Holds names of columns of one way of writing rows; ``target`` is empty for chats, which hold the answer.
 
     ``free`` answers are no labels unless a set of labels is given.
     """
@@ -26,19 +26,19 @@ class Convention:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that a row must have."""
+        """Return the columns that a row must have."""
         return (self.input, self.target) if self.target else (self.input,)
 
     @property
     def unread(self) -> frozenset[str]:
-        """Columns that would change the prompt and are not read."""
+        """Return columns that would change the prompt and are not read."""
         more = {"context", "input"} if self in QUESTIONS else set()
         return (UNREAD | more).difference(self.columns)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnNames:
-    """Names of columns that a user gives; None where the usual one holds."""
+    """Holds names of columns that a user gives; None where the usual one holds."""
 
     text_column: str | None = None
     label_column: str | None = None
@@ -108,7 +108,7 @@ def find_convention(table: Table, names: ColumnNames | None = None) -> Conventio
 
 
 def _as_named(names: ColumnNames, found: list[Any], where: str) -> Convention:
-    """The convention of columns that a user has named.
+    """Return the convention of columns that a user has named.
 
     Raises:
         DataError: names of several conventions are mixed.

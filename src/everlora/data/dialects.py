@@ -1,4 +1,4 @@
-"""Rows as LlamaFactory and EasyCL write them, alpaca and sharegpt, and their ``dataset_info.json``.
+"""Reads rows as LlamaFactory and EasyCL write them, alpaca and sharegpt, and their ``dataset_info.json``.
 
 alpaca rows have ``instruction`` and ``output``, perhaps ``input``, ``system`` and ``history``; sharegpt rows have
 ``conversations`` of ``from`` and ``value``. Both become prompt and completion, or messages where there is more than
@@ -27,7 +27,7 @@ ENDINGS = {"train": ("_train", ""), "dev": ("_dev", "_eval", "_validation"), "te
 
 
 class Columns(BaseModel):
-    """Names of columns, as ``columns`` of an entry gives them."""
+    """Holds names of columns, as ``columns`` of an entry gives them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +40,7 @@ class Columns(BaseModel):
 
 
 class Tags(BaseModel):
-    """Names inside a sharegpt conversation, as ``tags`` of an entry gives them."""
+    """Holds names inside a sharegpt conversation, as ``tags`` of an entry gives them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,7 +54,7 @@ class Tags(BaseModel):
 
 
 class Entry(BaseModel):
-    """One data set of ``dataset_info.json`` that lies in a file."""
+    """Holds one data set of ``dataset_info.json`` that lies in a file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,7 +69,7 @@ class Entry(BaseModel):
 
 
 def familiar(table: Table) -> Table:
-    """Rows of either dialect as rows of ours; all other rows as they are."""
+    """Return rows of either dialect as rows of ours; all other rows as they are."""
     found = set(table.rows[0]) if table.rows else set()
     if "instruction" in found and not ({"prompt", "messages"} & found or {"text", "label"} <= found):
         # Dolly's rows have a response, and a context where alpaca's have an input.
@@ -83,7 +83,7 @@ def familiar(table: Table) -> Table:
 
 
 def alpaca(table: Table, columns: Columns) -> Table:
-    """Alpaca rows as prompts, or as chats if one of them has a system prompt or a history.
+    """Return alpaca rows as prompts, or as chats if one of them has a system prompt or a history.
 
     Raises:
         DataError: a column is missing or of the wrong kind.
@@ -116,7 +116,7 @@ def _alpaca(row: Row, columns: Columns, at: str, chat: bool) -> Row:
 
 
 def sharegpt(table: Table, columns: Columns, tags: Tags) -> Table:
-    """Sharegpt rows as chats.
+    """Return sharegpt rows as chats.
 
     Raises:
         DataError: a conversation is none, or has a role that we do not know.
@@ -146,7 +146,7 @@ def _refuse_media(row: Row, at: str) -> None:
 
 
 def described(info: Path, name: str) -> tuple[dict[str, Table], dict[str, int]]:
-    """Tables of the splits of a data set: the entries ``name_train`` (or ``name``), ``name_dev`` and ``name_test``.
+    """Return tables of the splits of a data set: ``name_train`` (or ``name``), ``name_dev`` and ``name_test``.
 
     Returns:
         The tables by split, and how many rows are not in them, by split and reason.
@@ -205,7 +205,7 @@ def read_description(path: Path) -> JsonObject:
 
 
 def order_of(path: Path, order: str | None) -> tuple[str, ...]:
-    """Names of the tasks in an order of EasyCL's ``benchmark_info.json``; the first order by default.
+    """Return the tasks in an order of EasyCL's ``benchmark_info.json``; the first order by default.
 
     Raises:
         DataError: there is no such order.
@@ -226,7 +226,7 @@ def order_of(path: Path, order: str | None) -> tuple[str, ...]:
 
 
 def options_of(path: Path, name: str) -> tuple[str, ...]:
-    """The label set of a data set in EasyCL's ``dataset_options.json``; empty where none is said.
+    """Return the label set of a data set in EasyCL's ``dataset_options.json``; empty where there is none.
 
     Raises:
         DataError: the file is there and holds something else.

@@ -1,4 +1,4 @@
-"""A user's own stream: a YAML file that lists tasks and where their rows are.
+"""Reads a user's own stream: a YAML file that lists tasks and where their rows are.
 
 ```yaml
 name: support-desk            # the file's name if left out
@@ -57,7 +57,7 @@ Labels = Annotated[list[StrictStr], Field(min_length=1)]
 
 
 class HubSplit(BaseModel):
-    """A split on the hub, spelled out."""
+    """Holds a split on the hub, spelled out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,7 +70,7 @@ Source = StrictStr | HubSplit
 
 
 class TaskFile(BaseModel):
-    """One entry under ``tasks``; see `Task` and `ColumnNames`."""
+    """Holds one entry under ``tasks``; see `Task` and `ColumnNames`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -114,7 +114,7 @@ class TaskFile(BaseModel):
 
 
 class StreamFile(BaseModel):
-    """The whole file."""
+    """Holds the whole file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

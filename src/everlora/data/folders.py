@@ -1,4 +1,4 @@
-"""Folders that people have on disk: one task's splits as O-LoRA, SAPT, TRACE or we write them.
+"""Reads folders that people have on disk: one task's splits as O-LoRA, SAPT, TRACE or we write them.
 
 ```
 O-LoRA   CL_Benchmark/<family>/<task>/{train,dev,test}.json   [{"sentence": ..., "label": ...}], labels.json beside
@@ -40,7 +40,7 @@ COLUMNS: Mapping[Kind, tuple[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFolder:
-    """What a task's folder holds.
+    """Holds what a task's folder holds.
 
     Attributes:
         kind: how its rows are written; None where it is our own way.
@@ -94,7 +94,7 @@ def read_folder(folder: Path, kind: Kind | None = None) -> TaskFolder:
 
 
 def task_folder(data_dir: Path, name: str, *, families: bool = False) -> Path:
-    """The folder of a task: ``<data_dir>/<task>``, or with ``families`` O-LoRA's ``<data_dir>/NLI/MNLI`` as well.
+    """Return a task's folder: ``<data_dir>/<task>``, or with ``families`` also O-LoRA's ``<data_dir>/NLI/MNLI``.
 
     Raises:
         DataError: there is none, or there are several.
@@ -114,7 +114,7 @@ def task_folder(data_dir: Path, name: str, *, families: bool = False) -> Path:
 
 
 def plain_spelling(name: str) -> str:
-    """A task's name without case, dashes and underscores (``SST-2`` is ``sst2``), and one for what has two names."""
+    """Return a name without case, dashes and underscores (``SST-2`` is ``sst2``), one for what has two names."""
     plain = name.lower().replace("-", "").replace("_", "")
     return {"boolq": "boolqa", "ag": "agnews"}.get(plain, plain)
 
@@ -134,7 +134,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _refuse_slips(folder: Path) -> None:
-    """A split whose file is misspelt would be left out without a word."""
+    """Refuse a split whose file is misspelt, which would be left out without a word."""
     known = [name for names in SPLITS.values() for name in names]
     for path in sorted(folder.iterdir()):
         stem = path.name.partition(".")[0]
@@ -155,7 +155,7 @@ def _kind(table: Table) -> Kind | None:
 
 
 def _table(path: Path, definition: str) -> tuple[Table, str]:
-    """Rows of a file, and the definition that SuperNI files carry around them."""
+    """Return rows of a file, and the definition that SuperNI files carry around them."""
     if not plain_name(path.name).endswith(".json"):
         return familiar(read_table(path)), definition
     text = decode(read_bytes(path), path)
@@ -215,7 +215,7 @@ def _renamed(table: Table, names: Mapping[str, str]) -> Table:
 
 
 def _labelled(table: Table) -> Table:
-    """Rows whose answers are labels: the text and the single answer."""
+    """Return rows whose answers are labels: the text and the single answer."""
 
     def label(value: Any, at: str) -> Any:
         if isinstance(value, list) and len(value) != 1:

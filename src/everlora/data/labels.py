@@ -1,4 +1,4 @@
-"""What the labels of a task are: names behind numbers, the set that its training rows have, slips and duplicates."""
+"""Finds the labels of a task: names behind numbers, the set of its training rows, slips and duplicates."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def kind_of(value: Any) -> str:
 
 
 def _number(value: Any) -> int | None:
-    """The whole number that a cell holds; CSV knows text only, so digits are one, but 007 is a name."""
+    """Return the whole number in a cell; CSV knows text only, so digits are one, but 007 is a name."""
     if isinstance(value, str):
         digits = value.isascii() and value.isdecimal() and len(value) <= DIGITS
         return int(value) if digits and str(int(value)) == value else None
@@ -122,7 +122,7 @@ def check_set(name: str, labels: Sequence[str], metric: str) -> None:
 
 
 def inferred(table: Table, examples: Sequence[Example], metric: str) -> tuple[str, ...]:
-    """The label set of a task that names none: the labels of ``table``, its training rows, as they first appear.
+    """Return the labels of a task that names none: those of ``table``, its training rows, as they first appear.
 
     Raises:
         DataError: a label looks like a slip of another: they differ in case, spacing or a full stop, or it is rare

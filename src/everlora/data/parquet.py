@@ -42,7 +42,7 @@ def read_parquet(data: bytes, path: Path) -> Table:
 
 
 def _names_of_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
-    """Names of every `datasets.ClassLabel` column that a Parquet file tells of; other columns may be of any type."""
+    """Return names of `datasets.ClassLabel` columns that a Parquet file tells of; others may be of any type."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         found = {column: kind["names"] for column, kind in features.items() if kind.get("_type") == "ClassLabel"}

@@ -34,12 +34,12 @@ BOM = b"\xef\xbb\xbf"
 
 
 def is_data_file(name: str) -> bool:
-    """Whether ``name`` ends like a file that `read_table` reads."""
+    """Return whether ``name`` ends like a file that `read_table` reads."""
     return plain_name(name).endswith(SUFFIXES)
 
 
 def is_folder(name: str | Path) -> bool:
-    """Whether a benchmark's name is a path to a folder: it has a separator or is no plain word, and is there."""
+    """Return whether a benchmark's name is a path to a folder: it has a separator or is no plain word, and exists."""
     path = Path(name)
     return path.is_dir() and (isinstance(name, Path) or path.name != str(name))
 
@@ -102,7 +102,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def is_saved_to_disk(path: Path) -> bool:
-    """Whether `datasets` has written the folder ``path`` by ``save_to_disk``, as one split or as several."""
+    """Return whether `datasets` has written the folder ``path`` by ``save_to_disk``, as one split or several."""
     return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
 
 
@@ -174,7 +174,7 @@ _BETWEEN = re.compile(r"[\s,]*")
 
 
 def _rows_in(text: str) -> int:
-    """How many whole values a JSON list holds before it ends or breaks."""
+    """Return how many whole values a JSON list holds before it ends or breaks."""
     place, count = text.index("[") + 1, 0
     while True:
         try:
@@ -245,7 +245,7 @@ def _csv(data: bytes, path: Path, delimiter: str) -> Table:
 
 
 def _same_names(record: Sequence[str], header: Sequence[str]) -> bool:
-    """Whether a record is a header: the same names, in any order or case."""
+    """Return whether a record is a header: the same names, in any order or case."""
     names = [name.casefold() for name in header]
     plain = (visible(cell).strip().casefold() for cell in record)
     return visible(record[0]).strip().casefold() in names and sorted(plain) == sorted(names) if record else False

@@ -1,4 +1,4 @@
-"""How labels are spelt: invisible characters, spellings of one label, and labels that a metric takes for one."""
+"""Compares how labels are spelt: invisible characters, several spellings, and labels that a metric takes for one."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def metric_for(metric: str, labels: tuple[str, ...]) -> tuple[str, tuple[str, st
 
 
 def _twins(metric: str, labels: Sequence[str]) -> tuple[str, str] | None:
-    """The first two labels of which one, answered for the other, is wholly right."""
+    """Return the first two labels of which one, answered for the other, is wholly right."""
     row = answer_metric(metric).row
     for one, other in _pairs(metric, labels):
         full = row(Answer(other, (other,)))

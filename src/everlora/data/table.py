@@ -1,4 +1,4 @@
-"""Rows of one split in memory, each of which knows where it stood."""
+"""Holds the rows of one split in memory, each of which knows where it stood."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of one split.
+    """Holds rows of one split.
 
     Attributes:
         where: the file, hub data set or object that the rows come from, for messages.

@@ -1,4 +1,4 @@
-"""What a model learns from: an `Example` is a row, a `Task` its rows, a `TaskStream` the tasks in their order.
+"""Defines what a model learns from: an `Example` is a row, a `Task` its rows, a `TaskStream` tasks in order.
 
 A task is data and nothing else. How an example becomes tokens is the business of a model family
 (`everlora.models.families`). The parts of a prompt are separate here, so that a long text can be cut without cutting
@@ -27,7 +27,7 @@ Form = Literal["labelled", "prompted", "chat", "image"]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row.
+    """Is one row.
 
     Attributes:
         input: the text (`labelled`), the whole prompt (`prompted`), a list of chat messages without the last
@@ -50,7 +50,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One task of a stream.
+    """Is one task of a stream.
 
     Attributes:
         name: short, unique in its stream, used in folder names (letters, digits, ``-`` and ``_``).
@@ -170,7 +170,7 @@ class Task:
 
     @property
     def shares_labels(self) -> bool:
-        """Whether its labels are those of other tasks that have the same names; see `shared_labels`."""
+        """Return whether its labels are those of other tasks that have the same names; see `shared_labels`."""
         return bool(self.shared_labels)
 
     def digest(self) -> str:
@@ -233,7 +233,7 @@ def _of_each(rows: Sequence[Example], most: int | None, seed: int) -> Sequence[E
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStream:
-    """Tasks in the order in which they are learned.
+    """Holds tasks in the order in which they are learned.
 
     Attributes:
         name: of the stream, for messages.

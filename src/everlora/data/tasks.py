@@ -190,7 +190,7 @@ def _examples(table: Table, convention: Convention, labels: Sequence[str] | None
 
 
 def _names(of_column: Sequence[str] | None, labels: Sequence[str] | None) -> tuple[Sequence[str], bool]:
-    """Names of labels, and whether a number is a place among them whatever their names.
+    """Return names of labels, and whether a number is a place among them whatever their names.
 
     A reordered `labels` must not change what the numbers of a `datasets.ClassLabel` mean.
     """
@@ -223,7 +223,7 @@ def _example(row: Row, table: Table, convention: Convention, names: tuple[Sequen
 
 
 def _answered(text: str, value: Any, column: str, at: str) -> Example:
-    """A free answer, or a list of those that are accepted."""
+    """Return a free answer, or a list of those that are accepted."""
     answers = value if isinstance(value, list | tuple) else [value]
     if not answers:
         raise DataError(f"{at}: no answer in column {column!r}; give at least one")

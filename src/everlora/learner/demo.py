@@ -1,4 +1,4 @@
-"""The demonstration: a small encoder learns six tasks, once naively and twice with a method that protects the past.
+"""Runs the demonstration: a small encoder learns six tasks, once naively and twice with the past protected.
 
 Its head is made of the labels' names and never trained, so that whatever is learned, and whatever is forgotten, is so
 in the body; every method trains at one rate, found on dev rows for the naive one.
@@ -38,7 +38,7 @@ NEXT = (
 
 @dataclass(frozen=True)
 class OverSeeds:
-    """What a method ends at over several seeds, percent: mean and the 95 % t interval of the mean.
+    """Holds what a method ends at over several seeds, percent: mean and the 95 % t interval of the mean.
 
     Attributes:
         method: by name.
@@ -56,7 +56,7 @@ class OverSeeds:
 
 @dataclass(frozen=True)
 class Stored:
-    """The runs of the demonstration that were made beforehand, over several seeds.
+    """Holds the runs of the demonstration that were made beforehand, over several seeds.
 
     Attributes:
         command: that made them.

@@ -18,13 +18,14 @@ from everlora.archive.records import Environment
 from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
 from everlora.archive.schema import read_json, write
-from everlora.benchmarks import is_own, open_stream
+from everlora.benchmarks import find_benchmark, is_own, open_stream
+from everlora.benchmarks.streams import is_yaml
 from everlora.core.benchmark import Modality
 from everlora.core.errors import ConfigError, DataError, FolderError, ModelError
 from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Method
 from everlora.core.plain import JsonObject
-from everlora.core.plugins import Origin
+from everlora.core.plugins import Origin, file_origin, files
 from everlora.core.registry import origins
 from everlora.data.task import Task, TaskStream
 from everlora.learner.resolve import names as names
@@ -47,7 +48,7 @@ from everlora.settings.spec import LearnerSpec, RunSpec
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """Holds what a run came to.
 
     Attributes:
         folder: where it is written.
@@ -60,7 +61,7 @@ class Result:
     record: MatrixRecord
 
     def as_json(self) -> JsonObject:
-        """The object that ``everlora run --json`` prints."""
+        """Return the object that ``everlora run --json`` prints."""
         plain = self.record.plain()
         wanted = ("tasks", "matrix", "metrics", "method", "model", "protocol", "fingerprints", "base", "general")
         return {**{key: plain[key] for key in wanted if key in plain}, "folder": str(self.folder)}
@@ -157,15 +158,18 @@ def begin(
 
 
 def plugins_used(spec: LearnerSpec, method: Method) -> list[Origin]:
-    """Where the plug-ins of a run are from: its methods, its benchmark, and all metrics that were plugged in."""
+    """Return where a run's plug-ins are from: methods, benchmark, all metrics, and files of no known use."""
     named = [name for name, _ in split_expression(method.expression)] if method.expression else []
     benchmark = [spec.benchmark] if isinstance(spec, RunSpec) else []
     # Tasks may name any metric, and those of the matrix are all written: so all that are from outside count as used.
-    return origins(method=named, benchmark=benchmark, metric=METRICS.from_outside())
+    found = origins(method=named, benchmark=benchmark, metric=METRICS.from_outside())
+    found += [file_origin("benchmark", name, Path(name)) for name in benchmark if is_yaml(name)]
+    # A file that registers nothing which is used may still have changed what everlora does.
+    return found + [one for one in files() if one["file"] not in [other.get("file") for other in found]]
 
 
 def _spelling_of(dtype: str, base: Loaded, out: Path) -> str:
-    """How the run in ``out`` spells ``dtype``, if both come to the same weights: ``auto`` is what it chose."""
+    """Return how the run in ``out`` spells ``dtype``, if both are the same weights: ``auto`` is what it chose."""
     try:
         there = read_run(out).settings.dtype
     except FolderError:
@@ -174,7 +178,7 @@ def _spelling_of(dtype: str, base: Loaded, out: Path) -> str:
 
 
 def _weights(out: Path) -> str | None:
-    """The type of the weights that the run in ``out`` was made on; None if that is not known."""
+    """Return the type of the weights that the run in ``out`` was made on; None if that is not known."""
     try:
         precision = read_json(Environment, out / "environment.json").precision
     except FolderError:
@@ -183,7 +187,7 @@ def _weights(out: Path) -> str | None:
 
 
 def _pooling(out: Path) -> Pooling | None:
-    """What an encoder's head read when the tasks in ``out`` were learned; None where there are none."""
+    """Return what an encoder's head read when the tasks in ``out`` were learned; None where there are none."""
     if not any((out / "tasks").glob("[0-9]*")):
         return None
     try:
@@ -241,13 +245,15 @@ def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
 
 
 def check_data(spec: RunSpec) -> None:
-    """Read the rows of a run that are on this machine, without a model, so that a fault shows before anything runs.
+    """Look up a run's benchmark, and read what rows are on this machine, so that a fault shows before anything runs.
 
     Raises:
         EverloraError: they cannot be used.
     """
     if spec.data_dir is not None or is_own(spec.benchmark):
         adapt_tasks(_opened(spec), spec, spec.stream_seed)
+    else:
+        find_benchmark(spec.benchmark).order(spec.order)
 
 
 def _opened(spec: RunSpec, modality: Modality | None = None) -> TaskStream:

@@ -1,4 +1,4 @@
-"""The Python face: a learner that is given tasks."""
+"""Defines the Python face: a learner that is given tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from everlora.settings.spec import LearnerSpec
 
 
 class Learner:
-    """One base model that learns task after task.
+    """Is one base model that learns task after task.
 
     Args:
         model: packaged name, ``tiny-*``, folder, GGUF file or hub id.
@@ -64,5 +64,5 @@ class Learner:
 
     @property
     def model(self) -> nn.Module:
-        """The model as it stands after the latest task, for inference."""
+        """Return the model as it stands after the latest task, for inference."""
         return self._learner.inference_model()

@@ -76,7 +76,7 @@ from everlora.training.task_trainer import TaskTrainer, TrainingResult
 
 @dataclass(frozen=True)
 class LearnedTask:
-    """What a trained stage leaves behind.
+    """Holds what a trained stage leaves behind.
 
     Attributes:
         update: the adapter, as it answers from now on.

@@ -1,4 +1,4 @@
-"""A model between tasks: its history, the adapter that goes on, and the model that answers."""
+"""Holds a model between tasks: its history, the adapter that goes on, and the model that answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from everlora.training.stages import Stage
 
 
 class LearnerState:
-    """A model, and all that its earlier tasks have left to it.
+    """Holds a model, and all that its earlier tasks have left to it.
 
     Args:
         base: the loaded model.
@@ -106,11 +106,11 @@ class LearnerState:
         return model
 
     def adapter_start(self) -> Updates | None:
-        """Where the adapter of a stage starts, if it goes on from the one before; None if it is fresh."""
+        """Return where the adapter of a stage starts, if it goes on from the one before; None if it is fresh."""
         return self.newest if self.method.consolidator.rule == "continue" else None
 
     def merge_when(self, when: Literal["train", "infer"]) -> Merge | None:
-        """The method's merge, if it wants the past merged at this time; None leaves the past a plain sum."""
+        """Return the method's merge, if it wants the past merged at this time; None leaves the past a plain sum."""
         merge = self.method.merge
         return merge if merge and getattr(merge, when) == "merged" else None
 
@@ -123,13 +123,13 @@ class LearnerState:
         self.backend.detach()
 
     def past_after(self, update: Updates) -> UpdateHistory:
-        """The history with one more update; one adapter that is trained on and on makes none."""
+        """Return the history with one more update; one adapter that is trained on and on makes none."""
         if self.method.consolidator.rule == "continue":
             return self.past
         return self.past.append(cast(LowRankUpdates, update))
 
     def answering_model(self, model: nn.Module, update: Updates) -> nn.Module:
-        """The model that answers after a task: as it was trained, or with all tasks merged below it."""
+        """Return the model that answers after a task: as it was trained, or with all tasks merged below it."""
         if self.method.merge is None:
             return model
         self.backend.detach()
@@ -137,7 +137,7 @@ class LearnerState:
         return self.base.model
 
     def inference_model(self) -> nn.Module:
-        """The model as it is after the latest task, in eval mode.
+        """Return the model as it is after the latest task, in eval mode.
 
         Raises:
             FolderError: the folder holds learned tasks that this learner has not been given yet.

@@ -31,7 +31,7 @@ from everlora.training.stages import validate_task
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be made.
+    """Is one run to be made.
 
     Attributes:
         spec: its settings, complete.
@@ -48,7 +48,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Failed:
-    """A job that could not be done, and why, in one line."""
+    """Holds a job that could not be done, and why, in one line."""
 
     job: Job
     error: EverloraError
@@ -71,26 +71,26 @@ def split(text: str) -> list[str]:
 
 
 def fitting(family: str) -> list[str]:
-    """All systems of the registered methods that make sense on a model family, as expressions."""
+    """Return all systems of the registered methods that make sense on a model family, as expressions."""
     lacking = unfitting(family)
     return [row for known in entries() for row in known.tabled if row not in lacking]
 
 
 def unfitting(family: str) -> dict[str, tuple[str, ...]]:
-    """The systems that make no sense on a model family, and the families on which they do."""
+    """Return the systems that make no sense on a model family, and the families on which they do."""
     rows = {row: parse(row).families for known in entries() for row in known.tabled}
     return {row: families for row, families in rows.items() if family not in families}
 
 
 def safe(expression: str) -> str:
-    """A method's expression as the name of a folder; the name alone where there are no options."""
+    """Return a method's expression as the name of a folder; the name alone where there are no options."""
     name = parse(expression).name if "(" not in expression else expression
     return "".join(c if c.isalnum() or c in "-+=." else "_" for c in name).strip("_")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """The settings under which a system was found to be at its best.
+    """Holds the settings under which a system was found to be at its best.
 
     Attributes:
         method: the expression with the options that were found.
@@ -110,7 +110,7 @@ def jobs(
     orders: Sequence[int | str] = (),
     tuned: Mapping[str, Tuned] | None = None,
 ) -> list[Job]:
-    """One job per seed, order and method, seed by seed, so that an interrupted sweep has complete tables.
+    """Return one job per seed, order and method, seed by seed, so that a cut sweep has complete tables.
 
     Args:
         layers: settings as for `everlora.learner.resolve.resolve`; what a method sets itself, such as the learning

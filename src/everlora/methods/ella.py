@@ -58,7 +58,7 @@ from everlora.parts.strengths import StrengthOption, read_strength
 
 RHO = 0.1
 
-Share = Annotated[
+RhoOption = Annotated[
     float | None,
     Default(
         "It goes with ``lam=auto`` alone, which without it looks for ρ = 0.1, the largest share that cost "
@@ -81,7 +81,7 @@ def ella(
         StrengthOption,
         Default("λ is not in the paper's slides, so ``auto`` finds one.", ours=True),
     ] = "auto",
-    rho: Annotated[Share, Search(0.03, 0.1, 0.3)] = None,
+    rho: Annotated[RhoOption, Search(0.03, 0.1, 0.3)] = None,
     per_module: PerModule = False,
     energy: Annotated[
         Energy | Literal["kron"], Default("``rms`` is the default because a fixed λ then means something.", ours=True)

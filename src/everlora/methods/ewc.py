@@ -49,7 +49,7 @@ from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.registry import method
 from everlora.core.roles import Budget
-from everlora.methods._options import Share
+from everlora.methods._options import RhoOption
 from everlora.methods.seqft import seqft
 from everlora.methods.seqlora import seqlora
 from everlora.parts.kronecker import predictor
@@ -69,7 +69,7 @@ def ewc(
     lam: Annotated[
         StrengthOption, Default("λ = 400 is that of the TRACE repository; EasyCL has 10 000."), Search(40, 400, 4000)
     ] = 400.0,
-    rho: Share = None,
+    rho: RhoOption = None,
     samples: Annotated[int, Default("n = 200 rows is our choice; EasyCL has 100.", ours=True)] = 200,
     on: Annotated[
         Literal["lora", "all"],

@@ -34,7 +34,7 @@ from typing import Annotated
 from everlora.core.defaults import Default, Search
 from everlora.core.method import Method, compose
 from everlora.core.registry import method
-from everlora.methods._options import PerModule, Share
+from everlora.methods._options import PerModule, RhoOption
 from everlora.methods.inclora import inclora
 from everlora.parts.sparsity import L1Form, Sparsity
 from everlora.parts.strengths import StrengthOption, read_strength
@@ -52,7 +52,7 @@ def nlora(
     lam: Annotated[
         StrengthOption, Default("λ = 0.4 is that of the authors' scripts for orders 1 to 3."), Search(0.004, 0.04, 0.4)
     ] = 0.4,
-    rho: Share = None,
+    rho: RhoOption = None,
     per_module: PerModule = False,
     form: Annotated[
         L1Form, Default("``paper`` is the formula of the paper, which is defined for every shape.")

@@ -47,7 +47,7 @@ from everlora.core.errors import ConfigError
 from everlora.core.method import Method, compose
 from everlora.core.registry import method
 from everlora.core.roles import View
-from everlora.methods._options import Infer, PerModule, Share, TrainPast
+from everlora.methods._options import Infer, PerModule, RhoOption, TrainPast
 from everlora.methods.inclora import inclora
 from everlora.parts.kronecker import predictor
 from everlora.parts.merges import LargestMagnitude
@@ -71,7 +71,7 @@ def pslora(
         StrengthOption,
         Default("λ is not in the available sources, so that ``auto`` looks for one by its share.", ours=True),
     ] = "auto",
-    rho: Annotated[Share, Search(0.03, 0.1, 0.3)] = None,
+    rho: Annotated[RhoOption, Search(0.03, 0.1, 0.3)] = None,
     per_module: PerModule = False,
     sharpness: Annotated[
         float | Literal["rms"],

@@ -15,13 +15,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from everlora.core.errors import ConfigError, DataError, EverloraError, nearest
 from everlora.core.registry import Registry
 from everlora.metrics.scores import Cell, ScoreMatrix
 
 Reference = Literal["base", "chance", "single", "general"]
+Kind = Literal["answers", "matrix"]
 ROUNDING = 1e-6
 """Points by which a percentage may lie beyond 0 or 100."""
 F = TypeVar("F", bound=Callable[..., Any])
@@ -204,7 +205,7 @@ def metric(
     *,
     formula: str,
     source: str,
-    of: Literal["answers", "matrix"] = "answers",
+    of: Kind = "answers",
     aliases: tuple[str, ...] = (),
     corpus: Callable[[Sequence[Answer], Sequence[str]], float] | None = None,
     shares: Callable[[Sequence[Answer], Sequence[str]], tuple[float, ...]] | None = None,
@@ -226,8 +227,11 @@ def metric(
         blanks: whether a metric of answers is given them with the white space around them.
 
     Raises:
-        ConfigError: the name is taken, or an option belongs to the other kind of metric.
+        ConfigError: the name is taken, an option belongs to the other kind of metric, or has no such value.
     """
+    for option, value, known in (("of", of, get_args(Kind)), ("needs", needs, get_args(Reference))):
+        if value not in (None, *known):
+            raise ConfigError(f"the metric {id!r} cannot have {option}={value!r}{nearest(str(value), known)}")
     if (of == "matrix" and (corpus or shares or blanks)) or (of == "answers" and needs):
         wrong = "corpus and shares belong to metrics of answers" if of == "matrix" else "needs belongs to the matrix"
         raise ConfigError(f"the metric {id!r} is of the {of}; {wrong}")

@@ -1,4 +1,4 @@
-"""Plain decay of the update: the baseline that every penalty must beat."""
+"""Decays the update plainly: the baseline that every penalty must beat."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from everlora.parts.penalties import exact
 
 @torch.no_grad()
 def squared_norm(U: Tensor, V: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """‖D‖²_F with D = scale · U V, and its gradient: scale² ⟨UᵀU, VVᵀ⟩, 2 scale² U (VVᵀ), 2 scale² (UᵀU) V.
+    """Return ‖D‖²_F, D = scale · U V, and gradient: scale² ⟨UᵀU, VVᵀ⟩, 2 scale² U (VVᵀ), 2 scale² (UᵀU) V.
 
     Args:
         U: (..., o, k).
@@ -29,7 +29,7 @@ def squared_norm(U: Tensor, V: Tensor, scale: float) -> tuple[Tensor, Tensor, Te
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateDecay(WeightPenalty):
-    """λ ‖ΔW_t‖²_F from the second task on, whatever the past has been.
+    """Adds λ ‖ΔW_t‖²_F from the second task on, whatever the past has been.
 
     Attributes:
         lam: λ, or the share of the gradient that finds it.

@@ -1,4 +1,4 @@
-"""How a symmetric matrix with no negative eigenvalues, a factor of a curvature, is kept from task to task.
+"""Stores a symmetric matrix without negative eigenvalues, a factor of a curvature, from task to task.
 
     full        as it is, in fp32                                                    4 n²
     low-rank    its k largest eigenvectors, each times the root of its eigenvalue     4 k n + 4

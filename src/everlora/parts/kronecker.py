@@ -1,4 +1,4 @@
-"""A pull towards where earlier tasks ended, weighed by the curvature of their losses in Kronecker factors.
+"""Pulls towards where earlier tasks ended, weighed by the curvature of their losses in Kronecker factors.
 
 The functions first, the part that carries its settings second; see `everlora.parts.penalties` for the conventions.
 """
@@ -42,7 +42,7 @@ SUMMED = "error"
 def kronecker_rise(
     U: Tensor, V: Tensor, scale: float, left: State, right: State, trace: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ω = ½ tr(Dᵀ L D R) / tr L with D = scale · U V, and its gradient with respect to U and V.
+    """Return Ω = ½ tr(Dᵀ L D R) / tr L with D = scale · U V, and its gradient with respect to U and V.
 
     It is ½ vec(D)ᵀ F vec(D) for F = R ⊗ L / tr L, the Kronecker approximation of the Fisher information that has its
     trace: the rise of the mean loss of the rows that F was measured on, to second order. With P = L U and Q = V R:
@@ -72,7 +72,7 @@ def kronecker_rise(
 
 @dataclass(frozen=True, kw_only=True)
 class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise):
-    """λ ½ tr(ΔWᵀ L ΔW R) / tr L, L and R summed over the earlier tasks: what these are predicted to lose, in nats.
+    """Adds λ ½ tr(ΔWᵀ L ΔW R) / tr L, L and R summed over earlier tasks: their predicted loss, in nats.
 
     Attributes:
         lam: λ; with 0 it only predicts, for the budget of another penalty.
@@ -124,7 +124,7 @@ class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise):
         return int(state["tasks"].max())
 
     def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
-        """Both factors, their trace and the number of tasks, summed over the tasks so far."""
+        """Return both factors, their trace and the number of tasks, summed over the tasks so far."""
         (out, into), found = update.shape, seen.curvature
         left = found.left if found else torch.zeros(out, out)
         right = found.right if found else torch.zeros(into, into)
@@ -156,5 +156,5 @@ def predictor(strength: Strength) -> tuple[KroneckerCurvature, ...]:
 
 
 def _of(state: State, side: str) -> State:
-    """What is kept of one of the two factors."""
+    """Return what is kept of one of the two factors."""
     return {key.removeprefix(side): tensor for key, tensor in state.items() if key.startswith(side)}

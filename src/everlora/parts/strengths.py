@@ -1,4 +1,4 @@
-"""The words in which people set a strength: a number, ``auto`` with the share that it is to reach, or a budget."""
+"""Reads the words in which people set a strength: a number, ``auto`` with its share, or a budget."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def read(name: str) -> tuple[str, Protocol]:
     own = name.lower().endswith((".yaml", ".yml"))
     if not own and name not in known():
         raise ConfigError(
-            f"unknown protocol {name!r}{nearest(name, known())}; protocols: {', '.join(known())}, or a YAML file"
+            f"unknown protocol {name!r}{nearest(name, known())} (everlora protocols lists them; a path ends in .yaml)"
         )
     path = Path(name) if own else _folder() / f"{name}.yaml"
     try:

@@ -144,7 +144,7 @@ class Chain(TrainerCallback):
                 else:
                     group.transforms.append((part, state))
             chain.groups.append(group)
-        adapter = {id(p) for site in live.values() for p in site.tensors.values()}
+        adapter = {id(p) for update in live.values() for p in update.tensors.values()}
         chain.adapter = [p for p in params if id(p) in adapter]
         chain.warnings = saturated(chain.groups)
         return chain
@@ -276,7 +276,7 @@ class Chain(TrainerCallback):
             return
         for group, pull in zip(self.groups, pulls, strict=True):
             own, wanted = norms(group.before.gradient), pull.norms
-            sizes = torch.stack([site.norm() for site in group.live])
+            sizes = torch.stack([module.norm() for module in group.live])
             self.records += [
                 ModuleRow(
                     step=step,

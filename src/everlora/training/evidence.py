@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +65,10 @@ def observe(
         labels = torch.Generator().manual_seed(seed_for(seed, stage.seeded, part.name, "labels"))
         factors = curvature(model, family, layers, chosen, labels)
         return {name: Evidence(curvature=factors.get(name)) for name in layers}
-    found = weight_gradients(model, family, layers, chosen, per_sample=part.per_sample)
-    return {name: Evidence(gradients=gradient) for name, gradient in found.items()}
+    if part.evidence == "gradients":
+        found = weight_gradients(model, family, layers, chosen, per_sample=part.per_sample)
+        return {name: Evidence(gradients=gradient) for name, gradient in found.items()}
+    assert_never(part.evidence)
 
 
 def weight_gradients(

@@ -90,7 +90,7 @@ class Group:
     """How things stand before the next step."""
 
     def __post_init__(self) -> None:
-        self.params = {key: [site.tensors[key] for site in self.live] for key in self.live[0].tensors}
+        self.params = {key: [module.tensors[key] for module in self.live] for key in self.live[0].tensors}
         self.before = self._snapshot()
 
     @property

@@ -75,16 +75,16 @@ def remember(
         continued: whether one adapter is trained on and on.
         look: measures the evidence that a part needs.
     """
-    grown: Memory = {}
+    memories: Memory = {}
     for part in parts:
         fresh = continued and not part.needs.cumulative_memory
         before = {} if fresh else memory.get(part.name, {})
         evidence = look(part) if isinstance(part, NeedsEvidence) else {}
-        grown[part.name] = {
+        memories[part.name] = {
             name: part.remember(cast(LowRank, site), before.get(name, {}), evidence.get(name, NO_EVIDENCE))
             for name, site in update.items()
         }
-    return grown
+    return memories
 
 
 def finished(

@@ -139,7 +139,12 @@ class Classifier(Family):
     def _row(self, task: Task, label: str) -> int:
         """Return the row of a label; a head that was loaded by names has no tasks and is searched by name."""
         row = self._rows.get(_key(task, label))
-        return self.labels.index(label) if row is None else row
+        return self._named(task, label) if row is None else row
+
+    def _named(self, task: Task, label: str) -> int:
+        """Return the row of a label in a head that was loaded by names: the task's own, where it has one."""
+        own = f"{label} ({task.name})"
+        return self.labels.index(own if own in self.labels and not task.shares_labels else label)
 
     def _add_rows(self, task: Task) -> None:
         """Name a row for each label that has none yet."""
@@ -150,7 +155,7 @@ class Classifier(Family):
                 continue
             owned = label in taken
             if not owned and label in self.labels:  # a head that was loaded by names
-                self._rows[key] = self.labels.index(label)
+                self._rows[key] = self._named(task, label)
                 continue
             self._rows[key] = len(self.labels)
             self.labels.append(f"{label} ({task.name})" if owned else label)
