@@ -89,12 +89,12 @@ def test_a_typo_among_many_is_told_where_no_label_set_is_named(tmp_path: Path) -
 
 
 def test_labels_that_differ_for_a_raw_metric_are_two(tmp_path: Path) -> None:
-    rows = [{"text": "x", "label": "C"}, {"text": "y", "label": "C++"}]
-    more = ", labels: [C, C++, good]"
+    rows = [{"text": "x", "label": "c"}, {"text": "y", "label": "(c)"}]
+    more = ", labels: [c, (c), good]"
     found = opened(tmp_path, lines(rows), more=more)
     assert found.metric == "exact_match_raw"
-    assert found.notes == ("scored by exact_match_raw: to exact_match the labels 'C' and 'C++' are one answer",)
-    assert opened(tmp_path, lines(rows), more=f"{more}, metric: exact_match_raw").labels == ("C", "C++", "good")
+    assert found.notes == ("scored by exact_match_raw: to exact_match the labels 'c' and '(c)' are one answer",)
+    assert opened(tmp_path, lines(rows), more=f"{more}, metric: exact_match_raw").labels == ("c", "(c)", "good")
 
 
 def folder(path: Path, **files: bytes) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -14,10 +15,16 @@ import pytest
 
 from everlora.benchmarks import open_stream
 from everlora.core.errors import DataError
+<<<<<<< HEAD
 from everlora.data.spelling import visible
+=======
+from everlora.data import spelling
+from everlora.data.spelling import metric_for
+>>>>>>> X1
 from everlora.data.task import Example, Task
 from everlora.data.tasks import task_from_dataset
-from everlora.metrics import Answer, answer_metric
+from everlora.metrics import Answer, answer_metric, answer_metrics
+from everlora.metrics.label_keys import key_of
 
 NUMBERS = ["1", "2", "3", "4", "5"]
 
@@ -74,6 +81,19 @@ def test_numbers_of_a_class_label_are_places_whatever_its_names() -> None:
     train, test = (Dataset.from_list(rows(0, 1, 4, word=word), features=kinds) for word in ("item", "thing"))
     task = task_from_dataset("t", train, test)
     assert [row.target for row in task.train] == ["1", "2", "5"]
+
+
+def test_a_number_of_thousands_of_digits_is_one_line(tmp_path: Path) -> None:
+    long = "9" * 5000
+    task = task_from_dataset("t", rows(*[long, "b"] * 9), rows("b", word="thing"))
+    assert set(task.labels) == {long, "b"}
+    with pytest.raises(DataError, match="is outside the label set") as caught:
+        task_from_dataset("t", rows(long), rows("a", word="thing"), labels=["a", "b"])
+    assert len(str(caught.value)) < 2000
+    with pytest.raises(DataError, match="found a number of more than 900 digits"):
+        task_from_dataset("t", rows(10**5000), rows("a", word="thing"), labels=["a", "b"])
+    with pytest.raises(DataError, match="is outside the label set"):
+        opened(tmp_path, ", labels: [a, b]", train=csv(rows(long, "a")), test=csv(rows("a", word="thing")))
 
 
 def test_007_is_a_name_and_no_number() -> None:
@@ -166,13 +186,16 @@ def test_labels_that_look_alike_are_refused_by_code_points(one: str, other: str)
     assert visible(one) != visible(other)  # and so neither is read as the other in silence
 
 
-def test_the_sign_of_a_number_is_seen_by_the_default_metric() -> None:
-    task = task_from_dataset("t", rows(*["-1", "1"] * 9), rows("-1", "1", word="thing"))
-    assert (task.metric, set(task.labels)) == ("exact_match", {"-1", "1"})
-    assert answer_metric(task.metric).row(Answer("1", ("-1",))) == 0.0
+@pytest.mark.parametrize("labels", [["-1", "1"], ["C", "C++", "C#"], ["A", "A-", "A+"], ["<5", ">5"]])
+def test_signs_that_mean_something_are_seen_by_the_default_metric(labels: list[str]) -> None:
+    task = task_from_dataset("t", rows(*labels * 9), rows(*labels, word="thing"))
+    assert (task.metric, set(task.labels)) == ("exact_match", set(labels))
+    for label in labels:
+        scores = {other: answer_metric(task.metric).row(Answer(other, (label,))) for other in labels}
+        assert scores == {other: 100.0 * (other == label) for other in labels}
 
 
-@pytest.mark.parametrize("labels", [["C", "C++", "C#"], ["yes", "yes!"]])
+@pytest.mark.parametrize("labels", [["(a)", "a", "a!"], ["yes", "yes!"]])
 def test_labels_that_differ_in_signs_are_scored_by_a_metric_that_sees_them(labels: list[str]) -> None:
     task = task_from_dataset("t", rows(*labels * 9), rows(*labels, word="thing"))
     assert set(task.labels) == set(labels)
@@ -261,6 +284,7 @@ def test_an_odd_column_does_not_make_parquet_unsound(kind: str, tmp_path: Path) 
     assert task.labels == (("0", "1") if kind == "garbage" else ("bad", "good"))
 
 
+<<<<<<< HEAD
 def test_a_label_of_two_lines_is_refused_by_a_metric_that_reads_one() -> None:
     learned, asked = rows("yes\nsir", "no"), rows("yes\nsir", word="thing")
     with pytest.raises(DataError, match=r"the label 'yes\\nsir' has several lines, and the metric 'exact_match_first"):
@@ -280,3 +304,71 @@ def test_a_class_that_test_fraction_takes_away_is_named(tmp_path: Path) -> None:
     text = f"tasks:\n  - {{name: t, train: train.jsonl, test_fraction: 0.5, labels: [{labels}]}}\n"
     (tmp_path / "mine.yaml").write_text(text)
     assert len(open_stream(tmp_path / "mine.yaml").tasks[0].test) == 6
+=======
+TWINS = [
+    *(
+        "Öl",
+        "Ül",
+        "run",
+        "runs",
+        "B because",
+        "B since",
+        "a b",
+        "b a",
+        "x &amp; y",
+        "x & y",
+        "C",
+        "C++",
+        "yes",
+        "Yes!",
+    ),
+    *("-5", "5", "+", "-", "да", "нет", "<STR_LIT:x>", "x", "a\nb", "a\nc", "one. two", "two. one", "1,000", "1000"),
+    *("q" * 300, "q" * 299 + "r", "q" * 250),
+]
+
+
+@pytest.mark.parametrize("metric", sorted(answer_metrics()))
+def test_twins_among_many_labels_are_those_of_comparing_each_with_each(metric: str) -> None:
+    row = answer_metric(metric).row
+    for one, other in itertools.permutations(TWINS, 2):
+        full = row(Answer(other, (other,)))
+        twins = 0 < full <= row(Answer(one, (other,)))
+        assert (spelling._twins(metric, [one, other]) is not None) == twins
+        if twins:
+            key = key_of(metric)
+            assert key(one) == key(other) is not None, (one, other)
+
+
+def test_twins_among_thousands_of_labels_are_found_by_few_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = [f"word{'abcdefghij'[n % 10]}{n}" for n in range(3000)]
+    compared = []
+    metric = answer_metric("rouge_l")
+    counted = replace(metric, row=lambda row: compared.append(row) or metric.row(row))
+    monkeypatch.setattr(spelling, "answer_metric", lambda name: counted)
+    assert spelling._twins("rouge_l", labels) is None
+    assert spelling._twins("rouge_l", [*labels, "Öl", "Ül"]) == ("Öl", "Ül")
+    assert len(compared) < 10
+    monkeypatch.undo()
+    chosen = metric_for("accuracy_first_character", ("Bbb", "Bcc", *map(chr, range(0x4E00, 0x4E00 + 70))))
+    assert chosen == ("exact_match_raw", ("Bbb", "Bcc"))
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n", "\u200b"])
+def test_an_empty_label_is_refused(blank: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the label set has an empty label"):
+        task_from_dataset("t", rows("a", "b"), rows("b", word="thing"), labels=["a", "b", blank])
+    listed = json.dumps(["1", "2", blank])
+    with pytest.raises(DataError, match="the label set has an empty label"):
+        opened(tmp_path, f", labels: {listed}", train=csv(rows("1", "2")), test=csv(rows("1", word="thing")))
+
+
+def test_labels_without_an_order_are_refused(tmp_path: Path) -> None:
+    examples = [Example("x", "a"), Example("y", "b")]
+    for labels in ({"a", "b"}, frozenset({"a", "b"})):
+        with pytest.raises(DataError, match="labels are a set, which has no order"):
+            Task(name="t", train=examples, test=examples, labels=labels)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match="labels are a set, which has no order"):
+            task_from_dataset("t", rows("a", "b"), rows("b", word="thing"), labels=labels)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="has no order"):
+        opened(tmp_path, ", labels: !!set {a, b}", train=csv(rows("a", "b")), test=csv(rows("a", word="thing")))
+>>>>>>> X1

@@ -22,7 +22,7 @@ from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
-from everlora.core.updates import ModuleUpdate, Updates
+from everlora.core.updates import LowRank, ModuleUpdate, Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
 from everlora.runtime.memory import physical_memory
@@ -131,7 +131,7 @@ class AdapterBackend(ABC):
         learned = {name: site.tensors for name, site in update.items()} | {"": self.copy_head()}
         for name in sorted({*written, *learned}):
             here, there = learned.get(name, {}), written.get(name, {})
-            same = here.keys() == there.keys()
+            same = here.keys() == there.keys() and _scale(update.get(name)) == _scale(found.get(name))
             if not same or not all(torch.equal(t.float(), there[key].float()) for key, t in here.items()):
                 raise FolderError(
                     f"what was written of the task is not what was learned: {name or 'the head'!r} reads back as "
@@ -251,3 +251,8 @@ class AdapterBackend(ABC):
                 copy_checked(latest / name, part)
                 part.replace(folder / name)
         return ExportLoss()
+
+
+def _scale(site: ModuleUpdate | None) -> float | None:
+    """Return the scale of a low-rank update; None for what has none."""
+    return site.scale if isinstance(site, LowRank) else None

@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from everlora.adapters import files as adapters
 from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.folded import FoldedBase
-from everlora.adapters.targets import check_matched
+from everlora.adapters.targets import check_matched, with_full_names
 from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ModelError, nearest
@@ -105,7 +105,11 @@ class LoraBackend(AdapterBackend):
         linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if is_linear(m)}
         try:
             config = self._config(
-                {"task_type": self.base.family.peft_task, "modules_to_save": saved or None, **chosen}
+                {
+                    "task_type": self.base.family.peft_task,
+                    "modules_to_save": saved or None,
+                    **with_full_names(self.base.model, {**chosen}),
+                }
             )
             model = get_peft_model(self.base.model, config, adapter_name=ADAPTER)
         except (ValueError, TypeError) as error:

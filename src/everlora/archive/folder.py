@@ -2,7 +2,8 @@
 
 run.yaml            the resolved settings, the composition of the method, where it is from if it is a user's own
                     (package and version, or file and hash), the id of the run
-environment.json    versions of Python and packages, platform, threads, processes, precision, model family
+environment.json    versions of Python and packages, platform, threads, processes, precision, model family, digests
+                    of the base model's files
 matrix.json         the accuracy matrix, primary result; metrics derived from it; hash of the protocol, and a
                     fingerprint (backend, precision, versions) of each row
 README.md           model card

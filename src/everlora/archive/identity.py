@@ -166,6 +166,9 @@ def identity(settings: LearnerSpec, composition: Composition, processes: int = 1
     identifying["evaluation"] = {key: value for key, value in plain["evaluation"].items() if value is not None}
     later = OF_TARGETS | OF_PAIRS | {"layers"}
     identifying["lora"] = {key: value for key, value in plain["lora"].items() if value is not None or key not in later}
+    for name in ("rank_pattern", "alpha_pattern"):  # the first that matches counts; sorted ones were hashed before
+        if (patterns := plain["lora"].get(name)) and list(patterns) != sorted(patterns):
+            identifying["lora"][name] = list(patterns.items())
     identifying["train"] = whole_batch(plain["train"], processes)
     if plain["train_of"]:
         tasks = plain["train_of"].items()

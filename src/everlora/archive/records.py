@@ -23,6 +23,13 @@ class PrecisionRecord(Record):
     device: str
 
 
+class BaseFilesRecord(Record):
+    """What the base model was read from: SHA-256 of its files by name, and the commit of the hub that they are of."""
+
+    digests: dict[str, str]
+    commit: str | None = None
+
+
 class Environment(Record):
     """Holds what environment.json says: versions and machine.
 
@@ -30,6 +37,7 @@ class Environment(Record):
         newly_initialised: tensors before a classification head that the checkpoint has no weights for, drawn from a
             fixed seed.
         pooling: what an encoder's head reads.
+        base_files: what the base model was read from.
     """
 
     python: str
@@ -41,6 +49,7 @@ class Environment(Record):
     family: str | None = None
     newly_initialised: tuple[str, ...] = ()
     pooling: Literal["mean", "cls", "head"] | None = None
+    base_files: BaseFilesRecord | None = None
 
 
 class Fingerprint(OpenRecord):

@@ -149,6 +149,7 @@ def export(
     written: WrittenAdapter | None = None
     with interruptible("nothing was written"):
         base = experiment.load_for(spec, run)
+        experiment.check_base(base, run)
         if rank is None:
             exporting.write_model(found, base, out)
         else:

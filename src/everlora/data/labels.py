@@ -19,6 +19,8 @@ from everlora.metrics.texts import normalise
 
 COMMON = 10
 """A label in one row that is spelt like one in this many is taken for a slip."""
+DIGITS = 1000
+"""A longer number is a text; of many more digits, Python makes none of a text and no text of one."""
 ALIKE = 0.8
 
 
@@ -57,17 +59,21 @@ def kind_of(value: Any) -> str:
     """Say what a cell holds, in the words of its file."""
     if value is None:
         return "nothing (null)"
+    if isinstance(value, int) and value.bit_length() > 3 * DIGITS:
+        return f"a number of more than {DIGITS * 9 // 10} digits"
     return "NaN, as an empty cell becomes" if isinstance(value, float) and math.isnan(value) else type(value).__name__
 
 
 def _number(value: Any) -> int | None:
     """Return the whole number in a cell; CSV knows text only, so digits are one, but 007 is a name."""
     if isinstance(value, str):
-        return int(value) if value.isascii() and value.isdecimal() and str(int(value)) == value else None
+        digits = value.isascii() and value.isdecimal() and len(value) <= DIGITS
+        return int(value) if digits and str(int(value)) == value else None
     try:
-        return operator.index(value)  # int and NumPy's whole numbers
+        number = operator.index(value)  # int and NumPy's whole numbers
     except TypeError:
         return None
+    return number if number.bit_length() <= 3 * DIGITS else None
 
 
 def check_numbers(tables: Mapping[str, Table], column: str, labels: Sequence[str]) -> None:
@@ -147,7 +153,7 @@ def inferred(table: Table, examples: Sequence[Example], metric: str) -> tuple[st
         like = plain.get(key) or next(iter(close), None)
         if like is None and not raw and (twin := lettered.get(letters)):
             fewer, more = sorted((count, counts[twin]))
-            # C, C++ and C# differ in punctuation alone and are common, each of them; a rare one is a slip.
+            # (a) and a differ in punctuation alone; where both are common, neither is a slip.
             like = twin if fewer * COMMON <= more else None
         if like is not None:
             slip, other = sorted((label, like), key=lambda one: counts[one])

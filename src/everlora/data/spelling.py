@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
 from itertools import combinations
 
 from everlora.core.errors import DataError
 from everlora.metrics import Answer, answer_metric
+from everlora.metrics.label_keys import key_of
 from everlora.metrics.registry import METRICS
 
 INVISIBLE = re.compile(
@@ -34,7 +35,7 @@ MEANT = re.compile(
 RAW = "exact_match_raw"
 """The metric that looks at every character of a label."""
 PAIRS = 64
-"""So many labels are compared each with each; of more, only those whose letters are the same."""
+"""So many labels are compared each with each; of more, only those of which the metric sees the same."""
 
 
 def visible(text: str) -> str:
@@ -73,6 +74,19 @@ def shown(label: str) -> str:
     return repr(label) if plain else ascii(label)
 
 
+def check_names(task: str, labels: Iterable[str]) -> None:
+    """Refuse labels without an order or a name: a set has another order in every process, and a head its rows by it.
+
+    Raises:
+        DataError: they are a set, or one of them is empty.
+    """
+    if isinstance(labels, set | frozenset):
+        raise DataError(f"task {task!r}: labels are a set, which has no order; give a list")
+    for label in labels:
+        if not visible(label).strip():
+            raise DataError(f"task {task!r}: the label set has an empty label ({shown(label)}); give it a name")
+
+
 def plain_label(label: str) -> str:
     """Return a label without case, spacing and the full stop behind it: spellings of one label are equal.
 
@@ -96,8 +110,8 @@ def metric_for(metric: str, labels: tuple[str, ...]) -> tuple[str, tuple[str, st
 
     >>> metric_for("exact_match", ("bad", "good"))
     ('exact_match', None)
-    >>> metric_for("exact_match_first_line", ("C", "C++"))
-    ('exact_match_raw', ('C', 'C++'))
+    >>> metric_for("exact_match_first_line", ("yes", "yes!"))
+    ('exact_match_raw', ('yes', 'yes!'))
     """
     twins = None if metric in METRICS.from_outside() else _twins(metric, labels)
     if twins is None:
@@ -110,19 +124,21 @@ def metric_for(metric: str, labels: tuple[str, ...]) -> tuple[str, tuple[str, st
 def _twins(metric: str, labels: Sequence[str]) -> tuple[str, str] | None:
     """Return the first two labels of which one, answered for the other, is wholly right."""
     row = answer_metric(metric).row
-    for one, other in _pairs(labels):
+    for one, other in _pairs(metric, labels):
         full = row(Answer(other, (other,)))
         if 0 < full <= row(Answer(one, (other,))):
             return one, other
     return None
 
 
-def _pairs(labels: Sequence[str]) -> Iterable[tuple[str, str]]:
+def _pairs(metric: str, labels: Sequence[str]) -> Iterable[tuple[str, str]]:
     if len(labels) <= PAIRS:
         yield from combinations(labels, 2)
         return
-    groups: dict[str, list[str]] = {}
+    key = key_of(answer_metric(metric).id)
+    groups: dict[Hashable, list[str]] = {}
     for label in labels:
-        groups.setdefault("".join(filter(str.isalnum, label)).casefold(), []).append(label)
+        if (found := key(label)) is not None:
+            groups.setdefault(found, []).append(label)
     for group in groups.values():
         yield from combinations(group, 2)

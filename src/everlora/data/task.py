@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from everlora.core.errors import ConfigError, DataError, nearest
-from everlora.data.spelling import metric_for, shown
+from everlora.data.spelling import check_names, metric_for, shown
 from everlora.metrics import Answer, answer_metric
 from everlora.metrics.answers import DEFAULT
 
@@ -96,6 +96,7 @@ class Task:
                 f"task name {self.name[:40]!r}… has {len(self.name.encode())} bytes, too long for the name of a "
                 f"folder; take at most {LONGEST_NAME}"
             )
+        check_names(self.name, self.labels)
         for split in ("train", "test"):
             if not len(getattr(self, split)):
                 raise DataError(f"task {self.name!r} has an empty {split} split; give it at least one row")

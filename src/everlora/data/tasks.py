@@ -17,7 +17,7 @@ from everlora.data.labels import check_numbers, check_set, inferred, kind_of, la
 from everlora.data.notes import reading_notes
 from everlora.data.prompt_parts import check_instruction, check_unread, without_columns
 from everlora.data.rows import Row, Table, class_names
-from everlora.data.spelling import shown, visible
+from everlora.data.spelling import check_names, shown, visible
 from everlora.data.task import Example, Task
 from everlora.metrics.answers import DEFAULT
 
@@ -108,6 +108,7 @@ def build_task(
     Raises:
         DataError: a column is missing, a row is unusable, or a text stands in two splits and ``overlap`` is "error".
     """
+    check_names(name, labels or ())
     systems = {split: with_system(table, columns) for split, table in tables.items()}
     tables, columns = {split: table for split, (table, _) in systems.items()}, systems["train"][1]
     convention = find_convention(tables["train"], columns)

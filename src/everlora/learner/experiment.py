@@ -12,7 +12,7 @@ import everlora.methods  # noqa: F401  (registers the methods)
 from everlora.analysis.single_task import single_task_reference
 from everlora.archive.atomic import write_text
 from everlora.archive.card import model_card
-from everlora.archive.folder import RunFolder, read_run
+from everlora.archive.folder import BEFORE, COMMIT, RunFolder, read_run
 from everlora.archive.identity import Composition, RunRecord
 from everlora.archive.records import Environment
 from everlora.archive.references import write_single_task_scores
@@ -33,9 +33,10 @@ from everlora.learner.resolve import protocol_of
 from everlora.learner.resolve import read_recipe as read_recipe
 from everlora.learner.resolve import resolve as resolve
 from everlora.learner.sequential import SequentialLearner
-from everlora.metrics.registry import METRICS
+from everlora.metrics.registry import METRICS, answer_metric
 from everlora.metrics.scores import ScoreMatrix
 from everlora.metrics.texts import unread
+from everlora.models.base_files import check_same_base
 from everlora.models.environment import environment
 from everlora.models.families import TextClassifier
 from everlora.models.families.pooled import Pooling
@@ -101,6 +102,8 @@ def run(
     base = load_for(spec, out)
     stream = stream_for(spec, base)
     scores = single_task_reference(single, spec, stream.tasks) if single else None
+    if single:
+        check_base(base, single)
     learner = begin(spec, method, base, out, resume=resume, progress=progress or Progress())
     if scores and world.is_main():
         write_single_task_scores(out, single or out, scores)
@@ -148,6 +151,8 @@ def begin(
     folder = folder or RunFolder(out, record, resume=True, write=False)
     if world.is_main():
         _check_same_model(base, folder)
+        if folder.stages() or (out / BEFORE / COMMIT).is_file():
+            check_base(base, out)
         write(out / "environment.json", environment(base))
     return SequentialLearner(base, method, spec, folder, progress)
 
@@ -191,6 +196,19 @@ def _pooling(out: Path) -> Pooling | None:
         return None
     # An everlora that did not note it read what the checkpoint's own head makes of a text.
     return (there.pooling or "head") if there.family == "encoder" else None
+
+
+def check_base(base: Loaded, out: Path) -> None:
+    """Refuse a base model whose files are others than those that the run in ``out`` was learned on.
+
+    Raises:
+        FolderError: which file it is.
+    """
+    try:
+        there = read_json(Environment, out / "environment.json").base_files
+    except FolderError:
+        return  # nothing was recorded
+    check_same_base(out, base.name, there, base.files)
 
 
 def _check_same_model(base: Loaded, folder: RunFolder) -> None:
@@ -275,4 +293,6 @@ def adapt_tasks(stream: TaskStream, spec: LearnerSpec, seed: int = 0) -> TaskStr
     for task in adapted:  # only now: a metric from the settings is the way out
         if why := unread(task.metric, [row.target for row in task.test]):
             raise DataError(f"task {task.name!r}: {why}")
+        if task.metric in METRICS.from_outside():  # one that fails does so before anything is learned
+            answer_metric(task.metric).of_row(task.test[0].answered(task.test[0].target))
     return adapted

@@ -34,6 +34,7 @@ def environment(base: Loaded | None = None) -> Environment:
         family=base.family.name if base else None,
         newly_initialised=tuple(base.fresh) if base else (),
         pooling=base.family.pooling if base and isinstance(base.family, TextClassifier) else None,
+        base_files=base.files.record() if base and base.files else None,
     )
 
 

@@ -17,12 +17,14 @@ from transformers import (
     PreTrainedModel,
     modeling_gguf_pytorch_utils,
 )
+from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
 from everlora.core.errors import EverloraError, ModelError
 from everlora.data.template import Template
 from everlora.models import tiny
 from everlora.models.architectures import FAMILIES, FamilyName, family_of
+from everlora.models.base_files import BaseFiles
 from everlora.models.families import Classifier, Family, Limits, Seq2Seq, TextClassifier, Writer
 from everlora.models.families.heads import find_head, modules_of_head
 from everlora.models.families.pooled import Pooling, quiet, with_pooling
@@ -51,6 +53,7 @@ class Loaded:
         hub: its hub id, if it has one: where it was loaded from, or what packaged weights were made from.
         precision: data type and device of its weights.
         fresh: tensors before the head that the checkpoint has no weights for; they are drawn from a fixed seed.
+        files: what it was read from; None where that is not known.
     """
 
     model: PreTrainedModel
@@ -59,6 +62,7 @@ class Loaded:
     hub: str | None
     precision: Precision
     fresh: Sequence[str] = ()
+    files: BaseFiles | None = None
 
 
 def load(
@@ -102,14 +106,16 @@ def load(
     where, new = "", list[str]()
     if key.startswith("tiny-"):
         model, processor, family = tiny.build(key, precision.weights)
+        files: BaseFiles | None = BaseFiles.of_tensors(model.state_dict())
     else:
         where = str(packaged.path() if packaged else name)
         model, processor, family, new = _from_files(name, where, revision, precision, trust_remote_code)
+        files = _files(where, revision, model)
     model, how, fresh = with_pooling(name, where, family, model, new, pooling, revision)
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
     limits = Limits(
-        context=context_of(name, model.config, processor),
+        context=context_of(name, model, processor),
         source=max_source_length,
         answer=max_new_tokens or 50,
         follow_targets=max_new_tokens is None,
@@ -119,7 +125,7 @@ def load(
     if labels:
         _name_labels(name, model, reader, labels)
     hub_id = packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name
-    return Loaded(model, reader, name, hub_id, precision, fresh)
+    return Loaded(model, reader, name, hub_id, precision, fresh, files)
 
 
 def _reader(
@@ -219,6 +225,17 @@ def _from_files(
             f"{name!r} has an adapter among its files, which transformers put on by itself; merge it first"
         )
     return model, processor, family, _check_weights(name, model, family, found)
+
+
+def _files(where: str, revision: str | None, model: PreTrainedModel) -> BaseFiles | None:
+    """Find the files that a model was read from, in a folder or in the cache of the hub; None if they are gone."""
+    if Path(where).exists():
+        return BaseFiles.at(Path(where))
+    try:
+        place = cached_file(where, "config.json", revision=revision, local_files_only=True)
+    except OSError:  # a cache that holds nothing
+        return None
+    return BaseFiles.at(Path(place).parent, getattr(model.config, "_commit_hash", None))
 
 
 def _check_weights(name: str, model: Any, family: FamilyName, found: Mapping[str, Collection[Any]]) -> list[str]:

@@ -270,4 +270,6 @@ def check(kind: type[S], values: RawSettings) -> S:
         where = ".".join(keys)
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"unknown setting {where!r}{suggestion(keys[-1], kind, keys[:-1])}") from None
-        raise ConfigError(f"setting {where!r}: {first['msg']} (got {first['input']!r})") from None
+        raise ConfigError(
+            f"setting {where!r}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
+        ) from None

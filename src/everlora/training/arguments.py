@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from everlora.core.errors import ConfigError, nearest
-from everlora.settings.setting import settings_of, suggestion
+from everlora.settings.setting import refuse_booleans, settings_of, suggestion
 from everlora.settings.spec import RunSpec
 from everlora.settings.training import Training
 
@@ -66,9 +66,12 @@ def checked(name: str, value: Any) -> Any:
     if why := _unsupported(name):
         raise ConfigError(f"the training argument {name!r} is not supported by everlora: {why}")
     try:
+        refuse_booleans(kinds[name], value)
         found = TypeAdapter(kinds[name]).validate_python(value)
     except ValidationError as error:
         raise ConfigError(f"training argument {name!r}: {error.errors()[0]['msg']} (got {value!r})") from None
+    except ValueError as error:
+        raise ConfigError(f"training argument {name!r}: {error} (got {value!r})") from None
     if isinstance(found, float) and not math.isfinite(found):
         raise ConfigError(f"training argument {name!r} must be a finite number (got {value!r})")
     if (name in ABOVE_ZERO and found <= 0) or (name == "max_steps" and found <= 0 and found != -1):
