@@ -15,12 +15,8 @@ import pytest
 
 from everlora.benchmarks import open_stream
 from everlora.core.errors import DataError
-<<<<<<< HEAD
-from everlora.data.spelling import visible
-=======
 from everlora.data import spelling
-from everlora.data.spelling import metric_for
->>>>>>> X1
+from everlora.data.spelling import metric_for, visible
 from everlora.data.task import Example, Task
 from everlora.data.tasks import task_from_dataset
 from everlora.metrics import Answer, answer_metric, answer_metrics
@@ -284,7 +280,6 @@ def test_an_odd_column_does_not_make_parquet_unsound(kind: str, tmp_path: Path) 
     assert task.labels == (("0", "1") if kind == "garbage" else ("bad", "good"))
 
 
-<<<<<<< HEAD
 def test_a_label_of_two_lines_is_refused_by_a_metric_that_reads_one() -> None:
     learned, asked = rows("yes\nsir", "no"), rows("yes\nsir", word="thing")
     with pytest.raises(DataError, match=r"the label 'yes\\nsir' has several lines, and the metric 'exact_match_first"):
@@ -304,7 +299,8 @@ def test_a_class_that_test_fraction_takes_away_is_named(tmp_path: Path) -> None:
     text = f"tasks:\n  - {{name: t, train: train.jsonl, test_fraction: 0.5, labels: [{labels}]}}\n"
     (tmp_path / "mine.yaml").write_text(text)
     assert len(open_stream(tmp_path / "mine.yaml").tasks[0].test) == 6
-=======
+
+
 TWINS = [
     *(
         "Öl",
@@ -371,4 +367,3 @@ def test_labels_without_an_order_are_refused(tmp_path: Path) -> None:
             task_from_dataset("t", rows("a", "b"), rows("b", word="thing"), labels=labels)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="has no order"):
         opened(tmp_path, ", labels: !!set {a, b}", train=csv(rows("a", "b")), test=csv(rows("a", word="thing")))
->>>>>>> X1
