@@ -114,13 +114,9 @@ def load(
     model, how, fresh = with_pooling(name, where, family, model, new, pooling, revision)
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
-    limits = Limits(
-        context=context_of(name, model, processor),
-        source=max_source_length,
-        answer=max_new_tokens or 50,
-        follow_targets=max_new_tokens is None,
-        template=Template(prompt) if prompt is not None else Template(),
-    )
+    template = Template(prompt) if prompt is not None else Template()
+    answer, follow = max_new_tokens or 50, max_new_tokens is None
+    limits = Limits(context_of(name, model, processor), max_source_length, answer, follow, template)
     reader = _reader(name, family, model, processor, limits, fresh, how)
     if labels:
         _name_labels(name, model, reader, labels)
