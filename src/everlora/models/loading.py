@@ -116,7 +116,8 @@ def load(
     model = model.to(precision.device).eval().requires_grad_(False)
     template = Template(prompt) if prompt is not None else Template()
     answer, follow = max_new_tokens or 50, max_new_tokens is None
-    limits = Limits(context_of(name, model, processor), max_source_length, answer, follow, template)
+    context = context_of(name, model, processor)
+    limits = Limits(context=context, source=max_source_length, answer=answer, follow_targets=follow, template=template)
     reader = _reader(name, family, model, processor, limits, fresh, how)
     if labels:
         _name_labels(name, model, reader, labels)
