@@ -66,6 +66,13 @@ def normalise(text: str) -> str:
     >>> [normalise(text) for text in ("x + 1", "-x", "- 5", "-(5)", "> 5", "C++.", "well-known", "F-16")]
     ['x+1', '-x', '-5', '-5', '>5', 'c++', 'wellknown', 'f16']
     """
+    text, plain = _without_marks(text), text
+    while text != plain:  # what stood between a sign and its term is gone by now
+        text, plain = _without_marks(text), text
+    return plain
+
+
+def _without_marks(text: str) -> str:
     text = _signs_aside(composed(text.lower()).strip())
     text = re.sub(r"(?<=\d)\s+%(?!\w)", "%", text)
     # A number that begins with a sign or a point stands by itself: x=-5 is "x -5", and never x5 nor x-5.

@@ -30,7 +30,7 @@ PATTERNS = (
     "processor_config.json",
 )
 """Files of a model folder that make it answer as it does."""
-FILES_OF_GGUF = ("generation_config.json", "chat_template.*")
+NEXT_TO_GGUF = ("generation_config.json", "chat_template.*")
 TENSORS = "the tensors of the model"
 
 
@@ -51,7 +51,7 @@ class BaseFiles:
     @classmethod
     def at(cls, place: Path, commit: str | None = None) -> BaseFiles:
         """Find the files of a model folder, or a GGUF file and what is read from its folder."""
-        folder, patterns = (place, PATTERNS) if place.is_dir() else (place.parent, (place.name, *FILES_OF_GGUF))
+        folder, patterns = (place, PATTERNS) if place.is_dir() else (place.parent, (place.name, *NEXT_TO_GGUF))
         found = {file.name: file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
         return cls(dict(sorted(found.items())), commit)
 

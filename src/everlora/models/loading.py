@@ -106,11 +106,10 @@ def load(
     where, new = "", list[str]()
     if key.startswith("tiny-"):
         model, processor, family = tiny.build(key, precision.weights)
-        files: BaseFiles | None = BaseFiles.of_tensors(model.state_dict())
     else:
         where = str(packaged.path() if packaged else name)
         model, processor, family, new = _from_files(name, where, revision, precision, trust_remote_code)
-        files = _files(where, revision, model)
+    files = _files(where, revision, model)
     model, how, fresh = with_pooling(name, where, family, model, new, pooling, revision)
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
@@ -226,13 +225,16 @@ def _from_files(
 
 def _files(where: str, revision: str | None, model: PreTrainedModel) -> BaseFiles | None:
     """Find the files that a model was read from, in a folder or in the cache of the hub; None if they are gone."""
+    if not where:  # built in memory
+        return BaseFiles.of_tensors(model.state_dict())
     if Path(where).exists():
         return BaseFiles.at(Path(where))
     try:
         place = cached_file(where, "config.json", revision=revision, local_files_only=True)
     except OSError:  # a cache that holds nothing
         return None
-    return BaseFiles.at(Path(place).parent, getattr(model.config, "_commit_hash", None))
+    folder = Path(place).parent  # …/snapshots/<commit>
+    return BaseFiles.at(folder, folder.name)
 
 
 def _check_weights(name: str, model: Any, family: FamilyName, found: Mapping[str, Collection[Any]]) -> list[str]:

@@ -53,7 +53,7 @@ def context_of(name: str, model: PreTrainedModel, processor: Any) -> int:
     """
     config = model.config
     declared = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    tables = [getattr(module, "position_embeddings", None) for module in model.modules()]
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
     for table in tables:
         if isinstance(declared, int) and isinstance(table, nn.Embedding) and table.padding_idx is not None:
             declared = min(declared, table.num_embeddings - (table.padding_idx + 1))
