@@ -273,8 +273,6 @@ FOREIGN = {
     ("models/environment.py", "base.model.config"): "the same",
     ("models/tokenizer.py", "config"): "the same",
     ("models/tokenizer.py", "place"): "the same",
-    ("models/loading.py", "model.config"): "the same",
-    ("models/tokenizer.py", "module"): "a module of transformers: only some kinds of embeddings have the table",
     ("models/tokens.py", "inner.config"): "the same",
     ("models/weights.py", "config"): "the same",
     ("adapters/osf.py", "self.model"): "a model of transformers: PEFT sets the attribute when it puts an adapter on",
