@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test test-all mutate fuzz check bench clean
+.PHONY: setup demo test test-all mutate fuzz check stage tune bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -44,6 +44,19 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Twelve methods, three orders, three seeds on a small encoder, with rates and strengths found on dev rows; resumable.
+#   make stage DATA=folder-with-the-benchmark STAGE=stage-names
+STAGE   ?= stage-names
+METHODS := seqlora,inclora,o-lora,n-lora,lb-cl,ps-lora,decay,ella,ewc,kfac,per-task,mtl
+stage: setup
+	OMP_NUM_THREADS=1 $(BIN)/everlora sweep --config recipes/$(STAGE).yaml --data-dir $(DATA) --methods $(METHODS) \
+	    --orders 1,2,3 --seeds 0,1,2 $(if $(wildcard recipes/$(STAGE)-tuned.yaml),--tuned recipes/$(STAGE)-tuned.yaml) --workers 2 --out runs/$(STAGE) --resume
+
+# The search behind recipes/STAGE-tuned.yaml: another seed than those of the table, dev rows, the same trials for each.
+tune: setup
+	OMP_NUM_THREADS=1 $(BIN)/everlora tune --config recipes/$(STAGE).yaml --data-dir $(DATA) --methods $(METHODS) \
+	    --orders 1 --seeds 100 --trials 6 --workers 2 --out runs/$(STAGE)-tuning --resume
 
 bench: setup
 	$(BIN)/python benchmarks/step.py

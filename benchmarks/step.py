@@ -18,6 +18,7 @@ import torch
 from everlora.adapters.lora import LoraBackend
 from everlora.core.expressions import parse
 from everlora.core.history import UpdateHistory
+from everlora.core.roles import Curvature, Evidence, HasMemory, State
 from everlora.core.updates import LowRank
 from everlora.learner import experiment
 from everlora.settings.spec import LearnerSpec
@@ -67,7 +68,23 @@ def main() -> None:
 
 
 def _chain(backend: LoraBackend, params: list[torch.nn.Parameter], past: UpdateHistory, method: str) -> Chain:
-    return Chain.build(params, backend.trainable(), past, parse(method), task="benchmark", max_norm=1.0, every=10**9)
+    known = parse(method)
+    held = {part.name: _remembered(part, backend) for part in known.remembering} if len(past) else {}
+    return Chain.build(
+        params, backend.trainable(), past, known, task="benchmark", max_norm=1.0, every=10**9, memory=held
+    )
+
+
+def _remembered(part: HasMemory, backend: LoraBackend) -> dict[str, State]:
+    """What a part remembers after a task on which it saw some curvature."""
+    random = torch.Generator().manual_seed(0)
+    held = {}
+    for name, site in backend.trainable().items():
+        out, into = site.shape
+        G = torch.randn(out, into, generator=random) * 1e-3
+        seen = Evidence(curvature=Curvature(left=G @ G.mT, right=G.mT @ G))
+        held[name] = part.remember(site.map(lambda t: t.detach().float()), {}, seen)
+    return held
 
 
 def _update(backend: LoraBackend, seed: int) -> dict[str, LowRank]:

@@ -12,7 +12,6 @@ import argparse
 import copy
 import json
 from pathlib import Path
-from typing import Any
 
 from everlora.core.expressions import parse
 from everlora.learner import experiment
@@ -57,8 +56,8 @@ def main() -> None:
 class Outcome:
     """OA of a run, the strengths that were found, and the share that the penalty had in the end."""
 
-    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
-        self.matrix_oa = float(content["metrics"]["oa"])
+    def __init__(self, folder: Path, oa: float) -> None:
+        self.matrix_oa = oa
         stages = sorted((folder / "tasks").glob("*/COMMIT"))
         facts = [json.loads(path.read_text(encoding="utf-8")) for path in stages]
         self.strengths = [next(iter(f["strengths"].values())) for f in facts if f["strengths"]]
@@ -83,6 +82,7 @@ def run(wish: argparse.Namespace, method: str, order: int, rank: int, seed: int)
             "max_source_length": wish.source,
             "lora": {"r": rank, "lora_alpha": 4 * rank},
             "train": {
+                "num_train_epochs": 1,
                 "learning_rate": wish.learning_rate,
                 "per_device_train_batch_size": wish.batch,
                 "logging_steps": 1,
@@ -98,7 +98,7 @@ def run(wish: argparse.Namespace, method: str, order: int, rank: int, seed: int)
     folder = wish.out / wish.model / f"{name}-order{order}-r{rank}-seed{seed}"
     progress = experiment.Progress()
     done = experiment.follow(spec, parse(method), copy.deepcopy(base), tasks, folder, resume=True, progress=progress)
-    return Outcome(folder, done.content)
+    return Outcome(folder, float(done.record.metrics["oa"] or 0))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@
     ability               what a part can do beside its role                         what it must define
     ────────────────────  ─────────────────────────────────────────────────────────  ────────────────────────────────
     `HasMemory`           carries tensors of its own from task to task               remember, memory_bytes
-    `NeedsEvidence`       looks at a few rows: gradients, Fisher information, or     evidence, samples
-                          the second moment of what a module reads
+    `NeedsEvidence`       looks at a few rows: gradients, Fisher information,        evidence, samples
+                          second moments of what a module reads, or curvature
     `NeedsActivations`    sees how strongly outputs answered in this step            look, probe
     `HasEnergy`           weighs entries by an energy of the past                    weigh
+    `PredictsRise`        says by how much earlier tasks' losses will rise           earlier_tasks
     `HasCapacity`         counts the directions that it leaves                       free
     `ReconstructsPast`    has a memory that stands for the sum of all updates        reconstruct
     `PostProcesses`       changes what answers once a task has ended                 finish

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from everlora.core.registry import Registry
+
 SMALL = ("--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews,news", "--max-steps", "2")
 SMALL = (*SMALL, "--max-train-samples", "8", "--max-eval-samples", "4", "--max-new-tokens", "4")
 
@@ -132,3 +134,11 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def write_stream(path: Path, *tasks: dict[str, Any]) -> str:
     path.write_text(json.dumps({"tasks": tasks}))  # JSON is YAML
     return str(path)
+
+
+def unplug(known: Registry[Any], name: str) -> str:
+    """Take a name out of a registry, as in a new process; return the module that had registered it."""
+    known._words = {word: meant for word, meant in known._words.items() if meant != name}
+    known._spelled = {word: spelled for word, spelled in known._spelled.items() if word in known._words}
+    del known._things[name]
+    return known._modules.pop(name)

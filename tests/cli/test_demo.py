@@ -21,23 +21,39 @@ TINY = {
 
 
 def test_the_demo_compares_and_goes_on(everlora: Everlora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from everlora.learner import experiment
+    from everlora.learner import demo
 
-    assert {*TINY} - {"max_new_tokens", "train"} == {*experiment.DEMO} - {"train"}
-    monkeypatch.setattr(experiment, "DEMO", TINY)
+    monkeypatch.setattr(demo, "SETTINGS", TINY)
     said = everlora("demo", "--out", "demo", "--resume")
     assert said.status == 0, said.err
-    for text in ("seqlora: accuracy", "ella: accuracy", "OA", "BWT", "forgetting", "written to demo"):
+    assert "minutes of one core" in said.err
+    methods = [f"{name}: accuracy" for name in demo.METHODS]
+    for text in (*methods, "OA", "BWT", "forgetting", "95 % interval", "written to demo", "what to do next"):
         assert text in said.out
-    before = {name: committed(tmp_path / "demo" / name) for name in experiment.DEMO_METHODS}
+    before = {name: committed(tmp_path / "demo" / name) for name in demo.METHODS}
     assert all("02-news/adapter_model.safetensors" in files for files in before.values())
-    for name in experiment.DEMO_METHODS:
+    for name in demo.METHODS:
         there = {path.name for path in (tmp_path / "demo" / name).iterdir()}
         assert {"run.yaml", "environment.json", "matrix.json", "README.md", "tokenizer.json"} <= there
     assert "pass --resume" in everlora("demo", "--out", "demo").line
     found = everlora("demo", "--out", "demo", "--resume", "--json").json
-    assert [(one["method"], one["tasks"]) for one in found] == [(m, TINY["tasks"]) for m in experiment.DEMO_METHODS]
-    assert before == {name: committed(tmp_path / "demo" / name) for name in experiment.DEMO_METHODS}
+    assert [(one["method"], one["tasks"]) for one in found] == [(m, TINY["tasks"]) for m in demo.METHODS]
+    assert before == {name: committed(tmp_path / "demo" / name) for name in demo.METHODS}
+
+
+def test_what_the_demo_is_compared_with_is_of_these_settings_and_tells_the_methods_apart() -> None:
+    from everlora.learner import demo
+    from everlora.learner.experiment import resolve
+    from everlora.settings.spec import RunSpec
+
+    resolve(RunSpec, demo.SETTINGS)  # no setting of it is unknown
+    stored = demo.stored()
+    found = {one.method: one for one in stored.methods}
+    assert tuple(found) == demo.METHODS
+    assert stored.seeds >= 5
+    naive = found["seqlora"]
+    assert all(one.low > naive.high for name, one in found.items() if name != "seqlora")
+    assert stored.seconds <= 240
 
 
 def test_the_seed_of_the_stream_reaches_the_stream(monkeypatch: pytest.MonkeyPatch, everlora: Everlora) -> None:

@@ -82,6 +82,8 @@ def test_whatever_looks_names_up_takes_plugins(command: str) -> None:
         ("--targets", "--lora-target-modules"),
         ("--eval-batch-size", "--per-device-eval-batch-size"),
         ("--learnig-rate", "--learning-rate"),
+        ("--warmup-steps", "--set warmup_steps=…"),
+        ("--save-steps", ""),
         ("--bogus", ""),
     ],
 )

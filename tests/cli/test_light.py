@@ -40,6 +40,8 @@ COMMANDS = {
     "protocols small-cpu": YAML,
     "status gone": TABLES,
     "status RUN": TABLES,
+    "inspect gone": YAML,
+    "export gone --out e": YAML,
     "compare gone": STATISTICS,
     "compare RUN": STATISTICS,
     "methods": TORCH,
@@ -74,7 +76,10 @@ def test_a_command_imports_no_more_than_it_needs(words: str, tmp_path: Path, ran
 
 TYPED = {
     "ru": (["run"], OPTIONS),
-    "run --lora-": (["--lora-r", "--lora-rank", "--lora-alpha", "--lora-dropout", "--lora-target-modules"], OPTIONS),
+    "run --lora-": (
+        ["--lora-r", "--lora-rank", "--lora-alpha", "--lora-dropout", "--lora-target-modules", "--lora-layers"],
+        OPTIONS,
+    ),
     "run --method o-l": (["o-lora"], OPTIONS),
     "run --method ella+mig": (["ella+migu"], OPTIONS),
     "sweep --methods ella,seqf": (["ella,seqft"], OPTIONS),

@@ -5,16 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import yaml
 
 from everlora.benchmarks import find_benchmark
-from everlora.core import registry
+from everlora.core import plugins, registry
 from everlora.testing import made_up_rows
 
-from .conftest import Everlora
+from .conftest import Everlora, unplug
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ("--model", "tiny-llama", "--max-steps", "2", "--max-train-samples", "8", "--max-eval-samples", "4")
@@ -32,9 +33,10 @@ def forgetful() -> Iterator[None]:
 
 def forget() -> None:
     """As in a new process: what was plugged in is gone."""
+    plugins.ran.clear()
     for known in registry.KINDS.values():
         for name in known.from_outside():
-            sys.modules.pop(known.forget(name), None)
+            sys.modules.pop(unplug(known, name), None)
 
 
 def test_one_file_brings_a_benchmark_and_a_metric(everlora: Everlora, tmp_path: Path) -> None:
@@ -72,6 +74,23 @@ def test_a_yaml_file_of_known_tasks_is_followed(everlora: Everlora, tmp_path: Pa
     about = everlora("benchmarks", "mine.yaml", "--json").json
     assert about["orders"] == {"1": ["wic", "imdb", "agnews"]}
     assert {task["metric"] for task in about["tasks"]} == {"macro_f1"}
+    file = tmp_path / "mine.yaml"
+    where = {"benchmark": "mine.yaml", "file": str(file), "sha256": sha256(file.read_bytes()).hexdigest()}
+    assert yaml.safe_load((tmp_path / "r/run.yaml").read_text())["origin"] == [where]
+    assert everlora("run", "--config", "r/run.yaml", "--out", "r", "--resume").status == 0
+
+
+def test_a_plugin_of_which_nothing_is_used_is_recorded(everlora: Everlora, tmp_path: Path) -> None:
+    file = tmp_path / "unused.py"
+    file.write_text("import everlora\n")
+    words = ("run", *SMALL[:-2], "--tasks", "news,reviews")
+    for out, more in (("plain", ()), ("plugged", ("--plugin", "unused.py"))):
+        assert everlora(*words, *more, "--out", out).status == 0
+    plain, plugged = (yaml.safe_load((tmp_path / out / "run.yaml").read_text()) for out in ("plain", "plugged"))
+    where = {"plugin": "unused.py", "file": str(file), "sha256": sha256(file.read_bytes()).hexdigest()}
+    assert plugged["origin"] == [where]
+    assert "origin" not in plain
+    assert plain["id"] == plugged["id"]
 
 
 def test_the_example_is_tested_in_two_lines(tmp_path: Path) -> None:

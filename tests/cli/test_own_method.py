@@ -15,7 +15,7 @@ import yaml
 from everlora.core import registry
 from everlora.testing import plugin
 
-from .conftest import Everlora
+from .conftest import Everlora, unplug
 
 PENALTY_CHECKS = (
     "strength_zero_is_the_base_method_bit_for_bit",
@@ -39,7 +39,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a new process: what was plugged in is gone."""
     for known in registry.KINDS.values():
         for name in known.from_outside():
-            monkeypatch.delitem(sys.modules, known.forget(name), raising=False)
+            monkeypatch.delitem(sys.modules, unplug(known, name), raising=False)
 
 
 def test_a_file_on_the_command_line(everlora: Everlora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from everlora.settings import protocol
+
 from .conftest import Everlora
 
 TINY = ("--model", "tiny-llama", "--tasks", "reviews,news", "--max-steps", "1", "--max-new-tokens", "2")
@@ -71,3 +73,8 @@ def test_scores_of_two_fingerprints_need_a_flag(everlora: Everlora) -> None:
     assert len(table["fingerprints"]) == 2
     legend = everlora("compare", "a", "b", "--mixed-fingerprints").out
     assert all(key in legend for key in table["fingerprints"])
+
+
+def test_an_unknown_protocol_lists_each_name_once(everlora: Everlora) -> None:
+    line = everlora("protocols", "foo").line
+    assert [line.count(name) for name in protocol.known()] == [1] * len(protocol.known())

@@ -90,3 +90,16 @@ def test_data_that_changed_are_refused_on_resume(follow: Any, tmp_path: Path) ->
     write_rows(tmp_path / "at.jsonl", [{"text": "something else", "label": "yes"}])
     assert "other data" in follow("tiny-llama", LABELLED, flags=("--resume",)).line
     assert committed(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--benchmark", "standrad"), "unknown benchmark 'standrad'; did you mean 'standard'"),
+        (("--benchmark", "standard", "--order", "99"), "standard has no order 99"),
+    ],
+)
+def test_a_dry_run_looks_the_benchmark_up(everlora: Everlora, words: tuple[str, ...], line: str) -> None:
+    said = everlora("run", "--dry-run", *words)
+    assert said.status == 2
+    assert line in said.line

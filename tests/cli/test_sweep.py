@@ -102,7 +102,7 @@ def test_other_protocols_other_settings_and_the_same_run_twice(everlora: Everlor
     assert [row["difference"] for section in table["sections"] for row in section["rows"]] == [None, None]
     (section,) = everlora("compare", "a", "c", "e", "--json").json["sections"]
     rows = {row["method"]: row["seeds"] for row in section["rows"]}
-    assert rows == {"seqlora [learning_rate=0.001]": [0, 1], "seqlora [learning_rate=0.01]": [0]}
+    assert rows == {"seqlora [learning_rate=0.003]": [0, 1], "seqlora [learning_rate=0.01]": [0]}
     assert "are the same run" in everlora("compare", "a", "d").line
     (tmp_path / "none").mkdir()
     assert "holds no run" in everlora("compare", "none").line

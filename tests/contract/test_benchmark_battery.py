@@ -11,6 +11,7 @@ import pytest
 
 from everlora import Example, Task, benchmark
 from everlora.benchmarks import benchmarks, find_benchmark, load_known, open_stream, read_benchmark
+from everlora.benchmarks.cards import card
 from everlora.core import registry
 from everlora.core.benchmark import BENCHMARKS
 from everlora.core.errors import ConfigError, DataError
@@ -189,3 +190,17 @@ def test_a_loader_must_return_what_was_wanted(own_names: None) -> None:
     benchmark("short", title="t", tasks="p q", rows_at_hand=True)(lambda request: [task("q")])
     with pytest.raises(DataError, match=r"the loader of short must return the tasks p, q; it returned \['q'\]"):
         open_stream("short")
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"orders": {1: "yahoo dbpedia", 2: "yahoo dbpdia"}}, "no benchmark defines the task 'dbpdia'.*'dbpedia'"),
+        ({"orders": {1: "yahoo dbpedia"}, "metric": "exact_mach"}, "unknown metric 'exact_mach'.*'exact_match'"),
+        ({"tasks": ["mine"], "metric": "exact_mach"}, "unknown metric 'exact_mach'.*'exact_match'"),
+    ],
+)
+def test_a_card_with_a_slip_is_refused_when_it_is_shown(own_names: None, facts, message: str) -> None:
+    benchmark("slipped", title="A slip", **facts)(lambda request: [])
+    with pytest.raises(ConfigError, match=message):
+        card("slipped")

@@ -82,6 +82,10 @@ def test_options_of_the_other_kind_are_refused(own_names: None) -> None:
         metric("x", of="matrix", formula="f", source="s", corpus=lambda rows, labels: 1.0)
     with pytest.raises(ConfigError, match="needs belongs to the matrix"):
         metric("x", formula="f", source="s", needs="base")
+    with pytest.raises(ConfigError, match="the metric 'x' cannot have of='matrx'; did you mean 'matrix'"):
+        metric("x", of="matrx", formula="f", source="s")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="the metric 'x' cannot have needs='singel'; did you mean 'single'"):
+        metric("x", of="matrix", formula="f", source="s", needs="singel")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="both corpus and shares, or neither"):
         metric("x", formula="f", source="s", corpus=lambda rows, labels: 1.0)
     with pytest.raises(ConfigError, match="the metric name 'BLEU' is taken by 'bleu'"):

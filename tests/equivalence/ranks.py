@@ -27,6 +27,9 @@ RUNS = [
     for model in (tiny_runs.MODELS if case in ("adamw", "sgd") else ("tiny-t5", "tiny-bert"))
 ]
 
+UPPER = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "layers": "top:1"}
+"""Texts run once through the layers below, on each process its own."""
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
@@ -38,3 +41,7 @@ if __name__ == "__main__":
         learner = tiny_runs.train_sequence("tiny-bert", method, out / method, train=CASES["adamw"][1])
         if learner.newest:
             torch.save(tiny_runs.adapter(learner), out / f"{method}-{os.environ['RANK']}.pt")
+    upper = tiny_runs.train_sequence("tiny-bert", "ella+replay", out / "upper", lora=UPPER, train=CASES["adamw"][1])
+    assert upper.base.family.frozen is not None
+    assert upper.base.family.frozen.fits
+    torch.save(tiny_runs.adapter(upper), out / f"upper-{os.environ['RANK']}.pt")

@@ -16,7 +16,7 @@ import tiny_runs
 from everlora.cli.app import run_command
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ranks import CASES, RUNS
+from ranks import CASES, RUNS, UPPER
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +140,14 @@ def test_two_processes_equal_one(model, case, two, tmp_path):
 @pytest.mark.parametrize("method", ["per-task", "mtl"])
 def test_references_equal_on_both(method, two):
     assert tiny_runs.largest_difference(*(torch.load(two / f"{method}-{rank}.pt") for rank in (0, 1))) == 0
+
+
+def test_layers_that_are_run_once_are_split_as_all_are(two, tmp_path):
+    ranks = [torch.load(two / f"upper-{rank}.pt") for rank in (0, 1)]
+    assert tiny_runs.largest_difference(*ranks) == 0
+    train = {**CASES["adamw"][1], "per_device_train_batch_size": 8}
+    single = tiny_runs.train_sequence("tiny-bert", "ella+replay", tmp_path / "run", lora=UPPER, train=train)
+    assert tiny_runs.largest_difference(ranks[0], tiny_runs.adapter(single)) < 1e-5
 
 
 def test_one_folder_is_written_and_it_is_whole(two):

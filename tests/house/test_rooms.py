@@ -277,6 +277,12 @@ FOREIGN = {
     ("models/weights.py", "config"): "the same",
     ("adapters/osf.py", "self.model"): "a model of transformers: PEFT sets the attribute when it puts an adapter on",
     ("adapters/prompts.py", "body"): "a model of transformers: not every image model has the module",
+    ("models/families/frozen.py", "body"): "a model of transformers: decoders have no module of that name",
+    ("models/families/pooled.py", "body"): "a model of transformers: not every encoder has a pooler",
+    (
+        "models/families/pooled.py",
+        "model.config",
+    ): "a configuration of transformers: some name their width otherwise",
     ("models/families/causal.py", "out"): "an output of transformers: not every model caches",
     ("models/families/causal.py", "cache"): "a cache of transformers, of which there are several kinds",
     ("models/families/causal.py", "layer"): "a layer of such a cache",

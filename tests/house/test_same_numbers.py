@@ -30,6 +30,7 @@ MEMORY = "memory.safetensors"
 
 COMMON = "--benchmark builtin --learning-rate 0.02 --per-device-train-batch-size 4 --max-steps 4 --max-new-tokens 6"
 COMMON += " --max-train-samples 16 --max-eval-samples 8 --seed 7 --dtype float32 --device cpu"
+COMMON += " --lora-alpha 32"
 TEXTS = {
     "two": "--tasks reviews,news",
     "three": "--tasks reviews,news,reply",

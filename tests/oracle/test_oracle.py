@@ -177,6 +177,8 @@ class Bench:
             *("--device", "cpu", "--max-new-tokens", "12", "--eval-scoring", scoring, "--eval-schedule", "final"),
             *("--benchmark", *benchmark),
             *(("--lora-target-modules", TARGETS[kind]) if kind in TARGETS else ()),
+            # As AutoModelForSequenceClassification reads it; other pooling has its own in test_pooled_card.py.
+            *(("--pooling", "head") if family == "encoder" else ()),
         )
         if wrong:
             self.failed[key] = wrong

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,52 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import everlora
+from everlora.core import registry
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task, TaskStream
 from everlora.learner.experiment import adapt_tasks
-from everlora.metrics import Answer, answer_metrics
+from everlora.metrics import Answer, answer_metrics, matrix_metrics
 from everlora.metrics.answers import literals
 from everlora.metrics.sari import sari
-from everlora.settings.spec import RunSpec
+from everlora.metrics.scores import ScoreMatrix
+from everlora.settings.spec import LearnerSpec, RunSpec
 
 
 def value(metric: str, prediction: str, *accepted: str, source: str = "") -> float:
     return answer_metrics()[metric].row(Answer(prediction, accepted, source))
+
+
+DIFFERENT = [
+    *(
+        ("-€5", "€5"),
+        ("-x", "x"),
+        ("x+1", "x-1"),
+        ("<5", ">5"),
+        ("-(5)", "5"),
+        ("-½", "½"),
+        ("- 5", "5"),
+        ("C++", "C"),
+    ),
+    *(
+        ("C#", "C"),
+        ("A-", "A"),
+        ("O+", "O-"),
+        ("x<y", "x>y"),
+        ("<=5", "<5"),
+        ("x^2", "x2"),
+        ("x/2", "x2"),
+        ("−x", "x"),
+    ),
+    *(("18+", "18"), ("-[5]", "5"), ("- .5", ".5"), ("-∞", "∞"), ("x = - 5", "x = 5"), ("1 + 1", "1 1"), ("-π", "π")),
+    *(("+", "-"), (":)", ":("), ("", "+")),
+]
+EQUAL = [
+    *(("x + 1", "x+1"), ("x < 5", "x<5"), ("C++.", "c++"), ("e\u0301", "é"), ("…e\u0301", "…é"), ("-(5)", "-5")),
+    *(("-€5", "−€5"), ("well-known", "wellknown"), ("COVID-19", "covid19"), ("F-16", "F16"), ("- world", "world")),
+    *(("N/A", "na"), ("and/or", "andor"), ("salt + pepper", "salt pepper"), ("+5", "5"), ("<b>5</b>", "b5b")),
+    *(("**5**", "5"), ("- a", "a"), ("(A)", "a"), ("#1", "1"), ("x -> 5", "x 5"), ("The world!", "the  world")),
+]
 
 
 @pytest.mark.parametrize(
@@ -29,6 +65,9 @@ def value(metric: str, prediction: str, *accepted: str, source: str = "") -> flo
         ("exact_match", "the World.", ("World", "the world"), 100),
         ("exact_match", "35", ("3.5",), 0),
         ("exact_match", "The 1,000.", ("the 1000",), 100),
+        *(("exact_match", wrong, (right,), 0) for wrong, right in DIFFERENT),
+        *(("exact_match", right, (wrong,), 0) for wrong, right in DIFFERENT),
+        *(("exact_match", one, (other,), 100) for one, other in EQUAL),
         ("exact_match_empty", "35", ("3.5",), 100),  # as O-LoRA's scripts have it
         ("accuracy", "World.", ("world",), 100),
         ("accuracy", "the world", ("world",), 0),
@@ -180,6 +219,20 @@ def test_macro_f1_by_hand() -> None:
     assert each == (100, 0, 100, 0)
 
 
+@pytest.mark.parametrize("labels", [("+", "-"), (":)", ":("), ("C", "C++"), ("...", "?")])
+def test_macro_f1_tells_labels_of_signs_apart(labels: tuple[str, str]) -> None:
+    one, other = labels
+    metric = answer_metrics()["macro_f1"]
+    right = [Answer(one, (one,)), Answer(other, (other,))]
+    assert metric.score(right, labels)[0] == 100
+    assert metric.score([Answer(other, (one,)), Answer(one, (other,))], labels)[0] == 0
+    # of `one` 1 hit in 1 target and 1 answer; of `other` 0 hits: an empty answer is no label
+    rows = [Answer(one, (one,)), Answer("", (other,))]
+    assert metric.score(rows, labels)[0] == 50
+    assert metric.shares is not None
+    assert sum(metric.shares(rows, labels)) / 2 == pytest.approx(50)
+
+
 def test_corpus_bleu_is_not_the_mean_and_takes_several_references() -> None:
     asked = [
         Answer("the cat sat on the mat today", ("the cat sat on the mat",)),
@@ -224,3 +277,62 @@ def test_a_task_keeps_its_digest_unless_its_metric_or_answers_say_more() -> None
     assert Example([{"role": "user", "content": "hi"}], "yo", ("hey",)).answered("x") == Answer(
         "x", ("yo", "hey"), "hi"
     )
+
+
+def _raises(row: Answer) -> float:
+    raise ValueError("no\n\x1b[31mred")
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (lambda row: float("nan"), "gives nan, which is no percentage"),
+        (lambda row: float("inf"), "gives inf, which is no percentage"),
+        (lambda row: None, "gives None, which is no percentage"),
+        (lambda row: 250, "gives 250, which is no percentage"),
+        (lambda row: -3.0, "gives -3.0, which is no percentage"),
+        (lambda row: True, "gives True, which is no percentage"),
+        (lambda row: "100", "gives a str, which is no percentage"),
+        (_raises, r"fails: ValueError: no \u001b[31mred"),
+    ],
+)
+def test_a_metric_of_ones_own_that_gives_no_percentage_is_one_line_before_anything_is_learned(
+    row: Any, words: str
+) -> None:
+    with registry.isolated():
+        everlora.metric("own", formula="f", source="s")(row)
+        everlora.metric("own_corpus", formula="f", source="s", corpus=lambda rows, labels: row(rows[0]),
+                        shares=lambda rows, labels: [row(rows[0])] * 2)(lambda row: 0.0)  # fmt: skip
+        answers = [Answer("a", ("a",)), Answer("b", ("b",))]
+        task = Task(name="t", train=[Example("a", "b")], test=[Example("a", "b")], metric="own")
+        for refused in (
+            lambda: answer_metrics()["own"].score(answers),
+            lambda: answer_metrics()["own_corpus"].score(answers),
+            lambda: adapt_tasks(TaskStream(name="s", tasks=(task,)), LearnerSpec(model="tiny-llama")),
+        ):
+            with pytest.raises(DataError) as caught:
+                refused()
+            assert words in str(caught.value)
+            assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), "3", True, ValueError("\x1b[31m")])
+def test_a_metric_of_the_matrix_that_gives_no_number_is_one_line(value: Any) -> None:
+    def own(matrix: Any, references: Any) -> Any:
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    with registry.isolated():
+        everlora.metric("own_matrix", formula="f", source="s", of="matrix")(own)
+        with pytest.raises(DataError, match="the metric 'own_matrix'") as caught:
+            matrix_metrics()["own_matrix"](ScoreMatrix(("a",), (10,), ((90,),)))
+        assert "\x1b" not in str(caught.value)
+
+
+def test_shares_of_ones_own_are_one_number_for_each_row() -> None:
+    answers = [Answer("a", ("a",)), Answer("b", ("b",))]
+    for shares in ((1.0,), (1.0, float("nan")), (1.0, None)):
+        metric = replace(answer_metrics()["macro_f1"], shares=lambda rows, labels, shares=shares: shares)
+        with pytest.raises(DataError, match="one number for each of the 2 rows"):
+            metric.shares_of(answers, ())

@@ -34,3 +34,17 @@ def test_a_refusal_of_transformers_is_one_line(kind: type[Exception]) -> None:
     for text, said in (("first\nsecond", "first"), ("", kind.__name__)):
         with pytest.raises(ConfigError, match=f"cannot be used: {said}$"), trainer._refusals():
             raise kind(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("lora.rank", ", which would be the setting 'lora.r' (--lora-r)"),
+        ("evaluation.schedule", ", which would be the setting 'evaluation.schedule' (--eval-schedule)"),
+        ("lora.no_such_thing", ""),
+    ],
+)
+def test_a_name_with_dots_means_another_setting(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        rules.checked(name, 4)
+    assert str(caught.value) == f"unknown training argument {name!r}{hint}"

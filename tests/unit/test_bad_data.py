@@ -89,12 +89,12 @@ def test_a_typo_among_many_is_told_where_no_label_set_is_named(tmp_path: Path) -
 
 
 def test_labels_that_differ_for_a_raw_metric_are_two(tmp_path: Path) -> None:
-    rows = [{"text": "x", "label": "C"}, {"text": "y", "label": "C++"}]
-    more = ", labels: [C, C++, good]"
+    rows = [{"text": "x", "label": "c"}, {"text": "y", "label": "(c)"}]
+    more = ", labels: [c, (c), good]"
     found = opened(tmp_path, lines(rows), more=more)
     assert found.metric == "exact_match_raw"
-    assert found.notes == ("scored by exact_match_raw: to exact_match the labels 'C' and 'C++' are one answer",)
-    assert opened(tmp_path, lines(rows), more=f"{more}, metric: exact_match_raw").labels == ("C", "C++", "good")
+    assert found.notes == ("scored by exact_match_raw: to exact_match the labels 'c' and '(c)' are one answer",)
+    assert opened(tmp_path, lines(rows), more=f"{more}, metric: exact_match_raw").labels == ("c", "(c)", "good")
 
 
 def folder(path: Path, **files: bytes) -> Path:
@@ -150,7 +150,9 @@ def test_instructions_are_kept_wherever_alpaca_rows_come_from(tmp_path: Path) ->
     place = folder(tmp_path / "mine" / "a", train_json=json.dumps(ALPACA[:2]).encode(), test_jsonl=lines(ALPACA[2:]))
     assert open_stream(place).tasks[0].train[0].input == asked
     assert task_from_dataset("a", ALPACA[:2], ALPACA[2:]).train[0].input == asked
-    whole = [{**row, "text": "all of it"} for row in ALPACA]
+    whole = [
+        {**row, "text": "Instruction: {instruction} Input: {input} Response: {output}".format(**row)} for row in ALPACA
+    ]
     assert task_from_dataset("a", whole[:2], whole[2:]).train[0].input == asked
 
 

@@ -130,7 +130,7 @@ def test_kinds_in_words() -> None:
     from everlora.parts.strengths import StrengthOption
 
     assert [kind_of(kind) for kind in (StrengthOption, View, int | None, bool, str)] == [
-        "float | auto",
+        "float | auto | budget(nats=X)",
         "sum | merged",
         "int | none",
         "yes | no",

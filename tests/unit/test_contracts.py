@@ -219,10 +219,58 @@ def test_a_base_for_parts_need_not_be_complete() -> None:
     assert "lacks prepare and value_and_grad" in refusal((Base,), name="odd")
 
 
-def test_what_a_transform_acts_on_is_one_of_three() -> None:
-    kind = type("Fine", (GradientTransform,), {**TRANSFORM, "acts_on": "gradients"})
-    with pytest.raises(ConfigError, match="acts on the gradient, the update or both, and not on 'gradients'"):
-        replace(parse("seqlora"), transforms=(kind(),))
+@pytest.mark.parametrize(
+    ("bases", "body", "message"),
+    [
+        (
+            (GradientTransform,),
+            {**TRANSFORM, "acts_on": "gradients"},
+            "acts_on of the GradientTransform Odd cannot be 'gradients'; did you mean 'gradient'?",
+        ),
+        (
+            (GradientTransform, NeedsEvidence),
+            {**TRANSFORM, "evidence": "moments", "samples": 3},
+            "evidence of the NeedsEvidence Odd cannot be 'moments'; did you mean 'moment'?",
+        ),
+    ],
+)
+def test_a_value_that_is_none_of_those_to_choose_from(
+    bases: tuple[type, ...], body: dict[str, object], message: str
+) -> None:
+    assert refusal(bases, **body) == message
+
+
+def test_what_a_property_chooses_is_checked_by_the_method() -> None:
+    kind = type("Fine", (GradientTransform,), {**TRANSFORM, "acts_on": property(lambda part: "gradients")})
+    part = dataclass(frozen=True, kw_only=True)(kind)()
+    with pytest.raises(ConfigError, match="acts_on of the GradientTransform Fine cannot be 'gradients'"):
+        replace(parse("seqlora"), transforms=(part,))
+
+
+def test_a_part_in_the_wrong_field_of_a_method() -> None:
+    made = {name: dataclass(frozen=True, kw_only=True)(type("Odd", (role,), body))() for name, role, body in PARTS}
+    for field in ("penalties", "outputs", "transforms"):
+        for name, part in made.items():
+            if name != field:
+                with pytest.raises(
+                    ConfigError, match=f"the field '{field}' of a method takes a .*, and a Odd is none"
+                ):
+                    replace(parse("seqlora"), **{field: (part,)})
+    with pytest.raises(ConfigError, match="the field 'merge' of a method takes a Merge, and a object is none"):
+        replace(parse("inclora"), merge=object())
+    with pytest.raises(ConfigError, match="the field 'penalties' of a method takes a tuple of parts"):
+        replace(parse("seqlora"), penalties=made["penalties"])
+
+
+PARTS = [("penalties", WeightPenalty, PENALTY), ("transforms", GradientTransform, TRANSFORM)]
+
+
+@pytest.mark.parametrize("frozen", [None, False])
+def test_a_part_that_can_change_is_refused(frozen: bool | None) -> None:
+    kind = type("Odd", (WeightPenalty,), PENALTY)
+    part = kind() if frozen is None else dataclass(kw_only=True)(kind)()
+    with pytest.raises(ConfigError, match="the WeightPenalty Odd is no frozen dataclass"):
+        replace(parse("seqlora"), penalties=(part,))
 
 
 def test_an_initialiser_need_not_look_at_anything() -> None:

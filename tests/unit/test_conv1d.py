@@ -74,6 +74,18 @@ def test_a_run_its_resumption_and_its_export_are_one_model(method: str, tmp_path
     assert torch.equal(logits(merged), logits(stock))
 
 
+@pytest.mark.parametrize("method", ["data", "sd-lora"])
+def test_a_form_of_hooks_learns_on_it_and_is_resumed(method: str, tmp_path: Path) -> None:
+    model, out = str(models.build("decoder", "gpt2", tmp_path)), tmp_path / "run"
+    whole = tiny_runs.train_sequence(model, method, out, **DIAGONAL)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_runs.train_sequence(model, method, tmp_path / "cut", progress=tiny_runs.Cut(), **DIAGONAL)
+    resumed = tiny_runs.train_sequence(model, method, tmp_path / "cut", resume=True, **DIAGONAL)
+    torch.testing.assert_close(logits(resumed.inference_model()), logits(whole.inference_model()), rtol=0, atol=0)
+    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    assert not torch.allclose(logits(plain), logits(whole.inference_model()), atol=1e-3), "nothing was learned"
+
+
 def test_a_form_that_cannot_read_it_says_so(tmp_path: Path) -> None:
     model = str(models.build("decoder", "gpt2", tmp_path))
     with pytest.raises(ModelError, match="is a Conv1D, which peft does not decompose"):

@@ -1,4 +1,4 @@
-"""Rows of a growing head: words are one label in all tasks, numbers are each task's own, unless a task says else."""
+"""Rows of a growing head: labels of one name are each task's own, unless the tasks say that they are shared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def prepared(*tasks: Task) -> tuple[Classifier, list[list[int]]]:
     [
         (("0", "1"), None, [[0, 1], [2, 3]], ["0", "1", "0 (b)", "1 (b)"]),
         (("0", "1"), True, [[0, 1], [0, 1]], ["0", "1"]),
-        (("no", "yes"), None, [[0, 1], [0, 1]], ["no", "yes"]),
+        (("no", "yes"), None, [[0, 1], [2, 3]], ["no", "yes", "no (b)", "yes (b)"]),
+        (("no", "yes"), True, [[0, 1], [0, 1]], ["no", "yes"]),
         (("no", "yes"), False, [[0, 1], [2, 3]], ["no", "yes", "no (b)", "yes (b)"]),
     ],
 )
@@ -58,6 +59,13 @@ def test_a_row_of_another_task_is_no_right_answer() -> None:
     assert family._answer(logits[2:], second, "generate") == ["0", "1"]
     assert family._answer(logits[2:], second, "labels") == ["0", "1"]
     assert family.features(second.train[1], second)["labels"] == 3
+
+
+def test_a_word_is_the_answer_whichever_task_it_was_learned_in() -> None:
+    first, second = task("a", "no", "yes"), task("b", "no", "yes")
+    family, _ = prepared(first, second)
+    assert family._answer(torch.eye(4), first, "generate") == ["no", "yes", "no", "yes"]
+    assert family._answer(torch.eye(4)[2:], second, "labels") == ["no", "yes"]
 
 
 def test_a_task_that_fails_gives_its_rows_back() -> None:

@@ -35,6 +35,7 @@ BOMB = "a0: &a0 {k: x}\n" + "".join(f"a{k}: &a{k} {{<<: [{', '.join([f'*a{k - 1}
         (BOMB, 7, "more than 1,000,000 values, with all aliases written out"),
         ("a: 1\nb: 2\na: 3", 3, "the key 'a' stands twice"),
         ("{[a]: b}", 1, "unhashable key"),
+        ("a: 1\nb: !!set {x, y}", 2, "a set (!!set) has no order"),
         ("a: [", 1, "did not find expected node content"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from everlora.archive.schema import read_json
 from everlora.export.model import write_model
 from oracle import models
 
-DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
+DIAGONAL: Any = {"evaluation": {"schedule": "diagonal"}, "pooling": "head"}
 
 
 @pytest.mark.parametrize(
@@ -33,11 +34,11 @@ DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
 def test_the_head_and_what_stands_before_it(
     kind: str, head: str, saved: tuple[str, ...], fresh: tuple[str, ...], tmp_path: Path
 ) -> None:
-    base = load(str(models.build("encoder", kind, tmp_path)))
+    base = load(str(models.build("encoder", kind, tmp_path)), pooling="head")
     assert base.family.head == head
     assert base.family.saved_modules == saved
     assert {name.rpartition(".")[0] for name in base.fresh} == set(fresh)
-    again = load(base.name)
+    again = load(base.name, pooling="head")
     for name in base.fresh:
         assert torch.equal(base.model.get_parameter(name), again.model.get_parameter(name))
 
@@ -47,7 +48,7 @@ def test_what_was_learned_comes_back_and_is_exported_with_these_layers(kind: str
     model, out = str(models.build("encoder", kind, tmp_path)), tmp_path / "run"
     whole = tiny_runs.train_sequence(model, "inclora", out, **DIAGONAL)
     sites, rest = adapters.read(out / "tasks" / "02-second")
-    fresh = load(model, dtype="float32", device="cpu")
+    fresh = load(model, dtype="float32", device="cpu", pooling="head")
     assert fresh.fresh
     for name in fresh.fresh:  # drawn once, not trained, and written
         assert torch.equal(rest[name], fresh.model.get_parameter(name))
@@ -62,7 +63,7 @@ def test_what_was_learned_comes_back_and_is_exported_with_these_layers(kind: str
     assert tiny_runs.largest_difference(tiny_runs.adapter(resumed), tiny_runs.adapter(whole)) == 0
     assert adapters.equal(adapters.read(cut / "tasks" / "02-second")[0], sites)
 
-    write_model(Run.read(out), load(model, dtype="float32", device="cpu"), tmp_path / "exported")
+    write_model(Run.read(out), load(model, dtype="float32", device="cpu", pooling="head"), tmp_path / "exported")
     stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "exported").eval()
     ids = torch.tensor([[1, 20, 30, 40, 2]])
     with torch.no_grad():
@@ -85,7 +86,7 @@ def test_a_body_without_its_weights_is_still_refused(tmp_path: Path) -> None:
 
 
 def test_layers_that_a_checkpoint_brings_are_taken_as_they_are(tmp_path: Path) -> None:
-    body = load(str(models.build("encoder", "roberta", tmp_path)), dtype="float32", device="cpu")
+    body = load(str(models.build("encoder", "roberta", tmp_path)), dtype="float32", device="cpu", pooling="head")
     config = type(body.model.config)(**body.model.config.to_dict(), num_labels=3)
     trained = type(body.model)(config)
     trained.save_pretrained(tmp_path / "trained")

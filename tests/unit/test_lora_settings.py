@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 import everlora
 import tiny_runs
 from everlora.adapters.lora import LoraBackend
+from everlora.archive.identity import Composition, identity
 from everlora.cli.options import SETTINGS, _value
-from everlora.core.errors import ConfigError, EverloraError, ModelError
+from everlora.core.errors import ConfigError, EverloraError, FolderError, ModelError
 from everlora.learner.resolve import resolve
 from everlora.settings.lora import UNSUPPORTED, LoraSpec, checked_lora
 from everlora.settings.spec import LearnerSpec
@@ -27,7 +29,9 @@ IDS = torch.tensor([[1, 20, 30, 40, 50, 60]])
 
 
 def test_every_field_of_peft_is_taken_or_refused_and_there_are_no_others() -> None:
-    assert set(FIELDS) == set(LoraSpec.model_fields) | set(UNSUPPORTED)
+    ours = {"layers"}  # which is written out as target_modules
+    assert set(FIELDS) == (set(LoraSpec.model_fields) - ours) | set(UNSUPPORTED)
+    assert not ours & set(FIELDS)
     assert not set(LoraSpec.model_fields) & set(UNSUPPORTED)
 
 
@@ -59,12 +63,18 @@ TAKEN: dict[str, dict[str, Any]] = {
     "rslora": {"use_rslora": True},
     "patterns": {"rank_pattern": {"q_proj": 2, r"layers\.1.*v_proj": 3}, "alpha_pattern": {"v_proj": 32}},
     "rslora-patterns": {"use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 1.5}},
+    "overlap": {
+        "rank_pattern": {"q_proj": 2, r"layers\.1.*": 3},
+        "alpha_pattern": {"v_proj": 400, r"model\.layers\.0.*": 4, ".*_proj": 16},
+    },
     "gaussian": {"init_lora_weights": "gaussian"},
 }
 
 
 @pytest.mark.parametrize("lora", TAKEN.values(), ids=TAKEN)
-def test_what_is_taken_adapts_the_modules_of_peft_by_its_ranks_scales_and_first_values(lora: dict[str, Any]) -> None:
+def test_what_is_taken_adapts_the_modules_of_peft_by_its_ranks_scales_and_first_values(
+    lora: dict[str, Any], tmp_path: Path
+) -> None:
     spec = resolve(LearnerSpec, {"model": "tiny-llama", "lora": {"r": 4, "lora_alpha": 8, **lora}})
     backend = LoraBackend(tiny_runs.fresh("tiny-llama"), spec.lora.model_dump(exclude_none=True))
     backend.attach(seed=3)
@@ -78,6 +88,12 @@ def test_what_is_taken_adapts_the_modules_of_peft_by_its_ranks_scales_and_first_
         assert found[name].scale == layer.scaling["default"]
         assert torch.equal(found[name].A, layer.lora_A["default"].weight)
         assert torch.equal(found[name].B, layer.lora_B["default"].weight)
+    backend.save(tmp_path)
+    backend.check_saved(tmp_path, backend.extract())
+    # PEFT reads the same from the file, in which patterns are sorted.
+    again = PeftModel.from_pretrained(tiny_runs.fresh("tiny-llama").model, tmp_path)
+    read = {n: m.scaling["default"] for n, m in again.base_model.model.named_modules() if isinstance(m, LoraLayer)}
+    assert read == {name: layer.scaling["default"] for name, layer in layers.items()}
 
 
 @torch.no_grad()
@@ -91,6 +107,7 @@ def logits(model: nn.Module) -> Tensor:
     [
         ("ella", TAKEN["patterns"]),
         ("o-lora", TAKEN["rslora-patterns"]),
+        ("seqlora", TAKEN["overlap"]),
         ("inflora", TAKEN["patterns"]),
         ("seqlora", TAKEN["rslora"]),
         ("slao", TAKEN["rslora-patterns"]),
@@ -121,6 +138,8 @@ def test_what_was_learned_comes_back_and_is_read_by_peft(method: str, lora: dict
     [
         ({"rank_pattern": {"q_porj": 2}}, "'q_porj' in rank_pattern matches no module"),
         ({"alpha_pattern": {"k_proj": 2}}, "'k_proj' in alpha_pattern matches no module"),
+        ({"alpha_pattern": {".*": 4, "v_proj": 2}}, "'v_proj' in alpha_pattern has no effect: '.*' stands before it"),
+        ({"rank_pattern": {"q_proj": 4, r"layers\.0.*q_proj": 2}}, "in rank_pattern has no effect: 'q_proj'"),
         ({"layers_to_transform": [0, 7]}, "layers_to_transform names layer 7"),
         ({"exclude_modules": ["nothing"]}, "no module matches 'nothing' in exclude_modules"),
         ({"target_modules": ".*nothing.*"}, "cannot put an adapter on"),
@@ -178,3 +197,26 @@ def test_target_modules_are_typed_as_names_or_as_a_pattern(typed: str, meant: An
     assert (
         checked_lora({"target_modules": value}) == checked_lora({"target_modules": typed}) == {"target_modules": meant}
     )
+
+
+def test_the_order_of_patterns_is_a_part_of_what_a_run_is(tmp_path: Path) -> None:
+    first, then = {"v_proj": 2, ".*_proj": 4}, {".*v_proj": 4, "v_proj": 2}
+    ids = set()
+    for number, patterns in enumerate((first, dict(reversed(first.items())), then)):
+        spec = resolve(LearnerSpec, {"model": "tiny-llama", "lora": {"alpha_pattern": patterns}})
+        ids.add(identity(spec, Composition.of(everlora.parse("seqlora").describe())))
+        assert len(ids) == number + 1
+
+
+def test_a_scale_that_reads_back_as_another_is_not_learned(tmp_path: Path) -> None:
+    backend = LoraBackend(tiny_runs.fresh("tiny-llama"), {"r": 4, "lora_alpha": 8})
+    backend.attach(seed=0)
+    backend.save(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "lora_alpha": 16}))
+    with pytest.raises(FolderError, match="reads back as something else"):
+        backend.check_saved(tmp_path, backend.extract())
+    overlap = {"v_proj": 2, ".*_proj": 4}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "alpha_pattern": overlap}))
+    with pytest.raises(FolderError, match="their order is lost"):
+        backend.load(tmp_path)

@@ -62,7 +62,7 @@ def test_flags_win_over_the_protocol_and_it_over_defaults() -> None:
         {"method": "lb-cl"},  # whose form has another rate
         {"method": "seqft"},
         {"prompt": DEFAULT},
-        {"train": {"num_train_epochs": 1.0}, "lora": {"lora_alpha": 32}},
+        {"lora": {"lora_alpha": 8}},
         {"train": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}},
     ],
     ids=str,
@@ -90,6 +90,28 @@ def test_what_a_protocol_compares_or_does_not_depend_on_leaves_its_hash(other: d
 )
 def test_what_a_number_depends_on_changes_the_hash(other: dict[str, Any]) -> None:
     assert hash_of(other) != hash_of()
+
+
+def test_epochs_are_by_size_where_nobody_sets_them_and_play_no_part_where_steps_are_set() -> None:
+    def canonical(train: dict[str, Any]) -> object:
+        return protocol.canonical(resolve(RunSpec, M, {"train": train}).model_dump(mode="json"), 1e-3)["train"]
+
+    def epochs(train: dict[str, Any]) -> object:
+        found = canonical(train)
+        assert isinstance(found, dict)
+        return found["num_train_epochs"]
+
+    assert [epochs(train) for train in ({}, {"max_steps": -1}, {"max_steps": 7}, {"num_train_epochs": 3})] == [
+        "by size", "by size", 1, 3,
+    ]  # fmt: skip
+    assert hash_of({"train": {"num_train_epochs": 1}}) == hash_of({"train": {"num_train_epochs": 1.0}}) != hash_of()
+
+
+@pytest.mark.parametrize("name", protocol.known())
+def test_packaged_protocols_set_their_epochs(name: str) -> None:
+    train = protocol.read(name)[1].settings["train"]
+    assert isinstance(train, dict)
+    assert {"num_train_epochs", "max_steps"} & train.keys()
 
 
 @pytest.mark.parametrize("method", ["seqlora", "lb-cl", "seqft"])

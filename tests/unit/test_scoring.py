@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import string
+import unicodedata
 from dataclasses import replace
 from typing import Any
 
@@ -54,11 +55,27 @@ def test_normalisation(text: str, plain: str) -> None:
 def test_normalisation_is_idempotent_and_leaves_no_punctuation(text: str) -> None:
     plain = normalise(text)
     assert normalise(plain) == plain
-    if not any(character.isdecimal() for character in text):
+    if not any(character.isdecimal() for character in text) and not set(text) & set("+-−*/^<>#"):
         assert not set(plain) & set(string.punctuation)
-        assert plain == normalise_all(text)  # what O-LoRA's scripts compare: labels without digits are scored as there
+        assert plain == normalise_all(unicodedata.normalize("NFC", text.lower()))
     assert plain == plain.strip()
     assert "  " not in plain
+
+
+@given(st.text("a1b2-−+*/^<>=#$€().½ ,%_e∞[:", max_size=9))
+def test_normalisation_of_signs_is_idempotent(text: str) -> None:
+    plain = normalise(text)
+    assert normalise(plain) == plain == plain.strip()
+    assert "  " not in plain
+
+
+@given(
+    st.lists(st.text("aéбz", min_size=2, max_size=4), min_size=1, max_size=4).map(list),
+    st.lists(st.sampled_from([*" -/'!?:;,._&*~<>=+", " - ", " + ", ", ", ". "]), min_size=4, max_size=4),
+)
+def test_words_are_compared_as_by_the_scripts_of_o_lora(words: list[str], between: list[str]) -> None:
+    text = words[0] + "".join(mark + word for word, mark in zip(words[1:], between, strict=False)) + "."
+    assert normalise(text) == normalise_all(text)
 
 
 @pytest.mark.parametrize(

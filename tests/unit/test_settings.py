@@ -50,13 +50,14 @@ def test_defaults_are_those_of_the_definitions() -> None:
             value = value.get(key)
         if one.path[0] not in ("model", "protocol") and one.path[-1] != "learning_rate":
             assert value == one.default, one.path
-    assert spec.train == {**TRAIN_DEFAULTS, "learning_rate": 1e-3}
+    assert spec.train == {**TRAIN_DEFAULTS, "learning_rate": 3e-3}
 
 
 OTHER: dict[tuple[str, ...], Any] = {
     ("model",): "tiny-t5", ("method",): "o-lora", ("revision",): "x", ("trust_remote_code",): True,
     ("dtype",): "float32", ("device",): "cpu", ("past",): "fold", ("prompt",): "{text}", ("max_source_length",): 99,
     ("max_new_tokens",): 7, ("lora", "r"): 4, ("lora", "lora_alpha"): 3, ("lora", "lora_dropout"): 0.5,
+    ("pooling",): "cls", ("head",): "names", ("lora", "layers"): "top:1",
     ("lora", "exclude_modules"): ["x"], ("lora", "layers_to_transform"): [0], ("lora", "layers_pattern"): "h",
     ("lora", "use_rslora"): True, ("lora", "rank_pattern"): {"x": 2}, ("lora", "alpha_pattern"): {"x": 2},
     ("lora", "init_lora_weights"): "gaussian", ("lora", "target_modules"): "all-linear",

@@ -72,6 +72,8 @@ def test_merging_is_idempotent_and_the_empty_layer_neutral(a: dict[str, object],
     [
         ({"modle": "x"}, "unknown setting 'modle'; did you mean 'model'"),
         ({**M, "lora": {"rank": 3, "alpha": 3}}, "unknown setting 'lora.rank'"),
+        ({**M, "evaluation": {"seed": 3}}, "unknown setting 'evaluation.seed'$"),
+        ({**M, "output_dir": "x"}, "unknown setting 'output_dir'$"),
         ({**M, "lora": {"alpha": 3}}, "unknown setting 'lora.alpha'; did you mean 'lora_alpha'"),
         ({**M, "evaluation": {"schedul": "full"}}, "unknown setting 'evaluation.schedul'; did you mean 'schedule'"),
         ({**M, "benchmrk": "x"}, "did you mean 'benchmark'"),
@@ -83,12 +85,34 @@ def test_merging_is_idempotent_and_the_empty_layer_neutral(a: dict[str, object],
         ({**M, "evaluation": {"schedule": "never"}}, "'full', 'forward', 'diagonal' or 'final'"),
         ({**M, "max_train_samples": 0}, "setting 'max_train_samples'"),
         ({}, "setting 'model'.*[Rr]equired"),
+        ({**M, "seed": True}, "setting 'seed': yes, no, true and false are booleans and no numbers.*(got True)"),
+        ({**M, "lora": {"r": True}}, "setting 'lora.r': yes, no, true and false are booleans"),
+        ({**M, "lora": {"lora_dropout": False}}, "setting 'lora.lora_dropout': yes, no"),
+        ({**M, "lora": {"rank_pattern": {"q_proj": True}}}, "setting 'lora.rank_pattern': yes, no"),
+        ({**M, "lora": {"layers_to_transform": [True]}}, "setting 'lora.layers_to_transform': yes, no"),
+        ({**M, "max_train_samples": True}, "setting 'max_train_samples': yes, no"),
     ],
 )
 def test_unusable_settings_are_named(values: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words.replace("(", r"\(").replace(")", r"\)")) as caught:
         check(RunSpec, values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["learning_rate: yes", "max_steps: on", "weight_decay: no", "logging_steps: true"])
+def test_a_boolean_is_no_number_of_training(line: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(f"model: tiny-llama\nbenchmark: synthetic\ntrain:\n  {line}\n")
+    with pytest.raises(
+        ConfigError, match=r"yes, no, true and false are booleans and no numbers.*\(got (True|False)\)"
+    ):
+        resolve(RunSpec, read_recipe(tmp_path / "r.yaml"))
+    (tmp_path / "r.yaml").write_text("model: tiny-llama\nbenchmark: synthetic\ntrain: {bf16: no}\n")
+    assert resolve(RunSpec, read_recipe(tmp_path / "r.yaml")).train["bf16"] is False
+
+
+def test_a_set_of_modules_has_one_order() -> None:
+    names = {f"module{n}" for n in range(20)}
+    assert check(RunSpec, {**M, "lora": {"target_modules": names}}).lora.target_modules == sorted(names)
 
 
 def test_a_checked_spec_is_not_edited() -> None:
@@ -101,14 +125,14 @@ def test_a_checked_spec_is_not_edited() -> None:
 
 def test_defaults_of_a_learner() -> None:
     spec = resolve(LearnerSpec, M)
-    assert (spec.method, spec.lora.r, spec.lora.lora_alpha, spec.evaluation.schedule) == ("ella", 8, 32, "full")
-    assert spec.train == TRAIN_DEFAULTS | {"learning_rate": 1e-3}
+    assert (spec.method, spec.lora.r, spec.lora.lora_alpha, spec.evaluation.schedule) == ("ella", 8, 8, "full")
+    assert spec.train == TRAIN_DEFAULTS | {"learning_rate": 3e-3}
     assert spec.train is not TRAIN_DEFAULTS
 
 
 @pytest.mark.parametrize(
     ("method", "rate"),
-    [("o-lora", 1e-3), ("lb-cl", 1e-2), ("o-lora+lb-cl(sigma=with)", 1e-2), ("seqft", 1e-4), ("l2p", 3e-2)],
+    [("o-lora", 3e-3), ("lb-cl", 1e-2), ("o-lora+lb-cl(sigma=with)", 1e-2), ("seqft", 1e-4), ("l2p", 3e-2)],
 )
 def test_the_rate_is_that_of_the_form_unless_it_is_named(method: str, rate: float) -> None:
     named = {**M, "method": method}

@@ -36,6 +36,33 @@ def test_a_launcher_that_started_one_process_of_several_is_refused() -> None:
         world.check_engine(fine)
 
 
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "x"}, "WORLD_SIZE=2"),
+        ({"LOCAL_RANK": "3"}, "LOCAL_RANK=3"),
+        ({"RANK": "0", "LOCAL_RANK": "zero", "WORLD_SIZE": "1"}, "LOCAL_RANK=zero"),
+        ({"ACCELERATE_TORCH_DEVICE": "zorg"}, "ACCELERATE_TORCH_DEVICE=zorg"),
+        pytest.param({"ACCELERATE_TORCH_DEVICE": "cuda"}, "ACCELERATE_TORCH_DEVICE=cuda",
+                     marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")),
+    ],
+)  # fmt: skip
+def test_an_environment_that_names_no_process_is_one_line(
+    environ: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accelerate.PartialState._shared_state", {})
+    for variable, value in environ.items():
+        monkeypatch.setenv(variable, value)
+    for _ in range(2):  # nor does a second look find half a state
+        with pytest.raises(ConfigError, match="does not say which process and device this is") as caught:
+            world.device()
+        assert words in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+    for variable in environ:
+        monkeypatch.delenv(variable)
+    assert world.size() == 1
+
+
 def test_precision_comes_from_settings_and_not_from_the_environment(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

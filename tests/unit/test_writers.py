@@ -14,7 +14,6 @@ from everlora import Example, Task, load
 from everlora.core.errors import DataError, ModelError
 from everlora.models.environment import fingerprint
 from everlora.models.families import Causal, Limits, Seq2Seq, Writer
-from everlora.models.families import prompt as prompts
 from everlora.models.loading import Loaded
 from everlora.models.tokenizer import end_tokens
 
@@ -189,10 +188,37 @@ def test_the_day_does_not_reach_a_prompt() -> None:
     assert "chat_date" not in load("tiny-llama").family.answering()
 
 
-def test_a_computed_format_of_the_date_is_refused() -> None:
-    assert prompts.dated('{{ strftime_now(format="%Y") }}') == "{{ '2025' }}"
-    with pytest.raises(ModelError, match="computes how today's date is written"):
-        prompts.dated("{% set f = '%Y' %}{{ strftime_now(f) }}")
+@pytest.mark.parametrize(
+    ("asking", "day"),
+    [
+        ("{{ strftime_now ('%Y') }}", "2025"),
+        ("{% set n = strftime_now %}{{ n('%d %B') }}", "01 January"),
+        ('{% set f = "%Y" %}{{ strftime_now(format=f + "-%m") }}', "2025-01"),
+        ("{% macro day() %}{{ strftime_now('%A') }}{% endmacro %}{{ day() }}", "Wednesday"),
+        ("{% if strftime_now is defined %}{% for n in [strftime_now] %}{{ n('%j') }}{% endfor %}{% endif %}.", "001."),
+        ("{{ strftime_now('%%d %-d/%-m %H:%M') }}", "%d 1/1 00:00"),
+        ({"default": "{{ strftime_now('%y') }}", "tool_use": ""}, "25"),
+    ],
+)
+def test_the_day_is_the_same_in_every_spelling(asking: str | dict[str, str], day: str) -> None:
+    words = with_turns(load("tiny-llama"))
+    asking = asking if isinstance(asking, str) else {name: f"{text}\n{TURNS}" for name, text in asking.items()}
+    words.chat_template = f"{asking}\n{TURNS}" if isinstance(asking, str) else asking
+    family = Causal(words, Limits(context=512))
+    task = chat(("user", "x"))
+    written = family.prompter.raw(task.train[0], task)
+    words.chat_template = f"{day}\n{TURNS}"
+    assert written == Causal(words, Limits(context=512)).prompter.raw(task.train[0], task)
+    assert family.answering()["chat_date"] == "2025-01-01"
+
+
+def test_a_date_used_as_a_filter_is_refused_and_one_that_is_not_used_is_not_recorded() -> None:
+    words = with_turns(load("tiny-llama"))
+    words.chat_template = "{{ '%d'|strftime_now }}" + TURNS
+    with pytest.raises(DataError, match=r"chat template refuses messages .* No filter named 'strftime_now'"):
+        Causal(words, Limits(context=512)).prompter.raw(chat(("user", "x")).train[0], chat(("user", "x")))
+    words.chat_template = "{# strftime_now('%Y') #}{{ 'strftime_now' }}" + TURNS
+    assert "chat_date" not in Causal(words, Limits(context=512)).answering()
 
 
 def test_a_template_that_refuses_a_row_is_named_with_its_row_and_roles() -> None:

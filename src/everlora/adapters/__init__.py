@@ -18,6 +18,7 @@ import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
+from everlora.adapters.layers import restrict
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, nearest
 from everlora.models.loading import Loaded
@@ -72,6 +73,14 @@ def make_backend(base: Loaded, lora: LoraInput, past_as: PastAs, adapter: Adapte
             f"the LoRA setting {strange[0]!r} means nothing to the adapter form {adapter.form!r} of this method; "
             f"leave it out"
         )
+    if "layers" in lora:
+        from everlora.adapters.hooked import target_layers
+
+        if adapter.whole_model or adapter.form.startswith("prompt"):
+            raise ConfigError(
+                f"layers say where adapters stand, and here {adapter.noun}s are trained; leave out --lora-layers"
+            )
+        lora = restrict(base.model, lora, lambda lora: target_layers(base.model, base, lora))
     return kind(base, lora, past_as, adapter)
 
 

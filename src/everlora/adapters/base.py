@@ -22,7 +22,7 @@ from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
-from everlora.core.updates import ModuleUpdate, Updates
+from everlora.core.updates import LowRank, ModuleUpdate, Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
 from everlora.runtime.memory import physical_memory
@@ -46,6 +46,8 @@ class LoraInput(TypedDict, total=False):
     rank_pattern: dict[str, int]
     alpha_pattern: dict[str, float]
     init_lora_weights: str
+    layers: str
+    """Ours, for ``target_modules`` layer by layer, see `everlora.adapters.layers`."""
 
 
 class AdapterBackend(ABC):
@@ -129,7 +131,7 @@ class AdapterBackend(ABC):
         learned = {name: site.tensors for name, site in update.items()} | {"": self.copy_head()}
         for name in sorted({*written, *learned}):
             here, there = learned.get(name, {}), written.get(name, {})
-            same = here.keys() == there.keys()
+            same = here.keys() == there.keys() and _scale(update.get(name)) == _scale(found.get(name))
             if not same or not all(torch.equal(t.float(), there[key].float()) for key, t in here.items()):
                 raise FolderError(
                     f"what was written of the task is not what was learned: {name or 'the head'!r} reads back as "
@@ -165,13 +167,14 @@ class AdapterBackend(ABC):
                 trained[name].copy_(tensor)
 
     def train_head(self) -> None:
-        """Make the classification head trainable, if there is one: an fp32 copy of it takes its place.
+        """Make the classification head trainable, if there is one that is: an fp32 copy of it takes its place.
 
         A copy, since `Family.snapshot` refers to the module itself and must find it unchanged if the task breaks off.
         """
         if name := self.base.family.head:
             model = self.base.model
-            model.set_submodule(name, copy.deepcopy(model.get_submodule(name)).float().requires_grad_(True))
+            model.set_submodule(name, copy.deepcopy(model.get_submodule(name)).float())
+            model.get_submodule(name).requires_grad_(not self.base.family.fixed)
 
     def _head(self) -> dict[str, Tensor]:
         """Return the tensors of the head, and of what is written with it, by name; none where answers are text."""
@@ -248,3 +251,8 @@ class AdapterBackend(ABC):
                 copy_checked(latest / name, part)
                 part.replace(folder / name)
         return ExportLoss()
+
+
+def _scale(site: ModuleUpdate | None) -> float | None:
+    """Return the scale of a low-rank update; None for what has none."""
+    return site.scale if isinstance(site, LowRank) else None

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from everlora.adapters.targets import as_patterns
 from everlora.archive.results import ExportLoss
 from everlora.core.errors import FolderError
 from everlora.core.history import UpdateHistory
@@ -73,9 +74,23 @@ def _scale(config: PeftKeywords, name: str) -> float:
         return alpha / float(config["init_r"] + 1e-5)
     ranks: PeftKeywords = config.get("rank_pattern") or {}
     alphas: PeftKeywords = config.get("alpha_pattern") or {}
-    r = float(ranks.get(get_pattern_key(ranks.keys(), name)) or config["r"])
-    alpha = float(alphas.get(get_pattern_key(alphas.keys(), name)) or alpha)
+    r, alpha = float(_of_module(ranks, name) or config["r"]), float(_of_module(alphas, name) or alpha)
     return float(alpha / (math.sqrt(r) if config.get("use_rslora") else r))
+
+
+def _of_module(patterns: PeftKeywords, name: str) -> float | None:
+    """Return the value that patterns give a module, None where no pattern matches it.
+
+    Raises:
+        FolderError: patterns disagree, and the file no longer says which of them stood first.
+    """
+    found = {key: value for key, value in patterns.items() if get_pattern_key([key], name) is key}
+    if len(set(found.values())) > 1:
+        raise FolderError(
+            f"adapter_config.json: the patterns {', '.join(map(repr, sorted(found)))} give {name!r} different values, "
+            f"and their order is lost, since PEFT sorts them; write one pattern per module"
+        )
+    return next(iter(found.values()), None)
 
 
 def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Path) -> None:
@@ -102,7 +117,8 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
     config.r = config.lora_alpha = max(ranks)
     # alpha = r module by module keeps every scale at 1.
     if len(ranks) > 1:
-        config.rank_pattern = config.alpha_pattern = {n: s.rank for n, s in absorbed.items() if s.rank != config.r}
+        own = {name: site.rank for name, site in absorbed.items() if site.rank != config.r}
+        config.rank_pattern = config.alpha_pattern = as_patterns(own, absorbed)
     tensors = {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in rest.items()}
     for name, site in absorbed.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = site.A.contiguous()

@@ -27,7 +27,7 @@ from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError, nearest
 from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
-from everlora.models.layers import is_linear
+from everlora.models.layers import is_linear, shape_of
 from everlora.models.loading import Loaded
 from everlora.settings.lora import OF_TARGETS
 
@@ -96,7 +96,7 @@ class HookedBackend(AdapterBackend):
         Raises:
             ModelError: they need more memory than the machine has.
         """
-        width = sum(layer.in_features + layer.out_features for layer in self.layers.values())
+        width = sum(sum(shape_of(layer)) for layer in self.layers.values())
         self.check_fits(rank * width, f"adapters of rank {rank} on {len(self.layers)} modules", cure)
 
     def add_parameters(self, name: str, tensors: Mapping[str, Tensor]) -> nn.ParameterDict:

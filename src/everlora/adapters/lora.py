@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from everlora.adapters import files as adapters
 from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.folded import FoldedBase
-from everlora.adapters.targets import check_matched
+from everlora.adapters.targets import check_matched, with_full_names
 from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ModelError, nearest
@@ -73,7 +73,7 @@ class LoraBackend(AdapterBackend):
         self.model.base_model.model.config.name_or_path = self.base.name
         self.model.peft_config[ADAPTER].base_model_name_or_path = self.base.name
         for name, parameter in self._saved().items():
-            parameter.requires_grad_(name.startswith(f"{self.base.family.head}."))
+            parameter.requires_grad_(name.startswith(f"{self.base.family.head}.") and not self.base.family.fixed)
         for name, layer in self._layers().items():
             if isinstance(layer, AdaLoraLayer):
                 # A constant. On a bf16 base PEFT's cast to fp32 makes it trainable (peft 0.21).
@@ -105,7 +105,11 @@ class LoraBackend(AdapterBackend):
         linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if is_linear(m)}
         try:
             config = self._config(
-                {"task_type": self.base.family.peft_task, "modules_to_save": saved or None, **chosen}
+                {
+                    "task_type": self.base.family.peft_task,
+                    "modules_to_save": saved or None,
+                    **with_full_names(self.base.model, {**chosen}),
+                }
             )
             model = get_peft_model(self.base.model, config, adapter_name=ADAPTER)
         except (ValueError, TypeError) as error:

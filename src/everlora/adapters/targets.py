@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeVar
 
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from torch import nn
 
 from everlora.adapters.base import LoraInput
 from everlora.core.errors import ModelError
+from everlora.models.layers import is_linear
+from everlora.settings.lora import OF_TARGETS, PeftKeywords
+
+Value = TypeVar("Value")
 
 
 def check_matched(model: nn.Module, adapted: Collection[str], lora: LoraInput) -> None:
@@ -27,9 +34,7 @@ def check_matched(model: nn.Module, adapted: Collection[str], lora: LoraInput) -
         ("rank_pattern", lora.get("rank_pattern")),
         ("alpha_pattern", lora.get("alpha_pattern")),
     ):
-        for pattern in patterns or ():
-            if not any(get_pattern_key([pattern], name) is pattern for name in adapted):
-                raise ModelError(f"{pattern!r} in {setting} matches no module that is adapted; see target_modules")
+        _check_patterns(setting, list(patterns or ()), adapted)
     chosen = lora.get("layers_to_transform")
     numbers = {number for name in adapted if (number := _layer(name)) is not None}
     for number in [chosen] if isinstance(chosen, int) else chosen or ():
@@ -40,6 +45,55 @@ def check_matched(model: nn.Module, adapted: Collection[str], lora: LoraInput) -
         single: LoraInput = {"exclude_modules": one if isinstance(wanted, str) else [one]}
         if not any(excluded(name, single) for name, _ in model.named_modules()):
             raise ModelError(f"no module matches {one!r} in exclude_modules")
+
+
+def _check_patterns(setting: str, patterns: list[str], adapted: Collection[str]) -> None:
+    """Refuse patterns that match nothing, and those all of whose modules an earlier pattern takes."""
+    first = {get_pattern_key(patterns, name) for name in adapted}
+    for pattern in patterns:
+        own = [name for name in adapted if get_pattern_key([pattern], name) is pattern]
+        if not own:
+            raise ModelError(f"{pattern!r} in {setting} matches no module that is adapted; see target_modules")
+        if pattern not in first:
+            raise ModelError(
+                f"{pattern!r} in {setting} has no effect: {get_pattern_key(patterns, own[0])!r} stands before it and "
+                f"matches the same modules; put the narrower pattern first, or take one out"
+            )
+
+
+def with_full_names(model: nn.Module, chosen: PeftKeywords) -> PeftKeywords:
+    """Return LoRA's settings with ``rank_pattern`` and ``alpha_pattern`` by full names of modules.
+
+    Of patterns that match one module PEFT takes the first, and it writes them in another order: sorted.
+
+    Args:
+        model: the base model.
+        chosen: settings by PEFT's own names, target modules among them.
+    """
+    targets = chosen.get("target_modules")
+    if targets == "all-linear":
+        adapted = [n for n, m in model.named_modules() if is_linear(m) or "Linear" in type(m).__name__]
+    else:
+        where = LoraConfig(target_modules=targets, **{n: value for n, value in chosen.items() if n in OF_TARGETS})
+        adapted = [n for n, _ in model.named_modules() if n and check_target_module_exists(where, n)]
+    resolved = dict(chosen)
+    for setting in ("rank_pattern", "alpha_pattern"):
+        patterns = chosen.get(setting) or {}
+        found = {name: patterns[key] for name in adapted if (key := get_pattern_key(patterns, name)) in patterns}
+        if found:
+            resolved[setting] = as_patterns(found, adapted)
+    return resolved
+
+
+def as_patterns(values: Mapping[str, Value], adapted: Iterable[str]) -> dict[str, Value]:
+    r"""Write values of modules as patterns of PEFT, each of which matches its own module alone.
+
+    >>> as_patterns({"layers.0.q": 2, "layers.1.q": 3}, ["layers.0.q", "up.layers.0.q", "layers.1.q"])
+    {'^layers\\.0\\.q': 2, 'layers.1.q': 3}
+    """
+    # PEFT takes a name for the end of a path.
+    ends = {name[at + 1 :] for name in adapted for at, sign in enumerate(name) if sign == "."}
+    return {f"^{re.escape(name)}" if name in ends else name: value for name, value in values.items()}
 
 
 def excluded(name: str, lora: LoraInput) -> bool:

@@ -1,1 +1,1 @@
-"""What a finished or half-finished run tells: read from its folder alone, no base model is loaded."""
+"""Reads what a finished or half-finished run tells from its folder alone; no base model is loaded."""

@@ -1,4 +1,4 @@
-"""How general ability changed from before the first task to after the last."""
+"""Compares general ability before the first task with that after the last."""
 
 from __future__ import annotations
 

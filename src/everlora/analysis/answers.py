@@ -27,7 +27,7 @@ UNKNOWN = "unknown"
 
 
 class ComparedProtocol(Record):
-    """What must agree before figures may stand in one table: the rows, how they are read, and how they are scored."""
+    """Holds what must agree before figures may stand in one table: rows, and how they are read and scored."""
 
     model: str
     revision: str | None = None
@@ -55,7 +55,7 @@ class ComparedProtocol(Record):
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A finished run as far as a comparison needs it.
+    """Holds a finished run as far as a comparison needs it.
 
     Attributes:
         path: the folder.
@@ -83,7 +83,7 @@ class ScoredRun:
 
     @property
     def training(self) -> JsonObject:
-        """How it was trained, which tells runs of one method apart."""
+        """Return how it was trained, which tells runs of one method apart."""
         plain: JsonObject = self.settings.model_dump(mode="json", include={"train", "train_of", "lora"})
         return plain
 

@@ -1,4 +1,4 @@
-"""Methods side by side: means over seeds, bootstrap intervals, and what cannot be told apart. Pure functions.
+"""Compares methods: means over seeds, bootstrap intervals, and what cannot be told apart. Pure functions.
 
 What was answered on one run is a matrix of rows: ``answers[i, j]`` holds, for every test row of task j, what it adds
 to the task's score after stage i: 1 or 0 where answers are right or wrong, a share of 1 where the task's metric is
@@ -39,7 +39,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class RunAnswers:
-    """What one run answered.
+    """Holds what one run answered.
 
     Attributes:
         seed: the run's seed.
@@ -55,17 +55,17 @@ class RunAnswers:
 
     @property
     def unit(self) -> Unit:
-        """What pairs it with a run of another method."""
+        """Return what pairs it with a run of another method."""
         return self.order, self.seed
 
     def sizes(self) -> dict[str, int]:
-        """Rows that were answered, by task; they are the same at every stage."""
+        """Return the number of rows that were answered, by task; it is the same at every stage."""
         return {self.tasks[j]: len(rows) for (_, j), rows in self.cells.items()}
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the interval around it, in percent."""
+    """Holds a mean and the interval around it, in percent."""
 
     mean: float
     low: float
@@ -74,7 +74,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A method's metrics over its runs, with the resamples from which differences are made.
+    """Holds a method's metrics over its runs, with the resamples from which differences are made.
 
     Attributes:
         units: order and seed of each run, in increasing order.
@@ -93,17 +93,17 @@ class Estimate:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds among the runs, in increasing order."""
+        """Return the seeds among the runs, in increasing order."""
         return tuple(sorted({seed for _, seed in self.units}))
 
     def interval(self, metric: str, confidence: float = CONFIDENCE) -> Interval | None:
-        """The interval of a metric; None where it is undefined."""
+        """Return the interval of a metric; None where it is undefined."""
         mean = self.means[metric]
         return None if mean is None else _around(mean, self.draws[metric], confidence)
 
 
 def estimate(runs: Sequence[RunAnswers], *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """Metrics of one method from its runs over seeds and orders, whose sequence changes nothing.
+    """Return the metrics of one method from its runs over seeds and orders, whose sequence changes nothing.
 
     Raises:
         ConfigError: no run, one seed twice in an order, or other tasks or numbers of rows.
@@ -145,7 +145,7 @@ def estimate(runs: Sequence[RunAnswers], *, resamples: int = RESAMPLES, seed: in
 
 @dataclass(frozen=True)
 class Difference:
-    """The paired difference of a metric between two methods.
+    """Holds the paired difference of a metric between two methods.
 
     Attributes:
         interval: mean and interval over the runs that both have.
@@ -161,7 +161,7 @@ class Difference:
 
 
 def gap(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = CONFIDENCE) -> Difference | None:
-    """The paired difference over common seeds and orders; None where it is undefined or nothing is common."""
+    """Return the paired difference over common seeds and orders; None where it is undefined or none is common."""
     units = sorted(set(one.units) & set(other.units))
     if not units or one.means[metric] is None or other.means[metric] is None:
         return None
@@ -173,7 +173,7 @@ def gap(one: Estimate, other: Estimate, metric: str = "oa", confidence: float = 
 
 
 def _resampled(marks: Marks, weights: Marks) -> Draws:
-    """The percentage in every resample, (B,). Sums of whole numbers below 2^24 are exact in fp32, all else is fp64."""
+    """Return the percentage in every resample, (B,); whole numbers below 2^24 in fp32 (exact), others in fp64."""
     kind = np.float32 if np.array_equal(marks, marks.round()) else np.float64
     values: Draws = 100.0 * (marks.astype(kind) @ weights.astype(kind, copy=False)).astype(float) / len(marks)
     return values
@@ -186,7 +186,7 @@ def _around(mean: float, draws: Draws, confidence: float) -> Interval:
 
 
 def _drawn_runs(units: Sequence[Unit], resamples: int, seed: int) -> Draws:
-    """How often each run is drawn, (S, B); the same for every method that has the same seeds and orders."""
+    """Return how often each run is drawn, (S, B); one draw for all methods of the same seeds and orders."""
     named = [zlib.crc32(order.encode()) if order else 0 for order, _ in units]
     random = np.random.default_rng([seed, *named, *(abs(s) for _, s in units)])
     picks = random.integers(len(units), size=(resamples, len(units)))
@@ -194,14 +194,14 @@ def _drawn_runs(units: Sequence[Unit], resamples: int, seed: int) -> Draws:
 
 
 def _drawn_rows(task: str, rows: int, resamples: int, seed: int) -> Marks:
-    """How often each row is drawn, (n, B); the same for every method that answers the task."""
+    """Return how often each row is drawn, (n, B); one draw for all methods that answer the task."""
     random = np.random.default_rng([seed, zlib.crc32(task.encode()), rows])
     picks = random.integers(rows, size=(resamples, rows)) + rows * np.arange(resamples)[:, None]
     return np.bincount(picks.ravel(), minlength=resamples * rows).reshape(resamples, rows).T.astype(np.float32)
 
 
 def _metric(name: str, cells: Mapping[tuple[int, int], Draws], tasks: int) -> Draws | None:
-    """One metric per seed, (S,), or per seed and resample, (S, B); as in `everlora.metrics.scores`."""
+    """Return one metric per seed, (S,), or per seed and resample, (S, B); as in `everlora.metrics.scores`."""
     last = tasks - 1
     final = [cells.get((last, j)) for j in range(tasks)]
     diagonal = [cells.get((j, j)) for j in range(tasks)]

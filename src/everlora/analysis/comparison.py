@@ -1,4 +1,4 @@
-"""The table of a comparison as typed values, for whoever prints it."""
+"""Defines the table of a comparison as typed values, for whoever prints it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from everlora.core.plain import Json, JsonObject
 
 @dataclass(frozen=True)
 class Row:
-    """One method of a table.
+    """Holds one method of a table.
 
     Attributes:
         method: its label.
@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """Methods that may use the same; ``reference`` is the one that its rows are set against, if there is one."""
+    """Holds methods that may use the same; their rows are set against ``reference``, if there is one."""
 
     group: str
     reference: str | None
@@ -64,7 +64,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The table of runs: one row per method over its seeds and orders, in sections.
+    """Holds the table of runs: one row per method over its seeds and orders, in sections.
 
     Attributes:
         protocol: of all runs; None where they differ.
@@ -84,7 +84,7 @@ class Comparison:
     sections: Sequence[Section]
 
     def as_json(self) -> JsonObject:
-        """The object that ``everlora compare --json`` prints."""
+        """Return the object that ``everlora compare --json`` prints."""
         sections: list[Json] = [
             {"group": one.group, "reference": one.reference, "rows": [row.as_json() for row in one.rows]}
             for one in self.sections

@@ -14,7 +14,7 @@ from everlora.training.memory import Memory
 
 
 class Free(NamedTuple):
-    """What no update uses of one module, on the narrower of its two sides: a share, and a number of directions."""
+    """Holds what no update uses of one module, on the narrower of its sides: a share, and a number of directions."""
 
     share: float
     directions: int

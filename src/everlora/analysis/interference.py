@@ -12,14 +12,14 @@ from everlora.analysis.holdings import Free, free_directions
 from everlora.analysis.runs import Run
 from everlora.archive.records import Commit, Strength
 from everlora.core.errors import ConfigError
-from everlora.core.roles import AutoStrength, HasEnergy, WeightPenalty
+from everlora.core.roles import AutoStrength, Budget, HasEnergy, WeightPenalty
 from everlora.core.updates import LowRank
 from everlora.parts.penalties import interference, interference_bound
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """How an update ΔW of one module meets the past W; all but the first are None where there is none.
+    """Holds how an update ΔW of one module meets the past W; all but the first are None where there is none.
 
     Attributes:
         update_norm, past_norm: ‖ΔW‖_F, ‖W‖_F.
@@ -44,7 +44,7 @@ class Meeting:
 
 @dataclass(frozen=True)
 class ModuleMeeting:
-    """The meeting of one module, and the room that is left in it after the task."""
+    """Holds the meeting of one module, and the room that is left in it after the task."""
 
     module: str
     meeting: Meeting
@@ -53,7 +53,7 @@ class ModuleMeeting:
 
 @dataclass(frozen=True)
 class TaskMeeting:
-    """How one task's update met the past.
+    """Holds how one task's update met the past.
 
     Attributes:
         task: name.
@@ -74,7 +74,7 @@ class TaskMeeting:
     modules: Sequence[ModuleMeeting]
 
     def as_json(self) -> dict[str, object]:
-        """The object that ``everlora inspect --json`` prints of a task."""
+        """Return the object that ``everlora inspect --json`` prints of a task."""
         modules = [
             {
                 "module": one.module,
@@ -114,7 +114,8 @@ def inspect(run: Run) -> list[TaskMeeting]:
 
 def _strength(part: WeightPenalty, facts: Commit) -> Strength | None:
     """Return λ of one task: as given, or as it was found: a number, or one per module."""
-    return facts.strengths.get(part.name) if isinstance(part.strength, AutoStrength) else part.strength
+    given = part.strength
+    return facts.strengths.get(part.name) if isinstance(given, AutoStrength | Budget) else given
 
 
 def meeting(update: LowRank, past: LowRank | None, weigh: Callable[[Tensor], Tensor], lam: float | None) -> Meeting:

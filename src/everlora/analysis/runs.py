@@ -25,7 +25,7 @@ from everlora.training import memory
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, its settings and its method.
+    """Holds a run's folder, its settings and its method.
 
     Attributes:
         path: the folder.
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def continued(self) -> bool:
-        """Whether one adapter was trained on and on."""
+        """Return whether one adapter was trained on and on."""
         return self.method.consolidator.rule == "continue"
 
     def adapters(self) -> Iterator[tuple[str, LowRankUpdates]]:
@@ -101,7 +101,7 @@ class Run:
         return measure_holdings(self.method, self.past(), self.memory(), self.kept_bytes())
 
     def weights(self) -> str | None:
-        """The type of the base weights that the run was made on, for ``dtype``; None if it was not recorded."""
+        """Return the type of the base weights that the run was made on, for ``dtype``; None if not recorded."""
         try:
             precision = read_json(Environment, self.path / "environment.json").precision
         except FolderError:

@@ -1,4 +1,4 @@
-"""Paired tests, their correction over methods, and the smallest difference that runs can show. Pure functions.
+"""Tests paired differences, corrects over methods, and finds the smallest that runs can show. Pure functions.
 
 A paired difference d is asked, two-sided: would other runs and other test rows say the same?
 
@@ -42,7 +42,7 @@ SMALL = 1e-9
 
 @dataclass(frozen=True)
 class Paired:
-    """A mean paired difference and how sure it is.
+    """Holds a mean paired difference and how sure it is.
 
     Attributes:
         mean, error: of the difference, in percentage points.
@@ -57,24 +57,24 @@ class Paired:
 
     @property
     def enough(self) -> bool:
-        """Whether there are runs enough to tell two methods apart; else the error is of rows alone."""
+        """Return whether there are runs enough to tell two methods apart; else the error is of rows alone."""
         return self.runs >= ENOUGH
 
     @property
     def t(self) -> float:
-        """How many errors the difference is large."""
+        """Return how many errors the difference is large."""
         if abs(self.mean) < SMALL:
             return 0.0
         return abs(self.mean) / self.error if self.error > SMALL else inf
 
     @property
     def p(self) -> float:
-        """Two-sided, of this one difference."""
+        """Return the two-sided p of this one difference."""
         return float(2 * stdtr(self.df, -self.t))
 
 
 def paired(differences: Numbers, rows: Numbers, scores: Numbers) -> Paired:
-    """Error and degrees of freedom of a paired difference.
+    """Return error and degrees of freedom of a paired difference.
 
     Args:
         differences: of runs, (U,).
@@ -92,7 +92,7 @@ def paired(differences: Numbers, rows: Numbers, scores: Numbers) -> Paired:
 
 
 def holm(found: Mapping[Key, float]) -> dict[Key, float]:
-    """P of several comparisons, corrected: p'_(k) = max_{j ≤ k} min(1, (m − j + 1) p_(j)), in increasing order."""
+    """Correct p of several comparisons: p'_(k) = max_{j ≤ k} min(1, (m − j + 1) p_(j)), in increasing order."""
     corrected: dict[Key, float] = {}
     above = 0.0
     for k, name in enumerate(sorted(found, key=lambda name: (found[name], str(name)))):
@@ -102,19 +102,19 @@ def holm(found: Mapping[Key, float]) -> dict[Key, float]:
 
 
 def corrected(found: Mapping[Key, Paired], chosen: bool) -> dict[Key, float]:
-    """P of differences from one method, corrected over them: a baseline, or one ``chosen`` as the best."""
+    """Correct p of differences from one method over them: a baseline, or one ``chosen`` as the best."""
     if chosen:
         return {name: min(1.0, looked_at(len(found), chosen) * one.p) for name, one in found.items()}
     return holm({name: one.p for name, one in found.items()})
 
 
 def looked_at(others: int, chosen: bool) -> int:
-    """How many comparisons a table makes: with each other method, or of all pairs where the best had to be found."""
+    """Count the comparisons of a table: with each other method, or all pairs where the best had to be found."""
     return (others + 1) * others // 2 if chosen else others
 
 
 def detectable(one: Paired, comparisons: int = 1, power: float = POWER) -> float | None:
-    """The smallest true difference that would be told apart with probability ``power``; None where nothing can be.
+    """Return the smallest true difference that is told apart with probability ``power``; None if none is.
 
     (t_{1−α/2m} + t_power) SE for m comparisons: Bonferroni's correction and the first step of Holm's. Source: Card et
     al. 2020, section 2.

@@ -1,4 +1,4 @@
-"""What a learner knows, holds and has room for, read from the records of its folder."""
+"""Tells what a learner knows, holds and has room for, from the records of its folder."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from everlora.core.plain import JsonObject
 
 
 class LearnedTask(Record):
-    """A task of a run: its score right after it was learned (None where all are learned at once), and its record."""
+    """Holds a task's record and its score right after it was learned (None where all are learned at once).
+
+    Attributes:
+        name, seconds, strengths, warning, predicted_rise, epochs: see `everlora.archive.records.StageFacts`.
+    """
 
     name: str
     score: Score
     seconds: Seconds | float
     strengths: dict[str, Strength]
     warning: str | None
+    predicted_rise: float | None = None
+    epochs: int | None = None
 
 
 class Status(Record):
-    """A run as it stands.
+    """Holds a run as it stands.
 
     Attributes:
         model, method: by name.
@@ -42,8 +48,15 @@ class Status(Record):
     kept_rows: int = 0
     holdings: Holdings
 
+    @property
+    def forecast(self) -> str | None:
+        """Return in words what each task was predicted to cost those before it; None where no part predicts that."""
+        found = {task.name: task.predicted_rise for task in self.tasks if task.predicted_rise is not None}
+        each = ", ".join(f"{name} {rise:.2g}" for name, rise in found.items())
+        return f"predicted rise of all earlier tasks' loss, nats per row: {each}" if found else None
+
     def as_json(self) -> JsonObject:
-        """The object that ``everlora status --json`` prints."""
+        """Return the object that ``everlora status --json`` prints."""
         plain = self.plain()
         return {**{key: value for key, value in plain.items() if key != "holdings"}, **self.holdings.plain()}
 
@@ -65,6 +78,8 @@ def status(path: Path) -> Status:
             seconds=facts.seconds,
             strengths=facts.strengths,
             warning=facts.warning,
+            predicted_rise=facts.predicted_rise,
+            epochs=facts.epochs,
         )
         for facts in done
     ]

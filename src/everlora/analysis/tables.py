@@ -83,7 +83,7 @@ def _named(baseline: str, known: Mapping[str, Estimate]) -> str:
 
 
 def _place(row: Row, baseline: str | None) -> tuple[bool, str]:
-    """Those first that nothing tells from the best, then the others; by name, for that is all that is known."""
+    """Return a key that puts first what nothing tells from the best; the rest stands by name."""
     later = row.alike is False if baseline is None else row.method != baseline
     return later, row.method
 
@@ -112,7 +112,7 @@ def _with_differences(
 def _against(
     reference: str, rows: Sequence[Row], found: Mapping[str, Estimate], metric: str, chosen: bool
 ) -> dict[str, Row]:
-    """Rows by label, with how each differs from ``reference``, which was ``chosen`` as the best or else named."""
+    """Return rows by label, with how each differs from ``reference``, which was ``chosen`` as the best or named."""
     labelled = {row.method: row for row in rows}
     gaps = {
         label: difference
@@ -147,7 +147,7 @@ def _on(methods: Sequence[Estimate], units: Sequence[Unit], metric: str) -> Draw
 
 
 def _agreed(runs: Sequence[ScoredRun], mixed: bool) -> ComparedProtocol | None:
-    """The protocol of all runs, or None if they differ and may."""
+    """Return the protocol of all runs, or None if they differ and may."""
     first = min(runs, key=lambda run: str(run.path))
     for run in runs:
         if run.protocol != first.protocol:
@@ -164,7 +164,7 @@ def _agreed(runs: Sequence[ScoredRun], mixed: bool) -> ComparedProtocol | None:
 
 
 def _scored_alike(runs: Sequence[ScoredRun], mixed: bool) -> dict[str, Fingerprint | None]:
-    """The fingerprints of all runs, by hash.
+    """Return the fingerprints of all runs, by hash.
 
     Raises:
         ConfigError: there are several, and they may not differ.
@@ -208,7 +208,7 @@ def _grouped(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
 
 
 def _differing(one: ScoredRun, others: Sequence[ScoredRun]) -> str:
-    """The settings of ``one`` that are not the same in all of ``others``."""
+    """Return the settings of ``one`` that are not the same in all of ``others``."""
     flat = [
         _flat({"part": o.composition.plain(), **o.training, **o.protocol.model_dump(mode="json")})
         for o in (one, *others)
@@ -243,7 +243,7 @@ def _row(label: str, runs: Sequence[ScoredRun], found: Estimate) -> Row:
 
 
 def _by_order(found: Estimate) -> dict[str, float]:
-    """Mean OA of each order; empty where it is undefined."""
+    """Return the mean OA of each order; empty where it is undefined."""
     values: dict[str, list[float]] = {}
     for (order, _), value in zip(found.units, found.each["oa"], strict=False):
         values.setdefault(order, []).append(float(value))

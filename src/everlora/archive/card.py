@@ -1,4 +1,4 @@
-"""The model card: what Hugging Face shows of a learner's folder."""
+"""Writes the model card, which Hugging Face shows of a learner's folder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _cell(value: float | None) -> str:
 
 
 def matrix_table(results: MatrixRecord) -> str:
-    """The accuracy matrix as Markdown; row i holds the scores after task i."""
+    """Return the accuracy matrix as Markdown; row i holds the scores after task i."""
     tasks = results.tasks
     lines = ["| after | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for name, row in zip(tasks, results.matrix, strict=True):
@@ -78,21 +78,21 @@ def _front(results: MatrixRecord, hub: str | None, trained: bool, adapter: Adapt
 
 
 def _loading(results: MatrixRecord, settings: LearnerSpec, adapter: Adapter) -> str:
-    """How the adapter is put on its base model; settings that change what is loaded are repeated."""
+    """Describe how the adapter is put on its base model; settings that change what is loaded are repeated."""
     if adapter.whole_model:
-        return """```python
+        other = "" if pooling_of(results) else '  # or from_pretrained(".") of transformers'
+        return f"""```python
 import everlora
 
-model = everlora.load(".", dtype="float32").model  # or from_pretrained(".") of transformers
+model = everlora.load(".", dtype="float32").model{other}
 ```
 """
     if not adapter.loads_with_peft:
         return ""
-    given = [repr(settings.model)]
-    given += [f"revision={settings.revision!r}"] if settings.revision else []
-    given += ["trust_remote_code=True"] if settings.trust_remote_code else []
+    given = [repr(settings.model), *_origin(settings)]
     given += [f"dtype={settings.dtype!r}"] if settings.dtype != "auto" else []
     given += [f"labels={results.labels!r}"] if results.labels else []
+    given += [f"pooling={pooling!r}"] if (pooling := pooling_of(results)) else []
     return f"""```python
 import everlora
 from peft import PeftModel
@@ -103,20 +103,75 @@ model = PeftModel.from_pretrained(base, ".")
 """
 
 
+def _origin(settings: LearnerSpec) -> list[str]:
+    """Return keywords that any loader needs to find the same base model."""
+    given = [f"revision={settings.revision!r}"] if settings.revision else []
+    return given + (["trust_remote_code=True"] if settings.trust_remote_code else [])
+
+
+def pooling_of(results: MatrixRecord) -> str | None:
+    """Return how an encoder pooled a text's tokens for its head; None where the checkpoint's own head did."""
+    newest = results.fingerprints.of.get((results.fingerprints.rows or [None])[-1] or "")
+    found = (newest.model_extra or {}).get("pooling") if newest else None
+    return str(found) if found else None
+
+
+def _without_everlora(
+    results: MatrixRecord, settings: LearnerSpec, hub: str | None, adapter: Adapter, head: str | None
+) -> str:
+    """Describe how a pooled encoder answers with transformers and PEFT alone, whose own classes pool otherwise."""
+    pooling = pooling_of(results)
+    usable = adapter.loads_with_peft or adapter.whole_model
+    if pooling is None or head is None or not usable or (hub is None and settings.model.startswith("tiny-")):
+        return ""
+    name, origin = (".", []) if adapter.whole_model else (hub or settings.model, _origin(settings))
+    given = ", ".join([repr(name), *origin, "num_labels=len(labels)", "dtype=torch.float32"])
+    put_on = "model = base" if adapter.whole_model else 'model = PeftModel.from_pretrained(base, ".").get_base_model()'
+    imported = "" if adapter.whole_model else "from peft import PeftModel\n"
+    own, _, inner = head.partition(".")
+    if inner and not adapter.whole_model:  # PEFT wants all layers of the module that stands for the head
+        imported = f"from collections import OrderedDict\n\n{imported}"
+        put_on = f"base.{own} = torch.nn.Sequential(OrderedDict({inner}=base.{head}))\n{put_on}"
+    pooled = "hidden[:, 0]" if pooling == "cls" else "(hidden * mask).sum(1) / mask.sum(1)"
+    return f"""
+Without everlora, where `from_pretrained` makes a model whose own head reads something else; `rows` are those of a
+task's labels, if the task is known:
+
+```python
+{imported}import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+labels = {results.labels!r}
+base = AutoModelForSequenceClassification.from_pretrained({given})
+{put_on}
+head, tokenizer = model.eval().get_submodule({head!r}), AutoTokenizer.from_pretrained(".")
+
+
+def answer(texts, rows=range(len(labels))):
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    mask = inputs["attention_mask"].unsqueeze(-1)
+    with torch.no_grad():
+        hidden = model.base_model(**inputs).last_hidden_state
+        logits = head({pooled})
+    return [labels[rows[k]] for k in logits[:, list(rows)].argmax(-1)]
+```
+"""
+
+
 def _loaded(results: MatrixRecord, settings: LearnerSpec, adapter: Adapter) -> str:
-    """How what was trained is put to use."""
+    """Describe how what was trained is put to use."""
     if adapter.loads_with_peft or adapter.whole_model:
         return _loading(results, settings, adapter)
     return _following(settings)
 
 
 def _library(adapter: Adapter) -> str:
-    """What loads the folder of a learner that was trained."""
+    """Name what loads the folder of a learner that was trained."""
     return "transformers" if adapter.whole_model else "peft" if adapter.loads_with_peft else "everlora"
 
 
 def _following(settings: LearnerSpec) -> str:
-    """How forms that no other library loads are put on their model: the learner goes on where it was."""
+    """Describe how forms that no other library loads are put on their model: the learner goes on where it was."""
     return f"""```python
 import everlora
 
@@ -128,19 +183,26 @@ model = learner.model
 
 
 def _provenance(results: MatrixRecord) -> str:
-    """Protocol and fingerprints of the scores."""
+    """Describe protocol and fingerprints of the scores."""
     protocol = results.protocol.describe() if results.protocol else "unknown"
     return f"Protocol {protocol}, fingerprint {', '.join(results.fingerprints.of) or 'unknown'}."
 
 
-def model_card(results: MatrixRecord, run: RunRecord, hub: str | None, adapter: Adapter | None = None) -> str:
-    """README.md of a run folder, with results that the Hub understands in its front matter.
+def model_card(
+    results: MatrixRecord,
+    run: RunRecord,
+    hub: str | None,
+    adapter: Adapter | None = None,
+    head: str | None = None,
+) -> str:
+    """Return README.md of a run folder, with results that the Hub understands in its front matter.
 
     Args:
         results: what matrix.json says.
         run: what identifies the run.
         hub: the hub id of the base model, if it has one.
         adapter: what was trained, if it is no plain adapter.
+        head: the path of the classification head in the model, if it has one.
     """
     adapter = adapter or Adapter()
     settings, composition = run.settings, run.composition
@@ -163,8 +225,9 @@ def model_card(results: MatrixRecord, run: RunRecord, hub: str | None, adapter: 
         how = "Nothing was trained: these are the scores of the base model."
         title = f"{results.model}, untouched, on {len(results.tasks)} tasks"
     each = f"one {adapter.noun} and " if trained else ""
-    head = shared_rows(results.labels or [], results.label_rows)
-    note = f"\nOf labels that several tasks have: {head}.\n" if head else ""
+    same = shared_rows(results.labels or [], results.label_rows)
+    note = f"\nOf labels that several tasks have: {same}.\n" if same else ""
+    use = _loaded(results, settings, adapter) + _without_everlora(results, settings, hub, adapter, head)
     return f"""---
 {_front(results, hub, trained, adapter)}
 ---
@@ -173,7 +236,7 @@ def model_card(results: MatrixRecord, run: RunRecord, hub: str | None, adapter: 
 
 {how}
 
-{_loaded(results, settings, adapter) if trained else ""}
+{use if trained else ""}
 Scores in percent, {settings.evaluation.scoring}, {settings.evaluation.split} split. Row: after this task.
 {_provenance(results)}
 

@@ -1,4 +1,4 @@
-"""How scores were made, row by row: a run that was resumed elsewhere, or on other versions, shows it."""
+"""Records how scores were made, row by row: a run that was resumed elsewhere, or on other versions, shows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from everlora.core.plain import JsonObject
 
 
 def digest(fingerprint: Fingerprint) -> str:
-    """The short hash of a fingerprint.
+    """Return the short hash of a fingerprint.
 
     Whether the batch changed answers is no part of it: that was measured, and not set.
     """
@@ -21,7 +21,7 @@ def digest(fingerprint: Fingerprint) -> str:
 
 
 def fingerprints_of(committed: Sequence[Commit]) -> Fingerprints:
-    """The fingerprints of the rows of a matrix, of the stages in order.
+    """Return the fingerprints of the rows of a matrix, of the stages in order.
 
     A fingerprint's ``batch_invariant`` is False if the batch was ever found to change an answer.
     """
@@ -36,7 +36,7 @@ def fingerprints_of(committed: Sequence[Commit]) -> Fingerprints:
 
 
 def differing(one: Fingerprint | None, other: Fingerprint | None) -> list[str]:
-    """What tells two fingerprints apart, in words: ``weights bfloat16 and float32``; None is of an older everlora."""
+    """Tell two fingerprints apart in words: ``weights bfloat16 and float32``; None is of an older everlora."""
     if one is None or other is None:
         return ["one of them, of an older everlora, does not say how"]
     a, b = _flat(one), _flat(other)

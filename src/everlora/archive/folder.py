@@ -1,8 +1,9 @@
-"""The run folder: what a learner leaves behind, and all it needs to go on.
+"""Reads and writes the run folder: what a learner leaves behind, and all it needs to go on.
 
 run.yaml            the resolved settings, the composition of the method, where it is from if it is a user's own
                     (package and version, or file and hash), the id of the run
-environment.json    versions of Python and packages, platform, threads, processes, precision, model family
+environment.json    versions of Python and packages, platform, threads, processes, precision, model family, digests
+                    of the base model's files
 matrix.json         the accuracy matrix, primary result; metrics derived from it; hash of the protocol, and a
                     fingerprint (backend, precision, versions) of each row
 README.md           model card
@@ -51,7 +52,7 @@ NOTED = ("id", "origin", "protocol")
 
 @dataclass(frozen=True)
 class Committed:
-    """A finished stage as read from disk: its folder, and what its COMMIT says."""
+    """Holds a finished stage as read from disk: its folder, and what its COMMIT says."""
 
     path: Path
     facts: Commit
@@ -59,14 +60,14 @@ class Committed:
 
 @dataclass(frozen=True)
 class CommittedBaseline:
-    """What was measured before the first task, as read from disk."""
+    """Holds what was measured before the first task, as read from disk."""
 
     path: Path
     facts: Baseline
 
 
 class RunFolder:
-    """Access to one run folder.
+    """Gives access to one run folder.
 
     Args:
         path: the folder; made if missing.
@@ -122,7 +123,7 @@ class RunFolder:
             self.id, self.record = known.id, self.record.model_copy(update={"id": known.id})
 
     def stages(self) -> list[Committed]:
-        """Finished stages in order.
+        """Return the finished stages of the run in ``path``, in order.
 
         Raises:
             FolderError: a file of a finished stage is missing or changed.
@@ -151,7 +152,7 @@ class RunFolder:
             write(folder / COMMIT, Baseline.model_validate({**seal, **_fields(facts)}))
 
     def before(self) -> CommittedBaseline | None:
-        """What was measured before the first task of this run, if anything was.
+        """Return what was measured before the first task of this run, if anything was.
 
         Raises:
             FolderError: a file of it is missing or changed.
@@ -164,7 +165,7 @@ class RunFolder:
         return CommittedBaseline(place, facts) if facts.run == self.id else None
 
     def matrix_record(self, matrix: ScoreMatrix, learner: LearnerFacts) -> MatrixRecord:
-        """What matrix.json says: every metric, undefined where its cells or references are not there."""
+        """Return what matrix.json says: every metric, undefined where its cells or references are not there."""
         before, committed = self.before(), [stage.facts for stage in self.stages()]
         found = reference_scores(matrix.tasks, before.facts if before else None, committed, self.path)
         data = {name: digest for commit in committed for name, digest in commit.data.items()}
@@ -192,7 +193,7 @@ class RunFolder:
 
 
 def stages(path: Path) -> list[Committed]:
-    """Finished stages of the run in ``path``, in order.
+    """Return the finished stages in order.
 
     Raises:
         FolderError: a file of a finished stage is missing or changed.
@@ -225,7 +226,7 @@ def read_matrix(path: Path) -> MatrixRecord:
 
 
 def _comparable(record: JsonObject) -> JsonObject:
-    """A record of a run with the rows of a step under a name of their own, however they are split."""
+    """Return a record of a run with the rows of a step under a name of their own, however they are split."""
     settings = record.get("settings")
     train = settings.get("train") if isinstance(settings, dict) else None
     if not isinstance(settings, dict) or not isinstance(train, dict):
@@ -237,7 +238,7 @@ def _comparable(record: JsonObject) -> JsonObject:
 
 
 def _differing(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
-    """Names of the innermost entries of ``a`` that ``b`` does not share, each of them once."""
+    """Return the names of the innermost entries of ``a`` that ``b`` does not share, each of them once."""
     names: list[str] = []
     for key, value in a.items():
         other = b.get(key)
@@ -257,7 +258,7 @@ def _same_parts(these: Sequence[object], those: Sequence[object]) -> bool:
 
 
 def _fields(record: Record) -> dict[str, object]:
-    """The fields of a record as they are, to make a record of which they are a part."""
+    """Return the fields of a record as they are, to make a record of which they are a part."""
     return {name: getattr(record, name) for name in type(record).model_fields}
 
 

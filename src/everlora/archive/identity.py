@@ -1,4 +1,4 @@
-"""run.yaml: what a run is, and the hash that tells it from others."""
+"""Defines run.yaml: what a run is, and the hash that tells it from others."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Origin = dict[str, str]
 
 
 class PartRecord(OpenRecord):
-    """A part of a method: its name, and whatever settings it has."""
+    """Holds a part of a method: its name, and whatever settings it has."""
 
     part: str
 
 
 class Composition(OpenRecord):
-    """What a method is made of, as `everlora.core.method.Method.describe` tells it."""
+    """Holds what a method is made of, as `everlora.core.method.Method.describe` tells it."""
 
     name: str
     regime: Literal["sequence", "joint", "frozen"]
@@ -36,7 +36,7 @@ class Composition(OpenRecord):
 
     @classmethod
     def of(cls, described: MethodDescription) -> Self:
-        """The record of a description, with values as they come back from a file."""
+        """Return the record of a description, with values as they come back from a file."""
         return cls.model_validate(json.loads(json.dumps(described.plain(), default=str)))
 
     def plain(self) -> JsonObject:
@@ -46,7 +46,7 @@ class Composition(OpenRecord):
 
 
 class RunProtocol(Record):
-    """The protocol that a run's settings come to: its hash, and if it has a name that, and whether it was changed."""
+    """Holds the protocol that a run's settings come to: its hash, and any name, and whether it was changed."""
 
     hash: str
     name: str | None = None
@@ -62,7 +62,7 @@ class RunProtocol(Record):
 
 
 def _kind(settings: Any) -> str:
-    """Whether settings are of a run, which follows a benchmark, or of a learner that is given tasks in Python."""
+    """Return whether settings are of a run, which follows a benchmark, or of a learner of tasks in Python."""
     return "run" if isinstance(settings, RunSpec) or "benchmark" in settings else "learner"
 
 
@@ -70,7 +70,7 @@ Settings = Annotated[Annotated[RunSpec, Tag("run")] | Annotated[LearnerSpec, Tag
 
 
 class RunRecord(Record):
-    """run.yaml: what a run is.
+    """Holds what run.yaml says: what a run is.
 
     Attributes:
         id: hash that tells it from other runs, see `identity`.
@@ -104,7 +104,7 @@ class RunRecord(Record):
         origin: Sequence[Origin] = (),
         processes: int = 1,
     ) -> Self:
-        """The record of a run that is about to begin."""
+        """Return the record of a run that is about to begin."""
         known = identity(settings, composition, processes)
         return cls(
             id=known,
@@ -116,7 +116,7 @@ class RunRecord(Record):
         )
 
     def plain(self) -> JsonObject:
-        """The record as plain data, with every setting spelt out."""
+        """Return the record as plain data, with every setting spelt out."""
         complete: JsonObject = {
             "settings": self.settings.model_dump(mode="json"),
             "composition": self.composition.plain(),
@@ -135,7 +135,7 @@ SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def whole_batch(train: JsonObject, processes: int, given: JsonObject | None = None) -> JsonObject:
-    """Training arguments in which a step's rows stand as one batch of one process, however they are split.
+    """Return training arguments in which a step's rows are one batch of one process, however they are split.
 
     >>> whole_batch({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}, 2)
     {'per_device_train_batch_size': 8, 'gradient_accumulation_steps': 1}
@@ -153,7 +153,7 @@ def whole_batch(train: JsonObject, processes: int, given: JsonObject | None = No
 
 
 def identity(settings: LearnerSpec, composition: Composition, processes: int = 1) -> str:
-    """The hash that tells one run from another.
+    """Return the hash that tells one run from another.
 
     Where the data lie is no part of it: what they are is checked per task. Neither is the spelling of the method:
     ``OLoRA`` and ``o-lora(lam=0.5)`` may be one method, and the composition says which. Nor is how a step's rows are
@@ -164,8 +164,11 @@ def identity(settings: LearnerSpec, composition: Composition, processes: int = 1
     plain = {**settings.model_dump(mode="json"), "max_new_tokens": settings.max_new_tokens or 50}
     identifying = {key: value for key, value in plain.items() if key not in NOT_IDENTIFYING and value is not None}
     identifying["evaluation"] = {key: value for key, value in plain["evaluation"].items() if value is not None}
-    later = OF_TARGETS | OF_PAIRS
+    later = OF_TARGETS | OF_PAIRS | {"layers"}
     identifying["lora"] = {key: value for key, value in plain["lora"].items() if value is not None or key not in later}
+    for name in ("rank_pattern", "alpha_pattern"):  # the first that matches counts; sorted ones were hashed before
+        if (patterns := plain["lora"].get(name)) and list(patterns) != sorted(patterns):
+            identifying["lora"][name] = list(patterns.items())
     identifying["train"] = whole_batch(plain["train"], processes)
     if plain["train_of"]:
         tasks = plain["train_of"].items()

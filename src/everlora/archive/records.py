@@ -1,8 +1,9 @@
-"""The records of a run folder as typed classes: environment, commits, predictions. See also `identity`, `results`."""
+"""Defines the records of a run folder: environment, commits, predictions. See also `identity`, `results`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -16,18 +17,27 @@ Strength = float | dict[str, float]
 
 
 class PrecisionRecord(Record):
-    """The type of the base weights, and the kind of device that computes."""
+    """Holds the type of the base weights, and the kind of device that computes."""
 
     weights: str
     device: str
 
 
+class BaseFilesRecord(Record):
+    """What the base model was read from: SHA-256 of its files by name, and the commit of the hub that they are of."""
+
+    digests: dict[str, str]
+    commit: str | None = None
+
+
 class Environment(Record):
-    """environment.json: versions and machine.
+    """Holds what environment.json says: versions and machine.
 
     Attributes:
         newly_initialised: tensors before a classification head that the checkpoint has no weights for, drawn from a
             fixed seed.
+        pooling: what an encoder's head reads.
+        base_files: what the base model was read from.
     """
 
     python: str
@@ -38,10 +48,12 @@ class Environment(Record):
     precision: PrecisionRecord | None = None
     family: str | None = None
     newly_initialised: tuple[str, ...] = ()
+    pooling: Literal["mean", "cls", "head"] | None = None
+    base_files: BaseFilesRecord | None = None
 
 
 class Fingerprint(OpenRecord):
-    """How scores were made: backend, device, precision, evaluator and versions.
+    """Holds how scores were made: backend, device, precision, evaluator and versions.
 
     Attributes:
         batch_invariant: whether rows were answered alone as they were among others; None where nobody looked.
@@ -61,7 +73,7 @@ class Fingerprint(OpenRecord):
 
 
 class AnswerRow(Record):
-    """A row of predictions.jsonl.
+    """Holds a row of predictions.jsonl.
 
     Attributes:
         correct: whether the answer exactly matches one that is accepted, whatever the metric.
@@ -80,20 +92,20 @@ class AnswerRow(Record):
 
     @property
     def mark(self) -> float:
-        """What the row adds to the score of its task, 0 to 1: its share, else its score, else whether it is right."""
+        """Return what the row adds to the score, 0 to 1: its share, else its score, else whether it is right."""
         found = next((value for value in (self.share, self.score) if value is not None), 100.0 * self.correct)
         return found / 100.0
 
 
 class Seconds(Record):
-    """How long a task took."""
+    """Holds how long a task took."""
 
     train: float
     evaluate: float
 
 
 class WrittenRows(Record):
-    """How many texts a model wrote of an earlier task, and how many of them were rows."""
+    """Counts the texts that a model wrote of an earlier task, and how many of them were rows."""
 
     written: int
     valid: int
@@ -104,7 +116,7 @@ FEW_TASKS = 3
 
 
 class FreeDirections(Record):
-    """The room that is left in one module: directions that no task uses, their share, and for how many tasks."""
+    """Holds the room left in one module: directions that no task uses, their share, and for how many tasks."""
 
     module: str
     free: float
@@ -113,7 +125,7 @@ class FreeDirections(Record):
 
 
 class Room(Record):
-    """The room that a learner's updates leave.
+    """Holds the room that a learner's updates leave.
 
     Attributes:
         rank: of the latest task's updates.
@@ -127,7 +139,7 @@ class Room(Record):
 
 
 class MemoryLoss(Record):
-    """How far off a part's own form of the past is: ‖W_past − what it remembers‖_F / ‖W_past‖_F.
+    """Holds how far off a part's own form of the past is: ‖W_past − what it remembers‖_F / ‖W_past‖_F.
 
     Attributes:
         error: over all modules.
@@ -140,7 +152,7 @@ class MemoryLoss(Record):
 
 
 class Holdings(Record):
-    """What a learner holds after a task, see `everlora.analysis.holdings`.
+    """Holds what a learner holds after a task, see `everlora.analysis.holdings`.
 
     Attributes:
         kept_bytes: what the next task needs of the earlier ones.
@@ -154,7 +166,7 @@ class Holdings(Record):
 
 
 class TaskMetadata(Record):
-    """What is known of the tasks that a stage learns, by their names.
+    """Holds what is known of the tasks that a stage learns, by their names.
 
     Attributes:
         data: digests of rows, labels, instruction and metric.
@@ -174,7 +186,7 @@ class TaskMetadata(Record):
 
 
 class StageFacts(TaskMetadata):
-    """What a finished stage says of itself.
+    """Holds what a finished stage says of itself.
 
     Attributes:
         row: of the matrix.
@@ -184,6 +196,9 @@ class StageFacts(TaskMetadata):
         seconds: how long it took; one number where nothing is trained.
         warning: what the learner found amiss.
         strengths: those that penalties have found, by part.
+        predicted_rise: nats per row that the losses of all earlier tasks together are predicted to have risen by when
+            the task was learned; None where no part predicts that.
+        epochs: that the task's number of rows made, where the settings have neither epochs nor steps.
         cut: training texts that were cut to the longest that is read.
         kept_rows, kept_row_bytes: rows of the task that are kept to be learned again.
         written_rows: by earlier task, what the model wrote of it; None where it writes nothing.
@@ -198,6 +213,8 @@ class StageFacts(TaskMetadata):
     warning: str | None
     strengths: dict[str, Strength]
     cut: int
+    predicted_rise: float | None = None
+    epochs: int | None = None
     kept_rows: int = 0
     kept_row_bytes: int = 0
     written_rows: dict[str, WrittenRows] | None = None
@@ -205,7 +222,7 @@ class StageFacts(TaskMetadata):
 
 
 class BaselineFacts(Record):
-    """What was measured before the first task: scores of the base model, and digests of what it answered."""
+    """Holds what was measured before the first task: scores of the base model, and digests of its answers."""
 
     base: dict[str, float]
     data: dict[str, str]
@@ -214,7 +231,7 @@ class BaselineFacts(Record):
 
 
 class Seal(Record):
-    """What every COMMIT says first: whose it is, and the hashes of the other files of its folder."""
+    """Holds what every COMMIT says first: whose it is, and the hashes of the other files of its folder."""
 
     run: str
     number: int
@@ -230,8 +247,8 @@ class Seal(Record):
 
 
 class Commit(StageFacts, Seal):
-    """tasks/NN-name/COMMIT: a finished stage."""
+    """Holds what tasks/NN-name/COMMIT says of a finished stage."""
 
 
 class Baseline(BaselineFacts, Seal):
-    """before/COMMIT: what was measured before the first task."""
+    """Holds what before/COMMIT says was measured before the first task."""

@@ -18,7 +18,7 @@ SINGLE = "single.json"
 def reference_scores(
     tasks: Sequence[str], before: Baseline | None, committed: Sequence[Commit], folder: Path
 ) -> ReferenceScores:
-    """Reference scores of the tasks, in order, and the rows of general ability.
+    """Return reference scores of the tasks, in order, and the rows of general ability.
 
     Args:
         tasks: names.
@@ -48,7 +48,7 @@ def _general(start: dict[str, float] | None, rows: list[dict[str, float] | None]
 
 
 def references(found: ReferenceScores) -> References:
-    """The same as metrics take it; general ability is that after the last stage that is there."""
+    """Return the same as metrics take it; general ability is that after the last stage that is there."""
     general = found.general
     start, end = (general.before, general.after[-1]) if general and general.after else (None, None)
     return References(

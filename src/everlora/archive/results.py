@@ -1,4 +1,4 @@
-"""matrix.json: the primary result of a run, and all that a reader of it must know."""
+"""Defines matrix.json: the primary result of a run, and all that a reader of it must know."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from everlora.settings.spec import Schedule
 
 
 class ScoredProtocol(RunProtocol):
-    """A run's protocol, with how it was evaluated."""
+    """Holds a run's protocol, with how it was evaluated."""
 
     schedule: Schedule
     scoring: str
@@ -22,7 +22,7 @@ class ScoredProtocol(RunProtocol):
 
 
 class Fingerprints(Record):
-    """How the rows of the matrix were made: the hash of each, None of one that has none; fingerprints by hash."""
+    """Holds how the rows of the matrix were made: each row's hash, or None; fingerprints by hash."""
 
     rows: list[str | None]
     of: dict[str, Fingerprint]
@@ -55,7 +55,7 @@ class ReferenceScores(Record):
 
 
 class Storage(Record):
-    """What is kept for the next task.
+    """Holds what is kept for the next task.
 
     Attributes:
         kept_elements: of past updates; of the one adapter where it is trained on and on.
@@ -72,14 +72,14 @@ class Storage(Record):
 
 
 class ExportLoss(Record):
-    """What the adapter at the root of the folder has lost, where it is a merge at limited rank."""
+    """Holds what the adapter at the root of the folder has lost, where it is a merge at limited rank."""
 
     export_rank: int | None = None
     export_error: float | None = None
 
 
 class LearnerFacts(Storage, ExportLoss):
-    """What is written of a learner; entries with a default were not written before a run was finished (schema 2).
+    """Holds what is written of a learner; entries with a default came with the end of a run (schema 2).
 
     Attributes:
         method, model, family: by name.
@@ -99,7 +99,7 @@ class LearnerFacts(Storage, ExportLoss):
 
 
 class MatrixRecord(LearnerFacts, ReferenceScores):
-    """matrix.json.
+    """Holds what matrix.json says.
 
     Attributes:
         id: of the run.

@@ -1,4 +1,4 @@
-"""How records become files and come back: one schema number for all of them, migrations from older ones.
+"""Makes files of records, and records of files: one schema number for all, migrations from older ones.
 
 A field without a default stands in every file; one with a default is left out where it says no more than that. A file
 carries the number of the schema that wrote it; rows of ``*.jsonl`` go by the COMMIT of their folder, which seals them.
@@ -27,12 +27,12 @@ R = TypeVar("R", bound="Record")
 
 
 class Record(BaseModel):
-    """A value that is written to a run folder; nothing is edited afterwards."""
+    """Is a value that is written to a run folder; nothing is edited afterwards."""
 
     model_config = ConfigDict(frozen=True)
 
     def plain(self) -> JsonObject:
-        """The record as plain data, without what says no more than its default."""
+        """Return the record as plain data, without what says no more than its default."""
         found: JsonObject = self.model_dump(mode="json", exclude_defaults=True)
         return found
 
@@ -43,7 +43,7 @@ class Record(BaseModel):
 
 
 class OpenRecord(Record):
-    """A record that keeps entries which it does not know, since all that it has identifies it."""
+    """Is a record that keeps entries which it does not know, since all that it has identifies it."""
 
     model_config = ConfigDict(extra="allow")
 

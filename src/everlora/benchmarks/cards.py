@@ -13,6 +13,7 @@ from everlora.data.folders import plain_spelling
 from everlora.data.own import task_folders
 from everlora.data.rows import is_folder
 from everlora.data.task import Example, Task, hash_of_list
+from everlora.metrics.registry import answer_metric
 
 WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\s\u3040-\u30ff\u4e00-\u9fff]+")
 """Chinese and Japanese have no spaces between words: each of their characters counts as one."""
@@ -126,13 +127,15 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
         order: which order's tasks are shown, and rows counted.
 
     Raises:
-        ConfigError: there is no such benchmark or order.
+        ConfigError: there is no such benchmark or order, or it names a task or metric that there is not.
         DataError: the data cannot be used.
     """
     if is_own(name):
         return _own(name)
     known = find_benchmark(name)
     number = known.order(order)
+    for task in dict.fromkeys((*known.defined, *(task for tasks in known.orders.values() for task in tasks))):
+        answer_metric(known.task(task).metric)  # of every order, so that whoever wrote the card learns of a slip
     stream = None
     if data_dir is not None or not known.needs_data:
         stream = open_stream(name, data_dir=data_dir, order=order)

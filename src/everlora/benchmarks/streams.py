@@ -111,6 +111,12 @@ def is_own(name: str | Path) -> bool:
     return (path.suffix.lower() in YAML and not is_benchmark_file(path)) or is_folder(name)
 
 
+def is_yaml(name: str) -> bool:
+    """Whether a name is the path of a YAML file that is there."""
+    path = Path(name)
+    return path.suffix.lower() in YAML and path.is_file()
+
+
 def find_benchmark(name: str) -> Benchmark:
     """Look a benchmark up by name, forgiving case, dashes and underscores, or read the YAML file of one.
 
@@ -121,7 +127,7 @@ def find_benchmark(name: str) -> Benchmark:
     'C-STANCE'
     """
     path = Path(name)
-    if path.suffix.lower() in YAML and path.is_file():
+    if is_yaml(name):
         return read_benchmark(path)
     known = BENCHMARKS.find(name)
     if known is None and is_data_file(name):

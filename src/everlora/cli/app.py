@@ -1,4 +1,4 @@
-"""The command line. Results go to stdout, everything else to stderr; a user's mistake is one line and a status.
+"""Defines the command line: results go to stdout, all else to stderr; a user's mistake is one line and a status.
 
 Commands import what is heavy when they run, so that help, lists and completion answer at once.
 """
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import catalogue, look, protocols, subjects, sweep
+from everlora.cli import catalogue, look, protocols, subjects, sweep, tune
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli.common import say
@@ -31,6 +31,11 @@ SWEEP_EXAMPLE = """
 \b
 example:
   everlora sweep --methods "seqlora,o-lora(lam=0.05)" --seeds 0,1,2 -o runs/sweep
+"""
+TUNE_EXAMPLE = """
+\b
+example:
+  everlora tune --config recipes/stage.yaml --methods "ella,kfac" --trials 8 -o runs/tuning
 """
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,7 +60,7 @@ def top(
     """Fine-tune for life, forget nothing: continual learning with LoRA."""
 
 
-EXAMPLES = {running.run: RUN_EXAMPLE, sweep.sweep: SWEEP_EXAMPLE}
+EXAMPLES = {running.run: RUN_EXAMPLE, sweep.sweep: SWEEP_EXAMPLE, tune.tune: TUNE_EXAMPLE}
 for command in (
     running.run,
     running.demo,
@@ -70,6 +75,7 @@ for command in (
     look.study_layers,
     comparing.compare,
     sweep.sweep,
+    tune.tune,
 ):
     app.command(cls=Command, context_settings=SETTINGS, epilog=EXAMPLES.get(command))(command)
 
@@ -92,7 +98,7 @@ def run_command(argv: list[str] | None) -> int | str | None:
 
 
 def _beyond_us(error: Exception) -> str | None:
-    """What to say of an error that is no fault in the code: memory that is full, or another process that has ended."""
+    """Say what an error means that is no fault in the code: full memory, or another process that has ended."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return (

@@ -80,7 +80,7 @@ def methods(
 
 
 def _card_as_json(found: MethodCard) -> JsonObject:
-    """A card as ``--json`` prints it: what is known of a term stands in one object with its row."""
+    """Return a card as ``--json`` prints it: what is known of a term stands in one object with its row."""
     terms = [
         {**asdict(term.row), "page": term.page, "options": list(map(asdict, term.options))} for term in found.terms
     ]
@@ -114,7 +114,7 @@ def _print_card(found: MethodCard) -> None:
 
 
 def _settings(settings: JsonObject) -> str:
-    """Settings in one line; one that has settings of its own, such as a strength to be found, stands in brackets."""
+    """Return settings in one line; one with settings of its own (a strength to be found) stands in brackets."""
     return ", ".join(
         f"{key}=({_settings(value)})" if isinstance(value, dict) else f"{key}={text(value)}"
         for key, value in settings.items()
@@ -159,7 +159,7 @@ def _table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> N
 
 
 def text(value: Any) -> str:
-    """A plain value as it is shown."""
+    """Return a plain value as it is shown."""
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Options and habits that commands share."""
+"""Defines options and habits that commands share."""
 
 from __future__ import annotations
 
@@ -123,3 +123,10 @@ def handling(handler: Any) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def check_run(run: Path) -> None:
+    """Refuse a folder that holds no run at once: importing torch takes seconds."""
+    from everlora.archive.folder import read_run
+
+    read_run(run)

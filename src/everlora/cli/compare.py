@@ -1,4 +1,4 @@
-"""The command that sets finished runs side by side."""
+"""Sets finished runs side by side: the command ``compare``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def compare(
 
 
 def _papers(found: Sequence[ScoredRun], sections: Sequence[Section]) -> list[PublishedRow]:
-    """What papers print for the orders that were run.
+    """Return what papers print for the orders that were run.
 
     Raises:
         ConfigError: no paper at hand has numbers for them.

@@ -1,4 +1,4 @@
-"""What the shell offers for a value that is being typed. Nothing heavy is imported, for the shell waits."""
+"""Offers the shell values while they are typed. Nothing heavy is imported, for the shell waits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OTHER_VALUES = {"dtype": ("auto", "float32", "bfloat16"), "device": ("auto", "cp
 
 
 def of(one: Known) -> Complete | None:
-    """What completes the values of a setting; None where nothing is known of them."""
+    """Return what completes the values of a setting; None where nothing is known of them."""
     if values := one.choices or OTHER_VALUES.get(one.path[-1]):
         return _among(values)
     known = {"method": methods, "model": models, "benchmark": benchmarks, "protocol": protocols, "metric": metrics}
@@ -28,14 +28,14 @@ def _among(values: tuple[str, ...]) -> Complete:
 
 
 def methods(incomplete: str) -> list[str]:
-    """Names of methods; of a composition or a list, for its last term."""
+    """Return names of methods; of a composition or a list, for its last term."""
     at = max(incomplete.rfind("+"), incomplete.rfind(",")) + 1
     before, last = incomplete[:at], incomplete[at:]
     return [before + name for name in method_names() if name.startswith(last)]
 
 
 def method_names() -> list[str]:
-    """Names of everlora's own methods, read from their source: running it takes torch."""
+    """Return names of everlora's own methods, read from their source: running it takes torch."""
     found = []
     for file in (files("everlora") / "methods").iterdir():
         if file.name.endswith(".py"):
@@ -49,28 +49,28 @@ def method_names() -> list[str]:
 
 
 def models(incomplete: str) -> list[str]:
-    """Names of models that come with everlora."""
+    """Return names of models that come with everlora."""
     from everlora.models.names import PACKAGED, TINY
 
     return [name for name in (*PACKAGED, *TINY) if name.startswith(incomplete)]
 
 
 def benchmarks(incomplete: str) -> list[str]:
-    """Names of benchmarks."""
+    """Return names of benchmarks."""
     from everlora.benchmarks import benchmarks
 
     return [info.name for info in benchmarks() if info.name.startswith(incomplete)]
 
 
 def protocols(incomplete: str) -> list[str]:
-    """Names of packaged protocols."""
+    """Return names of packaged protocols."""
     from everlora.settings.protocol import known
 
     return [name for name in known() if name.startswith(incomplete)]
 
 
 def metrics(incomplete: str) -> list[str]:
-    """Names of metrics of answers."""
+    """Return names of metrics of answers."""
     from everlora.metrics import answer_metrics
 
     return [name for name in answer_metrics() if name.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""Rich on a terminal, plain lines elsewhere. Everything here goes to stderr; stdout belongs to results."""
+"""Shows progress: rich on a terminal, plain lines elsewhere. All goes to stderr; stdout belongs to results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ err = Console(stderr=True)
 
 
 class ConsoleProgress(Progress):
-    """Progress bars on a terminal; a line per finished stage everywhere, or only warnings where that is enough."""
+    """Shows bars on a terminal; a line per finished stage everywhere, or only warnings where that is enough."""
 
     def __init__(self, prefix: str = "", *, quiet: bool = False) -> None:
         self.prefix = prefix

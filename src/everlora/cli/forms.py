@@ -1,4 +1,4 @@
-"""The forms in which a comparison of runs is printed."""
+"""Prints a comparison of runs in several forms."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def show(table: Comparison, papers: Papers, form: Format) -> None:
 
 
 def cell(interval: Interval | None) -> str:
-    """A mean and its interval."""
+    """Return a mean and its interval."""
     if interval is None:
         return "–"
     mean, low, high = (
@@ -67,7 +67,7 @@ def _all_rows(table: Comparison) -> list[Row]:
 
 
 def _several(table: Comparison) -> dict[str, Callable[[Row], Sequence[str]]]:
-    """What rows differ in of how they were made, and so must say each by itself: protocol, fingerprint."""
+    """Return what rows differ in of how they were made, and so must say each by itself: protocol, fingerprint."""
     made: dict[str, Callable[[Row], Sequence[str]]] = {
         "protocol": lambda row: row.protocols,
         "fingerprint": lambda row: row.fingerprints,
@@ -112,7 +112,7 @@ def _paper_rows(papers: Papers) -> list[list[str]]:
 
 
 def _differing(papers: Papers) -> list[str]:
-    """Per paper and model one line of what differs between its protocol and ours."""
+    """Return per paper and model one line of what differs between its protocol and ours."""
     differing = {f"{one.paper} ({one.model})": one.differs for one in papers}
     return [f"{paper}: {'; '.join(differs)}" for paper, differs in differing.items()]
 
@@ -157,7 +157,7 @@ def _markdown(table: Comparison, papers: Papers) -> str:
 
 
 def _csv(table: Comparison, papers: Papers) -> str:
-    """One line per method; every figure in a column of its own. Papers' numbers are of the group ``theirs``."""
+    """Return one line per method; every figure in its own column. Papers' numbers are of the group ``theirs``."""
     figures = [f"{metric}_{part}" for metric in (*HEADS, "difference") for part in ("mean", "low", "high")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -217,7 +217,7 @@ def _escaped(text: str) -> str:
 
 
 def _ability(table: Comparison) -> str:
-    """How general ability changed, method by method, where it was measured."""
+    """Return how general ability changed, method by method, where it was measured."""
     rows = [row for row in _all_rows(table) if row.ability]
     changes = (f"{row.method} {', '.join(f'{k} {v:+.1f}' for k, v in row.ability.items())}" for row in rows)
     return "; general ability after the last task minus before the first: " + " | ".join(changes) if rows else ""

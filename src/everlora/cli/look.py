@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from everlora.cli import options
-from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
+from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, check_run, interruptible, say
 from everlora.cli.run import Config
 
 if TYPE_CHECKING:
@@ -20,24 +20,15 @@ if TYPE_CHECKING:
     from everlora.analysis.interference import ModuleMeeting
     from everlora.archive.records import Room
 
-MODULE_HEADS = (
-    "module",
-    "update norm",
-    "past norm",
-    "interference",
-    "bound",
-    "surrogate bound",
-    "opposed",
-    "conflict",
-    "free",
-)
+MODULE_HEADS = ("module", "update norm", "past norm", "interference", "bound", "surrogate bound", "opposed",
+                "conflict", "free")  # fmt: skip
 Figures: TypeAlias = tuple[float | None, ...]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
 
 @dataclass(frozen=True)
 class WrittenAdapter:
-    """An adapter that was written, and what that lost; see `everlora.export.model`.
+    """Holds an adapter that was written, and what that lost; see `everlora.export.model`.
 
     Attributes:
         rank: the largest of its modules.
@@ -72,8 +63,8 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     show(table(f"{facts.method} on {facts.model}", heads, rows))
     if facts.labels:
         say(f"labels by row of the head: {', '.join(facts.labels)}")
-    if facts.shared_rows:
-        say(facts.shared_rows)
+    for line in filter(None, (facts.shared_rows, facts.forecast)):
+        say(line)
     data = f", {facts.kept_rows} rows of data among it" if facts.kept_rows else ""
     say(f"kept for the next task: {facts.holdings.kept_bytes / 1e6:.2f} MB{data}")
     for part, lost in facts.holdings.memory_error.items():
@@ -93,6 +84,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """How each task's update met the past: interference and its bound, opposed directions, free share."""
+    check_run(run)
     from everlora.analysis.interference import inspect as meetings
     from everlora.analysis.runs import Run
     from everlora.cli.tables import show
@@ -135,6 +127,7 @@ def export(
 
     The loss is measured on the run's data, where they are at hand.
     """
+    check_run(run)
     from everlora.analysis.runs import Run
     from everlora.core.errors import ConfigError
     from everlora.export import model as exporting
@@ -155,7 +148,8 @@ def export(
     spec = resolve(kind, learned_with, {k: v for k, v in here.items() if k in kind.model_fields})
     written: WrittenAdapter | None = None
     with interruptible("nothing was written"):
-        base = experiment.load_for(spec)
+        base = experiment.load_for(spec, run)
+        experiment.check_base(base, run)
         if rank is None:
             exporting.write_model(found, base, out)
         else:
@@ -228,7 +222,7 @@ def study_layers(
 
 
 def _copies(top: str) -> dict[str, str]:
-    """Methods by the name of their folder."""
+    """Return methods by the name of their folder."""
     from everlora.core.errors import ConfigError
 
     found = {}
@@ -293,7 +287,7 @@ def _figure(value: float | None) -> str:
 
 
 def _strength(value: float | dict[str, float]) -> str:
-    """A strength, or the least and the largest where every module has its own."""
+    """Return a strength, or the least and the largest where every module has its own."""
     if isinstance(value, dict):
         return f"{min(value.values()):.3g} to {max(value.values()):.3g}"
     return f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""The entry point. It imports next to nothing itself, so that Ctrl-C is understood from the first moment."""
+"""Starts the command line; it imports next to nothing itself, so that Ctrl-C is understood from the first moment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of ``everlora`` and ``python -m everlora``.
+    """Run ``everlora`` and ``python -m everlora``.
 
     Args:
         argv: words of the command line; None for those of this process, which then ends at once on Ctrl-C, until a

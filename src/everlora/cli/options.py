@@ -1,4 +1,4 @@
-"""Options of the command line that are made from the settings, and the help that shows them in sections."""
+"""Makes options of the command line from the settings, and the help that shows them in sections."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def takes_settings(
 
 
 def _annotation(one: Known) -> Any:
-    """What typer makes an option of."""
+    """Return what typer makes an option of."""
     single = one.kinds[0] if len(one.kinds) == 1 and one.kinds[0] in (bool, int, float, Path) else str
     names = list(one.options)
     if single is bool:
@@ -74,7 +74,7 @@ def _annotation(one: Known) -> Any:
 
 
 def _help(one: Known) -> str:
-    """A setting's help, with its choices and its default."""
+    """Return a setting's help, with its choices and its default."""
     text = one.setting.help
     if one.choices:
         text = f"{text.removesuffix('.')}: {', '.join(one.choices)}."
@@ -87,7 +87,7 @@ def _shown(default: Any) -> str:
 
 
 def layers(given: RawSettings, config: Path | None, more: list[str] | None = None) -> tuple[RawSettings, ...]:
-    """Settings as the command line names them, before they are merged and checked: defaults, recipe, options.
+    """Return settings as the command line names them, before they are merged: defaults, recipe, options.
 
     Args:
         given: values by parameter, as a command that `takes_settings` receives them.
@@ -112,7 +112,7 @@ def layers(given: RawSettings, config: Path | None, more: list[str] | None = Non
 
 
 def _value(one: Known, value: Any) -> Any:
-    """A value as it was typed, or the list that its text spells."""
+    """Return a value as it was typed, or the list that its text spells."""
     is_list = any(get_origin(kind) is list for kind in one.kinds)
     is_text = value in TEXTS or (str in one.kinds and isinstance(value, str) and PATTERN.search(value))
     return value.replace(",", " ").split() if is_list and value is not None and not is_text else value
@@ -134,7 +134,7 @@ def pairs(values: list[str] | None) -> dict[str, str]:
 
 
 class Command(TyperCommand):
-    """A command whose help stands in sections, and whose suggestions know other words for an option."""
+    """Is a command whose help stands in sections, and whose suggestions know other words for an option."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {}
@@ -156,16 +156,20 @@ class Command(TyperCommand):
 
     @contextmanager
     def _better_suggestions(self, ctx: Any) -> Iterator[None]:
-        """Where an unknown option is another word for a setting that this command takes, name that setting's."""
+        """Name the option of a setting where an unknown option is another word for it."""
         try:
             yield
         except Exception as error:
             if (typed := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
+                from everlora.training.arguments import ABOVE_ZERO, NOT_NEGATIVE
+
                 word = typed.lstrip("-").replace("-", "_").lower()
                 here = {option.lstrip("-"): option for one in self.get_params(ctx) for option in one.opts}
                 meant = [one.options[-1] for one in SETTINGS.values() if _means(one, word)]
-                near = get_close_matches(word.replace("_", "-"), here, n=2)
-                error.possibilities = [o for o in meant if o in here.values()][:1] or [here[name] for name in near]
+                near = [here[name] for name in get_close_matches(word.replace("_", "-"), here, n=2, cutoff=0.75)]
+                if "set" in here and word in (*ABOVE_ZERO, *NOT_NEGATIVE):
+                    near = [f"--set {word}=…"]
+                error.possibilities = [o for o in meant if o in here.values()][:1] or near
             raise
 
 

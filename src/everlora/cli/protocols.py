@@ -1,4 +1,4 @@
-"""The command that lists protocols and shows one."""
+"""Lists protocols and shows one."""
 
 from __future__ import annotations
 

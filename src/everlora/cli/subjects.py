@@ -1,4 +1,4 @@
-"""The command that lists benchmarks and shows the card of one."""
+"""Lists benchmarks and shows the card of one."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _list(as_json: bool) -> None:
 
 
 def _as_json(facts: BenchmarkCard) -> JsonObject:
-    """A card as ``--json`` prints it: what is not known of a task is left out."""
+    """Return a card as ``--json`` prints it: what is not known of a task is left out."""
     left_out = ("own", "prompt_limit") if facts.own else ("own",)  # tasks of one's own have no limit as a benchmark
     plain = {key: value for key, value in asdict(facts).items() if key not in left_out}
     return {**plain, "tasks": [_task_as_json(task) for task in facts.tasks]}

@@ -1,7 +1,8 @@
-"""The command that runs methods x seeds on one stream and ends with their table."""
+"""Runs methods x seeds on one stream and ends with their table."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,17 @@ Methods = Annotated[
 Seeds = Annotated[
     str, typer.Option(metavar="N,N", help="Seeds of adapters and rows: 0,1,2.", rich_help_panel="training")
 ]
+Orders = Annotated[
+    str | None,
+    typer.Option(metavar="N,N", help="Task orders: 1,2,3. [--order, or the first]", rich_help_panel="data"),
+]
+TunedFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Rates and options, as `everlora tune` writes them.", rich_help_panel="method"),
+]
+Workers = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Processes, each with its share of cores.", rich_help_panel="training")
+]
 Form = Annotated[Format, typer.Option("--format", metavar="FORM", help=FORMAT_HELP, rich_help_panel="output")]
 NotHere = Annotated[str | None, typer.Option(hidden=True)]
 
@@ -40,6 +52,9 @@ def sweep(
     *,
     methods: Methods,
     seeds: Seeds = "0",
+    orders: Orders = None,
+    tuned: TunedFile = None,
+    workers: Workers = 1,
     method: NotHere = None,
     seed: NotHere = None,
     single: NotHere = None,
@@ -70,27 +85,38 @@ def sweep(
     for flag, value in {"method": method, "seed": seed, "single": single}.items():
         if value is not None:
             raise ConfigError(f"a sweep takes {INSTEAD[flag]}, not --{flag}")
-    layers, wanted, numbers = options.layers(settings, config, set_), sweeping.split(methods), _numbers(seeds)
+    layers, wanted, numbers = options.layers(settings, config, set_), sweeping.split(methods), numbers_of(seeds)
     spec = resolve(RunSpec, *layers)
     base = experiment.load_for(spec) if ALL in wanted else None
     if base is not None:
         wanted = _all_replaced(wanted, base.family.name)
-    todo = sweeping.jobs(layers, wanted, numbers, out)
+    found = sweeping.read_tuned(tuned) if tuned else None
+    todo = sweeping.jobs(layers, wanted, numbers, out, orders=sweeping.split(orders or ""), tuned=found)
     if dry_run:
         experiment.check_data(spec)
-        for job in todo:
-            say(f"{job.spec.method}\tseed {job.spec.seed}\t{job.folder}")
+        _list(todo, orders=bool(orders))
         return
     failed: list[sweeping.Failed] = []
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
-        base = base or experiment.load_for(spec)
-        sweeping.work(todo, base, resume=resume, progress=shown, failed=failed.append)
+        if workers > 1:
+            files, note = plugin or [], failed.append
+            sweeping.work_in_processes(todo, workers, resume=resume, plugins=files, progress=shown, failed=note)
+        else:
+            base = base or experiment.load_for(spec)
+            sweeping.work(todo, base, resume=resume, progress=shown, failed=failed.append)
     if world.is_main():
         _report(todo, failed, "json" if as_json else format_)
 
 
+def _list(todo: list[Job], *, orders: bool) -> None:
+    """Print the jobs of a sweep, one a line."""
+    for job in todo:
+        order = f"order {job.spec.order}\t" if orders else ""
+        say(f"{job.spec.method}\t{order}seed {job.spec.seed}\t{job.folder}")
+
+
 def _all_replaced(methods: list[str], family: str) -> list[str]:
-    """The methods of a sweep, with all that fit a model family in place of ``all``."""
+    """Return the methods of a sweep, with all that fit a model family in place of ``all``."""
     from everlora.learner.sweep import fitting, unfitting
 
     for row, families in unfitting(family).items():
@@ -123,7 +149,12 @@ def _report(todo: list[Job], failed: list[Failed], form: Format) -> None:
         )
 
 
-def _numbers(text: str) -> list[int]:
+def numbers_of(text: str) -> list[int]:
+    """Read whole numbers.
+
+    Raises:
+        ConfigError: they are none.
+    """
     try:
         return [int(word) for word in text.replace(",", " ").split()]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Tables on stdout, by rich; nothing else is imported here, so that commands which only list things start at once."""
+"""Prints tables on stdout, by rich alone, so that commands which only list things start at once."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NAMES_FIT = 40
 
 
 def plain(text: str) -> Text:
-    """A text as it stands: brackets are no markup, and nothing in it commands the terminal."""
+    """Return a text as it stands: brackets are no markup, and nothing in it commands the terminal."""
     return Text(printable(text))
 
 
 def table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]], *, unbroken: Iterable[str] = ()) -> Table:
-    """A table of plain texts; the columns ``unbroken`` are never broken into lines."""
+    """Return a table of plain texts; the columns ``unbroken`` are never broken into lines."""
     made = Table(title=plain(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for head in heads:
         made.add_column(plain(head), no_wrap=head in unbroken)
@@ -36,7 +36,7 @@ def table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]], *, un
 
 
 def number(value: float | None) -> str:
-    """A cell of a table; undefined stays undefined."""
+    """Return a cell of a table; undefined stays undefined."""
     return "–" if value is None else f"{value:.1f}"
 
 
@@ -48,7 +48,7 @@ def show(*tables: Table) -> None:
 
 
 def _grid(title: str, first: str, tasks: list[str]) -> Table:
-    """An empty table with a column per task: by name where that fits on a screen, by number where not."""
+    """Return an empty table with a column per task: by name where that fits on a screen, by number where not."""
     table = Table(title=plain(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
     table.add_column(plain(first))
     for number_, task in enumerate(tasks, start=1):
@@ -57,7 +57,7 @@ def _grid(title: str, first: str, tasks: list[str]) -> Table:
 
 
 def summary(results: Sequence[MatrixRecord]) -> Table:
-    """Methods against tasks, with OA, BWT and forgetting."""
+    """Return a table of methods against tasks, with OA, BWT and forgetting."""
     table = _grid("after the last task, percent correct", "method", results[0].tasks)
     for name in ("OA", "BWT", "forgetting"):
         table.add_column(name, justify="right", style="bold")
@@ -72,7 +72,7 @@ def summary(results: Sequence[MatrixRecord]) -> Table:
 
 
 def made(result: MatrixRecord) -> str:
-    """By which protocol, and how, the figures of one run were made."""
+    """Say by which protocol, and how, the figures of one run were made."""
     prints = result.fingerprints.of
     unsteady = any(one.batch_invariant is False for one in prints.values())
     warned = "; an answer changed with the rows that were answered beside it" if unsteady else ""
@@ -81,7 +81,7 @@ def made(result: MatrixRecord) -> str:
 
 
 def matrix(result: MatrixRecord) -> Table:
-    """The accuracy matrix of one run."""
+    """Return the accuracy matrix of one run."""
     tasks, general = result.tasks, result.general
     table = _grid(f"{result.method}: accuracy on each task after learning each task", "after learning", tasks)
     rows = [general.before, *general.after] if general else [None]

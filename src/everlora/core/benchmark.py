@@ -162,11 +162,16 @@ class Benchmark:
         """
         known = self.defined.get(name)
         if known is None:
-            if self.loader is not None and not defining(name):
+            if self.loader is not None and not defining(name) and not self._stated:
                 known = replace(self.defaults, name=name)  # a task without facts, which its loader knows
             else:
                 known = owner(name).defined[name]
         return replace(known, metric=self.metric) if self.metric else known
+
+    @property
+    def _stated(self) -> bool:
+        """Return whether its tasks have facts, here or elsewhere: then one without any is a slip of the pen."""
+        return bool(self.defined) or any(defining(name) for names in self.orders.values() for name in names)
 
     def order(self, order: int | str | None) -> int:
         """Return the number of an order, given by number or by another paper's name for it; None for the first.

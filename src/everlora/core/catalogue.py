@@ -13,6 +13,7 @@ from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Group
 from everlora.core.plugins import Origin
 from everlora.core.registry import FAMILIES, METHODS, Entry, entries, entry
+from everlora.core.roles import Budget
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ def kind_of(kind: Any) -> str:
     >>> kind_of(Literal["raw", "rms"]), kind_of(int | None), kind_of(bool)
     ('raw | rms', 'int | none', 'yes | no')
     """
+    if kind is Budget:
+        return "budget(nats=X)"
     if get_origin(kind) is Annotated:
         return kind_of(get_args(kind)[0])
     if get_origin(kind) is Literal:

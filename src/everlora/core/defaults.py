@@ -34,6 +34,32 @@ class Default:
             raise ValueError(f"the source of a default is a whole sentence with a full stop, not {self.source!r}")
 
 
+@dataclass(frozen=True)
+class Search:
+    """Values of an option that are tried when a method is tuned; it stands in the option's annotation.
+
+    >>> from typing import Annotated
+    >>> def build(*, lam: Annotated[float, Search(0.1, 1.0)] = 0.1) -> None: ...
+    >>> searches(build)
+    {'lam': (0.1, 1.0)}
+
+    Attributes:
+        values: in the order in which they are tried.
+    """
+
+    values: tuple[float | str, ...]
+
+    def __init__(self, *values: float | str) -> None:
+        object.__setattr__(self, "values", values)
+
+
+def searches(build: Callable[..., Any]) -> dict[str, tuple[float | str, ...]]:
+    """Return the values to try of every option of ``build`` that is annotated with a `Search`."""
+    kinds = get_type_hints(build, include_extras=True)
+    found = {name: next((n for n in get_args(kind) if isinstance(n, Search)), None) for name, kind in kinds.items()}
+    return {name: one.values for name, one in found.items() if one is not None}
+
+
 def defaults(build: Callable[..., Any]) -> dict[str, Default]:
     """Return the `Default` of every option of ``build`` that is annotated with one."""
     kinds = get_type_hints(build, include_extras=True)

@@ -71,7 +71,7 @@ class Interrupted(EverloraError):
 
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is spelt most like ``name``, or None if none is near."""
-    close = difflib.get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.6)
     return close[0] if close else None
 
 

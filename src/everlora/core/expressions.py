@@ -41,12 +41,12 @@ def split_expression(expression: str) -> list[tuple[str, str]]:
     """
     if len(expression) > LONGEST:
         raise ConfigError(f"the method {expression[:40]!r}… has {len(expression):,} characters, at most {LONGEST:,}")
-    found = re.findall(r"[^+(]+(?:\([^)]*\)\s*)?", expression)
-    if "+".join(found) != expression or not found:
+    found = _parts(expression, "+")
+    if not all(found):
         raise ConfigError(f"cannot read the method {expression!r}; write name, name(option=value) or a+b")
     split = []
     for term in found:
-        match = re.fullmatch(r"([^()]+?)\s*(?:\(([^()]*)\))?", term.strip())
+        match = re.fullmatch(r"([^()]+?)\s*(?:\((.*)\))?", term.strip(), re.DOTALL)
         if match is None:
             raise ConfigError(f"cannot read {term.strip()!r}; write name or name(option=value, ...)")
         split.append((match[1], match[2] or ""))
@@ -81,7 +81,7 @@ def build(name: str, **options: Any) -> Method:
 
 def _options(name: str, given: str) -> dict[str, str]:
     options: dict[str, str] = {}
-    for pair in filter(None, (part.strip() for part in given.split(","))):
+    for pair in filter(None, (part.strip() for part in _parts(given, ","))):
         option, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"cannot read the option {pair!r} of {name!r}; write option=value")
@@ -89,3 +89,23 @@ def _options(name: str, given: str) -> dict[str, str]:
             raise ConfigError(f"the option {option.strip()!r} of {name!r} is given twice; keep one")
         options[option.strip()] = value.strip()
     return options
+
+
+def _parts(text: str, mark: str) -> list[str]:
+    """Split a text at a mark, where no bracket is open.
+
+    Raises:
+        ConfigError: brackets do not match.
+    """
+    parts, depth = [""], 0
+    for character in text:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth < 0:
+            break
+        if character == mark and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth:
+        raise ConfigError(f"cannot read the method {text!r}: brackets do not match; write name(option=value) or a+b")
+    return parts

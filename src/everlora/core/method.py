@@ -10,22 +10,28 @@ from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.description import MethodDescription, PartDescription
 from everlora.core.errors import ConfigError
 from everlora.core.roles import (
-    AutoStrength,
+    Budget,
     GradientTransform,
     HasMemory,
     Initialiser,
     Merge,
     NeedsActivations,
     OutputPenalty,
+    PredictsRise,
     Rehearsal,
     StepRule,
     WeightPenalty,
+    check_strength,
 )
+from everlora.core.roles.contract import check_part
 
 Regime = Literal["sequence", "joint", "frozen"]
 Mixing = Literal["proportional", "equal"]
 Group = Literal["replay-free", "replay", "task id"]
 Part = WeightPenalty | OutputPenalty | GradientTransform | Initialiser | Rehearsal | StepRule | Merge
+_ROLES = {"penalties": WeightPenalty, "outputs": OutputPenalty, "transforms": GradientTransform,
+          "initialiser": Initialiser, "rehearsal": Rehearsal, "rule": StepRule, "merge": Merge}  # fmt: skip
+"""The role of the part or parts that each field of a method takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +79,18 @@ class Method:
     """The expression that it was parsed from, options included."""
 
     def __post_init__(self) -> None:
+        for name, role in _ROLES.items():
+            held = getattr(self, name)
+            if not isinstance(held, tuple) and isinstance(getattr(Method, name), tuple):
+                raise ConfigError(f"the field {name!r} of a method takes a tuple of parts, not {held!r}")
+            for part in held if isinstance(held, tuple) else filter(None, (held,)):
+                check_part(part, name, role)
         for penalty in self.penalties:
-            strength = penalty.strength
-            value = strength.rho if isinstance(strength, AutoStrength) else strength
-            if not 0 <= value < float("inf"):  # NaN fails here too
+            check_strength(penalty.name, penalty.strength)
+            if isinstance(penalty.strength, Budget) and not any(isinstance(p, PredictsRise) for p in self.penalties):
                 raise ConfigError(
-                    f"the strength of the penalty {penalty.name!r} must be a finite number of at least 0, not {value}"
-                )
-        for transform in self.transforms:
-            if transform.acts_on not in ("gradient", "update", "both"):
-                raise ConfigError(
-                    f"{transform.name!r} acts on the gradient, the update or both, and not on {transform.acts_on!r}"
+                    f"the budget of {penalty.name!r} is held against a prediction, and no part of {self.name!r} makes "
+                    f"one; add kfac, or set the strength otherwise"
                 )
         for part in self.parts():
             if self.regime != "sequence" and not (isinstance(part, Rehearsal) and part.rehearsed_only):

@@ -24,6 +24,8 @@ Origin = dict[str, str]
 
 _broken: dict[str, list[str]] = {}
 """By group that was imported: a line per plug-in that could not be."""
+ran: dict[str, Path] = {}
+"""Files that were run, by the name of the module that each became."""
 
 
 def offered(group: str) -> list[str]:
@@ -69,6 +71,7 @@ def load(path: Path) -> None:
     except Exception as error:
         del sys.modules[name]
         raise ConfigError(f"the plug-in {path} could not be run: {_reason(error, path)}") from error
+    ran[name] = path
 
 
 def is_ours(module: str) -> bool:
@@ -92,11 +95,22 @@ def origin(module: str) -> Origin | None:
     return {"file": str(file.resolve()), "sha256": _sha(file)}
 
 
+def file_origin(kind: str, name: str, file: Path) -> Origin:
+    """Return the record of a file that a run was made with: what it is, its path, and the hash of its content."""
+    return {kind: name, "file": str(file.resolve()), "sha256": _sha(file)}
+
+
+def files() -> list[Origin]:
+    """Return the plug-in files that this process has run, whether or not a run uses what they register."""
+    there = [path for name, path in ran.items() if name in sys.modules and path.is_file()]
+    return [file_origin("plugin", path.name, path) for path in there]
+
+
 def missing(origins: Iterable[Mapping[str, str]]) -> str:
     """Say which plug-ins of these origins are not here, or are others by now; empty if nothing is amiss."""
     lines = []
     for where in origins:
-        kind = next((kind for kind in KINDS if kind in where), "method")
+        kind = next((kind for kind in (*KINDS, "plugin") if kind in where), "method")
         what = f"the {kind} {where.get(kind, '?')!r}"
         if "package" in where:
             package, then = where["package"], where["version"]
@@ -107,11 +121,13 @@ def missing(origins: Iterable[Mapping[str, str]]) -> str:
                 lines.append(f"{what} is from the package {package} {then}, and {now} is installed here")
         elif "file" in where:
             file = Path(where["file"])
+            runs = file.suffix == ".py"  # a benchmark may also be a YAML file, which is only read
             if not file.is_file():
-                lines.append(f"{what} is from the file {file}, which is not there; pass --plugin FILE")
+                cure = "; pass --plugin FILE" if runs else ""
+                lines.append(f"{what} is from the file {file}, which is not there{cure}")
             elif _sha(file) != where["sha256"]:
                 lines.append(f"{what} is from the file {file}, which has changed since")
-            elif not any(_is(module, file) for module in list(sys.modules.values())):
+            elif runs and not any(_is(module, file) for module in list(sys.modules.values())):
                 lines.append(f"{what} is from the file {file}; pass --plugin {file} (that runs its code)")
         else:
             lines.append(f"{what} was made in the module {where.get('module', '?')}")

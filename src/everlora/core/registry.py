@@ -118,13 +118,6 @@ class Registry(Generic[T]):
         known = self._words.get(key(name))
         return None if known is None else plugins.origin(self._modules[known])
 
-    def forget(self, name: str) -> str:
-        """Take a name out of the registry; returns the module that had registered it. For tests."""
-        self._words = {word: known for word, known in self._words.items() if known != name}
-        self._spelled = {word: spelled for word, spelled in self._spelled.items() if word in self._words}
-        del self._things[name]
-        return self._modules.pop(name)
-
     @contextmanager
     def isolated(self) -> Iterator[None]:
         """Forget at the end what was registered inside the ``with`` block; for tests."""
@@ -164,7 +157,11 @@ def isolated() -> Iterator[None]:
     with ExitStack() as stack:
         for registry in KINDS.values():
             stack.enter_context(registry.isolated())
-        yield
+        before = dict(plugins.ran)
+        try:
+            yield
+        finally:
+            plugins.ran = before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,8 +197,9 @@ class Entry:
         return () if self.build().plugin else (self.name,)
 
     def options(self) -> dict[str, object]:
-        """Return the options and their defaults."""
-        return {name: p.default for name, p in inspect.signature(self.build).parameters.items()}
+        """Return the options and their defaults, as they are typed."""
+        defaults = {name: p.default for name, p in inspect.signature(self.build).parameters.items()}
+        return {name: one if isinstance(one, str | int | float | None) else str(one) for name, one in defaults.items()}
 
     def doc(self) -> str:
         """Return the method's page: formula, symbols, source, what we do differently."""

@@ -59,6 +59,18 @@ class _Loader(_Base):
             raise yaml.constructor.ConstructorError(None, None, text, node.start_mark) from error
 
 
+def _refuse_set(loader: Any, node: yaml.Node) -> Any:
+    raise yaml.constructor.ConstructorError(
+        None,
+        None,
+        "a set (!!set) has no order, so that it would be another one each time; write a list",
+        node.start_mark,
+    )
+
+
+_Loader.add_constructor("tag:yaml.org,2002:set", _refuse_set)
+
+
 def read_yaml(text: str) -> Any:
     """Read the one document of a YAML text as plain values.
 

@@ -1,4 +1,4 @@
-"""Chats: what of the message that is learned can be learned."""
+"""Checks what of the message of a chat that is learned can be learned."""
 
 from __future__ import annotations
 

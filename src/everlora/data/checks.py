@@ -1,4 +1,4 @@
-"""Whether the splits of a task are splits: no text stands in two of them."""
+"""Checks that the splits of a task are splits: no text stands in two of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which columns of a row hold what: by their names as many tools write them, or as a user says."""
+"""Finds which columns of a row hold what: by their names as many tools write them, or as a user says."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from everlora.core.errors import DataError
+from everlora.data.prompt_parts import check_one_system, spare
 from everlora.data.rows import Table
 from everlora.data.spelling import visible
 from everlora.data.table import Row
@@ -14,7 +15,7 @@ from everlora.data.task import Form
 
 @dataclass(frozen=True)
 class Convention:
-    """Names of the columns of one way of writing rows; ``target`` is empty for chats, where the answer is inside.
+    """Holds names of columns of one way of writing rows; ``target`` is empty for chats, which hold the answer.
 
     ``free`` answers are no labels unless a set of labels is given.
     """
@@ -26,19 +27,13 @@ class Convention:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that a row must have."""
+        """Return the columns that a row must have."""
         return (self.input, self.target) if self.target else (self.input,)
-
-    @property
-    def unread(self) -> frozenset[str]:
-        """Columns that would change the prompt and are not read."""
-        more = {"context", "input"} if self in QUESTIONS else set()
-        return (UNREAD | more).difference(self.columns)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnNames:
-    """Names of columns that a user gives; None where the usual one holds."""
+    """Holds names of columns that a user gives; None where the usual one holds."""
 
     text_column: str | None = None
     label_column: str | None = None
@@ -52,9 +47,6 @@ class ColumnNames:
 
 
 NAMED = "text_column and label_column, prompt_column and completion_column, messages_column, system_column"
-UNREAD = frozenset({"system", "history", "instruction", "images", "videos", "audios", "tools"})
-"""Columns that belong to a prompt in some dialect; where they are not read, a filled one is no small matter."""
-
 CONVENTIONS = (
     Convention("chat", "messages"),
     Convention("prompted", "prompt", "completion"),
@@ -108,7 +100,7 @@ def find_convention(table: Table, names: ColumnNames | None = None) -> Conventio
 
 
 def _as_named(names: ColumnNames, found: list[Any], where: str) -> Convention:
-    """The convention of columns that a user has named.
+    """Return the convention of columns that a user has named.
 
     Raises:
         DataError: names of several conventions are mixed.
@@ -143,18 +135,26 @@ def with_system(table: Table, names: ColumnNames | None) -> tuple[Table, ColumnN
     convention = find_convention(table, names)
     if convention.form == "image":
         raise DataError(f"{table.where}: pictures have no system prompt; leave system_column out")
+    if not convention.free:
+        raise DataError(
+            f"{table.where}: rows of {' and '.join(convention.columns)} have an instruction and a label set, and no "
+            f"system prompt; give instruction: instead of system_column, or name prompt_column and completion_column"
+        )
     rows = []
     for index, row in enumerate(table.rows):
         for column in (names.system_column, *convention.columns):
             if column not in row:
                 raise DataError(f"{table.at(index)}: no column {column!r} (found: {', '.join(map(str, row))})")
-        rows.append({"messages": _chat(row, convention, names.system_column)})
+        read = (names.system_column, *convention.columns)
+        chat = _chat(row, convention, names.system_column, table.at(index))
+        rows.append({**spare(row, read), "messages": chat})
     return replace(table, rows=rows, called={"messages": convention.input}), ColumnNames(messages_column="messages")
 
 
-def _chat(row: Row, convention: Convention, system: str) -> Any:
+def _chat(row: Row, convention: Convention, system: str, at: str) -> Any:
     first = [{"role": "system", "content": row[system]}] if row[system] else []
     value = row[convention.input]
     if convention.form == "chat":
+        check_one_system(first, value, system, at)
         return [*first, *value] if isinstance(value, list | tuple) else value
     return [*first, {"role": "user", "content": value}, {"role": "assistant", "content": row[convention.target]}]

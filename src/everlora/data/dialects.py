@@ -1,4 +1,4 @@
-"""Rows as LlamaFactory and EasyCL write them, alpaca and sharegpt, and their ``dataset_info.json``.
+"""Reads rows as LlamaFactory and EasyCL write them, alpaca and sharegpt, and their ``dataset_info.json``.
 
 alpaca rows have ``instruction`` and ``output``, perhaps ``input``, ``system`` and ``history``; sharegpt rows have
 ``conversations`` of ``from`` and ``value``. Both become prompt and completion, or messages where there is more than
@@ -17,17 +17,20 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from everlora.core.errors import DataError, nearest
 from everlora.core.plain import JsonObject
+from everlora.data.prompt_parts import spare
 from everlora.data.rows import Row, Table, decode, parse_json, read_bytes, read_table
 
 INFO = "dataset_info.json"
 ORDERS = "benchmark_info.json"
 OPTIONS = "dataset_options.json"
 ROLES = {"human": "user", "gpt": "assistant"}
+QUERIES = ("input", "context", "question", "query", "text")
+"""What stands behind an instruction in rows of alpaca, Dolly and their like: the first of them that is there."""
 ENDINGS = {"train": ("_train", ""), "dev": ("_dev", "_eval", "_validation"), "test": ("_test",)}
 
 
 class Columns(BaseModel):
-    """Names of columns, as ``columns`` of an entry gives them."""
+    """Holds names of columns, as ``columns`` of an entry gives them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +43,7 @@ class Columns(BaseModel):
 
 
 class Tags(BaseModel):
-    """Names inside a sharegpt conversation, as ``tags`` of an entry gives them."""
+    """Holds names inside a sharegpt conversation, as ``tags`` of an entry gives them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,7 +57,7 @@ class Tags(BaseModel):
 
 
 class Entry(BaseModel):
-    """One data set of ``dataset_info.json`` that lies in a file."""
+    """Holds one data set of ``dataset_info.json`` that lies in a file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,13 +72,13 @@ class Entry(BaseModel):
 
 
 def familiar(table: Table) -> Table:
-    """Rows of either dialect as rows of ours; all other rows as they are."""
+    """Return rows of either dialect as rows of ours; all other rows as they are."""
     found = set(table.rows[0]) if table.rows else set()
     if "instruction" in found and not ({"prompt", "messages"} & found or {"text", "label"} <= found):
         # Dolly's rows have a response, and a context where alpaca's have an input.
         response = next((column for column in ("output", "response", "answer") if column in found), None)
         if response is not None:
-            query = "context" if "context" in found and "input" not in found else "input"
+            query = next((column for column in QUERIES if column in found), QUERIES[0])
             return alpaca(table, Columns(response=response, query=query))
     if "conversations" in found:
         return sharegpt(table, Columns(), Tags())
@@ -83,7 +86,7 @@ def familiar(table: Table) -> Table:
 
 
 def alpaca(table: Table, columns: Columns) -> Table:
-    """Alpaca rows as prompts, or as chats if one of them has a system prompt or a history.
+    """Return alpaca rows as prompts, or as chats if one of them has a system prompt or a history.
 
     Raises:
         DataError: a column is missing or of the wrong kind.
@@ -94,7 +97,8 @@ def alpaca(table: Table, columns: Columns) -> Table:
             if column not in row:
                 raise DataError(f"{table.at(index)}: no column {column!r} (found: {', '.join(row)})")
     chat = any(row.get(columns.system) or row.get(columns.history) for row in table.rows)
-    rows = [_alpaca(row, columns, table.at(index), chat) for index, row in enumerate(table.rows)]
+    read = (columns.prompt, columns.query, columns.response, *((columns.system, columns.history) if chat else ()))
+    rows = [{**spare(row, read), **_alpaca(row, columns, table.at(i), chat)} for i, row in enumerate(table.rows)]
     return replace(table, rows=rows, called={"prompt": columns.prompt, "completion": columns.response})
 
 
@@ -116,7 +120,7 @@ def _alpaca(row: Row, columns: Columns, at: str, chat: bool) -> Row:
 
 
 def sharegpt(table: Table, columns: Columns, tags: Tags) -> Table:
-    """Sharegpt rows as chats.
+    """Return sharegpt rows as chats.
 
     Raises:
         DataError: a conversation is none, or has a role that we do not know.
@@ -129,13 +133,19 @@ def sharegpt(table: Table, columns: Columns, tags: Tags) -> Table:
         turns = row.get(columns.messages)
         if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
             raise DataError(f"{at}: {columns.messages!r} must be a list of objects (found: {', '.join(row)})")
-        messages = [{"role": "system", "content": row[columns.system]}] if row.get(columns.system) else []
+        messages: list[JsonObject] = []
+        if row.get(columns.system):
+            messages.append({"role": "system", "content": row[columns.system]})
         for number, turn in enumerate(turns, start=1):
             role = turn.get(tags.role_tag)
             if not isinstance(role, str) or role not in roles:  # JSON may hold a list, which no dict can look up
                 raise DataError(f"{at}: turn {number} has the role {role!r}{nearest(str(role), roles)}")
-            messages.append({"role": roles[role], "content": turn.get(tags.content_tag)})
-        rows.append({"messages": messages})
+            # Weights and calls of tools that stand in a turn belong to its message, where they are looked at.
+            more = {key: part for key, part in turn.items() if key not in (tags.role_tag, tags.content_tag)}
+            messages.append(more | {"role": roles[role], "content": turn.get(tags.content_tag)})
+        if sum(message["role"] == "system" for message in messages) > 1:
+            raise DataError(f"{at}: more than one system prompt, in column {columns.system!r} or in turns; keep one")
+        rows.append({**spare(row, (columns.messages, columns.system)), "messages": messages})
     return replace(table, rows=rows)
 
 
@@ -146,7 +156,7 @@ def _refuse_media(row: Row, at: str) -> None:
 
 
 def described(info: Path, name: str) -> tuple[dict[str, Table], dict[str, int]]:
-    """Tables of the splits of a data set: the entries ``name_train`` (or ``name``), ``name_dev`` and ``name_test``.
+    """Return tables of the splits of a data set: ``name_train`` (or ``name``), ``name_dev`` and ``name_test``.
 
     Returns:
         The tables by split, and how many rows are not in them, by split and reason.
@@ -205,7 +215,7 @@ def read_description(path: Path) -> JsonObject:
 
 
 def order_of(path: Path, order: str | None) -> tuple[str, ...]:
-    """Names of the tasks in an order of EasyCL's ``benchmark_info.json``; the first order by default.
+    """Return the tasks in an order of EasyCL's ``benchmark_info.json``; the first order by default.
 
     Raises:
         DataError: there is no such order.
@@ -226,7 +236,7 @@ def order_of(path: Path, order: str | None) -> tuple[str, ...]:
 
 
 def options_of(path: Path, name: str) -> tuple[str, ...]:
-    """The label set of a data set in EasyCL's ``dataset_options.json``; empty where none is said.
+    """Return the label set of a data set in EasyCL's ``dataset_options.json``; empty where there is none.
 
     Raises:
         DataError: the file is there and holds something else.

@@ -1,4 +1,4 @@
-"""A user's own stream: a YAML file that lists tasks and where their rows are.
+"""Reads a user's own stream: a YAML file that lists tasks and where their rows are.
 
 ```yaml
 name: support-desk            # the file's name if left out
@@ -12,6 +12,7 @@ tasks:
   - name: replies
     train: replies.jsonl          # rows with prompt and completion, prompt and answer, or messages
     prompt_column: ask            # other names of columns: text_, label_, completion_, messages_, system_column
+    ignore_columns: [context]     # not read, although it looks like a part of the prompt
     test_fraction: 0.2            # no test file: a fifth of train becomes the test split
     metric: rouge_l               # how answers are scored; exact_match if left out
   - name: mnli
@@ -45,6 +46,7 @@ from everlora.data.checks import Overlap
 from everlora.data.columns import ColumnNames
 from everlora.data.dialects import familiar
 from everlora.data.hub import load_table
+from everlora.data.prompt_parts import check_instruction, without_columns
 from everlora.data.rows import Table, decode, is_data_file, read_bytes, read_table
 from everlora.data.sources import StreamSource, TaskSource, check_metric, expand, known_task, read_source
 from everlora.data.task import Task, TaskStream, left_out_note
@@ -57,7 +59,7 @@ Labels = Annotated[list[StrictStr], Field(min_length=1)]
 
 
 class HubSplit(BaseModel):
-    """A split on the hub, spelled out."""
+    """Holds a split on the hub, spelled out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,7 +72,7 @@ Source = StrictStr | HubSplit
 
 
 class TaskFile(BaseModel):
-    """One entry under ``tasks``; see `Task` and `ColumnNames`."""
+    """Holds one entry under ``tasks``; see `Task` and `ColumnNames`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -88,6 +90,8 @@ class TaskFile(BaseModel):
     completion_column: StrictStr | None = None
     messages_column: StrictStr | None = None
     system_column: StrictStr | None = None
+    ignore_columns: tuple[StrictStr, ...] = ()
+    """Columns that are not read although they look like a part of the prompt."""
     shared_labels: bool | None = None
     metric: StrictStr | None = None
     overlap: Overlap | None = None
@@ -114,7 +118,7 @@ class TaskFile(BaseModel):
 
 
 class StreamFile(BaseModel):
-    """The whole file."""
+    """Holds the whole file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -176,16 +180,25 @@ def load_task(entry: TaskFile, path: Path) -> Task:
     Raises:
         DataError: a data file or a row cannot be used.
     """
-    if entry.source is not None:
-        return _from_source(entry, entry.source, path)
-    assert entry.train is not None
-    tables = {"train": _table(entry.train, path, "train", entry.columns)}
-    if entry.test is not None:
-        tables["test"] = _table(entry.test, path, "test", entry.columns)
-    if entry.dev is not None:
-        tables["dev"] = _table(entry.dev, path, "validation", entry.columns)
+    task = _from_files(entry, path) if entry.source is None else _from_source(entry, entry.source, path)
+    check_instruction(entry.name, entry.instruction, task.form)
+    return task
+
+
+def _from_files(entry: TaskFile, path: Path) -> Task:
+    tables = {
+        split: _table(source, path, on_hub, entry)
+        for split, on_hub, source in (
+            ("train", "train", entry.train),
+            ("test", "test", entry.test),
+            ("dev", "validation", entry.dev),
+        )
+        if source is not None
+    }
     if entry.test_fraction is not None:
-        tables["train"], tables["test"] = split_off(tables["train"], entry.test_fraction, entry.columns)
+        tables["train"], tables["test"] = split_off(
+            tables["train"], entry.test_fraction, entry.columns, named=bool(entry.labels)
+        )
     return build_task(
         entry.name,
         tables,
@@ -210,15 +223,17 @@ def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> Task:
     """Load a task from what another tool left on disk; what the entry says wins over what is known of the task."""
     place = path.parent / source.path
     found = read_source(source, place, entry.name)
-    tables = dict(found.tables)
+    tables = {split: without_columns(table, entry.ignore_columns) for split, table in found.tables.items()}
     if entry.test_fraction is not None and "test" in tables:
         raise DataError(f"{path}: task {entry.name!r} has a test split at {place}; leave test_fraction out")
     if entry.test_fraction is not None:
-        tables["train"], tables["test"] = split_off(tables["train"], entry.test_fraction, entry.columns)
+        tables["train"], tables["test"] = split_off(
+            tables["train"], entry.test_fraction, entry.columns, named=bool(entry.labels or found.labels)
+        )
     if "test" not in tables:
         raise DataError(f"{path}: task {entry.name!r} has no test split at {place}; give test_fraction")
     known = known_task(entry.name, found.kind)
-    return build_task(
+    task = build_task(
         entry.name,
         tables,
         # Rows in O-LoRA's way name their labels themselves; a folder may have fewer than the published task.
@@ -231,9 +246,11 @@ def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> Task:
         left_out=found.left_out,
         shared_labels=entry.shared_labels,
     )
+    check_instruction(entry.name, found.definition, task.form)
+    return task
 
 
-def _table(source: Source, path: Path, split: str, columns: ColumnNames) -> Table:
+def _table(source: Source, path: Path, split: str, entry: TaskFile) -> Table:
     """Read a split; rows of another tool's dialect become rows of ours, unless their columns are named."""
     if isinstance(source, str) and not os.path.exists(path.parent / source) and not is_data_file(source):
         source = HubSplit(hub=source) if HUB_ID.fullmatch(source) else source
@@ -242,7 +259,8 @@ def _table(source: Source, path: Path, split: str, columns: ColumnNames) -> Tabl
     else:
         instead = f"or point {path} to a local file"
         table = load_table(source.hub, source.config, source.split or split, instead=instead)
-    return table if columns else familiar(table)
+    table = without_columns(table, entry.ignore_columns)
+    return table if entry.columns else familiar(table)
 
 
 def _explain(error: ValidationError, content: dict[Any, Any]) -> str:

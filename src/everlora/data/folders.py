@@ -1,4 +1,4 @@
-"""Folders that people have on disk: one task's splits as O-LoRA, SAPT, TRACE or we write them.
+"""Reads folders that people have on disk: one task's splits as O-LoRA, SAPT, TRACE or we write them.
 
 ```
 O-LoRA   CL_Benchmark/<family>/<task>/{train,dev,test}.json   [{"sentence": ..., "label": ...}], labels.json beside
@@ -24,7 +24,8 @@ from typing import Any, Literal
 from everlora.core.errors import DataError, nearest
 from everlora.data.dialects import familiar
 from everlora.data.packed import plain_name
-from everlora.data.rows import SUFFIXES, Table, decode, is_data_file, parse_json, read_bytes, read_table
+from everlora.data.prompt_parts import spare
+from everlora.data.rows import SUFFIXES, Row, Table, decode, is_data_file, parse_json, read_bytes, read_table
 from everlora.metrics.texts import normalise
 
 Kind = Literal["o-lora", "superni", "trace"]
@@ -40,7 +41,7 @@ COLUMNS: Mapping[Kind, tuple[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFolder:
-    """What a task's folder holds.
+    """Holds what a task's folder holds.
 
     Attributes:
         kind: how its rows are written; None where it is our own way.
@@ -94,7 +95,7 @@ def read_folder(folder: Path, kind: Kind | None = None) -> TaskFolder:
 
 
 def task_folder(data_dir: Path, name: str, *, families: bool = False) -> Path:
-    """The folder of a task: ``<data_dir>/<task>``, or with ``families`` O-LoRA's ``<data_dir>/NLI/MNLI`` as well.
+    """Return a task's folder: ``<data_dir>/<task>``, or with ``families`` also O-LoRA's ``<data_dir>/NLI/MNLI``.
 
     Raises:
         DataError: there is none, or there are several.
@@ -114,7 +115,7 @@ def task_folder(data_dir: Path, name: str, *, families: bool = False) -> Path:
 
 
 def plain_spelling(name: str) -> str:
-    """A task's name without case, dashes and underscores (``SST-2`` is ``sst2``), and one for what has two names."""
+    """Return a name without case, dashes and underscores (``SST-2`` is ``sst2``), one for what has two names."""
     plain = name.lower().replace("-", "").replace("_", "")
     return {"boolq": "boolqa", "ag": "agnews"}.get(plain, plain)
 
@@ -134,7 +135,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _refuse_slips(folder: Path) -> None:
-    """A split whose file is misspelt would be left out without a word."""
+    """Refuse a split whose file is misspelt, which would be left out without a word."""
     known = [name for names in SPLITS.values() for name in names]
     for path in sorted(folder.iterdir()):
         stem = path.name.partition(".")[0]
@@ -155,7 +156,7 @@ def _kind(table: Table) -> Kind | None:
 
 
 def _table(path: Path, definition: str) -> tuple[Table, str]:
-    """Rows of a file, and the definition that SuperNI files carry around them."""
+    """Return rows of a file, and the definition that SuperNI files carry around them."""
     if not plain_name(path.name).endswith(".json"):
         return familiar(read_table(path)), definition
     text = decode(read_bytes(path), path)
@@ -210,20 +211,31 @@ def without_blank_labels(
 
 
 def _renamed(table: Table, names: Mapping[str, str]) -> Table:
+    for index, row in enumerate(table.rows):
+        for column, ours in names.items():
+            if column in row and ours in row:
+                raise DataError(
+                    f"{table.at(index)}: columns {column!r} and {ours!r} both hold a text; keep one of them"
+                )
     rows = [{names.get(column, column): value for column, value in row.items()} for row in table.rows]
     return replace(table, rows=rows, called={ours: column for column, ours in names.items()})
 
 
 def _labelled(table: Table) -> Table:
-    """Rows whose answers are labels: the text and the single answer."""
+    """Return rows whose answers are labels: the text and the single answer."""
 
-    def label(value: Any, at: str) -> Any:
+    def label(row: Row, at: str) -> Any:
+        value = row.get("output")
         if isinstance(value, list) and len(value) != 1:
             raise DataError(f"{at}: {len(value)} answers where labels.json asks for one label")
         return value[0] if isinstance(value, list) else value
 
     rows = [
-        {"text": row.get("input"), "label": label(row.get("output"), table.at(index))}
+        {
+            **spare(row, ("input", "output")),
+            "text": row.get("input"),
+            "label": label(row, table.at(index)),
+        }
         for index, row in enumerate(table.rows)
     ]
     return replace(table, rows=rows)

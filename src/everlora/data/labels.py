@@ -1,4 +1,4 @@
-"""What the labels of a task are: names behind numbers, the set that its training rows have, slips and duplicates."""
+"""Finds the labels of a task: names behind numbers, the set of its training rows, slips and duplicates."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Any
 
 from everlora.core.errors import DataError
 from everlora.data.rows import Table
-from everlora.data.spelling import RAW, plain_label, shown, visible
+from everlora.data.spelling import RAW, bare, plain_label, shown, visible
 from everlora.data.task import Example
+from everlora.metrics import Answer, answer_metric
 from everlora.metrics.answers import AS_WRITTEN
 from everlora.metrics.texts import normalise
 
 COMMON = 10
 """A label in one row that is spelt like one in this many is taken for a slip."""
+DIGITS = 1000
+"""A longer number is a text; of many more digits, Python makes none of a text and no text of one."""
 ALIKE = 0.8
 
 
@@ -56,17 +59,21 @@ def kind_of(value: Any) -> str:
     """Say what a cell holds, in the words of its file."""
     if value is None:
         return "nothing (null)"
+    if isinstance(value, int) and value.bit_length() > 3 * DIGITS:
+        return f"a number of more than {DIGITS * 9 // 10} digits"
     return "NaN, as an empty cell becomes" if isinstance(value, float) and math.isnan(value) else type(value).__name__
 
 
 def _number(value: Any) -> int | None:
-    """The whole number that a cell holds; CSV knows text only, so digits are one, but 007 is a name."""
+    """Return the whole number in a cell; CSV knows text only, so digits are one, but 007 is a name."""
     if isinstance(value, str):
-        return int(value) if value.isascii() and value.isdecimal() and str(int(value)) == value else None
+        digits = value.isascii() and value.isdecimal() and len(value) <= DIGITS
+        return int(value) if digits and str(int(value)) == value else None
     try:
-        return operator.index(value)  # int and NumPy's whole numbers
+        number = operator.index(value)  # int and NumPy's whole numbers
     except TypeError:
         return None
+    return number if number.bit_length() <= 3 * DIGITS else None
 
 
 def check_numbers(tables: Mapping[str, Table], column: str, labels: Sequence[str]) -> None:
@@ -102,7 +109,18 @@ def check_set(name: str, labels: Sequence[str], metric: str) -> None:
         DataError: it is so.
     """
     seen: dict[str, str] = {}
+    looks: dict[str, str] = {}
     for label in labels:
+        if (twin := looks.setdefault(bare(label), label)) != label:
+            raise DataError(
+                f"task {name!r}: the labels {twin!a} and {label!a} differ in invisible characters or in the "
+                f"width of letters alone; keep one spelling"
+            )
+        if len(label.strip().splitlines()) > 1 and answer_metric(metric).row(Answer(label, (label,))) <= 0:
+            raise DataError(
+                f"task {name!r}: the label {shown(label)} has several lines, and the metric {metric!r} would count "
+                f"its right answer as wrong; write labels in one line, or give metric: {RAW}"
+            )
         # A raw metric looks at everything but the white space around an answer.
         key = label.strip() if metric in AS_WRITTEN else plain_label(label)
         if key in seen:
@@ -116,7 +134,7 @@ def check_set(name: str, labels: Sequence[str], metric: str) -> None:
 
 
 def inferred(table: Table, examples: Sequence[Example], metric: str) -> tuple[str, ...]:
-    """The label set of a task that names none: the labels of ``table``, its training rows, as they first appear.
+    """Return the labels of a task that names none: those of ``table``, its training rows, as they first appear.
 
     Raises:
         DataError: a label looks like a slip of another: they differ in case, spacing or a full stop, or it is rare
@@ -135,7 +153,7 @@ def inferred(table: Table, examples: Sequence[Example], metric: str) -> tuple[st
         like = plain.get(key) or next(iter(close), None)
         if like is None and not raw and (twin := lettered.get(letters)):
             fewer, more = sorted((count, counts[twin]))
-            # C, C++ and C# differ in punctuation alone and are common, each of them; a rare one is a slip.
+            # (a) and a differ in punctuation alone; where both are common, neither is a slip.
             like = twin if fewer * COMMON <= more else None
         if like is not None:
             slip, other = sorted((label, like), key=lambda one: counts[one])

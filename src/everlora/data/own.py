@@ -1,4 +1,4 @@
-"""A user's own folder as a stream: one folder a task, written in any of the ways that `folders` reads."""
+"""Makes a stream of a user's own folder: one folder a task, written in any way that `folders` reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from everlora.data.task import TaskStream, left_out_note
 
 
 def task_folders(path: Path) -> dict[str, Path]:
-    """Folders with a split's file at ``path`` or up to two levels below it, by name.
+    """Return folders with a split's file at ``path`` or up to two levels below it, by name.
 
     Raises:
         DataError: there is none, one lacks its train file, or two have one name.

@@ -1,4 +1,4 @@
-"""Unpack what data files come in: gzip, bzip2, and zip archives of one file; bounded, so that no bomb fills memory."""
+"""Unpacks what data files come in: gzip, bzip2, zip archives of one file; bounded, so that no bomb fills memory."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from everlora.core.errors import DataError
+from everlora.data.header import check_header
 from everlora.data.packed import check_size
 from everlora.data.table import Table, check_columns
 
@@ -26,6 +27,7 @@ def read_parquet(data: bytes, path: Path) -> Table:
     try:
         table = pq.ParquetFile(io.BytesIO(data))
         check_columns(len(table.schema_arrow.names), str(path))
+        check_header(table.schema_arrow.names, str(path))
         rows, size = [], 0
         for batch in table.iter_batches(PARQUET_ROWS):  # a dictionary may hold once what a thousand rows repeat
             rows += batch.to_pylist()
@@ -42,10 +44,12 @@ def read_parquet(data: bytes, path: Path) -> Table:
 
 
 def _names_of_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
-    """Names of every `datasets.ClassLabel` column that a Parquet file tells of; other columns may be of any type."""
+    """Return names of `datasets.ClassLabel` columns that a Parquet file tells of; others may be of any type."""
     try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        found = {column: kind["names"] for column, kind in features.items() if kind.get("_type") == "ClassLabel"}
-        return {column: tuple(map(str, names)) for column, names in found.items()}
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"].items()
     except (ValueError, KeyError, TypeError, AttributeError):  # metadata that others write is no concern of ours
         return {}
+    # A feature of lists is a list, and others may be anything.
+    kinds = {column: kind for column, kind in features if isinstance(kind, Mapping)}
+    named = {column: kind.get("names") for column, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+    return {column: tuple(map(str, names)) for column, names in named.items() if isinstance(names, list)}

@@ -14,15 +14,16 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from everlora.core.errors import DataError
 from everlora.core.plain import Json, JsonObject
+from everlora.data.header import check_header, refuse_header
 from everlora.data.packed import PACKED, plain_name, unpacked
 from everlora.data.parquet import read_parquet
+from everlora.data.sheet import read_sheet
 from everlora.data.spelling import visible
 from everlora.data.table import Row as Row
 from everlora.data.table import Table as Table
@@ -34,12 +35,12 @@ BOM = b"\xef\xbb\xbf"
 
 
 def is_data_file(name: str) -> bool:
-    """Whether ``name`` ends like a file that `read_table` reads."""
+    """Return whether ``name`` ends like a file that `read_table` reads."""
     return plain_name(name).endswith(SUFFIXES)
 
 
 def is_folder(name: str | Path) -> bool:
-    """Whether a benchmark's name is a path to a folder: it has a separator or is no plain word, and is there."""
+    """Return whether a benchmark's name is a path to a folder: it has a separator or is no plain word, and exists."""
     path = Path(name)
     return path.is_dir() and (isinstance(name, Path) or path.name != str(name))
 
@@ -102,7 +103,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def is_saved_to_disk(path: Path) -> bool:
-    """Whether `datasets` has written the folder ``path`` by ``save_to_disk``, as one split or as several."""
+    """Return whether `datasets` has written the folder ``path`` by ``save_to_disk``, as one split or several."""
     return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
 
 
@@ -174,7 +175,7 @@ _BETWEEN = re.compile(r"[\s,]*")
 
 
 def _rows_in(text: str) -> int:
-    """How many whole values a JSON list holds before it ends or breaks."""
+    """Return how many whole values a JSON list holds before it ends or breaks."""
     place, count = text.index("[") + 1, 0
     while True:
         try:
@@ -226,50 +227,18 @@ def _csv(data: bytes, path: Path, delimiter: str) -> Table:
     finally:
         csv.field_size_limit(limit)
     header = [visible(name).strip() for name in records[0][1]]
+    if not any(header):
+        raise DataError(f"{path}, row 1: empty, where the names of the columns must stand; remove it")
+    if header[0].startswith("#") and any(len(record) != len(header) for _, record in records[1:2]):
+        raise DataError(f"{path}, row 1: a comment, where the names of the columns must stand; remove it")
     if len(header) == 1 and (other := next((mark for mark in ";\t|," if mark in header[0]), "")):
         raise DataError(f"{path}, row 1: one column, {header[0]!r}; separate by {delimiter!r} and not by {other!r}")
     check_columns(len(header), f"{path}, row 1")
-    twice = sorted(name for name, count in Counter(header).items() if count > 1)
-    if twice:
-        raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one")
+    check_header(header, str(path))
     rows = []
     for number, record in records[1:]:
-        if _same_names(record, header):
-            raise DataError(
-                f"{path}, row {number}: the header stands here again, as in files that were joined; remove it"
-            )
+        refuse_header(record, header, f"{path}, row {number}")
         if len(record) != len(header):
             raise DataError(f"{path}, row {number}: {len(record)} fields where the header has {len(header)}")
         rows.append(dict(zip(header, record, strict=True)))
-    return Table(where=str(path), rows=rows, numbers=range(2, len(rows) + 2))
-
-
-def _same_names(record: Sequence[str], header: Sequence[str]) -> bool:
-    """Whether a record is a header: the same names, in any order or case."""
-    names = [name.casefold() for name in header]
-    plain = (visible(cell).strip().casefold() for cell in record)
-    return visible(record[0]).strip().casefold() in names and sorted(plain) == sorted(names) if record else False
-
-
-def read_sheet(data: bytes, path: Path) -> Table:
-    """Read the first sheet of an Excel file, whose first row names the columns."""
-    try:
-        from openpyxl import load_workbook  # type: ignore[import-not-found, import-untyped, unused-ignore]
-    except ImportError:
-        raise DataError(
-            f"{path}: reading Excel files needs openpyxl; install everlora[excel], or save as CSV"
-        ) from None
-    try:
-        sheet = load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets[0]
-        records = [list(record) for record in sheet.iter_rows(values_only=True)]
-    except Exception as error:  # damaged archives and XML come as many kinds of exceptions
-        raise DataError(f"{path} is not a sound Excel file ({error}); save it again, or as CSV") from error
-    while records and not any(cell is not None for cell in records[-1]):
-        records.pop()
-    if len(records) < 2:
-        raise DataError(f"{path} holds no rows; give it a header and at least one")
-    header = [visible(str(name)).strip() for name in records[0] if name is not None]
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}: two columns have one name; rename one")
-    rows = [dict(zip(header, record, strict=False)) for record in records[1:]]
     return Table(where=str(path), rows=rows, numbers=range(2, len(rows) + 2))

@@ -1,4 +1,4 @@
-"""Sources of tasks in a user's YAML: folders and descriptions that other tools have left on disk.
+"""Expands sources of tasks in a user's YAML: folders and descriptions that other tools have left on disk.
 
 ```yaml
 source: {kind: o-lora, path: CL_Benchmark, config: configs/order1_configs}   # all tasks, in the order of the configs
@@ -31,7 +31,7 @@ CONFIGS = ("train_tasks.json", "test_tasks.json")
 
 
 class TaskSource(BaseModel):
-    """One task from a folder or a description."""
+    """Holds one task from a folder or a description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +42,7 @@ class TaskSource(BaseModel):
 
 
 class StreamSource(BaseModel):
-    """All tasks of a folder or a description, in an order."""
+    """Holds all tasks of a folder or a description, in an order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,7 +56,7 @@ class StreamSource(BaseModel):
 
 
 def is_description(path: Path) -> bool:
-    """Whether ``path`` is a ``dataset_info.json``, or a folder that has one."""
+    """Return whether ``path`` is a ``dataset_info.json``, or a folder that has one."""
     return path.name == dialects.INFO or (path / dialects.INFO).is_file()
 
 
@@ -78,7 +78,7 @@ def read_source(source: TaskSource, path: Path, name: str) -> TaskFolder:
 
 
 def expand(source: StreamSource, path: Path, config: Path | None) -> list[tuple[str, TaskSource]]:
-    """Names and sources of the tasks of a whole stream, in order; paths are made absolute.
+    """Return names and sources of the tasks of a whole stream, in order; paths are made absolute.
 
     Raises:
         DataError: the order cannot be told, or there is no such task.
@@ -104,7 +104,7 @@ def expand(source: StreamSource, path: Path, config: Path | None) -> list[tuple[
 
 
 def known_task(name: str, kind: Kind | None) -> TaskInfo:
-    """What is known of a task from the benchmark whose folders are written as its own is."""
+    """Return what is known of a task from the benchmark whose folders are written as its own is."""
     benchmark = written_as(kind) if kind else None
     if benchmark is None:
         return TaskInfo(name=name)
@@ -115,14 +115,14 @@ def known_task(name: str, kind: Kind | None) -> TaskInfo:
 
 
 def _order_of_trace(path: Path, *, sure: bool) -> tuple[str, ...]:
-    """TRACE's tasks in its order; nothing where the folder need not be TRACE's and lacks one of them."""
+    """Return TRACE's tasks in its order; nothing where the folder lacks one and need not be TRACE's."""
     trace = written_as("trace")
     names = trace.tasks if trace else ()
     return names if sure or all((path / name).is_dir() for name in names) else ()
 
 
 def _configured(config: Path) -> list[tuple[str, str]]:
-    """Family and name of each task that a folder of O-LoRA's configs trains, in order.
+    """Return family and name of each task that a folder of O-LoRA's configs trains, in order.
 
     Nothing in the folder numbers them: the k-th task is the one after which k tasks are tested.
     """

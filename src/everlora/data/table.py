@@ -1,4 +1,4 @@
-"""Rows of one split in memory, each of which knows where it stood."""
+"""Holds the rows of one split in memory, each of which knows where it stood."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of one split.
+    """Holds rows of one split.
 
     Attributes:
         where: the file, hub data set or object that the rows come from, for messages.
@@ -41,6 +41,10 @@ class Table:
         """Return the rows at ``indices``, which keep their numbers."""
         chosen = list(indices)
         return replace(self, rows=[self.rows[i] for i in chosen], numbers=[self.numbers[i] for i in chosen])
+
+    def with_rows(self, rows: Sequence[Row]) -> Table:
+        """Return the table with each row in another form."""
+        return replace(self, rows=rows)
 
 
 def class_names(features: Mapping[str, object]) -> dict[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""What a model learns from: an `Example` is a row, a `Task` its rows, a `TaskStream` the tasks in their order.
+"""Defines what a model learns from: an `Example` is a row, a `Task` its rows, a `TaskStream` tasks in order.
 
 A task is data and nothing else. How an example becomes tokens is the business of a model family
 (`everlora.models.families`). The parts of a prompt are separate here, so that a long text can be cut without cutting
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from everlora.core.errors import ConfigError, DataError, nearest
-from everlora.data.spelling import metric_for, shown
+from everlora.data.spelling import check_names, metric_for, shown
 from everlora.metrics import Answer, answer_metric
 from everlora.metrics.answers import DEFAULT
 
@@ -27,7 +27,7 @@ Form = Literal["labelled", "prompted", "chat", "image"]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row.
+    """Is one row.
 
     Attributes:
         input: the text (`labelled`), the whole prompt (`prompted`), a list of chat messages without the last
@@ -50,7 +50,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One task of a stream.
+    """Is one task of a stream.
 
     Attributes:
         name: short, unique in its stream, used in folder names (letters, digits, ``-`` and ``_``).
@@ -60,9 +60,9 @@ class Task:
         form: what ``Example.input`` holds.
         metric: how an answer is scored; the id of a metric of answers (``everlora metrics``).
         source: where the data come from, for the run's record.
-        shared_labels: whether a classification head answers with the rows that other tasks' labels of the same names
-            have (True), or with rows of the task's own (False). By default labels that are words are shared, and whole
-            numbers, which mean something else in every task, are its own. Models that answer in text look at neither.
+        shared_labels: whether a classification head answers with the rows that labels of the same names have in other
+            tasks that share theirs (True), or with rows of the task's own (False, the default): a word may mean
+            something else in every task. Models that answer in text look at neither.
         prompt_limit: length in tokens to which the benchmark's authors cut a prompt, where it is longer than a model's
             context; None where nobody says.
         left_out: how many rows of the source are not here, by split and reason, for the run's record.
@@ -96,6 +96,7 @@ class Task:
                 f"task name {self.name[:40]!r}… has {len(self.name.encode())} bytes, too long for the name of a "
                 f"folder; take at most {LONGEST_NAME}"
             )
+        check_names(self.name, self.labels)
         for split in ("train", "test"):
             if not len(getattr(self, split)):
                 raise DataError(f"task {self.name!r} has an empty {split} split; give it at least one row")
@@ -169,10 +170,8 @@ class Task:
 
     @property
     def shares_labels(self) -> bool:
-        """Whether its labels are those of other tasks that have the same names; see `shared_labels`."""
-        if self.shared_labels is not None:
-            return self.shared_labels
-        return not all(label.strip().lstrip("+-").isdecimal() for label in self.labels)
+        """Return whether its labels are those of other tasks that have the same names; see `shared_labels`."""
+        return bool(self.shared_labels)
 
     def digest(self) -> str:
         """Hash of all rows, labels, the instruction and the metric: two tasks with one digest are the same task."""
@@ -234,7 +233,7 @@ def _of_each(rows: Sequence[Example], most: int | None, seed: int) -> Sequence[E
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStream:
-    """Tasks in the order in which they are learned.
+    """Holds tasks in the order in which they are learned.
 
     Attributes:
         name: of the stream, for messages.

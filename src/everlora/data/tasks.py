@@ -14,8 +14,10 @@ from everlora.data.checks import Overlap, normalised, separate
 from everlora.data.columns import ColumnNames, Convention, find_convention, with_system
 from everlora.data.dialects import familiar
 from everlora.data.labels import check_numbers, check_set, inferred, kind_of, label_of
+from everlora.data.notes import reading_notes
+from everlora.data.prompt_parts import check_instruction, check_unread, without_columns
 from everlora.data.rows import Row, Table, class_names
-from everlora.data.spelling import shown, visible
+from everlora.data.spelling import check_names, shown, visible
 from everlora.data.task import Example, Task
 from everlora.metrics.answers import DEFAULT
 
@@ -35,6 +37,7 @@ def task_from_dataset(
     instruction: str = "",
     metric: str = DEFAULT,
     shared_labels: bool | None = None,
+    ignore_columns: Sequence[str] = (),
     **columns: str | None,
 ) -> Task:
     """Make a task from rows in memory: `datasets.Dataset` objects, or any iterables of mappings.
@@ -53,6 +56,7 @@ def task_from_dataset(
         instruction: one sentence that tells the model what to do (``text`` and ``label``, ``input`` and ``output``).
         metric: how answers are scored, the id of a metric (``everlora metrics`` lists them).
         shared_labels: whether labels mean the same as those of that name in other tasks, see `Task`.
+        ignore_columns: columns that are not read although they look like a part of the prompt.
         **columns: other names of columns: ``text_column``, ``label_column``, ``prompt_column``, ``completion_column``,
             ``messages_column``, ``system_column``.
 
@@ -70,9 +74,9 @@ def task_from_dataset(
             raise DataError(f"task {name!r}: unknown argument {key!r}{nearest(key, known)}")
     names = ColumnNames(**columns)
     splits = {"train": train, "test": test} | ({"dev": dev} if dev is not None else {})
-    return build_task(
+    task = build_task(
         name,
-        {split: _in_memory(rows, f"{name} {split}", names) for split, rows in splits.items()},
+        {split: _in_memory(rows, f"{name} {split}", names, ignore_columns) for split, rows in splits.items()},
         labels=labels,
         instruction=instruction,
         columns=names,
@@ -80,6 +84,8 @@ def task_from_dataset(
         source="memory",
         shared_labels=shared_labels,
     )
+    check_instruction(name, instruction, task.form)
+    return task
 
 
 def build_task(
@@ -102,6 +108,7 @@ def build_task(
     Raises:
         DataError: a column is missing, a row is unusable, or a text stands in two splits and ``overlap`` is "error".
     """
+    check_names(name, labels or ())
     systems = {split: with_system(table, columns) for split, table in tables.items()}
     tables, columns = {split: table for split, (table, _) in systems.items()}, systems["train"][1]
     convention = find_convention(tables["train"], columns)
@@ -127,30 +134,27 @@ def build_task(
         metric=metric,
         source=source,
         left_out=dropped,
-        notes=_rewritten(tables, convention.target) if labels else (),
+        notes=reading_notes(tables, convention) if labels else (),
         shared_labels=shared_labels,
     )
 
 
-def _rewritten(tables: Mapping[str, Table], column: str) -> tuple[str, ...]:
-    """Say how many labels are read in another spelling than that of the file, with an example."""
-    cells = [row.get(column) for table in tables.values() for row in table.rows]
-    found = [cell for cell in cells if isinstance(cell, str) and visible(cell) != cell]
-    if not found:
-        return ()
-    return (
-        f"{len(found)} labels hold invisible or decomposed characters and are read without: "
-        f"{shown(found[0])} as {shown(visible(found[0]))}",
-    )
-
-
-def split_off(table: Table, fraction: float, columns: ColumnNames) -> tuple[Table, Table]:
+def split_off(table: Table, fraction: float, columns: ColumnNames, *, named: bool) -> tuple[Table, Table]:
     """Split a table into train and test, by text and not by row: a text that stands in it twice does not leak.
 
+    Args:
+        table: all rows.
+        fraction: of the texts that go to test.
+        columns: what the user calls the columns.
+        named: whether a label set is given, so that it is not that of the training rows.
+
     Raises:
-        DataError: a row is unusable, or too few texts are different.
+        DataError: a row is unusable, too few texts are different, or a label of test would not be learned.
     """
-    keys = _split_keys(table, find_convention(table, columns))
+    convention = find_convention(table, columns)
+    # A system prompt is no text by which rows differ; it is read after the split.
+    rest = [{column: row[column] for column in row if column != columns.system_column} for row in table.rows]
+    keys = _split_keys(table.with_rows(rest), convention)
     order = sorted(set(keys))
     random.Random(SPLIT_SEED).shuffle(order)
     held_out = set(order[: max(1, round(len(order) * fraction))])
@@ -158,7 +162,19 @@ def split_off(table: Table, fraction: float, columns: ColumnNames) -> tuple[Tabl
     test = table.pick(i for i, key in enumerate(keys) if key in held_out)
     if not train.rows:
         raise DataError(f"{table.where} has too few different rows for test_fraction {fraction}")
+    if not (named or convention.free or table.class_names.get(convention.target)):
+        _check_classes(train, test, convention.target, fraction)
     return train, test
+
+
+def _check_classes(train: Table, test: Table, column: str, fraction: float) -> None:
+    learned = {visible(str(row.get(column))) for row in train.rows}
+    for index, row in enumerate(test.rows):
+        if (label := visible(str(row.get(column)))) not in learned:
+            raise DataError(
+                f"{test.at(index)}: label {shown(label)} has so few rows that test_fraction {fraction} puts all of "
+                f"them into test, and none is learned; add rows of it, or give a test file"
+            )
 
 
 def _split_keys(table: Table, convention: Convention) -> list[str]:
@@ -169,14 +185,14 @@ def _split_keys(table: Table, convention: Convention) -> list[str]:
     return [normalised(example, convention.form, closed) for example in _examples(table, convention, None)]
 
 
-def _in_memory(rows: Iterable[Row], where: str, columns: ColumnNames) -> Table:
+def _in_memory(rows: Iterable[Row], where: str, columns: ColumnNames, ignored: Sequence[str]) -> Table:
     features = getattr(rows, "features", None)  # only `datasets.Dataset` has them, and not every iterable need be one
     held = list(rows)
     for number, row in enumerate(held, start=1):
         if not isinstance(row, Mapping):
             raise DataError(f"{where}, row {number}: not a mapping of columns but {type(row).__name__}")
     names = class_names(features) if features else {}
-    table = Table(where=where, rows=held, numbers=range(1, len(held) + 1), class_names=names)
+    table = without_columns(Table(where=where, rows=held, numbers=range(1, len(held) + 1), class_names=names), ignored)
     return table if columns else familiar(table)
 
 
@@ -189,7 +205,7 @@ def _examples(table: Table, convention: Convention, labels: Sequence[str] | None
 
 
 def _names(of_column: Sequence[str] | None, labels: Sequence[str] | None) -> tuple[Sequence[str], bool]:
-    """Names of labels, and whether a number is a place among them whatever their names.
+    """Return names of labels, and whether a number is a place among them whatever their names.
 
     A reordered `labels` must not change what the numbers of a `datasets.ClassLabel` mean.
     """
@@ -204,9 +220,12 @@ def _example(row: Row, table: Table, convention: Convention, names: tuple[Sequen
         if column not in row:
             found = ", ".join(str(table.called.get(name, name)) for name in row) or "none"
             raise DataError(f"{at}: no column {table.called.get(column, column)!r} (found: {found})")
-    for column in sorted(convention.unread):
-        if row.get(column):
-            raise DataError(f"{at}: column {column!r} would change the prompt; write it into the text, or drop it")
+    example = _read(row, table, convention, names, at)
+    check_unread(row, convention.columns, example, at)
+    return example
+
+
+def _read(row: Row, table: Table, convention: Convention, names: tuple[Sequence[str], bool], at: str) -> Example:
     value = row[convention.input]
     if convention.form == "chat":
         return _chat(value, at)
@@ -222,7 +241,7 @@ def _example(row: Row, table: Table, convention: Convention, names: tuple[Sequen
 
 
 def _answered(text: str, value: Any, column: str, at: str) -> Example:
-    """A free answer, or a list of those that are accepted."""
+    """Return a free answer, or a list of those that are accepted."""
     answers = value if isinstance(value, list | tuple) else [value]
     if not answers:
         raise DataError(f"{at}: no answer in column {column!r}; give at least one")

@@ -1,4 +1,4 @@
-"""How a row of text and label becomes a prompt: a text with fields, which the task and the row fill."""
+"""Makes a prompt of a row of text and label: a text with fields, which the task and the row fill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIELDS = ("instruction", "labels", "task", "text")
 
 @dataclass(frozen=True)
 class Template:
-    """What stands around a text.
+    """Holds what stands around a text.
 
     Fields: ``{instruction}`` and ``{labels}`` (comma separated) of the task; ``{task}``, its name; ``{text}``, the
     row's, exactly once. A line whose fields are all empty is left out: a task without a label set has no line of
@@ -46,7 +46,7 @@ class Template:
         object.__setattr__(self, "_lines", tuple(lines))
 
     def around(self, task: str, instruction: str, labels: tuple[str, ...]) -> tuple[str, str]:
-        """What stands before a row's text and what behind it."""
+        """Return what stands before a row's text and what behind it."""
         values = {"task": task, "instruction": instruction, "labels": ", ".join(labels), "text": "\0"}
         kept = [self._filled(line, values) for line in self._lines if self._says(line, values)]
         before, after = "\n".join(kept).split("\0")

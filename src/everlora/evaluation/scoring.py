@@ -113,6 +113,6 @@ def score_task(
         correct=tuple(value > 0 for value in each) if task.metric in AS_WRITTEN else tuple(map(correct, answered)),
         metric=task.metric,
         each=each,
-        shares=metric.shares(answered, task.labels) if metric.shares else (),
+        shares=metric.shares_of(answered, task.labels),
         score=score,
     )

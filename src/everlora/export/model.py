@@ -43,6 +43,7 @@ def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
         )
     labels = run.stages[-1].facts.labels
     if base.family.head:
+        base.family.fixed = run.settings.head == "names"  # where nothing was trained, no folder holds them
         row = [Example("", labels[0])]
         base.family.prepare(
             base.model, [Task(name="all", train=row, test=row, labels=tuple(labels))], torch.Generator()
@@ -75,7 +76,8 @@ def merged_updates(run: Run) -> dict[str, Tensor]:
     """Compute per module what is added to W0, dense, (o, i): the sum of the updates, or what they are merged into."""
     if not run.method.adapter.loads_with_peft:  # whole matrices have changed, and the newest folder holds how
         return {
-            name: site.tensors["change"] for name, site in load_form(run.stages[-1].path / OsfBackend.file)[0].items()
+            name: update.tensors["change"]
+            for name, update in load_form(run.stages[-1].path / OsfBackend.file)[0].items()
         }
     past, merge = run.past(), run.method.merge
     if merge is None or merge.infer == "sum" or len(past) < 2:  # one update is its own merge
@@ -127,15 +129,15 @@ def merged_adapter(run: Run, rank: int) -> tuple[LowRankUpdates, dict[str, float
     if not len(past):
         raise ConfigError(f"{run.method.name!r} trains nothing, so there is no adapter to write; leave --rank out")
     if merge is not None and merge.infer == "merged":
-        sites, _ = adapters.merge_past(past, merge, rank)
+        updates, _ = adapters.merge_past(past, merge, rank)
     else:
-        sites = {name: truncated(past.factors(name), rank)[0] for name in past.sites}
+        updates = {name: truncated(past.factors(name), rank)[0] for name in past.sites}
     exact = merged_updates(run)
-    lost = {name: float((exact[name] - site.dense()).norm()) for name, site in sites.items()}
-    sizes = {name: float(exact[name].norm()) for name in sites}
+    lost = {name: float((exact[name] - update.dense()).norm()) for name, update in updates.items()}
+    sizes = {name: float(exact[name].norm()) for name in updates}
     total = sum(v**2 for v in sizes.values()) ** 0.5
     error = sum(v**2 for v in lost.values()) ** 0.5 / total if total else 0.0
-    return sites, {"error": error, "worst": max(lost[n] / sizes[n] if sizes[n] else 0.0 for n in sites)}
+    return updates, {"error": error, "worst": max(lost[n] / sizes[n] if sizes[n] else 0.0 for n in updates)}
 
 
 def write_model(run: Run, base: Loaded, out: Path) -> None:
@@ -217,10 +219,10 @@ def _settings(config: Any) -> Any:
     return {key: _settings(value) for key, value in facts.items() if key not in (*_OF_TRANSFORMERS_4, *_OF_THE_FILE)}
 
 
-def write_adapter(run: Run, sites: LowRankUpdates, out: Path) -> None:
+def write_adapter(run: Run, updates: LowRankUpdates, out: Path) -> None:
     """Write updates as a PEFT folder."""
     with staged(out) as folder:
-        adapters.write(folder, sites, _rest(run), like=run.stages[-1].path)
+        adapters.write(folder, updates, _rest(run), like=run.stages[-1].path)
 
 
 def check_empty(out: Path) -> None:
@@ -235,9 +237,9 @@ def check_empty(out: Path) -> None:
 
 @torch.no_grad()
 def compare_logits(
-    run: Run, base: Loaded, sites: LowRankUpdates, tasks: Sequence[Task], rows: int = 16
+    run: Run, base: Loaded, updates: LowRankUpdates, tasks: Sequence[Task], rows: int = 16
 ) -> dict[str, float]:
-    """Measure how far logits with ``sites`` are from the exact ones on a few rows of every task; changes ``base``.
+    """Measure how far logits with ``updates`` are from the exact ones on a few rows of every task; changes ``base``.
 
     Returns:
         ``largest``: the largest absolute difference; ``relative``: root mean square difference by that of the exact
@@ -255,9 +257,9 @@ def compare_logits(
     ]
     exact = [base.family.logits(model, batch)[0].float() for batch in batches]
     exact_updates = merged_updates(run)
-    for name, site in sites.items():
+    for name, update in updates.items():
         weight = matrix_of(model.get_submodule(name))
-        weight.add_((site.dense() - exact_updates[name]).to(weight.device))
+        weight.add_((update.dense() - exact_updates[name]).to(weight.device))
     other = [base.family.logits(model, batch)[0].float() for batch in batches]
     difference = torch.cat([(a - b)[a.isfinite()].flatten() for a, b in zip(exact, other, strict=True)])
     spread = torch.cat([(a - a.mean(-1, keepdim=True))[a.isfinite()].flatten() for a in exact])

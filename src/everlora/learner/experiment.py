@@ -12,19 +12,20 @@ import everlora.methods  # noqa: F401  (registers the methods)
 from everlora.analysis.single_task import single_task_reference
 from everlora.archive.atomic import write_text
 from everlora.archive.card import model_card
-from everlora.archive.folder import RunFolder, read_run
+from everlora.archive.folder import BEFORE, COMMIT, RunFolder, read_run
 from everlora.archive.identity import Composition, RunRecord
 from everlora.archive.records import Environment
 from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
 from everlora.archive.schema import read_json, write
-from everlora.benchmarks import is_own, open_stream
+from everlora.benchmarks import find_benchmark, is_own, open_stream
+from everlora.benchmarks.streams import is_yaml
 from everlora.core.benchmark import Modality
 from everlora.core.errors import ConfigError, DataError, FolderError, ModelError
 from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Method
 from everlora.core.plain import JsonObject
-from everlora.core.plugins import Origin
+from everlora.core.plugins import Origin, file_origin, files
 from everlora.core.registry import origins
 from everlora.data.task import Task, TaskStream
 from everlora.learner.resolve import names as names
@@ -32,29 +33,22 @@ from everlora.learner.resolve import protocol_of
 from everlora.learner.resolve import read_recipe as read_recipe
 from everlora.learner.resolve import resolve as resolve
 from everlora.learner.sequential import SequentialLearner
-from everlora.metrics.registry import METRICS
+from everlora.metrics.registry import METRICS, answer_metric
 from everlora.metrics.scores import ScoreMatrix
 from everlora.metrics.texts import unread
+from everlora.models.base_files import check_same_base
 from everlora.models.environment import environment
+from everlora.models.families import TextClassifier
+from everlora.models.families.pooled import Pooling
 from everlora.models.loading import Loaded, load
 from everlora.runtime import world
 from everlora.runtime.progress import Progress
-from everlora.settings.spec import LearnerSpec, RawSettings, RunSpec
-
-DEMO: RawSettings = {
-    "model": "smollm2-135m",
-    "benchmark": "builtin",
-    "tasks": ["reviews", "news", "questions"],
-    "max_train_samples": 288,
-    "max_eval_samples": 32,
-    "seed": 1,
-}
-DEMO_METHODS = ("seqlora", "ella")
+from everlora.settings.spec import LearnerSpec, RunSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """Holds what a run came to.
 
     Attributes:
         folder: where it is written.
@@ -67,14 +61,14 @@ class Result:
     record: MatrixRecord
 
     def as_json(self) -> JsonObject:
-        """The object that ``everlora run --json`` prints."""
+        """Return the object that ``everlora run --json`` prints."""
         plain = self.record.plain()
         wanted = ("tasks", "matrix", "metrics", "method", "model", "protocol", "fingerprints", "base", "general")
         return {**{key: plain[key] for key in wanted if key in plain}, "folder": str(self.folder)}
 
 
-def load_for(spec: LearnerSpec) -> Loaded:
-    """Load the base model that ``spec`` names."""
+def load_for(spec: LearnerSpec, learned_in: Path | None = None) -> Loaded:
+    """Load the base model that ``spec`` names; an encoder pools as it did for the tasks in ``learned_in``."""
     hf_logging.disable_progress_bar()
     return load(
         spec.model,
@@ -85,6 +79,7 @@ def load_for(spec: LearnerSpec) -> Loaded:
         max_new_tokens=spec.max_new_tokens,
         prompt=spec.prompt,
         trust_remote_code=spec.trust_remote_code,
+        pooling=spec.pooling or (_pooling(learned_in) if learned_in else None),
     )
 
 
@@ -104,9 +99,11 @@ def run(
         EverloraError: anything that the caller can mend.
     """
     method = parse(spec.method)
-    base = load_for(spec)
+    base = load_for(spec, out)
     stream = stream_for(spec, base)
     scores = single_task_reference(single, spec, stream.tasks) if single else None
+    if single:
+        check_base(base, single)
     learner = begin(spec, method, base, out, resume=resume, progress=progress or Progress())
     if scores and world.is_main():
         write_single_task_scores(out, single or out, scores)
@@ -153,21 +150,26 @@ def begin(
     folder = world.on_main(lambda: RunFolder(out, record, resume=resume))
     folder = folder or RunFolder(out, record, resume=True, write=False)
     if world.is_main():
-        _check_same_precision(base, folder)
+        _check_same_model(base, folder)
+        if folder.stages() or (out / BEFORE / COMMIT).is_file():
+            check_base(base, out)
         write(out / "environment.json", environment(base))
     return SequentialLearner(base, method, spec, folder, progress)
 
 
 def plugins_used(spec: LearnerSpec, method: Method) -> list[Origin]:
-    """Where the plug-ins of a run are from: its methods, its benchmark, and all metrics that were plugged in."""
+    """Return where a run's plug-ins are from: methods, benchmark, all metrics, and files of no known use."""
     named = [name for name, _ in split_expression(method.expression)] if method.expression else []
     benchmark = [spec.benchmark] if isinstance(spec, RunSpec) else []
     # Tasks may name any metric, and those of the matrix are all written: so all that are from outside count as used.
-    return origins(method=named, benchmark=benchmark, metric=METRICS.from_outside())
+    found = origins(method=named, benchmark=benchmark, metric=METRICS.from_outside())
+    found += [file_origin("benchmark", name, Path(name)) for name in benchmark if is_yaml(name)]
+    # A file that registers nothing which is used may still have changed what everlora does.
+    return found + [one for one in files() if one["file"] not in [other.get("file") for other in found]]
 
 
 def _spelling_of(dtype: str, base: Loaded, out: Path) -> str:
-    """How the run in ``out`` spells ``dtype``, if both come to the same weights: ``auto`` is what it chose."""
+    """Return how the run in ``out`` spells ``dtype``, if both are the same weights: ``auto`` is what it chose."""
     try:
         there = read_run(out).settings.dtype
     except FolderError:
@@ -176,7 +178,7 @@ def _spelling_of(dtype: str, base: Loaded, out: Path) -> str:
 
 
 def _weights(out: Path) -> str | None:
-    """The type of the weights that the run in ``out`` was made on; None if that is not known."""
+    """Return the type of the weights that the run in ``out`` was made on; None if that is not known."""
     try:
         precision = read_json(Environment, out / "environment.json").precision
     except FolderError:
@@ -184,8 +186,38 @@ def _weights(out: Path) -> str | None:
     return precision.weights if precision else None
 
 
-def _check_same_precision(base: Loaded, folder: RunFolder) -> None:
-    """Refuse to go on with other weights than those that tasks were learned on."""
+def _pooling(out: Path) -> Pooling | None:
+    """Return what an encoder's head read when the tasks in ``out`` were learned; None where there are none."""
+    if not any((out / "tasks").glob("[0-9]*")):
+        return None
+    try:
+        there = read_json(Environment, out / "environment.json")
+    except FolderError:
+        return None
+    # An everlora that did not note it read what the checkpoint's own head makes of a text.
+    return (there.pooling or "head") if there.family == "encoder" else None
+
+
+def check_base(base: Loaded, out: Path) -> None:
+    """Refuse a base model whose files are others than those that the run in ``out`` was learned on.
+
+    Raises:
+        FolderError: which file it is.
+    """
+    try:
+        there = read_json(Environment, out / "environment.json").base_files
+    except FolderError:
+        return  # nothing was recorded
+    check_same_base(out, base.name, there, base.files)
+
+
+def _check_same_model(base: Loaded, folder: RunFolder) -> None:
+    """Refuse to go on with other weights, or another pooling, than those that tasks were learned with."""
+    read, reads = _pooling(folder.path), base.family.pooling if isinstance(base.family, TextClassifier) else None
+    if None not in (read, reads) and read != reads:
+        raise FolderError(
+            f"{folder.path} was learned with pooling {read} and would go on with {reads}; run it by itself"
+        )
     then, now = _weights(folder.path), base.precision.describe()["weights"]
     if folder.stages() and then not in (None, now):
         raise FolderError(
@@ -198,7 +230,8 @@ def finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
     folder, out = learner.folder, learner.folder.path
     if world.is_main():
         record = folder.write_matrix(matrix, learner.facts())
-        write_text(out / "README.md", model_card(record, folder.record, learner.base.hub, learner.method.adapter))
+        base, adapter = learner.base, learner.method.adapter
+        write_text(out / "README.md", model_card(record, folder.record, base.hub, adapter, base.family.head))
         learner.base.family.processor.save_pretrained(str(out))
     else:
         record = folder.matrix_record(matrix, learner.facts())
@@ -212,13 +245,15 @@ def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
 
 
 def check_data(spec: RunSpec) -> None:
-    """Read the rows of a run that are on this machine, without a model, so that a fault shows before anything runs.
+    """Look up a run's benchmark, and read what rows are on this machine, so that a fault shows before anything runs.
 
     Raises:
         EverloraError: they cannot be used.
     """
     if spec.data_dir is not None or is_own(spec.benchmark):
         adapt_tasks(_opened(spec), spec, spec.stream_seed)
+    else:
+        find_benchmark(spec.benchmark).order(spec.order)
 
 
 def _opened(spec: RunSpec, modality: Modality | None = None) -> TaskStream:
@@ -258,4 +293,6 @@ def adapt_tasks(stream: TaskStream, spec: LearnerSpec, seed: int = 0) -> TaskStr
     for task in adapted:  # only now: a metric from the settings is the way out
         if why := unread(task.metric, [row.target for row in task.test]):
             raise DataError(f"task {task.name!r}: {why}")
+        if task.metric in METRICS.from_outside():  # one that fails does so before anything is learned
+            answer_metric(task.metric).of_row(task.test[0].answered(task.test[0].target))
     return adapted

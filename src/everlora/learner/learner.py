@@ -1,4 +1,4 @@
-"""The Python face: a learner that is given tasks."""
+"""Defines the Python face: a learner that is given tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from everlora.settings.spec import LearnerSpec
 
 
 class Learner:
-    """One base model that learns task after task.
+    """Is one base model that learns task after task.
 
     Args:
         model: packaged name, ``tiny-*``, folder, GGUF file or hub id.
@@ -47,7 +47,7 @@ class Learner:
         name = method if isinstance(method, str) else composed.expression or composed.name
         rate = composed.adapter.learning_rate
         spec = experiment.resolve(LearnerSpec, {"model": model, "method": name}, settings, rate=rate)
-        base = experiment.load_for(spec)
+        base = experiment.load_for(spec, Path(out))
         self._learner = experiment.begin(
             spec, composed, base, Path(out), resume=resume, progress=progress or Progress()
         )
@@ -64,5 +64,5 @@ class Learner:
 
     @property
     def model(self) -> nn.Module:
-        """The model as it stands after the latest task, for inference."""
+        """Return the model as it stands after the latest task, for inference."""
         return self._learner.inference_model()

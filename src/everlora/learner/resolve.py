@@ -1,4 +1,4 @@
-"""Where settings come together: defaults < protocol < recipe < command line, checked once.
+"""Brings settings together: defaults < protocol < recipe < command line, checked once.
 
 Methods are looked up only where they are needed, since importing them takes torch.
 """
@@ -83,7 +83,7 @@ def refuse_code(settings: RawSettings, typed: RawSettings, where: Path) -> RawSe
 
 
 def _known(settings: RawSettings) -> bool:
-    """Whether the method, benchmark and metric of a run are to be found here."""
+    """Return whether the method, benchmark and metric of a run are to be found here."""
     from everlora.benchmarks import find_benchmark, is_own
     from everlora.metrics import answer_metric
 
@@ -109,7 +109,7 @@ def _checked(train: Any) -> Any:
 
 
 def _rate(method: object) -> float:
-    """The learning rate of a method's form; LoRA's for a composition that no expression spells."""
+    """Return the learning rate of a method's form; LoRA's for a composition that no expression spells."""
     try:
         return _parse(str(method)).adapter.learning_rate
     except ConfigError:
@@ -161,6 +161,8 @@ def settle(kind: type[S], *layers: RawSettings, rate: float | None = None) -> S:
         rate = _rate(merged.get("method") or LearnerSpec.model_fields["method"].default)
     merged["train"].setdefault("learning_rate", rate)
     merged["train"] = _checked(merged["train"])
+    if int(merged["train"].get("max_steps", -1)) > 0:
+        merged["train"].setdefault("num_train_epochs", 1)  # it plays no part then, and earlier versions wrote 1
     if isinstance(merged.get("lora"), dict):
         merged["lora"] = checked_lora(merged["lora"])
     if isinstance(merged.get("train_of"), dict):
@@ -182,7 +184,7 @@ def settle(kind: type[S], *layers: RawSettings, rate: float | None = None) -> S:
 
 
 def hash_as_written(protocol: Protocol) -> str:
-    """The hash that every run has that follows a protocol and changes nothing."""
+    """Return the hash that every run has that follows a protocol and changes nothing."""
     # Where the rate is left to the method's form, the hash says so instead of the rate: any will do.
     spec = settle(RunSpec, {"model": ""}, protocol.settings, rate=ANY_RATE)
     return digest(spec.model_dump(mode="json"), ANY_RATE)

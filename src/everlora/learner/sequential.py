@@ -38,14 +38,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import nn
 
 from everlora.archive.atomic import copy_checked
 from everlora.archive.folder import RunFolder
 from everlora.archive.records import Holdings, Seconds, StageFacts
 from everlora.archive.schema import write_rows
-from everlora.core.errors import TrainingError
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.updates import LowRankUpdates, Updates
@@ -59,7 +57,7 @@ from everlora.runtime import world
 from everlora.runtime.progress import Progress, warn
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, rehearsal
-from everlora.training.alarms import change, collapse
+from everlora.training.alarms import after_scoring, after_training, check_finite
 from everlora.training.evidence import observe
 from everlora.training.initial import initialise
 from everlora.training.stages import (
@@ -78,7 +76,7 @@ from everlora.training.task_trainer import TaskTrainer, TrainingResult
 
 @dataclass(frozen=True)
 class LearnedTask:
-    """What a trained stage leaves behind.
+    """Holds what a trained stage leaves behind.
 
     Attributes:
         update: the adapter, as it answers from now on.
@@ -160,9 +158,9 @@ class SequentialLearner(LearnerState):
             update = self.extract_update(stage)
             trained = time.perf_counter()
             warnings = training.chain.warnings
-            if self.method.penalties:  # a penalty may be low because nothing was learned
-                moved = change(update, self.adapter_start())
-                warnings += warn(self.progress, stage.name, collapse(moved, self.changes))
+            earlier = self.changes if self.method.penalties else ()
+            amiss = after_training(update, self.adapter_start(), self.backend.base_layers(), training.log, earlier)
+            warnings += warn(self.progress, stage.name, amiss)
             # With the adapter still on, since evidence is measured by passes through the model.
             remembered = self.remember(stage, model, update)
             # A part may have the last word: what answers from now on is then written into the adapter.
@@ -177,6 +175,8 @@ class SequentialLearner(LearnerState):
                 memory.write(scratch, remembered)
                 rehearsal.write(scratch, self.method.rehearsal, rows)
                 scores = self.evaluate(self.answering_model(model, update), stage, tasks)
+                amiss = after_scoring(stage.tasks, {s.task: s.correct for s in scores}, self.spec.evaluation.split)
+                warnings += warn(self.progress, stage.name, amiss)
                 seconds = Seconds(train=trained - started, evaluate=time.perf_counter() - trained)
                 learned = LearnedTask(update, remembered, rows, training, scratch)
                 row = self.commit(stage, tasks, matrix, scores, seconds, learned)
@@ -203,6 +203,7 @@ class SequentialLearner(LearnerState):
 
     def train_task(self, stage: Stage, model: nn.Module) -> TrainingResult:
         """Train the adapter that is on the model."""
+        memory.check_fits(self.method.remembering, self.backend.trainable())
         start, past = self.adapter_start(), self.past
         if start is not None:  # parts see the one adapter that all tasks train as the past
             start = self.backend.extract() if self.method.initialiser else start  # an initialiser may have moved it
@@ -219,12 +220,7 @@ class SequentialLearner(LearnerState):
             TrainingError: it is not finite.
         """
         update: Updates = self.backend.extract()
-        # One norm over everything is finite only if every entry is.
-        if not torch.stack([site.norm() for site in update.values()]).norm().isfinite():
-            raise TrainingError(
-                f"what was learned of task {stage.name!r} is NaN or infinite; tasks learned before are intact; "
-                f"lower --learning-rate"
-            )
+        check_finite(update, stage.name)
         return update
 
     def remember(self, stage: Stage, model: nn.Module, update: Updates) -> memory.Memory:
@@ -292,6 +288,8 @@ class SequentialLearner(LearnerState):
             warning="; ".join(training.chain.warnings) or None if training else None,
             strengths=training.chain.strengths() if training else {},
             cut=training.cut if training else 0,
+            predicted_rise=training.predicted_rise if training else None,
+            epochs=training.epochs if training else None,
             kept_rows=rehearsal.count(rows),
             kept_row_bytes=rehearsal.size(rows),
             written_rows=training.written_rows if training else None,

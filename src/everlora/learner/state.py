@@ -1,4 +1,4 @@
-"""A model between tasks: its history, the adapter that goes on, and the model that answers."""
+"""Holds a model between tasks: its history, the adapter that goes on, and the model that answers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from everlora.analysis.holdings import measure_holdings
 from everlora.archive.folder import Committed, RunFolder
 from everlora.archive.records import Holdings
 from everlora.archive.results import ExportLoss, LearnerFacts, ScoredProtocol, Storage
-from everlora.core.errors import FolderError
+from everlora.core.errors import ConfigError, FolderError
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.metrics.scores import Cell
+from everlora.models.families import Classifier, TextClassifier
+from everlora.models.families.frozen import FrozenLayers
 from everlora.models.loading import Loaded
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
@@ -30,7 +32,7 @@ from everlora.training.stages import Stage
 
 
 class LearnerState:
-    """A model, and all that its earlier tasks have left to it.
+    """Holds a model, and all that its earlier tasks have left to it.
 
     Args:
         base: the loaded model.
@@ -50,6 +52,7 @@ class LearnerState:
         self.base, self.method, self.spec, self.folder = base, method, spec, folder
         lora = cast(LoraInput, spec.lora.model_dump(exclude_none=True))
         self.backend = make_backend(base, lora, spec.past, method.adapter)
+        set_head(base, spec)
         self.past = UpdateHistory()
         self.newest: Updates | None = None
         self.memory: memory.Memory = {}
@@ -67,6 +70,9 @@ class LearnerState:
         """Bring back a committed stage without training it again; return its row of the matrix."""
         if stage.trains:
             update, head = self.backend.load(committed.path)
+            if isinstance(self.base.family, Classifier) and self.method.consolidator.rule != "keep":
+                for task in stage.tasks:
+                    self.base.family.adopt(task, committed.facts.label_rows.get(task.name, ()))
             self.attach_adapter(stage)  # as when it was trained: a head draws its rows at the same times
             self.backend.restore_head(head)
             rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)
@@ -77,6 +83,8 @@ class LearnerState:
 
     def prepare_head(self, stage: Stage) -> None:
         """Give a classification head rows for the labels of the stage; other families need nothing."""
+        if self.base.family.fixed and self.method.consolidator.rule == "sum":
+            self.backend.set_past(UpdateHistory())  # names are read by the model as it was loaded
         draws = torch.Generator().manual_seed(seed_for(self.spec.seed, stage.seeded, "head"))
         rehearsed = rehearsal.draw_rows(self.method.rehearsal, self.stored_rows, self.spec.seed, stage.number)
         self.base.family.prepare(self.base.model, [*stage.tasks, *rehearsed], draws)
@@ -89,16 +97,20 @@ class LearnerState:
         self.prepare_head(stage)
         seed = seed_for(self.spec.seed, stage.seeded, "adapter")
         model = self.backend.attach(seed=seed, start=self.adapter_start(), tasks=stage.tasks)
+        if self.spec.lora.layers is not None and self.base.family.frozen is None:
+            self.base.family.frozen = FrozenLayers.below(model, self.backend.base_layers())
+        if self.base.family.frozen is not None:
+            self.base.family.frozen.begin_task()
         if self.method.consolidator.rule == "sum" or self.backend.needs_past:
             self.backend.set_past(self.past, self.merge_when("train"))
         return model
 
     def adapter_start(self) -> Updates | None:
-        """Where the adapter of a stage starts, if it goes on from the one before; None if it is fresh."""
+        """Return where the adapter of a stage starts, if it goes on from the one before; None if it is fresh."""
         return self.newest if self.method.consolidator.rule == "continue" else None
 
     def merge_when(self, when: Literal["train", "infer"]) -> Merge | None:
-        """The method's merge, if it wants the past merged at this time; None leaves the past a plain sum."""
+        """Return the method's merge, if it wants the past merged at this time; None leaves the past a plain sum."""
         merge = self.method.merge
         return merge if merge and getattr(merge, when) == "merged" else None
 
@@ -111,13 +123,13 @@ class LearnerState:
         self.backend.detach()
 
     def past_after(self, update: Updates) -> UpdateHistory:
-        """The history with one more update; one adapter that is trained on and on makes none."""
+        """Return the history with one more update; one adapter that is trained on and on makes none."""
         if self.method.consolidator.rule == "continue":
             return self.past
         return self.past.append(cast(LowRankUpdates, update))
 
     def answering_model(self, model: nn.Module, update: Updates) -> nn.Module:
-        """The model that answers after a task: as it was trained, or with all tasks merged below it."""
+        """Return the model that answers after a task: as it was trained, or with all tasks merged below it."""
         if self.method.merge is None:
             return model
         self.backend.detach()
@@ -125,7 +137,7 @@ class LearnerState:
         return self.base.model
 
     def inference_model(self) -> nn.Module:
-        """The model as it is after the latest task, in eval mode.
+        """Return the model as it is after the latest task, in eval mode.
 
         Raises:
             FolderError: the folder holds learned tasks that this learner has not been given yet.
@@ -187,4 +199,19 @@ class LearnerState:
             replay=self.method.sees_again,
             protocol=ScoredProtocol(**protocol.model_dump(), **evaluation) if protocol else None,
             labels=self.folder.stages()[-1].facts.labels,
+        )
+
+
+def set_head(base: Loaded, spec: LearnerSpec) -> None:
+    """Tell a classification head what it is made of, and whether a row's task is known when it is answered.
+
+    Raises:
+        ConfigError: the model has no head that reads names.
+    """
+    base.family.frozen, base.family.fixed = None, spec.head == "names"  # of another learner on the same model
+    if isinstance(base.family, Classifier):
+        base.family.by_task = spec.evaluation.scoring == "labels"
+    if base.family.fixed and not isinstance(base.family, TextClassifier):
+        raise ConfigError(
+            f"--head names is for encoders of texts, and {spec.model!r} is of the family {base.family.name}"
         )

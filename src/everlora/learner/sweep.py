@@ -1,19 +1,28 @@
-"""Methods x seeds on one stream: a list of jobs that know nothing of one another, done here one after another.
+"""Makes a list of methods x orders x seeds, of jobs that know nothing of one another, and does them.
 
-A job is settings and a folder. Whatever else works such a list off (many processes, many machines) needs no more.
+A job is settings and a folder: one after another, or by several processes of this machine, each with a model of its
+own. Whatever else works such a list off (many machines) needs no more.
 """
 
 from __future__ import annotations
 
 import copy
+import multiprocessing
+import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from everlora.core.errors import ConfigError, DataError, EverloraError, ModelError, TrainingError
 from everlora.core.expressions import parse
+from everlora.core.plugins import load as load_plugin
 from everlora.core.registry import entries
 from everlora.learner import experiment
+from everlora.learner.resolve import read_recipe
 from everlora.models.loading import Loaded
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings, RunSpec
@@ -22,7 +31,7 @@ from everlora.training.stages import validate_task
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be made.
+    """Is one run to be made.
 
     Attributes:
         spec: its settings, complete.
@@ -39,7 +48,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Failed:
-    """A job that could not be done, and why, in one line."""
+    """Holds a job that could not be done, and why, in one line."""
 
     job: Job
     error: EverloraError
@@ -62,32 +71,55 @@ def split(text: str) -> list[str]:
 
 
 def fitting(family: str) -> list[str]:
-    """All systems of the registered methods that make sense on a model family, as expressions."""
+    """Return all systems of the registered methods that make sense on a model family, as expressions."""
     lacking = unfitting(family)
     return [row for known in entries() for row in known.tabled if row not in lacking]
 
 
 def unfitting(family: str) -> dict[str, tuple[str, ...]]:
-    """The systems that make no sense on a model family, and the families on which they do."""
+    """Return the systems that make no sense on a model family, and the families on which they do."""
     rows = {row: parse(row).families for known in entries() for row in known.tabled}
     return {row: families for row, families in rows.items() if family not in families}
 
 
 def safe(expression: str) -> str:
-    """A method's expression as the name of a folder; the name alone where there are no options."""
+    """Return a method's expression as the name of a folder; the name alone where there are no options."""
     name = parse(expression).name if "(" not in expression else expression
     return "".join(c if c.isalnum() or c in "-+=." else "_" for c in name).strip("_")
 
 
-def jobs(layers: Sequence[RawSettings], methods: Sequence[str], seeds: Sequence[int], out: Path) -> list[Job]:
-    """One job per seed and method, seed by seed, so that an interrupted sweep has complete tables.
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """Holds the settings under which a system was found to be at its best.
+
+    Attributes:
+        method: the expression with the options that were found.
+        settings: the training arguments that were found, under ``train``.
+    """
+
+    method: str
+    settings: RawSettings
+
+
+def jobs(
+    layers: Sequence[RawSettings],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    orders: Sequence[int | str] = (),
+    tuned: Mapping[str, Tuned] | None = None,
+) -> list[Job]:
+    """Return one job per seed, order and method, seed by seed, so that a cut sweep has complete tables.
 
     Args:
         layers: settings as for `everlora.learner.resolve.resolve`; what a method sets itself, such as the learning
             rate of its form, holds where they are silent.
         methods: expressions; those of them that spell one method are one.
         seeds: of adapters and data order.
-        out: where the folders go, called ``METHOD-seedN``.
+        out: where the folders go, called ``METHOD-seedN``, or ``METHOD-orderM-seedN`` where orders are named.
+        orders: of the benchmark's tasks; empty for the one that the settings name.
+        tuned: by expression, what was found for it; it holds over ``layers``.
 
     Raises:
         ConfigError: an unknown method, or nothing to do.
@@ -97,11 +129,32 @@ def jobs(layers: Sequence[RawSettings], methods: Sequence[str], seeds: Sequence[
     named = {safe(expression): expression for expression in methods}
     if not named or not seeds:
         raise ConfigError("a sweep needs at least one method and one seed")
-    return [
-        Job(experiment.resolve(RunSpec, *layers, {"method": expression, "seed": seed}), out / f"{name}-seed{seed}")
-        for seed in dict.fromkeys(seeds)
-        for name, expression in named.items()
-    ]
+    todo = []
+    for seed in dict.fromkeys(seeds):
+        for order in dict.fromkeys(orders) or (None,):
+            for name, expression in named.items():
+                found = (tuned or {}).get(expression, Tuned(method=expression, settings={}))
+                place = "" if order is None else f"-order{order}"
+                own = {"method": found.method, "seed": seed, "order": order}
+                spec = experiment.resolve(RunSpec, *layers, found.settings, own)
+                todo.append(Job(spec, out / f"{name}{place}-seed{seed}"))
+    return todo
+
+
+def read_tuned(path: Path) -> dict[str, Tuned]:
+    """Read what `everlora.learner.tune` wrote: by system, its method with options and its settings.
+
+    Raises:
+        ConfigError: the file is missing or something else.
+    """
+    content = read_recipe(path).get("systems")
+    if not isinstance(content, Mapping) or not all(isinstance(one, Mapping) for one in content.values()):
+        raise ConfigError(f"{path} is no table of tuned systems; `everlora tune` writes one")
+    found = {}
+    for system, facts in content.items():
+        settings = {key: value for key, value in facts.items() if key in ("train", "lora")}
+        found[str(system)] = Tuned(method=str(facts.get("method", system)), settings=settings)
+    return found
 
 
 def work(
@@ -143,6 +196,63 @@ def work(
             failed(Failed(job, error))
             shown.warn(f"{job.name} is left out: {error}")
     return results
+
+
+def work_in_processes(
+    todo: Sequence[Job],
+    workers: int,
+    *,
+    resume: bool = False,
+    plugins: Sequence[Path] = (),
+    progress: Progress,
+    failed: Callable[[Failed], None],
+) -> None:
+    """Do jobs in several processes of this machine, each with a model of its own and its share of the cores.
+
+    Args:
+        todo: the jobs; all on one model.
+        workers: how many processes.
+        resume: go on with runs that are there.
+        plugins: files that register what the jobs name.
+        progress: is told of every job that has ended, and how long the others will take.
+        failed: is called with jobs that could not be done.
+    """
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    began, context = time.monotonic(), multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        workers, context, initializer=_begin_worker, initargs=(todo[0].spec, threads, list(plugins))
+    ) as pool:
+        running = {pool.submit(_do, job, resume): job for job in todo}
+        try:
+            for number, ended in enumerate(as_completed(running), start=1):
+                job, error = running[ended], ended.result()
+                left = (time.monotonic() - began) / number * (len(todo) - number)
+                progress.info(f"{job.name}: {error or 'done'} ({number} of {len(todo)}, {left / 60:.0f} min to go)")
+                if error is not None:
+                    failed(Failed(job, TrainingError(error)))
+        except BaseException:
+            for one in running:
+                one.cancel()
+            raise
+
+
+_base: list[Loaded] = []
+"""The model of this worker."""
+
+
+def _begin_worker(spec: RunSpec, threads: int, files: Sequence[Path]) -> None:
+    """Make a fresh process ready to do jobs."""
+    torch.set_num_threads(threads)
+    for file in files:
+        load_plugin(file)
+    _base.append(experiment.load_for(spec))
+
+
+def _do(job: Job, resume: bool) -> str | None:
+    """Do one job in a worker; return why it could not be done, in one line."""
+    failures: list[Failed] = []
+    work([job], _base[0], resume=resume, failed=failures.append)
+    return failures[0].reason if failures else None
 
 
 def compare(

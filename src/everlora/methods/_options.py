@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from everlora.core.defaults import Default
 from everlora.core.roles import View
 
-Share = Annotated[
+RhoOption = Annotated[
     float | None,
     Default("It goes with ``lam=auto`` alone, which without it looks for a share of 0.03 of the gradient.", ours=True),
 ]

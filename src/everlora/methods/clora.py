@@ -29,10 +29,10 @@ from everlora.core.defaults import Default
 from everlora.core.method import Method
 from everlora.core.registry import method
 from everlora.methods._options import PerModule
-from everlora.methods.ella import Share, ella
+from everlora.methods.ella import RhoOption, ella
 from everlora.parts.strengths import StrengthOption
 
-Lam = Annotated[
+LamOption = Annotated[
     StrengthOption,
     Default(
         "λ in that work is many orders above 1, since entries of 1e-3 make the raw norm tiny, and was not verified "
@@ -49,7 +49,7 @@ Lam = Annotated[
     stores="r(o+i) per adapted matrix and task",
     cost="6oir + 5oi operations per adapted matrix and step",
 )
-def clora(*, lam: Lam = "auto", rho: Share = None, per_module: PerModule = False) -> Method:
+def clora(*, lam: LamOption = "auto", rho: RhoOption = None, per_module: PerModule = False) -> Method:
     """Build C-LoRA.
 
     >>> clora(lam=1e6).penalties[0].energy

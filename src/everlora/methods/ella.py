@@ -44,20 +44,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from everlora.core.defaults import Default
+from everlora.core.defaults import Default, Search
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.registry import method
 from everlora.methods._options import PerModule
 from everlora.methods.inclora import inclora
 from everlora.methods.seqlora import seqlora
+from everlora.parts.kronecker import KroneckerCurvature, predictor
 from everlora.parts.penalties import Energy, EnergyOverlap
 from everlora.parts.stores import Store
 from everlora.parts.strengths import StrengthOption, read_strength
 
 RHO = 0.1
 
-Share = Annotated[
+RhoOption = Annotated[
     float | None,
     Default(
         "It goes with ``lam=auto`` alone, which without it looks for ρ = 0.1, the largest share that cost "
@@ -80,10 +81,10 @@ def ella(
         StrengthOption,
         Default("λ is not in the paper's slides, so ``auto`` finds one.", ours=True),
     ] = "auto",
-    rho: Share = None,
+    rho: Annotated[RhoOption, Search(0.03, 0.1, 0.3)] = None,
     per_module: PerModule = False,
     energy: Annotated[
-        Energy, Default("``rms`` is the default because a fixed λ then means something.", ours=True)
+        Energy | Literal["kron"], Default("``rms`` is the default because a fixed λ then means something.", ours=True)
     ] = "rms",
     policy: Annotated[
         Literal["new", "continue"],
@@ -104,11 +105,15 @@ def ella(
     'continue: one adapter for all tasks'
 
     Raises:
-        ConfigError: an option that belongs to another value of ``lam`` or ``store``.
+        ConfigError: an option that belongs to another value of ``lam``, ``energy`` or ``store``.
     """
     if store_rank is not None and store != "svd":
         raise ConfigError(f"store_rank is the rank of store=svd; with store={store} there is none")
     found = read_strength(lam, rho, per_module=per_module, share=RHO)
-    pull = EnergyOverlap(lam=found, energy=energy, store=store, store_rank=8 if store_rank is None else store_rank)
     base = inclora() if policy == "new" else seqlora()
-    return replace(base, name="ella", penalties=(pull,))
+    if energy == "kron":
+        if store != "factors":
+            raise ConfigError(f"energy=kron does not use W_past; leave out store={store}, which says how it is kept")
+        return replace(base, name="ella", penalties=(KroneckerCurvature(lam=found),))
+    pull = EnergyOverlap(lam=found, energy=energy, store=store, store_rank=8 if store_rank is None else store_rank)
+    return replace(base, name="ella", penalties=(pull, *predictor(found)))

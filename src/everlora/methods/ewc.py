@@ -44,13 +44,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from everlora.core.defaults import Default
+from everlora.core.defaults import Default, Search
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.registry import method
-from everlora.methods._options import Share
+from everlora.core.roles import Budget
+from everlora.methods._options import RhoOption
 from everlora.methods.seqft import seqft
 from everlora.methods.seqlora import seqlora
+from everlora.parts.kronecker import predictor
 from everlora.parts.quadratic import Form, Quadratic
 from everlora.parts.strengths import StrengthOption, read_strength
 
@@ -64,8 +66,10 @@ from everlora.parts.strengths import StrengthOption, read_strength
 )
 def ewc(
     *,
-    lam: Annotated[StrengthOption, Default("λ = 400 is that of the TRACE repository; EasyCL has 10 000.")] = 400.0,
-    rho: Share = None,
+    lam: Annotated[
+        StrengthOption, Default("λ = 400 is that of the TRACE repository; EasyCL has 10 000."), Search(40, 400, 4000)
+    ] = 400.0,
+    rho: RhoOption = None,
     samples: Annotated[int, Default("n = 200 rows is our choice; EasyCL has 100.", ours=True)] = 200,
     on: Annotated[
         Literal["lora", "all"],
@@ -87,10 +91,12 @@ def ewc(
     'full'
 
     Raises:
-        ConfigError: ``gamma`` without ``form=online``, or ``rho`` beside a fixed ``lam``.
+        ConfigError: ``gamma`` without ``form=online``, ``rho`` beside a fixed ``lam``, or a budget on all weights.
     """
     if gamma is not None and form != "online":
         raise ConfigError(f"gamma is how form=online forgets; form={form} holds every task alike, leave gamma out")
     pull = Quadratic(lam=read_strength(lam, rho), samples=samples, form=form, gamma=1.0 if gamma is None else gamma)
+    if on == "all" and isinstance(pull.lam, Budget):
+        raise ConfigError("a budget is held against a prediction for low-rank updates; take on=lora, or a number")
     base = seqlora() if on == "lora" else seqft()
-    return replace(base, name="ewc", penalties=(pull,))
+    return replace(base, name="ewc", penalties=(pull, *predictor(pull.lam)))

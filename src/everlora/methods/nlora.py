@@ -31,10 +31,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from everlora.core.defaults import Default
+from everlora.core.defaults import Default, Search
 from everlora.core.method import Method, compose
 from everlora.core.registry import method
-from everlora.methods._options import PerModule, Share
+from everlora.methods._options import PerModule, RhoOption
 from everlora.methods.inclora import inclora
 from everlora.parts.sparsity import L1Form, Sparsity
 from everlora.parts.strengths import StrengthOption, read_strength
@@ -49,8 +49,10 @@ from everlora.parts.strengths import StrengthOption, read_strength
 )
 def nlora(
     *,
-    lam: Annotated[StrengthOption, Default("λ = 0.4 is that of the authors' scripts for orders 1 to 3.")] = 0.4,
-    rho: Share = None,
+    lam: Annotated[
+        StrengthOption, Default("λ = 0.4 is that of the authors' scripts for orders 1 to 3."), Search(0.004, 0.04, 0.4)
+    ] = 0.4,
+    rho: RhoOption = None,
     per_module: PerModule = False,
     form: Annotated[
         L1Form, Default("``paper`` is the formula of the paper, which is defined for every shape.")

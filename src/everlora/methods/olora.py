@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from everlora.core.defaults import Default
+from everlora.core.defaults import Default, Search
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method, compose
 from everlora.core.registry import method
@@ -59,7 +59,9 @@ from everlora.parts.schedules import FactorNormInTurn, OrthogonalityInTurn, fact
 )
 def olora(
     *,
-    lam: Annotated[float, Default("λ₁ = 0.5 is that of the authors' scripts for orders 1 to 3.")] = 0.5,
+    lam: Annotated[
+        float, Default("λ₁ = 0.5 is that of the authors' scripts for orders 1 to 3."), Search(0.05, 0.5, 5)
+    ] = 0.5,
     norm_lam: Annotated[float, Default("λ₂ = 0 is that of the authors' scripts for orders 1 to 3.")] = 0.0,
     side: Annotated[Side, Default("A is that of the authors' code, which all published logs use.")] = "A",
     norm: Annotated[

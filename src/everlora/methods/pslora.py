@@ -42,13 +42,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from everlora.core.defaults import Default
+from everlora.core.defaults import Default, Search
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method, compose
 from everlora.core.registry import method
 from everlora.core.roles import View
-from everlora.methods._options import Infer, PerModule, Share, TrainPast
+from everlora.methods._options import Infer, PerModule, RhoOption, TrainPast
 from everlora.methods.inclora import inclora
+from everlora.parts.kronecker import predictor
 from everlora.parts.merges import LargestMagnitude
 from everlora.parts.signs import SignConflict
 from everlora.parts.strengths import StrengthOption, read_strength
@@ -70,7 +71,7 @@ def pslora(
         StrengthOption,
         Default("λ is not in the available sources, so that ``auto`` looks for one by its share.", ours=True),
     ] = "auto",
-    rho: Share = None,
+    rho: Annotated[RhoOption, Search(0.03, 0.1, 0.3)] = None,
     per_module: PerModule = False,
     sharpness: Annotated[
         float | Literal["rms"],
@@ -109,7 +110,7 @@ def pslora(
         first_task_decay=first_task_decay,
     )
     larger = LargestMagnitude(train=train_past, infer=infer) if merge else None
-    return compose(inclora(), Method(name="", penalties=(loss,), merge=larger)).named("ps-lora")
+    return compose(inclora(), Method(name="", penalties=(loss, *predictor(loss.lam)), merge=larger)).named("ps-lora")
 
 
 @method(

@@ -15,7 +15,7 @@ from everlora.core.benchmark import DEFAULT_METRIC
 from everlora.metrics import row_shares
 from everlora.metrics.registry import Answer, metric
 from everlora.metrics.sari import sari
-from everlora.metrics.texts import normalise, normalise_all, words
+from everlora.metrics.texts import composed, normalise, normalise_all, words
 
 DEFAULT = DEFAULT_METRIC
 AS_WRITTEN = ("exact_match_raw", "exact_match_trace")
@@ -24,8 +24,12 @@ AS_WRITTEN = ("exact_match_raw", "exact_match_trace")
 
 def exact_match(prediction: str, target: str) -> bool:
     """Equality after `normalise`; an answer that normalises to nothing equals only a target that is the same."""
-    plain = normalise(prediction)
-    return plain == normalise(target) if plain else prediction.strip() == target.strip()
+    return seen(prediction) == seen(target)
+
+
+def seen(text: str) -> str:
+    """What exact match sees of a text: all of it where `normalise` leaves nothing."""
+    return normalise(text) or composed(text.strip())
 
 
 def correct(row: Answer) -> bool:
@@ -40,15 +44,14 @@ def correct(row: Answer) -> bool:
 def label_key(label: str, metric: str) -> str:
     """What a metric sees of a label: two labels of one key are one label to it.
 
-    >>> label_key("C++", "exact_match") == label_key("C", "exact_match")
+    >>> label_key("(a)", "exact_match") == label_key("a", "exact_match")
     True
-    >>> label_key("C++", "exact_match_raw") == label_key("C", "exact_match_raw")
+    >>> label_key("(a)", "exact_match_raw") == label_key("a", "exact_match_raw")
     False
     """
     if metric in AS_WRITTEN:
         return label.strip()
-    plain = normalise_all(label) if metric == "exact_match_empty" else normalise(label)
-    return plain or label.strip()
+    return normalise_all(label) or label.strip() if metric == "exact_match_empty" else seen(label)
 
 
 def _best(compare: Callable[[str, str], float], row: Answer) -> float:
@@ -123,9 +126,9 @@ def _bleu_shares(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[float, 
 
 def _classes(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """The right label of each row, the label that was answered (empty where it is none), and the labels of either."""
-    names = {normalise(label): label for label in labels or [row.accepted[0] for row in rows]}
-    given = [names.get(normalise(row.prediction), "") for row in rows]
-    right = [names.get(normalise(row.accepted[0]), row.accepted[0]) for row in rows]
+    names = {seen(label): label for label in labels or [row.accepted[0] for row in rows]}
+    given = [names.get(seen(row.prediction), "") for row in rows]
+    right = [names.get(seen(row.accepted[0]), row.accepted[0]) for row in rows]
     return right, given, sorted({*right, *given} - {""})
 
 
@@ -144,9 +147,10 @@ def _macro_f1_shares(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[flo
 @metric(
     DEFAULT,
     formula="100 where answer and target are equal after lower-casing, deleting ASCII punctuation and collapsing "
-    "white space; numbers keep sign, point, percent sign and marks between digits: 3.5 is not 35, 1,000 is 1000",
+    "white space; numbers keep sign, point, percent sign and marks between digits: 3.5 is not 35, 1,000 is 1000; "
+    "letters by themselves keep their signs, too: -x is not x, x+1 not x-1, C++ not C",
     source="O-LoRA and the papers that take up its evaluation, whose scripts delete punctuation from numbers too: "
-    "without digits in the targets it is the same number (exact_match_empty has theirs)",
+    "where targets are words it is the same number (exact_match_empty has theirs)",
 )
 def _exact_match(row: Answer) -> float:
     return 100.0 * correct(row)
@@ -186,7 +190,7 @@ def _exact_match_empty(row: Answer) -> float:
     "exact_match_raw",
     formula="100 where answer and target are the same string, case and punctuation included, white space around "
     "them aside",
-    source="everlora: labels that differ in case or punctuation alone, such as C, C++ and c",
+    source="everlora: labels that differ in case or punctuation alone, such as yes, yes! and Yes",
 )
 def _exact_match_raw(row: Answer) -> float:
     return _best(lambda prediction, target: 100.0 * (prediction.strip() == target.strip()), row)

@@ -11,15 +11,20 @@ One name, one meaning: papers of this field call different numbers by one name, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from numbers import Real
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
-from everlora.core.errors import ConfigError, DataError, nearest
+from everlora.core.errors import ConfigError, DataError, EverloraError, nearest
 from everlora.core.registry import Registry
 from everlora.metrics.scores import Cell, ScoreMatrix
 
 Reference = Literal["base", "chance", "single", "general"]
+Kind = Literal["answers", "matrix"]
+ROUNDING = 1e-6
+"""Points by which a percentage may lie beyond 0 or 100."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -71,7 +76,8 @@ class AnswerMetric:
             The score of the task, and the value of each row by itself.
 
         Raises:
-            DataError: there are no rows, of which no metric is defined.
+            DataError: there are no rows, of which no metric is defined, or a metric of one's own fails or gives no
+                percentage.
 
         >>> from everlora.metrics import answer_metric
         >>> right, wrong = Answer("Sports.", ("sports",)), Answer("news", ("sports",))
@@ -80,8 +86,33 @@ class AnswerMetric:
         """
         if not rows:
             raise DataError(f"the metric {self.id!r} is not defined without any rows; score at least one")
-        each = tuple(self.row(row) for row in rows)
-        return (self.corpus(rows, labels) if self.corpus else sum(each) / len(each)), each
+        each = tuple(self.of_row(row) for row in rows)
+        if self.corpus is None:
+            return sum(each) / len(each), each
+        return _percentage(self.id, _called(self.id, self.corpus, rows, labels)), each
+
+    def of_row(self, row: Answer) -> float:
+        """Score one row.
+
+        Raises:
+            DataError: a metric of one's own fails, or gives what is no percentage.
+        """
+        return _percentage(self.id, _called(self.id, self.row, row))
+
+    def shares_of(self, rows: Sequence[Answer], labels: Sequence[str]) -> tuple[float, ...]:
+        """Return what each row adds to ``corpus``; nothing where the score is the mean over rows.
+
+        Raises:
+            DataError: a metric of one's own fails, or does not give a number for each row.
+        """
+        if self.shares is None:
+            return ()
+        found = tuple(_called(self.id, self.shares, rows, labels))
+        if len(found) != len(rows) or not all(map(_is_number, found)):
+            raise DataError(
+                f"the shares of the metric {self.id!r} must be one number for each of the {len(rows)} rows"
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +160,40 @@ class MatrixMetric:
         >>> matrix_metrics()["bwt"](matrix)
         -20.0
         """
-        return self.of(matrix, references or References())
+        found: Cell = _called(self.id, self.of, matrix, references or References())
+        if found is not None and not _is_number(found):
+            raise DataError(f"the metric {self.id!r} gives {_shown(found)}, which is no number; it may give None")
+        return found
+
+
+def _called(id: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of a metric; where one from outside fails, say so in one line."""
+    try:
+        return function(*arguments)
+    except EverloraError:
+        raise
+    except Exception as error:
+        if id not in METRICS.from_outside():
+            raise
+        raise DataError(
+            f"the metric {id!r} fails: {type(error).__name__}: {error}; mend it, or choose another"
+        ) from error
+
+
+def _percentage(id: str, value: Any) -> float:
+    """Refuse what is no percentage; rounding may carry one a little beyond its ends."""
+    if not _is_number(value) or not -ROUNDING <= value <= 100 + ROUNDING:
+        raise DataError(f"the metric {id!r} gives {_shown(value)}, which is no percentage from 0 to 100; mend it")
+    return cast(float, value)
+
+
+def _is_number(value: Any) -> bool:
+    # True would be 1 %.
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if value is None or isinstance(value, Real) else f"a {type(value).__name__}"
 
 
 METRICS: Registry[AnswerMetric | MatrixMetric] = Registry("metric", own="everlora.metrics")
@@ -141,7 +205,7 @@ def metric(
     *,
     formula: str,
     source: str,
-    of: Literal["answers", "matrix"] = "answers",
+    of: Kind = "answers",
     aliases: tuple[str, ...] = (),
     corpus: Callable[[Sequence[Answer], Sequence[str]], float] | None = None,
     shares: Callable[[Sequence[Answer], Sequence[str]], tuple[float, ...]] | None = None,
@@ -163,8 +227,11 @@ def metric(
         blanks: whether a metric of answers is given them with the white space around them.
 
     Raises:
-        ConfigError: the name is taken, or an option belongs to the other kind of metric.
+        ConfigError: the name is taken, an option belongs to the other kind of metric, or has no such value.
     """
+    for option, value, known in (("of", of, get_args(Kind)), ("needs", needs, get_args(Reference))):
+        if value not in (None, *known):
+            raise ConfigError(f"the metric {id!r} cannot have {option}={value!r}{nearest(str(value), known)}")
     if (of == "matrix" and (corpus or shares or blanks)) or (of == "answers" and needs):
         wrong = "corpus and shares belong to metrics of answers" if of == "matrix" else "needs belongs to the matrix"
         raise ConfigError(f"the metric {id!r} is of the {of}; {wrong}")

@@ -20,26 +20,87 @@ _OF_NUMBER = re.compile(
 )
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
+_LETTER, _FRACTION, _MONEY = r"[^\W\d_]", "¼-¾⅐-⅞", r"(?:[$¢-¥₠-⃀]\s?)?"
+_NUMBER = rf"(?:\.?\d|[{_FRACTION}∞√])"
+_TERM = rf"(?:{_NUMBER}|{_LETTER}(?!{_LETTER}))"
+"""How a term begins: a number, or a letter by itself, which may be a variable; longer words are words."""
+_AFTER_TERM = rf"(?:(?<=[\d{_FRACTION}∞)])|(?<=(?<!{_LETTER}){_LETTER}))"
+_AHEAD = rf"(?=[(\[]*[-−]?{_MONEY}[(\[]*{_TERM})"
+_TAG = r"(?P<tag></?[a-z]+\d*\s*/?>)|"
+_SIGNS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"{_TAG}{_AFTER_TERM}\s*(?P<kept>[<>]=?)\s*{_AHEAD}",  # x < y
+        rf"{_TAG}(?P<kept>(?<![-=])[<>]=?)\s*(?=[-−]?\s?{_MONEY}[(\[]*{_NUMBER})",  # <5
+        rf"{_AFTER_TERM}(?:(?P<kept>[+*^])|\s+(?P<spaced>[+*^])\s+){_AHEAD}",  # x+1, x + 1
+        rf"(?<=\d)(?P<kept>/)(?={_LETTER}(?!{_LETTER}))",  # 1/x
+        rf"(?<=(?<!{_LETTER}){_LETTER})(?P<kept>/)(?=\d)",  # x/2
+        r"(?<=[^\W_])(?P<kept>\++)(?![^\W_])",  # C++, 18+
+        rf"(?<={_LETTER})(?P<kept>#)(?![^\W_])",  # C#
+        rf"(?<=(?<![^\W_]){_LETTER})(?P<kept>-)(?![^\W_]|-)",  # A-
+    )
+)
+"""Signs that make another answer; `_MINUS` has those in front."""
+_MINUS = re.compile(
+    rf"(?<![^\W_])[-−](?!\$?\.?\d)(?=[(\[]*{_MONEY}[(\[]*{_TERM})"  # -x, -(5), -€5, -½
+    rf"|(?:^|(?<=[=(<>+*/^])|(?<=[=(<>+*/^]\s))[-−]\s+(?=[(\[]*{_MONEY}[(\[]*{_NUMBER})"  # - 5
+)
+_ASIDE = {sign: chr(0xE000 + place) for place, sign in enumerate("+-*/^<>=#")}
+_PUT_ASIDE, _BACK = str.maketrans(_ASIDE), str.maketrans({there: sign for sign, there in _ASIDE.items()})
+
 UNSPACED = frozenset({"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"})
 """Scripts, by the first word of their characters' names, that put no space between words."""
 
 
 def normalise(text: str) -> str:
-    """Lower-case, delete ASCII punctuation that belongs to no number, and collapse white space.
+    """Lower-case, compose (NFC), delete ASCII punctuation that belongs to no number or term, collapse white space.
 
-    A number keeps its sign, its point, a percent sign, and any mark between two digits; commas of thousands go.
+    A number keeps its sign, its point, a percent sign, and any mark between two digits; commas of thousands go. A
+    letter by itself may be a variable and keeps its sign, too; + < > * ^ stay between terms, and ++ or # at the end of
+    a name.
 
     >>> normalise(" The  World. ")
     'the world'
     >>> [normalise(text) for text in ("(-5)", "3.5.", "50 %", "1/2", "$1,000", "COVID-19")]
     ['-5', '3.5', '50%', '1/2', '1000', 'covid19']
+    >>> [normalise(text) for text in ("x + 1", "-x", "- 5", "-(5)", "> 5", "C++.", "well-known", "F-16")]
+    ['x+1', '-x', '-5', '-5', '>5', 'c++', 'wellknown', 'f16']
     """
-    text = re.sub(r"(?<=\d)\s+%(?!\w)", "%", text.lower())
+    text, plain = _without_marks(text), text
+    while text != plain:  # what stood between a sign and its term is gone by now
+        text, plain = _without_marks(text), text
+    return plain
+
+
+def _without_marks(text: str) -> str:
+    text = _signs_aside(composed(text.lower()).strip())
+    text = re.sub(r"(?<=\d)\s+%(?!\w)", "%", text)
     # A number that begins with a sign or a point stands by itself: x=-5 is "x -5", and never x5 nor x-5.
     text = _BEFORE_NUMBER.sub(lambda found: f" -{found[1]}" if found[1] is not None else " .", text)
     text = _OF_NUMBER.sub(lambda found: found[1] or "", text)
     text = collapse(_THOUSANDS.sub("", text))
-    return re.sub(r"(?<!\S)−(?=\.?\d)", "-", text)  # the minus of typesetting
+    text = re.sub(r"(?<!\S)−(?=\.?\d)", "-", text)  # the minus of typesetting
+    return text.replace(_ASIDE["-"] + " ", _ASIDE["-"]).translate(_BACK)
+
+
+def composed(text: str) -> str:
+    """Return a text with letters and their accents as one character where there is one (Unicode's NFC)."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _signs_aside(text: str) -> str:
+    """Replace signs that stay by characters that are no punctuation."""
+    if not any(sign in text for sign in "+-−*/^<>#"):
+        return text
+
+    def aside(found: re.Match[str]) -> str:
+        groups = found.groupdict()
+        return found[0] if groups.get("tag") else (groups["kept"] or groups["spaced"]).translate(_PUT_ASIDE)
+
+    text = _MINUS.sub(f" {_ASIDE['-']}", text)
+    for pattern in _SIGNS:
+        text = pattern.sub(aside, text)
+    return text
 
 
 def normalise_all(text: str) -> str:

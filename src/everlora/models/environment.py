@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from everlora.archive.records import Environment, Fingerprint, PrecisionRecord
+from everlora.models.families import TextClassifier
 from everlora.models.loading import Loaded
 from everlora.models.weights import quantization_of
 from everlora.runtime import world
@@ -32,6 +33,8 @@ def environment(base: Loaded | None = None) -> Environment:
         precision=PrecisionRecord(**base.precision.describe()) if base else None,
         family=base.family.name if base else None,
         newly_initialised=tuple(base.fresh) if base else (),
+        pooling=base.family.pooling if base and isinstance(base.family, TextClassifier) else None,
+        base_files=base.files.record() if base and base.files else None,
     )
 
 

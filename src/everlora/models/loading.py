@@ -3,48 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
-    AutoModelForCausalLM,
-    AutoModelForImageClassification,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     GgufConfig,
-    PretrainedConfig,
     PreTrainedModel,
     modeling_gguf_pytorch_utils,
 )
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-)
+from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
 from everlora.core.errors import EverloraError, ModelError
 from everlora.data.template import Template
 from everlora.models import tiny
-from everlora.models.families import (
-    Causal,
-    Classifier,
-    Family,
-    ImageClassifier,
-    Limits,
-    Seq2Seq,
-    TextClassifier,
-    Writer,
-)
+from everlora.models.architectures import FAMILIES, FamilyName, family_of
+from everlora.models.base_files import BaseFiles
+from everlora.models.families import Classifier, Family, Limits, Seq2Seq, TextClassifier, Writer
 from everlora.models.families.heads import find_head, modules_of_head
+from everlora.models.families.pooled import Pooling, quiet, with_pooling
 from everlora.models.folder import check_depth, check_folder
 from everlora.models.names import PACKAGED, canonical
 from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start, end_tokens
@@ -54,15 +37,6 @@ from everlora.runtime.precision import Precision, attention_in_fp32, choose
 from everlora.runtime.seeds import seeded
 
 modeling_gguf_pytorch_utils.tqdm = hf_logging.tqdm  # this bar alone does not heed disable_progress_bar()
-
-FamilyName = Literal["decoder", "encoder-decoder", "encoder", "image-classifier"]
-
-_FAMILIES: dict[str, tuple[Any, type[Family]]] = {
-    "decoder": (AutoModelForCausalLM, Causal),
-    "encoder-decoder": (AutoModelForSeq2SeqLM, Seq2Seq),
-    "encoder": (AutoModelForSequenceClassification, TextClassifier),
-    "image-classifier": (AutoModelForImageClassification, ImageClassifier),
-}
 
 _POOLER = re.compile(r"\bpooler\b")
 """Tensors of a body that may be missing in a checkpoint, since they stand between it and its labels."""
@@ -79,6 +53,7 @@ class Loaded:
         hub: its hub id, if it has one: where it was loaded from, or what packaged weights were made from.
         precision: data type and device of its weights.
         fresh: tensors before the head that the checkpoint has no weights for; they are drawn from a fixed seed.
+        files: what it was read from; None where that is not known.
     """
 
     model: PreTrainedModel
@@ -87,6 +62,7 @@ class Loaded:
     hub: str | None
     precision: Precision
     fresh: Sequence[str] = ()
+    files: BaseFiles | None = None
 
 
 def load(
@@ -100,6 +76,7 @@ def load(
     prompt: str | None = None,
     trust_remote_code: bool = False,
     labels: Sequence[str] = (),
+    pooling: Pooling | None = None,
 ) -> Loaded:
     """Load a base model by packaged name, ``tiny-*``, folder, GGUF file or hub id.
 
@@ -119,35 +96,42 @@ def load(
         prompt: a prompt template of one's own.
         trust_remote_code: whether code that comes with the model may run.
         labels: names of the rows of a classification head, so that a trained adapter, which includes its head, fits.
+        pooling: what an encoder's head reads; None for what the checkpoint was trained for.
 
     Raises:
         ModelError: unknown name, folder without weights, unreachable hub, unsupported architecture or device.
     """
     key = canonical(name).lower()
     packaged, precision = PACKAGED.get(key), choose(dtype, device, tiny=key.startswith("tiny-"))
+    where, new = "", list[str]()
     if key.startswith("tiny-"):
-        model, processor, family, fresh = *tiny.build(key, precision.weights), list[str]()
+        model, processor, family = tiny.build(key, precision.weights)
     else:
         where = str(packaged.path() if packaged else name)
-        model, processor, family, fresh = _from_files(name, where, revision, precision, trust_remote_code)
+        model, processor, family, new = _from_files(name, where, revision, precision, trust_remote_code)
+    files = _files(where, revision, model)
+    model, how, fresh = with_pooling(name, where, family, model, new, pooling, revision)
     attention_in_fp32(model, precision)
     model = model.to(precision.device).eval().requires_grad_(False)
-    limits = Limits(
-        context=context_of(name, model.config, processor),
-        source=max_source_length,
-        answer=max_new_tokens or 50,
-        follow_targets=max_new_tokens is None,
-        template=Template(prompt) if prompt is not None else Template(),
-    )
-    reader = _reader(name, family, model, processor, limits, fresh)
+    template = Template(prompt) if prompt is not None else Template()
+    answer, follow = max_new_tokens or 50, max_new_tokens is None
+    context = context_of(name, model, processor)
+    limits = Limits(context=context, source=max_source_length, answer=answer, follow_targets=follow, template=template)
+    reader = _reader(name, family, model, processor, limits, fresh, how)
     if labels:
         _name_labels(name, model, reader, labels)
     hub_id = packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name
-    return Loaded(model, reader, name, hub_id, precision, fresh)
+    return Loaded(model, reader, name, hub_id, precision, fresh, files)
 
 
 def _reader(
-    name: str, family: FamilyName, model: PreTrainedModel, processor: Any, limits: Limits, fresh: Sequence[str]
+    name: str,
+    family: FamilyName,
+    model: PreTrainedModel,
+    processor: Any,
+    limits: Limits,
+    fresh: Sequence[str],
+    pooling: Pooling | None,
 ) -> Family:
     """Return the family of a model; one that writes knows where its answers begin and end, a classifier its head.
 
@@ -156,12 +140,14 @@ def _reader(
     """
     if family != "image-classifier":
         check_tokenizer(name, model, processor, writes=family in ("decoder", "encoder-decoder"))
-    reader = _FAMILIES[family][1](processor, limits)
+    reader = FAMILIES[family][1](processor, limits)
     if isinstance(reader, Classifier):
         reader.head = find_head(model)
         if reader.head is None:
             raise ModelError(f"{name!r} has no linear layer with a row per label; choose a model like BERT or ViT")
         reader.saved_modules = modules_of_head(model, reader.head, fresh)
+    if isinstance(reader, TextClassifier):
+        reader.pooling = pooling
     if isinstance(reader, Writer):
         reader.ends = end_tokens(model, reader.processor)
     if isinstance(reader, Seq2Seq):
@@ -209,10 +195,10 @@ def _from_files(
         family = family_of(config)
         check_quantization(name, config, precision.device)
         check_depth(name, config.to_dict())
-        auto, _ = _FAMILIES[family]
+        auto, _ = FAMILIES[family]
         read = AutoImageProcessor if family == "image-classifier" else AutoTokenizer
         processor = read.from_pretrained(where, revision=revision, trust_remote_code=trust, **extra)
-        with seeded(0), _quiet():  # a head that is not in the checkpoint gets the same random values every time
+        with seeded(0), quiet():  # a head that is not in the checkpoint gets the same random values every time
             model, found = auto.from_pretrained(
                 where,
                 revision=revision,
@@ -237,6 +223,20 @@ def _from_files(
     return model, processor, family, _check_weights(name, model, family, found)
 
 
+def _files(where: str, revision: str | None, model: PreTrainedModel) -> BaseFiles | None:
+    """Find the files that a model was read from, in a folder or in the cache of the hub; None if they are gone."""
+    if not where:  # built in memory
+        return BaseFiles.of_tensors(model.state_dict())
+    if Path(where).exists():
+        return BaseFiles.at(Path(where))
+    try:
+        place = cached_file(where, "config.json", revision=revision, local_files_only=True)
+    except OSError:  # a cache that holds nothing
+        return None
+    folder = Path(place).parent  # …/snapshots/<commit>
+    return BaseFiles.at(folder, folder.name)
+
+
 def _check_weights(name: str, model: Any, family: FamilyName, found: Mapping[str, Collection[Any]]) -> list[str]:
     """Refuse a model whose weights do not fit its configuration; return the tensors before its head that are new.
 
@@ -244,7 +244,7 @@ def _check_weights(name: str, model: Any, family: FamilyName, found: Mapping[str
         ModelError: tensors are missing or of another shape.
     """
     new = sorted([*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])])
-    classifies, prefix = issubclass(_FAMILIES[family][1], Classifier), model.base_model_prefix
+    classifies, prefix = issubclass(FAMILIES[family][1], Classifier), model.base_model_prefix
     body = f"{prefix}." if classifies and hasattr(model, prefix) else ""  # where there is none, nothing is outside it
     head = find_head(model) if classifies else None
     new = [key for key in new if key.rpartition(".")[0] != head]
@@ -256,39 +256,3 @@ def _check_weights(name: str, model: Any, family: FamilyName, found: Mapping[str
             f"copy or download the model again"
         )
     return new
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' report on missing and surplus tensors: missing ones are checked here."""
-    before = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(before)
-
-
-def family_of(config: PretrainedConfig) -> FamilyName:
-    """Return the family that a model's configuration belongs to.
-
-    >>> from transformers import T5Config
-    >>> family_of(T5Config())
-    'encoder-decoder'
-
-    Raises:
-        ModelError: no family fits.
-    """
-    kind, heads = config.model_type, config.architectures or []
-    reads_both_ways = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if config.is_encoder_decoder:
-        return "encoder-decoder"
-    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (
-        not reads_both_ways or any("CausalLM" in head or "LMHead" in head for head in heads)
-    ):
-        return "decoder"
-    if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES and reads_both_ways:
-        return "encoder"
-    if kind in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
-        return "image-classifier"
-    raise ModelError(f"models of type {kind!r} are not supported; known families: {', '.join(_FAMILIES)}")

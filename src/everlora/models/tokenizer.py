@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import PretrainedConfig, PreTrainedModel
+from torch import nn
+from transformers import PreTrainedModel
 
 from everlora.core.errors import ModelError
 
@@ -42,13 +43,20 @@ def check_tokenizer(name: str, model: PreTrainedModel, tokenizer: Any, *, writes
         )
 
 
-def context_of(name: str, config: PretrainedConfig, processor: Any) -> int:
+def context_of(name: str, model: PreTrainedModel, processor: Any) -> int:
     """Return the longest sequence that model and tokenizer take, in tokens; 2048 if neither says.
+
+    RoBERTa, MPNet and their kin count positions from behind the one of padding, so that the first ones are not used.
 
     Raises:
         ModelError: one of them names something that is no number of tokens.
     """
+    config = model.config
     declared = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    for table in tables:
+        if isinstance(declared, int) and isinstance(table, nn.Embedding) and table.padding_idx is not None:
+            declared = min(declared, table.num_embeddings - (table.padding_idx + 1))
     known = {"max_position_embeddings": declared, "model_max_length": getattr(processor, "model_max_length", None)}
     for key, value in known.items():
         if value is not None and (not isinstance(value, int | float) or not value >= 1):

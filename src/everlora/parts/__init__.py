@@ -1,4 +1,4 @@
-"""The parts that the package's methods are made of, with the pure functions of tensors that they are made of.
+"""Collects the parts of the package's methods, with the pure functions of tensors that they are made of.
 
 Parts are values: take them as they are in a method of your own, or inherit one and change a method of it.
 

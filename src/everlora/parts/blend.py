@@ -1,4 +1,4 @@
-"""LB-CL's start: new triplets as a blend of the old ones, weighted by what the new task's data make of them."""
+"""Starts new triplets as a blend of the old ones, weighted by what the new task's data make of them (LB-CL)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from everlora.core.updates import LowRank, precise, top_blocks
 
 
 def triplet_gradients(update: LowRank, G: Tensor) -> State:
-    """∂L/∂U, ∂L/∂V and ∂L/∂σ of one past update from G = ∂L/∂W.
+    """Return ∂L/∂U, ∂L/∂V and ∂L/∂σ of one past update from G = ∂L/∂W.
 
         ∂U = s G Vᵀ Σ,   ∂V = s Σ Uᵀ G,   ∂σ_j = s u_jᵀ G v_jᵀ
 
@@ -37,7 +37,7 @@ def triplet_gradients(update: LowRank, G: Tensor) -> State:
 
 @torch.no_grad()
 def sensitivity(update: LowRank, G: Tensor) -> Tensor:
-    """S_j = S(σ_j) + (1/o) Σ_a S(U_aj) + (1/i) Σ_b S(V_jb) with S(w) = |w ∂L/∂w|, mean over samples; (r,).
+    """Return S_j = S(σ_j) + mean_a S(U_aj) + mean_b S(V_jb) with S(w) = |w ∂L/∂w|, mean over samples; (r,).
 
     Args:
         update: one past task's triplets.
@@ -55,7 +55,7 @@ def sensitivity(update: LowRank, G: Tensor) -> Tensor:
 
 @torch.no_grad()
 def blend(updates: Sequence[LowRank], scores: Tensor) -> LowRank:
-    """Triplet j of the new task: Σ_i α_j^i (u_j^i, σ_j^i, v_j^i), α_j^i = S_j^i / Σ_i' S_j^i'.
+    """Blend triplet j of the new task: Σ_i α_j^i (u_j^i, σ_j^i, v_j^i), α_j^i = S_j^i / Σ_i' S_j^i'.
 
     Args:
         updates: n past tasks' triplets, of one shape and scale.
@@ -71,7 +71,7 @@ def blend(updates: Sequence[LowRank], scores: Tensor) -> LowRank:
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityBlend(Initialiser, NeedsEvidence):
-    """LB-CL's injection.
+    """Is LB-CL's injection.
 
     Attributes:
         samples: rows of the new task that are looked at.

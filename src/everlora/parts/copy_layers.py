@@ -1,4 +1,4 @@
-"""The start of the study that motivates LB-CL: copy the newest adapter's upper layers into the new one."""
+"""Copies the newest adapter's upper layers into the new one: the start of the study that motivates LB-CL."""
 
 from __future__ import annotations
 

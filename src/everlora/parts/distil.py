@@ -14,7 +14,7 @@ from everlora.core.roles import Needs, OutputPenalty
 
 
 class _Divergence(torch.autograd.Function):
-    """τ² KL(p_old ‖ p_new) with its closed-form gradient, which is exactly 0 where nothing has changed.
+    """Computes τ² KL(p_old ‖ p_new) with its closed-form gradient, exactly 0 where nothing has changed.
 
     Autograd's own leaves a rounding error of 1e-8 there, of which AdamW makes a whole step.
     """
@@ -34,7 +34,7 @@ class _Divergence(torch.autograd.Function):
 
 
 def distillation(new: Tensor, old: Tensor, tau: float) -> Tensor:
-    """τ² KL(p_old ‖ p_new) with p = softmax(z / τ), (..., v) twice to (...); differentiable in ``new`` alone.
+    """Return τ² KL(p_old ‖ p_new), p = softmax(z / τ), (..., v) twice to (...); differentiable in ``new`` only.
 
     Its gradient with respect to ``new`` is τ (p_new − p_old): τ² keeps its size comparable for every τ.
     """
@@ -44,7 +44,7 @@ def distillation(new: Tensor, old: Tensor, tau: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Distil(OutputPenalty):
-    """LwF's term: β τ² KL(p_old ‖ p_new), mean over the answer's positions of the new task's rows.
+    """Adds LwF's term: β τ² KL(p_old ‖ p_new), mean over the answer's positions of the new task's rows.
 
     Attributes:
         beta: β.

@@ -1,4 +1,4 @@
-"""Directions of the features that a layer reads: those of earlier tasks are left alone, a new task's are learned in.
+"""Finds directions of a layer's features: those of earlier tasks are left alone, a new task learns in its own.
 
 Pure functions first, in fp64; the part that carries its settings second.
 """
@@ -93,7 +93,7 @@ def complement(basis: Tensor) -> Tensor:
 
 @torch.no_grad()
 def design_down_projection(moment: Tensor, basis: Tensor, dual: bool, rank: int) -> Tensor:
-    """Rows for A, (r, i): the top singular vectors of (I − FFᵀ) C, of norm 1/√3; 0 where no direction is left."""
+    """Return A, (r, i): top singular vectors of (I − FFᵀ) C, of norm 1/√3; 0 where no direction is left."""
     left = project_off(precise(moment), basis, dual)
     U, S, _ = torch.linalg.svd(left, full_matrices=False)
     live = (NOTHING**0.5 * S[:1] < S) & (S > 0)
@@ -104,7 +104,7 @@ def design_down_projection(moment: Tensor, basis: Tensor, dual: bool, rank: int)
 
 @torch.no_grad()
 def keep_components(A: Tensor, basis: Tensor, dual: bool) -> Tensor:
-    """Rows of A (r, i) without what lies in F, brought to norm 1/√3; 0 where nothing is left."""
+    """Return rows of A (r, i) without what lies in F, brought to norm 1/√3; 0 where nothing is left."""
     rows = project_off(precise(A).mT, basis, dual).mT
     norm, full = rows.norm(dim=-1, keepdim=True), precise(A).norm(dim=-1, keepdim=True)
     return torch.where(norm > NOTHING**0.5 * full, rows * ROW / norm.clamp_min(torch.finfo(rows.dtype).tiny), 0)
@@ -112,7 +112,7 @@ def keep_components(A: Tensor, basis: Tensor, dual: bool) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureStart(Initialiser, HasMemory, NeedsEvidence):
-    """InfLoRA's A: in the span of the new task's features, off that of the earlier tasks', and never trained.
+    """Starts InfLoRA's A in the span of the new task's features, off that of earlier tasks'; A is never trained.
 
     Attributes:
         samples: rows of a task that are looked at, before it for A and after it for F.
@@ -143,7 +143,7 @@ class FeatureStart(Initialiser, HasMemory, NeedsEvidence):
         return tuple(sites)
 
     def share(self, number: int) -> float:
-        """ε_t of task ``number``."""
+        """Return ε_t of task ``number``."""
         if self.tasks is None:
             return self.energy
         return min(1.0, self.energy + (1 - self.energy) * (number - 1) / self.tasks)
@@ -167,7 +167,7 @@ class FeatureStart(Initialiser, HasMemory, NeedsEvidence):
         return replace(fresh, A=rows.to(fresh.A.dtype).contiguous())
 
     def remember(self, update: LowRank, memory: State, evidence: Evidence = NO_EVIDENCE) -> State:
-        """F, or where that is smaller the basis of its complement; and of how many tasks."""
+        """Return F, or where that is smaller the basis of its complement; and of how many tasks."""
         into = update.shape[1]
         number = int(memory["tasks"]) + 1 if memory else 1
         basis = precise(memory["basis"]) if memory else precise(update.A.new_zeros(into, 0))
@@ -183,5 +183,5 @@ class FeatureStart(Initialiser, HasMemory, NeedsEvidence):
         }
 
     def memory_bytes(self, out: int, into: int, rank: int, tasks: int) -> int:
-        """At most half of all directions: how many depends on the data."""
+        """Return the bytes of at most half of all directions: how many depends on the data."""
         return 4 * into * (into // 2) + 5

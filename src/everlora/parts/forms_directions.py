@@ -1,4 +1,4 @@
-"""Directions and magnitudes apart (SD-LoRA)."""
+"""Declares the form of directions and magnitudes (SD-LoRA)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Start = Literal["keep", "reset"]
 
 
 def keep_product(alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
-    """Magnitude (), and scales (L,), of a finished direction with the product unchanged to the bit.
+    """Return magnitude () and scales (L,) of a finished direction, with the product unchanged to the bit.
 
     The norm is the root mean square over layers of ‖B‖‖A‖ (L,), brought to the nearest power of two: multiplying and
     dividing by one loses nothing.
@@ -26,13 +26,13 @@ def keep_product(alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def reset_magnitude(alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
-    """Magnitude 1 and scales 1 / (‖B‖‖A‖) layer by layer, as the published code has it: another function."""
+    """Return magnitude 1, scales 1 / (‖B‖‖A‖) layer by layer, as the published code does: another function."""
     return torch.ones_like(alpha), torch.where(norms > 0, 1 / norms.clamp_min(1e-30), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionsAdapter(Adapter):
-    """W0 + Σ_{i<t} α_i s_i B_i A_i + α_t B_t A_t: the pairs of earlier tasks frozen, every α trained.
+    """Trains W0 + Σ_{i<t} α_i s_i B_i A_i + α_t B_t A_t: earlier pairs frozen, every α trained.
 
     Attributes:
         start: what a magnitude starts at when its direction is frozen: ``keep`` the function, or ``reset``.
@@ -43,7 +43,7 @@ class DirectionsAdapter(Adapter):
     start: Start = "keep"
 
     def settle(self, alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
-        """The magnitude () and the scales (L,) of a direction that was learned with ``alpha`` () and scale 1.
+        """Return the magnitude () and the scales (L,) of a direction that was learned with ``alpha`` () and scale 1.
 
         Args:
             alpha: its magnitude so far.

@@ -1,4 +1,4 @@
-"""Two adapters per layer under gates (DATA): the gates' maths, what keeps their components apart, and restoration."""
+"""Declares two adapters per layer under gates (DATA): the gates, what keeps components apart, and restoration."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ POOLS = ("K", "A", "W")
 
 
 def masked_mean(h: Tensor, mask: Tensor) -> Tensor:
-    """Mean of hidden states (b, s, e) over the real tokens of each row, (b, e)."""
+    """Return the mean of hidden states (b, s, e) over the real tokens of each row, (b, e)."""
     weights = mask.float()
     weighted = (weights.unsqueeze(1) @ h.float()).squeeze(1)
     return weighted / weights.sum(1, keepdim=True).clamp_min(1)
 
 
 def cosine_gate(h: Tensor, mask: Tensor, K: Tensor, A: Tensor, W: Tensor) -> Tensor:
-    """σ(Σ_j cos(h̄ ⊙ A_j, K_j) · mean W_j), (b,), of hidden states (b, s, e) and pools (n, e).
+    """Return σ(Σ_j cos(h̄ ⊙ A_j, K_j) · mean W_j), (b,), of hidden states (b, s, e) and pools (n, e).
 
     In fp64 where there is one: components that add nothing then leave the gate as it was, to the bit.
     """
@@ -38,7 +38,7 @@ def cosine_gate(h: Tensor, mask: Tensor, K: Tensor, A: Tensor, W: Tensor) -> Ten
 
 
 def code_gate(h: Tensor, mask: Tensor, K: Tensor, A: Tensor, W: Tensor) -> Tensor:
-    """The index pattern of the published code: σ(Σ_{l,j,b} q_lj (Σ_b' K̂_jb') W_jb / √e), q_l = ⟨h_l, A_j⟩ / ‖·‖_j."""
+    """Return σ(Σ_{l,j,b} q_lj (Σ_b' K̂_jb') W_jb / √e), q_l = ⟨h_l, A_j⟩ / ‖·‖_j, as published code indexes."""
     q = normalize(h.float() @ A.float().mT, dim=-1)  # (b, s, n)
     summed = (mask.float().unsqueeze(1) @ q).squeeze(1)
     keys = normalize(K.float(), dim=-1).sum(-1) / K.shape[-1] ** 0.5
@@ -46,7 +46,7 @@ def code_gate(h: Tensor, mask: Tensor, K: Tensor, A: Tensor, W: Tensor) -> Tenso
 
 
 def orthonormal(old: Tensor | None, count: int, width: int, draw: torch.Generator, *, level: bool = False) -> Tensor:
-    """``count`` new unit rows, orthogonal to one another and to the rows of ``old`` (n, e), by Gram-Schmidt.
+    """Return ``count`` new unit rows, orthogonal to one another and to ``old`` (n, e), by Gram-Schmidt.
 
     Where fewer than ``count`` directions are left, the rows beyond them are random unit rows. With ``level`` they are
     also orthogonal to the row of ones, so that the mean of each is 0.
@@ -71,13 +71,13 @@ def orthonormal(old: Tensor | None, count: int, width: int, draw: torch.Generato
 
 
 def _span(rows: Tensor) -> Tensor:
-    """An orthonormal basis of the rows, (q, e)."""
+    """Return an orthonormal basis of the rows, (q, e)."""
     _, S, V = torch.linalg.svd(rows, full_matrices=False)
     return V[S / S[0] > 1e-6]
 
 
 def departure(frozen: Tensor | None, live: Tensor) -> tuple[Tensor, Tensor]:
-    """mean((M Mᵀ − I)²) of M = [frozen; live], (L,), and its gradient with respect to ``live`` (L, p, e).
+    """Return mean((M Mᵀ − I)²) of M = [frozen; live], (L,), and its gradient for ``live`` (L, p, e).
 
     With G = M Mᵀ − I of n rows: ∂/∂M = 4 G M / n².
     """
@@ -90,7 +90,7 @@ def departure(frozen: Tensor | None, live: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class DualAdapter(Adapter):
-    """W0 x + g₁(h) B₁A₁x + g₂(h) B₂A₂x, no scale; gates of pools K, A, W that grow with every task.
+    """Trains W0 x + g₁(h) B₁A₁x + g₂(h) B₂A₂x, no scale; gates of pools K, A, W that grow with every task.
 
     Attributes:
         low, high: the ranks r₁ and r₂.
@@ -115,18 +115,18 @@ class DualAdapter(Adapter):
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     def weigh(self, h: Tensor, mask: Tensor, pools: Mapping[str, Tensor]) -> Tensor:
-        """One gate, (b,), of hidden states (b, s, e) at the real positions ``mask`` (b, s)."""
+        """Return one gate, (b,), of hidden states (b, s, e) at the real positions ``mask`` (b, s)."""
         gate = cosine_gate if self.gate == "cosine" else code_gate
         return gate(h, mask, **pools)
 
     def grow(self, name: str, old: Tensor | None, width: int, draw: torch.Generator) -> Tensor:
-        """The rows that a new task adds to a pool, (p, e); those of W have mean 0, and so add nothing yet."""
+        """Return the rows that a new task adds to a pool, (p, e); those of W have mean 0, and so add nothing yet."""
         return orthonormal(old, self.components, width, draw, level=name == "W")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Orthonormality(WeightPenalty):
-    """lam · mean((M Mᵀ − I)²), the mean of a gate's pools K, A and W, and of all gates.
+    """Adds lam · mean((M Mᵀ − I)²), the mean of a gate's pools K, A and W, and of all gates.
 
     Components of earlier tasks stand in M, and only those of the new task are pulled on.
     """
@@ -153,7 +153,7 @@ class Orthonormality(WeightPenalty):
 
 @dataclass(frozen=True, kw_only=True)
 class Restoration(GradientTransform):
-    """Every so many steps, each weight returns to where it stood when the task began with a small probability.
+    """Returns each weight, every so many steps and with a small probability, to where it stood as the task began.
 
     Attributes:
         rate: the probability.

@@ -1,4 +1,4 @@
-"""The form ``full``: no adapter, all weights of the model are trained."""
+"""Declares the form ``full``: no adapter, all weights of the model are trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from everlora.core.adapter import Adapter
 
 @dataclass(frozen=True, kw_only=True)
 class FullWeights(Adapter):
-    """All weights, in fp32 while they are trained: AdamW's steps of 1e-4 on a weight of 0.05 are lost in bf16.
+    """Trains all weights, in fp32: AdamW's steps of 1e-4 on a weight of 0.05 are lost in bf16.
 
     Attributes:
         freeze_embeddings: leave the input embeddings, and an output layer that is tied to them, as they are.
@@ -25,5 +25,5 @@ class FullWeights(Adapter):
 
     @property
     def learning_rate(self) -> float:
-        """1e-4, as the MIGU repository; full weights at LoRA's rate forget everything."""
+        """Return 1e-4, as the MIGU repository; full weights at LoRA's rate forget everything."""
         return 1e-4

@@ -1,4 +1,4 @@
-"""Weights whose top singular directions are frozen (OSF)."""
+"""Declares weights whose top singular directions are frozen (OSF)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from everlora.core.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class OsfAdapter(Adapter):
-    """W = U_high S_high V_high + U_low S_low V_low, of which the second term is trained.
+    """Trains the second term of W = U_high S_high V_high + U_low S_low V_low.
 
     Attributes:
         frozen: share of min(o, i) directions, from the largest singular value down, that are frozen.
@@ -29,10 +29,10 @@ class OsfAdapter(Adapter):
 
     @property
     def adds(self) -> bool:
-        """A weight has become another weight."""
+        """Return False: a weight has become another weight."""
         return True
 
     @property
     def learning_rate(self) -> float:
-        """1e-4: what is trained are the weights themselves, as in full fine-tuning."""
+        """Return 1e-4: what is trained are the weights themselves, as in full fine-tuning."""
         return 1e-4

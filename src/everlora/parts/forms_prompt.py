@@ -1,4 +1,4 @@
-"""Forms of adapters that are soft prompts: vectors that stand among a text's embeddings; the model stays as it is."""
+"""Declares soft prompts: vectors that stand among a text's embeddings; the model stays as it is."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from everlora.core.errors import ConfigError
 
 
 class _Soft(Adapter):
-    """What soft prompts have in common."""
+    """Holds what soft prompts have in common."""
 
     @property
     def learning_rate(self) -> float:
-        """3e-2: vectors of embeddings want far more than LoRA does (ProgPrompt's code has 0.3, LFPT5's 0.5).
+        """Return 3e-2: vectors of embeddings want far more than LoRA does (ProgPrompt's code has 0.3, LFPT5's 0.5).
 
         Dev rows (recipes/systems.yaml, seed 7), OA at 1e-2, 3e-2 and 1e-1: L2P 49.0, 46.4, 40.6; ProgPrompt 45.3,
         49.5, 50.0.
@@ -24,7 +24,7 @@ class _Soft(Adapter):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptPool(_Soft):
-    """A pool from which every example draws the prompts whose keys are nearest to it.
+    """Trains a pool from which every example draws the prompts whose keys are nearest to it.
 
     Attributes:
         size: prompts M in the pool.
@@ -57,7 +57,7 @@ class PromptPool(_Soft):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptChain(_Soft):
-    """One prompt per task, in front of those of the earlier tasks.
+    """Trains one prompt per task, in front of those of the earlier tasks.
 
     Attributes:
         length: vectors m per task.
@@ -79,7 +79,7 @@ class PromptChain(_Soft):
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt(_Soft):
-    """One prompt for all tasks, behind the text.
+    """Trains one prompt for all tasks, behind the text.
 
     Attributes:
         length: vectors m.

@@ -1,4 +1,4 @@
-"""Fusion of what a block of steps has learned: of the new task, and of the rehearsed rows, weight by weight."""
+"""Fuses what a block of steps learned of the new task and of the rehearsed rows, weight by weight."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from everlora.core.roles import BlockStep, Needs, State, StepRule
 
 
 def smoothed(mean: Tensor, spread: Tensor, sensitivity: Tensor, beta1: float, beta2: float) -> tuple[Tensor, Tensor]:
-    """Ī ← β1 Ī + (1−β1) I, then Ū ← β2 Ū + (1−β2) |I − Ī|, all (P,)."""
+    """Return Ī ← β1 Ī + (1−β1) I, then Ū ← β2 Ū + (1−β2) |I − Ī|, all (P,)."""
     mean = beta1 * mean + (1 - beta1) * sensitivity
     return mean, beta2 * spread + (1 - beta2) * (sensitivity - mean).abs()
 
 
 def important(score: Tensor, quantile: float) -> Tensor:
-    """Where ``score`` (P,) exceeds its q-quantile over all weights, (P,) of bool.
+    """Return where ``score`` (P,) exceeds its q-quantile over all weights, (P,) of bool.
 
     The order statistic below the quantile does as well as the quantile that is interpolated between two of them: no
     score lies strictly between these. Unlike `torch.quantile`, it takes more than 16 million weights.
@@ -30,7 +30,7 @@ def important(score: Tensor, quantile: float) -> Tensor:
 
 
 def hard(new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
-    """Shares (P,) of the two displacements, by whether new rows, or rehearsed ones, find a weight important (P,).
+    """Return shares (P,) of the displacements, by whether new or rehearsed rows find a weight important (P,).
 
     (1, 0) if only new rows do, (0, 1) if only rehearsed ones do, (0.4, 0.6) if both do, (0.5, 0.5) if neither does.
     """
@@ -39,7 +39,7 @@ def hard(new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def soft(new: Tensor, old: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Shares (P,) that add up to 1: softmax over the two scores (P,), each min–max-normalised over all weights."""
+    """Return shares (P,) of sum 1: softmax over both scores (P,), each min–max-normalised over all weights."""
     share = torch.sigmoid((_unit(new) - _unit(old)) / temperature)
     return share, 1 - share
 
@@ -50,13 +50,13 @@ def _unit(score: Tensor) -> Tensor:
 
 
 def fused(start: Tensor, middle: Tensor, end: Tensor, shares: tuple[Tensor, Tensor]) -> Tensor:
-    """θ_b + c_in ⊙ (θ_k − θ_b) + c_out ⊙ (θ_M − θ_k), all (P,)."""
+    """Return θ_b + c_in ⊙ (θ_k − θ_b) + c_out ⊙ (θ_M − θ_k), all (P,)."""
     return start + shares[0] * (middle - start) + shares[1] * (end - middle)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fusion(StepRule):
-    """The `StepRule` of Recurrent-KIF, see `everlora.methods.kif`.
+    """Is the `StepRule` of Recurrent-KIF, see `everlora.methods.kif`.
 
     Attributes:
         inner, outer: steps of a block on new rows, and on rehearsed rows.

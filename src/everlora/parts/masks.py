@@ -1,4 +1,4 @@
-"""Masks of gradients: rows that answer little to the new task stay as they are.
+"""Masks gradients: rows that answer little to the new task stay as they are.
 
 The functions first, the part that carries its settings second.
 """
@@ -17,12 +17,12 @@ from everlora.core.roles import ActivationSource, GradientTransform, Needs, Need
 
 
 def dropped(n: int, tau: float) -> int:
-    """How many of ``n`` distinct values lie below their τ-quantile (linear interpolation): ⌈τ (n − 1)⌉."""
+    """Return how many of ``n`` distinct values are below their τ-quantile (linear interpolation): ⌈τ (n − 1)⌉."""
     return math.ceil(tau * (n - 1) - 1e-9)  # 0.7 * 10 is 7.000…1 in some roundings
 
 
 def strongest(size: Tensor, tau: float) -> Tensor:
-    """1 where a row's magnitude is at least the τ-quantile of all, else 0; (..., n) to the same shape.
+    """Return 1 where a row's magnitude is at least the τ-quantile of all, else 0; (..., n) to the same shape.
 
     Of distinct values n − ⌈τ (n − 1)⌉ are kept: the quantile lies between the last one dropped and the first one kept,
     so that one needs no interpolation to compare with it. Equal values stay or go together.
@@ -33,7 +33,7 @@ def strongest(size: Tensor, tau: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class MagnitudeMask(GradientTransform, NeedsActivations):
-    """MIGU's mask: rows whose outputs are below the τ-quantile get no gradient, and no step.
+    """Masks as MIGU does: rows whose outputs are below the τ-quantile get no gradient, and no step.
 
     Attributes:
         tau: τ, the share of rows that is masked; 0 switches the part off.
@@ -60,12 +60,12 @@ class MagnitudeMask(GradientTransform, NeedsActivations):
         return self.outputs
 
     def prepare(self, before: TaskContext) -> State | None:
-        """Nothing is masked on the first task: there is nothing to protect."""
+        """Return None on the first task, when there is nothing to protect."""
         return None if self.tau == 0 or (not before.updates and before.start is None) else {}
 
     @torch.no_grad()
     def look(self, magnitudes: State, state: State) -> State:
-        """Masks by live tensor, (L, n, 1). A triplet's σ goes with its row of A."""
+        """Return masks by live tensor, (L, n, 1). A triplet's σ goes with its row of A."""
         masks = {key: strongest(size, self.tau).unsqueeze(-1) for key, size in magnitudes.items()}
         return {**masks, "sigma": masks["A"]} if "A" in masks else masks
 

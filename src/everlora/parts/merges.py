@@ -1,4 +1,4 @@
-"""Rules that make one weight of the updates of all tasks.
+"""Makes one weight of the updates of all tasks, by several rules.
 
 Pure functions of dense updates (..., o, i), oldest first. A merge draws them one at a time where its rule allows, so
 that two of them are in memory and not all.
@@ -49,7 +49,7 @@ def ties(updates: Iterable[Tensor], density: float) -> Tensor:
 
 
 def drop(update: Tensor, density: float, generator: torch.Generator) -> Tensor:
-    """DARE (Yu et al. 2024, arXiv:2311.03099): drop entries with probability 1 − density, divide by density."""
+    """Drop entries with probability 1 − density, divide by density: DARE (Yu et al. 2024, arXiv:2311.03099)."""
     keep = torch.rand(update.shape, generator=generator).to(update.device) < density
     return update * keep / density
 
@@ -62,7 +62,7 @@ class _Views:
 
 @dataclass(frozen=True, kw_only=True)
 class LargestMagnitude(_Views, Merge):
-    """PS-LoRA's merge: M_t = larger(ΔW_t, M_{t−1}), which is the entry of largest magnitude over all tasks."""
+    """Merges as PS-LoRA: M_t = larger(ΔW_t, M_{t−1}), the entry of largest magnitude over all tasks."""
 
     name: ClassVar[str] = "largest_magnitude"
 
@@ -76,7 +76,7 @@ class LargestMagnitude(_Views, Merge):
 
 @dataclass(frozen=True, kw_only=True)
 class Mean(_Views, Merge):
-    """The mean of the updates."""
+    """Merges into the mean of the updates."""
 
     name: ClassVar[str] = "mean_merge"
 
@@ -90,7 +90,7 @@ class Mean(_Views, Merge):
 
 @dataclass(frozen=True, kw_only=True)
 class Ties(_Views, Merge):
-    """TIES, see `ties`."""
+    """Merges by TIES, see `ties`."""
 
     name: ClassVar[str] = "ties_merge"
     density: float = 0.2
@@ -104,7 +104,7 @@ class Ties(_Views, Merge):
 
 @dataclass(frozen=True, kw_only=True)
 class Dare(_Views, Merge):
-    """DARE, see `drop`: then the sum, or TIES without further trimming. Masks depend on seed, task and shape alone."""
+    """Merges by DARE, see `drop`: the sum, or TIES without trimming. Masks depend on seed, task and shape alone."""
 
     name: ClassVar[str] = "dare_merge"
     density: float = 0.5

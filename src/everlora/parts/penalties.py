@@ -1,4 +1,4 @@
-"""Weight penalties in closed form: a pure function first, the part that carries its settings second.
+"""Defines weight penalties in closed form: a pure function first, the part with its settings second.
 
 All functions work on stacks: a leading dimension ``L`` of modules of one shape goes through untouched. They compute in
 fp32 whatever comes in, since products of entries of 1e-3 vanish in fp16, and never build an autograd graph.
@@ -41,7 +41,7 @@ def exact(*tensors: Tensor) -> tuple[Tensor, ...]:
 def energy_overlap(
     A: Tensor, B: Tensor, scale: float, squared: Tensor, start: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ω = ‖ΔW ⊙ E‖²_F with ΔW = scale · B A − start, and its gradient.
+    """Return Ω = ‖ΔW ⊙ E‖²_F with ΔW = scale · B A − start, and its gradient.
 
     With D = ΔW: ∂Ω/∂D = 2 D ⊙ E², Π = scale · ∂Ω/∂D, ∂Ω/∂B = Π Aᵀ, ∂Ω/∂A = Bᵀ Π.
 
@@ -125,7 +125,7 @@ def interference_bound(G: Tensor, past: Tensor, E: Tensor, lam: float) -> Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
-    """ELLA's pull: λ ‖ΔW_t ⊙ E‖², E the energy of the past.
+    """Pulls as ELLA: λ ‖ΔW_t ⊙ E‖², E the energy of the past.
 
     Attributes:
         lam: λ, or the share of the gradient that finds it.
@@ -180,7 +180,7 @@ Side = Literal["A", "B"]
 
 @torch.no_grad()
 def orthogonality(new: Tensor, past: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-    """How far the rows of ``new`` are from orthogonal to the rows of ``past``, and the gradient for ``new``.
+    """Return how far rows of ``new`` are from orthogonal to rows of ``past``, and the gradient for ``new``.
 
     With X = new · pastᵀ: ``l1`` Σ|X| (gradient sign(X) · past), ``l2sq`` Σ X² (gradient 2 X · past); ``cos`` is
     ``l1`` after both have been brought to unit rows, which takes away the freedom to shrink ``new`` instead of
@@ -209,7 +209,7 @@ def orthogonality(new: Tensor, past: Tensor, norm: Norm) -> tuple[Tensor, Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Orthogonality(WeightPenalty):
-    """O-LoRA's pull: λ₁ times the overlap of the new factor with all past ones."""
+    """Pulls as O-LoRA: λ₁ times the overlap of the new factor with all past ones."""
 
     name: ClassVar[str] = "orthogonality"
     needs: ClassVar[Needs] = Needs(fresh_adapter=True)
@@ -239,7 +239,7 @@ class Orthogonality(WeightPenalty):
 
 @dataclass(frozen=True, kw_only=True)
 class FactorNorm(WeightPenalty):
-    """O-LoRA's λ₂ (‖A‖_F + ‖B‖_F), norms not squared; acts on the first task too."""
+    """Adds O-LoRA's λ₂ (‖A‖_F + ‖B‖_F), norms not squared; acts on the first task too."""
 
     name: ClassVar[str] = "factor_norm"
     lam: Strength = 0.0

@@ -1,4 +1,4 @@
-"""Rows of earlier tasks that the model writes itself, and the divergence that holds its answers on them."""
+"""Lets the model write rows of earlier tasks itself, and holds its answers on them by a divergence."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PseudoSamples(GenerativeReplay):
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     def choose(self, targets: Sequence[str], draw: random.Random) -> list[int]:
-        """None: no row of a task is kept."""
+        """Return no row: none of a task is stored."""
         return []
 
     def cue(self, task: str) -> str:
@@ -57,7 +57,7 @@ class PseudoSamples(GenerativeReplay):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptDivergence(OutputPenalty):
-    """κ' Σ KL(p_prev ‖ p) on rows that the model has written itself."""
+    """Adds κ' Σ KL(p_prev ‖ p) on rows that the model has written itself."""
 
     name: ClassVar[str] = "prompt_divergence"
     needs: ClassVar[Needs] = Needs(any_form=True)

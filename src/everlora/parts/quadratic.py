@@ -1,4 +1,4 @@
-"""A quadratic pull towards where earlier tasks ended, weighed per parameter by how much they need it (EWC)."""
+"""Pulls quadratically towards where earlier tasks ended, by how much they need each parameter (EWC)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FISHER, ANCHOR = "fisher.", "anchor."
 
 @torch.no_grad()
 def quadratic(theta: Tensor, anchor: Tensor, fisher: Tensor) -> tuple[Tensor, Tensor]:
-    """½ Σ F (θ − θ*)² over all but the first dimension, (L,), and its gradient F (θ − θ*), (L, ...)."""
+    """Return ½ Σ F (θ − θ*)² over all but the first dimension, (L,), and its gradient F (θ − θ*), (L, ...)."""
     theta, anchor, fisher = exact(theta, anchor, fisher)
     gradient = fisher * (theta - anchor)
     return (gradient * (theta - anchor)).flatten(1).sum(1) / 2, gradient
@@ -40,7 +40,7 @@ def quadratic(theta: Tensor, anchor: Tensor, fisher: Tensor) -> tuple[Tensor, Te
 
 @torch.no_grad()
 def pooled(F: Tensor, m: Tensor, F_new: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """One quadratic for the sum of two: F (θ − m)² + F_new (θ − θ_new)² = F' (θ − m')² + const, elementwise.
+    """Return one quadratic for two: F (θ − m)² + F_new (θ − θ_new)² = F' (θ − m')² + const, elementwise.
 
     F' = F + F_new, m' = m + F_new / F' · (θ_new − m); where neither weighs anything, m' = θ_new.
     """
@@ -51,7 +51,7 @@ def pooled(F: Tensor, m: Tensor, F_new: Tensor, theta: Tensor) -> tuple[Tensor, 
 
 @dataclass(frozen=True, kw_only=True)
 class Quadratic(WeightPenalty, HasMemory, NeedsEvidence):
-    """EWC's pull: λ · ½ Σ_j F_j (θ_j − θ*_j)², over whatever is trained on and on.
+    """Pulls as EWC: λ · ½ Σ_j F_j (θ_j − θ*_j)², over whatever is trained on and on.
 
     Attributes:
         lam: λ.

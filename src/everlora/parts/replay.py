@@ -1,4 +1,4 @@
-"""Rehearsal of rows: which of them are kept when a task has ended."""
+"""Rehearses rows, and chooses which of them are stored when a task has ended."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Resample = Literal["fixed", "each-task"]
 
 
 def share(ratio: float, rows: int) -> int:
-    """⌊ratio · rows⌋, with the ratio as it was written: 0.29 of 100 rows are 29, while 0.29 * 100 is below 29."""
+    """Return ⌊ratio · rows⌋, the ratio as it was written: 0.29 of 100 rows are 29, but 0.29 * 100 is below 29."""
     return int(Fraction(str(ratio)) * rows)
 
 
 def balanced(classes: Sequence[str], size: int, draw: random.Random) -> list[int]:
-    """About ``size`` rows, an equal quota of each class and at least one, the remainder at random.
+    """Return about ``size`` rows, an equal quota of each class and at least one, the remainder at random.
 
     More than ``size`` only where there are more classes. A class with fewer rows than its quota gives what it has.
     """
@@ -60,7 +60,7 @@ class Replay(Rehearsal):
             raise ConfigError(f"the ratio of rows to be rehearsed must be from 0 to 1, not {self.ratio}")
 
     def choose(self, targets: Sequence[str], draw: random.Random) -> list[int]:
-        """Which rows are kept, by their classes."""
+        """Return which rows are stored, by their classes."""
         if self.balanced and self.ratio:
             return balanced(targets, share(self.ratio, len(targets)), draw)
         return draw.sample(range(len(targets)), share(self.ratio, len(targets)))

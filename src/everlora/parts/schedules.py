@@ -1,4 +1,4 @@
-"""Strengths that change from task to task."""
+"""Changes strengths from task to task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Factors = tuple[float, ...]
 
 
 def factors(written: str) -> Factors:
-    """``0/1/1/10`` as numbers.
+    """Return ``0/1/1/10`` as numbers.
 
     Raises:
         ConfigError: anything else, or a number below 0.
@@ -31,23 +31,23 @@ def factors(written: str) -> Factors:
 
 
 def in_turn(schedule: Factors, before: TaskContext) -> float:
-    """The factor of the task that begins; the last one goes on."""
+    """Return the factor of the task that begins; the last one goes on."""
     return schedule[min(len(before.updates), len(schedule) - 1)]
 
 
 def with_factor(state: State | None, factor: float) -> State | None:
-    """Constants that carry the factor; None where it leaves nothing."""
+    """Return constants that carry the factor; None where it leaves nothing."""
     return None if state is None or factor == 0 else {**state, "factor": torch.tensor(factor)}
 
 
 def times(pull: PenaltyGradient, factor: torch.Tensor) -> PenaltyGradient:
-    """A pull, stronger by ``factor``."""
+    """Return a pull, stronger by ``factor``."""
     return PenaltyGradient(value=factor * pull.value, gradient={name: factor * g for name, g in pull.gradient.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrthogonalityInTurn(Orthogonality):
-    """`Orthogonality` whose λ₁ is multiplied by a factor per task."""
+    """Is `Orthogonality` whose λ₁ is multiplied by a factor per task."""
 
     name: ClassVar[str] = "orthogonality_in_turn"
     schedule: Factors = (1.0,)
@@ -61,7 +61,7 @@ class OrthogonalityInTurn(Orthogonality):
 
 @dataclass(frozen=True, kw_only=True)
 class FactorNormInTurn(FactorNorm):
-    """`FactorNorm` whose λ₂ is multiplied by a factor per task."""
+    """Is `FactorNorm` whose λ₂ is multiplied by a factor per task."""
 
     name: ClassVar[str] = "factor_norm_in_turn"
     schedule: Factors = (1.0,)

@@ -1,4 +1,4 @@
-"""PS-LoRA's stability loss: updates that flip sign against the past, or grow where the past is still, are pulled back.
+"""Pulls back updates that flip sign against the past, or grow where it is still (PS-LoRA's stability loss).
 
 The function first, the part that carries its settings second; see `everlora.parts.penalties` for the conventions.
 """
@@ -29,7 +29,7 @@ def sign_conflict(
     detach_weight: bool = False,
     start: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ψ = ‖(1 − tanh(ηΔW) ⊙ σ) ⊙ ΔW‖²_F with ΔW = scale · B A − start, and its gradient.
+    """Return Ψ = ‖(1 − tanh(ηΔW) ⊙ σ) ⊙ ΔW‖²_F with ΔW = scale · B A − start, and its gradient.
 
     With D = ΔW, h = tanh(ηD), u = (1 − σh) D:
 
@@ -63,7 +63,7 @@ def sign_conflict(
 
 @dataclass(frozen=True, kw_only=True)
 class SignConflict(WeightPenalty):
-    """PS-LoRA's pull: λ Ψ against the sum (or the merge) of the past.
+    """Pulls as PS-LoRA: λ Ψ against the sum (or the merge) of the past.
 
     Attributes:
         lam: λ, or the share of the gradient that finds it.

@@ -1,4 +1,4 @@
-"""One adapter whose fast weights are trained on and whose slow weights, their running merge, answer."""
+"""Trains fast weights of one adapter on and on, while slow weights, their running merge, answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from everlora.core.updates import LowRank, precise
 
 @torch.no_grad()
 def orthonormal_rows(A: Tensor) -> Tensor:
-    """Qᵀ of Aᵀ = Q R, with the signs that make the diagonal of R positive: rows that span those of A; (..., r, i)."""
+    """Return Qᵀ of Aᵀ = Q R, signs making R's diagonal positive: rows that span those of A; (..., r, i)."""
     Q, R = torch.linalg.qr(precise(A).mT)
     sign = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(Q.dtype)
     return (Q * sign.unsqueeze(-2)).mT.to(A.dtype)
@@ -23,13 +23,13 @@ def orthonormal_rows(A: Tensor) -> Tensor:
 
 @torch.no_grad()
 def towards(merged: Tensor, trained: Tensor, number: int) -> Tensor:
-    """B_merge + (B_ft − B_merge) / √t after task t."""
+    """Return B_merge + (B_ft − B_merge) / √t after task t."""
     return merged + (trained - merged) / number**0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlowMerge(Initialiser, HasMemory, PostProcesses):
-    """SLAO: start with orthonormal rows and the last B that was trained; answer with a B that follows slowly.
+    """Starts, as SLAO, with orthonormal rows and the last trained B; answers with a B that follows slowly.
 
     The pair that answers is the adapter of record; beside it the trained B is remembered.
     """

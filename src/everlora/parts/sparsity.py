@@ -1,4 +1,4 @@
-"""Sparse updates: entries that are zero collide with nobody's.
+"""Makes updates sparse: entries that are zero collide with nobody's.
 
 The functions first, the part that carries its settings second; see `everlora.parts.penalties` for the conventions.
 """
@@ -21,7 +21,7 @@ L1Form = Literal["paper", "code"]
 
 @torch.no_grad()
 def sparsity(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """‖B A‖₁ = Σ |(B A)_jk|, and its gradient: with S = sign(B A), ∂/∂A = Bᵀ S and ∂/∂B = S Aᵀ.
+    """Return ‖B A‖₁ = Σ |(B A)_jk|, and its gradient: with S = sign(B A), ∂/∂A = Bᵀ S and ∂/∂B = S Aᵀ.
 
     Args:
         A: (..., r, i).
@@ -39,7 +39,7 @@ def sparsity(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class Sparsity(WeightPenalty):
-    """N-LoRA's pull: λ ‖B A‖₁ of the new update, on every task.
+    """Pulls as N-LoRA: λ ‖B A‖₁ of the new update, on every task.
 
     Attributes:
         lam: λ, or the share of the gradient that finds it.

@@ -1,4 +1,4 @@
-"""How the sum of past updates is kept from task to task, beside or instead of the updates themselves.
+"""Stores the sum of past updates from task to task, in addition to the updates or instead of them.
 
     factors   the tasks' own factors, exact; nothing is kept twice               0 bytes more
     dense     Σ ΔW in fp32, exact, constant in the number of tasks                4 o i
@@ -24,7 +24,7 @@ STEPS = 127
 
 
 def add(memory: State, update: LowRank, store: Store, rank: int) -> State:
-    """The memory of one module after ``update``; ``memory`` is empty after the first task."""
+    """Return the memory of one module after ``update``; ``memory`` is empty after the first task."""
     if store == "factors":
         return {}
     if store == "svd":
@@ -39,7 +39,7 @@ def add(memory: State, update: LowRank, store: Store, rank: int) -> State:
 
 
 def decode(memory: State) -> Tensor:
-    """The sum of past updates, dense, (..., o, i), fp32."""
+    """Return the sum of past updates, dense, (..., o, i), fp32."""
     if "dense" in memory:
         return memory["dense"]
     if "int8" in memory:
@@ -48,7 +48,7 @@ def decode(memory: State) -> Tensor:
 
 
 def size(store: Store, out: int, into: int, rank: int) -> int:
-    """Bytes that one module of shape (out, into) takes; ``rank`` counts for ``svd`` only."""
+    """Return the bytes that one module of shape (out, into) takes; ``rank`` counts for ``svd`` only."""
     return {
         "factors": 0,
         "dense": 4 * out * into,

@@ -1,15 +1,42 @@
-"""The words in which people set a strength: a number, or ``auto`` with the share that it is to reach."""
+"""Reads the words in which people set a strength: a number, ``auto`` with its share, or a budget."""
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import AutoStrength, Strength
+from everlora.core.roles import AutoStrength, Budget, Strength
 
-StrengthOption = float | Literal["auto"]
 RHO = 0.03
 """The share that ``lam=auto`` reaches where no share is named."""
+NATS = 3e-4
+"""What ``lam=budget`` allows each earlier task to lose where no number is named."""
+
+
+def read_budget(given: Any) -> Any:
+    """Return the budget that is meant by ``budget`` or ``budget(nats=…)``; anything else as it is.
+
+    >>> read_budget("budget(nats=1e-3)")
+    Budget(nats=0.001)
+    """
+    found = re.fullmatch(r"budget(?:\(\s*(?:nats\s*=\s*([^()\s]*))?\s*\))?", given.strip()) if _text(given) else None
+    if found is None:
+        return given
+    try:
+        return Budget(nats=float(found[1]) if found[1] is not None else NATS)
+    except ValueError:
+        raise ValueError(f"a budget is a number of nats, budget(nats={NATS:g}), not {found[1]!r}") from None
+
+
+def _text(given: object) -> bool:
+    return isinstance(given, str)
+
+
+StrengthOption = float | Literal["auto"] | Annotated[Budget, BeforeValidator(read_budget)]
+"""What an option ``lam`` may be."""
 
 
 def read_strength(
@@ -17,17 +44,19 @@ def read_strength(
 ) -> Strength:
     """Return the strength that is meant; ``share`` is the ρ of a method that has one of its own.
 
-    >>> read_strength(0.3), read_strength("auto", rho=0.05)
-    (0.3, AutoStrength(rho=0.05, per_module=False))
+    >>> read_strength(0.3), read_strength("auto", rho=0.05), read_strength("budget")
+    (0.3, AutoStrength(rho=0.05, per_module=False), Budget(nats=0.0003))
 
     Raises:
-        ConfigError: a share, or one λ per module, is named together with a number.
+        ConfigError: a share, or one λ per module, is named together with a number or a budget.
     """
+    lam = read_budget(lam)
     if lam == "auto":
         return AutoStrength(rho=share if rho is None else rho, per_module=per_module)
     if rho is not None or per_module:
+        there = "a budget" if isinstance(lam, Budget) else f"lam={lam:g}"
         raise ConfigError(
-            f"rho and per_module say how λ is found; with lam={lam:g} there is nothing to find: write "
+            f"rho and per_module say how λ is found by its share; with {there} there is nothing to find: write "
             f"lam=auto, or leave them out"
         )
     return lam

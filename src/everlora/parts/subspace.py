@@ -1,4 +1,4 @@
-"""Subspaces of past updates: staying out of them, how much of them is left, and keeping triplets orthonormal."""
+"""Stays out of subspaces of past updates, measures what is left, and keeps triplets orthonormal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROUNDING = 1e-5
 
 
 def basis(columns: Tensor) -> Tensor:
-    """An orthonormal basis of the span of ``columns`` (..., n, R), as (..., n, min(n, R)).
+    """Return an orthonormal basis of the span of ``columns`` (..., n, R), as (..., n, min(n, R)).
 
     Columns beyond the rank are 0, so that matrices of different rank stay in one stack and Q Qᵀ projects all the same.
     """
@@ -41,7 +41,7 @@ def basis(columns: Tensor) -> Tensor:
 
 @torch.no_grad()
 def project_out(columns: Tensor, Q: Tensor) -> Tensor:
-    """(I − Q Qᵀ) X for X (..., n, m) and Q (..., n, R).
+    """Return (I − Q Qᵀ) X for X (..., n, m) and Q (..., n, R).
 
     A column of which less than `ROUNDING` is left lay in the span, and what is left of it is noise: it becomes 0,
     since Adam would make a step of full size of it (as on the first step of a task that starts inside the old span).
@@ -52,7 +52,7 @@ def project_out(columns: Tensor, Q: Tensor) -> Tensor:
 
 @torch.no_grad()
 def free(updates: Sequence[LowRank]) -> tuple[Tensor, Tensor]:
-    """Directions that no past update uses, on the output and on the input side: counts (...) out of o and of i."""
+    """Return the directions that no past update uses, on output and input side: counts (...) out of o and of i."""
     out, into = updates[0].shape
     used_out, used_in = (
         _independent(torch.linalg.svdvals(precise(columns))).sum(-1)
@@ -62,13 +62,13 @@ def free(updates: Sequence[LowRank]) -> tuple[Tensor, Tensor]:
 
 
 def _independent(S: Tensor) -> Tensor:
-    """Which of singular values (..., R), the largest first, are of directions and not of rounding."""
+    """Return which singular values (..., R), largest first, are of directions and not of rounding."""
     return (DEPENDENT * S[..., :1] < S) & (S > 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectOut(GradientTransform, HasCapacity):
-    """LB-CL's projection: gradients of U and V (B and A) lose what lies in the span of the earlier tasks' U and V.
+    """Projects as LB-CL: gradients of U and V (B and A) lose what lies in the span of earlier tasks' U and V.
 
     Attributes:
         acts_on: ``gradient`` as the paper says; Adam's elementwise scaling then leaves the complement again.
@@ -95,14 +95,14 @@ class ProjectOut(GradientTransform, HasCapacity):
         return {**gradient, "A": A, "B": B}
 
     def free(self, state: State) -> Tensor:
-        """Directions left to learn in, of the narrower side, per module (L,)."""
+        """Return the directions left to learn in, of the narrower side, per module (L,)."""
         sides = [Q.shape[-2] - basis(Q).any(-2).sum(-1) for Q in (state["U"], state["V"])]
         return torch.minimum(*sides)
 
 
 @torch.no_grad()
 def departure(columns: Tensor) -> tuple[Tensor, Tensor]:
-    """‖XᵀX − I‖²_F for X (..., n, r), and its gradient 4 X (XᵀX − I)."""
+    """Return ‖XᵀX − I‖²_F for X (..., n, r), and its gradient 4 X (XᵀX − I)."""
     (X,) = exact(columns)
     off = X.mT @ X - torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
     return off.square().sum((-2, -1)), 4 * X @ off
@@ -110,7 +110,7 @@ def departure(columns: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class OrthonormalTriplets(WeightPenalty):
-    """The regulariser of SVD form: γ (‖UᵀU − I‖² + ‖VVᵀ − I‖²), on every task."""
+    """Regularises SVD form: γ (‖UᵀU − I‖² + ‖VVᵀ − I‖²), on every task."""
 
     name: ClassVar[str] = "orthonormal_triplets"
     needs: ClassVar[Needs] = Needs(svd_form=True)

@@ -26,6 +26,8 @@ ENGINES = {
 """Variables by which a config file of accelerate turns on an engine that keeps gradients to itself."""
 STARTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Variables that every launcher of several processes sets at least one of."""
+PLACED = (*STARTED, "MASTER_ADDR", "MASTER_PORT", "ACCELERATE_TORCH_DEVICE")
+"""Variables that say which process of how many this is, and on which device."""
 REPLICAS = (DistributedType.NO, *(one for one in DistributedType if one.name.startswith("MULTI_")))
 """What may run a training: a process by itself, or replicas whose gradients are averaged."""
 TWO = "torchrun --nproc-per-node 2 -m everlora run …"
@@ -87,8 +89,19 @@ def check_running(engine: DistributedType) -> None:
 def _state() -> PartialState:
     """Return accelerate's view of the processes."""
     check_engine(os.environ)
-    # Without an accelerator, accelerate takes several processes for one unless it is set to use the CPU.
-    return PartialState(cpu=not torch.accelerator.is_available())
+    known = PartialState._shared_state
+    try:
+        if not known and (chosen := os.environ.get("ACCELERATE_TORCH_DEVICE")):
+            torch.empty(1, device=chosen).tolist()  # accelerate takes it without a look
+        # Without an accelerator, accelerate takes several processes for one unless it is set to use the CPU.
+        return PartialState(cpu=not torch.accelerator.is_available())
+    except (ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+        PartialState._reset_state()  # half of it would count as all of it
+        found = [f"{name}={os.environ[name]}" for name in PLACED if name in os.environ]
+        raise ConfigError(
+            f"the environment ({', '.join(found) or 'of this process'}) does not say which process and device this "
+            f"is: {str(error).strip().splitlines()[0]}; unset these variables, or start several processes by {TWO}"
+        ) from error
 
 
 def is_main() -> bool:

@@ -34,7 +34,7 @@ class LoraSpec(Strict):
     ] = Field(8, ge=1)
     lora_alpha: Annotated[
         float, Setting("method", "The update is alpha/r · BA.", value="X", aka=("alpha", "scaling"))
-    ] = Field(32, gt=0)
+    ] = Field(8, gt=0)
     lora_dropout: Annotated[
         float, Setting("method", "Dropout on the adapter's input.", value="X", aka=("dropout",))
     ] = Field(0.0, ge=0, lt=1)
@@ -49,6 +49,11 @@ class LoraSpec(Strict):
             aka=("targets", "modules", "lora_target_modules"),
         ),
     ] = None
+    layers: Annotated[
+        str | None,
+        Setting("method", "Layers to adapt: top:2, or 4-5.", options=("--lora-layers",), value="WHICH", unset="all"),
+    ] = None
+    """The upper ones, or a range from 0 with both ends; below the lowest, texts are read once and without dropout."""
     exclude_modules: Annotated[
         list[str] | str | None,
         Setting("method", "Modules not to adapt: names, or a pattern.", options=(), unset="none"),

@@ -8,7 +8,8 @@ Its hash stands beside every number that it made:
              size of answering, logging, measures of general ability), and dtype, which stands in the fingerprint of
              every score instead;
            - what is not set, so that a later version may have more to set;
-           with ``learning_rate: form`` where the rate is left to the method's form; with the rows of a whole step as
+           with ``learning_rate: form`` where the rate is left to the method's form, and ``num_train_epochs: by size``
+           where the number of steps is left to each task's rows; with the rows of a whole step as
            ``batch``, however they are split into micro-batches and processes; with the default prompt spelt out.
 
 Two runs of one hash differ only in these. The data themselves have hashes of their own, task by task.
@@ -76,7 +77,7 @@ def read(name: str) -> tuple[str, Protocol]:
     own = name.lower().endswith((".yaml", ".yml"))
     if not own and name not in known():
         raise ConfigError(
-            f"unknown protocol {name!r}{nearest(name, known())}; protocols: {', '.join(known())}, or a YAML file"
+            f"unknown protocol {name!r}{nearest(name, known())} (everlora protocols lists them; a path ends in .yaml)"
         )
     path = Path(name) if own else _folder() / f"{name}.yaml"
     try:
@@ -121,6 +122,7 @@ def canonical(settings: RawSettings, rate: float, processes: int = 1) -> JsonObj
             key: value for key, value in settled.get(group, {}).items() if (group, key) not in IRRELEVANT
         }
     train = settled["train"]
+    train.setdefault("num_train_epochs", "by size")
     train["batch"] = processes * math.prod(train.pop(name, 1) for name in SPLIT)
     followed = settings.get("protocol")
     of_form = isinstance(followed, Mapping) and followed.get("rate") == "form"

@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticUndefined
 
 from everlora.core.errors import closest
@@ -27,6 +27,42 @@ class Strict(BaseModel):
     """Unknown keys are refused, nothing is edited afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        refuse_booleans(cls.model_fields[str(info.field_name)].annotation, value)
+        return (
+            sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        )  # whose order is another each time
+
+
+def refuse_booleans(kind: Any, value: Any) -> None:
+    """Refuse a boolean where a number is wanted: pydantic takes it for 1 or 0, and YAML reads yes and no as booleans.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if _holds_boolean(value) and not _takes_booleans(kind):
+        raise ValueError("yes, no, true and false are booleans and no numbers; give a number, or a text in quotes")
+
+
+def _holds_boolean(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return any(map(_holds_boolean, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
+
+
+def _takes_booleans(kind: Any) -> bool:
+    """Whether an annotation has a place for booleans, or for what is looked at elsewhere."""
+    if get_origin(kind) is Annotated:
+        return _takes_booleans(get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        return any(isinstance(one, bool) for one in get_args(kind))
+    if inside := get_args(kind):
+        return any(map(_takes_booleans, inside))
+    plain = isinstance(kind, type) and issubclass(kind, int | float | str | types.NoneType) and kind is not bool
+    return not plain
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,16 @@ class LearnerSpec(Strict):
     trust_remote_code: Annotated[
         bool, Setting("model", "Run code that comes with a model.", changes="record", compared=True)
     ] = False
+    pooling: Annotated[
+        Literal["mean", "cls", "head"] | None,
+        Setting("model", "What an encoder's head reads.", value="HOW", unset="as it was trained"),
+    ] = None
+    """``mean`` over a text's tokens, its first token (``cls``), or what the checkpoint's ``head`` makes of them."""
+    head: Annotated[
+        Literal["names"] | None,
+        Setting("model", "names: an encoder's rows are its labels' names.", value="HOW", unset="trained"),
+    ] = None
+    """Rows of a classification head: one per label that is trained, or the fixed embeddings of the labels' names."""
     dtype: Annotated[str, Setting("model", "Weights: auto, float32 or bfloat16.", changes="record", value="TYPE")] = (
         "auto"  # in the fingerprint of every score, so not in the protocol
     )
@@ -260,4 +270,6 @@ def check(kind: type[S], values: RawSettings) -> S:
         where = ".".join(keys)
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"unknown setting {where!r}{suggestion(keys[-1], kind, keys[:-1])}") from None
-        raise ConfigError(f"setting {where!r}: {first['msg']} (got {first['input']!r})") from None
+        raise ConfigError(
+            f"setting {where!r}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
+        ) from None

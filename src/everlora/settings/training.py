@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, TypedDict
 
@@ -34,7 +35,8 @@ class Training(TypedDict, total=False):
         str, Setting("training", "Schedule of the rate.", options=(), default="constant", aka=("scheduler",))
     ]
     num_train_epochs: Annotated[
-        float, Setting("training", "Epochs per task.", value="X", default=1, aka=("epochs", "num_epochs"))
+        float,
+        Setting("training", "Epochs per task.", value="X", unset="by its rows", aka=("epochs", "num_epochs")),
     ]
     max_steps: Annotated[
         int,
@@ -75,9 +77,33 @@ class Training(TypedDict, total=False):
     ]
 
 
+MIN_STEPS = 48
+"""Steps that a task gets at least, where nobody sets epochs or steps and `MAX_EPOCHS` allows it.
+
+Measured on a small encoder and four tasks of 256 rows: 32 steps of 8 rows were too few whatever the scale and the rate
+(46 % right after learning); with 48 steps of 16 rows a task was learned as well as by an adapter of its own (66 %)."""
+MAX_EPOCHS = 10
+"""Epochs that a task gets at most by that rule: a handful of rows is known by heart long before its 48th step."""
+
+
+def epochs_by_size(rows: int, batch: int) -> int:
+    """Return how many epochs a task gets where nobody sets epochs or steps: as many as make `MIN_STEPS` steps.
+
+    >>> [epochs_by_size(rows, batch=8) for rows in (20, 96, 120, 384, 10_000)]
+    [10, 4, 4, 1, 1]
+
+    Args:
+        rows: of the task itself; rows of earlier tasks that are learned again do not count, so that every method sees
+            a task equally often.
+        batch: rows of a whole step, over all micro-batches and processes.
+    """
+    return min(max(1, math.ceil(MIN_STEPS * batch / max(1, rows))), MAX_EPOCHS)
+
+
 TRAIN_DEFAULTS: TrainingArgumentsInput = {
     one.path[-1]: one.default for one in settings_of(Training) if one.default is not None
 }
 """AdamW at a constant rate, without warm-up or decay, clipped at 1.
 
-The rate itself is that of the method's form (`everlora.core.adapter.Adapter.learning_rate`)."""
+How many epochs there are depends on a task's rows (`epochs_by_size`). The rate is that of the method's form
+(`everlora.core.adapter.Adapter.learning_rate`)."""

@@ -23,6 +23,7 @@ from everlora.data.task import Example, Task
 from everlora.learner import experiment
 from everlora.learner.sequential import SequentialLearner
 from everlora.models.families import Family
+from everlora.models.families.pooled import Pooling
 from everlora.models.loading import Loaded, load
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import LearnerSpec
@@ -43,14 +44,14 @@ NAMES = ("first", "second", "third")
 
 
 @cache
-def base(model: str, dtype: str = "float32") -> Loaded:
+def base(model: str, dtype: str = "float32", pooling: Pooling | None = None) -> Loaded:
     """A loaded model, shared: copy it before use."""
-    return load(model, dtype=dtype, device="cpu")
+    return load(model, dtype=dtype, device="cpu", pooling=pooling)
 
 
-def fresh(model: str, dtype: str = "float32") -> Loaded:
+def fresh(model: str, dtype: str = "float32", pooling: Pooling | None = None) -> Loaded:
     """A copy that may be trained on."""
-    return copy.deepcopy(base(model, dtype))
+    return copy.deepcopy(base(model, dtype, pooling))
 
 
 def text_task(name: str, labels: Sequence[str], seed: int, train: int = 24, test: int = 4) -> Task:
@@ -114,7 +115,7 @@ def begin(
     composed = parse(method) if isinstance(method, str) else method
     name = method if isinstance(method, str) else composed.name
     settled = spec(model, name, **settings)
-    loaded = loaded or fresh(model, settled.dtype)
+    loaded = loaded or fresh(model, settled.dtype, settled.pooling)
     return experiment.begin(settled, composed, loaded, out, resume=resume, progress=progress or Progress())
 
 

@@ -11,7 +11,8 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from everlora.core.errors import ConfigError, nearest
-from everlora.settings.setting import settings_of, suggestion
+from everlora.settings.setting import refuse_booleans, settings_of, suggestion
+from everlora.settings.spec import RunSpec
 from everlora.settings.training import Training
 
 OWNED = {"output_dir", "seed", "data_seed", "fp16", "report_to", "remove_unused_columns", "save_strategy", "use_cpu",
@@ -59,14 +60,18 @@ def checked(name: str, value: Any) -> Any:
         raise ConfigError(f"the training argument {name!r} is set by everlora; leave it out")
     kinds = _OWN if name in _OWN else _kinds()
     if name not in kinds:
-        meant = suggestion(str(name), Training) or nearest(str(name), _settable())
+        word = str(name)
+        meant = _setting(word) if "." in word else suggestion(word, Training) or nearest(word, _settable())
         raise ConfigError(f"unknown training argument {name!r}{meant}")
     if why := _unsupported(name):
         raise ConfigError(f"the training argument {name!r} is not supported by everlora: {why}")
     try:
+        refuse_booleans(kinds[name], value)
         found = TypeAdapter(kinds[name]).validate_python(value)
     except ValidationError as error:
         raise ConfigError(f"training argument {name!r}: {error.errors()[0]['msg']} (got {value!r})") from None
+    except ValueError as error:
+        raise ConfigError(f"training argument {name!r}: {error} (got {value!r})") from None
     if isinstance(found, float) and not math.isfinite(found):
         raise ConfigError(f"training argument {name!r} must be a finite number (got {value!r})")
     if (name in ABOVE_ZERO and found <= 0) or (name == "max_steps" and found <= 0 and found != -1):
@@ -97,6 +102,16 @@ def check_together(train: Mapping[str, object], of: Mapping[str, Mapping[str, ob
 def _unsupported(name: str) -> str | None:
     beginning = next((why for start, why in UNSUPPORTED_BEGINNINGS.items() if name.startswith(start)), None)
     return UNSUPPORTED.get(name, beginning)
+
+
+def _setting(name: str) -> str:
+    """Return a hint at the setting of a run that a name with dots means; empty if there is none."""
+    *group, last = name.split(".")
+    for one in settings_of(RunSpec):
+        if one.path[:-1] == tuple(group) and last in (one.path[-1], *one.setting.aka):
+            option = f" ({one.options[0]})" if one.options else ""
+            return f", which would be the setting {'.'.join(one.path)!r}{option}"
+    return ""
 
 
 def _settable() -> list[str]:

@@ -8,7 +8,7 @@
       ├─ step rule     │ sees weights and task gradient as one vector
       ├─ probe         │ gives transforms the magnitudes of outputs in this step
       ├─ penalties     │ value and gradient of each, in closed form, at strength 1
-      ├─ strengths     │ λ as given, or found from the norms of both           `Chain.on_pre_optimizer_step`
+      ├─ strengths     │ λ as given, or found from both norms, or a budget     `Chain.on_pre_optimizer_step`
       ├─ sum           │ Σ λ ∂Ω
       ├─ transforms    │ on the task's gradient and on Σ λ ∂Ω, both alike
       ├─ clip          │ the norm of the whole
@@ -26,7 +26,7 @@ first and much of the second), before transforms and clipping.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,13 +37,21 @@ from transformers import TrainerCallback
 from everlora.core.errors import TrainingError
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
-from everlora.core.roles import AutoStrength, GradientTransform, PenaltyGradient, State, TaskContext, WeightPenalty
+from everlora.core.roles import (
+    AutoStrength,
+    GradientTransform,
+    PenaltyGradient,
+    State,
+    TaskContext,
+    WeightPenalty,
+)
 from everlora.core.updates import Updates, groups, stack
 from everlora.runtime.seeds import seed_for
 from everlora.training.alarms import saturated
 from everlora.training.blocks import BlockRunner
-from everlora.training.group import Group, StrengthController, WeightedPenalty, norms
+from everlora.training.group import Group, WeightedPenalty, by_memory, norms, predicted_rise, stacked
 from everlora.training.probe import Probe
+from everlora.training.strengths import StrengthController, acting
 
 TINY = 1e-20
 
@@ -109,11 +117,9 @@ class Chain(TrainerCallback):
     ) -> Chain:
         """Prepare the constants of one task: dense views of the past are made here, once."""
         chain = cls(params=params, task=task, max_norm=max_norm, every=max(1, every))
-        # Left out, not multiplied by 0: a method at strength 0 is the method without its penalty, bit for bit.
-        active = [p for p in method.penalties if p.strength != 0 and p.strength != AutoStrength(rho=0)]
-        parts: tuple[WeightPenalty | GradientTransform, ...] = (*active, *method.transforms)
+        parts: tuple[WeightPenalty | GradientTransform, ...] = (*acting(method.penalties), *method.transforms)
         memories = {part.name: (memory or {}).get(part.name, {}) for part in parts}
-        for names in (some for alike in groups(live) for some in _by_memory(alike, memories)):
+        for names in (some for alike in groups(live) for some in by_memory(alike, memories)):
             group = Group(names, [live[n] for n in names])
             updates = past.stacked(names) if len(past) and parts else ()
             begun: list[Any] = [] if start is None else [start[n] for n in names]
@@ -124,7 +130,7 @@ class Chain(TrainerCallback):
                     continue
                 # Named by what it is for, and no count: draws stay the same whatever other parts and groups there are.
                 own_seed = seed_for(seed, task, part.name, *names)
-                held = _stacked(memories[part.name], names)
+                held = stacked(memories[part.name], names)
                 state = part.prepare(TaskContext(updates=updates, start=begin, memory=held, seed=own_seed))
                 if state is None:
                     continue
@@ -132,13 +138,13 @@ class Chain(TrainerCallback):
                 if isinstance(part, WeightPenalty):
                     # All groups share one controller, as ρ is a share over the adapter, unless modules find their own.
                     own = isinstance(part.strength, AutoStrength) and part.strength.per_module
-                    shared = chain.controllers.setdefault(part.name, StrengthController(part.strength))
-                    group.controllers[part.name] = StrengthController(part.strength) if own else shared
+                    shared = chain.controllers.setdefault(part.name, StrengthController.of(part))
+                    group.controllers[part.name] = StrengthController.of(part) if own else shared
                     group.penalties.append((part, state))
                 else:
                     group.transforms.append((part, state))
             chain.groups.append(group)
-        adapter = {id(p) for site in live.values() for p in site.tensors.values()}
+        adapter = {id(p) for update in live.values() for p in update.tensors.values()}
         chain.adapter = [p for p in params if id(p) in adapter]
         chain.warnings = saturated(chain.groups)
         return chain
@@ -205,7 +211,7 @@ class Chain(TrainerCallback):
             self.recurrence.after(now, last=now + 1 == int(state.max_steps))
 
     def strengths(self) -> dict[str, float | dict[str, float]]:
-        """Return the λ that each `AutoStrength` has found: one number, or one per module."""
+        """Return the λ that each penalty has found for itself: one number, or one per module."""
         found: dict[str, Any] = {}
         for group in self.groups:
             for name, controller in group.controllers.items():
@@ -214,6 +220,12 @@ class Chain(TrainerCallback):
                 elif controller.found:
                     found[name] = float(controller.lam)
         return found
+
+    @torch.no_grad()
+    def predicted_rise(self) -> float | None:
+        """Return what earlier tasks together are predicted to lose by the update as it is; None if no part does."""
+        predicted, tasks = predicted_rise(self.groups, [group.penalise() for group in self.groups])
+        return predicted if tasks else None
 
     def _norm(self, params: Sequence[nn.Parameter]) -> Tensor:
         """Return the norm of the gradient of all these parameters together."""
@@ -237,6 +249,15 @@ class Chain(TrainerCallback):
                     controller.update(norms(group.before.gradient), norms(one.gradient))
         for name, square in squares.items():
             self.controllers[name].update(task_norm, square.sqrt())
+        self._spend(found)
+
+    def _spend(self, found: Sequence[Sequence[PenaltyGradient]]) -> None:
+        """Hold what earlier tasks are predicted to lose against the budgets, if there are any."""
+        predicted, tasks = predicted_rise(self.groups, found)
+        if tasks:
+            self.latest["predicted_rise"] = predicted
+            for controller in self.controllers.values():
+                controller.spend(predicted, tasks)
 
     def _record(self, step: int, pulls: Sequence[WeightedPenalty], adapter_norm: Tensor) -> None:
         """Note what the penalties came to: of this step over all modules, and now and then module by module."""
@@ -255,7 +276,7 @@ class Chain(TrainerCallback):
             return
         for group, pull in zip(self.groups, pulls, strict=True):
             own, wanted = norms(group.before.gradient), pull.norms
-            sizes = torch.stack([site.norm() for site in group.live])
+            sizes = torch.stack([module.norm() for module in group.live])
             self.records += [
                 ModuleRow(
                     step=step,
@@ -266,19 +287,3 @@ class Chain(TrainerCallback):
                 )
                 for k, name in enumerate(group.names)
             ]
-
-
-def _by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]]) -> Iterator[tuple[str, ...]]:
-    """Split modules of one shape by the shapes of what parts remember of them, so that it can be stacked."""
-    alike: dict[object, list[str]] = {}
-    for name in names:
-        held = [(part, memory.get(name, {})) for part, memory in memories.items()]
-        kind = tuple((part, key, tensor.shape) for part, state in held for key, tensor in sorted(state.items()))
-        alike.setdefault(kind, []).append(name)
-    return (tuple(some) for some in alike.values())
-
-
-def _stacked(memory: Mapping[str, State], names: Sequence[str]) -> State:
-    """Return what a part remembers of these modules, stacked; empty if it remembers nothing yet."""
-    mine = [memory[name] for name in names if name in memory]
-    return {key: torch.stack([one[key] for one in mine]) for key in mine[0]} if mine else {}

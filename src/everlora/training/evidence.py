@@ -6,9 +6,9 @@ Each is measured with dropout off and leaves the model as it was, in mode and in
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,20 @@ from torch import Tensor, nn
 from everlora.adapters import AdapterBackend
 from everlora.core.roles import NO_EVIDENCE, Evidence, NeedsEvidence, State
 from everlora.core.updates import Updates, precise
-from everlora.data.task import Example, Task
-from everlora.models.families import Batch, Family
+from everlora.models.families import Family
 from everlora.models.layers import is_linear, shape_of
 from everlora.models.tokens import Tokens
 from everlora.runtime.seeds import seed_for
+from everlora.training.curvature import curvature
+from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch, untouched
 from everlora.training.stages import Stage
 from everlora.training.trainer import token_mean
 
-Rows = Sequence[tuple[Example, Task]]
-AT_ONCE = 8
-"""Rows in one forward pass that needs no gradient."""
+
+def draw_rows(part: NeedsEvidence, stage: Stage, seed: int) -> Rows:
+    """Draw the training rows of a stage that evidence is measured on: as many as ``part`` wants, or all there are."""
+    rows = [(row, task) for task in stage.tasks for row in task.train]
+    return random.Random(seed_for(seed, stage.seeded, part.name)).sample(rows, min(part.samples, len(rows)))
 
 
 def observe(
@@ -49,9 +52,7 @@ def observe(
         seed: of the run; which rows are drawn depends on it, on the stage and on the part alone.
         only: these modules alone.
     """
-    rows = [(row, task) for task in stage.tasks for row in task.train]
-    draw = random.Random(seed_for(seed, stage.seeded, part.name))
-    chosen: Rows = draw.sample(rows, min(part.samples, len(rows)))
+    chosen = draw_rows(part, stage, seed)
     if part.evidence == "fisher":
         return {name: Evidence(fisher=one) for name, one in fisher(model, family, backend.trainable(), chosen).items()}
     layers = backend.base_layers()
@@ -60,8 +61,14 @@ def observe(
         return dict.fromkeys(layers, NO_EVIDENCE)
     if part.evidence == "moment":
         return {name: Evidence(moment=C) for name, C in second_moments(model, family, layers, chosen).items()}
-    found = weight_gradients(model, family, layers, chosen, per_sample=part.per_sample)
-    return {name: Evidence(gradients=gradient) for name, gradient in found.items()}
+    if part.evidence == "curvature":
+        labels = torch.Generator().manual_seed(seed_for(seed, stage.seeded, part.name, "labels"))
+        factors = curvature(model, family, layers, chosen, labels)
+        return {name: Evidence(curvature=factors.get(name)) for name in layers}
+    if part.evidence == "gradients":
+        found = weight_gradients(model, family, layers, chosen, per_sample=part.per_sample)
+        return {name: Evidence(gradients=gradient) for name, gradient in found.items()}
+    assert_never(part.evidence)
 
 
 def weight_gradients(
@@ -79,7 +86,7 @@ def weight_gradients(
         per_sample: one gradient per row.
     """
     batches = [[row] for row in rows] if per_sample else [list(rows)]
-    with _untouched(model):
+    with untouched(model):
         try:
             each = [_gradients(model, family, layers, batch) for batch in batches]
         finally:
@@ -111,7 +118,7 @@ def _gradients(model: nn.Module, family: Family, layers: Mapping[str, nn.Module]
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_hook(watch(name)).remove)
         with torch.enable_grad():
-            logits, targets = family.logits(model, _batch(model, family, rows))
+            logits, targets = family.logits(model, to_batch(model, family, rows))
             token_mean(logits, targets, targets.numel()).backward()  # type: ignore[no-untyped-call]
     return {name: sums[name].cpu() for name in layers}
 
@@ -135,11 +142,11 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
 
         return look
 
-    with _untouched(model), tokens, ExitStack() as hooks:
+    with untouched(model), tokens, ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_pre_hook(watch(name)).remove)
         for k in range(0, len(rows), AT_ONCE):
-            batch = _batch(model, family, rows[k : k + AT_ONCE])
+            batch = to_batch(model, family, rows[k : k + AT_ONCE])
             tokens.set_batch(family, batch)
             family.logits(model, batch)
     return {name: (sums[name] / counts[name]).cpu() if counts[name] else _nothing(layers[name]) for name in layers}
@@ -161,9 +168,9 @@ def fisher(model: nn.Module, family: Family, live: Updates, rows: Rows) -> dict[
     tensors = [t for site in live.values() for t in site.tensors.values()]
     trained = [t for t in tensors if t.requires_grad]
     squares = {id(t): torch.zeros_like(t, dtype=torch.float32, requires_grad=False) for t in tensors}
-    with _untouched(model):
+    with untouched(model):
         for row in rows:
-            batch = _batch(model, family, [row])
+            batch = to_batch(model, family, [row])
             with torch.enable_grad():
                 logits, targets = family.logits(model, batch)
                 found = torch.autograd.grad(token_mean(logits, targets, 1), trained, allow_unused=True)
@@ -171,22 +178,3 @@ def fisher(model: nn.Module, family: Family, live: Updates, rows: Rows) -> dict[
                 if gradient is not None:
                     squares[id(t)] += gradient.detach().float().square() / len(rows)
     return {name: {key: squares[id(t)].cpu() for key, t in site.tensors.items()} for name, site in live.items()}
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode inside the block, and every module in its former mode afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def _batch(model: nn.Module, family: Family, rows: Rows) -> Batch:
-    """Encode rows as the model reads them, on its device."""
-    device = next(model.parameters()).device
-    inputs = family.collate([family.features(*row) for row in rows])
-    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}

@@ -1,11 +1,8 @@
-"""Stacks modules of one shape, so that a penalty or a transform is one launch and not one per module.
-
-The first half is what a penalty's strength is, given or found; the second what one step does with a stack.
-"""
+"""Stacks modules of one shape, so that a penalty or a transform is one launch and not one per module."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,42 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everlora.core.roles import AutoStrength, GradientTransform, PenaltyGradient, State, Strength, WeightPenalty
-
-NOTHING = 1e-30
-"""A penalty's gradient of at most this norm is none: divided by it, λ would become infinite in fp32."""
-
-
-@dataclass
-class StrengthController:
-    """Holds the strength of one penalty as it is now.
-
-    Attributes:
-        strength: the number, or the `AutoStrength` that finds it.
-        task, penalty: sums over the steps so far of the norms of the task's gradient and of the penalty's at strength
-            1; scalars, or (L,) where every module finds its own.
-    """
-
-    strength: Strength
-    task: Tensor = field(default_factory=lambda: torch.zeros(()))
-    penalty: Tensor = field(default_factory=lambda: torch.zeros(()))
-
-    def update(self, task: Tensor, penalty: Tensor) -> None:
-        """Take note of one more step."""
-        self.task, self.penalty = self.task + task, self.penalty + penalty
-
-    @property
-    def found(self) -> bool:
-        """Return whether this strength is found and not given."""
-        return isinstance(self.strength, AutoStrength)
-
-    @property
-    def lam(self) -> Tensor:
-        """Return λ now; 0 as long as the penalty has no gradient."""
-        if not isinstance(self.strength, AutoStrength):
-            return torch.full_like(self.penalty, self.strength)
-        pulls = self.penalty > NOTHING
-        return torch.where(pulls, self.strength.rho * self.task / torch.where(pulls, self.penalty, 1), 0)
+from everlora.core.roles import GradientTransform, PenaltyGradient, PredictsRise, State, WeightPenalty
+from everlora.training.strengths import StrengthController
 
 
 def scaled(gradient: State, lam: Tensor) -> State:
@@ -127,7 +90,7 @@ class Group:
     """How things stand before the next step."""
 
     def __post_init__(self) -> None:
-        self.params = {key: [site.tensors[key] for site in self.live] for key in self.live[0].tensors}
+        self.params = {key: [module.tensors[key] for module in self.live] for key in self.live[0].tensors}
         self.before = self._snapshot()
 
     @property
@@ -196,3 +159,37 @@ class Group:
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(self.live[0], self.params)
+
+
+def by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]]) -> Iterator[tuple[str, ...]]:
+    """Split modules of one shape by the shapes of what parts remember of them, so that it can be stacked."""
+    alike: dict[object, list[str]] = {}
+    for name in names:
+        held = [(part, memory.get(name, {})) for part, memory in memories.items()]
+        kind = tuple((part, key, tensor.shape) for part, state in held for key, tensor in sorted(state.items()))
+        alike.setdefault(kind, []).append(name)
+    return (tuple(some) for some in alike.values())
+
+
+def stacked(memory: Mapping[str, State], names: Sequence[str]) -> State:
+    """Return what a part remembers of these modules, stacked; empty if it remembers nothing yet."""
+    mine = [memory[name] for name in names if name in memory]
+    return {key: torch.stack([one[key] for one in mine]) for key in mine[0]} if mine else {}
+
+
+def predicted_rise(groups: Sequence[Group], found: Sequence[Sequence[PenaltyGradient]]) -> tuple[float, int]:
+    """Return what the loss of all earlier tasks together is predicted to rise by, and how many tasks these are.
+
+    In nats per row; 0 and 0 where no part predicts.
+
+    Args:
+        groups: of modules, with their penalties.
+        found: what `Group.penalise` returned of each.
+    """
+    predicted, tasks = 0.0, 0
+    for group, each in zip(groups, found, strict=True):
+        for (part, state), one in zip(group.penalties, each, strict=True):
+            if isinstance(part, PredictsRise):
+                predicted += float(one.value.sum())
+                tasks = max(tasks, part.earlier_tasks(state))
+    return predicted, tasks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import cast
 
@@ -12,14 +13,47 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from everlora.adapters import AdapterBackend
-from everlora.core.errors import FolderError
+from everlora.core.errors import ConfigError, FolderError
 from everlora.core.method import Method
 from everlora.core.roles import NO_EVIDENCE, Evidence, HasMemory, NeedsEvidence, PostProcesses, State
 from everlora.core.updates import LowRank, Updates
+from everlora.runtime.memory import physical_memory
 
 Memory = dict[str, dict[str, State]]
 """By part, by module."""
 FILE = "memory.safetensors"
+
+
+def check_fits(parts: Sequence[HasMemory], live: Updates) -> None:
+    """Refuse, before a task is trained, what parts will remember of it where the machine cannot hold that.
+
+    A curvature is measured as two dense matrices of each module, whatever is stored of them afterwards.
+
+    Args:
+        parts: those that remember something.
+        live: the adapter that is about to be trained.
+
+    Raises:
+        ConfigError: more memory is needed than the machine has.
+    """
+    # Where memory is overcommitted, the system would end the process behind a task's last step without a word.
+    held, sites = physical_memory(), [site for site in live.values() if isinstance(site, LowRank)]
+    if held is None or not sites:
+        return
+    widest = "{} x {}".format(*max((site.shape for site in sites), key=sum))
+    for part in parts:
+        dense = isinstance(part, NeedsEvidence) and part.evidence == "curvature"
+        measured = sum(4 * (out**2 + into**2) for out, into in (site.shape for site in sites)) if dense else 0
+        stored = sum(part.memory_bytes(*site.shape, site.rank, 1) for site in sites)
+        if measured + stored <= held:
+            continue
+        smaller = is_dataclass(part) and any(one.name == "store" for one in fields(part)) and measured <= held
+        cure = "store=low-rank, or " if smaller else ""
+        raise ConfigError(
+            f"what {part.name!r} remembers of {len(sites)} modules (the widest {widest}) needs "
+            f"{(measured + stored) / 1e9:.0f} GB, and there are {held / 1e9:.0f} GB; take {cure}fewer or narrower "
+            f"modules (--lora-target-modules, --lora-layers)"
+        )
 
 
 def remember(
@@ -41,16 +75,16 @@ def remember(
         continued: whether one adapter is trained on and on.
         look: measures the evidence that a part needs.
     """
-    grown: Memory = {}
+    memories: Memory = {}
     for part in parts:
         fresh = continued and not part.needs.cumulative_memory
         before = {} if fresh else memory.get(part.name, {})
         evidence = look(part) if isinstance(part, NeedsEvidence) else {}
-        grown[part.name] = {
+        memories[part.name] = {
             name: part.remember(cast(LowRank, site), before.get(name, {}), evidence.get(name, NO_EVIDENCE))
             for name, site in update.items()
         }
-    return grown
+    return memories
 
 
 def finished(

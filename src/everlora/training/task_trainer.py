@@ -22,7 +22,7 @@ from everlora.runtime import world
 from everlora.runtime.progress import Progress, StepCallback, warn
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
-from everlora.settings.training import TrainingArgumentsInput, numeric_argument
+from everlora.settings.training import TrainingArgumentsInput, epochs_by_size, numeric_argument
 from everlora.training import memory, pseudo, rehearsal
 from everlora.training.blocks import BlockRunner
 from everlora.training.chain import Chain
@@ -42,12 +42,16 @@ class TrainingResult:
         log: the Trainer's.
         cut: training texts that were cut to the longest that is read.
         written_rows: by earlier task, how many rows the model wrote of it; None where it writes none.
+        epochs: that the number of rows made; None where the settings have epochs or steps.
+        predicted_rise: of the losses of all earlier tasks together, in nats per row; None where no part predicts it.
     """
 
     chain: Chain
     log: list[dict[str, float]]
     cut: int
     written_rows: dict[str, WrittenRows] | None = None
+    epochs: int | None = None
+    predicted_rise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,24 @@ class TaskTrainer:
 
     @property
     def arguments(self) -> TrainingArgumentsInput:
-        """Return the training arguments of this stage: those of the run, overridden by those of its task."""
-        return self.stage.arguments(self.spec)
+        """Return the training arguments of this stage: those of the run, those of its task over them, and epochs."""
+        given, epochs = self.stage.arguments(self.spec), self.epochs
+        return given if epochs is None else {**given, "num_train_epochs": epochs}
+
+    @property
+    def batch(self) -> int:
+        """Return the rows of a whole step."""
+        given = self.stage.arguments(self.spec)
+        split = ("per_device_train_batch_size", "gradient_accumulation_steps")
+        return int(math.prod(numeric_argument(given, name) for name in split)) * world.size()
+
+    @property
+    def epochs(self) -> int | None:
+        """Return the epochs that the number of rows makes; None where the settings have epochs or steps."""
+        given = self.stage.arguments(self.spec)
+        if "num_train_epochs" in given or numeric_argument(given, "max_steps", -1) > 0:
+            return None
+        return epochs_by_size(sum(len(task.train) for task in self.stage.tasks), self.batch)
 
     def chain(self, model: nn.Module) -> Chain:
         """Build the gradient chain of this stage."""
@@ -116,6 +136,10 @@ class TaskTrainer:
         rows, written = self.rows(model, stored_rows, earlier)
         seed = seed_for(self.spec.seed, self.stage.seeded, "data")
         order = self.order(rows, chain, seed)
+        if (epochs := self.epochs) is not None:
+            steps = math.ceil((len(rows) if order is None else len(order)) / self.batch)
+            times = f"{epochs} epoch{'s' if epochs > 1 else ''} of {steps} step{'s' if steps > 1 else ''}"
+            progress.info(f"{self.stage.name}: {len(rows)} rows, {times}")
         outputs = tuple(part for part in self.method.outputs if part.strength)
         besides = ExtraLosses(
             outputs=outputs,
@@ -140,7 +164,7 @@ class TaskTrainer:
         if rows.cut:
             cut = f"{rows.cut} of {len(rows)} training texts were cut to --max-source-length"
             progress.info(f"{self.stage.name}: {cut}")
-        return TrainingResult(chain, log, rows.cut, written)
+        return TrainingResult(chain, log, rows.cut, written, epochs, chain.predicted_rise())
 
     def rows(
         self, model: nn.Module, stored_rows: Sequence[Task], earlier: Sequence[Task]
@@ -174,12 +198,8 @@ class TaskTrainer:
             return EqualShares(rows.sizes, seed)
         if not method.rule or rows.fresh == len(rows):
             return None
-        split = (
-            numeric_argument(train, name) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
-        )
-        batch = int(math.prod(split)) * world.size()
         inner, outer = method.rule.inner, method.rule.outer
-        blocks = Blocks(rows.fresh, len(rows) - rows.fresh, batch=batch, inner=inner, outer=outer, seed=seed)
+        blocks = Blocks(rows.fresh, len(rows) - rows.fresh, batch=self.batch, inner=inner, outer=outer, seed=seed)
         sites = [site for group in chain.groups for site in group.live]
         chain.recurrence = BlockRunner(method.rule, blocks.turns, [p for site in sites for p in site.tensors.values()])
         return blocks

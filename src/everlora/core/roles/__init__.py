@@ -13,6 +13,7 @@ from everlora.core.roles.abilities import (
     NeedsActivations,
     NeedsEvidence,
     PostProcesses,
+    PredictsRise,
     ReconstructsPast,
 )
 from everlora.core.roles.blocks import BlockStep, plan
@@ -29,6 +30,8 @@ from everlora.core.roles.primary import (
 from everlora.core.roles.values import (
     NO_EVIDENCE,
     AutoStrength,
+    Budget,
+    Curvature,
     Evidence,
     EvidenceKind,
     PenaltyGradient,
@@ -36,6 +39,7 @@ from everlora.core.roles.values import (
     Strength,
     TaskContext,
     View,
+    check_strength,
 )
 
 __all__ = [
@@ -43,6 +47,8 @@ __all__ = [
     "ActivationSource",
     "AutoStrength",
     "BlockStep",
+    "Budget",
+    "Curvature",
     "Evidence",
     "EvidenceKind",
     "GenerativeReplay",
@@ -59,6 +65,7 @@ __all__ = [
     "Part",
     "PenaltyGradient",
     "PostProcesses",
+    "PredictsRise",
     "ReconstructsPast",
     "Rehearsal",
     "State",
@@ -67,5 +74,6 @@ __all__ = [
     "TaskContext",
     "View",
     "WeightPenalty",
+    "check_strength",
     "plan",
 ]

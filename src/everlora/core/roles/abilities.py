@@ -58,7 +58,7 @@ class NeedsEvidence(Part, ability=True):
     @attribute
     @abstractmethod
     def evidence(self) -> EvidenceKind:
-        """Return which field of `Evidence` is measured: ``gradients``, ``fisher`` or ``moment``."""
+        """Return which field of `Evidence` is measured: ``gradients``, ``fisher``, ``moment`` or ``curvature``."""
 
     @attribute
     @abstractmethod
@@ -96,6 +96,17 @@ class HasEnergy(Part, ability=True):
     @abstractmethod
     def weigh(self, total: Tensor) -> Tensor:
         """Return E of W_past, (..., o, i) to the same shape, at least 0."""
+
+
+class PredictsRise(Part, ability=True):
+    """A penalty whose value, at strength 1, is by how much it expects the losses of earlier tasks to rise.
+
+    In nats per row, summed over the earlier tasks. A `Budget` holds it down, of its own penalty or of another one.
+    """
+
+    @abstractmethod
+    def earlier_tasks(self, state: State) -> int:
+        """Return over how many earlier tasks the prediction of ``state``, made by `prepare`, is summed."""
 
 
 class HasCapacity(Part, ability=True):
@@ -193,5 +204,6 @@ __all__ = [
     "NeedsActivations",
     "NeedsEvidence",
     "PostProcesses",
+    "PredictsRise",
     "ReconstructsPast",
 ]

@@ -11,12 +11,12 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from everlora.core.errors import ConfigError, nearest
 
-__all__ = ["Needs", "Part", "attribute"]
+__all__ = ["Needs", "Part", "attribute", "check_choices", "check_part"]
 
 if TYPE_CHECKING:
     from builtins import property as attribute
@@ -33,6 +33,7 @@ else:
 
         def __init__(self, declared: Callable[[Any], Any]) -> None:
             self.__doc__ = declared.__doc__
+            self.fget = declared
 
         def __get__(self, part: Any, owner: type) -> Any:
             raise AttributeError("a role declares this value, and the part does not give it")
@@ -170,6 +171,39 @@ def _check(cls: type[Part]) -> None:
         raise ConfigError(f"the {role} {called} has no name; write name: ClassVar[str] = {made!r} in its body")
     _check_needs(cls, role)
     _check_names(cls, role)
+    check_choices(cls)
+
+
+def check_choices(part: Part | type[Part]) -> None:
+    """Refuse a value of a part that is none of the few that its role or ability leaves to choose from.
+
+    Of a class only text in its body is looked at; what properties return is known of an instance alone.
+    """
+    cls = part if isinstance(part, type) else type(part)
+    for base in cls.__mro__:
+        for name, declared in vars(base).items() if base in Part.roles or base in Part.abilities else ():
+            kind = get_type_hints(declared.fget).get("return") if isinstance(declared, attribute) else None
+            if get_origin(kind) is not Literal:
+                continue
+            value = inspect.getattr_static(cls, name) if cls is part else getattr(part, name)
+            if (isinstance(value, str) or cls is not part) and value not in get_args(kind):
+                raise ConfigError(
+                    f"{name} of the {base.__name__} {cls.__name__} cannot be {value!r}"
+                    f"{nearest(str(value), get_args(kind))}"
+                )
+
+
+def check_part(part: object, field: str, role: type) -> None:
+    """Refuse what a method cannot hold in a field: a part of another role, one that can change, or an odd value."""
+    kind = type(part)
+    if not (isinstance(part, Part) and isinstance(part, role)):
+        raise ConfigError(f"the field {field!r} of a method takes a {role.__name__}, and a {kind.__name__} is none")
+    if not is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"the {role.__name__} {kind.__name__} is no frozen dataclass; write @dataclass(frozen=True, kw_only=True) "
+            f"above its class"
+        )
+    check_choices(part)
 
 
 def _check_needs(cls: type[Part], role: str) -> None:

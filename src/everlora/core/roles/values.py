@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from everlora.core.errors import ConfigError
 from everlora.core.updates import LowRank, concatenate
 
 State = dict[str, Tensor]
 View = Literal["sum", "merged"]
-EvidenceKind = Literal["gradients", "fisher", "moment"]
+EvidenceKind = Literal["gradients", "fisher", "moment", "curvature"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,62 @@ class AutoStrength:
     per_module: bool = False
 
 
-Strength = float | AutoStrength
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """A strength that is found so that earlier tasks are predicted to lose no more than they may.
+
+    The prediction is that of a part that inherits `PredictsRise`, in nats per row, summed over the t earlier tasks;
+    what it may come to is t · nats. After every step μ ← max(0, μ + η (predicted / allowed − 1)): dual ascent on the
+    Lagrangian L + μ (predicted / allowed − 1). A penalty that predicts itself has λ = μ / allowed; any other has the
+    share ρ = μ of the task's gradient, see `AutoStrength`.
+
+    Attributes:
+        nats: what each earlier task's loss may rise by, per row, as predicted.
+    """
+
+    nats: float
+
+    def __str__(self) -> str:
+        return f"budget(nats={self.nats:g})"
+
+
+Strength = float | AutoStrength | Budget
+
+
+def check_strength(part: str, strength: Strength) -> None:
+    """Refuse a strength that means nothing.
+
+    Raises:
+        ConfigError: it is no finite number of at least 0, or a budget that allows nothing.
+    """
+    if isinstance(strength, Budget):
+        if not 0 < strength.nats < float("inf"):
+            raise ConfigError(f"the budget of {part!r} must be a finite number of nats above 0, not {strength.nats}")
+        return
+    value = strength.rho if isinstance(strength, AutoStrength) else strength
+    if not 0 <= value < float("inf"):  # NaN fails here too
+        raise ConfigError(f"the strength of the penalty {part!r} must be a finite number of at least 0, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curvature:
+    """Kronecker factors of the Fisher information of one module, means over rows of the products of G = ∂L/∂W.
+
+    >>> Curvature(left=torch.eye(2), right=torch.eye(3)).trace
+    tensor(2.)
+
+    Attributes:
+        left: mean G Gᵀ, (o, o).
+        right: mean Gᵀ G, (i, i).
+    """
+
+    left: Tensor
+    right: Tensor
+
+    @property
+    def trace(self) -> Tensor:
+        """The trace of the Fisher information, mean ‖G‖²_F, (); that of ``right`` is the same."""
+        return self.left.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +105,13 @@ class Evidence:
         gradients: ∂L/∂W at the weights themselves, (n, o, i): n = 1 for the mean loss, or one per row.
         fisher: by live tensor, the mean over rows of the squared gradient of each row's own loss.
         moment: the second moment of the module's inputs, (1/n) Σ x xᵀ over tokens, (i, i).
+        curvature: Kronecker factors of the Fisher information at the weights themselves.
     """
 
     gradients: Tensor | None = None
     fisher: State | None = None
     moment: Tensor | None = None
+    curvature: Curvature | None = None
 
 
 NO_EVIDENCE = Evidence()

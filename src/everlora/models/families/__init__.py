@@ -8,7 +8,8 @@ image-classifier    ImageClassifier   a head with one row per label
 
 from everlora.models.families.base import Batch, Family, Features, Limits, Scoring
 from everlora.models.families.causal import Causal
-from everlora.models.families.classifier import Classifier, ImageClassifier, TextClassifier
+from everlora.models.families.classifier import Classifier, TextClassifier
+from everlora.models.families.images import ImageClassifier
 from everlora.models.families.seq2seq import Seq2Seq
 from everlora.models.families.writer import Writer
 

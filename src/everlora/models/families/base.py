@@ -15,6 +15,7 @@ from everlora.core.errors import DataError, ModelError
 from everlora.core.plain import JsonObject
 from everlora.data.task import Example, Task
 from everlora.data.template import Template
+from everlora.models.families.frozen import FrozenLayers
 
 Scoring = Literal["generate", "labels"]
 Features = dict[str, Any]
@@ -78,6 +79,18 @@ class Family(ABC):
         self.truncated = 0
         self.prompt_mask: Tensor | None = None
         self._full_limits = limits
+        self.frozen: FrozenLayers | None = None
+        self.fixed = False
+
+    def run(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
+        """Run a model on a batch; layers below the adapted ones, if that was asked for, once for each text.
+
+        Args:
+            model: adapted or not.
+            inputs: what it reads.
+            options: what it is told beside that.
+        """
+        return model(**inputs, **options) if self.frozen is None else self.frozen.run(model, inputs, **options)
 
     def reserve(self, tokens: int) -> None:
         """Keep ``tokens`` of the model's context free for soft prompts.

@@ -76,7 +76,7 @@ class Causal(Writer):
         self.prompt_mask = where.cumsum(1) - where.long() == 0
         try:
             with select_positions(unwrap_model(model).get_output_embeddings(), where):
-                return model(**inputs, use_cache=False).logits, batch["shift_labels"][where]
+                return self.run(model, inputs, use_cache=False).logits, batch["shift_labels"][where]
         finally:
             self.prompt_mask = None
 

@@ -1,10 +1,13 @@
-"""Encoders with a classification head that grows with the labels: texts (BERT-like) and images (ViT).
+"""Encoders with a classification head that grows with the labels: texts (BERT-like), and what images (ViT) share.
 
-One row per label: a word is one label in all tasks, and keeps the row that an earlier task brought, which is trained
-on. Whole numbers mean something else in every task, so that each task has rows of its own for them;
-`Task.shared_labels` says otherwise for a task. Rows of labels that are not being learned get neither gradient nor
-decay: the loss is taken over the labels of the current task (of all tasks, where all are learned at once). Answering
-considers all labels so far (``generate``: the task is not known) or the task's own (``labels``).
+One row per label of each task: labels of one name mean something else in every task, unless both tasks say that they
+are shared (`Task.shared_labels`). Rows of labels that are not being learned get neither gradient nor decay. Where the
+task is known when answers are made (``labels``), the loss of a row is taken over the labels of its own task, as its
+answer is. Where it is not (``generate``), the loss is taken over the labels of all tasks that are learned or rehearsed
+together, and answering considers all labels so far.
+
+With ``fixed`` rows nothing of the head is trained: the row of a label is the unit embedding of its name by the model
+as it was loaded, so that whatever is learned or forgotten is so in the body.
 
 The head is the last linear layer. Layers between a model's body and the head (a pooler, a dense layer) belong to the
 model: a method that trains adapters leaves them as they are. Where the checkpoint has no weights for them they are
@@ -14,16 +17,18 @@ drawn from a fixed seed, and written with what is learned, so that any reader fi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from everlora.core.errors import DataError
+from everlora.core.plain import JsonObject
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, Batch, Family, Features, GenerationInput, Limits, Scoring, right_pad
+from everlora.models.families.frozen import evaluating
+from everlora.models.families.pooled import Pooling
 from everlora.models.families.prompt import cut_middle
 
 
@@ -32,6 +37,8 @@ class Classifier(Family):
 
     Attributes:
         labels: the names of the rows so far: of row k, label k; with its task behind it where another has that name.
+        fixed: whether the rows are made of the labels' names, and stay as they are.
+        by_task: whether the task of a row is known when it is answered, so that its labels alone are considered.
         head_rows: rows that the model's head has at present.
         n_known: labels known before the present tasks: the first rows of the head.
         trained_rows: rows over which the loss is taken, those of all tasks that are learned together.
@@ -42,6 +49,7 @@ class Classifier(Family):
 
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)
+        self.by_task = False
         self._rows: dict[tuple[str | None, str], int] = {}
         self.head_rows = 0
         self.n_known = 0
@@ -51,6 +59,11 @@ class Classifier(Family):
         super().check(task)
         if not task.labels:
             raise DataError(f"task {task.name!r} has no label set, which a classification head needs")
+        if self.fixed and (nameless := [label for label in task.labels if not _names(label)]):
+            raise DataError(
+                f"task {task.name!r}: the label {nameless[0]!r} has no name, and --head names makes rows of names; "
+                f"give the labels words, or leave out --head"
+            )
 
     def prepare(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
         super().prepare(model, tasks, generator)
@@ -92,6 +105,8 @@ class Classifier(Family):
         with torch.no_grad():
             # Random numbers for all rows, known ones too: those of a new row depend on its index alone.
             fresh = torch.randn(rows, old.in_features, generator=generator) * 0.02
+            if self.fixed:
+                fresh = self.named_rows(model)
             new.weight.copy_(fresh)
             new.bias.zero_()
             new.weight[:known] = old.weight[:known].float()
@@ -104,13 +119,32 @@ class Classifier(Family):
         model.config.label2id = {label: k for k, label in enumerate(self.labels)}
         self.head_rows = rows
 
+    def named_rows(self, model: PreTrainedModel) -> Tensor:
+        """Return what the head reads of each label's name, at length 1, (labels, h): one by one, so that it stays.
+
+        Raises:
+            DataError: the family reads no names.
+        """
+        raise DataError(f"a model of family {self.name!r} reads no names of labels; leave out --head")
+
     def label_rows(self, task: Task) -> list[int]:
         return [self._row(task, label) for label in task.labels]
+
+    def adopt(self, task: Task, rows: Sequence[int]) -> None:
+        """Give the labels of a task the rows they had when it was learned: earlier versions shared those of words."""
+        for label, row in zip(task.labels, rows, strict=False):
+            if row < len(self.labels):
+                self._rows.setdefault(_key(task, label), row)
 
     def _row(self, task: Task, label: str) -> int:
         """Return the row of a label; a head that was loaded by names has no tasks and is searched by name."""
         row = self._rows.get(_key(task, label))
-        return self.labels.index(label) if row is None else row
+        return self._named(task, label) if row is None else row
+
+    def _named(self, task: Task, label: str) -> int:
+        """Return the row of a label in a head that was loaded by names: the task's own, where it has one."""
+        own = f"{label} ({task.name})"
+        return self.labels.index(own if own in self.labels and not task.shares_labels else label)
 
     def _add_rows(self, task: Task) -> None:
         """Name a row for each label that has none yet."""
@@ -121,7 +155,7 @@ class Classifier(Family):
                 continue
             owned = label in taken
             if not owned and label in self.labels:  # a head that was loaded by names
-                self._rows[key] = self.labels.index(label)
+                self._rows[key] = self._named(task, label)
                 continue
             self._rows[key] = len(self.labels)
             self.labels.append(f"{label} ({task.name})" if owned else label)
@@ -131,8 +165,12 @@ class Classifier(Family):
 
     def logits_with_known(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "allowed")}
-        logits = model(**inputs).logits.float()
+        logits = self.run(model, inputs).logits.float()
         return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"], logits[:, : self.n_known]
+
+    def columns(self, task: Task) -> list[int]:
+        """Return the labels over which the loss of a row of a task is taken."""
+        return self.label_rows(task) if self.by_task else self.trained_rows
 
     def _allowed(self, rows: Sequence[Features]) -> Tensor:
         """Return the labels over which the loss of each row is taken, (b, labels)."""
@@ -145,8 +183,15 @@ class Classifier(Family):
         """Return the label of the largest logit (b, labels), of the task's own or of all."""
         if scoring == "labels":
             return [task.labels[k] for k in logits[:, self.label_rows(task)].argmax(-1).tolist()]
-        own = dict(zip(self.label_rows(task), task.labels, strict=True))
-        return [own.get(k, self.labels[k]) for k in logits.argmax(-1).tolist()]
+        # A word is an answer whichever task's row gives it; a number of another task says nothing of this one.
+        words = dict(enumerate(self.labels)) | {row: word for (_, word), row in self._rows.items() if _names(word)}
+        words |= dict(zip(self.label_rows(task), task.labels, strict=True))
+        return [words[k] for k in logits.argmax(-1).tolist()]
+
+
+def _names(label: str) -> bool:
+    """Whether a label is a word, and no number or sign."""
+    return any(map(str.isalpha, label))
 
 
 def _key(task: Task, label: str) -> tuple[str | None, str]:
@@ -159,6 +204,12 @@ class TextClassifier(Classifier):
 
     name: ClassVar[str] = "encoder"
     peft_task: ClassVar[str | None] = "SEQ_CLS"
+    pooling: Pooling | None = None
+    """What the head reads; None where that is not known."""
+
+    def answering(self) -> JsonObject:
+        # A checkpoint's own head says nothing of it, so that its fingerprint is that of earlier versions.
+        return {"pooling": self.pooling} if self.pooling not in (None, "head") else {}
 
     def tokens(self, example: Example, task: Task) -> list[int]:
         """Return the tokens of the text with special tokens, cut at `Limits.source` if that is set.
@@ -187,8 +238,24 @@ class TextClassifier(Classifier):
         return {
             "input_ids": self.tokens(example, task),
             "labels": self._row(task, example.target),
-            "columns": self.trained_rows,
+            "columns": self.columns(task),
         }
+
+    @torch.no_grad()
+    def named_rows(self, model: PreTrainedModel) -> Tensor:
+        read: list[Tensor] = []
+        head = model.get_submodule(str(self.head))
+        hook = head.register_forward_pre_hook(lambda _, args: read.append(args[0]), prepend=True)
+        words = dict(enumerate(self.labels)) | {row: label for (_, label), row in self._rows.items()}
+        try:
+            with evaluating(model):  # no dropout in what stays
+                for k in range(len(words)):
+                    ids = self.processor(words[k], truncation=True, max_length=self.limits.context).input_ids
+                    model(**{key: value.to(model.device) for key, value in self._inputs([ids]).items()})
+        finally:
+            hook.remove()
+        rows = torch.cat(read).float()
+        return rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
     def _inputs(self, ids: Sequence[Sequence[int]]) -> Batch:
         """Return padded tokens and their mask, both (b, s)."""
@@ -212,47 +279,4 @@ class TextClassifier(Classifier):
     ) -> list[str]:
         device = next(model.parameters()).device
         inputs = self._inputs([self.tokens(row, task) for row in rows])
-        return self._answer(model(**{k: v.to(device) for k, v in inputs.items()}).logits, task, scoring)
-
-
-class ImageClassifier(Classifier):
-    """An image encoder (ViT) with a head."""
-
-    name: ClassVar[str] = "image-classifier"
-    modality: ClassVar[Literal["text", "image"]] = "image"
-    peft_task: ClassVar[str | None] = None
-
-    def check(self, task: Task) -> None:
-        if task.form != "image":
-            raise DataError(f"task {task.name!r} holds text; a model of family {self.name!r} reads images")
-        super().check(task)
-
-    def pixels(self, examples: Sequence[Example]) -> Tensor:
-        """Return pixel values (b, 3, h, w) from the model's processor; grey images are repeated to three channels."""
-        images = [np.repeat(e.input[..., None], 3, -1) if e.input.ndim == 2 else e.input for e in examples]
-        out: Tensor = self.processor(
-            images=images, return_tensors="pt", input_data_format="channels_last"
-        ).pixel_values
-        return out
-
-    def features(self, example: Example, task: Task) -> Features:
-        return {"example": example, "labels": self._row(task, example.target), "columns": self.trained_rows}
-
-    def collate(self, rows: Sequence[Features]) -> Batch:
-        labels = torch.tensor([row["labels"] for row in rows])
-        pixels = self.pixels([row["example"] for row in rows])
-        return {"pixel_values": pixels, "labels": labels, "allowed": self._allowed(rows)}
-
-    def length(self, example: Example, task: Task) -> int:
-        return 1
-
-    def predict(
-        self,
-        model: nn.Module,
-        task: Task,
-        rows: Sequence[Example],
-        scoring: Scoring,
-        sampling: GenerationInput = GREEDY,
-    ) -> list[str]:
-        weight = next(p for p in model.parameters() if p.is_floating_point())
-        return self._answer(model(pixel_values=self.pixels(rows).to(weight.device)).logits, task, scoring)
+        return self._answer(self.run(model, {k: v.to(device) for k, v in inputs.items()}).logits, task, scoring)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from datetime import date
+from string import ascii_letters
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from everlora.core.errors import DataError, ModelError
+from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.models.families.base import Limits
 
@@ -16,25 +17,35 @@ MIN_PROMPT = 8
 """Tokens below which a prompt that is cut says nothing."""
 CHAT_DATE = date(2025, 1, 1)
 """The day that chat templates are given, whenever a run is made: the same command writes the same prompts."""
-_NOW = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(['"])(.*?)\1\s*\)""")
+
+
+def asks_for_date(template: str) -> bool:
+    """Return whether a chat template asks for today's date, in whatever spelling.
+
+    >>> asks_for_date("{{ strftime_now ('%Y') }}"), asks_for_date("{# no strftime_now #}{{ 'strftime_now' }}")
+    (True, False)
+    """
+    if "strftime_now" not in template:
+        return False
+    from jinja2 import Environment
+
+    return any(kind == "name" and word == "strftime_now" for _, kind, word in Environment().lex(template))
 
 
 def dated(template: str) -> str:
-    """Return a chat template with `CHAT_DATE` in the place of the day on which it is read.
+    """Return a chat template in which ``strftime_now`` writes `CHAT_DATE`, however the template uses it.
 
-    >>> dated("Today is {{ strftime_now('%d %b %Y') }}.")
-    "Today is {{ '01 Jan 2025' }}."
-
-    Raises:
-        ModelError: the template computes the format of the date.
+    A macro of that name goes before the function that reads the clock; transformers takes no function instead.
     """
-    fixed = _NOW.sub(lambda found: repr(CHAT_DATE.strftime(found[2])), template)
-    if "strftime_now(" in fixed:
-        raise ModelError(
-            "the model's chat template computes how today's date is written, so that a run would be another one on "
-            "another day; write the format of strftime_now into chat_template.jinja as text"
-        )
-    return fixed
+    codes = [f"%{flag}{letter}" for letter in ascii_letters for flag in ("", "-", "_", "^", "#")]
+    parts = {code: text for code in codes if (text := CHAT_DATE.strftime(code)) != code}
+    macro = (
+        "{%- macro strftime_now(format) -%}{%- for piece in format.split('%%') -%}"
+        "{%- set date = namespace(text=piece) -%}{%- for code, part in " + repr(parts) + ".items() -%}"
+        "{%- set date.text = date.text.replace(code, part) -%}{%- endfor -%}"
+        "{{ '' if loop.first else '%' }}{{ date.text }}{%- endfor -%}{%- endmacro %}"
+    )
+    return f"{macro}\n{template}"  # the line break goes with the tag; the template still begins a line
 
 
 def cut_middle(ids: list[int], length: int) -> list[int]:
@@ -45,6 +56,13 @@ def cut_middle(ids: list[int], length: int) -> list[int]:
     """
     tail = length // 2
     return [*ids[: length - tail], *ids[len(ids) - tail :]]
+
+
+def _default_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the chat template that a tokenizer uses of its own accord, of several the one called default."""
+    several = tokenizer.chat_template
+    found = several.get("default") if isinstance(several, Mapping) else several
+    return found if isinstance(found, str) else None
 
 
 class Prompter:
@@ -71,9 +89,8 @@ class Prompter:
         first = tokenizer("a").input_ids[:1]
         self.date: str | None = None
         """What a chat template that asks for the date is given; None where it does not ask."""
-        template = tokenizer.chat_template
-        self._template = template if isinstance(template, str) else None
-        if self._template and "strftime_now" in self._template:
+        self._template = _default_template(tokenizer)
+        if self._template and asks_for_date(self._template):
             self._template, self.date = dated(self._template), CHAT_DATE.isoformat()
         self.start = first if first and first[0] == tokenizer.bos_token_id else []
 

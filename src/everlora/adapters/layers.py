@@ -1,0 +1,78 @@
+"""Which layers of a model are adapted: all of them, the upper ones, or a range."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from torch import nn
+
+from everlora.adapters.base import LoraInput
+from everlora.core.errors import ConfigError, ModelError
+
+PLACE = re.compile(r"(.*?)\.(\d+)\.")
+"""A module's stack of layers is what stands before the first number in its path, its layer this number."""
+
+
+def read_layers(given: str) -> tuple[int, int] | int:
+    """Return the range (first, last) that ``a-b`` or ``a`` means, or the number of upper layers of ``top:n``.
+
+    >>> read_layers("4-5"), read_layers("3"), read_layers("top:2")
+    ((4, 5), (3, 3), 2)
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if found := re.fullmatch(r"top:(\d+)", given.strip()):
+        if int(found[1]) > 0:
+            return int(found[1])
+    elif (found := re.fullmatch(r"(\d+)(?:-(\d+))?", given.strip())) and int(found[1]) <= int(found[2] or found[1]):
+        return int(found[1]), int(found[2] or found[1])
+    raise ConfigError(f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, not {given!r}")
+
+
+def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]:
+    """Return those of some modules that stand in the layers that are meant, of every stack of layers.
+
+    >>> import everlora
+    >>> model = everlora.load("tiny-llama").model
+    >>> names = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]
+    >>> in_layers(model, names, "top:1")
+    ['model.layers.1.self_attn.q_proj']
+
+    Args:
+        model: whose modules they are.
+        modules: paths of the modules.
+        given: see `read_layers`.
+
+    Raises:
+        ModelError: there are no such layers.
+    """
+    wanted = read_layers(given)
+    found: list[str] = []
+    sizes: dict[str, int] = {}
+    for name in modules:
+        if place := PLACE.match(name):
+            stack, layer = place[1], int(place[2])
+            size = sizes.setdefault(stack, len(list(model.get_submodule(stack).children())))
+            first, last = wanted if isinstance(wanted, tuple) else (max(0, size - wanted), size - 1)
+            if first <= layer <= last:
+                found.append(name)
+    top = wanted if isinstance(wanted, int) else wanted[1] + 1
+    if not found or top > max(sizes.values()):
+        there = ", ".join(f"{stack} has {size}" for stack, size in sizes.items()) or "no module stands in one"
+        raise ModelError(f"there are no layers {given} with modules to adapt ({there}, counted from 0)")
+    return found
+
+
+def restrict(model: nn.Module, lora: LoraInput, targets: Callable[[LoraInput], Iterable[str]]) -> LoraInput:
+    """Return LoRA's settings in PEFT's words, with the layers that are meant written out as target modules.
+
+    Args:
+        model: that is adapted.
+        lora: settings, ``layers`` among them.
+        targets: finds the modules that settings without ``layers`` adapt.
+    """
+    rest = lora.copy()
+    given = rest.pop("layers")
+    return {**rest, "target_modules": in_layers(model, targets(rest), given)}

@@ -1,0 +1,82 @@
+"""Finds rate and strength of methods on dev rows, with the same number of trials for each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from everlora.cli import options
+from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
+from everlora.cli.run import Config, DryRun, More
+from everlora.cli.sweep import Methods, NotHere, Orders, Workers, numbers_of
+
+Trials = Annotated[int, typer.Option(metavar="N", min=1, help="Trials of each method.", rich_help_panel="method")]
+Seeds = Annotated[
+    str, typer.Option(metavar="N,N", help="Seeds, not those of the final table.", rich_help_panel="training")
+]
+
+
+@options.takes_settings(leave_out=("method", "seed"))
+def tune(
+    *,
+    methods: Methods,
+    trials: Trials = 8,
+    seeds: Seeds = "100",
+    orders: Orders = None,
+    workers: Workers = 1,
+    method: NotHere = None,
+    seed: NotHere = None,
+    config: Config = None,
+    plugin: Plugin = None,
+    set_: More = None,
+    out: Out,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
+    **settings: Any,
+) -> None:
+    """Find the rate and the strength of methods on dev rows, with equal budgets, for `everlora sweep --tuned`.
+
+    Takes every setting of `everlora run`; all trials and their scores are kept in --out.
+    """
+    from everlora.cli.console import ConsoleProgress
+    from everlora.cli.tables import number, show, table
+    from everlora.core.errors import ConfigError, TrainingError
+    from everlora.learner import experiment
+    from everlora.learner import sweep as sweeping
+    from everlora.learner import tune as tuning
+    from everlora.learner.resolve import resolve
+    from everlora.settings.spec import RunSpec
+
+    if method is not None or seed is not None:
+        raise ConfigError("tuning takes --methods and --seeds, not --method and --seed")
+    layers = options.layers(settings, config, set_)
+    points = [trial for system in sweeping.split(methods) for trial in tuning.trials_of(system, trials)]
+    todo = tuning.tuning_jobs(layers, points, numbers_of(seeds), out, sweeping.split(orders or ""))
+    jobs = [job for runs in todo.values() for job in runs]
+    if dry_run:
+        experiment.check_data(resolve(RunSpec, *layers))
+        for trial, runs in todo.items():
+            say(f"{trial.method}\trate {trial.rate:g}\t{len(runs)} runs")
+        return
+    failed: list[sweeping.Failed] = []
+    with ConsoleProgress(quiet=quiet) as shown, interruptible():
+        sweeping.work_in_processes(
+            jobs, workers, resume=resume, plugins=plugin or [], progress=shown, failed=failed.append
+        )
+    best = tuning.write(out, tuning.measured(todo), " ".join(["everlora", *sys.argv[1:]]))
+    if as_json:
+        say(json.dumps({system: asdict(trial) for system, trial in best.items()}))
+    else:
+        rows = [(one.system, one.method, f"{one.rate:g}", number(one.mean)) for one in best.values()]
+        show(table("best on dev rows", ("system", "method", "rate", "OA"), rows))
+        say(f"written to {out / tuning.TABLE}; use it with: everlora sweep --tuned {out / tuning.TABLE}")
+    if failed:
+        raise TrainingError(f"{len(failed)} of {len(jobs)} runs could not be made: {failed[0].reason}")

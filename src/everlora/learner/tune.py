@@ -1,0 +1,159 @@
+"""Finds rate and strength of systems on dev rows, every system with the same number of trials.
+
+A trial is one run with a rate and a value of each option that the system's methods declare a `Search` for. A system
+without such options has as many rates as the others have rates and values together, from the same range.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+from everlora.archive.atomic import write_text
+from everlora.archive.folder import read_matrix
+from everlora.core.defaults import searches
+from everlora.core.errors import ConfigError
+from everlora.core.expressions import parse, split_expression
+from everlora.core.registry import entry
+from everlora.learner.sweep import Job, Tuned, jobs, safe
+from everlora.settings.spec import RawSettings
+
+LOWEST, HIGHEST = 0.25, 4.0
+"""The range of rates that are tried, as multiples of the rate of the system's form."""
+TABLE, TRIALS = "tuned.yaml", "trials.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Holds one point of a search, and how well the system did there.
+
+    Attributes:
+        system: as it was named.
+        method: its expression with the options of this trial.
+        rate: the learning rate.
+        scores: OA of the runs of this trial, one per order and seed; empty before they were made.
+    """
+
+    system: str
+    method: str
+    rate: float
+    scores: tuple[float, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Return the mean OA; lower than any score where nothing was measured."""
+        return sum(self.scores) / len(self.scores) if self.scores else -math.inf
+
+
+def trials_of(system: str, budget: int) -> list[Trial]:
+    """Return the trials of a system: at most ``budget`` of them, and as many as that wherever its options allow it.
+
+    >>> import everlora.methods
+    >>> [(t.method, round(t.rate, 5)) for t in trials_of("inclora", 3)]
+    [('inclora', 0.00119), ('inclora', 0.003), ('inclora', 0.00756)]
+
+    Args:
+        system: an expression; options that it sets are not searched.
+        budget: how many trials.
+
+    Raises:
+        ConfigError: an unknown method, or no trial at all.
+    """
+    if budget < 1:
+        raise ConfigError(f"a search needs at least one trial for each system, not {budget}")
+    form = parse(system).adapter.learning_rate
+    expressions = _expressions(system)[:budget]
+    count = max(1, budget // len(expressions))
+    # The middles of as many equal parts of the range, on a logarithmic scale.
+    rates = [form * LOWEST * (HIGHEST / LOWEST) ** ((k + 0.5) / count) for k in range(count)]
+    found = [Trial(system=system, method=one, rate=float(f"{rate:.3g}")) for rate in rates for one in expressions]
+    return found[:budget]
+
+
+def _expressions(system: str) -> list[str]:
+    """Return a system with every combination of the values to try of its methods."""
+    terms = []
+    for name, given in split_expression(system):
+        known = entry(name)
+        free = {option: values for option, values in searches(known.build).items() if f"{option}=" not in given}
+        choices = [
+            ",".join(filter(None, (given, *(f"{option}={value}" for option, value in zip(free, one, strict=True)))))
+            for one in itertools.product(*free.values())
+        ]
+        terms.append([f"{name}({chosen})" if chosen else name for chosen in choices])
+    return ["+".join(one) for one in itertools.product(*terms)]
+
+
+def tuning_jobs(
+    layers: Sequence[RawSettings],
+    trials: Sequence[Trial],
+    seeds: Sequence[int],
+    out: Path,
+    orders: Sequence[int | str],
+) -> dict[Trial, list[Job]]:
+    """Return the runs of every trial, each in a folder of its own; answers are scored on dev rows.
+
+    Args:
+        layers: settings as for `everlora.learner.sweep.jobs`.
+        trials: what is tried.
+        seeds: not those of the final table.
+        out: where the folders go.
+        orders: of the benchmark's tasks, as for `jobs`.
+    """
+    dev: RawSettings = {"evaluation": {"split": "dev"}}
+    found = {}
+    for trial in trials:
+        point = Tuned(method=trial.method, settings={"train": {"learning_rate": trial.rate}})
+        place = out / safe(trial.system) / f"{safe(trial.method)}-rate{trial.rate:g}"
+        found[trial] = jobs([*layers, dev], [trial.method], seeds, place, orders=orders, tuned={trial.method: point})
+    return found
+
+
+def measured(todo: Mapping[Trial, Sequence[Job]]) -> list[Trial]:
+    """Return the trials with the scores of their runs, all of which have been made.
+
+    Trials of which a run is missing have no scores.
+    """
+    found = []
+    for trial, runs in todo.items():
+        scores = []
+        for job in runs:
+            if (job.folder / "matrix.json").is_file():
+                scores.append(read_matrix(job.folder).metrics.get("oa"))
+        complete = len(scores) == len(runs) and all(score is not None for score in scores)
+        kept = tuple(float(score) for score in scores if score is not None) if complete else ()
+        found.append(Trial(system=trial.system, method=trial.method, rate=trial.rate, scores=kept))
+    return found
+
+
+def write(out: Path, trials: Sequence[Trial], command: str) -> dict[str, Trial]:
+    """Write all trials, and the best of each system as `everlora sweep --tuned` reads it; return the best.
+
+    Args:
+        out: the folder.
+        trials: with their scores.
+        command: that made them, which stands in the table.
+    """
+    best: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.scores and (trial.system not in best or trial.mean > best[trial.system].mean):
+            best[trial.system] = trial
+    systems = {
+        system: {
+            "method": trial.method,
+            "train": {"learning_rate": trial.rate},
+            "dev": round(trial.mean, 2),
+            "trials": sum(1 for one in trials if one.system == system and one.scores),
+        }
+        for system, trial in best.items()
+    }
+    write_text(out / TRIALS, json.dumps([asdict(trial) for trial in trials], indent=1) + "\n")
+    head = f"# Rate and options of each system by dev rows; made by: {command}\n"
+    write_text(out / TABLE, head + yaml.safe_dump({"systems": systems}, sort_keys=False))
+    return best

@@ -1,0 +1,228 @@
+"""The layers below the lowest adapted one, run once for each text: what they make of it never changes."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from everlora.models.families.heads import unwrap_model
+
+Batch = dict[str, Tensor]
+LIMIT = 2**30
+"""Bytes of hidden states that are held of texts that are learned, and as many of texts that are answered."""
+CLOSE = 1e-4
+"""By how much of their size logits may differ from those of the whole model: fp32 in another order of rows."""
+
+
+class PassThrough(nn.Module):
+    """Stands in the place of a frozen layer, or of the embeddings, and returns the hidden states that it is given.
+
+    Attributes:
+        idle: what it stands for, whose buffers DDP broadcasts at every step.
+    """
+
+    def __init__(self, idle: nn.Module) -> None:
+        super().__init__()
+        self.idle = idle
+
+    def forward(self, *args: Any, **inputs: Any) -> Any:
+        """Return ``inputs_embeds`` or ``hidden_states``, or the first argument that can be one of them."""
+        given = (inputs.get("inputs_embeds"), inputs.get("hidden_states"), *args)
+        return next(one for one in given if isinstance(one, Tensor) and one.is_floating_point())
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass where the first adapted layer would begin."""
+
+
+@dataclass
+class Store:
+    """Tensors by key, within a limit; those that were used longest ago are dropped first.
+
+    >>> store = Store(limit=8)
+    >>> for key in (b"a", b"b", b"c"):
+    ...     store.put(key, torch.zeros(1))
+    >>> store.get(b"a"), store.size
+    (None, 8)
+    """
+
+    limit: int
+    held: OrderedDict[bytes, Tensor] = field(default_factory=OrderedDict)
+    size: int = 0
+
+    def get(self, key: bytes) -> Tensor | None:
+        """Return what is held under a key; None where nothing is."""
+        if key in self.held:
+            self.held.move_to_end(key)
+        return self.held.get(key)
+
+    def put(self, key: bytes, value: Tensor) -> None:
+        """Hold a tensor, and drop others until the limit is kept."""
+        if key not in self.held:
+            self.held[key] = value
+            self.size += value.nbytes
+        while self.size > self.limit:
+            self.size -= self.held.popitem(last=False)[1].nbytes
+
+
+@dataclass
+class FrozenLayers:
+    """Hidden states of texts where the first adapted layer begins, and a model that goes on from there.
+
+    They are what the model computes in evaluation mode: below the adapted layers there is no dropout. Their last bits
+    depend on the other texts of the batch in which they were computed, and a run that is resumed must find the same
+    ones. So what is learned is held text by text, from the first step of a task on; and what is answered batch by
+    batch, since the same test rows are answered in the same batches after every task.
+
+    Attributes:
+        stack: path of the list of layers in the model.
+        first: index of the lowest adapted layer.
+        limit: bytes that may be held of texts that are learned, and of batches that are answered.
+        fits: whether a model that is cut here gives the answers of the whole one; None before it was tried.
+    """
+
+    stack: str
+    first: int
+    limit: int = LIMIT
+    fits: bool | None = None
+
+    def __post_init__(self) -> None:
+        self.learned, self.answered = Store(self.limit), Store(self.limit)
+
+    def begin_task(self) -> None:
+        """Forget the texts that were learned; see `FrozenLayers`."""
+        self.learned = Store(self.limit)
+
+    @classmethod
+    def below(cls, model: nn.Module, adapted: Iterable[str]) -> FrozenLayers | None:
+        """Find the frozen layers of a model; None where they are not frozen.
+
+        That is where the first layer is adapted, where layers of several stacks are, and where a form of adapter reads
+        what enters or leaves a layer below the adapted ones.
+
+        Args:
+            model: a transformers model, in wrappers or without.
+            adapted: paths of the adapted modules in it.
+        """
+        places = [re.match(r"(.*?)\.(\d+)\.", name) for name in adapted]
+        found = {(place[1], int(place[2])) for place in places if place}
+        if not all(places) or len({stack for stack, _ in found}) != 1:
+            return None
+        stack, first = min(found)
+        inner = unwrap_model(model)
+        layers = inner.get_submodule(stack)
+        if first == 0 or not isinstance(layers, nn.ModuleList):
+            return None
+        watched = any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers[:first])
+        return None if watched else cls(stack, first)
+
+    def run(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
+        """Run a model on a batch: from the hidden states of its texts on, if that comes to the same."""
+        if self.fits is None:
+            self.fits = self.agrees(model, inputs, **options)
+        return self.cut(model, inputs, **options) if self.fits else model(**inputs, **options)
+
+    def cut(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
+        """Run a model on a batch from the hidden states of its texts on."""
+        hidden = self.hidden(model, inputs)
+        rest = {key: value for key, value in inputs.items() if key not in ("input_ids", "token_type_ids")}
+        with self._skipped(model):
+            return model(inputs_embeds=hidden, **rest, **options)
+
+    def agrees(self, model: nn.Module, inputs: Batch, **options: Any) -> bool:
+        """Whether a batch comes out as it does of the whole model: not every architecture can be cut in two."""
+        try:
+            with torch.no_grad(), evaluating(model):
+                whole, cut = model(**inputs, **options).logits, self.cut(model, inputs, **options).logits
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, StopIteration):
+            return False
+        if cut.shape != whole.shape:
+            return False
+        return bool((cut - whole).abs().max() <= CLOSE * whole.abs().max().clamp_min(1))
+
+    def hidden(self, model: nn.Module, inputs: Batch) -> Tensor:
+        """Return the hidden states of a batch (b, s, h) where the first adapted layer begins; 0 at padding."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+        if model.training:
+            return self._by_text(model, inputs)
+        key = repr(tuple(ids.shape)).encode() + torch.stack([ids, mask.to(ids.dtype)]).cpu().numpy().tobytes()
+        states = self.answered.get(key)
+        if states is None:
+            states = self._compute(model, inputs).masked_fill(~mask.unsqueeze(-1), 0)
+            self.answered.put(key, states)
+        return states
+
+    def _by_text(self, model: nn.Module, inputs: Batch) -> Tensor:
+        """Return what `hidden` does; of the texts of a batch, those that are not held are computed together."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+        keys = [row[real].cpu().numpy().tobytes() for row, real in zip(ids, mask, strict=True)]
+        known = [self.learned.get(key) for key in keys]
+        new = [k for k, states in enumerate(known) if states is None]
+        if new:
+            computed = self._compute(model, {name: value[new] for name, value in inputs.items()})
+            for k, states in zip(new, computed, strict=True):
+                known[k] = states[mask[k]]  # a copy, without padding
+        found = [states for states in known if states is not None]
+        out = found[0].new_zeros(*ids.shape, found[0].shape[-1])
+        for k, states in enumerate(found):
+            out[k, mask[k]] = states
+            self.learned.put(keys[k], states)
+        return out
+
+    @torch.no_grad()
+    def _compute(self, model: nn.Module, inputs: Batch) -> Tensor:
+        """Run the frozen layers alone, (b, s, h)."""
+        inner, caught = unwrap_model(model), []
+
+        def stop(_: nn.Module, args: tuple[Any, ...], kwargs: Batch) -> None:
+            caught.append(args[0] if args else kwargs["hidden_states"])
+            raise _ReachedError
+
+        hook = inner.get_submodule(self.stack)[self.first].register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            with evaluating(inner):
+                inner(**inputs)
+        except _ReachedError:
+            pass
+        finally:
+            hook.remove()
+        states: Tensor = caught[0]
+        return states
+
+    @contextmanager
+    def _skipped(self, model: nn.Module) -> Iterator[None]:
+        """Let a model take hidden states for embeddings, and begin at the first adapted layer, inside the block."""
+        inner = unwrap_model(model)
+        layers, body = inner.get_submodule(self.stack), inner.base_model
+        lower = list(layers[: self.first])
+        embeddings = getattr(body, "embeddings", None)
+        try:
+            for k in range(self.first):
+                layers[k] = PassThrough(lower[k])
+            if embeddings is not None:
+                body.embeddings = PassThrough(embeddings)
+            yield
+        finally:
+            for k, layer in enumerate(lower):
+                layers[k] = layer
+            if embeddings is not None:
+                body.embeddings = embeddings
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode inside the block, and each of its modules back into its own mode behind it."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

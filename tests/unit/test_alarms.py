@@ -1,0 +1,127 @@
+"""What a learner warns of, judged on updates, losses and answers that are made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from everlora.core.updates import LowRank, Updates
+from everlora.data.task import Example, Task
+from everlora.testing import tiny_runs
+from everlora.training.alarms import (
+    FEW_LOSSES,
+    FEW_ROWS,
+    KNOWN,
+    TOO_LARGE,
+    after_scoring,
+    guessing,
+    runaway,
+    unlearned,
+)
+
+N = 200
+ROWS = [Example(f"row {k}", "yes" if k % 2 else "no") for k in range(N)]
+TASK = Task(name="news", train=ROWS[:8], test=ROWS, labels=("yes", "no"), instruction="Say.")
+
+
+def layers(**norms: float) -> dict[str, nn.Module]:
+    """Layers of 4 x 4 whose weights have these norms."""
+    found = {name: nn.Linear(4, 4, bias=False) for name in norms}
+    for name, layer in found.items():
+        layer.weight.data = torch.eye(4) * norms[name] / 2
+    return dict(found)
+
+
+def update(**norms: float) -> Updates:
+    """Updates of rank 1 with these norms."""
+    first = torch.eye(4)[:1]
+    return {name: LowRank(first, norm / 2.0 * first.mT, 2.0) for name, norm in norms.items()}
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.99, False), (1.01, True)])
+def test_an_update_is_measured_against_the_weights_below_it(share: float, warned: bool) -> None:
+    weights = layers(a=30.0, b=3.0, c=1.0)
+    sizes = {name: share * TOO_LARGE * float(layer.weight.detach().norm()) for name, layer in weights.items()}
+    found = runaway(update(**sizes), None, weights)
+    assert bool(found) is warned
+    assert all("--lora-alpha" in line and "--learning-rate" in line for line in found)
+
+
+def test_the_median_module_counts_and_not_the_largest() -> None:
+    assert runaway(update(a=0.01, b=0.01, c=50.0), None, layers(a=1.0, b=1.0, c=1.0)) == []
+    assert runaway(update(a=50.0, b=0.01, c=50.0), None, layers(a=1.0, b=1.0, c=1.0)) != []
+
+
+def test_where_one_adapter_goes_on_only_its_change_counts() -> None:
+    weights = layers(a=1.0)
+    assert runaway(update(a=5.0), update(a=5.0), weights) == []
+    assert runaway(update(a=5.0), None, weights) != []
+    assert runaway(update(a=5.0), None, {}) == [], "a form that adapts no layer has no scale"
+
+
+@pytest.mark.parametrize(
+    ("losses", "warned"),
+    [
+        ([1.4, 1.2, 0.8, 0.5], False),
+        ([1.4, 1.38, 1.41, 1.42], True),
+        ([1.4, 3.0, 8.0, 9.0], True),
+        ([2.0, *[0.5] * 30], False),
+        ([KNOWN / 3, KNOWN / 2, KNOWN / 3, KNOWN / 2], False),
+        ([1.0] * (FEW_LOSSES - 1), False),
+        ([], False),
+    ],
+    ids=["fell", "flat", "rose", "fell at once", "known before", "too few to tell", "none"],
+)
+def test_a_loss_that_did_not_fall_is_said(losses: list[float], warned: bool) -> None:
+    found = unlearned(losses)
+    assert bool(found) is warned
+    assert all("--num-train-epochs" in line and "--learning-rate" in line for line in found)
+
+
+@pytest.mark.parametrize(("right", "warned"), [(100, True), (111, True), (112, False), (180, False), (20, True)])
+def test_a_score_within_noise_of_guessing_is_said(right: int, warned: bool) -> None:
+    """Of 200 answers to two labels half are right by chance, give or take 7.07: 111 are within 1.645 times that."""
+    correct = [k < right for k in range(N)]
+    found = guessing(TASK, [row.target for row in ROWS], correct)
+    assert bool(found) is warned
+    assert all("guessing comes to 50.0%" in line for line in found)
+
+
+def test_guessing_is_the_most_frequent_label_where_labels_are_uneven() -> None:
+    targets = ["yes"] * 160 + ["no"] * 40
+    assert guessing(TASK, targets, [True] * 160 + [False] * 40) != [], "always yes"
+    assert guessing(TASK, targets, [True] * 180 + [False] * 20) == []
+
+
+@pytest.mark.parametrize("rows", [FEW_ROWS - 1, FEW_ROWS])
+def test_few_rows_and_rows_of_one_label_tell_nothing(rows: int) -> None:
+    targets = ["yes", "no"] * (rows // 2) + ["yes"] * (rows % 2)
+    assert bool(guessing(TASK, targets, [False] * rows)) is (rows >= FEW_ROWS)
+    assert guessing(TASK, ["yes"] * N, [True] * N) == []
+
+
+def test_free_answers_and_tasks_that_are_not_scored_are_left_out() -> None:
+    free = Task(name="free", train=ROWS[:8], test=ROWS, labels=(), instruction="Say.")
+    assert after_scoring([free], {"free": [False] * N}, "test") == []
+    assert after_scoring([TASK], {}, "test") == []
+    assert len(after_scoring([TASK], {"news": [False] * N}, "test")) == 1
+
+
+def test_a_scale_that_is_far_too_large_is_said_and_recorded(tmp_path: Path) -> None:
+    progress = tiny_runs.Watch()
+    learner = tiny_runs.train_sequence(
+        "tiny-bert",
+        "inclora",
+        tmp_path / "run",
+        tiny_runs.stream("tiny-bert")[:1],
+        progress=progress,
+        lora={"lora_alpha": 512},
+        train={"max_steps": 6},
+    )
+    (recorded,) = [stage.facts.warning or "" for stage in learner.folder.stages()]
+    (said,) = [line for line in progress.warnings if line.startswith("task 'first': the update is large")]
+    assert said.endswith("lower --lora-alpha or --learning-rate")
+    assert said.removeprefix("task 'first': ") in recorded

@@ -1,0 +1,210 @@
+"""The Kronecker curvature: its formula by autograd, its evidence by gradients of single rows, and what it promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from calculus import by_autograd, draw
+from everlora import parse
+from everlora.core.errors import ConfigError
+from everlora.core.roles import Budget, Curvature, Evidence, TaskContext
+from everlora.core.updates import LowRank, stack
+from everlora.parts import factor_stores
+from everlora.parts.decay import UpdateDecay
+from everlora.parts.kronecker import KroneckerCurvature, kronecker_rise
+from everlora.training.strengths import ASCENT, StrengthController
+
+O, I, R = 3, 4, 2  # noqa: E741
+
+
+def factor(seed: int, n: int) -> Tensor:
+    (root,) = draw(seed, (n, n + 2))
+    return root @ root.mT / n
+
+
+def rise(D: Tensor, L: Tensor, R: Tensor) -> Tensor:
+    return (D * (L @ D @ R)).sum((-2, -1)) / (2 * L.diagonal(dim1=-2, dim2=-1).sum(-1))
+
+
+def context(memory: dict[str, Tensor], start: LowRank | None = None) -> TaskContext:
+    return TaskContext(memory={key: tensor[None] for key, tensor in memory.items()}, start=start)
+
+
+def test_value_and_gradient_are_autograds() -> None:
+    U, V, L, M = *draw(0, (O, R), (R, I)), factor(1, O), factor(2, I)
+    value, on_U = by_autograd(lambda u: rise(2.0 * u @ V, L, M), U)
+    _, on_V = by_autograd(lambda v: rise(2.0 * U @ v, L, M), V)
+    found = kronecker_rise(U, V, 2.0, {"full": L}, {"full": M}, L.trace())
+    for ours, right in zip(found, (value, on_U, on_V), strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("sigma", [False, True])
+@pytest.mark.parametrize("continued", [False, True])
+def test_the_part_is_the_formula_at_pairs_and_triplets_fresh_and_continued(sigma: bool, continued: bool) -> None:
+    def site(seed: int) -> LowRank:
+        A, B, s = draw(seed, (R, I), (O, R), (R, 1))
+        return LowRank(A, B, 1.5, s if sigma else None)
+
+    part, live = KroneckerCurvature(), stack([site(3)])
+    seen = Evidence(curvature=Curvature(left=factor(5, O), right=factor(6, I)))
+    memory = part.remember(site(4), {}, seen)
+    begin = stack([site(4)]) if continued else None
+    state = part.prepare(context(memory, begin))
+    assert state is not None
+
+    def direct(**moved: Tensor) -> Tensor:
+        tensors = {**live.tensors, **moved}
+        now = live.holding(tensors)
+        D = now.scale * (now.up @ now.A) - (begin.scale * (begin.up @ begin.A) if begin else 0)
+        return rise(D, factor(5, O), factor(6, I)).sum()
+
+    found = part.value_and_grad(live, state)
+    for name, tensor in live.tensors.items():
+        value, right = by_autograd(lambda t, name=name: direct(**{name: t}), tensor)
+        torch.testing.assert_close(found.value.sum().double(), value, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(found.gradient[name].double(), right, rtol=1e-4, atol=1e-5)
+
+
+def test_two_linear_tasks_end_at_their_joint_optimum() -> None:
+    """A theorem: under squared error the prediction is the rise itself, and λ = 1 leads to the optimum of both tasks.
+
+    Task k asks that ½ tr (W − W_k) C_k (W − W_k)ᵀ be small: its Fisher information is C_k ⊗ 1, L = c 1 and R = o C_k.
+    """
+    W1, W2 = draw(1, (O, I), (O, I))
+    C1, C2 = factor(2, I), factor(3, I)
+    part = KroneckerCurvature()
+    memory = part.remember(
+        LowRank(torch.zeros(1, I), torch.zeros(O, 1)),
+        {},
+        Evidence(curvature=Curvature(left=torch.eye(O).double() * C1.trace(), right=O * C1)),
+    )
+    memory = {key: t.double() if t.is_floating_point() else t for key, t in memory.items()}
+    state = part.prepare(context(memory))
+    assert state is not None
+
+    joint = torch.linalg.solve(C1 + C2, (W1 @ C1 + W2 @ C2).mT).mT
+    D = joint - W1
+    as_update = LowRank(torch.eye(I).double()[None], D[None])  # full rank: B is the update itself
+    found = part.value_and_grad(as_update, state)
+    real = 0.5 * (D @ C1 * D).sum()
+    torch.testing.assert_close(found.value[0], real, rtol=1e-6, atol=0)
+    pull = found.gradient["B"][0] + (joint - W2) @ C2
+    torch.testing.assert_close(pull, torch.zeros_like(pull), rtol=0, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(c=st.floats(0.1, 10), seed=st.integers(0, 50))
+def test_the_gauge_changes_nothing_and_nothing_is_lost_at_zero(c: float, seed: int) -> None:
+    A, B = draw(seed, (1, R, I), (1, O, R))
+    part = KroneckerCurvature()
+    memory = part.remember(
+        LowRank(A[0], B[0]), {}, Evidence(curvature=Curvature(left=factor(1, O), right=factor(2, I)))
+    )
+    state = part.prepare(context(memory))
+    assert state is not None
+    plain = part.value_and_grad(LowRank(A, B), state).value
+    assert plain >= 0
+    torch.testing.assert_close(part.value_and_grad(LowRank(c * A, B / c), state).value, plain, rtol=1e-4, atol=1e-8)
+    still = part.value_and_grad(LowRank(A, torch.zeros_like(B)), state)
+    assert not still.value.any()
+    assert not still.gradient["B"].any()
+
+
+def test_memory_is_constant_in_the_number_of_tasks_and_adds_up() -> None:
+    part = KroneckerCurvature()
+    update, memory = LowRank(torch.ones(1, I), torch.ones(O, 1)), {}
+    for k in (1, 2, 3):
+        seen = Evidence(curvature=Curvature(left=factor(k, O).float(), right=factor(10 + k, I).float()))
+        memory = part.remember(update, memory, seen)
+        assert sum(t.nbytes for t in memory.values()) == part.memory_bytes(O, I, 1, k)
+    torch.testing.assert_close(memory["left.full"], sum(factor(k, O).float() for k in (1, 2, 3)))
+    assert int(memory["tasks"]) == 3
+    state = part.prepare(context(memory))
+    assert state is not None
+    assert part.earlier_tasks(state) == 3
+
+
+@pytest.mark.parametrize("store", ["low-rank", "diagonal", "int8"])
+def test_what_a_store_drops_is_at_most_its_measured_error(store: factor_stores.FactorStore) -> None:
+    part = KroneckerCurvature(store=store, store_rank=2)
+    exact, update, memory = torch.zeros(6, 6), LowRank(torch.ones(1, 6), torch.ones(6, 1)), {}
+    for k in (1, 2, 3):
+        one = factor(k, 6).float()
+        exact = exact + one
+        memory = part.remember(update, memory, Evidence(curvature=Curvature(left=one, right=one)))
+        assert sum(t.nbytes for t in memory.values()) == part.memory_bytes(6, 6, 1, k)
+    kept = {key.removeprefix("left."): t for key, t in memory.items() if key.startswith("left.")}
+    off = (factor_stores.decode(kept) - exact).norm()
+    assert 0 < off <= kept["error"] * 1.0001
+    (columns,) = draw(9, (6, 2))
+    dense = factor_stores.decode(kept) @ columns.float()
+    torch.testing.assert_close(factor_stores.times(kept, columns.float()), dense, rtol=1e-4, atol=1e-5)
+    if store == "diagonal":
+        torch.testing.assert_close(factor_stores.decode(kept).trace(), exact.trace(), rtol=1e-4, atol=0)
+
+
+def test_nothing_is_pulled_on_before_there_is_a_past_or_where_nothing_was_measured() -> None:
+    part = KroneckerCurvature()
+    assert part.prepare(TaskContext()) is None
+    update = LowRank(torch.ones(1, I), torch.ones(O, 1))
+    state = part.prepare(context(part.remember(update, {})))
+    assert state is not None
+    assert not part.value_and_grad(stack([update]), state).value.any()
+
+
+def test_a_budget_rises_where_it_is_overdrawn_and_falls_where_it_is_not() -> None:
+    control = StrengthController(Budget(nats=1e-3), predicts=True)
+    assert float(control.lam) == 0
+    control.spend(predicted=4e-3, tasks=2)  # twice what two tasks may lose
+    assert control.price == pytest.approx(ASCENT)
+    assert float(control.lam) == pytest.approx(ASCENT / 2e-3)
+    control.spend(predicted=0.0, tasks=2)
+    assert control.price == pytest.approx(0, abs=1e-12)
+    control.spend(predicted=0.0, tasks=2)
+    assert control.price == 0
+
+
+def test_a_budget_of_another_penalty_is_its_share_of_the_gradient() -> None:
+    control = StrengthController(Budget(nats=1e-3))
+    control.spend(predicted=2e-3, tasks=1)
+    control.update(torch.tensor(3.0), torch.tensor(6.0))
+    assert float(control.lam) == pytest.approx(ASCENT * 3 / 6)
+
+
+def test_a_budget_without_a_prediction_is_refused() -> None:
+    with pytest.raises(ConfigError, match="add kfac"):
+        parse("n-lora(lam=budget)")
+
+
+@pytest.mark.parametrize("name", ["ella", "ps-lora", "ewc", "decay"])
+def test_a_budget_brings_its_prediction_with_it(name: str) -> None:
+    method = parse(f"{name}(lam=budget(nats=1e-3))")
+    assert method.penalties[0].strength == Budget(nats=1e-3)
+    assert [p.name for p in method.penalties[1:]] == ["kronecker_curvature"]
+
+
+@pytest.mark.parametrize("given", ["budget(nats=0)", "budget(nats=-1)", "budget(nats=nan)", "budget(nats=x)"])
+def test_a_budget_that_means_nothing_is_refused_in_one_line(given: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(f"kfac(lam={given})")
+    assert "\n" not in str(refused.value)
+
+
+def test_decay_is_the_norm_of_the_update() -> None:
+    A, B = draw(0, (1, R, I), (1, O, R))
+    part = UpdateDecay()
+    state = part.prepare(TaskContext(updates=(LowRank(A, B),)))
+    assert state is not None
+    value, on_B = by_autograd(lambda b: (1.5 * b @ A).square().sum((-2, -1)), B)
+    found = part.value_and_grad(LowRank(A, B, 1.5), state)
+    torch.testing.assert_close(found.value, value, rtol=1e-10, atol=0)
+    torch.testing.assert_close(found.gradient["B"], on_B, rtol=1e-10, atol=0)
+    begun = part.prepare(TaskContext(updates=(LowRank(A, B),), start=LowRank(A, B, 1.5)))
+    assert begun is not None
+    moved = part.value_and_grad(LowRank(A, 2 * B, 1.5), begun)
+    torch.testing.assert_close(moved.value, value, rtol=1e-6, atol=0)

@@ -1,0 +1,83 @@
+"""What a part would remember of a task is counted before it is trained, and rows for its evidence may be few."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from everlora import parse
+from everlora.analysis.status import status
+from everlora.core.errors import ConfigError, DataError
+from everlora.core.updates import LowRank, Updates
+from everlora.data.task import Example, Task
+from everlora.testing import tiny_runs
+from everlora.training import memory
+
+GB = 10**9
+
+
+def wide(out: int, into: int) -> Updates:
+    """Two modules of that shape, which take no memory to speak of."""
+    one = LowRank(torch.zeros(1).expand(8, into), torch.zeros(1).expand(out, 8), 1.0)
+    return {"q": one, "v": one}
+
+
+def check(method: str, live: Updates, held: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "physical_memory", lambda: held)
+    memory.check_fits(parse(method).remembering, live)
+
+
+def test_a_full_store_of_wide_layers_is_refused_with_two_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two modules of 50,000 x 50,000: 40 GB while they are measured, and 40 GB in a full store."""
+    with pytest.raises(ConfigError, match="80 GB, and there are 64 GB; take store=low-rank, or fewer") as caught:
+        check("kfac", wide(50_000, 50_000), 64 * GB, monkeypatch)
+    assert "50000 x 50000" in str(caught.value)
+    assert "--lora-target-modules" in str(caught.value)
+    check("kfac(store=low-rank)", wide(50_000, 50_000), 64 * GB, monkeypatch)
+    check("kfac", wide(50_000, 50_000), 81 * GB, monkeypatch)
+
+
+def test_what_cannot_even_be_measured_is_not_helped_by_a_smaller_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    for method in ("kfac", "kfac(store=low-rank)"):
+        with pytest.raises(ConfigError, match="there are 16 GB; take fewer or narrower modules"):
+            check(method, wide(50_000, 50_000), 16 * GB, monkeypatch)
+
+
+def test_what_fits_what_remembers_nothing_and_a_system_that_does_not_say_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    check("kfac", wide(4_000, 4_000), 16 * GB, monkeypatch)
+    check("inclora", wide(50_000, 50_000), GB, monkeypatch)
+    check("kfac", wide(50_000, 50_000), None, monkeypatch)
+    check("kfac", {}, 1, monkeypatch)
+
+
+def test_a_run_is_refused_before_its_first_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "physical_memory", lambda: 1000)
+    steps: list[str] = []
+    with pytest.raises(ConfigError, match="'kronecker_curvature' remembers"):
+        tiny_runs.train_sequence(
+            "tiny-bert", "kfac", tmp_path / "run", progress=tiny_runs.Watch(learning=steps.append)
+        )
+    assert steps == []
+
+
+def test_fewer_rows_than_samples_are_all_looked_at_and_the_prediction_is_recorded(tmp_path: Path) -> None:
+    tasks = [tiny_runs.text_task(name, ("yes", "no"), seed=k, train=3) for k, name in enumerate(("one", "two"))]
+    tiny_runs.train_sequence("tiny-bert", "kfac(samples=32)", tmp_path / "run", tasks)
+    first, second = status(tmp_path / "run").tasks
+    assert first.predicted_rise is None
+    assert second.predicted_rise is not None
+    assert second.predicted_rise > 0
+    assert f"two {second.predicted_rise:.2g}" in (status(tmp_path / "run").forecast or "")
+
+
+def test_where_nothing_predicts_nothing_is_recorded(tmp_path: Path) -> None:
+    tiny_runs.train_sequence("tiny-bert", "ella", tmp_path / "run")
+    assert {task.predicted_rise for task in status(tmp_path / "run").tasks} == {None}
+    assert status(tmp_path / "run").forecast is None
+
+
+def test_no_rows_at_all_are_one_line() -> None:
+    with pytest.raises(DataError, match="empty train split; give it at least one row"):
+        Task(name="none", train=[], test=[Example("a", "yes")], labels=("yes", "no"), instruction="Say.")

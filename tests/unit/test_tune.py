@@ -1,0 +1,68 @@
+"""Equal budgets, and what a table of tuned systems does to a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import everlora.methods  # noqa: F401  # registers them
+from everlora.core.errors import ConfigError
+from everlora.core.expressions import parse
+from everlora.learner import sweep, tune
+from everlora.learner.tune import HIGHEST, LOWEST, Trial, trials_of
+
+SMALL = {"model": "tiny-bert", "benchmark": "builtin", "tasks": ["reviews"], "max_train_samples": 8}
+
+
+@pytest.mark.parametrize("system", ["inclora", "ella", "o-lora", "kfac", "ps-lora+kfac", "lb-cl", "ella(rho=0.2)"])
+@pytest.mark.parametrize("budget", [6, 9])
+def test_every_system_has_as_many_trials_from_one_range_of_rates(system: str, budget: int) -> None:
+    trials = trials_of(system, budget)
+    assert len(trials) == len(set(trials))
+    assert len(trials) == budget or len(trials) == budget - budget % 3  # three strengths each, or one
+    form = parse(system).adapter.learning_rate
+    for trial in trials:
+        parse(trial.method)
+        assert form * LOWEST < trial.rate < form * HIGHEST
+
+
+def test_options_that_are_given_are_not_searched() -> None:
+    assert {trial.method for trial in trials_of("ella(rho=0.2)", 6)} == {"ella(rho=0.2)"}
+    assert len({trial.method for trial in trials_of("ella", 6)}) == 3
+
+
+def test_no_trial_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least one trial"):
+        trials_of("ella", 0)
+
+
+def test_the_best_by_dev_rows_is_what_a_sweep_takes(tmp_path: Path) -> None:
+    trials = [
+        Trial(system="ella", method="ella(rho=0.1)", rate=0.001, scores=(50.0, 60.0)),
+        Trial(system="ella", method="ella(rho=0.3)", rate=0.004, scores=(70.0, 50.0)),
+        Trial(system="ella", method="ella(rho=1)", rate=0.004),
+        Trial(system="inclora", method="inclora", rate=0.002, scores=(40.0, 40.0)),
+    ]
+    best = tune.write(tmp_path, trials, "everlora tune")
+    assert best["ella"].method == "ella(rho=0.3)"
+    tuned = sweep.read_tuned(tmp_path / tune.TABLE)
+    jobs = sweep.jobs([SMALL], ["ella", "inclora", "seqlora"], [0], tmp_path, orders=[1], tuned=tuned)
+    found = {job.name: (job.spec.method, job.spec.train["learning_rate"]) for job in jobs}
+    assert found["ella-order1-seed0"] == ("ella(rho=0.3)", 0.004)
+    assert found["inclora-order1-seed0"] == ("inclora", 0.002)
+    assert found["seqlora-order1-seed0"] == ("seqlora", parse("seqlora").adapter.learning_rate)
+
+
+def test_what_is_no_table_of_tuned_systems_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("model: tiny-bert\n")
+    with pytest.raises(ConfigError, match="everlora tune"):
+        sweep.read_tuned(tmp_path / "other.yaml")
+
+
+def test_trials_are_scored_on_dev_rows_in_folders_of_their_own(tmp_path: Path) -> None:
+    todo = tune.tuning_jobs([SMALL], trials_of("ella", 3), [100, 101], tmp_path, [])
+    folders = [job.folder for jobs in todo.values() for job in jobs]
+    assert len(folders) == len(set(folders)) == 6
+    assert {job.spec.evaluation.split for jobs in todo.values() for job in jobs} == {"dev"}
+    assert all(not trial.scores for trial in tune.measured(todo))
