@@ -41,7 +41,7 @@ def split_expression(expression: str) -> list[tuple[str, str]]:
     """
     if len(expression) > LONGEST:
         raise ConfigError(f"the method {expression[:40]!r}… has {len(expression):,} characters, at most {LONGEST:,}")
-    found = _parts(expression, "+")
+    found = split_outside_brackets(expression, "+")
     if not all(found):
         raise ConfigError(f"cannot read the method {expression!r}; write name, name(option=value) or a+b")
     split = []
@@ -81,7 +81,7 @@ def build(name: str, **options: Any) -> Method:
 
 def _options(name: str, given: str) -> dict[str, str]:
     options: dict[str, str] = {}
-    for pair in filter(None, (part.strip() for part in _parts(given, ","))):
+    for pair in filter(None, (part.strip() for part in split_outside_brackets(given, ","))):
         option, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"cannot read the option {pair!r} of {name!r}; write option=value")
@@ -91,7 +91,7 @@ def _options(name: str, given: str) -> dict[str, str]:
     return options
 
 
-def _parts(text: str, mark: str) -> list[str]:
+def split_outside_brackets(text: str, mark: str) -> list[str]:
     """Split a text at a mark, where no bracket is open.
 
     Raises:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from everlora.core.errors import ConfigError, DataError, EverloraError, ModelError, TrainingError
-from everlora.core.expressions import parse
+from everlora.core.expressions import parse, split_outside_brackets
 from everlora.core.plugins import load as load_plugin
 from everlora.core.registry import entries
 from everlora.learner import experiment
@@ -60,14 +60,7 @@ class Failed:
 
 def split(text: str) -> list[str]:
     """Split ``a,b(x=1,y=2),c+d`` into expressions: commas inside brackets belong to options."""
-    found, depth = [""], 0
-    for sign in text:
-        depth += {"(": 1, ")": -1}.get(sign, 0)
-        if sign == "," and depth == 0:
-            found.append("")
-        else:
-            found[-1] += sign
-    return [one.strip() for one in found if one.strip()]
+    return [one.strip() for one in split_outside_brackets(text, ",") if one.strip()]
 
 
 def fitting(family: str) -> list[str]:

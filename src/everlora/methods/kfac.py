@@ -24,7 +24,7 @@ nats in brackets; a number is λ as it stands.
 Invariants: on the first task the penalty is 0; at ΔW = 0 value and gradient are 0; the gauge (cA, B/c) changes
 nothing; for a linear model under squared error the prediction is exact, and with λ = 1 what two tasks end at is the
 optimum of both. Pitfalls: cross terms between modules are left out, and rows' inputs and gradients are taken for
-independent: a rank-8 update is coherent, so that the prediction is too low, by about ten times.
+independent: a rank-8 update is coherent, so that the prediction is too low, by ten times and more.
 
 What we do differently from the paper: what is trained is a low-rank update and not the whole weight; the two factors
 are products of whole rows' gradients, without the separation into activations and output gradients, so that tokens of
@@ -64,7 +64,7 @@ def kfac(
     *,
     lam: Annotated[
         StrengthOption,
-        Default("A budget of 3e-4 nats per earlier task, predicted, was the best on four and on fifteen.", ours=True),
+        Default("3e-4 nats per earlier task, as predicted, were the best of what was tried on four tasks.", ours=True),
         Search("budget(nats=1e-4)", "budget(nats=3e-4)", "budget(nats=1e-3)"),
     ] = Budget(nats=NATS),
     samples: Annotated[int, Default("n = 32 rows of each task.", ours=True)] = 32,

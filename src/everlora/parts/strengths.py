@@ -22,17 +22,17 @@ def read_budget(given: Any) -> Any:
     >>> read_budget("budget(nats=1e-3)")
     Budget(nats=0.001)
     """
-    found = re.fullmatch(r"budget(?:\(\s*(?:nats\s*=\s*([^()\s]*))?\s*\))?", given.strip()) if _text(given) else None
+    found = (
+        re.fullmatch(r"budget(?:\(\s*(?:nats\s*=\s*([^()\s]*))?\s*\))?", given.strip())
+        if isinstance(given, str)
+        else None
+    )
     if found is None:
         return given
     try:
         return Budget(nats=float(found[1]) if found[1] is not None else NATS)
     except ValueError:
         raise ValueError(f"a budget is a number of nats, budget(nats={NATS:g}), not {found[1]!r}") from None
-
-
-def _text(given: object) -> bool:
-    return isinstance(given, str)
 
 
 StrengthOption = float | Literal["auto"] | Annotated[Budget, BeforeValidator(read_budget)]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from everlora.core.roles import Curvature
 from everlora.models.families import Family
-from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch, untouched
+from everlora.models.families.heads import evaluating
+from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch
 from everlora.training.trainer import token_mean
 
 
@@ -38,7 +39,7 @@ def curvature(
         generator: on the CPU; draws the answers.
     """
     sums = {name: Products() for name in layers}
-    with untouched(model), ExitStack() as hooks:
+    with evaluating(model), ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_hook(sums[name].watch).remove)
         for k in range(0, len(rows), AT_ONCE):

@@ -17,11 +17,12 @@ from everlora.adapters import AdapterBackend
 from everlora.core.roles import NO_EVIDENCE, Evidence, NeedsEvidence, State
 from everlora.core.updates import Updates, precise
 from everlora.models.families import Family
+from everlora.models.families.heads import evaluating
 from everlora.models.layers import is_linear, shape_of
 from everlora.models.tokens import Tokens
 from everlora.runtime.seeds import seed_for
 from everlora.training.curvature import curvature
-from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch, untouched
+from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch
 from everlora.training.stages import Stage
 from everlora.training.trainer import token_mean
 
@@ -86,7 +87,7 @@ def weight_gradients(
         per_sample: one gradient per row.
     """
     batches = [[row] for row in rows] if per_sample else [list(rows)]
-    with untouched(model):
+    with evaluating(model):
         try:
             each = [_gradients(model, family, layers, batch) for batch in batches]
         finally:
@@ -142,7 +143,7 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
 
         return look
 
-    with untouched(model), tokens, ExitStack() as hooks:
+    with evaluating(model), tokens, ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_pre_hook(watch(name)).remove)
         for k in range(0, len(rows), AT_ONCE):
@@ -168,7 +169,7 @@ def fisher(model: nn.Module, family: Family, live: Updates, rows: Rows) -> dict[
     tensors = [t for site in live.values() for t in site.tensors.values()]
     trained = [t for t in tensors if t.requires_grad]
     squares = {id(t): torch.zeros_like(t, dtype=torch.float32, requires_grad=False) for t in tensors}
-    with untouched(model):
+    with evaluating(model):
         for row in rows:
             batch = to_batch(model, family, [row])
             with torch.enable_grad():

@@ -1,9 +1,8 @@
-"""Rows that are looked at and not learned: how they are batched, and a model that stays as it was meanwhile."""
+"""Rows that are looked at and not learned: and how they are batched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -13,18 +12,6 @@ from everlora.models.families import Batch, Family
 Rows = Sequence[tuple[Example, Task]]
 AT_ONCE = 8
 """Rows in one forward pass."""
-
-
-@contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in eval mode; afterwards every module is in the mode that it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def to_batch(model: nn.Module, family: Family, rows: Rows) -> Batch:

@@ -27,7 +27,7 @@ from everlora.core.errors import DataError
 from everlora.core.plain import JsonObject
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, Batch, Family, Features, GenerationInput, Limits, Scoring, right_pad
-from everlora.models.families.frozen import evaluating
+from everlora.models.families.heads import evaluating
 from everlora.models.families.pooled import Pooling
 from everlora.models.families.prompt import cut_middle
 

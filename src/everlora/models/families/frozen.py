@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from everlora.models.families.heads import unwrap_model
+from everlora.models.families.heads import evaluating, unwrap_model
 
 Batch = dict[str, Tensor]
 LIMIT = 2**30
@@ -214,15 +214,3 @@ class FrozenLayers:
                 layers[k] = layer
             if embeddings is not None:
                 body.embeddings = embeddings
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode inside the block, and each of its modules back into its own mode behind it."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

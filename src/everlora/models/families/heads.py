@@ -50,6 +50,18 @@ def modules_of_head(model: nn.Module, head: str, fresh: Iterable[str]) -> tuple[
 
 
 @contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode inside the block, and each of its modules back into its own mode behind it."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
 def select_positions(layer: nn.Module, where: Tensor) -> Iterator[None]:
     """Let ``layer`` compute only the positions ``where`` (b, s) is true, for as long as the block runs.
 
