@@ -102,7 +102,9 @@ def test_trace_folder_as_trace_writes_it(tmp_path: Path) -> None:
     (tmp_path / "FOMC" / "test.json").unlink()
     refused("FOMC has no test file", lambda: open_stream("trace", data_dir=tmp_path, tasks=["FOMC"]))
     refused("give --data-dir", lambda: open_stream("trace"))
-    refused(f"did you mean {tmp_path}?", lambda: open_stream("trace", data_dir=tmp_path.parent, tasks=["FOMC"]))
+    above = tmp_path / "above"  # not tmp_path.parent, where other tests keep their folders
+    write(above / "trace" / "FOMC" / "train.json", trace_rows("train"))
+    refused(f"did you mean {above / 'trace'}?", lambda: open_stream("trace", data_dir=above, tasks=["FOMC"]))
 
 
 def test_superni_folder_with_several_answers(tmp_path: Path) -> None:
