@@ -298,13 +298,13 @@ FOREIGN = {
     ("data/tasks.py", "rows"): "rows of datasets, or any iterable",
     ("cli/options.py", "one"): "a parameter of click: only typer's have panels",
     ("cli/options.py", "error"): "an error of click, of any kind",
-    ("core/catalogue.py", "kind"): "an annotation: not all have names",
+    ("methods/cards.py", "kind"): "an annotation: not all have names",
     ("core/plugins.py", "module"): "a module that was imported, from a file or not",
     ("core/plugins.py", "error"): "an error of any kind",
     ("core/roles/contract.py", "value"): "a member of a class that is being made",
     ("core/roles/contract.py", "vars(base)[name]"): "the same",
-    ("core/safe_yaml.py", "yaml"): "PyYAML: its loader in C may be lacking",
-    ("core/safe_yaml.py", "error"): "an error of PyYAML, of any kind",
+    ("runtime/safe_yaml.py", "yaml"): "PyYAML: its loader in C may be lacking",
+    ("runtime/safe_yaml.py", "error"): "an error of PyYAML, of any kind",
 }
 """What may lack an attribute that is looked for, and why: all are objects of others, none is one of everlora's."""
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from everlora.archive.identity import RunProtocol
 from everlora.core.errors import ConfigError
-from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.models.names import canonical
+from everlora.runtime.safe_yaml import NotYaml, read_yaml
 from everlora.settings.lora import checked_lora
 from everlora.settings.protocol import Protocol, digest
 from everlora.settings.protocol import read as read_protocol
