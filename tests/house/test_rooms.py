@@ -192,12 +192,8 @@ def test_files_and_functions_are_short() -> None:
 LOOSE = re.compile(r"(dict|Mapping)\[str, Any\]")
 PASSED_ON = {
     "adapters/base.py:ForwardKeywords": "keywords of the forward of any architecture, as torch hands them to hooks",
-    "settings/lora.py:PeftKeywords": "keywords of peft.LoraConfig, passed through",
-    "data/table.py:Row": "a row of a user's file, whatever it holds",
-    "models/families/base.py:Features": "an example as the collator of its family takes it",
-    "training/arguments.py:_kinds": "annotations of transformers.TrainingArguments, which have no type of their own",
 }
-"""Where a mapping of values of any type is passed on, and why: mostly names for what another library defines."""
+"""Where a mapping of values of any type is passed on, and why: another library defines what is in it."""
 
 
 def loose(path: Path) -> Iterator[str]:

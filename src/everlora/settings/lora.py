@@ -11,8 +11,6 @@ from pydantic import Field
 from everlora.core.errors import ConfigError
 from everlora.settings.setting import Setting, Strict
 
-PeftKeywords = dict[str, Any]
-"""Keywords of `peft.LoraConfig`, those that a user sets and our own: PEFT knows their types."""
 OF_TARGETS = frozenset({"exclude_modules", "layers_to_transform", "layers_pattern"})
 """Settings of which modules are adapted, beside ``target_modules``."""
 OF_PAIRS = frozenset({"use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"})
@@ -128,7 +126,7 @@ PATTERN = re.compile(r"[*+?()\[\]|\\^$]")
 """What a pattern has, and no name of a module."""
 
 
-def checked_lora(given: PeftKeywords) -> PeftKeywords:
+def checked_lora(given: Mapping[str, object]) -> dict[str, object]:
     """Return LoRA's settings without those that ask for nothing; texts that name modules become lists of names.
 
     >>> checked_lora({"target_modules": "q_proj,v_proj", "bias": "none", "use_rslora": False})
