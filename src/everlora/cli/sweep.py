@@ -75,6 +75,16 @@ def sweep(
 
     Takes every setting of `everlora run`, with --methods for --method and --seeds for --seed.
     """
+    from everlora.core.expressions import split_list
+    from everlora.learner.resolve import check_at_once
+
+    for flag, value in {"method": method, "seed": seed, "single": single}.items():
+        if value is not None:
+            raise ConfigError(f"a sweep takes {INSTEAD[flag]}, not --{flag}")
+    numbers, wanted = numbers_of(seeds), split_list(methods)
+    layers = options.layers(settings, config, set_)
+    check_at_once(*layers, methods=[one for one in wanted if one != ALL], orders=split_list(orders or ""))
+
     from everlora.cli.console import ConsoleProgress
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
@@ -82,16 +92,12 @@ def sweep(
     from everlora.runtime import world
     from everlora.settings.spec import RunSpec
 
-    for flag, value in {"method": method, "seed": seed, "single": single}.items():
-        if value is not None:
-            raise ConfigError(f"a sweep takes {INSTEAD[flag]}, not --{flag}")
-    layers, wanted, numbers = options.layers(settings, config, set_), sweeping.split(methods), numbers_of(seeds)
     spec = resolve(RunSpec, *layers)
     base = experiment.load_for(spec) if ALL in wanted else None
     if base is not None:
         wanted = _all_replaced(wanted, base.family.name)
     found = sweeping.read_tuned(tuned) if tuned else None
-    todo = sweeping.jobs(layers, wanted, numbers, out, orders=sweeping.split(orders or ""), tuned=found)
+    todo = sweeping.jobs(layers, wanted, numbers, out, orders=split_list(orders or ""), tuned=found)
     if dry_run:
         experiment.check_data(spec)
         _list(todo, orders=bool(orders))

@@ -46,20 +46,26 @@ def tune(
 
     Takes every setting of `everlora run`; all trials and their scores are kept in --out.
     """
+    from everlora.core.errors import ConfigError, TrainingError
+    from everlora.core.expressions import split_list
+    from everlora.learner.resolve import check_at_once
+
+    if method is not None or seed is not None:
+        raise ConfigError("tuning takes --methods and --seeds, not --method and --seed")
+    numbers, systems, wanted = numbers_of(seeds), split_list(methods), split_list(orders or "")
+    layers = options.layers(settings, config, set_)
+    check_at_once(*layers, methods=systems, orders=wanted)
+
     from everlora.cli.console import ConsoleProgress
     from everlora.cli.tables import number, show, table
-    from everlora.core.errors import ConfigError, TrainingError
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
     from everlora.learner import tune as tuning
     from everlora.learner.resolve import resolve
     from everlora.settings.spec import RunSpec
 
-    if method is not None or seed is not None:
-        raise ConfigError("tuning takes --methods and --seeds, not --method and --seed")
-    layers = options.layers(settings, config, set_)
-    points = [trial for system in sweeping.split(methods) for trial in tuning.trials_of(system, trials)]
-    todo = tuning.tuning_jobs(layers, points, numbers_of(seeds), out, sweeping.split(orders or ""))
+    points = [trial for system in systems for trial in tuning.trials_of(system, trials)]
+    todo = tuning.tuning_jobs(layers, points, numbers, out, wanted)
     jobs = [job for runs in todo.values() for job in runs]
     if dry_run:
         experiment.check_data(resolve(RunSpec, *layers))

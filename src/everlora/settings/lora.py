@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from everlora.core.errors import ConfigError
 from everlora.settings.setting import Setting, Strict
@@ -15,6 +15,23 @@ OF_TARGETS = frozenset({"exclude_modules", "layers_to_transform", "layers_patter
 """Settings of which modules are adapted, beside ``target_modules``."""
 OF_PAIRS = frozenset({"use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"})
 """Settings of plain LoRA pairs B A, which no other form of adapter has."""
+
+
+def read_layers(given: str) -> tuple[int, int] | int:
+    """Return the range (first, last) that ``a-b`` or ``a`` means, or the number of upper layers of ``top:n``.
+
+    >>> read_layers("4-5"), read_layers("3"), read_layers("top:2")
+    ((4, 5), (3, 3), 2)
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if found := re.fullmatch(r"top:(\d+)", given.strip()):
+        if int(found[1]) > 0:
+            return int(found[1])
+    elif (found := re.fullmatch(r"(\d+)(?:-(\d+))?", given.strip())) and int(found[1]) <= int(found[2] or found[1]):
+        return int(found[1]), int(found[2] or found[1])
+    raise ConfigError(f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, not {given!r}")
 
 
 class LoraSpec(Strict):
@@ -80,6 +97,13 @@ class LoraSpec(Strict):
         Literal["gaussian"] | None,
         Setting("method", "How A is drawn; B is 0.", options=(), unset="Kaiming's uniform", aka=("init",)),
     ] = None
+
+    @field_validator("layers")
+    @classmethod
+    def _readable(cls, layers: str | None) -> str | None:
+        if layers is not None:
+            read_layers(layers)
+        return layers
 
 
 _INPUT = (

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from everlora.core.errors import ConfigError
+from everlora.core.errors import ConfigError, nearest
 from everlora.data.template import Template
 from everlora.settings.lora import LoraSpec
 from everlora.settings.setting import Setting, Strict, suggestion
@@ -23,6 +23,8 @@ RawSettings = Mapping[str, object]
 Schedule = Literal["full", "forward", "diagonal", "final"]
 DEFAULT_MODEL = "smollm2-135m"
 """The model of commands that name none."""
+DTYPES = ("auto", "float32", "bfloat16")
+"""Types of weights; `everlora.runtime.precision` knows what they are in torch."""
 
 
 class EvalSpec(Strict):
@@ -188,6 +190,13 @@ class LearnerSpec(Strict):
             "method", "Settings of a protocol: name, or YAML file.", changes="nothing", compared=True, value="NAME"
         ),
     ] = None
+
+    @field_validator("dtype")
+    @classmethod
+    def _known(cls, dtype: str) -> str:
+        if dtype not in (*DTYPES, "fp32", "bf16"):
+            raise ConfigError(f"unknown dtype {dtype!r}{nearest(dtype, DTYPES)}")
+        return dtype
 
     @field_validator("prompt")
     @classmethod
