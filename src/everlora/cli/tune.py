@@ -12,7 +12,8 @@ import typer
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
 from everlora.cli.run import Config, DryRun, More
-from everlora.cli.sweep import Methods, NotHere, Orders, Workers, numbers_of
+from everlora.cli.sweep import Methods, NotHere, Orders, Workers, plan
+from everlora.core.errors import ConfigError, TrainingError
 
 Trials = Annotated[int, typer.Option(metavar="N", min=1, help="Trials of each method.", rich_help_panel="method")]
 Seeds = Annotated[
@@ -46,15 +47,10 @@ def tune(
 
     Takes every setting of `everlora run`; all trials and their scores are kept in --out.
     """
-    from everlora.core.errors import ConfigError, TrainingError
-    from everlora.core.expressions import split_list
-    from everlora.learner.resolve import check_at_once
-
     if method is not None or seed is not None:
         raise ConfigError("tuning takes --methods and --seeds, not --method and --seed")
-    numbers, systems, wanted = numbers_of(seeds), split_list(methods), split_list(orders or "")
     layers = options.layers(settings, config, set_)
-    check_at_once(*layers, methods=systems, orders=wanted)
+    systems, numbers, named = plan(layers, methods, seeds, orders)
 
     from everlora.cli.console import ConsoleProgress
     from everlora.cli.tables import number, show, table
@@ -65,7 +61,7 @@ def tune(
     from everlora.settings.spec import RunSpec
 
     points = [trial for system in systems for trial in tuning.trials_of(system, trials)]
-    todo = tuning.tuning_jobs(layers, points, numbers, out, wanted)
+    todo = tuning.tuning_jobs(layers, points, numbers, out, named)
     jobs = [job for runs in todo.values() for job in runs]
     if dry_run:
         experiment.check_data(resolve(RunSpec, *layers))
