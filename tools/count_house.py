@@ -193,7 +193,9 @@ def cost(words: Sequence[str], folder: Path, times: int = 4) -> tuple[int, float
 def show_imports() -> None:
     """Print what commands import and how long they take."""
     with tempfile.TemporaryDirectory() as place:
-        made = "run -m tiny-llama --tasks reviews,news --max-train-samples 8 --max-eval-samples 4 --max-steps 1 -o RUN -q"
+        made = (
+            "run -m tiny-llama --tasks reviews,news --max-train-samples 8 --max-eval-samples 4 --max-steps 1 -o RUN -q"
+        )
         cost(made.split(), Path(place), times=1)
         for command in COMMANDS:
             modules, seconds = cost(command.split(), Path(place))

@@ -31,9 +31,7 @@ def run(
     set_: More = None,
     single: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="A per-task run of these tasks, for intransigence.", rich_help_panel="evaluation"
-        ),
+        typer.Option(metavar="DIR", help="A per-task run, for intransigence.", rich_help_panel="evaluation"),
     ] = None,
     out: Out = None,  # type: ignore[assignment]  # a dry run needs none
     resume: Resume = False,
