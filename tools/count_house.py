@@ -69,10 +69,10 @@ def count(text: str) -> Counter[str]:
             written = ast.get_docstring(node) or ""
             found["with a docstring"] += bool(written)
             found["with an example"] += ">>> " in written
-        named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr"
-        # With a default, whatever is misspelt goes unseen.
-        if named and isinstance(node.args[0], ast.Name) and node.args[0].id in PARTS and len(node.args) == 3:
-            found["getattr on parts"] += 1
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+            # With a default, whatever is misspelt goes unseen.
+            on = node.args[0]
+            found["getattr on parts"] += isinstance(on, ast.Name) and on.id in PARTS and len(node.args) == 3
     return found
 
 
@@ -158,7 +158,7 @@ def second_task(method: str = "ella", steps: int = 6) -> tuple[list[str], list[s
 
     train = {"max_steps": steps, "per_device_train_batch_size": 8, "learning_rate": 5e-3, "logging_steps": 100}
     hook = register_optimizer_step_post_hook(lambda *_: ends.append(len(entered.files)))
-    SequentialLearner.run_task = watched  # type: ignore[method-assign]
+    SequentialLearner.run_task = watched  # type: ignore[method-assign,assignment]
     try:
         with tempfile.TemporaryDirectory() as place:
             tiny_runs.train_sequence("tiny-llama", method, Path(place) / "run", train=train)
