@@ -1,4 +1,4 @@
-"""Backends that put a trainable adapter on a base model: one file per form of adapter.
+"""Makes the backends that put a trainable adapter on a base model: one file per form of adapter.
 
     form                    trained                                        backend
     plain, svd              PEFT LoRA pairs, or AdaLoRA triplets           lora

@@ -1,4 +1,4 @@
-"""Adapters on disk: standard PEFT folders, read and written without loading a model."""
+"""Reads and writes adapters on disk, as standard PEFT folders, without loading a model."""
 
 from __future__ import annotations
 

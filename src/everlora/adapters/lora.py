@@ -1,4 +1,4 @@
-"""The forms ``plain`` and ``svd``: one stock PEFT adapter, named ``default``, on a base with the earlier updates.
+"""Trains the forms ``plain`` and ``svd``: one stock PEFT adapter, on a base that holds the earlier updates.
 
 PEFT sees a fresh (or continued) LoRA adapter and nothing else. What earlier tasks added is below it: folded into the
 adapted matrices in fp32, so that a step costs the same at every task; or, where the base cannot be folded into
@@ -41,7 +41,7 @@ ADAPTER = "default"
 
 
 class LoraBackend(AdapterBackend):
-    """A backend for LoRA pairs B A, or triplets U Σ V, through PEFT."""
+    """Trains LoRA pairs B A, or triplets U Σ V, through PEFT."""
 
     forms = ("plain", "svd")
     files = ("adapter_config.json", adapters.WEIGHTS)

@@ -106,13 +106,13 @@ def load_known(request: Request) -> list[Task]:
 
 
 def is_own(name: str | Path) -> bool:
-    """Whether a name is no benchmark's: a YAML file that lists tasks and their files, or a folder of tasks."""
+    """Return whether a name is a user's own: a YAML file that lists tasks and their files, or a folder of tasks."""
     path = Path(name)
     return (path.suffix.lower() in YAML and not is_benchmark_file(path)) or is_folder(name)
 
 
 def is_yaml(name: str) -> bool:
-    """Whether a name is the path of a YAML file that is there."""
+    """Return whether a name is the path of a YAML file that is there."""
     path = Path(name)
     return path.suffix.lower() in YAML and path.is_file()
 
@@ -138,7 +138,7 @@ def find_benchmark(name: str) -> Benchmark:
 
 
 def order_number(benchmark: str, order: str) -> int:
-    """The number of an order given by another paper's name for it.
+    """Return the number of an order given by another paper's name for it.
 
     Raises:
         ConfigError: there is no such benchmark or order.

@@ -70,7 +70,7 @@ def _task(task: TaskInfo, found: PictureSet, classes: Sequence[int], request: Re
 
 
 def _draw(rows: Pictures, classes: Sequence[int], most: int | None, aside: bool) -> tuple[list[int], list[int], int]:
-    """Rows of the classes in a fixed random order, a tenth of each set aside, and how many are beyond ``most``."""
+    """Return rows of the classes in a fixed random order, a tenth of each set aside, and how many exceed ``most``."""
     dice = random.Random(DRAW_SEED)
     of_class: dict[int, list[int]] = {number: [] for number in classes}
     for index, number in enumerate(rows.numbers):
@@ -93,7 +93,7 @@ def _draw(rows: Pictures, classes: Sequence[int], most: int | None, aside: bool)
 
 
 def _taken(rows: Pictures, indices: Sequence[int], most: int | None, seed: int) -> list[int]:
-    """At most so many of the rows at ``indices``, in equal shares of each class, before any is decoded."""
+    """Return at most so many of the rows at ``indices``, in equal shares of each class, before any is decoded."""
     drawn = sample_rows(len(indices), len(indices) if most is None else most, seed, [rows.numbers[i] for i in indices])
     return [indices[k] for k in drawn]
 
@@ -120,7 +120,7 @@ def digits(request: Request) -> list[Task]:
 
 
 def _digits() -> PictureSet:
-    """The 1,797 pictures of digits, 8 by 8 pixels, that come with scikit-learn; a fifth of each class is test."""
+    """Return the 1,797 pictures of digits, 8 by 8 pixels, of scikit-learn; a fifth of each class is test."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

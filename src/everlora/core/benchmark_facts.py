@@ -53,7 +53,7 @@ Kind = type | tuple[type, ...]
 
 
 class BenchmarkFacts(TypedDict, total=False):
-    """The facts of a benchmark, once it is known that each is of its kind."""
+    """Holds the facts of a benchmark, once it is known that each is of its kind."""
 
     title: Required[str]
     orders: Mapping[int, Names] | Names | None

@@ -36,7 +36,7 @@ class Default:
 
 @dataclass(frozen=True)
 class Search:
-    """Values of an option that are tried when a method is tuned; it stands in the option's annotation.
+    """Holds values of an option that are tried when a method is tuned; it stands in the option's annotation.
 
     >>> from typing import Annotated
     >>> def build(*, lam: Annotated[float, Search(0.1, 1.0)] = 0.1) -> None: ...

@@ -58,13 +58,13 @@ class FolderError(EverloraError):
 
 
 class TrainingError(EverloraError):
-    """Training could not go on (a loss that is not a number, say); what was learned before is intact."""
+    """Says that training could not go on (a loss that is not a number, say); earlier tasks are intact."""
 
     status = 3
 
 
 class Interrupted(EverloraError):
-    """The user pressed Ctrl-C."""
+    """Says that the user pressed Ctrl-C."""
 
     status = 130
 

@@ -1,4 +1,4 @@
-"""A method is a value: parts in roles. `compose` joins methods and parts and refuses what excludes one another."""
+"""Defines the method, a value of parts in roles; `compose` joins methods and refuses what excludes one another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unpacks what data files come in: gzip, bzip2, zip archives of one file; bounded, so that no bomb fills memory."""
+"""Unpacks what data files come in (gzip, bzip2, zip archives of one file), within a bound against bombs."""
 
 from __future__ import annotations
 

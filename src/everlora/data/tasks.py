@@ -1,4 +1,4 @@
-"""Turn rows into a `Task`: which columns hold what, label names, and the checks that every task passes."""
+"""Turns rows into a `Task`: which columns hold what, label names, and the checks that every task passes."""
 
 from __future__ import annotations
 

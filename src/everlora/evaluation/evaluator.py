@@ -45,7 +45,7 @@ class Evaluator:
         self._measured_baseline = False
 
     def evaluate(self, model: nn.Module, tasks: Sequence[Task], progress: Progress) -> list[TaskScore]:
-        """Let a model answer the test (or dev) rows of several tasks, one after another, and score the answers."""
+        """Let a model answer the test (or dev) rows of several tasks in turn, and score the answers."""
         scores = []
         for task in tasks:
             progress.phase(f"answering {task.name}", len(getattr(task, self.settings.split)))
@@ -69,7 +69,7 @@ class Evaluator:
         return scores
 
     def fingerprint(self) -> Fingerprint:
-        """How the scores are made: precision, versions, and whether the batch was seen to change an answer."""
+        """Describe how the scores are made: precision, versions, and whether the batch changed an answer."""
         return fingerprint(self.base, self.settings.scoring, self.batch_invariant)
 
     def measure_baseline(self, folder: RunFolder, tasks: Sequence[Task], progress: Progress) -> None:
@@ -100,12 +100,12 @@ class Evaluator:
         progress.info("before: " + self.summary(scores))
 
     def summary(self, scores: Sequence[TaskScore]) -> str:
-        """Scores and general ability in one line."""
+        """Return scores and general ability in one line."""
         named = {score.task: score.score for score in scores} | (self.general or {})
         return "  ".join(f"{name} {value:.1f}" for name, value in named.items())
 
     def _is_batch_invariant(self, model: nn.Module, task: Task, score: TaskScore) -> bool:
-        """Whether rows from the shortest to the longest are answered one by one as they were together."""
+        """Return whether rows from the shortest to the longest are answered alone as together."""
         rows = getattr(task, self.settings.split)
         order = sorted(range(len(rows)), key=lambda k: (self.base.family.length(rows[k], task), k))
         few = sorted({order[k * (len(order) - 1) // (WITNESSES - 1)] for k in range(WITNESSES)})

@@ -18,7 +18,7 @@ from everlora.models.families import Family, Scoring
 
 @dataclass(frozen=True, kw_only=True)
 class TaskScore:
-    """What a model answered on one task, and how good that is.
+    """Holds what a model answered on one task, and how good that is.
 
     Attributes:
         task: name.
@@ -41,7 +41,7 @@ class TaskScore:
     score: float
 
     def rows(self) -> list[AnswerRow]:
-        """One row per example, for predictions.jsonl."""
+        """Return one row per example, for predictions.jsonl."""
         plain = self.metric == DEFAULT  # then whether an answer is right says all
         return [
             AnswerRow(
@@ -69,7 +69,7 @@ def answer_rows(
     batch_size: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
-    """Let a model answer rows of a task, greedily, in batches of similar length; answers come in the rows' order."""
+    """Let a model answer rows, greedily, in batches of similar length; answers come in the rows' order."""
     was_training = model.training
     model.eval()
     order = sorted(range(len(rows)), key=lambda k: (family.length(rows[k], task), k))

@@ -68,7 +68,7 @@ def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
 
 
 def quantised(base: Loaded) -> bool:
-    """Whether the base weights are packed, so that no update can be added to them."""
+    """Return whether the base weights are packed, so that no update can be added to them."""
     return quantization_of(base.model.config) is not None
 
 
@@ -207,12 +207,12 @@ def check_written(model: PreTrainedModel, processor: Any, folder: Path) -> None:
 
 
 def _words(processor: Any) -> Any:
-    """The vocabulary of a tokenizer; the settings of what reads pictures."""
+    """Return the vocabulary of a tokenizer, or the settings of what reads pictures."""
     return processor.get_vocab() if isinstance(processor, PreTrainedTokenizerBase) else processor.to_dict()
 
 
 def _settings(config: Any) -> Any:
-    """What a configuration says, without where it was read from and what `spell_both_ways` has added."""
+    """Return what a configuration says, without where it was read from and what `spell_both_ways` has added."""
     facts = config.to_dict() if isinstance(config, PretrainedConfig | GenerationConfig) else config
     if not isinstance(facts, dict):
         return facts

@@ -1,4 +1,4 @@
-"""What a base model was read from: digests of its files, so that another base under the same name is noticed."""
+"""Records what a base model was read from, so that another base under the same name is noticed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TENSORS = "the tensors of the model"
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """The files of a base model, which are hashed only when a run asks for it.
+    """Holds the files of a base model, which are hashed only when a run asks for it.
 
     Attributes:
         files: by name.

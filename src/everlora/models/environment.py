@@ -1,4 +1,4 @@
-"""Versions and machine for the record of a run, and the facts that are stored with every score."""
+"""Records versions and machine of a run, and the facts that are stored with every score."""
 
 from __future__ import annotations
 

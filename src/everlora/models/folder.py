@@ -1,4 +1,4 @@
-"""What a folder must hold, and must not, to be loaded as a base model."""
+"""Checks what a folder must hold, and must not, to be loaded as a base model."""
 
 from __future__ import annotations
 

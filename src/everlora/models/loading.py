@@ -1,4 +1,4 @@
-"""Loading a base model by name, with its processor and its family, through transformers' own loading code."""
+"""Loads a base model by name, with its processor and its family, through transformers' own loading code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _POOLER = re.compile(r"\bpooler\b")
 
 @dataclass
 class Loaded:
-    """A base model, ready to be adapted.
+    """Holds a base model that is ready to be adapted.
 
     Attributes:
         model: the transformers model, frozen, in eval mode.

@@ -1,4 +1,4 @@
-"""What a model and its tokenizer must say of each other before anything is read with them."""
+"""Checks what a model and its tokenizer must say of each other before anything is read with them."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def blend(updates: Sequence[LowRank], scores: Tensor) -> LowRank:
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityBlend(Initialiser, NeedsEvidence):
-    """Is LB-CL's injection.
+    """Starts new triplets as a blend of earlier ones: LB-CL's injection.
 
     Attributes:
         samples: rows of the new task that are looked at.

@@ -1,4 +1,4 @@
-"""Answers are pulled towards those that the model gave when the task began (LwF's distillation)."""
+"""Pulls answers towards those that the model gave when the task began (LwF's distillation)."""
 
 from __future__ import annotations
 

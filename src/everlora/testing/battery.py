@@ -1,4 +1,4 @@
-"""One test per check and model family, for a method that is registered."""
+"""Makes one test per check and model family, for a method that is registered."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _records: dict[tuple[str, str, str], Record] = {}
 
 
 def _recorded(folders: pytest.TempPathFactory) -> Callable[[str, str], Record]:
-    """Every (method, model) is run once per session."""
+    """Run every (method, model) once per session."""
 
     def get(method: str, model: str) -> Record:
         known = (str(folders.getbasetemp()), method, model)

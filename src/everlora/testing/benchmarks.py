@@ -1,4 +1,4 @@
-"""The battery that every benchmark goes through: its card, its orders, labels, metrics, and no leak between splits.
+"""Checks every benchmark: its card, its orders, labels, metrics, and that nothing leaks between splits.
 
     test_my_three = benchmark_battery("my-three")
 
@@ -30,7 +30,7 @@ ROWS = {"train": 24, "dev": 6, "test": 12}
 
 @dataclass(frozen=True)
 class BenchmarkCase:
-    """A benchmark, and where its rows are.
+    """Holds a benchmark, and where its rows are.
 
     Attributes:
         benchmark: the benchmark.
@@ -41,17 +41,17 @@ class BenchmarkCase:
     folder: Path | None
 
     def opened(self, **options: Any) -> TaskStream:
-        """Open it; ``order`` by default is the first."""
+        """Open the benchmark; ``order`` by default is the first."""
         return open_stream(self.benchmark.name, data_dir=self.folder, **options)
 
     @property
     def numbers(self) -> list[int | None]:
-        """The numbers of its orders; None alone where it has none."""
+        """Return the numbers of its orders; None alone where it has none."""
         return list(self.benchmark.orders) or [None]
 
 
 def the_card_is_complete(case: BenchmarkCase) -> None:
-    """There is a title, and of every task in every order where it is from, on what terms, and a known metric."""
+    """There is a title, and of every task its source, its terms and a known metric."""
     known = case.benchmark
     assert known.title
     for names in (known.tasks, *known.orders.values()):
@@ -179,7 +179,7 @@ def benchmark_battery(
     written: dict[Path, Path | None] = {}
 
     def rows_of(folders: pytest.TempPathFactory) -> Path | None:
-        """The folder of rows, which is written once per session."""
+        """Return the folder of rows, which is written once per session."""
         base = folders.getbasetemp()
         if base not in written:
             written[base] = write(folders.mktemp("rows")) if write else None
@@ -194,7 +194,7 @@ def benchmark_battery(
 
 
 def _writer(known: Benchmark) -> Callable[[Path], Path | None] | None:
-    """What puts rows at hand; None where nothing can."""
+    """Return what puts rows at hand; None where nothing can."""
     if not known.needs_data:
         return lambda _: None
     owners = [owner(name) if name not in known.defined else known for name in known.tasks if _is_defined(known, name)]
@@ -237,7 +237,7 @@ def _row(task: TaskInfo, rows: str, split: str, number: int) -> dict[str, object
 
 
 def _keys(task: Task, split: str) -> set[Any]:
-    """What makes a row of a split the same as another."""
+    """Return what makes a row of a split the same as another."""
     rows = getattr(task, split)
     if task.form == "image":
         return {(row.input.shape, row.input.tobytes()) for row in rows}

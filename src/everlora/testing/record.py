@@ -1,4 +1,4 @@
-"""One run of two tasks with what was seen while it ran, to be looked at by many tests."""
+"""Records one run of two tasks with what was seen while it ran, to be looked at by many tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from everlora.testing import tiny_runs
 
 
 class Beginning(TypedDict):
-    """What a task began with: outputs by task with the adapter and without it, and names of what was on the model."""
+    """Holds what a task began with: outputs by task with and without the adapter, and names on the model."""
 
     outputs: dict[str, Tensor]
     below: dict[str, Tensor]
@@ -27,7 +27,7 @@ class Beginning(TypedDict):
 
 @dataclass
 class Record:
-    """One run of two tasks, with what was seen while it ran."""
+    """Holds one run of two tasks, with what was seen while it ran."""
 
     learner: SequentialLearner
     folder: Path

@@ -55,7 +55,7 @@ def curvature(
 
 @dataclass
 class Products:
-    """Sums of G Gᵀ and Gᵀ G of one layer over rows, filled while gradients pass through it.
+    """Sums G Gᵀ and Gᵀ G of one layer over rows, filled while gradients pass through it.
 
     A layer that is called several times in one pass has one gradient per row, summed over the calls.
     """

@@ -154,7 +154,7 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
 
 
 def _nothing(layer: nn.Module) -> Tensor:
-    """Return the moment of a linear layer that has read nothing, (i, i)."""
+    """Return the moment of a linear layer that has read nothing: zeros, (i, i)."""
     packed = int(layer.in_features) if hasattr(layer, "in_features") else 0  # type: ignore[arg-type]
     width = shape_of(layer)[1] if is_linear(layer) else packed
     return torch.zeros(width, width, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Starts an adapter from the past, in the light of a few rows of the new task."""
+"""Starts an adapter from the past and a few rows of the new task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Picture tasks, drawn with numpy: every task brings labels that no other has, as in class-incremental learning.
+"""Draws picture tasks: every task brings labels that no other has, as in class-incremental learning.
 
 `RandomState` is used because its numbers are frozen for good, which those of numpy's newer generators are not.
 """

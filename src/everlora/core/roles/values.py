@@ -36,7 +36,7 @@ class AutoStrength:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """A strength that is found so that earlier tasks are predicted to lose no more than they may.
+    """Finds a strength such that earlier tasks are predicted to lose no more than they may.
 
     The prediction is that of a part that inherits `PredictsRise`, in nats per row, summed over the t earlier tasks;
     what it may come to is t · nats. After every step μ ← max(0, μ + η (predicted / allowed − 1)): dual ascent on the
@@ -73,7 +73,7 @@ def check_strength(part: str, strength: Strength) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Curvature:
-    """Kronecker factors of the Fisher information of one module, means over rows of the products of G = ∂L/∂W.
+    """Holds Kronecker factors of a module's Fisher information: means over rows of products of G = ∂L/∂W.
 
     >>> Curvature(left=torch.eye(2), right=torch.eye(3)).trace
     tensor(2.)
@@ -88,7 +88,7 @@ class Curvature:
 
     @property
     def trace(self) -> Tensor:
-        """The trace of the Fisher information, mean ‖G‖²_F, (); that of ``right`` is the same."""
+        """Return the trace of the Fisher information, mean ‖G‖²_F, (); that of ``right`` is the same."""
         return self.left.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 

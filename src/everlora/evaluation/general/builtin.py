@@ -1,4 +1,4 @@
-"""Perplexity of held-out text, and a zero-shot probe: small, without any download, the same for every run.
+"""Measures perplexity of held-out text, and a small zero-shot probe, without any download.
 
     perplexity = exp(−(1/N) Σ log p(token | passage so far)), over the N tokens of the second halves of all passages
     probe      = percent of questions whose right answer is the most likely of four, log p(answer | question)

@@ -1,4 +1,4 @@
-"""The contract of a model family, the same for decoders, encoder-decoders and classifiers."""
+"""Defines the contract of a model family, the same for decoders, encoder-decoders and classifiers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GREEDY: GenerationInput = {"do_sample": False}
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Lengths in tokens, and the template of a prompt.
+    """Holds lengths in tokens, and the template of a prompt.
 
     Attributes:
         context: the longest sequence that the model takes, without what is reserved.
@@ -53,7 +53,7 @@ class Limits:
 
 
 class Family(ABC):
-    """How one kind of model reads examples, computes its loss and answers.
+    """Defines how one kind of model reads examples, computes its loss and answers.
 
     Attributes:
         processor: the tokenizer or the image processor.

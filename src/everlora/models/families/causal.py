@@ -1,4 +1,4 @@
-"""Decoders (Llama-like): the answer follows the prompt in one sequence, padded on the left."""
+"""Defines decoders (Llama-like): the answer follows the prompt in one sequence, padded on the left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCORED_AT_ONCE = 64
 
 
 class Causal(Writer):
-    """A decoder with a language-model head.
+    """Is a decoder with a language-model head.
 
     >>> from everlora import Example, Task, load
     >>> family = load("tiny-llama").family
@@ -143,7 +143,7 @@ class Causal(Writer):
         return first[:, labels[:, 0]] + after
 
     def _scores_of_pairs(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
-        """`_scores` where a cache cannot be repeated (recurrent states: Mamba): every pair of prompt and label runs.
+        """Return `_scores` where a cache cannot be repeated (Mamba's states): each prompt runs with each label.
 
         Padded on the right, where it comes after all that counts, so that a state that knows no mask is right as well.
         """

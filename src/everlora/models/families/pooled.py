@@ -1,4 +1,4 @@
-"""An encoder that answers from one pooled vector of its last hidden states."""
+"""Defines an encoder that answers from one pooled vector of its last hidden states."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SWITCHES: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mod
 
 
 class PooledClassifier(PreTrainedModel):
-    """A body and one linear layer on its pooled hidden states; nothing between them is newly initialised.
+    """Is a body and one linear layer on its pooled hidden states, with nothing new between them.
 
     The names inside are those of the body's own model with a head, so that an adapter fits both.
 

@@ -1,4 +1,4 @@
-"""Prompts in tokens, for families that answer in text."""
+"""Writes prompts in tokens, for families that answer in text."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _default_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 class Prompter:
-    """A writer of prompts by a template; only the text may be cut, or the middle of a prompt that is given as a whole.
+    """Writes prompts by a template; only the text may be cut, or the middle of a prompt that is given as a whole.
 
     The default template shows instruction, options, text and a cue, and no name of a task: no task id reaches the
     model.
