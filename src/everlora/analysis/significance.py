@@ -62,7 +62,7 @@ class Paired:
 
     @property
     def t(self) -> float:
-        """Return how many errors the difference is large."""
+        """Return the difference in units of its standard error."""
         if abs(self.mean) < SMALL:
             return 0.0
         return abs(self.mean) / self.error if self.error > SMALL else inf

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 @dataclass(frozen=True)
 class Default:
-    """Says of an option of a method whose choice its default value is, and why.
+    """Says whose choice the default value of an option is, and why.
 
     It stands in the option's annotation, where pydantic, which converts the values, passes over it:
 

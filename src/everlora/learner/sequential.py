@@ -143,7 +143,7 @@ class SequentialLearner(LearnerState):
         return matrix
 
     def run_task(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix) -> list[Cell]:
-        """Learn one stage as drawn above; return its row of the matrix."""
+        """Learn one stage as the drawing above shows; return its row of the matrix."""
         started = time.perf_counter()
         if not stage.trains:
             self.prepare_head(stage)

@@ -24,7 +24,7 @@ STEPS = 127
 
 
 def encode(matrix: Tensor, store: FactorStore, rank: int) -> State:
-    """Return what is kept of a factor (n, n).
+    """Return what is stored of a factor (n, n).
 
     >>> sorted(encode(torch.eye(3), "low-rank", rank=2))
     ['error', 'root']
@@ -49,7 +49,7 @@ def encode(matrix: Tensor, store: FactorStore, rank: int) -> State:
 
 
 def decode(kept: State) -> Tensor:
-    """Return the factor that is kept, dense, (..., n, n), fp32."""
+    """Return the factor that is stored, dense, (..., n, n), fp32."""
     if "full" in kept:
         return kept["full"]
     if "int8" in kept:
@@ -60,7 +60,7 @@ def decode(kept: State) -> Tensor:
 
 
 def times(kept: State, columns: Tensor) -> Tensor:
-    """Return the factor times columns, (..., n, k), without a dense matrix where none is kept."""
+    """Return the factor times columns, (..., n, k), without a dense matrix where none is stored."""
     kept = {key: tensor.to(columns.dtype) if tensor.is_floating_point() else tensor for key, tensor in kept.items()}
     if "root" not in kept:
         return decode(kept).to(columns.dtype) @ columns

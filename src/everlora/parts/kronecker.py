@@ -147,7 +147,7 @@ class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise):
 
 
 def predictor(strength: Strength) -> tuple[KroneckerCurvature, ...]:
-    """Return what a penalty of this strength needs beside it: a prediction, if it has a budget.
+    """Return the parts that a penalty of this strength needs: a prediction, if it has a budget.
 
     >>> predictor(0.3), len(predictor(Budget(nats=1e-3)))
     ((), 1)
@@ -156,5 +156,5 @@ def predictor(strength: Strength) -> tuple[KroneckerCurvature, ...]:
 
 
 def _of(state: State, side: str) -> State:
-    """Return what is kept of one of the two factors."""
+    """Return what is stored of one of the two factors."""
     return {key.removeprefix(side): tensor for key, tensor in state.items() if key.startswith(side)}

@@ -30,7 +30,7 @@ class Precision:
     device: torch.device
 
     def describe(self) -> dict[str, str]:
-        """Return both as plain words, for records.
+        """Return device and data type as plain words, for records.
 
         >>> choose("fp32", "cpu").describe()
         {'weights': 'float32', 'device': 'cpu'}

@@ -1,4 +1,4 @@
-"""Warns of what a learner finds in itself: no room to learn in, an update that vanished or ran away, no success."""
+"""Warns where a learner has no room left to learn in, or an update vanished or ran away, or a task was not learned."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def collapse(now: float, earlier: Sequence[float]) -> list[str]:
 
 
 def runaway(update: Updates, start: Updates | None, layers: Mapping[str, nn.Module]) -> list[str]:
-    """Return a warning if an update is large beside the weights that it is added to, in the median module.
+    """Return a warning if an update is large against the weights that it is added to, in the median module.
 
     Args:
         update: what was trained; only updates of low rank are looked at, since only they have a scale.

@@ -58,7 +58,7 @@ TINY = 1e-20
 
 @dataclass(frozen=True)
 class ModuleRow:
-    """A row of modules.jsonl: what the penalties came to in one module at one step.
+    """Holds a row of modules.jsonl: what the penalties came to in one module at one step.
 
     Attributes:
         step, module: when and where.

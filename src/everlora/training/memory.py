@@ -101,7 +101,7 @@ def finished(
 
 
 def size(memory: Memory) -> int:
-    """Return the number of bytes."""
+    """Return the number of bytes that a memory takes."""
     return sum(t.nbytes for sites in memory.values() for state in sites.values() for t in state.values())
 
 

@@ -80,7 +80,7 @@ def size(tasks: Sequence[Task]) -> int:
 
 
 def count(tasks: Sequence[Task]) -> int:
-    """Count rows."""
+    """Count the training rows of tasks."""
     return sum(len(task.train) for task in tasks)
 
 

@@ -83,7 +83,7 @@ class NeedsActivations(Part, ability=True):
     @attribute
     @abstractmethod
     def probe(self) -> ActivationSource:
-        """Return what the outputs of B (of a full weight) are.
+        """Return which outputs are measured of B (of a full weight).
 
         ``combined``, those of the whole layer, W x + ΔW x; ``lora_only``, those of the update, ΔW x; or ``random``, no
         outputs: uniform draws in the place of all magnitudes, from the run's seed.
