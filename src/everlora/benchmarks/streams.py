@@ -87,6 +87,11 @@ def open_stream(
 def load_known(request: Request) -> list[Task]:
     """Load tasks that other benchmarks define, each as the benchmark that defines it reads it.
 
+    >>> known = BENCHMARKS.get("builtin")
+    >>> tasks = load_known(Request(benchmark=known, tasks=(known.task("news"),), train=8, evaluate=4))
+    >>> [(task.name, len(task.train), len(task.test)) for task in tasks]
+    [('news', 8, 4)]
+
     Raises:
         ConfigError: nobody defines a task.
         DataError: the data cannot be used.

@@ -28,6 +28,13 @@ def printable(text: str) -> str:
 class EverloraError(Exception):
     """Is the base of all errors that are the caller's to mend.
 
+    >>> from everlora import EverloraError, parse
+    >>> try:
+    ...     parse("elal")
+    ... except EverloraError as error:
+    ...     print(error)
+    unknown method 'elal'; did you mean 'ella'? (everlora methods lists them)
+
     Attributes:
         status: exit status of the command line for this error.
     """

@@ -224,6 +224,15 @@ def method(
 ) -> Callable[[Callable[..., Method]], Callable[..., Method]]:
     """Register the decorated function, which takes keyword options with defaults, under ``name``; see `Entry`.
 
+    >>> from everlora import Method, parse
+    >>> from everlora.parts import EnergyOverlap
+    >>> with isolated():  # forgets it again, as tests do
+    ...     @method("weak-ella", title="ELLA at a tenth of its strength", paper="none, an example")
+    ...     def weak_ella(lam: float = 0.03):
+    ...         return Method(name="weak-ella", penalties=(EnergyOverlap(lam=lam),))
+    ...     parse("weak-ella(lam=0.01)").penalties[0].strength
+    0.01
+
     Raises:
         ConfigError: the name is taken, or an option has no default; raised where the function is decorated.
     """

@@ -95,6 +95,9 @@ def precise(tensor: Tensor) -> Tensor:
 class Weights:
     """Holds what is trained at one place where it is no low-rank update: full weights, prompts, gates.
 
+    >>> Weights({"weight": torch.full((2, 2), 3.0)}).norm()
+    tensor(6.)
+
     Attributes:
         tensors: by name; of one place, or of ``L`` places stacked along a first dimension.
     """

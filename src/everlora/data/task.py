@@ -29,6 +29,9 @@ Form = Literal["labelled", "prompted", "chat", "image"]
 class Example:
     """Is one row: an input, and the answer to it.
 
+    >>> Example("a film to see twice", "positive").answered("negative").accepted
+    ('positive',)
+
     Attributes:
         input: the text (`labelled`), the whole prompt (`prompted`), a list of chat messages without the last
             answer (`chat`), or an array of shape (height, width) or (height, width, 3) of unsigned bytes (`image`).

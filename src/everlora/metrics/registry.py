@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
@@ -214,6 +214,14 @@ def metric(
 ) -> Callable[[F], F]:
     """Register the decorated function as a metric.
 
+    >>> from everlora.core.registry import isolated
+    >>> with isolated():  # forgets it again, as tests do
+    ...     @metric("begins_right", formula="100 if the answer begins with a right one, else 0", source="an example")
+    ...     def begins_right(row: Answer) -> float:
+    ...         return 100.0 * row.prediction.startswith(row.accepted)
+    ...     answer_metric("begins-right").score([Answer("yes, I do", ("yes",)), Answer("no", ("yes",))])
+    (50.0, (100.0, 0.0))
+
     Args:
         id: its name in tasks, tables and files.
         formula: how it is made, in one line.
@@ -243,16 +251,8 @@ def metric(
         if of == "matrix":
             made = MatrixMetric(id=id, formula=formula, source=source, of=function, needs=needs, aliases=aliases)
         else:
-            made = AnswerMetric(
-                id=id,
-                formula=formula,
-                source=source,
-                row=function,
-                corpus=corpus,
-                shares=shares,
-                aliases=aliases,
-                blanks=blanks,
-            )
+            made = AnswerMetric(id=id, formula=formula, source=source, row=function, aliases=aliases, blanks=blanks)
+            made = replace(made, corpus=corpus, shares=shares)
         METRICS.add(id, made, module=function.__module__, aliases=aliases)
         return function
 

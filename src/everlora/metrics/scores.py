@@ -16,6 +16,13 @@ Cell = float | None
 class ScoreMatrix:
     """Holds scores of T tasks after each of T stages.
 
+    >>> matrix = ScoreMatrix.empty(["news", "reviews"], counts=[100, 300])
+    >>> matrix = matrix.with_row(0, [90.0, None]).with_row(1, [80.0, 70.0])
+    >>> matrix.diagonal, matrix.final
+    ((90.0, 70.0), (80.0, 70.0))
+    >>> overall_accuracy(matrix), backward_transfer(matrix)
+    (75.0, -10.0)
+
     Attributes:
         tasks: names, in the order of learning.
         counts: number of test rows per task, for the sample-weighted average.

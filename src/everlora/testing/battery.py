@@ -19,6 +19,11 @@ from everlora.testing.tiny_runs import MODELS
 def battery(method: str, *, models: Sequence[str] | None = None, without: Sequence[str] = ()) -> Callable[..., None]:
     """Make a test function, to be given a name that begins with ``test``.
 
+    >>> test_seqlora = battery("seqlora", models=["tiny-bert"], without=["a_new_adapter_changes_nothing"])
+    >>> [parametrised] = test_seqlora.pytestmark
+    >>> parametrised.args[1][0].values[0]
+    'tiny-bert'
+
     Args:
         method: an expression; what registers its names must have been imported.
         models: tiny models; by default one of each family on which the method makes sense.

@@ -32,6 +32,11 @@ ROWS = {"train": 24, "dev": 6, "test": 12}
 class BenchmarkCase:
     """Holds a benchmark, and where its rows are.
 
+    >>> case = BenchmarkCase(find_benchmark("builtin"), None)
+    >>> case.numbers
+    [None]
+    >>> the_card_is_complete(case)  # raises where it is not
+
     Attributes:
         benchmark: the benchmark.
         folder: its rows; None where they are made on the spot or not at hand.
@@ -161,6 +166,11 @@ def benchmark_battery(
 ) -> Callable[..., None]:
     """Make a test function for a benchmark, to be given a name that begins with ``test``.
 
+    >>> test_builtin = benchmark_battery("builtin", without=["tasks_can_be_chosen"])
+    >>> [parametrised] = test_builtin.pytestmark
+    >>> parametrised.args[1][:2]
+    ['the_card_is_complete', 'orders_differ_and_have_each_task_once']
+
     Args:
         name: of the benchmark; what registers it must have been imported.
         data: the folder of its rows, or a function that writes one into an empty folder and returns it; by default
@@ -214,6 +224,9 @@ def made_up_rows(known: Benchmark, folder: Path) -> Path:
     """Write rows of every task of a benchmark, in the way of the benchmark that defines the task; returns the folder.
 
     No two rows have one text, and every label has rows in every split.
+
+    >>> sorted(path.name for path in made_up_rows(find_benchmark("trace"), Path("rows")).iterdir())[:3]
+    ['20Minuten', 'C-STANCE', 'FOMC']
     """
     for name in dict.fromkeys(name for names in (known.tasks, *known.orders.values()) for name in names):
         task, rows = known.task(name), (known if name in known.defined else owner(name)).rows

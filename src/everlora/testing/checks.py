@@ -35,6 +35,10 @@ STEP, OFF = 1e-6, 1e-3
 class Case:
     """Holds one method on one tiny model.
 
+    >>> from everlora.testing import record_run
+    >>> run = record_run("inclora", "tiny-bert", Path("run"))
+    >>> a_new_adapter_changes_nothing(Case("inclora", "tiny-bert", lambda method, model: run, Path("empty")))
+
     Attributes:
         method: the expression.
         model: the model's name.

@@ -212,6 +212,9 @@ MATRIX_CHECKS: dict[str, Callable[[MatrixMetric], None]] = {
 def metric_battery(name: str, *, without: Sequence[str] = ()) -> Callable[..., None]:
     """Make a test function for a metric of either kind, to be given a name that begins with ``test``.
 
+    >>> test_exact_match = metric_battery("exact_match")
+    >>> test_exact_match("right_answers_get_100")  # as pytest does, once for each check
+
     Args:
         name: of the metric; what registers it must have been imported.
         without: names of checks that it does not mean to pass.

@@ -25,6 +25,10 @@ class AutoStrength:
     a steady pull comes to; a pull that grows while the task's gradient falls, as usual, comes to two to four times ρ
     in the end (what it was stands in training.jsonl).
 
+    >>> from everlora import parse
+    >>> parse("ella(lam=auto)").penalties[0].strength.per_module
+    False
+
     Attributes:
         rho: the share ρ.
         per_module: each adapted module finds its own λ from its own gradients, instead of one for all.
@@ -43,6 +47,9 @@ class Budget:
     Lagrangian L + μ (predicted / allowed − 1). A penalty that predicts itself has λ = μ / allowed; any other has the
     share ρ = μ of the task's gradient, see `AutoStrength`.
 
+    >>> str(Budget(nats=0.01))
+    'budget(nats=0.01)'
+
     Attributes:
         nats: what each earlier task's loss may rise by, per row, as predicted.
     """
@@ -58,6 +65,12 @@ Strength = float | AutoStrength | Budget
 
 def check_strength(part: str, strength: Strength) -> None:
     """Refuse a strength that means nothing.
+
+    >>> check_strength("ewc", 0.3)
+    >>> check_strength("ewc", -1.0)
+    Traceback (most recent call last):
+        ...
+    everlora.core.errors.ConfigError: the strength of the penalty 'ewc' must be a finite number of at least 0, not -1.0
 
     Raises:
         ConfigError: it is no finite number of at least 0, or a budget that allows nothing.
