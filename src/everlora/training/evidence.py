@@ -86,6 +86,7 @@ def weight_gradients(
         rows: what the loss is taken on.
         per_sample: one gradient per row.
     """
+    # A pass for each row: from the sum that a batch leaves, no single row's gradient can be told.
     batches = [[row] for row in rows] if per_sample else [list(rows)]
     with evaluating(model):
         try:
@@ -137,6 +138,8 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
         def look(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
             mask = tokens.of(layer, args[0])
             x = args[0].flatten(0, -2) if mask is None else args[0][mask]
+            # In fp64: singular values are taken of these squares, whose range is the square of the features' own, and
+            # fp32 would bury the small directions in rounding.
             x = precise(x)
             sums[name] = sums[name] + x.mT @ x if name in sums else x.mT @ x
             counts[name] += len(x)
@@ -174,6 +177,7 @@ def fisher(model: nn.Module, family: Family, live: Updates, rows: Rows) -> dict[
             batch = to_batch(model, family, [row])
             with torch.enable_grad():
                 logits, targets = family.logits(model, batch)
+                # Asked for directly, and not by `backward`: no gradient of the coming task's is touched.
                 found = torch.autograd.grad(token_mean(logits, targets, 1), trained, allow_unused=True)
             for t, gradient in zip(trained, found, strict=True):
                 if gradient is not None:

@@ -72,6 +72,7 @@ def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int, weights: Te
 
     ``weights`` (n,) multiply it first.
     """
+    # Logits in fp32: bf16 has eight bits, and a logarithm of a sum over a vocabulary loses its small terms.
     if weights is not None:
         return (cross_entropy(logits.float(), targets, reduction="none") * weights).sum() / total
     return cross_entropy(logits.float(), targets, reduction="sum") / total
