@@ -67,6 +67,7 @@ def make_backend(base: Loaded, lora: LoraInput, past_as: PastAs, adapter: Adapte
             f"needs a subclass of AdapterBackend whose forms name it"
         )
     kind = kinds[adapter.form]
+    # Refused and not ignored: whoever sets it would believe that it acts, and report it.
     strange = sorted((OF_TARGETS | OF_PAIRS) & lora.keys() - kind.lora_settings(adapter.form))
     if strange:
         raise ConfigError(

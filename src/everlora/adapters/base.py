@@ -126,6 +126,7 @@ class AdapterBackend(ABC):
         Raises:
             FolderError: it cannot be read, or is something else; so the task must not count as learned.
         """
+        # By the way that a learner which goes on takes, so that whatever would fail there fails now.
         found, rest = self.load(folder)
         written = {name: site.tensors for name, site in found.items()} | {"": rest}
         learned = {name: site.tensors for name, site in update.items()} | {"": self.copy_head()}

@@ -53,10 +53,13 @@ class DirectionsBackend(HookedBackend):
             raise ModelError("what is stored was made for other modules than those adapted now")
         alpha = known[SCALARS]["alpha"] if known else torch.empty(0)
         scales = {name: known[name]["scale"] if known else torch.empty(0) for name in self.layers}
+        # A task that is about to be learned gets a direction of its own; without one the model only answers, as it was
+        # stored.
         fresh = bool(tasks) or not known
         if known and fresh:
             alpha, scales = self._finish_newest(known)
         where = next(self.model.parameters()).device
+        # A copy: the update that was stored stays as it is while its magnitudes are trained on.
         alpha = torch.cat([alpha, torch.ones(1)]) if fresh else alpha.clone()
         self.scalars = self.add_parameters(SCALARS, {"alpha": alpha.to(where)})
         for name, layer in self.layers.items():

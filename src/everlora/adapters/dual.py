@@ -164,6 +164,7 @@ class DualBackend(HookedBackend):
                     frozen[pool] = torch.empty(0, width, device=where) if old is None else old.to(where)
                 else:
                     assert old is not None
+                    # Nothing is about to be learned: the newest components are those of the last task, trained or not.
                     frozen[pool], live[pool] = old[:-p].to(where), old[-p:].to(where)
             gates.frozen[side], gates.live[side] = frozen, self.add_parameters(name, live)
         # At the entry of the group's first block, so that all its layers read one gate.
@@ -180,6 +181,7 @@ class DualBackend(HookedBackend):
             mask = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device)
             prompt = self.base.family.prompt_mask
             if call.first:
+                # Later positions are the answer's own tokens, which a model that writes does not know yet.
                 mask[:, 1:] = False
             elif call.mask is not None and call.mask.shape == mask.shape:
                 mask = call.mask.bool()

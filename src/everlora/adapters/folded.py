@@ -70,6 +70,7 @@ class FoldedBase:
             return (out + linear(args[0].to(self.dense.dtype), self.dense)).to(out.dtype)
         if self.factors is None:
             return out
+        # In the factors' fp32, and rounded to the layer's type once, at the end.
         x = args[0].to(self.factors.A.dtype)
         return (out + linear(linear(x, self.factors.A), self.factors.B)).to(out.dtype)
 

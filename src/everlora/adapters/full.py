@@ -88,6 +88,8 @@ class FullBackend(AdapterBackend):
             frozen = {id(p) for p in model.get_input_embeddings().parameters()}
         found: dict[str, dict[str, nn.Parameter]] = {}
         for name, p in model.named_parameters():
+            # By identity: input embeddings that are tied to the output layer have two names, and are frozen under
+            # both.
             if id(p) not in frozen and not self._is_head(name):
                 module, _, key = name.rpartition(".")
                 found.setdefault(module, {})[key] = p

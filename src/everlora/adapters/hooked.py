@@ -85,6 +85,7 @@ class HookedBackend(AdapterBackend):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        # Without it the base model has just the parameters that it was loaded with, under their names.
         delattr(self.model, HOLDER)
         self.model.requires_grad_(False)
         self.model.zero_grad(set_to_none=True)

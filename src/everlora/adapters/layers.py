@@ -54,6 +54,7 @@ def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]
     for name in modules:
         if place := PLACE.match(name):
             stack, layer = place[1], int(place[2])
+            # Of the whole stack: top:2 are its two upper layers, whether or not they have anything to adapt.
             size = sizes.setdefault(stack, len(list(model.get_submodule(stack).children())))
             first, last = wanted if isinstance(wanted, tuple) else (max(0, size - wanted), size - 1)
             if first <= layer <= last:

@@ -260,6 +260,7 @@ def default_targets(model: nn.Module) -> LoraInput:
     if known is not None:
         return {"target_modules": list(known)}
     present = {name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    # Of a type that PEFT has no table for: query and value projections, as LoRA's paper adapts them.
     for pair in (("q_proj", "v_proj"), ("query", "value"), ("q", "v"), ("q_lin", "v_lin")):
         if present.issuperset(pair):
             return {"target_modules": list(pair)}

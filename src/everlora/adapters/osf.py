@@ -106,6 +106,7 @@ class OsfBackend(HookedBackend):
     @torch.no_grad()
     def extract(self) -> dict[str, ModuleUpdate]:
         """Return the change of every weight from W0, (o, i)."""
+        # The change and not the factors: the next task decomposes the sum anew, and has no use for those of this one.
         found: dict[str, ModuleUpdate] = {}
         for name, layer in self._wrapped().items():
             now = self.layers[name].weight + layer.get_delta_weight(ADAPTER)

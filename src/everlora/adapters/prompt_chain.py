@@ -51,6 +51,7 @@ class PromptChainBackend(PromptBackend):
             return PromptParameters(prompt=prompt)
         e = prompt.shape[-1]
         bound = e**-0.5
+        # With `up` at 0 the network adds nothing at first: training starts from the embeddings that were drawn.
         return PromptParameters(
             prompt=prompt,
             down=(torch.rand(h, e) * 2 - 1) * bound,

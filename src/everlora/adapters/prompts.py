@@ -170,15 +170,19 @@ class PromptBackend(AdapterBackend):
         """
         name = self.base.family.name
         if name == "image-classifier":
+            # Patches are embedded inside, and no mask is given: prompts can only join behind that.
             body = model.base_model
             if not hasattr(body, "embeddings"):
                 raise ModelError(f"{self.base.name!r} has no module of embeddings behind which prompts could be put")
             self._hooks.append(body.embeddings.register_forward_hook(self._patches))
             self._hooks.append(body.register_forward_hook(self._out))
         elif name == "encoder-decoder":
+            # The decoder reads the encoder's states, those of the prompts too: they stay, and its mask grows with
+            # them.
             self._hooks.append(model.get_encoder().register_forward_pre_hook(self._in, with_kwargs=True))
             self._hooks.append(model.get_decoder().register_forward_pre_hook(self._across, with_kwargs=True))
         else:
+            # The head, and the loss, go by position, so that the outputs of the prompts are taken out again.
             self._hooks.append(model.base_model.register_forward_pre_hook(self._in, with_kwargs=True))
             self._hooks.append(model.base_model.register_forward_hook(self._out))
 

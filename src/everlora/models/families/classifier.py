@@ -166,6 +166,8 @@ class Classifier(Family):
     def logits_with_known(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "allowed")}
         logits = self.run(model, inputs).logits.float()
+        # Rows of other labels get no gradient: otherwise each row of this task would push them down, which is
+        # forgetting. What is compared with former answers is unmasked, since it is of the labels of earlier tasks.
         return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"], logits[:, : self.n_known]
 
     def columns(self, task: Task) -> list[int]:

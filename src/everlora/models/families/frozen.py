@@ -141,6 +141,7 @@ class FrozenLayers:
         try:
             with torch.no_grad(), evaluating(model):
                 whole, cut = model(**inputs, **options).logits, self.cut(model, inputs, **options).logits
+        # Whatever a model raises that cannot be cut; it is run as a whole then.
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, StopIteration):
             return False
         if cut.shape != whole.shape:

@@ -71,6 +71,8 @@ class Writer(Family):
 
     def targets(self, task: Task) -> Targets:
         """Return what the targets of a task ask of the answers; it is computed once for each task."""
+        # By identity, since a hash would read all rows; and weakly, since a task may end and its id be given to
+        # another.
         known = self._targets.get(id(task))
         if known is None or known[0]() is not task:
             found = Targets(self._longest(task), self._special(task))
