@@ -172,7 +172,7 @@ def by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]])
     alike: dict[object, list[str]] = {}
     for name in names:
         held = [(part, memory.get(name, {})) for part, memory in memories.items()]
-        # Sorted: in which order keys come depends on whether memory was made here or read from disk, and means nothing.
+        # Sorted: the order of keys depends on whether memory was made here or read from disk, and means nothing.
         kind = tuple((part, key, tensor.shape) for part, state in held for key, tensor in sorted(state.items()))
         alike.setdefault(kind, []).append(name)
     return (tuple(some) for some in alike.values())

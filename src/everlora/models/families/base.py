@@ -135,7 +135,7 @@ class Family(ABC):
         """Return whether a text fits without being tokenised: there are no more tokens than bytes."""
         if task.form != "labelled":
             return False
-        # An upper bound that needs no tokenizer: to tokenise every row once more, before training begins, would be felt.
+        # An upper bound that needs no tokenizer: to tokenise every row once more before training takes its time.
         parts = (example.input, task.instruction, *task.labels, example.target)
         size = sum(len(part.encode()) + 2 for part in parts) + 64 + (0 if task.labels else self.limits.answer)
         return size <= min(self.limits.context, self.limits.source or self.limits.context)
