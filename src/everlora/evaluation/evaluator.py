@@ -85,6 +85,7 @@ class Evaluator:
         committed = folder.before()
         data = {task.name: task.digest() for task in tasks} if self.scores_next_task else {}
         known = committed.facts if committed else BaselineFacts(base={}, data={})
+        # A task whose rows are others by now was not measured, whatever its name.
         old = {name: score for name, score in known.base.items() if known.data[name] == data.get(name)}
         missing = [task for task in tasks if task.name in data and task.name not in old]
         if not missing and (self._measure_ability is None or known.general is not None):
@@ -108,6 +109,7 @@ class Evaluator:
         """Return whether rows from the shortest to the longest are answered alone as together."""
         rows = getattr(task, self.settings.split)
         order = sorted(range(len(rows)), key=lambda k: (self.base.family.length(rows[k], task), k))
+        # From all lengths, since rows differ from their batch by the padding that it gives them.
         few = sorted({order[k * (len(order) - 1) // (WITNESSES - 1)] for k in range(WITNESSES)})
         again = answer_rows(model, self.base.family, task, [rows[k] for k in few], self.settings.scoring, batch_size=1)
         return again == [score.predictions[k] for k in few]

@@ -72,6 +72,8 @@ def answer_rows(
     """Let a model answer rows, greedily, in batches of similar length; answers come in the rows' order."""
     was_training = model.training
     model.eval()
+    # Similar lengths together have little padding. Equal ones go by number, so that batches, on which last bits
+    # depend, are the same each time.
     order = sorted(range(len(rows)), key=lambda k: (family.length(rows[k], task), k))
     found: dict[int, str] = {}
     for start in range(0, len(order), batch_size):

@@ -208,7 +208,7 @@ def work_in_processes(
         workers: how many processes.
         resume: go on with runs that are there.
         plugins: files that register what the jobs name.
-        progress: is told of every job that has ended, and how long the others will take.
+        progress: is shown every job that has ended, and how long the others will take.
         failed: is called with jobs that could not be done.
     """
     # Together as many threads as cores: more of them would wait for one another.

@@ -59,6 +59,7 @@ class BaseFiles:
     def of_tensors(cls, state: Mapping[str, Tensor]) -> BaseFiles:
         """Describe a model that no file holds, by its tensors."""
         digest = hashlib.sha256()
+        # By name: a state has the order in which modules were made, which another version may change.
         for name, tensor in sorted(state.items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())

@@ -31,6 +31,7 @@ class Tokens:
         self._encoded: Tensor | None = None
         inner = unwrap_model(model)
         self._encoder = inner.get_encoder() if getattr(inner.config, "is_encoder_decoder", False) else None
+        # A layer of the decoder reads the decoder's own positions, unless it is given the encoder's output; see `of`.
         self._inside = set() if self._encoder is None else set(self._encoder.modules())
         self._hook: Any = None
 

@@ -34,6 +34,7 @@ def encode(matrix: Tensor, store: FactorStore, rank: int) -> State:
     if store == "full":
         return {"full": matrix.float()}
     if store == "int8":
+        # A step per row: one for all would round the rows of quiet features to 0.
         step = (matrix.abs().amax(-1, keepdim=True) / STEPS).clamp_min(torch.finfo(torch.float32).tiny)
         kept: State = {"int8": (matrix / step).round().to(torch.int8), "step": step.float()}
     else:
@@ -54,6 +55,7 @@ def decode(kept: State) -> Tensor:
         return kept["full"]
     if "int8" in kept:
         rounded = kept["int8"].float() * kept["step"]
+        # Rounded row by row it is no longer symmetric, and the gradient would not be that of the value.
         return (rounded + rounded.mT) / 2
     dense = kept["root"] @ kept["root"].mT
     return dense + torch.diag_embed(kept["diagonal"]) if "diagonal" in kept else dense
@@ -64,6 +66,7 @@ def times(kept: State, columns: Tensor) -> Tensor:
     kept = {key: tensor.to(columns.dtype) if tensor.is_floating_point() else tensor for key, tensor in kept.items()}
     if "root" not in kept:
         return decode(kept).to(columns.dtype) @ columns
+    # From the right, so that no product of shape (n, n) is made.
     out = kept["root"] @ (kept["root"].mT @ columns)
     return out + kept["diagonal"].unsqueeze(-1) * columns if "diagonal" in kept else out
 

@@ -158,6 +158,7 @@ class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
         past = before.factors()
         assert past is not None
         total = self.reconstruct(before.memory) if before.memory else past.dense()
+        # Squared once a task, and not at every step: the largest tensor that the penalty holds.
         state = {"squared": self.weigh(total).square()}
         return state if before.start is None else {**state, "start": before.start.dense()}
 

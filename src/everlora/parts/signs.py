@@ -103,6 +103,8 @@ class SignConflict(WeightPenalty):
         else:
             total = LargestMagnitude().merge(update.dense() for update in before.updates)
         if self.sharpness == "rms":
+            # η in units of the past itself: tanh tells signs apart only where its argument is about 1, and updates are
+            # of 1e-3.
             rms = total.square().mean((-2, -1), keepdim=True).sqrt()
             sharpness = 1 / rms.clamp_min(torch.finfo(rms.dtype).tiny)
         else:

@@ -34,6 +34,7 @@ def basis(columns: Tensor) -> Tensor:
 
     Columns beyond the rank are 0, so that matrices of different rank stay in one stack and Q Qᵀ projects all the same.
     """
+    # By SVD and not by QR, which tells dependent columns apart only in the order in which they come.
     U, S, _ = torch.linalg.svd(precise(columns), full_matrices=False)
     live = _independent(S)
     return (U * live.unsqueeze(-2)).to(torch.promote_types(columns.dtype, torch.float32))

@@ -47,7 +47,7 @@ def observe(
     Args:
         part: says what, and on how many rows.
         stage: whose training rows.
-        model: standing on the past, with what is trained on it.
+        model: with the past below it, and what is trained on it.
         family: how it reads rows.
         backend: knows the adapted layers and the live tensors.
         seed: of the run; which rows are drawn depends on it, on the stage and on the part alone.
@@ -80,7 +80,7 @@ def weight_gradients(
     Taken from inputs and output gradients, ∂L/∂W = Σ_tokens g xᵀ, so that quantised weights have one, too.
 
     Args:
-        model: standing on the past, with an adapter that adds nothing yet.
+        model: with the past below it, and an adapter that adds nothing yet.
         family: how it reads rows.
         layers: the layers below the adapter, by path.
         rows: what the loss is taken on.

@@ -143,7 +143,7 @@ class TaskTrainer:
             times = f"{epochs} epoch{'s' if epochs > 1 else ''} of {steps} step{'s' if steps > 1 else ''}"
             progress.info(f"{self.stage.name}: {len(rows)} rows, {times}")
         outputs = tuple(part for part in self.method.outputs if part.strength)
-        besides = ExtraLosses(
+        extra_losses = ExtraLosses(
             outputs=outputs,
             side=self.backend.auxiliary_loss,
             # Copied before the first step, while the values are still those of the task before.
@@ -161,7 +161,7 @@ class TaskTrainer:
                 seed=seed,
                 cpu=self.base.precision.device.type == "cpu",
                 callback=StepCallback(progress, f"learning {self.stage.name}"),
-                besides=besides,
+                extra_losses=extra_losses,
                 order=order,
             )
         if rows.cut:

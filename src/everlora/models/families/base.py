@@ -88,7 +88,7 @@ class Family(ABC):
         Args:
             model: adapted or not.
             inputs: what it reads.
-            options: what it is told beside that.
+            options: further keywords of its forward pass.
         """
         return model(**inputs, **options) if self.frozen is None else self.frozen.run(model, inputs, **options)
 
