@@ -367,11 +367,11 @@ def test_first_lines_say_what_is_done() -> None:
             first = (ast.get_docstring(node) or "").splitlines()[0]
             if isinstance(node, ast.FunctionDef):
                 word = first.split()[0]
-                said = place(path) in STATES or (word not in NO_VERBS and re.search(r"([^s]|ss)\W?$", word))
+                good = place(path) in STATES or (word not in NO_VERBS and re.search(r"([^s]|ss)\W?$", word))
             else:
                 title = isinstance(node, ast.Module) and room(path) == "methods" and ": " in first
-                said = title or VERB.match(first)
-            if not said:
+                good = title or VERB.match(first)
+            if not good:
                 offenders.append((place(path), getattr(node, "name", "the file"), first))
     assert offenders == []
 

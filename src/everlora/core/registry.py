@@ -81,6 +81,7 @@ class Registry(Generic[T]):
     def find(self, name: str) -> T | None:
         """Look a thing up by its name or an alias; None if there is none, installed packages included."""
         importlib.import_module(self._own)
+        # Only for names that are not ours: importing what other packages offer may take seconds.
         if key(name) not in self._words:
             plugins.offered(self.group)
         known = self._words.get(key(name))

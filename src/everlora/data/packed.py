@@ -70,6 +70,7 @@ def check_size(size: int, packed: int, path: Path) -> None:
 
 
 def _read(reader: IO[bytes] | gzip.GzipFile | bz2.BZ2File, packed: int, path: Path) -> bytes:
+    # Piece by piece, so that a bomb is noticed before it is in memory.
     parts, size = [], 0
     while part := reader.read(1 << 20):
         size += len(part)

@@ -185,6 +185,7 @@ class Task:
             content.append({"shared_labels": self.shared_labels})
         sha = hashlib.sha256(json.dumps(content).encode())
         for split in (self.train, self.dev, self.test):
+            # Marks between the pieces, so that no text can be moved from one to the next without another digest.
             sha.update(b"\x00split")
             for example in split:
                 raw = example.input.tobytes() if self.form == "image" else json.dumps(example.input).encode()

@@ -60,6 +60,7 @@ def rouge_l(summary: str, reference: str) -> float:
     common: set[str] = set()
     for sentence in reference_sentences:
         for other in summary_sentences:
+            # Sets, as in that package: a word that is right twice counts once.
             common |= common_words(sentence, other)
     precision = len(common) / len({word for sentence in summary_sentences for word in sentence})
     recall = len(common) / len({word for sentence in reference_sentences for word in sentence})
