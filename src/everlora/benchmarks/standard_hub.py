@@ -119,6 +119,7 @@ def draw(numbers: Sequence[int], main: int, aside: int) -> tuple[list[int], list
         classes.setdefault(number, []).append(index)
     chosen: list[int] = []
     others: list[int] = []
+    # By number: which class happens to stand first must not decide what is drawn of the others.
     for number in sorted(classes):
         rows = classes[number]
         dice.shuffle(rows)

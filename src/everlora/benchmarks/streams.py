@@ -172,6 +172,7 @@ def _loaded(request: Request, *, named: bool) -> TaskStream:
     found, wanted = [getattr(task, "name", task) for task in loaded], [task.name for task in request.tasks]
     if found != wanted or not all(isinstance(task, Task) for task in loaded):
         raise DataError(f"the loader of {known.name} must return the tasks {', '.join(wanted)}; it returned {found}")
+    # A benchmark of known tasks may score them all in one way, as the paper that it is from does.
     if known.metric:
         loaded = tuple(replace(task, metric=known.metric) for task in loaded)
     if known.prompt_limit:

@@ -39,6 +39,7 @@ def class_incremental(request: Request, found: PictureSet) -> list[Task]:
         raise DataError(
             f"{found.source} has {count} classes where {benchmark.name} wants {benchmark.classes}; check the data"
         )
+    # NumPy's old generator, whose numbers are frozen: its new ones may change with a version, and orders with them.
     permutation = [int(k) for k in RandomState(order).permutation(count)] if order != 1 else list(range(count))
     names = benchmark.orders[order]
     size, rest = divmod(count, len(names))
@@ -84,6 +85,7 @@ def _draw(rows: Pictures, classes: Sequence[int], most: int | None, aside: bool)
         dice.shuffle(found)
         taken = found[:most]
         left += len(found) - len(taken)
+        # From the front of the shuffled rows of each class, so that dev has every class in its share.
         cut = len(taken) // 10 if aside else 0
         others += taken[:cut]
         main += taken[cut:]
@@ -161,6 +163,7 @@ def mnist_from_file(data_dir: Path) -> PictureSet:
     if path is None:
         raise DataError(f"{data_dir} has no {' or '.join(FILES)}; give --data-dir the folder that holds it")
     try:
+        # A file from elsewhere must not run code: arrays of objects are pickled.
         with np.load(path, allow_pickle=False) as held:
             found = {key: held[key] for key in ("x_train", "y_train", "x_test", "y_test")}
     except KeyError:

@@ -82,6 +82,8 @@ class LowRank:
 
     def norm(self) -> Tensor:
         """Return ‖ΔW‖_F, () or (L,), from the factors: √⟨BᵀB, AAᵀ⟩, without a matrix of shape (o, i)."""
+        # Two (r, r) matrices instead of one (o, i). In fp64, as both are squares, and what is left of a cancelled sum
+        # is the norm of a small update.
         A, B = precise(self.A), precise(self.up)
         return (self.scale**2 * ((B.mT @ B) * (A @ A.mT)).sum((-2, -1))).clamp_min(0).sqrt().float()
 

@@ -92,6 +92,7 @@ def read(name: str) -> tuple[str, Protocol]:
         raise ConfigError(f"the protocol {name} must be a mapping with title and settings")
     try:
         found = check(Protocol, content)
+        # A slip in it shows when it is read, and not in the midst of whatever command uses it.
         check(RunSpec, {"model": "", **found.settings})
     except ConfigError as error:
         raise ConfigError(f"the protocol {name}: {error}") from None
@@ -123,6 +124,7 @@ def canonical(settings: RawSettings, rate: float, processes: int = 1) -> JsonObj
         }
     train = settled["train"]
     train.setdefault("num_train_epochs", "by size")
+    # The rows of a step and not their split, which changes no number: one protocol on one machine and on four.
     train["batch"] = processes * math.prod(train.pop(name, 1) for name in SPLIT)
     followed = settings.get("protocol")
     of_form = isinstance(followed, Mapping) and followed.get("rate") == "form"

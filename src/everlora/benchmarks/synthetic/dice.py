@@ -18,6 +18,8 @@ class Dice:
     """Is a seeded source of choices; the same keys give the same choices in every process."""
 
     def __init__(self, *keys: int | str) -> None:
+        # Only `random()` of Python's generator is promised to stay the same over versions; all else here is made of
+        # it.
         digest = hashlib.sha256("/".join(str(key) for key in keys).encode()).digest()
         self._random = random.Random(int.from_bytes(digest[:8], "big")).random
 
