@@ -1,4 +1,4 @@
-"""Which layers of a model are adapted: all of them, the upper ones, or a range."""
+"""Chooses which layers of a model are adapted: all of them, the upper ones, or a range."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLACE = re.compile(r"(.*?)\.(\d+)\.")
 
 
 def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]:
-    """Return those of some modules that stand in the layers that are meant, of every stack of layers.
+    """Return those of some modules that are in the chosen layers, of every stack of layers.
 
     >>> import everlora
     >>> model = everlora.load("tiny-llama").model
@@ -38,6 +38,7 @@ def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]
     for name in modules:
         if place := PLACE.match(name):
             stack, layer = place[1], int(place[2])
+            # Of the whole stack: top:2 are its two upper layers, whether or not they have anything to adapt.
             size = sizes.setdefault(stack, len(list(model.get_submodule(stack).children())))
             first, last = wanted if isinstance(wanted, tuple) else (max(0, size - wanted), size - 1)
             if first <= layer <= last:
@@ -50,7 +51,7 @@ def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]
 
 
 def restrict(model: nn.Module, lora: LoraInput, targets: Callable[[LoraInput], Iterable[str]]) -> LoraInput:
-    """Return LoRA's settings in PEFT's words, with the layers that are meant written out as target modules.
+    """Return LoRA's settings in PEFT's words, with the chosen layers written out as target modules.
 
     Args:
         model: that is adapted.

@@ -1,4 +1,4 @@
-"""Settings of LoRA: the fields of `peft.LoraConfig` that are taken, and why the others are not."""
+"""Defines the settings of LoRA: the fields of `peft.LoraConfig` that are taken, and why the others are not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OF_PAIRS = frozenset({"use_rslora", "rank_pattern", "alpha_pattern", "init_lora_
 
 
 def read_layers(given: str) -> tuple[int, int] | int:
-    """Return the range (first, last) that ``a-b`` or ``a`` means, or the number of upper layers of ``top:n``.
+    """Return the range (first, last) that ``a-b`` or ``a`` names, or the number of upper layers of ``top:n``.
 
     >>> read_layers("4-5"), read_layers("3"), read_layers("top:2")
     ((4, 5), (3, 3), 2)
@@ -35,7 +35,7 @@ def read_layers(given: str) -> tuple[int, int] | int:
 
 
 class LoraSpec(Strict):
-    """LoRA, with PEFT's names (`peft.LoraConfig`); `UNSUPPORTED` holds the other names."""
+    """Holds LoRA's settings, with PEFT's names (`peft.LoraConfig`); `UNSUPPORTED` holds the other names."""
 
     r: Annotated[
         int,
@@ -185,7 +185,7 @@ def checked_lora(given: Mapping[str, object]) -> dict[str, object]:
 
 
 def _is_default(name: str, value: Any) -> bool:
-    """Whether a value is what PEFT takes if nobody names one."""
+    """Return whether a value is what PEFT takes if nobody names one."""
     if name == "init_lora_weights":
         return value is True
     if name in UNSUPPORTED:
@@ -194,7 +194,7 @@ def _is_default(name: str, value: Any) -> bool:
 
 
 def _patterns(name: str, value: Any) -> list[str]:
-    """The patterns of a setting; lists of modules are lists of names."""
+    """Return the patterns of a setting; lists of modules are lists of names."""
     if isinstance(value, str):
         return [value]
     several = isinstance(value, list | dict) and not name.endswith("_modules")
