@@ -71,6 +71,7 @@ REFUSED = {
     "sweep --methods ella --seeds x -o r": ("cannot read --seeds 'x'", YAML),
     "sweep --methods ella --orders 9 -o r": ("builtin has no order 9", YAML),
     "sweep --methods ella --lora-dropout 2 -o r": ("setting 'lora.lora_dropout': Input should be less than 1", YAML),
+    "study-layers --config empty.yaml --tasks news -o r": ("about two tasks, and 1 are given", YAML),
     "tune --methods nope -o r": ("unknown method 'nope'", YAML),
 }
 """What is wrong with a command, and what it may import to see that: neither torch nor transformers."""
@@ -110,6 +111,7 @@ def test_a_command_imports_no_more_than_it_needs(words: str, tmp_path: Path, ran
 @pytest.mark.parametrize("words", REFUSED)
 def test_what_is_wrong_is_seen_before_anything_heavy_is_imported(words: str, tmp_path: Path) -> None:
     (tmp_path / "typo.yaml").write_text("evaluation: {shedule: final}")
+    (tmp_path / "empty.yaml").write_text("{}")
     message, allowed = REFUSED[words]
     names, shown = started(tmp_path, *words.split())
     assert message in shown
