@@ -30,7 +30,7 @@ MERGED_RANK = 64
 
 
 class SavedConfig(TypedDict, total=False):
-    """The keys of PEFT's ``adapter_config.json`` that the scale of an update follows from."""
+    """Holds the keys of PEFT's ``adapter_config.json`` that the scale of an update follows from."""
 
     peft_type: Required[str]
     lora_alpha: Required[float]

@@ -1,4 +1,4 @@
-"""The ground floor: the algebra of updates, the roles that parts inherit, and the registries that names are found in.
+"""Holds the algebra of updates, the roles that parts inherit, and the registries in which names are found.
 
     updates, history, adapter              what a task leaves behind, and what later ones see of it
     roles                                  what a part may be and do; `contract` refuses a class that is none of them

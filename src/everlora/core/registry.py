@@ -108,7 +108,7 @@ class Registry(Generic[T]):
 
     @property
     def loaded(self) -> bool:
-        """Whether everlora's own module of this kind was imported."""
+        """Return whether everlora's own module of this kind was imported."""
         return self._own in sys.modules
 
     def words(self) -> list[str]:

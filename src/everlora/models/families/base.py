@@ -25,7 +25,7 @@ IGNORE = -100
 
 
 class Features(TypedDict, total=False):
-    """An example as a model reads it, before rows are padded to a batch; each family has some of these keys.
+    """Holds an example as a model reads it, before rows are padded to a batch; each family has some of these keys.
 
     Attributes:
         input_ids: tokens that are read.
