@@ -59,11 +59,11 @@ BARE: dict[str, dict[str, object]] = {
     "KroneckerCurvature": {"lam": 1.0},
     "SignConflict": {"lam": 1.0},
     "UpdateDecay": {"lam": 1.0},
-    "OrthonormalTriplets": {"lam": 0.1},  # that of AdaLoRA's paper; the methods of one paper take a tenth of it
+    "OrthonormalTriplets": {"lam": 0.1},  # the methods of one paper take a tenth of it
     "SensitivityBlend": {"sigma": "with"},  # all of a triplet; the methods of one paper leave σ out
     "Prompt": {"phrase": ""},  # a phrase is the method's to choose
     "Restoration": {"rate": 1e-5, "every": 1},  # is off in its method's defaults
-    # A schedule of one factor of one is none, and O-LoRA's second weight is off in its code.
+    # A schedule of one factor of one changes nothing, and O-LoRA's λ₂ is off unless it is set.
     "FactorNorm": {"lam": 0.0},
     "FactorNormInTurn": {"lam": 0.0, "schedule": (1.0,)},
     "OrthogonalityInTurn": {"lam": 0.5, "side": "A", "norm": "l1", "schedule": (1.0,)},
