@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import nn
 
-from everlora.core.updates import LowRank, Updates
+from everlora.core.errors import TrainingError
+from everlora.core.updates import LowRank, Updates, Weights
 from everlora.data.task import Example, Task
+from everlora.parts.subspace import ProjectOut
 from everlora.testing import tiny_runs
 from everlora.training.alarms import (
+    ABOVE_CHANCE,
+    COLLAPSE,
+    EDGE,
     FEW_LOSSES,
     FEW_ROWS,
     KNOWN,
     TOO_LARGE,
     after_scoring,
+    after_training,
+    change,
+    check_finite,
+    collapse,
     guessing,
     runaway,
+    saturated,
     unlearned,
 )
 
@@ -125,3 +137,74 @@ def test_a_scale_that_is_far_too_large_is_said_and_recorded(tmp_path: Path) -> N
     (said,) = [line for line in progress.warnings if line.startswith("task 'first': the update is large")]
     assert said.endswith("lower --lora-alpha or --learning-rate")
     assert said.removeprefix("task 'first': ") in recorded
+
+
+def test_how_much_a_task_has_changed() -> None:
+    """Of tensors their distance from where they began, of which what has grown is all new; of pairs ‖ΔW − ΔW₀‖."""
+    was = {"p": Weights({"w": torch.tensor([[1.0, 2.0]])}), "q": Weights({"w": torch.tensor([5.0])})}
+    now = {"p": Weights({"w": torch.tensor([[1.0, 4.0], [0.0, 4.0]])}), "q": Weights({"w": torch.tensor([9.0])})}
+    assert change(now, was) == pytest.approx((2**2 + 4**2 + 4**2) ** 0.5)
+    assert change(now, None) == pytest.approx((1 + 16 + 16 + 81) ** 0.5)
+    assert change(was, was) == 0
+    first, second = update(a=3.0), update(a=5.0)
+    assert change(second, first) == pytest.approx(2.0)
+    assert change(update(a=3.0, b=4.0), None) == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(("now", "warned"), [(0.0, True), (0.199, True), (0.2, False), (9.0, False)])
+def test_an_update_that_vanished_against_the_median_earlier_one(now: float, warned: bool) -> None:
+    assert COLLAPSE == 0.05
+    found = collapse(now, [100.0, 4.0, 1.0])
+    assert bool(found) is warned
+    assert all(f"its norm is {now:.3g}, that of earlier tasks 4;" in line for line in found)
+    assert collapse(now, []) == []
+    assert bool(collapse(now, [4.0, 1.0])) is warned, "of two the larger"
+
+
+def test_the_alarms_of_a_task_that_was_trained() -> None:
+    small, losses = update(a=1e-3), [{"loss": 1.0}, {"eval": 9.0}, *[{"loss": 1.0}] * 3]
+    found = after_training(small, None, layers(a=1.0), losses, [1.0])
+    assert [line.split(":")[0] for line in found] == ["the update collapsed", "the task was not learned"]
+    assert after_training(small, None, layers(a=1.0), losses[:2], []) == []
+    assert after_training(update(a=1.0), None, layers(a=1.0), [], [1.0]) == runaway(update(a=1.0), None, layers(a=1.0))
+
+
+def test_losses_at_either_end_are_compared_without_overlap() -> None:
+    """Three at each end where there are six; of four or five, two."""
+    assert (EDGE, FEW_LOSSES, KNOWN, FEW_ROWS, ABOVE_CHANCE) == (3, 4, 0.1, 30, 1.645)
+    assert unlearned([1, 1, 9, 9, 1, 1, 1.0]) == []
+    assert unlearned([1, 1, 1, 9, 1, 1, 1.1]) != []
+    assert unlearned([1, 9, 2, 2]) == []
+    assert unlearned([1, 2, 9, 2, 1]) != []
+    assert "went from 1 to 1.5;" in unlearned([0.5, 1.5, 0, 1, 2])[0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused(bad: float) -> None:
+    check_finite(update(a=1.0), "news")
+    with pytest.raises(TrainingError, match="task 'news' is NaN or infinite"):
+        check_finite({**update(a=1.0), "b": Weights({"w": torch.tensor([1.0, bad])})}, "news")
+
+
+@pytest.mark.parametrize(("left", "warned"), [(5, True), (6, False)])
+def test_little_room_is_warned_of(left: int, warned: bool) -> None:
+    """Directions for fewer than three tasks of rank 2, in the module that has the fewest."""
+    part = ProjectOut()
+    object.__setattr__(part, "free", lambda state: torch.tensor([9, left]))
+    live = [SimpleNamespace(rank=2)]
+    group = SimpleNamespace(transforms=[(object(), {}), (part, {})], live=live, names=("a", "b"))
+    found = saturated(cast(Any, [group]))
+    assert bool(found) is warned
+    assert all(f"{left} directions are left in 'b', room for {left // 2} more tasks of rank 2;" in x for x in found)
+
+
+def test_noise_is_that_of_as_many_answers() -> None:
+    """Where a bound of certainty is reached no score tells; labels that no row has count for guessing."""
+    three = Task(name="three", train=ROWS[:8], test=ROWS, labels=("yes", "no", "maybe"), instruction="Say.")
+    targets = ["yes", "no", "maybe"] * 20
+    assert "guessing comes to 33.3%" in guessing(three, targets, [True] * 20 + [False] * 40)[0]
+    assert guessing(three, targets, [True] * 27 + [False] * 33) == []
+    assert guessing(three, targets, [True] * 26 + [False] * 34) != []
+    for right, rare in ((54, 3), (58, 2)):
+        found = guessing(TASK, ["yes"] * (60 - rare) + ["no"] * rare, [True] * right + [False] * (60 - right))
+        assert bool(found) is (rare == 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -141,3 +143,12 @@ def test_options() -> None:
         Method(name="own", adapter=inclora().adapter, penalties=(Quadratic(),))
     with pytest.raises(ConfigError, match="exclude one another"):
         parse("ewc+inclora")
+
+
+@pytest.mark.parametrize("form", ["online", "per-task"])
+def test_memory_is_as_large_as_it_says(form: Any) -> None:
+    part, held = Quadratic(form=form), {}
+    for seed in range(2):
+        A, B, on_A, on_B = draw(seed, (2, 5), (4, 2), (2, 5), (4, 2), dtype=torch.float32)
+        held = part.remember(LowRank(A, B), held, Evidence(fisher={"A": on_A.square(), "B": on_B.square()}))
+        assert sum(tensor.nbytes for tensor in held.values()) == part.memory_bytes(4, 5, 2, seed + 1)

@@ -17,6 +17,7 @@ from everlora.core.errors import LONGEST, DataError, ModelError, printable
 from everlora.data.images import to_array
 from everlora.data.rows import read_table
 from everlora.data.task import Example, Task
+from everlora.runtime import safe_yaml
 from everlora.runtime.safe_yaml import NotYaml, read_yaml
 
 BOMB = "a0: &a0 {k: x}\n" + "".join(f"a{k}: &a{k} {{<<: [{', '.join([f'*a{k - 1}'] * 10)}]}}\n" for k in range(1, 10))
@@ -51,6 +52,18 @@ def test_sound_yaml_is_read_as_it_always_was() -> None:
     assert (found["b"]["k"], str(found["b"]["d"]), found["c"][0]) == (2, "2023-02-28", found["a"])
     assert found["c"][1:] == [True, "1e-4", 16]
     assert read_yaml("[" * 99 + "]" * 99) is not None
+
+
+def test_an_alias_costs_what_it_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safe_yaml, "MOST", 13)
+    within = ("- &a [1, 2]\n" + "- *a\n" * 3, "- &a x\n" + "- *a\n" * 11, "- &a {k: 1}\n- &b [*a, x]\n- *a\n")
+    for text in within:  # 1 + 3 + 3 · 3, 1 + 1 + 11, and 1 + 3 + (1 + 3 + 1) + 3
+        assert len(read_yaml(text)) == text.count("\n")
+    for text in (within[0] + "- 3\n", within[1] + "- *a\n", within[2] + "- *a\n"):
+        with pytest.raises(NotYaml, match="more than 13 values"):
+            read_yaml(text)
+    with pytest.raises(NotYaml, match="second occurrence"):
+        read_yaml("- &a x\n- &a y\n")
 
 
 def test_a_message_is_one_line_that_commands_no_terminal() -> None:

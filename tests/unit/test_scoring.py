@@ -14,7 +14,7 @@ from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.evaluation.scoring import TaskScore, score_task
 from everlora.metrics.answers import exact_match
-from everlora.metrics.texts import normalise, normalise_all
+from everlora.metrics.texts import normalise, normalise_all, unread, words
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,38 @@ def test_equal_answers(prediction: str, target: str) -> None:
 )
 def test_unequal_answers(prediction: str, target: str) -> None:
     assert not exact_match(prediction, target)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", []),
+        ("One TWO, three-four 5a!", ["one", "two", "three", "four", "5a"]),
+        ("ab x\u0323\u0301y cd", ["ab", "x\u0323\u0301y", "cd"]),  # accents that no one character holds
+        ("e\u0301te\u0301", ["été"]),
+        ("\u0301a b", ["\u0301a", "b"]),  # an accent with nothing before it begins a word
+        ("好的 ab日c", ["好", "的", "ab", "日", "c"]),
+        ("ひらがな1 2", ["ひ", "ら", "が", "な", "1", "2"]),
+        ("ก็a", ["ก็", "a"]),
+        ("½ ² x²", ["½", "²", "x²"]),
+    ],
+)
+def test_words_of_any_script(text: str, found: list[str]) -> None:
+    assert words(text) == found
+
+
+@given(st.lists(st.text("aéбz19", min_size=1, max_size=5), max_size=6))
+def test_words_that_are_joined_by_marks_come_back(each: list[str]) -> None:
+    assert words(" - ".join(each)) == each
+
+
+def test_a_metric_that_cannot_read_most_answers_is_named() -> None:
+    said = "rouge_l reads letters a-z and digits, and 2 of 3 answers have others, such as 'да'; use rouge_l_unicode"
+    assert unread("rouge_l", ["да", "no", "нет"]) == said
+    assert unread("rouge_l", ["да", "no"]) == unread("bleu", ["да"]) == unread("rouge_l", []) == ""
+    assert unread("rouge_l", ["«—»", "“5”"]) == "", "no letters at all"
+    for metric in ("rouge_l_stemmed", "rouge_l_stemmed_first"):
+        assert repr("д" * 40) + ";" in unread(metric, ["д" * 41])
 
 
 @given(st.text(max_size=12), st.text(max_size=12))

@@ -175,12 +175,13 @@ class Cutting:
 def test_what_is_reported_of_a_task_before_it_is_learned(
     labels: tuple[str, ...], scoring: Any, remarked: bool
 ) -> None:
-    one = task("a", 3, labels, left_out={"no text": 2})
+    one = task("a", 3, labels, left_out={"no text": 2}, notes=("a note",))
+    one = replace(one, dev=one.train[:1])
     for cut in (0, 1):
         lines = Lines()
         validate_task(one, cast(Any, Cutting(cut)), EvalSpec(scoring=scoring), cast(Any, lines))
-        texts = "task 'a': 1 of 6 texts are too long for the model and are cut"
-        assert lines.warnings == ["task 'a': a remark"] * remarked + [texts] * cut
+        texts = "task 'a': 1 of 7 texts are too long for the model and are cut"
+        assert lines.warnings == ["task 'a': a remark"] * remarked + [texts] * cut + ["task 'a': a note"]
         assert lines.infos == ["task 'a': 2 rows left out (no text)"]
 
 

@@ -104,7 +104,7 @@ def _count(text: str) -> None:
             if event.anchor in open_:
                 raise NotYaml(f"the value {event.anchor!r} contains itself", line)
             # An alias costs what it stands for: nine levels of nine aliases are a short file, and hundreds of millions
-            # of values.
+            # of values. What is no collection is one value.
             total += sizes.get(str(event.anchor), 1)
         elif isinstance(event, yaml.CollectionStartEvent):
             open_.append(event.anchor)
@@ -118,7 +118,5 @@ def _count(text: str) -> None:
                 sizes[anchor] = total - before
         elif isinstance(event, yaml.ScalarEvent):
             total += 1
-            if event.anchor is not None:
-                sizes[event.anchor] = 1
         if total > MOST:
             raise NotYaml(f"more than {MOST:,} values, with all aliases written out", line)
