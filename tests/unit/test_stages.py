@@ -90,6 +90,8 @@ def test_rows_of_the_matrix() -> None:
     assert matrix_row(second, TASKS, {"b": 60.0}, matrix, BY_TASK_ID) == [50.0, 60.0, None]
     assert matrix_row(second, TASKS, {"b": 0.0, "c": 5.0}, matrix, BY_TASK_ID) == [50.0, 0.0, 5.0]
     assert matrix_row(first, TASKS, {"a": 50.0}, ScoreMatrix.empty("abc", [2, 2, 2]), BY_TASK_ID) == [50.0, None, None]
+    with pytest.raises(ValueError, match="longer"):
+        matrix_row(second, TASKS, {"b": 60.0}, ScoreMatrix.empty("ab", [2, 2]), BY_TASK_ID)
 
 
 def test_arguments_of_a_task_are_over_those_of_the_run() -> None:
@@ -120,9 +122,12 @@ def test_labels_of_an_earlier_task_are_listed_up_to_eight(n: int) -> None:
     first, second, other = task("a", n, labels), task("b", n, labels, shared_labels=True), task("c", 2)
     (line,) = shared_rows([first, other, second])
     listed = ", ".join(map(repr, labels[:8])) + (", ..." if n > 8 else "")
-    assert line.startswith(f"task 'b': its labels {listed} have rows of their own, apart from those of 'a'; ")
+    own, same = "have rows of their own, apart from", "share rows of the head with"
+    cure = "shared_labels: true in both shares them"
+    assert line == f"task 'b': its labels {listed} {own} those of 'a'; {cure}"
     (line,) = shared_rows([replace(first, shared_labels=True), other, second])
-    assert line.startswith(f"task 'b': its labels {listed} share rows of the head with those of 'a'; ")
+    cure = "shared_labels: false keeps them apart"
+    assert line == f"task 'b': its labels {listed} {same} those of 'a'; {cure}"
 
 
 @pytest.mark.parametrize(
