@@ -1,4 +1,4 @@
-"""Which layers of a model are adapted: all of them, the upper ones, or a range."""
+"""Which layers of a model are adapted: all of them, the upper ones, or a range; of every stack, or of one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,22 @@ from everlora.core.errors import ConfigError, ModelError
 
 PLACE = re.compile(r"(.*?)\.(\d+)\.")
 """A module's stack of layers is what stands before the first number in its path, its layer this number."""
+
+
+SIDES = ("encoder", "decoder")
+"""Stacks that may be chosen by name: those with this word in their path."""
+
+
+def split_side(given: str) -> tuple[str | None, str | None]:
+    """Return the stack that ``decoder:top:2`` or ``decoder`` means and what is said of its layers, None where nothing.
+
+    >>> split_side("decoder:top:2"), split_side("decoder"), split_side("4-5")
+    (('decoder', 'top:2'), ('decoder', None), (None, '4-5'))
+    """
+    side, colon, rest = given.strip().partition(":")
+    if side not in SIDES:
+        return None, given
+    return side, rest if colon else None
 
 
 def read_layers(given: str) -> tuple[int, int] | int:
@@ -28,7 +44,10 @@ def read_layers(given: str) -> tuple[int, int] | int:
             return int(found[1])
     elif (found := re.fullmatch(r"(\d+)(?:-(\d+))?", given.strip())) and int(found[1]) <= int(found[2] or found[1]):
         return int(found[1]), int(found[2] or found[1])
-    raise ConfigError(f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, not {given!r}")
+    raise ConfigError(
+        f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, of an encoder-decoder also "
+        f"decoder:top:2 or decoder, not {given!r}"
+    )
 
 
 def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]:
@@ -43,23 +62,27 @@ def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]
     Args:
         model: whose modules they are.
         modules: paths of the modules.
-        given: see `read_layers`.
+        given: see `read_layers`, and `split_side` for those of one stack.
 
     Raises:
         ModelError: there are no such layers.
     """
-    wanted = read_layers(given)
+    side, inside = split_side(given)
+    wanted = (0, 0) if inside is None else read_layers(inside)
     found: list[str] = []
     sizes: dict[str, int] = {}
     for name in modules:
-        if place := PLACE.match(name):
+        place = PLACE.match(name)
+        if place and (side is None or side in place[1].split(".")):
             stack, layer = place[1], int(place[2])
             size = sizes.setdefault(stack, len(list(model.get_submodule(stack).children())))
+            if inside is None:
+                wanted = (0, size - 1)
             first, last = wanted if isinstance(wanted, tuple) else (max(0, size - wanted), size - 1)
             if first <= layer <= last:
                 found.append(name)
     top = wanted if isinstance(wanted, int) else wanted[1] + 1
-    if not found or top > max(sizes.values()):
+    if not found or top > max(sizes.values(), default=0):
         there = ", ".join(f"{stack} has {size}" for stack, size in sizes.items()) or "no module stands in one"
         raise ModelError(f"there are no layers {given} with modules to adapt ({there}, counted from 0)")
     return found

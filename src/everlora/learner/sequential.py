@@ -52,6 +52,7 @@ from everlora.evaluation.evaluator import PREDICTIONS, Evaluator
 from everlora.evaluation.scoring import TaskScore
 from everlora.learner.state import LearnerState
 from everlora.metrics.scores import Cell, ScoreMatrix
+from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.loading import Loaded
 from everlora.runtime import world
 from everlora.runtime.progress import Progress, warn
@@ -104,6 +105,8 @@ class SequentialLearner(LearnerState):
     def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder, progress: Progress) -> None:
         super().__init__(base, method, spec, folder)
         self.progress = progress
+        if spec.feature_cache not in (None, "off"):
+            self.features = FeatureCache(Path(spec.feature_cache), progress.warn)
         self.evaluator = Evaluator(base, spec.evaluation)
         self.plan: Sequence[Stage] = ()
 

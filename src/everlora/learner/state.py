@@ -22,7 +22,8 @@ from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.metrics.scores import Cell
 from everlora.models.families import Classifier, TextClassifier
-from everlora.models.families.frozen import FrozenLayers
+from everlora.models.families.feature_cache import FeatureCache
+from everlora.models.families.frozen_encoder import find_frozen
 from everlora.models.loading import Loaded
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
@@ -46,6 +47,7 @@ class LearnerState:
         memory: what the method's parts carry from task to task, apart from the updates.
         stored_rows: rows of learned tasks that are stored, to be trained again.
         changes: how much each task has changed, by which a task that collapsed is recognised.
+        features: where hidden states of frozen layers are held on disk; None where nowhere.
     """
 
     def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder) -> None:
@@ -59,6 +61,7 @@ class LearnerState:
         self.stored_rows: list[Task] = []
         self.changes: list[float] = []
         self.export_loss = ExportLoss()
+        self.features: FeatureCache | None = None
 
     def reset(self) -> None:
         """Forget everything: the history comes from the folder, whatever this object has learned so far."""
@@ -97,8 +100,10 @@ class LearnerState:
         self.prepare_head(stage)
         seed = seed_for(self.spec.seed, stage.seeded, "adapter")
         model = self.backend.attach(seed=seed, start=self.adapter_start(), tasks=stage.tasks)
-        if self.spec.lora.layers is not None and self.base.family.frozen is None:
-            self.base.family.frozen = FrozenLayers.below(model, self.backend.base_layers())
+        chosen = self.spec.lora.layers is not None
+        if self.base.family.frozen is None and (chosen or self.method.adapter.low_rank):
+            layers = self.backend.base_layers()
+            self.base.family.frozen = find_frozen(model, layers, by_layers=chosen, disk=self.features)
         if self.base.family.frozen is not None:
             self.base.family.frozen.begin_task()
         if self.method.consolidator.rule == "sum" or self.backend.needs_past:

@@ -51,9 +51,16 @@ class LoraSpec(Strict):
     ] = None
     layers: Annotated[
         str | None,
-        Setting("method", "Layers to adapt: top:2, or 4-5.", options=("--lora-layers",), value="WHICH", unset="all"),
+        Setting(
+            "method",
+            "Layers to adapt: top:2, 4-5, decoder:top:2.",
+            options=("--lora-layers",),
+            value="WHICH",
+            unset="all",
+        ),
     ] = None
-    """The upper ones, or a range from 0 with both ends; below the lowest, texts are read once and without dropout."""
+    """The upper ones, or a range from 0 with both ends, or of an encoder-decoder those of its ``decoder``; what lies
+    below the lowest reads each text once and without dropout."""
     exclude_modules: Annotated[
         list[str] | str | None,
         Setting("method", "Modules not to adapt: names, or a pattern.", options=(), unset="none"),
