@@ -67,9 +67,10 @@ def tune(
             say(f"{trial.method}\trate {trial.rate:g}\t{len(runs)} runs")
         return
     failed: list[sweeping.Failed] = []
-    with ConsoleProgress(quiet=quiet) as shown, interruptible():
+    sharing = sweeping.sharing_features(jobs, out)
+    with ConsoleProgress(quiet=quiet) as shown, interruptible(), sharing as shared:
         sweeping.work_in_processes(
-            jobs, workers, resume=resume, plugins=plugin or [], progress=shown, failed=failed.append
+            shared, workers, resume=resume, plugins=plugin or [], progress=shown, failed=failed.append
         )
     best = tuning.write(out, tuning.measured(todo), " ".join(["everlora", *sys.argv[1:]]))
     if as_json:
