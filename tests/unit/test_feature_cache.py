@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_frozen_layers import adapted, batch_of
 
 from everlora.models.families.feature_cache import FeatureCache, digest_of_part, key_of, size
 from everlora.models.families.frozen import FrozenLayers
 from everlora.models.families.frozen_encoder import FrozenEncoder, find_frozen
-from test_frozen_layers import adapted, batch_of
 
 
 def cache(folder: Path, limit: int = 2**20) -> tuple[FeatureCache, list[str]]:
@@ -139,7 +139,7 @@ def test_another_model_object_reads_what_one_has_computed(model: str, layers: st
 
 
 def test_weights_above_the_cut_are_no_part_of_the_key() -> None:
-    base, wrapped, frozen = adapted("tiny-bert")
+    _, wrapped, frozen = adapted("tiny-bert")
     assert frozen is not None
     names = [name for name, _ in frozen.tensors(wrapped)]
     assert any("layer.0" in name for name in names)

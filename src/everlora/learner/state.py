@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, cast
 
 import torch
@@ -12,7 +14,7 @@ from everlora.adapters import make_backend
 from everlora.adapters.base import LoraInput
 from everlora.analysis.holdings import measure_holdings
 from everlora.archive.folder import Committed, RunFolder
-from everlora.archive.records import Holdings
+from everlora.archive.records import Holdings, ProbedRise
 from everlora.archive.results import ExportLoss, LearnerFacts, ScoredProtocol, Storage
 from everlora.core.errors import ConfigError, FolderError
 from everlora.core.history import UpdateHistory
@@ -29,7 +31,33 @@ from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, rehearsal
 from everlora.training.alarms import change
+from everlora.training.calibration import FILE as PROBES
+from everlora.training.calibration import Calibration
 from everlora.training.stages import Stage
+from everlora.training.task_trainer import TrainingResult
+
+
+@dataclass(frozen=True)
+class LearnedTask:
+    """Holds what a trained stage leaves behind.
+
+    Attributes:
+        update: the adapter, as it answers from now on.
+        memory: what parts remember.
+        rows: of the task, that are stored to be learned again.
+        probes: rows of the task, that are stored to be looked at.
+        probed: what those of all tasks showed.
+        training: figures of the training.
+        folder: where all of this was saved, to be committed.
+    """
+
+    update: Updates
+    memory: memory.Memory
+    rows: list[Task]
+    probes: list[Task]
+    probed: ProbedRise | None
+    training: TrainingResult
+    folder: Path
 
 
 class LearnerState:
@@ -47,6 +75,7 @@ class LearnerState:
         memory: what the method's parts carry from task to task, apart from the updates.
         stored_rows: rows of learned tasks that are stored, to be trained again.
         changes: how much each task has changed, by which a task that collapsed is recognised.
+        calibration: what rows that are looked at have shown of a budget's prediction.
         features: where hidden states of frozen layers are held on disk; None where nowhere.
     """
 
@@ -62,11 +91,13 @@ class LearnerState:
         self.changes: list[float] = []
         self.export_loss = ExportLoss()
         self.features: FeatureCache | None = None
+        self.calibration = Calibration.of(method)
 
     def reset(self) -> None:
         """Forget everything: the history comes from the folder, whatever this object has learned so far."""
         self.backend.detach()
         self.past, self.newest, self.changes, self.memory, self.stored_rows = UpdateHistory(), None, [], {}, []
+        self.calibration = Calibration.of(self.method)
         self.base.family.reset()
 
     def restore_task(self, committed: Committed, stage: Stage) -> list[Cell]:
@@ -80,6 +111,8 @@ class LearnerState:
             self.backend.restore_head(head)
             rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)
             self.append_update(update, memory.read(committed.path), rows)
+            probes, facts = rehearsal.read_rows(committed.path / PROBES), committed.facts
+            self.calibration.append(probes, facts.probed, facts.predicted_rise)
         else:
             self.prepare_head(stage)
         return committed.facts.row
@@ -168,7 +201,7 @@ class LearnerState:
 
     def storage(self) -> Storage:
         """Measure what is kept for the next task, which the method's declaration must equal."""
-        return self._storage(self.past, self.newest or {}, self.memory, self.stored_rows)
+        return self._storage(self.past, self.newest or {}, self.memory, [*self.stored_rows, *self.calibration.rows])
 
     def _storage(
         self, past: UpdateHistory, newest: Updates, remembered: memory.Memory, rows: Sequence[Task]
@@ -186,7 +219,7 @@ class LearnerState:
     def holdings_after(self, update: Updates, remembered: memory.Memory, rows: Sequence[Task]) -> Holdings:
         """Measure what the learner will hold when a stage has joined its history."""
         past = self.past_after(update)
-        kept = self._storage(past, update, remembered, [*self.stored_rows, *rows])
+        kept = self._storage(past, update, remembered, [*self.stored_rows, *self.calibration.rows, *rows])
         if self.method.consolidator.rule == "continue":  # then the one adapter is the past of the next task
             past = UpdateHistory((cast(LowRankUpdates, update),))
         return measure_holdings(self.method, past, remembered, kept.kept_bytes)

@@ -30,7 +30,6 @@ from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings, RunSpec
 from everlora.training.stages import validate_task
 
-
 FEATURES = ".features"
 """Where the runs of a sweep share hidden states, inside its folder, while it is running."""
 
