@@ -128,8 +128,9 @@ def test_a_run_measures_what_its_budget_predicted(scoring: str, tmp_path: Path) 
     train = {row.input for row in tasks[0].train}
     assert {row.input for row in learner.calibration.rows[0].train} <= train
     model = learner.inference_model()
-    for rows in learner.calibration.rows:
-        assert mean_loss(model, learner.base.family, rows) == pytest.approx(third.losses[rows.name], rel=1e-4)
+    for task in learner.calibration.rows:
+        rows = [(row, task) for row in task.train]
+        assert mean_loss(model, learner.base.family, rows) == pytest.approx(third.losses[task.name], rel=1e-4)
 
 
 def test_a_run_that_goes_on_knows_what_was_seen(tmp_path: Path) -> None:

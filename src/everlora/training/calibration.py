@@ -30,7 +30,7 @@ from everlora.data.task import Task
 from everlora.models.families import Classifier, Family
 from everlora.models.families.heads import evaluating
 from everlora.runtime.seeds import seed_for
-from everlora.training.evidence_rows import AT_ONCE, to_batch
+from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch
 from everlora.training.stages import Stage
 from everlora.training.trainer import token_mean
 
@@ -89,7 +89,8 @@ class Calibration:
         """Look at the stored rows, and at those of the stage that has just ended; None without probes."""
         if not self.probes:
             return None
-        losses = {task.name: mean_loss(model, family, task) for task in [*self.rows, *fresh]}
+        each = {task.name: [(row, task) for row in task.train] for task in [*self.rows, *fresh]}
+        losses = {name: mean_loss(model, family, rows) for name, rows in each.items()}
         real = sum(losses[name] - before for name, before in self.losses.items()) if self.losses else None
         return ProbedRise(losses=losses, real_rise=real, calibration=self.ratio)
 
@@ -103,9 +104,9 @@ class Calibration:
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, family: Family, task: Task) -> float:
-    """Return the mean loss of a task's training rows, each over its whole answer, in nats per row."""
-    total, rows = 0.0, [(row, task) for row in task.train]
+def mean_loss(model: nn.Module, family: Family, rows: Rows) -> float:
+    """Return the mean loss of rows, each over its whole answer, in nats per row."""
+    total = 0.0
     with evaluating(model), _own_labels(family):
         for k in range(0, len(rows), AT_ONCE):
             batch = to_batch(model, family, rows[k : k + AT_ONCE])
