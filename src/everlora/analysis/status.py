@@ -56,8 +56,8 @@ class Status(Record):
         Where rows of the earlier tasks were looked at, what it did cost stands behind it.
         """
         found = {task.name: f"{task.predicted_rise:.2g}" for task in self.tasks if task.predicted_rise is not None}
-        seen = {task.name: task.probed.real_rise for task in self.tasks if task.probed}
-        real = {name: f" (really {rise:.2g})" for name, rise in seen.items() if rise is not None}
+        seen = {task.name: task.probed for task in self.tasks if task.probed and task.probed.real_rise is not None}
+        real = {name: f" (really {one.real_rise:.2g} ± {one.error:.2g})" for name, one in seen.items()}
         each = ", ".join(f"{name} {rise}{real.get(name, '')}" for name, rise in found.items())
         return f"predicted rise of all earlier tasks' loss, nats per row: {each}" if found else None
 

@@ -189,13 +189,15 @@ class ProbedRise(Record):
     """Holds what rows of earlier tasks that are stored to be looked at showed of a budget's prediction.
 
     Attributes:
-        losses: by task, mean loss of its stored rows when the stage ended, in nats per row.
-        real_rise: what the losses of all earlier tasks together rose by in this stage; None of the first.
+        losses: by task, of its stored rows when the stage ended, in nats.
+        real_rise: what the mean losses of all earlier tasks together rose by in this stage; None of the first.
+        error: standard error of that, as so few rows show it.
         calibration: by which the prediction was multiplied meanwhile: how far off those before had been.
     """
 
-    losses: dict[str, float]
+    losses: dict[str, list[float]]
     real_rise: float | None = None
+    error: float = 0.0
     calibration: float = 1.0
 
 

@@ -1,21 +1,23 @@
 """Calibrates the prediction of a budget: what earlier tasks were predicted to lose against what rows of them show.
 
 A curvature predicts what the next update costs the earlier tasks, and is known to predict too little of it. Whether it
-does can only be seen on rows of the earlier tasks. So this is for those who may store some: ``budget(probes=8)`` keeps
-8 training rows of each task, which are looked at and never trained again. By default nothing is stored.
+does can only be seen on rows of the earlier tasks. So this is for those who may store some: ``budget(probes=32)``
+keeps 32 training rows of each task, which are looked at and never trained again. By default nothing is stored.
 
 When task t ends, the losses of the rows of all tasks k < t are compared with what they were when task t - 1 ended:
 
-    real_t = sum over k < t of (loss_k after t - loss_k after t-1),   ratio = sum of real_t / sum of predicted_t
+    real_t = Σ over k < t of (mean loss of k after t - mean loss of k after t - 1),   ratio = Σ real_t / Σ predicted_t
 
 and the prediction for the tasks that follow is multiplied by the ratio, held between 1/30 and 30. It is a ratio of
-sums over all tasks so far, since a single rise may well be negative. Few rows make a rough ratio: it is as uncertain
-as the mean loss of so many rows.
+sums over all tasks so far, since a single rise may well be negative. What rows show differs from row to row by more
+than a small budget allows: as long as the real sum is within two standard errors of the predicted one, the ratio is 1.
 """
 
 from __future__ import annotations
 
+import math
 import random
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -37,30 +39,33 @@ from everlora.training.trainer import token_mean
 FILE = "probes.jsonl"
 LOWEST, HIGHEST = 1 / 30, 30.0
 """Between which the ratio is held, so that one odd measurement neither frees nor ends learning."""
+ERRORS = 2.0
+"""Standard errors by which real and predicted rise must differ, or the rows do not tell them apart."""
 
 
 @dataclass
 class Calibration:
     """Holds the rows that are looked at, and sums of what was predicted and what was real.
 
-    >>> seen = Calibration(probes=8)
-    >>> seen.append([], ProbedRise(losses={"one": 0.1}), None)
-    >>> seen.append([], ProbedRise(losses={"one": 0.4, "two": 0.1}, real_rise=0.3), predicted=0.1)
+    >>> seen = Calibration(probes=2)
+    >>> seen.append([], ProbedRise(losses={"one": [0.1, 0.1]}), None)
+    >>> seen.append([], ProbedRise(losses={"one": [0.4, 0.4]}, real_rise=0.3), predicted=0.1)
     >>> round(seen.ratio, 6)
     3.0
 
     Attributes:
         probes: rows of each task; 0 where no budget asks for them.
         rows: by task, those that are stored.
-        losses: mean loss of each task's rows when the latest stage ended, in nats per row.
-        predicted, real: sums over the stages so far.
+        losses: of each task's rows when the latest stage ended, in nats.
+        predicted, real, variance: sums over the stages so far, the last of the variance of what is real.
     """
 
     probes: int
     rows: list[Task] = field(default_factory=list)
-    losses: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, list[float]] = field(default_factory=dict)
     predicted: float = 0.0
     real: float = 0.0
+    variance: float = 0.0
 
     @classmethod
     def of(cls, method: Method) -> Calibration:
@@ -70,8 +75,9 @@ class Calibration:
 
     @property
     def ratio(self) -> float:
-        """Return by what predictions are to be multiplied; 1 before anything was seen."""
-        if self.predicted <= 0:
+        """Return by what predictions are to be multiplied; 1 as long as rows do not show them to be off."""
+        alike = abs(self.real - self.predicted) <= ERRORS * math.sqrt(self.variance)
+        if self.predicted <= 0 or alike:
             return 1.0
         return min(max(self.real / self.predicted, LOWEST), HIGHEST)
 
@@ -89,10 +95,21 @@ class Calibration:
         """Look at the stored rows, and at those of the stage that has just ended; None without probes."""
         if not self.probes:
             return None
-        each = {task.name: [(row, task) for row in task.train] for task in [*self.rows, *fresh]}
-        losses = {name: mean_loss(model, family, rows) for name, rows in each.items()}
-        real = sum(losses[name] - before for name, before in self.losses.items()) if self.losses else None
-        return ProbedRise(losses=losses, real_rise=real, calibration=self.ratio)
+        losses = {
+            task.name: [mean_loss(model, family, [(row, task)]) for row in task.train] for task in [*self.rows, *fresh]
+        }
+        if not self.losses:
+            return ProbedRise(losses=losses, calibration=self.ratio)
+        rises = [
+            [now - then for now, then in zip(losses[name], before, strict=True)]
+            for name, before in self.losses.items()
+        ]
+        return ProbedRise(
+            losses=losses,
+            real_rise=sum(map(statistics.fmean, rises)),
+            error=math.sqrt(sum(statistics.variance(one) / len(one) for one in rises if len(one) > 1)),
+            calibration=self.ratio,
+        )
 
     def append(self, fresh: list[Task], seen: ProbedRise | None, predicted: float | None) -> None:
         """Take note of a stage that has ended."""
@@ -101,6 +118,7 @@ class Calibration:
         self.rows, self.losses = [*self.rows, *fresh], seen.losses
         if seen.real_rise is not None and predicted is not None:
             self.predicted, self.real = self.predicted + predicted, self.real + seen.real_rise
+            self.variance += seen.error**2
 
 
 @torch.no_grad()

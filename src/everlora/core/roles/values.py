@@ -81,8 +81,8 @@ def check_strength(part: str, strength: Strength) -> None:
     if isinstance(strength, Budget):
         if not 0 < strength.nats < float("inf"):
             raise ConfigError(f"the budget of {part!r} must be a finite number of nats above 0, not {strength.nats}")
-        if isinstance(strength, ProbedBudget) and strength.probes < 1:
-            raise ConfigError(f"the probes of {part!r} are at least 1 row of each task, not {strength.probes}")
+        if isinstance(strength, ProbedBudget) and strength.probes < 2:
+            raise ConfigError(f"the probes of {part!r} are at least 2 rows of each task, not {strength.probes}")
         return
     value = strength.rho if isinstance(strength, AutoStrength) else strength
     if not 0 <= value < float("inf"):  # NaN fails here too
