@@ -23,7 +23,16 @@ def begin(model: str, method: str, out: Path, **settings: Any) -> SequentialLear
     return tiny_runs.begin(model, method, out, **{"lora": UPPER, **DIAGONAL, **settings})
 
 
-@pytest.mark.parametrize(("method", "model"), [("replay", "tiny-bert"), ("lwf", "tiny-bert"), ("ella", "tiny-llama")])
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [
+        ("replay", "tiny-bert"),
+        ("lwf", "tiny-bert"),
+        ("ella", "tiny-llama"),
+        ("lb-cl", "tiny-bert"),
+        ("inflora", "tiny-bert"),
+    ],
+)
 def test_a_run_that_goes_on_equals_one_that_was_not_cut(method: str, model: str, tmp_path: Path) -> None:
     whole = begin(model, method, tmp_path / "whole")
     whole.follow(tiny_runs.stream(model))
@@ -152,6 +161,21 @@ def test_what_was_computed_is_read_and_not_computed_again(tmp_path: Path, monkey
     assert first > 0
     begin("tiny-bert", "seqlora", tmp_path / "two", feature_cache=place).follow(tiny_runs.stream("tiny-bert"))
     assert len(computed) == first  # the same rows in the same order, whatever the method
+
+
+@pytest.mark.parametrize("method", ["inflora", "kfac", "ewc"])
+def test_evidence_of_a_decoder_is_the_same_behind_an_encoder_that_ran_before(method: str, tmp_path: Path) -> None:
+    """Cross-attention reads the encoder's output, whose padding is that of the prompt and not of the answer."""
+    one = begin("tiny-t5", method, tmp_path / "one", lora={**UPPER, "layers": "decoder"})
+    every = {key: value for key, value in UPPER.items() if key != "layers"}
+    all_ = begin("tiny-t5", method, tmp_path / "all", lora={**every, "target_modules": r".*decoder.*\.(q|v)"})
+    for learner in (one, all_):
+        learner.follow(tiny_runs.stream("tiny-t5")[:1])
+    for part, modules in one.memory.items():
+        for name, state in modules.items():
+            for key, tensor in state.items():
+                torch.testing.assert_close(tensor, all_.memory[part][name][key], rtol=1e-3, atol=1e-5)
+    assert any("EncDecAttention" in name for modules in one.memory.values() for name in modules)
 
 
 def test_an_encoder_below_an_adapted_decoder_runs_once_for_each_text(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_frozen_layers import adapted, batch_of
+from transformers import PretrainedConfig
 
 from everlora.models.families.feature_cache import FeatureCache, digest_of_part, key_of, size
 from everlora.models.families.frozen import FrozenLayers
@@ -106,12 +107,13 @@ def test_the_key_knows_weights_rows_padding_and_threads() -> None:
         others.append(key_of("part", inputs))
     assert len({known, *others}) == 6
     weights = [("w", torch.zeros(2))]
-    part = digest_of_part(weights, {"eps": 1, "id2label": {0: "a"}}, "sdpa")
-    assert digest_of_part(weights, {"eps": 1, "id2label": {0: "b"}}, "sdpa") == part
-    assert digest_of_part(weights, {"eps": 2}, "sdpa") != part
-    assert digest_of_part(weights, {"eps": 1}, "eager") != part
-    assert digest_of_part([("w", torch.ones(2))], {"eps": 1}, "sdpa") != part
-    assert digest_of_part([("w", torch.zeros(2).bfloat16())], {"eps": 1}, "sdpa") != part
+    one, other = PretrainedConfig(eps=1, id2label={0: "a"}), PretrainedConfig(eps=2, id2label={0: "a"})
+    part = digest_of_part(weights, one)
+    assert digest_of_part(weights, PretrainedConfig(eps=1, id2label={0: "b"})) == part
+    assert digest_of_part(weights, other) != part
+    assert digest_of_part(weights, PretrainedConfig(eps=1, id2label={0: "a"}, attn_implementation="eager")) != part
+    assert digest_of_part([("w", torch.ones(2))], one) != part
+    assert digest_of_part([("w", torch.zeros(2).bfloat16())], one) != part
 
 
 @pytest.mark.parametrize(("model", "layers"), [("tiny-bert", "top:1"), ("tiny-t5", "decoder")])

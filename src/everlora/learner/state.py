@@ -26,6 +26,7 @@ from everlora.metrics.scores import Cell
 from everlora.models.families import Classifier, TextClassifier
 from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.families.frozen_encoder import find_frozen
+from everlora.models.families.heads import evaluating
 from everlora.models.loading import Loaded
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
@@ -33,6 +34,7 @@ from everlora.training import memory, rehearsal
 from everlora.training.alarms import change
 from everlora.training.calibration import FILE as PROBES
 from everlora.training.calibration import Calibration
+from everlora.training.evidence_rows import to_batch
 from everlora.training.stages import Stage
 from everlora.training.task_trainer import TrainingResult
 
@@ -107,7 +109,8 @@ class LearnerState:
             if isinstance(self.base.family, Classifier) and self.method.consolidator.rule != "keep":
                 for task in stage.tasks:
                     self.base.family.adopt(task, committed.facts.label_rows.get(task.name, ()))
-            self.attach_adapter(stage)  # as when it was trained: a head draws its rows at the same times
+            model = self.attach_adapter(stage)  # as when it was trained: a head draws its rows at the same times
+            self.try_frozen(stage, model)
             self.backend.restore_head(head)
             rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)
             self.append_update(update, memory.read(committed.path), rows)
@@ -142,6 +145,18 @@ class LearnerState:
         if self.method.consolidator.rule == "sum" or self.backend.needs_past:
             self.backend.set_past(self.past, self.merge_when("train"))
         return model
+
+    @torch.no_grad()
+    def try_frozen(self, stage: Stage, model: nn.Module) -> None:
+        """Let frozen layers find out whether the model can be cut there, as a task that is trained would have done.
+
+        Whoever watches layers in the task that follows must not see that trial.
+        """
+        family, frozen = self.base.family, self.base.family.frozen
+        rows = [(row, task) for task in stage.tasks for row in task.train[:1]]
+        if frozen is not None and frozen.fits is None and rows:
+            with evaluating(model):
+                family.logits(model, to_batch(model, family, rows[:1]))
 
     def adapter_start(self) -> Updates | None:
         """Return where the adapter of a stage starts, if it goes on from the one before; None if it is fresh."""

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -132,16 +131,15 @@ def _bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def digest_of_part(parts: Iterable[tuple[str, Tensor]], config: Mapping[str, Any], attention: str | None) -> str:
+def digest_of_part(parts: Iterable[tuple[str, Tensor]], config: transformers.PretrainedConfig) -> str:
     """Return a hash of all that frozen layers compute with, but for what they read.
 
     Args:
         parts: their weights and buffers, by name.
         config: of the model.
-        attention: which implementation of attention runs.
     """
-    settings = {key: value for key, value in config.items() if key not in OF_LABELS}
-    versions = [torch.__version__, transformers.__version__, attention]
+    settings = {key: value for key, value in config.to_dict().items() if key not in OF_LABELS}
+    versions = [torch.__version__, transformers.__version__, config._attn_implementation]
     found = hashlib.sha256(json.dumps([settings, versions], sort_keys=True, default=str).encode())
     for name, tensor in parts:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

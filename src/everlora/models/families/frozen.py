@@ -171,9 +171,7 @@ class FrozenPart(ABC):
         if self.disk is None:
             return self._compute(model, read)
         if self._digest is None:
-            config = unwrap_model(model).config
-            attention = getattr(config, "_attn_implementation", None)
-            self._digest = digest_of_part(self.tensors(model), config.to_dict(), attention)
+            self._digest = digest_of_part(self.tensors(model), unwrap_model(model).config)
         key = key_of(f"{type(self).__name__} {self._digest}", read)
         held = self.disk.get(key)
         if held is None:

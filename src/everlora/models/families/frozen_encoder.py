@@ -28,13 +28,14 @@ class FrozenEncoder(FrozenPart):
             adapted: paths of the adapted modules in it.
         """
         inner = unwrap_model(model)
-        if not getattr(inner.config, "is_encoder_decoder", False):
+        if not inner.config.is_encoder_decoder:
             return None
         inside = set(inner.get_encoder().modules())
         watched = any(module._forward_hooks or module._forward_pre_hooks for module in inside)
         trained = any(p.requires_grad for module in inside for p in module.parameters(recurse=False))
         moved = any(inner.get_submodule(name) in inside for name in adapted)
-        return None if watched or trained or moved else cls()
+        # Every encoder-decoder takes what its encoder made of a text: that is how it generates.
+        return None if watched or trained or moved else cls(fits=True)
 
     def cut(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
         outputs = BaseModelOutput(last_hidden_state=self.hidden(model, inputs))
