@@ -80,6 +80,13 @@ def test_other_forms_take_layers_too(method: str, tmp_path: Path) -> None:
     assert all(".layer.1." in name for name in modules)
 
 
+def test_a_model_of_images_takes_layers_and_runs_as_a_whole(tmp_path: Path) -> None:
+    learner = begin("tiny-vit", "inclora", tmp_path / "run")
+    learner.follow(tiny_runs.stream("tiny-vit"))
+    assert learner.base.family.frozen is None or learner.base.family.frozen.fits is False
+    assert all(".1." in name for name in learner.newest or {})
+
+
 def test_the_adapter_names_its_modules_to_peft(tmp_path: Path) -> None:
     learner = begin("tiny-bert", "seqlora", tmp_path / "run")
     learner.follow(tiny_runs.stream("tiny-bert"))

@@ -26,7 +26,7 @@ OF_LABELS = ("id2label", "label2id", "num_labels", "problem_type", "_name_or_pat
 
 @dataclass
 class FeatureCache:
-    """Tensors by key in a folder, a safetensors file each, which several processes may write at once.
+    """Holds tensors by key in a folder, a safetensors file each, which several processes may write at once.
 
     A file stands under its name only when all of it is written, and holds a digest of its key and its tensor. One that
     is damaged counts as absent and is written again. A folder that is full, or cannot be written, is read on.

@@ -1,4 +1,4 @@
-"""Runs the layers below the lowest adapted one once for each text: what they make of it never changes."""
+"""Runs the layers below the lowest adapted one once for each text, since what they make of it never changes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _ReachedError(Exception):
 
 @dataclass
 class Store:
-    """Tensors by key, within a limit; those that were used longest ago are dropped first.
+    """Holds tensors by key, within a limit; those that were used longest ago are dropped first.
 
     >>> store = Store(limit=8)
     >>> for key in (b"a", b"b", b"c"):
@@ -78,7 +78,7 @@ class Store:
 
 @dataclass
 class FrozenPart(ABC):
-    """What the frozen part of a model makes of texts, and a model that goes on from there.
+    """Holds what the frozen part of a model makes of texts, and runs the model from there.
 
     Its hidden states are what the model computes in evaluation mode: in the frozen part there is no dropout. Their
     last bits depend on the other texts of the batch in which they were computed, and a run that is resumed must find
@@ -126,10 +126,11 @@ class FrozenPart(ABC):
         return self.cut(model, inputs, **options) if self.fits else model(**inputs, **options)
 
     def agrees(self, model: nn.Module, inputs: Batch, **options: Any) -> bool:
-        """Whether a batch comes out as it does of the whole model: not every architecture can be cut in two."""
+        """Return whether a batch comes out as it does of the whole model: not every model can be cut."""
         try:
             with torch.no_grad(), evaluating(model):
                 whole, cut = model(**inputs, **options).logits, self.cut(model, inputs, **options).logits
+        # Whatever a model raises that cannot be cut; it is run as a whole then.
         except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, StopIteration):
             return False
         if cut.shape != whole.shape:
@@ -182,7 +183,7 @@ class FrozenPart(ABC):
 
 @dataclass
 class FrozenLayers(FrozenPart):
-    """The layers below the lowest adapted one, with the embeddings.
+    """Runs the embeddings and the layers below the lowest adapted one once for each text.
 
     Attributes:
         stack: path of the list of layers in the model.

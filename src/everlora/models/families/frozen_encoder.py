@@ -17,7 +17,7 @@ from everlora.models.families.heads import evaluating, unwrap_model
 
 @dataclass
 class FrozenEncoder(FrozenPart):
-    """The encoder of an encoder-decoder whose decoder alone is adapted."""
+    """Runs the encoder once for each text, where the decoder alone is adapted."""
 
     @classmethod
     def of(cls, model: nn.Module, adapted: Iterable[str]) -> FrozenEncoder | None:
