@@ -144,12 +144,8 @@ def jobs(
 def sharing_features(todo: Sequence[Job], out: Path) -> Iterator[list[Job]]:
     """Let jobs whose layers are chosen share what the frozen ones make of texts, inside the block.
 
-    They share a folder inside ``out``, which is removed when the block ends without an error: it holds nothing that
-    could not be computed again. Jobs with a ``feature_cache`` of their own keep it.
-
-    Args:
-        todo: the jobs.
-        out: their common folder.
+    They share a folder inside ``out``, which is removed when the block ends without an error: all that it holds could
+    be computed again. Jobs with a ``feature_cache`` of their own keep it.
     """
     place = out / FEATURES
 
