@@ -6,6 +6,8 @@ Commands import what is heavy when they run, so that help, lists and completion 
 from __future__ import annotations
 
 import sys
+import traceback
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +17,7 @@ from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli.common import say
 from everlora.cli.options import Command
-from everlora.core.errors import EverloraError, TrainingError
+from everlora.core.errors import ConfigError, EverloraError, TrainingError
 
 SETTINGS: dict[str, Any] = {
     "token_normalize_func": lambda token: token.replace("_", "-"),
@@ -85,7 +87,10 @@ def run_command(argv: list[str] | None) -> int | str | None:
     try:
         app(args=argv, prog_name="everlora", standalone_mode=True)
     except SystemExit as end:
-        return end.code
+        if (place := _not_ours(end)) is None:
+            return end.code
+        say(f"everlora: code that was run (of a plug-in or a model) ends the process in {place}; take that out", err=True)
+        return ConfigError.status
     except EverloraError as error:
         say(f"everlora: {error}", err=True)
         return error.status
@@ -95,6 +100,15 @@ def run_command(argv: list[str] | None) -> int | str | None:
         say(f"everlora: {line}", err=True)
         return TrainingError.status
     return 0
+
+
+def _not_ours(end: SystemExit) -> str | None:
+    """Return where the process was ended, if not by the command line: status 0 would mean that all was done."""
+    last = traceback.extract_tb(end.__traceback__)[-1]
+    known = [sys.modules[name] for name in ("everlora", "typer", "click") if name in sys.modules]
+    ours = [Path(str(module.__file__)).parent for module in known]
+    inside = any(Path(last.filename).is_relative_to(folder) for folder in ours)
+    return None if inside else f"{last.filename}, line {last.lineno}"
 
 
 def _beyond_us(error: Exception) -> str | None:
