@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,37 @@ def test_a_column_that_a_user_ignores_is_not_read(tmp_path: Path) -> None:
     assert {task.train[0].input, task.test[0].input} == {"Answer.\nWhy?", "Answer. again\nWhy? again"}
     with pytest.raises(DataError, match=r"ignore_columns names 'contxt', and no row has it \(found: instruction"):
         made(row, ignore_columns=["contxt"])
+
+
+NOTED = [
+    ({"text": "Why?", "label": "a", "title": "It rained."}, "'title' is not read"),
+    ({"text": "Why?", "label": "a", "title": "x", "url": "y"}, "'title', 'url' are not read"),
+    ({**FIRST, "output": "So.", "topic": "rain"}, "'topic' is not read"),
+    ({"question": "Why?", "answer": "So.", "topic": "rain"}, "'topic' is not read"),
+    ({"messages": CHAT, "topic": "rain"}, "'topic' is not read"),
+    ({"conversations": TURNS, "topic": "rain"}, "'topic' is not read"),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), NOTED)
+def test_a_column_that_nobody_knows_is_named_once(row: dict[str, Any], said: str, tmp_path: Path) -> None:
+    labels = {"labels": ["a", "a again"]} if "label" in row else {}
+    again = other(row) if "conversations" not in row else {**row, "conversations": [{**TURNS[0], "value": "Bye"}, TURNS[1]]}
+    unknown = [column for column in ("title", "url", "topic") if column in row]
+    more = "".join(f", {key}: {json.dumps(value)}" for key, value in labels.items())
+    tasks = [task_from_dataset("t", [row] * 2, [again], **labels), on_disk(tmp_path, [row, again], more)]
+    for task in tasks:
+        (note,) = task.notes
+        assert said in note
+        assert note.endswith("; ignore_columns says that this is meant")
+    meant = task_from_dataset("t", [row], [again], ignore_columns=unknown, **labels)
+    assert (meant.notes, meant.digest()) == ((), replace(tasks[0], train=meant.train).digest())
+    assert on_disk(tmp_path, [row, again], f"{more}, ignore_columns: {json.dumps(unknown)}").notes == ()
+
+
+def test_columns_that_number_rows_or_are_blank_are_not_named() -> None:
+    row = {"text": "Why?", "label": "a", "id": 7, "Unnamed: 0": 1, "title": None, "url": " "}
+    assert task_from_dataset("t", [row], [{**row, "text": "How?"}]).notes == ()
 
 
 @pytest.mark.parametrize("blank", [None, "", " ", [], {}, float("nan")])

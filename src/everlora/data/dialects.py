@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from everlora.core.errors import DataError, nearest
 from everlora.core.plain import JsonObject
-from everlora.data.prompt_parts import spare
+from everlora.data.prompt_parts import spare, unknown_columns
 from everlora.data.rows import Row, Table, decode, parse_json, read_bytes, read_table
 
 INFO = "dataset_info.json"
@@ -99,7 +99,8 @@ def alpaca(table: Table, columns: Columns) -> Table:
     chat = any(row.get(columns.system) or row.get(columns.history) for row in table.rows)
     read = (columns.prompt, columns.query, columns.response, *((columns.system, columns.history) if chat else ()))
     rows = [{**spare(row, read), **_alpaca(row, columns, table.at(i), chat)} for i, row in enumerate(table.rows)]
-    return replace(table, rows=rows, called={"prompt": columns.prompt, "completion": columns.response})
+    called = {"prompt": columns.prompt, "completion": columns.response}
+    return replace(table, rows=rows, called=called, unread=unknown_columns(table.rows, read))
 
 
 def _alpaca(row: Row, columns: Columns, at: str, chat: bool) -> Row:
@@ -146,7 +147,7 @@ def sharegpt(table: Table, columns: Columns, tags: Tags) -> Table:
         if sum(message["role"] == "system" for message in messages) > 1:
             raise DataError(f"{at}: more than one system prompt, in column {columns.system!r} or in turns; keep one")
         rows.append({**spare(row, (columns.messages, columns.system)), "messages": messages})
-    return replace(table, rows=rows)
+    return replace(table, rows=rows, unread=unknown_columns(table.rows, (columns.messages, columns.system)))
 
 
 def _refuse_media(row: Row, at: str) -> None:

@@ -12,7 +12,7 @@ tasks:
   - name: replies
     train: replies.jsonl          # rows with prompt and completion, prompt and answer, or messages
     prompt_column: ask            # other names of columns: text_, label_, completion_, messages_, system_column
-    ignore_columns: [context]     # not read, although it looks like a part of the prompt
+    ignore_columns: [context]     # meant not to be read
     test_fraction: 0.2            # no test file: a fifth of train becomes the test split
     metric: rouge_l               # how answers are scored; exact_match if left out
   - name: mnli
@@ -91,7 +91,7 @@ class TaskFile(BaseModel):
     messages_column: StrictStr | None = None
     system_column: StrictStr | None = None
     ignore_columns: tuple[StrictStr, ...] = ()
-    """Columns that are not read although they look like a part of the prompt."""
+    """Columns that are meant not to be read."""
     shared_labels: bool | None = None
     metric: StrictStr | None = None
     overlap: Overlap | None = None

@@ -56,7 +56,7 @@ def task_from_dataset(
         instruction: one sentence that tells the model what to do (``text`` and ``label``, ``input`` and ``output``).
         metric: how answers are scored, the id of a metric (``everlora metrics`` lists them).
         shared_labels: whether labels mean the same as those of that name in other tasks, see `Task`.
-        ignore_columns: columns that are not read although they look like a part of the prompt.
+        ignore_columns: columns that are meant not to be read.
         **columns: other names of columns: ``text_column``, ``label_column``, ``prompt_column``, ``completion_column``,
             ``messages_column``, ``system_column``.
 
@@ -134,7 +134,7 @@ def build_task(
         metric=metric,
         source=source,
         left_out=dropped,
-        notes=reading_notes(tables, convention) if labels else (),
+        notes=reading_notes(tables, convention, closed=bool(labels)),
         shared_labels=shared_labels,
     )
 
