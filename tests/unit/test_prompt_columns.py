@@ -90,7 +90,11 @@ NOTED = [
 @pytest.mark.parametrize(("row", "said"), NOTED)
 def test_a_column_that_nobody_knows_is_named_once(row: dict[str, Any], said: str, tmp_path: Path) -> None:
     labels = {"labels": ["a", "a again"]} if "label" in row else {}
-    again = other(row) if "conversations" not in row else {**row, "conversations": [{**TURNS[0], "value": "Bye"}, TURNS[1]]}
+    again = (
+        other(row)
+        if "conversations" not in row
+        else {**row, "conversations": [{**TURNS[0], "value": "Bye"}, TURNS[1]]}
+    )
     unknown = [column for column in ("title", "url", "topic") if column in row]
     more = "".join(f", {key}: {json.dumps(value)}" for key, value in labels.items())
     tasks = [task_from_dataset("t", [row] * 2, [again], **labels), on_disk(tmp_path, [row, again], more)]

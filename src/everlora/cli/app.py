@@ -89,7 +89,10 @@ def run_command(argv: list[str] | None) -> int | str | None:
     except SystemExit as end:
         if (place := _not_ours(end)) is None:
             return end.code
-        say(f"everlora: code that was run (of a plug-in or a model) ends the process in {place}; take that out", err=True)
+        say(
+            f"everlora: code that was run (of a plug-in or a model) ends the process in {place}; take that out",
+            err=True,
+        )
         return ConfigError.status
     except EverloraError as error:
         say(f"everlora: {error}", err=True)

@@ -9,7 +9,6 @@ from everlora.data.prompt_parts import unknown_columns
 from everlora.data.spelling import shown, visible
 from everlora.data.table import Table
 
-
 LISTED = 8
 
 

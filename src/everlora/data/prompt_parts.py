@@ -43,7 +43,9 @@ def unknown_columns(rows: Sequence[Row], read: Collection[str]) -> tuple[str, ..
     ('title',)
     """
     known = PARTS | NUMBERS | {WEIGHT}
-    filled = {str(column): None for row in rows for column, value in row.items() if column not in read and _filled(value)}
+    filled = {
+        str(column): None for row in rows for column, value in row.items() if column not in read and _filled(value)
+    }
     return tuple(column for column in filled if plain_column(column) not in known)
 
 

@@ -36,6 +36,7 @@ from everlora.learner.sequential import SequentialLearner
 from everlora.metrics.registry import METRICS, answer_metric
 from everlora.metrics.scores import ScoreMatrix
 from everlora.metrics.texts import unread
+from everlora.metrics.unscored import unscored
 from everlora.models.base_files import check_same_base
 from everlora.models.environment import environment
 from everlora.models.families import TextClassifier
@@ -291,7 +292,8 @@ def adapt_tasks(stream: TaskStream, spec: LearnerSpec, seed: int = 0) -> TaskStr
         tasks = (dataclasses.replace(task, metric=spec.metric) for task in tasks)
     adapted = dataclasses.replace(stream, tasks=tuple(tasks))
     for task in adapted:  # only now: a metric from the settings is the way out
-        if why := unread(task.metric, [row.target for row in task.test]):
+        right = [] if task.labels else [row.answered(row.target) for row in task.test]
+        if why := unread(task.metric, [row.target for row in task.test]) or unscored(task.metric, right, beyond=0.5):
             raise DataError(f"task {task.name!r}: {why}")
         if task.metric in METRICS.from_outside():  # one that fails does so before anything is learned
             answer_metric(task.metric).of_row(task.test[0].answered(task.test[0].target))
