@@ -12,8 +12,8 @@ from transformers import GenerationConfig
 from everlora.core.errors import DataError
 from everlora.core.plain import JsonObject
 from everlora.data.task import Example, Task
+from everlora.data.unscored import unscored
 from everlora.metrics import answer_metric
-from everlora.metrics.unscored import unscored
 from everlora.models.families.base import Family, GenerationInput, Limits
 from everlora.models.families.prompt import Prompter
 
@@ -148,8 +148,7 @@ class Writer(Family):
     def remarks(self, task: Task) -> list[str]:
         """Tell which targets the metric counts as wrong, and which come back from the tokenizer as another answer."""
         rows = {row.target: row for split in (task.train, task.dev, task.test) for row in split}
-        right = [] if task.labels else [row.answered(row.target) for row in rows.values()]
-        found = [why] if (why := unscored(task.metric, right)) else []
+        found = [why] if (why := unscored(task)) else []
         targets = list(rows)
         texts = self.decode([self.answer(target, task) for target in targets], task)
         changed = [(t, text.strip()) for t, text in zip(targets, texts, strict=True) if text.strip() != t.strip()]
