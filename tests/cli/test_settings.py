@@ -157,7 +157,7 @@ def test_a_whole_model_that_was_damaged_is_not_loaded(small: Everlora) -> None:
     everlora_package.load("run")
     file = Path("run/model.safetensors")
     file.write_bytes(file.read_bytes()[:-1] + b"!")
-    with pytest.raises(FolderError, match="model.safetensors was changed after it was written"):
+    with pytest.raises(FolderError, match=r"model\.safetensors was changed after it was written"):
         everlora_package.load("run")
 
 
