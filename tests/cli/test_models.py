@@ -83,3 +83,49 @@ def test_a_whole_folder_runs_without_noise(small: Everlora, whole: Path, name: s
     said = small("--out", "run", "--model", str(whole / name), "--json")
     assert said.json["tasks"] == ["reviews", "news"]
     assert [line[:3] for line in said.err.splitlines()] == ["1. ", "2. "]
+
+
+TINY = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 512,
+}
+FAILING = {
+    # Reads the weights of its projection past the layer that an adapter keeps in fp32.
+    "deberta": ("DebertaForMaskedLM", {"relative_attention": True, "pos_att_type": ["c2p"]}, "bfloat16", "float32"),
+    "mra": ("MraForMaskedLM", {}, "bfloat16", "float32"),  # makes masks in fp32
+    # Takes texts of one length alone.
+    "nystromformer": ("NystromformerForMaskedLM", {"segment_means_seq_len": 64, "num_landmarks": 8}, "float32", None),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_model_that_fails_on_a_row_is_one_line_before_training(
+    small: Everlora, whole: Path, tmp_path: Path, name: str
+) -> None:
+    import transformers
+
+    kind, more, dtype, other = FAILING[name]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(whole / "bert")
+    made = getattr(transformers, kind)
+    config = made.config_class(**TINY, **more, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    made(config).save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    run = ("--model", str(tmp_path / "m"), "--method", "seqlora", "--out", "run", "-q")
+    said = small(*run, "--dtype", dtype)
+    assert said.status == 2
+    assert f"fails on rows of task 'reviews' with {dtype} weights, inside its own code: " in said.line
+    assert said.line.endswith("pass --dtype float32, or choose another model" if other else "; choose another model")
+    assert not list((tmp_path / "run/tasks").iterdir())
+    if other:
+        assert small(*run, "--dtype", other).status == 0
+
+
+def test_a_fault_of_ours_keeps_its_traceback(small: Everlora, monkeypatch: pytest.MonkeyPatch) -> None:
+    from everlora.models.families import causal
+
+    monkeypatch.setattr(causal.Causal, "try_out", lambda *_: causal.left_pad(None, 0))  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        small("--out", "run")

@@ -220,6 +220,10 @@ class Family(ABC):
     ) -> list[str]:
         """Answer one batch of examples; ``sampling`` names settings of `GenerationConfig` where text is generated."""
 
+    def try_out(self, model: nn.Module, task: Task, rows: Sequence[Example]) -> None:
+        """Run a model on a batch as answers begin; what comes out does not matter, nor what the head's rows mean."""
+        self.predict(model, task, rows, "generate", {**GREEDY, "max_new_tokens": 1})
+
     @abstractmethod
     def length(self, example: Example, task: Task) -> int:
         """Return the length of an example in tokens, for sorting."""

@@ -46,6 +46,9 @@ class ImageClassifier(Classifier):
     def length(self, example: Example, task: Task) -> int:
         return 1
 
+    def try_out(self, model: nn.Module, task: Task, rows: Sequence[Example]) -> None:
+        model(pixel_values=self.pixels(rows).to(next(model.parameters()).device))
+
     def predict(
         self,
         model: nn.Module,
