@@ -103,6 +103,31 @@ def alpaca(table: Table, columns: Columns) -> Table:
     return replace(table, rows=rows, called=called, unread=unknown_columns(table.rows, read))
 
 
+def alike(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """Return the splits of a task all as chats, where one of them has become chats and the prompts of others are ours.
+
+    An alpaca row is a chat as soon as one row of its task has a history or a system prompt, in whichever split.
+    """
+    if not any("messages" in table.rows[0] for table in tables.values() if table.rows):
+        return dict(tables)
+    return {split: _as_chats(table) if "prompt" in table.called else table for split, table in tables.items()}
+
+
+def _as_chats(table: Table) -> Table:
+    """Return prompts that were made of alpaca rows as chats of one turn."""
+    rows = []
+    for row in table.rows:
+        if "messages" in row:
+            return table
+        turns = {"user": row["prompt"], "assistant": row["completion"]}
+        messages = [{"role": role, "content": content} for role, content in turns.items()]
+        rows.append({**{c: value for c, value in row.items() if c not in _OURS}, "messages": messages})
+    return replace(table, rows=rows)
+
+
+_OURS = ("prompt", "completion")
+
+
 def _alpaca(row: Row, columns: Columns, at: str, chat: bool) -> Row:
     parts = [row[columns.prompt] or "", row.get(columns.query) or ""]
     if not all(isinstance(part, str) for part in parts):
@@ -181,6 +206,8 @@ def described(info: Path, name: str) -> tuple[dict[str, Table], dict[str, int]]:
 
 
 def _described(info: Path, name: str, content: Any) -> tuple[Table, int]:
+    if not isinstance(content, dict):
+        raise DataError(f'{info}, entry {name!r}: must be an object such as {{"file_name": ...}}, found {content!r}')
     try:
         entry = Entry.model_validate(content)
     except ValidationError as error:

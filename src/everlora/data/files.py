@@ -53,6 +53,7 @@ from everlora.data.task import Task, TaskStream, left_out_note
 from everlora.data.tasks import build_task, split_off
 from everlora.metrics.answers import DEFAULT
 
+SPLITS = ("train", "test", "dev", "validation")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 Labels = Annotated[list[StrictStr], Field(min_length=1)]
@@ -275,6 +276,8 @@ def _explain(error: ValidationError, content: dict[Any, Any]) -> str:
             model = TaskSource if model is TaskFile else StreamSource
         known = [*model.model_fields, *(["validation"] if model is TaskFile else [])]
         return f"unknown key in {where}{nearest(str(first['loc'][-1]), known)}"
+    if first["loc"][-2:-1] and first["loc"][-2] in SPLITS and first["type"] != "missing":
+        return f"{where}: must be a file, or the id of a data set on the hub, found {first['input']!r}"
     if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
         return f"{where}: YAML reads {first['input']!r} as {type(first['input']).__name__}; put it in quotes"
     message = first["msg"].removeprefix("Value error, ")

@@ -147,10 +147,7 @@ def checked_lora(given: PeftKeywords) -> PeftKeywords:
         text = found.get(name)
         if isinstance(text, str) and text != "all-linear" and not PATTERN.search(text):
             found[name] = text.replace(",", " ").split()
-    if found.get("layers_to_transform") is not None and isinstance(found.get("target_modules"), str):
-        raise ConfigError(
-            "the LoRA setting 'layers_to_transform' needs 'target_modules' as names; write the layers into the pattern"
-        )
+    _check_layers(found.get("layers_to_transform"), found.get("target_modules"))
     if found.get("layers_pattern") and found.get("layers_to_transform") is None:
         raise ConfigError("the LoRA setting 'layers_pattern' means nothing without 'layers_to_transform'")
     for name in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "layers_pattern"):
@@ -160,6 +157,21 @@ def checked_lora(given: PeftKeywords) -> PeftKeywords:
             except re.error as error:
                 raise ConfigError(f"the LoRA setting {name!r}: {pattern!r} is no pattern: {error}") from None
     return found
+
+
+def _check_layers(layers: object, targets: object) -> None:
+    """Refuse layers that are no numbers, or that PEFT would not look at.
+
+    Raises:
+        ConfigError: what is given, and what to give.
+    """
+    if isinstance(layers, str):
+        raise ConfigError(f"the LoRA setting 'layers_to_transform' takes numbers such as [0, 1], not {layers!r}")
+    if layers is not None and isinstance(targets, str):
+        way = "give 'layers' (--lora-layers 0-1)" if targets == "all-linear" else "write the layers into the pattern"
+        raise ConfigError(
+            f"the LoRA setting 'layers_to_transform' needs 'target_modules' as names, not {targets!r}; {way}"
+        )
 
 
 def _is_default(name: str, value: Any) -> bool:
