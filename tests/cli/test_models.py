@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .conftest import Everlora
+from .conftest import Everlora, write_rows, write_stream
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +129,47 @@ def test_a_fault_of_ours_keeps_its_traceback(small: Everlora, monkeypatch: pytes
     monkeypatch.setattr(causal.Causal, "try_out", lambda *_: causal.left_pad(None, 0))  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         small("--out", "run")
+
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("named", ["by the chat template", "by generation_config.json"])
+def test_a_chat_model_that_ends_its_turn_with_another_token_is_answered_for(
+    everlora: Everlora, tmp_path: Path, named: str
+) -> None:
+    """The model is taught by torch alone, and goes on with another turn where nobody stops it."""
+    from everlora.models import tiny
+
+    model, words, _ = tiny.tiny_llama()
+    words.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    words.chat_template = CHAT
+    model.resize_token_embeddings(len(words))
+    chats = [
+        [{"role": "user", "content": f"the {kind} item"}, {"role": "assistant", "content": kind}]
+        for kind in ("good", "bad")
+    ]
+    more = [{"role": "user", "content": "more"}]
+    texts = [str(words.apply_chat_template([*chat, *more], tokenize=False)) for chat in chats]
+    rows = words(texts, add_special_tokens=False, return_tensors="pt", padding=True)
+    labels = rows.input_ids.masked_fill(rows.attention_mask == 0, -100)
+    steps = torch.optim.AdamW(model.requires_grad_(True).parameters(), lr=1e-2)
+    for _ in range(60):
+        model.train()(**rows, labels=labels).loss.backward()
+        steps.step()
+        steps.zero_grad()
+    turn = words.convert_tokens_to_ids("<|im_end|>")
+    assert words.eos_token_id != turn
+    model.generation_config.eos_token_id = [words.eos_token_id, turn]
+    if named == "by the chat template":
+        model.generation_config.eos_token_id = words.eos_token_id
+    model.save_pretrained(tmp_path / "m")
+    words.save_pretrained(tmp_path / "m")
+    write_rows(tmp_path / "test.jsonl", [{"messages": chat} for chat in chats])
+    write_rows(tmp_path / "train.jsonl", [{"messages": [{"role": "user", "content": "none"}, chats[0][1]]}])
+    stream = write_stream(tmp_path / "mine.yaml", {"name": "t", "train": "train.jsonl", "test": "test.jsonl"})
+    run = ("run", "--benchmark", stream, "--model", str(tmp_path / "m"), "--method", "zero-shot", "--out", "run")
+    assert everlora(*run, "--json").json["matrix"] == [[100.0]]

@@ -5,7 +5,11 @@ Commands import what is heavy when they run, so that help, lists and completion 
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,20 +93,28 @@ def run_command(argv: list[str] | None) -> int | str | None:
     except SystemExit as end:
         if (place := _not_ours(end)) is None:
             return end.code
-        say(
-            f"everlora: code that was run (of a plug-in or a model) ends the process in {place}; take that out",
-            err=True,
-        )
-        return ConfigError.status
+        return _refused(f"code of a plug-in or a model ends the process in {place}; take that out", ConfigError)
     except EverloraError as error:
-        say(f"everlora: {error}", err=True)
-        return error.status
+        return _refused(str(error), type(error))
     except Exception as error:
         if (line := _beyond_us(error)) is None:
             raise  # a fault of ours keeps its traceback
-        say(f"everlora: {line}", err=True)
-        return TrainingError.status
+        return _refused(line, TrainingError)
     return 0
+
+
+def _refused(line: str, kind: type[EverloraError]) -> int:
+    """Print the line of an error, give it to the launcher that has started this process, and return the status.
+
+    `torchrun` and `accelerate launch` end in a traceback of their own and a report, whatever we do; the
+    report has what stands in the file that they name.
+    """
+    say(f"everlora: {line}", err=True)
+    if place := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with contextlib.suppress(OSError):
+            told = {"message": f"everlora: {line}", "timestamp": int(time.time())}
+            Path(place).write_text(json.dumps(told), encoding="utf-8")
+    return kind.status
 
 
 def _not_ours(end: SystemExit) -> str | None:
