@@ -116,24 +116,6 @@ def test_a_damaged_folder_is_named(small: Everlora, tmp_path: Path) -> None:
     assert "run.yaml is damaged" in small("--out", "run", "--resume").line
 
 
-def test_no_file_lets_code_run(small: Everlora, everlora: Everlora) -> None:
-    assert small("--out", "run").status == 0
-    record = Path("run/run.yaml")
-    content = yaml.safe_load(record.read_text())
-    content["settings"]["trust_remote_code"] = True
-    record.write_text(yaml.safe_dump(content))
-    Path("recipe.yaml").write_text("trust_remote_code: true\n")
-    for verb in (
-        ("export", "run", "--out", "new"),
-        ("run", "--config", "run/run.yaml", "--out", "other"),
-        ("run", "--config", "recipe.yaml", "--model", "tiny-llama", "--method", "ella", "--out", "other"),
-    ):
-        assert "which a file cannot allow; pass --trust-remote-code if you trust" in everlora(*verb).line
-    assert not Path("new").exists()
-    assert not Path("other").exists()
-    assert everlora("export", "run", "--out", "new", "--no-trust-remote-code").status == 0
-
-
 VERBS = (
     ("status", "run"),
     ("inspect", "run"),

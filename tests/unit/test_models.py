@@ -63,11 +63,7 @@ def test_the_context_is_what_positions_can_be_counted_to(kind: Any, usable: int)
         ("tiny-llama", {"eos_token": None}, "has no end-of-sequence token, so that no answer could end"),
         ("tiny-t5", {"eos_token": None}, "has no end-of-sequence token, so that no answer could end"),
         ("tiny-bert", {"pad_token": None}, "has no padding token; set pad_token"),
-        (
-            "tiny-llama",
-            {"more": "<|im_start|>"},
-            r"writes the token \d+ \('<\|im_start\|>'\), and the model has"),
-        ),
+        ("tiny-llama", {"more": "<|im_start|>"}, r"writes the token \d+ \('<\|im_start\|>'\), and the model has"),
     ],
 )
 def test_a_tokenizer_that_does_not_go_with_its_model_is_refused(
