@@ -85,7 +85,7 @@ class Mutant:
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST]:
-    """What may stand in the place of ``node``."""
+    """Return what may stand in the place of ``node``."""
     match node:
         case ast.BinOp(op=op) | ast.BoolOp(op=op) | ast.AugAssign(op=op) if type(op) in SWAPS:
             changed: Any = copy.copy(node)
@@ -126,7 +126,7 @@ def places(node: ast.AST, inside: str = "", trail: tuple[Any, ...] = ()) -> Iter
 
 
 def at(tree: ast.AST, trail: Sequence[Any]) -> Any:
-    """The node to which a way from the root leads."""
+    """Return the node to which a way from the root leads."""
     node: Any = tree
     for name, k in trail:
         node = getattr(node, name) if k is None else getattr(node, name)[k]
@@ -154,7 +154,7 @@ def _text(node: ast.AST) -> str:
 
 
 def module_file(name: str) -> Path | None:
-    """The file of a module of ours."""
+    """Return the file of a module of ours."""
     path = SOURCE.joinpath(*name.split("."))
     return next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file()), None)
 
@@ -176,7 +176,7 @@ def imports(file: Path) -> frozenset[Path]:
 
 
 def near(file: Path) -> list[Path]:
-    """Some of the test files that import a module or are named after it; if none do, of those of what imports it.
+    """Return some of the test files that import a module or are named after it; if none do, those of its importers.
 
     From near to far; those that import little else come first in each folder: they are about it.
     """

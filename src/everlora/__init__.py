@@ -1,4 +1,4 @@
-"""everlora: fine-tune for life, forget nothing."""
+"""Fine-tunes for life and forgets nothing: continual learning with LoRA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m everlora`` is ``everlora``."""
+"""Runs the command line, so that ``python -m everlora`` is ``everlora``."""
 
 from everlora.cli.main import main
 

@@ -1,4 +1,4 @@
-"""All that one needs to write a part of one's own: roles, abilities, and the values that parts are given and return.
+"""Offers all that one needs to write a part: roles, abilities, and the values that parts are given and return.
 
     role                  what a part does                                           what it must define
     ────────────────────  ─────────────────────────────────────────────────────────  ────────────────────────────────

@@ -18,6 +18,7 @@ from everlora.core.expressions import parse
 from everlora.data.files import StreamFile
 
 ROOT = Path(__file__).parents[2]
+DOCS = list((ROOT / "docs").glob("*.md"))
 
 
 def blocks(name: str, language: str) -> list[str]:
@@ -28,6 +29,23 @@ def test_readme_shows_the_example_that_the_tests_run() -> None:
     example = (ROOT / "examples/own_tasks.py").read_text(encoding="utf-8")
     assert example in blocks("README.md", "python")
     assert len([line for line in example.splitlines() if line.strip()]) <= 12
+
+
+def test_the_tour_names_every_room_and_nothing_else() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tour, _, _ = text[text.index("```\nsrc/everlora/\n") :].partition("\n```\n")
+    inside, _, outside = tour.partition("\ntests/")
+    shown = set(re.findall(r"(?<=  )(\w+)/(?= )", inside))
+    assert shown == {found.parent.name for found in (ROOT / "src/everlora").glob("*/__init__.py")}
+    for name in re.findall(r"(?:^|  )(\w+/|\w+file)(?= )", f"tests/{outside}", re.MULTILINE):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in DOCS)])
+def test_links_lead_to_files_that_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
 def test_readme_yaml_is_a_stream() -> None:

@@ -350,6 +350,32 @@ def test_docstrings_begin_with_one_sentence_on_one_line() -> None:
     assert offenders == []
 
 
+VERB = re.compile(r"(?!\w+s (?:of|for)\b)[A-Z][a-z-]*s,? ")
+"""A first word in the third person; nouns in the plural, which look like it, are mostly *of* or *for* something."""
+NO_VERBS = {"A", "An", "All", "How", "The", "What", "Where", "Whether", "Which", "Who"}
+STATES = {"testing/benchmarks.py", "testing/checks.py", "testing/metrics.py"}
+"""Files of checks, each of which states what must hold."""
+
+
+def test_first_lines_say_what_is_done() -> None:
+    """A module or class *does* something, a function is told what to do; that the word is imperative, ruff knows."""
+    offenders = []
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) or not ast.get_docstring(node):
+                continue
+            first = (ast.get_docstring(node) or "").splitlines()[0]
+            if isinstance(node, ast.FunctionDef):
+                word = first.split()[0]
+                good = place(path) in STATES or (word not in NO_VERBS and re.search(r"([^s]|ss)\W?$", word))
+            else:
+                title = isinstance(node, ast.Module) and room(path) == "methods" and ": " in first
+                good = title or VERB.match(first)
+            if not good:
+                offenders.append((place(path), getattr(node, "name", "the file"), first))
+    assert offenders == []
+
+
 DIALECT = {"about", "alone", "apart", "asked", "beside", "life", "lived", "lives", "said", "spelt", "theirs", "told"}
 """Words that once were names here, and of which nobody could guess what they named."""
 

@@ -124,8 +124,8 @@ def test_keys_are_drawn_to_the_examples_that_chose_them():
 
 def test_the_term_of_a_row_counts_with_the_tokens_of_its_answer():
     labels = torch.tensor([[7, 8], [IGNORE, 9]])
-    besides = ExtraLosses(side=lambda: torch.tensor([-1.0, -10.0]))
-    assert float(besides.loss(None, None, {"labels": labels}, torch.zeros(3, 5), None)) == -12
+    extra_losses = ExtraLosses(side=lambda: torch.tensor([-1.0, -10.0]))
+    assert float(extra_losses.loss(None, None, {"labels": labels}, torch.zeros(3, 5), None)) == -12
 
 
 def test_a_decoder_is_looked_up_by_its_question_alone():

@@ -1,4 +1,4 @@
-"""Backends that put a trainable adapter on a base model: one file per form of adapter.
+"""Makes the backends that put a trainable adapter on a base model: one file per form of adapter.
 
     form                    trained                                        backend
     plain, svd              PEFT LoRA pairs, or AdaLoRA triplets           lora
@@ -67,6 +67,7 @@ def make_backend(base: Loaded, lora: LoraInput, past_as: PastAs, adapter: Adapte
             f"needs a subclass of AdapterBackend whose forms name it"
         )
     kind = kinds[adapter.form]
+    # Refused and not ignored: whoever sets it would believe that it acts, and report it.
     strange = sorted((OF_TARGETS | OF_PAIRS) & lora.keys() - kind.lora_settings(adapter.form))
     if strange:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The contract between the trainer and whatever is trained on a base model.
+"""Defines the contract between the trainer and whatever is trained on a base model.
 
 attach → trainable, set_values → (training) → extract, save → detach
 set_past: what earlier tasks left, below the trainable adapter
@@ -33,7 +33,7 @@ ForwardKeywords = dict[str, Any]
 
 
 class LoraInput(TypedDict, total=False):
-    """Keywords of `peft.LoraConfig` that a user may set; backends of other forms take those that they have use for."""
+    """Holds keywords of `peft.LoraConfig` that a user may set; other forms take those that they have use for."""
 
     r: int
     lora_alpha: float
@@ -51,7 +51,7 @@ class LoraInput(TypedDict, total=False):
 
 
 class AdapterBackend(ABC):
-    """A trainable adapter of one form on one base model, task after task.
+    """Trains adapters of one form on one base model, task after task.
 
     Attributes:
         base: the base model.
@@ -126,6 +126,7 @@ class AdapterBackend(ABC):
         Raises:
             FolderError: it cannot be read, or is something else; so the task must not count as learned.
         """
+        # By the way that a learner which goes on takes, so that whatever would fail there fails now.
         found, rest = self.load(folder)
         written = {name: site.tensors for name, site in found.items()} | {"": rest}
         learned = {name: site.tensors for name, site in update.items()} | {"": self.copy_head()}
@@ -209,7 +210,7 @@ class AdapterBackend(ABC):
 
     @classmethod
     def lora_settings(cls, form: str) -> frozenset[str]:
-        """Return the settings of LoRA that a form reads, beside rank, alpha, dropout and target modules."""
+        """Return the settings of LoRA that a form reads, except rank, alpha, dropout and target modules."""
         return frozenset()
 
     def plan_tasks(self, tasks: int) -> None:  # noqa: B027 - most forms do not mind

@@ -1,4 +1,4 @@
-"""The form ``directions`` (SD-LoRA): one LoRA direction per task and layer, each with a trainable magnitude.
+"""Trains the form ``directions`` (SD-LoRA): one LoRA direction per task and layer, each with a magnitude.
 
 The directions of earlier tasks are frozen tensors in a forward hook, the newest is a trainable pair, and all tasks'
 magnitudes are one trainable vector that every layer shares.
@@ -28,7 +28,7 @@ SCALARS = "scalars"
 
 
 class DirectionsForm(Protocol):
-    """What the backend needs of the form: `everlora.parts.forms_directions`."""
+    """Declares what the backend needs of the form, see `everlora.parts.forms_directions`."""
 
     def settle(self, alpha: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
         """Return magnitude () and scales (L,) of a finished direction, from its magnitude () and norms (L,)."""
@@ -36,7 +36,7 @@ class DirectionsForm(Protocol):
 
 
 class DirectionsBackend(HookedBackend):
-    """A backend for W0 + Σ_i α_i s_i B_i A_i: the B_i, A_i of earlier tasks are frozen, all α_i are trained."""
+    """Computes W0 + Σ_i α_i s_i B_i A_i: the B_i, A_i of earlier tasks are frozen, all α_i are trained."""
 
     forms = ("directions",)
     file = "directions.safetensors"
@@ -53,10 +53,13 @@ class DirectionsBackend(HookedBackend):
             raise ModelError("what is stored was made for other modules than those adapted now")
         alpha = known[SCALARS]["alpha"] if known else torch.empty(0)
         scales = {name: known[name]["scale"] if known else torch.empty(0) for name in self.layers}
+        # A task that is about to be learned gets a direction of its own; without one the model only answers, as it was
+        # stored.
         fresh = bool(tasks) or not known
         if known and fresh:
             alpha, scales = self._finish_newest(known)
         where = next(self.model.parameters()).device
+        # A copy: the update that was stored stays as it is while its magnitudes are trained on.
         alpha = torch.cat([alpha, torch.ones(1)]) if fresh else alpha.clone()
         self.scalars = self.add_parameters(SCALARS, {"alpha": alpha.to(where)})
         for name, layer in self.layers.items():

@@ -1,4 +1,4 @@
-"""The form ``dual`` (DATA): an adapter of low and one of high rank per layer, weighted by gates of the input.
+"""Trains the form ``dual`` (DATA): an adapter of low and one of high rank per layer, weighted by gates.
 
 Gates are computed at the entry of a group of blocks, from the prompt alone: in training, where the answer follows it
 in the same sequence, positions behind the prompt are masked, and in cached decoding the gates of the prompt are
@@ -30,7 +30,7 @@ POOLS = ("K", "A", "W")
 
 
 class DualForm(Protocol):
-    """What the backend needs of the form: `everlora.parts.forms_dual`."""
+    """Declares what the backend needs of the form, see `everlora.parts.forms_dual`."""
 
     low: int
     high: int
@@ -48,7 +48,7 @@ class DualForm(Protocol):
 
 @dataclass
 class Stack:
-    """A stack of numbered blocks (``model.layers``, say), and what is known of the present forward pass through it.
+    """Holds a stack of numbered blocks (``model.layers``, say), and what the present forward pass gave it.
 
     Attributes:
         first: whether only the first position counts, as in the decoder of an encoder-decoder, whose prompt it is.
@@ -63,7 +63,7 @@ class Stack:
 
 @dataclass
 class Gates:
-    """The two gates of one group of blocks, ``low`` and ``high``.
+    """Holds the two gates of one group of blocks, ``low`` and ``high``.
 
     Attributes:
         width: width e of the hidden states.
@@ -83,7 +83,7 @@ class Gates:
 
 
 class DualBackend(HookedBackend):
-    """A backend for pairs of adapters under gates."""
+    """Trains pairs of adapters, whose shares of the output are set by gates."""
 
     forms = ("dual",)
     file = "dual.safetensors"
@@ -91,7 +91,7 @@ class DualBackend(HookedBackend):
 
     @property
     def form(self) -> DualForm:
-        """The settings and the mathematics of the gates."""
+        """Return the settings and the mathematics of the gates."""
         return cast(DualForm, self.adapter)
 
     def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
@@ -125,7 +125,7 @@ class DualBackend(HookedBackend):
         return tensors
 
     def _stack(self, name: str) -> Stack:
-        """Hook the modules above a stack of blocks, which alone get the attention mask and the cache."""
+        """Register hooks above a stack of blocks, where alone the attention mask and the cache arrive."""
         decoder = bool(getattr(self.model.config, "is_encoder_decoder", False)) and "decoder" in name
         stack, parts = Stack(first=decoder), name.split(".")[:-1]
         for k in range(len(parts) + 1):
@@ -164,6 +164,7 @@ class DualBackend(HookedBackend):
                     frozen[pool] = torch.empty(0, width, device=where) if old is None else old.to(where)
                 else:
                     assert old is not None
+                    # Nothing is about to be learned: the newest components are those of the last task, trained or not.
                     frozen[pool], live[pool] = old[:-p].to(where), old[-p:].to(where)
             gates.frozen[side], gates.live[side] = frozen, self.add_parameters(name, live)
         # At the entry of the group's first block, so that all its layers read one gate.
@@ -180,6 +181,7 @@ class DualBackend(HookedBackend):
             mask = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device)
             prompt = self.base.family.prompt_mask
             if call.first:
+                # Later positions are the answer's own tokens, which a model that writes does not know yet.
                 mask[:, 1:] = False
             elif call.mask is not None and call.mask.shape == mask.shape:
                 mask = call.mask.bool()

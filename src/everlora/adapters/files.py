@@ -1,4 +1,4 @@
-"""Adapters on disk: standard PEFT folders, read and written without loading a model."""
+"""Reads and writes adapters on disk, as standard PEFT folders, without loading a model."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
         name = key.removeprefix(PREFIX)
         found = FACTOR.fullmatch(name)
         if found:
+            # In fp32, in which updates are added up, whatever type they were stored in.
             factors.setdefault(found[1], {})[found[2]] = tensor.float()
         else:
             rest[name] = tensor
@@ -131,6 +132,7 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
         config.save_pretrained(str(folder))
     except (OSError, SafetensorError) as error:
         raise FolderError(f"the adapter cannot be written to {folder}: {' '.join(str(error).split())}") from error
+    # Read as any reader would: which scale a module has, PEFT's patterns alone decide.
     again, others = read(folder)
     if (
         not equal(again, {name: site.map(Tensor.contiguous) for name, site in absorbed.items()})
@@ -154,11 +156,13 @@ def merge_past(
         The updates, and for a merge what the truncation has lost, the relative error ‖M − M̂‖_F / ‖M‖_F over
         all modules.
     """
+    # One update is not merged with anything, as below an adapter (`FoldedBase.set_past`); its factors are exact.
     if merge is None or len(past) < 2:
         return {name: past.factors(name) for name in past.sites}, ExportLoss()
     sites, lost, size = {}, 0.0, 0.0
     for name in past.sites:
         merged = merge.merge(delta[name].dense() for delta in past)
+        # A merge is no longer of low rank, but the adapter at the root of the folder must be.
         limit = rank or max(MERGED_RANK, sum(delta[name].rank for delta in past))
         sites[name] = nearest(merged, limit)
         lost += float((merged - sites[name].dense()).square().sum())

@@ -1,4 +1,4 @@
-"""Earlier tasks' updates below an adapter, at one module: folded into its weight, or as a term of its output.
+"""Puts earlier tasks' updates below an adapter, at one module: folded into its weight, or as a term of its output.
 
 Folding makes a step cost the same at every task, and is exact: W0 + ΔW_1 + … is one matrix. Quantised weights cannot
 take a small update, so there the past is one frozen low-rank term, (o, R) times (R, i), in a forward hook.
@@ -25,7 +25,7 @@ MERGED = 1 << 30
 
 @dataclass
 class FoldedBase:
-    """The base layer of one adapted module, with earlier updates folded in or added.
+    """Is the base layer of one adapted module, with earlier updates folded in or added.
 
     Attributes:
         layer: the base layer, whose weight is the matrix (o, i).
@@ -70,6 +70,7 @@ class FoldedBase:
             return (out + linear(args[0].to(self.dense.dtype), self.dense)).to(out.dtype)
         if self.factors is None:
             return out
+        # In the factors' fp32, and rounded to the layer's type once, at the end.
         x = args[0].to(self.factors.A.dtype)
         return (out + linear(linear(x, self.factors.A), self.factors.B)).to(out.dtype)
 

@@ -1,4 +1,4 @@
-"""The form ``full``: all weights of the base model are trained, and a task's folder is a transformers folder.
+"""Trains the form ``full``: all weights of the base model; a task's folder is a transformers folder.
 
 While attached, every weight is an fp32 copy in place of the model's own tensor; detaching puts that tensor back, so
 that the base model is never changed. Only the classification head, which grows with the labels, stays.
@@ -27,16 +27,16 @@ WEIGHTS = "model.safetensors"
 
 
 class FullForm(Protocol):
-    """What the backend needs of the form: `everlora.parts.forms_full`."""
+    """Declares what the backend needs of the form, see `everlora.parts.forms_full`."""
 
     @property
     def freeze_embeddings(self) -> bool:
-        """Whether the input embeddings stay as they are."""
+        """Return whether the input embeddings stay as they are."""
         ...
 
 
 class FullBackend(AdapterBackend):
-    """A backend that trains all weights of one base model; an update holds the weights by module."""
+    """Trains all weights of one base model; an update holds the weights by module."""
 
     forms: ClassVar[tuple[str, ...]] = ("full",)
     files: ClassVar[tuple[str, ...]] = ("config.json", "generation_config.json", WEIGHTS)
@@ -88,6 +88,8 @@ class FullBackend(AdapterBackend):
             frozen = {id(p) for p in model.get_input_embeddings().parameters()}
         found: dict[str, dict[str, nn.Parameter]] = {}
         for name, p in model.named_parameters():
+            # By identity: input embeddings that are tied to the output layer have two names, and are frozen under
+            # both.
             if id(p) not in frozen and not self._is_head(name):
                 module, _, key = name.rpartition(".")
                 found.setdefault(module, {})[key] = p

@@ -1,4 +1,4 @@
-"""The base class of forms that act through forward hooks: no layer of the model is replaced or patched.
+"""Defines the base class of forms that act through forward hooks: no layer of the model is replaced or patched.
 
 A hook leaves the model's own forward pass, caching and generation as they are. Trainable tensors are in one submodule
 that is added to the model while attached, so that the Trainer, and a wrapper for several processes, find them among
@@ -36,7 +36,7 @@ HOLDER = "everlora_form"
 
 
 class HookedBackend(AdapterBackend):
-    """A form that consists of forward hooks and of parameters in a submodule of their own.
+    """Is the base of forms that consist of forward hooks and of parameters in a submodule of their own.
 
     Attributes:
         layers: the adapted linear layers by module name, while attached.
@@ -85,6 +85,7 @@ class HookedBackend(AdapterBackend):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        # Without it the base model has just the parameters that it was loaded with, under their names.
         delattr(self.model, HOLDER)
         self.model.requires_grad_(False)
         self.model.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""Which layers of a model are adapted: all of them, the upper ones, or a range."""
+"""Chooses which layers of a model are adapted: all of them, the upper ones, or a range."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLACE = re.compile(r"(.*?)\.(\d+)\.")
 
 
 def read_layers(given: str) -> tuple[int, int] | int:
-    """Return the range (first, last) that ``a-b`` or ``a`` means, or the number of upper layers of ``top:n``.
+    """Return the range (first, last) that ``a-b`` or ``a`` names, or the number of upper layers of ``top:n``.
 
     >>> read_layers("4-5"), read_layers("3"), read_layers("top:2")
     ((4, 5), (3, 3), 2)
@@ -32,7 +32,7 @@ def read_layers(given: str) -> tuple[int, int] | int:
 
 
 def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]:
-    """Return those of some modules that stand in the layers that are meant, of every stack of layers.
+    """Return those of some modules that are in the chosen layers, of every stack of layers.
 
     >>> import everlora
     >>> model = everlora.load("tiny-llama").model
@@ -54,6 +54,7 @@ def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]
     for name in modules:
         if place := PLACE.match(name):
             stack, layer = place[1], int(place[2])
+            # Of the whole stack: top:2 are its two upper layers, whether or not they have anything to adapt.
             size = sizes.setdefault(stack, len(list(model.get_submodule(stack).children())))
             first, last = wanted if isinstance(wanted, tuple) else (max(0, size - wanted), size - 1)
             if first <= layer <= last:
@@ -66,7 +67,7 @@ def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]
 
 
 def restrict(model: nn.Module, lora: LoraInput, targets: Callable[[LoraInput], Iterable[str]]) -> LoraInput:
-    """Return LoRA's settings in PEFT's words, with the layers that are meant written out as target modules.
+    """Return LoRA's settings in PEFT's words, with the chosen layers written out as target modules.
 
     Args:
         model: that is adapted.

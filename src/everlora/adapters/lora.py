@@ -1,4 +1,4 @@
-"""The forms ``plain`` and ``svd``: one stock PEFT adapter, named ``default``, on a base with the earlier updates.
+"""Trains the forms ``plain`` and ``svd``: one stock PEFT adapter, on a base that holds the earlier updates.
 
 PEFT sees a fresh (or continued) LoRA adapter and nothing else. What earlier tasks added is below it: folded into the
 adapted matrices in fp32, so that a step costs the same at every task; or, where the base cannot be folded into
@@ -41,7 +41,7 @@ ADAPTER = "default"
 
 
 class LoraBackend(AdapterBackend):
-    """A backend for LoRA pairs B A, or triplets U Σ V, through PEFT."""
+    """Trains LoRA pairs B A, or triplets U Σ V, through PEFT."""
 
     forms = ("plain", "svd")
     files = ("adapter_config.json", adapters.WEIGHTS)
@@ -260,6 +260,7 @@ def default_targets(model: nn.Module) -> LoraInput:
     if known is not None:
         return {"target_modules": list(known)}
     present = {name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    # Of a type that PEFT has no table for: query and value projections, as LoRA's paper adapts them.
     for pair in (("q_proj", "v_proj"), ("query", "value"), ("q", "v"), ("q_lin", "v_lin")):
         if present.issuperset(pair):
             return {"target_modules": list(pair)}

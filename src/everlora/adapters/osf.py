@@ -1,4 +1,4 @@
-"""The form ``osf``: orthogonal subspace fine-tuning by PEFT's own tuner, task after task.
+"""Trains the form ``osf``: orthogonal subspace fine-tuning by PEFT's own tuner, task after task.
 
 PEFT decomposes, trains and projects one weight, as in a single task. When the task ends, the change of W0 is
 extracted; the next task starts from W0 and that change, in fp32, and PEFT decomposes their sum anew.
@@ -29,13 +29,13 @@ FACTORS = ("U_low", "S_low", "V_low")
 
 
 class OsfForm(Protocol):
-    """What the backend needs of the form: `everlora.parts.forms_osf`."""
+    """Declares what the backend needs of the form, see `everlora.parts.forms_osf`."""
 
     frozen: float
 
 
 class OsfBackend(HookedBackend):
-    """A backend for weights whose top singular directions are frozen."""
+    """Trains weights whose top singular directions are frozen."""
 
     forms = ("osf",)
     file = "osf.safetensors"
@@ -106,6 +106,7 @@ class OsfBackend(HookedBackend):
     @torch.no_grad()
     def extract(self) -> dict[str, ModuleUpdate]:
         """Return the change of every weight from W0, (o, i)."""
+        # The change and not the factors: the next task decomposes the sum anew, and has no use for those of this one.
         found: dict[str, ModuleUpdate] = {}
         for name, layer in self._wrapped().items():
             now = self.layers[name].weight + layer.get_delta_weight(ADAPTER)

@@ -1,4 +1,4 @@
-"""The form ``prompt`` (LFPT5): one soft prompt for all tasks, behind the text."""
+"""Trains the form ``prompt`` (LFPT5): one soft prompt for all tasks, behind the text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from everlora.data.task import Task
 
 
 class SharedPromptBackend(PromptBackend):
-    """A backend for one prompt that is trained from task to task; it starts from words that describe the tasks."""
+    """Trains one prompt from task to task; it starts from words that describe the tasks."""
 
     forms = ("prompt",)
     behind = True

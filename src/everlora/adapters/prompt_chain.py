@@ -1,4 +1,4 @@
-"""The form ``prompt-chain`` (Progressive Prompts): one soft prompt per task, in front of those of earlier tasks.
+"""Trains the form ``prompt-chain`` (Progressive Prompts): a soft prompt per task, before those of earlier tasks.
 
 The earlier prompts do not change any more: they are constants of the forward pass.
 """
@@ -29,7 +29,7 @@ def reparameterise(prompt: Tensor, down: Tensor, down_bias: Tensor, up: Tensor, 
 
 
 class PromptChainBackend(PromptBackend):
-    """A backend for the prompts [P_t, …, P_1]; only P_t, and the network around it, are trained."""
+    """Reads the prompts [P_t, …, P_1]; only P_t, and the network around it, are trained."""
 
     forms = ("prompt-chain",)
     needs_past = True
@@ -51,6 +51,7 @@ class PromptChainBackend(PromptBackend):
             return PromptParameters(prompt=prompt)
         e = prompt.shape[-1]
         bound = e**-0.5
+        # With `up` at 0 the network adds nothing at first: training starts from the embeddings that were drawn.
         return PromptParameters(
             prompt=prompt,
             down=(torch.rand(h, e) * 2 - 1) * bound,

@@ -1,4 +1,4 @@
-"""The form ``prompt-pool`` (L2P): a pool of soft prompts, of which every example selects those of nearest keys."""
+"""Trains the form ``prompt-pool`` (L2P): a pool of soft prompts, from which every example selects its own."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def nearest(queries: Tensor, keys: Tensor, top: int) -> tuple[Tensor, Tensor]:
 
 
 class PromptPoolBackend(PromptBackend):
-    """A backend for the pool, its keys, and the loss term that pulls keys towards the examples that selected them."""
+    """Trains the pool and its keys, with a loss that pulls keys towards the examples that selected them."""
 
     forms = ("prompt-pool",)
 

@@ -1,4 +1,4 @@
-"""The base class of soft prompts: hooks on the model's modules insert them, and the stock forward pass runs.
+"""Defines the base class of soft prompts, which hooks on the model's modules insert in the stock forward pass.
 
 The hooks adjust what a longer sequence needs: embeddings, attention mask and positions (counted by the mask, so that
 padding changes nothing), in a cached step the mask alone; and in an encoder-decoder the mask of cross-attention. The
@@ -41,7 +41,7 @@ PLACE = "prompts"
 
 
 class PromptParameters(nn.Module):
-    """A module with the given tensors as parameters; as a submodule of the model the Trainer finds them."""
+    """Holds tensors as parameters; as a submodule of the model the Trainer finds them."""
 
     def __init__(self, **values: Tensor) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class PromptParameters(nn.Module):
 
 
 class PromptBackend(AdapterBackend):
-    """A form whose parameters are soft prompts; a subclass says which prompts a text gets.
+    """Is the base of forms whose parameters are soft prompts; a subclass says which prompts a text gets.
 
     Attributes:
         settings: the form and its settings.
@@ -88,7 +88,7 @@ class PromptBackend(AdapterBackend):
 
     @property
     def holder(self) -> Any:
-        """The module with the trained parameters."""
+        """Return the module with the trained parameters."""
         return self.base.model.get_submodule(PLACE)
 
     def attach(self, *, seed: int, start: Updates | None = None, tasks: Sequence[Task] = ()) -> nn.Module:
@@ -170,15 +170,19 @@ class PromptBackend(AdapterBackend):
         """
         name = self.base.family.name
         if name == "image-classifier":
+            # Patches are embedded inside, and no mask is given: prompts can only join behind that.
             body = model.base_model
             if not hasattr(body, "embeddings"):
                 raise ModelError(f"{self.base.name!r} has no module of embeddings behind which prompts could be put")
             self._hooks.append(body.embeddings.register_forward_hook(self._patches))
             self._hooks.append(body.register_forward_hook(self._out))
         elif name == "encoder-decoder":
+            # The decoder reads the encoder's states, those of the prompts too: they stay, and its mask grows with
+            # them.
             self._hooks.append(model.get_encoder().register_forward_pre_hook(self._in, with_kwargs=True))
             self._hooks.append(model.get_decoder().register_forward_pre_hook(self._across, with_kwargs=True))
         else:
+            # The head, and the loss, go by position, so that the outputs of the prompts are taken out again.
             self._hooks.append(model.base_model.register_forward_pre_hook(self._in, with_kwargs=True))
             self._hooks.append(model.base_model.register_forward_hook(self._out))
 

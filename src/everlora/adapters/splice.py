@@ -1,4 +1,4 @@
-"""Inserting positions into the rows of a padded batch, and removing them again."""
+"""Inserts positions into the rows of a padded batch, and removes them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which modules LoRA's settings name: what matches nothing is a typing error, which PEFT would not see."""
+"""Checks that LoRA's settings name modules that exist: a name without any is a slip, which PEFT would not see."""
 
 from __future__ import annotations
 

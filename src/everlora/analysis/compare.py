@@ -108,6 +108,7 @@ def estimate(runs: Sequence[RunAnswers], *, resamples: int = RESAMPLES, seed: in
     Raises:
         ConfigError: no run, one seed twice in an order, or other tasks or numbers of rows.
     """
+    # Sorted, since resamples go by place: the same runs named in another order must give the same interval.
     runs = sorted(runs, key=lambda run: run.unit)
     units = tuple(run.unit for run in runs)
     if not runs or len(set(units)) < len(units):
@@ -119,6 +120,7 @@ def estimate(runs: Sequence[RunAnswers], *, resamples: int = RESAMPLES, seed: in
         same = run.tasks == first.tasks and run.cells.keys() == first.cells.keys()
         if not same or run.sizes() != runs[0].sizes() or set(run.tasks) != set(runs[0].tasks):
             raise ConfigError("runs over seeds must answer the same rows of the same tasks at the same stages")
+    # One draw of rows for all runs: they answer the same test rows, whose difficulty is common to them.
     weights = {task: _drawn_rows(task, rows, resamples, seed) for task, rows in runs[0].sizes().items()}
     means: dict[str, float | None] = {}
     draws: dict[str, Draws] = {}
@@ -182,6 +184,7 @@ def _resampled(marks: Marks, weights: Marks) -> Draws:
 def _around(mean: float, draws: Draws, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     low, high = (float(value) for value in np.quantile(draws, [tail, 1 - tail]))
+    # With few runs the quantiles may miss the mean itself.
     return Interval(mean, min(low, mean), max(high, mean))
 
 
@@ -195,6 +198,8 @@ def _drawn_runs(units: Sequence[Unit], resamples: int, seed: int) -> Draws:
 
 def _drawn_rows(task: str, rows: int, resamples: int, seed: int) -> Marks:
     """Return how often each row is drawn, (n, B); one draw for all methods that answer the task."""
+    # From the task's name and size alone, so that every method is resampled on the same rows and differences are
+    # paired. A checksum and not `hash`, which differs from process to process.
     random = np.random.default_rng([seed, zlib.crc32(task.encode()), rows])
     picks = random.integers(rows, size=(resamples, rows)) + rows * np.arange(resamples)[:, None]
     return np.bincount(picks.ravel(), minlength=resamples * rows).reshape(resamples, rows).T.astype(np.float32)

@@ -59,6 +59,8 @@ def memory_error(method: Method, past: UpdateHistory, remembered: Memory) -> dic
         held = {name: state for name, state in sorted(remembered.get(part.name, {}).items()) if state}
         if not isinstance(part, ReconstructsPast) or not held:
             continue
+        # The tasks' own updates are stored anyway, so how far off a memory is can be measured and need not be
+        # estimated.
         exact = {name: past.total(name) for name in held}
         lost = {name: float((exact[name] - part.reconstruct(held[name])).norm()) for name in exact}
         sizes = {name: float(exact[name].norm()) for name in exact}

@@ -62,7 +62,7 @@ class Paired:
 
     @property
     def t(self) -> float:
-        """Return how many errors the difference is large."""
+        """Return the difference in units of its standard error."""
         if abs(self.mean) < SMALL:
             return 0.0
         return abs(self.mean) / self.error if self.error > SMALL else inf
@@ -85,8 +85,11 @@ def paired(differences: Numbers, rows: Numbers, scores: Numbers) -> Paired:
     if u < ENOUGH:
         return Paired(mean, sqrt(of_rows), inf, u)
     free = (len(scores) - 1) * (u - 1)
+    # What neither the method nor the run explains. Three runs of two methods say little of it; all methods of a table
+    # say more, and so their common spread is a lower bound for that of any two.
     left = scores - scores.mean(1, keepdims=True) - scores.mean(0) + scores.mean()
     of_runs = (1 + 2 / free) * max(float(differences.var(ddof=1)), 2 * float((left**2).sum()) / free) / u
+    # Satterthwaite's degrees of freedom: the part that is due to rows counts as known.
     both = of_runs + of_rows
     return Paired(mean, sqrt(both), inf if sqrt(of_runs) < SMALL else free * (both / of_runs) ** 2, u)
 
@@ -96,6 +99,7 @@ def holm(found: Mapping[Key, float]) -> dict[Key, float]:
     corrected: dict[Key, float] = {}
     above = 0.0
     for k, name in enumerate(sorted(found, key=lambda name: (found[name], str(name)))):
+        # Never below that of a smaller p, or a weaker finding could pass where a stronger one fails.
         above = max(above, min(1.0, (len(found) - k) * found[name]))
         corrected[name] = above
     return corrected
@@ -105,6 +109,7 @@ def corrected(found: Mapping[Key, Paired], chosen: bool) -> dict[Key, float]:
     """Correct p of differences from one method over them: a baseline, or one ``chosen`` as the best."""
     if chosen:
         return {name: min(1.0, looked_at(len(found), chosen) * one.p) for name, one in found.items()}
+    # The baseline was named beforehand, so only the comparisons with it count, and Holm is sharper than Bonferroni.
     return holm({name: one.p for name, one in found.items()})
 
 

@@ -141,7 +141,7 @@ def _against(
 
 
 def _on(methods: Sequence[Estimate], units: Sequence[Unit], metric: str) -> Draws:
-    """Scores of those methods that have all of these runs, (methods, runs)."""
+    """Return the scores of those methods that have all of these runs, (methods, runs)."""
     known = [one for one in methods if one.means[metric] is not None and set(units) <= set(one.units)]
     return np.stack([one.each[metric][[one.units.index(unit) for unit in units]] for one in known])
 

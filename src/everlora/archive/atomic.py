@@ -15,6 +15,7 @@ from everlora.core.errors import FolderError
 
 
 def _sync(path: Path) -> None:
+    # Of folders as well: a new name in one is a change of the folder, which has to reach the disk by itself.
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -28,8 +29,11 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         FolderError: the disk is full or the place cannot be written; the old file is intact.
     """
+    # In the same folder, since a renaming is one step only within a file system.
     temporary = path.with_name(f".{path.name}.part")
     try:
+        # Synced before it is renamed: the new name may reach the disk before the text does, and a power failure would
+        # leave an empty file under it.
         temporary.write_text(text, encoding="utf-8")
         _sync(temporary)
         os.replace(temporary, path)
@@ -50,6 +54,7 @@ def copy_checked(source: Path, target: Path) -> None:
     Raises:
         FolderError: they are not.
     """
+    # Read again, for a copy that fails silently would be hashed, and from then on taken for what was learned.
     shutil.copy(source, target)
     if not filecmp.cmp(source, target, shallow=False):
         raise FolderError(f"{target} was not written as it was to be; look at the disk")
@@ -74,6 +79,7 @@ def staged(target: Path) -> Iterator[Path]:
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise FolderError(f"cannot write {target}: {error.strerror or error}; earlier tasks are intact") from error
+    # Ctrl-C too: what was half written must not be found by the next run.
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -140,6 +140,7 @@ class RunFolder:
         with _empty(self.path / "tasks" / f"{number:02d}-{name}") as folder:
             yield folder
             seal: dict[str, object] = {"run": self.id, "number": number, "name": name, "files": _hashes(folder)}
+            # Written last, with the hashes of all else: without it, or with other files, the folder does not count.
             sealed = Commit.model_validate({**seal, **_fields(facts)})
             write(folder / COMMIT, sealed)
 
@@ -272,6 +273,7 @@ def _fields(record: Record) -> dict[str, object]:
 @contextmanager
 def _empty(target: Path) -> Iterator[Path]:
     """Give an empty folder that takes the place of ``target`` in one step, when the block ends without an error."""
+    # What is here was never committed, or is another run's measurement; a folder is not renamed onto a full one.
     if target.exists():
         shutil.rmtree(target)
     with staged(target) as folder:

@@ -24,7 +24,7 @@ class PrecisionRecord(Record):
 
 
 class BaseFilesRecord(Record):
-    """What the base model was read from: SHA-256 of its files by name, and the commit of the hub that they are of."""
+    """Holds what the base model was read from: SHA-256 of its files by name, and their commit of the hub."""
 
     digests: dict[str, str]
     commit: str | None = None

@@ -48,7 +48,7 @@ def _general(start: dict[str, float] | None, rows: list[dict[str, float] | None]
 
 
 def references(found: ReferenceScores) -> References:
-    """Return the same as metrics take it; general ability is that after the last stage that is there."""
+    """Return reference scores as metrics take them; general ability is that after the latest stage."""
     general = found.general
     start, end = (general.before, general.after[-1]) if general and general.after else (None, None)
     return References(

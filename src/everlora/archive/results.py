@@ -29,7 +29,7 @@ class Fingerprints(Record):
 
 
 class GeneralAbility(Record):
-    """Measures of general ability before the first task and after each stage, and how they differ."""
+    """Holds measures of general ability before the first task and after each stage, and their differences."""
 
     before: dict[str, float] | None
     after: list[dict[str, float] | None]
@@ -37,7 +37,7 @@ class GeneralAbility(Record):
 
 
 class ReferenceScores(Record):
-    """Scores that the matrix is compared with, each where it is known: one score a task, in order, or None.
+    """Holds scores that the matrix is compared with, where known: one a task, in order, or None.
 
     Attributes:
         base: of the base model.

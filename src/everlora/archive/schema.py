@@ -33,6 +33,7 @@ class Record(BaseModel):
 
     def plain(self) -> JsonObject:
         """Return the record as plain data, without what says no more than its default."""
+        # Without defaults, so that a field that a later version adds changes no file of a run that does not use it.
         found: JsonObject = self.model_dump(mode="json", exclude_defaults=True)
         return found
 
@@ -87,6 +88,7 @@ def restored(kind: type[R], path: Path, content: JsonObject) -> R:
         FolderError: entries are missing or of another kind.
     """
     try:
+        # Files that are of this schema are taken as they are: a migration must not mend what is damaged.
         if content.get("schema", 1) != SCHEMA:
             content = kind.migrated(dict(content), path)
         return kind.model_validate(content)

@@ -1,4 +1,4 @@
-"""Benchmarks: known streams of tasks, each one YAML file of this folder, with a loader where one is needed.
+"""Defines benchmarks, known streams of tasks: each is a YAML file here, with a loader where one is needed.
 
     trace.yaml   what is known: title, orders, tasks with labels, metric, source, licence   read for every listing
     folders.py   the loader that it names, which reads the rows                             imported when it is opened

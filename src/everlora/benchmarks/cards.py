@@ -1,4 +1,4 @@
-"""The card of a benchmark: what is known of its tasks, and what their rows are like where they are at hand."""
+"""Makes the card of a benchmark: what is known of its tasks, and what their rows are like where they are at hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHARES = (0.5, 0.95, 1.0)
 
 @dataclass(frozen=True)
 class Lengths:
-    """Lengths of texts in words: mean, median, 95th percentile and maximum."""
+    """Holds lengths of texts in words: mean, median, 95th percentile and maximum."""
 
     mean: float
     p50: int
@@ -32,7 +32,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """Rows of each split."""
+    """Holds the number of rows of each split."""
 
     train: int
     dev: int
@@ -41,7 +41,7 @@ class SplitSizes:
 
 @dataclass(frozen=True)
 class PublishedSizes:
-    """Rows as published; None where nobody has counted them."""
+    """Holds numbers of rows as published; None where nobody has counted them."""
 
     train: int | None
     test: int | None
@@ -49,7 +49,7 @@ class PublishedSizes:
 
 @dataclass(frozen=True)
 class TaskRows:
-    """What the rows of a task are like, where they are at hand.
+    """Holds what the rows of a task are like, where they are at hand.
 
     Attributes:
         rows: how many there are.
@@ -69,7 +69,7 @@ class TaskRows:
 
 @dataclass(frozen=True)
 class TaskCard:
-    """What there is to know about a task of a benchmark.
+    """Holds what there is to know about a task of a benchmark.
 
     Attributes:
         name, labels, metric, source: see `everlora.core.benchmark.TaskInfo`.
@@ -91,7 +91,7 @@ class TaskCard:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkCard:
-    """What there is to know about a benchmark, or about tasks of a user's own.
+    """Holds what there is to know about a benchmark, or about tasks of a user's own.
 
     Attributes:
         name, title, orders, aliases, modality, needs_data, prompt_limit: see `everlora.core.benchmark.Benchmark`.
@@ -160,7 +160,7 @@ def card(name: str, *, data_dir: Path | None = None, order: int | str | None = N
 
 
 def _own(name: str) -> BenchmarkCard:
-    """The card of a user's own YAML file, or of a folder, whose tasks are shown by name."""
+    """Return the card of a user's own YAML file, or of a folder, whose tasks are shown by name."""
     stream = open_stream(name, tasks=sorted(task_folders(Path(name))) if is_folder(name) else None)
     orders = {} if is_folder(name) else {1: stream.names}
     return BenchmarkCard(
@@ -183,7 +183,7 @@ def _own(name: str) -> BenchmarkCard:
 
 
 def _like(names: Sequence[str]) -> list[str]:
-    """Orders of our benchmarks that are these tasks under other spellings: what EasyCL calls SST-2 is our sst2."""
+    """Return orders of our benchmarks that are these tasks under other spellings, as EasyCL's SST-2 is our sst2."""
     plain = [plain_spelling(name) for name in names]
     orders = [(info.name, number, known) for info in benchmarks() for number, known in info.orders.items()]
     return [
@@ -192,7 +192,7 @@ def _like(names: Sequence[str]) -> list[str]:
 
 
 def _known(benchmark: Benchmark, name: str, task: Task | None) -> TaskCard:
-    """What is known of a task, with what its rows are like if they are at hand."""
+    """Return what is known of a task, with what its rows are like if they are at hand."""
     known = benchmark.task(name)
     return TaskCard(
         name=name,
@@ -207,7 +207,7 @@ def _known(benchmark: Benchmark, name: str, task: Task | None) -> TaskCard:
 
 
 def _of_rows(task: Task) -> TaskRows:
-    """Sizes, digest and lengths in words of a task's rows."""
+    """Return sizes, digest and lengths in words of a task's rows."""
     sizes, digest = SplitSizes(len(task.train), len(task.dev), len(task.test)), task.digest()
     if task.form == "image":
         shapes = sorted({"x".join(map(str, row.input.shape)) for row in task.test})
@@ -225,6 +225,6 @@ def _text(row: Example) -> str:
 
 
 def _statistics(lengths: Sequence[int]) -> Lengths:
-    """Mean, median, 95th percentile and maximum of sorted numbers."""
+    """Return mean, median, 95th percentile and maximum of sorted numbers."""
     p50, p95, most = (lengths[min(len(lengths) - 1, int(share * len(lengths)))] for share in SHARES)
     return Lengths(round(sum(lengths) / len(lengths), 1), p50, p95, most)

@@ -1,4 +1,4 @@
-"""What the loaders of picture benchmarks share: a picture set and its splits."""
+"""Defines what the loaders of picture benchmarks share: a picture set and its splits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DRAW_SEED = 0
 
 @dataclass(frozen=True)
 class Pictures:
-    """Rows of one split: a class number for each, and the picture of a row, decoded when it is needed."""
+    """Holds the rows of one split: a class number for each, and its picture, decoded when it is needed."""
 
     numbers: Sequence[int]
     picture: Callable[[int], Picture]
@@ -24,7 +24,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A data set: names of its classes, its training rows, its test rows, where they are from."""
+    """Holds a data set: names of its classes, its training rows, its test rows, and where they are from."""
 
     classes: tuple[str, ...]
     train: Pictures
@@ -33,5 +33,5 @@ class PictureSet:
 
 
 def arrays(images: Any, numbers: Any) -> Pictures:
-    """Pictures that are in memory."""
+    """Make a split of pictures that are in memory."""
     return Pictures([int(n) for n in numbers], lambda index: np.ascontiguousarray(images[index], dtype=np.uint8))

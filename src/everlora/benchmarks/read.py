@@ -1,4 +1,4 @@
-"""Read a benchmark from a YAML file, whose keys `everlora.core.benchmark_facts` lists."""
+"""Reads a benchmark from a YAML file, whose keys `everlora.core.benchmark_facts` lists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_benchmark(path: Path) -> Benchmark:
 
 
 def is_benchmark_file(path: Path) -> bool:
-    """Whether a file is the YAML of a benchmark, with ``orders``; a list of tasks and their files has none."""
+    """Return whether a file is the YAML of a benchmark, with ``orders``; a list of tasks has none."""
     try:
         content = _content(path)
     except ConfigError:  # whoever reads it says what is wrong

@@ -26,7 +26,7 @@ INSTEAD = "give --data-dir a folder that holds the benchmark's files"
 
 @dataclass(frozen=True, kw_only=True)
 class HubTask:
-    """Where a task lies on the hub and how its rows become ``text`` and ``label``; ``hub`` of a task in the YAML.
+    """Says where a task lies on the hub and how its rows become ``text`` and ``label``; ``hub`` in the YAML.
 
     Attributes:
         path: id of the data set.
@@ -73,7 +73,7 @@ def hub_task(task: TaskInfo) -> Task:
 
 
 def place_of(task: TaskInfo) -> HubTask:
-    """Where a task lies on the hub; its labels name the numbers there where nothing else is said."""
+    """Return where a task lies on the hub; its labels name the numbers there where nothing else is said."""
     facts = {key: _tuples(value) for key, value in task.hub.items()}
     return HubTask(**{"names": task.labels, **facts})
 
@@ -119,6 +119,7 @@ def draw(numbers: Sequence[int], main: int, aside: int) -> tuple[list[int], list
         classes.setdefault(number, []).append(index)
     chosen: list[int] = []
     others: list[int] = []
+    # By number: which class happens to stand first must not decide what is drawn of the others.
     for number in sorted(classes):
         rows = classes[number]
         dice.shuffle(rows)

@@ -87,6 +87,11 @@ def open_stream(
 def load_known(request: Request) -> list[Task]:
     """Load tasks that other benchmarks define, each as the benchmark that defines it reads it.
 
+    >>> known = BENCHMARKS.get("builtin")
+    >>> tasks = load_known(Request(benchmark=known, tasks=(known.task("news"),), train=8, evaluate=4))
+    >>> [(task.name, len(task.train), len(task.test)) for task in tasks]
+    [('news', 8, 4)]
+
     Raises:
         ConfigError: nobody defines a task.
         DataError: the data cannot be used.
@@ -106,13 +111,13 @@ def load_known(request: Request) -> list[Task]:
 
 
 def is_own(name: str | Path) -> bool:
-    """Whether a name is no benchmark's: a YAML file that lists tasks and their files, or a folder of tasks."""
+    """Return whether a name is a user's own: a YAML file that lists tasks and their files, or a folder of tasks."""
     path = Path(name)
     return (path.suffix.lower() in YAML and not is_benchmark_file(path)) or is_folder(name)
 
 
 def is_yaml(name: str) -> bool:
-    """Whether a name is the path of a YAML file that is there."""
+    """Return whether a name is the path of a YAML file that is there."""
     path = Path(name)
     return path.suffix.lower() in YAML and path.is_file()
 
@@ -138,7 +143,7 @@ def find_benchmark(name: str) -> Benchmark:
 
 
 def order_number(benchmark: str, order: str) -> int:
-    """The number of an order given by another paper's name for it.
+    """Return the number of an order given by another paper's name for it.
 
     Raises:
         ConfigError: there is no such benchmark or order.
@@ -167,6 +172,7 @@ def _loaded(request: Request, *, named: bool) -> TaskStream:
     found, wanted = [getattr(task, "name", task) for task in loaded], [task.name for task in request.tasks]
     if found != wanted or not all(isinstance(task, Task) for task in loaded):
         raise DataError(f"the loader of {known.name} must return the tasks {', '.join(wanted)}; it returned {found}")
+    # A benchmark of known tasks may score them all in one way, as the paper that it is from does.
     if known.metric:
         loaded = tuple(replace(task, metric=known.metric) for task in loaded)
     if known.prompt_limit:

@@ -39,6 +39,7 @@ def class_incremental(request: Request, found: PictureSet) -> list[Task]:
         raise DataError(
             f"{found.source} has {count} classes where {benchmark.name} wants {benchmark.classes}; check the data"
         )
+    # NumPy's old generator, whose numbers are frozen: its new ones may change with a version, and orders with them.
     permutation = [int(k) for k in RandomState(order).permutation(count)] if order != 1 else list(range(count))
     names = benchmark.orders[order]
     size, rest = divmod(count, len(names))
@@ -70,7 +71,7 @@ def _task(task: TaskInfo, found: PictureSet, classes: Sequence[int], request: Re
 
 
 def _draw(rows: Pictures, classes: Sequence[int], most: int | None, aside: bool) -> tuple[list[int], list[int], int]:
-    """Rows of the classes in a fixed random order, a tenth of each set aside, and how many are beyond ``most``."""
+    """Return rows of the classes in a fixed random order, a tenth of each set aside, and how many exceed ``most``."""
     dice = random.Random(DRAW_SEED)
     of_class: dict[int, list[int]] = {number: [] for number in classes}
     for index, number in enumerate(rows.numbers):
@@ -84,6 +85,7 @@ def _draw(rows: Pictures, classes: Sequence[int], most: int | None, aside: bool)
         dice.shuffle(found)
         taken = found[:most]
         left += len(found) - len(taken)
+        # From the front of the shuffled rows of each class, so that dev has every class in its share.
         cut = len(taken) // 10 if aside else 0
         others += taken[:cut]
         main += taken[cut:]
@@ -93,7 +95,7 @@ def _draw(rows: Pictures, classes: Sequence[int], most: int | None, aside: bool)
 
 
 def _taken(rows: Pictures, indices: Sequence[int], most: int | None, seed: int) -> list[int]:
-    """At most so many of the rows at ``indices``, in equal shares of each class, before any is decoded."""
+    """Return at most so many of the rows at ``indices``, in equal shares of each class, before any is decoded."""
     drawn = sample_rows(len(indices), len(indices) if most is None else most, seed, [rows.numbers[i] for i in indices])
     return [indices[k] for k in drawn]
 
@@ -120,7 +122,7 @@ def digits(request: Request) -> list[Task]:
 
 
 def _digits() -> PictureSet:
-    """The 1,797 pictures of digits, 8 by 8 pixels, that come with scikit-learn; a fifth of each class is test."""
+    """Return the 1,797 pictures of digits, 8 by 8 pixels, of scikit-learn; a fifth of each class is test."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -161,6 +163,7 @@ def mnist_from_file(data_dir: Path) -> PictureSet:
     if path is None:
         raise DataError(f"{data_dir} has no {' or '.join(FILES)}; give --data-dir the folder that holds it")
     try:
+        # A file from elsewhere must not run code: arrays of objects are pickled.
         with np.load(path, allow_pickle=False) as held:
             found = {key: held[key] for key in ("x_train", "y_train", "x_test", "y_test")}
     except KeyError:

@@ -22,7 +22,7 @@ INSTEAD = "vision-digits needs no download"
 
 @dataclass(frozen=True, kw_only=True)
 class HubPictures:
-    """Where a picture set lies on the hub; ``hub`` among the options in the YAML.
+    """Says where a picture set lies on the hub; ``hub`` among the options in the YAML.
 
     Attributes:
         path: id of the data set.

@@ -134,6 +134,7 @@ def _beyond_us(error: Exception) -> str | None:
             f"out of memory ({text[:200] or 'no more to be had'}); finished tasks are kept: go on with --resume and "
             f"smaller batches (--per-device-train-batch-size, --per-device-eval-batch-size), or take a smaller model"
         )
+    # Only if it was imported anyway: no command that failed early may wait seconds to say so.
     if "torch" in sys.modules:
         from everlora.runtime import world
 

@@ -1,4 +1,4 @@
-"""Commands that tell what there is: methods, benchmarks, versions."""
+"""Defines the commands that tell what there is: methods, benchmarks, versions."""
 
 from __future__ import annotations
 

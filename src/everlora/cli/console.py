@@ -57,6 +57,7 @@ class ConsoleProgress(Progress):
             self.current = None
 
     def info(self, line: str) -> None:
+        # With several processes each line would come as many times.
         if self.quiet or not world.is_main():
             return
         err.print(printable(f"{self.prefix}{line}"), markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Commands that look at runs, hand them on, or study them."""
+"""Defines the commands that look at runs, hand them on, or study them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class WrittenAdapter:
 
 
 def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
-    """What a learner knows, what it keeps, and how much room its adapted modules have left."""
+    """Tell what a learner knows, what it keeps, and how much room its adapted modules have left."""
     from everlora.analysis.status import status as facts_of
     from everlora.cli.tables import number, show, table
 
@@ -83,7 +83,7 @@ def inspect(
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
-    """How each task's update met the past: interference and its bound, opposed directions, free share."""
+    """Measure how each task's update met the past: interference and its bound, opposed directions, free share."""
     check_run(run)
     from everlora.analysis.interference import inspect as meetings
     from everlora.analysis.runs import Run

@@ -50,6 +50,7 @@ def takes_settings(
         ]
         arguments = [one for one in own if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
         everything = [*arguments, *made, *(one for one in own if one not in arguments)]
+        # typer reads a command's signature to make its options, so the settings are put there and stand nowhere twice.
         command.__signature__ = signature.replace(parameters=everything)  # type: ignore[attr-defined]
         command.__annotations__ = {one.name: one.annotation for one in everything}
         return command

@@ -13,6 +13,9 @@ from everlora.core.errors import ConfigError
 class Adapter:
     """Declares what a task trains; another form than LoRA is a subclass (`everlora.parts.forms_osf`, say).
 
+    >>> Adapter(policy="continue").learning_rate, Adapter(form="svd").learning_rate
+    (0.003, 0.01)
+
     Attributes:
         policy: ``new``, fresh and on top of everything learned before; or ``continue``, one that every task trains on.
         form: ``plain`` B A (PEFT's LoRA), ``svd`` U Σ V (PEFT's AdaLoRA without its rank allocation), or one that is
@@ -82,6 +85,9 @@ class Adapter:
 @dataclass(frozen=True, kw_only=True)
 class Consolidator:
     """Declares how a finished update joins the past.
+
+    >>> Consolidator().rule
+    'sum'
 
     Attributes:
         rule: ``sum`` folds it into the weights used from now on; ``continue`` keeps the one adapter as it is;

@@ -53,7 +53,7 @@ Kind = type | tuple[type, ...]
 
 
 class BenchmarkFacts(TypedDict, total=False):
-    """The facts of a benchmark, once it is known that each is of its kind."""
+    """Holds the facts of a benchmark, once it is known that each is of its kind."""
 
     title: Required[str]
     orders: Mapping[int, Names] | Names | None
@@ -159,6 +159,13 @@ def benchmark(
 
     The function takes an `everlora.core.benchmark.Request` and returns the `everlora.Task` objects that it names, in
     order. For tasks that other benchmarks define, `everlora.benchmarks.load_known` does that.
+
+    >>> from everlora import load_known, open_stream
+    >>> from everlora.core.registry import isolated
+    >>> with isolated():  # forgets it again, as tests do
+    ...     load = benchmark("my-two", title="Two known tasks", orders=["news", "reviews"])(load_known)
+    ...     [task.name for task in open_stream("my-two", max_train_samples=4, max_eval_samples=4)]
+    ['news', 'reviews']
 
     Args:
         name: of the benchmark.

@@ -18,7 +18,7 @@ from everlora.core.roles import Budget
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A method in the table of all methods.
+    """Holds a method's row in the table of all methods.
 
     Attributes:
         name, title, paper, aliases, stores, cost, replay, families: as declared, see `everlora.core.registry.Entry`.
@@ -50,7 +50,7 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class OptionCard:
-    """An option of a method.
+    """Holds what is declared of an option of a method.
 
     Attributes:
         name: as in an expression.
@@ -69,7 +69,7 @@ class OptionCard:
 
 @dataclass(frozen=True)
 class TermCard:
-    """One of the methods that are joined: its row of the table, its page, and its options."""
+    """Holds one of the methods that are joined: its row of the table, its page, and its options."""
 
     row: MethodRow
     page: str
@@ -78,7 +78,7 @@ class TermCard:
 
 @dataclass(frozen=True)
 class MethodCard:
-    """Everything that is declared of a composition.
+    """Holds everything that is declared of a composition.
 
     Attributes:
         name, group, replay, adapter, learning_rate, task_id_at_inference, families: of the whole.

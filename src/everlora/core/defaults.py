@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 @dataclass(frozen=True)
 class Default:
-    """Says of an option of a method whose choice its default value is, and why.
+    """Says whose choice the default value of an option is, and why.
 
     It stands in the option's annotation, where pydantic, which converts the values, passes over it:
 
@@ -36,7 +36,7 @@ class Default:
 
 @dataclass(frozen=True)
 class Search:
-    """Values of an option that are tried when a method is tuned; it stands in the option's annotation.
+    """Holds values of an option that are tried when a method is tuned; it stands in the option's annotation.
 
     >>> from typing import Annotated
     >>> def build(*, lam: Annotated[float, Search(0.1, 1.0)] = 0.1) -> None: ...

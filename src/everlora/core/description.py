@@ -1,4 +1,4 @@
-"""What a method is made of, as it stands in a run's record and on a method's card."""
+"""Describes what a method is made of, as it stands in a run's record and on a method's card."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from everlora.core.plain import JsonObject
 
 @dataclass(frozen=True)
 class PartDescription:
-    """A part in its role.
+    """Describes a part in its role.
 
     Attributes:
         role: which attribute of `everlora.core.method.Method` holds it.
@@ -32,7 +32,7 @@ class PartDescription:
 
 @dataclass(frozen=True)
 class MethodDescription:
-    """A composition; the attributes are those of `everlora.core.method.Method`, its parts in one list."""
+    """Describes a composition by the attributes of `everlora.core.method.Method`, its parts in one list."""
 
     name: str
     regime: str

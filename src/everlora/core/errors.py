@@ -28,6 +28,13 @@ def printable(text: str) -> str:
 class EverloraError(Exception):
     """Is the base of all errors that are the caller's to mend.
 
+    >>> from everlora import EverloraError, parse
+    >>> try:
+    ...     parse("elal")
+    ... except EverloraError as error:
+    ...     print(error)
+    unknown method 'elal'; did you mean 'ella'? (everlora methods lists them)
+
     Attributes:
         status: exit status of the command line for this error.
     """
@@ -58,13 +65,13 @@ class FolderError(EverloraError):
 
 
 class TrainingError(EverloraError):
-    """Training could not go on (a loss that is not a number, say); what was learned before is intact."""
+    """Says that training could not go on (a loss that is not a number, say); earlier tasks are intact."""
 
     status = 3
 
 
 class Interrupted(EverloraError):
-    """The user pressed Ctrl-C."""
+    """Says that the user pressed Ctrl-C."""
 
     status = 130
 

@@ -39,6 +39,7 @@ def split_expression(expression: str) -> list[tuple[str, str]]:
     Raises:
         ConfigError: it cannot be read.
     """
+    # Before anything is matched: regular expressions take long on long texts.
     if len(expression) > LONGEST:
         raise ConfigError(f"the method {expression[:40]!r}… has {len(expression):,} characters, at most {LONGEST:,}")
     found = split_outside_brackets(expression, "+")

@@ -1,4 +1,4 @@
-"""A method is a value: parts in roles. `compose` joins methods and parts and refuses what excludes one another."""
+"""Defines the method, a value of parts in roles; `compose` joins methods and refuses what excludes one another."""
 
 from __future__ import annotations
 
@@ -38,10 +38,13 @@ _ROLES = {"penalties": WeightPenalty, "outputs": OutputPenalty, "transforms": Gr
 class Method:
     """Composes parts into what a run does about forgetting.
 
+    >>> from everlora.parts import Mean
+    >>> Method(name="mean", merge=Mean()).group
+    'replay-free'
+
     Attributes:
         name: as typed; joined by ``+`` for compositions.
-        regime: ``sequence`` learns one task after another; ``joint`` learns all at once (the multi-task reference);
-            ``frozen`` learns nothing (zero-shot).
+        regime: ``sequence`` learns task after task, ``joint`` all at once (multi-task), ``frozen`` nothing.
         adapter: what is trainable.
         consolidator: how a finished task joins the past.
         initialiser: where a fresh adapter starts, if not where PEFT starts it.
@@ -216,8 +219,7 @@ def compose(*methods: Method) -> Method:
     'ella+migu'
 
     Single roles (regime, adapter policy, consolidator, initialiser, merge) must agree where both sides fill them;
-    penalties and transforms are concatenated and exact duplicates dropped. SVD form wins over plain form: whatever
-    acts on a pair acts on its triplets.
+    penalties and transforms are joined without duplicates. SVD form wins: what acts on pairs acts on triplets too.
 
     Raises:
         ConfigError: two methods claim a single role differently, or hold one part with different settings.
@@ -259,8 +261,7 @@ def _hosted(first: Method, other: Method) -> tuple[Adapter, Consolidator]:
         _agree(first, other, "adapter", first.adapter, other.adapter)
     elif not (first.adapter.low_rank and other.adapter.low_rank):
         _agree(first, other, "adapter", first.adapter.form, other.adapter.form)
-    adapter = first.adapter if first.adapter.form == "svd" else other.adapter
-    return adapter, first.consolidator
+    return (first if first.adapter.form == "svd" else other).adapter, first.consolidator
 
 
 def _agree(first: Method, other: Method, role: str, a: Any, b: Any) -> None:
@@ -294,7 +295,6 @@ def _in_turn(transforms: tuple[GradientTransform, ...]) -> tuple[GradientTransfo
 
 def _joined(these: tuple[Any, ...], those: tuple[Any, ...]) -> tuple[Any, ...]:
     for part in those:
-        twin = next((p for p in these if p.name == part.name and p != part), None)
-        if twin is not None:
+        if (twin := next((p for p in these if p.name == part.name and p != part), None)) is not None:
             raise ConfigError(f"the part {part.name!r} is given twice, as {twin} and as {part}; keep one")
     return these + tuple(part for part in those if part not in these)

@@ -1,4 +1,4 @@
-"""What JSON can hold, as types: for values that are plain data because they come from a file or go into one."""
+"""Defines, as types, what JSON can hold: for values that are plain data because they come from a file or go to one."""
 
 from __future__ import annotations
 

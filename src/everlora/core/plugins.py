@@ -58,6 +58,7 @@ def load(path: Path) -> None:
     path = path.resolve()
     if not path.is_file() or path.suffix != ".py":
         raise ConfigError(f"no plug-in {path}; name a Python file that uses @everlora.method, benchmark or metric")
+    # With the path in it: two files of one name are two modules.
     name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
@@ -69,6 +70,7 @@ def load(path: Path) -> None:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:  # sys.exit(0) in it would end us as if all were done
+        # Half a module must not pass for one that was run.
         del sys.modules[name]
         raise ConfigError(f"the plug-in {path} could not be run: {_reason(error, path)}") from error
     ran[name] = path

@@ -81,6 +81,7 @@ class Registry(Generic[T]):
     def find(self, name: str) -> T | None:
         """Look a thing up by its name or an alias; None if there is none, installed packages included."""
         importlib.import_module(self._own)
+        # Only for names that are not ours: importing what other packages offer may take seconds.
         if key(name) not in self._words:
             plugins.offered(self.group)
         known = self._words.get(key(name))
@@ -223,6 +224,15 @@ def method(
     rows: tuple[str, ...] | None = None,
 ) -> Callable[[Callable[..., Method]], Callable[..., Method]]:
     """Register the decorated function, which takes keyword options with defaults, under ``name``; see `Entry`.
+
+    >>> from everlora import Method, parse
+    >>> from everlora.parts import EnergyOverlap
+    >>> with isolated():  # forgets it again, as tests do
+    ...     @method("weak-ella", title="ELLA at a tenth of its strength", paper="none, an example")
+    ...     def weak_ella(lam: float = 0.03):
+    ...         return Method(name="weak-ella", penalties=(EnergyOverlap(lam=lam),))
+    ...     parse("weak-ella(lam=0.01)").penalties[0].strength
+    0.01
 
     Raises:
         ConfigError: the name is taken, or an option has no default; raised where the function is decorated.

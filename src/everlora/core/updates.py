@@ -82,6 +82,8 @@ class LowRank:
 
     def norm(self) -> Tensor:
         """Return ‖ΔW‖_F, () or (L,), from the factors: √⟨BᵀB, AAᵀ⟩, without a matrix of shape (o, i)."""
+        # Two (r, r) matrices instead of one (o, i). In fp64, as both are squares, and what is left of a cancelled sum
+        # is the norm of a small update.
         A, B = precise(self.A), precise(self.up)
         return (self.scale**2 * ((B.mT @ B) * (A @ A.mT)).sum((-2, -1))).clamp_min(0).sqrt().float()
 
@@ -94,6 +96,9 @@ def precise(tensor: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Weights:
     """Holds what is trained at one place where it is no low-rank update: full weights, prompts, gates.
+
+    >>> Weights({"weight": torch.full((2, 2), 3.0)}).norm()
+    tensor(6.)
 
     Attributes:
         tensors: by name; of one place, or of ``L`` places stacked along a first dimension.

@@ -42,6 +42,7 @@ def separate(
     """
     if form == "image":
         return {}
+    # By text and not by row: a copy in other case or spacing is known by heart all the same.
     keys = {split: [normalised(example, form, closed) for example in rows] for split, rows in read.items()}
     keys["dev"] = keys.get("dev", [])
     if keys["dev"] and overlap == "error" and set(keys["dev"]) == set(keys["test"]):
@@ -51,6 +52,7 @@ def separate(
         )
     stay = {split: list(range(len(found))) for split, found in keys.items()}
     dropped: dict[str, int] = {}
+    # Test stays whole: its rows are what others have been measured on.
     for split, other in (("train", "test"), ("dev", "test"), ("dev", "train")):
         held = {keys[other][index]: index for index in reversed(stay[other])}
         twins = [index for index in stay[split] if keys[split][index] in held]

@@ -1,4 +1,4 @@
-"""Names of the columns of a table, as its first row or its schema gives them."""
+"""Checks the names of the columns of a table, as its first row or its schema gives them."""
 
 from __future__ import annotations
 

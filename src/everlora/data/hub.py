@@ -1,4 +1,4 @@
-"""Read data sets from the Hugging Face hub, or say in one line why that cannot be done."""
+"""Reads data sets from the Hugging Face hub, or says in one line why that cannot be done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn whatever a row holds as an image into an array of bytes."""
+"""Turns whatever a row holds as an image into an array of bytes."""
 
 from __future__ import annotations
 

@@ -146,6 +146,7 @@ def inferred(table: Table, examples: Sequence[Example], metric: str) -> tuple[st
             and is spelt like a common one.
     """
     counts = Counter(example.target for example in examples)
+    # From the end, so that the first row of each label is the one that a message names.
     row = {example.target: index for index, example in reversed(list(enumerate(examples)))}
     common = [label for label, count in counts.items() if count >= COMMON]
     raw = metric in AS_WRITTEN

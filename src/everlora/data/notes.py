@@ -1,4 +1,4 @@
-"""What is read otherwise than it stands in a user's files, said with counts and an example."""
+"""Says, with counts and an example, what is read otherwise than it stands in a user's files."""
 
 from __future__ import annotations
 

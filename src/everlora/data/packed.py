@@ -1,4 +1,4 @@
-"""Unpacks what data files come in: gzip, bzip2, zip archives of one file; bounded, so that no bomb fills memory."""
+"""Unpacks what data files come in (gzip, bzip2, zip archives of one file), within a bound against bombs."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ def check_size(size: int, packed: int, path: Path) -> None:
 
 
 def _read(reader: IO[bytes] | gzip.GzipFile | bz2.BZ2File, packed: int, path: Path) -> bytes:
+    # Piece by piece, so that a bomb is noticed before it is in memory.
     parts, size = [], 0
     while part := reader.read(1 << 20):
         size += len(part)

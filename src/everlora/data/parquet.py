@@ -1,4 +1,4 @@
-"""Read rows from Parquet."""
+"""Reads rows from Parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns that look like a part of the prompt: each is learned, or refused by name, and none is lost in silence."""
+"""Finds columns that look like a part of the prompt: each is learned, or refused by name; none is lost in silence."""
 
 from __future__ import annotations
 

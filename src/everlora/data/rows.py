@@ -1,4 +1,4 @@
-"""Read rows from JSON Lines, JSON, CSV, TSV, Parquet and Excel, remembering where each row stood.
+"""Reads rows from JSON Lines, JSON, CSV, TSV, Parquet and Excel, remembering where each row stood.
 
 Reading is strict: a row that cannot be read stops with its file and number, and nothing is skipped. Row numbers are
 what an editor or a spreadsheet shows: lines for JSON Lines, the header counting as row 1 for CSV, positions from 1

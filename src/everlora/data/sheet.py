@@ -1,4 +1,4 @@
-"""Read rows from Excel."""
+"""Reads rows from Excel."""
 
 from __future__ import annotations
 

@@ -27,7 +27,10 @@ Form = Literal["labelled", "prompted", "chat", "image"]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Is one row.
+    """Is one row: an input, and the answer to it.
+
+    >>> Example("a film to see twice", "positive").answered("negative").accepted
+    ('positive',)
 
     Attributes:
         input: the text (`labelled`), the whole prompt (`prompted`), a list of chat messages without the last
@@ -174,7 +177,7 @@ class Task:
         return bool(self.shared_labels)
 
     def digest(self) -> str:
-        """Hash of all rows, labels, the instruction and the metric: two tasks with one digest are the same task."""
+        """Hash all rows, labels, the instruction and the metric: two tasks with one digest are the same task."""
         content: list[Any] = [self.name, self.labels, self.instruction, self.form]
         if self.metric != DEFAULT:  # what came later must not change the digests that earlier runs have recorded
             content.append(self.metric)
@@ -182,6 +185,7 @@ class Task:
             content.append({"shared_labels": self.shared_labels})
         sha = hashlib.sha256(json.dumps(content).encode())
         for split in (self.train, self.dev, self.test):
+            # Marks between the pieces, so that no text can be moved from one to the next without another digest.
             sha.update(b"\x00split")
             for example in split:
                 raw = example.input.tobytes() if self.form == "image" else json.dumps(example.input).encode()
@@ -272,7 +276,7 @@ class TaskStream:
         return replace(self, tasks=tuple(task.take(train, evaluate, seed=seed) for task in self.tasks))
 
     def digest(self) -> str:
-        """Hash of the list of tasks and of all their data: this, not a number, identifies an order."""
+        """Hash the list of tasks and all their data: this, not a number, identifies an order."""
         return digest_of_order([(task.name, task.digest()) for task in self.tasks])
 
 
@@ -287,10 +291,10 @@ def left_out_note(tasks: Iterable[Task]) -> str:
 
 
 def hash_of_list(tasks: Sequence[str]) -> str:
-    """Hash of the names of tasks, in order: what orders of one number in different papers differ in."""
+    """Hash the names of tasks, in order, in which orders of one number in different papers differ."""
     return hashlib.sha256(json.dumps(list(tasks)).encode()).hexdigest()[:12]
 
 
 def digest_of_order(tasks: Sequence[tuple[str, str]]) -> str:
-    """Hash of the names and digests of tasks, in order."""
+    """Hash the names and digests of tasks, in order."""
     return hashlib.sha256(json.dumps([list(pair) for pair in tasks]).encode()).hexdigest()[:16]

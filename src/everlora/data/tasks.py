@@ -1,4 +1,4 @@
-"""Turn rows into a `Task`: which columns hold what, label names, and the checks that every task passes."""
+"""Turns rows into a `Task`: which columns hold what, label names, and the checks that every task passes."""
 
 from __future__ import annotations
 
@@ -155,6 +155,7 @@ def split_off(table: Table, fraction: float, columns: ColumnNames, *, named: boo
     # A system prompt is no text by which rows differ; it is read after the split.
     rest = [{column: row[column] for column in row if column != columns.system_column} for row in table.rows]
     keys = _split_keys(table.with_rows(rest), convention)
+    # Sorted before it is shuffled: a set has another order in every process.
     order = sorted(set(keys))
     random.Random(SPLIT_SEED).shuffle(order)
     held_out = set(order[: max(1, round(len(order) * fraction))])

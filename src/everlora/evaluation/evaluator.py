@@ -45,7 +45,7 @@ class Evaluator:
         self._measured_baseline = False
 
     def evaluate(self, model: nn.Module, tasks: Sequence[Task], progress: Progress) -> list[TaskScore]:
-        """Let a model answer the test (or dev) rows of several tasks, one after another, and score the answers."""
+        """Let a model answer the test (or dev) rows of several tasks in turn, and score the answers."""
         scores = []
         for task in tasks:
             progress.phase(f"answering {task.name}", len(getattr(task, self.settings.split)))
@@ -69,7 +69,7 @@ class Evaluator:
         return scores
 
     def fingerprint(self) -> Fingerprint:
-        """How the scores are made: precision, versions, and whether the batch was seen to change an answer."""
+        """Describe how the scores are made: precision, versions, and whether the batch changed an answer."""
         return fingerprint(self.base, self.settings.scoring, self.batch_invariant)
 
     def measure_baseline(self, folder: RunFolder, tasks: Sequence[Task], progress: Progress) -> None:
@@ -85,6 +85,7 @@ class Evaluator:
         committed = folder.before()
         data = {task.name: task.digest() for task in tasks} if self.scores_next_task else {}
         known = committed.facts if committed else BaselineFacts(base={}, data={})
+        # A task whose rows are others by now was not measured, whatever its name.
         old = {name: score for name, score in known.base.items() if known.data[name] == data.get(name)}
         missing = [task for task in tasks if task.name in data and task.name not in old]
         if not missing and (self._measure_ability is None or known.general is not None):
@@ -100,14 +101,15 @@ class Evaluator:
         progress.info("before: " + self.summary(scores))
 
     def summary(self, scores: Sequence[TaskScore]) -> str:
-        """Scores and general ability in one line."""
+        """Return scores and general ability in one line."""
         named = {score.task: score.score for score in scores} | (self.general or {})
         return "  ".join(f"{name} {value:.1f}" for name, value in named.items())
 
     def _is_batch_invariant(self, model: nn.Module, task: Task, score: TaskScore) -> bool:
-        """Whether rows from the shortest to the longest are answered one by one as they were together."""
+        """Return whether rows from the shortest to the longest are answered alone as together."""
         rows = getattr(task, self.settings.split)
         order = sorted(range(len(rows)), key=lambda k: (self.base.family.length(rows[k], task), k))
+        # From all lengths, since rows differ from their batch by the padding that it gives them.
         few = sorted({order[k * (len(order) - 1) // (WITNESSES - 1)] for k in range(WITNESSES)})
         again = answer_rows(model, self.base.family, task, [rows[k] for k in few], self.settings.scoring, batch_size=1)
         return again == [score.predictions[k] for k in few]

@@ -18,7 +18,7 @@ from everlora.models.families import Family, Scoring
 
 @dataclass(frozen=True, kw_only=True)
 class TaskScore:
-    """What a model answered on one task, and how good that is.
+    """Holds what a model answered on one task, and how good that is.
 
     Attributes:
         task: name.
@@ -41,7 +41,7 @@ class TaskScore:
     score: float
 
     def rows(self) -> list[AnswerRow]:
-        """One row per example, for predictions.jsonl."""
+        """Return one row per example, for predictions.jsonl."""
         plain = self.metric == DEFAULT  # then whether an answer is right says all
         return [
             AnswerRow(
@@ -69,9 +69,11 @@ def answer_rows(
     batch_size: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
-    """Let a model answer rows of a task, greedily, in batches of similar length; answers come in the rows' order."""
+    """Let a model answer rows, greedily, in batches of similar length; answers come in the rows' order."""
     was_training = model.training
     model.eval()
+    # Similar lengths together have little padding. Equal ones go by number, so that batches, on which last bits
+    # depend, are the same each time.
     order = sorted(range(len(rows)), key=lambda k: (family.length(rows[k], task), k))
     found: dict[int, str] = {}
     for start in range(0, len(order), batch_size):

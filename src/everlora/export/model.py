@@ -52,6 +52,7 @@ def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
             base.model, [Task(name="all", train=row, test=row, labels=tuple(labels))], torch.Generator()
         )
     model = base.model
+    # In fp32, for in bf16 most of a small update would be rounded away as it is added.
     model.float()
     weights, modules = dict(model.named_parameters()), dict(model.named_modules())
     with torch.no_grad():
@@ -71,7 +72,7 @@ def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
 
 
 def quantised(base: Loaded) -> bool:
-    """Whether the base weights are packed, so that no update can be added to them."""
+    """Return whether the base weights are packed, so that no update can be added to them."""
     return quantization_of(base.model.config) is not None
 
 
@@ -131,6 +132,8 @@ def merged_adapter(run: Run, rank: int) -> tuple[LowRankUpdates, dict[str, float
     past, merge = run.past(), run.method.merge
     if not len(past):
         raise ConfigError(f"{run.method.name!r} trains nothing, so there is no adapter to write; leave --rank out")
+    # A merge is dense, so the nearest of low rank needs its SVD; a sum is truncated from its factors, without a dense
+    # matrix.
     if merge is not None and merge.infer == "merged":
         updates, _ = adapters.merge_past(past, merge, rank)
     else:
@@ -225,12 +228,12 @@ def check_written(model: PreTrainedModel, processor: Any, folder: Path) -> None:
 
 
 def _words(processor: Any) -> Any:
-    """The vocabulary of a tokenizer; the settings of what reads pictures."""
+    """Return the vocabulary of a tokenizer, or the settings of what reads pictures."""
     return processor.get_vocab() if isinstance(processor, PreTrainedTokenizerBase) else processor.to_dict()
 
 
 def _settings(config: Any) -> Any:
-    """What a configuration says, without where it was read from and what `spell_both_ways` has added."""
+    """Return what a configuration says, without where it was read from and what `spell_both_ways` has added."""
     facts = config.to_dict() if isinstance(config, PretrainedConfig | GenerationConfig) else config
     if not isinstance(facts, dict):
         return facts
@@ -280,6 +283,7 @@ def compare_logits(
     exact_updates = merged_updates(run)
     for name, update in updates.items():
         weight = matrix_of(model.get_submodule(name))
+        # By the difference: loading the model once more would take as long as all the rest.
         weight.add_((update.dense() - exact_updates[name]).to(weight.device))
     other = [base.family.logits(model, batch)[0].float() for batch in batches]
     difference = torch.cat([(a - b)[a.isfinite()].flatten() for a, b in zip(exact, other, strict=True)])

@@ -72,7 +72,7 @@ class Stored:
 
 
 def stored() -> Stored:
-    """Read the runs over several seeds that are kept beside this file."""
+    """Read the runs over several seeds that come with everlora, in this folder."""
     facts = json.loads(files("everlora.learner").joinpath("demo_seeds.json").read_text(encoding="utf-8"))
     methods = []
     for method, runs in facts["methods"].items():

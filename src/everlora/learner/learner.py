@@ -20,6 +20,14 @@ from everlora.settings.spec import LearnerSpec
 class Learner:
     """Is one base model that learns task after task.
 
+    >>> from everlora import Learner, open_stream
+    >>> tasks = open_stream("builtin", tasks=["news", "reviews"], max_train_samples=8, max_eval_samples=4)
+    >>> learner = Learner("tiny-bert", method="ella", out="my-learner", train={"max_steps": 1})
+    >>> learner.follow(tasks).tasks
+    ('news', 'reviews')
+    >>> sum(parameter.requires_grad for parameter in learner.model.parameters())  # it answers, and learns no more
+    0
+
     Args:
         model: packaged name, ``tiny-*``, folder, GGUF file or hub id.
         method: an expression such as ``"ella"`` or ``"ella(lam=0.3)+o-lora"``, or a composed `Method`.

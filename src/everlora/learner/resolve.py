@@ -79,6 +79,7 @@ def refuse_code(settings: RawSettings, typed: RawSettings, where: Path) -> RawSe
             f"{where} names the task file {str(files[0])!r} of lm-evaluation-harness, which may run code of its own; "
             f"pass --general-tasks yourself if you trust it"
         )
+    # Even a file that forbids it must not decide: the command line alone does.
     return {key: value for key, value in settings.items() if key != "trust_remote_code"}
 
 
@@ -153,9 +154,11 @@ def settle(kind: type[S], *layers: RawSettings, rate: float | None = None) -> S:
     followed = merged.get("protocol") or {}
     if isinstance(followed, str):  # run.yaml has its settings, and the name in a mapping
         name, protocol = read_protocol(followed)
+        # Once more, with the protocol below the layers: whatever somebody names himself wins over it.
         merged = dict(merge({"train": dict(TRAIN_DEFAULTS)}, protocol.settings, *layers))
         followed = {"name": name, "hash": hash_as_written(protocol)}
     if isinstance(followed, dict):
+        # Noted before a rate is filled in: a protocol that leaves it to the form must have one hash for all methods.
         merged["protocol"] = {"rate": "given" if "learning_rate" in merged["train"] else "form", **followed}
     if rate is None and "learning_rate" not in merged["train"]:
         rate = _rate(merged.get("method") or LearnerSpec.model_fields["method"].default)

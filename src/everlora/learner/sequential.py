@@ -145,7 +145,7 @@ class SequentialLearner(LearnerState):
         return matrix
 
     def run_task(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix) -> list[Cell]:
-        """Learn one stage as drawn above; return its row of the matrix."""
+        """Learn one stage as the drawing above shows; return its row of the matrix."""
         started = time.perf_counter()
         if not stage.trains:
             self.prepare_head(stage)
@@ -195,7 +195,7 @@ class SequentialLearner(LearnerState):
     # --- the steps of `run_task`; those that a restored task takes, too, are in `everlora.learner.state` -------------
 
     def initialise_adapter(self, stage: Stage, model: nn.Module) -> None:
-        """Start the adapter from the past, in the light of a few rows of the new task, if the method does so."""
+        """Start the adapter from the past and a few rows of the new task, if the method does so."""
         part = self.method.initialiser
         if part is None or (self.newest is None and not part.needs.first_task):
             return
@@ -227,7 +227,7 @@ class SequentialLearner(LearnerState):
         return update
 
     def remember(self, stage: Stage, model: nn.Module, update: Updates) -> memory.Memory:
-        """Let the parts take note of a task that ended at ``update``, for later tasks."""
+        """Let the parts remember what they want of a task that ended at ``update``, for later tasks."""
         return memory.remember(
             self.method.remembering,
             self.memory,

@@ -85,6 +85,7 @@ class LearnerState:
         """Give a classification head rows for the labels of the stage; other families need nothing."""
         if self.base.family.fixed and self.method.consolidator.rule == "sum":
             self.backend.set_past(UpdateHistory())  # names are read by the model as it was loaded
+        # Of the stage's own seed: new rows are the same whether the tasks before were learned now or restored.
         draws = torch.Generator().manual_seed(seed_for(self.spec.seed, stage.seeded, "head"))
         rehearsed = rehearsal.draw_rows(self.method.rehearsal, self.stored_rows, self.spec.seed, stage.number)
         self.base.family.prepare(self.base.model, [*stage.tasks, *rehearsed], draws)
@@ -100,6 +101,7 @@ class LearnerState:
         if self.spec.lora.layers is not None and self.base.family.frozen is None:
             self.base.family.frozen = FrozenLayers.below(model, self.backend.base_layers())
         if self.base.family.frozen is not None:
+            # Here in every run, since one that is resumed holds nothing yet, and both must compute the same bits.
             self.base.family.frozen.begin_task()
         if self.method.consolidator.rule == "sum" or self.backend.needs_past:
             self.backend.set_past(self.past, self.merge_when("train"))
@@ -133,6 +135,7 @@ class LearnerState:
         if self.method.merge is None:
             return model
         self.backend.detach()
+        # The newest update is merged with the others, so that it may not act on top of them as well.
         self.backend.set_past(self.past.append(cast(LowRankUpdates, update)), self.merge_when("infer"))
         return self.base.model
 
@@ -148,8 +151,10 @@ class LearnerState:
             self.backend.set_past(self.past, self.merge_when("infer"))
             return self.base.model.eval()
         if self.backend.model is None and self.newest is not None:
+            # Nothing is drawn: every value comes from what was learned.
             self.backend.attach(seed=0, start=self.newest)
             if self.backend.needs_past:
+                # The newest is attached already; what stands below it are those before.
                 self.backend.set_past(UpdateHistory(self.past.deltas[:-1]))
         return (self.backend.model or self.base.model).eval()
 

@@ -119,6 +119,7 @@ def jobs(
     """
     for expression in methods:
         parse(expression)  # a mistyped one is refused before the first is trained
+    # By folder: two spellings of one method would write to one place.
     named = {safe(expression): expression for expression in methods}
     if not named or not seeds:
         raise ConfigError("a sweep needs at least one method and one seed")
@@ -207,10 +208,12 @@ def work_in_processes(
         workers: how many processes.
         resume: go on with runs that are there.
         plugins: files that register what the jobs name.
-        progress: is told of every job that has ended, and how long the others will take.
+        progress: is shown every job that has ended, and how long the others will take.
         failed: is called with jobs that could not be done.
     """
+    # Together as many threads as cores: more of them would wait for one another.
     threads = max(1, (os.cpu_count() or 1) // workers)
+    # Spawned: a process that is forked from one with torch's threads may wait for ever for a lock that they held.
     began, context = time.monotonic(), multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         workers, context, initializer=_begin_worker, initargs=(todo[0].spec, threads, list(plugins))
@@ -224,6 +227,7 @@ def work_in_processes(
                 if error is not None:
                     failed(Failed(job, TrainingError(error)))
         except BaseException:
+            # Jobs that have not begun do not begin; one in progress is resumed from its last committed task.
             for one in running:
                 one.cancel()
             raise

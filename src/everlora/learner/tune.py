@@ -69,6 +69,7 @@ def trials_of(system: str, budget: int) -> list[Trial]:
         raise ConfigError(f"a search needs at least one trial for each system, not {budget}")
     form = parse(system).adapter.learning_rate
     expressions = _expressions(system)[:budget]
+    # Every system gets the same number of trials: one with more options to try has fewer rates.
     count = max(1, budget // len(expressions))
     # The middles of as many equal parts of the range, on a logarithmic scale.
     rates = [form * LOWEST * (HIGHEST / LOWEST) ** ((k + 0.5) / count) for k in range(count)]
@@ -106,6 +107,7 @@ def tuning_jobs(
         out: where the folders go.
         orders: of the benchmark's tasks, as for `jobs`.
     """
+    # Never test rows: a strength that was chosen on them would be compared on what it was chosen by.
     dev: RawSettings = {"evaluation": {"split": "dev"}}
     found = {}
     for trial in trials:
@@ -126,6 +128,7 @@ def measured(todo: Mapping[Trial, Sequence[Job]]) -> list[Trial]:
         for job in runs:
             if (job.folder / "matrix.json").is_file():
                 scores.append(read_matrix(job.folder).metrics.get("oa"))
+        # A mean over the runs that happened to finish would favour what fails on the hard ones.
         complete = len(scores) == len(runs) and all(score is not None for score in scores)
         kept = tuple(float(score) for score in scores if score is not None) if complete else ()
         found.append(Trial(system=trial.system, method=trial.method, rate=trial.rate, scores=kept))
@@ -142,6 +145,7 @@ def write(out: Path, trials: Sequence[Trial], command: str) -> dict[str, Trial]:
     """
     best: dict[str, Trial] = {}
     for trial in trials:
+        # The first of equals, in the order of the search, so that the table is the same each time.
         if trial.scores and (trial.system not in best or trial.mean > best[trial.system].mean):
             best[trial.system] = trial
     systems = {

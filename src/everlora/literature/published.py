@@ -1,4 +1,4 @@
-"""Numbers that papers print, as data: each with its source, never mixed with ours."""
+"""Holds the numbers that papers print, as data: each with its source, never mixed with ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from everlora.core.safe_yaml import read_yaml
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One number as it was printed.
+    """Holds one number as it was printed.
 
     Attributes:
         paper, source, where: whose, in which document, in which table of it.
@@ -41,7 +41,7 @@ class Published:
 
 @cache
 def published() -> tuple[Published, ...]:
-    """All of them, paper by paper in the order of the tables."""
+    """Return all printed numbers, paper by paper in the order of the tables."""
     found = []
     for path in sorted(files("everlora.literature").joinpath("papers").iterdir(), key=lambda p: p.name):
         if not path.name.endswith(".yaml"):

@@ -21,7 +21,7 @@ NUMBERED = ("standard", "long", "trace")
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One printed number, with ours.
+    """Holds one printed number, with ours.
 
     Attributes:
         paper, source, where, model, method, column, note: see `everlora.literature.published.Published`.
@@ -42,7 +42,7 @@ class PublishedRow:
     differs: list[str]
 
     def as_json(self) -> JsonObject:
-        """The object that ``everlora compare --with-papers --json`` prints."""
+        """Return the object that ``everlora compare --with-papers --json`` prints."""
         return {"theirs" if key == "printed" else key: value for key, value in asdict(self).items()}
 
 
@@ -105,14 +105,14 @@ def differs(one: Published, ours: ScoredRun) -> list[str]:
 
 
 def _canonical(settings: RawSettings) -> JsonObject:
-    """Settings with all that they leave to defaults, as the hash of a protocol takes them, by dotted name."""
+    """Return settings with all that they leave to defaults, as the hash of a protocol takes them, by dotted name."""
     known = {key: value for key, value in settings.items() if key in RunSpec.model_fields}
     complete = check(RunSpec, {"model": "", **merge({"train": dict(TRAIN_DEFAULTS)}, known)})
     return _flat(protocol.canonical(complete.model_dump(mode="json"), 0.0))
 
 
 def _of(method: str, ours: Mapping[str, Mapping[str, float]]) -> Mapping[str, float]:
-    """Our numbers of the method that a paper names: under its own name, or the one with options of that name."""
+    """Return our numbers of the method that a paper names: under its own name, or with the options of that name."""
     like = [label for label in ours if label == method] or [
         label for label in ours if label.partition("(")[0].partition(" [")[0] == method
     ]

@@ -1,4 +1,4 @@
-"""Methods, one file per paper. A new file in this folder is found by itself: adding a method touches one file."""
+"""Holds the methods, one file per paper; a new file in this folder is found by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several methods share, each with the source of its default."""
+"""Defines options that several methods share, each with the source of its default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of the answers to a task, and metrics of the accuracy matrix of a run; importing this registers all of them.
+"""Registers all metrics: those of the answers to a task, and those of the accuracy matrix of a run.
 
 predictions of a task ──metric of answers──> one cell a[i][j] of the matrix ──metric of the matrix──> one number
 """

@@ -1,4 +1,4 @@
-"""Metrics of answers: how what a model answered is compared with what is right.
+"""Defines metrics of answers: how what a model answered is compared with what is right.
 
 All are percent, 0 to 100. A task names one (`everlora.data.task.Task.metric`); its score is the mean over rows, or,
 for a measure of the whole corpus, taken over all rows at once.
@@ -23,17 +23,17 @@ AS_WRITTEN = ("exact_match_raw", "exact_match_trace")
 
 
 def exact_match(prediction: str, target: str) -> bool:
-    """Equality after `normalise`; an answer that normalises to nothing equals only a target that is the same."""
+    """Compare after `normalise`; an answer that normalises to nothing equals only a target that is the same."""
     return seen(prediction) == seen(target)
 
 
 def seen(text: str) -> str:
-    """What exact match sees of a text: all of it where `normalise` leaves nothing."""
+    """Return what exact match sees of a text: all of it where `normalise` leaves nothing."""
     return normalise(text) or composed(text.strip())
 
 
 def correct(row: Answer) -> bool:
-    """Whether an answer exactly matches one that is accepted.
+    """Return whether an answer exactly matches one that is accepted.
 
     >>> correct(Answer("World.", ("sports", "world")))
     True
@@ -42,7 +42,7 @@ def correct(row: Answer) -> bool:
 
 
 def label_key(label: str, metric: str) -> str:
-    """What a metric sees of a label: two labels of one key are one label to it.
+    """Return what a metric sees of a label: two labels of one key are one label to it.
 
     >>> label_key("(a)", "exact_match") == label_key("a", "exact_match")
     True
@@ -55,7 +55,7 @@ def label_key(label: str, metric: str) -> str:
 
 
 def _best(compare: Callable[[str, str], float], row: Answer) -> float:
-    """The best value over the accepted answers."""
+    """Return the best value over the accepted answers."""
     return max(compare(row.prediction, target) for target in row.accepted)
 
 
@@ -67,7 +67,7 @@ def _rouge(stemmed: bool) -> Any:
 
 
 class _Words:
-    """The tokeniser of words of any script, as rouge-score takes one."""
+    """Splits texts into words of any script, as a tokeniser that rouge-score takes."""
 
     def tokenize(self, text: str) -> list[str]:
         return words(text)
@@ -95,7 +95,7 @@ def _rouge_l_of_stems(prediction: str, target: str) -> float:
 
 
 def literals(code: str) -> str:
-    """Code of Py150 with its place-holders written out: ``<NUM_LIT>`` 0, ``<STR_LIT>`` empty, ``<STR_LIT:x>`` x."""
+    """Return code of Py150 with place-holders written out: ``<NUM_LIT>`` 0, ``<STR_LIT>`` empty, ``<STR_LIT:x>`` x."""
     code = re.sub(r"<(?:STR|NUM|CHAR)_LIT:(.*?)>", r"\1", code, flags=re.DOTALL)
     return code.replace("<NUM_LIT>", "0").replace("<STR_LIT>", "").replace("<CHAR_LIT>", "")
 
@@ -125,7 +125,7 @@ def _bleu_shares(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[float, 
 
 
 def _classes(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """The right label of each row, the label that was answered (empty where it is none), and the labels of either."""
+    """Return the right label of each row, the one answered (empty where it is none), and the labels of either."""
     names = {seen(label): label for label in labels or [row.accepted[0] for row in rows]}
     given = [names.get(seen(row.prediction), "") for row in rows]
     right = [names.get(seen(row.accepted[0]), row.accepted[0]) for row in rows]
@@ -133,7 +133,7 @@ def _classes(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[list[str], 
 
 
 def _macro_f1(rows: Sequence[Answer], labels: Sequence[str]) -> float:
-    """F1 averaged over the labels that are right or answered somewhere; what is no label is a miss and no class."""
+    """Average F1 over the labels that are right or answered somewhere; what is no label is a miss and no class."""
     from sklearn.metrics import f1_score
 
     right, given, classes = _classes(rows, labels)

@@ -1,4 +1,4 @@
-"""What a metric of answers sees of a label: labels that it takes for one have one key, by which they are found."""
+"""Finds labels that a metric of answers takes for one: such labels have one key."""
 
 from __future__ import annotations
 

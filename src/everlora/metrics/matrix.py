@@ -1,4 +1,4 @@
-"""Metrics of the accuracy matrix: every number that is made of one, with its id, formula and source.
+"""Defines metrics of the accuracy matrix: every number that is made of one, with its id, formula and source.
 
 Papers of this field write BWT for five different numbers, so each of them has an id of its own here. A metric is a
 pure function of the matrix, and where it needs them of reference scores. What needs a cell that was not measured is
@@ -24,7 +24,7 @@ PERPLEXITY = "perplexity"
 
 
 def _per_task(m: ScoreMatrix, drop: Callable[[int], Cell]) -> Cell:
-    """Σ over the T − 1 earlier tasks by T, as SAPT and GainLoRA divide."""
+    """Divide the sum over the T − 1 earlier tasks by T, as SAPT and GainLoRA do."""
     return _scaled(scores.mean([drop(j) for j in range(len(m.tasks) - 1)]), (len(m.tasks) - 1) / len(m.tasks))
 
 

@@ -1,4 +1,4 @@
-"""Metrics by name: what a metric of answers and a metric of the matrix are, and how one registers its own.
+"""Registers metrics by name: what a metric of answers and a metric of the matrix are, and how one adds its own.
 
     from everlora import metric
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
@@ -30,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer together with what it is compared with.
+    """Holds one answer together with what it is compared with.
 
     Attributes:
         prediction: what the model answered, without white space around it unless the metric counts blanks.
@@ -45,7 +45,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerMetric:
-    """A metric of the answers to one task, in percent from 0 to 100.
+    """Scores the answers to one task, in percent from 0 to 100.
 
     Attributes:
         id: what a task and a results file call it.
@@ -117,7 +117,7 @@ class AnswerMetric:
 
 @dataclass(frozen=True, kw_only=True)
 class References:
-    """Scores that a metric compares the matrix with, one per task in its order; None where they were not measured.
+    """Holds scores that the matrix is compared with, one per task in its order; None where not measured.
 
     Attributes:
         base: of the model before anything was learned.
@@ -134,7 +134,7 @@ class References:
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixMetric:
-    """A metric of the accuracy matrix, in percent (points).
+    """Computes one number of an accuracy matrix, in percent (points).
 
     Attributes:
         id: what results files and tables call it.
@@ -153,7 +153,7 @@ class MatrixMetric:
     aliases: tuple[str, ...] = ()
 
     def __call__(self, matrix: ScoreMatrix, references: References | None = None) -> Cell:
-        """Compute it; None where a cell or a reference that it needs was not measured.
+        """Compute the number; None where a cell or a reference that it needs was not measured.
 
         >>> from everlora.metrics import matrix_metrics
         >>> matrix = ScoreMatrix(("a", "b"), (10, 10), ((90, None), (70, 80)))
@@ -214,6 +214,14 @@ def metric(
 ) -> Callable[[F], F]:
     """Register the decorated function as a metric.
 
+    >>> from everlora.core.registry import isolated
+    >>> with isolated():  # forgets it again, as tests do
+    ...     @metric("begins_right", formula="100 if the answer begins with a right one, else 0", source="an example")
+    ...     def begins_right(row: Answer) -> float:
+    ...         return 100.0 * row.prediction.startswith(row.accepted)
+    ...     answer_metric("begins-right").score([Answer("yes, I do", ("yes",)), Answer("no", ("yes",))])
+    (50.0, (100.0, 0.0))
+
     Args:
         id: its name in tasks, tables and files.
         formula: how it is made, in one line.
@@ -243,16 +251,8 @@ def metric(
         if of == "matrix":
             made = MatrixMetric(id=id, formula=formula, source=source, of=function, needs=needs, aliases=aliases)
         else:
-            made = AnswerMetric(
-                id=id,
-                formula=formula,
-                source=source,
-                row=function,
-                corpus=corpus,
-                shares=shares,
-                aliases=aliases,
-                blanks=blanks,
-            )
+            made = AnswerMetric(id=id, formula=formula, source=source, row=function, aliases=aliases, blanks=blanks)
+            made = replace(made, corpus=corpus, shares=shares)
         METRICS.add(id, made, module=function.__module__, aliases=aliases)
         return function
 

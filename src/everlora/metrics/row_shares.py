@@ -1,4 +1,4 @@
-"""What each row adds to a score that is taken over all rows at once, so that rows can be drawn again. Pure functions.
+"""Splits a score that is taken over all rows at once into what each row adds, so that rows can be drawn again.
 
 A corpus measure θ(w) is a function of the weights w of the rows, all 1 in truth, and has the same value at every
 multiple of them. The share of row i is θ + n · ∂θ/∂w_i at w = 1: shares have θ as their mean, and their mean over
@@ -16,7 +16,7 @@ Counts = tuple[Sequence[int], Sequence[int], int, int]
 
 
 def macro_f1(targets: Sequence[str], answers: Sequence[str], classes: Sequence[str]) -> tuple[float, ...]:
-    """Shares of the mean over classes of F1 = 2 TP / (targets + answers), in percent.
+    """Return each row's share of the mean over classes of F1 = 2 TP / (targets + answers), in percent.
 
     Args:
         targets: the class of each row.
@@ -36,7 +36,7 @@ def macro_f1(targets: Sequence[str], answers: Sequence[str], classes: Sequence[s
 
 
 def bleu(theta: float, rows: Sequence[Counts]) -> tuple[float, ...]:
-    """Shares of corpus BLEU = 100 · exp(min(0, 1 − r/l) + mean over orders of log(c_k / t_k)).
+    """Return each row's share of corpus BLEU = 100 · exp(min(0, 1 − r/l) + mean over orders of log(c_k / t_k)).
 
     An order without any match is smoothed, and its precision moves with no row.
 

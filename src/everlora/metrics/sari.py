@@ -1,4 +1,4 @@
-r"""SARI (Xu et al., TACL 2016): how well a simplification keeps, adds and deletes, against source and references.
+r"""Computes SARI (Xu et al., TACL 2016): how well a simplification keeps, adds and deletes.
 
 For n-grams of order n = 1..4, with S source, O answer, and R the references taken together (S and O are counted once
 per reference, so that counts compare):
@@ -28,7 +28,7 @@ Grams = Counter[tuple[str, ...]]
 
 
 def sari(source: str, answer: str, references: Sequence[str], *, empty_word: bool = False) -> float:
-    """SARI of one answer, 0 to 100.
+    """Return SARI of one answer, 0 to 100.
 
     Args:
         source: the text that was to be simplified.
@@ -42,7 +42,7 @@ def sari(source: str, answer: str, references: Sequence[str], *, empty_word: boo
 
 
 def words(text: str) -> list[str]:
-    """Tokens in lower case."""
+    """Return tokens in lower case."""
     split: list[str] = _tokeniser()(text.lower()).split()
     return split
 
@@ -60,7 +60,7 @@ def _grams(tokens: Sequence[str], n: int) -> Grams:
 
 
 def _operations(texts: Sequence[Grams]) -> tuple[float, float, float]:
-    """F of keeping, F of adding, precision of deleting, for one order of n-grams."""
+    """Return F of keeping, F of adding, and precision of deleting, for one order of n-grams."""
     source, answer, *references = texts
     s, o = (Counter({g: c * len(references) for g, c in text.items()}) for text in (source, answer))
     r: Grams = sum(references, Counter())

@@ -1,4 +1,4 @@
-"""The accuracy matrix and what is derived from it: pure arithmetic, percent in, percent out.
+"""Holds the accuracy matrix and computes what is derived from it: pure arithmetic, percent in, percent out.
 
 ``a[i][j]`` is the test score of task j after training on task i (both counted from 0 here, from 1 in formulas), or
 None where nothing was measured. A number that needs a missing cell is None: undefined stays undefined.
@@ -14,7 +14,14 @@ Cell = float | None
 
 @dataclass(frozen=True)
 class ScoreMatrix:
-    """Scores of T tasks after each of T stages.
+    """Holds scores of T tasks after each of T stages.
+
+    >>> matrix = ScoreMatrix.empty(["news", "reviews"], counts=[100, 300])
+    >>> matrix = matrix.with_row(0, [90.0, None]).with_row(1, [80.0, 70.0])
+    >>> matrix.diagonal, matrix.final
+    ((90.0, 70.0), (80.0, 70.0))
+    >>> overall_accuracy(matrix), backward_transfer(matrix)
+    (75.0, -10.0)
 
     Attributes:
         tasks: names, in the order of learning.
@@ -33,28 +40,28 @@ class ScoreMatrix:
 
     @classmethod
     def empty(cls, tasks: Sequence[str], counts: Sequence[int]) -> ScoreMatrix:
-        """A matrix in which nothing has been measured."""
+        """Make a matrix in which nothing has been measured."""
         return cls(tuple(tasks), tuple(counts), ((None,) * len(tasks),) * len(tasks))
 
     def with_row(self, stage: int, scores: Sequence[Cell]) -> ScoreMatrix:
-        """The same matrix with row ``stage`` filled."""
+        """Return the same matrix with row ``stage`` filled."""
         cells = list(self.cells)
         cells[stage] = tuple(scores)
         return ScoreMatrix(self.tasks, self.counts, tuple(cells))
 
     @property
     def final(self) -> tuple[Cell, ...]:
-        """The last row."""
+        """Return the last row."""
         return self.cells[-1]
 
     @property
     def diagonal(self) -> tuple[Cell, ...]:
-        """a[j][j]: each task right after it was learned."""
+        """Return a[j][j]: each task right after it was learned."""
         return tuple(row[j] for j, row in enumerate(self.cells))
 
 
 def mean(values: Sequence[Cell], weights: Sequence[float] | None = None) -> Cell:
-    """The mean, weighted if weights are given; None of nothing, or where a value is None."""
+    """Return the mean, weighted if weights are given; None of nothing, or where a value is None."""
     if not values or any(value is None for value in values):
         return None
     known = [value for value in values if value is not None]
@@ -63,27 +70,27 @@ def mean(values: Sequence[Cell], weights: Sequence[float] | None = None) -> Cell
 
 
 def minus(a: Cell, b: Cell) -> Cell:
-    """A − b; None where one of them is."""
+    """Return a − b; None where one of them is."""
     return None if a is None or b is None else a - b
 
 
 def overall_accuracy(m: ScoreMatrix) -> Cell:
-    """OA = AA = (1/T) Σ_j a[T][j], every task counting the same (ELLA, Evaluations; macro)."""
+    """Return OA = AA = (1/T) Σ_j a[T][j], every task counting the same (ELLA, Evaluations; macro)."""
     return mean(m.final)
 
 
 def weighted_accuracy(m: ScoreMatrix) -> Cell:
-    """Σ_j n_j a[T][j] / Σ_j n_j, every test row counting the same: the one number that O-LoRA's code prints."""
+    """Return Σ_j n_j a[T][j] / Σ_j n_j, every test row counting the same, as O-LoRA's code prints."""
     return mean(m.final, m.counts)
 
 
 def backward_transfer(m: ScoreMatrix) -> Cell:
-    """BWT = (1/(T−1)) Σ_{j<T} (a[T][j] − a[j][j]) (Lopez-Paz and Ranzato 2017, eq. 3; ELLA, Evaluations)."""
+    """Return BWT = (1/(T−1)) Σ_{j<T} (a[T][j] − a[j][j]) (Lopez-Paz and Ranzato 2017, eq. 3; ELLA)."""
     return mean([minus(m.final[j], m.cells[j][j]) for j in range(len(m.tasks) - 1)])
 
 
 def forgetting(m: ScoreMatrix) -> Cell:
-    """FM = (1/(T−1)) Σ_{j<T} (max_{j≤l<T} a[l][j] − a[T][j]) (Chaudhry et al. 2018, eq. 3)."""
+    """Return FM = (1/(T−1)) Σ_{j<T} (max_{j≤l<T} a[l][j] − a[T][j]) (Chaudhry et al. 2018, eq. 3)."""
     drops = []
     for j in range(len(m.tasks) - 1):
         column = [m.cells[stage][j] for stage in range(j, len(m.tasks) - 1)]
@@ -93,7 +100,7 @@ def forgetting(m: ScoreMatrix) -> Cell:
 
 
 def learning_accuracy(m: ScoreMatrix) -> Cell:
-    """LA = (1/T) Σ_j a[j][j]: how well each task was learned when it was its turn (Riemer et al. 2019)."""
+    """Return LA = (1/T) Σ_j a[j][j]: how well each task was learned in its turn (Riemer et al. 2019)."""
     return mean(m.diagonal)
 
 
@@ -108,5 +115,5 @@ METRICS = {
 
 
 def metrics(m: ScoreMatrix) -> dict[str, Cell]:
-    """All metrics of a matrix, by id."""
+    """Return all metrics of a matrix, by id."""
     return {name: formula(m) for name, formula in METRICS.items()}

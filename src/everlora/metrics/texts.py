@@ -1,4 +1,4 @@
-"""Texts as metrics compare them: without what does not matter, and as words of any script. Pure functions."""
+"""Prepares texts as metrics compare them: without what does not matter, and as words of any script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of TRACE (Wang et al. 2023), each the number that TRACE's own scripts give.
+"""Defines the metrics of TRACE (Wang et al. 2023), each the number that TRACE's own scripts give.
 
 They compare texts as they are: no blank is stripped, nothing is put in lower case, and an empty answer has 0, except
 for SARI. Other papers' numbers of the same names have ids of their own in `everlora.metrics.answers`.
@@ -17,7 +17,7 @@ SOURCE = "TRACE (Wang et al. 2023)"
 
 
 def _best(compare: Callable[[str, str], float], row: Answer) -> float:
-    """The best value over the accepted answers; 0 for an answer or a target that is empty, as TRACE skips those."""
+    """Return the best value over the accepted answers; 0 if an answer or a target is empty, as TRACE skips those."""
     return max(compare(row.prediction, target) if row.prediction and target else 0.0 for target in row.accepted)
 
 
@@ -45,7 +45,7 @@ def _first_character(row: Answer) -> float:
 
 
 def rouge_l(summary: str, reference: str) -> float:
-    """ROUGE-L of summaries as the package rouge 1.0.1 has it, percent.
+    """Return ROUGE-L of summaries as the package rouge 1.0.1 has it, percent.
 
     With sentences split at points and words at blanks, c the number of different words that stand in the longest
     common subsequence of any two sentences, and m, n those of both texts: F = 2PR / (P + R + 1e-8), P = c/n, R = c/m.
@@ -60,6 +60,7 @@ def rouge_l(summary: str, reference: str) -> float:
     common: set[str] = set()
     for sentence in reference_sentences:
         for other in summary_sentences:
+            # Sets, as in that package: a word that is right twice counts once.
             common |= common_words(sentence, other)
     precision = len(common) / len({word for sentence in summary_sentences for word in sentence})
     recall = len(common) / len({word for sentence in reference_sentences for word in sentence})
@@ -67,12 +68,12 @@ def rouge_l(summary: str, reference: str) -> float:
 
 
 def _sentences(text: str) -> list[list[str]]:
-    """Words of each sentence; one of blanks alone has one word, which is empty."""
+    """Return the words of each sentence; one of blanks alone has one word, which is empty."""
     return [" ".join(part.split()).split(" ") for part in text.split(".") if part]
 
 
 def common_words(x: Sequence[str], y: Sequence[str]) -> set[str]:
-    """Words of a longest common subsequence of x and y; among several, the one that keeps most of the end of x.
+    """Return the words of a longest common subsequence of x and y; of several, one with most of the end of x.
 
     >>> sorted(common_words("a b c d".split(), "b d e".split()))
     ['b', 'd']

@@ -1,4 +1,4 @@
-"""Which family a model belongs to, by its configuration, and which class of transformers loads it."""
+"""Tells by a model's configuration which family it belongs to, and which class of transformers loads it."""
 
 from __future__ import annotations
 

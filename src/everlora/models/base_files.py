@@ -1,4 +1,4 @@
-"""What a base model was read from: digests of its files, so that another base under the same name is noticed."""
+"""Records what a base model was read from, so that another base under the same name is noticed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TENSORS = "the tensors of the model"
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """The files of a base model, which are hashed only when a run asks for it.
+    """Holds the files of a base model, which are hashed only when a run asks for it.
 
     Attributes:
         files: by name.
@@ -59,6 +59,7 @@ class BaseFiles:
     def of_tensors(cls, state: Mapping[str, Tensor]) -> BaseFiles:
         """Describe a model that no file holds, by its tensors."""
         digest = hashlib.sha256()
+        # By name: a state has the order in which modules were made, which another version may change.
         for name, tensor in sorted(state.items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""Versions and machine for the record of a run, and the facts that are stored with every score."""
+"""Records versions and machine of a run, and the facts that are stored with every score."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ SCORING = ("everlora", "torch", "transformers", "peft", "tokenizers")
 
 def environment(base: Loaded | None = None) -> Environment:
     """Return versions and machine, for the record of a run; with the model's precision and family if one is given."""
+    # Only those that are here: what is optional and absent changes no number.
     extras = {name: found for name in EXTRAS if (found := _version(name))}
     return Environment(
         python=sys.version.split()[0],

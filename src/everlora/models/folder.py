@@ -1,4 +1,4 @@
-"""What a folder must hold, and must not, to be loaded as a base model."""
+"""Checks what a folder must hold, and must not, to be loaded as a base model."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def check_folder(path: Path) -> None:
     """
     if not (path / "config.json").is_file():
         raise ModelError(f"model folder {path} has no config.json; is it a transformers model?")
+    # Merged unseen, it would be part of the base: every update would be one of another model than the record says.
     if (path / "adapter_config.json").is_file() or any(path.glob("adapter_model.*")):
         raise ModelError(
             f"model folder {path} holds an adapter (adapter_config.json) with its weights, which transformers would "

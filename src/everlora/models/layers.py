@@ -1,4 +1,4 @@
-"""Linear layers in both layouts: `nn.Linear` holds its weight as (o, i), and GPT-2's `Conv1D` as (i, o)."""
+"""Reads linear layers in both layouts: `nn.Linear` holds its weight as (o, i), and GPT-2's `Conv1D` as (i, o)."""
 
 from __future__ import annotations
 

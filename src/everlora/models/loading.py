@@ -1,4 +1,4 @@
-"""Loading a base model by name, with its processor and its family, through transformers' own loading code."""
+"""Loads a base model by name, with its processor and its family, through transformers' own loading code."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _POOLER = re.compile(r"\bpooler\b")
 
 @dataclass
 class Loaded:
-    """A base model, ready to be adapted.
+    """Holds a base model that is ready to be adapted.
 
     Attributes:
         model: the transformers model, frozen, in eval mode.
@@ -113,6 +113,7 @@ def load(
     files = _files(where, revision, model)
     model, how, fresh = with_pooling(name, where, family, model, new, pooling, revision)
     attention_in_fp32(model, precision)
+    # Frozen as a whole: only what a backend adds, or makes trainable again, is trained.
     model = model.to(precision.device).eval().requires_grad_(False)
     template = Template(prompt) if prompt is not None else Template()
     answer, follow = max_new_tokens or 50, max_new_tokens is None
@@ -165,6 +166,7 @@ def _name_labels(name: str, model: PreTrainedModel, reader: Family, labels: Sequ
     if not isinstance(reader, Classifier):
         raise ModelError(f"{name!r} answers in text and has no head; leave labels out")
     reader.labels = list(labels)
+    # The numbers drawn for the rows play no part: a trained adapter brings their values.
     reader.resize(model, torch.Generator())
 
 
@@ -249,6 +251,7 @@ def _check_weights(name: str, model: Any, family: FamilyName, found: Mapping[str
     classifies, prefix = issubclass(FAMILIES[family][1], Classifier), model.base_model_prefix
     body = f"{prefix}." if classifies and hasattr(model, prefix) else ""  # where there is none, nothing is outside it
     head = find_head(model) if classifies else None
+    # A head that the checkpoint lacks is what is going to be learned.
     new = [key for key in new if key.rpartition(".")[0] != head]
     strange = [key for key in new if key.startswith(body) and not _POOLER.search(key)]
     if strange:

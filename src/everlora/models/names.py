@@ -1,4 +1,4 @@
-"""Names of the models that come with everlora, known without importing anything that loads them."""
+"""Names the models that come with everlora, without importing anything that loads them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from everlora.core.errors import ModelError
 
 @dataclass(frozen=True, kw_only=True)
 class Packaged:
-    """Weights that are installed as a Python package, so that nothing is downloaded at run time.
+    """Names weights that are installed as a Python package, so that nothing is downloaded at run time.
 
     Attributes:
         module: import name of the package, which is located and never imported.

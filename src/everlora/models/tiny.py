@@ -1,4 +1,4 @@
-"""Tiny randomly initialised models with a small tokenizer, built in memory: for tests and smoke runs, offline."""
+"""Builds tiny random models with a small tokenizer, in memory and offline: for tests and smoke runs."""
 
 from __future__ import annotations
 

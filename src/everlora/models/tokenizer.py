@@ -1,4 +1,4 @@
-"""What a model and its tokenizer must say of each other before anything is read with them."""
+"""Checks what a model and its tokenizer must say of each other before anything is read with them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ def check_tokenizer(name: str, model: PreTrainedModel, tokenizer: Any, *, writes
         )
     if not writes and not isinstance(tokenizer.pad_token_id, int):
         raise ModelError(f"the tokenizer of {name!r} has no padding token; set pad_token in its tokenizer_config.json")
+    # Looked at now: an id beyond the embedding is an index error in the midst of a task, or on a GPU the end of the
+    # process.
     rows = model.get_input_embeddings().weight.shape[0]
     word, last = max(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
     if last >= rows:
@@ -61,6 +63,7 @@ def context_of(name: str, model: PreTrainedModel, processor: Any) -> int:
     for key, value in known.items():
         if value is not None and (not isinstance(value, int | float) or not value >= 1):
             raise ModelError(f"{key} of {name!r} is {value!r}, which is no number of tokens; mend it")
+    # Tokenizers that know no limit write a number of thirty digits for it.
     return min((int(n) for n in known.values() if n is not None and n < UNLIMITED), default=DEFAULT_CONTEXT)
 
 
@@ -76,6 +79,7 @@ def end_tokens(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
 
     Ids that a configuration has by default may be words of this tokenizer: beyond its own, only special tokens count.
     """
+    # Not those that may stand inside an answer or around it without ending it.
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     special -= {tokenizer.unk_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id}
     named: list[Any] = []
@@ -98,5 +102,6 @@ def _end_of_turn(tokenizer: Any) -> int | None:
     except Exception:  # a template that refuses this chat ends turns in a way that cannot be seen
         return None
     before, _, after = written.rpartition(marker)
+    # Blanks go first: some templates break the line before they end a turn.
     tokens = tokenizer(after.lstrip(), add_special_tokens=False).input_ids if before else []
     return int(tokens[0]) if tokens else None

@@ -1,4 +1,4 @@
-"""Masks of real tokens for every layer of a model, so that statistics of activations leave out padding."""
+"""Masks padding for every layer of a model, so that statistics of activations leave it out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from everlora.models.families.heads import unwrap_model
 
 
 class Tokens:
-    """A context manager that knows which positions of the latest batch are real, for every layer of a model.
+    """Knows, inside a ``with`` block, which positions of the latest batch are real, for every layer of a model.
 
     The decoder of an encoder-decoder has positions of its own, but its cross-attention reads the encoder's output: a
     layer inside the encoder, or one that reads that output, has the encoder's positions.
@@ -31,6 +31,7 @@ class Tokens:
         self._encoded: Tensor | None = None
         inner = unwrap_model(model)
         self._encoder = inner.get_encoder() if getattr(inner.config, "is_encoder_decoder", False) else None
+        # A layer of the decoder reads the decoder's own positions, unless it is given the encoder's output; see `of`.
         self._inside = set() if self._encoder is None else set(self._encoder.modules())
         self._hook: Any = None
 

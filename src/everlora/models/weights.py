@@ -1,4 +1,4 @@
-"""What the weights of a model folder must be, looked at before any of them is loaded."""
+"""Checks the files of weights of a model folder before any of them is loaded."""
 
 from __future__ import annotations
 

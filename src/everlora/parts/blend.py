@@ -45,6 +45,7 @@ def sensitivity(update: LowRank, G: Tensor) -> Tensor:
     """
     g = triplet_gradients(update, G)
     assert update.sigma is not None
+    # σ one by one, U and V as means over their entries: sums would weigh a wide matrix above its singular value.
     each = (
         (update.sigma * g["sigma"]).abs().squeeze(-1)
         + (update.B * g["B"]).abs().mean(-2)
@@ -61,6 +62,7 @@ def blend(updates: Sequence[LowRank], scores: Tensor) -> LowRank:
         updates: n past tasks' triplets, of one shape and scale.
         scores: S, (n, r); a column of zeros (nothing is sensitive) weighs all tasks alike.
     """
+    # In fp64, in which products of three small numbers are not yet 0.
     total = precise(scores).sum(0)
     alpha = torch.where(total > 0, precise(scores) / total.clamp_min(1e-300), 1 / len(updates)).to(scores.dtype)
     B = sum(a * u.B for a, u in zip(alpha, updates, strict=True))
@@ -71,7 +73,7 @@ def blend(updates: Sequence[LowRank], scores: Tensor) -> LowRank:
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityBlend(Initialiser, NeedsEvidence):
-    """Is LB-CL's injection.
+    """Starts new triplets as a blend of earlier ones: LB-CL's injection.
 
     Attributes:
         samples: rows of the new task that are looked at.
@@ -108,5 +110,6 @@ class SensitivityBlend(Initialiser, NeedsEvidence):
             raise ConfigError(f"{self.name!r} looks at training rows of the new task, and it has none")
         blended = blend(updates, torch.stack([sensitivity(update, evidence.gradients) for update in updates]))
         assert blended.sigma is not None
+        # With σ = 0 the model answers as before the task, and only the directions are inherited.
         sigma = blended.sigma if self.sigma == "with" else torch.zeros_like(blended.sigma)
         return LowRank(blended.A, blended.B, fresh.scale, sigma)

@@ -13,7 +13,7 @@ from everlora.core.updates import LowRank, top_blocks
 
 @dataclass(frozen=True, kw_only=True)
 class CopyLayers(Initialiser):
-    """Start the last blocks of a fresh adapter as copies of the task before (LB-CL slides, layer replacement).
+    """Starts the last blocks of a fresh adapter as copies of the task before (LB-CL slides, layer replacement).
 
     Attributes:
         top_layers: how many blocks, counted from the output; None copies all.

@@ -1,4 +1,4 @@
-"""Answers are pulled towards those that the model gave when the task began (LwF's distillation)."""
+"""Pulls answers towards those that the model gave when the task began (LwF's distillation)."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ def distillation(new: Tensor, old: Tensor, tau: float) -> Tensor:
     """Return τ² KL(p_old ‖ p_new), p = softmax(z / τ), (..., v) twice to (...); differentiable in ``new`` only.
 
     Its gradient with respect to ``new`` is τ (p_new − p_old): τ² keeps its size comparable for every τ.
+
+    >>> distillation(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]), tau=2.0)
+    tensor(0.)
     """
     value: Tensor = _Divergence.apply(new, old, tau)  # type: ignore[no-untyped-call]
     return value

@@ -24,7 +24,7 @@ STEPS = 127
 
 
 def encode(matrix: Tensor, store: FactorStore, rank: int) -> State:
-    """Return what is kept of a factor (n, n).
+    """Return what is stored of a factor (n, n).
 
     >>> sorted(encode(torch.eye(3), "low-rank", rank=2))
     ['error', 'root']
@@ -34,6 +34,7 @@ def encode(matrix: Tensor, store: FactorStore, rank: int) -> State:
     if store == "full":
         return {"full": matrix.float()}
     if store == "int8":
+        # A step per row: one for all would round the rows of quiet features to 0.
         step = (matrix.abs().amax(-1, keepdim=True) / STEPS).clamp_min(torch.finfo(torch.float32).tiny)
         kept: State = {"int8": (matrix / step).round().to(torch.int8), "step": step.float()}
     else:
@@ -49,21 +50,23 @@ def encode(matrix: Tensor, store: FactorStore, rank: int) -> State:
 
 
 def decode(kept: State) -> Tensor:
-    """Return the factor that is kept, dense, (..., n, n), fp32."""
+    """Return the factor that is stored, dense, (..., n, n), fp32."""
     if "full" in kept:
         return kept["full"]
     if "int8" in kept:
         rounded = kept["int8"].float() * kept["step"]
+        # Rounded row by row it is no longer symmetric, and the gradient would not be that of the value.
         return (rounded + rounded.mT) / 2
     dense = kept["root"] @ kept["root"].mT
     return dense + torch.diag_embed(kept["diagonal"]) if "diagonal" in kept else dense
 
 
 def times(kept: State, columns: Tensor) -> Tensor:
-    """Return the factor times columns, (..., n, k), without a dense matrix where none is kept."""
+    """Return the factor times columns, (..., n, k), without a dense matrix where none is stored."""
     kept = {key: tensor.to(columns.dtype) if tensor.is_floating_point() else tensor for key, tensor in kept.items()}
     if "root" not in kept:
         return decode(kept).to(columns.dtype) @ columns
+    # From the right, so that no product of shape (n, n) is made.
     out = kept["root"] @ (kept["root"].mT @ columns)
     return out + kept["diagonal"].unsqueeze(-1) * columns if "diagonal" in kept else out
 

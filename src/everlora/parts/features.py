@@ -65,6 +65,7 @@ def extend_basis(moment: Tensor, basis: Tensor, share: float, measure: Measure =
         share: ε, from 0 to 1.
         measure: whose energy.
     """
+    # Eigenvalues of squares, and of squares of squares, span the range of fp64; in fp32 the small ones would be noise.
     C = precise(moment)
     C = C @ C if measure == "moment" else C
     F = precise(basis)
@@ -72,6 +73,7 @@ def extend_basis(moment: Tensor, basis: Tensor, share: float, measure: Measure =
     if total <= 0:
         return F
     held = (F * (C @ F)).sum() / total
+    # From both sides, which keeps the matrix symmetric: `eigh` reads one triangle of it.
     values, vectors = torch.linalg.eigh(project_off(project_off(C, F).mT, F))
     values, vectors = values.flip(0).clamp_min(0) / total, vectors.flip(-1)
     before = held + torch.cat([values.new_zeros(1), values.cumsum(0)[:-1]])
@@ -98,6 +100,7 @@ def design_down_projection(moment: Tensor, basis: Tensor, dual: bool, rank: int)
     U, S, _ = torch.linalg.svd(left, full_matrices=False)
     live = (NOTHING**0.5 * S[:1] < S) & (S > 0)
     rows = project_off(U * live, basis, dual).mT[:rank] * ROW
+    # Rows of 0 instead of fewer: the adapter's rank is one number, and a row of 0 adds and learns nothing.
     short = rank - rows.shape[0]
     return torch.cat([rows, rows.new_zeros(short, rows.shape[1])]) if short > 0 else rows
 
@@ -171,9 +174,12 @@ class FeatureStart(Initialiser, HasMemory, NeedsEvidence):
         into = update.shape[1]
         number = int(memory["tasks"]) + 1 if memory else 1
         basis = precise(memory["basis"]) if memory else precise(update.A.new_zeros(into, 0))
+        # Extended as F itself: the energy that is held is counted by its directions.
         basis = complement(basis) if memory and bool(memory["dual"]) else basis
         if evidence.moment is not None:
             basis = extend_basis(evidence.moment, basis, self.share(number), self.measure)
+        # Of a space more than half full the free part is the smaller description, so that what is stored grows to half
+        # of it and shrinks again.
         dual = 2 * basis.shape[-1] > into
         kept = complement(basis) if dual else basis
         return {

@@ -33,6 +33,7 @@ def cosine_gate(h: Tensor, mask: Tensor, K: Tensor, A: Tensor, W: Tensor) -> Ten
     """
     mean, K, A, W = precise(masked_mean(h, mask)), precise(K), precise(A), precise(W)
     product = mean @ (A * K).mT
+    # As a product of matrices: norms of h̄ ⊙ A_j one by one would take a tensor (b, n, e).
     size = (mean.square() @ A.square().mT).clamp_min(1e-30).sqrt() * K.norm(dim=-1).clamp_min(1e-15)
     return torch.sigmoid((product / size) @ W.mean(-1))
 
@@ -54,6 +55,7 @@ def orthonormal(old: Tensor | None, count: int, width: int, draw: torch.Generato
     taken = [torch.ones(1, width, dtype=torch.float64)] if level else []
     taken += [old.double().cpu()] if old is not None else []
     basis = _span(torch.cat(taken)) if taken else torch.zeros(0, width, dtype=torch.float64)
+    # All drawn before any is made orthogonal: how many numbers are drawn does not depend on the room that is left.
     rows = torch.randn(count, width, generator=draw).double()
     room = width - len(basis)
     made: list[Tensor] = []
@@ -181,6 +183,7 @@ class Restoration(GradientTransform):
         moved = {name: state.get(f"moved/{name}", torch.zeros_like(step)) for name, step in gradient.items()}
         shaped = dict(gradient)
         if int(state["step"]) % self.every == 0:
+            # From the number of the step, on the CPU: the same weights return on every process and device.
             draw = torch.Generator().manual_seed((int(state["seed"]) + int(state["step"])) % 2**31)
             for name, step in gradient.items():
                 back = (torch.rand(step.shape, generator=draw) < self.rate).to(step.device)

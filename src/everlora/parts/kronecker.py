@@ -65,6 +65,7 @@ def kronecker_rise(
     inner, outer = U.mT @ P, Q @ V.mT
     # Where nothing was measured both factors are 0, and so is Ω.
     weight = scale**2 / trace.clamp_min(torch.finfo(trace.dtype).tiny)
+    # Summed in fp64: the terms are of both signs, and their sum is small where the update avoids what is curved.
     value = weight / 2 * precise(inner * outer).sum((-2, -1)).to(U.dtype)
     weight = weight[..., None, None]
     return value, weight * (P @ outer), weight * (inner @ Q)
@@ -101,6 +102,7 @@ class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise):
     def prepare(self, before: TaskContext) -> State | None:
         if not before.memory:
             return None
+        # How inexact the store is, is for whoever reads the status; no step needs it.
         state = {key: tensor for key, tensor in before.memory.items() if not key.endswith(SUMMED)}
         if before.start is not None:
             start = before.start.absorb_scale()
@@ -121,6 +123,7 @@ class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise):
         return PenaltyGradient.through(live, value, on_V[..., :r, :], live.scale * on_U[..., :r])
 
     def earlier_tasks(self, state: State) -> int:
+        # The same in every module, of which several are stacked here.
         return int(state["tasks"].max())
 
     def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
@@ -147,7 +150,7 @@ class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise):
 
 
 def predictor(strength: Strength) -> tuple[KroneckerCurvature, ...]:
-    """Return what a penalty of this strength needs beside it: a prediction, if it has a budget.
+    """Return the parts that a penalty of this strength needs: a prediction, if it has a budget.
 
     >>> predictor(0.3), len(predictor(Budget(nats=1e-3)))
     ((), 1)
@@ -156,5 +159,5 @@ def predictor(strength: Strength) -> tuple[KroneckerCurvature, ...]:
 
 
 def _of(state: State, side: str) -> State:
-    """Return what is kept of one of the two factors."""
+    """Return what is stored of one of the two factors."""
     return {key.removeprefix(side): tensor for key, tensor in state.items() if key.startswith(side)}

@@ -26,6 +26,9 @@ def strongest(size: Tensor, tau: float) -> Tensor:
 
     Of distinct values n − ⌈τ (n − 1)⌉ are kept: the quantile lies between the last one dropped and the first one kept,
     so that one needs no interpolation to compare with it. Equal values stay or go together.
+
+    >>> strongest(torch.tensor([1.0, 4.0, 2.0, 3.0]), tau=0.5)
+    tensor([0., 1., 0., 1.])
     """
     edge = size.sort(dim=-1).values[..., dropped(size.shape[-1], tau), None]
     return (size >= edge).float()

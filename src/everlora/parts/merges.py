@@ -27,7 +27,11 @@ def larger(new: Tensor, old: Tensor) -> Tensor:
 
 
 def trim(update: Tensor, density: float) -> Tensor:
-    """Keep the ⌊density · n⌋ entries of largest magnitude of each matrix (..., o, i), zero the rest."""
+    """Keep the ⌊density · n⌋ entries of largest magnitude of each matrix (..., o, i), zero the rest.
+
+    >>> trim(torch.tensor([[1.0, -4.0, 2.0, 0.5]]), density=0.5)
+    tensor([[ 0., -4.,  2.,  0.]])
+    """
     flat = update.flatten(-2)
     count = int(density * flat.shape[-1] + 1e-9)  # 0.29 * 100 is 28.999…
     kept = flat.abs().topk(count, dim=-1).indices
@@ -49,7 +53,12 @@ def ties(updates: Iterable[Tensor], density: float) -> Tensor:
 
 
 def drop(update: Tensor, density: float, generator: torch.Generator) -> Tensor:
-    """Drop entries with probability 1 − density, divide by density: DARE (Yu et al. 2024, arXiv:2311.03099)."""
+    """Drop entries with probability 1 − density, divide by density: DARE (Yu et al. 2024, arXiv:2311.03099).
+
+    >>> left = drop(torch.ones(1, 1000), density=0.5, generator=torch.Generator().manual_seed(0))
+    >>> left.unique()
+    tensor([0., 2.])
+    """
     keep = torch.rand(update.shape, generator=generator).to(update.device) < density
     return update * keep / density
 
@@ -62,7 +71,11 @@ class _Views:
 
 @dataclass(frozen=True, kw_only=True)
 class LargestMagnitude(_Views, Merge):
-    """Merges as PS-LoRA: M_t = larger(ΔW_t, M_{t−1}), the entry of largest magnitude over all tasks."""
+    """Merges as PS-LoRA: M_t = larger(ΔW_t, M_{t−1}), the entry of largest magnitude over all tasks.
+
+    >>> LargestMagnitude().merge([torch.tensor([[1.0, -3.0]]), torch.tensor([[2.0, 2.0]])])
+    tensor([[ 2., -3.]])
+    """
 
     name: ClassVar[str] = "largest_magnitude"
 
@@ -76,7 +89,11 @@ class LargestMagnitude(_Views, Merge):
 
 @dataclass(frozen=True, kw_only=True)
 class Mean(_Views, Merge):
-    """Merges into the mean of the updates."""
+    """Merges into the mean of the updates.
+
+    >>> Mean().merge([torch.tensor([[1.0, -3.0]]), torch.tensor([[2.0, 2.0]])])
+    tensor([[ 1.5000, -0.5000]])
+    """
 
     name: ClassVar[str] = "mean_merge"
 

@@ -45,6 +45,10 @@ def energy_overlap(
 
     With D = ΔW: ∂Ω/∂D = 2 D ⊙ E², Π = scale · ∂Ω/∂D, ∂Ω/∂B = Π Aᵀ, ∂Ω/∂A = Bᵀ Π.
 
+    >>> A, B, E = torch.ones(1, 2), torch.ones(1, 1), torch.tensor([[0.0, 3.0]])
+    >>> energy_overlap(A, B, scale=1.0, squared=E.square())
+    (tensor(9.), tensor([[ 0., 18.]]), tensor([[18.]]))
+
     Args:
         A: (..., r, i).
         B: (..., o, r).
@@ -154,6 +158,7 @@ class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
         past = before.factors()
         assert past is not None
         total = self.reconstruct(before.memory) if before.memory else past.dense()
+        # Squared once a task, and not at every step: the largest tensor that the penalty holds.
         state = {"squared": self.weigh(total).square()}
         return state if before.start is None else {**state, "start": before.start.dense()}
 
@@ -185,6 +190,9 @@ def orthogonality(new: Tensor, past: Tensor, norm: Norm) -> tuple[Tensor, Tensor
     With X = new · pastᵀ: ``l1`` Σ|X| (gradient sign(X) · past), ``l2sq`` Σ X² (gradient 2 X · past); ``cos`` is
     ``l1`` after both have been brought to unit rows, which takes away the freedom to shrink ``new`` instead of
     turning it.
+
+    >>> orthogonality(torch.tensor([[1.0, 2.0]]), past=torch.tensor([[0.0, 3.0]]), norm="l1")
+    (tensor(6.), tensor([[0., 3.]]))
 
     Args:
         new: (..., r, n).

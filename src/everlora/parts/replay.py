@@ -15,7 +15,11 @@ Resample = Literal["fixed", "each-task"]
 
 
 def share(ratio: float, rows: int) -> int:
-    """Return ⌊ratio · rows⌋, the ratio as it was written: 0.29 of 100 rows are 29, but 0.29 * 100 is below 29."""
+    """Return ⌊ratio · rows⌋, the ratio as it was written: 0.29 of 100 rows are 29, but 0.29 * 100 is below 29.
+
+    >>> share(0.29, 100)
+    29
+    """
     return int(Fraction(str(ratio)) * rows)
 
 
@@ -23,6 +27,9 @@ def balanced(classes: Sequence[str], size: int, draw: random.Random) -> list[int
     """Return about ``size`` rows, an equal quota of each class and at least one, the remainder at random.
 
     More than ``size`` only where there are more classes. A class with fewer rows than its quota gives what it has.
+
+    >>> balanced(["yes", "yes", "no", "yes"], size=2, draw=random.Random(0))[-1]
+    2
     """
     by_class: dict[str, list[int]] = {}
     for row, name in enumerate(classes):

@@ -36,6 +36,12 @@ def sign_conflict(
         ∂Ψ/∂D = 2u ⊙ [(1 − σh) − ησ(1 − h²) D],   detached  2 (1 − σh)² D
         Π = scale · ∂Ψ/∂D,   ∂Ψ/∂B = Π Aᵀ,   ∂Ψ/∂A = Bᵀ Π
 
+    >>> A, B, same = torch.ones(1, 2), torch.ones(1, 1), torch.ones(1, 2)
+    >>> agree, _, _ = sign_conflict(A, B, 1.0, past=same, sharpness=torch.tensor(1.0))
+    >>> oppose, _, _ = sign_conflict(A, B, 1.0, past=-same, sharpness=torch.tensor(1.0))
+    >>> bool(agree < oppose)
+    True
+
     Args:
         A: (..., r, i).
         B: (..., o, r).
@@ -97,6 +103,8 @@ class SignConflict(WeightPenalty):
         else:
             total = LargestMagnitude().merge(update.dense() for update in before.updates)
         if self.sharpness == "rms":
+            # η in units of the past itself: tanh tells signs apart only where its argument is about 1, and updates are
+            # of 1e-3.
             rms = total.square().mean((-2, -1), keepdim=True).sqrt()
             sharpness = 1 / rms.clamp_min(torch.finfo(rms.dtype).tiny)
         else:

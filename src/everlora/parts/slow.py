@@ -17,6 +17,8 @@ from everlora.core.updates import LowRank, precise
 def orthonormal_rows(A: Tensor) -> Tensor:
     """Return Qᵀ of Aᵀ = Q R, signs making R's diagonal positive: rows that span those of A; (..., r, i)."""
     Q, R = torch.linalg.qr(precise(A).mT)
+    # Q is unique only up to signs, which libraries choose otherwise; so fixed, B goes on with the rows that it was
+    # trained on.
     sign = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(Q.dtype)
     return (Q * sign.unsqueeze(-2)).mT.to(A.dtype)
 

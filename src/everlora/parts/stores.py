@@ -29,11 +29,13 @@ def add(memory: State, update: LowRank, store: Store, rank: int) -> State:
         return {}
     if store == "svd":
         before = [LowRank(memory["A"], memory["B"])] if memory else []
+        # What was truncated before is lost, so errors add up, and the sum of them is a bound.
         kept, error = truncated(concatenate([*before, update]), rank)
         return {"A": kept.A, "B": kept.B, "error": memory.get("error", torch.zeros(1)) + error}
     total = update.dense() + (decode(memory) if memory else 0)
     if store == "dense":
         return {"dense": total}
+    # A step per row: outputs differ in scale, and one step for all would round the small ones to 0.
     step = (total.abs().amax(-1, keepdim=True) / STEPS).clamp_min(torch.finfo(total.dtype).tiny)
     return {"int8": (total / step).round().to(torch.int8), "step": step}
 

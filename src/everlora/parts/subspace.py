@@ -34,6 +34,7 @@ def basis(columns: Tensor) -> Tensor:
 
     Columns beyond the rank are 0, so that matrices of different rank stay in one stack and Q Qᵀ projects all the same.
     """
+    # By SVD and not by QR, which tells dependent columns apart only in the order in which they come.
     U, S, _ = torch.linalg.svd(precise(columns), full_matrices=False)
     live = _independent(S)
     return (U * live.unsqueeze(-2)).to(torch.promote_types(columns.dtype, torch.float32))
@@ -45,6 +46,10 @@ def project_out(columns: Tensor, Q: Tensor) -> Tensor:
 
     A column of which less than `ROUNDING` is left lay in the span, and what is left of it is noise: it becomes 0,
     since Adam would make a step of full size of it (as on the first step of a task that starts inside the old span).
+
+    >>> project_out(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [0.0]]))
+    tensor([[0.],
+            [2.]])
     """
     left = columns - Q @ (Q.mT @ columns)
     return left * (left.norm(dim=-2, keepdim=True) > ROUNDING * columns.norm(dim=-2, keepdim=True))
@@ -102,7 +107,11 @@ class ProjectOut(GradientTransform, HasCapacity):
 
 @torch.no_grad()
 def departure(columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ‖XᵀX − I‖²_F for X (..., n, r), and its gradient 4 X (XᵀX − I)."""
+    """Return ‖XᵀX − I‖²_F for X (..., n, r), and its gradient 4 X (XᵀX − I).
+
+    >>> departure(torch.eye(3)[:, :2])[0]
+    tensor(0.)
+    """
     (X,) = exact(columns)
     off = X.mT @ X - torch.eye(X.shape[-1], dtype=X.dtype, device=X.device)
     return off.square().sum((-2, -1)), 4 * X @ off

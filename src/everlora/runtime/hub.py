@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub answers.
+"""Finds out whether the Hugging Face hub answers.
 
 One request decides: the hub's own client would try six times over half a minute before it fails.
 """

@@ -1,4 +1,4 @@
-"""How much memory the machine has."""
+"""Measures how much memory the machine has."""
 
 from __future__ import annotations
 

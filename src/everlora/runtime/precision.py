@@ -1,4 +1,4 @@
-"""Device and precision of a model's weights.
+"""Chooses the device and the precision of a model's weights.
 
 Default on a CPU with bf16 instructions: base weights in bf16, attention in fp32 (its backward pass is about six times
 slower in bf16), adapters, adapted matrices and penalties in fp32. ``--dtype float32`` gives fp32 throughout.
@@ -24,13 +24,13 @@ FP32_ATTENTION = "sdpa_in_fp32"
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """The device and the data type of the base weights."""
+    """Holds the device and the data type of the base weights."""
 
     weights: torch.dtype
     device: torch.device
 
     def describe(self) -> dict[str, str]:
-        """Return both as plain words, for records.
+        """Return device and data type as plain words, for records.
 
         >>> choose("fp32", "cpu").describe()
         {'weights': 'float32', 'device': 'cpu'}

@@ -1,4 +1,4 @@
-"""Progress of long work: the command line draws bars, a program that uses the library sees nothing."""
+"""Reports progress of long work: the command line draws bars, a program that uses the library sees nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ logger = logging.getLogger("everlora")
 
 
 class Progress:
-    """A listener that shows nothing but log lines; override what is to be shown."""
+    """Is a listener that shows nothing but log lines; override what is to be shown."""
 
     def phase(self, label: str, total: int) -> None:
         """Begin a piece of work of ``total`` steps (training steps, or rows to answer)."""
@@ -32,7 +32,7 @@ class Progress:
 
 
 class StepCallback(TrainerCallback):
-    """A callback that passes the Trainer's steps on to a `Progress`."""
+    """Passes the Trainer's steps on to a `Progress`."""
 
     def __init__(self, progress: Progress, label: str) -> None:
         self.progress = progress

@@ -1,4 +1,4 @@
-"""Seeds that are derived from a purpose, not drawn in turn, so that adding a part shifts no other part's numbers."""
+"""Derives seeds from a purpose, instead of in turn, so that adding a part shifts no other part's numbers."""
 
 from __future__ import annotations
 

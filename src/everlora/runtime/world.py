@@ -1,4 +1,4 @@
-"""Several processes: the one file that calls collectives. In a single process every function here is the identity."""
+"""Talks to other processes: the one file that calls collectives. In a single process all here is the identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of LoRA: the fields of `peft.LoraConfig` that are taken, and why the others are not."""
+"""Defines the settings of LoRA: the fields of `peft.LoraConfig` that are taken, and why the others are not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OF_PAIRS = frozenset({"use_rslora", "rank_pattern", "alpha_pattern", "init_lora_
 
 
 class LoraSpec(Strict):
-    """LoRA, with PEFT's names (`peft.LoraConfig`); `UNSUPPORTED` holds the other names."""
+    """Holds LoRA's settings, with PEFT's names (`peft.LoraConfig`); `UNSUPPORTED` holds the other names."""
 
     r: Annotated[
         int,
@@ -175,7 +175,7 @@ def _check_layers(layers: object, targets: object) -> None:
 
 
 def _is_default(name: str, value: Any) -> bool:
-    """Whether a value is what PEFT takes if nobody names one."""
+    """Return whether a value is what PEFT takes if nobody names one."""
     if name == "init_lora_weights":
         return value is True
     if name in UNSUPPORTED:
@@ -184,7 +184,7 @@ def _is_default(name: str, value: Any) -> bool:
 
 
 def _patterns(name: str, value: Any) -> list[str]:
-    """The patterns of a setting; lists of modules are lists of names."""
+    """Return the patterns of a setting; lists of modules are lists of names."""
     if isinstance(value, str):
         return [value]
     several = isinstance(value, list | dict) and not name.endswith("_modules")

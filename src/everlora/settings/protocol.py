@@ -1,4 +1,4 @@
-"""Protocols: how methods are compared, as data. A protocol is settings of a run without method, model, seed and order.
+"""Reads protocols, which say how methods are compared: settings of a run without method, model, seed and order.
 
 Its hash stands beside every number that it made:
 
@@ -44,7 +44,7 @@ SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 class Protocol(Strict):
-    """A protocol as its file has it.
+    """Holds a protocol as its file has it.
 
     Attributes:
         title: one line.
@@ -64,12 +64,12 @@ class Protocol(Strict):
 
 
 def known() -> list[str]:
-    """Names of the packaged protocols."""
+    """Return the names of the packaged protocols."""
     return sorted(p.name.removesuffix(".yaml") for p in _folder().iterdir() if p.name.endswith(".yaml"))
 
 
 def read(name: str) -> tuple[str, Protocol]:
-    """A packaged protocol by name, or a file of one's own; with the name under which runs record it.
+    """Read a packaged protocol by name, or a file of one's own; also return the name under which runs record it.
 
     Raises:
         ConfigError: there is none, it is no protocol, or it sets what a protocol leaves open.
@@ -92,6 +92,7 @@ def read(name: str) -> tuple[str, Protocol]:
         raise ConfigError(f"the protocol {name} must be a mapping with title and settings")
     try:
         found = check(Protocol, content)
+        # A slip in it shows when it is read, and not in the midst of whatever command uses it.
         check(RunSpec, {"model": "", **found.settings})
     except ConfigError as error:
         raise ConfigError(f"the protocol {name}: {error}") from None
@@ -102,7 +103,7 @@ def read(name: str) -> tuple[str, Protocol]:
 
 
 def digest(settings: RawSettings, rate: float, processes: int = 1) -> str:
-    """The hash of the protocol that resolved settings follow.
+    """Return the hash of the protocol that resolved settings follow.
 
     Args:
         settings: plain values, complete.
@@ -113,7 +114,7 @@ def digest(settings: RawSettings, rate: float, processes: int = 1) -> str:
 
 
 def canonical(settings: RawSettings, rate: float, processes: int = 1) -> JsonObject:
-    """What the hash is of; see `digest`."""
+    """Return what the hash is of; see `digest`."""
     settled: dict[str, Any] = _plain({key: value for key, value in settings.items() if (key,) not in IRRELEVANT})
     settled.setdefault("prompt", DEFAULT)
     settled.setdefault("max_new_tokens", 50)  # or more where targets are longer; earlier versions wrote 50 for it
@@ -123,6 +124,7 @@ def canonical(settings: RawSettings, rate: float, processes: int = 1) -> JsonObj
         }
     train = settled["train"]
     train.setdefault("num_train_epochs", "by size")
+    # The rows of a step and not their split, which changes no number: one protocol on one machine and on four.
     train["batch"] = processes * math.prod(train.pop(name, 1) for name in SPLIT)
     followed = settings.get("protocol")
     of_form = isinstance(followed, Mapping) and followed.get("rate") == "form"
@@ -132,7 +134,7 @@ def canonical(settings: RawSettings, rate: float, processes: int = 1) -> JsonObj
 
 
 def _plain(value: Any) -> Any:
-    """A value without what is not set; 1 and 1.0 are one number, and what JSON has no word for is its text."""
+    """Return a value without what is not set; 1 and 1.0 are one number, and what JSON has no word for is its text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items() if one is not None}
     if isinstance(value, (list, tuple)):

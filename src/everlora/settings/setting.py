@@ -1,4 +1,4 @@
-"""What is known of a setting beside its type and its default: help, section, option, and what it changes.
+"""Describes a setting in addition to its type and its default: help, section, option, and what it changes.
 
 A setting is a field of a model in `everlora.settings.spec`, or a key of `everlora.settings.training.Training`,
 annotated with a `Setting`. The command line, its help, the keys of YAML files, the hash of a protocol and the
@@ -24,7 +24,7 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
 class Strict(BaseModel):
-    """Unknown keys are refused, nothing is edited afterwards."""
+    """Refuses unknown keys, and is never edited afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,7 +54,7 @@ def _holds_boolean(value: Any) -> bool:
 
 
 def _takes_booleans(kind: Any) -> bool:
-    """Whether an annotation has a place for booleans, or for what is looked at elsewhere."""
+    """Return whether an annotation has a place for booleans, or for what is looked at elsewhere."""
     if get_origin(kind) is Annotated:
         return _takes_booleans(get_args(kind)[0])
     if get_origin(kind) is Literal:
@@ -67,7 +67,7 @@ def _takes_booleans(kind: Any) -> bool:
 
 @dataclass(frozen=True)
 class Setting:
-    """The annotation of one setting.
+    """Annotates one setting.
 
     Attributes:
         section: where it stands in ``--help``.
@@ -96,7 +96,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Known:
-    """A setting with its place: ``path`` is its keys in a YAML file, from the outside in."""
+    """Holds a setting with its place: ``path`` is its keys in a YAML file, from the outside in."""
 
     path: tuple[str, ...]
     type: Any
@@ -105,22 +105,22 @@ class Known:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Its names on the command line; none for a setting of files and Python only."""
+        """Return its names on the command line; none for a setting of files and Python only."""
         return ("--" + self.path[-1].replace("_", "-"),) if self.setting.options is None else self.setting.options
 
     @property
     def parameter(self) -> str:
-        """Its name among the parsed options: the first long one, spelt as Python spells names."""
+        """Return its name among the parsed options: the first long one, spelt as Python spells names."""
         return next(o for o in self.options if o.startswith("--")).lstrip("-").replace("-", "_")
 
     @property
     def kinds(self) -> tuple[Any, ...]:
-        """The types of its values, without None."""
+        """Return the types of its values, without None."""
         return tuple(kind for kind in _alternatives(self.type) if kind is not type(None))
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that it may have, where there are only these."""
+        """Return the values that it may have, where there are only these."""
         found = [get_args(kind) for kind in self.kinds]
         return tuple(str(choice) for choices in found for choice in choices) if self._literal else ()
 
@@ -131,7 +131,7 @@ class Known:
 
 @cache
 def settings_of(kind: Any) -> tuple[Known, ...]:
-    """All settings of a model, those of its groups among them, in the order of their definition."""
+    """Return all settings of a model, those of its groups among them, in the order of their definition."""
     return tuple(_walk(kind, ()))
 
 
@@ -151,7 +151,7 @@ def _walk(kind: Any, above: tuple[str, ...]) -> Iterator[Known]:
 
 
 def _group(field: Any) -> Any:
-    """The model whose settings a field holds: its type, or the typed dictionary that annotates a plain one."""
+    """Return the model whose settings a field holds: its type, or the typed dictionary that annotates a plain one."""
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
         return field.annotation
     return next((one for one in field.metadata if is_typeddict(one)), None)
@@ -180,7 +180,7 @@ def suggestion(name: str, kind: Any, group: tuple[str, ...] = ()) -> str:
 
 
 def _keys(kind: Any, group: tuple[str, ...]) -> list[str]:
-    """The keys of a group of settings."""
+    """Return the keys of a group of settings."""
     settings = kind.model_fields if issubclass(kind, BaseModel) else {}
     for name in group:
         inside = _alternatives(settings[name].annotation) if name in settings else ()

@@ -1,4 +1,4 @@
-"""Settings of a learner and of a run: each is defined once, here, and written resolved into the run's folder.
+"""Defines the settings of a learner and of a run: each once, here; the run's folder holds them resolved.
 
 A field's type, default and `Setting` are all there is to a setting; see `everlora.settings.setting`.
 """
@@ -26,7 +26,7 @@ DEFAULT_MODEL = "smollm2-135m"
 
 
 class EvalSpec(Strict):
-    """When and how answers are scored."""
+    """Holds when and how answers are scored."""
 
     schedule: Annotated[
         Schedule, Setting("evaluation", "When tasks are scored.", options=("--eval-schedule",), value="WHEN")
@@ -76,7 +76,7 @@ class EvalSpec(Strict):
 
 
 class ProtocolRef(Strict):
-    """The protocol that settings are from, after they were taken over; what they come to has a hash of its own."""
+    """Names the protocol that settings are from, after they were taken over; they have a hash of their own."""
 
     name: str | None = None
     hash: str | None = None
@@ -86,7 +86,7 @@ class ProtocolRef(Strict):
 
 
 class LearnerSpec(Strict):
-    """What a learner is."""
+    """Holds the settings of a learner."""
 
     model: Annotated[
         str,
@@ -198,7 +198,7 @@ class LearnerSpec(Strict):
 
 
 class RunSpec(LearnerSpec):
-    """A learner that follows a benchmark's stream."""
+    """Holds the settings of a learner that follows a benchmark's stream."""
 
     benchmark: Annotated[
         str,

@@ -1,4 +1,4 @@
-"""The training arguments that everlora has an option, a default or a rule for; others are passed through unseen."""
+"""Defines the training arguments that everlora has a default or a rule for; others are passed on as they are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def numeric_argument(train: Mapping[str, object], name: str, default: float | No
 
 
 class Training(TypedDict, total=False):
-    """Names and types of `transformers.TrainingArguments`, with what everlora knows of them.
+    """Holds names and types of `transformers.TrainingArguments`, with what everlora knows of them.
 
     The types are those of transformers, written here so that settings are read without importing it.
     """

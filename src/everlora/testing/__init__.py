@@ -1,4 +1,4 @@
-"""The batteries that everlora's own methods, benchmarks and metrics go through, for those of a user's own.
+"""Offers the batteries that everlora's own methods, benchmarks and metrics go through, for those of a user's own.
 
 In a test file:
 

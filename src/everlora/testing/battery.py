@@ -1,4 +1,4 @@
-"""One test per check and model family, for a method that is registered."""
+"""Makes one test per check and model family, for a method that is registered."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ from everlora.testing.tiny_runs import MODELS
 
 def battery(method: str, *, models: Sequence[str] | None = None, without: Sequence[str] = ()) -> Callable[..., None]:
     """Make a test function, to be given a name that begins with ``test``.
+
+    >>> test_seqlora = battery("seqlora", models=["tiny-bert"], without=["a_new_adapter_changes_nothing"])
+    >>> [parametrised] = test_seqlora.pytestmark
+    >>> parametrised.args[1][0].values[0]
+    'tiny-bert'
 
     Args:
         method: an expression; what registers its names must have been imported.
@@ -53,7 +58,7 @@ _records: dict[tuple[str, str, str], Record] = {}
 
 
 def _recorded(folders: pytest.TempPathFactory) -> Callable[[str, str], Record]:
-    """Every (method, model) is run once per session."""
+    """Run every (method, model) once per session."""
 
     def get(method: str, model: str) -> Record:
         known = (str(folders.getbasetemp()), method, model)

@@ -1,4 +1,4 @@
-"""The battery that every benchmark goes through: its card, its orders, labels, metrics, and no leak between splits.
+"""Checks every benchmark: its card, its orders, labels, metrics, and that nothing leaks between splits.
 
     test_my_three = benchmark_battery("my-three")
 
@@ -30,7 +30,12 @@ ROWS = {"train": 24, "dev": 6, "test": 12}
 
 @dataclass(frozen=True)
 class BenchmarkCase:
-    """A benchmark, and where its rows are.
+    """Holds a benchmark, and where its rows are.
+
+    >>> case = BenchmarkCase(find_benchmark("builtin"), None)
+    >>> case.numbers
+    [None]
+    >>> the_card_is_complete(case)  # raises where it is not
 
     Attributes:
         benchmark: the benchmark.
@@ -41,17 +46,17 @@ class BenchmarkCase:
     folder: Path | None
 
     def opened(self, **options: Any) -> TaskStream:
-        """Open it; ``order`` by default is the first."""
+        """Open the benchmark; ``order`` by default is the first."""
         return open_stream(self.benchmark.name, data_dir=self.folder, **options)
 
     @property
     def numbers(self) -> list[int | None]:
-        """The numbers of its orders; None alone where it has none."""
+        """Return the numbers of its orders; None alone where it has none."""
         return list(self.benchmark.orders) or [None]
 
 
 def the_card_is_complete(case: BenchmarkCase) -> None:
-    """There is a title, and of every task in every order where it is from, on what terms, and a known metric."""
+    """There is a title, and of every task its source, its terms and a known metric."""
     known = case.benchmark
     assert known.title
     for names in (known.tasks, *known.orders.values()):
@@ -161,6 +166,11 @@ def benchmark_battery(
 ) -> Callable[..., None]:
     """Make a test function for a benchmark, to be given a name that begins with ``test``.
 
+    >>> test_builtin = benchmark_battery("builtin", without=["tasks_can_be_chosen"])
+    >>> [parametrised] = test_builtin.pytestmark
+    >>> parametrised.args[1][:2]
+    ['the_card_is_complete', 'orders_differ_and_have_each_task_once']
+
     Args:
         name: of the benchmark; what registers it must have been imported.
         data: the folder of its rows, or a function that writes one into an empty folder and returns it; by default
@@ -179,7 +189,7 @@ def benchmark_battery(
     written: dict[Path, Path | None] = {}
 
     def rows_of(folders: pytest.TempPathFactory) -> Path | None:
-        """The folder of rows, which is written once per session."""
+        """Return the folder of rows, which is written once per session."""
         base = folders.getbasetemp()
         if base not in written:
             written[base] = write(folders.mktemp("rows")) if write else None
@@ -194,7 +204,7 @@ def benchmark_battery(
 
 
 def _writer(known: Benchmark) -> Callable[[Path], Path | None] | None:
-    """What puts rows at hand; None where nothing can."""
+    """Return what puts rows at hand; None where nothing can."""
     if not known.needs_data:
         return lambda _: None
     owners = [owner(name) if name not in known.defined else known for name in known.tasks if _is_defined(known, name)]
@@ -214,6 +224,9 @@ def made_up_rows(known: Benchmark, folder: Path) -> Path:
     """Write rows of every task of a benchmark, in the way of the benchmark that defines the task; returns the folder.
 
     No two rows have one text, and every label has rows in every split.
+
+    >>> sorted(path.name for path in made_up_rows(find_benchmark("trace"), Path("rows")).iterdir())[:3]
+    ['20Minuten', 'C-STANCE', 'FOMC']
     """
     for name in dict.fromkeys(name for names in (known.tasks, *known.orders.values()) for name in names):
         task, rows = known.task(name), (known if name in known.defined else owner(name)).rows
@@ -237,7 +250,7 @@ def _row(task: TaskInfo, rows: str, split: str, number: int) -> dict[str, object
 
 
 def _keys(task: Task, split: str) -> set[Any]:
-    """What makes a row of a split the same as another."""
+    """Return what makes a row of a split the same as another."""
     rows = getattr(task, split)
     if task.form == "image":
         return {(row.input.shape, row.input.tobytes()) for row in rows}

@@ -1,4 +1,4 @@
-"""The checks of the battery: what must hold of every method of low-rank updates, on every model family."""
+"""Defines the checks of the battery: what must hold of every method of low-rank updates, on every model family."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ STEP, OFF = 1e-6, 1e-3
 
 @dataclass(frozen=True)
 class Case:
-    """One method on one tiny model.
+    """Holds one method on one tiny model.
+
+    >>> from everlora.testing import record_run
+    >>> run = record_run("inclora", "tiny-bert", Path("run"))
+    >>> a_new_adapter_changes_nothing(Case("inclora", "tiny-bert", lambda method, model: run, Path("empty")))
 
     Attributes:
         method: the expression.
@@ -233,14 +237,14 @@ def a_batch_in_one_piece_is_a_batch_in_eight(case: Case) -> None:
 
 
 def _carried(learner: SequentialLearner, name: str) -> Tensor:
-    """What answers on top of W0 at one module: the sum of the updates, or what they are merged into."""
+    """Return what answers on top of W0 at one module: the sum of the updates, or what they are merged into."""
     merge = learner.method.merge
     return merge.merge(delta[name].dense() for delta in learner.past) if merge else learner.past.total(name)
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check, and the methods to which it applies."""
+    """Holds a check, and the methods to which it applies."""
 
     look: Callable[[Case], None]
     applies: Callable[[Method], bool]

@@ -1,4 +1,4 @@
-"""The battery that every metric goes through: bounds, right answers, order of rows, shares of rows, undefined cases.
+"""Checks every metric: bounds, right answers, order of rows, shares of rows, undefined cases.
 
 test_token_f1 = metric_battery("token_f1")
 """
@@ -40,7 +40,7 @@ CLOSE = 1e-6
 
 @dataclass(frozen=True)
 class AnswerCase:
-    """A metric of answers, and answers to try it on: of labels, and of free text with one or two right answers."""
+    """Holds a metric of answers, and answers to try it on: of labels, and of free text."""
 
     metric: AnswerMetric
     rows: tuple[Answer, ...]
@@ -68,12 +68,12 @@ def _answer_cases(metric: AnswerMetric) -> list[AnswerCase]:
 
 
 def _right(case: AnswerCase) -> list[Answer]:
-    """Each row answered as it was learned; where several answers are accepted, some metrics want a bit of all."""
+    """Return each row answered as it was learned; where several answers are accepted, some metrics want all."""
     return [Answer(row.accepted[0], row.accepted[:1], row.source) for row in case.rows]
 
 
 def it_says_what_it_is(case: AnswerCase) -> None:
-    """It has a formula and a source, and is found under its id, other spellings of it, and its aliases."""
+    """It has a formula and a source, and is found under its id and its aliases, however spelt."""
     metric = case.metric
     assert metric.formula
     assert metric.source
@@ -162,7 +162,7 @@ _REFERENCES = References(
 
 
 def it_has_a_name_a_formula_and_a_source(metric: MatrixMetric) -> None:
-    """It is found under its id and other spellings of it, and says how it is made and by whom."""
+    """It is found under its id and other spellings of it, with formula and source."""
     assert metric.formula
     assert metric.source
     for name in (metric.id, metric.id.upper().replace("_", "-"), *metric.aliases):
@@ -211,6 +211,9 @@ MATRIX_CHECKS: dict[str, Callable[[MatrixMetric], None]] = {
 
 def metric_battery(name: str, *, without: Sequence[str] = ()) -> Callable[..., None]:
     """Make a test function for a metric of either kind, to be given a name that begins with ``test``.
+
+    >>> test_exact_match = metric_battery("exact_match")
+    >>> test_exact_match("right_answers_get_100")  # as pytest does, once for each check
 
     Args:
         name: of the metric; what registers it must have been imported.

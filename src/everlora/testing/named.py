@@ -1,4 +1,4 @@
-"""The tests of the methods that `pytest -p everlora.testing --everlora METHOD` names."""
+"""Holds the tests of the methods that `pytest -p everlora.testing --everlora METHOD` names."""
 
 import re
 

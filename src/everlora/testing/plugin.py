@@ -1,4 +1,4 @@
-"""The battery as a pytest plugin: for methods that are named on the command line, no test file has to be written.
+"""Runs the battery as a pytest plugin: methods named on the command line are tested without a test file.
 
 As in ``pytest -p everlora.testing --everlora my-method --everlora-plugin my_method.py``.
 """
@@ -20,7 +20,7 @@ named: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The two options."""
+    """Add the two options to pytest's own."""
     group = parser.getgroup("everlora")
     group.addoption("--everlora", action="append", default=[], metavar="METHOD", help="run the battery for a method")
     group.addoption(
@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Run the files, and test the methods: beside the paths that were given, else alone."""
+    """Run the plug-in files, and test the methods: with the paths that were given, else alone."""
     try:
         for file in config.getoption("--everlora-plugin"):
             plugins.load(Path(file))

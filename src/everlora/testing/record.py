@@ -1,4 +1,4 @@
-"""One run of two tasks with what was seen while it ran, to be looked at by many tests."""
+"""Records one run of two tasks with what was seen while it ran, to be looked at by many tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from everlora.testing import tiny_runs
 
 
 class Beginning(TypedDict):
-    """What a task began with: outputs by task with the adapter and without it, and names of what was on the model."""
+    """Holds what a task began with: outputs by task with and without the adapter, and names on the model."""
 
     outputs: dict[str, Tensor]
     below: dict[str, Tensor]
@@ -27,7 +27,7 @@ class Beginning(TypedDict):
 
 @dataclass
 class Record:
-    """One run of two tasks, with what was seen while it ran."""
+    """Holds one run of two tasks, with what was seen while it ran."""
 
     learner: SequentialLearner
     folder: Path
@@ -39,7 +39,12 @@ class Record:
 
 
 def record_run(method: str, model: str, folder: Path) -> Record:
-    """Learn two tasks, and record outputs at the beginning and at the end of each."""
+    """Learn two tasks, and record outputs at the beginning and at the end of each.
+
+    >>> run = record_run("seqlora", "tiny-bert", Path("run"))
+    >>> sorted(run.began) == sorted(run.ended)
+    True
+    """
     tasks = {task.name: task for task in tiny_runs.stream(model)}
     last: list[str] = []
 

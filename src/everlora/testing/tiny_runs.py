@@ -1,4 +1,4 @@
-"""What tests of whole runs are made of: tiny models, tiny streams with uneven lengths, a run in one call.
+"""Makes what tests of whole runs are made of: tiny models, tiny streams with uneven lengths, a run in one call.
 
 Models are built once per process and copied; streams are drawn from fixed seeds.
 """
@@ -45,17 +45,17 @@ NAMES = ("first", "second", "third")
 
 @cache
 def base(model: str, dtype: str = "float32", pooling: Pooling | None = None) -> Loaded:
-    """A loaded model, shared: copy it before use."""
+    """Return a loaded model, which is shared: copy it before use."""
     return load(model, dtype=dtype, device="cpu", pooling=pooling)
 
 
 def fresh(model: str, dtype: str = "float32", pooling: Pooling | None = None) -> Loaded:
-    """A copy that may be trained on."""
+    """Return a copy of a model that may be trained on."""
     return copy.deepcopy(base(model, dtype, pooling))
 
 
 def text_task(name: str, labels: Sequence[str], seed: int, train: int = 24, test: int = 4) -> Task:
-    """Texts of 1 to 14 words, labels of uneven length in turn."""
+    """Make a task of texts of 1 to 14 words, labels of uneven length in turn."""
     draw = random.Random(seed)
 
     def rows(n: int) -> list[Example]:
@@ -68,7 +68,7 @@ def text_task(name: str, labels: Sequence[str], seed: int, train: int = 24, test
 
 
 def image_task(name: str, labels: Sequence[str], seed: int, train: int = 24, test: int = 4) -> Task:
-    """Noise whose brightness tells the label."""
+    """Make a task of noise whose brightness tells the label."""
     draw = np.random.default_rng(seed)
 
     def rows(n: int) -> list[Example]:
@@ -83,13 +83,13 @@ def image_task(name: str, labels: Sequence[str], seed: int, train: int = 24, tes
 
 @cache
 def stream(model: str, tasks: int = 2) -> tuple[Task, ...]:
-    """A short stream that ``model`` can read; the third task shares a label with the first."""
+    """Make a short stream that ``model`` can read; the third task shares a label with the first."""
     make = image_task if model == "tiny-vit" else text_task
     return tuple(make(NAMES[k] if k < 3 else f"task{k + 1}", _LABELS[k % 3], seed=k + 1) for k in range(tasks))
 
 
 def spec(model: str, method: str, **settings: Any) -> LearnerSpec:
-    """Settings small enough for a test: three steps of eight rows."""
+    """Return settings small enough for a test: three steps of eight rows."""
     train = {"max_steps": 3, "per_device_train_batch_size": 8, "learning_rate": 5e-3, "logging_steps": 1}
     small = {
         "dtype": "float32",
@@ -111,7 +111,7 @@ def begin(
     loaded: Loaded | None = None,
     **settings: Any,
 ) -> SequentialLearner:
-    """A run in an empty (or, with ``resume``, its own) folder."""
+    """Begin a run in an empty (or, with ``resume``, its own) folder."""
     composed = parse(method) if isinstance(method, str) else method
     name = method if isinstance(method, str) else composed.name
     settled = spec(model, name, **settings)
@@ -122,7 +122,7 @@ def begin(
 def train_sequence(
     model: str, method: str | Method, out: Path, tasks: Sequence[Task] | None = None, **options: Any
 ) -> SequentialLearner:
-    """A run that has followed ``tasks`` (two by default)."""
+    """Make a run follow ``tasks`` (two by default)."""
     learner = begin(model, method, out, **options)
     learner.follow(tasks or stream(model))
     return learner
@@ -145,7 +145,7 @@ class Watch(Progress):
 
 
 class Cut(Watch):
-    """Ctrl-C, a power failure, a full disk: an exception in the midst of learning a task."""
+    """Raises an exception in the midst of learning a task, as Ctrl-C, a power failure or a full disk would."""
 
     def __init__(self, task: str = "second", step: int = 2) -> None:
         super().__init__(learning=self._name)
@@ -162,7 +162,7 @@ class Cut(Watch):
 
 @torch.no_grad()
 def outputs(model: nn.Module, family: Family, task: Task, rows: Sequence[Example] | None = None) -> Tensor:
-    """All logits that carry loss on ``rows`` (the test rows), of the task's own labels where there is a head."""
+    """Return all logits that carry loss on ``rows`` (the test rows), of the task's own labels if there is a head."""
     was_training = model.training
     model.eval()
     batch = family.collate([family.features(row, task) for row in rows or task.test])
@@ -175,7 +175,7 @@ def outputs(model: nn.Module, family: Family, task: Task, rows: Sequence[Example
 
 
 def adapter(learner: SequentialLearner) -> dict[str, Tensor]:
-    """The latest task's adapter and the head as flat tensors."""
+    """Return the latest task's adapter and the head as flat tensors."""
     assert learner.newest is not None
     flat = {f"{n}.{k}": t for n, site in learner.newest.items() for k, t in site.tensors.items()}
     if learner.base.family.head:
@@ -184,13 +184,13 @@ def adapter(learner: SequentialLearner) -> dict[str, Tensor]:
 
 
 def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-    """The largest absolute difference between two adapters."""
+    """Return the largest absolute difference between two adapters."""
     assert a.keys() == b.keys()
     return max(float((a[n].double() - b[n].double()).abs().max()) for n in a)
 
 
 def with_signs_of(reference: dict[str, Tensor], flat: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give `flat` with every direction turned, where need be, so that its rows of A point as those of `reference`.
+    """Return `flat` with every direction turned, where need be, so that its rows of A point as `reference`'s.
 
     Row k of A and column k of B negated together are the same update BA, and SGD and Adam, which are odd functions of
     the gradient, go the same way from there. Where A begins with singular vectors that sign means nothing: the last

@@ -1,4 +1,4 @@
-"""Warns of what a learner finds in itself: no room to learn in, an update that vanished or ran away, no success."""
+"""Warns where a learner has no room left to learn in, or an update vanished or ran away, or a task was not learned."""
 
 from __future__ import annotations
 
@@ -138,6 +138,7 @@ def collapse(now: float, earlier: Sequence[float]) -> list[str]:
     """Return a warning if a task's `change` is tiny against earlier ones: its penalty is low as it vanished."""
     if not earlier:
         return []
+    # The median: one task that needed much more than the others must not set what is usual.
     typical = sorted(earlier)[len(earlier) // 2]
     if now >= COLLAPSE * typical:
         return []
@@ -148,7 +149,7 @@ def collapse(now: float, earlier: Sequence[float]) -> list[str]:
 
 
 def runaway(update: Updates, start: Updates | None, layers: Mapping[str, nn.Module]) -> list[str]:
-    """Return a warning if an update is large beside the weights that it is added to, in the median module.
+    """Return a warning if an update is large against the weights that it is added to, in the median module.
 
     Args:
         update: what was trained; only updates of low rank are looked at, since only they have a scale.
@@ -174,6 +175,7 @@ def unlearned(losses: Sequence[float]) -> list[str]:
     """Return a warning if the training loss of a task did not fall, from the losses that were logged, in order."""
     if len(losses) < FEW_LOSSES:
         return []
+    # Means of a few at each end, since a single loss is one of a single batch; the ends never overlap.
     edge = min(EDGE, len(losses) // 2)
     first, last = mean(losses[:edge]), mean(losses[-edge:])
     if last < first or last < KNOWN:

@@ -39,6 +39,7 @@ class BlockRunner:
         weights = self.rule.after(_flat(self.params), self._state)
         at = 0
         for p in self.params:
+            # In place: the optimiser's moments belong to this tensor and go on with it.
             p.copy_(weights[at : at + p.numel()].view_as(p))
             at += p.numel()
 

@@ -58,7 +58,7 @@ TINY = 1e-20
 
 @dataclass(frozen=True)
 class ModuleRow:
-    """A row of modules.jsonl: what the penalties came to in one module at one step.
+    """Holds a row of modules.jsonl: what the penalties came to in one module at one step.
 
     Attributes:
         step, module: when and where.
@@ -119,6 +119,8 @@ class Chain(TrainerCallback):
         chain = cls(params=params, task=task, max_norm=max_norm, every=max(1, every))
         parts: tuple[WeightPenalty | GradientTransform, ...] = (*acting(method.penalties), *method.transforms)
         memories = {part.name: (memory or {}).get(part.name, {}) for part in parts}
+        # A stack needs one shape, of the weights and of what is remembered of them: bases that grew unevenly part
+        # here.
         for names in (some for alike in groups(live) for some in by_memory(alike, memories)):
             group = Group(names, [live[n] for n in names])
             updates = past.stacked(names) if len(past) and parts else ()
@@ -134,6 +136,8 @@ class Chain(TrainerCallback):
                 state = part.prepare(TaskContext(updates=updates, start=begin, memory=held, seed=own_seed))
                 if state is None:
                     continue
+                # Parts compute from a past that is on the CPU; what they made of it is moved once a task, and not at
+                # every step.
                 state = {key: constant.to(group.device) for key, constant in state.items()}
                 if isinstance(part, WeightPenalty):
                     # All groups share one controller, as ρ is a share over the adapter, unless modules find their own.

@@ -46,8 +46,12 @@ def curvature(
             batch = to_batch(model, family, rows[k : k + AT_ONCE])
             with torch.enable_grad():
                 logits, targets = family.logits(model, batch)
+                # On the CPU, whose generator draws the same answers whatever device the model is on.
                 drawn = torch.multinomial(logits.detach().float().softmax(-1).cpu(), 1, generator=generator)
+                # Divided by 1: the information is that of a row's whole answer, whose log-probability is a sum over
+                # tokens.
                 token_mean(logits, drawn[:, 0].to(targets.device), 1).backward()  # type: ignore[no-untyped-call]
+    # The pass backward has filled the gradients of the adapter, too; the next task must not begin with them.
     model.zero_grad(set_to_none=True)
     means = {name: found.mean(len(rows)) for name, found in sums.items()}
     return {name: mean for name, mean in means.items() if mean is not None}
@@ -55,7 +59,7 @@ def curvature(
 
 @dataclass
 class Products:
-    """Sums of G Gᵀ and Gᵀ G of one layer over rows, filled while gradients pass through it.
+    """Sums G Gᵀ and Gᵀ G of one layer over rows, filled while gradients pass through it.
 
     A layer that is called several times in one pass has one gradient per row, summed over the calls.
     """
@@ -73,6 +77,8 @@ class Products:
 
         def receive(gradient: Tensor) -> None:
             self.calls[call] = (self.calls[call][0], by_row(gradient))
+            # Gradients arrive from the last call to the first. The product of a sum is not the sum of products, so it
+            # waits until all calls of a row have theirs.
             if all(g is not None for _, g in self.calls):
                 self._add()
 

@@ -47,7 +47,7 @@ def observe(
     Args:
         part: says what, and on how many rows.
         stage: whose training rows.
-        model: standing on the past, with what is trained on it.
+        model: with the past below it, and what is trained on it.
         family: how it reads rows.
         backend: knows the adapted layers and the live tensors.
         seed: of the run; which rows are drawn depends on it, on the stage and on the part alone.
@@ -80,12 +80,13 @@ def weight_gradients(
     Taken from inputs and output gradients, ∂L/∂W = Σ_tokens g xᵀ, so that quantised weights have one, too.
 
     Args:
-        model: standing on the past, with an adapter that adds nothing yet.
+        model: with the past below it, and an adapter that adds nothing yet.
         family: how it reads rows.
         layers: the layers below the adapter, by path.
         rows: what the loss is taken on.
         per_sample: one gradient per row.
     """
+    # A pass for each row: from the sum that a batch leaves, no single row's gradient can be told.
     batches = [[row] for row in rows] if per_sample else [list(rows)]
     with evaluating(model):
         try:
@@ -137,6 +138,8 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
         def look(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
             mask = tokens.of(layer, args[0])
             x = args[0].flatten(0, -2) if mask is None else args[0][mask]
+            # In fp64: singular values are taken of these squares, whose range is the square of the features' own, and
+            # fp32 would bury the small directions in rounding.
             x = precise(x)
             sums[name] = sums[name] + x.mT @ x if name in sums else x.mT @ x
             counts[name] += len(x)
@@ -154,7 +157,7 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
 
 
 def _nothing(layer: nn.Module) -> Tensor:
-    """Return the moment of a linear layer that has read nothing, (i, i)."""
+    """Return the moment of a linear layer that has read nothing: zeros, (i, i)."""
     packed = int(layer.in_features) if hasattr(layer, "in_features") else 0  # type: ignore[arg-type]
     width = shape_of(layer)[1] if is_linear(layer) else packed
     return torch.zeros(width, width, dtype=torch.float64)
@@ -174,6 +177,7 @@ def fisher(model: nn.Module, family: Family, live: Updates, rows: Rows) -> dict[
             batch = to_batch(model, family, [row])
             with torch.enable_grad():
                 logits, targets = family.logits(model, batch)
+                # Asked for directly, and not by `backward`: no gradient of the coming task's is touched.
                 found = torch.autograd.grad(token_mean(logits, targets, 1), trained, allow_unused=True)
             for t, gradient in zip(trained, found, strict=True):
                 if gradient is not None:

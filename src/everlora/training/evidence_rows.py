@@ -1,4 +1,4 @@
-"""Rows that are looked at and not learned: and how they are batched."""
+"""Batches rows that are looked at and not learned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AT_ONCE = 8
 
 
 def to_batch(model: nn.Module, family: Family, rows: Rows) -> Batch:
-    """Rows as the model reads them, on its device."""
+    """Return rows as the model reads them, on its device."""
     device = next(model.parameters()).device
     inputs = family.collate([family.features(*row) for row in rows])
     return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}

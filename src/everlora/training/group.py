@@ -26,6 +26,7 @@ def added(a: State, b: State) -> State:
 
 def norms(gradient: State) -> Tensor:
     """Return the norms (L,) of stacked gradients, all tensors of a module together."""
+    # In fp32: in bf16 a sum of thousands of squares stops growing when it is 256 times as large as the next one.
     squares = [g.float().square().flatten(1).sum(1) for g in gradient.values()]
     return torch.stack(squares).sum(0).sqrt()
 
@@ -90,6 +91,7 @@ class Group:
     """How things stand before the next step."""
 
     def __post_init__(self) -> None:
+        # The parameters themselves, which the optimiser moves in place; only a snapshot copies them.
         self.params = {key: [module.tensors[key] for module in self.live] for key in self.live[0].tensors}
         self.before = self._snapshot()
 
@@ -105,6 +107,7 @@ class Group:
         """Add the penalties up, each times its λ."""
         gradient: State | None = None
         value, by_part = torch.zeros(len(self.names), device=self.device), {}
+        # Weighted only now: a strength may be found from the very gradients that it multiplies.
         for (part, _), one in zip(self.penalties, found, strict=True):
             lam = self.controllers[part.name].lam.to(value.device)
             own = scaled(one.gradient, lam)
@@ -136,6 +139,7 @@ class Group:
         step = self.transformed({key: now[key] - start for key, start in began.items()}, "update")
         for key, each in self.params.items():
             for k, p in enumerate(each):
+                # In place, so that the optimiser's moments, which belong to this tensor, go on with it.
                 p.copy_(began[key][k] + step[key][k])
         self.before = self._snapshot()
 
@@ -147,12 +151,14 @@ class Group:
         """Put a gradient, or an update, through the transforms that act on it."""
         for transform, state in self.transforms:
             if transform.acts_on in (on, "both"):
+                # Constants of this step, such as masks by the latest activations, stand in for those of the task.
                 change = transform.shape(change, self.now.get(transform.name, state))
         return change
 
     def _write(self, gradient: State, *, add: bool) -> None:
         for key, change in gradient.items():
             for k, p in enumerate(self.params[key]):
+                # A factor that is held fixed has no gradient, and given one the optimiser would begin to move it.
                 if p.grad is not None:
                     new = change[k].to(p.grad.dtype)
                     p.grad.add_(new) if add else p.grad.copy_(new)
@@ -166,6 +172,7 @@ def by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]])
     alike: dict[object, list[str]] = {}
     for name in names:
         held = [(part, memory.get(name, {})) for part, memory in memories.items()]
+        # Sorted: the order of keys depends on whether memory was made here or read from disk, and means nothing.
         kind = tuple((part, key, tensor.shape) for part, state in held for key, tensor in sorted(state.items()))
         alike.setdefault(kind, []).append(name)
     return (tuple(some) for some in alike.values())

@@ -1,4 +1,4 @@
-"""Starts an adapter from the past, in the light of a few rows of the new task."""
+"""Starts an adapter from the past and a few rows of the new task."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def initialise(
     known: Mapping[str, State],
 ) -> None:
     """Write what ``part`` makes of the earlier tasks' ``updates``, and of what it remembers, into the adapter."""
+    # What was drawn is shown to the part: it may change one factor and leave the other as PEFT has it.
     fresh = cast(LowRankUpdates, backend.extract())
     names = part.covers(tuple(fresh))
     evidence: Mapping[str, Evidence] = {}

@@ -77,6 +77,8 @@ def remember(
     """
     memories: Memory = {}
     for part in parts:
+        # One adapter that goes on holds every task so far, so what was remembered of it a task ago is out of date,
+        # unless a part sums over tasks itself.
         fresh = continued and not part.needs.cumulative_memory
         before = {} if fresh else memory.get(part.name, {})
         evidence = look(part) if isinstance(part, NeedsEvidence) else {}
@@ -95,13 +97,14 @@ def finished(
     for part in parts:
         before = cast(Mapping[str, LowRank], answered or {})
         update = {n: part.finish(cast(LowRank, site), before.get(n), number) for n, site in update.items()}
+    # The model answers and is saved with what is on it, so what parts have changed must stand there as well.
     if parts:
         backend.set_values(update)
     return update
 
 
 def size(memory: Memory) -> int:
-    """Return the number of bytes."""
+    """Return the number of bytes that a memory takes."""
     return sum(t.nbytes for sites in memory.values() for state in sites.values() for t in state.values())
 
 
@@ -118,6 +121,8 @@ def write(folder: Path, memory: Memory) -> None:
         for key, tensor in state.items()
     }
     if flat:
+        # Read back at once, while the task can still fail: otherwise a bad disk would show a task later, when the rows
+        # may be gone.
         save_file(flat, folder / FILE)
         again = _flat(folder)
         same = again.keys() == flat.keys() and all(_same_bytes(t, again[name]) for name, t in flat.items())
@@ -140,6 +145,7 @@ def read(folder: Path) -> Memory:
         return {}
     memory: Memory = {}
     for name, tensor in _flat(folder).items():
+        # Paths of modules have dots; neither they nor names of parts and tensors have a slash.
         part, site, key = name.split("/")
         memory.setdefault(part, {}).setdefault(site, {})[key] = tensor
     return memory

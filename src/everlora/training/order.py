@@ -31,6 +31,8 @@ class Order(Sampler[int], ABC):
 
     def shuffled(self, start: int, size: int, purpose: str) -> Iterator[int]:
         """Return the rows from ``start`` on, again and again, shuffled afresh each time."""
+        # From the number of the epoch and no running state: every process draws the same order and takes its share of
+        # it.
         draw = torch.Generator().manual_seed(seed_for(self.seed, purpose, self.epoch))
         while True:
             yield from (start + torch.randperm(size, generator=draw)).tolist()

@@ -84,6 +84,8 @@ class Probe:
                     sizes = (
                         self._drawn(group, part.name, step) if part.probe == "random" else self._stacked(group, sums)
                     )
+                    # Such a part judges a row of B by what the update alone makes of it, without the frozen layer's
+                    # share.
                     if part.probe == "lora_only" and "update" in sizes:
                         sizes["B"] = sizes["update"]
                     group.now[part.name] = part.look(sizes, state)
@@ -106,6 +108,7 @@ class Probe:
 
     def _reduced(self) -> dict[str, dict[str, Tensor]]:
         """Add the sums up over all processes, in one message, and clear those of this process."""
+        # In the order of the layers and not of the calls: every process must put the same sum in the same place.
         keys = [(place, key) for place in self.layers for key in self.sums.get(place, {})]
         if not keys:
             return {}
@@ -131,6 +134,8 @@ class Probe:
         rows = {key: p.shape[0] for key, p in group.live[0].tensors.items() if p.ndim == 2 and key != "sigma"}
         found: dict[str, list[Tensor]] = {key: [] for key in rows}
         for name in group.names:
+            # On the CPU and from step and place alone: a device's own generator would draw otherwise on each kind of
+            # device, and a running one otherwise after a different number of draws.
             source = torch.Generator().manual_seed(seed_for(self.seed, part, step, name))
             for key, n in rows.items():
                 there = name in self.layers
@@ -162,4 +167,6 @@ def _sum(z: Tensor, mask: Tensor | None) -> Tensor:
     size = z.abs()
     if mask is not None:
         size = size.masked_fill(~mask.unsqueeze(-1), 0)
+    # Sums are compared to decide which rows are masked. A batch that is split otherwise is added in another order, and
+    # in fp32 its rounding could turn a close decision.
     return size.flatten(0, -2).sum(0, dtype=torch.float32 if z.device.type == "mps" else torch.float64)

@@ -79,6 +79,7 @@ def write(
         The tasks of which anything was written, and by task how many of the texts were rows.
     """
     device = next(model.parameters()).device
+    # Written without dropout: the rows are to be those of the model that answers.
     training, found, counts = model.training, [], {}
     model.eval()
     sampling = {"do_sample": True, "top_k": part.top_k, "max_new_tokens": part.length}
@@ -105,6 +106,7 @@ def first_per_class(rows: Sequence[tuple[str, str]], per_class: int) -> list[Exa
     """Take the first ``per_class`` different rows of every label, in the order in which they were written."""
     counts: dict[str, int] = {}
     found = []
+    # Each once: a model repeats itself, and copies would weigh one text more than the others.
     for text, label in dict.fromkeys(rows):
         counts[label] = counts.get(label, 0) + 1
         if counts[label] <= per_class:

@@ -26,10 +26,12 @@ def choose_rows(part: Rehearsal, task: Task, *seed: int) -> Task | None:
 
     ``seed`` is the run's and, where rows are drawn for every task, the number of the stage.
     """
+    # By the task's name: the rows of a task stay the same whatever other tasks there are.
     draw = random.Random(seed_for(seed[0], task.name, part.name, *seed[1:]))
     rows = [
         task.train[k] for k in sorted(part.choose([row.target if task.labels else "" for row in task.train], draw))
     ]
+    # A task must have a test row. It is never answered: of what is rehearsed only the training rows are used.
     return replace(task, train=rows, test=rows[:1], dev=()) if rows else None
 
 
@@ -80,7 +82,7 @@ def size(tasks: Sequence[Task]) -> int:
 
 
 def count(tasks: Sequence[Task]) -> int:
-    """Count rows."""
+    """Count the training rows of tasks."""
     return sum(len(task.train) for task in tasks)
 
 
@@ -134,6 +136,7 @@ def _plain(value: Any) -> Any:
 
 def _restored(value: Any) -> Any:
     if isinstance(value, dict) and "pixels" in value:
+        # A copy: an array over bytes is read-only, and torch shares memory with arrays that it is given.
         return np.frombuffer(base64.b64decode(value["pixels"]), np.uint8).reshape(value["shape"]).copy()
     return value
 

@@ -67,6 +67,7 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
         raise DataError(f"task {task.name!r} has no {evaluation.split} rows to be scored on")
     if evaluation.scoring == "labels" and not task.labels:
         raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
+    # Counted from here, so that the warning is of this task alone.
     family.truncated = 0
     family.check(task)
     if evaluation.scoring == "generate" or not task.labels:
@@ -177,5 +178,6 @@ def check_same_tasks(committed: Sequence[Committed], planned: Sequence[Stage], f
     for done, stage in zip(committed, planned, strict=False):
         if done.facts.name != stage.name:
             raise FolderError(f"{done.path} holds task {done.facts.name!r}, not {stage.name!r}")
+        # By content and not by name: a file that was edited since would be taken for what was learned.
         if done.facts.data != {task.name: task.digest() for task in stage.tasks}:
             raise FolderError(f"{done.path} was learned from other data than these; choose another --out")

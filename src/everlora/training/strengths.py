@@ -44,6 +44,7 @@ class StrengthController:
 
     def update(self, task: Tensor, penalty: Tensor) -> None:
         """Take note of one more step."""
+        # Sums over the task so far: the ratio of two single steps would jump with every batch.
         self.task, self.penalty = self.task + task, self.penalty + penalty
 
     def spend(self, predicted: float, tasks: int) -> None:
@@ -51,6 +52,7 @@ class StrengthController:
         if isinstance(self.strength, Budget):
             self.allowed = self.strength.nats * tasks
             excess = min(predicted / self.allowed - 1, OVERDRAWN)
+            # Never below 0: where less is lost than allowed, a negative price would reward forgetting.
             self.price = max(0.0, self.price + ASCENT * excess)
 
     @property
@@ -70,6 +72,7 @@ class StrengthController:
         else:
             return torch.full_like(self.penalty, self.strength)
         pulls = self.penalty > NOTHING
+        # Both sides of `where` are computed, so the denominator is made harmless where nothing pulls.
         return torch.where(pulls, share * self.task / torch.where(pulls, self.penalty, 1), 0)
 
 

@@ -94,11 +94,13 @@ class TaskTrainer:
         given = self.stage.arguments(self.spec)
         if "num_train_epochs" in given or numeric_argument(given, "max_steps", -1) > 0:
             return None
+        # By the task's own rows: how long it is learned does not depend on how many others are rehearsed.
         return epochs_by_size(sum(len(task.train) for task in self.stage.tasks), self.batch)
 
     def chain(self, model: nn.Module) -> Chain:
         """Build the gradient chain of this stage."""
         chain = Chain.build(
+            # A head's among them: the gradient is clipped as a whole.
             [p for p in model.parameters() if p.requires_grad],
             self.backend.trainable(),
             self.past,
@@ -141,9 +143,10 @@ class TaskTrainer:
             times = f"{epochs} epoch{'s' if epochs > 1 else ''} of {steps} step{'s' if steps > 1 else ''}"
             progress.info(f"{self.stage.name}: {len(rows)} rows, {times}")
         outputs = tuple(part for part in self.method.outputs if part.strength)
-        besides = ExtraLosses(
+        extra_losses = ExtraLosses(
             outputs=outputs,
             side=self.backend.auxiliary_loss,
+            # Copied before the first step, while the values are still those of the task before.
             teacher=Teacher(chain.params) if outputs and not first else None,
         )
         with chain.probe or nullcontext():
@@ -158,7 +161,7 @@ class TaskTrainer:
                 seed=seed,
                 cpu=self.base.precision.device.type == "cpu",
                 callback=StepCallback(progress, f"learning {self.stage.name}"),
-                besides=besides,
+                extra_losses=extra_losses,
                 order=order,
             )
         if rows.cut:
@@ -196,6 +199,7 @@ class TaskTrainer:
             )
         if method.mixing == "equal":
             return EqualShares(rows.sizes, seed)
+        # Without rehearsed rows a block would have one side only; a first task is learned as usual.
         if not method.rule or rows.fresh == len(rows):
             return None
         inner, outer = method.rule.inner, method.rule.outer

@@ -28,6 +28,8 @@ class Teacher:
     @contextmanager
     def former_model(self) -> Iterator[None]:
         """Make the model what it was, inside the block."""
+        # Swapped and not copied: the graph of the present pass refers to the parameters, and finds its own data there
+        # again before the pass backward.
         now = [p.data for p in self.params]
         for p, value in zip(self.params, self.values, strict=True):
             p.data = value

@@ -72,6 +72,7 @@ def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int, weights: Te
 
     ``weights`` (n,) multiply it first.
     """
+    # Logits in fp32: bf16 has eight bits, and a logarithm of a sum over a vocabulary loses its small terms.
     if weights is not None:
         return (cross_entropy(logits.float(), targets, reduction="none") * weights).sum() / total
     return cross_entropy(logits.float(), targets, reduction="sum") / total
@@ -140,7 +141,7 @@ class ClTrainer(Trainer):
         self,
         family: Family,
         chain: Chain,
-        besides: ExtraLosses | None = None,
+        extra_losses: ExtraLosses | None = None,
         order: Order | None = None,
         **kwargs: Any,
     ) -> None:
@@ -151,7 +152,7 @@ class ClTrainer(Trainer):
         self.remove_callback(PrinterCallback)  # stdout belongs to results
         self.family = family
         self.chain = chain
-        self.besides = besides or ExtraLosses()
+        self.extra_losses = extra_losses or ExtraLosses()
         self.order = order
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -185,9 +186,9 @@ class ClTrainer(Trainer):
             self.chain.probe.tokens.set_batch(self.family, inputs)
         logits, targets, known = self.family.logits_with_known(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else targets.numel()
-        besides = self.besides.loss(model, self.family, inputs, known, marks, each) / total
+        extra = self.extra_losses.loss(model, self.family, inputs, known, marks, each) / total
         # DDP averages gradients over processes; the denominator is global, so their number is multiplied back.
-        loss = (token_mean(logits, targets, total, each) + besides) * self.accelerator.num_processes
+        loss = (token_mean(logits, targets, total, each) + extra) * self.accelerator.num_processes
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -210,7 +211,7 @@ def fit(
     seed: int,
     cpu: bool,
     callback: TrainerCallback,
-    besides: ExtraLosses | None = None,
+    extra_losses: ExtraLosses | None = None,
     order: Order | None = None,
     find_unused: bool | None = None,
 ) -> list[dict[str, float]]:
@@ -223,7 +224,7 @@ def fit(
     # Trainer wants a folder of its own, and must leave nothing in that of the run.
     with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
         args = arguments(train, folder=scratch, seed=seed, cpu=cpu)
-        trainer = ClTrainer(family, chain, besides, order, model=model, args=args, train_dataset=rows)
+        trainer = ClTrainer(family, chain, extra_losses, order, model=model, args=args, train_dataset=rows)
         trainer.add_callback(callback)
         trainer.train()
         if not trainer.state.global_step:

@@ -1,4 +1,4 @@
-"""Streams that need no download: classification tasks with text, or pictures, made on the spot.
+"""Generates streams that need no download: classification tasks with text, or pictures.
 
 The tasks share some of their labels (``yes`` answers three different questions, ``sports`` names the topic of news and
 of forum posts), so that learning one really disturbs another. The data depend on ``seed`` and on nothing else; the

@@ -1,4 +1,4 @@
-"""Names, places and dates that all grammars share."""
+"""Holds names, places and dates that all grammars share."""
 
 from __future__ import annotations
 

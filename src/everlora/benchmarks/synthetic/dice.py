@@ -1,4 +1,4 @@
-"""Chance that is the same on every machine: `Dice`.
+"""Makes random choices that are the same on every machine: `Dice`.
 
 Only `random.Random.random` is promised to give the same numbers in every Python version, so everything here is built
 on it; `choice`, `sample` and `shuffle` of the standard library carry no such promise.
@@ -15,9 +15,11 @@ T = TypeVar("T")
 
 
 class Dice:
-    """A seeded source of choices; the same keys give the same choices in every process."""
+    """Is a seeded source of choices; the same keys give the same choices in every process."""
 
     def __init__(self, *keys: int | str) -> None:
+        # Only `random()` of Python's generator is promised to stay the same over versions; all else here is made of
+        # it.
         digest = hashlib.sha256("/".join(str(key) for key in keys).encode()).digest()
         self._random = random.Random(int.from_bytes(digest[:8], "big")).random
 

@@ -1,4 +1,4 @@
-"""Words of the forum task; half of the labels are those of the news task, the kind of text is another."""
+"""Holds words of the forum task; half of its labels are those of the news task, but the kind of text is another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A grammar that fits on a page: templates with ``{slots}`` that a lexicon fills."""
+"""Writes texts by a grammar that fits on a page: templates with ``{slots}`` that a lexicon fills."""
 
 from __future__ import annotations
 

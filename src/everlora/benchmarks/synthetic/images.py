@@ -1,4 +1,4 @@
-"""Picture tasks, drawn with numpy: every task brings labels that no other has, as in class-incremental learning.
+"""Draws picture tasks: every task brings labels that no other has, as in class-incremental learning.
 
 `RandomState` is used because its numbers are frozen for good, which those of numpy's newer generators are not.
 """
@@ -25,6 +25,7 @@ def _paint(chance: RandomState, mask: Mask) -> Picture:
     """Colour ``mask`` (0 to 1) in front of a background, light on dark or dark on light, and add noise."""
     back = chance.uniform(0, 255, size=3)
     front = chance.uniform(0, 255, size=3)
+    # Until they differ enough to be seen below the noise.
     while abs(front.mean() - back.mean()) < 60:
         front, back = chance.uniform(0, 255, size=3), chance.uniform(0, 255, size=3)
     slope = (_ROWS * chance.uniform(-1, 1) + _COLUMNS * chance.uniform(-1, 1))[..., None]

@@ -1,4 +1,4 @@
-"""What customers write to a shop."""
+"""Holds what customers write to a shop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words of short messages between people who know each other, and of letters between people who do not."""
+"""Holds words of short messages between people who know each other, and of letters between people who do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three tasks about messages: what a customer wants, whether an answer is needed, formal or informal."""
+"""Defines three tasks about messages: what a customer wants, whether an answer is needed, formal or informal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two tasks about good and bad: reviews, and headlines about companies."""
+"""Defines two tasks about good and bad: reviews, and headlines about companies."""
 
 from __future__ import annotations
 

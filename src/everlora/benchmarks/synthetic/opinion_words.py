@@ -1,4 +1,4 @@
-"""Words of the reviews and of the headlines."""
+"""Holds words of the reviews and of the headlines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenes for entailment and steps for the order task. A step's past tense is also its participle."""
+"""Holds scenes for entailment and steps for the order task. A step's past tense is also its participle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from everlora.benchmarks.synthetic.grammar import lexicon
 
 
 class Deed(NamedTuple):
-    """An action, a looser description that follows from it, and one that cannot be true at the same time."""
+    """Holds an action, a looser description that follows from it, and one that cannot be true at the same time."""
 
     exact: str
     loose: str
@@ -17,7 +17,7 @@ class Deed(NamedTuple):
 
 
 class Who(NamedTuple):
-    """Somebody as first mentioned, as mentioned again, and a more general description."""
+    """Holds somebody as first mentioned, as mentioned again, and in a more general description."""
 
     new: str
     again: str
@@ -25,7 +25,7 @@ class Who(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """People, actions and places that go together."""
+    """Holds people, actions and places that go together."""
 
     who: tuple[Who, ...]
     deeds: tuple[Deed, ...]
@@ -33,7 +33,7 @@ class Scene(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One thing that somebody does: base form, past tense, -ing form."""
+    """Holds one thing that somebody does: base form, past tense, -ing form."""
 
     base: str
     past: str

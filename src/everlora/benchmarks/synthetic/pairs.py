@@ -1,4 +1,4 @@
-"""Two tasks that need two sentences read together: entailment, and which of two things came first."""
+"""Defines two tasks that need two sentences read together: entailment, and which of two things came first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kind of answer does a question ask for? The first word helps, but does not decide."""
+"""Defines the task of what a question asks for, a number or a person, say; its first word alone does not decide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the line follow the rule? The checks that a clerk, or a form on a web page, makes all day."""
+"""Defines the task of whether a line follows a rule, as a clerk, or a form on a web page, checks all day."""
 
 from __future__ import annotations
 

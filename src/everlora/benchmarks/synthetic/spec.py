@@ -1,4 +1,4 @@
-"""From a generator to a task: `Spec` and its splits."""
+"""Makes a task from a generator of rows: `Spec` and its splits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESERVED = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What is needed to make any number of rows of one task.
+    """Holds what is needed to make any number of rows of one task.
 
     Attributes:
         name: the task's name.

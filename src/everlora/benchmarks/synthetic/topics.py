@@ -1,4 +1,4 @@
-"""Two topic tasks with different kinds of text: news items, and questions in a forum."""
+"""Defines two topic tasks with different kinds of text: news items, and questions in a forum."""
 
 from __future__ import annotations
 

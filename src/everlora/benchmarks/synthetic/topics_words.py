@@ -1,4 +1,4 @@
-"""Words of the topic tasks. Topics borrow from each other on purpose: clubs are bought, vaccines are voted on."""
+"""Holds words of the topic tasks, which share some on purpose: clubs are bought, vaccines are voted on."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class NeedsActivations(Part, ability=True):
     @attribute
     @abstractmethod
     def probe(self) -> ActivationSource:
-        """Return what the outputs of B (of a full weight) are.
+        """Return which outputs are measured of B (of a full weight).
 
         ``combined``, those of the whole layer, W x + ΔW x; ``lora_only``, those of the update, ΔW x; or ``random``, no
         outputs: uniform draws in the place of all magnitudes, from the run's seed.
@@ -99,7 +99,7 @@ class HasEnergy(Part, ability=True):
 
 
 class PredictsRise(Part, ability=True):
-    """A penalty whose value, at strength 1, is by how much it expects the losses of earlier tasks to rise.
+    """Predicts, by its value at strength 1, how much the losses of earlier tasks rise; it is a penalty.
 
     In nats per row, summed over the earlier tasks. A `Budget` holds it down, of its own penalty or of another one.
     """

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 class BlockStep:
     """Says what one optimiser step is within its block.
 
+    >>> [step.closes for step in plan(2, inner=2, outer=1)]
+    [False, False, True]
+
     Attributes:
         rehearsed: its rows are rehearsed ones, all of them; else they are new, all of them.
         opens: it is the first of its block.

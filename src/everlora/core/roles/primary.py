@@ -65,6 +65,20 @@ class OutputPenalty(Part, role=True):
 
     What is added to the loss is strength · Σ per_position over the positions that carry loss, divided like the task's
     loss by their number in the global batch. On the first task there is nothing to compare with.
+
+    >>> from dataclasses import dataclass
+    >>> from typing import ClassVar
+    >>> import torch
+    >>> from everlora.roles import OutputPenalty
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class SameLogits(OutputPenalty):
+    ...     name: ClassVar[str] = "same_logits"
+    ...     strength: float = 0.1
+    ...     on: ClassVar[str] = "task"
+    ...     def per_position(self, new, old):
+    ...         return (new - old).square().sum(-1)
+    >>> SameLogits().per_position(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor([4.])
     """
 
     @attribute
@@ -83,7 +97,24 @@ class OutputPenalty(Part, role=True):
 
 
 class GradientTransform(Part, role=True):
-    """Shapes gradients, after the penalties have been added and before clipping; or the step that was taken."""
+    """Shapes gradients, after the penalties have been added and before clipping; or the step that was taken.
+
+    >>> from dataclasses import dataclass
+    >>> from typing import ClassVar
+    >>> import torch
+    >>> from everlora.roles import GradientTransform
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Slower(GradientTransform):
+    ...     name: ClassVar[str] = "slower"
+    ...     acts_on: ClassVar[str] = "gradient"
+    ...     factor: float = 0.5
+    ...     def prepare(self, before):
+    ...         return {} if before.updates else None
+    ...     def shape(self, gradient, state):
+    ...         return {key: self.factor * change for key, change in gradient.items()}
+    >>> Slower().shape({"A": torch.ones(2)}, {})
+    {'A': tensor([0.5000, 0.5000])}
+    """
 
     @attribute
     @abstractmethod
@@ -103,6 +134,19 @@ class Initialiser(Part, role=True):
     """Starts a fresh adapter from what earlier tasks learned; one that inherits `NeedsEvidence` sees the new task.
 
     It acts from the second task on; one that declares ``Needs(first_task=True)`` acts on the first as well.
+
+    >>> from dataclasses import dataclass
+    >>> from typing import ClassVar
+    >>> from everlora.roles import NO_EVIDENCE, Initialiser
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class SameDown(Initialiser):
+    ...     name: ClassVar[str] = "same_down"
+    ...     def covers(self, sites):
+    ...         return tuple(sites)
+    ...     def start(self, fresh, updates, evidence=NO_EVIDENCE, memory=None):
+    ...         return fresh.holding({**fresh.tensors, "A": updates[-1].A})
+    >>> SameDown().covers(["layers.0.query"])
+    ('layers.0.query',)
     """
 
     @abstractmethod
@@ -130,6 +174,17 @@ class Initialiser(Part, role=True):
 class Rehearsal(Part, role=True):
     """Stores rows of earlier tasks, which are learned again together with those of a new task.
 
+    >>> from dataclasses import dataclass
+    >>> from typing import ClassVar
+    >>> from everlora.roles import Rehearsal
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class OneOfEach(Rehearsal):
+    ...     name: ClassVar[str] = "one_of_each"
+    ...     def choose(self, targets, draw):
+    ...         return [list(targets).index(label) for label in dict.fromkeys(targets)]
+    >>> OneOfEach().choose(["yes", "yes", "no"], random.Random(0))
+    [0, 2]
+
     Attributes:
         resample: ``fixed`` rows are chosen once, when their task ends; or anew for ``each-task``, from the whole
             training sets of the earlier tasks.
@@ -152,6 +207,22 @@ class StepRule(Part, role=True):
 
     What is trained is seen as one vector (P,), all modules together; a classification head is not part of it. The
     rule acts while something is rehearsed; without rehearsed rows there are no blocks.
+
+    >>> from dataclasses import dataclass
+    >>> from typing import ClassVar
+    >>> import torch
+    >>> from everlora.roles import StepRule
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class HalfWay(StepRule):
+    ...     name: ClassVar[str] = "half_way"
+    ...     inner: int = 4
+    ...     outer: int = 1
+    ...     def before(self, turn, weights, gradient, state):
+    ...         return {"start": weights} if turn.opens else state
+    ...     def after(self, weights, state):
+    ...         return (state["start"] + weights) / 2
+    >>> HalfWay().after(torch.tensor([4.0]), {"start": torch.tensor([0.0])})
+    tensor([2.])
     """
 
     @attribute
@@ -177,7 +248,22 @@ class StepRule(Part, role=True):
 
 
 class Merge(Part, role=True):
-    """Makes one weight of the tasks' updates where it is not simply their sum."""
+    """Makes one weight of the tasks' updates where it is not simply their sum.
+
+    >>> from dataclasses import dataclass
+    >>> from typing import ClassVar
+    >>> import torch
+    >>> from everlora.roles import Merge
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Latest(Merge):
+    ...     name: ClassVar[str] = "latest"
+    ...     train: ClassVar[str] = "sum"
+    ...     infer: ClassVar[str] = "merged"
+    ...     def merge(self, updates):
+    ...         return list(updates)[-1]
+    >>> Latest().merge([torch.zeros(1, 2), torch.ones(1, 2)])
+    tensor([[1., 1.]])
+    """
 
     @attribute
     @abstractmethod

@@ -25,6 +25,10 @@ class AutoStrength:
     a steady pull comes to; a pull that grows while the task's gradient falls, as usual, comes to two to four times ρ
     in the end (what it was stands in training.jsonl).
 
+    >>> from everlora import parse
+    >>> parse("ella(lam=auto)").penalties[0].strength.per_module
+    False
+
     Attributes:
         rho: the share ρ.
         per_module: each adapted module finds its own λ from its own gradients, instead of one for all.
@@ -36,12 +40,15 @@ class AutoStrength:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """A strength that is found so that earlier tasks are predicted to lose no more than they may.
+    """Finds a strength such that earlier tasks are predicted to lose no more than they may.
 
     The prediction is that of a part that inherits `PredictsRise`, in nats per row, summed over the t earlier tasks;
     what it may come to is t · nats. After every step μ ← max(0, μ + η (predicted / allowed − 1)): dual ascent on the
     Lagrangian L + μ (predicted / allowed − 1). A penalty that predicts itself has λ = μ / allowed; any other has the
     share ρ = μ of the task's gradient, see `AutoStrength`.
+
+    >>> str(Budget(nats=0.01))
+    'budget(nats=0.01)'
 
     Attributes:
         nats: what each earlier task's loss may rise by, per row, as predicted.
@@ -59,6 +66,12 @@ Strength = float | AutoStrength | Budget
 def check_strength(part: str, strength: Strength) -> None:
     """Refuse a strength that means nothing.
 
+    >>> check_strength("ewc", 0.3)
+    >>> check_strength("ewc", -1.0)
+    Traceback (most recent call last):
+        ...
+    everlora.core.errors.ConfigError: the strength of the penalty 'ewc' must be a finite number of at least 0, not -1.0
+
     Raises:
         ConfigError: it is no finite number of at least 0, or a budget that allows nothing.
     """
@@ -73,7 +86,7 @@ def check_strength(part: str, strength: Strength) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Curvature:
-    """Kronecker factors of the Fisher information of one module, means over rows of the products of G = ∂L/∂W.
+    """Holds Kronecker factors of a module's Fisher information: means over rows of products of G = ∂L/∂W.
 
     >>> Curvature(left=torch.eye(2), right=torch.eye(3)).trace
     tensor(2.)
@@ -88,7 +101,7 @@ class Curvature:
 
     @property
     def trace(self) -> Tensor:
-        """The trace of the Fisher information, mean ‖G‖²_F, (); that of ``right`` is the same."""
+        """Return the trace of the Fisher information, mean ‖G‖²_F, (); that of ``right`` is the same."""
         return self.left.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 

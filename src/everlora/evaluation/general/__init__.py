@@ -1,4 +1,4 @@
-"""General ability: what a base model can do is measured again after every task.
+"""Measures general ability: what a base model can do is measured again after every task.
 
 The measures are no part of the accuracy matrix. ``builtin`` needs no download: perplexity of held-out text and a
 zero-shot probe (`builtin`). ``lm-eval`` runs tasks of lm-evaluation-harness (`harness`). The model is measured as it

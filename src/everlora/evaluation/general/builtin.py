@@ -1,4 +1,4 @@
-"""Perplexity of held-out text, and a zero-shot probe: small, without any download, the same for every run.
+"""Measures perplexity of held-out text, and a small zero-shot probe, without any download.
 
     perplexity = exp(−(1/N) Σ log p(token | passage so far)), over the N tokens of the second halves of all passages
     probe      = percent of questions whose right answer is the most likely of four, log p(answer | question)
@@ -54,6 +54,7 @@ def measure(model: nn.Module, family: Family) -> dict[str, float]:
     """
     was_training = model.training
     model.eval()
+    # One by one: what a batch changes in the last bits would be taken for a change of ability.
     found = [likelihoods(model, family, [pair]) for pair in PASSAGES]
     total, tokens = sum(float(value) for value, _ in found), sum(sizes[0] for _, sizes in found)
     hits = 0.0
@@ -70,5 +71,6 @@ def credit(scores: Sequence[float]) -> float:
     >>> credit([2.0, 1.0]), credit([1.0, 1.0, 0.0]), credit([0.0, 1.0])
     (1.0, 0.5, 0.0)
     """
+    # A model that gives all options one score knows none of them, and gets what guessing would.
     best = max(scores)
     return 1.0 / scores.count(best) if scores[0] == best else 0.0

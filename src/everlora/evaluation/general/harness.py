@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness on the model in memory, through its Python interface; an optional extra.
+"""Runs tasks of lm-evaluation-harness on the model in memory, through its Python interface; an optional extra.
 
 A task is a name that the harness knows, or a task file of one's own (``questions.yaml``; its data may be on disk). Of
 its results the first of `METRICS` counts, in percent; the column is ``task/metric``. A task with none of these metrics

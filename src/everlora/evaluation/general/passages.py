@@ -1,4 +1,4 @@
-"""Held-out text: passages of plain English, written for this file, each in two halves."""
+"""Holds the held-out text: passages of plain English, written for this file, each in two halves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A zero-shot probe: questions of common knowledge, written for this file, each with the right answer first."""
+"""Holds the zero-shot probe: questions of common knowledge, written for this file, the right answer first."""
 
 from __future__ import annotations
 

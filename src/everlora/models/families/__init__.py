@@ -1,4 +1,4 @@
-"""Model families behind one contract (`Family`): how a kind of model reads examples, is trained and answers.
+"""Defines model families behind one contract, `Family`: how a kind of model reads examples, is trained and answers.
 
 decoder             Causal            [prompt, answer] in one sequence, padded on the left
 encoder-decoder     Seq2Seq           prompt to the encoder, answer to the decoder

@@ -1,4 +1,4 @@
-"""The contract of a model family, the same for decoders, encoder-decoders and classifiers."""
+"""Defines the contract of a model family, the same for decoders, encoder-decoders and classifiers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GREEDY: GenerationInput = {"do_sample": False}
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Lengths in tokens, and the template of a prompt.
+    """Holds lengths in tokens, and the template of a prompt.
 
     Attributes:
         context: the longest sequence that the model takes, without what is reserved.
@@ -53,7 +53,7 @@ class Limits:
 
 
 class Family(ABC):
-    """How one kind of model reads examples, computes its loss and answers.
+    """Defines how one kind of model reads examples, computes its loss and answers.
 
     Attributes:
         processor: the tokenizer or the image processor.
@@ -88,7 +88,7 @@ class Family(ABC):
         Args:
             model: adapted or not.
             inputs: what it reads.
-            options: what it is told beside that.
+            options: further keywords of its forward pass.
         """
         return model(**inputs, **options) if self.frozen is None else self.frozen.run(model, inputs, **options)
 
@@ -135,6 +135,7 @@ class Family(ABC):
         """Return whether a text fits without being tokenised: there are no more tokens than bytes."""
         if task.form != "labelled":
             return False
+        # An upper bound that needs no tokenizer: to tokenise every row once more before training takes its time.
         parts = (example.input, task.instruction, *task.labels, example.target)
         size = sum(len(part.encode()) + 2 for part in parts) + 64 + (0 if task.labels else self.limits.answer)
         return size <= min(self.limits.context, self.limits.source or self.limits.context)

@@ -1,4 +1,4 @@
-"""Decoders (Llama-like): the answer follows the prompt in one sequence, padded on the left."""
+"""Defines decoders (Llama-like): the answer follows the prompt in one sequence, padded on the left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCORED_AT_ONCE = 64
 
 
 class Causal(Writer):
-    """A decoder with a language-model head.
+    """Is a decoder with a language-model head.
 
     >>> from everlora import Example, Task, load
     >>> family = load("tiny-llama").family
@@ -107,6 +107,7 @@ class Causal(Writer):
         ids = left_pad(prompts, self.pad).to(device)
         mask = left_pad([[1] * len(prompt) for prompt in prompts], 0).to(device)
         if scoring == "labels":
+            # Each pair of prompt and label is a row of the second pass, so memory grows with their product.
             step = max(1, SCORED_AT_ONCE // len(answers))
             parts = zip(torch.split(ids, step), torch.split(mask, step), strict=True)
             best = torch.cat([self._scores(model, i, m, answers).argmax(-1) for i, m in parts])
@@ -121,6 +122,7 @@ class Causal(Writer):
         The prompt runs once; its cache is repeated for the labels, which follow in one further pass.
         """
         b, n = ids.shape[0], len(answers)
+        # Logits of the last position only: those of every token of a prompt would be the largest tensor there is.
         out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
         first = out.logits[:, -1].float().log_softmax(-1)  # (b, v)
         labels = right_pad(answers, self.pad).to(ids.device)  # (n, m)
@@ -129,6 +131,7 @@ class Causal(Writer):
         if not all(hasattr(layer, "batch_repeat_interleave") for layer in getattr(cache, "layers", [None])):
             return self._scores_of_pairs(model, ids, mask, answers)
         cache.batch_repeat_interleave(n)
+        # The last token of a label is scored, and never read.
         fed = labels[:, :-1].repeat(b, 1)  # (b n, m - 1)
         extended = torch.cat([mask.repeat_interleave(n, 0), real[:, :-1].repeat(b, 1)], dim=1)
         rest = model(
@@ -143,7 +146,7 @@ class Causal(Writer):
         return first[:, labels[:, 0]] + after
 
     def _scores_of_pairs(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
-        """`_scores` where a cache cannot be repeated (recurrent states: Mamba): every pair of prompt and label runs.
+        """Return `_scores` where a cache cannot be repeated (Mamba's states): each prompt runs with each label.
 
         Padded on the right, where it comes after all that counts, so that a state that knows no mask is right as well.
         """

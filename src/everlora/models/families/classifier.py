@@ -1,4 +1,4 @@
-"""Encoders with a classification head that grows with the labels: texts (BERT-like), and what images (ViT) share.
+"""Defines encoders with a classification head that grows with the labels: of texts, and what images share.
 
 One row per label of each task: labels of one name mean something else in every task, unless both tasks say that they
 are shared (`Task.shared_labels`). Rows of labels that are not being learned get neither gradient nor decay. Where the
@@ -33,7 +33,7 @@ from everlora.models.families.prompt import cut_middle
 
 
 class Classifier(Family):
-    """A family that answers by a classification head, which grows with the labels.
+    """Answers by a classification head, which grows with the labels.
 
     Attributes:
         labels: the names of the rows so far: of row k, label k; with its task behind it where another has that name.
@@ -166,6 +166,8 @@ class Classifier(Family):
     def logits_with_known(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "allowed")}
         logits = self.run(model, inputs).logits.float()
+        # Rows of other labels get no gradient: otherwise each row of this task would push them down, which is
+        # forgetting. What is compared with former answers is unmasked, since it is of the labels of earlier tasks.
         return logits.masked_fill(~batch["allowed"], -torch.inf), batch["labels"], logits[:, : self.n_known]
 
     def columns(self, task: Task) -> list[int]:
@@ -190,17 +192,17 @@ class Classifier(Family):
 
 
 def _names(label: str) -> bool:
-    """Whether a label is a word, and no number or sign."""
+    """Return whether a label is a word, and no number or sign."""
     return any(map(str.isalpha, label))
 
 
 def _key(task: Task, label: str) -> tuple[str | None, str]:
-    """What a row of the head stands for: a label of all tasks, or of one."""
+    """Return what a row of the head stands for: a label of all tasks, or of one."""
     return (None if task.shares_labels else task.name, label)
 
 
 class TextClassifier(Classifier):
-    """An encoder with a head on texts; the instruction is not shown to it, since the head stands for the task."""
+    """Is an encoder with a head on texts; it sees no instruction, since the head stands for the task."""
 
     name: ClassVar[str] = "encoder"
     peft_task: ClassVar[str | None] = "SEQ_CLS"

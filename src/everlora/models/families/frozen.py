@@ -1,4 +1,4 @@
-"""The layers below the lowest adapted one, run once for each text: what they make of it never changes."""
+"""Runs the layers below the lowest adapted one once for each text, since what they make of it never changes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _ReachedError(Exception):
 
 @dataclass
 class Store:
-    """Tensors by key, within a limit; those that were used longest ago are dropped first.
+    """Holds tensors by key, within a limit; those that were used longest ago are dropped first.
 
     >>> store = Store(limit=8)
     >>> for key in (b"a", b"b", b"c"):
@@ -74,7 +74,7 @@ class Store:
 
 @dataclass
 class FrozenLayers:
-    """Hidden states of texts where the first adapted layer begins, and a model that goes on from there.
+    """Holds hidden states of texts where the first adapted layer begins, and runs a model from there.
 
     They are what the model computes in evaluation mode: below the adapted layers there is no dropout. Their last bits
     depend on the other texts of the batch in which they were computed, and a run that is resumed must find the same
@@ -137,10 +137,11 @@ class FrozenLayers:
             return model(inputs_embeds=hidden, **rest, **options)
 
     def agrees(self, model: nn.Module, inputs: Batch, **options: Any) -> bool:
-        """Whether a batch comes out as it does of the whole model: not every architecture can be cut in two."""
+        """Return whether a batch comes out as it does of the whole model: not every model can be cut."""
         try:
             with torch.no_grad(), evaluating(model):
                 whole, cut = model(**inputs, **options).logits, self.cut(model, inputs, **options).logits
+        # Whatever a model raises that cannot be cut; it is run as a whole then.
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, StopIteration):
             return False
         if cut.shape != whole.shape:

@@ -1,4 +1,4 @@
-"""Helpers for wrapped models, for their last layer, and for what stands before it."""
+"""Unwraps models, and finds their last layer and what stands before it."""
 
 from __future__ import annotations
 

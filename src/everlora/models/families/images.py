@@ -1,4 +1,4 @@
-"""Image encoders (ViT) with a classification head that grows with the labels."""
+"""Defines image encoders (ViT) with a classification head that grows with the labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from everlora.models.families.classifier import Classifier
 
 
 class ImageClassifier(Classifier):
-    """An image encoder (ViT) with a head."""
+    """Is an image encoder (ViT) with a head."""
 
     name: ClassVar[str] = "image-classifier"
     modality: ClassVar[Literal["text", "image"]] = "image"
@@ -44,6 +44,7 @@ class ImageClassifier(Classifier):
         return {"pixel_values": pixels, "labels": labels, "allowed": self._allowed(rows)}
 
     def length(self, example: Example, task: Task) -> int:
+        # All images have one size, so there is nothing to sort by.
         return 1
 
     def try_out(self, model: nn.Module, task: Task, rows: Sequence[Example]) -> None:

@@ -1,4 +1,4 @@
-"""An encoder that answers from one pooled vector of its last hidden states."""
+"""Defines an encoder that answers from one pooled vector of its last hidden states."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SWITCHES: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mod
 
 
 class PooledClassifier(PreTrainedModel):
-    """A body and one linear layer on its pooled hidden states; nothing between them is newly initialised.
+    """Is a body and one linear layer on its pooled hidden states, with nothing new between them.
 
     The names inside are those of the body's own model with a head, so that an adapter fits both.
 
@@ -105,6 +105,7 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     """
     if pooling == "cls":
         return hidden[:, 0]
+    # Padding is left out, so that a text has one vector in every batch.
     weight = mask.to(hidden.dtype).unsqueeze(-1)
     return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
 
@@ -153,6 +154,7 @@ def with_pooling(
     if head is None:
         raise ModelError(f"{name!r} has no linear layer with a row per label; choose a model like BERT")
     pooled, trained = PooledClassifier(body, pooling, model.config.num_labels, head), model.get_submodule(head)
+    # A head that was trained on the same width goes on; it is not drawn anew.
     if isinstance(trained, nn.Linear) and trained.in_features == width and trained.bias is not None:
         pooled.get_submodule(head).load_state_dict(trained.state_dict())
     return pooled.to(model.device).eval(), pooling, ()
@@ -169,6 +171,7 @@ def _declared(where: str, revision: str | None) -> Pooling | None:
         return None
     if not isinstance(switches, dict):
         return None
+    # Several at once are concatenated there, for which no head here has the width.
     on = [switch for switch, value in switches.items() if switch.startswith("pooling_mode_") and value is True]
     return SWITCHES.get(on[0]) if len(on) == 1 else None
 

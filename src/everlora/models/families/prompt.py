@@ -1,4 +1,4 @@
-"""Prompts in tokens, for families that answer in text."""
+"""Writes prompts in tokens, for families that answer in text."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def dated(template: str) -> str:
 
     A macro of that name goes before the function that reads the clock; transformers takes no function instead.
     """
+    # All that strftime knows here, since a template may ask in any form.
     codes = [f"%{flag}{letter}" for letter in ascii_letters for flag in ("", "-", "_", "^", "#")]
     parts = {code: text for code in codes if (text := CHAT_DATE.strftime(code)) != code}
     macro = (
@@ -66,7 +67,7 @@ def _default_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 class Prompter:
-    """A writer of prompts by a template; only the text may be cut, or the middle of a prompt that is given as a whole.
+    """Writes prompts by a template; only the text may be cut, or the middle of a prompt that is given as a whole.
 
     The default template shows instruction, options, text and a cue, and no name of a task: no task id reaches the
     model.
@@ -86,6 +87,7 @@ class Prompter:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, limits: Limits) -> None:
         self.tokenizer = tokenizer
         self.limits = limits
+        # Seen from what it writes: whether a tokenizer begins with its bos token stands in no one setting.
         first = tokenizer("a").input_ids[:1]
         self.date: str | None = None
         """What a chat template that asks for the date is given; None where it does not ask."""
@@ -125,6 +127,8 @@ class Prompter:
             raise self._no_room(task, room)
         if task.form == "labelled":
             head, cue = self.limits.template.around(task.name, task.instruction, task.labels)
+            # Piece by piece, so that instruction and cue have the same tokens whatever the text is, and only the text
+            # is cut.
             before, after = self.tokens(head), self.tokens(cue)
             text = self.tokens(example.input)
             space = min(limit, self.limits.source or limit) - len(self.start) - len(before) - len(after)

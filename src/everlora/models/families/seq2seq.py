@@ -1,4 +1,4 @@
-"""Encoder-decoders (T5-like): the prompt goes to the encoder, the answer to the decoder."""
+"""Defines encoder-decoders (T5-like): the prompt goes to the encoder, the answer to the decoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from everlora.models.families.writer import Writer
 
 
 class Seq2Seq(Writer):
-    """An encoder-decoder with a language-model head."""
+    """Is an encoder-decoder with a language-model head."""
 
     name: ClassVar[str] = "encoder-decoder"
     peft_task: ClassVar[str | None] = "SEQ_2_SEQ_LM"

@@ -1,4 +1,4 @@
-"""What decoders and encoder-decoders share: how an answer in text is written, ends, and is read back."""
+"""Defines what decoders and encoder-decoders share: how an answer in text is written, ends, and is read back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MARGIN = 4
 
 @dataclass(frozen=True)
 class Targets:
-    """What the targets of a task ask of the answers.
+    """Holds what the targets of a task ask of the answers.
 
     Attributes:
         longest: tokens that an answer may have.
@@ -35,7 +35,7 @@ class Targets:
 
 
 class Writer(Family):
-    """A family that answers in text.
+    """Is the base of families that answer in text.
 
     Attributes:
         prompter: writes prompts and answers in tokens.
@@ -72,6 +72,8 @@ class Writer(Family):
 
     def targets(self, task: Task) -> Targets:
         """Return what the targets of a task ask of the answers; it is computed once for each task."""
+        # By identity, since a hash would read all rows; and weakly, since a task may end and its id be given to
+        # another.
         known = self._targets.get(id(task))
         if known is None or known[0]() is not task:
             found = Targets(self._longest(task), self._special(task))

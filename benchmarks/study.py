@@ -1,0 +1,252 @@
+"""Keeps the runs of a study as data, and renders the tables of the pages from them.
+
+    python benchmarks/study.py collect runs/stage-names --to benchmarks/results/stage-names.jsonl
+    python benchmarks/study.py render
+
+``collect`` writes one line for each finished run: method, settings that were searched, order, seed, the score of each
+task right after it was learned and at the end, and the measures made of them. ``render`` replaces what stands in a
+page between ``<!-- study NAME minus BASELINE … -->`` and ``<!-- end of study -->`` by the table of
+``benchmarks/results/NAME.jsonl``.
+
+Every run of a method is paired with the baseline's run of the same order and seed. After ± stands half of the 95 %
+interval of the mean difference (t over the runs); * marks differences whose p is below 0.05 after Holm's correction
+over the methods of the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+
+from scipy import stats
+
+import everlora.methods  # noqa: F401  # registers them
+from everlora.analysis.answers import find, read
+from everlora.analysis.significance import holm
+from everlora.archive.atomic import write_text
+from everlora.archive.folder import read_matrix
+from everlora.archive.results import MatrixRecord
+from everlora.core.expressions import split_expression
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"(<!-- study (?P<name>\S+)(?: minus (?P<minus>[^>]*?))? -->\n).*?(<!-- end of study -->)", re.DOTALL
+)
+CONFIDENCE, LEVEL = 0.95, 0.05
+
+Unit = tuple[str, int]
+"""An order of tasks and a seed: what one run of each method is paired by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """Holds one finished run.
+
+    Attributes:
+        system: the names of its methods, without options.
+        method: with the options that it ran with.
+        rate: the learning rate; None is that of the method's form.
+        split: the rows that it was scored on.
+        tasks: in the order in which they were learned.
+        learned, final: each task's score right after it was learned, and at the end; percent. A joint method has no
+            score of the first kind.
+        oa, bwt, learning_accuracy: what is made of them; None where it is not defined.
+        identity: of the run, as its folder has it.
+        versions: of what computed it.
+    """
+
+    system: str
+    method: str
+    rate: float | None
+    order: str
+    seed: int
+    split: str
+    tasks: tuple[str, ...]
+    learned: tuple[float | None, ...]
+    final: tuple[float, ...]
+    oa: float
+    bwt: float | None
+    learning_accuracy: float | None
+    identity: str
+    versions: Mapping[str, str | None]
+
+
+def point(path: Path) -> Point:
+    """Read one finished run.
+
+    Raises:
+        FolderError: the folder holds no finished run.
+    """
+    run, results = read(path), read_matrix(path)
+    found = run.settings.train.get("learning_rate")
+    joint = run.composition.regime != "sequence"
+    final = [cell for cell in results.matrix[-1] if cell is not None]
+    return Point(
+        system="+".join(name for name, _ in split_expression(run.settings.method)),
+        method=run.settings.method,
+        rate=float(found) if isinstance(found, int | float) else None,
+        order=str(getattr(run.settings, "order", None)),
+        seed=run.settings.seed,
+        split=run.settings.evaluation.split,
+        tasks=tuple(results.tasks),
+        learned=tuple(None if joint else _rounded(results.matrix[k][k]) for k in range(len(results.tasks))),
+        final=tuple(round(score, 4) for score in final),
+        oa=round(sum(final) / len(final), 4),
+        bwt=_measure(results, "bwt"),
+        learning_accuracy=None if joint else _measure(results, "learning_accuracy"),
+        identity=results.id,
+        versions={
+            key: value for one in results.fingerprints.of.values() if one for key, value in one.versions.items()
+        },
+    )
+
+
+def _measure(results: MatrixRecord, name: str) -> float | None:
+    return _rounded(results.metrics.get(name))
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(float(score), 4)
+
+
+def finished(path: Path) -> bool:
+    """Return whether a run has the last row of its matrix."""
+    if not (path / "matrix.json").is_file():
+        return False
+    results = read_matrix(path)
+    return len(results.matrix) == len(results.tasks) and None not in results.matrix[-1]
+
+
+def collect(folders: Sequence[Path], to: Path) -> None:
+    """Write all finished runs of folders, in the order of method, order and seed."""
+    points = [point(path) for path in find(folders) if finished(path)]
+    points.sort(key=lambda one: (one.method, one.rate or 0, one.order, one.seed))
+    write_text(to, "".join(json.dumps(asdict(one)) + "\n" for one in points))
+    print(f"{len(points)} runs in {to}")
+
+
+def load(name: str) -> list[Point]:
+    """Return the runs of a study."""
+    lines = (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Point(**json.loads(line)) for line in lines]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Holds a mean paired difference of two methods in points of OA, half of its 95 % interval, and its p."""
+
+    mean: float
+    half: float
+    p: float
+    runs: int
+
+
+def gap(one: Mapping[Unit, float], other: Mapping[Unit, float]) -> Gap | None:
+    """Return the paired difference over the runs that both have; None of fewer than three.
+
+    >>> found = gap({("1", s): 61.0 + s for s in range(3)}, {("1", s): 60.0 + 2 * s for s in range(3)})
+    >>> round(found.mean, 3), round(found.half, 2), found.runs
+    (0.0, 2.48, 3)
+    """
+    differences = [one[unit] - other[unit] for unit in sorted(one.keys() & other.keys())]
+    count = len(differences)
+    if count < 3:
+        return None
+    error = stdev(differences) / sqrt(count)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean(differences)) / error, count - 1)) if error else float(mean(differences) == 0)
+    return Gap(mean(differences), half, p, count)
+
+
+def by_method(points: Sequence[Point]) -> dict[str, dict[Unit, Point]]:
+    """Return the runs by method and unit, the method of the highest mean OA first."""
+    found: dict[str, dict[Unit, Point]] = {}
+    for one in points:
+        found.setdefault(one.method, {})[one.order, one.seed] = one
+    return dict(sorted(found.items(), key=lambda item: -mean(p.oa for p in item[1].values())))
+
+
+def gaps(methods: Mapping[str, Mapping[Unit, Point]], baseline: str) -> dict[str, tuple[Gap, bool]]:
+    """Return each method's difference from a baseline, and whether it stands after Holm's correction."""
+    scores = {name: {unit: one.oa for unit, one in runs.items()} for name, runs in methods.items()}
+    system = {name: next(iter(runs.values())).system for name, runs in methods.items()}
+    base = next((name for name in methods if system[name] == baseline), None)
+    if base is None:
+        raise SystemExit(f"no runs of {baseline!r}; there are: {', '.join(system.values())}")
+    found = {name: one for name in methods if name != base and (one := gap(scores[name], scores[base]))}
+    p = holm({name: one.p for name, one in found.items()})
+    return {name: (one, p[name] < LEVEL) for name, one in found.items()}
+
+
+def table(points: Sequence[Point], minus: Sequence[str]) -> str:
+    """Return the table of a study in Markdown.
+
+    Args:
+        points: its runs.
+        minus: systems that every method is set against, a column each.
+    """
+    methods = by_method(points)
+    against = {baseline: gaps(methods, baseline) for baseline in minus}
+    header = ["method", "rate", "runs", "OA", "BWT", "learning accuracy", *(f"minus {one}" for one in minus)]
+    rows = [header, ["---", *["--:"] * (len(header) - 1)]]
+    for name, runs in methods.items():
+        ones = list(runs.values())
+        cells = [f"`{name}`", "form's" if ones[0].rate is None else f"{ones[0].rate:g}", str(len(ones))]
+        cells += [f"{mean(one.oa for one in ones):.1f}", _mean([one.bwt for one in ones], "+")]
+        cells += [_mean([one.learning_accuracy for one in ones])]
+        cells += [_difference(against[baseline].get(name)) for baseline in minus]
+        rows.append(cells)
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _mean(values: Sequence[float | None], sign: str = "") -> str:
+    there = [value for value in values if value is not None]
+    return f"{mean(there):{sign}.1f}".replace("-", "−") if there else ""
+
+
+def _difference(found: tuple[Gap, bool] | None) -> str:
+    if found is None:
+        return "–"
+    one, stands = found
+    return f"{one.mean:+.1f} ± {one.half:.1f}{'*' if stands else ''}".replace("-", "−")
+
+
+def rendered(page: str) -> str:
+    """Return a page with the tables of its studies made anew."""
+
+    def block(match: re.Match[str]) -> str:
+        minus = (match["minus"] or "").replace(",", " ").split()
+        return f"{match[1]}{table(load(match['name']), minus)}{match[4]}"
+
+    return BLOCK.sub(block, page)
+
+
+def main() -> None:
+    """Collect runs, or render pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    collecting = commands.add_parser("collect")
+    collecting.add_argument("folders", type=Path, nargs="+")
+    collecting.add_argument("--to", type=Path, required=True)
+    commands.add_parser("render")
+    given = parser.parse_args()
+    if given.command == "collect":
+        collect(given.folders, given.to)
+        return
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        if (after := rendered(before)) != before:
+            write_text(page, after)
+            print(f"{page.relative_to(ROOT)} rendered")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The data of studies: their statistics against scipy, and pages that say what the data say."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from scipy import stats
+
+PATH = Path(__file__).parents[2] / "benchmarks" / "study.py"
+
+
+@pytest.fixture(scope="module")
+def study() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("study", PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["study"] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def points(study: ModuleType, method: str, scores: list[float]) -> list[object]:
+    return [
+        study.Point(
+            system=method,
+            method=method,
+            rate=0.003,
+            order="1",
+            seed=seed,
+            split="test",
+            tasks=("a", "b"),
+            learned=(score, score),
+            final=(score, score),
+            oa=score,
+            bwt=-1.0,
+            learning_accuracy=score + 1,
+            identity=f"{method}{seed}",
+            versions={},
+        )
+        for seed, score in enumerate(scores)
+    ]
+
+
+ELLA, INCLORA, DECAY = [62.0, 63.5, 64.0, 63.0], [60.0, 61.0, 62.5, 60.5], [61.0, 63.0, 62.0, 61.0]
+
+
+def test_a_difference_is_that_of_the_paired_t_test(study: ModuleType) -> None:
+    found = study.gap({("1", k): x for k, x in enumerate(ELLA)}, {("1", k): x for k, x in enumerate(INCLORA)})
+    theirs = stats.ttest_rel(ELLA, INCLORA)
+    interval = theirs.confidence_interval(0.95)
+    assert (found.mean, found.p, found.runs) == (pytest.approx(2.125), pytest.approx(float(theirs.pvalue)), 4)
+    assert found.half == pytest.approx((interval.high - interval.low) / 2)
+
+
+def test_only_runs_that_both_have_are_paired_and_two_tell_nothing(study: ModuleType) -> None:
+    one = {("1", 0): 60.0, ("1", 1): 61.0, ("2", 0): 70.0}
+    assert study.gap(one, {("1", 0): 50.0, ("1", 1): 50.0, ("3", 0): 1.0}) is None
+    assert study.gap(one, one).mean == 0
+    assert study.gap(one, one).p == 1
+
+
+def test_a_table_has_the_best_first_and_differences_from_the_baseline(study: ModuleType) -> None:
+    data = [p for name, s in (("inclora", INCLORA), ("decay", DECAY), ("ella", ELLA)) for p in points(study, name, s)]
+    lines = study.table(data, ["inclora"]).splitlines()
+    assert lines[0] == "| method | rate | runs | OA | BWT | learning accuracy | minus inclora |"
+    assert lines[2].startswith("| `ella` | 0.003 | 4 | 63.1 | −1.0 | 64.1 | +2.1 ± ")
+    assert lines[2].endswith("* |")
+    assert not lines[3].endswith("* |")
+    assert lines[4] == "| `inclora` | 0.003 | 4 | 61.0 | −1.0 | 62.0 | – |"
+    with pytest.raises(SystemExit, match="no runs of 'o-lora'"):
+        study.table(data, ["o-lora"])
+
+
+def test_pages_say_what_the_data_say(study: ModuleType) -> None:
+    for page in study.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert study.rendered(text) == text, f"{page.name}: python benchmarks/study.py render"
