@@ -112,8 +112,8 @@ def _refused(line: str, kind: type[EverloraError]) -> int:
     say(f"everlora: {line}", err=True)
     if place := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         with contextlib.suppress(OSError):
-            told = {"message": f"everlora: {line}", "timestamp": int(time.time())}
-            Path(place).write_text(json.dumps(told), encoding="utf-8")
+            report = {"message": f"everlora: {line}", "timestamp": int(time.time())}
+            Path(place).write_text(json.dumps(report), encoding="utf-8")
     return kind.status
 
 

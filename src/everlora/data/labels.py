@@ -66,7 +66,7 @@ def kind_of(value: Any) -> str:
 
 def _is_bool(value: Any) -> bool:
     """Return whether a cell is a truth value, Python's or NumPy's."""
-    return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", "") == "b"
+    return type(value).__name__ in ("bool", "bool_")
 
 
 def _number(value: Any) -> int | None:
