@@ -8,27 +8,11 @@ from collections.abc import Callable, Iterable
 from torch import nn
 
 from everlora.adapters.base import LoraInput
-from everlora.core.errors import ConfigError, ModelError
+from everlora.core.errors import ModelError
+from everlora.settings.lora import read_layers
 
 PLACE = re.compile(r"(.*?)\.(\d+)\.")
 """A module's stack of layers is what stands before the first number in its path, its layer this number."""
-
-
-def read_layers(given: str) -> tuple[int, int] | int:
-    """Return the range (first, last) that ``a-b`` or ``a`` names, or the number of upper layers of ``top:n``.
-
-    >>> read_layers("4-5"), read_layers("3"), read_layers("top:2")
-    ((4, 5), (3, 3), 2)
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    if found := re.fullmatch(r"top:(\d+)", given.strip()):
-        if int(found[1]) > 0:
-            return int(found[1])
-    elif (found := re.fullmatch(r"(\d+)(?:-(\d+))?", given.strip())) and int(found[1]) <= int(found[2] or found[1]):
-        return int(found[1]), int(found[2] or found[1])
-    raise ConfigError(f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, not {given!r}")
 
 
 def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]:
@@ -43,7 +27,7 @@ def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]
     Args:
         model: whose modules they are.
         modules: paths of the modules.
-        given: see `read_layers`.
+        given: see `everlora.settings.lora.read_layers`.
 
     Raises:
         ModelError: there are no such layers.

@@ -52,9 +52,7 @@ def _log_more(verbose: bool) -> bool:
     return verbose
 
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.", rich_help_panel="output")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON as the last line of stdout.", rich_help_panel="output")]
 Out = Annotated[
     Path, typer.Option("-o", "--out", "--output-dir", metavar="DIR", help="Folder to write.", rich_help_panel="output")
 ]

@@ -49,6 +49,11 @@ def offered(group: str) -> list[str]:
     return list(_broken[group])
 
 
+def may_offer(group: str) -> bool:
+    """Return whether an installed package says that it has something for a group; nothing is imported."""
+    return bool(entry_points(group=group))
+
+
 def load(path: Path) -> None:
     """Run a Python file that registers methods, benchmarks or metrics, unless it has been run already.
 

@@ -130,14 +130,16 @@ _OURS = ("prompt", "completion")
 
 def _alpaca(row: Row, columns: Columns, at: str, chat: bool) -> Row:
     parts = [row[columns.prompt] or "", row.get(columns.query) or ""]
-    if not all(isinstance(part, str) for part in parts):
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) < len(parts):
         raise DataError(f"{at}: columns {columns.prompt!r} and {columns.query!r} must hold text")
-    prompt = "\n".join(part for part in parts if part.strip())
+    prompt = "\n".join(text for text in texts if text.strip())
     if not chat:
         return {"prompt": prompt, "completion": row[columns.response]}
     system = row.get(columns.system)
     messages = [{"role": "system", "content": system}] if system else []
-    for turn in row.get(columns.history) or ():
+    history = row.get(columns.history) or ()
+    for turn in history if isinstance(history, list | tuple) else (history,):
         if not isinstance(turn, list | tuple) or len(turn) != 2:
             raise DataError(f"{at}: {columns.history!r} must be a list of pairs of question and answer")
         messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
@@ -159,7 +161,7 @@ def sharegpt(table: Table, columns: Columns, tags: Tags) -> Table:
         turns = row.get(columns.messages)
         if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
             raise DataError(f"{at}: {columns.messages!r} must be a list of objects (found: {', '.join(row)})")
-        messages: list[JsonObject] = []
+        messages: list[dict[str, object]] = []
         if row.get(columns.system):
             messages.append({"role": "system", "content": row[columns.system]})
         for number, turn in enumerate(turns, start=1):

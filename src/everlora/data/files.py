@@ -41,7 +41,6 @@ from pydantic import (
 )
 
 from everlora.core.errors import DataError, nearest
-from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.data.checks import Overlap
 from everlora.data.columns import ColumnNames
 from everlora.data.dialects import familiar
@@ -52,6 +51,7 @@ from everlora.data.sources import StreamSource, TaskSource, check_metric, expand
 from everlora.data.task import Task, TaskStream, left_out_note
 from everlora.data.tasks import build_task, split_off
 from everlora.metrics.answers import DEFAULT
+from everlora.runtime.safe_yaml import NotYaml, read_yaml
 
 SPLITS = ("train", "test", "dev", "validation")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from everlora.core.errors import DataError
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 """A row by column: whatever a user's file holds, until it is read as text, label, chat or image."""
 
 

@@ -25,8 +25,8 @@ from everlora.learner.sweep import Job, Tuned, jobs, safe
 from everlora.settings.spec import RawSettings
 
 LOWEST, HIGHEST = 0.63, 4.0
-"""The range of rates that are tried, as multiples of the rate of the system's form: two of it are that rate and 2.5 times
-as much. Half of it and less was never best where it was tried (docs/results.md)."""
+"""The range of rates that are tried, as multiples of the rate of the system's form: two of it are that rate and 2.5
+times as much. Half of it and less was never best where it was tried (docs/results.md)."""
 TABLE, TRIALS = "tuned.yaml", "trials.json"
 
 

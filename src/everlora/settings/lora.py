@@ -6,17 +6,32 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from everlora.core.errors import ConfigError
 from everlora.settings.setting import Setting, Strict
 
-PeftKeywords = dict[str, Any]
-"""Keywords of `peft.LoraConfig`, those that a user sets and our own: PEFT knows their types."""
 OF_TARGETS = frozenset({"exclude_modules", "layers_to_transform", "layers_pattern"})
 """Settings of which modules are adapted, beside ``target_modules``."""
 OF_PAIRS = frozenset({"use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"})
 """Settings of plain LoRA pairs B A, which no other form of adapter has."""
+
+
+def read_layers(given: str) -> tuple[int, int] | int:
+    """Return the range (first, last) that ``a-b`` or ``a`` names, or the number of upper layers of ``top:n``.
+
+    >>> read_layers("4-5"), read_layers("3"), read_layers("top:2")
+    ((4, 5), (3, 3), 2)
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if found := re.fullmatch(r"top:(\d+)", given.strip()):
+        if int(found[1]) > 0:
+            return int(found[1])
+    elif (found := re.fullmatch(r"(\d+)(?:-(\d+))?", given.strip())) and int(found[1]) <= int(found[2] or found[1]):
+        return int(found[1]), int(found[2] or found[1])
+    raise ConfigError(f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, not {given!r}")
 
 
 class LoraSpec(Strict):
@@ -83,6 +98,13 @@ class LoraSpec(Strict):
         Setting("method", "How A is drawn; B is 0.", options=(), unset="Kaiming's uniform", aka=("init",)),
     ] = None
 
+    @field_validator("layers")
+    @classmethod
+    def _readable(cls, layers: str | None) -> str | None:
+        if layers is not None:
+            read_layers(layers)
+        return layers
+
 
 _INPUT = (
     "what it adds depends on the input, so that it cannot be folded into the weights below the next task's adapter"
@@ -128,7 +150,7 @@ PATTERN = re.compile(r"[*+?()\[\]|\\^$]")
 """What a pattern has, and no name of a module."""
 
 
-def checked_lora(given: PeftKeywords) -> PeftKeywords:
+def checked_lora(given: Mapping[str, object]) -> dict[str, object]:
     """Return LoRA's settings without those that ask for nothing; texts that name modules become lists of names.
 
     >>> checked_lora({"target_modules": "q_proj,v_proj", "bias": "none", "use_rslora": False})

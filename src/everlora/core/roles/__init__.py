@@ -34,13 +34,12 @@ from everlora.core.roles.values import (
     Curvature,
     Evidence,
     EvidenceKind,
-    PenaltyGradient,
-    State,
     Strength,
     TaskContext,
     View,
     check_strength,
 )
+from everlora.core.updates import PenaltyGradient, State
 
 __all__ = [
     "NO_EVIDENCE",
