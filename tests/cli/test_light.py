@@ -47,6 +47,34 @@ COMMANDS = {
     "methods": TORCH,
     "methods ella --json": TORCH,
 }
+REFUSED = {
+    "run --learning-rate abc -o r": ("Invalid value for '--learning-rate'", OPTIONS),
+    "run --batch-size -3 -o r": ("No such option: --batch-size", OPTIONS),
+    "run --per-device-train-batch-size -3 -o r": ("'per_device_train_batch_size' must be above zero", YAML),
+    "run --learning-rate=-1 -o r": ("'learning_rate' must not be negative", YAML),
+    "run --lora-r 0 -o r": ("setting 'lora.r': Input should be greater than or equal to 1", YAML),
+    "run --lora-layers x -o r": ("layers are top:2", YAML),
+    "run --eval-split x -o r": ("Input should be 'test' or 'dev'", YAML),
+    "run --prompt {x} -o r": ("unknown field {x}", YAML),
+    "run --dtype flot32 -o r": ("unknown dtype 'flot32'; did you mean 'float32'", YAML),
+    "run --method nope -o r": ("unknown method 'nope'; known: b-cl, base", YAML),
+    "run --method ela -o r": ("unknown method 'ela'; did you mean 'ella'", YAML),
+    "run --method ella( -o r": ("brackets do not match", YAML),
+    "run --metric nope -o r": ("unknown metric 'nope'", YAML),
+    "run --benchmark nope -o r": ("unknown benchmark 'nope'", YAML),
+    "run --order 99 -o r": ("builtin has no order 99", YAML),
+    "run --tasks news,reviws -o r": ("no task 'reviws'; did you mean 'reviews'", YAML),
+    "run --model ./nowhere -o r": ("model folder './nowhere' does not exist", YAML),
+    "run --model tiny-lama -o r": ("unknown tiny model 'tiny-lama'; did you mean 'tiny-llama'", YAML),
+    "run --config typo.yaml -o r": ("unknown setting 'evaluation.shedule'; did you mean 'schedule'", YAML),
+    "sweep --methods ella,nope -o r": ("unknown method 'nope'", YAML),
+    "sweep --methods ella --seeds x -o r": ("cannot read --seeds 'x'", YAML),
+    "sweep --methods ella --orders 9 -o r": ("builtin has no order 9", YAML),
+    "sweep --methods ella --lora-dropout 2 -o r": ("setting 'lora.lora_dropout': Input should be less than 1", YAML),
+    "study-layers --config empty.yaml --tasks news -o r": ("about two tasks, and 1 are given", YAML),
+    "tune --methods nope -o r": ("unknown method 'nope'", YAML),
+}
+"""What is wrong with a command, and what it may import to see that: neither torch nor transformers."""
 DUMP = """
 import atexit, runpy, sys
 def dump():
@@ -59,19 +87,35 @@ runpy.run_module("everlora", run_name="__main__")
 
 def imported(folder: Path, *words: str, **env: str) -> set[str]:
     """What a command has imported, beside the standard library and what the installation itself loads."""
+    return started(folder, *words, **env)[0]
+
+
+def started(folder: Path, *words: str, **env: str) -> tuple[set[str], str]:
+    """What a command has imported, and what it wrote on stderr."""
     command = [sys.executable, "-c", DUMP, *words]
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False
     )
     assert "Traceback" not in done.stderr, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("modules ")]
-    return {name for name in line.split()[1:] if not name.startswith(("_", "cython_runtime"))}
+    names = {name for name in line.split()[1:] if not name.startswith(("_", "cython_runtime"))}
+    return names, done.stderr
 
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_a_command_imports_no_more_than_it_needs(words: str, tmp_path: Path, ran: ScoredRun) -> None:
     run = str(ran("ella")) if "RUN" in words else ""
     assert imported(tmp_path, *words.replace("RUN", run).split()) - COMMANDS[words] == set()
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_is_wrong_is_seen_before_anything_heavy_is_imported(words: str, tmp_path: Path) -> None:
+    (tmp_path / "typo.yaml").write_text("evaluation: {shedule: final}")
+    (tmp_path / "empty.yaml").write_text("{}")
+    message, allowed = REFUSED[words]
+    names, shown = started(tmp_path, *words.split())
+    assert message in shown
+    assert names - allowed == set()
 
 
 TYPED = {
@@ -113,9 +157,12 @@ def test_completion_can_be_installed(tmp_path: Path) -> None:
 
 def test_methods_offered_to_the_shell_are_those_that_there_are() -> None:
     """Their names are read from the source, without running it."""
+    from everlora.core.expressions import declared_methods
     from everlora.core.registry import METHODS
 
-    assert completion.method_names() == sorted(set(METHODS.all()) - set(METHODS.from_outside()))
+    ours = [name for name in METHODS.all() if name not in METHODS.from_outside()]
+    assert completion.methods("") == sorted(declared_methods()) == sorted(ours)
+    assert declared_methods() == {name: list(METHODS.get(name).aliases) for name in ours}
 
 
 def test_importing_everlora_imports_nothing_else(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from everlora.core.updates import LowRank
 from everlora.parts.kronecker import KroneckerCurvature
 from everlora.testing import tiny_runs
 from everlora.training.calibration import FILE, HIGHEST, LOWEST, Calibration, mean_loss
-from everlora.training.strengths import StrengthController
+from everlora.training.group import StrengthController
 
 O, I = 3, 4  # noqa: E741
 METHOD = "kfac(lam=budget(nats=1e-3,probes=4))"

@@ -9,12 +9,12 @@ import pytest
 
 import everlora.methods  # noqa: F401
 from everlora.core import registry
-from everlora.core.catalogue import card, kind_of, listing
 from everlora.core.defaults import Default, defaults
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import build, parse
 from everlora.core.method import Method
 from everlora.core.registry import entries
+from everlora.methods.cards import card, kind_of, listing
 
 
 def test_every_method_has_a_row_and_a_card() -> None:

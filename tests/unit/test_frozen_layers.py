@@ -11,11 +11,12 @@ from torch import Tensor, nn
 import tiny_runs
 from everlora import load
 from everlora.adapters import make_backend
-from everlora.adapters.layers import in_layers, read_layers
+from everlora.adapters.layers import in_layers
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, ModelError
 from everlora.models.families.frozen import FrozenLayers, Store
 from everlora.models.loading import Loaded
+from everlora.settings.lora import read_layers
 
 
 def adapted(model: str, layers: str = "top:1", pooling: str = "head") -> tuple[Loaded, Any, FrozenLayers | None]:

@@ -14,10 +14,10 @@ import pytest
 
 from everlora import EverloraError, load
 from everlora.core.errors import LONGEST, DataError, ModelError, printable
-from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.data.images import to_array
 from everlora.data.rows import read_table
 from everlora.data.task import Example, Task
+from everlora.runtime.safe_yaml import NotYaml, read_yaml
 
 BOMB = "a0: &a0 {k: x}\n" + "".join(f"a{k}: &a{k} {{<<: [{', '.join([f'*a{k - 1}'] * 10)}]}}\n" for k in range(1, 10))
 

@@ -16,7 +16,7 @@ from everlora.core.updates import LowRank, stack
 from everlora.parts import factor_stores
 from everlora.parts.decay import UpdateDecay
 from everlora.parts.kronecker import KroneckerCurvature, kronecker_rise
-from everlora.training.strengths import ASCENT, StrengthController
+from everlora.training.group import ASCENT, StrengthController
 
 O, I, R = 3, 4, 2  # noqa: E741
 

@@ -9,7 +9,7 @@ import pytest
 import everlora.methods
 from everlora.core import registry
 from everlora.core.errors import ConfigError
-from everlora.core.expressions import build, parse
+from everlora.core.expressions import build, check_declared, parse
 from everlora.core.method import Method
 from everlora.core.registry import Entry, entries, entry
 from everlora.methods.ella import ella
@@ -89,6 +89,20 @@ def test_options_need_their_names(text: str) -> None:
 def test_an_option_given_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'lam'.*twice"):
         parse("ella(lam=1, lam=2)")
+
+
+@pytest.mark.parametrize("typed", ["pslor", "nope"])
+def test_an_unknown_method_is_refused_alike_by_the_source_alone(monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
+    """Nothing was imported yet; where an installed package may have the name, it is left to the registry."""
+    with pytest.raises(ConfigError) as by_registry:
+        entry(typed)
+    monkeypatch.setattr(registry.Registry, "loaded", False)
+    monkeypatch.setattr(registry.plugins, "may_offer", lambda group: False)
+    with pytest.raises(ConfigError) as by_source:
+        check_declared(["o_lora", "PS LoRA", typed])
+    assert str(by_source.value) == str(by_registry.value)
+    monkeypatch.setattr(registry.plugins, "may_offer", lambda group: True)
+    check_declared([typed])
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("ela", "ella"), ("olroa", "o-lora"), ("seqlor", "seqlora"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Required, TypedDict
 
 import torch
 from peft import LoraConfig
@@ -20,11 +22,25 @@ from everlora.core.errors import FolderError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, nearest
-from everlora.settings.lora import OF_TARGETS, PeftKeywords
+from everlora.settings.lora import OF_TARGETS
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
 MERGED_RANK = 64
+
+
+class SavedConfig(TypedDict, total=False):
+    """Holds the keys of PEFT's ``adapter_config.json`` that the scale of an update follows from."""
+
+    peft_type: Required[str]
+    lora_alpha: Required[float]
+    r: int
+    init_r: int
+    use_rslora: bool
+    rank_pattern: dict[str, float] | None
+    alpha_pattern: dict[str, float] | None
+
+
 FACTOR = re.compile(r"(.+)\.lora_([ABE])(?:\.weight)?")
 """The name of a factor of an update: its module, and which one it is."""
 
@@ -41,7 +57,7 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
     """
     try:
         tensors = load_file(folder / WEIGHTS)
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config: SavedConfig = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         svd = config["peft_type"] == "ADALORA"
         names = {found[1] for key in tensors if (found := FACTOR.fullmatch(key.removeprefix(PREFIX)))}
         scales = {name: _scale(config, name) if scale is None else scale for name in names}
@@ -68,18 +84,17 @@ def read(folder: Path, scale: float | None = None) -> tuple[dict[str, LowRank], 
     return sites, rest
 
 
-def _scale(config: PeftKeywords, name: str) -> float:
+def _scale(config: SavedConfig, name: str) -> float:
     """Return PEFT's scaling of one module, alpha / r or alpha / √r, with alpha and r of its own where patterns say."""
     alpha = float(config["lora_alpha"])
     if config["peft_type"] == "ADALORA":  # its forward divides by rank + 1e-5, LoRA's by the rank
         return alpha / float(config["init_r"] + 1e-5)
-    ranks: PeftKeywords = config.get("rank_pattern") or {}
-    alphas: PeftKeywords = config.get("alpha_pattern") or {}
+    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
     r, alpha = float(_of_module(ranks, name) or config["r"]), float(_of_module(alphas, name) or alpha)
     return float(alpha / (math.sqrt(r) if config.get("use_rslora") else r))
 
 
-def _of_module(patterns: PeftKeywords, name: str) -> float | None:
+def _of_module(patterns: Mapping[str, float], name: str) -> float | None:
     """Return the value that patterns give a module, None where no pattern matches it.
 
     Raises:

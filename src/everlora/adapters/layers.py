@@ -8,46 +8,11 @@ from collections.abc import Callable, Iterable
 from torch import nn
 
 from everlora.adapters.base import LoraInput
-from everlora.core.errors import ConfigError, ModelError
+from everlora.core.errors import ModelError
+from everlora.settings.lora import read_layers, split_side
 
 PLACE = re.compile(r"(.*?)\.(\d+)\.")
 """A module's stack of layers is what stands before the first number in its path, its layer this number."""
-
-
-SIDES = ("encoder", "decoder")
-"""Stacks that may be chosen by name: those with this word in their path."""
-
-
-def split_side(given: str) -> tuple[str | None, str | None]:
-    """Return the stack that ``decoder:top:2`` or ``decoder`` means and what is said of its layers, None where nothing.
-
-    >>> split_side("decoder:top:2"), split_side("decoder"), split_side("4-5")
-    (('decoder', 'top:2'), ('decoder', None), (None, '4-5'))
-    """
-    side, colon, rest = given.strip().partition(":")
-    if side not in SIDES:
-        return None, given
-    return side, rest if colon else None
-
-
-def read_layers(given: str) -> tuple[int, int] | int:
-    """Return the range (first, last) that ``a-b`` or ``a`` names, or the number of upper layers of ``top:n``.
-
-    >>> read_layers("4-5"), read_layers("3"), read_layers("top:2")
-    ((4, 5), (3, 3), 2)
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    if found := re.fullmatch(r"top:(\d+)", given.strip()):
-        if int(found[1]) > 0:
-            return int(found[1])
-    elif (found := re.fullmatch(r"(\d+)(?:-(\d+))?", given.strip())) and int(found[1]) <= int(found[2] or found[1]):
-        return int(found[1]), int(found[2] or found[1])
-    raise ConfigError(
-        f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, of an encoder-decoder also "
-        f"decoder:top:2 or decoder, not {given!r}"
-    )
 
 
 def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]:
@@ -62,7 +27,7 @@ def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]
     Args:
         model: whose modules they are.
         modules: paths of the modules.
-        given: see `read_layers`, and `split_side` for those of one stack.
+        given: see `everlora.settings.lora.read_layers`, and `split_side` for those of one stack.
 
     Raises:
         ModelError: there are no such layers.

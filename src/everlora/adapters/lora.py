@@ -34,7 +34,7 @@ from everlora.data.task import Task
 from everlora.models.layers import is_linear, shape_of
 from everlora.models.loading import Loaded
 from everlora.runtime.seeds import seeded
-from everlora.settings.lora import OF_PAIRS, OF_TARGETS, PeftKeywords
+from everlora.settings.lora import OF_PAIRS, OF_TARGETS
 
 ADAPTER = "default"
 """PEFT's name for the adapter."""
@@ -96,7 +96,6 @@ class LoraBackend(AdapterBackend):
         Raises:
             ModelError: PEFT refuses the settings, or a target is no linear layer.
         """
-        saved = list(self.base.family.saved_modules)
         chosen: LoraInput = {**default_targets(self.base.model), **self.lora}
         rank = max(int(r) for r in (chosen.get("r", 8), *(chosen.get("rank_pattern") or {}).values()))
         layers = targeted(self.base.model, chosen.get("target_modules") or ())
@@ -104,13 +103,7 @@ class LoraBackend(AdapterBackend):
         self.check_fits(rank * width, f"adapters of rank {rank} on {len(layers)} modules", "--lora-r")
         linear = {n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if is_linear(m)}
         try:
-            config = self._config(
-                {
-                    "task_type": self.base.family.peft_task,
-                    "modules_to_save": saved or None,
-                    **with_full_names(self.base.model, {**chosen}),
-                }
-            )
+            config = self._config(with_full_names(self.base.model, chosen))
             model = get_peft_model(self.base.model, config, adapter_name=ADAPTER)
         except (ValueError, TypeError) as error:
             raise ModelError(
@@ -144,16 +137,18 @@ class LoraBackend(AdapterBackend):
                     f"modules (--lora-target-modules)"
                 )
 
-    def _config(self, chosen: PeftKeywords) -> LoraConfig:
+    def _config(self, chosen: LoraInput) -> LoraConfig:
         """Return PEFT's configuration of the form, from LoRA's settings."""
+        family = self.base.family
+        fixed = {"task_type": family.peft_task, "modules_to_save": list(family.saved_modules) or None}
         if self.adapter.form == "plain":
-            return LoraConfig(**chosen)
+            return LoraConfig(**fixed, **chosen)
         r = chosen.pop("r", 8)
         if self.adapter.unit:
             # PEFT has no setting for a scale of 1: alpha = r is one.
             chosen["lora_alpha"] = r
         # AdaLoRA without its rank allocation, which only its own training loop would call.
-        return AdaLoraConfig(init_r=r, target_r=r, total_step=1, orth_reg_weight=0.0, **chosen)
+        return AdaLoraConfig(init_r=r, target_r=r, total_step=1, orth_reg_weight=0.0, **fixed, **chosen)
 
     def _saved(self) -> dict[str, nn.Parameter]:
         """Return the parameters of PEFT's copies of the modules that are written with the adapter, by name."""

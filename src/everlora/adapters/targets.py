@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from peft import LoraConfig
@@ -14,7 +14,7 @@ from torch import nn
 from everlora.adapters.base import LoraInput
 from everlora.core.errors import ModelError
 from everlora.models.layers import is_linear
-from everlora.settings.lora import OF_TARGETS, PeftKeywords
+from everlora.settings.lora import OF_TARGETS
 
 Value = TypeVar("Value")
 
@@ -61,7 +61,7 @@ def _check_patterns(setting: str, patterns: list[str], adapted: Collection[str])
             )
 
 
-def with_full_names(model: nn.Module, chosen: PeftKeywords) -> PeftKeywords:
+def with_full_names(model: nn.Module, chosen: LoraInput) -> LoraInput:
     """Return LoRA's settings with ``rank_pattern`` and ``alpha_pattern`` by full names of modules.
 
     Of patterns that match one module PEFT takes the first, and it writes them in another order: sorted.
@@ -76,13 +76,18 @@ def with_full_names(model: nn.Module, chosen: PeftKeywords) -> PeftKeywords:
     else:
         where = LoraConfig(target_modules=targets, **{n: value for n, value in chosen.items() if n in OF_TARGETS})
         adapted = [n for n, _ in model.named_modules() if n and check_target_module_exists(where, n)]
-    resolved = dict(chosen)
-    for setting in ("rank_pattern", "alpha_pattern"):
-        patterns = chosen.get(setting) or {}
-        found = {name: patterns[key] for name in adapted if (key := get_pattern_key(patterns, name)) in patterns}
-        if found:
-            resolved[setting] = as_patterns(found, adapted)
+    resolved = chosen.copy()
+    if ranks := _by_name(chosen.get("rank_pattern") or {}, adapted):
+        resolved["rank_pattern"] = ranks
+    if alphas := _by_name(chosen.get("alpha_pattern") or {}, adapted):
+        resolved["alpha_pattern"] = alphas
     return resolved
+
+
+def _by_name(patterns: Mapping[str, Value], adapted: Sequence[str]) -> dict[str, Value]:
+    """Return patterns that each match one module, with the value of the first pattern that matches it."""
+    found = {name: patterns[key] for name in adapted if (key := get_pattern_key(patterns, name)) in patterns}
+    return as_patterns(found, adapted)
 
 
 def as_patterns(values: Mapping[str, Value], adapted: Iterable[str]) -> dict[str, Value]:

@@ -165,6 +165,14 @@ class Holdings(Record):
     room: Room | None = None
 
 
+class TaskPrompt(Record):
+    """Holds what a task shows a model around its rows, see `everlora.data.task.Task`."""
+
+    form: str = "labelled"
+    instruction: str = ""
+    labels: list[str] = Field(default_factory=list)
+
+
 class TaskMetadata(Record):
     """Holds what is known of the tasks that a stage learns, by their names.
 
@@ -175,6 +183,7 @@ class TaskMetadata(Record):
         left_out: how many rows of the source are not in the task, by reason.
         max_new_tokens: the length of free answers, where the targets made it longer than 50 tokens.
         label_rows: rows of a classification head that stand for the labels, in their order.
+        prompts: what a card says of how each task is put to the model; not there in older folders.
     """
 
     data: dict[str, str]
@@ -183,6 +192,7 @@ class TaskMetadata(Record):
     left_out: dict[str, dict[str, int]] = Field(default_factory=dict)
     max_new_tokens: dict[str, int] = Field(default_factory=dict)
     label_rows: dict[str, list[int]] = Field(default_factory=dict)
+    prompts: dict[str, TaskPrompt] = Field(default_factory=dict)
 
 
 class ProbedRise(Record):

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from everlora.archive.atomic import write_json, write_text
 from everlora.core.errors import FolderError
 from everlora.core.plain import JsonObject
-from everlora.core.safe_yaml import read_yaml
+from everlora.runtime.safe_yaml import read_yaml
 
 SCHEMA = 3
 """1: commits that did not say whose they are. 2: environment.json had no number, and what was untrained no entries of

@@ -6,6 +6,7 @@
 Nothing that is imported here reads rows or imports torch, so that a listing is quick.
 """
 
+from everlora.benchmarks.facts import benchmark
 from everlora.benchmarks.read import read_benchmark
 from everlora.benchmarks.streams import (
     benchmarks,
@@ -16,7 +17,6 @@ from everlora.benchmarks.streams import (
     order_number,
 )
 from everlora.core.benchmark import Benchmark, Request, TaskInfo
-from everlora.core.benchmark_facts import benchmark
 
 __all__ = [
     "Benchmark",

@@ -1,14 +1,14 @@
-"""Reads a benchmark from a YAML file, whose keys `everlora.core.benchmark_facts` lists."""
+"""Reads a benchmark from a YAML file, whose keys `everlora.benchmarks.facts` lists."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from everlora.benchmarks.facts import make_benchmark
 from everlora.core.benchmark import Benchmark
-from everlora.core.benchmark_facts import make_benchmark
 from everlora.core.errors import ConfigError
-from everlora.core.safe_yaml import NotYaml, read_yaml
+from everlora.runtime.safe_yaml import NotYaml, read_yaml
 
 
 def read_benchmark(path: Path) -> Benchmark:

@@ -145,8 +145,9 @@ def _table(data: Any, indices: Sequence[int], place: HubTask, split: str) -> Tab
     raw = as_table(data.select(indices), f"{place.path} {split}", [index + 1 for index in indices])
     rows = []
     for index, row in enumerate(raw.rows):
-        number = row[place.label_column] - place.first
+        label = row[place.label_column]
+        number = label - place.first if isinstance(label, int) else -1
         if not 0 <= number < len(place.names):
-            raise DataError(f"{raw.at(index)}: label {row[place.label_column]} has no name here; {INSTEAD}")
+            raise DataError(f"{raw.at(index)}: label {label} has no name here; {INSTEAD}")
         rows.append({"text": place.text(row), "label": place.names[number]})
     return Table(where=raw.where, rows=rows, numbers=raw.numbers)

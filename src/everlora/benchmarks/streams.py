@@ -69,9 +69,7 @@ def open_stream(
         _refuse_order(known.name, order)
     number = known.order(order)
     names = known.orders[number] if known.orders else known.tasks_of(modality)
-    for task in tasks or ():
-        if task not in names:
-            raise DataError(f"{known.name} has no task {task!r}{nearest(task, names)}")
+    _check_tasks(known.name, tasks, names)
     request = Request(
         benchmark=known,
         tasks=tuple(known.task(task) for task in tasks or names),
@@ -82,6 +80,27 @@ def open_stream(
         evaluate=max_eval_samples,
     )
     return _loaded(request, named=tasks is None).take(max_train_samples, max_eval_samples, seed=seed)
+
+
+def check_names(name: str, order: int | str | None = None, tasks: Sequence[str] | None = None) -> None:
+    """Refuse a benchmark, an order or a task that nobody knows; no row is read, nor a list of tasks of one's own.
+
+    Raises:
+        ConfigError: there is no such benchmark or order.
+        DataError: a task is unknown, whatever it is made of.
+    """
+    if is_own(name):
+        return
+    known = find_benchmark(name)
+    number = known.order(order)
+    kinds = [known.orders[number]] if known.orders else [known.tasks_of(kind) for kind in known.modality]
+    _check_tasks(known.name, tasks, [task for kind in kinds for task in kind])
+
+
+def _check_tasks(benchmark: str, tasks: Sequence[str] | None, names: Sequence[str]) -> None:
+    for task in tasks or ():
+        if task not in names:
+            raise DataError(f"{benchmark} has no task {task!r}{nearest(task, names)}")
 
 
 def load_known(request: Request) -> list[Task]:

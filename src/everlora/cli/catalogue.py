@@ -13,8 +13,8 @@ from everlora.cli import completion
 from everlora.cli.common import Json, Plugin, say
 
 if TYPE_CHECKING:
-    from everlora.core.catalogue import MethodCard
     from everlora.core.plain import JsonObject
+    from everlora.methods.cards import MethodCard
 
 GROUPS = {
     "replay-free": "replay-free: no data of earlier tasks, no task id",
@@ -50,7 +50,7 @@ def methods(
 ) -> None:
     """List the methods, or print the card of one: formula, options, parts, storage, cost."""
     from everlora.cli import tables
-    from everlora.core.catalogue import card, families_in_words, listing
+    from everlora.methods.cards import card, families_in_words, listing
 
     if name is not None:
         found = card(name)
@@ -88,7 +88,7 @@ def _card_as_json(found: MethodCard) -> JsonObject:
 
 
 def _print_card(found: MethodCard) -> None:
-    from everlora.core.catalogue import families_in_words
+    from everlora.methods.cards import families_in_words
 
     for term in found.terms:
         row = term.row

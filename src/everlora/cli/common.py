@@ -31,8 +31,9 @@ def _run(files: list[Path] | None) -> list[Path] | None:
     if files:
         from everlora.core import plugins
 
-        for file in files:
-            plugins.load(Path(file))
+        with interruptible("nothing was begun"):  # Ctrl-C is told from a KeyboardInterrupt that the file raises
+            for file in files:
+                plugins.load(Path(file))
     return files
 
 
@@ -51,9 +52,7 @@ def _log_more(verbose: bool) -> bool:
     return verbose
 
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON value as the last line of stdout.", rich_help_panel="output")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON as the last line of stdout.", rich_help_panel="output")]
 Out = Annotated[
     Path, typer.Option("-o", "--out", "--output-dir", metavar="DIR", help="Folder to write.", rich_help_panel="output")
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
-from importlib.resources import files
 
+from everlora.core.expressions import declared_methods
 from everlora.settings.setting import Known
+from everlora.settings.spec import DTYPES
 
 Complete = Callable[[str], list[str]]
-OTHER_VALUES = {"dtype": ("auto", "float32", "bfloat16"), "device": ("auto", "cpu", "cuda", "mps")}
+OTHER_VALUES = {"dtype": DTYPES, "device": ("auto", "cpu", "cuda", "mps")}
 
 
 def of(one: Known) -> Complete | None:
@@ -31,21 +31,7 @@ def methods(incomplete: str) -> list[str]:
     """Return names of methods; of a composition or a list, for its last term."""
     at = max(incomplete.rfind("+"), incomplete.rfind(",")) + 1
     before, last = incomplete[:at], incomplete[at:]
-    return [before + name for name in method_names() if name.startswith(last)]
-
-
-def method_names() -> list[str]:
-    """Return names of everlora's own methods, read from their source: running it takes torch."""
-    found = []
-    for file in (files("everlora") / "methods").iterdir():
-        if file.name.endswith(".py"):
-            found += [
-                str(call.args[0].value)
-                for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "method"
-                if call.args and isinstance(call.args[0], ast.Constant)
-            ]
-    return sorted(found)
+    return [before + name for name in sorted(declared_methods()) if name.startswith(last)]
 
 
 def models(incomplete: str) -> list[str]:

@@ -156,7 +156,7 @@ def export(
             sites, lost = exporting.merged_adapter(found, rank)
             logits = _logits(found, base, spec, sites)
             written = WrittenAdapter(max(site.rank for site in sites.values()), lost, logits)
-            exporting.write_adapter(found, sites, out)
+            exporting.write_adapter(found, base, sites, lost["error"], out)
     if as_json:
         form = {"form": "adapter", **asdict(written)} if written else {"form": "model"}
         say(json.dumps({"folder": str(out), **form}, allow_nan=False))
@@ -202,17 +202,21 @@ def study_layers(
     **settings: Any,
 ) -> None:
     """Repeat the study behind LB-CL: start the upper layers of the second of two tasks as copies of the first's."""
-    from everlora.cli.console import ConsoleProgress
-    from everlora.cli.tables import show, summary
     from everlora.core.errors import ConfigError
-    from everlora.learner import sweep as sweeping
-    from everlora.learner.resolve import resolve
+    from everlora.learner.resolve import check_at_once, resolve
     from everlora.settings.spec import RunSpec
 
-    spec = resolve(RunSpec, *options.layers(settings, config))
-    if spec.tasks is None or len(spec.tasks) != 2:
-        given = "all of the benchmark's" if spec.tasks is None else len(spec.tasks)
+    layers = options.layers(settings, config)
+    tasks = check_at_once(*layers).tasks
+    if tasks is None or len(tasks) != 2:
+        given = "all of the benchmark's" if tasks is None else len(tasks)
         raise ConfigError(f"the study is about two tasks, and {given} are given; name them: --tasks first,second")
+
+    from everlora.cli.console import ConsoleProgress
+    from everlora.cli.tables import show, summary
+    from everlora.learner import sweep as sweeping
+
+    spec = resolve(RunSpec, *layers)
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
         results = sweeping.compare(spec, _copies(top), out, resume=resume, progress=shown)
     if as_json:

@@ -18,7 +18,7 @@ from everlora.settings.lora import PATTERN
 from everlora.settings.setting import SECTIONS, Known, settings_of
 from everlora.settings.spec import DEFAULT_MODEL, LearnerSpec, RawSettings, RunSpec
 
-OPTION_COLUMN = 40
+OPTION_COLUMN = 32
 """Width that names of options may take before their help moves to the next line."""
 SETTINGS = {
     one.parameter: one

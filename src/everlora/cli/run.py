@@ -31,9 +31,7 @@ def run(
     set_: More = None,
     single: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="A per-task run of these tasks, for intransigence.", rich_help_panel="evaluation"
-        ),
+        typer.Option(metavar="DIR", help="A per-task run, for intransigence.", rich_help_panel="evaluation"),
     ] = None,
     out: Out = None,  # type: ignore[assignment]  # a dry run needs none
     resume: Resume = False,
@@ -45,12 +43,13 @@ def run(
     **settings: Any,
 ) -> None:
     """Follow a benchmark: learn its tasks one after another and fill the accuracy matrix."""
-    from everlora.learner.resolve import resolve
+    from everlora.learner.resolve import check_at_once, resolve
     from everlora.settings.spec import RunSpec
 
     layers = options.layers(settings, config, set_)
     if out is None and not dry_run:
         raise ConfigError("name the folder of the run with --out")
+    check_at_once(*layers)
     spec = resolve(RunSpec, *layers)
     if dry_run:
         from everlora.cli.tables import out_console

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from everlora.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from everlora.learner.sweep import Failed, Job
+    from everlora.settings.spec import RawSettings
 
 INSTEAD = {"method": "--methods", "seed": "--seeds", "single": "no reference run"}
 """What a sweep takes for options of a run that it has no use for."""
@@ -75,6 +77,12 @@ def sweep(
 
     Takes every setting of `everlora run`, with --methods for --method and --seeds for --seed.
     """
+    for flag, value in {"method": method, "seed": seed, "single": single}.items():
+        if value is not None:
+            raise ConfigError(f"a sweep takes {INSTEAD[flag]}, not --{flag}")
+    layers = options.layers(settings, config, set_)
+    wanted, numbers, named = plan(layers, methods, seeds, orders)
+
     from everlora.cli.console import ConsoleProgress
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
@@ -82,16 +90,12 @@ def sweep(
     from everlora.runtime import world
     from everlora.settings.spec import RunSpec
 
-    for flag, value in {"method": method, "seed": seed, "single": single}.items():
-        if value is not None:
-            raise ConfigError(f"a sweep takes {INSTEAD[flag]}, not --{flag}")
-    layers, wanted, numbers = options.layers(settings, config, set_), sweeping.split(methods), numbers_of(seeds)
     spec = resolve(RunSpec, *layers)
     base = experiment.load_for(spec) if ALL in wanted else None
     if base is not None:
         wanted = _all_replaced(wanted, base.family.name)
     found = sweeping.read_tuned(tuned) if tuned else None
-    todo = sweeping.jobs(layers, wanted, numbers, out, orders=sweeping.split(orders or ""), tuned=found)
+    todo = sweeping.jobs(layers, wanted, numbers, out, orders=named, tuned=found)
     if dry_run:
         experiment.check_data(spec)
         _list(todo, orders=bool(orders))
@@ -107,6 +111,22 @@ def sweep(
             sweeping.work(shared, base, resume=resume, progress=shown, failed=failed.append)
     if world.is_main():
         _report(todo, failed, "json" if as_json else format_)
+
+
+def plan(
+    layers: Sequence[RawSettings], methods: str, seeds: str, orders: str | None
+) -> tuple[list[str], list[int], list[str]]:
+    """Return the methods, seeds and orders that texts list, before anything heavy is imported.
+
+    Raises:
+        EverloraError: one of them, or of the settings, cannot be used.
+    """
+    from everlora.core.expressions import split_list
+    from everlora.learner.resolve import check_at_once
+
+    numbers, expressions, named = numbers_of(seeds), split_list(methods), split_list(orders or "")
+    check_at_once(*layers, methods=[one for one in expressions if one != ALL], orders=named)
+    return expressions, numbers, named
 
 
 def _list(todo: list[Job], *, orders: bool) -> None:

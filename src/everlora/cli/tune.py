@@ -12,7 +12,8 @@ import typer
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
 from everlora.cli.run import Config, DryRun, More
-from everlora.cli.sweep import Methods, NotHere, Orders, Workers, numbers_of
+from everlora.cli.sweep import Methods, NotHere, Orders, Workers, plan
+from everlora.core.errors import ConfigError, TrainingError
 
 Trials = Annotated[int, typer.Option(metavar="N", min=1, help="Trials of each method.", rich_help_panel="method")]
 Seeds = Annotated[
@@ -46,20 +47,21 @@ def tune(
 
     Takes every setting of `everlora run`; all trials and their scores are kept in --out.
     """
+    if method is not None or seed is not None:
+        raise ConfigError("tuning takes --methods and --seeds, not --method and --seed")
+    layers = options.layers(settings, config, set_)
+    systems, numbers, named = plan(layers, methods, seeds, orders)
+
     from everlora.cli.console import ConsoleProgress
     from everlora.cli.tables import number, show, table
-    from everlora.core.errors import ConfigError, TrainingError
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
     from everlora.learner import tune as tuning
     from everlora.learner.resolve import resolve
     from everlora.settings.spec import RunSpec
 
-    if method is not None or seed is not None:
-        raise ConfigError("tuning takes --methods and --seeds, not --method and --seed")
-    layers = options.layers(settings, config, set_)
-    points = [trial for system in sweeping.split(methods) for trial in tuning.trials_of(system, trials)]
-    todo = tuning.tuning_jobs(layers, points, numbers_of(seeds), out, sweeping.split(orders or ""))
+    points = [trial for system in systems for trial in tuning.trials_of(system, trials)]
+    todo = tuning.tuning_jobs(layers, points, numbers, out, named)
     jobs = [job for runs in todo.values() for job in runs]
     if dry_run:
         experiment.check_data(resolve(RunSpec, *layers))

@@ -7,7 +7,7 @@
     def my_three(request):
         return load_known(request)
 
-The same facts can stand in a YAML file of these keys, see `everlora.core.benchmark_facts`, which also has the
+The same facts can stand in a YAML file of these keys, see `everlora.benchmarks.facts`, which also has the
 decorator. A task is *defined* by the benchmark that has it under ``tasks``; any benchmark may name it in an order.
 Nothing in this file imports torch.
 """

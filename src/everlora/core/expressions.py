@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError, validate_call
-
+from everlora.core import plugins
 from everlora.core.errors import ConfigError, nearest
-from everlora.core.method import Method, compose
-from everlora.core.registry import FAMILIES, entry
+from everlora.core.registry import FAMILIES, METHODS, entry, key, unknown
+
+if TYPE_CHECKING:
+    from everlora.core.method import Method
 
 LONGEST = 5000
 """Characters of an expression."""
@@ -27,10 +31,45 @@ def parse(expression: str) -> Method:
     Raises:
         ConfigError: syntax, unknown method or option, a value of the wrong type, or parts that exclude one another.
     """
-    known = [entry(name) for name, _ in split_expression(expression)]
+    names = [name for name, _ in split_expression(expression)]
+    check_declared(names)
+
+    from everlora.core.method import compose
+
+    known = [entry(name) for name in names]
     families = tuple(f for f in FAMILIES if all(f in one.families for one in known))
     built = compose(*(build(name, **_options(name, given)) for name, given in split_expression(expression)))
     return replace(built, expression=expression, families=families, replay=any(one.replay for one in known))
+
+
+def declared_methods() -> dict[str, list[str]]:
+    """Return everlora's own methods with their aliases, read from their source: running it takes torch."""
+    calls = (
+        call
+        for file in (files("everlora") / "methods").iterdir()
+        if file.name.endswith(".py")
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "method" and call.args
+    )
+    found = {}
+    for call in calls:
+        aliases = [ast.literal_eval(one.value) for one in call.keywords if one.arg == "aliases"]
+        found[str(ast.literal_eval(call.args[0]))] = [alias for some in aliases for alias in some]
+    return found
+
+
+def check_declared(names: Iterable[str]) -> None:
+    """Refuse a name that no method can have, before torch is imported to look it up.
+
+    Raises:
+        ConfigError: everlora has no such method, and nothing from outside is here that might.
+    """
+    if METHODS.loaded or plugins.may_offer(METHODS.group):
+        return  # `METHODS.get` knows better
+    words = {key(word): word for name, others in declared_methods().items() for word in (*reversed(others), name)}
+    for name in names:
+        if key(name) not in words:
+            raise ConfigError(unknown(METHODS.kind, name, words.values()))
 
 
 def split_expression(expression: str) -> list[tuple[str, str]]:
@@ -60,6 +99,10 @@ def build(name: str, **options: Any) -> Method:
     Raises:
         ConfigError: unknown method or option, or a value of the wrong type.
     """
+    from pydantic import ValidationError, validate_call
+
+    from everlora.core.method import Method
+
     found = entry(name)
     known = found.options()
     for option in options:
@@ -90,6 +133,15 @@ def _options(name: str, given: str) -> dict[str, str]:
             raise ConfigError(f"the option {option.strip()!r} of {name!r} is given twice; keep one")
         options[option.strip()] = value.strip()
     return options
+
+
+def split_list(text: str) -> list[str]:
+    """Return the expressions of a list; commas inside brackets belong to options.
+
+    >>> split_list("ewc, o-lora(lam=1,rank=2), ella+migu")
+    ['ewc', 'o-lora(lam=1,rank=2)', 'ella+migu']
+    """
+    return [one.strip() for one in split_outside_brackets(text, ",") if one.strip()]
 
 
 def split_outside_brackets(text: str, mark: str) -> list[str]:

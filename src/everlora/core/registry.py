@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -96,8 +97,7 @@ class Registry(Generic[T]):
         found = self.find(name)
         if found is None:
             lost = "".join(f"; {line}" for line in plugins.offered(self.group))
-            hint = f"{nearest(name, self.words())} (everlora {self.kind}s lists them)"
-            raise ConfigError(f"unknown {self.kind} {name!r}{hint}{lost}")
+            raise ConfigError(f"{unknown(self.kind, name, self.words())}{lost}")
         return found
 
     def all(self) -> dict[str, T]:
@@ -105,6 +105,11 @@ class Registry(Generic[T]):
         importlib.import_module(self._own)
         plugins.offered(self.group)
         return dict(self._things)
+
+    @property
+    def loaded(self) -> bool:
+        """Return whether everlora's own module of this kind was imported."""
+        return self._own in sys.modules
 
     def words(self) -> list[str]:
         """Return all names and aliases."""
@@ -128,6 +133,11 @@ class Registry(Generic[T]):
             yield
         finally:
             self._things, self._modules, self._words, self._spelled = before
+
+
+def unknown(kind: str, name: str, words: Iterable[str]) -> str:
+    """Say that there is no such thing, and which one was perhaps meant."""
+    return f"unknown {kind} {name!r}{nearest(name, words)} (everlora {kind}s lists them)"
 
 
 KINDS: dict[str, Registry[Any]] = {}

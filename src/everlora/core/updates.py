@@ -1,4 +1,4 @@
-"""Defines low-rank updates of weights, single or stacked.
+"""Defines low-rank updates of weights, single or stacked, and gradients with respect to them.
 
 Letters for shapes everywhere: ``o`` out, ``i`` in, ``r`` rank of one task, ``R`` rank of all past tasks together,
 ``L`` modules of one shape stacked into one tensor, so that a penalty is one launch and not one per module.
@@ -13,6 +13,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+State = dict[str, Tensor]
+"""Tensors by name: a gradient, or what a part holds of modules of one shape."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,55 @@ class LowRank:
 def precise(tensor: Tensor) -> Tensor:
     """Return the tensor in fp64, or in fp32 on devices that have no fp64 (Apple's)."""
     return tensor.float() if tensor.device.type == "mps" else tensor.double()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PenaltyGradient:
+    """Holds value and gradient of a weight penalty at strength 1, for ``L`` stacked modules.
+
+    >>> A, B = torch.ones(2, 1, 3), torch.zeros(2, 4, 1)
+    >>> found = PenaltyGradient(value=A.square().sum((-2, -1)), gradient={"A": 2 * A, "B": B})
+    >>> found.value
+    tensor([3., 3.])
+
+    Attributes:
+        value: penalty per module, (L,).
+        gradient: with respect to the live tensors, by their names: A (L, r, i), B (L, o, r), in SVD form sigma
+            (L, r, 1).
+    """
+
+    value: Tensor
+    gradient: State
+
+    @property
+    def A(self) -> Tensor:
+        return self.gradient["A"]
+
+    @property
+    def B(self) -> Tensor:
+        return self.gradient["B"]
+
+    @property
+    def sigma(self) -> Tensor | None:
+        return self.gradient.get("sigma")
+
+    @classmethod
+    @torch.no_grad()
+    def through(cls, live: LowRank, value: Tensor, A: Tensor, B: Tensor) -> PenaltyGradient:
+        """Return the gradient with respect to ``live`` itself, from that with respect to its plain pair (A, B diag σ).
+
+        A penalty that is written for pairs thereby works on triplets U Σ V, too.
+
+        Args:
+            live: the update in either form.
+            value: the penalty per module, (L,).
+            A: its gradient with respect to A, (L, r, i).
+            B: its gradient with respect to B diag σ, which is ``live.up``, (L, o, r).
+        """
+        if live.sigma is None:
+            return cls(value=value, gradient={"A": A, "B": B})
+        sigma = (B * live.B).sum(-2).unsqueeze(-1)
+        return cls(value=value, gradient={"A": A, "B": B * live.sigma.mT, "sigma": sigma})
 
 
 @dataclass(frozen=True)

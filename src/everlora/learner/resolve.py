@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from everlora.archive.identity import RunProtocol
 from everlora.core.errors import ConfigError
-from everlora.core.safe_yaml import NotYaml, read_yaml
-from everlora.models.names import canonical
+from everlora.models.names import canonical, check_there
+from everlora.runtime.safe_yaml import NotYaml, read_yaml
 from everlora.settings.lora import checked_lora
 from everlora.settings.protocol import Protocol, digest
 from everlora.settings.protocol import read as read_protocol
@@ -132,6 +132,35 @@ def resolve(kind: type[S], *layers: RawSettings, rate: float | None = None) -> S
     spec = settle(kind, *layers, rate=rate)
     if isinstance(spec, RunSpec):
         _parse(spec.method)  # a dry run sees a mistyped method, too
+    return spec
+
+
+def check_at_once(*layers: RawSettings, methods: Sequence[str] = (), orders: Sequence[int | str] = ()) -> RunSpec:
+    """Refuse what can be seen to be wrong without torch and transformers, whose import takes seconds.
+
+    Checked are types and ranges of all settings, and whether there are such methods, tasks, orders and a model. What
+    only these two libraries know is left to `resolve`: their own arguments, options of methods, what a model is like.
+
+    Args:
+        layers: settings as for `resolve`.
+        methods: expressions, in place of the method that the settings name.
+        orders: of the benchmark, in place of the one that the settings name.
+
+    Returns:
+        The settings, but for the learning rate of the method's form.
+
+    Raises:
+        EverloraError: what is wrong.
+    """
+    from everlora.benchmarks.streams import check_names
+    from everlora.core.expressions import check_declared, split_expression
+
+    spec = settle(RunSpec, *layers, rate=ANY_RATE)
+    for expression in methods or (spec.method,):
+        check_declared([name for name, _ in split_expression(expression)])
+    for order in orders or (spec.order,):
+        check_names(spec.benchmark, order, spec.tasks)
+    check_there(spec.model)
     return spec
 
 

@@ -74,6 +74,7 @@ from everlora.training.stages import (
     validate_task,
 )
 from everlora.training.task_trainer import TaskTrainer, TrainingResult
+from everlora.training.trial import check_runs
 
 
 class SequentialLearner(LearnerState):
@@ -114,6 +115,7 @@ class SequentialLearner(LearnerState):
         # The folder alone is believed, so that a learner that goes on and one that is resumed take one path.
         self.reset()
         world.wait()  # nobody commits before everybody has read
+        check_runs(self.base, self.base.model, tasks)
         self.evaluator.measure_baseline(self.folder, tasks, self.progress)
         for stage in self.plan:
             if stage.number <= len(committed):
@@ -138,6 +140,7 @@ class SequentialLearner(LearnerState):
         snapshot = self.base.family.snapshot(self.base.model)
         try:
             model = self.attach_adapter(stage)
+            check_runs(self.base, model, stage.tasks if stage is self.plan[0] else ())  # with the adapter, once
             self.initialise_adapter(stage, model)
             training = self.train_task(stage, model)
             update = self.extract_update(stage)

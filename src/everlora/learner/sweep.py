@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from everlora.core.errors import ConfigError, DataError, EverloraError, ModelError, TrainingError
-from everlora.core.expressions import parse, split_outside_brackets
+from everlora.core.expressions import parse
 from everlora.core.plugins import load as load_plugin
 from everlora.core.registry import entries
 from everlora.learner import experiment
@@ -61,11 +61,6 @@ class Failed:
     @property
     def reason(self) -> str:
         return str(self.error)
-
-
-def split(text: str) -> list[str]:
-    """Split ``a,b(x=1,y=2),c+d`` into expressions: commas inside brackets belong to options."""
-    return [one.strip() for one in split_outside_brackets(text, ",") if one.strip()]
 
 
 def fitting(family: str) -> list[str]:

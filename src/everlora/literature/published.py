@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from everlora.core.safe_yaml import read_yaml
+from everlora.runtime.safe_yaml import read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)

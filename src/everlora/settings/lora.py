@@ -6,17 +6,51 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from everlora.core.errors import ConfigError
 from everlora.settings.setting import Setting, Strict
 
-PeftKeywords = dict[str, Any]
-"""Keywords of `peft.LoraConfig`, those that a user sets and our own: PEFT knows their types."""
 OF_TARGETS = frozenset({"exclude_modules", "layers_to_transform", "layers_pattern"})
 """Settings of which modules are adapted, beside ``target_modules``."""
 OF_PAIRS = frozenset({"use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"})
 """Settings of plain LoRA pairs B A, which no other form of adapter has."""
+
+
+SIDES = ("encoder", "decoder")
+"""Stacks that may be chosen by name: those with this word in their path."""
+
+
+def split_side(given: str) -> tuple[str | None, str | None]:
+    """Return the stack that ``decoder:top:2`` or ``decoder`` means and what is said of its layers, None where nothing.
+
+    >>> split_side("decoder:top:2"), split_side("decoder"), split_side("4-5")
+    (('decoder', 'top:2'), ('decoder', None), (None, '4-5'))
+    """
+    side, colon, rest = given.strip().partition(":")
+    if side not in SIDES:
+        return None, given
+    return side, rest if colon else None
+
+
+def read_layers(given: str) -> tuple[int, int] | int:
+    """Return the range (first, last) that ``a-b`` or ``a`` names, or the number of upper layers of ``top:n``.
+
+    >>> read_layers("4-5"), read_layers("3"), read_layers("top:2")
+    ((4, 5), (3, 3), 2)
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if found := re.fullmatch(r"top:(\d+)", given.strip()):
+        if int(found[1]) > 0:
+            return int(found[1])
+    elif (found := re.fullmatch(r"(\d+)(?:-(\d+))?", given.strip())) and int(found[1]) <= int(found[2] or found[1]):
+        return int(found[1]), int(found[2] or found[1])
+    raise ConfigError(
+        f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, of an encoder-decoder also "
+        f"decoder:top:2 or decoder, not {given!r}"
+    )
 
 
 class LoraSpec(Strict):
@@ -90,6 +124,15 @@ class LoraSpec(Strict):
         Setting("method", "How A is drawn; B is 0.", options=(), unset="Kaiming's uniform", aka=("init",)),
     ] = None
 
+    @field_validator("layers")
+    @classmethod
+    def _readable(cls, layers: str | None) -> str | None:
+        if layers is not None:
+            _, inside = split_side(layers)
+            if inside is not None:
+                read_layers(inside)
+        return layers
+
 
 _INPUT = (
     "what it adds depends on the input, so that it cannot be folded into the weights below the next task's adapter"
@@ -135,7 +178,7 @@ PATTERN = re.compile(r"[*+?()\[\]|\\^$]")
 """What a pattern has, and no name of a module."""
 
 
-def checked_lora(given: PeftKeywords) -> PeftKeywords:
+def checked_lora(given: Mapping[str, object]) -> dict[str, object]:
     """Return LoRA's settings without those that ask for nothing; texts that name modules become lists of names.
 
     >>> checked_lora({"target_modules": "q_proj,v_proj", "bias": "none", "use_rslora": False})
@@ -154,10 +197,7 @@ def checked_lora(given: PeftKeywords) -> PeftKeywords:
         text = found.get(name)
         if isinstance(text, str) and text != "all-linear" and not PATTERN.search(text):
             found[name] = text.replace(",", " ").split()
-    if found.get("layers_to_transform") is not None and isinstance(found.get("target_modules"), str):
-        raise ConfigError(
-            "the LoRA setting 'layers_to_transform' needs 'target_modules' as names; write the layers into the pattern"
-        )
+    _check_layers(found.get("layers_to_transform"), found.get("target_modules"))
     if found.get("layers_pattern") and found.get("layers_to_transform") is None:
         raise ConfigError("the LoRA setting 'layers_pattern' means nothing without 'layers_to_transform'")
     for name in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "layers_pattern"):
@@ -167,6 +207,21 @@ def checked_lora(given: PeftKeywords) -> PeftKeywords:
             except re.error as error:
                 raise ConfigError(f"the LoRA setting {name!r}: {pattern!r} is no pattern: {error}") from None
     return found
+
+
+def _check_layers(layers: object, targets: object) -> None:
+    """Refuse layers that are no numbers, or that PEFT would not look at.
+
+    Raises:
+        ConfigError: what is given, and what to give.
+    """
+    if isinstance(layers, str):
+        raise ConfigError(f"the LoRA setting 'layers_to_transform' takes numbers such as [0, 1], not {layers!r}")
+    if layers is not None and isinstance(targets, str):
+        way = "give 'layers' (--lora-layers 0-1)" if targets == "all-linear" else "write the layers into the pattern"
+        raise ConfigError(
+            f"the LoRA setting 'layers_to_transform' needs 'target_modules' as names, not {targets!r}; {way}"
+        )
 
 
 def _is_default(name: str, value: Any) -> bool:

@@ -29,8 +29,8 @@ from pydantic import Field
 
 from everlora.core.errors import ConfigError, nearest
 from everlora.core.plain import JsonObject
-from everlora.core.safe_yaml import NotYaml, read_yaml
 from everlora.data.template import DEFAULT
+from everlora.runtime.safe_yaml import NotYaml, read_yaml
 from everlora.settings.setting import Strict, settings_of
 from everlora.settings.spec import RawSettings, RunSpec, check
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from everlora.core.errors import ConfigError
+from everlora.core.errors import ConfigError, nearest
 from everlora.data.template import Template
 from everlora.settings.lora import LoraSpec
 from everlora.settings.setting import Setting, Strict, suggestion
@@ -23,6 +23,8 @@ RawSettings = Mapping[str, object]
 Schedule = Literal["full", "forward", "diagonal", "final"]
 DEFAULT_MODEL = "smollm2-135m"
 """The model of commands that name none."""
+DTYPES = ("auto", "float32", "bfloat16")
+"""Types of weights; `everlora.runtime.precision` knows what they are in torch."""
 
 
 class EvalSpec(Strict):
@@ -35,7 +37,7 @@ class EvalSpec(Strict):
     which forward transfer is made of; ``diagonal``: the task just learned, all at the end; ``final``."""
     scoring: Annotated[
         Literal["generate", "labels"],
-        Setting("evaluation", "How answers are made.", options=("--eval-scoring",), value="HOW"),
+        Setting("evaluation", "How to answer.", options=("--eval-scoring",), value="HOW"),
     ] = "generate"
     """``generate``: greedy answer, exact match after normalisation; ``labels``: the most likely label of the task."""
     batch_size: Annotated[
@@ -51,16 +53,16 @@ class EvalSpec(Strict):
     ] = Field(32, ge=1)
     split: Annotated[
         Literal["test", "dev"],
-        Setting("evaluation", "Rows that are scored; dev to tune.", options=("--eval-split",), value="ROWS"),
+        Setting("evaluation", "Scored rows; dev to tune.", options=("--eval-split",), value="ROWS"),
     ] = "test"
     general: Annotated[
         Literal["builtin", "lm-eval"] | None,
-        Setting("evaluation", "Measure of general ability.", changes="record", value="NAME", unset="off"),
+        Setting("evaluation", "General ability.", changes="record", value="NAME", unset="off"),
     ] = None
     """How general ability is measured before the first task and after each, see `everlora.evaluation.general`."""
     general_tasks: Annotated[
         list[str] | None,
-        Setting("evaluation", "Tasks of lm-evaluation-harness, or files: a,b.yaml.", changes="record", value="A,B"),
+        Setting("evaluation", "Tasks of lm-eval, or files: a,b.yaml.", changes="record", value="A,B"),
     ] = None
 
     @field_validator("general", mode="before")
@@ -140,7 +142,7 @@ class LearnerSpec(Strict):
     ] = "auto"
     past: Annotated[
         Literal["auto", "fold", "factors"],
-        Setting("method", "How earlier updates are held.", changes="record", value="HOW"),
+        Setting("method", "How the past is held.", changes="record", value="HOW"),
     ] = "auto"
     feature_cache: Annotated[
         str | None,
@@ -161,7 +163,7 @@ class LearnerSpec(Strict):
     ] = None
     """How a row of text and label is shown, see `everlora.data.template`; None for the default."""
     max_source_length: Annotated[
-        int | None, Setting("data", "Cut texts so that prompts fit (tokens).", value="N", unset="the model's")
+        int | None, Setting("data", "Tokens of a prompt; texts are cut.", value="N", unset="the model's")
     ] = Field(None, ge=8)
     max_new_tokens: Annotated[
         int | None, Setting("evaluation", "Longest free answer.", value="N", unset="50, or as the targets")
@@ -207,6 +209,13 @@ class LearnerSpec(Strict):
     def _no_cache(cls, value: Any) -> Any:
         return "off" if value is False else value  # YAML reads off as false
 
+    @field_validator("dtype")
+    @classmethod
+    def _known(cls, dtype: str) -> str:
+        if dtype not in (*DTYPES, "fp32", "bf16"):
+            raise ConfigError(f"unknown dtype {dtype!r}{nearest(dtype, DTYPES)}")
+        return dtype
+
     @field_validator("prompt")
     @classmethod
     def _readable(cls, prompt: str | None) -> str | None:
@@ -222,7 +231,7 @@ class RunSpec(LearnerSpec):
         str,
         Setting(
             "data",
-            "Name, folder of tasks, or YAML file of them.",
+            "Name, folder of tasks, or YAML file.",
             changes="record",
             compared=True,
             value="NAME",
@@ -233,7 +242,7 @@ class RunSpec(LearnerSpec):
         int | str | None,
         Setting(
             "data",
-            "Task order of the benchmark: 4, or sapt-5.",
+            "Task order: 4, or sapt-5.",
             changes="record",
             compared=True,
             value="N",

@@ -42,7 +42,7 @@ class Training(TypedDict, total=False):
         int,
         Setting(
             "training",
-            "Optimiser steps per task, instead of epochs.",
+            "Optimiser steps per task.",
             value="N",
             unset="by epochs",
             aka=("steps", "num_steps", "train_steps"),

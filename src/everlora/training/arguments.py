@@ -65,9 +65,10 @@ def checked(name: str, value: Any) -> Any:
         raise ConfigError(f"unknown training argument {name!r}{meant}")
     if why := _unsupported(name):
         raise ConfigError(f"the training argument {name!r} is not supported by everlora: {why}")
+    kind: Any = kinds[name]
     try:
-        refuse_booleans(kinds[name], value)
-        found = TypeAdapter(kinds[name]).validate_python(value)
+        refuse_booleans(kind, value)
+        found: Any = TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         raise ConfigError(f"training argument {name!r}: {error.errors()[0]['msg']} (got {value!r})") from None
     except ValueError as error:
@@ -118,12 +119,12 @@ def _settable() -> list[str]:
     return [name for name in _kinds() if name not in OWNED and _unsupported(name) is None]
 
 
-_OWN = {one.path[-1]: one.type for one in settings_of(Training)}
+_OWN: Mapping[str, object] = {one.path[-1]: one.type for one in settings_of(Training)}
 """Arguments whose types are known without transformers, which takes a second to import."""
 
 
 @functools.cache
-def _kinds() -> Mapping[str, Any]:
+def _kinds() -> Mapping[str, object]:
     from transformers import TrainingArguments
 
     hints = get_type_hints(TrainingArguments)

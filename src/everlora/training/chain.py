@@ -49,9 +49,18 @@ from everlora.core.updates import Updates, groups, stack
 from everlora.runtime.seeds import seed_for
 from everlora.training.alarms import saturated
 from everlora.training.blocks import BlockRunner
-from everlora.training.group import Group, WeightedPenalty, by_memory, norms, predicted_rise, stacked
+from everlora.training.group import (
+    Group,
+    StrengthController,
+    WeightedPenalty,
+    acting,
+    by_memory,
+    norms,
+    predicted_rise,
+    stacked,
+    whole_norm,
+)
 from everlora.training.probe import Probe
-from everlora.training.strengths import StrengthController, acting
 
 TINY = 1e-20
 
@@ -165,7 +174,7 @@ class Chain(TrainerCallback):
                 f"FSDP) and quantised weights that this device cannot train on"
             )
         # Looked at before anything is added: what is not finite here is the loss's fault, and not a penalty's.
-        task_norm = self._norm(self.params)
+        task_norm = whole_norm(self.params)
         if not torch.isfinite(task_norm):
             raise TrainingError(
                 f"the loss became NaN or infinite at step {step} of task {self.task!r}; tasks learned before are "
@@ -179,7 +188,7 @@ class Chain(TrainerCallback):
             self.probe.show(self.groups, step)
 
         found = [group.penalise() for group in self.groups]
-        adapter_norm = self._norm(self.adapter)
+        adapter_norm = whole_norm(self.adapter)
         # Before weighing: a λ that is found takes this step in, or the first step would have none.
         self._update_strengths(found, adapter_norm)
         pulls = [group.weigh(each) for group, each in zip(self.groups, found, strict=True)]
@@ -189,7 +198,7 @@ class Chain(TrainerCallback):
             group.shape(pull.gradient)
 
         # Clipped once, and as a sum: to clip the task's gradient first would change the penalties' share of it.
-        total = self._norm(self.params) if any(g.penalties or g.transforms for g in self.groups) else task_norm
+        total = whole_norm(self.params) if any(g.penalties or g.transforms for g in self.groups) else task_norm
         if not torch.isfinite(total):
             names = sorted({part.name for group in self.groups for part, _ in group.penalties})
             raise TrainingError(
@@ -231,12 +240,6 @@ class Chain(TrainerCallback):
         """Return what earlier tasks together are predicted to lose by the update as it is; None if no part does."""
         predicted, tasks = predicted_rise(self.groups, [group.penalise() for group in self.groups])
         return predicted if tasks else None
-
-    def _norm(self, params: Sequence[nn.Parameter]) -> Tensor:
-        """Return the norm of the gradient of all these parameters together."""
-        # fp32: in bf16 a sum of millions of squares loses the small ones.
-        grads = [p.grad for p in params if p.grad is not None]
-        return torch.stack([g.float().norm() for g in grads]).norm() if grads else torch.zeros(())
 
     def _update_strengths(self, found: Sequence[Sequence[PenaltyGradient]], task_norm: Tensor) -> None:
         """Let every controller that finds its strength take note of this step."""

@@ -45,8 +45,7 @@ class WritingRows(Rows):
 
     def __getitem__(self, index: int) -> Features:
         weight = self.weights[index >= self.plain]
-        marks = {REHEARSED: self.fresh <= index < self.plain, WEIGHT: weight}
-        return {**super().__getitem__(index), **marks}
+        return {**super().__getitem__(index), REHEARSED: self.fresh <= index < self.plain, WEIGHT: weight}
 
 
 def to_write(part: GenerativeReplay, family: Family, task: Task) -> Task:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,9 @@ from everlora.training.chain import Chain
 from everlora.training.order import Order
 from everlora.training.teacher import Teacher
 
-REHEARSED = "rehearsed"
+REHEARSED: Final = "rehearsed"
 """Feature, and tensor (b,) in a batch, that marks rows of earlier tasks; only where something is rehearsed."""
-WEIGHT = "weight"
+WEIGHT: Final = "weight"
 """Feature, and tensor (b,) in a batch, by which a row's loss is multiplied; only where rows differ in it."""
 
 
@@ -61,8 +61,8 @@ class Rows(Dataset[Features]):
         if index not in self.encoded:
             # The family counts every text that it cuts, to be answered or learned; here a training row counts once.
             before = self.family.truncated
-            mark = {REHEARSED: index >= self.fresh} if self.fresh < len(self.rows) else {}
-            self.encoded[index] = {**self.family.features(*self.rows[index]), **mark}
+            row = self.family.features(*self.rows[index])
+            self.encoded[index] = {**row, REHEARSED: index >= self.fresh} if self.fresh < len(self.rows) else row
             self.cut += self.family.truncated - before
         return self.encoded[index]
 
@@ -160,8 +160,12 @@ class ClTrainer(Trainer):
         return super()._get_train_sampler(train_dataset) if self.order is None else self.order
 
     def _collate(self, rows: Sequence[Features]) -> Batch:
-        marks = {key: torch.tensor([row[key] for row in rows]) for key in (REHEARSED, WEIGHT) if key in rows[0]}
-        return {**self.family.collate([{k: v for k, v in row.items() if k not in marks} for row in rows]), **marks}
+        batch = self.family.collate(rows)
+        if REHEARSED in rows[0]:
+            batch[REHEARSED] = torch.tensor([row[REHEARSED] for row in rows])
+        if WEIGHT in rows[0]:
+            batch[WEIGHT] = torch.tensor([row[WEIGHT] for row in rows])
+        return batch
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         with _refusals():

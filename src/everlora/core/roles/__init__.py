@@ -34,14 +34,13 @@ from everlora.core.roles.values import (
     Curvature,
     Evidence,
     EvidenceKind,
-    PenaltyGradient,
     ProbedBudget,
-    State,
     Strength,
     TaskContext,
     View,
     check_strength,
 )
+from everlora.core.updates import PenaltyGradient, State
 
 __all__ = [
     "NO_EVIDENCE",

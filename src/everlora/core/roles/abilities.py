@@ -10,8 +10,8 @@ from torch import Tensor
 
 from everlora.core.roles.contract import Part, attribute
 from everlora.core.roles.primary import Rehearsal
-from everlora.core.roles.values import NO_EVIDENCE, Evidence, EvidenceKind, State
-from everlora.core.updates import LowRank
+from everlora.core.roles.values import NO_EVIDENCE, Evidence, EvidenceKind
+from everlora.core.updates import LowRank, State
 
 ActivationSource = Literal["combined", "lora_only", "random"]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from everlora.core.roles.blocks import BlockStep
 from everlora.core.roles.contract import Part, attribute
-from everlora.core.roles.values import NO_EVIDENCE, Evidence, PenaltyGradient, State, Strength, TaskContext, View
-from everlora.core.updates import LowRank
+from everlora.core.roles.values import NO_EVIDENCE, Evidence, Strength, TaskContext, View
+from everlora.core.updates import LowRank, PenaltyGradient, State
 
 
 class WeightPenalty(Part, role=True):

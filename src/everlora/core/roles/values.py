@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.updates import LowRank, concatenate
+from everlora.core.updates import LowRank, State, concatenate
 
-State = dict[str, Tensor]
 View = Literal["sum", "merged"]
 EvidenceKind = Literal["gradients", "fisher", "moment", "curvature"]
 
@@ -108,6 +106,7 @@ def check_strength(part: str, strength: Strength) -> None:
 class Curvature:
     """Holds Kronecker factors of a module's Fisher information: means over rows of products of G = ∂L/∂W.
 
+    >>> import torch
     >>> Curvature(left=torch.eye(2), right=torch.eye(3)).trace
     tensor(2.)
 
@@ -158,6 +157,7 @@ class TaskContext:
     Modules whose memories of a part differ in shape (a basis grows unevenly) are handed over apart, so that what
     stands in one context can always be stacked.
 
+    >>> import torch
     >>> past = LowRank(torch.ones(3, 1, 4), torch.ones(3, 2, 1))  # one task, three modules of shape (2, 4)
     >>> context = TaskContext(updates=(past, past))
     >>> context.factors().rank
@@ -180,52 +180,3 @@ class TaskContext:
     def factors(self) -> LowRank | None:
         """Return the sum of all updates as one update of rank R and scale 1; None on the first task."""
         return concatenate(self.updates) if self.updates else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PenaltyGradient:
-    """Holds value and gradient of a weight penalty at strength 1, for ``L`` stacked modules.
-
-    >>> A, B = torch.ones(2, 1, 3), torch.zeros(2, 4, 1)
-    >>> found = PenaltyGradient(value=A.square().sum((-2, -1)), gradient={"A": 2 * A, "B": B})
-    >>> found.value
-    tensor([3., 3.])
-
-    Attributes:
-        value: penalty per module, (L,).
-        gradient: with respect to the live tensors, by their names: A (L, r, i), B (L, o, r), in SVD form sigma
-            (L, r, 1).
-    """
-
-    value: Tensor
-    gradient: State
-
-    @property
-    def A(self) -> Tensor:
-        return self.gradient["A"]
-
-    @property
-    def B(self) -> Tensor:
-        return self.gradient["B"]
-
-    @property
-    def sigma(self) -> Tensor | None:
-        return self.gradient.get("sigma")
-
-    @classmethod
-    @torch.no_grad()
-    def through(cls, live: LowRank, value: Tensor, A: Tensor, B: Tensor) -> PenaltyGradient:
-        """Return the gradient with respect to ``live`` itself, from that with respect to its plain pair (A, B diag σ).
-
-        A penalty that is written for pairs thereby works on triplets U Σ V, too.
-
-        Args:
-            live: the update in either form.
-            value: the penalty per module, (L,).
-            A: its gradient with respect to A, (L, r, i).
-            B: its gradient with respect to B diag σ, which is ``live.up``, (L, o, r).
-        """
-        if live.sigma is None:
-            return cls(value=value, gradient={"A": A, "B": B})
-        sigma = (B * live.B).sum(-2).unsqueeze(-1)
-        return cls(value=value, gradient={"A": A, "B": B * live.sigma.mT, "sigma": sigma})

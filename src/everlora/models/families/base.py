@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,33 @@ from everlora.data.template import Template
 from everlora.models.families.frozen import FrozenPart
 
 Scoring = Literal["generate", "labels"]
-Features = dict[str, Any]
-"""An example as a model reads it, before it is collated: token ids and labels, or the pixels of an image."""
 Batch = dict[str, Tensor]
 
 IGNORE = -100
 """Target of a position without loss."""
+
+
+class Features(TypedDict, total=False):
+    """Holds an example as a model reads it, before rows are padded to a batch; each family has some of these keys.
+
+    Attributes:
+        input_ids: tokens that are read.
+        labels: targets by position, `IGNORE` where there is no loss.
+        label: row of the classification head that is right.
+        columns: rows of the head over which the loss is taken.
+        example: an image, which the processor turns into pixels batch by batch.
+        rehearsed: whether the row is of an earlier task; set by the trainer, where something is rehearsed.
+        weight: by which the row's loss is multiplied; set by the trainer, where rows differ in it.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    label: int
+    columns: list[int]
+    example: Example
+    rehearsed: bool
+    weight: float
+
 
 GenerationInput = Mapping[str, object]
 """Keywords of `transformers.GenerationConfig`: which there are is for transformers to say."""
@@ -220,6 +241,10 @@ class Family(ABC):
         sampling: GenerationInput = GREEDY,
     ) -> list[str]:
         """Answer one batch of examples; ``sampling`` names settings of `GenerationConfig` where text is generated."""
+
+    def try_out(self, model: nn.Module, task: Task, rows: Sequence[Example]) -> None:
+        """Run a model on a batch as answers begin; what comes out does not matter, nor what the head's rows mean."""
+        self.predict(model, task, rows, "generate", {**GREEDY, "max_new_tokens": 1})
 
     @abstractmethod
     def length(self, example: Example, task: Task) -> int:

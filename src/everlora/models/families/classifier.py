@@ -239,7 +239,7 @@ class TextClassifier(Classifier):
     def features(self, example: Example, task: Task) -> Features:
         return {
             "input_ids": self.tokens(example, task),
-            "labels": self._row(task, example.target),
+            "label": self._row(task, example.target),
             "columns": self.columns(task),
         }
 
@@ -265,11 +265,15 @@ class TextClassifier(Classifier):
         return {"input_ids": right_pad(ids, int(self.processor.pad_token_id)), "attention_mask": mask}
 
     def collate(self, rows: Sequence[Features]) -> Batch:
-        labels = torch.tensor([row["labels"] for row in rows])
+        labels = torch.tensor([row["label"] for row in rows])
         return {**self._inputs([row["input_ids"] for row in rows]), "labels": labels, "allowed": self._allowed(rows)}
 
     def length(self, example: Example, task: Task) -> int:
         return len(self.tokens(example, task))
+
+    def try_out(self, model: nn.Module, task: Task, rows: Sequence[Example]) -> None:
+        device = next(model.parameters()).device
+        model(**{k: v.to(device) for k, v in self._inputs([self.tokens(row, task) for row in rows]).items()})
 
     def predict(
         self,

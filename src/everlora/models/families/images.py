@@ -36,16 +36,19 @@ class ImageClassifier(Classifier):
         return out
 
     def features(self, example: Example, task: Task) -> Features:
-        return {"example": example, "labels": self._row(task, example.target), "columns": self.columns(task)}
+        return {"example": example, "label": self._row(task, example.target), "columns": self.columns(task)}
 
     def collate(self, rows: Sequence[Features]) -> Batch:
-        labels = torch.tensor([row["labels"] for row in rows])
+        labels = torch.tensor([row["label"] for row in rows])
         pixels = self.pixels([row["example"] for row in rows])
         return {"pixel_values": pixels, "labels": labels, "allowed": self._allowed(rows)}
 
     def length(self, example: Example, task: Task) -> int:
         # All images have one size, so there is nothing to sort by.
         return 1
+
+    def try_out(self, model: nn.Module, task: Task, rows: Sequence[Example]) -> None:
+        model(pixel_values=self.pixels(rows).to(next(model.parameters()).device))
 
     def predict(
         self,
