@@ -147,12 +147,7 @@ class LearnerSpec(Strict):
     feature_cache: Annotated[
         str | None,
         Setting(
-            "model",
-            "Folder for hidden states of frozen layers, or off.",
-            changes="nothing",
-            compared=True,
-            value="DIR",
-            unset="off, but in a sweep",
+            "model", "Folder of frozen states, or off.", changes="nothing", compared=True, value="DIR", unset="off"
         ),
     ] = None
     """Where runs share what layers below the adapted ones make of texts, 4 GiB at most; nothing that is learned or
