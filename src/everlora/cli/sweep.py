@@ -101,8 +101,7 @@ def sweep(
         _list(todo, orders=bool(orders))
         return
     failed: list[sweeping.Failed] = []
-    sharing = sweeping.sharing_features(todo, out)
-    with ConsoleProgress(quiet=quiet) as shown, interruptible(), sharing as shared:
+    with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing_features(todo, out) as shared:
         if workers > 1:
             files, note = plugin or [], failed.append
             sweeping.work_in_processes(shared, workers, resume=resume, plugins=files, progress=shown, failed=note)

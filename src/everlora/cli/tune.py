@@ -69,8 +69,7 @@ def tune(
             say(f"{trial.method}\trate {trial.rate:g}\t{len(runs)} runs")
         return
     failed: list[sweeping.Failed] = []
-    sharing = sweeping.sharing_features(jobs, out)
-    with ConsoleProgress(quiet=quiet) as shown, interruptible(), sharing as shared:
+    with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing_features(jobs, out) as shared:
         sweeping.work_in_processes(
             shared, workers, resume=resume, plugins=plugin or [], progress=shown, failed=failed.append
         )

@@ -146,9 +146,7 @@ class LearnerSpec(Strict):
     ] = "auto"
     feature_cache: Annotated[
         str | None,
-        Setting(
-            "model", "Folder of frozen states, or off.", changes="nothing", compared=True, value="DIR", unset="off"
-        ),
+        Setting("model", "Folder of frozen states.", changes="nothing", compared=True, value="DIR", unset="off"),
     ] = None
     """Where runs share what layers below the adapted ones make of texts, 4 GiB at most; nothing that is learned or
     answered depends on it. A sweep of runs with ``lora.layers`` has one of its own while it runs."""
