@@ -15,6 +15,7 @@ import tiny_runs
 from everlora import parse
 from everlora.adapters import files as adapters
 from everlora.analysis.runs import Run
+from everlora.archive.folder import read_matrix
 from everlora.data.task import Task
 from everlora.export import model as export
 
@@ -64,6 +65,32 @@ def test_an_exported_model_is_the_learner(everlora: Everlora, ran: ScoredRun, me
         assert list(exported.config.id2label.values()) == run.learner.base.family.labels
     else:
         assert transformers.AutoTokenizer.from_pretrained("whole")("a").input_ids
+
+
+@pytest.mark.parametrize("more", [(), ("--rank", "16")], ids=["model", "adapter"])
+@pytest.mark.parametrize("model", AUTO)
+def test_the_card_of_an_export_says_what_it_is_and_how_it_is_loaded(
+    everlora: Everlora, ran: ScoredRun, monkeypatch: pytest.MonkeyPatch, model: str, more: tuple[str, ...]
+) -> None:
+    run = ran("ella", model)
+    assert everlora("export", str(run), "--out", "out", *more).status == 0
+    card = Path("out/README.md").read_text()
+    assert ("One PEFT adapter of rank 16" if more else "The whole model in fp32") in card
+    assert f"Base model: {model}. Method: ella." in card
+    for task, cell in zip(run.tasks, read_matrix(run.folder).matrix[-1], strict=True):
+        assert f"| {task.name} | exact_match | 4 | {cell:.1f} | {len(task.labels)} |" in card
+        assert f"- {task.name}: " + ", ".join(f"`{label}`" for label in task.labels) in card
+        if model in ("tiny-llama", "tiny-t5"):  # and the prompt is the one that was learned
+            prompter = run.learner.base.family.prompter
+            written = prompter.tokenizer.decode(prompter.prompt(task.test[0], task, 40)[0], skip_special_tokens=True)
+            assert written.strip().replace(task.test[0].input, "{text}") in card
+    monkeypatch.chdir("out")
+    found: dict[str, Any] = {}
+    exec(card.partition("```python\n")[2].partition("```")[0], found)
+    ready = run.learner.inference_model()
+    for task in run.tasks:
+        torch.testing.assert_close(scored(found["model"], run, task), scored(ready, run, task), rtol=1e-4, atol=2e-5)
+    run.learner.backend.detach()
 
 
 def test_an_export_that_is_damaged_on_its_way_leaves_nothing(

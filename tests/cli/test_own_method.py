@@ -35,6 +35,14 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+LATE = """from everlora import Method, method
+
+@method("leaves", title="t", paper="p", stores="nothing")
+def build() -> Method:
+    raise SystemExit(0)
+"""
+
+
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a new process: what was plugged in is gone."""
     for known in registry.KINDS.values():
@@ -75,8 +83,22 @@ def test_a_plug_in_that_does_not_run_is_one_line(everlora: Everlora, tmp_path: P
     (tmp_path / "bad.py").write_text("1/0\n")
     line = everlora("methods", "--plugin", "bad.py").line
     assert "bad.py could not be run: ZeroDivisionError: division by zero, line 1" in line
+    for text in ("import sys\nsys.exit(0)\n", "raise KeyboardInterrupt\n"):
+        (tmp_path / "gone.py").write_text(text)
+        said = everlora("methods", "--plugin", "gone.py")
+        assert said.status == 2
+        assert "gone.py could not be run: " in said.line
     help_text = " ".join(everlora("run", "--help").out.split())
     assert "Its code is run" in help_text
+
+
+def test_code_that_ends_the_process_later_is_one_line(everlora: Everlora, tmp_path: Path) -> None:
+    """A method that calls sys.exit(0) when it is built would look like a run that was done."""
+    (tmp_path / "late.py").write_text(LATE)
+    said = everlora("run", *SMALL, "--plugin", "late.py", "--method", "leaves", "--out", "r")
+    assert said.status == 2
+    assert "ends the process in " in said.line
+    assert "late.py, line 5" in said.line
 
 
 @pytest.mark.parametrize(

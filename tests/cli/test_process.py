@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Everlora, committed
+from .conftest import SMALL, Everlora, committed
 
 REPO = Path(__file__).parents[2]
 LONG = ["--model", "tiny-llama", "--tasks", "reviews,news", "--max-steps", "80", "--max-eval-samples", "4"]
@@ -93,3 +93,17 @@ def test_the_example_for_newcomers(tmp_path: Path) -> None:
     assert len(rows) == 2
     assert rows[0].endswith(", None)")
     assert done.stderr == ""
+
+
+def test_a_launcher_is_given_the_line_of_an_error(
+    everlora: Everlora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun reads the file that it names, and repeats it as root cause."""
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    line = everlora("run", *SMALL, "--method", "ellla", "--out", "r").line
+    assert "unknown method 'ellla'" in line
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(tmp_path / "error.json"))
+    assert failure.message == line
+    assert failure.timestamp > 0

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import everlora as everlora_package
+from everlora.core.errors import FolderError
+
 from .conftest import Everlora, committed
 
 WRONG = [
@@ -111,6 +114,51 @@ def test_a_damaged_folder_is_named(small: Everlora, tmp_path: Path) -> None:
     weights.write_bytes(whole)
     (tmp_path / "run/run.yaml").write_text("{")
     assert "run.yaml is damaged" in small("--out", "run", "--resume").line
+
+
+VERBS = (
+    ("status", "run"),
+    ("inspect", "run"),
+    ("export", "run", "--out", "new"),
+    ("export", "run", "--rank", "4", "--out", "new"),
+    ("compare", "run"),
+    ("run", "--config", "run/run.yaml", "--out", "run", "--resume"),
+)
+"""Every verb that reads what a run has learned."""
+
+
+@pytest.mark.parametrize("method", ["ella", "l2p"])
+def test_a_damaged_learner_at_the_root_is_named(small: Everlora, everlora: Everlora, method: str) -> None:
+    assert small("--method", method, "--out", "run").status == 0
+    files = sorted(Path("run").glob("*.safetensors"))
+    files += sorted(Path("run").glob("adapter_config.json"))
+    assert files
+    for file in files:
+        sound = file.read_bytes()
+        flipped = bytearray(sound)
+        flipped[-3] ^= 1  # as many bytes, and another number
+        for damaged in (sound[:-9], bytes(flipped)):
+            file.write_bytes(damaged)
+            for verb in VERBS:
+                said = everlora(*verb)
+                assert said.status == 2, verb
+                assert f"run/{file.name} was changed after it was written, or is damaged; delete it" in said.line
+            assert file.read_bytes() == damaged
+        file.unlink()
+        for verb in VERBS[:-1]:
+            assert f"run/{file.name} is missing; run again with --resume" in everlora(*verb).line
+        assert everlora(*VERBS[-1]).status == 0  # what the messages say is the way out
+        assert file.read_bytes() == sound
+    assert not Path("new").exists()
+
+
+def test_a_whole_model_that_was_damaged_is_not_loaded(small: Everlora) -> None:
+    assert small("--method", "seqft", "--out", "run").status == 0
+    everlora_package.load("run")
+    file = Path("run/model.safetensors")
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(FolderError, match=r"model\.safetensors was changed after it was written"):
+        everlora_package.load("run")
 
 
 def test_a_full_disk_keeps_earlier_tasks(small: Everlora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -336,3 +336,21 @@ def test_shares_of_ones_own_are_one_number_for_each_row() -> None:
         metric = replace(answer_metrics()["macro_f1"], shares=lambda rows, labels, shares=shares: shares)
         with pytest.raises(DataError, match="one number for each of the 2 rows"):
             metric.shares_of(answers, ())
+
+
+def test_a_metric_that_counts_right_answers_as_wrong_is_refused() -> None:
+    def task(metric: str, *targets: str) -> Task:
+        rows = [Example("q", one) for one in targets]
+        stream = TaskStream(name="mine", tasks=(Task(name="t", train=rows, test=rows, metric=metric),))
+        return adapt_tasks(stream, RunSpec(model="tiny-llama", method="seqlora", benchmark="builtin")).tasks[0]
+
+    first, two = "exact_match_first_line", "a\nb"
+    refused = f"task 't': {first} counts 1 of 1 different right answers as wrong, .* 'a.*nb'; use exact_match"
+    with pytest.raises(DataError, match=refused):
+        task(first, two)
+    with pytest.raises(DataError, match="2 of 3 different right answers as wrong"):
+        task(first, two, two, "fine", "\nc\nd")
+    assert task(first, two, "fine").metric == first  # said before training, see test_writers
+    assert task(first, "\na\n", " b").metric == first
+    assert task("exact_match", two).metric == "exact_match"
+    assert (value(first, two, two), value("exact_match", two, two)) == (0, 100)

@@ -367,3 +367,14 @@ def test_labels_without_an_order_are_refused(tmp_path: Path) -> None:
             task_from_dataset("t", rows("a", "b"), rows("b", word="thing"), labels=labels)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="has no order"):
         opened(tmp_path, ", labels: !!set {a, b}", train=csv(rows("a", "b")), test=csv(rows("a", word="thing")))
+
+
+def test_truth_values_of_numpy_are_pythons() -> None:
+    import numpy as np
+
+    rows = [{"text": f"film {k}", "label": bool(k % 2)} for k in range(4)]
+    arrays = [{**row, "label": np.bool_(row["label"])} for row in rows]
+    plain, numpy = (task_from_dataset("t", found[:2], found[2:]) for found in (rows, arrays))
+    assert plain.labels == numpy.labels == ("False", "True")
+    assert plain.digest() == numpy.digest()
+    assert [type(row.target) for row in numpy.train] == [str, str]

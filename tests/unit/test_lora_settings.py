@@ -220,3 +220,14 @@ def test_a_scale_that_reads_back_as_another_is_not_learned(tmp_path: Path) -> No
     path.write_text(json.dumps({**json.loads(path.read_text()), "alpha_pattern": overlap}))
     with pytest.raises(FolderError, match="their order is lost"):
         backend.load(tmp_path)
+
+
+def test_layers_to_transform_says_what_it_takes() -> None:
+    with pytest.raises(ConfigError, match=r"takes numbers such as \[0, 1\], not '0,1'"):
+        checked_lora({"layers_to_transform": "0,1"})
+    with pytest.raises(ConfigError, match=r"not 'all-linear'; give 'layers' \(--lora-layers 0-1\)"):
+        checked_lora({"layers_to_transform": [1], "target_modules": "all-linear"})
+    with pytest.raises(ConfigError, match=r"not '\.\*q_proj'; write the layers into the pattern"):
+        checked_lora({"layers_to_transform": [1], "target_modules": ".*q_proj"})
+    found = resolve(LearnerSpec, {"model": "tiny-llama"}, {"lora": {"target_modules": "all-linear", "layers": "1-1"}})
+    assert (found.lora.target_modules, found.lora.layers) == ("all-linear", "1-1")

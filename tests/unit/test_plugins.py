@@ -108,6 +108,9 @@ def test_two_files_of_one_name_are_two(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("x = 1\nraise ValueError('no')\n", "mine.py could not be run: ValueError: no, line 2"),
+        ("import sys\nsys.exit(0)\n", "mine.py could not be run: it ends the process (sys.exit), line 2"),
+        ("raise SystemExit\n", "mine.py could not be run: it ends the process (sys.exit), line 1"),
+        ("raise KeyboardInterrupt\n", "mine.py could not be run: KeyboardInterrupt, line 1"),
         ("def f(:\n", "mine.py could not be run: SyntaxError"),
         (OWN.format(name="ella"), "mine.py could not be run: the method name 'ella' is taken by 'ella'"),
         (
@@ -123,6 +126,17 @@ def test_a_file_that_does_not_run_is_one_line(tmp_path: Path, text: str, said: s
             plugins.load(file)
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_package_that_ends_the_process_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "offered_gone.py", "import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    offer(monkeypatch, "offered_gone")
+    with pytest.raises(ConfigError, match="unknown method 'nowhere'"):
+        parse("nowhere")
+    assert "(offered_gone) could not be loaded and is left out: it ends the process (sys.exit)" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["absent.py", "notes.txt"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,41 @@ def test_a_column_that_a_user_ignores_is_not_read(tmp_path: Path) -> None:
     assert {task.train[0].input, task.test[0].input} == {"Answer.\nWhy?", "Answer. again\nWhy? again"}
     with pytest.raises(DataError, match=r"ignore_columns names 'contxt', and no row has it \(found: instruction"):
         made(row, ignore_columns=["contxt"])
+
+
+NOTED = [
+    ({"text": "Why?", "label": "a", "title": "It rained."}, "'title' is not read"),
+    ({"text": "Why?", "label": "a", "title": "x", "url": "y"}, "'title', 'url' are not read"),
+    ({**FIRST, "output": "So.", "topic": "rain"}, "'topic' is not read"),
+    ({"question": "Why?", "answer": "So.", "topic": "rain"}, "'topic' is not read"),
+    ({"messages": CHAT, "topic": "rain"}, "'topic' is not read"),
+    ({"conversations": TURNS, "topic": "rain"}, "'topic' is not read"),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), NOTED)
+def test_a_column_that_nobody_knows_is_named_once(row: dict[str, Any], said: str, tmp_path: Path) -> None:
+    labels = {"labels": ["a", "a again"]} if "label" in row else {}
+    again = (
+        other(row)
+        if "conversations" not in row
+        else {**row, "conversations": [{**TURNS[0], "value": "Bye"}, TURNS[1]]}
+    )
+    unknown = [column for column in ("title", "url", "topic") if column in row]
+    more = "".join(f", {key}: {json.dumps(value)}" for key, value in labels.items())
+    tasks = [task_from_dataset("t", [row] * 2, [again], **labels), on_disk(tmp_path, [row, again], more)]
+    for task in tasks:
+        (note,) = task.notes
+        assert said in note
+        assert note.endswith("; ignore_columns says that this is meant")
+    meant = task_from_dataset("t", [row], [again], ignore_columns=unknown, **labels)
+    assert (meant.notes, meant.digest()) == ((), replace(tasks[0], train=meant.train).digest())
+    assert on_disk(tmp_path, [row, again], f"{more}, ignore_columns: {json.dumps(unknown)}").notes == ()
+
+
+def test_columns_that_number_rows_or_are_blank_are_not_named() -> None:
+    row = {"text": "Why?", "label": "a", "id": 7, "Unnamed: 0": 1, "title": None, "url": " "}
+    assert task_from_dataset("t", [row], [{**row, "text": "How?"}]).notes == ()
 
 
 @pytest.mark.parametrize("blank", [None, "", " ", [], {}, float("nan")])
@@ -171,3 +207,45 @@ def test_a_definition_beside_whole_prompts_is_not_lost(tmp_path: Path) -> None:
     (place / "definition.json").write_text(json.dumps({"definition": "Be kind."}))
     with pytest.raises(DataError, match="task 't': its rows are prompts that are given as a whole, to which no"):
         open_stream(tmp_path / "mine")
+
+
+HISTORY = {"history": [["Hi", "Hello"]]}
+
+
+@pytest.mark.parametrize(
+    ("more", "roles"), [(HISTORY, ["user", "assistant", "user"]), ({"system": "s"}, ["system", "user"])]
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_alpaca_rows_are_chats_in_every_split_where_one_has_turns(
+    more: dict[str, Any], roles: list[str], split: str
+) -> None:
+    plain, turns = {**FIRST, "output": "So."}, {**FIRST, "input": "How?", "output": "So.", **more}
+    rows = {"train": [plain], "test": [plain | {"input": "Who?"}]} | {split: [turns]}
+    task = task_from_dataset("t", rows["train"], rows["test"])
+    other = task.test if split == "train" else task.train
+    assert task.form == "chat"
+    assert [message["role"] for message in getattr(task, split)[0].input] == roles
+    assert other[0].input == [{"role": "user", "content": f"Answer.\n{'Who?' if split == 'train' else 'Why?'}"}]
+    assert (task.train[0].target, task.test[0].target) == ("So.", "So.")
+
+
+def test_a_file_or_an_entry_of_another_kind_is_named(tmp_path: Path) -> None:
+    def opened(text: str) -> None:
+        (tmp_path / "mine.yaml").write_text(text)
+        open_stream(tmp_path / "mine.yaml")
+
+    for value, found in (("true", "True"), ("3", "3"), ("[a]", r"\['a'\]")):
+        with pytest.raises(
+            DataError, match=f"task 't', 'train': must be a file, or the id .* on the hub, found {found}"
+        ):
+            opened(f"tasks: [{{name: t, train: {value}, test_fraction: 0.5}}]")
+        with pytest.raises(
+            DataError, match=f"task 't', 'test': must be a file, or the id .* on the hub, found {found}"
+        ):
+            opened(f"tasks: [{{name: t, train: a.jsonl, test: {value}}}]")
+        (tmp_path / "dataset_info.json").write_text(f'{{"t_train": {value.replace("a", chr(34) + "a" + chr(34))}}}')
+        with pytest.raises(DataError, match=f"entry 't_train': must be an object such as .*, found {found}"):
+            opened("tasks: [{name: t, source: {kind: dataset-info, path: dataset_info.json}, test_fraction: 0.5}]")
+    (tmp_path / "dataset_info.json").write_text('{"t_train": {"file_name": "a.json", "train": true}}')
+    with pytest.raises(DataError, match="entry 't_train': 'train' is not understood here; wanted file_name"):
+        opened("tasks: [{name: t, source: {kind: dataset-info, path: dataset_info.json}, test_fraction: 0.5}]")

@@ -118,6 +118,14 @@ def test_the_text_of_an_end_token_inside_an_answer_is_told_before_training(base:
     assert not base.family.remarks(task("yes", "no"))
 
 
+def test_answers_of_several_lines_under_a_metric_of_the_first_are_told_before_training(base: Loaded) -> None:
+    targets = ("one line", "a\nb")
+    assert not base.family.remarks(task(*targets))
+    (remark,) = base.family.remarks(task(*targets, metric="exact_match_first_line"))
+    assert "exact_match_first_line counts 1 of 2 different right answers as wrong, word for word" in remark
+    assert remark.endswith("such as 'a\\nb'; use exact_match")
+
+
 def test_labels_with_equal_tokens_are_refused(base: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     family: Writer = base.family  # type: ignore[assignment]
     plain = family.prompter.tokens

@@ -32,7 +32,8 @@ PROMPTS = {
 """The same where prompts were trained, which are no adapters of PEFT's."""
 
 
-def _cell(value: float | None) -> str:
+def score_cell(value: float | None) -> str:
+    """Return a score with one decimal, or a dash where there is none."""
     return "–" if value is None else f"{value:.1f}"
 
 
@@ -41,11 +42,12 @@ def matrix_table(results: MatrixRecord) -> str:
     tasks = results.tasks
     lines = ["| after | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for name, row in zip(tasks, results.matrix, strict=True):
-        lines.append(f"| {name} | " + " | ".join(_cell(cell) for cell in row) + " |")
+        lines.append(f"| {name} | " + " | ".join(score_cell(cell) for cell in row) + " |")
     return "\n".join(lines)
 
 
-def _front(results: MatrixRecord, hub: str | None, trained: bool, adapter: Adapter) -> str:
+def front_matter(results: MatrixRecord, hub: str | None, trained: bool, adapter: Adapter) -> str:
+    """Return what the Hub understands of a card, as YAML: kind of work, base model, scores after the last task."""
     task = PIPELINES[results.family]
     metrics = {name: results.metric.get(name, DEFAULT) for name in results.tasks}
     scores = [
@@ -77,7 +79,7 @@ def _front(results: MatrixRecord, hub: str | None, trained: bool, adapter: Adapt
     return data.to_yaml()
 
 
-def _loading(results: MatrixRecord, settings: LearnerSpec, adapter: Adapter) -> str:
+def loading(results: MatrixRecord, settings: LearnerSpec, adapter: Adapter) -> str:
     """Describe how the adapter is put on its base model; settings that change what is loaded are repeated."""
     if adapter.whole_model:
         other = "" if pooling_of(results) else '  # or from_pretrained(".") of transformers'
@@ -116,7 +118,7 @@ def pooling_of(results: MatrixRecord) -> str | None:
     return str(found) if found else None
 
 
-def _without_everlora(
+def with_transformers(
     results: MatrixRecord, settings: LearnerSpec, hub: str | None, adapter: Adapter, head: str | None
 ) -> str:
     """Describe how a pooled encoder answers with transformers and PEFT alone, whose own classes pool otherwise."""
@@ -161,7 +163,7 @@ def answer(texts, rows=range(len(labels))):
 def _loaded(results: MatrixRecord, settings: LearnerSpec, adapter: Adapter) -> str:
     """Describe how what was trained is put to use."""
     if adapter.loads_with_peft or adapter.whole_model:
-        return _loading(results, settings, adapter)
+        return loading(results, settings, adapter)
     return _following(settings)
 
 
@@ -182,7 +184,7 @@ model = learner.model
 """
 
 
-def _provenance(results: MatrixRecord) -> str:
+def provenance(results: MatrixRecord) -> str:
     """Describe protocol and fingerprints of the scores."""
     protocol = results.protocol.describe() if results.protocol else "unknown"
     return f"Protocol {protocol}, fingerprint {', '.join(results.fingerprints.of) or 'unknown'}."
@@ -209,7 +211,7 @@ def model_card(
     trained = composition.regime != "frozen"
     found = results.metrics
     shown = [name for name in found if name in METRICS or (name == "general_delta" and found[name] is not None)]
-    numbers = "  ".join(f"{name} {_cell(found[name])}" for name in shown)
+    numbers = "  ".join(f"{name} {score_cell(found[name])}" for name in shown)
     soft = trained and adapter.form.startswith("prompt")
     how = (PROMPTS if soft else CONSOLIDATED)[composition.consolidator].format(noun=adapter.noun)
     if composition.regime == "joint":
@@ -227,9 +229,9 @@ def model_card(
     each = f"one {adapter.noun} and " if trained else ""
     same = shared_rows(results.labels or [], results.label_rows)
     note = f"\nOf labels that several tasks have: {same}.\n" if same else ""
-    use = _loaded(results, settings, adapter) + _without_everlora(results, settings, hub, adapter, head)
+    use = _loaded(results, settings, adapter) + with_transformers(results, settings, hub, adapter, head)
     return f"""---
-{_front(results, hub, trained, adapter)}
+{front_matter(results, hub, trained, adapter)}
 ---
 
 # {title}
@@ -238,7 +240,7 @@ def model_card(
 
 {use if trained else ""}
 Scores in percent, {settings.evaluation.scoring}, {settings.evaluation.split} split. Row: after this task.
-{_provenance(results)}
+{provenance(results)}
 
 {matrix_table(results)}
 

@@ -5,7 +5,7 @@ run.yaml            the resolved settings, the composition of the method, where 
 environment.json    versions of Python and packages, platform, threads, processes, precision, model family, digests
                     of the base model's files
 matrix.json         the accuracy matrix, primary result; metrics derived from it; hash of the protocol, and a
-                    fingerprint (backend, precision, versions) of each row
+                    fingerprint (backend, precision, versions) of each row; hashes of the adapter at the root
 README.md           model card
 before/             if settings want it: what the base model answered before the first task, and its general ability
 adapter_config.json  adapter_model.safetensors
@@ -22,7 +22,6 @@ tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts on
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from everlora.archive.identity import NOT_IDENTIFYING, SPLIT, RunRecord, identit
 from everlora.archive.records import Baseline, BaselineFacts, Commit, StageFacts
 from everlora.archive.references import reference_scores, references
 from everlora.archive.results import LearnerFacts, MatrixRecord
+from everlora.archive.root import MATRIX, check_root, root_files, sha256
 from everlora.archive.schema import Record, loaded, read_json, restored, write
 from everlora.core.errors import FolderError
 from everlora.core.plain import JsonObject
@@ -44,7 +44,6 @@ from everlora.metrics.scores import ScoreMatrix
 
 COMMIT = "COMMIT"
 BEFORE = "before"
-MATRIX = "matrix.json"
 ROWS = "rows of a step, over all processes"
 NOTED = ("id", "origin", "protocol")
 """Entries of run.yaml that are no difference by themselves: they follow from the others."""
@@ -112,6 +111,7 @@ class RunFolder:
             raise FolderError(f"{self.path} holds another run (different: {changed}); choose another --out")
         if not resume:
             raise FolderError(f"{self.path} holds this run already; pass --resume to go on, or choose another --out")
+        check_root(self.path, complete=False)  # what is missing is made again
 
     def _take_id(self, place: Path, there: JsonObject) -> None:
         """Take the id that an older everlora gave this very run, when it counted the rows of a step otherwise."""
@@ -128,7 +128,7 @@ class RunFolder:
         Raises:
             FolderError: a file of a finished stage is missing or changed.
         """
-        found = stages(self.path)
+        found = _stages(self.path)
         for stage in found:
             if stage.facts.run != self.id:
                 raise FolderError(f"{stage.path} was learned by another run than {self.path}; choose another --out")
@@ -182,6 +182,7 @@ class RunFolder:
             metric={name: metric for commit in committed for name, metric in commit.metric.items()},
             left_out={name: rows for commit in committed for name, rows in commit.left_out.items()},
             label_rows={name: rows for commit in committed for name, rows in commit.label_rows.items()},
+            root=root_files(self.path, len(committed)),
             **_fields(found),
             **_fields(learner),
         )
@@ -197,8 +198,14 @@ def stages(path: Path) -> list[Committed]:
     """Return the finished stages in order.
 
     Raises:
-        FolderError: a file of a finished stage is missing or changed.
+        FolderError: a file of a finished stage, or of the learner at the root, is missing or changed.
     """
+    found = _stages(path)
+    check_root(path)
+    return found
+
+
+def _stages(path: Path) -> list[Committed]:
     # A process killed just before the renaming leaves a sealed folder under its hidden name: not in place.
     sealed = [p.parent for p in (path / "tasks").glob(f"[0-9]*/{COMMIT}")]
     # By number: 100 comes after 99, and not, as a text, before 11.
@@ -274,16 +281,12 @@ def _empty(target: Path) -> Iterator[Path]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    return {path.name: _sha(path) for path in sorted(folder.iterdir())}
-
-
-def _sha(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return {path.name: sha256(path) for path in sorted(folder.iterdir())}
 
 
 def _verify(folder: Path, files: Mapping[str, str]) -> None:
     for name, sha in files.items():
-        if not (folder / name).is_file() or _sha(folder / name) != sha:
+        if not (folder / name).is_file() or sha256(folder / name) != sha:
             raise FolderError(f"{folder / name} is missing or was changed after it was written; restore the folder")
 
 

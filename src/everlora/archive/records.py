@@ -165,6 +165,14 @@ class Holdings(Record):
     room: Room | None = None
 
 
+class TaskPrompt(Record):
+    """Holds what a task shows a model around its rows, see `everlora.data.task.Task`."""
+
+    form: str = "labelled"
+    instruction: str = ""
+    labels: list[str] = Field(default_factory=list)
+
+
 class TaskMetadata(Record):
     """Holds what is known of the tasks that a stage learns, by their names.
 
@@ -175,6 +183,7 @@ class TaskMetadata(Record):
         left_out: how many rows of the source are not in the task, by reason.
         max_new_tokens: the length of free answers, where the targets made it longer than 50 tokens.
         label_rows: rows of a classification head that stand for the labels, in their order.
+        prompts: what a card says of how each task is put to the model; not there in older folders.
     """
 
     data: dict[str, str]
@@ -183,6 +192,23 @@ class TaskMetadata(Record):
     left_out: dict[str, dict[str, int]] = Field(default_factory=dict)
     max_new_tokens: dict[str, int] = Field(default_factory=dict)
     label_rows: dict[str, list[int]] = Field(default_factory=dict)
+    prompts: dict[str, TaskPrompt] = Field(default_factory=dict)
+
+
+class ProbedRise(Record):
+    """Holds what rows of earlier tasks that are stored to be looked at showed of a budget's prediction.
+
+    Attributes:
+        losses: by task, of its stored rows when the stage ended, in nats.
+        real_rise: what the mean losses of all earlier tasks together rose by in this stage; None of the first.
+        error: standard error of that, as so few rows show it.
+        calibration: by which the prediction was multiplied meanwhile: how far off those before had been.
+    """
+
+    losses: dict[str, list[float]]
+    real_rise: float | None = None
+    error: float = 0.0
+    calibration: float = 1.0
 
 
 class StageFacts(TaskMetadata):
@@ -198,9 +224,10 @@ class StageFacts(TaskMetadata):
         strengths: those that penalties have found, by part.
         predicted_rise: nats per row that the losses of all earlier tasks together are predicted to have risen by when
             the task was learned; None where no part predicts that.
+        probed: the same as it really was, where a budget has ``probes``.
         epochs: that the task's number of rows made, where the settings have neither epochs nor steps.
         cut: training texts that were cut to the longest that is read.
-        kept_rows, kept_row_bytes: rows of the task that are kept to be learned again.
+        kept_rows, kept_row_bytes: rows of the task that are kept, to be learned again or to be looked at.
         written_rows: by earlier task, what the model wrote of it; None where it writes nothing.
         holdings: what the learner holds now.
     """
@@ -214,6 +241,7 @@ class StageFacts(TaskMetadata):
     strengths: dict[str, Strength]
     cut: int
     predicted_rise: float | None = None
+    probed: ProbedRise | None = None
     epochs: int | None = None
     kept_rows: int = 0
     kept_row_bytes: int = 0

@@ -78,6 +78,13 @@ class ExportLoss(Record):
     export_error: float | None = None
 
 
+class RootFiles(Record):
+    """Holds what the learner at the root of the folder is made of: hashes by file, and after how many stages."""
+
+    stages: int
+    digests: dict[str, str]
+
+
 class LearnerFacts(Storage, ExportLoss):
     """Holds what is written of a learner; entries with a default came with the end of a run (schema 2).
 
@@ -110,6 +117,7 @@ class MatrixRecord(LearnerFacts, ReferenceScores):
         order_digest: hash of names and data of the tasks in order; None until all of them were learned.
         metric, left_out, label_rows: by task, where there is something to say, see `TaskMetadata` of
             `everlora.archive.records`.
+        root: the files at the root of the folder; None where nothing is trained, and in older folders.
     """
 
     id: str
@@ -122,3 +130,4 @@ class MatrixRecord(LearnerFacts, ReferenceScores):
     metric: dict[str, str] = Field(default_factory=dict)
     left_out: dict[str, dict[str, int]] = Field(default_factory=dict)
     label_rows: dict[str, list[int]] = Field(default_factory=dict)
+    root: RootFiles | None = None

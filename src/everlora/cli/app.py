@@ -5,7 +5,13 @@ Commands import what is heavy when they run, so that help, lists and completion 
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import sys
+import time
+import traceback
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +21,7 @@ from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli.common import say
 from everlora.cli.options import Command
-from everlora.core.errors import EverloraError, TrainingError
+from everlora.core.errors import ConfigError, EverloraError, TrainingError
 
 SETTINGS: dict[str, Any] = {
     "token_normalize_func": lambda token: token.replace("_", "-"),
@@ -85,16 +91,39 @@ def run_command(argv: list[str] | None) -> int | str | None:
     try:
         app(args=argv, prog_name="everlora", standalone_mode=True)
     except SystemExit as end:
-        return end.code
+        if (place := _not_ours(end)) is None:
+            return end.code
+        return _refused(f"code of a plug-in or a model ends the process in {place}; take that out", ConfigError)
     except EverloraError as error:
-        say(f"everlora: {error}", err=True)
-        return error.status
+        return _refused(str(error), type(error))
     except Exception as error:
         if (line := _beyond_us(error)) is None:
             raise  # a fault of ours keeps its traceback
-        say(f"everlora: {line}", err=True)
-        return TrainingError.status
+        return _refused(line, TrainingError)
     return 0
+
+
+def _refused(line: str, kind: type[EverloraError]) -> int:
+    """Print the line of an error, give it to the launcher that has started this process, and return the status.
+
+    `torchrun` and `accelerate launch` end in a traceback of their own and a report, whatever we do; the
+    report has what stands in the file that they name.
+    """
+    say(f"everlora: {line}", err=True)
+    if place := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with contextlib.suppress(OSError):
+            report = {"message": f"everlora: {line}", "timestamp": int(time.time())}
+            Path(place).write_text(json.dumps(report), encoding="utf-8")
+    return kind.status
+
+
+def _not_ours(end: SystemExit) -> str | None:
+    """Return where the process was ended, if not by the command line: status 0 would mean that all was done."""
+    last = traceback.extract_tb(end.__traceback__)[-1]
+    known = [sys.modules[name] for name in ("everlora", "typer", "click") if name in sys.modules]
+    ours = [Path(str(module.__file__)).parent for module in known]
+    inside = any(Path(last.filename).is_relative_to(folder) for folder in ours)
+    return None if inside else f"{last.filename}, line {last.lineno}"
 
 
 def _beyond_us(error: Exception) -> str | None:

@@ -31,8 +31,9 @@ def _run(files: list[Path] | None) -> list[Path] | None:
     if files:
         from everlora.core import plugins
 
-        for file in files:
-            plugins.load(Path(file))
+        with interruptible("nothing was begun"):  # Ctrl-C is told from a KeyboardInterrupt that the file raises
+            for file in files:
+                plugins.load(Path(file))
     return files
 
 

@@ -156,7 +156,7 @@ def export(
             sites, lost = exporting.merged_adapter(found, rank)
             logits = _logits(found, base, spec, sites)
             written = WrittenAdapter(max(site.rank for site in sites.values()), lost, logits)
-            exporting.write_adapter(found, sites, out)
+            exporting.write_adapter(found, base, sites, lost["error"], out)
     if as_json:
         form = {"form": "adapter", **asdict(written)} if written else {"form": "model"}
         say(json.dumps({"folder": str(out), **form}, allow_nan=False))

@@ -39,7 +39,7 @@ def offered(group: str) -> list[str]:
         for point in sorted(entry_points(group=group), key=lambda point: point.name):
             try:
                 point.load()
-            except Exception as error:  # whatever a stranger's module does, ours go on working
+            except (Exception, SystemExit) as error:  # whatever a stranger's module does, ours go on working
                 whose = f" of the package {point.dist.name} {point.dist.version}" if point.dist else ""
                 _broken[group].append(
                     f"the plug-in {point.name!r}{whose} ({point.value}) could not be loaded and is left out: "
@@ -74,7 +74,7 @@ def load(path: Path) -> None:
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:  # sys.exit(0) in it would end us as if all were done
         # Half a module must not pass for one that was run.
         del sys.modules[name]
         raise ConfigError(f"the plug-in {path} could not be run: {_reason(error, path)}") from error
@@ -157,7 +157,7 @@ def _sha(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _reason(error: Exception, path: Path | None = None) -> str:
+def _reason(error: BaseException, path: Path | None = None) -> str:
     """Describe an error in one line, with the line of the plug-in that it came from where that is known."""
     if isinstance(error, EverloraError):
         return str(error)
@@ -167,4 +167,5 @@ def _reason(error: Exception, path: Path | None = None) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     where = f", line {line}" if line is not None and path is not None else ""
-    return f"{type(error).__name__}: {error}{where}"
+    what = "it ends the process (sys.exit)" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+    return f"{what.removesuffix(': ')}{where}"

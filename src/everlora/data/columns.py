@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from everlora.core.errors import DataError
-from everlora.data.prompt_parts import check_one_system, spare
+from everlora.data.prompt_parts import check_one_system, spare, unknown_columns
 from everlora.data.rows import Table
 from everlora.data.spelling import visible
 from everlora.data.table import Row
@@ -140,15 +140,16 @@ def with_system(table: Table, names: ColumnNames | None) -> tuple[Table, ColumnN
             f"{table.where}: rows of {' and '.join(convention.columns)} have an instruction and a label set, and no "
             f"system prompt; give instruction: instead of system_column, or name prompt_column and completion_column"
         )
-    rows = []
+    rows, read = [], (names.system_column, *convention.columns)
     for index, row in enumerate(table.rows):
         for column in (names.system_column, *convention.columns):
             if column not in row:
                 raise DataError(f"{table.at(index)}: no column {column!r} (found: {', '.join(map(str, row))})")
-        read = (names.system_column, *convention.columns)
         chat = _chat(row, convention, names.system_column, table.at(index))
         rows.append({**spare(row, read), "messages": chat})
-    return replace(table, rows=rows, called={"messages": convention.input}), ColumnNames(messages_column="messages")
+    unread = unknown_columns(table.rows, read)
+    table = replace(table, rows=rows, called={"messages": convention.input}, unread=unread)
+    return table, ColumnNames(messages_column="messages")
 
 
 def _chat(row: Row, convention: Convention, system: str, at: str) -> Any:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from everlora.core.errors import DataError, nearest
 from everlora.core.plain import JsonObject
-from everlora.data.prompt_parts import spare
+from everlora.data.prompt_parts import spare, unknown_columns
 from everlora.data.rows import Row, Table, decode, parse_json, read_bytes, read_table
 
 INFO = "dataset_info.json"
@@ -99,7 +99,33 @@ def alpaca(table: Table, columns: Columns) -> Table:
     chat = any(row.get(columns.system) or row.get(columns.history) for row in table.rows)
     read = (columns.prompt, columns.query, columns.response, *((columns.system, columns.history) if chat else ()))
     rows = [{**spare(row, read), **_alpaca(row, columns, table.at(i), chat)} for i, row in enumerate(table.rows)]
-    return replace(table, rows=rows, called={"prompt": columns.prompt, "completion": columns.response})
+    called = {"prompt": columns.prompt, "completion": columns.response}
+    return replace(table, rows=rows, called=called, unread=unknown_columns(table.rows, read))
+
+
+def alike(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """Return the splits of a task all as chats, where one of them has become chats and the prompts of others are ours.
+
+    An alpaca row is a chat as soon as one row of its task has a history or a system prompt, in whichever split.
+    """
+    if not any("messages" in table.rows[0] for table in tables.values() if table.rows):
+        return dict(tables)
+    return {split: _as_chats(table) if "prompt" in table.called else table for split, table in tables.items()}
+
+
+def _as_chats(table: Table) -> Table:
+    """Return prompts that were made of alpaca rows as chats of one turn."""
+    rows = []
+    for row in table.rows:
+        if "messages" in row:
+            return table
+        turns = {"user": row["prompt"], "assistant": row["completion"]}
+        messages = [{"role": role, "content": content} for role, content in turns.items()]
+        rows.append({**{c: value for c, value in row.items() if c not in _OURS}, "messages": messages})
+    return replace(table, rows=rows)
+
+
+_OURS = ("prompt", "completion")
 
 
 def _alpaca(row: Row, columns: Columns, at: str, chat: bool) -> Row:
@@ -148,7 +174,7 @@ def sharegpt(table: Table, columns: Columns, tags: Tags) -> Table:
         if sum(message["role"] == "system" for message in messages) > 1:
             raise DataError(f"{at}: more than one system prompt, in column {columns.system!r} or in turns; keep one")
         rows.append({**spare(row, (columns.messages, columns.system)), "messages": messages})
-    return replace(table, rows=rows)
+    return replace(table, rows=rows, unread=unknown_columns(table.rows, (columns.messages, columns.system)))
 
 
 def _refuse_media(row: Row, at: str) -> None:
@@ -182,6 +208,8 @@ def described(info: Path, name: str) -> tuple[dict[str, Table], dict[str, int]]:
 
 
 def _described(info: Path, name: str, content: Any) -> tuple[Table, int]:
+    if not isinstance(content, dict):
+        raise DataError(f'{info}, entry {name!r}: must be an object such as {{"file_name": ...}}, found {content!r}')
     try:
         entry = Entry.model_validate(content)
     except ValidationError as error:

@@ -12,7 +12,7 @@ tasks:
   - name: replies
     train: replies.jsonl          # rows with prompt and completion, prompt and answer, or messages
     prompt_column: ask            # other names of columns: text_, label_, completion_, messages_, system_column
-    ignore_columns: [context]     # not read, although it looks like a part of the prompt
+    ignore_columns: [context]     # meant not to be read
     test_fraction: 0.2            # no test file: a fifth of train becomes the test split
     metric: rouge_l               # how answers are scored; exact_match if left out
   - name: mnli
@@ -53,6 +53,7 @@ from everlora.data.tasks import build_task, split_off
 from everlora.metrics.answers import DEFAULT
 from everlora.runtime.safe_yaml import NotYaml, read_yaml
 
+SPLITS = ("train", "test", "dev", "validation")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 Labels = Annotated[list[StrictStr], Field(min_length=1)]
@@ -91,7 +92,7 @@ class TaskFile(BaseModel):
     messages_column: StrictStr | None = None
     system_column: StrictStr | None = None
     ignore_columns: tuple[StrictStr, ...] = ()
-    """Columns that are not read although they look like a part of the prompt."""
+    """Columns that are meant not to be read."""
     shared_labels: bool | None = None
     metric: StrictStr | None = None
     overlap: Overlap | None = None
@@ -275,6 +276,8 @@ def _explain(error: ValidationError, content: dict[Any, Any]) -> str:
             model = TaskSource if model is TaskFile else StreamSource
         known = [*model.model_fields, *(["validation"] if model is TaskFile else [])]
         return f"unknown key in {where}{nearest(str(first['loc'][-1]), known)}"
+    if first["loc"][-2:-1] and first["loc"][-2] in SPLITS and first["type"] != "missing":
+        return f"{where}: must be a file, or the id of a data set on the hub, found {first['input']!r}"
     if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
         return f"{where}: YAML reads {first['input']!r} as {type(first['input']).__name__}; put it in quotes"
     message = first["msg"].removeprefix("Value error, ")

@@ -40,13 +40,13 @@ def label_of(value: Any, names: Sequence[str], numbered: bool, at: str) -> str:
     >>> label_of(1, ("1", "2", "3"), False, "here"), label_of(1, ("bad", "good"), False, "here")
     ('1', 'good')
     """
-    if isinstance(value, bool):
-        return str(value)
+    if _is_bool(value):
+        return str(bool(value))
     number = _number(value)
     if number is None:
         if not isinstance(value, str):
             raise DataError(f"{at}: a label must be text or a whole number, found {kind_of(value)}")
-        return visible(value)
+        return visible(str(value))
     text = value if isinstance(value, str) else str(number)
     if not names or (text in names and not (numbered and not isinstance(value, str))):
         return text
@@ -62,6 +62,11 @@ def kind_of(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 3 * DIGITS:
         return f"a number of more than {DIGITS * 9 // 10} digits"
     return "NaN, as an empty cell becomes" if isinstance(value, float) and math.isnan(value) else type(value).__name__
+
+
+def _is_bool(value: Any) -> bool:
+    """Return whether a cell is a truth value, Python's or NumPy's."""
+    return type(value).__name__ in ("bool", "bool_")
 
 
 def _number(value: Any) -> int | None:
@@ -88,7 +93,7 @@ def check_numbers(tables: Mapping[str, Table], column: str, labels: Sequence[str
             continue
         for index, row in enumerate(table.rows):
             value = row.get(column)
-            number = None if isinstance(value, bool) else _number(value)
+            number = None if _is_bool(value) else _number(value)
             if number is None:
                 continue
             if str(number) in labels:

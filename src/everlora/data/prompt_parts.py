@@ -17,6 +17,8 @@ AROUND = ("system", "system_prompt", "system_message", "sys", "history", "choice
 PARTS = frozenset({*TEXTS, *SENTENCES, *MEDIA, *AROUND, "chat_template_kwargs"})
 """Names, in any case, of columns that belong to a prompt in some way of writing rows."""
 WEIGHT = "weight"
+NUMBERS = frozenset({"id", "_id", "idx", "index", "row_id", "uuid", "guid", "unnamed: 0", "__index_level_0__"})
+"""Names of columns that number the rows: nobody expects a model to read them."""
 
 
 def plain_column(column: object) -> str:
@@ -32,6 +34,19 @@ def spare(row: Row, read: Collection[str]) -> Row:
     """
     looked_at = PARTS | {WEIGHT}
     return {column: row[column] for column in row if column not in read and plain_column(column) in looked_at}
+
+
+def unknown_columns(rows: Sequence[Row], read: Collection[str]) -> tuple[str, ...]:
+    """Return the columns that nothing is made of, and whose names say nothing to us: `check_unread` has the others.
+
+    >>> unknown_columns([{"text": "a", "label": "b", "title": "c", "id": 1, "note": None}], ("text", "label"))
+    ('title',)
+    """
+    known = PARTS | NUMBERS | {WEIGHT}
+    filled = {
+        str(column): None for row in rows for column, value in row.items() if column not in read and _filled(value)
+    }
+    return tuple(column for column in filled if plain_column(column) not in known)
 
 
 def check_unread(row: Row, read: Collection[str], example: Example, at: str) -> None:

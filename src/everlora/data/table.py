@@ -23,6 +23,7 @@ class Table:
         class_names: names behind the whole numbers of a column (`datasets.ClassLabel`).
         folder: the folder against which paths inside rows are read; None when there is none.
         called: what the file calls a column that we call otherwise, for messages.
+        unread: columns of the file that are no longer in ``rows``, and that nothing was made of.
     """
 
     where: str
@@ -31,6 +32,7 @@ class Table:
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     folder: Path | None = None
     called: Mapping[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     def at(self, index: int) -> str:
         """Say where row ``index`` stands."""

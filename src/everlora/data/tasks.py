@@ -12,7 +12,7 @@ from everlora.core.errors import DataError, nearest
 from everlora.data.chat import check_learned
 from everlora.data.checks import Overlap, normalised, separate
 from everlora.data.columns import ColumnNames, Convention, find_convention, with_system
-from everlora.data.dialects import familiar
+from everlora.data.dialects import alike, familiar
 from everlora.data.labels import check_numbers, check_set, inferred, kind_of, label_of
 from everlora.data.notes import reading_notes
 from everlora.data.prompt_parts import check_instruction, check_unread, without_columns
@@ -56,7 +56,7 @@ def task_from_dataset(
         instruction: one sentence that tells the model what to do (``text`` and ``label``, ``input`` and ``output``).
         metric: how answers are scored, the id of a metric (``everlora metrics`` lists them).
         shared_labels: whether labels mean the same as those of that name in other tasks, see `Task`.
-        ignore_columns: columns that are not read although they look like a part of the prompt.
+        ignore_columns: columns that are meant not to be read.
         **columns: other names of columns: ``text_column``, ``label_column``, ``prompt_column``, ``completion_column``,
             ``messages_column``, ``system_column``.
 
@@ -109,7 +109,7 @@ def build_task(
         DataError: a column is missing, a row is unusable, or a text stands in two splits and ``overlap`` is "error".
     """
     check_names(name, labels or ())
-    systems = {split: with_system(table, columns) for split, table in tables.items()}
+    systems = {split: with_system(table, columns) for split, table in alike(tables).items()}
     tables, columns = {split: table for split, (table, _) in systems.items()}, systems["train"][1]
     convention = find_convention(tables["train"], columns)
     if not convention.free:
@@ -134,7 +134,7 @@ def build_task(
         metric=metric,
         source=source,
         left_out=dropped,
-        notes=reading_notes(tables, convention) if labels else (),
+        notes=reading_notes(tables, convention, closed=bool(labels)),
         shared_labels=shared_labels,
     )
 

@@ -15,7 +15,9 @@ from everlora.adapters import files as adapters
 from everlora.adapters.hooked import load_form
 from everlora.adapters.osf import OsfBackend
 from everlora.analysis.runs import Run
-from everlora.archive.atomic import staged, write_json
+from everlora.archive.atomic import staged, write_json, write_text
+from everlora.archive.export_card import ExportFacts, export_card
+from everlora.archive.folder import read_matrix, read_run
 from everlora.core.errors import ConfigError, FolderError
 from everlora.core.updates import LowRankUpdates, truncated
 from everlora.data.task import Example, Task
@@ -23,6 +25,7 @@ from everlora.models.layers import matrix_of
 from everlora.models.loading import Loaded
 from everlora.models.weights import quantization_of
 
+CARD = "README.md"
 _OF_TRANSFORMERS_4 = ("rope_theta", "rope_local_base_freq", "rope_scaling")
 """Entries of config.json that transformers 4 has, and transformers 5 has elsewhere."""
 _OF_THE_FILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
@@ -143,8 +146,22 @@ def merged_adapter(run: Run, rank: int) -> tuple[LowRankUpdates, dict[str, float
     return updates, {"error": error, "worst": max(lost[n] / sizes[n] if sizes[n] else 0.0 for n in updates)}
 
 
+def card_of(run: Run, base: Loaded, rank: int | None = None, error: float | None = None) -> str:
+    """Return the card of an export: of the whole model, or of an adapter of ``rank`` with its relative error."""
+    date = base.family.answering().get("chat_date")
+    facts = ExportFacts(
+        hub=base.hub,
+        head=base.family.head,
+        prompts={name: prompt for stage in run.stages for name, prompt in stage.facts.prompts.items()},
+        rank=rank,
+        error=error,
+        chat_date=str(date) if date else None,
+    )
+    return export_card(read_matrix(run.path), read_run(run.path), facts)
+
+
 def write_model(run: Run, base: Loaded, out: Path) -> None:
-    """Write `merged_model` as a transformers folder in fp32, with what turns rows into its input.
+    """Write `merged_model` as a transformers folder in fp32, with its card and what turns rows into its input.
 
     Raises:
         FolderError: it reads back as something else; nothing of it stays.
@@ -155,6 +172,7 @@ def write_model(run: Run, base: Loaded, out: Path) -> None:
         base.family.processor.save_pretrained(str(folder))
         spell_both_ways(folder)
         check_written(model, base.family.processor, folder)
+        write_text(folder / CARD, card_of(run, base))
 
 
 def spell_both_ways(folder: Path) -> None:
@@ -222,10 +240,13 @@ def _settings(config: Any) -> Any:
     return {key: _settings(value) for key, value in facts.items() if key not in (*_OF_TRANSFORMERS_4, *_OF_THE_FILE)}
 
 
-def write_adapter(run: Run, updates: LowRankUpdates, out: Path) -> None:
-    """Write updates as a PEFT folder."""
+def write_adapter(run: Run, base: Loaded, updates: LowRankUpdates, error: float, out: Path) -> None:
+    """Write updates as a PEFT folder, with the tokenizer or its like, and a card that says the relative ``error``."""
+    rank = max(update.rank for update in updates.values())
     with staged(out) as folder:
         adapters.write(folder, updates, _rest(run), like=run.stages[-1].path)
+        base.family.processor.save_pretrained(str(folder))
+        write_text(folder / CARD, card_of(run, base, rank, error))
 
 
 def check_empty(out: Path) -> None:

@@ -28,6 +28,7 @@ from everlora.core.plain import JsonObject
 from everlora.core.plugins import Origin, file_origin, files
 from everlora.core.registry import origins
 from everlora.data.task import Task, TaskStream
+from everlora.data.unscored import unscored
 from everlora.learner.resolve import names as names
 from everlora.learner.resolve import protocol_of
 from everlora.learner.resolve import read_recipe as read_recipe
@@ -291,7 +292,8 @@ def adapt_tasks(stream: TaskStream, spec: LearnerSpec, seed: int = 0) -> TaskStr
         tasks = (dataclasses.replace(task, metric=spec.metric) for task in tasks)
     adapted = dataclasses.replace(stream, tasks=tuple(tasks))
     for task in adapted:  # only now: a metric from the settings is the way out
-        if why := unread(task.metric, [row.target for row in task.test]):
+        targets = [row.target for row in task.test]
+        if why := unread(task.metric, targets) or unscored(task, ("test",), beyond=0.5):
             raise DataError(f"task {task.name!r}: {why}")
         if task.metric in METRICS.from_outside():  # one that fails does so before anything is learned
             answer_metric(task.metric).of_row(task.test[0].answered(task.test[0].target))

@@ -20,6 +20,7 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
+from everlora.archive.root import check_root
 from everlora.core.errors import EverloraError, ModelError
 from everlora.data.template import Template
 from everlora.models import tiny
@@ -186,6 +187,7 @@ def _from_files(
         unpack = {"quantization_config": GgufConfig(dequantize=True)}  # packed weights cannot be trained on
     elif path.is_dir():
         check_folder(path)
+        check_root(path)
     else:
         why = hub.unreachable()
         extra = {"local_files_only": True} if why else {}  # what an earlier run fetched will do

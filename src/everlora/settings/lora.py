@@ -17,6 +17,22 @@ OF_PAIRS = frozenset({"use_rslora", "rank_pattern", "alpha_pattern", "init_lora_
 """Settings of plain LoRA pairs B A, which no other form of adapter has."""
 
 
+SIDES = ("encoder", "decoder")
+"""Stacks that may be chosen by name: those with this word in their path."""
+
+
+def split_side(given: str) -> tuple[str | None, str | None]:
+    """Return the stack that ``decoder:top:2`` or ``decoder`` means and what is said of its layers, None where nothing.
+
+    >>> split_side("decoder:top:2"), split_side("decoder"), split_side("4-5")
+    (('decoder', 'top:2'), ('decoder', None), (None, '4-5'))
+    """
+    side, colon, rest = given.strip().partition(":")
+    if side not in SIDES:
+        return None, given
+    return side, rest if colon else None
+
+
 def read_layers(given: str) -> tuple[int, int] | int:
     """Return the range (first, last) that ``a-b`` or ``a`` names, or the number of upper layers of ``top:n``.
 
@@ -31,7 +47,10 @@ def read_layers(given: str) -> tuple[int, int] | int:
             return int(found[1])
     elif (found := re.fullmatch(r"(\d+)(?:-(\d+))?", given.strip())) and int(found[1]) <= int(found[2] or found[1]):
         return int(found[1]), int(found[2] or found[1])
-    raise ConfigError(f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, not {given!r}")
+    raise ConfigError(
+        f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, of an encoder-decoder also "
+        f"decoder:top:2 or decoder, not {given!r}"
+    )
 
 
 class LoraSpec(Strict):
@@ -66,9 +85,16 @@ class LoraSpec(Strict):
     ] = None
     layers: Annotated[
         str | None,
-        Setting("method", "Layers to adapt: top:2, or 4-5.", options=("--lora-layers",), value="WHICH", unset="all"),
+        Setting(
+            "method",
+            "Layers to adapt: top:2, 4-5, decoder:top:2.",
+            options=("--lora-layers",),
+            value="WHICH",
+            unset="all",
+        ),
     ] = None
-    """The upper ones, or a range from 0 with both ends; below the lowest, texts are read once and without dropout."""
+    """The upper ones, or a range from 0 with both ends, or of an encoder-decoder those of its ``decoder``; what lies
+    below the lowest reads each text once and without dropout."""
     exclude_modules: Annotated[
         list[str] | str | None,
         Setting("method", "Modules not to adapt: names, or a pattern.", options=(), unset="none"),
@@ -102,7 +128,9 @@ class LoraSpec(Strict):
     @classmethod
     def _readable(cls, layers: str | None) -> str | None:
         if layers is not None:
-            read_layers(layers)
+            _, inside = split_side(layers)
+            if inside is not None:
+                read_layers(inside)
         return layers
 
 
@@ -169,10 +197,7 @@ def checked_lora(given: Mapping[str, object]) -> dict[str, object]:
         text = found.get(name)
         if isinstance(text, str) and text != "all-linear" and not PATTERN.search(text):
             found[name] = text.replace(",", " ").split()
-    if found.get("layers_to_transform") is not None and isinstance(found.get("target_modules"), str):
-        raise ConfigError(
-            "the LoRA setting 'layers_to_transform' needs 'target_modules' as names; write the layers into the pattern"
-        )
+    _check_layers(found.get("layers_to_transform"), found.get("target_modules"))
     if found.get("layers_pattern") and found.get("layers_to_transform") is None:
         raise ConfigError("the LoRA setting 'layers_pattern' means nothing without 'layers_to_transform'")
     for name in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "layers_pattern"):
@@ -182,6 +207,21 @@ def checked_lora(given: Mapping[str, object]) -> dict[str, object]:
             except re.error as error:
                 raise ConfigError(f"the LoRA setting {name!r}: {pattern!r} is no pattern: {error}") from None
     return found
+
+
+def _check_layers(layers: object, targets: object) -> None:
+    """Refuse layers that are no numbers, or that PEFT would not look at.
+
+    Raises:
+        ConfigError: what is given, and what to give.
+    """
+    if isinstance(layers, str):
+        raise ConfigError(f"the LoRA setting 'layers_to_transform' takes numbers such as [0, 1], not {layers!r}")
+    if layers is not None and isinstance(targets, str):
+        way = "give 'layers' (--lora-layers 0-1)" if targets == "all-linear" else "write the layers into the pattern"
+        raise ConfigError(
+            f"the LoRA setting 'layers_to_transform' needs 'target_modules' as names, not {targets!r}; {way}"
+        )
 
 
 def _is_default(name: str, value: Any) -> bool:

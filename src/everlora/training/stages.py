@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everlora.archive.folder import Committed
-from everlora.archive.records import TaskMetadata
+from everlora.archive.records import TaskMetadata, TaskPrompt
 from everlora.core.errors import ConfigError, DataError, FolderError
 from everlora.core.method import Method
 from everlora.data.task import Task
@@ -150,6 +150,10 @@ def task_metadata(tasks: Sequence[Task], family: Family) -> TaskMetadata:
         left_out={task.name: dict(task.left_out) for task in tasks if task.left_out},
         label_rows={task.name: family.label_rows(task) for task in tasks} if isinstance(family, Classifier) else {},
         max_new_tokens={name: length for name, length in lengths.items() if length is not None},
+        prompts={
+            task.name: TaskPrompt(form=task.form, instruction=task.instruction, labels=list(task.labels))
+            for task in tasks
+        },
     )
 
 

@@ -271,6 +271,10 @@ class TextClassifier(Classifier):
     def length(self, example: Example, task: Task) -> int:
         return len(self.tokens(example, task))
 
+    def try_out(self, model: nn.Module, task: Task, rows: Sequence[Example]) -> None:
+        device = next(model.parameters()).device
+        model(**{k: v.to(device) for k, v in self._inputs([self.tokens(row, task) for row in rows]).items()})
+
     def predict(
         self,
         model: nn.Module,

@@ -47,6 +47,9 @@ class ImageClassifier(Classifier):
         # All images have one size, so there is nothing to sort by.
         return 1
 
+    def try_out(self, model: nn.Module, task: Task, rows: Sequence[Example]) -> None:
+        model(pixel_values=self.pixels(rows).to(next(model.parameters()).device))
+
     def predict(
         self,
         model: nn.Module,

@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from everlora.core.errors import DataError
 from everlora.core.plain import JsonObject
 from everlora.data.task import Example, Task
+from everlora.data.unscored import unscored
 from everlora.metrics import answer_metric
 from everlora.models.families.base import Family, GenerationInput, Limits
 from everlora.models.families.prompt import Prompter
@@ -147,19 +148,21 @@ class Writer(Family):
         super().check(task)
 
     def remarks(self, task: Task) -> list[str]:
-        """Tell which targets come back from the tokenizer as another answer under the task's metric."""
+        """Tell which targets the metric counts as wrong, and which come back from the tokenizer as another answer."""
         rows = {row.target: row for split in (task.train, task.dev, task.test) for row in split}
+        found = [why] if (why := unscored(task)) else []
         targets = list(rows)
         texts = self.decode([self.answer(target, task) for target in targets], task)
         changed = [(t, text.strip()) for t, text in zip(targets, texts, strict=True) if text.strip() != t.strip()]
         lost = [(target, text) for target, text in changed if self._worse(rows[target], text, task)]
         if not lost:
-            return []
+            return found
         target, text = lost[0]
         return [
+            *found,
             f"{len(lost)} of {len(targets)} different answers come back from the tokenizer as other answers, so that "
             f"they cannot score: {target[:60]!r} is read back as {text[:60]!r}; special tokens, letters that the "
-            f"tokenizer does not know, or the text of an end token stand in them"
+            f"tokenizer does not know, or the text of an end token stand in them",
         ]
 
     @staticmethod
