@@ -58,7 +58,7 @@ def test_a_row_of_another_task_is_no_right_answer() -> None:
     assert family._answer(logits, first, "generate") == ["0", "1", "0 (b)", "1 (b)"]
     assert family._answer(logits[2:], second, "generate") == ["0", "1"]
     assert family._answer(logits[2:], second, "labels") == ["0", "1"]
-    assert family.features(second.train[1], second)["labels"] == 3
+    assert family.features(second.train[1], second)["label"] == 3
 
 
 def test_a_word_is_the_answer_whichever_task_it_was_learned_in() -> None:

@@ -97,3 +97,33 @@ def test_defaults_are_those_of_a_method_or_listed(kind: Any) -> None:
 
 def test_all_parts_are_looked_at() -> None:
     assert in_methods().keys() - set(CLASSES) == {adapter.Adapter}
+
+
+NEEDS: dict[str, set[str]] = {
+    # Their formulas are of one task's own update, or of a start; an adapter that goes on has neither.
+    "fresh_adapter": {
+        "CopyLayers", "FeatureStart", "Orthogonality", "OrthogonalityInTurn", "ProjectOut", "SensitivityBlend",
+        "Sparsity",
+    },
+    "continued_adapter": {"Quadratic"},  # holds one adapter where earlier tasks left it
+    "svd_form": {"OrthonormalTriplets", "SensitivityBlend"},  # speak of singular values
+    # Look at rows, answers, or one tensor at a time, whatever is trained.
+    "any_form": {
+        "Distil", "Fusion", "MagnitudeMask", "Orthonormality", "PromptDivergence", "PseudoSamples", "Quadratic",
+        "Replay", "Restoration",
+    },
+    "tensors": {"Orthonormality"},  # of the pools of gates
+    "order": {"MagnitudeMask"},  # masks before projections
+    "first_task": {"FeatureStart"},
+    "cumulative_memory": {"KroneckerCurvature", "Quadratic", "SlowMerge"},  # sums over tasks
+    "memory_at_most": {"FeatureStart"},  # how many directions depends on the data
+    "stored_rows": {"PseudoSamples"},  # stores none
+}  # fmt: skip
+"""By field of `Needs`, the parts that set it."""
+
+
+def test_what_parts_need() -> None:
+    parts, usual = [kind for kind in CLASSES if issubclass(kind, roles.Part)], roles.Needs()
+    for name in (field.name for field in fields(roles.Needs)):
+        found = {kind.__name__ for kind in parts if getattr(kind.needs, name) != getattr(usual, name)}
+        assert found == NEEDS[name], name

@@ -98,3 +98,19 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(method, tmp_path) -> None:
         tiny_runs.train_sequence("tiny-bert", method, tmp_path / "cut", tasks, progress=tiny_runs.Cut("third"))
     again = tiny_runs.train_sequence("tiny-bert", method, tmp_path / "cut", tasks, resume=True)
     assert tiny_runs.largest_difference(tiny_runs.adapter(whole), tiny_runs.adapter(again)) == 0
+
+
+def test_rows_of_nothing_keep_the_sign_that_they_are_given() -> None:
+    assert torch.equal(orthonormal_rows(torch.zeros(2, 3)), torch.eye(2, 3))
+
+
+def test_the_trained_factor_is_remembered_and_counted() -> None:
+    update = LowRank(torch.ones(2, 5), torch.ones(7, 2))
+    held = SlowMerge().remember(update, {})
+    assert (
+        sum(t.nbytes for t in held.values())
+        == SlowMerge().memory_bytes(7, 5, 2, 3)
+        == SlowMerge().memory_bytes(7, 9, 2, 1)
+    )
+    assert torch.equal(held["B"], update.B)
+    assert held["B"] is not update.B

@@ -62,7 +62,6 @@ def test_a_step_has_the_rows_of_all_its_micro_batches(monkeypatch: pytest.Monkey
     assert one.batch == 24
 
 
-
 class Counted:
     """As many rows as it says."""
 
@@ -141,7 +140,10 @@ def test_blocks_show_full_steps_of_either_kind(fresh: int, rehearsed: int, batch
 
 
 def test_every_epoch_has_an_order_of_its_own_from_the_seed() -> None:
-    for make in (lambda seed: EqualShares([50], seed), lambda seed: Blocks(50, 9, batch=5, inner=2, outer=1, seed=seed)):
+    for make in (
+        lambda seed: EqualShares([50], seed),
+        lambda seed: Blocks(50, 9, batch=5, inner=2, outer=1, seed=seed),
+    ):
         first = make(3)
         begin = list(first)
         first.set_epoch(1)
