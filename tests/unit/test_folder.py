@@ -1,4 +1,4 @@
-"""What a run folder says of itself: the measurement before the first task, matrix.json, and what it is compared with."""
+"""What a run folder says of itself: the time before the first task, matrix.json, and what it is compared with."""
 
 from __future__ import annotations
 

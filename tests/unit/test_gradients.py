@@ -20,8 +20,8 @@ from everlora.parts.signs import sign_conflict
 from everlora.parts.sparsity import sparsity
 from everlora.parts.subspace import departure
 
-O, I, R = 4, 5, 2
-DENSE, DOWN, UP = (O, I), (R, I), (O, R)
+OUT, INTO, R = 4, 5, 2
+DENSE, DOWN, UP = (OUT, INTO), (R, INTO), (OUT, R)
 
 FUNCTIONS: dict[str, tuple[tuple[tuple[int, ...], ...], int, Callable[..., Any]]] = {
     "squared_norm": ((UP, DOWN), 2, lambda U, V: squared_norm(U, V, 0.5)),
@@ -39,7 +39,7 @@ FUNCTIONS: dict[str, tuple[tuple[tuple[int, ...], ...], int, Callable[..., Any]]
     "departure of rows": (
         (DOWN, UP),
         1,
-        lambda live, other: of_rows(other.mT @ other @ torch.ones(R, I).double(), live),
+        lambda live, other: of_rows(other.mT @ other @ torch.ones(R, INTO).double(), live),
     ),
 }
 """Shapes of the arguments, with respect to how many of them there is a gradient, and the function."""

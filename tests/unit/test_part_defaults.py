@@ -37,8 +37,8 @@ from everlora.parts import (
 )
 
 MODULES = (
-    blend, copy_layers, decay, distil, features, forms_directions, forms_dual, forms_full, forms_osf, forms_prompt, fusion,
-    kronecker, masks, merges, penalties, pseudo, quadratic, replay, schedules, signs, slow, sparsity,
+    blend, copy_layers, decay, distil, features, forms_directions, forms_dual, forms_full, forms_osf, forms_prompt,
+    fusion, kronecker, masks, merges, penalties, pseudo, quadratic, replay, schedules, signs, slow, sparsity,
     subspace,
 )  # fmt: skip
 CLASSES: list[Any] = sorted(

@@ -21,8 +21,8 @@ from everlora.parts.signs import sign_conflict
 from everlora.parts.slow import orthonormal_rows
 from everlora.parts.sparsity import sparsity
 
-L, O, I, R = 3, 4, 5, 2
-DENSE, DOWN, UP = (O, I), (R, I), (O, R)
+L, OUT, INTO, R = 3, 4, 5, 2
+DENSE, DOWN, UP = (OUT, INTO), (R, INTO), (OUT, R)
 
 
 def past(tensor: Tensor) -> Tensor:
@@ -48,11 +48,11 @@ FUNCTIONS: dict[str, tuple[tuple[tuple[int, ...], ...], Callable[..., Any]]] = {
         lambda A, B, P, n, S: sign_conflict(A, B, 0.5, torch.tanh(P), n.abs(), start=S),
     ),
     "orthonormal_rows": ((DOWN,), orthonormal_rows),
-    "strongest": (((I,),), lambda size: strongest(size.abs(), 0.6)),
+    "strongest": (((INTO,),), lambda size: strongest(size.abs(), 0.6)),
     "trim": ((DENSE,), lambda W: trim(W, 0.3)),
     "ties": ((DENSE, DENSE), lambda V, W: ties([V, W], 0.6)),
     "larger": ((DENSE, DENSE), larger),
-    "hard": (((I,), (I,)), lambda new, old: hard(new > 0, old > 0)),
+    "hard": (((INTO,), (INTO,)), lambda new, old: hard(new > 0, old > 0)),
 }
 
 
