@@ -137,6 +137,8 @@ def test_penalties_are_summed_each_times_its_strength() -> None:
     assert (none.value.tolist(), none.norms.tolist(), dict(none.by_part)) == ([0.0, 0.0], [0.0, 0.0], {})
     group.penalties = [(Pull(lam=3.0), {}), (Predicting(lam=0.5), {})]
     group.controllers = {part.name: StrengthController.of(part) for part, _ in group.penalties}
+    with pytest.raises(ValueError, match="shorter"):
+        group.weigh(group.penalise()[:1])
     pull = group.weigh(group.penalise())
     each = torch.stack([m.A.detach().square().sum() / 2 for m in live])
     torch.testing.assert_close(pull.value, 3.5 * each)

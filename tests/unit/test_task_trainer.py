@@ -49,6 +49,7 @@ def test_the_number_of_rows_makes_epochs_where_neither_these_nor_steps_are_set(
 ) -> None:
     one = trainer(**train)
     wanted = epochs_by_size(24, 4)
+    assert one.calibration == 1, "predictions stand as they are"
     assert one.epochs == (wanted if by_rows else None)
     assert one.arguments.get("num_train_epochs") == (wanted if by_rows else train.get("num_train_epochs"))
     joint = trainer("mtl", **train)
@@ -102,6 +103,36 @@ def test_blocks_begin_with_the_second_task() -> None:
     assert [turn.rehearsed for turn in order.turns] == [False] * 3 + [True] * 2
     assert held.recurrence.turns == order.turns
     assert [p.numel() for p in held.recurrence.params] == [2, 3, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("train", "cut", "lines"),
+    [
+        ({"num_train_epochs": 1}, 0, []),
+        ({"num_train_epochs": 1}, 3, ["a: 3 of 24 training texts were cut to --max-source-length"]),
+        ({"per_device_train_batch_size": 24}, 0, ["a: 24 rows, 10 epochs of 1 step"]),
+        ({"per_device_train_batch_size": 5}, 1, [
+            "a: 24 rows, 10 epochs of 5 steps", "a: 1 of 24 training texts were cut to --max-source-length",
+        ]),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_task_that_is_trained(
+    train: dict[str, object], cut: int, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Counted(24)
+    made.cut = cut  # type: ignore[attr-defined]
+    held = SimpleNamespace(warnings=[], params=[], probe=None, predicted_rise=lambda: 0.5)
+    monkeypatch.setattr(TaskTrainer, "chain", lambda self, model: held)
+    monkeypatch.setattr(TaskTrainer, "rows", lambda *args: (made, None))
+    monkeypatch.setattr("everlora.training.task_trainer.fit", lambda *args, **kwargs: [{"loss": 1.0}])
+    one = trainer(**train)
+    base = SimpleNamespace(family=None, precision=SimpleNamespace(device=torch.device("cpu")))
+    one = replace(one, base=cast(Any, base), backend=cast(Any, SimpleNamespace(auxiliary_loss=lambda: None)))
+    said: list[str] = []
+    progress = SimpleNamespace(info=said.append)
+    found = one.train(cast(Any, None), [], first=True, progress=cast(Any, progress))
+    assert said == lines
+    assert (found.log, found.cut, found.epochs, found.predicted_rise) == ([{"loss": 1.0}], cut, one.epochs, 0.5)
 
 
 # --- orders ----------------------------------------------------------------------------------------------------------
