@@ -63,6 +63,36 @@ def test_a_package_offers_a_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert asked == ["everlora.methods"]  # once
 
 
+BENCHMARK_AND_METRIC = """
+from everlora import benchmark, load_known, metric
+
+@benchmark("their-two", title="t", orders={1: "agnews imdb"})
+def their_two(request):
+    return load_known(request)
+
+@metric("their_score", formula="f", source="s")
+def their_score(answer):
+    return 0.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "ours", "theirs"), [("benchmark", "standard", "TheirTwo"), ("metric", "rouge-l", "their-score")]
+)
+def test_a_package_offers_a_benchmark_or_a_metric(
+    kind: str, ours: str, theirs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write(tmp_path / "offered_more.py", BENCHMARK_AND_METRIC)
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = offer(monkeypatch, "offered_more")
+    known = registry.KINDS[kind]
+    assert known.find(ours) is not None
+    assert asked == []
+    assert known.find(theirs) is not None
+    assert asked == [f"everlora.{kind}s"]
+    assert known.origin(theirs) is not None  # the package is not installed here: its file stands for it
+
+
 def test_a_broken_plug_in_is_one_line_and_the_others_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
