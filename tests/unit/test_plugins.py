@@ -15,6 +15,8 @@ import everlora.methods  # noqa: F401
 from everlora.core import plugins, registry
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import parse
+from everlora.learner.experiment import plugins_used
+from everlora.settings.spec import RunSpec
 
 OWN = """
 from everlora import Method, method
@@ -91,6 +93,20 @@ def test_a_package_offers_a_benchmark_or_a_metric(
     assert known.find(theirs) is not None
     assert asked == [f"everlora.{kind}s"]
     assert known.origin(theirs) is not None  # the package is not installed here: its file stands for it
+
+
+def test_the_package_that_defines_a_task_is_recorded_whoever_names_the_task(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    facts = "tasks={'their-task': {'source': 's', 'licence': 'l', 'labels': ['a', 'b']}}"
+    file = write(tmp_path / "offered_tasks.py", BENCHMARK_AND_METRIC.replace("title=", f"{facts}, title="))
+    mine = write(tmp_path / "mine.yaml", "title: Mine\norders: {1: imdb their-task}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    offer(monkeypatch, "offered_tasks")
+    spec = RunSpec(model="tiny-llama", benchmark=str(mine))
+    found = [(one.get("benchmark"), one.get("file")) for one in plugins_used(spec, parse("ella"))]
+    assert found[0] == ("their-two", str(file))
+    assert (str(mine), str(mine)) in found
 
 
 def test_a_broken_plug_in_is_one_line_and_the_others_work(
