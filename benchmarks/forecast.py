@@ -3,15 +3,18 @@
 A stream is learned by each method. When a task ends, its Kronecker curvature is measured as ``kfac`` measures it. When
 a later one ends, what its update is predicted to cost each earlier task (from that task's curvature alone, nats per
 row, to second order) is written beside what it did cost: the mean loss on the rows that the curvature was measured on,
-and on rows that are held out, after it and before it. A row's loss is that of its whole answer; with a head and
-``scoring: labels`` it is taken over the labels of its task. Writes a JSON list of points:
+and on rows that are held out, after it and before it. A row's loss is that of its whole answer; with a head it is
+taken over the labels of its task. Writes a line of JSON for each pair of tasks:
 
-    method, seed, earlier, later    which run, and which pair of tasks
-    predicted                       rise that the later task's update is predicted to make
-    evidence, held_out              rise that it made, on the rows of the evidence and on the rows that are scored
+    method, order, seed             which run
+    earlier, task                   which pair of tasks, the later one last
+    predicted                       rise of the earlier task's loss that the later one's update is predicted to make
+    real, evidence                  rise that it made, on rows that are held out and on the rows of the evidence
     since: {the same three}         of all tasks behind the earlier one together
 
-python benchmarks/forecast.py --config recipes/small-standard.yaml --data-dir ../shared/data/cl_benchmark --method kfac
+Lines of the same method, order and seed are replaced, all others stay.
+
+python benchmarks/forecast.py --config recipes/stage-names.yaml --data-dir ../shared/data/cl_benchmark --order 1
 """
 
 from __future__ import annotations
@@ -19,13 +22,12 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import sys
 import tempfile
 from pathlib import Path
 
-import torch
 from torch import nn
 
+from everlora.archive.atomic import write_text
 from everlora.core.expressions import parse
 from everlora.core.roles import State, TaskContext
 from everlora.core.updates import LowRank, Updates, concatenate, difference, stack
@@ -33,14 +35,15 @@ from everlora.learner import experiment
 from everlora.learner.sequential import SequentialLearner
 from everlora.parts.kronecker import KroneckerCurvature
 from everlora.settings.spec import RunSpec
+from everlora.training.calibration import mean_loss
 from everlora.training.evidence import draw_rows, observe
-from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch, untouched
+from everlora.training.evidence_rows import Rows
 from everlora.training.memory import Memory
 from everlora.training.stages import Stage
-from everlora.training.trainer import token_mean
 
 Losses = dict[str, float]
-"""Mean loss of one task, in nats per row, on the rows of its evidence and on rows that are held out."""
+"""Mean loss of one task, in nats per row, on the rows of its evidence and on rows that are held out (``real``)."""
+METHODS = [f"kfac(lam=budget(nats={nats}))" for nats in ("1e-4", "3e-4", "1e-3")]
 
 
 class Forecaster(SequentialLearner):
@@ -66,13 +69,13 @@ class Forecaster(SequentialLearner):
         sites = {name: site for name, site in update.items() if isinstance(site, LowRank)}
         self.moved.append({n: difference(site, start[n]) if n in start else site for n, site in sites.items()})
         held_out = [(row, task) for task in stage.tasks for row in getattr(task, self.spec.evaluation.split)]
-        self.rows.append({"evidence": draw_rows(self.part, stage, self.spec.seed), "held_out": held_out})
-        self.losses.append([{kind: self.loss(model, some) for kind, some in each.items()} for each in self.rows])
+        self.rows.append({"evidence": draw_rows(self.part, stage, self.spec.seed), "real": held_out})
+        self.losses.append([self.of_rows(model, each) for each in self.rows])
         for earlier in range(len(self.curvatures)):
             self.points.append(
                 {
                     "earlier": self.plan[earlier].name,
-                    "later": stage.name,
+                    "task": stage.name,
                     **self.rise(earlier, before=len(self.losses) - 2),
                     "since": self.rise(earlier, before=earlier),
                 }
@@ -92,49 +95,53 @@ class Forecaster(SequentialLearner):
         now, then = self.losses[-1][earlier], self.losses[before][earlier]
         return {"predicted": predicted, **{kind: now[kind] - then[kind] for kind in now}}
 
-    @torch.no_grad()
-    def loss(self, model: nn.Module, rows: Rows) -> float:
-        """The mean loss of rows, in nats per row."""
-        total = 0.0
-        with untouched(model):
-            for k in range(0, len(rows), AT_ONCE):
-                batch = to_batch(model, self.base.family, rows[k : k + AT_ONCE])
-                total += float(token_mean(*self.base.family.logits(model, batch), 1))
-        return total / len(rows)
+    def of_rows(self, model: nn.Module, rows: dict[str, Rows]) -> Losses:
+        """The mean losses of one task."""
+        return {kind: mean_loss(model, self.base.family, some) for kind, some in rows.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="recipe")
     parser.add_argument("--data-dir", type=Path, default=None)
-    parser.add_argument("--method", nargs="+", default=["kfac", "inclora"])
+    parser.add_argument("--method", nargs="+", default=METHODS)
     parser.add_argument("--order", default=None)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--rows", type=int, default=100, help="rows of each task that are held out")
+    parser.add_argument("--max-train-samples", type=int, default=None)
     parser.add_argument("--learning-rate", type=float, default=None)
     parser.add_argument("--lora-alpha", type=float, default=None)
-    parser.add_argument("--out", type=Path, default=Path("runs/forecast.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/forecast.jsonl"))
     wish = parser.parse_args()
     typed = {
         "data_dir": wish.data_dir,
         "order": wish.order,
+        "max_train_samples": wish.max_train_samples,
+        "max_eval_samples": wish.rows,
         "lora": {"lora_alpha": wish.lora_alpha},
         "train": {"learning_rate": wish.learning_rate},
         "evaluation": {"schedule": "diagonal"},
     }
-    points: list[dict[str, object]] = []
     base = None
-    for method in wish.method:
+    with tempfile.TemporaryDirectory(prefix="everlora-") as features:
         for seed in wish.seeds:
-            spec = experiment.resolve(
-                RunSpec, experiment.read_recipe(wish.config), typed, {"method": method, "seed": seed}
-            )
-            base = base or experiment.load_for(spec)
-            found = forecast(spec, copy.deepcopy(base))
-            points += [{"method": method, "seed": seed, **point} for point in found]
-            wish.out.parent.mkdir(parents=True, exist_ok=True)
-            wish.out.write_text(json.dumps(points, indent=1) + "\n", encoding="utf-8")
-            for point in found:
-                print(method, seed, json.dumps(point), file=sys.stdout, flush=True)
+            for method in wish.method:
+                own = {"method": method, "seed": seed, "feature_cache": features}
+                spec = experiment.resolve(RunSpec, experiment.read_recipe(wish.config), typed, own)
+                base = base or experiment.load_for(spec)
+                run = {"method": method, "order": spec.order or 1, "seed": seed}
+                points = [{**run, **point} for point in forecast(spec, copy.deepcopy(base))]
+                replace_lines(wish.out, run, points)
+                for point in points:
+                    print(json.dumps(point), flush=True)
+
+
+def replace_lines(path: Path, run: dict[str, object], points: list[dict[str, object]]) -> None:
+    """Write the points of a run in place of those that the file has of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    others = [point for point in known if any(point[key] != value for key, value in run.items())]
+    write_text(path, "".join(json.dumps(point) + "\n" for point in [*others, *points]))
 
 
 def forecast(spec: RunSpec, base: experiment.Loaded) -> list[dict[str, object]]:

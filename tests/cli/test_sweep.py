@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from everlora.learner.resolve import resolve
+from everlora.learner.sweep import Job, sharing_features
+from everlora.settings.spec import RunSpec
+
 from .conftest import SMALL, Everlora, committed
 
 SWEEP = (*SMALL, "--eval-scoring", "labels")
@@ -220,3 +224,37 @@ def test_broken_data_are_found_once_before_anything_runs(everlora: Everlora, tmp
         assert "broken.jsonl, row 2" in said.line
         assert (said.status, said.out) == (2, "")
     assert not list(tmp_path.glob("[rs]/**/*.yaml")), "nothing of a run was begun"
+
+
+def test_runs_with_chosen_layers_share_features_and_leave_none_behind(everlora: Everlora, tmp_path: Path) -> None:
+    upper = (*SWEEP, "--lora-layers", "top:1", "--methods", "seqlora,inclora", "--seeds", "0", "--workers", "2")
+    assert everlora("sweep", *upper, "--feature-cache", "off", "--out", "off").status == 0
+    assert everlora("sweep", *upper, "--out", "shared").status == 0
+    assert everlora("sweep", *upper, "--feature-cache", "kept", "--out", "given").status == 0
+    assert {path.name for path in (tmp_path / "shared").iterdir()} == {"seqlora-seed0", "inclora-seed0"}
+    assert list((tmp_path / "kept").glob("*.safetensors"))
+    for run in ("seqlora-seed0", "inclora-seed0"):
+        weights = [
+            {name: content for name, content in committed(tmp_path / place / run).items() if "safetensors" in name}
+            for place in ("off", "shared", "given")
+        ]
+        assert weights[0] == weights[1] == weights[2] != {}
+
+
+def test_a_sweep_that_fails_keeps_what_its_runs_share(tmp_path: Path) -> None:
+    spec = resolve(RunSpec, {"model": "tiny-llama", "lora": {"layers": "top:1"}})
+    one = Job(spec, tmp_path / "one")
+    other = Job(spec.model_copy(update={"feature_cache": "off"}), tmp_path / "other")
+    (tmp_path / ".features").mkdir()
+
+    def fail() -> None:
+        with sharing_features([one, other], tmp_path) as shared:
+            assert [job.spec.feature_cache for job in shared] == [str(tmp_path / ".features"), "off"]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert (tmp_path / ".features").is_dir()
+    with sharing_features([one], tmp_path):
+        pass
+    assert not (tmp_path / ".features").exists()

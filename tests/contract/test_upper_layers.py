@@ -13,6 +13,7 @@ from everlora.adapters import files as adapters
 from everlora.core.errors import EverloraError
 from everlora.learner.sequential import SequentialLearner
 from everlora.models.families.frozen import FrozenLayers
+from everlora.models.families.frozen_encoder import FrozenEncoder
 
 UPPER = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "layers": "top:1"}
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
@@ -22,7 +23,16 @@ def begin(model: str, method: str, out: Path, **settings: Any) -> SequentialLear
     return tiny_runs.begin(model, method, out, **{"lora": UPPER, **DIAGONAL, **settings})
 
 
-@pytest.mark.parametrize(("method", "model"), [("replay", "tiny-bert"), ("lwf", "tiny-bert"), ("ella", "tiny-llama")])
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [
+        ("replay", "tiny-bert"),
+        ("lwf", "tiny-bert"),
+        ("ella", "tiny-llama"),
+        ("lb-cl", "tiny-bert"),
+        ("inflora", "tiny-bert"),
+    ],
+)
 def test_a_run_that_goes_on_equals_one_that_was_not_cut(method: str, model: str, tmp_path: Path) -> None:
     whole = begin(model, method, tmp_path / "whole")
     whole.follow(tiny_runs.stream(model))
@@ -70,6 +80,13 @@ def test_other_forms_take_layers_too(method: str, tmp_path: Path) -> None:
     assert all(".layer.1." in name for name in modules)
 
 
+def test_a_model_of_images_takes_layers_and_runs_as_a_whole(tmp_path: Path) -> None:
+    learner = begin("tiny-vit", "inclora", tmp_path / "run")
+    learner.follow(tiny_runs.stream("tiny-vit"))
+    assert learner.base.family.frozen is None or learner.base.family.frozen.fits is False
+    assert all(".1." in name for name in learner.newest or {})
+
+
 def test_the_adapter_names_its_modules_to_peft(tmp_path: Path) -> None:
     learner = begin("tiny-bert", "seqlora", tmp_path / "run")
     learner.follow(tiny_runs.stream("tiny-bert"))
@@ -109,4 +126,85 @@ def test_layers_that_cannot_be_are_refused_in_a_line(method: str, layers: str, m
     with pytest.raises(EverloraError, match=message) as refused:
         begin("tiny-bert", method, tmp_path / "run", lora={"layers": layers})
     assert "\n" not in str(refused.value)
-    assert not list((tmp_path / "run" / "tasks").iterdir())
+    assert not list((tmp_path / "run").glob("tasks/*"))
+
+
+@pytest.mark.parametrize(
+    ("method", "model", "layers"),
+    [("replay", "tiny-bert", "top:1"), ("kfac", "tiny-llama", "top:1"), ("ella", "tiny-t5", "decoder")],
+)
+def test_a_folder_of_features_changes_no_bit(method: str, model: str, layers: str, tmp_path: Path) -> None:
+    """Neither when it is written nor when it is read, and the runs are the same to everlora."""
+    upper, shown = {**UPPER, "layers": layers}, tiny_runs.Watch()
+    places = {"without": "off", "writes": str(tmp_path / "features"), "reads": str(tmp_path / "features")}
+    learners = {
+        name: begin(model, method, tmp_path / name, lora=upper, feature_cache=place, progress=shown)
+        for name, place in places.items()
+    }
+    for learner in learners.values():
+        learner.follow(tiny_runs.stream(model))
+    assert list((tmp_path / "features").glob("*.safetensors"))
+    assert not any("cache" in line or "damaged" in line for line in shown.warnings)
+    assert len({learner.folder.record.id for learner in learners.values()}) == 1
+    fingerprints = [learner.folder.stages()[-1].facts.fingerprint for learner in learners.values()]
+    assert fingerprints[0] == fingerprints[1] == fingerprints[2]
+    there = tiny_runs.adapter(learners["without"])
+    for learner in learners.values():
+        assert tiny_runs.largest_difference(tiny_runs.adapter(learner), there) == 0
+
+
+def test_what_was_computed_is_read_and_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    compute = FrozenLayers._compute
+
+    def count(self: FrozenLayers, model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        computed.append(len(inputs["input_ids"]))
+        return compute(self, model, inputs)
+
+    monkeypatch.setattr(FrozenLayers, "_compute", count)
+    place = str(tmp_path / "features")
+    begin("tiny-bert", "ella", tmp_path / "one", feature_cache=place).follow(tiny_runs.stream("tiny-bert"))
+    first = len(computed)
+    assert first > 0
+    begin("tiny-bert", "seqlora", tmp_path / "two", feature_cache=place).follow(tiny_runs.stream("tiny-bert"))
+    assert len(computed) == first  # the same rows in the same order, whatever the method
+
+
+@pytest.mark.parametrize("method", ["inflora", "kfac", "ewc"])
+def test_evidence_of_a_decoder_is_the_same_behind_an_encoder_that_ran_before(method: str, tmp_path: Path) -> None:
+    """Cross-attention reads the encoder's output, whose padding is that of the prompt and not of the answer."""
+    one = begin("tiny-t5", method, tmp_path / "one", lora={**UPPER, "layers": "decoder"})
+    every = {key: value for key, value in UPPER.items() if key != "layers"}
+    all_ = begin("tiny-t5", method, tmp_path / "all", lora={**every, "target_modules": r".*decoder.*\.(q|v)"})
+    for learner in (one, all_):
+        learner.follow(tiny_runs.stream("tiny-t5")[:1])
+    for part, modules in one.memory.items():
+        for name, state in modules.items():
+            for key, tensor in state.items():
+                torch.testing.assert_close(tensor, all_.memory[part][name][key], rtol=1e-3, atol=1e-5)
+    assert any("EncDecAttention" in name for modules in one.memory.values() for name in modules)
+
+
+def test_an_encoder_below_an_adapted_decoder_runs_once_for_each_text(tmp_path: Path) -> None:
+    """Training and answers are those of a model whose encoder runs every time, and a run that goes on finds them."""
+    decoder = {**UPPER, "layers": "decoder"}
+    every = {**UPPER, "target_modules": r".*decoder.*\.(q|v)"}
+    every.pop("layers")
+    once = begin("tiny-t5", "ella", tmp_path / "once", lora=decoder)
+    once.follow(tiny_runs.stream("tiny-t5"))
+    assert isinstance(once.base.family.frozen, FrozenEncoder)
+    assert once.base.family.frozen.fits
+    always = begin("tiny-t5", "ella", tmp_path / "always", lora=every)
+    always.follow(tiny_runs.stream("tiny-t5"))
+    assert always.base.family.frozen is not None
+    assert not always.base.family.frozen.learned.held  # its dropout, if it had any, belongs to the numbers of the run
+    there = tiny_runs.adapter(always)
+    assert tiny_runs.adapter(once).keys() == there.keys()
+    assert tiny_runs.largest_difference(tiny_runs.adapter(once), there) < 2e-6
+    assert max(float(value.abs().max()) for value in there.values()) > 1e-3
+    cut = begin("tiny-t5", "ella", tmp_path / "cut", lora=decoder, progress=tiny_runs.Cut())
+    with pytest.raises(KeyboardInterrupt):
+        cut.follow(tiny_runs.stream("tiny-t5"))
+    resumed = begin("tiny-t5", "ella", tmp_path / "cut", lora=decoder, resume=True)
+    resumed.follow(tiny_runs.stream("tiny-t5"))
+    assert tiny_runs.largest_difference(tiny_runs.adapter(resumed), tiny_runs.adapter(once)) == 0

@@ -130,7 +130,7 @@ def test_kinds_in_words() -> None:
     from everlora.parts.strengths import StrengthOption
 
     assert [kind_of(kind) for kind in (StrengthOption, View, int | None, bool, str)] == [
-        "float | auto | budget(nats=X)",
+        "float | auto | budget(nats=X, probes=N)",
         "sum | merged",
         "int | none",
         "yes | no",

@@ -1,4 +1,4 @@
-"""Chooses which layers of a model are adapted: all of them, the upper ones, or a range."""
+"""Chooses which layers of a model are adapted: all of them, the upper ones, or a range, of every stack or of one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from everlora.adapters.base import LoraInput
 from everlora.core.errors import ModelError
-from everlora.settings.lora import read_layers
+from everlora.settings.lora import read_layers, split_side
 
 PLACE = re.compile(r"(.*?)\.(\d+)\.")
 """A module's stack of layers is what stands before the first number in its path, its layer this number."""
@@ -27,24 +27,28 @@ def in_layers(model: nn.Module, modules: Iterable[str], given: str) -> list[str]
     Args:
         model: whose modules they are.
         modules: paths of the modules.
-        given: see `everlora.settings.lora.read_layers`.
+        given: see `everlora.settings.lora.read_layers`, and `split_side` for those of one stack.
 
     Raises:
         ModelError: there are no such layers.
     """
-    wanted = read_layers(given)
+    side, inside = split_side(given)
+    wanted = (0, 0) if inside is None else read_layers(inside)
     found: list[str] = []
     sizes: dict[str, int] = {}
     for name in modules:
-        if place := PLACE.match(name):
+        place = PLACE.match(name)
+        if place and (side is None or side in place[1].split(".")):
             stack, layer = place[1], int(place[2])
             # Of the whole stack: top:2 are its two upper layers, whether or not they have anything to adapt.
             size = sizes.setdefault(stack, len(list(model.get_submodule(stack).children())))
+            if inside is None:
+                wanted = (0, size - 1)
             first, last = wanted if isinstance(wanted, tuple) else (max(0, size - wanted), size - 1)
             if first <= layer <= last:
                 found.append(name)
     top = wanted if isinstance(wanted, int) else wanted[1] + 1
-    if not found or top > max(sizes.values()):
+    if not found or top > max(sizes.values(), default=0):
         there = ", ".join(f"{stack} has {size}" for stack, size in sizes.items()) or "no module stands in one"
         raise ModelError(f"there are no layers {given} with modules to adapt ({there}, counted from 0)")
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from everlora.archive.folder import read_run, stages
 from everlora.archive.head_rows import shared_rows
-from everlora.archive.records import Holdings, Score, Seconds, Strength
+from everlora.archive.records import Holdings, ProbedRise, Score, Seconds, Strength
 from everlora.archive.schema import Record
 from everlora.core.errors import FolderError
 from everlora.core.plain import JsonObject
@@ -16,7 +16,7 @@ class LearnedTask(Record):
     """Holds a task's record and its score right after it was learned (None where all are learned at once).
 
     Attributes:
-        name, seconds, strengths, warning, predicted_rise, epochs: see `everlora.archive.records.StageFacts`.
+        name, seconds, strengths, warning, predicted_rise, probed, epochs: see `everlora.archive.records.StageFacts`.
     """
 
     name: str
@@ -25,6 +25,7 @@ class LearnedTask(Record):
     strengths: dict[str, Strength]
     warning: str | None
     predicted_rise: float | None = None
+    probed: ProbedRise | None = None
     epochs: int | None = None
 
 
@@ -50,9 +51,14 @@ class Status(Record):
 
     @property
     def forecast(self) -> str | None:
-        """Return in words what each task was predicted to cost those before it; None where no part predicts that."""
-        found = {task.name: task.predicted_rise for task in self.tasks if task.predicted_rise is not None}
-        each = ", ".join(f"{name} {rise:.2g}" for name, rise in found.items())
+        """Return in words what each task was predicted to cost those before it; None where no part predicts that.
+
+        Where rows of the earlier tasks were looked at, what it did cost stands behind it.
+        """
+        found = {task.name: f"{task.predicted_rise:.2g}" for task in self.tasks if task.predicted_rise is not None}
+        seen = {task.name: task.probed for task in self.tasks if task.probed and task.probed.real_rise is not None}
+        real = {name: f" (really {one.real_rise:.2g} ± {one.error:.2g})" for name, one in seen.items()}
+        each = ", ".join(f"{name} {rise}{real.get(name, '')}" for name, rise in found.items())
         return f"predicted rise of all earlier tasks' loss, nats per row: {each}" if found else None
 
     def as_json(self) -> JsonObject:
@@ -79,6 +85,7 @@ def status(path: Path) -> Status:
             strengths=facts.strengths,
             warning=facts.warning,
             predicted_rise=facts.predicted_rise,
+            probed=facts.probed,
             epochs=facts.epochs,
         )
         for facts in done

@@ -195,6 +195,22 @@ class TaskMetadata(Record):
     prompts: dict[str, TaskPrompt] = Field(default_factory=dict)
 
 
+class ProbedRise(Record):
+    """Holds what rows of earlier tasks that are stored to be looked at showed of a budget's prediction.
+
+    Attributes:
+        losses: by task, of its stored rows when the stage ended, in nats.
+        real_rise: what the mean losses of all earlier tasks together rose by in this stage; None of the first.
+        error: standard error of that, as so few rows show it.
+        calibration: by which the prediction was multiplied meanwhile: how far off those before had been.
+    """
+
+    losses: dict[str, list[float]]
+    real_rise: float | None = None
+    error: float = 0.0
+    calibration: float = 1.0
+
+
 class StageFacts(TaskMetadata):
     """Holds what a finished stage says of itself.
 
@@ -208,9 +224,10 @@ class StageFacts(TaskMetadata):
         strengths: those that penalties have found, by part.
         predicted_rise: nats per row that the losses of all earlier tasks together are predicted to have risen by when
             the task was learned; None where no part predicts that.
+        probed: the same as it really was, where a budget has ``probes``.
         epochs: that the task's number of rows made, where the settings have neither epochs nor steps.
         cut: training texts that were cut to the longest that is read.
-        kept_rows, kept_row_bytes: rows of the task that are kept to be learned again.
+        kept_rows, kept_row_bytes: rows of the task that are kept, to be learned again or to be looked at.
         written_rows: by earlier task, what the model wrote of it; None where it writes nothing.
         holdings: what the learner holds now.
     """
@@ -224,6 +241,7 @@ class StageFacts(TaskMetadata):
     strengths: dict[str, Strength]
     cut: int
     predicted_rise: float | None = None
+    probed: ProbedRise | None = None
     epochs: int | None = None
     kept_rows: int = 0
     kept_row_bytes: int = 0

@@ -101,13 +101,13 @@ def sweep(
         _list(todo, orders=bool(orders))
         return
     failed: list[sweeping.Failed] = []
-    with ConsoleProgress(quiet=quiet) as shown, interruptible():
+    with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing_features(todo, out) as shared:
         if workers > 1:
             files, note = plugin or [], failed.append
-            sweeping.work_in_processes(todo, workers, resume=resume, plugins=files, progress=shown, failed=note)
+            sweeping.work_in_processes(shared, workers, resume=resume, plugins=files, progress=shown, failed=note)
         else:
             base = base or experiment.load_for(spec)
-            sweeping.work(todo, base, resume=resume, progress=shown, failed=failed.append)
+            sweeping.work(shared, base, resume=resume, progress=shown, failed=failed.append)
     if world.is_main():
         _report(todo, failed, "json" if as_json else format_)
 

@@ -69,9 +69,9 @@ def tune(
             say(f"{trial.method}\trate {trial.rate:g}\t{len(runs)} runs")
         return
     failed: list[sweeping.Failed] = []
-    with ConsoleProgress(quiet=quiet) as shown, interruptible():
+    with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing_features(jobs, out) as shared:
         sweeping.work_in_processes(
-            jobs, workers, resume=resume, plugins=plugin or [], progress=shown, failed=failed.append
+            shared, workers, resume=resume, plugins=plugin or [], progress=shown, failed=failed.append
         )
     best = tuning.write(out, tuning.measured(todo), " ".join(["everlora", *sys.argv[1:]]))
     if as_json:

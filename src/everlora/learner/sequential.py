@@ -34,7 +34,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -50,14 +50,16 @@ from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.evaluation.evaluator import PREDICTIONS, Evaluator
 from everlora.evaluation.scoring import TaskScore
-from everlora.learner.state import LearnerState
+from everlora.learner.state import LearnedTask, LearnerState
 from everlora.metrics.scores import Cell, ScoreMatrix
+from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.loading import Loaded
 from everlora.runtime import world
 from everlora.runtime.progress import Progress, warn
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, rehearsal
 from everlora.training.alarms import after_scoring, after_training, check_finite
+from everlora.training.calibration import FILE as PROBES
 from everlora.training.evidence import observe
 from everlora.training.initial import initialise
 from everlora.training.stages import (
@@ -75,25 +77,6 @@ from everlora.training.task_trainer import TaskTrainer, TrainingResult
 from everlora.training.trial import check_runs
 
 
-@dataclass(frozen=True)
-class LearnedTask:
-    """Holds what a trained stage leaves behind.
-
-    Attributes:
-        update: the adapter, as it answers from now on.
-        memory: what parts remember.
-        rows: of the task, that are stored.
-        training: figures of the training.
-        folder: where all of this was saved, to be committed.
-    """
-
-    update: Updates
-    memory: memory.Memory
-    rows: list[Task]
-    training: TrainingResult
-    folder: Path
-
-
 class SequentialLearner(LearnerState):
     """Learns tasks with one model, and commits each of them to a folder.
 
@@ -105,6 +88,8 @@ class SequentialLearner(LearnerState):
     def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder, progress: Progress) -> None:
         super().__init__(base, method, spec, folder)
         self.progress = progress
+        if spec.feature_cache not in (None, "off"):
+            self.features = FeatureCache(Path(spec.feature_cache), progress.warn)
         self.evaluator = Evaluator(base, spec.evaluation)
         self.plan: Sequence[Stage] = ()
 
@@ -166,6 +151,8 @@ class SequentialLearner(LearnerState):
             warnings += warn(self.progress, stage.name, amiss)
             # With the adapter still on, since evidence is measured by passes through the model.
             remembered = self.remember(stage, model, update)
+            probes = self.calibration.draw(stage, self.spec.seed)
+            probed = self.calibration.measure(model, self.base.family, probes)
             # A part may have the last word: what answers from now on is then written into the adapter.
             update = memory.finished(self.method, self.backend, update, self.newest, stage.number)
             rows, missing = rehearsal.select_rows(self.method.rehearsal, stage.tasks, self.spec.seed)
@@ -177,14 +164,16 @@ class SequentialLearner(LearnerState):
                 self.backend.check_saved(scratch, update)
                 memory.write(scratch, remembered)
                 rehearsal.write(scratch, self.method.rehearsal, rows)
+                rehearsal.write_rows(scratch / PROBES, probes)
                 scores = self.evaluate(self.answering_model(model, update), stage, tasks)
                 amiss = after_scoring(stage.tasks, {s.task: s.correct for s in scores}, self.spec.evaluation.split)
                 warnings += warn(self.progress, stage.name, amiss)
                 seconds = Seconds(train=trained - started, evaluate=time.perf_counter() - trained)
-                learned = LearnedTask(update, remembered, rows, training, scratch)
+                learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch)
                 row = self.commit(stage, tasks, matrix, scores, seconds, learned)
             # Only behind the commit: if writing fails, memory and folder still say the same.
             self.append_update(update, remembered, rows)
+            self.calibration.append(probes, probed, training.predicted_rise)
         except BaseException:
             # A half-learned task leaves no trace in memory either: adapter off, head as it was.
             self.backend.detach()
@@ -211,7 +200,8 @@ class SequentialLearner(LearnerState):
         if start is not None:  # parts see the one adapter that all tasks train as the past
             start = self.backend.extract() if self.method.initialiser else start  # an initialiser may have moved it
             past = UpdateHistory((cast(LowRankUpdates, start),)) if self.method.adapter.low_rank else UpdateHistory()
-        trainer = TaskTrainer(self.base, self.method, self.spec, self.backend, stage, past, start, self.memory)
+        so_far = (past, start, self.memory, self.calibration.ratio)
+        trainer = TaskTrainer(self.base, self.method, self.spec, self.backend, stage, *so_far)
         # For a model that writes rows of them itself; their own rows are not shown to it.
         earlier = [task for before in self.plan[: stage.number - 1] for task in before.tasks]
         return trainer.train(model, self.stored_rows, earlier, first=self.newest is None, progress=self.progress)
@@ -279,7 +269,7 @@ class SequentialLearner(LearnerState):
         self, stage: Stage, row: list[Cell], seconds: Seconds | float, learned: LearnedTask | None
     ) -> StageFacts:
         """Describe a finished stage for its COMMIT; ``learned`` is None where nothing was trained."""
-        training, rows = (learned.training, learned.rows) if learned else (None, [])
+        training, rows = (learned.training, [*learned.rows, *learned.probes]) if learned else (None, [])
         holdings = self.holdings_after(learned.update, learned.memory, rows) if learned else Holdings(kept_bytes=0)
         return StageFacts(
             **task_metadata(stage.tasks, self.base.family).model_dump(),
@@ -292,6 +282,7 @@ class SequentialLearner(LearnerState):
             strengths=training.chain.strengths() if training else {},
             cut=training.cut if training else 0,
             predicted_rise=training.predicted_rise if training else None,
+            probed=learned.probed if learned else None,
             epochs=training.epochs if training else None,
             kept_rows=rehearsal.count(rows),
             kept_row_bytes=rehearsal.size(rows),

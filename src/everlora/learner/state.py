@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, cast
 
 import torch
@@ -12,7 +14,7 @@ from everlora.adapters import make_backend
 from everlora.adapters.base import LoraInput
 from everlora.analysis.holdings import measure_holdings
 from everlora.archive.folder import Committed, RunFolder
-from everlora.archive.records import Holdings
+from everlora.archive.records import Holdings, ProbedRise
 from everlora.archive.results import ExportLoss, LearnerFacts, ScoredProtocol, Storage
 from everlora.core.errors import ConfigError, FolderError
 from everlora.core.history import UpdateHistory
@@ -22,13 +24,42 @@ from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.metrics.scores import Cell
 from everlora.models.families import Classifier, TextClassifier
-from everlora.models.families.frozen import FrozenLayers
+from everlora.models.families.feature_cache import FeatureCache
+from everlora.models.families.frozen_encoder import find_frozen
+from everlora.models.families.heads import evaluating
 from everlora.models.loading import Loaded
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, rehearsal
 from everlora.training.alarms import change
+from everlora.training.calibration import FILE as PROBES
+from everlora.training.calibration import Calibration
+from everlora.training.evidence_rows import to_batch
 from everlora.training.stages import Stage
+from everlora.training.task_trainer import TrainingResult
+
+
+@dataclass(frozen=True)
+class LearnedTask:
+    """Holds what a trained stage leaves behind.
+
+    Attributes:
+        update: the adapter, as it answers from now on.
+        memory: what parts remember.
+        rows: of the task, that are stored to be learned again.
+        probes: rows of the task, that are stored to be looked at.
+        probed: what those of all tasks showed.
+        training: figures of the training.
+        folder: where all of this was saved, to be committed.
+    """
+
+    update: Updates
+    memory: memory.Memory
+    rows: list[Task]
+    probes: list[Task]
+    probed: ProbedRise | None
+    training: TrainingResult
+    folder: Path
 
 
 class LearnerState:
@@ -46,6 +77,8 @@ class LearnerState:
         memory: what the method's parts carry from task to task, apart from the updates.
         stored_rows: rows of learned tasks that are stored, to be trained again.
         changes: how much each task has changed, by which a task that collapsed is recognised.
+        calibration: what rows that are looked at have shown of a budget's prediction.
+        features: where hidden states of frozen layers are held on disk; None where nowhere.
     """
 
     def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder) -> None:
@@ -59,11 +92,14 @@ class LearnerState:
         self.stored_rows: list[Task] = []
         self.changes: list[float] = []
         self.export_loss = ExportLoss()
+        self.features: FeatureCache | None = None
+        self.calibration = Calibration.of(method)
 
     def reset(self) -> None:
         """Forget everything: the history comes from the folder, whatever this object has learned so far."""
         self.backend.detach()
         self.past, self.newest, self.changes, self.memory, self.stored_rows = UpdateHistory(), None, [], {}, []
+        self.calibration = Calibration.of(self.method)
         self.base.family.reset()
 
     def restore_task(self, committed: Committed, stage: Stage) -> list[Cell]:
@@ -73,10 +109,13 @@ class LearnerState:
             if isinstance(self.base.family, Classifier) and self.method.consolidator.rule != "keep":
                 for task in stage.tasks:
                     self.base.family.adopt(task, committed.facts.label_rows.get(task.name, ()))
-            self.attach_adapter(stage)  # as when it was trained: a head draws its rows at the same times
+            model = self.attach_adapter(stage)  # as when it was trained: a head draws its rows at the same times
+            self.try_frozen(stage, model)
             self.backend.restore_head(head)
             rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)
             self.append_update(update, memory.read(committed.path), rows)
+            probes, facts = rehearsal.read_rows(committed.path / PROBES), committed.facts
+            self.calibration.append(probes, facts.probed, facts.predicted_rise)
         else:
             self.prepare_head(stage)
         return committed.facts.row
@@ -98,14 +137,28 @@ class LearnerState:
         self.prepare_head(stage)
         seed = seed_for(self.spec.seed, stage.seeded, "adapter")
         model = self.backend.attach(seed=seed, start=self.adapter_start(), tasks=stage.tasks)
-        if self.spec.lora.layers is not None and self.base.family.frozen is None:
-            self.base.family.frozen = FrozenLayers.below(model, self.backend.base_layers())
+        chosen = self.spec.lora.layers is not None
+        if self.base.family.frozen is None and (chosen or self.method.adapter.low_rank):
+            layers = self.backend.base_layers()
+            self.base.family.frozen = find_frozen(model, layers, by_layers=chosen, disk=self.features)
         if self.base.family.frozen is not None:
             # Here in every run, since one that is resumed holds nothing yet, and both must compute the same bits.
             self.base.family.frozen.begin_task()
         if self.method.consolidator.rule == "sum" or self.backend.needs_past:
             self.backend.set_past(self.past, self.merge_when("train"))
         return model
+
+    @torch.no_grad()
+    def try_frozen(self, stage: Stage, model: nn.Module) -> None:
+        """Let frozen layers find out whether the model can be cut there, as a task that is trained would have done.
+
+        Whoever watches layers in the task that follows must not see that trial.
+        """
+        family, frozen = self.base.family, self.base.family.frozen
+        rows = [(row, task) for task in stage.tasks for row in task.train[:1]]
+        if frozen is not None and frozen.fits is None and rows:
+            with evaluating(model):
+                family.logits(model, to_batch(model, family, rows[:1]))
 
     def adapter_start(self) -> Updates | None:
         """Return where the adapter of a stage starts, if it goes on from the one before; None if it is fresh."""
@@ -168,7 +221,7 @@ class LearnerState:
 
     def storage(self) -> Storage:
         """Measure what is kept for the next task, which the method's declaration must equal."""
-        return self._storage(self.past, self.newest or {}, self.memory, self.stored_rows)
+        return self._storage(self.past, self.newest or {}, self.memory, [*self.stored_rows, *self.calibration.rows])
 
     def _storage(
         self, past: UpdateHistory, newest: Updates, remembered: memory.Memory, rows: Sequence[Task]
@@ -186,7 +239,7 @@ class LearnerState:
     def holdings_after(self, update: Updates, remembered: memory.Memory, rows: Sequence[Task]) -> Holdings:
         """Measure what the learner will hold when a stage has joined its history."""
         past = self.past_after(update)
-        kept = self._storage(past, update, remembered, [*self.stored_rows, *rows])
+        kept = self._storage(past, update, remembered, [*self.stored_rows, *self.calibration.rows, *rows])
         if self.method.consolidator.rule == "continue":  # then the one adapter is the past of the next task
             past = UpdateHistory((cast(LowRankUpdates, update),))
         return measure_holdings(self.method, past, remembered, kept.kept_bytes)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +29,9 @@ from everlora.models.loading import Loaded
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings, RunSpec
 from everlora.training.stages import validate_task
+
+FEATURES = ".features"
+"""Where the runs of a sweep share hidden states, inside its folder, while it is running."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,24 @@ def jobs(
                 spec = experiment.resolve(RunSpec, *layers, found.settings, own)
                 todo.append(Job(spec, out / f"{name}{place}-seed{seed}"))
     return todo
+
+
+@contextmanager
+def sharing_features(todo: Sequence[Job], out: Path) -> Iterator[list[Job]]:
+    """Let jobs whose layers are chosen share what the frozen ones make of texts, inside the block.
+
+    They share a folder inside ``out``, which is removed when the block ends without an error: all that it holds could
+    be computed again. Jobs with a ``feature_cache`` of their own keep it.
+    """
+    place = out / FEATURES
+
+    def of(job: Job) -> Job:
+        if job.spec.feature_cache is not None or job.spec.lora.layers is None:
+            return job
+        return replace(job, spec=job.spec.model_copy(update={"feature_cache": str(place)}))
+
+    yield [of(job) for job in todo]
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def read_tuned(path: Path) -> dict[str, Tuned]:

@@ -177,7 +177,7 @@ def kind_of(kind: Any) -> str:
     ('raw | rms', 'int | none', 'yes | no')
     """
     if kind is Budget:
-        return "budget(nats=X)"
+        return "budget(nats=X, probes=N)"
     if get_origin(kind) is Annotated:
         return kind_of(get_args(kind)[0])
     if get_origin(kind) is Literal:

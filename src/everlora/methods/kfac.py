@@ -19,7 +19,9 @@ what the mean loss of all earlier tasks together will rise by, in nats per row, 
 ``lam=budget`` finds λ by dual ascent, so that this prediction stays below ε nats for each earlier task
 (`everlora.core.roles.Budget`). A curvature summed over tasks at a fixed λ becomes too rigid in a long sequence; the
 budget does not, since what is allowed grows with the number of tasks. ``budget`` may be given its
-nats in brackets; a number is λ as it stands.
+nats in brackets; a number is λ as it stands. With ``budget(nats=3e-4, probes=32)`` 32 rows of each
+task are stored to be looked at: by what earlier tasks really lost, the prediction for later ones is
+corrected (`everlora.training.calibration`). Without ``probes`` no data are kept.
 
 Invariants: on the first task the penalty is 0; at ΔW = 0 value and gradient are 0; the gauge (cA, B/c) changes
 nothing; for a linear model under squared error the prediction is exact, and with λ = 1 what two tasks end at is the

@@ -33,17 +33,21 @@ class Tokens:
         self._encoder = inner.get_encoder() if getattr(inner.config, "is_encoder_decoder", False) else None
         # A layer of the decoder reads the decoder's own positions, unless it is given the encoder's output; see `of`.
         self._inside = set() if self._encoder is None else set(self._encoder.modules())
-        self._hook: Any = None
+        self._model = inner
+        self._hooks: list[Any] = []
 
     def __enter__(self) -> Tokens:
         if self._encoder is not None:
-            self._hook = self._encoder.register_forward_hook(self._keep)
+            # What the encoder makes of a batch may be known before, and is then handed over (`FrozenEncoder`).
+            given = self._model.register_forward_pre_hook(self._take, with_kwargs=True)
+            self._hooks = [self._encoder.register_forward_hook(self._keep), given]
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._hook is not None:
-            self._hook.remove()
-        self._first = self._second = self._encoded = self._hook = None
+        for hook in self._hooks:
+            hook.remove()
+        self._first = self._second = self._encoded = None
+        self._hooks = []
 
     def set_batch(self, family: Family, batch: Batch) -> None:
         """Set the batch that the model is about to read."""
@@ -58,3 +62,7 @@ class Tokens:
 
     def _keep(self, _: nn.Module, args: Any, out: Any) -> None:
         self._encoded = out[0]
+
+    def _take(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+        if (outputs := kwargs.get("encoder_outputs")) is not None:
+            self._encoded = outputs[0]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from everlora.core.errors import ConfigError
-from everlora.core.roles import AutoStrength, Budget, Strength
+from everlora.core.roles import AutoStrength, Budget, ProbedBudget, Strength
 
 RHO = 0.03
 """The share that ``lam=auto`` reaches where no share is named."""
@@ -17,22 +17,25 @@ NATS = 3e-4
 
 
 def read_budget(given: Any) -> Any:
-    """Return the budget that is meant by ``budget`` or ``budget(nats=…)``; anything else as it is.
+    """Return the budget that is meant by ``budget`` or ``budget(nats=…, probes=…)``; anything else as it is.
 
-    >>> read_budget("budget(nats=1e-3)")
-    Budget(nats=0.001)
+    >>> read_budget("budget(nats=1e-3)"), read_budget("budget(probes=8)")
+    (Budget(nats=0.001), ProbedBudget(nats=0.0003, probes=8))
     """
-    found = (
-        re.fullmatch(r"budget(?:\(\s*(?:nats\s*=\s*([^()\s]*))?\s*\))?", given.strip())
-        if isinstance(given, str)
-        else None
-    )
+    found = re.fullmatch(r"budget(?:\(([^()]*)\))?", given.strip()) if isinstance(given, str) else None
     if found is None:
         return given
     try:
-        return Budget(nats=float(found[1]) if found[1] is not None else NATS)
+        options = dict(one.split("=") for one in (found[1] or "").replace(" ", "").split(",") if one)
+        nats, probes = float(options.pop("nats", NATS)), options.pop("probes", None)
+        if options:
+            raise ValueError
+        return Budget(nats=nats) if probes is None else ProbedBudget(nats=nats, probes=int(probes))
     except ValueError:
-        raise ValueError(f"a budget is a number of nats, budget(nats={NATS:g}), not {found[1]!r}") from None
+        raise ValueError(
+            f"a budget is a number of nats, and perhaps of rows to look at: budget(nats={NATS:g}) or "
+            f"budget(nats={NATS:g}, probes=8), not {found[1]!r}"
+        ) from None
 
 
 StrengthOption = float | Literal["auto"] | Annotated[Budget, BeforeValidator(read_budget)]

@@ -17,6 +17,22 @@ OF_PAIRS = frozenset({"use_rslora", "rank_pattern", "alpha_pattern", "init_lora_
 """Settings of plain LoRA pairs B A, which no other form of adapter has."""
 
 
+SIDES = ("encoder", "decoder")
+"""Stacks that may be chosen by name: those with this word in their path."""
+
+
+def split_side(given: str) -> tuple[str | None, str | None]:
+    """Return the stack that ``decoder:top:2`` or ``decoder`` means and what is said of its layers, None where nothing.
+
+    >>> split_side("decoder:top:2"), split_side("decoder"), split_side("4-5")
+    (('decoder', 'top:2'), ('decoder', None), (None, '4-5'))
+    """
+    side, colon, rest = given.strip().partition(":")
+    if side not in SIDES:
+        return None, given
+    return side, rest if colon else None
+
+
 def read_layers(given: str) -> tuple[int, int] | int:
     """Return the range (first, last) that ``a-b`` or ``a`` names, or the number of upper layers of ``top:n``.
 
@@ -31,7 +47,10 @@ def read_layers(given: str) -> tuple[int, int] | int:
             return int(found[1])
     elif (found := re.fullmatch(r"(\d+)(?:-(\d+))?", given.strip())) and int(found[1]) <= int(found[2] or found[1]):
         return int(found[1]), int(found[2] or found[1])
-    raise ConfigError(f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, not {given!r}")
+    raise ConfigError(
+        f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, of an encoder-decoder also "
+        f"decoder:top:2 or decoder, not {given!r}"
+    )
 
 
 class LoraSpec(Strict):
@@ -66,9 +85,16 @@ class LoraSpec(Strict):
     ] = None
     layers: Annotated[
         str | None,
-        Setting("method", "Layers to adapt: top:2, or 4-5.", options=("--lora-layers",), value="WHICH", unset="all"),
+        Setting(
+            "method",
+            "Layers to adapt: top:2, 4-5, decoder:top:2.",
+            options=("--lora-layers",),
+            value="WHICH",
+            unset="all",
+        ),
     ] = None
-    """The upper ones, or a range from 0 with both ends; below the lowest, texts are read once and without dropout."""
+    """The upper ones, or a range from 0 with both ends, or of an encoder-decoder those of its ``decoder``; what lies
+    below the lowest reads each text once and without dropout."""
     exclude_modules: Annotated[
         list[str] | str | None,
         Setting("method", "Modules not to adapt: names, or a pattern.", options=(), unset="none"),
@@ -102,7 +128,9 @@ class LoraSpec(Strict):
     @classmethod
     def _readable(cls, layers: str | None) -> str | None:
         if layers is not None:
-            read_layers(layers)
+            _, inside = split_side(layers)
+            if inside is not None:
+                read_layers(inside)
         return layers
 
 

@@ -144,6 +144,12 @@ class LearnerSpec(Strict):
         Literal["auto", "fold", "factors"],
         Setting("method", "How the past is held.", changes="record", value="HOW"),
     ] = "auto"
+    feature_cache: Annotated[
+        str | None,
+        Setting("model", "Folder of frozen states.", changes="nothing", compared=True, value="DIR", unset="off"),
+    ] = None
+    """Where runs share what layers below the adapted ones make of texts, 4 GiB at most; nothing that is learned or
+    answered depends on it. A sweep of runs with ``lora.layers`` has one of its own while it runs."""
     prompt: Annotated[
         str | None,
         Setting("data", "Template: {instruction} {labels} {text} {task}.", value="TEXT", unset="all but {task}"),
@@ -190,6 +196,11 @@ class LearnerSpec(Strict):
             "method", "Settings of a protocol: name, or YAML file.", changes="nothing", compared=True, value="NAME"
         ),
     ] = None
+
+    @field_validator("feature_cache", mode="before")
+    @classmethod
+    def _no_cache(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads off as false
 
     @field_validator("dtype")
     @classmethod

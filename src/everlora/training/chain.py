@@ -123,6 +123,7 @@ class Chain(TrainerCallback):
         start: Updates | None = None,
         memory: Mapping[str, Mapping[str, State]] | None = None,
         seed: int = 0,
+        calibration: float = 1.0,
     ) -> Chain:
         """Prepare the constants of one task: dense views of the past are made here, once."""
         chain = cls(params=params, task=task, max_norm=max_norm, every=max(1, every))
@@ -151,7 +152,7 @@ class Chain(TrainerCallback):
                 if isinstance(part, WeightPenalty):
                     # All groups share one controller, as ρ is a share over the adapter, unless modules find their own.
                     own = isinstance(part.strength, AutoStrength) and part.strength.per_module
-                    shared = chain.controllers.setdefault(part.name, StrengthController.of(part))
+                    shared = chain.controllers.setdefault(part.name, StrengthController.of(part, calibration))
                     group.controllers[part.name] = StrengthController.of(part) if own else shared
                     group.penalties.append((part, state))
                 else:

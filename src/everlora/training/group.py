@@ -107,6 +107,7 @@ class StrengthController:
             1; scalars, or (L,) where every module finds its own.
         price: μ, the multiplier of a budget.
         allowed: nats that all earlier tasks together may lose, as far as they are predicted to.
+        calibration: by which predictions are multiplied, since earlier ones were so much too low.
     """
 
     strength: Strength
@@ -115,11 +116,12 @@ class StrengthController:
     penalty: Tensor = field(default_factory=lambda: torch.zeros(()))
     price: float = 0.0
     allowed: float = 0.0
+    calibration: float = 1.0
 
     @classmethod
-    def of(cls, part: WeightPenalty) -> StrengthController:
+    def of(cls, part: WeightPenalty, calibration: float = 1.0) -> StrengthController:
         """Make the controller of a part."""
-        return cls(part.strength, predicts=isinstance(part, PredictsRise))
+        return cls(part.strength, predicts=isinstance(part, PredictsRise), calibration=calibration)
 
     def update(self, task: Tensor, penalty: Tensor) -> None:
         """Take note of one more step."""
@@ -130,7 +132,7 @@ class StrengthController:
         """Take note of what the earlier tasks are predicted to lose, in nats per row, summed over them."""
         if isinstance(self.strength, Budget):
             self.allowed = self.strength.nats * tasks
-            excess = min(predicted / self.allowed - 1, OVERDRAWN)
+            excess = min(self.calibration * predicted / self.allowed - 1, OVERDRAWN)
             # Never below 0: where less is lost than allowed, a negative price would reward forgetting.
             self.price = max(0.0, self.price + ASCENT * excess)
 
@@ -144,7 +146,9 @@ class StrengthController:
         """Return λ now; 0 as long as the penalty has no gradient."""
         if isinstance(self.strength, Budget):
             if self.predicts:
-                return torch.full_like(self.penalty, self.price / self.allowed if self.allowed else 0.0)
+                # The gradient of what the budget holds, the calibrated prediction.
+                price = self.calibration * self.price
+                return torch.full_like(self.penalty, price / self.allowed if self.allowed else 0.0)
             share = self.price
         elif isinstance(self.strength, AutoStrength):
             share = self.strength.rho

@@ -91,8 +91,12 @@ def write(folder: Path, part: Rehearsal | None, tasks: Sequence[Task]) -> None:
 
     Whole training sets are not written: the learner is given them again.
     """
-    if draws_for_every_task(part):
-        return
+    if not draws_for_every_task(part):
+        write_rows(folder / FILE, tasks)
+
+
+def write_rows(path: Path, tasks: Sequence[Task]) -> None:
+    """Write training rows of tasks as `write` does; nothing if there are none."""
     lines: list[dict[str, Any]] = []
     for task in tasks:
         card = {"name": task.name, "labels": list(task.labels), "instruction": task.instruction, "form": task.form}
@@ -101,7 +105,7 @@ def write(folder: Path, part: Rehearsal | None, tasks: Sequence[Task]) -> None:
         lines += [{"input": _plain(row.input), "target": row.target} for row in task.train]
     if lines:
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        (folder / FILE).write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
 
 
 def read(folder: Path, part: Rehearsal | None, tasks: Sequence[Task]) -> list[Task]:
@@ -110,9 +114,15 @@ def read(folder: Path, part: Rehearsal | None, tasks: Sequence[Task]) -> list[Ta
     Raises:
         FolderError: the file is damaged.
     """
-    if draws_for_every_task(part):
-        return list(tasks)
-    path = folder / FILE
+    return list(tasks) if draws_for_every_task(part) else read_rows(folder / FILE)
+
+
+def read_rows(path: Path) -> list[Task]:
+    """Read what `write_rows` wrote; nothing where there is no file.
+
+    Raises:
+        FolderError: the file is damaged.
+    """
     if not path.exists():
         return []
     found: list[tuple[dict[str, Any], list[Example]]] = []

@@ -64,6 +64,7 @@ class TaskTrainer:
         past: the updates of earlier tasks that parts see.
         start: where the adapter starts, if it goes on from the stage before.
         memory: what the parts remember of earlier tasks.
+        calibration: by which predictions of what earlier tasks lose are multiplied.
     """
 
     base: Loaded
@@ -74,6 +75,7 @@ class TaskTrainer:
     past: UpdateHistory
     start: Updates | None
     memory: memory.Memory
+    calibration: float = 1.0
 
     @property
     def arguments(self) -> TrainingArgumentsInput:
@@ -111,6 +113,7 @@ class TaskTrainer:
             start=self.start,
             memory=self.memory,
             seed=self.spec.seed,
+            calibration=self.calibration,
         )
         chain.probe = Probe.wanted(chain.groups, model, self.backend, seed_for(self.spec.seed, self.stage.seeded))
         return chain

@@ -58,6 +58,24 @@ class Budget:
         return f"budget(nats={self.nats:g})"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProbedBudget(Budget):
+    """Finds a strength as `Budget` does, with a prediction that rows of earlier tasks calibrate.
+
+    See `everlora.training.calibration`.
+
+    A class of its own, so that the record of a budget without probes, which tells runs apart, has no word of them.
+
+    Attributes:
+        probes: rows of each task that are stored, to be looked at and never trained again.
+    """
+
+    probes: int
+
+    def __str__(self) -> str:
+        return f"budget(nats={self.nats:g}, probes={self.probes})"
+
+
 Strength = float | AutoStrength | Budget
 
 
@@ -76,6 +94,8 @@ def check_strength(part: str, strength: Strength) -> None:
     if isinstance(strength, Budget):
         if not 0 < strength.nats < float("inf"):
             raise ConfigError(f"the budget of {part!r} must be a finite number of nats above 0, not {strength.nats}")
+        if isinstance(strength, ProbedBudget) and strength.probes < 2:
+            raise ConfigError(f"the probes of {part!r} are at least 2 rows of each task, not {strength.probes}")
         return
     value = strength.rho if isinstance(strength, AutoStrength) else strength
     if not 0 <= value < float("inf"):  # NaN fails here too

@@ -15,7 +15,7 @@ from everlora.core.errors import DataError, ModelError
 from everlora.core.plain import JsonObject
 from everlora.data.task import Example, Task
 from everlora.data.template import Template
-from everlora.models.families.frozen import FrozenLayers
+from everlora.models.families.frozen import FrozenPart
 
 Scoring = Literal["generate", "labels"]
 Batch = dict[str, Tensor]
@@ -100,11 +100,11 @@ class Family(ABC):
         self.truncated = 0
         self.prompt_mask: Tensor | None = None
         self._full_limits = limits
-        self.frozen: FrozenLayers | None = None
+        self.frozen: FrozenPart | None = None
         self.fixed = False
 
     def run(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
-        """Run a model on a batch; layers below the adapted ones, if that was asked for, once for each text.
+        """Run a model on a batch; what is frozen below the adapted layers once for each text, see `FrozenPart`.
 
         Args:
             model: adapted or not.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from everlora.models.families.feature_cache import FeatureCache, digest_of_part, key_of, tensors_of
 from everlora.models.families.heads import evaluating, unwrap_model
 
 Batch = dict[str, Tensor]
@@ -19,6 +21,8 @@ LIMIT = 2**30
 """Bytes of hidden states that are held of texts that are learned, and as many of texts that are answered."""
 CLOSE = 1e-4
 """By how much of their size logits may differ from those of the whole model: fp32 in another order of rows."""
+READ = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+"""What a frozen part reads of a batch."""
 
 
 class PassThrough(nn.Module):
@@ -73,32 +77,121 @@ class Store:
 
 
 @dataclass
-class FrozenLayers:
-    """Holds hidden states of texts where the first adapted layer begins, and runs a model from there.
+class FrozenPart(ABC):
+    """Holds what the frozen part of a model makes of texts, and runs the model from there.
 
-    They are what the model computes in evaluation mode: below the adapted layers there is no dropout. Their last bits
-    depend on the other texts of the batch in which they were computed, and a run that is resumed must find the same
-    ones. So what is learned is held text by text, from the first step of a task on; and what is answered batch by
-    batch, since the same test rows are answered in the same batches after every task.
+    Its hidden states are what the model computes in evaluation mode: in the frozen part there is no dropout. Their
+    last bits depend on the other texts of the batch in which they were computed, and a run that is resumed must find
+    the same ones. So what is learned is held text by text, from the first step of a task on; and what is answered
+    batch by batch, since the same test rows are answered in the same batches after every task.
+
+    Attributes:
+        limit: bytes that may be held of texts that are learned, and of batches that are answered.
+        fits: whether a model that is cut here gives the answers of the whole one; None before it was tried.
+        learns: whether texts that are learned are held, too; their frozen part is then without dropout.
+        disk: where batches that were computed are held for other runs, too; None where nowhere.
+    """
+
+    limit: int = field(default=LIMIT, kw_only=True)
+    fits: bool | None = field(default=None, kw_only=True)
+    learns: bool = field(default=True, kw_only=True)
+    disk: FeatureCache | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.learned, self.answered = Store(self.limit), Store(self.limit)
+        self._digest: str | None = None
+
+    @abstractmethod
+    def cut(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
+        """Run a model on a batch from the hidden states of its texts on."""
+
+    @abstractmethod
+    def tensors(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """Return weights and buffers of the frozen part, by name."""
+
+    @abstractmethod
+    def _compute(self, model: nn.Module, inputs: Batch) -> Tensor:
+        """Run the frozen part alone, (b, s, h)."""
+
+    def begin_task(self) -> None:
+        """Forget the texts that were learned; see `FrozenPart`."""
+        self.learned = Store(self.limit)
+
+    def run(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
+        """Run a model on a batch: from the hidden states of its texts on, if that comes to the same."""
+        if model.training and not self.learns:
+            return model(**inputs, **options)
+        if self.fits is None:
+            self.fits = self.agrees(model, inputs, **options)
+        return self.cut(model, inputs, **options) if self.fits else model(**inputs, **options)
+
+    def agrees(self, model: nn.Module, inputs: Batch, **options: Any) -> bool:
+        """Return whether a batch comes out as it does of the whole model: not every model can be cut."""
+        try:
+            with torch.no_grad(), evaluating(model):
+                whole, cut = model(**inputs, **options).logits, self.cut(model, inputs, **options).logits
+        # Whatever a model raises that cannot be cut; it is run as a whole then.
+        except (TypeError, ValueError, RuntimeError, AttributeError, LookupError, StopIteration):
+            return False
+        if cut.shape != whole.shape:
+            return False
+        return bool((cut - whole).abs().max() <= CLOSE * whole.abs().max().clamp_min(1))
+
+    def hidden(self, model: nn.Module, inputs: Batch) -> Tensor:
+        """Return the hidden states of a batch (b, s, h) where the frozen part ends; 0 at padding."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+        if model.training:
+            return self._by_text(model, inputs)
+        key = repr(tuple(ids.shape)).encode() + torch.stack([ids, mask.to(ids.dtype)]).cpu().numpy().tobytes()
+        states = self.answered.get(key)
+        if states is None:
+            states = self._computed(model, inputs).masked_fill(~mask.unsqueeze(-1), 0)
+            self.answered.put(key, states)
+        return states
+
+    def _by_text(self, model: nn.Module, inputs: Batch) -> Tensor:
+        """Return what `hidden` does; of the texts of a batch, those that are not held are computed together."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+        keys = [row[real].cpu().numpy().tobytes() for row, real in zip(ids, mask, strict=True)]
+        known = [self.learned.get(key) for key in keys]
+        new = [k for k, states in enumerate(known) if states is None]
+        if new:
+            computed = self._computed(model, {name: value[new] for name, value in inputs.items()})
+            for k, states in zip(new, computed, strict=True):
+                known[k] = states[mask[k]]  # a copy, without padding
+        found = [states for states in known if states is not None]
+        out = found[0].new_zeros(*ids.shape, found[0].shape[-1])
+        for k, states in enumerate(found):
+            out[k, mask[k]] = states
+            self.learned.put(keys[k], states)
+        return out
+
+    def _computed(self, model: nn.Module, inputs: Batch) -> Tensor:
+        """Return what the frozen part makes of a batch, from the disk if it is there."""
+        read = {name: value for name, value in inputs.items() if name in READ}
+        if self.disk is None:
+            return self._compute(model, read)
+        if self._digest is None:
+            self._digest = digest_of_part(self.tensors(model), unwrap_model(model).config)
+        key = key_of(f"{type(self).__name__} {self._digest}", read)
+        held = self.disk.get(key)
+        if held is None:
+            held = self._compute(model, read)
+            self.disk.put(key, held)
+        return held.to(read["input_ids"].device)
+
+
+@dataclass
+class FrozenLayers(FrozenPart):
+    """Runs the embeddings and the layers below the lowest adapted one once for each text.
 
     Attributes:
         stack: path of the list of layers in the model.
         first: index of the lowest adapted layer.
-        limit: bytes that may be held of texts that are learned, and of batches that are answered.
-        fits: whether a model that is cut here gives the answers of the whole one; None before it was tried.
     """
 
     stack: str
     first: int
-    limit: int = LIMIT
-    fits: bool | None = None
-
-    def __post_init__(self) -> None:
-        self.learned, self.answered = Store(self.limit), Store(self.limit)
-
-    def begin_task(self) -> None:
-        """Forget the texts that were learned; see `FrozenLayers`."""
-        self.learned = Store(self.limit)
 
     @classmethod
     def below(cls, model: nn.Module, adapted: Iterable[str]) -> FrozenLayers | None:
@@ -123,63 +216,20 @@ class FrozenLayers:
         watched = any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers[:first])
         return None if watched else cls(stack, first)
 
-    def run(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
-        """Run a model on a batch: from the hidden states of its texts on, if that comes to the same."""
-        if self.fits is None:
-            self.fits = self.agrees(model, inputs, **options)
-        return self.cut(model, inputs, **options) if self.fits else model(**inputs, **options)
-
     def cut(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
-        """Run a model on a batch from the hidden states of its texts on."""
         hidden = self.hidden(model, inputs)
         rest = {key: value for key, value in inputs.items() if key not in ("input_ids", "token_type_ids")}
         with self._skipped(model):
             return model(inputs_embeds=hidden, **rest, **options)
 
-    def agrees(self, model: nn.Module, inputs: Batch, **options: Any) -> bool:
-        """Return whether a batch comes out as it does of the whole model: not every model can be cut."""
-        try:
-            with torch.no_grad(), evaluating(model):
-                whole, cut = model(**inputs, **options).logits, self.cut(model, inputs, **options).logits
-        # Whatever a model raises that cannot be cut; it is run as a whole then.
-        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, StopIteration):
-            return False
-        if cut.shape != whole.shape:
-            return False
-        return bool((cut - whole).abs().max() <= CLOSE * whole.abs().max().clamp_min(1))
-
-    def hidden(self, model: nn.Module, inputs: Batch) -> Tensor:
-        """Return the hidden states of a batch (b, s, h) where the first adapted layer begins; 0 at padding."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
-        if model.training:
-            return self._by_text(model, inputs)
-        key = repr(tuple(ids.shape)).encode() + torch.stack([ids, mask.to(ids.dtype)]).cpu().numpy().tobytes()
-        states = self.answered.get(key)
-        if states is None:
-            states = self._compute(model, inputs).masked_fill(~mask.unsqueeze(-1), 0)
-            self.answered.put(key, states)
-        return states
-
-    def _by_text(self, model: nn.Module, inputs: Batch) -> Tensor:
-        """Return what `hidden` does; of the texts of a batch, those that are not held are computed together."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
-        keys = [row[real].cpu().numpy().tobytes() for row, real in zip(ids, mask, strict=True)]
-        known = [self.learned.get(key) for key in keys]
-        new = [k for k, states in enumerate(known) if states is None]
-        if new:
-            computed = self._compute(model, {name: value[new] for name, value in inputs.items()})
-            for k, states in zip(new, computed, strict=True):
-                known[k] = states[mask[k]]  # a copy, without padding
-        found = [states for states in known if states is not None]
-        out = found[0].new_zeros(*ids.shape, found[0].shape[-1])
-        for k, states in enumerate(found):
-            out[k, mask[k]] = states
-            self.learned.put(keys[k], states)
-        return out
+    def tensors(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        inner = unwrap_model(model)
+        upper = {id(t) for layer in inner.get_submodule(self.stack)[self.first :] for _, t in tensors_of(layer)}
+        # A head stands outside the body, and what is trained elsewhere stands behind the frozen layers.
+        return ((n, t) for n, t in tensors_of(inner.base_model) if id(t) not in upper and not t.requires_grad)
 
     @torch.no_grad()
     def _compute(self, model: nn.Module, inputs: Batch) -> Tensor:
-        """Run the frozen layers alone, (b, s, h)."""
         inner, caught = unwrap_model(model), []
 
         def stop(_: nn.Module, args: tuple[Any, ...], kwargs: Batch) -> None:

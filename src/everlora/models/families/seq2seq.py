@@ -79,7 +79,7 @@ class Seq2Seq(Writer):
         inputs = {k: v for k, v in batch.items() if k != "labels"}
         where = batch["labels"] != IGNORE
         with select_positions(unwrap_model(model).get_output_embeddings(), where):
-            return model(**inputs, use_cache=False).logits, batch["labels"][where]
+            return self.run(model, inputs, use_cache=False).logits, batch["labels"][where]
 
     def token_masks(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
         return batch["attention_mask"].bool(), batch["labels"] != IGNORE
@@ -104,13 +104,15 @@ class Seq2Seq(Writer):
             best = self._scores(model, ids, mask, answers).argmax(-1)
             return [task.labels[i] for i in best.tolist()]
         with neutral_generation(model) as bare:
-            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=self.generation(task, sampling))
+            known = {} if self.frozen is None else {"encoder_outputs": self._encoded(model, ids, mask)}
+            config = self.generation(task, sampling)
+            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=config, **known)
         return self.decode(out[:, 1:].tolist(), task)  # the first token is the one that the decoder starts with
 
     def _scores(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
         """Return the log-probability of each label after each source, (b, labels); the encoder runs once."""
         b, n = ids.shape[0], len(answers)
-        states = unwrap_model(model).get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        states = self._encoded(model, ids, mask).last_hidden_state
         labels = right_pad(answers, IGNORE).to(ids.device).repeat(b, 1)  # (b n, m)
         start = torch.full((b * n, 1), self.start, device=ids.device)
         logits = model(
@@ -122,3 +124,11 @@ class Seq2Seq(Writer):
         real = labels != IGNORE
         each = logits.log_softmax(-1).gather(-1, labels.clamp_min(0)[..., None])[..., 0]
         return (each * real).sum(-1).view(b, n)
+
+    def _encoded(self, model: nn.Module, ids: Tensor, mask: Tensor) -> BaseModelOutput:
+        """Return what the encoder makes of sources (b, s), which it reads once where it is frozen."""
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if self.frozen is not None:
+            return BaseModelOutput(last_hidden_state=self.frozen.hidden(model, inputs))
+        outputs: BaseModelOutput = unwrap_model(model).get_encoder()(**inputs)
+        return outputs

@@ -1,0 +1,167 @@
+"""A budget's prediction is multiplied by how far off earlier ones were, as rows of earlier tasks show."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from calculus import draw
+from everlora import parse
+from everlora.analysis.status import status
+from everlora.archive.records import ProbedRise
+from everlora.core.errors import ConfigError
+from everlora.core.roles import Budget, Curvature, Evidence, ProbedBudget, State, TaskContext
+from everlora.core.updates import LowRank
+from everlora.parts.kronecker import KroneckerCurvature
+from everlora.testing import tiny_runs
+from everlora.training.calibration import FILE, HIGHEST, LOWEST, Calibration, mean_loss
+from everlora.training.group import StrengthController
+
+O, I = 3, 4  # noqa: E741
+METHOD = "kfac(lam=budget(nats=1e-3,probes=4))"
+
+
+def linear_task(seed: int, scale: float = 1.0) -> tuple[Tensor, Tensor, State]:
+    """A linear task under squared error, ½ tr (W − W*) C (W − W*)ᵀ: W*, C, and its curvature times ``scale``."""
+    W, x = draw(seed, (O, I), (I, 20))
+    C = x @ x.mT / 20
+    part = KroneckerCurvature()
+    seen = Evidence(curvature=Curvature(left=scale * C.trace() * torch.eye(O).double(), right=scale * O * C))
+    found = part.remember(LowRank(torch.zeros(1, I), torch.zeros(O, 1)), {}, seen)
+    memory = {key: t.double()[None] if t.is_floating_point() else t[None] for key, t in found.items()}
+    state = part.prepare(TaskContext(memory=memory))
+    assert state is not None
+    return W, C, state
+
+
+def predicted(D: Tensor, state: State) -> float:
+    full = LowRank(torch.eye(I).double()[None], D[None])
+    return float(KroneckerCurvature().value_and_grad(full, state).value)
+
+
+def seen_after(D: Tensor, seed: int, scale: float) -> tuple[Calibration, float]:
+    """What is known when an update D follows a task that was learned to its optimum, and what was predicted."""
+    _, C, state = linear_task(seed, scale)
+    real, expected = float(0.5 * (D @ C * D).sum()), predicted(D, state)
+    calibration = Calibration(probes=8)
+    calibration.append([], ProbedRise(losses={"one": [0.0]}), None)
+    assert calibration.ratio == 1
+    calibration.append([], ProbedRise(losses={"one": [real]}, real_rise=real), expected)
+    return calibration, expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_on_a_linear_model_under_squared_error_the_ratio_is_one(seed: int) -> None:
+    (D,) = draw(100 + seed, (O, I))
+    assert seen_after(D, seed, 1.0)[0].ratio == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.5, 7.0])
+def test_a_curvature_of_the_wrong_size_is_corrected(scale: float) -> None:
+    """Later predictions times the ratio are the real rises, and the budget then acts as with the right curvature."""
+    (D, later) = draw(50, (O, I), (O, I))
+    calibration, _ = seen_after(D, 3, scale)
+    assert calibration.ratio == pytest.approx(1 / scale, rel=1e-6)
+    wrong, right = (predicted(later, linear_task(3, size)[2]) for size in (scale, 1.0))
+    assert calibration.ratio * wrong == pytest.approx(right, rel=1e-6)
+    corrected = StrengthController(Budget(nats=0.1), predicts=True, calibration=calibration.ratio)
+    exact = StrengthController(Budget(nats=0.1), predicts=True)
+    corrected.spend(wrong, tasks=1)
+    exact.spend(right, tasks=1)
+    assert exact.price > 0
+    assert corrected.price == pytest.approx(exact.price, rel=1e-6)
+    # λ times the gradient of the prediction, which is as wrong as the prediction is.
+    assert float(corrected.lam) * scale == pytest.approx(float(exact.lam), rel=1e-5)
+
+
+def test_the_ratio_is_of_sums_and_is_held() -> None:
+    calibration = Calibration(probes=1)
+    for real, expected in ((0.5, 0.1), (-0.1, 0.1)):
+        calibration.append([], ProbedRise(losses={}, real_rise=real), expected)
+    assert calibration.ratio == pytest.approx(2)
+    calibration.append([], ProbedRise(losses={}, real_rise=1e3), 0.1)
+    assert calibration.ratio == HIGHEST
+    calibration.append([], ProbedRise(losses={}, real_rise=-2e3), 0.1)
+    assert calibration.ratio == LOWEST
+    none = Calibration(probes=1)
+    none.append([], ProbedRise(losses={}, real_rise=1.0), 0.0)
+    assert none.ratio == 1
+
+
+def test_how_a_budget_with_probes_is_written() -> None:
+    for given in ("budget(nats=1e-3,probes=8)", "budget(probes=8, nats=1e-3)"):
+        assert parse(f"kfac(lam={given})").penalties[0].strength == ProbedBudget(nats=1e-3, probes=8)
+    assert Calibration.of(parse("ella(lam=budget(probes=3))")).probes == 3
+    assert Calibration.of(parse("kfac")).probes == 0
+    assert dataclasses.asdict(Budget(nats=1e-3)) == {"nats": 1e-3}  # which the identity of runs is made of
+    for wrong in ("budget(probes=1)", "budget(probes=x)", "budget(probes=1.5)", "budget(rows=3)", "budget(8)"):
+        with pytest.raises(ConfigError) as refused:
+            parse(f"kfac(lam={wrong})")
+        assert "\n" not in str(refused.value)
+
+
+def test_rows_that_do_not_tell_the_rises_apart_change_nothing() -> None:
+    for error, ratio in ((0.0, 3.0), (0.099, 3.0), (0.101, 1.0)):
+        calibration = Calibration(probes=2)
+        calibration.append([], ProbedRise(losses={}, real_rise=0.3, error=error), 0.1)
+        assert calibration.ratio == pytest.approx(ratio)
+
+
+def rise(before: ProbedRise, after: ProbedRise, names: list[str]) -> tuple[float, float]:
+    """The sum of the tasks' mean rises, and its standard error."""
+    rises = [Tensor(after.losses[name]).double() - Tensor(before.losses[name]).double() for name in names]
+    return float(sum(one.mean() for one in rises)), float(sum(one.var() / len(one) for one in rises) ** 0.5)
+
+
+@pytest.mark.parametrize("scoring", ["labels", "generate"])
+def test_a_run_measures_what_its_budget_predicted(scoring: str, tmp_path: Path) -> None:
+    tasks, how = tiny_runs.stream("tiny-bert", 3), {"evaluation": {"scoring": scoring, "schedule": "final"}}
+    learner = tiny_runs.train_sequence("tiny-bert", METHOD, tmp_path / "run", tasks, **how)
+    found = status(tmp_path / "run")
+    first, second, third = (task.probed for task in found.tasks)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert first.real_rise is None
+    assert (first.calibration, second.calibration) == (1, 1)
+    assert (second.real_rise, second.error) == pytest.approx(rise(first, second, ["first"]))
+    assert (third.real_rise, third.error) == pytest.approx(rise(second, third, ["first", "second"]))
+    expected = found.tasks[1].predicted_rise
+    assert expected is not None
+    ratio = min(max(second.real_rise / expected, LOWEST), HIGHEST)
+    tells = abs(second.real_rise - expected) > 2 * second.error
+    assert third.calibration == pytest.approx(ratio if tells else 1.0)
+    assert f"(really {third.real_rise:.2g} ± {third.error:.2g})" in (found.forecast or "")
+    assert found.kept_rows == 12
+    assert learner.storage().kept_rows == 12
+    train = {row.input for row in tasks[0].train}
+    assert {row.input for row in learner.calibration.rows[0].train} <= train
+    model = learner.inference_model()
+    for task in learner.calibration.rows:
+        rows = [(row, task) for row in task.train]
+        mean = sum(third.losses[task.name]) / len(rows)
+        assert mean_loss(model, learner.base.family, rows) == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_run_that_goes_on_knows_what_was_seen(tmp_path: Path) -> None:
+    tasks = tiny_runs.stream("tiny-bert", 3)
+    whole = tiny_runs.train_sequence("tiny-bert", METHOD, tmp_path / "whole", tasks)
+    cut = tiny_runs.begin("tiny-bert", METHOD, tmp_path / "cut", progress=tiny_runs.Cut("third"))
+    with pytest.raises(KeyboardInterrupt):
+        cut.follow(tasks)
+    resumed = tiny_runs.begin("tiny-bert", METHOD, tmp_path / "cut", resume=True)
+    resumed.follow(tasks)
+    assert tiny_runs.largest_difference(tiny_runs.adapter(resumed), tiny_runs.adapter(whole)) == 0
+    assert resumed.calibration.losses == whole.calibration.losses
+    assert resumed.calibration.ratio == whole.calibration.ratio
+
+
+def test_without_probes_no_row_is_stored(tmp_path: Path) -> None:
+    learner = tiny_runs.train_sequence("tiny-bert", "kfac", tmp_path / "run")
+    assert not list((tmp_path / "run").rglob(FILE))
+    assert learner.storage().kept_rows == 0
+    assert {task.probed for task in status(tmp_path / "run").tasks} == {None}
