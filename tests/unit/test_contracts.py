@@ -162,7 +162,14 @@ def test_a_field_of_needs_on_the_class_is_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("need", "needs"), ("Needs", "needs"), ("rember", "remember"), ("acts_onn", "acts_on")]
+    ("name", "meant"),
+    [
+        ("need", "needs"),
+        ("Needs", "needs"),
+        ("rember", "remember"),
+        ("acts_onn", "acts_on"),
+        ("fresh_adaptor", "fresh_adapter"),
+    ],
 )
 def test_a_name_that_is_nearly_one_of_the_roles(name: str, meant: str) -> None:
     assert f"defines {name!r}, which nobody reads; did you mean {meant!r}?" in refusal(
