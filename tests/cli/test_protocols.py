@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from everlora.core import registry
 from everlora.settings import protocol
 
 from .conftest import Everlora
@@ -33,6 +34,18 @@ def test_what_is_shown_can_be_given_back(everlora: Everlora, tmp_path: Path) -> 
     for name, found in everlora("protocols", "--json").json.items():
         (tmp_path / "mine.yaml").write_text(everlora("protocols", name).out)
         assert everlora("protocols", "mine.yaml", "--json").json["hash"] == found["hash"]
+
+
+def test_one_may_score_by_a_metric_of_ones_own(everlora: Everlora, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("title: own\nsettings: {metric: shout}\n")
+    (tmp_path / "shout.py").write_text(
+        "from everlora import metric\n@metric('shout', formula='capitals', source='a test')\n"
+        "def shout(answer): return 100.0 * answer.prediction.isupper()\n"
+    )
+    with registry.isolated():
+        assert "unknown metric 'shout'" in everlora("protocols", "own.yaml").line
+        shown = everlora("protocols", "own.yaml", "--plugin", "shout.py", "--json")
+        assert shown.json["settings"] == {"metric": "shout"}
 
 
 def test_a_run_names_it_wherever_it_writes_figures(everlora: Everlora, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from everlora import parse
 from everlora.core.history import UpdateHistory
 from everlora.core.updates import LowRank
+from everlora.parts import ProjectOut
 from everlora.roles import (
     ConfigError,
     GradientTransform,
@@ -159,7 +162,14 @@ def test_a_field_of_needs_on_the_class_is_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("need", "needs"), ("Needs", "needs"), ("rember", "remember"), ("acts_onn", "acts_on")]
+    ("name", "meant"),
+    [
+        ("need", "needs"),
+        ("Needs", "needs"),
+        ("rember", "remember"),
+        ("acts_onn", "acts_on"),
+        ("fresh_adaptor", "fresh_adapter"),
+    ],
 )
 def test_a_name_that_is_nearly_one_of_the_roles(name: str, meant: str) -> None:
     assert f"defines {name!r}, which nobody reads; did you mean {meant!r}?" in refusal(
@@ -376,3 +386,33 @@ def test_a_slip_in_an_adapter_form_is_refused_and_so_is_a_form_without_a_backend
         type("Odd", (Adapter,), {"whole_modle": True})
     with pytest.raises(ConfigError, match=r"no backend handles the adapter form 'fulll'; did you mean 'full'\?"):
         make_backend(everlora.load("tiny-llama"), {}, "auto", Adapter(form="fulll"))
+
+
+def test_a_step_stacks_weights_and_gradient_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two penalties, a transform and the record of the step look at them, and clipping changes the gradient."""
+    draw = torch.Generator().manual_seed(0)
+
+    def update() -> LowRank:
+        return LowRank(torch.randn(2, 5, generator=draw), torch.randn(4, 2, generator=draw))
+
+    past = UpdateHistory().append({"a": update(), "b": update()})
+    drawn = {"a": update(), "b": update()}
+    live = {name: LowRank(*map(torch.nn.Parameter, (one.A, one.B))) for name, one in drawn.items()}
+    params = [p for one in live.values() for p in one.tensors.values()]
+    for p in params:
+        p.grad = torch.randn(p.shape, generator=draw)
+    method = replace(parse("ella+o-lora"), transforms=(ProjectOut(),))
+    chain = Chain.build(params, live, past, method, task="t", max_norm=0.1, every=1)  # type: ignore[arg-type]
+    (group,) = chain.groups
+    assert (len(group.penalties), len(group.transforms)) == (2, 1)
+    stacked, stack = [], torch.stack
+
+    def counting(tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
+        stacked.append(tensors[0].data_ptr())
+        return stack(tensors, dim)
+
+    monkeypatch.setattr(torch, "stack", counting)
+    chain.on_pre_optimizer_step(None, SimpleNamespace(global_step=0), None)
+    for p in live["a"].tensors.values():
+        assert p.grad is not None
+        assert (stacked.count(p.data_ptr()), stacked.count(p.grad.data_ptr())) == (1, 1)

@@ -15,6 +15,8 @@ import everlora.methods  # noqa: F401
 from everlora.core import plugins, registry
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import parse
+from everlora.learner.experiment import plugins_used
+from everlora.settings.spec import RunSpec
 
 OWN = """
 from everlora import Method, method
@@ -61,6 +63,50 @@ def test_a_package_offers_a_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert parse("TheirWay(x=2)").name == "their-way"
     assert "their-way" in [known.name for known in registry.entries()]
     assert asked == ["everlora.methods"]  # once
+
+
+BENCHMARK_AND_METRIC = """
+from everlora import benchmark, load_known, metric
+
+@benchmark("their-two", title="t", orders={1: "agnews imdb"})
+def their_two(request):
+    return load_known(request)
+
+@metric("their_score", formula="f", source="s")
+def their_score(answer):
+    return 0.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "ours", "theirs"), [("benchmark", "standard", "TheirTwo"), ("metric", "rouge-l", "their-score")]
+)
+def test_a_package_offers_a_benchmark_or_a_metric(
+    kind: str, ours: str, theirs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write(tmp_path / "offered_more.py", BENCHMARK_AND_METRIC)
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = offer(monkeypatch, "offered_more")
+    known = registry.KINDS[kind]
+    assert known.find(ours) is not None
+    assert asked == []
+    assert known.find(theirs) is not None
+    assert asked == [f"everlora.{kind}s"]
+    assert known.origin(theirs) is not None  # the package is not installed here: its file stands for it
+
+
+def test_the_package_that_defines_a_task_is_recorded_whoever_names_the_task(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    facts = "tasks={'their-task': {'source': 's', 'licence': 'l', 'labels': ['a', 'b']}}"
+    file = write(tmp_path / "offered_tasks.py", BENCHMARK_AND_METRIC.replace("title=", f"{facts}, title="))
+    mine = write(tmp_path / "mine.yaml", "title: Mine\norders: {1: imdb their-task}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    offer(monkeypatch, "offered_tasks")
+    spec = RunSpec(model="tiny-llama", benchmark=str(mine))
+    found = [(one.get("benchmark"), one.get("file")) for one in plugins_used(spec, parse("ella"))]
+    assert found[0] == ("their-two", str(file))
+    assert (str(mine), str(mine)) in found
 
 
 def test_a_broken_plug_in_is_one_line_and_the_others_work(

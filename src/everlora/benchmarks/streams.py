@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from everlora.benchmarks.read import is_benchmark_file, read_benchmark
-from everlora.core.benchmark import BENCHMARKS, Benchmark, Modality, Request, owner
+from everlora.core.benchmark import BENCHMARKS, Benchmark, Modality, Request, defining, owner
 from everlora.core.errors import ConfigError, DataError, nearest
 from everlora.data.rows import is_data_file, is_folder
 from everlora.data.task import Task, TaskStream, left_out_note
@@ -159,6 +159,19 @@ def find_benchmark(name: str) -> Benchmark:
     if known is None and len(path.parts) > 1:
         raise ConfigError(f"{name} does not exist; give the path of a YAML file or folder, or a benchmark's name")
     return known or BENCHMARKS.get(name)
+
+
+def owners(name: str) -> list[str]:
+    """Return the benchmarks that define tasks which this one only names; none for tasks of a user's own.
+
+    >>> owners("standard")
+    ['long']
+    """
+    if is_own(name):
+        return []
+    known = find_benchmark(name)
+    named = {task for tasks in known.orders.values() for task in tasks} - known.defined.keys()
+    return sorted({owner(task).name for task in named if defining(task)})
 
 
 def order_number(benchmark: str, order: str) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from everlora.cli import completion
-from everlora.cli.common import Json, say
+from everlora.cli.common import Json, Plugin, say
 
 
 def protocols(
@@ -18,6 +18,7 @@ def protocols(
             metavar="NAME", help="A protocol, or a YAML file of one's own.", autocompletion=completion.protocols
         ),
     ] = None,
+    plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
     """List the protocols that --protocol takes, or show one: settings, source, what is unknown.

@@ -19,7 +19,7 @@ from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
 from everlora.archive.schema import read_json, write
 from everlora.benchmarks import find_benchmark, is_own, open_stream
-from everlora.benchmarks.streams import is_yaml
+from everlora.benchmarks.streams import is_yaml, owners
 from everlora.core.benchmark import Modality
 from everlora.core.errors import ConfigError, DataError, FolderError, ModelError
 from everlora.core.expressions import parse, split_expression
@@ -159,9 +159,9 @@ def begin(
 
 
 def plugins_used(spec: LearnerSpec, method: Method) -> list[Origin]:
-    """Return where a run's plug-ins are from: methods, benchmark, all metrics, and files of no known use."""
+    """Return where a run's plug-ins are from: methods, benchmarks, all metrics, and files of no known use."""
     named = [name for name, _ in split_expression(method.expression)] if method.expression else []
-    benchmark = [spec.benchmark] if isinstance(spec, RunSpec) else []
+    benchmark = [spec.benchmark, *owners(spec.benchmark)] if isinstance(spec, RunSpec) else []
     # Tasks may name any metric, and those of the matrix are all written: so all that are from outside count as used.
     found = origins(method=named, benchmark=benchmark, metric=METRICS.from_outside())
     found += [file_origin("benchmark", name, Path(name)) for name in benchmark if is_yaml(name)]

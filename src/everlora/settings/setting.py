@@ -168,13 +168,14 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 def suggestion(name: str, kind: Any, group: tuple[str, ...] = ()) -> str:
     """Return ``"; did you mean 'x'?"`` for an unknown key ``name`` of ``group``, or an empty text if nothing is near.
 
-    Looked for in the group where the key stands: another word for one of its settings, or a near spelling. At the top
-    also the settings of groups, by their exact names and other words, which are then named with their group.
+    Looked for as another word for a setting of the group where the key stands; then as the exact name of a setting
+    of another group, or another word for it, named with its group; then as a near spelling in the group.
     """
     known = settings_of(kind)
     meant = [one.path[-1] for one in known if one.path[:-1] == group and name.lower() in one.setting.aka]
-    if not meant and not group:
-        meant = [".".join(one.path) for one in known if name.lower() in (one.path[-1], *one.setting.aka)]
+    # Inside a group the bare name of a setting of the top would look like one of the group.
+    others = [one for one in known if len(one.path) > 1 or not group]
+    meant += [".".join(one.path) for one in others if name.lower() in (one.path[-1], *one.setting.aka)]
     found = meant[0] if meant else closest(name, _keys(kind, group))
     return f"; did you mean {found!r}?" if found else ""
 

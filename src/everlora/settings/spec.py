@@ -131,7 +131,7 @@ class LearnerSpec(Strict):
     """``mean`` over a text's tokens, its first token (``cls``), or what the checkpoint's ``head`` makes of them."""
     head: Annotated[
         Literal["names"] | None,
-        Setting("model", "names: an encoder's rows are its labels' names.", value="HOW", unset="trained"),
+        Setting("model", "Rows of encoders' heads.", value="HOW", unset="trained"),
     ] = None
     """Rows of a classification head: one per label that is trained, or the fixed embeddings of the labels' names."""
     dtype: Annotated[str, Setting("model", "Weights: auto, float32 or bfloat16.", changes="record", value="TYPE")] = (

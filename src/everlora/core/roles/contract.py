@@ -286,8 +286,9 @@ def _annotations(cls: type) -> dict[str, object]:
 
 
 def _slip(name: str) -> str | None:
-    """Return the name that was meant by one that is nearly a name of some role; None if it is one, or near to none."""
-    known = {"needs", *(one for kind in (*Part.roles, *Part.abilities) for one in (*vars(kind), *_annotations(kind)))}
+    """Return the name that was meant by one that is nearly of a role or a flag; None if it is one, or near to none."""
+    known = {"needs", *FLAGS}
+    known |= {*(one for kind in (*Part.roles, *Part.abilities) for one in (*vars(kind), *_annotations(kind)))}
     if name in known or name == "name":
         return None
     return next(iter(_near(name, [one for one in known if len(one) >= LONG or one == "needs"])), None)
