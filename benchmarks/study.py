@@ -6,7 +6,9 @@
 ``collect`` writes one line for each finished run: method, settings that were searched, order, seed, the score of each
 task right after it was learned and at the end, and the measures made of them. ``render`` replaces what stands in a
 page between ``<!-- study NAME minus BASELINE … -->`` and ``<!-- end of study -->`` by the table of
-``benchmarks/results/NAME.jsonl``.
+``benchmarks/results/NAME.jsonl``; with ``of SYSTEM …`` before ``minus`` of these systems alone. Between
+``<!-- tuning TRIALS test NAME -->`` and ``<!-- end of study -->`` stand what a search on dev rows found, and the same
+system on the test rows of the same order.
 
 Every run of a method is paired with the baseline's run of the same order and seed. After ± stands half of the 95 %
 interval of the mean difference (t over the runs); * marks differences whose p is below 0.05 after Holm's correction
@@ -38,7 +40,9 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
-    r"(<!-- study (?P<name>\S+)(?: minus (?P<minus>[^>]*?))? -->\n).*?(<!-- end of study -->)", re.DOTALL
+    r"(<!-- (?P<kind>study|tuning) (?P<name>\S+)(?: of (?P<of>[^>]*?))?(?: minus (?P<minus>[^>]*?))?"
+    r"(?: test (?P<test>\S+))? -->\n).*?(?P<end><!-- end of study -->)",
+    re.DOTALL,
 )
 CONFIDENCE, LEVEL = 0.95, 0.05
 
@@ -219,12 +223,43 @@ def _difference(found: tuple[Gap, bool] | None) -> str:
     return f"{one.mean:+.1f} ± {one.half:.1f}{'*' if stands else ''}".replace("-", "−")
 
 
+def tuning(trials: Sequence[Point], final: Sequence[Point]) -> str:
+    """Return what a search found in Markdown: the best trial of each system, and how far dev and test rows agree.
+
+    Args:
+        trials: one run of each, of one order.
+        final: runs of the table that was made with what was found.
+    """
+    order = trials[0].order
+    best: dict[str, Point] = {}
+    for one in trials:
+        if one.system not in best or one.oa > best[one.system].oa:
+            best[one.system] = one
+    found = {
+        system: mean(scores)
+        for system in best
+        if (scores := [one.oa for one in final if one.system == system and one.order == order])
+    }
+    counts = {system: sum(one.system == system for one in trials) for system in best}
+    rows = [["system", "trials", "best", "rate", "dev OA", "test OA"], ["---", "--:", "---", "--:", "--:", "--:"]]
+    for system, one in sorted(best.items(), key=lambda item: -item[1].oa):
+        cells = [system, str(counts[system]), f"`{one.method}`", f"{one.rate:g}", f"{one.oa:.1f}"]
+        rows.append([*cells, f"{found[system]:.1f}" if system in found else ""])
+    agree = float(stats.spearmanr([best[system].oa for system in found], list(found.values())).statistic)
+    lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"{lines}\nRank correlation (Spearman) of dev and test over the {len(found)} systems: {agree:.2f}.\n"
+
+
 def rendered(page: str) -> str:
     """Return a page with the tables of its studies made anew."""
 
     def block(match: re.Match[str]) -> str:
-        minus = (match["minus"] or "").replace(",", " ").split()
-        return f"{match[1]}{table(load(match['name']), minus)}{match[4]}"
+        points = load(match["name"])
+        if match["kind"] == "tuning":
+            return f"{match[1]}{tuning(points, load(match['test']))}{match['end']}"
+        of, minus = ((match[key] or "").replace(",", " ").split() for key in ("of", "minus"))
+        points = [one for one in points if not of or one.system in of]
+        return f"{match[1]}{table(points, minus)}{match['end']}"
 
     return BLOCK.sub(block, page)
 

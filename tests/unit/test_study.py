@@ -76,6 +76,24 @@ def test_a_table_has_the_best_first_and_differences_from_the_baseline(study: Mod
         study.table(data, ["o-lora"])
 
 
+def test_a_search_shows_its_best_trial_and_the_same_system_on_test_rows(study: ModuleType) -> None:
+    trials = points(study, "ella", [60.0, 63.0]) + points(study, "inclora", [59.0, 58.0])
+    lines = study.tuning(trials, points(study, "ella", ELLA) + points(study, "inclora", INCLORA)).splitlines()
+    assert lines[2] == "| ella | 2 | `ella` | 0.003 | 63.0 | 63.1 |"
+    assert lines[3] == "| inclora | 2 | `inclora` | 0.003 | 59.0 | 61.0 |"
+    assert lines[-1].endswith("over the 2 systems: 1.00.")
+
+
+def test_a_block_of_a_page_is_replaced_and_nothing_else(study: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = points(study, "ella", ELLA) + points(study, "inclora", INCLORA)
+    monkeypatch.setattr(study, "load", lambda name: data)
+    page = "before\n<!-- study x of ella, inclora minus inclora -->\nold\n<!-- end of study -->\nafter\n"
+    table = study.table(data, ["inclora"])
+    new = f"before\n<!-- study x of ella, inclora minus inclora -->\n{table}<!-- end of study -->\nafter\n"
+    assert study.rendered(page) == new
+    assert study.rendered(new) == new
+
+
 def test_pages_say_what_the_data_say(study: ModuleType) -> None:
     for page in study.PAGES:
         text = page.read_text(encoding="utf-8")
