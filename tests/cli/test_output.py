@@ -83,7 +83,7 @@ def test_help_shows_whole_option_names(everlora: Everlora) -> None:
 
 def test_the_card_of_a_method_and_of_a_composition(everlora: Everlora) -> None:
     text = everlora("methods", "OLoRA").out
-    page = everlora("methods", "o-lora", "--json").json["terms"][0]["page"]
+    page = everlora("methods", "o-lora", "--json").json["members"][0]["page"]
     assert page in text  # whole, as it is written
     for word in (
         "norm_lam",

@@ -59,7 +59,7 @@ def test_a_file_on_the_command_line(everlora: Everlora, tmp_path: Path, monkeypa
     assert said.status == 0, said.err
     (where,) = yaml.safe_load((tmp_path / "r/run.yaml").read_text())["origin"]
     assert (where["method"], where["file"]) == ("capped-ella", str(file))
-    assert everlora("methods", "capped-ella", "--json", *plug).json["terms"][0]["origin"]["file"] == str(file)
+    assert everlora("methods", "capped-ella", "--json", *plug).json["members"][0]["origin"]["file"] == str(file)
 
     forget(monkeypatch)
     assert everlora("status", "r").status == 0  # reads what was written down, and needs no method

@@ -406,7 +406,7 @@ def test_cards_with_and_without_rows(tmp_path: Path) -> None:
         if info.needs_data:
             about = card(info.name)
             assert [task.name for task in about.tasks] == list(info.tasks)
-            assert all(task.source and task.terms and task.metric for task in about.tasks)
+            assert all(task.source and task.licence and task.metric for task in about.tasks)
             assert about.order_digest is None
     for name in TRACE.orders[7]:
         for split in ("train", "test"):

@@ -25,8 +25,8 @@ def test_every_method_has_a_row_and_a_card() -> None:
         assert row.cost
         assert row.stores
         found = card(row.name)
-        assert found.terms[0].page == registry.entry(row.name).doc()
-        assert {one.name: one.default for one in found.terms[0].options} == row.options
+        assert found.members[0].page == registry.entry(row.name).doc()
+        assert {one.name: one.default for one in found.members[0].options} == row.options
 
 
 def test_groups() -> None:
@@ -48,17 +48,17 @@ def test_a_composition_has_a_card() -> None:
         ("merge", "largest_magnitude"),
     ]
     assert found.parts[0].settings["lam"] == 0.1
-    assert [one.row.name for one in found.terms] == ["o-lora", "ps-merge"]
+    assert [one.row.name for one in found.members] == ["o-lora", "ps-merge"]
     with pytest.raises(ConfigError, match="did you mean"):
         card("o-lorra")
 
 
 def test_the_source_of_a_default_is_shown_with_it() -> None:
-    options = {one.name: one for one in card("o-lora").terms[0].options}
+    options = {one.name: one for one in card("o-lora").members[0].options}
     assert options["lam"].source == "λ₁ = 0.5 is that of the authors' scripts for orders 1 to 3."
     assert not options["lam"].ours
     assert options["norm"].kind == "l1 | l2sq | cos"
-    (ours,) = (one for one in card("ella").terms[0].options if one.name == "rho")
+    (ours,) = (one for one in card("ella").members[0].options if one.name == "rho")
     assert ours.ours
     assert (ours.kind, ours.default) == ("float | none", None)
 
@@ -68,7 +68,7 @@ def test_every_option_declares_the_source_of_its_default(known: registry.Entry) 
     """Somebody has chosen it, a paper, its authors' code or this library, and a whole sentence says who."""
     notes = defaults(known.build)
     assert notes.keys() == known.options().keys()
-    assert {one.name: one.source for one in card(known.name).terms[0].options} == {
+    assert {one.name: one.source for one in card(known.name).members[0].options} == {
         name: note.source for name, note in notes.items()
     }
     for name, note in notes.items():

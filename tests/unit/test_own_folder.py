@@ -101,7 +101,7 @@ def test_every_benchmark_has_a_whole_card() -> None:
         for task in found.tasks:
             assert task.metric, (info.name, task.name)
             assert task.source, (info.name, task.name)
-            assert task.terms, (info.name, task.name)
+            assert task.licence, (info.name, task.name)
             if info.modality == ("image",):
                 assert task.labels or task.classes
             if not info.needs_data:

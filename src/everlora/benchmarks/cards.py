@@ -73,7 +73,7 @@ class TaskCard:
 
     Attributes:
         name, labels, metric, source: see `everlora.core.benchmark.TaskInfo`.
-        terms: its licence.
+        licence: on what terms.
         published: sizes as published, if they are known.
         classes: number of its classes, where the benchmark shares its classes out evenly.
         at_hand: what its rows are like; None where they are not at hand.
@@ -83,7 +83,7 @@ class TaskCard:
     labels: tuple[str, ...]
     metric: str
     source: str
-    terms: str
+    licence: str
     published: PublishedSizes | None = None
     classes: int | None = None
     at_hand: TaskRows | None = None
@@ -176,7 +176,7 @@ def _own(name: str) -> BenchmarkCard:
         order_digest=stream.digest(),
         note=stream.note,
         tasks=tuple(
-            TaskCard(task.name, task.labels, task.metric, task.source, terms="", at_hand=_of_rows(task))
+            TaskCard(task.name, task.labels, task.metric, task.source, licence="", at_hand=_of_rows(task))
             for task in stream
         ),
     )
@@ -199,7 +199,7 @@ def _known(benchmark: Benchmark, name: str, task: Task | None) -> TaskCard:
         labels=tuple(task.labels if task else known.labels),
         metric=task.metric if task else known.metric,
         source=known.source,
-        terms=known.licence,
+        licence=known.licence,
         published=PublishedSizes(*known.published) if known.published else None,
         classes=benchmark.classes // len(benchmark.tasks) if benchmark.classes else None,
         at_hand=_of_rows(task) if task else None,

@@ -80,30 +80,31 @@ def methods(
 
 
 def _card_as_json(found: MethodCard) -> JsonObject:
-    """Return a card as ``--json`` prints it: what is known of a term stands in one object with its row."""
-    terms = [
-        {**asdict(term.row), "page": term.page, "options": list(map(asdict, term.options))} for term in found.terms
+    """Return a card as ``--json`` prints it: what is known of a member stands in one object with its row."""
+    members = [
+        {**asdict(member.row), "page": member.page, "options": list(map(asdict, member.options))}
+        for member in found.members
     ]
-    return {**asdict(found), "terms": terms}
+    return {**asdict(found), "members": members}
 
 
 def _print_card(found: MethodCard) -> None:
     from everlora.methods.cards import families_in_words
 
-    for term in found.terms:
-        row = term.row
+    for member in found.members:
+        row = member.row
         aliases = f" (also {', '.join(row.aliases)})" if row.aliases else ""
-        say(f"{row.name}{aliases}\n{row.title}\n{row.paper}\n\n{term.page}\n")
+        say(f"{row.name}{aliases}\n{row.title}\n{row.paper}\n\n{member.page}\n")
         if row.origin:
             say("from " + ", ".join(f"{key} {value}" for key, value in row.origin.items()) + "\n")
-        if term.options:
-            options = ([one.name, one.kind, text(one.default), one.source or "–"] for one in term.options)
+        if member.options:
+            options = ([one.name, one.kind, text(one.default), one.source or "–"] for one in member.options)
             _table(f"options of {row.name}", ("option", "values", "default", "where the default is from"), options)
     composed = [
         ("group", found.group),
         ("adapter", found.adapter),
-        *((f"stores ({term.row.name})", term.row.stores) for term in found.terms),
-        *((f"extra cost per step ({term.row.name})", term.row.cost) for term in found.terms),
+        *((f"stores ({member.row.name})", member.row.stores) for member in found.members),
+        *((f"extra cost per step ({member.row.name})", member.row.cost) for member in found.members),
         ("replay", text(found.replay)),
         ("learning rate, if none is named", f"{found.learning_rate:g}"),
         ("task id at inference", text(found.task_id_at_inference)),

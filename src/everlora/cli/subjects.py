@@ -118,8 +118,8 @@ def _show_card(facts: BenchmarkCard) -> None:
         if published:
             known = (task.published.train, task.published.test) if task.published else (None, None)
             cells.append("/".join("?" if size is None else str(size) for size in known))
-        rows.append([*cells, _labels(task), task.metric, "; ".join(filter(None, (task.source, task.terms)))])
-    tables.show(tables.table(facts.title, ("task", *sizes, "labels", "metric", "source; terms"), rows))
+        rows.append([*cells, _labels(task), task.metric, "; ".join(filter(None, (task.source, task.licence)))])
+    tables.show(tables.table(facts.title, ("task", *sizes, "labels", "metric", "source; licence"), rows))
     for task in facts.tasks:
         if len(task.labels) > LABELS_SHOWN:
             say(f"labels of {task.name}: {', '.join(task.labels)}")

@@ -68,7 +68,7 @@ class OptionCard:
 
 
 @dataclass(frozen=True)
-class TermCard:
+class MemberCard:
     """Holds one of the methods that are joined: its row of the table, its page, and its options."""
 
     row: MethodRow
@@ -83,7 +83,7 @@ class MethodCard:
     Attributes:
         name, group, replay, adapter, learning_rate, task_id_at_inference, families: of the whole.
         parts: what it is made of.
-        terms: the methods that are joined.
+        members: the methods that are joined.
     """
 
     name: str
@@ -94,7 +94,7 @@ class MethodCard:
     task_id_at_inference: bool
     families: tuple[str, ...]
     parts: tuple[PartDescription, ...]
-    terms: tuple[TermCard, ...]
+    members: tuple[MemberCard, ...]
 
 
 def listing() -> list[MethodRow]:
@@ -132,7 +132,7 @@ def card(expression: str) -> MethodCard:
     """Return everything that is declared of the method that ``expression`` names.
 
     >>> import everlora.methods
-    >>> options = {option.name: option for option in card("o-lora").terms[0].options}
+    >>> options = {option.name: option for option in card("o-lora").members[0].options}
     >>> options["lam"].default, options["lam"].source
     (0.5, "λ₁ = 0.5 is that of the authors' scripts for orders 1 to 3.")
 
@@ -150,11 +150,11 @@ def card(expression: str) -> MethodCard:
         task_id_at_inference=built.task_id_at_inference,
         families=built.families,
         parts=built.describe().parts,
-        terms=tuple(_term(entry(name)) for name in known),
+        members=tuple(_member(entry(name)) for name in known),
     )
 
 
-def _term(known: Entry) -> TermCard:
+def _member(known: Entry) -> MemberCard:
     kinds, notes = get_type_hints(known.build, include_extras=True), defaults(known.build)
     options = tuple(
         OptionCard(
@@ -166,7 +166,7 @@ def _term(known: Entry) -> TermCard:
         )
         for name, default in known.options().items()
     )
-    return TermCard(row=_row(known), page=known.doc(), options=options)
+    return MemberCard(row=_row(known), page=known.doc(), options=options)
 
 
 def kind_of(kind: Any) -> str:

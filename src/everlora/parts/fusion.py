@@ -88,16 +88,16 @@ class Fusion(StepRule):
         if not 0 < self.temperature < inf:
             raise ConfigError(f"the temperature must be a number above 0, not {self.temperature}")
 
-    def before(self, turn: BlockStep, weights: Tensor, gradient: Tensor, state: State) -> State:
+    def before(self, block: BlockStep, weights: Tensor, gradient: Tensor, state: State) -> State:
         state = dict(state)
-        if turn.opens:
+        if block.opens:
             state["start"] = weights.clone()
             state |= dict.fromkeys(("new", "new_spread"), torch.zeros_like(weights))
-        if turn.turns:
+        if block.turns:
             state["middle"] = weights.clone()
-        if "old" not in state or (turn.opens and self.reset_outer):
+        if "old" not in state or (block.opens and self.reset_outer):
             state |= dict.fromkeys(("old", "old_spread"), torch.zeros_like(weights))
-        side = "old" if turn.rehearsed else "new"
+        side = "old" if block.rehearsed else "new"
         state[side], state[f"{side}_spread"] = smoothed(
             state[side], state[f"{side}_spread"], (weights * gradient).abs(), self.beta1, self.beta2
         )

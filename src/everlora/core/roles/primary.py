@@ -217,7 +217,7 @@ class StepRule(Part, role=True):
     ...     name: ClassVar[str] = "half_way"
     ...     inner: int = 4
     ...     outer: int = 1
-    ...     def before(self, turn, weights, gradient, state):
+    ...     def before(self, block, weights, gradient, state):
     ...         return {"start": weights} if turn.opens else state
     ...     def after(self, weights, state):
     ...         return (state["start"] + weights) / 2
@@ -236,7 +236,7 @@ class StepRule(Part, role=True):
         """Return how many steps on rehearsed rows follow them."""
 
     @abstractmethod
-    def before(self, turn: BlockStep, weights: Tensor, gradient: Tensor, state: State) -> State:
+    def before(self, block: BlockStep, weights: Tensor, gradient: Tensor, state: State) -> State:
         """Return the state when a step is about to be taken; ``state`` is empty at first.
 
         ``gradient`` is that of the task's own loss at ``weights``: before penalties, transforms and clipping.
