@@ -50,7 +50,7 @@ from everlora.parts.strengths import StrengthOption, read_strength
 def nlora(
     *,
     lam: Annotated[
-        StrengthOption, Default("λ = 0.4 is that of the authors' scripts for orders 1 to 3."), Search(0.004, 0.04, 0.4)
+        StrengthOption, Default("λ = 0.4 is that of the authors' scripts for orders 1 to 3."), Search(4e-5, 4e-4, 4e-3)
     ] = 0.4,
     rho: RhoOption = None,
     per_module: PerModule = False,
