@@ -107,3 +107,13 @@ def test_a_launcher_is_given_the_line_of_an_error(
     failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(tmp_path / "error.json"))
     assert failure.message == line
     assert failure.timestamp > 0
+
+
+def test_a_reader_that_leaves_is_no_fault_of_anybody(tmp_path: Path) -> None:
+    """As in ``everlora benchmarks | head``: no line blames a plug-in."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "everlora", "benchmarks"]
+    done = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True, timeout=400)
+    os.close(write)
+    assert done.stderr == ""

@@ -118,9 +118,12 @@ def _refused(line: str, kind: type[EverloraError]) -> int:
 
 
 def _not_ours(end: SystemExit) -> str | None:
-    """Return where the process was ended, if not by the command line: status 0 would mean that all was done."""
+    """Return where the process was ended, if not by the command line: status 0 would mean that all was done.
+
+    What prints for the command line ends it where the reader of a pipe has left (``everlora metrics | head``).
+    """
     last = traceback.extract_tb(end.__traceback__)[-1]
-    known = [sys.modules[name] for name in ("everlora", "typer", "click") if name in sys.modules]
+    known = [sys.modules[name] for name in ("everlora", "typer", "click", "rich") if name in sys.modules]
     ours = [Path(str(module.__file__)).parent for module in known]
     inside = any(Path(last.filename).is_relative_to(folder) for folder in ours)
     return None if inside else f"{last.filename}, line {last.lineno}"

@@ -255,7 +255,7 @@ def _hosted(first: Method, other: Method) -> tuple[Adapter, Consolidator]:
     if first.plugin != other.plugin:
         host = other if first.plugin else first
         return host.adapter, host.consolidator
-    _agree(first, other, "consolidator", first.consolidator.rule, other.consolidator.rule)
+    _agree(first, other, "consolidator", first.consolidator.rule, other.consolidator.rule, RULES)
     _agree(first, other, "adapter policy", first.adapter.policy, other.adapter.policy)
     if first.adapter.form == other.adapter.form:
         _agree(first, other, "adapter", first.adapter, other.adapter)
@@ -264,12 +264,16 @@ def _hosted(first: Method, other: Method) -> tuple[Adapter, Consolidator]:
     return (first if first.adapter.form == "svd" else other).adapter, first.consolidator
 
 
-def _agree(first: Method, other: Method, role: str, a: Any, b: Any) -> None:
+RULES = " (sum: a new adapter for every task, added up; continue: one, trained on; keep: one per task, by task id)"
+"""What the rules of consolidators mean, for whoever has joined two that differ."""
+
+
+def _agree(first: Method, other: Method, role: str, a: Any, b: Any, meaning: str = "") -> None:
     if a != b:
         this, that = _unlike(a, b)
         raise ConfigError(
             f"{first.name!r} and {other.name!r} exclude one another: the first has {this} as {role}, the second "
-            f"{that}; keep one of them"
+            f"{that}{meaning}; keep one of them"
         )
 
 
