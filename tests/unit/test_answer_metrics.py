@@ -118,6 +118,8 @@ EQUAL = [
         ("edit_similarity", "x = '<STR_LIT:hi>' + <NUM_LIT>", ("x = 'hi' + 0",), 100),
         ("bleu", "the cat sat on the mat", ("the cat sat on the mat",), 100),
         ("macro_f1", "World", ("world",), 100),
+        ("exact_match", "good", ("go\u200bod\ufeff",), 100),
+        ("exact_match_raw", "good", ("go\u200bod",), 0),
     ],
 )
 def test_by_hand(metric: str, prediction: str, accepted: tuple[str, ...], wanted: float) -> None:

@@ -98,9 +98,9 @@ def test_how_a_budget_with_probes_is_written() -> None:
     assert Calibration.of(parse("ella(lam=budget(probes=3))")).probes == 3
     assert Calibration.of(parse("kfac")).probes == 0
     assert dataclasses.asdict(Budget(nats=1e-3)) == {"nats": 1e-3}  # which the identity of runs is made of
-    for wrong in ("budget(probes=1)", "budget(probes=x)", "budget(probes=1.5)", "budget(rows=3)", "budget(8)"):
+    for wrong in ("probes=1", "probes=x", "probes=1.5", "rows=3", "8", "probes=4,probes=8"):
         with pytest.raises(ConfigError) as refused:
-            parse(f"kfac(lam={wrong})")
+            parse(f"kfac(lam=budget({wrong}))")
         assert "\n" not in str(refused.value)
 
 

@@ -10,9 +10,13 @@ import torch
 from test_frozen_layers import adapted, batch_of
 from transformers import PretrainedConfig
 
+from everlora import EverloraError, load, parse
+from everlora.learner import experiment
 from everlora.models.families.feature_cache import FeatureCache, digest_of_part, key_of, size
 from everlora.models.families.frozen import FrozenLayers
 from everlora.models.families.frozen_encoder import FrozenEncoder, find_frozen
+from everlora.runtime.progress import Progress
+from everlora.settings.spec import RunSpec
 
 
 def cache(folder: Path, limit: int = 2**20) -> tuple[FeatureCache, list[str]]:
@@ -46,6 +50,28 @@ def test_damage_is_noticed_and_mended(tmp_path: Path) -> None:
         assert torch.equal(one.get("key"), states)  # type: ignore[arg-type]
     assert len(lines) == 1
     assert "is damaged; what it should hold is computed again" in lines[0]
+
+
+def test_a_place_that_cannot_be_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    one, lines = cache(tmp_path / "file")
+    assert one.get("key") is None
+    one.put("key", torch.ones(4))
+    assert len(lines) == 1
+    assert "cannot be written" in lines[0]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\0b"])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(EverloraError, match="needs the name of a folder, or off"):
+        experiment.resolve(RunSpec, {"model": "tiny-llama", "method": "ella"}, {"feature_cache": name}, {})
+
+
+def test_the_folders_of_run_and_model_hold_no_cache(tmp_path: Path) -> None:
+    base = load("tiny-llama")
+    spec = RunSpec(model="tiny-llama", method="seqlora", feature_cache=str(tmp_path))
+    with pytest.raises(EverloraError, match="is the folder of the run or of the model"):
+        experiment.begin(spec, parse("seqlora"), base, tmp_path, progress=Progress())
 
 
 def test_a_file_under_the_name_of_another_counts_as_damaged(tmp_path: Path) -> None:

@@ -165,3 +165,8 @@ def test_how_a_protocol_is_named() -> None:
     assert RunProtocol(hash="0").describe() == RunProtocol(hash="0", changed=True).describe() == "0"
     assert RunProtocol(hash="0", name="mine").describe() == "mine (0)"
     assert RunProtocol(hash="0", name="mine", changed=True).describe() == "mine with changes (0)"
+
+
+def test_a_name_that_libraries_cannot_write_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match=r"\\udcff is not UTF-8; choose another --out"):
+        RunFolder(tmp_path / "out\udcff", run())

@@ -16,11 +16,12 @@ import pytest
 from everlora.benchmarks import open_stream
 from everlora.core.errors import DataError
 from everlora.data import spelling
-from everlora.data.spelling import metric_for, visible
+from everlora.data.spelling import metric_for
 from everlora.data.task import Example, Task
 from everlora.data.tasks import task_from_dataset
 from everlora.metrics import Answer, answer_metric, answer_metrics
 from everlora.metrics.label_keys import key_of
+from everlora.metrics.texts import visible
 
 NUMBERS = ["1", "2", "3", "4", "5"]
 

@@ -182,6 +182,12 @@ def test_a_row_counts_as_one_or_is_refused(row: dict[str, Any], weight: object) 
         assert task_from_dataset("t", [{**row, "weight": one}], [test]).train[0].target in ("Hello", "So.")
 
 
+@pytest.mark.parametrize("column", ["sample_weight", "Loss_Weight", "example_weight"])
+def test_a_weight_by_any_name_is_one_or_refused(column: str) -> None:
+    with pytest.raises(DataError, match=rf"row 1: the row has the {column} 0.5, and every row counts as 1"):
+        made({"messages": CHAT, column: 0.5})
+
+
 def test_folders_of_other_tools_lose_no_column(tmp_path: Path) -> None:
     for name, row in (
         ("olora", {"sentence": "Why?", "text": "How?", "label": "a"}),

@@ -41,6 +41,7 @@ def test_a_launcher_that_started_one_process_of_several_is_refused() -> None:
     [
         ({"WORLD_SIZE": "2", "RANK": "x"}, "WORLD_SIZE=2"),
         ({"LOCAL_RANK": "3"}, "LOCAL_RANK=3"),
+        ({"RANK": "5", "LOCAL_RANK": "5", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}, "RANK counts from 0"),
         ({"RANK": "0", "LOCAL_RANK": "zero", "WORLD_SIZE": "1"}, "LOCAL_RANK=zero"),
         ({"ACCELERATE_TORCH_DEVICE": "zorg"}, "ACCELERATE_TORCH_DEVICE=zorg"),
         pytest.param({"ACCELERATE_TORCH_DEVICE": "cuda"}, "ACCELERATE_TORCH_DEVICE=cuda",

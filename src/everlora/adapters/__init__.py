@@ -78,8 +78,9 @@ def make_backend(base: Loaded, lora: LoraInput, past_as: PastAs, adapter: Adapte
         from everlora.adapters.hooked import target_layers
 
         if adapter.whole_model or adapter.form.startswith("prompt"):
+            nouns = "{}s{}{}".format(*adapter.noun.partition(" of "))  # sets of weights
             raise ConfigError(
-                f"layers say where adapters stand, and here {adapter.noun}s are trained; leave out --lora-layers"
+                f"layers say where adapters stand, and here {nouns} are trained; leave out --lora-layers"
             )
         lora = restrict(base.model, lora, lambda lora: target_layers(base.model, base, lora))
     return kind(base, lora, past_as, adapter)

@@ -17,7 +17,7 @@ from everlora.archive.results import MatrixRecord
 from everlora.archive.schema import Record, read_rows
 from everlora.core.errors import FolderError
 from everlora.core.plain import JsonObject
-from everlora.data.spelling import visible
+from everlora.metrics.texts import visible
 from everlora.settings.spec import LearnerSpec
 
 CLOSE = 1e-3

@@ -142,7 +142,20 @@ def _labels(results: MatrixRecord, prompts: Mapping[str, TaskPrompt]) -> str:
 
 def _listed(labels: Sequence[str]) -> str:
     more = f" and {len(labels) - LISTED} more" if len(labels) > LISTED else ""
-    return ", ".join(f"`{label}`" for label in labels[:LISTED]) + more
+    return ", ".join(map(_span, labels[:LISTED])) + more
+
+
+def _span(label: str) -> str:
+    """Return a label as code in a line, whatever signs it has.
+
+    >>> _span("good"), _span("a`b")
+    ('`good`', '`` a`b ``')
+    """
+    fence = "`"
+    while fence in label:
+        fence += "`"
+    pad = " " if len(fence) > 1 else ""  # a sign of its own must not touch the fence
+    return f"{fence}{pad}{' '.join(label.split())}{pad}{fence}"
 
 
 def _prompt(results: MatrixRecord, facts: ExportFacts, own: str | None) -> str:

@@ -80,6 +80,8 @@ class RunFolder:
 
     def __init__(self, path: Path, record: RunRecord, *, resume: bool = False, write: bool = True) -> None:
         self.path, self.record, self.id = path, record, record.id
+        if str(path).encode(errors="ignore").decode() != str(path):  # libraries write nothing to such a place
+            raise FolderError(f"the name of the folder {path} is not UTF-8; choose another --out")
         if path.exists() and not path.is_dir():
             raise FolderError(f"{path} is a file; --out must name a folder")
         if path.is_dir() and any(path.iterdir()):

@@ -8,9 +8,9 @@ from typing import Any
 from everlora.core.errors import DataError
 from everlora.data.prompt_parts import check_one_system, spare, unknown_columns
 from everlora.data.rows import Table
-from everlora.data.spelling import visible
 from everlora.data.table import Row
 from everlora.data.task import Form
+from everlora.metrics.texts import visible
 
 
 @dataclass(frozen=True)

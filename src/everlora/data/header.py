@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from everlora.core.errors import DataError
-from everlora.data.spelling import visible
+from everlora.metrics.texts import visible
 
 ALIKE = 0.85
 """A cell that is so like a column's name is that name in another spelling."""

@@ -11,11 +11,11 @@ from typing import Any
 
 from everlora.core.errors import DataError
 from everlora.data.rows import Table
-from everlora.data.spelling import RAW, bare, plain_label, shown, visible
+from everlora.data.spelling import RAW, bare, plain_label, shown
 from everlora.data.task import Example
 from everlora.metrics import Answer, answer_metric
 from everlora.metrics.answers import AS_WRITTEN
-from everlora.metrics.texts import normalise
+from everlora.metrics.texts import normalise, visible
 
 COMMON = 10
 """A label in one row that is spelt like one in this many is taken for a slip."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from everlora.data.columns import Convention
 from everlora.data.prompt_parts import unknown_columns
-from everlora.data.spelling import shown, visible
+from everlora.data.spelling import shown
 from everlora.data.table import Table
+from everlora.metrics.texts import visible
 
 LISTED = 8
 

@@ -16,7 +16,8 @@ MEDIA = ("image", "images", "video", "videos", "audio", "audios", "document", "d
 AROUND = ("system", "system_prompt", "system_message", "sys", "history", "choices", "options", "tools", "functions")
 PARTS = frozenset({*TEXTS, *SENTENCES, *MEDIA, *AROUND, "chat_template_kwargs"})
 """Names, in any case, of columns that belong to a prompt in some way of writing rows."""
-WEIGHT = "weight"
+WEIGHTS = frozenset({"weight", "sample_weight", "loss_weight", "example_weight"})
+"""Names of columns by which tools count a row more or less than once."""
 NUMBERS = frozenset({"id", "_id", "idx", "index", "row_id", "uuid", "guid", "unnamed: 0", "__index_level_0__"})
 """Names of columns that number the rows: nobody expects a model to read them."""
 
@@ -32,7 +33,7 @@ def spare(row: Row, read: Collection[str]) -> Row:
     >>> spare({"question": "Why?", "source": "web", "answer": "So."}, read=("answer",))
     {'question': 'Why?'}
     """
-    looked_at = PARTS | {WEIGHT}
+    looked_at = PARTS | WEIGHTS
     return {column: row[column] for column in row if column not in read and plain_column(column) in looked_at}
 
 
@@ -42,7 +43,7 @@ def unknown_columns(rows: Sequence[Row], read: Collection[str]) -> tuple[str, ..
     >>> unknown_columns([{"text": "a", "label": "b", "title": "c", "id": 1, "note": None}], ("text", "label"))
     ('title',)
     """
-    known = PARTS | NUMBERS | {WEIGHT}
+    known = PARTS | NUMBERS | WEIGHTS
     filled = {
         str(column): None for row in rows for column, value in row.items() if column not in read and _filled(value)
     }
@@ -64,7 +65,7 @@ def check_unread(row: Row, read: Collection[str], example: Example, at: str) -> 
     for column, value in spare(row, read).items():
         if not _filled(value):
             continue
-        if plain_column(column) == WEIGHT:
+        if plain_column(column) in WEIGHTS:
             if not _is_one(value):
                 raise DataError(
                     f"{at}: the row has the {column} {value!r}, and every row counts as 1; leave rows out that are "

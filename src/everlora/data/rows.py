@@ -24,11 +24,11 @@ from everlora.data.header import check_header, refuse_header
 from everlora.data.packed import PACKED, plain_name, unpacked
 from everlora.data.parquet import read_parquet
 from everlora.data.sheet import read_sheet
-from everlora.data.spelling import visible
 from everlora.data.table import Row as Row
 from everlora.data.table import Table as Table
 from everlora.data.table import check_columns
 from everlora.data.table import class_names as class_names
+from everlora.metrics.texts import visible
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 BOM = b"\xef\xbb\xbf"

@@ -9,8 +9,8 @@ from typing import Any
 
 from everlora.core.errors import DataError
 from everlora.data.header import check_header, refuse_header
-from everlora.data.spelling import visible
 from everlora.data.table import Table, check_columns
+from everlora.metrics.texts import visible
 
 
 def read_sheet(data: bytes, path: Path) -> Table:

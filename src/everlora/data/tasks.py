@@ -17,9 +17,10 @@ from everlora.data.labels import check_numbers, check_set, inferred, kind_of, la
 from everlora.data.notes import reading_notes
 from everlora.data.prompt_parts import check_instruction, check_unread, without_columns
 from everlora.data.rows import Row, Table, class_names
-from everlora.data.spelling import check_names, shown, visible
+from everlora.data.spelling import check_names, shown
 from everlora.data.task import Example, Task
 from everlora.metrics.answers import DEFAULT
+from everlora.metrics.texts import visible
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 SPLIT_SEED = 0

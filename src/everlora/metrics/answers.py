@@ -15,7 +15,7 @@ from everlora.core.benchmark import DEFAULT_METRIC
 from everlora.metrics import row_shares
 from everlora.metrics.registry import Answer, metric
 from everlora.metrics.sari import sari
-from everlora.metrics.texts import composed, normalise, normalise_all, words
+from everlora.metrics.texts import normalise, normalise_all, visible, words
 
 DEFAULT = DEFAULT_METRIC
 AS_WRITTEN = ("exact_match_raw", "exact_match_trace")
@@ -29,7 +29,7 @@ def exact_match(prediction: str, target: str) -> bool:
 
 def seen(text: str) -> str:
     """Return what exact match sees of a text: all of it where `normalise` leaves nothing."""
-    return normalise(text) or composed(text.strip())
+    return normalise(text) or visible(text.strip())
 
 
 def correct(row: Answer) -> bool:

@@ -48,12 +48,31 @@ _MINUS = re.compile(
 _ASIDE = {sign: chr(0xE000 + place) for place, sign in enumerate("+-*/^<>=#")}
 _PUT_ASIDE, _BACK = str.maketrans(_ASIDE), str.maketrans({there: sign for sign, there in _ASIDE.items()})
 
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Controls that are no white space, what Unicode calls default-ignorable, and marks of annotations."""
+SELECTORS, TAGS = "\ufe00-\ufe0f\U000e0100-\U000e01ef", "\U000e0020-\U000e007f"
+EMOJI = "\u00a9\u00ae\u203c\u2049\u2100-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
+MEANT = re.compile(
+    # Persian and its neighbours: a joiner within a word. Scripts of India and around: behind the sign of no vowel.
+    "(?<=[\u0620-\u08ff\ufb50-\ufdff])[\u200c\u200d](?=[\u0620-\u08ff\ufb50-\ufdff])"
+    "|(?<=[\u094d\u09cd\u0a4d\u0acd\u0b4d\u0bcd\u0c4d\u0ccd\u0d4d\u0dca\u1039\u17d2])[\u200c\u200d]"
+    # Emoji: families and the like, pictures instead of letters, keycaps, flags of regions.
+    f"|(?<=[{EMOJI}\ufe0f])\u200d(?=[{EMOJI}])|(?<=[{EMOJI}])[\ufe0e\ufe0f]|(?<=[0-9#*])\ufe0f(?=\u20e3)"
+    f"|\U0001f3f4[{TAGS}]+"
+    # Chinese characters, Mongolian letters and old Hangul, which these give another shape.
+    f"|(?<=[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[{SELECTORS}]|(?<=[\u1820-\u18aa])[\u180b-\u180d\u180f]"
+    "|\u115f(?=[\u1160-\u11a7])|(?<=[\u1100-\u115f])\u1160"
+)
+"""Invisible characters that do change how their neighbours look, and stay; labels must differ by more than these."""
 UNSPACED = frozenset({"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"})
 """Scripts, by the first word of their characters' names, that put no space between words."""
 
 
 def normalise(text: str) -> str:
-    """Lower-case, compose (NFC), delete ASCII punctuation that belongs to no number or term, collapse white space.
+    """Lower-case, make `visible`, delete ASCII punctuation that is of no number or term, collapse white space.
 
     A number keeps its sign, its point, a percent sign, and any mark between two digits; commas of thousands go. A
     letter by itself may be a variable and keeps its sign, too; + < > * ^ stay between terms, and ++ or # at the end of
@@ -73,7 +92,7 @@ def normalise(text: str) -> str:
 
 
 def _without_marks(text: str) -> str:
-    text = _signs_aside(composed(text.lower()).strip())
+    text = _signs_aside(visible(text.lower()).strip())
     text = re.sub(r"(?<=\d)\s+%(?!\w)", "%", text)
     # A number that begins with a sign or a point stands by itself: x=-5 is "x -5", and never x5 nor x-5.
     text = _BEFORE_NUMBER.sub(lambda found: f" -{found[1]}" if found[1] is not None else " .", text)
@@ -83,9 +102,17 @@ def _without_marks(text: str) -> str:
     return text.replace(_ASIDE["-"] + " ", _ASIDE["-"]).translate(_BACK)
 
 
-def composed(text: str) -> str:
-    """Return a text with letters and their accents as one character where there is one (Unicode's NFC)."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+def visible(text: str) -> str:
+    """Return a text as everybody sees it: composed (Unicode's NFC) and without invisible characters.
+
+    >>> visible("good\u200b"), visible("cafe\u0301") == "caf\u00e9"
+    ('good', True)
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    meant = {place for found in MEANT.finditer(text) for place in range(*found.span())}
+    plain = INVISIBLE.sub(lambda found: found[0] if found.start() in meant else "", text)
+    return unicodedata.normalize("NFC", plain)
 
 
 def _signs_aside(text: str) -> str:

@@ -26,9 +26,10 @@ def read_budget(given: Any) -> Any:
     if found is None:
         return given
     try:
-        options = dict(one.split("=") for one in (found[1] or "").replace(" ", "").split(",") if one)
+        pairs = [one.split("=") for one in (found[1] or "").replace(" ", "").split(",") if one]
+        options = dict(pairs)
         nats, probes = float(options.pop("nats", NATS)), options.pop("probes", None)
-        if options:
+        if options or len({name for name, _ in pairs}) < len(pairs):
             raise ValueError
         return Budget(nats=nats) if probes is None else ProbedBudget(nats=nats, probes=int(probes))
     except ValueError:

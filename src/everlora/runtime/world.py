@@ -91,6 +91,8 @@ def _state() -> PartialState:
     check_engine(os.environ)
     known = PartialState._shared_state
     try:
+        if not known and "RANK" in os.environ and int(os.environ["RANK"]) >= int(os.environ.get("WORLD_SIZE", "1")):
+            raise ValueError("RANK counts from 0 up to WORLD_SIZE - 1")  # or it waits for a meeting without it
         if not known and (chosen := os.environ.get("ACCELERATE_TORCH_DEVICE")):
             torch.empty(1, device=chosen).tolist()  # accelerate takes it without a look
         # Without an accelerator, accelerate takes several processes for one unless it is set to use the CPU.

@@ -200,6 +200,8 @@ class LearnerSpec(Strict):
     @field_validator("feature_cache", mode="before")
     @classmethod
     def _no_cache(cls, value: Any) -> Any:
+        if isinstance(value, str) and (not value.strip() or "\0" in value):
+            raise ConfigError("the feature cache needs the name of a folder, or off")
         return "off" if value is False else value  # YAML reads off as false
 
     @field_validator("dtype")

@@ -53,9 +53,9 @@ class FeatureCache:
             states = content["states"]
             if bytes(content["digest"].tolist()) == _digest(key, states):
                 return states
-        except FileNotFoundError:
+        except OSError:  # not there, or cannot be read: `put` says why nothing can be written
             return None
-        except (OSError, SafetensorError, KeyError, ValueError):
+        except (SafetensorError, KeyError, ValueError):
             pass
         if not self._damaged:
             self._damaged = True
