@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,15 @@ def test_an_exported_model_is_the_learner(everlora: Everlora, ran: ScoredRun, me
         assert list(exported.config.id2label.values()) == run.learner.base.family.labels
     else:
         assert transformers.AutoTokenizer.from_pretrained("whole")("a").input_ids
+
+
+def test_scores_that_no_task_was_committed_with_reach_no_card(everlora: Everlora, ran: ScoredRun) -> None:
+    shutil.copytree(str(ran("ella")), "run")
+    matrix = json.loads(Path("run/matrix.json").read_text())
+    matrix["matrix"][-1][0] += 1
+    Path("run/matrix.json").write_text(json.dumps(matrix))
+    assert "matrix.json has other scores than" in everlora("export", "run", "--out", "out").line
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize("more", [(), ("--rank", "16")], ids=["model", "adapter"])

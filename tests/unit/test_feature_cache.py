@@ -68,10 +68,9 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
 
 
 def test_the_folders_of_run_and_model_hold_no_cache(tmp_path: Path) -> None:
-    base = load("tiny-llama")
-    spec = RunSpec(model="tiny-llama", method="seqlora", feature_cache=str(tmp_path))
+    spec = RunSpec(model="tiny-llama", method="seqlora", feature_cache=str(tmp_path / "run" / ".." / "run"))
     with pytest.raises(EverloraError, match="is the folder of the run or of the model"):
-        experiment.begin(spec, parse("seqlora"), base, tmp_path, progress=Progress())
+        experiment.begin(spec, parse("seqlora"), load("tiny-llama"), tmp_path / "run", progress=Progress())
 
 
 def test_a_file_under_the_name_of_another_counts_as_damaged(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from everlora.archive.card import front_matter, loading, pooling_of, provenance, score_cell, with_transformers
 from everlora.archive.identity import RunRecord
 from everlora.archive.records import TaskPrompt
 from everlora.archive.results import MatrixRecord
 from everlora.core.adapter import Adapter
+from everlora.core.errors import FolderError
 from everlora.data.template import Template
 from everlora.metrics.answers import DEFAULT
 
@@ -101,6 +103,28 @@ In the order of learning. Scores in percent after the last task, {settings.evalu
 
 Exported by everlora from run {run.id}.
 """
+
+
+def check_scores(results: MatrixRecord, committed: Sequence[Sequence[float | None]], path: Path) -> None:
+    """Refuse a matrix.json with other scores after the last task than those that were committed.
+
+    Args:
+        results: what matrix.json of the run in ``path`` says.
+        committed: the scores of each stage.
+        path: of the run.
+
+    Raises:
+        FolderError: it has.
+    """
+    last = [
+        [row for row in ([cell for cell in one if cell is not None] for one in rows) if row][-1:]
+        for rows in (results.matrix, committed)
+    ]
+    if last[0] != last[1]:
+        raise FolderError(
+            f"{path / 'matrix.json'} has other scores than {path / 'tasks'}; run again with --resume, which makes it "
+            f"anew"
+        )
 
 
 def _plain(results: MatrixRecord) -> str:

@@ -16,7 +16,7 @@ from everlora.adapters.hooked import load_form
 from everlora.adapters.osf import OsfBackend
 from everlora.analysis.runs import Run
 from everlora.archive.atomic import staged, write_json, write_text
-from everlora.archive.export_card import ExportFacts, export_card
+from everlora.archive.export_card import ExportFacts, check_scores, export_card
 from everlora.archive.folder import read_matrix, read_run
 from everlora.core.errors import ConfigError, FolderError
 from everlora.core.updates import LowRankUpdates, truncated
@@ -148,6 +148,8 @@ def merged_adapter(run: Run, rank: int) -> tuple[LowRankUpdates, dict[str, float
 
 def card_of(run: Run, base: Loaded, rank: int | None = None, error: float | None = None) -> str:
     """Return the card of an export: of the whole model, or of an adapter of ``rank`` with its relative error."""
+    results = read_matrix(run.path)
+    check_scores(results, [stage.facts.row for stage in run.stages], run.path)
     date = base.family.answering().get("chat_date")
     facts = ExportFacts(
         hub=base.hub,
@@ -157,7 +159,7 @@ def card_of(run: Run, base: Loaded, rank: int | None = None, error: float | None
         error=error,
         chat_date=str(date) if date else None,
     )
-    return export_card(read_matrix(run.path), read_run(run.path), facts)
+    return export_card(results, read_run(run.path), facts)
 
 
 def write_model(run: Run, base: Loaded, out: Path) -> None:

@@ -140,12 +140,6 @@ def begin(
             f"{method.name!r} makes sense on models of these families: {', '.join(method.families)}; {spec.model!r} "
             f"is of the family {base.family.name}"
         )
-    if spec.feature_cache not in (None, "off"):
-        cache = Path(spec.feature_cache).resolve()
-        if cache in (out.resolve(), Path(spec.model).resolve()):
-            raise ConfigError(
-                f"the feature cache {spec.feature_cache} is the folder of the run or of the model; name another"
-            )
     record = RunRecord.of(
         spec.model_copy(update={"dtype": _spelling_of(spec.dtype, base, out)}),
         Composition.of(method.describe()),

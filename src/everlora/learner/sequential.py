@@ -90,6 +90,7 @@ class SequentialLearner(LearnerState):
         self.progress = progress
         if spec.feature_cache not in (None, "off"):
             self.features = FeatureCache(Path(spec.feature_cache), progress.warn)
+            self.features.check_place(folder.path, Path(spec.model))
         self.evaluator = Evaluator(base, spec.evaluation)
         self.plan: Sequence[Stage] = ()
 

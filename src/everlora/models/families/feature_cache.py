@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from everlora.core.errors import ConfigError
+
 LIMIT = 4 * 2**30
 """Bytes that a folder may hold."""
 LOOK_AGAIN = 64 * 2**20
@@ -44,6 +46,17 @@ class FeatureCache:
     _since: int = field(default=0, init=False)
     _closed: bool = field(default=False, init=False)
     _damaged: bool = field(default=False, init=False)
+
+    def check_place(self, *others: Path) -> None:
+        """Refuse a folder that is one of others.
+
+        Raises:
+            ConfigError: it is.
+        """
+        if self.folder.resolve() in [other.resolve() for other in others]:
+            raise ConfigError(
+                f"the feature cache {self.folder} is the folder of the run or of the model; name another"
+            )
 
     def get(self, key: str) -> Tensor | None:
         """Return what is held under a key, on the CPU; None where nothing is, or nothing whole."""
