@@ -14,7 +14,7 @@ TINY = f"{DATA} {HOW}".split()
 
 def test_tune_then_sweep_with_what_was_found(everlora: Everlora, tmp_path: Path) -> None:
     methods = ("--methods", "inclora,ella")
-    said = everlora("tune", *TINY, *methods, "--trials", "3", "--workers", "2", "--out", "tuned")
+    said = everlora("tune", *TINY, *methods, "--trials", "3", "--out", "tuned")
     assert said.status == 0, said.err
     assert "use it with: everlora sweep --tuned" in said.out
     trials = json.loads((tmp_path / "tuned/trials.json").read_text())

@@ -246,7 +246,9 @@ def test_options_in_a_page_exist(known: Entry) -> None:
     """``name=value`` in a page must be accepted as it is written there, by every method of the page that has it."""
     page = [e for e in entries() if e.build.__module__ == known.build.__module__]
     for quoted in re.findall(r"``([^`]+)``", known.doc()):
-        for option, value in re.findall(r"(\w+)=([\w.]+)", quoted):
+        for budget in re.findall(r"budget\([^)]*\)", quoted):
+            parse(f"{known.name}(lam={budget})")
+        for option, value in re.findall(r"(\w+)=([\w.]+)", re.sub(r"budget\([^)]*\)", "", quoted)):
             having = [e.name for e in page if option in e.options()]
             assert having, option
             for name in having:
