@@ -82,6 +82,10 @@ class Adapter:
         return self.low_rank or self.whole_model
 
 
+RULES = " (sum: a new adapter for every task, added up; continue: one, trained on; keep: one per task, by task id)"
+"""What the rules of consolidators mean, for whoever has joined two that differ."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Consolidator:
     """Declares how a finished update joins the past.

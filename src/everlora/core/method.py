@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from everlora.core.adapter import Adapter, Consolidator
+from everlora.core.adapter import RULES, Adapter, Consolidator
 from everlora.core.description import MethodDescription, PartDescription
 from everlora.core.errors import ConfigError
 from everlora.core.roles import (
@@ -262,10 +262,6 @@ def _hosted(first: Method, other: Method) -> tuple[Adapter, Consolidator]:
     elif not (first.adapter.low_rank and other.adapter.low_rank):
         _agree(first, other, "adapter", first.adapter.form, other.adapter.form)
     return (first if first.adapter.form == "svd" else other).adapter, first.consolidator
-
-
-RULES = " (sum: a new adapter for every task, added up; continue: one, trained on; keep: one per task, by task id)"
-"""What the rules of consolidators mean, for whoever has joined two that differ."""
 
 
 def _agree(first: Method, other: Method, role: str, a: Any, b: Any, meaning: str = "") -> None:
