@@ -69,12 +69,17 @@ def test_readme_commands_name_flags_that_exist(words: list[str]) -> None:
 
 def test_recipes_resolve() -> None:
     from everlora.learner import experiment
+    from everlora.learner.sweep import read_tuned
     from everlora.settings.spec import RunSpec
 
     recipes = sorted((ROOT / "recipes").glob("*.yaml"))
-    assert recipes
+    tuned = [path for path in recipes if path.stem.endswith("-tuned")]
+    assert tuned
     for recipe in recipes:
-        parse(experiment.resolve(RunSpec, experiment.read_recipe(recipe)).method)
+        if recipe in tuned:
+            assert all(parse(point.method) for point in read_tuned(recipe).values())
+        else:
+            parse(experiment.resolve(RunSpec, experiment.read_recipe(recipe)).method)
 
 
 @pytest.fixture
