@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import string
-import unicodedata
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.evaluation.scoring import TaskScore, score_task
 from everlora.metrics.answers import exact_match
-from everlora.metrics.texts import normalise, normalise_all, unread, words
+from everlora.metrics.texts import normalise, normalise_all, unread, visible, words
 
 
 @pytest.mark.parametrize(
@@ -45,6 +44,7 @@ from everlora.metrics.texts import normalise, normalise_all, unread, words
         ("COVID-19", "covid19"),  # a hyphen is no sign
         ("2. Two", "2 two"),
         ("", ""),
+        ("good\x1b\u200b", "good"),  # what nobody sees is no part of an answer
     ],
 )
 def test_normalisation(text: str, plain: str) -> None:
@@ -57,7 +57,7 @@ def test_normalisation_is_idempotent_and_leaves_no_punctuation(text: str) -> Non
     assert normalise(plain) == plain
     if not any(character.isdecimal() for character in text) and not set(text) & set("+-−*/^<>#"):
         assert not set(plain) & set(string.punctuation)
-        assert plain == normalise_all(unicodedata.normalize("NFC", text.lower()))
+        assert plain == normalise_all(visible(text.lower()))
     assert plain == plain.strip()
     assert "  " not in plain
 
