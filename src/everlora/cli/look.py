@@ -292,6 +292,8 @@ def _figure(value: float | None) -> str:
 
 def _strength(value: float | dict[str, float]) -> str:
     """Return a strength, or the least and the largest where every module has its own."""
+    if value == {}:
+        return "none"
     if isinstance(value, dict):
         return f"{min(value.values()):.3g} to {max(value.values()):.3g}"
     return f"{value:.3g}"
