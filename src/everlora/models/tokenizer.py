@@ -78,6 +78,9 @@ def end_tokens(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
     """Return the tokens at which an answer ends: the tokenizer's own first, then the model's and the chat template's.
 
     Ids that a configuration has by default may be words of this tokenizer: beyond its own, only special tokens count.
+
+    Raises:
+        ModelError: an end token of the model is no number.
     """
     # Not those that may stand inside an answer or around it without ending it.
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -86,6 +89,11 @@ def end_tokens(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
     for place in (getattr(model, "generation_config", None), model.config):
         found = getattr(place, "eos_token_id", None)
         named += found if isinstance(found, list | tuple) else [found]
+    if wrong := [token for token in named if not (token is None or isinstance(token, int))]:
+        raise ModelError(
+            f"the model names the end token {wrong[0]!r}, which is no number; "
+            f"mend eos_token_id in its generation_config.json or config.json"
+        )
     named.append(_end_of_turn(tokenizer))
     own = int(tokenizer.eos_token_id)
     return (own, *sorted({token for token in named if token in special and token != own}))
