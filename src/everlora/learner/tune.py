@@ -26,7 +26,7 @@ from everlora.settings.spec import RawSettings
 
 LOWEST, HIGHEST = 0.63, 4.0
 """The range of rates that are tried, as multiples of the rate of the system's form: two of it are that rate and 2.5
-times as much. Half of it and less was never best where it was tried (docs/results.md)."""
+times as much. 0.4 of it was never best where it was tried (docs/results.md)."""
 TABLE, TRIALS = "tuned.yaml", "trials.json"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from everlora.archive.records import BaseFilesRecord
+from everlora.archive.root import sha256
 from everlora.core.errors import FolderError
 
 PATTERNS = (
@@ -83,8 +84,7 @@ class BaseFiles:
 @lru_cache(maxsize=4096)
 def _hash(path: Path, modified: int, size: int) -> str:
     """Hash a file once, as long as it is not written again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def check_same_base(out: Path, name: str, there: BaseFilesRecord | None, here: BaseFiles | None) -> None:
