@@ -12,7 +12,7 @@ from torch import Tensor
 from calculus import draw
 from everlora import parse
 from everlora.analysis.status import status
-from everlora.archive.records import ProbedRise
+from everlora.archive.commits import ProbedRise
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Budget, Curvature, Evidence, ProbedBudget, State, TaskContext
 from everlora.core.updates import LowRank

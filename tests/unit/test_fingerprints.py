@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from everlora.archive.commits import Commit
 from everlora.archive.fingerprints import differing, digest, fingerprints_of
-from everlora.archive.records import Commit, Fingerprint
+from everlora.archive.records import Fingerprint
 
 
 def made(torch: str = "2.9", weights: str = "float32", invariant: bool | None = True) -> Fingerprint:

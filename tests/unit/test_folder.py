@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from everlora.archive.commits import Baseline, BaselineFacts, Commit, StageFacts
 from everlora.archive.fingerprints import differing, digest, fingerprints_of
-from everlora.archive.folder import BEFORE, COMMIT, RunFolder, stages
+from everlora.archive.folder import BEFORE, RunFolder, stages
 from everlora.archive.identity import Composition, RunProtocol, RunRecord
-from everlora.archive.records import AnswerRow, Baseline, BaselineFacts, Commit, Fingerprint, StageFacts
+from everlora.archive.manifest import COMMIT
+from everlora.archive.records import AnswerRow, Fingerprint
 from everlora.archive.references import reference_scores, references, write_single_task_scores
 from everlora.archive.results import LearnerFacts
 from everlora.core.errors import FolderError

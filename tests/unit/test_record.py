@@ -17,9 +17,11 @@ import everlora.methods  # noqa: F401
 from everlora.archive import atomic
 from everlora.archive.atomic import staged, write_json, write_text
 from everlora.archive.card import matrix_table, model_card
-from everlora.archive.folder import COMMIT, RunFolder, read_matrix, read_run
+from everlora.archive.commits import StageFacts
+from everlora.archive.folder import RunFolder, read_matrix, read_run
 from everlora.archive.identity import Composition, RunRecord
-from everlora.archive.records import AnswerRow, StageFacts
+from everlora.archive.manifest import COMMIT
+from everlora.archive.records import AnswerRow
 from everlora.archive.results import LearnerFacts, MatrixRecord, ScoredProtocol
 from everlora.archive.schema import SCHEMA, read_rows, write_rows
 from everlora.core.errors import FolderError

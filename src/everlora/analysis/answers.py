@@ -10,7 +10,8 @@ import numpy as np
 
 from everlora.analysis.ability import change
 from everlora.analysis.compare import Marks, RunAnswers
-from everlora.archive.folder import Committed, read_matrix, read_run, stages
+from everlora.archive.committed import Committed
+from everlora.archive.folder import read_matrix, read_run, stages
 from everlora.archive.identity import Composition
 from everlora.archive.records import AnswerRow, Fingerprint
 from everlora.archive.results import MatrixRecord
@@ -160,9 +161,7 @@ def _cells(done: Sequence[Committed], results: MatrixRecord, sequence: bool) -> 
     found: dict[tuple[int, int], Marks] = {}
     for stage in done:
         i = stage.facts.number - 1 if sequence else len(names) - 1
-        found |= {
-            (i, j): marks for j, marks in _marks(stage.path / "predictions.jsonl", names, results.counts).items()
-        }
+        found |= {(i, j): marks for j, marks in _marks(stage.predictions, names, results.counts).items()}
     for i, scores in enumerate(matrix):
         for j, score in enumerate(scores):
             if score is not None and (i, j) not in found and (i - 1, j) in found:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from everlora.analysis.holdings import Free, free_directions
 from everlora.analysis.runs import Run
-from everlora.archive.records import Commit, Strength
+from everlora.archive.commits import Commit
+from everlora.archive.records import Strength
 from everlora.core.errors import ConfigError
 from everlora.core.roles import AutoStrength, Budget, HasEnergy, WeightPenalty
 from everlora.core.updates import LowRank

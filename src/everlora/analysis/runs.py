@@ -9,7 +9,8 @@ from pathlib import Path
 import everlora.methods  # noqa: F401  (registers the methods)
 from everlora.adapters import files as adapters
 from everlora.analysis.holdings import measure_holdings
-from everlora.archive.folder import Committed, read_matrix, read_run, stages
+from everlora.archive.committed import Committed
+from everlora.archive.folder import read_matrix, read_run, stages
 from everlora.archive.identity import Composition
 from everlora.archive.records import Environment, Holdings
 from everlora.archive.schema import read_json

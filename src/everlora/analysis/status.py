@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from everlora.archive.commits import ProbedRise
 from everlora.archive.folder import read_run, stages
 from everlora.archive.head_rows import shared_rows
-from everlora.archive.records import Holdings, ProbedRise, Score, Seconds, Strength
+from everlora.archive.records import Holdings, Score, Seconds, Strength
 from everlora.archive.schema import Record
 from everlora.core.errors import FolderError
 from everlora.core.plain import JsonObject

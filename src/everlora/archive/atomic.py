@@ -45,7 +45,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace ``path`` by ``value`` as JSON; numbers that are not finite are refused."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """Return ``value`` as the text of a JSON file; numbers that are not finite are refused."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def copy_checked(source: Path, target: Path) -> None:
@@ -62,7 +67,7 @@ def copy_checked(source: Path, target: Path) -> None:
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``target`` in one step, when the block ends without an error.
+    """Give a temporary folder that takes the place of ``target``, when the block ends without an error.
 
     Raises:
         FolderError: the disk is full or the place cannot be written; nothing of the new folder remains.
@@ -74,8 +79,14 @@ def staged(target: Path) -> Iterator[Path]:
         yield temporary
         for path in [*temporary.rglob("*"), temporary]:
             _sync(path)
+        # A folder cannot be renamed onto a full one: the old one is put aside, and `recover` brings it back if the
+        # process ends between the two renamings.
+        aside = target.with_name(f".{target.name}.old")
+        if target.exists():
+            os.replace(target, aside)
         os.replace(temporary, target)
         _sync(target.parent)
+        shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise FolderError(f"cannot write {target}: {error.strerror or error}; earlier tasks are intact") from error
@@ -83,3 +94,16 @@ def staged(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def recover(path: Path) -> None:
+    """Bring back folders below ``path`` that were put aside for new ones which never came; sweep what is left over."""
+    for aside in path.glob(".*.old"):
+        target = aside.with_name(aside.name[1:].removesuffix(".old"))
+        if target.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.replace(aside, target)
+    for place in (path, path / "tasks", *(path / "tasks").glob("[0-9]*")):
+        for part in place.glob(".*.part"):
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)

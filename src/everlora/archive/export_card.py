@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everlora.archive.card import front_matter, loading, pooling_of, provenance, score_cell, with_transformers
+from everlora.archive.commits import TaskCard
 from everlora.archive.identity import RunRecord
-from everlora.archive.records import TaskPrompt
 from everlora.archive.results import MatrixRecord
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError
@@ -48,7 +48,7 @@ class ExportFacts:
 
     hub: str | None
     head: str | None
-    prompts: Mapping[str, TaskPrompt]
+    prompts: Mapping[str, TaskCard]
     rank: int | None = None
     error: float | None = None
     chat_date: str | None = None
@@ -140,7 +140,7 @@ model = {auto}.from_pretrained(".", dtype="float32").eval()
 """
 
 
-def _tasks(results: MatrixRecord, prompts: Mapping[str, TaskPrompt], scores: Mapping[str, float | None]) -> str:
+def _tasks(results: MatrixRecord, prompts: Mapping[str, TaskCard], scores: Mapping[str, float | None]) -> str:
     lines = ["| task | metric | rows | score | labels |", "|---|---|---|---|---|"]
     for name, count in zip(results.tasks, results.counts, strict=True):
         labels = len(prompts[name].labels) if name in prompts else None
@@ -150,7 +150,7 @@ def _tasks(results: MatrixRecord, prompts: Mapping[str, TaskPrompt], scores: Map
     return "\n".join(lines)
 
 
-def _labels(results: MatrixRecord, prompts: Mapping[str, TaskPrompt]) -> str:
+def _labels(results: MatrixRecord, prompts: Mapping[str, TaskCard]) -> str:
     """List the label sets, in the order that a prompt or a head has them."""
     lines = [
         f"- {name}: {_listed(prompts[name].labels)}"

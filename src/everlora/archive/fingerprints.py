@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from everlora.archive.records import Commit, Fingerprint
+from everlora.archive.commits import Commit
+from everlora.archive.records import Fingerprint
 from everlora.archive.results import Fingerprints
 from everlora.core.plain import JsonObject
 

@@ -13,25 +13,42 @@ adapter_config.json  adapter_model.safetensors
 tokenizer*, chat_template.jinja, or preprocessor_config.json for images
                     what turns rows into the model's input
 tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts only with its COMMIT
-    predictions.jsonl                every answer
     training.jsonl  modules.jsonl    loss; per module: penalty, its share of the gradient, update norm
-    COMMIT                           row of the matrix and its fingerprint (backend, precision, versions), labels,
-                                     digests of the data, metrics and rows left out where that applies, hashes of the
-                                     other files
+    run.yaml                         a copy of that at the root
+    COMMIT                           card of the task, who taught it and when, digests of the data, labels, metrics and
+                                     rows left out where that applies, hashes of the other files
+    evaluation-1/                    how it was scored when it was learned; the highest number counts
+        predictions.jsonl            every answer
+        COMMIT                       row of the matrix and its fingerprint (backend, precision, versions), hash of the
+                                     answers
+MANIFEST            the tasks in order, by the hashes of their COMMITs; hashes of the files at the root
+
+A task is committed when it is trained, and its evaluation when it is evaluated; each is in place at once or not at
+all. Every YAML and JSON file here has a hash of itself. See docs/format.md.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from everlora.archive.atomic import staged
+from everlora.archive.atomic import recover, staged, write_text
+from everlora.archive.commits import Baseline, BaselineFacts, Commit, Evaluation, Scored, StageFacts
+from everlora.archive.committed import (
+    EVALUATION,
+    Committed,
+    CommittedBaseline,
+    folder_name,
+    newest_evaluation,
+    read_stages,
+    verify_files,
+)
+from everlora.archive.differences import differing_settings
 from everlora.archive.fingerprints import fingerprints_of
-from everlora.archive.identity import NOT_IDENTIFYING, SPLIT, RunRecord, identity, whole_batch
-from everlora.archive.records import Baseline, BaselineFacts, Commit, StageFacts
+from everlora.archive.identity import RunRecord, identity
+from everlora.archive.manifest import COMMIT, number_of, seal, write_manifest
 from everlora.archive.references import reference_scores, references
 from everlora.archive.results import LearnerFacts, MatrixRecord
 from everlora.archive.root import MATRIX, check_root, root_files, sha256
@@ -42,27 +59,8 @@ from everlora.data.task import digest_of_order
 from everlora.metrics.matrix import measured
 from everlora.metrics.scores import ScoreMatrix
 
-COMMIT = "COMMIT"
 BEFORE = "before"
-ROWS = "rows of a step, over all processes"
-NOTED = ("id", "origin", "protocol")
-"""Entries of run.yaml that are no difference by themselves: they follow from the others."""
-
-
-@dataclass(frozen=True)
-class Committed:
-    """Holds a finished stage as read from disk: its folder, and what its COMMIT says."""
-
-    path: Path
-    facts: Commit
-
-
-@dataclass(frozen=True)
-class CommittedBaseline:
-    """Holds what was measured before the first task, as read from disk."""
-
-    path: Path
-    facts: Baseline
+RUN = "run.yaml"
 
 
 class RunFolder:
@@ -94,7 +92,8 @@ class RunFolder:
             (self.path / "tasks").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FolderError(f"cannot make the folder {self.path}: {error.strerror}") from error
-        write(self.path / "run.yaml", self.record)
+        recover(self.path)
+        write(self.path / RUN, self.record)
 
     def _check(self, resume: bool) -> None:
         """Refuse a folder that is not this run's to go on in."""
@@ -109,7 +108,7 @@ class RunFolder:
         if there["id"] != self.id:
             self._take_id(place, there)
         if there["id"] != self.id:
-            changed = ", ".join(_differing(_comparable(self.record.plain()), _comparable(there))) or "settings"
+            changed = ", ".join(differing_settings(self.record.plain(), there)) or "settings"
             raise FolderError(f"{self.path} holds another run (different: {changed}); choose another --out")
         if not resume:
             raise FolderError(f"{self.path} holds this run already; pass --resume to go on, or choose another --out")
@@ -130,7 +129,7 @@ class RunFolder:
         Raises:
             FolderError: a file of a finished stage is missing or changed.
         """
-        found = _stages(self.path)
+        found = read_stages(self.path)
         for stage in found:
             if stage.facts.run != self.id:
                 raise FolderError(f"{stage.path} was learned by another run than {self.path}; choose another --out")
@@ -139,20 +138,44 @@ class RunFolder:
     @contextmanager
     def commit(self, number: int, name: str, facts: StageFacts) -> Iterator[Path]:
         """Give a folder to fill; when the block ends it is hashed, sealed and put in its place at once."""
-        with _empty(self.path / "tasks" / f"{number:02d}-{name}") as folder:
+        target = self.path / "tasks" / folder_name(number, name)
+        if target.exists():  # what is here was never committed
+            shutil.rmtree(target)
+        with staged(target) as folder:
             yield folder
-            seal: dict[str, object] = {"run": self.id, "number": number, "name": name, "files": _hashes(folder)}
-            # Written last, with the hashes of all else: without it, or with other files, the folder does not count.
-            sealed = Commit.model_validate({**seal, **_fields(facts)})
-            write(folder / COMMIT, sealed)
+            # By which a folder whose own is torn or lost is repaired.
+            write_text(folder / RUN, (self.path / RUN).read_text(encoding="utf-8"))
+            self._seal(folder, Commit, facts, number, name)
+        self.write_manifest()
+
+    @contextmanager
+    def commit_evaluation(self, stage: Committed, facts: Scored) -> Iterator[Path]:
+        """Give a folder to fill with the answers after a committed stage; it takes the place of an earlier one."""
+        old = newest_evaluation(stage.path)
+        with staged(stage.path / f"{EVALUATION}{number_of(old.name) + 1 if old else 1}") as folder:
+            yield folder
+            self._seal(folder, Evaluation, facts, stage.facts.number, stage.facts.name)
+        self.write_manifest()
+        if old is not None:
+            shutil.rmtree(old)
 
     @contextmanager
     def commit_before(self, facts: BaselineFacts) -> Iterator[Path]:
         """Give a folder to fill with what was measured before the first task; see `commit`."""
-        with _empty(self.path / BEFORE) as folder:
+        with staged(self.path / BEFORE) as folder:
             yield folder
-            seal: dict[str, object] = {"run": self.id, "number": 0, "name": BEFORE, "files": _hashes(folder)}
-            write(folder / COMMIT, Baseline.model_validate({**seal, **_fields(facts)}))
+            self._seal(folder, Baseline, facts, 0, BEFORE)
+        self.write_manifest()
+
+    def _seal(self, folder: Path, kind: type[Record], facts: Record, number: int, name: str) -> None:
+        """Write the COMMIT of a folder, with the hashes of all else: without it, the folder does not count."""
+        seal: dict[str, object] = {"run": self.id, "number": number, "name": name, "files": _hashes(folder)}
+        write(folder / COMMIT, kind.model_validate({**seal, **_fields(facts)}))
+
+    def write_manifest(self, *, complete: bool = False) -> None:
+        """Write which tasks the folder has; with the files at its root once they are all written."""
+        found = [seal(stage.path, stage.evaluation) for stage in read_stages(self.path, hashes=False)]
+        write_manifest(self.path, self.id, found, complete=complete)
 
     def before(self) -> CommittedBaseline | None:
         """Return what was measured before the first task of this run, if anything was.
@@ -164,7 +187,7 @@ class RunFolder:
         if not (place / COMMIT).is_file():
             return None
         facts = read_json(Baseline, place / COMMIT)
-        _verify(place, facts.files)
+        verify_files(place, facts.files)
         return CommittedBaseline(place, facts) if facts.run == self.id else None
 
     def matrix_record(self, matrix: ScoreMatrix, learner: LearnerFacts) -> MatrixRecord:
@@ -202,16 +225,9 @@ def stages(path: Path) -> list[Committed]:
     Raises:
         FolderError: a file of a finished stage, or of the learner at the root, is missing or changed.
     """
-    found = _stages(path)
+    found = read_stages(path)
     check_root(path)
     return found
-
-
-def _stages(path: Path) -> list[Committed]:
-    # A process killed just before the renaming leaves a sealed folder under its hidden name: not in place.
-    sealed = [p.parent for p in (path / "tasks").glob(f"[0-9]*/{COMMIT}")]
-    # By number: 100 comes after 99, and not, as a text, before 11.
-    return [_read(path) for path in sorted(sealed, key=lambda p: p.name.partition("-")[0].zfill(9))]
 
 
 def read_run(path: Path) -> RunRecord:
@@ -235,66 +251,10 @@ def read_matrix(path: Path) -> MatrixRecord:
     return read_json(MatrixRecord, path / MATRIX)
 
 
-def _comparable(record: JsonObject) -> JsonObject:
-    """Return a record of a run with the rows of a step under a name of their own, however they are split."""
-    settings = record.get("settings")
-    train = settings.get("train") if isinstance(settings, dict) else None
-    if not isinstance(settings, dict) or not isinstance(train, dict):
-        return record
-    found = dict(whole_batch(train, int(str(record.get("processes", 1)))))
-    rows = {ROWS: [found.pop(name, None) for name in SPLIT]}
-    shown = {key: value for key, value in record.items() if key != "processes"}
-    return {**shown, "settings": {**settings, "train": {**found, **rows}}}
-
-
-def _differing(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
-    """Return the names of the innermost entries of ``a`` that ``b`` does not share, each of them once."""
-    names: list[str] = []
-    for key, value in a.items():
-        other = b.get(key)
-        if isinstance(value, Mapping) and isinstance(other, Mapping):
-            names += _differing(value, other)
-        elif key == "penalties" and isinstance(value, list) and isinstance(other, list) and _same_parts(value, other):
-            for this, that in zip(value, other, strict=True):
-                names += _differing(this, that)  # one method with two strengths: "lam" says more than "penalties"
-        elif value != other and key not in (*NOT_IDENTIFYING, *NOTED):
-            names.append("method" if key == "name" else key)
-    return list(dict.fromkeys(names))
-
-
-def _same_parts(these: Sequence[object], those: Sequence[object]) -> bool:
-    first, second = ([p.get("part") if isinstance(p, Mapping) else None for p in parts] for parts in (these, those))
-    return first == second
-
-
 def _fields(record: Record) -> dict[str, object]:
     """Return the fields of a record as they are, to make a record of which they are a part."""
     return {name: getattr(record, name) for name in type(record).model_fields}
 
 
-@contextmanager
-def _empty(target: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of ``target`` in one step, when the block ends without an error."""
-    # What is here was never committed, or is another run's measurement; a folder is not renamed onto a full one.
-    if target.exists():
-        shutil.rmtree(target)
-    with staged(target) as folder:
-        yield folder
-
-
 def _hashes(folder: Path) -> dict[str, str]:
     return {path.name: sha256(path) for path in sorted(folder.iterdir())}
-
-
-def _verify(folder: Path, files: Mapping[str, str]) -> None:
-    for name, sha in files.items():
-        if not (folder / name).is_file() or sha256(folder / name) != sha:
-            raise FolderError(f"{folder / name} is missing or was changed after it was written; restore the folder")
-
-
-def _read(path: Path) -> Committed:
-    facts = read_json(Commit, path / COMMIT)
-    if not path.name.startswith(f"{facts.number:02d}-"):
-        raise FolderError(f"{path / COMMIT} is of task {facts.number} and not of its folder's; restore the folder")
-    _verify(path, facts.files)
-    return Committed(path, facts)

@@ -1,14 +1,12 @@
-"""Defines the records of a run folder: environment, commits, predictions. See also `identity`, `results`."""
+"""Defines the records of a run folder: environment, answers, what a learner holds. See also `commits`, `results`."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from everlora.archive.schema import OpenRecord, Record, loaded
-from everlora.core.plain import JsonObject
+from everlora.archive.schema import OpenRecord, Record
 
 Score = float | None
 """Percent; None where nothing was measured."""
@@ -101,7 +99,7 @@ class Seconds(Record):
     """Holds how long a task took."""
 
     train: float
-    evaluate: float
+    evaluate: float = 0.0
 
 
 class WrittenRows(Record):
@@ -163,120 +161,3 @@ class Holdings(Record):
     kept_bytes: int
     memory_error: dict[str, MemoryLoss] = Field(default_factory=dict)
     room: Room | None = None
-
-
-class TaskPrompt(Record):
-    """Holds what a task shows a model around its rows, see `everlora.data.task.Task`."""
-
-    form: str = "labelled"
-    instruction: str = ""
-    labels: list[str] = Field(default_factory=list)
-
-
-class TaskMetadata(Record):
-    """Holds what is known of the tasks that a stage learns, by their names.
-
-    Attributes:
-        data: digests of rows, labels, instruction and metric.
-        chance: percent of guessing, where it is known.
-        metric: how answers are scored, where it is not the default.
-        left_out: how many rows of the source are not in the task, by reason.
-        max_new_tokens: the length of free answers, where the targets made it longer than 50 tokens.
-        label_rows: rows of a classification head that stand for the labels, in their order.
-        prompts: what a card says of how each task is put to the model; not there in older folders.
-    """
-
-    data: dict[str, str]
-    chance: dict[str, float] = Field(default_factory=dict)
-    metric: dict[str, str] = Field(default_factory=dict)
-    left_out: dict[str, dict[str, int]] = Field(default_factory=dict)
-    max_new_tokens: dict[str, int] = Field(default_factory=dict)
-    label_rows: dict[str, list[int]] = Field(default_factory=dict)
-    prompts: dict[str, TaskPrompt] = Field(default_factory=dict)
-
-
-class ProbedRise(Record):
-    """Holds what rows of earlier tasks that are stored to be looked at showed of a budget's prediction.
-
-    Attributes:
-        losses: by task, of its stored rows when the stage ended, in nats.
-        real_rise: what the mean losses of all earlier tasks together rose by in this stage; None of the first.
-        error: standard error of that, as so few rows show it.
-        calibration: by which the prediction was multiplied meanwhile: how far off those before had been.
-    """
-
-    losses: dict[str, list[float]]
-    real_rise: float | None = None
-    error: float = 0.0
-    calibration: float = 1.0
-
-
-class StageFacts(TaskMetadata):
-    """Holds what a finished stage says of itself.
-
-    Attributes:
-        row: of the matrix.
-        fingerprint: how it was made.
-        general: measures of general ability, where it is measured.
-        labels: of the trained head, by row.
-        seconds: how long it took; one number where nothing is trained.
-        warning: what the learner found amiss.
-        strengths: those that penalties have found, by part.
-        predicted_rise: nats per row that the losses of all earlier tasks together are predicted to have risen by when
-            the task was learned; None where no part predicts that.
-        probed: the same as it really was, where a budget has ``probes``.
-        epochs: that the task's number of rows made, where the settings have neither epochs nor steps.
-        cut: training texts that were cut to the longest that is read.
-        kept_rows, kept_row_bytes: rows of the task that are kept, to be learned again or to be looked at.
-        written_rows: by earlier task, what the model wrote of it; None where it writes nothing.
-        holdings: what the learner holds now.
-    """
-
-    row: list[Score]
-    fingerprint: Fingerprint | None = None
-    general: dict[str, float] | None = None
-    labels: list[str]
-    seconds: Seconds | float
-    warning: str | None
-    strengths: dict[str, Strength]
-    cut: int
-    predicted_rise: float | None = None
-    probed: ProbedRise | None = None
-    epochs: int | None = None
-    kept_rows: int = 0
-    kept_row_bytes: int = 0
-    written_rows: dict[str, WrittenRows] | None = None
-    holdings: Holdings | None = None
-
-
-class BaselineFacts(Record):
-    """Holds what was measured before the first task: scores of the base model, and digests of its answers."""
-
-    base: dict[str, float]
-    data: dict[str, str]
-    fingerprint: Fingerprint | None = None
-    general: dict[str, float] | None = None
-
-
-class Seal(Record):
-    """Holds what every COMMIT says first: whose it is, and the hashes of the other files of its folder."""
-
-    run: str
-    number: int
-    name: str
-    files: dict[str, str]
-
-    @classmethod
-    def migrated(cls, content: JsonObject, path: Path) -> JsonObject:
-        if "run" not in content:  # schema 1
-            content["run"] = loaded(path.parents[2] / "run.yaml")["id"]
-        # Schema 2: the commit of a stage that trains nothing had no entries of training.
-        return {"warning": None, "strengths": {}, "cut": 0, **content}
-
-
-class Commit(StageFacts, Seal):
-    """Holds what tasks/NN-name/COMMIT says of a finished stage."""
-
-
-class Baseline(BaselineFacts, Seal):
-    """Holds what before/COMMIT says was measured before the first task."""

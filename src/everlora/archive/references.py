@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from everlora.archive.atomic import write_json
-from everlora.archive.records import Baseline, Commit, Score
+from everlora.archive.commits import Baseline, Commit
+from everlora.archive.records import Score
 from everlora.archive.results import GeneralAbility, ReferenceScores
 from everlora.core.errors import FolderError
 from everlora.metrics import References

@@ -1,11 +1,13 @@
 """Makes files of records, and records of files: one schema number for all, migrations from older ones.
 
 A field without a default stands in every file; one with a default is left out where it says no more than that. A file
-carries the number of the schema that wrote it; rows of ``*.jsonl`` go by the COMMIT of their folder, which seals them.
+carries the number of the schema that wrote it, and since schema 4 a hash of all that it says; rows of ``*.jsonl`` go
+by the COMMIT of their folder, which seals them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,14 +16,16 @@ from typing import TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from everlora.archive.atomic import write_json, write_text
+from everlora.archive.atomic import as_json, write_text
 from everlora.core.errors import FolderError
 from everlora.core.plain import JsonObject
 from everlora.runtime.safe_yaml import read_yaml
 
-SCHEMA = 3
+SCHEMA = 4
 """1: commits that did not say whose they are. 2: environment.json had no number, and what was untrained no entries of
-training. 3: every file is a record of `everlora.archive.records`."""
+training. 3: every file is a record of `everlora.archive.records`. 4: every file has a hash of itself; how a task was
+scored stands apart from how it was trained."""
+DIGEST = "digest"
 
 R = TypeVar("R", bound="Record")
 
@@ -62,11 +66,10 @@ def loaded(path: Path) -> JsonObject:
     """Read the mapping in a JSON or YAML file, whatever it says, unless a newer everlora wrote it.
 
     Raises:
-        FolderError: the file is missing, no mapping, or of a newer schema.
+        FolderError: the file is missing, no mapping, of a newer schema, or says something else than was written.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = read_yaml(text) if path.suffix == ".yaml" else json.loads(text)
+        content = _parsed(path, path.read_text(encoding="utf-8"))
         schema = content.get("schema", 1)
         if not isinstance(schema, int):
             raise ValueError(f"schema {schema!r}")
@@ -78,7 +81,19 @@ def loaded(path: Path) -> JsonObject:
         raise FolderError(
             f"{path} was written by a newer everlora (schema {schema}, this one reads up to {SCHEMA}); update everlora"
         )
+    if schema >= 4 and content.pop(DIGEST, None) != _digest(content):
+        raise FolderError(f"{path} was changed after it was written, or is damaged; restore it from a copy")
     return dict(content)
+
+
+def _parsed(path: Path, text: str) -> JsonObject:
+    content: JsonObject = read_yaml(text) if path.suffix == ".yaml" else json.loads(text)
+    return content
+
+
+def _digest(content: JsonObject) -> str:
+    """Hash what a file says, whatever the order of its entries."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def restored(kind: type[R], path: Path, content: JsonObject) -> R:
@@ -99,10 +114,13 @@ def restored(kind: type[R], path: Path, content: JsonObject) -> R:
 def write(path: Path, record: Record) -> None:
     """Replace a JSON or YAML file by a record, in one step."""
     content = {"schema": SCHEMA, **record.plain()}
-    if path.suffix == ".yaml":
-        write_text(path, yaml.safe_dump(content, sort_keys=False))
-    else:
-        write_json(path, content)
+    # Of what a reader will find: a file need not give back every value as it was in memory.
+    content[DIGEST] = _digest(_parsed(path, _text(path, content)))
+    write_text(path, _text(path, content))
+
+
+def _text(path: Path, content: JsonObject) -> str:
+    return yaml.safe_dump(content, sort_keys=False) if path.suffix == ".yaml" else as_json(content)
 
 
 def write_rows(path: Path, rows: Iterable[Record | Mapping[str, object]]) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from everlora.archive.commits import BaselineFacts
+from everlora.archive.committed import PREDICTIONS
 from everlora.archive.folder import RunFolder
-from everlora.archive.records import AnswerRow, BaselineFacts, Fingerprint
+from everlora.archive.records import AnswerRow, Fingerprint
 from everlora.archive.schema import read_rows, write_rows
 from everlora.data.task import Task
 from everlora.evaluation.general import general_ability, writes_text
@@ -20,7 +22,6 @@ from everlora.settings.spec import EvalSpec
 
 WITNESSES = 4
 """Rows that are answered a second time, alone."""
-PREDICTIONS = "predictions.jsonl"
 
 
 class Evaluator:

@@ -12,8 +12,9 @@ import everlora.methods  # noqa: F401  (registers the methods)
 from everlora.analysis.single_task import single_task_reference
 from everlora.archive.atomic import write_text
 from everlora.archive.card import model_card
-from everlora.archive.folder import BEFORE, COMMIT, RunFolder, read_run
+from everlora.archive.folder import BEFORE, RunFolder, read_run
 from everlora.archive.identity import Composition, RunRecord
+from everlora.archive.manifest import COMMIT
 from everlora.archive.records import Environment
 from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
@@ -234,6 +235,7 @@ def finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
         base, adapter = learner.base, learner.method.adapter
         write_text(out / "README.md", model_card(record, folder.record, base.hub, adapter, base.family.head))
         learner.base.family.processor.save_pretrained(str(out))
+        folder.write_manifest(complete=True)
     else:
         record = folder.matrix_record(matrix, learner.facts())
     world.wait()

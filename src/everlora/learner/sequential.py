@@ -12,9 +12,8 @@
                  │         train         rows, and rows of earlier tasks; penalties and transforms on the gradient
                  │         extract       the update, on the CPU in fp32; refused if it is not finite
                  │         remember      what parts carry to later tasks; which rows are stored
-                 │         save          adapter, head, memory and rows, to a scratch folder
-                 │         evaluate      tasks so far: a row of the matrix
-                 │         commit        scratch folder, answers and facts, in place at once or not at all
+                 │         commit        adapter, head, memory, rows and facts, in place at once or not at all
+                 │         score         tasks so far: a row of the matrix, committed by itself
                  │                       │
             load, attach,                │
             restore the head             │
@@ -23,9 +22,9 @@
                                │
                      export, matrix.json     the learner as one adapter at the root of the folder
 
-A stage without its COMMIT never happened: whatever ends a process, a learner that is resumed rebuilds the history from
-the committed stages and goes on, bit for bit as if nothing had been. One training step is drawn in
-`everlora.training.chain`; the files are listed in `everlora.archive.folder`.
+A stage without its COMMIT never happened, and one that is committed stands, scored or not: whatever ends a process, a
+learner that is resumed rebuilds the history from the committed stages and goes on, bit for bit as if nothing had been.
+One training step is drawn in `everlora.training.chain`; the files are listed in `everlora.archive.folder`.
 """
 
 from __future__ import annotations
@@ -41,16 +40,19 @@ from typing import cast
 from torch import nn
 
 from everlora.archive.atomic import copy_checked
+from everlora.archive.commits import Scored
+from everlora.archive.committed import PREDICTIONS, Committed
 from everlora.archive.folder import RunFolder
-from everlora.archive.records import Holdings, Seconds, StageFacts
+from everlora.archive.records import Seconds
 from everlora.archive.schema import write_rows
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
-from everlora.evaluation.evaluator import PREDICTIONS, Evaluator
+from everlora.evaluation.evaluator import Evaluator
 from everlora.evaluation.scoring import TaskScore
-from everlora.learner.state import LearnedTask, LearnerState
+from everlora.learner.learned import LearnedTask, stage_facts
+from everlora.learner.state import LearnerState
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.loading import Loaded
@@ -69,7 +71,6 @@ from everlora.training.stages import (
     matrix_row,
     shared_rows,
     stages,
-    task_metadata,
     tasks_to_evaluate,
     validate_task,
 )
@@ -120,8 +121,7 @@ class SequentialLearner(LearnerState):
         self.evaluator.measure_baseline(self.folder, tasks, self.progress)
         for stage in self.plan:
             if stage.number <= len(committed):
-                row = self.restore_task(committed[stage.number - 1], stage)
-                row = [*row, *[None] * len(tasks)][: len(tasks)]  # there may be more tasks than when it was committed
+                row = self.recall(committed[stage.number - 1], stage, tasks, matrix)
             else:
                 row = self.run_task(stage, tasks, matrix)
             matrix = matrix.with_row(stage.row, row)
@@ -130,13 +130,21 @@ class SequentialLearner(LearnerState):
             world.wait()
         return matrix
 
+    def recall(self, committed: Committed, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix) -> list[Cell]:
+        """Bring back a committed stage, and score it if a process ended before that; return its row of the matrix."""
+        model = self.restore_task(committed, stage)
+        if not committed.evaluated:
+            return self.score(stage, tasks, matrix, self.answering_model(model))
+        self.backend.detach()
+        return [*committed.facts.row, *[None] * len(tasks)][: len(tasks)]  # there may be more tasks than there were
+
     def run_task(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix) -> list[Cell]:
         """Learn one stage as the drawing above shows; return its row of the matrix."""
-        started = time.perf_counter()
         if not stage.trains:
             self.prepare_head(stage)
-            scores = self.evaluate(self.base.model, stage, tasks)
-            return self.commit(stage, tasks, matrix, scores, seconds=time.perf_counter() - started)
+            self.commit(stage, 0.0)
+            return self.score(stage, tasks, matrix, self.base.model)
+        started = time.perf_counter()
         # The head grows in the base model itself: what taking the adapter off does not undo.
         snapshot = self.base.family.snapshot(self.base.model)
         try:
@@ -145,7 +153,7 @@ class SequentialLearner(LearnerState):
             self.initialise_adapter(stage, model)
             training = self.train_task(stage, model)
             update = self.extract_update(stage)
-            trained = time.perf_counter()
+            seconds = Seconds(train=time.perf_counter() - started)
             warnings = training.chain.warnings
             earlier = self.changes if self.method.penalties else ()
             amiss = after_training(update, self.adapter_start(), self.backend.base_layers(), training.log, earlier)
@@ -159,19 +167,14 @@ class SequentialLearner(LearnerState):
             rows, missing = rehearsal.select_rows(self.method.rehearsal, stage.tasks, self.spec.seed)
             warnings += warn(self.progress, stage.name, missing)
             with tempfile.TemporaryDirectory(prefix="everlora-") as place:
-                # Saved before it is evaluated: a learner that answers with merged tasks takes the adapter off.
                 scratch = Path(place)
                 self.backend.save(scratch)
                 self.backend.check_saved(scratch, update)
                 memory.write(scratch, remembered)
                 rehearsal.write(scratch, self.method.rehearsal, rows)
                 rehearsal.write_rows(scratch / PROBES, probes)
-                scores = self.evaluate(self.answering_model(model, update), stage, tasks)
-                amiss = after_scoring(stage.tasks, {s.task: s.correct for s in scores}, self.spec.evaluation.split)
-                warnings += warn(self.progress, stage.name, amiss)
-                seconds = Seconds(train=trained - started, evaluate=time.perf_counter() - trained)
                 learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch)
-                row = self.commit(stage, tasks, matrix, scores, seconds, learned)
+                self.commit(stage, seconds, learned)
             # Only behind the commit: if writing fails, memory and folder still say the same.
             self.append_update(update, remembered, rows)
             self.calibration.append(probes, probed, training.predicted_rise)
@@ -180,7 +183,8 @@ class SequentialLearner(LearnerState):
             self.backend.detach()
             self.base.family.restore(self.base.model, snapshot)
             raise
-        return row
+        # What was learned stands, whatever becomes of the answers.
+        return self.score(stage, tasks, matrix, self.answering_model(model))
 
     # --- the steps of `run_task`; those that a restored task takes, too, are in `everlora.learner.state` -------------
 
@@ -234,27 +238,43 @@ class SequentialLearner(LearnerState):
             model, tasks_to_evaluate(stage, tasks, schedule, self.method, following), self.progress
         )
 
-    def commit(
-        self,
-        stage: Stage,
-        tasks: Sequence[Task],
-        matrix: ScoreMatrix,
-        scores: Sequence[TaskScore],
-        seconds: Seconds | float,
-        learned: LearnedTask | None = None,
-    ) -> list[Cell]:
-        """Write a finished stage to the folder, in one step; return its row of the matrix."""
-        row = matrix_row(stage, tasks, {score.task: score.score for score in scores}, matrix, self.method)
+    def commit(self, stage: Stage, seconds: Seconds | float, learned: LearnedTask | None = None) -> None:
+        """Write a trained stage to the folder, in one step; ``learned`` is None where nothing was trained."""
 
-        def write() -> None:  # all processes know the row; one of them writes
-            facts = self.stage_facts(stage, row, seconds, learned)
+        def write() -> None:
+            facts = stage_facts(self, stage, seconds, learned)
             with self.folder.commit(stage.number, stage.name, facts) as path:
-                write_rows(path / PREDICTIONS, [answer for score in scores for answer in score.rows()])
                 if learned is not None:
                     for file in learned.folder.iterdir():
                         copy_checked(file, path / file.name)
                     write_rows(path / "training.jsonl", learned.training.log)
                     write_rows(path / "modules.jsonl", map(asdict, learned.training.chain.records))
+
+        world.on_main(write)
+        world.wait()  # the others read it
+
+    def score(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix, model: nn.Module) -> list[Cell]:
+        """Score tasks after a committed stage, take the adapter off, commit what was answered; return its row."""
+        started = time.perf_counter()
+        try:
+            scores = self.evaluate(model, stage, tasks)
+        finally:
+            self.backend.detach()
+        row = matrix_row(stage, tasks, {score.task: score.score for score in scores}, matrix, self.method)
+        correct = {score.task: score.correct for score in scores}
+        amiss = after_scoring(stage.tasks, correct, self.spec.evaluation.split) if stage.trains else []
+        facts = Scored(
+            row=row,
+            fingerprint=self.evaluator.fingerprint(),
+            general=self.evaluator.general,
+            seconds=time.perf_counter() - started,
+            warning="; ".join(warn(self.progress, stage.name, amiss)) or None,
+            counts=list(matrix.counts),
+        )
+
+        def write() -> None:  # all processes know the row; one of them writes
+            with self.folder.commit_evaluation(self.folder.stages()[stage.number - 1], facts) as path:
+                write_rows(path / PREDICTIONS, [answer for score in scores for answer in score.rows()])
 
         world.on_main(write)
         self.progress.info(f"{stage.number}. {stage.name}: {self.evaluator.summary(scores)}")
@@ -265,28 +285,3 @@ class SequentialLearner(LearnerState):
         if stage.trains:
             self.export()
         self.folder.write_matrix(matrix, self.facts())
-
-    def stage_facts(
-        self, stage: Stage, row: list[Cell], seconds: Seconds | float, learned: LearnedTask | None
-    ) -> StageFacts:
-        """Describe a finished stage for its COMMIT; ``learned`` is None where nothing was trained."""
-        training, rows = (learned.training, [*learned.rows, *learned.probes]) if learned else (None, [])
-        holdings = self.holdings_after(learned.update, learned.memory, rows) if learned else Holdings(kept_bytes=0)
-        return StageFacts(
-            **task_metadata(stage.tasks, self.base.family).model_dump(),
-            row=row,
-            fingerprint=self.evaluator.fingerprint(),
-            general=self.evaluator.general,
-            labels=list(self.base.family.labels),
-            seconds=seconds,
-            warning="; ".join(training.chain.warnings) or None if training else None,
-            strengths=training.chain.strengths() if training else {},
-            cut=training.cut if training else 0,
-            predicted_rise=training.predicted_rise if training else None,
-            probed=learned.probed if learned else None,
-            epochs=training.epochs if training else None,
-            kept_rows=rehearsal.count(rows),
-            kept_row_bytes=rehearsal.size(rows),
-            written_rows=training.written_rows if training else None,
-            holdings=holdings,
-        )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, cast
 
 import torch
@@ -13,8 +11,9 @@ from torch import nn
 from everlora.adapters import make_backend
 from everlora.adapters.base import LoraInput
 from everlora.analysis.holdings import measure_holdings
-from everlora.archive.folder import Committed, RunFolder
-from everlora.archive.records import Holdings, ProbedRise
+from everlora.archive.committed import Committed
+from everlora.archive.folder import RunFolder
+from everlora.archive.records import Holdings
 from everlora.archive.results import ExportLoss, LearnerFacts, ScoredProtocol, Storage
 from everlora.core.errors import ConfigError, FolderError
 from everlora.core.history import UpdateHistory
@@ -22,7 +21,6 @@ from everlora.core.method import Method
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
-from everlora.metrics.scores import Cell
 from everlora.models.families import Classifier, TextClassifier
 from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.families.frozen_encoder import find_frozen
@@ -36,30 +34,6 @@ from everlora.training.calibration import FILE as PROBES
 from everlora.training.calibration import Calibration
 from everlora.training.evidence_rows import to_batch
 from everlora.training.stages import Stage
-from everlora.training.task_trainer import TrainingResult
-
-
-@dataclass(frozen=True)
-class LearnedTask:
-    """Holds what a trained stage leaves behind.
-
-    Attributes:
-        update: the adapter, as it answers from now on.
-        memory: what parts remember.
-        rows: of the task, that are stored to be learned again.
-        probes: rows of the task, that are stored to be looked at.
-        probed: what those of all tasks showed.
-        training: figures of the training.
-        folder: where all of this was saved, to be committed.
-    """
-
-    update: Updates
-    memory: memory.Memory
-    rows: list[Task]
-    probes: list[Task]
-    probed: ProbedRise | None
-    training: TrainingResult
-    folder: Path
 
 
 class LearnerState:
@@ -102,23 +76,28 @@ class LearnerState:
         self.calibration = Calibration.of(self.method)
         self.base.family.reset()
 
-    def restore_task(self, committed: Committed, stage: Stage) -> list[Cell]:
-        """Bring back a committed stage without training it again; return its row of the matrix."""
-        if stage.trains:
-            update, head = self.backend.load(committed.path)
-            if isinstance(self.base.family, Classifier) and self.method.consolidator.rule != "keep":
-                for task in stage.tasks:
-                    self.base.family.adopt(task, committed.facts.label_rows.get(task.name, ()))
-            model = self.attach_adapter(stage)  # as when it was trained: a head draws its rows at the same times
-            self.try_frozen(stage, model)
-            self.backend.restore_head(head)
-            rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)
-            self.append_update(update, memory.read(committed.path), rows)
-            probes, facts = rehearsal.read_rows(committed.path / PROBES), committed.facts
-            self.calibration.append(probes, facts.probed, facts.predicted_rise)
-        else:
+    def restore_task(self, committed: Committed, stage: Stage) -> nn.Module:
+        """Bring back a committed stage without training it again; return the model with its adapter on.
+
+        The values of the adapter are put on only where the stage is still to be scored.
+        """
+        if not stage.trains:
             self.prepare_head(stage)
-        return committed.facts.row
+            return self.base.model
+        update, head = self.backend.load(committed.path)
+        if isinstance(self.base.family, Classifier) and self.method.consolidator.rule != "keep":
+            for task in stage.tasks:
+                self.base.family.adopt(task, committed.facts.label_rows.get(task.name, ()))
+        model = self.attach_adapter(stage)  # as when it was trained: a head draws its rows at the same times
+        self.try_frozen(stage, model)
+        self.backend.restore_head(head)
+        if not committed.evaluated:
+            self.backend.set_values(update)
+        rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)
+        self.append_update(update, memory.read(committed.path), rows)
+        probes, facts = rehearsal.read_rows(committed.path / PROBES), committed.facts
+        self.calibration.append(probes, facts.probed, facts.predicted_rise)
+        return model
 
     def prepare_head(self, stage: Stage) -> None:
         """Give a classification head rows for the labels of the stage; other families need nothing."""
@@ -170,12 +149,11 @@ class LearnerState:
         return merge if merge and getattr(merge, when) == "merged" else None
 
     def append_update(self, update: Updates, remembered: memory.Memory, rows: Sequence[Task]) -> None:
-        """Append a finished update to the history, and take the adapter off the model."""
+        """Append a finished update to the history; its adapter is still on the model."""
         if self.method.adapter.low_rank or self.adapter_start() is not None:  # other fresh forms did not start at 0
             self.changes.append(change(update, self.adapter_start()))
         self.past, self.newest, self.memory = self.past_after(update), update, remembered
         self.stored_rows = [*self.stored_rows, *rows]
-        self.backend.detach()
 
     def past_after(self, update: Updates) -> UpdateHistory:
         """Return the history with one more update; one adapter that is trained on and on makes none."""
@@ -183,13 +161,13 @@ class LearnerState:
             return self.past
         return self.past.append(cast(LowRankUpdates, update))
 
-    def answering_model(self, model: nn.Module, update: Updates) -> nn.Module:
+    def answering_model(self, model: nn.Module) -> nn.Module:
         """Return the model that answers after a task: as it was trained, or with all tasks merged below it."""
-        if self.method.merge is None:
+        if self.method.merge is None or self.newest is None:
             return model
         self.backend.detach()
         # The newest update is merged with the others, so that it may not act on top of them as well.
-        self.backend.set_past(self.past.append(cast(LowRankUpdates, update)), self.merge_when("infer"))
+        self.backend.set_past(self.past, self.merge_when("infer"))
         return self.base.model
 
     def inference_model(self) -> nn.Module:

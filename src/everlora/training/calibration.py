@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from everlora.archive.records import ProbedRise
+from everlora.archive.commits import ProbedRise
 from everlora.core.method import Method
 from everlora.core.roles import ProbedBudget
 from everlora.data.task import Task

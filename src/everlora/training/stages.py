@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from everlora.archive.folder import Committed
-from everlora.archive.records import TaskMetadata, TaskPrompt
+from everlora.archive.commits import TaskCard, TaskMetadata
+from everlora.archive.committed import Committed
 from everlora.core.errors import ConfigError, DataError, FolderError
 from everlora.core.method import Method
 from everlora.data.task import Task
@@ -139,6 +139,20 @@ def matrix_row(
     return [old if new is None else new for old, new in zip(earlier, row, strict=True)]
 
 
+def task_card(task: Task, family: Family) -> TaskCard:
+    """Describe a task without its rows, so that it can be answered, gone on from and judged when they are gone."""
+    return TaskCard(
+        form=task.form,
+        instruction=task.instruction,
+        labels=list(task.labels),
+        shared_labels=task.shared_labels,
+        prompt_limit=task.prompt_limit,
+        source=task.source,
+        template=family.limits.template.text if task.form == "labelled" else None,
+        rows={split: len(rows) for split in ("train", "dev", "test") if (rows := getattr(task, split))},
+    )
+
+
 def task_metadata(tasks: Sequence[Task], family: Family) -> TaskMetadata:
     """Describe tasks for the record: digests, and where it applies the metric, rows left out, chance and length."""
     lengths = {task.name: family.lengthened(task) for task in tasks}
@@ -150,10 +164,7 @@ def task_metadata(tasks: Sequence[Task], family: Family) -> TaskMetadata:
         left_out={task.name: dict(task.left_out) for task in tasks if task.left_out},
         label_rows={task.name: family.label_rows(task) for task in tasks} if isinstance(family, Classifier) else {},
         max_new_tokens={name: length for name, length in lengths.items() if length is not None},
-        prompts={
-            task.name: TaskPrompt(form=task.form, instruction=task.instruction, labels=list(task.labels))
-            for task in tasks
-        },
+        cards={task.name: task_card(task, family) for task in tasks},
     )
 
 

@@ -1,0 +1,128 @@
+"""Reads what a learner's folder holds of its tasks, and refuses what was changed or lost since it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from everlora.archive.commits import Baseline, Commit, Evaluation
+from everlora.archive.manifest import COMMIT, check_listed, number_of, read_manifest, seal
+from everlora.archive.records import Seconds
+from everlora.archive.root import sha256
+from everlora.archive.schema import read_json
+from everlora.core.errors import FolderError
+
+EVALUATION = "evaluation-"
+PREDICTIONS = "predictions.jsonl"
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Holds a finished stage as read from disk.
+
+    Attributes:
+        path: its folder.
+        facts: what its COMMIT says, and that of its newest evaluation: `row` is empty before there is one.
+        evaluation: folder of that evaluation; None before there is one.
+        counts: how many rows were answered of each task, in the order of learning; empty in older folders.
+    """
+
+    path: Path
+    facts: Commit
+    evaluation: Path | None = None
+    counts: tuple[int, ...] = ()
+
+    @property
+    def evaluated(self) -> bool:
+        """Return whether it was scored."""
+        return self.evaluation is not None or bool(self.facts.row)
+
+    @property
+    def predictions(self) -> Path:
+        """Return the file that holds every answer; folders of schema 3 and before have it beside the adapter."""
+        return (self.evaluation or self.path) / PREDICTIONS
+
+
+@dataclass(frozen=True)
+class CommittedBaseline:
+    """Holds what was measured before the first task, as read from disk."""
+
+    path: Path
+    facts: Baseline
+
+
+def read_stages(path: Path, *, hashes: bool = True) -> list[Committed]:
+    """Return the finished stages in order.
+
+    Args:
+        path: the learner's folder.
+        hashes: read every file, to see whether it is what was written.
+
+    Raises:
+        FolderError: a file of a finished stage is missing or changed, or a whole stage.
+    """
+    # A process killed just before the renaming leaves a sealed folder under its hidden name: not in place.
+    sealed = [p.parent for p in (path / "tasks").glob(f"[0-9]*/{COMMIT}")]
+    # By number: 100 comes after 99, and not, as a text, before 11.
+    found = [_read(path, hashes) for path in sorted(sealed, key=lambda p: p.name.partition("-")[0].zfill(9))]
+    for number, stage in enumerate(found, start=1):
+        if stage.facts.number != number:
+            raise FolderError(f"{path / 'tasks'} has no task {number}; restore its folder from a copy")
+    if hashes and (manifest := read_manifest(path)) is not None:
+        check_listed(path, manifest, [seal(stage.path, stage.evaluation) for stage in found])
+    return found
+
+
+def verify_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Refuse a folder one of whose files is missing, or has another hash.
+
+    Raises:
+        FolderError: which file it is.
+    """
+    for name, sha in files.items():
+        if not (folder / name).is_file() or sha256(folder / name) != sha:
+            raise FolderError(f"{folder / name} is missing or was changed after it was written; restore the folder")
+
+
+def _read(path: Path, hashes: bool) -> Committed:
+    facts = read_json(Commit, path / COMMIT)
+    if path.name != folder_name(facts.number, facts.name):
+        raise FolderError(
+            f"{path / COMMIT} is of task {facts.number}, {facts.name!r}, and not of its folder's; restore the folder"
+        )
+    if hashes:
+        verify_files(path, facts.files)
+    newest = newest_evaluation(path)
+    if newest is None:
+        return Committed(path, facts)
+    scores = read_json(Evaluation, newest / COMMIT)
+    if (scores.run, scores.number, scores.name) != (facts.run, facts.number, facts.name):
+        raise FolderError(f"{newest / COMMIT} is of another task than its folder's; restore the folder")
+    if hashes:
+        verify_files(newest, scores.files)
+    return Committed(path, _with_scores(facts, scores), newest, tuple(scores.counts))
+
+
+def newest_evaluation(path: Path) -> Path | None:
+    """Return the folder of the newest evaluation of the task in ``path``; None before there is one."""
+    found = [place.parent for place in path.glob(f"{EVALUATION}*/{COMMIT}")]
+    return max(found, key=lambda folder: number_of(folder.name), default=None)
+
+
+def _with_scores(facts: Commit, scores: Evaluation) -> Commit:
+    """Return what is known of a stage with how it was scored."""
+    trained, seconds = facts.seconds, scores.seconds
+    took = Seconds(train=trained.train, evaluate=seconds) if isinstance(trained, Seconds) else seconds
+    said = "; ".join(filter(None, (facts.warning, scores.warning))) or None
+    known = {name: getattr(scores, name) for name in ("row", "fingerprint", "general")}
+    return facts.model_copy(update={**known, "seconds": took, "warning": said})
+
+
+def folder_name(number: int, name: str) -> str:
+    """Return the name of a task's folder.
+
+    >>> folder_name(3, "reviews")
+    '03-reviews'
+    """
+    return f"{number:02d}-{name}"

@@ -1,0 +1,123 @@
+"""Notes which tasks a learner's folder has, by the hashes of their COMMITs: what is lost or exchanged is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from everlora.archive.root import sha256
+from everlora.archive.schema import Record, read_json, write
+from everlora.core.errors import FolderError
+
+MANIFEST = "MANIFEST"
+COMMIT = "COMMIT"
+
+
+class TaskSeal(Record):
+    """Holds the hashes of a task's COMMIT and of that of its newest evaluation, whose folder is named.
+
+    Attributes:
+        folder: below ``tasks``.
+        commit: SHA-256.
+        evaluation, scores: name of the folder below the task's, and SHA-256; None before it was scored.
+    """
+
+    folder: str
+    commit: str
+    evaluation: str | None = None
+    scores: str | None = None
+
+
+class Manifest(Record):
+    """Holds what a folder has.
+
+    Attributes:
+        run: whose it is.
+        tasks: in the order of learning.
+        before: SHA-256 of the COMMIT of what was measured before the first task.
+        files: SHA-256 of the files at the root; None while they are being written.
+    """
+
+    run: str
+    tasks: list[TaskSeal] = Field(default_factory=list)
+    before: str | None = None
+    files: dict[str, str] | None = None
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Read the manifest of a folder; None where there is none, as in folders of schema 3 and before.
+
+    Raises:
+        FolderError: it is damaged.
+    """
+    return read_json(Manifest, path / MANIFEST) if (path / MANIFEST).is_file() else None
+
+
+def seal(task: Path, evaluation: Path | None) -> TaskSeal:
+    """Hash the COMMIT of a task, and that of an evaluation of it."""
+    return TaskSeal(
+        folder=task.name,
+        commit=sha256(task / COMMIT),
+        evaluation=evaluation.name if evaluation else None,
+        scores=sha256(evaluation / COMMIT) if evaluation else None,
+    )
+
+
+def write_manifest(path: Path, run: str, seals: Sequence[TaskSeal], *, complete: bool) -> None:
+    """Write what a folder has; with the files at its root, unless they are about to be written."""
+    before = path / "before" / COMMIT
+    files = {file.name: sha256(file) for file in files_at_root(path)} if complete else None
+    found = Manifest(run=run, tasks=list(seals), before=sha256(before) if before.is_file() else None, files=files)
+    write(path / MANIFEST, found)
+
+
+def files_at_root(path: Path) -> list[Path]:
+    """List the files at the root of a folder that the manifest covers."""
+    apart = (MANIFEST, "run.yaml", "environment.json")  # written when a learner is opened, with hashes of themselves
+    return sorted(
+        file for file in path.iterdir() if file.is_file() and not file.name.startswith(".") and file.name not in apart
+    )
+
+
+def check_listed(path: Path, manifest: Manifest, there: Sequence[TaskSeal]) -> None:
+    """Refuse a folder whose tasks are others than its manifest lists; the one after them may not be listed yet.
+
+    Raises:
+        FolderError: which task is missing or was changed.
+    """
+    for number, listed in enumerate(manifest.tasks):
+        found = there[number] if number < len(there) else None
+        place = path / "tasks" / listed.folder
+        if found is None or found.folder != listed.folder:
+            raise FolderError(f"{place} is missing; restore the folder from a copy")
+        if found.commit != listed.commit:
+            raise FolderError(f"{place / COMMIT} is another one than was written; restore the folder from a copy")
+        if listed.evaluation is not None and not _same_scores(found, listed):
+            raise FolderError(
+                f"{place / listed.evaluation} is missing or another one than was written; restore the folder from a "
+                f"copy"
+            )
+    if len(there) > len(manifest.tasks) + 1:
+        raise FolderError(
+            f"{path / 'tasks' / there[len(manifest.tasks) + 1].folder} is in no list of {path / MANIFEST}; it is of "
+            f"another learner, take it away"
+        )
+
+
+def _same_scores(found: TaskSeal, listed: TaskSeal) -> bool:
+    """Return whether a task's newest evaluation is the one that is listed, or one that was made after it."""
+    if found.evaluation == listed.evaluation:
+        return found.scores == listed.scores
+    return found.evaluation is not None and number_of(found.evaluation) > number_of(str(listed.evaluation))
+
+
+def number_of(folder: str) -> int:
+    """Return the number in the name of an evaluation's folder; 0 where it is none.
+
+    >>> number_of("evaluation-12")
+    12
+    """
+    number = folder.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
