@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from everlora.core.method import Method as Method
     from everlora.core.method import compose as compose
     from everlora.core.registry import method as method
+    from everlora.data.stream import TaskStream as TaskStream
     from everlora.data.task import Example as Example
     from everlora.data.task import Task as Task
-    from everlora.data.task import TaskStream as TaskStream
     from everlora.data.tasks import task_from_dataset as task
     from everlora.learner.learner import Learner as Learner
     from everlora.metrics import metric as metric
@@ -33,7 +33,7 @@ _HOMES = {
     "Method": "core.method",
     "ScoreMatrix": "metrics.scores",
     "Task": "data.task",
-    "TaskStream": "data.task",
+    "TaskStream": "data.stream",
     "benchmark": "benchmarks",
     "compose": "core.method",
     "load": "models.loading",

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import everlora
 from everlora.core import registry
 from everlora.core.errors import DataError
-from everlora.data.task import Example, Task, TaskStream
+from everlora.data.stream import TaskStream
+from everlora.data.task import Example, Task
 from everlora.learner.experiment import adapt_tasks
 from everlora.metrics import Answer, answer_metrics, matrix_metrics
 from everlora.metrics.answers import literals

@@ -10,7 +10,7 @@ import pytest
 
 from everlora.benchmarks import find_benchmark
 from everlora.benchmarks.standard_hub import place_of
-from everlora.data.task import hash_of_list
+from everlora.data.stream import hash_of_list
 
 # O-LoRA (Wang et al. 2023), table of task sequences in the appendix, as the papers spell the tasks; TRACE (Wang et al.
 # 2023), section on the sequence; SAPT (Zhao et al. 2024), appendix: the two orders of SuperNI by number of task.

@@ -20,7 +20,7 @@ from everlora.benchmarks.vision import class_incremental
 from everlora.core.benchmark import Benchmark, Request, TaskInfo
 from everlora.core.errors import ConfigError, DataError
 from everlora.data.files import stream_from_yaml
-from everlora.data.task import TaskStream, hash_of_list
+from everlora.data.stream import TaskStream, hash_of_list
 
 TRACE = find_benchmark("trace")
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"

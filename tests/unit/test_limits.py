@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from everlora.benchmarks import open_stream
-from everlora.data.task import Example, Task, TaskStream, sample_rows
+from everlora.data.stream import TaskStream
+from everlora.data.task import Example, Task, sample_rows
 from everlora.learner.experiment import adapt_tasks
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import EvalSpec, RunSpec

@@ -12,7 +12,7 @@ import pytest
 from everlora.benchmarks import benchmarks, open_stream
 from everlora.benchmarks.cards import SplitSizes, card
 from everlora.core.errors import DataError
-from everlora.data.task import hash_of_list
+from everlora.data.stream import hash_of_list
 
 Rows = list[dict[str, Any]]
 

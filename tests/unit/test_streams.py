@@ -19,7 +19,8 @@ from everlora.benchmarks import benchmarks, find_benchmark, open_stream
 from everlora.benchmarks.standard_hub import draw, drawn_task, place_of
 from everlora.core.errors import ConfigError, DataError
 from everlora.data.files import stream_from_yaml
-from everlora.data.task import Task, TaskStream, left_out_note
+from everlora.data.stream import TaskStream, left_out_note
+from everlora.data.task import Task
 from everlora.data.tasks import task_from_dataset
 
 LONG, STANDARD = find_benchmark("long"), find_benchmark("standard")

@@ -9,6 +9,21 @@ from pydantic import Field, JsonValue
 from everlora.archive.records import Fingerprint, Holdings, Score, Seconds, Strength, WrittenRows
 from everlora.archive.schema import Record, loaded
 from everlora.core.plain import JsonObject
+from everlora.metrics.answers import DEFAULT
+
+
+class TestFile(Record):
+    """Holds where the test rows of a task were read, so that they can be read again while they are the same.
+
+    Attributes:
+        path: absolute.
+        sha256: of the file.
+        columns: other names of columns, see `everlora.data.columns.ColumnNames`.
+    """
+
+    path: str
+    sha256: str
+    columns: dict[str, str] = Field(default_factory=dict)
 
 
 class TaskCard(Record):
@@ -18,6 +33,10 @@ class TaskCard(Record):
         form, instruction, labels, shared_labels, prompt_limit, source: see `everlora.data.task.Task`.
         template: of the prompt.
         rows: how many there were, by split.
+        metric: how answers are scored.
+        digest: of the task with all its rows.
+        answer_tokens, special: see `everlora.data.task.Remembered`.
+        test: how to read its test rows again; None where nobody said where they are.
     """
 
     form: str = "labelled"
@@ -28,6 +47,11 @@ class TaskCard(Record):
     source: str = ""
     template: str | None = None
     rows: dict[str, int] = Field(default_factory=dict)
+    metric: str = DEFAULT
+    digest: str = ""
+    answer_tokens: int | None = None
+    special: list[str] = Field(default_factory=list)
+    test: TestFile | None = None
 
 
 class HistoryEntry(Record):

@@ -40,7 +40,7 @@ class ExportFacts:
     Attributes:
         hub: the hub id of the base model, if it has one.
         head: the path of the classification head in the model, if it has one.
-        prompts: of the run's tasks, by name; empty where an older everlora learned them.
+        cards: of the run's tasks, by name; empty where an older everlora learned them.
         rank: of the adapter; None for a whole model.
         error: what the truncation to that rank has lost, ‖M − M̂‖_F / ‖M‖_F.
         chat_date: the date that the chat template was given, if it asks for one.
@@ -48,7 +48,7 @@ class ExportFacts:
 
     hub: str | None
     head: str | None
-    prompts: Mapping[str, TaskCard]
+    cards: Mapping[str, TaskCard]
     rank: int | None = None
     error: float | None = None
     chat_date: str | None = None
@@ -93,9 +93,9 @@ Base model: {base}{revision}. Method: {settings.method}.
 In the order of learning. Scores in percent after the last task, {settings.evaluation.scoring}, \
 {settings.evaluation.split} split; {provenance(results)}
 
-{_tasks(results, facts.prompts, scores)}
+{_tasks(results, facts.cards, scores)}
 
-{_labels(results, facts.prompts)}
+{_labels(results, facts.cards)}
 
 ## Prompt
 
@@ -193,7 +193,7 @@ def _prompt(results: MatrixRecord, facts: ExportFacts, own: str | None) -> str:
         f"Rows of text and label are written by this template; a line whose fields are empty is left out:\n\n"
         f"{_block(template.text)}"
     ]
-    for name, prompt in facts.prompts.items():
+    for name, prompt in facts.cards.items():
         if prompt.form == "labelled":
             before, after = template.around(name, prompt.instruction, tuple(prompt.labels))
             parts.append(f"{name}:\n\n{_block(before + '{text}' + after)}")

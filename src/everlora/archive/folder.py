@@ -55,7 +55,7 @@ from everlora.archive.root import MATRIX, check_root, root_files, sha256
 from everlora.archive.schema import Record, loaded, read_json, restored, write
 from everlora.core.errors import FolderError
 from everlora.core.plain import JsonObject
-from everlora.data.task import digest_of_order
+from everlora.data.stream import digest_of_order
 from everlora.metrics.matrix import measured
 from everlora.metrics.scores import ScoreMatrix
 

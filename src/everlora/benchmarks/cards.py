@@ -12,7 +12,8 @@ from everlora.core.benchmark import Benchmark
 from everlora.data.folders import plain_spelling
 from everlora.data.own import task_folders
 from everlora.data.rows import is_folder
-from everlora.data.task import Example, Task, hash_of_list
+from everlora.data.stream import hash_of_list
+from everlora.data.task import Example, Task
 from everlora.metrics.registry import answer_metric
 
 WORD = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\s\u3040-\u30ff\u4e00-\u9fff]+")

@@ -10,7 +10,8 @@ from everlora.benchmarks.read import is_benchmark_file, read_benchmark
 from everlora.core.benchmark import BENCHMARKS, Benchmark, Modality, Request, defining, owner
 from everlora.core.errors import ConfigError, DataError, nearest
 from everlora.data.rows import is_data_file, is_folder
-from everlora.data.task import Task, TaskStream, left_out_note
+from everlora.data.stream import TaskStream, left_out_note
+from everlora.data.task import Task
 
 YAML = (".yaml", ".yml")
 

@@ -48,7 +48,8 @@ from everlora.data.hub import load_table
 from everlora.data.prompt_parts import check_instruction, without_columns
 from everlora.data.rows import Table, decode, is_data_file, read_bytes, read_table
 from everlora.data.sources import StreamSource, TaskSource, check_metric, expand, known_task, read_source
-from everlora.data.task import Task, TaskStream, left_out_note
+from everlora.data.stream import TaskStream, left_out_note
+from everlora.data.task import Task
 from everlora.data.tasks import build_task, split_off
 from everlora.metrics.answers import DEFAULT
 from everlora.runtime.safe_yaml import NotYaml, read_yaml

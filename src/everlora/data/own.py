@@ -10,7 +10,7 @@ from everlora.data.files import TaskFile, load_task
 from everlora.data.folders import ENDINGS, SPLITS
 from everlora.data.rows import is_saved_to_disk
 from everlora.data.sources import TaskSource, is_description
-from everlora.data.task import TaskStream, left_out_note
+from everlora.data.stream import TaskStream, left_out_note
 
 
 def task_folders(path: Path) -> dict[str, Path]:

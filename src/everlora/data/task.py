@@ -11,7 +11,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -52,6 +52,21 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Remembered:
+    """Holds what a learner's folder knows of a task's rows when the rows themselves are gone.
+
+    Attributes:
+        digest: of the task as it was learned.
+        answer_tokens: the longest answer; None where answers are no text.
+        special: special tokens that stand in its targets, by name.
+    """
+
+    digest: str
+    answer_tokens: int | None = None
+    special: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """Is one task of a stream.
 
@@ -70,6 +85,7 @@ class Task:
             context; None where nobody says.
         left_out: how many rows of the source are not here, by split and reason, for the run's record.
         notes: what was done to the data that a reader of its numbers should know; a run says each once.
+        remembered: what is known of rows that are not here, of a task that was learned; its splits may be empty.
 
     >>> rows = [Example("a good film", "positive"), Example("a dull film", "negative")]
     >>> films = Task(name="films", train=rows, test=rows[:1], labels=("negative", "positive"))
@@ -90,6 +106,7 @@ class Task:
     prompt_limit: int | None = field(default=None, compare=False)
     left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    remembered: Remembered | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
@@ -101,7 +118,7 @@ class Task:
             )
         check_names(self.name, self.labels)
         for split in ("train", "test"):
-            if not len(getattr(self, split)):
+            if not len(getattr(self, split)) and self.remembered is None:
                 raise DataError(f"task {self.name!r} has an empty {split} split; give it at least one row")
         try:  # a metric is found under other spellings; records and digests have its id
             object.__setattr__(self, "metric", answer_metric(self.metric).id)
@@ -178,6 +195,8 @@ class Task:
 
     def digest(self) -> str:
         """Hash all rows, labels, the instruction and the metric: two tasks with one digest are the same task."""
+        if self.remembered is not None:
+            return self.remembered.digest
         content: list[Any] = [self.name, self.labels, self.instruction, self.form]
         if self.metric != DEFAULT:  # what came later must not change the digests that earlier runs have recorded
             content.append(self.metric)
@@ -233,68 +252,3 @@ def _of_each(rows: Sequence[Example], most: int | None, seed: int) -> Sequence[E
     for index in random.Random(seed).sample(range(len(rows)), len(rows)):
         places.setdefault(rows[index].target, []).append(index)
     return [rows[index] for index in sorted(index for drawn in places.values() for index in drawn[:most])]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskStream:
-    """Holds tasks in the order in which they are learned.
-
-    Attributes:
-        name: of the stream, for messages.
-        tasks: the tasks, each with a name of its own.
-        note: what a reader of the data should know.
-
-    >>> rows = [Example("a good film", "positive")]
-    >>> TaskStream(name="mine", tasks=(Task(name="films", train=rows, test=rows),)).names
-    ('films',)
-    """
-
-    name: str
-    tasks: tuple[Task, ...]
-    note: str = field(default="", compare=False)
-
-    def __post_init__(self) -> None:
-        if not self.tasks:
-            raise DataError(f"stream {self.name!r} has no tasks")
-        names = [task.name for task in self.tasks]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise DataError(f"stream {self.name!r} names the task {twice[0]!r} twice; give each task its own name")
-
-    def __iter__(self) -> Iterator[Task]:
-        return iter(self.tasks)
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(task.name for task in self.tasks)
-
-    def take(self, train: int | None = None, evaluate: int | None = None, *, seed: int = 0) -> TaskStream:
-        """Cut every task; see `Task.take`."""
-        return replace(self, tasks=tuple(task.take(train, evaluate, seed=seed) for task in self.tasks))
-
-    def digest(self) -> str:
-        """Hash the list of tasks and all their data: this, not a number, identifies an order."""
-        return digest_of_order([(task.name, task.digest()) for task in self.tasks])
-
-
-def left_out_note(tasks: Iterable[Task]) -> str:
-    """Tell how many rows of the sources are not in the tasks, and why, a sentence for each reason; empty if none."""
-    found = []
-    for task in tasks:
-        for reason, count in task.left_out.items():
-            split, why = reason.split(": ", 1)
-            found.append(f"{task.name}: {count} {split} rows left out because {why}.")
-    return " ".join(found)
-
-
-def hash_of_list(tasks: Sequence[str]) -> str:
-    """Hash the names of tasks, in order, in which orders of one number in different papers differ."""
-    return hashlib.sha256(json.dumps(list(tasks)).encode()).hexdigest()[:12]
-
-
-def digest_of_order(tasks: Sequence[tuple[str, str]]) -> str:
-    """Hash the names and digests of tasks, in order."""
-    return hashlib.sha256(json.dumps([list(pair) for pair in tasks]).encode()).hexdigest()[:16]

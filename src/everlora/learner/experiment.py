@@ -28,7 +28,8 @@ from everlora.core.method import Method
 from everlora.core.plain import JsonObject
 from everlora.core.plugins import Origin, file_origin, files
 from everlora.core.registry import origins
-from everlora.data.task import Task, TaskStream
+from everlora.data.stream import TaskStream
+from everlora.data.task import Task
 from everlora.data.unscored import unscored
 from everlora.learner.resolve import names as names
 from everlora.learner.resolve import protocol_of

@@ -10,7 +10,8 @@ from torch import nn
 
 from everlora.core.expressions import parse
 from everlora.core.method import Method
-from everlora.data.task import Task, TaskStream
+from everlora.data.stream import TaskStream
+from everlora.data.task import Task
 from everlora.learner import experiment
 from everlora.metrics.scores import ScoreMatrix
 from everlora.runtime.progress import Progress

@@ -21,7 +21,8 @@ from everlora.benchmarks.cards import card
 from everlora.core.benchmark import Benchmark, TaskInfo, owner
 from everlora.core.errors import ConfigError
 from everlora.data.checks import normalised
-from everlora.data.task import Task, TaskStream, hash_of_list
+from everlora.data.stream import TaskStream, hash_of_list
+from everlora.data.task import Task
 from everlora.metrics import answer_metric
 
 ROWS = {"train": 24, "dev": 6, "test": 12}

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from everlora.archive.commits import TaskCard, TaskMetadata
 from everlora.archive.committed import Committed
 from everlora.core.errors import ConfigError, DataError, FolderError
 from everlora.core.method import Method
-from everlora.data.task import Task
+from everlora.data.task import Example, Form, Remembered, Task
 from everlora.metrics.answers import AS_WRITTEN, DEFAULT, label_key
 from everlora.metrics.scores import Cell, ScoreMatrix
-from everlora.models.families import Classifier, Family
+from everlora.models.families import Classifier, Family, Writer
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import EvalSpec, LearnerSpec, Schedule
 from everlora.settings.training import TrainingArgumentsInput, numeric_argument
@@ -150,6 +151,27 @@ def task_card(task: Task, family: Family) -> TaskCard:
         source=task.source,
         template=family.limits.template.text if task.form == "labelled" else None,
         rows={split: len(rows) for split in ("train", "dev", "test") if (rows := getattr(task, split))},
+        metric=task.metric,
+        digest=task.digest(),
+        answer_tokens=family.targets(task).longest if isinstance(family, Writer) and not task.labels else None,
+        special=family.special_names(task) if isinstance(family, Writer) and not task.labels else [],
+    )
+
+
+def remembered_task(name: str, card: TaskCard, test: Sequence[Example] = ()) -> Task:
+    """Make a task of its card, with whatever test rows of it are at hand."""
+    return Task(
+        name=name,
+        train=(),
+        test=test,
+        labels=tuple(card.labels),
+        instruction=card.instruction,
+        form=cast(Form, card.form),
+        metric=card.metric,
+        source=card.source,
+        shared_labels=card.shared_labels,
+        prompt_limit=card.prompt_limit,
+        remembered=Remembered(digest=card.digest, answer_tokens=card.answer_tokens, special=tuple(card.special)),
     )
 
 

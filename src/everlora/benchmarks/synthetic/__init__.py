@@ -20,7 +20,8 @@ from everlora.benchmarks.synthetic.spec import Spec
 from everlora.benchmarks.synthetic.topics import FORUM, NEWS
 from everlora.core.benchmark import Request
 from everlora.core.errors import DataError, nearest
-from everlora.data.task import Task, TaskStream
+from everlora.data.stream import TaskStream
+from everlora.data.task import Task
 
 __all__ = ["IMAGE_TASKS", "TASKS", "Spec", "builtin", "builtin_images", "load"]
 EVALUATED = 50

@@ -66,6 +66,10 @@ class Writer(Family):
         longest = None if task.labels else self.targets(task).longest
         return longest if longest is not None and longest > self.limits.answer else None
 
+    def special_names(self, task: Task) -> list[str]:
+        """Return the special tokens that stand in a task's targets, by name."""
+        return [str(self.processor.added_tokens_decoder[number]) for number in sorted(self.targets(task).special)]
+
     def answer(self, target: str, task: Task) -> list[int]:
         """Return the tokens of an answer, with the token that ends it."""
         return self.prompter.answer(target, task, spaced=self.spaced)
@@ -87,6 +91,8 @@ class Writer(Family):
         """
         if task.labels:
             return max(len(self.answer(label, task)) for label in task.labels) + 4
+        if task.remembered is not None:
+            return task.remembered.answer_tokens or self.limits.answer
         if not self.limits.follow_targets:
             return self.limits.answer
         longest = max(len(self.answer(target, task)) for target in {row.target for row in task.train})
@@ -103,6 +109,8 @@ class Writer(Family):
         """Return the special tokens other than those of the tokenizer's own bookkeeping that stand in targets."""
         own = {self.processor.bos_token_id, self.processor.unk_token_id, self.pad, *self.ends}
         names = {str(token): number for number, token in self.processor.added_tokens_decoder.items() if token.special}
+        if task.remembered is not None and not task.labels:
+            return frozenset(names[name] for name in task.remembered.special if name in names)
         texts = task.labels or {row.target for row in task.train}
         return frozenset(n for name, n in names.items() if n not in own and any(name in text for text in texts))
 
