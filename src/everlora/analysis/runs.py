@@ -11,7 +11,7 @@ from everlora.adapters import files as adapters
 from everlora.analysis.holdings import measure_holdings
 from everlora.archive.committed import Committed
 from everlora.archive.folder import read_matrix, read_run, stages
-from everlora.archive.identity import Composition
+from everlora.archive.identity import Composition, RunRecord
 from everlora.archive.records import Environment, Holdings
 from everlora.archive.schema import read_json
 from everlora.core.errors import ConfigError, FolderError
@@ -51,17 +51,7 @@ class Run:
         record, done = read_run(path), stages(path)
         if not done:
             raise FolderError(f"{path} holds no learned task yet")
-        amiss = missing(record.origin)
-        try:
-            method = parse(record.settings.method)
-        except ConfigError as error:
-            raise ConfigError(f"{path} cannot be read without its method: {amiss or error}") from None
-        if Composition.of(method.describe()).plain() != record.composition.plain():
-            raise FolderError(
-                f"{path} was made by a composition of its own, which the name {method.name!r} does not build"
-                + (f": {amiss}" if amiss else "")
-            )
-        return cls(path, record.settings, method, done)
+        return cls(path, record.settings, method_of(path, record), done)
 
     @property
     def continued(self) -> bool:
@@ -112,3 +102,23 @@ class Run:
     def memory(self) -> memory.Memory:
         """Read what the method's parts remember, apart from the updates."""
         return memory.read(self.stages[-1].path)
+
+
+def method_of(path: Path, record: RunRecord) -> Method:
+    """Build the method of a run again from its name.
+
+    Raises:
+        ConfigError: it is not known here.
+        FolderError: the name builds another one here.
+    """
+    amiss = missing(record.origin)
+    try:
+        method = parse(record.settings.method)
+    except ConfigError as error:
+        raise ConfigError(f"{path} cannot be read without its method: {amiss or error}") from None
+    if Composition.of(method.describe()).plain() != record.composition.plain():
+        raise FolderError(
+            f"{path} was made by a composition of its own, which the name {method.name!r} does not build"
+            + (f": {amiss}" if amiss else "")
+        )
+    return method

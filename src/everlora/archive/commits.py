@@ -9,7 +9,6 @@ from pydantic import Field, JsonValue
 from everlora.archive.records import Fingerprint, Holdings, Score, Seconds, Strength, WrittenRows
 from everlora.archive.schema import Record, loaded
 from everlora.core.plain import JsonObject
-from everlora.metrics.answers import DEFAULT
 
 
 class TestFile(Record):
@@ -33,9 +32,8 @@ class TaskCard(Record):
         form, instruction, labels, shared_labels, prompt_limit, source: see `everlora.data.task.Task`.
         template: of the prompt.
         rows: how many there were, by split.
-        metric: how answers are scored.
-        digest: of the task with all its rows.
-        answer_tokens, special: see `everlora.data.task.Remembered`.
+        special: special tokens that stand in its targets, by name.
+        tests: digest of its test rows.
         test: how to read its test rows again; None where nobody said where they are.
     """
 
@@ -47,10 +45,8 @@ class TaskCard(Record):
     source: str = ""
     template: str | None = None
     rows: dict[str, int] = Field(default_factory=dict)
-    metric: str = DEFAULT
-    digest: str = ""
-    answer_tokens: int | None = None
     special: list[str] = Field(default_factory=list)
+    tests: str | None = None
     test: TestFile | None = None
 
 

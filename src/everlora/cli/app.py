@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import catalogue, look, protocols, subjects, sweep, tune
+from everlora.cli import catalogue, learner, look, protocols, subjects, sweep, tune
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli.common import say
@@ -66,8 +66,23 @@ def top(
     """Fine-tune for life, forget nothing: continual learning with LoRA."""
 
 
-EXAMPLES = {running.run: RUN_EXAMPLE, sweep.sweep: SWEEP_EXAMPLE, tune.tune: TUNE_EXAMPLE}
+LEARN_EXAMPLE = """
+\b
+example:
+  everlora learn ./assistant --name refunds --data refunds.jsonl --because "new policy"
+"""
+EXAMPLES = {
+    learner.learn: LEARN_EXAMPLE,
+    running.run: RUN_EXAMPLE,
+    sweep.sweep: SWEEP_EXAMPLE,
+    tune.tune: TUNE_EXAMPLE,
+}
 for command in (
+    learner.init,
+    learner.learn,
+    learner.ask,
+    learner.evaluate,
+    learner.history,
     running.run,
     running.demo,
     catalogue.methods,
@@ -83,7 +98,8 @@ for command in (
     sweep.sweep,
     tune.tune,
 ):
-    app.command(cls=Command, context_settings=SETTINGS, epilog=EXAMPLES.get(command))(command)
+    name = "eval" if command is learner.evaluate else None
+    app.command(name, cls=Command, context_settings=SETTINGS, epilog=EXAMPLES.get(command))(command)
 
 
 def run_command(argv: list[str] | None) -> int | str | None:

@@ -133,6 +133,7 @@ def export(
     from everlora.export import model as exporting
     from everlora.learner import experiment
     from everlora.learner.resolve import refuse_code, resolve
+    from everlora.learner.same_base import check_base
     from everlora.settings.spec import LearnerSpec, RunSpec
 
     found = Run.read(run)
@@ -149,7 +150,7 @@ def export(
     written: WrittenAdapter | None = None
     with interruptible("nothing was written"):
         base = experiment.load_for(spec, run)
-        experiment.check_base(base, run)
+        check_base(base, run)
         if rank is None:
             exporting.write_model(found, base, out)
         else:

@@ -119,7 +119,7 @@ def _value(one: Known, value: Any) -> Any:
     return value.replace(",", " ").split() if is_list and value is not None and not is_text else value
 
 
-def pairs(values: list[str] | None) -> dict[str, str]:
+def pairs(values: list[str] | None, option: str = "--set") -> dict[str, str]:
     """Read ``name=value`` pairs.
 
     Raises:
@@ -129,8 +129,8 @@ def pairs(values: list[str] | None) -> dict[str, str]:
     for value in values or []:
         name, equals, text = value.partition("=")
         if not equals:
-            raise ConfigError(f"cannot read --set {value!r}; write --set name=value")
-        found[name.strip().replace("-", "_")] = text.strip()
+            raise ConfigError(f"cannot read {option} {value!r}; write {option} name=value")
+        found[name.strip().replace("-", "_") if option == "--set" else name.strip()] = text.strip()
     return found
 
 

@@ -189,7 +189,7 @@ def load_task(entry: TaskFile, path: Path) -> Task:
 
 def _from_files(entry: TaskFile, path: Path) -> Task:
     tables = {
-        split: _table(source, path, on_hub, entry)
+        split: split_table(source, path, on_hub, entry)
         for split, on_hub, source in (
             ("train", "train", entry.train),
             ("test", "test", entry.test),
@@ -252,7 +252,7 @@ def _from_source(entry: TaskFile, source: TaskSource, path: Path) -> Task:
     return task
 
 
-def _table(source: Source, path: Path, split: str, entry: TaskFile) -> Table:
+def split_table(source: Source, path: Path, split: str, entry: TaskFile) -> Table:
     """Read a split; rows of another tool's dialect become rows of ours, unless their columns are named."""
     if isinstance(source, str) and not os.path.exists(path.parent / source) and not is_data_file(source):
         source = HubSplit(hub=source) if HUB_ID.fullmatch(source) else source

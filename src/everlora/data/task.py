@@ -206,11 +206,7 @@ class Task:
         for split in (self.train, self.dev, self.test):
             # Marks between the pieces, so that no text can be moved from one to the next without another digest.
             sha.update(b"\x00split")
-            for example in split:
-                raw = example.input.tobytes() if self.form == "image" else json.dumps(example.input).encode()
-                sha.update(raw + b"\x01" + example.target.encode() + b"\x02")
-                for other in example.also:
-                    sha.update(b"\x03" + other.encode())
+            _hash_rows(sha, split, self.form)
         return sha.hexdigest()[:16]
 
 
@@ -252,3 +248,18 @@ def _of_each(rows: Sequence[Example], most: int | None, seed: int) -> Sequence[E
     for index in random.Random(seed).sample(range(len(rows)), len(rows)):
         places.setdefault(rows[index].target, []).append(index)
     return [rows[index] for index in sorted(index for drawn in places.values() for index in drawn[:most])]
+
+
+def digest_of_rows(rows: Sequence[Example], form: Form) -> str:
+    """Hash rows alone: their inputs and all their answers."""
+    sha = hashlib.sha256()
+    _hash_rows(sha, rows, form)
+    return sha.hexdigest()[:16]
+
+
+def _hash_rows(sha: Any, rows: Sequence[Example], form: Form) -> None:
+    for example in rows:
+        raw = example.input.tobytes() if form == "image" else json.dumps(example.input).encode()
+        sha.update(raw + b"\x01" + example.target.encode() + b"\x02")
+        for other in example.also:
+            sha.update(b"\x03" + other.encode())

@@ -10,7 +10,7 @@ from typing import Any
 
 from everlora.core.errors import DataError, nearest
 from everlora.data.chat import check_learned
-from everlora.data.checks import Overlap, normalised, separate
+from everlora.data.checks import AnyOverlap, normalised, separate
 from everlora.data.columns import ColumnNames, Convention, find_convention, with_system
 from everlora.data.dialects import alike, familiar
 from everlora.data.labels import check_numbers, check_set, inferred, kind_of, label_of
@@ -96,7 +96,7 @@ def build_task(
     labels: Sequence[str] | None = None,
     instruction: str = "",
     columns: ColumnNames | None = None,
-    overlap: Overlap = "error",
+    overlap: AnyOverlap = "error",
     metric: str = DEFAULT,
     source: str = "",
     left_out: Mapping[str, int] | None = None,

@@ -12,17 +12,16 @@ import everlora.methods  # noqa: F401  (registers the methods)
 from everlora.analysis.single_task import single_task_reference
 from everlora.archive.atomic import write_text
 from everlora.archive.card import model_card
-from everlora.archive.folder import BEFORE, RunFolder, read_run
+from everlora.archive.folder import BEFORE, RunFolder
 from everlora.archive.identity import Composition, RunRecord
 from everlora.archive.manifest import COMMIT
-from everlora.archive.records import Environment
 from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
-from everlora.archive.schema import read_json, write
+from everlora.archive.schema import write
 from everlora.benchmarks import find_benchmark, is_own, open_stream
 from everlora.benchmarks.streams import is_yaml, owners
 from everlora.core.benchmark import Modality
-from everlora.core.errors import ConfigError, DataError, FolderError, ModelError
+from everlora.core.errors import ConfigError, DataError, ModelError
 from everlora.core.expressions import parse, split_expression
 from everlora.core.method import Method
 from everlora.core.plain import JsonObject
@@ -35,14 +34,12 @@ from everlora.learner.resolve import names as names
 from everlora.learner.resolve import protocol_of
 from everlora.learner.resolve import read_recipe as read_recipe
 from everlora.learner.resolve import resolve as resolve
+from everlora.learner.same_base import check_base, check_same_model, pooling_of, spelling_of
 from everlora.learner.sequential import SequentialLearner
 from everlora.metrics.registry import METRICS, answer_metric
 from everlora.metrics.scores import ScoreMatrix
 from everlora.metrics.texts import unread
-from everlora.models.base_files import check_same_base
 from everlora.models.environment import environment
-from everlora.models.families import TextClassifier
-from everlora.models.families.pooled import Pooling
 from everlora.models.loading import Loaded, load
 from everlora.runtime import world
 from everlora.runtime.progress import Progress
@@ -82,7 +79,7 @@ def load_for(spec: LearnerSpec, learned_in: Path | None = None) -> Loaded:
         max_new_tokens=spec.max_new_tokens,
         prompt=spec.prompt,
         trust_remote_code=spec.trust_remote_code,
-        pooling=spec.pooling or (_pooling(learned_in) if learned_in else None),
+        pooling=spec.pooling or (pooling_of(learned_in) if learned_in else None),
     )
 
 
@@ -143,21 +140,30 @@ def begin(
             f"is of the family {base.family.name}"
         )
     record = RunRecord.of(
-        spec.model_copy(update={"dtype": _spelling_of(spec.dtype, base, out)}),
+        spec.model_copy(update={"dtype": spelling_of(spec.dtype, base, out)}),
         Composition.of(method.describe()),
         protocol_of(spec, method),
         plugins_used(spec, method),
         world.size(),
     )
+    return SequentialLearner(base, method, spec, open_folder(base, out, record, resume=resume), progress)
+
+
+def open_folder(base: Loaded, out: Path, record: RunRecord, *, resume: bool) -> RunFolder:
+    """Make the folder of a learner, or open it again, and note on what it is used now.
+
+    Raises:
+        FolderError: it holds something else, or was learned on another base model.
+    """
     # One process makes the folder; the others find it made.
     folder = world.on_main(lambda: RunFolder(out, record, resume=resume))
     folder = folder or RunFolder(out, record, resume=True, write=False)
     if world.is_main():
-        _check_same_model(base, folder)
+        check_same_model(base, folder)
         if folder.stages() or (out / BEFORE / COMMIT).is_file():
             check_base(base, out)
         write(out / "environment.json", environment(base))
-    return SequentialLearner(base, method, spec, folder, progress)
+    return folder
 
 
 def plugins_used(spec: LearnerSpec, method: Method) -> list[Origin]:
@@ -169,63 +175,6 @@ def plugins_used(spec: LearnerSpec, method: Method) -> list[Origin]:
     found += [file_origin("benchmark", name, Path(name)) for name in benchmark if is_yaml(name)]
     # A file that registers nothing which is used may still have changed what everlora does.
     return found + [one for one in files() if one["file"] not in [other.get("file") for other in found]]
-
-
-def _spelling_of(dtype: str, base: Loaded, out: Path) -> str:
-    """Return how the run in ``out`` spells ``dtype``, if both are the same weights: ``auto`` is what it chose."""
-    try:
-        there = read_run(out).settings.dtype
-    except FolderError:
-        return dtype
-    return there if _weights(out) == base.precision.describe()["weights"] else dtype
-
-
-def _weights(out: Path) -> str | None:
-    """Return the type of the weights that the run in ``out`` was made on; None if that is not known."""
-    try:
-        precision = read_json(Environment, out / "environment.json").precision
-    except FolderError:
-        return None
-    return precision.weights if precision else None
-
-
-def _pooling(out: Path) -> Pooling | None:
-    """Return what an encoder's head read when the tasks in ``out`` were learned; None where there are none."""
-    if not any((out / "tasks").glob("[0-9]*")):
-        return None
-    try:
-        there = read_json(Environment, out / "environment.json")
-    except FolderError:
-        return None
-    # An everlora that did not note it read what the checkpoint's own head makes of a text.
-    return (there.pooling or "head") if there.family == "encoder" else None
-
-
-def check_base(base: Loaded, out: Path) -> None:
-    """Refuse a base model whose files are others than those that the run in ``out`` was learned on.
-
-    Raises:
-        FolderError: which file it is.
-    """
-    try:
-        there = read_json(Environment, out / "environment.json").base_files
-    except FolderError:
-        return  # nothing was recorded
-    check_same_base(out, base.name, there, base.files)
-
-
-def _check_same_model(base: Loaded, folder: RunFolder) -> None:
-    """Refuse to go on with other weights, or another pooling, than those that tasks were learned with."""
-    read, reads = _pooling(folder.path), base.family.pooling if isinstance(base.family, TextClassifier) else None
-    if None not in (read, reads) and read != reads:
-        raise FolderError(
-            f"{folder.path} was learned with pooling {read} and would go on with {reads}; run it by itself"
-        )
-    then, now = _weights(folder.path), base.precision.describe()["weights"]
-    if folder.stages() and then not in (None, now):
-        raise FolderError(
-            f"{folder.path} was learned on {then} weights and would go on with {now}; pass --dtype {then}"
-        )
 
 
 def finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
-from everlora.archive.commits import ProbedRise, StageFacts
+from everlora.archive.commits import HistoryEntry, ProbedRise, StageFacts, TaskCard
+from everlora.archive.history import now
 from everlora.archive.records import Holdings, Seconds
 from everlora.core.updates import Updates
 from everlora.data.task import Task
 from everlora.learner.state import LearnerState
 from everlora.training import memory, rehearsal
-from everlora.training.stages import Stage, task_metadata
+from everlora.training.stages import Stage, task_card, task_metadata
 from everlora.training.task_trainer import TrainingResult
+
+TESTS = "tests.jsonl"
+"""Test rows of a task that its teacher lets the learner keep."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,12 @@ def stage_facts(
     learner: LearnerState, stage: Stage, seconds: Seconds | float, learned: LearnedTask | None
 ) -> StageFacts:
     """Describe a finished stage for its COMMIT; ``learned`` is None where nothing was trained."""
+    teaching = learner.teaching
+    before = learner.folder.stages()[-1:]
     training, rows = (learned.training, [*learned.rows, *learned.probes]) if learned else (None, [])
     holdings = learner.holdings_after(learned.update, learned.memory, rows) if learned else Holdings(kept_bytes=0)
     return StageFacts(
-        **task_metadata(stage.tasks, learner.base.family).model_dump(),
+        **{**task_metadata(stage.tasks, learner.base.family).model_dump(), "cards": cards_of(learner, stage)},
         labels=list(learner.base.family.labels),
         seconds=seconds,
         warning="; ".join(training.chain.warnings) or None if training else None,
@@ -58,4 +65,24 @@ def stage_facts(
         kept_row_bytes=rehearsal.size(rows),
         written_rows=training.written_rows if training else None,
         holdings=holdings,
+        history=HistoryEntry(
+            date=now(before[0].facts.history if before else None),
+            by=teaching.by,
+            because=teaching.because,
+            train=dict(teaching.train),
+            everlora=version("everlora"),
+        ),
     )
+
+
+def cards_of(learner: LearnerState, stage: Stage) -> dict[str, TaskCard]:
+    """Describe the tasks of a stage without their rows."""
+    where = {"test": learner.teaching.test}
+    return {task.name: task_card(task, learner.base.family).model_copy(update=where) for task in stage.tasks}
+
+
+def kept_tests(learner: LearnerState, stage: Stage) -> list[Task]:
+    """Draw the test rows of a stage's tasks that the learner may keep, as training rows of tasks, to be written."""
+    most = learner.teaching.keep_tests
+    drawn = [task.take(evaluate=most, seed=learner.spec.seed) for task in stage.tasks if most]
+    return [replace(task, train=task.test) for task in drawn]

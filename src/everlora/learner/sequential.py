@@ -51,7 +51,7 @@ from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.evaluation.evaluator import Evaluator
 from everlora.evaluation.scoring import TaskScore
-from everlora.learner.learned import LearnedTask, stage_facts
+from everlora.learner.learned import TESTS, LearnedTask, kept_tests, stage_facts
 from everlora.learner.state import LearnerState
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.families.feature_cache import FeatureCache
@@ -97,15 +97,15 @@ class SequentialLearner(LearnerState):
 
     def follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
         """Learn ``tasks`` in order, going on after what the folder holds; return the accuracy matrix."""
-        counts = [len(getattr(task, self.spec.evaluation.split)) for task in tasks]
-        matrix = ScoreMatrix.empty([task.name for task in tasks], counts)
         self.plan, committed = stages(self.method, tasks), self.folder.stages()
         check_same_tasks(committed, self.plan, self.folder.path)
+        matrix = ScoreMatrix.empty([task.name for task in tasks], self.count_rows(tasks, committed))
         self.backend.plan_tasks(len(tasks))
-        for task in tasks:
+        here = [task for task in tasks if task.remembered is None]
+        for task in here:
             # Every task, before the first is trained: a bad row in the last must not end a run of days.
             validate_task(task, self.base.family, self.spec.evaluation, self.progress)
-        for stage in filter(lambda one: one.trains, self.plan):
+        for stage in (one for one in self.plan if one.trains and all(task.remembered is None for task in one.tasks)):
             check_enough_rows(self.spec, stage, world.size())
         for line in shared_rows(tasks) if self.base.family.head else ():
             self.progress.warn(line)
@@ -117,8 +117,8 @@ class SequentialLearner(LearnerState):
         # The folder alone is believed, so that a learner that goes on and one that is resumed take one path.
         self.reset()
         world.wait()  # nobody commits before everybody has read
-        check_runs(self.base, self.base.model, tasks)
-        self.evaluator.measure_baseline(self.folder, tasks, self.progress)
+        check_runs(self.base, self.base.model, here)
+        self.evaluator.measure_baseline(self.folder, here, self.progress)
         for stage in self.plan:
             if stage.number <= len(committed):
                 row = self.recall(committed[stage.number - 1], stage, tasks, matrix)
@@ -173,6 +173,7 @@ class SequentialLearner(LearnerState):
                 memory.write(scratch, remembered)
                 rehearsal.write(scratch, self.method.rehearsal, rows)
                 rehearsal.write_rows(scratch / PROBES, probes)
+                rehearsal.write_rows(scratch / TESTS, kept_tests(self, stage))
                 learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch)
                 self.commit(stage, seconds, learned)
             # Only behind the commit: if writing fails, memory and folder still say the same.
@@ -232,11 +233,19 @@ class SequentialLearner(LearnerState):
         )
 
     def evaluate(self, model: nn.Module, stage: Stage, tasks: Sequence[Task]) -> list[TaskScore]:
-        """Score the tasks that the schedule wants scored after this stage."""
+        """Score the tasks that the schedule wants scored after this stage, as far as their rows are at hand."""
         following, schedule = self.evaluator.scores_next_task, self.spec.evaluation.schedule
-        return self.evaluator.evaluate(
-            model, tasks_to_evaluate(stage, tasks, schedule, self.method, following), self.progress
-        )
+        wanted = tasks_to_evaluate(stage, tasks, schedule, self.method, following)
+        here = [task for task in wanted if len(getattr(task, self.spec.evaluation.split))]
+        return self.evaluator.evaluate(model, here, self.progress)
+
+    def count_rows(self, tasks: Sequence[Task], committed: Sequence[Committed]) -> list[int]:
+        """Count the rows that each task is scored on; of one whose rows are gone, those that it was learned with."""
+        split = self.spec.evaluation.split
+        cards: dict[str, int] = {}
+        for stage in committed:
+            cards |= {name: card.rows.get(split, 0) for name, card in stage.facts.cards.items()}
+        return [len(getattr(task, split)) or cards.get(task.name, 0) for task in tasks]
 
     def commit(self, stage: Stage, seconds: Seconds | float, learned: LearnedTask | None = None) -> None:
         """Write a trained stage to the folder, in one step; ``learned`` is None where nothing was trained."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -20,7 +20,8 @@ from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRankUpdates, Updates
-from everlora.data.task import Task
+from everlora.data.task import Example, Task
+from everlora.learner.teaching import Teaching
 from everlora.models.families import Classifier, TextClassifier
 from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.families.frozen_encoder import find_frozen
@@ -52,6 +53,7 @@ class LearnerState:
         stored_rows: rows of learned tasks that are stored, to be trained again.
         changes: how much each task has changed, by which a task that collapsed is recognised.
         calibration: what rows that are looked at have shown of a budget's prediction.
+        teaching: what is said of the task that is about to be learned.
         features: where hidden states of frozen layers are held on disk; None where nowhere.
     """
 
@@ -68,6 +70,7 @@ class LearnerState:
         self.export_loss = ExportLoss()
         self.features: FeatureCache | None = None
         self.calibration = Calibration.of(method)
+        self.teaching = Teaching()
 
     def reset(self) -> None:
         """Forget everything: the history comes from the folder, whatever this object has learned so far."""
@@ -134,7 +137,8 @@ class LearnerState:
         Whoever watches layers in the task that follows must not see that trial.
         """
         family, frozen = self.base.family, self.base.family.frozen
-        rows = [(row, task) for task in stage.tasks for row in task.train[:1]]
+        # Of a task whose rows are gone any text will do: what comes out does not matter.
+        rows = [(row, task) for task in stage.tasks for row in [*task.train, *task.test, *any_row(task)][:1]]
         if frozen is not None and frozen.fits is None and rows:
             with evaluating(model):
                 family.logits(model, to_batch(model, family, rows[:1]))
@@ -251,3 +255,9 @@ def set_head(base: Loaded, spec: LearnerSpec) -> None:
         raise ConfigError(
             f"--head names is for encoders of texts, and {spec.model!r} is of the family {base.family.name}"
         )
+
+
+def any_row(task: Task) -> list[Example]:
+    """Return a row that a task of its form could have; none of pictures."""
+    text: Any = [{"role": "user", "content": "a"}] if task.form == "chat" else "a"
+    return [] if task.form == "image" else [Example(text, next(iter(task.labels), "a"))]

@@ -102,7 +102,9 @@ def write_rows(path: Path, tasks: Sequence[Task]) -> None:
         card = {"name": task.name, "labels": list(task.labels), "instruction": task.instruction, "form": task.form}
         card |= {key: value for key in ("shared_labels", "prompt_limit") if (value := getattr(task, key)) is not None}
         lines.append({"task": card})
-        lines += [{"input": _plain(row.input), "target": row.target} for row in task.train]
+        for row in task.train:
+            also = {"also": list(row.also)} if row.also else {}
+            lines.append({"input": _plain(row.input), "target": row.target, **also})
     if lines:
         text = "".join(json.dumps(line) + "\n" for line in lines)
         path.write_text(text, encoding="utf-8")
@@ -132,7 +134,9 @@ def read_rows(path: Path) -> list[Task]:
             if "task" in content:
                 found.append((content["task"], []))
             else:
-                found[-1][1].append(Example(_restored(content["input"]), content["target"]))
+                found[-1][1].append(
+                    Example(_restored(content["input"]), content["target"], tuple(content.get("also", ())))
+                )
         return [Task(**{**card, "labels": tuple(card["labels"])}, train=rows, test=rows[:1]) for card, rows in found]
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise FolderError(f"{path} is damaged; restore it from a copy") from error

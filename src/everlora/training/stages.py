@@ -11,7 +11,7 @@ from everlora.archive.commits import TaskCard, TaskMetadata
 from everlora.archive.committed import Committed
 from everlora.core.errors import ConfigError, DataError, FolderError
 from everlora.core.method import Method
-from everlora.data.task import Example, Form, Remembered, Task
+from everlora.data.task import Example, Form, Remembered, Task, digest_of_rows
 from everlora.metrics.answers import AS_WRITTEN, DEFAULT, label_key
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.families import Classifier, Family, Writer
@@ -151,15 +151,17 @@ def task_card(task: Task, family: Family) -> TaskCard:
         source=task.source,
         template=family.limits.template.text if task.form == "labelled" else None,
         rows={split: len(rows) for split in ("train", "dev", "test") if (rows := getattr(task, split))},
-        metric=task.metric,
-        digest=task.digest(),
-        answer_tokens=family.targets(task).longest if isinstance(family, Writer) and not task.labels else None,
         special=family.special_names(task) if isinstance(family, Writer) and not task.labels else [],
+        tests=digest_of_rows(task.test, task.form),
     )
 
 
-def remembered_task(name: str, card: TaskCard, test: Sequence[Example] = ()) -> Task:
-    """Make a task of its card, with whatever test rows of it are at hand."""
+def remembered_task(name: str, facts: TaskMetadata, test: Sequence[Example] = ()) -> Task:
+    """Make a task of what a folder says of it, with whatever test rows of it are at hand."""
+    card = facts.cards[name]
+    known = Remembered(
+        digest=facts.data[name], answer_tokens=facts.max_new_tokens.get(name), special=tuple(card.special)
+    )
     return Task(
         name=name,
         train=(),
@@ -167,11 +169,11 @@ def remembered_task(name: str, card: TaskCard, test: Sequence[Example] = ()) -> 
         labels=tuple(card.labels),
         instruction=card.instruction,
         form=cast(Form, card.form),
-        metric=card.metric,
+        metric=facts.metric.get(name, DEFAULT),
         source=card.source,
         shared_labels=card.shared_labels,
         prompt_limit=card.prompt_limit,
-        remembered=Remembered(digest=card.digest, answer_tokens=card.answer_tokens, special=tuple(card.special)),
+        remembered=known,
     )
 
 

@@ -1,0 +1,241 @@
+"""Keeps a learner: the commands that make one, teach it, ask it, judge it, and tell what was done to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from everlora.cli import options
+from everlora.cli.common import Json, LogLevel, Plugin, Quiet, Verbose, interruptible, say
+from everlora.cli.rows import TaskData, read_questions
+from everlora.cli.run import More
+from everlora.core.errors import ConfigError
+
+OF_A_LEARNER = (
+    "model", "revision", "trust_remote_code", "pooling", "head", "dtype", "device", "method", "past", "seed", "prompt",
+    "max_source_length", "max_new_tokens", "scoring", "batch_size",
+)  # fmt: skip
+Folder = Annotated[Path, typer.Argument(metavar="LEARNER", help="Folder of a learner.")]
+By = Annotated[str | None, typer.Option("--by", metavar="WHO", help="Who does it, for the history.")]
+Because = Annotated[str | None, typer.Option("--because", metavar="WHY", help="Why, for the history.")]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="ROLE=NAME",
+        help="Other name of a column: text, label, prompt, completion, messages, system.",
+        rich_help_panel="data",
+    ),
+]
+LEARNER_SETTINGS = tuple(
+    name for name, one in options.SETTINGS.items() if one.path[-1] in OF_A_LEARNER or one.path[0] == "lora"
+)
+TRAINING = tuple(name for name, one in options.SETTINGS.items() if one.path[0] == "train")
+
+
+@options.takes_settings(only=LEARNER_SETTINGS)
+def init(
+    learner: Folder,
+    *,
+    plugin: Plugin = None,
+    set_: More = None,
+    by: By = None,
+    because: Because = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
+    **settings: Any,
+) -> None:
+    """Make a learner: a folder with a base model and a method, to be taught one task after another."""
+    from everlora.models.names import check_there
+
+    layers = options.layers(settings, None, set_)
+    check_there(str(layers[-1].get("model") or layers[0]["model"]))
+    from everlora.learner.opened import create
+
+    with interruptible("nothing was begun"):
+        made = create(learner, *layers, by=by, because=because)
+    if not quiet:
+        say(f"{learner} is a learner on {made.settings.model} with {made.composition.name}; teach it its first task:")
+        say(f"  everlora learn {learner} --name NAME --data FILE")
+
+
+Name = Annotated[str, typer.Option("--name", metavar="NAME", help="Of the new task.", rich_help_panel="data")]
+Data = Annotated[
+    str, typer.Option("--data", metavar="FILE", help="Rows to learn: jsonl, json, csv, …", rich_help_panel="data")
+]
+Test = Annotated[
+    str | None, typer.Option("--test", metavar="FILE", help="Rows to be judged by.", rich_help_panel="data")
+]
+Fraction = Annotated[
+    float | None,
+    typer.Option("--test-fraction", metavar="X", help="Without --test, that of --data. [0.1]", rich_help_panel="data"),
+]
+Probe = Annotated[
+    int,
+    typer.Option("--keep-probe", metavar="N", help="Test rows the learner may keep.", rich_help_panel="data"),
+]
+Instruction = Annotated[
+    str, typer.Option("--instruction", metavar="TEXT", help="What to do, in a sentence.", rich_help_panel="data")
+]
+Labels = Annotated[
+    str | None, typer.Option("--labels", metavar="A,B", help="All answers. [those of --data]", rich_help_panel="data")
+]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="NAME", help="How answers are scored. [exact_match]", rich_help_panel="data"),
+]
+
+
+@options.takes_settings(only=(*TRAINING, "device", "trust_remote_code"))
+def learn(
+    learner: Folder,
+    *,
+    name: Name,
+    data: Data,
+    test: Test = None,
+    test_fraction: Fraction = None,
+    keep_probe: Probe = 0,
+    instruction: Instruction = "",
+    labels: Labels = None,
+    metric: Metric = None,
+    column: Column = None,
+    plugin: Plugin = None,
+    set_: More = None,
+    by: By = None,
+    because: Because = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
+    **settings: Any,
+) -> None:
+    """Teach a learner one more task. The data of earlier tasks are not needed, nor is anything else but its folder."""
+    from everlora.cli.common import check_run
+
+    check_run(learner)
+    typed = dict(options.layers(settings, None, set_)[-1])
+    files = TaskData(name, data, test, test_fraction, labels, instruction, metric, column or [])
+    task = files.load()
+    if keep_probe < 0:
+        raise ConfigError(f"--keep-probe must be at least 0, not {keep_probe}")
+    from everlora.cli.console import ConsoleProgress
+    from everlora.learner.teaching import Teaching
+    from everlora.learner.verbs.learn import learn as teach
+
+    given: Any = typed.pop("train")
+    train = {key: value for key, value in given.items() if value is not None}
+    teaching = Teaching(by=by, because=because, train=train, test=files.test_file(), keep_tests=keep_probe)
+    here = {key: value for key, value in typed.items() if value is not None}
+    with ConsoleProgress(quiet=quiet) as shown, interruptible("what is committed stands, give the same command again"):
+        done = teach(learner, task, teaching, here, progress=shown)
+    if as_json:
+        say(json.dumps(done.plain(), allow_nan=False))
+        return
+    from everlora.cli.tables import number, show, table
+
+    rows = [(one, number(done.before.get(one)), number(score)) for one, score in done.scores.items()]
+    show(table(f"after {done.task}", ("task", "before", "now"), rows))
+    if done.predicted_rise is not None:
+        say(f"predicted rise of all earlier tasks' loss: {done.predicted_rise:.2g} nats per row")
+    say(f'{learner} has learned {done.task!r}, its task {done.number}; ask it: everlora ask {learner} "…"')
+
+
+@options.takes_settings(only=("device", "trust_remote_code"))
+def ask(
+    learner: Folder,
+    questions: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="What to ask.")] = None,
+    *,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="Ask as a row of this task. [the newest]")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Questions, a line each: texts, or JSON Lines; - for stdin."),
+    ] = None,
+    plugin: Plugin = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    **settings: Any,
+) -> None:
+    """Ask a learner: it answers as it has learned to for one of its tasks."""
+    from everlora.cli.common import check_run
+
+    check_run(learner)
+    asked: list[Any] = [*(questions or []), *(read_questions(file) if file else [])]
+    if not asked:
+        raise ConfigError("give a text to ask, or --file (- for stdin)")
+    from everlora.learner.verbs.ask import ask as answer
+
+    here = {key: value for key, value in settings.items() if value is not None}
+    with interruptible("nothing was changed"):
+        found = answer(learner, asked, task=task, here=here)
+    if task is None and not quiet:
+        say(f"asked as a row of task {found[0].task!r}; --task chooses another", err=True)
+    for one in found:
+        say(json.dumps(one.plain(), ensure_ascii=False) if as_json else one.answer)
+
+
+@options.takes_settings(only=("device", "trust_remote_code"))
+def evaluate(
+    learner: Folder,
+    *,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="TASK=FILE", help="Test rows of a task, in place of those at hand."),
+    ] = None,
+    column: Column = None,
+    plugin: Plugin = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_level: LogLevel = None,
+    **settings: Any,
+) -> None:
+    """Score a learner as it is now, on every task whose test rows are at hand or kept."""
+    from everlora.cli.common import check_run
+
+    check_run(learner)
+    from everlora.cli.console import ConsoleProgress
+    from everlora.learner.opened import given_tests
+    from everlora.learner.verbs.evaluate import evaluate as judge
+
+    columns = {f"{role}_column": of for role, of in options.pairs(column, "--column").items()}
+    files = {name: Path(file) for name, file in options.pairs(data, "--data").items()}
+    here = {key: value for key, value in settings.items() if value is not None}
+    with ConsoleProgress(quiet=quiet) as shown, interruptible("nothing was changed"):
+        found = judge(learner, given_tests(learner, files, columns), here=here, progress=shown)
+    if as_json:
+        say(json.dumps(found.plain(), allow_nan=False))
+        return
+    from everlora.cli.tables import number, show, table
+
+    rows = [
+        (name, number(found.when_learned.get(name)), number(score), str(found.rows[name]))
+        for name, score in found.scores.items()
+    ]
+    show(table(f"{learner} now", ("task", "when learned", "now", "rows"), rows))
+    if found.missing:
+        say(f"not scored, since no test rows are at hand: {', '.join(found.missing)} (give --data TASK=FILE)")
+    if found.other_rows:
+        say(f"scored on other rows than when it was learned, and so not noted: {', '.join(found.other_rows)}")
+
+
+def history(learner: Folder, as_json: Json = False) -> None:
+    """Tell what was done to a learner: when, what, by whom and why."""
+    from everlora.archive.folder import read_run
+    from everlora.archive.history import read_history
+
+    read_run(learner)
+    acts = read_history(learner)
+    if as_json:
+        say(json.dumps([act.plain() for act in acts], ensure_ascii=False))
+        return
+    if not acts:
+        say(f"{learner} has no history: it followed a benchmark (everlora status {learner})")
+        return
+    from everlora.cli.tables import show, table
+
+    rows = [(act.date, act.act, ", ".join(act.tasks) or "–", act.by or "–", act.because or "–") for act in acts]
+    show(table(str(learner), ("date", "what", "tasks", "by", "because"), rows))

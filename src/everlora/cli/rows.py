@@ -1,0 +1,102 @@
+"""Reads rows and questions that are named on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from everlora.cli import options
+from everlora.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from everlora.archive.commits import TestFile
+    from everlora.data.task import Task
+
+
+class TaskData:
+    """Reads the rows of a task that is named on the command line."""
+
+    def __init__(
+        self,
+        name: str,
+        data: str,
+        test: str | None,
+        fraction: float | None,
+        labels: str | None,
+        instruction: str,
+        metric: str | None,
+        column: list[str],
+    ) -> None:
+        if test is not None and fraction is not None:
+            raise ConfigError("give either --test or --test-fraction")
+        self.columns = {f"{role}_column": of for role, of in options.pairs(column, "--column").items()}
+        self.test = test
+        self.settings: dict[str, Any] = {
+            "name": name,
+            "train": data,
+            "test": test,
+            "test_fraction": None if test is not None else 0.1 if fraction is None else fraction,
+            "labels": [label.strip() for label in labels.split(",")] if labels else None,
+            "instruction": instruction,
+            "metric": metric,
+            **self.columns,
+        }
+
+    def load(self) -> Task:
+        """Load the task.
+
+        Raises:
+            EverloraError: a file or row, or what is said of them, cannot be used.
+        """
+        from pydantic import ValidationError
+
+        from everlora.data.files import TaskFile, load_task
+
+        try:
+            entry = TaskFile(**self.settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            raise DataError(f"--{where.replace('_', '-')}: {why} (got {first['input']!r})") from None
+        return load_task(entry, Path.cwd() / "the command line")
+
+    def test_file(self) -> TestFile | None:
+        """Return where the test rows can be read again; None where they are no file of their own."""
+        from everlora.archive.commits import TestFile
+        from everlora.archive.root import sha256
+
+        if self.test is None or not Path(self.test).is_file():
+            return None
+        place = Path(self.test).resolve()
+        return TestFile(path=str(place), sha256=sha256(place), columns=self.columns)
+
+
+def read_questions(file: str) -> list[Any]:
+    """Read questions, a line each; a line of JSON is an object with ``text``, ``prompt`` or ``messages``, or a text.
+
+    Raises:
+        DataError: the file cannot be read, or a line is none of these.
+    """
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
+    found: list[Any] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        if line.lstrip()[0] not in '{"':
+            found.append(line)
+            continue
+        try:
+            content = json.loads(line)
+        except ValueError:
+            found.append(line)
+            continue
+        keys = [key for key in ("text", "prompt", "messages") if isinstance(content, dict) and key in content]
+        if not isinstance(content, str) and not keys:
+            raise DataError(f"{file}, line {number}: an object must have text, prompt or messages")
+        found.append(content[keys[0]] if keys else content)
+    return found

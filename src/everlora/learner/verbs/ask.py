@@ -1,0 +1,78 @@
+"""Lets a learner answer questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from everlora.archive.schema import Record
+from everlora.core.errors import DataError
+from everlora.data.task import Example, Task
+from everlora.evaluation.scoring import answer_rows
+from everlora.learner.opened import load_learner, restore, task_named
+from everlora.runtime.progress import Progress
+from everlora.settings.spec import RawSettings
+
+
+class Answered(Record):
+    """Holds an answer, and as a row of which task the question was read."""
+
+    question: Any
+    answer: str
+    task: str
+
+
+def ask(
+    path: Path,
+    questions: Sequence[Any],
+    *,
+    task: str | None = None,
+    here: RawSettings | None = None,
+    progress: Progress | None = None,
+) -> list[Answered]:
+    """Let a learner answer questions as rows of one of its tasks.
+
+    Args:
+        path: the learner's folder.
+        questions: texts; lists of chat messages where the task's rows are chats.
+        task: by its name; the newest by default.
+        here: settings of this process, see `everlora.learner.opened.load_learner`.
+        progress: is shown what is done.
+
+    Raises:
+        EverloraError: no such task, or a folder or question that cannot be used.
+    """
+    learner, known = load_learner(path, here, progress=progress)
+    chosen = task_named(path, known, task)
+    model = restore(learner, known, chosen)
+    rows = [Example(question_of(question, chosen), next(iter(chosen.labels), "-")) for question in questions]
+    asked = replace(chosen, test=rows)
+    learner.base.family.check(asked)
+    answers = answer_rows(
+        model,
+        learner.base.family,
+        asked,
+        rows,
+        learner.spec.evaluation.scoring if chosen.labels else "generate",
+        batch_size=learner.spec.evaluation.batch_size,
+    )
+    return [Answered(question=q, answer=a, task=chosen.name) for q, a in zip(questions, answers, strict=True)]
+
+
+def question_of(question: Any, task: Task) -> Any:
+    """Return a question in the form of a task's rows.
+
+    Raises:
+        DataError: it has another form.
+    """
+    if task.form == "image":
+        raise DataError(f"task {task.name!r} is about pictures; ask it in Python, see everlora.Learner.model")
+    if task.form == "chat" and isinstance(question, str):
+        return [{"role": "user", "content": question}]
+    if task.form != "chat" and not isinstance(question, str):
+        raise DataError(f"task {task.name!r} has texts for rows, and the question is a list of messages; give a text")
+    if isinstance(question, str) and not question.strip():
+        raise DataError("the question is empty; give a text")
+    return question

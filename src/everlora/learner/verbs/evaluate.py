@@ -1,0 +1,127 @@
+"""Scores a learner as it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from everlora.archive.commits import Scored
+from everlora.archive.committed import PREDICTIONS
+from everlora.archive.records import AnswerRow
+from everlora.archive.schema import Record, read_rows, write_rows
+from everlora.data.task import Example, Task, digest_of_rows
+from everlora.evaluation.scoring import TaskScore
+from everlora.learner import experiment
+from everlora.learner.opened import load_learner, restore, task_named
+from everlora.learner.sequential import SequentialLearner
+from everlora.metrics.scores import ScoreMatrix
+from everlora.runtime.progress import Progress
+from everlora.settings.spec import RawSettings
+
+
+class Evaluated(Record):
+    """Holds scores of a learner as it is now.
+
+    Attributes:
+        scores: by task, percent.
+        rows: how many rows were answered, by task.
+        when_learned: what they were right after each task was learned.
+        missing: tasks whose test rows are not at hand.
+        other_rows: tasks that were scored on other rows than when they were learned: these scores are not noted.
+    """
+
+    scores: dict[str, float]
+    rows: dict[str, int]
+    when_learned: dict[str, float]
+    missing: list[str]
+    other_rows: list[str]
+
+
+def evaluate(
+    path: Path,
+    tests: Mapping[str, Sequence[Example]] | None = None,
+    *,
+    here: RawSettings | None = None,
+    progress: Progress | None = None,
+) -> Evaluated:
+    """Score a learner as it is now on the tasks whose test rows are given, stored, or still where they were.
+
+    Scores on the rows that a task was learned with, or stored from, are noted with the newest task.
+
+    Args:
+        path: the learner's folder.
+        tests: rows by task, in place of those at hand.
+        here: settings of this process, see `everlora.learner.opened.load_learner`.
+        progress: is shown what is done.
+
+    Raises:
+        EverloraError: no such task, or a folder or row that cannot be used.
+    """
+    learner, known = load_learner(path, here, progress=progress)
+    for name in tests or ():
+        task_named(path, known, name)
+    task_named(path, known, None)
+    given = [replace(task, test=(tests or {}).get(task.name, task.test)) for task in known]
+    here_now = [task for task in given if len(task.test)]
+    scores = _answers(learner, known, here_now)
+    other = [task.name for task in here_now if not _same_rows(learner, task, known)]
+    _commit(learner, known, [score for score in scores if score.task not in other])
+    return Evaluated(
+        scores={score.task: score.score for score in scores},
+        rows={score.task: len(score.targets) for score in scores},
+        when_learned=when_learned(learner, known),
+        missing=[task.name for task in given if not len(task.test)],
+        other_rows=other,
+    )
+
+
+def _answers(learner: SequentialLearner, known: Sequence[Task], tasks: Sequence[Task]) -> list[TaskScore]:
+    """Answer tasks with the model as it is, or each with its own adapter."""
+    if learner.method.consolidator.rule != "keep":
+        return learner.evaluator.evaluate(restore(learner, known), tasks, learner.progress)
+    found = []
+    for task in tasks:
+        found += learner.evaluator.evaluate(restore(learner, known, task), [task], learner.progress)
+    return found
+
+
+def _same_rows(learner: SequentialLearner, task: Task, known: Sequence[Task]) -> bool:
+    """Return whether rows are those that a task was learned with, or those of them that were stored."""
+    card = next(stage.facts.cards[task.name] for stage in learner.folder.stages() if task.name in stage.facts.cards)
+    stored = next(one.test for one in known if one.name == task.name)
+    return digest_of_rows(task.test, task.form) in (card.tests, digest_of_rows(stored, task.form))
+
+
+def _commit(learner: SequentialLearner, known: Sequence[Task], scores: Sequence[TaskScore]) -> None:
+    """Note scores beside the newest task, in the place of what was noted there."""
+    newest, found = learner.folder.stages()[-1], {score.task: score.score for score in scores}
+    if not found:
+        return
+    row = [*newest.facts.row, *[None] * len(known)][: len(known)]
+    facts = Scored(
+        row=[found.get(task.name, old) for task, old in zip(known, row, strict=True)],
+        fingerprint=learner.evaluator.fingerprint(),
+        general=newest.facts.general,
+        seconds=0.0,
+        counts=learner.count_rows(known, learner.folder.stages()),
+    )
+    old = read_rows(AnswerRow, newest.predictions) if newest.predictions.is_file() else []
+    rows = [row for row in old if row.task not in found] + [row for score in scores for row in score.rows()]
+    with learner.folder.commit_evaluation(newest, facts) as place:
+        write_rows(place / PREDICTIONS, rows)
+    matrix = ScoreMatrix.empty([task.name for task in known], facts.counts)
+    for stage in learner.folder.stages():
+        cells = [*stage.facts.row, *[None] * len(known)][: len(known)]
+        matrix = matrix.with_row(stage.facts.number - 1, cells)
+    experiment.finish(learner, matrix)
+
+
+def when_learned(learner: SequentialLearner, known: Sequence[Task]) -> dict[str, float]:
+    """Return the score of each task right after it was learned, where it was measured."""
+    found = {}
+    for stage, task in zip(learner.folder.stages(), known, strict=True):
+        row = stage.facts.row
+        if len(row) >= stage.facts.number and (cell := row[stage.facts.number - 1]) is not None:
+            found[task.name] = cell
+    return found

@@ -1,0 +1,98 @@
+"""Teaches a learner one more task; the data of earlier ones may be gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from everlora.archive.folder import read_run
+from everlora.archive.history import Act, note, now
+from everlora.archive.schema import Record
+from everlora.core.errors import FolderError
+from everlora.core.expressions import parse
+from everlora.data.task import Task
+from everlora.learner import experiment
+from everlora.learner.opened import check_lives, load_learner
+from everlora.learner.sequential import SequentialLearner
+from everlora.learner.teaching import Teaching
+from everlora.metrics.scores import ScoreMatrix
+from everlora.runtime.progress import Progress
+from everlora.settings.spec import RawSettings
+
+
+class Learned(Record):
+    """Holds what came of a task that was taught.
+
+    Attributes:
+        task: its name; ``number`` from 1.
+        scores: by task, of those whose test rows are at hand, percent.
+        before: the same as they were last measured.
+        steps, seconds: of training.
+        predicted_rise: of the losses of all earlier tasks together, nats per row; None where no part predicts it.
+        warning: what was found amiss.
+    """
+
+    task: str
+    number: int
+    scores: dict[str, float]
+    before: dict[str, float]
+    seconds: float
+    predicted_rise: float | None = None
+    warning: str | None = None
+
+
+def learn(
+    path: Path, task: Task, teaching: Teaching | None = None, here: RawSettings | None = None, *, progress: Progress
+) -> Learned:
+    """Teach a learner one more task; earlier tasks need no data, and are scored as far as test rows are at hand.
+
+    Args:
+        path: the learner's folder.
+        task: with its rows.
+        teaching: who teaches it and why, and what is set for it alone.
+        here: settings of this process, see `everlora.learner.opened.load_learner`.
+        progress: is shown every step.
+
+    Raises:
+        EverloraError: a folder, setting or row that cannot be used.
+    """
+    teaching = teaching or Teaching()
+    check_lives(parse(read_run(path).settings.method))
+    learner, known = load_learner(path, {**(here or {}), "train": dict(teaching.train)}, progress=progress)
+    learner.teaching = teaching
+    committed = learner.folder.stages()
+    again = next((one for one in known if one.name == task.name), None)
+    if again is not None and (again.digest() != task.digest() or again is not known[-1]):
+        what = "learned already" if again.digest() == task.digest() else "the name of a task that it has learned"
+        raise FolderError(f"{path}: {task.name!r} is {what}; give the new task another --name")
+    before = newest_scores(learner, known)
+    tasks = [*(known[:-1] if again is not None else known), task]
+    result = experiment.finish(learner, learner.follow(tasks))
+    done = learner.folder.stages()[-1].facts
+    if len(learner.folder.stages()) > len(committed):
+        act = Act(act="learn", date=now(), tasks=[task.name], by=teaching.by, because=teaching.because)
+        note(path, act)
+        learner.folder.write_manifest(complete=True)
+    took = done.seconds if isinstance(done.seconds, float) else done.seconds.train
+    return Learned(
+        task=task.name,
+        number=done.number,
+        scores=scored(result.matrix, -1),
+        before=before,
+        seconds=took,
+        predicted_rise=done.predicted_rise,
+        warning=done.warning,
+    )
+
+
+def scored(matrix: ScoreMatrix, row: int) -> dict[str, float]:
+    """Return the scores of one row of a matrix, by task."""
+    return {name: cell for name, cell in zip(matrix.tasks, matrix.cells[row], strict=True) if cell is not None}
+
+
+def newest_scores(learner: SequentialLearner, tasks: Sequence[Task]) -> dict[str, float]:
+    """Return by task the score that was measured last."""
+    found: dict[str, float] = {}
+    for stage in learner.folder.stages():
+        found |= {task.name: cell for task, cell in zip(tasks, stage.facts.row, strict=False) if cell is not None}
+    return found
