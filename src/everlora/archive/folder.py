@@ -30,8 +30,8 @@ all. Every YAML and JSON file here has a hash of itself. See docs/format.md.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from everlora.archive.atomic import recover, staged, write_text
@@ -48,6 +48,7 @@ from everlora.archive.committed import (
 from everlora.archive.differences import differing_settings
 from everlora.archive.fingerprints import fingerprints_of
 from everlora.archive.identity import RunRecord, identity
+from everlora.archive.lock import LOCK, OWNER, writing
 from everlora.archive.manifest import COMMIT, number_of, seal, write_manifest
 from everlora.archive.references import reference_scores, references
 from everlora.archive.results import LearnerFacts, MatrixRecord
@@ -82,10 +83,23 @@ class RunFolder:
             raise FolderError(f"the name of the folder {path} is not UTF-8; choose another --out")
         if path.exists() and not path.is_dir():
             raise FolderError(f"{path} is a file; --out must name a folder")
-        if path.is_dir() and any(path.iterdir()):
-            self._check(resume)
-        if write:
-            self._make()
+        with writing(path) if write else nullcontext():
+            if path.is_dir() and any(file.name not in (LOCK, OWNER) for file in path.iterdir()):
+                self._check(resume)
+            if write:
+                self._make()
+
+    @contextmanager
+    def writing(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """Keep other processes from writing to the folder; ``tell`` is given what an earlier one has left.
+
+        Raises:
+            FolderError: another process writes to it, or has made it another learner's since it was opened.
+        """
+        with writing(self.path, tell):
+            if loaded(self.path / RUN).get("id") != self.id:
+                raise FolderError(f"{self.path} has been made another run's since it was opened; choose another --out")
+            yield
 
     def _make(self) -> None:
         try:

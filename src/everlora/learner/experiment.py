@@ -179,8 +179,14 @@ def plugins_used(spec: LearnerSpec, method: Method) -> list[Origin]:
 
 def finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
     """Write what a reader of the folder looks for first: matrix.json, the model card, the tokenizer or its like."""
+    with learner.writing():
+        return _finish(learner, matrix)
+
+
+def _finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
     folder, out = learner.folder, learner.folder.path
     if world.is_main():
+        folder.write_manifest()
         record = folder.write_matrix(matrix, learner.facts())
         base, adapter = learner.base, learner.method.adapter
         write_text(out / "README.md", model_card(record, folder.record, base.hub, adapter, base.family.head))

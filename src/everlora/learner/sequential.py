@@ -32,7 +32,8 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
@@ -40,8 +41,7 @@ from typing import cast
 from torch import nn
 
 from everlora.archive.atomic import copy_checked
-from everlora.archive.commits import Scored
-from everlora.archive.committed import PREDICTIONS, Committed
+from everlora.archive.committed import Committed
 from everlora.archive.folder import RunFolder
 from everlora.archive.records import Seconds
 from everlora.archive.schema import write_rows
@@ -50,8 +50,8 @@ from everlora.core.method import Method
 from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.evaluation.evaluator import Evaluator
-from everlora.evaluation.scoring import TaskScore
 from everlora.learner.learned import TESTS, LearnedTask, kept_tests, stage_facts
+from everlora.learner.scoring import count_rows, score
 from everlora.learner.state import LearnerState
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.families.feature_cache import FeatureCache
@@ -60,7 +60,7 @@ from everlora.runtime import world
 from everlora.runtime.progress import Progress, warn
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, rehearsal
-from everlora.training.alarms import after_scoring, after_training, check_finite
+from everlora.training.alarms import after_training, check_finite
 from everlora.training.calibration import FILE as PROBES
 from everlora.training.evidence import observe
 from everlora.training.initial import initialise
@@ -68,10 +68,8 @@ from everlora.training.stages import (
     Stage,
     check_enough_rows,
     check_same_tasks,
-    matrix_row,
     shared_rows,
     stages,
-    tasks_to_evaluate,
     validate_task,
 )
 from everlora.training.task_trainer import TaskTrainer, TrainingResult
@@ -96,10 +94,27 @@ class SequentialLearner(LearnerState):
         self.plan: Sequence[Stage] = ()
 
     def follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
-        """Learn ``tasks`` in order, going on after what the folder holds; return the accuracy matrix."""
+        """Learn ``tasks`` in order, going on after what the folder holds; return the accuracy matrix.
+
+        Raises:
+            EverloraError: tasks or a folder that cannot be used, or training that failed.
+        """
+        with self.writing():
+            return self._follow(tasks)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other processes, but those of this run, from writing to the folder."""
+        with ExitStack() as held:
+            world.on_main(lambda: held.enter_context(self.folder.writing(self.progress.warn)))
+            yield
+
+    def _follow(self, tasks: Sequence[Task]) -> ScoreMatrix:
         self.plan, committed = stages(self.method, tasks), self.folder.stages()
         check_same_tasks(committed, self.plan, self.folder.path)
-        matrix = ScoreMatrix.empty([task.name for task in tasks], self.count_rows(tasks, committed))
+        matrix = ScoreMatrix.empty(
+            [task.name for task in tasks], count_rows(tasks, committed, self.spec.evaluation.split)
+        )
         self.backend.plan_tasks(len(tasks))
         here = [task for task in tasks if task.remembered is None]
         for task in here:
@@ -134,7 +149,7 @@ class SequentialLearner(LearnerState):
         """Bring back a committed stage, and score it if a process ended before that; return its row of the matrix."""
         model = self.restore_task(committed, stage)
         if not committed.evaluated:
-            return self.score(stage, tasks, matrix, self.answering_model(model))
+            return score(self, stage, tasks, matrix, self.answering_model(model))
         self.backend.detach()
         return [*committed.facts.row, *[None] * len(tasks)][: len(tasks)]  # there may be more tasks than there were
 
@@ -143,7 +158,7 @@ class SequentialLearner(LearnerState):
         if not stage.trains:
             self.prepare_head(stage)
             self.commit(stage, 0.0)
-            return self.score(stage, tasks, matrix, self.base.model)
+            return score(self, stage, tasks, matrix, self.base.model)
         started = time.perf_counter()
         # The head grows in the base model itself: what taking the adapter off does not undo.
         snapshot = self.base.family.snapshot(self.base.model)
@@ -185,7 +200,7 @@ class SequentialLearner(LearnerState):
             self.base.family.restore(self.base.model, snapshot)
             raise
         # What was learned stands, whatever becomes of the answers.
-        return self.score(stage, tasks, matrix, self.answering_model(model))
+        return score(self, stage, tasks, matrix, self.answering_model(model))
 
     # --- the steps of `run_task`; those that a restored task takes, too, are in `everlora.learner.state` -------------
 
@@ -232,21 +247,6 @@ class SequentialLearner(LearnerState):
             look=lambda part: observe(part, stage, model, self.base.family, self.backend, self.spec.seed),
         )
 
-    def evaluate(self, model: nn.Module, stage: Stage, tasks: Sequence[Task]) -> list[TaskScore]:
-        """Score the tasks that the schedule wants scored after this stage, as far as their rows are at hand."""
-        following, schedule = self.evaluator.scores_next_task, self.spec.evaluation.schedule
-        wanted = tasks_to_evaluate(stage, tasks, schedule, self.method, following)
-        here = [task for task in wanted if len(getattr(task, self.spec.evaluation.split))]
-        return self.evaluator.evaluate(model, here, self.progress)
-
-    def count_rows(self, tasks: Sequence[Task], committed: Sequence[Committed]) -> list[int]:
-        """Count the rows that each task is scored on; of one whose rows are gone, those that it was learned with."""
-        split = self.spec.evaluation.split
-        cards: dict[str, int] = {}
-        for stage in committed:
-            cards |= {name: card.rows.get(split, 0) for name, card in stage.facts.cards.items()}
-        return [len(getattr(task, split)) or cards.get(task.name, 0) for task in tasks]
-
     def commit(self, stage: Stage, seconds: Seconds | float, learned: LearnedTask | None = None) -> None:
         """Write a trained stage to the folder, in one step; ``learned`` is None where nothing was trained."""
 
@@ -262,35 +262,9 @@ class SequentialLearner(LearnerState):
         world.on_main(write)
         world.wait()  # the others read it
 
-    def score(self, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix, model: nn.Module) -> list[Cell]:
-        """Score tasks after a committed stage, take the adapter off, commit what was answered; return its row."""
-        started = time.perf_counter()
-        try:
-            scores = self.evaluate(model, stage, tasks)
-        finally:
-            self.backend.detach()
-        row = matrix_row(stage, tasks, {score.task: score.score for score in scores}, matrix, self.method)
-        correct = {score.task: score.correct for score in scores}
-        amiss = after_scoring(stage.tasks, correct, self.spec.evaluation.split) if stage.trains else []
-        facts = Scored(
-            row=row,
-            fingerprint=self.evaluator.fingerprint(),
-            general=self.evaluator.general,
-            seconds=time.perf_counter() - started,
-            warning="; ".join(warn(self.progress, stage.name, amiss)) or None,
-            counts=list(matrix.counts),
-        )
-
-        def write() -> None:  # all processes know the row; one of them writes
-            with self.folder.commit_evaluation(self.folder.stages()[stage.number - 1], facts) as path:
-                write_rows(path / PREDICTIONS, [answer for score in scores for answer in score.rows()])
-
-        world.on_main(write)
-        self.progress.info(f"{stage.number}. {stage.name}: {self.evaluator.summary(scores)}")
-        return row
-
     def write_root(self, stage: Stage, matrix: ScoreMatrix) -> None:
         """Write the learner as it stands after a stage to the root of the folder, and the matrix."""
+        self.folder.write_manifest()  # the files at the root are others from now on
         if stage.trains:
             self.export()
         self.folder.write_matrix(matrix, self.facts())

@@ -14,6 +14,7 @@ from everlora.data.task import Example, Task, digest_of_rows
 from everlora.evaluation.scoring import TaskScore
 from everlora.learner import experiment
 from everlora.learner.opened import load_learner, restore, task_named
+from everlora.learner.scoring import count_rows
 from everlora.learner.sequential import SequentialLearner
 from everlora.metrics.scores import ScoreMatrix
 from everlora.runtime.progress import Progress
@@ -59,10 +60,15 @@ def evaluate(
         EverloraError: no such task, or a folder or row that cannot be used.
     """
     learner, known = load_learner(path, here, progress=progress)
-    for name in tests or ():
+    for name in (*(tests or ()), None):
         task_named(path, known, name)
-    task_named(path, known, None)
-    given = [replace(task, test=(tests or {}).get(task.name, task.test)) for task in known]
+    with learner.writing():
+        return _evaluate(learner, known, tests or {})
+
+
+def _evaluate(learner: SequentialLearner, known: Sequence[Task], tests: Mapping[str, Sequence[Example]]) -> Evaluated:
+    """Score a learner and note the scores; see `evaluate`."""
+    given = [replace(task, test=tests.get(task.name, task.test)) for task in known]
     here_now = [task for task in given if len(task.test)]
     scores = _answers(learner, known, here_now)
     other = [task.name for task in here_now if not _same_rows(learner, task, known)]
@@ -104,7 +110,7 @@ def _commit(learner: SequentialLearner, known: Sequence[Task], scores: Sequence[
         fingerprint=learner.evaluator.fingerprint(),
         general=newest.facts.general,
         seconds=0.0,
-        counts=learner.count_rows(known, learner.folder.stages()),
+        counts=count_rows(known, learner.folder.stages(), learner.spec.evaluation.split),
     )
     old = read_rows(AnswerRow, newest.predictions) if newest.predictions.is_file() else []
     rows = [row for row in old if row.task not in found] + [row for score in scores for row in score.rows()]
