@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from everlora.archive.atomic import write_text
 from everlora.archive.commits import HistoryEntry
+from everlora.archive.committed import Committed, read_stages
 from everlora.archive.schema import Record, read_rows
 
 HISTORY = "history.jsonl"
@@ -33,21 +35,33 @@ class Act(Record):
 
 
 def read_history(path: Path) -> list[Act]:
-    """Read what was done to the learner in ``path``; nothing where nobody noted it.
+    """Read what was done to the learner in ``path``, in order; what was learned stands in the tasks' own COMMITs.
 
     Raises:
-        FolderError: the file is damaged.
+        FolderError: the folder is damaged.
     """
+    return sorted([*_noted(path), *learned(read_stages(path, hashes=False))], key=lambda act: act.date)
+
+
+def learned(stages: Sequence[Committed]) -> list[Act]:
+    """Return the acts by which tasks were learned; an older everlora noted none."""
+    entries = [(stage.facts, stage.facts.history) for stage in stages]
+    return [
+        Act(act="learn", date=entry.date, tasks=list(facts.data), by=entry.by, because=entry.because)
+        for facts, entry in entries
+        if entry is not None
+    ]
+
+
+def note(path: Path, *acts: Act) -> None:
+    """Add acts to the history of a learner, in one step."""
+    lines = [json.dumps(one.plain(), ensure_ascii=False) + "\n" for one in (*_noted(path), *acts)]
+    write_text(path / HISTORY, "".join(lines))
+
+
+def _noted(path: Path) -> list[Act]:
     place = path / HISTORY
     return read_rows(Act, place) if place.is_file() else []
-
-
-def note(path: Path, act: Act) -> None:
-    """Add an act to the history of a learner, in one step; its date is not before that of the act before it."""
-    known = read_history(path)
-    later = act.model_copy(update={"date": max(act.date, known[-1].date)}) if known else act
-    lines = [json.dumps(one.plain(), ensure_ascii=False) + "\n" for one in (*known, later)]
-    write_text(path / HISTORY, "".join(lines))
 
 
 def now(after: HistoryEntry | None = None) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from everlora.archive.folder import read_run
-from everlora.archive.history import Act, note, now
 from everlora.archive.schema import Record
 from everlora.core.errors import FolderError
 from everlora.core.expressions import parse
@@ -60,7 +59,6 @@ def learn(
     check_lives(parse(read_run(path).settings.method))
     learner, known = load_learner(path, {**(here or {}), "train": dict(teaching.train)}, progress=progress)
     learner.teaching = teaching
-    committed = learner.folder.stages()
     again = next((one for one in known if one.name == task.name), None)
     if again is not None and (again.digest() != task.digest() or again is not known[-1]):
         what = "learned already" if again.digest() == task.digest() else "the name of a task that it has learned"
@@ -69,10 +67,6 @@ def learn(
     tasks = [*(known[:-1] if again is not None else known), task]
     result = experiment.finish(learner, learner.follow(tasks))
     done = learner.folder.stages()[-1].facts
-    if len(learner.folder.stages()) > len(committed):
-        act = Act(act="learn", date=now(), tasks=[task.name], by=teaching.by, because=teaching.because)
-        note(path, act)
-        learner.folder.write_manifest(complete=True)
     took = done.seconds if isinstance(done.seconds, float) else done.seconds.train
     return Learned(
         task=task.name,
