@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from everlora.analysis.status import Status, status
+from everlora.archive.history import Act, read_history
 from everlora.core.expressions import parse
 from everlora.core.method import Method
 from everlora.data.stream import TaskStream
-from everlora.data.task import Task
+from everlora.data.task import Example, Task
 from everlora.learner import experiment
+from everlora.learner.opened import load_learner
+from everlora.learner.teaching import Teaching
+from everlora.learner.verbs.ask import answer
+from everlora.learner.verbs.evaluate import Evaluated, judge
+from everlora.learner.verbs.learn import Learned, teach
 from everlora.metrics.scores import ScoreMatrix
 from everlora.runtime.progress import Progress
-from everlora.settings.spec import LearnerSpec
+from everlora.settings.spec import LearnerSpec, RawSettings
 
 
 class Learner:
@@ -60,6 +67,70 @@ class Learner:
         self._learner = experiment.begin(
             spec, composed, base, Path(out), resume=resume, progress=progress or Progress()
         )
+
+    @classmethod
+    def open(cls, path: str | Path, *, progress: Progress | None = None, **here: Any) -> Learner:
+        """Open a learner's folder; nothing else is needed, whatever became of the data of its tasks.
+
+        Args:
+            path: the folder.
+            progress: is shown every step; silent by default.
+            **here: settings of this process alone: ``device``, ``trust_remote_code``.
+
+        Raises:
+            EverloraError: no learner, a damaged one, or one on another base model than is found here.
+        """
+        opened = cls.__new__(cls)
+        opened._learner = load_learner(Path(path), here, progress=progress)
+        return opened
+
+    def learn(
+        self,
+        task: Task,
+        *,
+        by: str | None = None,
+        because: str | None = None,
+        keep_probe: int = 0,
+        train: RawSettings | None = None,
+    ) -> Learned:
+        """Teach one more task; the data of earlier ones are not needed.
+
+        Args:
+            task: with its rows.
+            by: who teaches it, for the history.
+            because: why.
+            keep_probe: how many test rows the learner may keep, to be judged by later.
+            train: names of `transformers.TrainingArguments`, for this task alone.
+
+        Raises:
+            EverloraError: unusable data or settings, training that failed, or a folder that cannot be written.
+        """
+        given: Any = dict(train or {})
+        return teach(self._learner, task, Teaching(by=by, because=because, keep_tests=keep_probe, train=given))
+
+    def ask(self, questions: Sequence[Any], *, task: str | None = None) -> list[str]:
+        """Answer questions as rows of a task, by default the newest: texts, or lists of chat messages.
+
+        Raises:
+            EverloraError: no such task, or a question of another form than its rows.
+        """
+        return [one.answer for one in answer(self._learner, questions, task)]
+
+    def evaluate(self, tests: Mapping[str, Sequence[Example]] | None = None) -> Evaluated:
+        """Score the learner as it is now on the tasks whose test rows are given, were kept, or still are at hand.
+
+        Raises:
+            EverloraError: no such task, or rows that cannot be used.
+        """
+        return judge(self._learner, tests)
+
+    def status(self) -> Status:
+        """Tell what the learner knows, holds and has room for."""
+        return status(self._learner.folder.path)
+
+    def history(self) -> list[Act]:
+        """Tell what was done to the learner: when, what, by whom and why."""
+        return read_history(self._learner.folder.path)
 
     def follow(self, tasks: TaskStream | Sequence[Task]) -> ScoreMatrix:
         """Learn tasks in order and return the accuracy matrix; tasks that the folder holds already are not repeated.

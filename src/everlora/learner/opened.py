@@ -77,13 +77,12 @@ def check_lives(method: Method) -> None:
 
 def load_learner(
     path: Path, here: RawSettings | None = None, *, progress: Progress | None = None
-) -> tuple[SequentialLearner, list[Task]]:
-    """Load a learner with its base model; return it with its tasks, as far as their test rows are at hand.
+) -> SequentialLearner:
+    """Load a learner with its base model.
 
     Args:
         path: its folder.
-        here: settings of this process alone: ``device``, ``trust_remote_code``, and for a task that is about to be
-            taught ``train``.
+        here: settings of this process alone: ``device``, ``trust_remote_code``.
         progress: is shown every step; silent by default.
 
     Raises:
@@ -94,8 +93,12 @@ def load_learner(
     spec = spec_of(path, record, here or {})
     base = experiment.load_for(spec, path)
     folder = experiment.open_folder(base, path, record, resume=True)
-    learner = SequentialLearner(base, method, spec, folder, progress or Progress())
-    return learner, [task for stage in folder.stages() for task in remembered(stage)]
+    return SequentialLearner(base, method, spec, folder, progress or Progress())
+
+
+def tasks_of(learner: SequentialLearner) -> list[Task]:
+    """Return the tasks of a learner, as far as their test rows are at hand."""
+    return [task for stage in learner.folder.stages() for task in remembered(stage)]
 
 
 def spec_of(path: Path, record: RunRecord, here: RawSettings) -> LearnerSpec:

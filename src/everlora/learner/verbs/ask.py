@@ -11,7 +11,8 @@ from everlora.archive.schema import Record
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.evaluation.scoring import answer_rows
-from everlora.learner.opened import load_learner, restore, task_named
+from everlora.learner.opened import load_learner, restore, task_named, tasks_of
+from everlora.learner.sequential import SequentialLearner
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
 
@@ -44,8 +45,13 @@ def ask(
     Raises:
         EverloraError: no such task, or a folder or question that cannot be used.
     """
-    learner, known = load_learner(path, here, progress=progress)
-    chosen = task_named(path, known, task)
+    return answer(load_learner(path, here, progress=progress), questions, task)
+
+
+def answer(learner: SequentialLearner, questions: Sequence[Any], task: str | None = None) -> list[Answered]:
+    """Let a learner that is loaded answer; see `ask`."""
+    known = tasks_of(learner)
+    chosen = task_named(learner.folder.path, known, task)
     model = restore(learner, known, chosen)
     rows = [Example(question_of(question, chosen), next(iter(chosen.labels), "-")) for question in questions]
     asked = replace(chosen, test=rows)

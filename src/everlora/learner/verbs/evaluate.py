@@ -13,7 +13,7 @@ from everlora.archive.schema import Record, read_rows, write_rows
 from everlora.data.task import Example, Task, digest_of_rows
 from everlora.evaluation.scoring import TaskScore
 from everlora.learner import experiment
-from everlora.learner.opened import load_learner, restore, task_named
+from everlora.learner.opened import load_learner, restore, task_named, tasks_of
 from everlora.learner.scoring import count_rows
 from everlora.learner.sequential import SequentialLearner
 from everlora.metrics.scores import ScoreMatrix
@@ -59,9 +59,14 @@ def evaluate(
     Raises:
         EverloraError: no such task, or a folder or row that cannot be used.
     """
-    learner, known = load_learner(path, here, progress=progress)
+    return judge(load_learner(path, here, progress=progress), tests)
+
+
+def judge(learner: SequentialLearner, tests: Mapping[str, Sequence[Example]] | None = None) -> Evaluated:
+    """Score a learner that is loaded; see `evaluate`."""
+    known = tasks_of(learner)
     for name in (*(tests or ()), None):
-        task_named(path, known, name)
+        task_named(learner.folder.path, known, name)
     with learner.writing():
         return _evaluate(learner, known, tests or {})
 
