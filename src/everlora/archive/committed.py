@@ -114,9 +114,9 @@ def _with_scores(facts: Commit, scores: Evaluation) -> Commit:
     """Return what is known of a stage with how it was scored."""
     trained, seconds = facts.seconds, scores.seconds
     took = Seconds(train=trained.train, evaluate=seconds) if isinstance(trained, Seconds) else seconds
-    said = "; ".join(filter(None, (facts.warning, scores.warning))) or None
+    warning = "; ".join(filter(None, (facts.warning, scores.warning))) or None
     known = {name: getattr(scores, name) for name in ("row", "fingerprint", "general")}
-    return facts.model_copy(update={**known, "seconds": took, "warning": said})
+    return facts.model_copy(update={**known, "seconds": took, "warning": warning})
 
 
 def folder_name(number: int, name: str) -> str:

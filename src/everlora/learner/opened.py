@@ -45,7 +45,7 @@ def create(path: Path, *layers: RawSettings, by: str | None = None, because: str
     """
     spec = resolve(LearnerSpec, *layers, rate=parse(_method(layers)).adapter.learning_rate)
     method = parse(spec.method)
-    check_lives(method)
+    check_teachable(method)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FolderError(f"{path} exists and is not empty; choose another folder, or teach what it holds (learn)")
     base = experiment.load_for(spec)
@@ -60,7 +60,7 @@ def _method(layers: Sequence[RawSettings]) -> str:
     return named[-1] if named else str(LearnerSpec.model_fields["method"].default)
 
 
-def check_lives(method: Method) -> None:
+def check_teachable(method: Method) -> None:
     """Refuse a method that cannot be taught one more task when the data of the earlier ones are gone.
 
     Raises:
