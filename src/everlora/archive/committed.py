@@ -69,6 +69,8 @@ def read_stages(path: Path, *, hashes: bool = True) -> list[Committed]:
     for number, stage in enumerate(found, start=1):
         if stage.facts.number != number:
             raise FolderError(f"{path / 'tasks'} has no task {number}; restore its folder from a copy")
+        if stage.facts.run != found[0].facts.run:
+            raise FolderError(f"{stage.path} was learned by another run than {found[0].path}; take it away")
     if hashes and (manifest := read_manifest(path)) is not None:
         check_listed(path, manifest, [seal(stage.path, stage.evaluation) for stage in found])
     return found

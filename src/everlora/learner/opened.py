@@ -10,7 +10,7 @@ from torch import nn
 from everlora.analysis.runs import method_of
 from everlora.archive.commits import TaskCard
 from everlora.archive.committed import Committed, read_stages
-from everlora.archive.folder import read_run
+from everlora.archive.folder import is_new, read_run
 from everlora.archive.history import Act, note, now
 from everlora.archive.identity import RunRecord
 from everlora.archive.root import sha256
@@ -46,7 +46,7 @@ def create(path: Path, *layers: RawSettings, by: str | None = None, because: str
     spec = resolve(LearnerSpec, *layers, rate=parse(_method(layers)).adapter.learning_rate)
     method = parse(spec.method)
     check_teachable(method)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.is_file() or not is_new(path):
         raise FolderError(f"{path} exists and is not empty; choose another folder, or teach what it holds (learn)")
     base = experiment.load_for(spec)
     learner = experiment.begin(spec, method, base, path, progress=Progress())
