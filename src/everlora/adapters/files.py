@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from everlora.adapters.targets import as_patterns
+from everlora.archive.atomic import follow_umask
 from everlora.archive.results import ExportLoss
 from everlora.core.errors import FolderError
 from everlora.core.history import UpdateHistory
@@ -143,6 +144,7 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
     part = folder / f".{WEIGHTS}.part"
     try:
         save_file(tensors, part, metadata={"format": "pt"})
+        follow_umask(part)
         part.replace(folder / WEIGHTS)
         config.save_pretrained(str(folder))
     except (OSError, SafetensorError) as error:

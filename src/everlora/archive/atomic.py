@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import json
 import os
@@ -12,6 +13,43 @@ from pathlib import Path
 from typing import Any
 
 from everlora.core.errors import FolderError
+
+_OF_THE_DISK = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "EPERM", "EFBIG", "ENOTDIR", "EISDIR", "ESTALE")
+    if hasattr(errno, name)
+)
+"""What a disk that is full, broken or not to be written gives; an `OSError` of the network is none of these."""
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Make one line of whatever a library raises where the disk of ``path`` is full, broken or not to be written.
+
+    Raises:
+        FolderError: it is.
+    """
+    try:
+        yield
+    except FolderError:
+        raise
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        place = error.filename or path
+        raise FolderError(f"cannot write {place}: {error.strerror}; what was committed is intact") from error
+    except Exception as error:
+        # Libraries that are written in Rust have errors of their own, which hold that of the system as text.
+        if "(os error " not in str(error) and "I/O error" not in str(error):
+            raise
+        raise FolderError(f"cannot write {path}: {error}; what was committed is intact") from error
+
+
+def follow_umask(file: Path) -> None:
+    """Give a file the permissions that a new one would have here: safetensors are written for their owner alone."""
+    mask = os.umask(0o077)  # there is no other way to read it
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)
 
 
 def _sync(path: Path) -> None:
@@ -60,7 +98,7 @@ def copy_checked(source: Path, target: Path) -> None:
         FolderError: they are not.
     """
     # Read again, for a copy that fails silently would be hashed, and from then on taken for what was learned.
-    shutil.copy(source, target)
+    shutil.copyfile(source, target)  # not its permissions: a temporary file is for its owner alone
     if not filecmp.cmp(source, target, shallow=False):
         raise FolderError(f"{target} was not written as it was to be; look at the disk")
 
@@ -78,6 +116,8 @@ def staged(target: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         for path in [*temporary.rglob("*"), temporary]:
+            if path.is_file():
+                follow_umask(path)
             _sync(path)
         # A folder cannot be renamed onto a full one: the old one is put aside, and `recover` brings it back if the
         # process ends between the two renamings.
@@ -94,6 +134,23 @@ def staged(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def staged_files(folder: Path, name: str) -> Iterator[Path]:
+    """Give a temporary folder whose files replace those of the same names in ``folder``, each in one step."""
+    temporary = folder / f".{name}.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in sorted(temporary.iterdir()):
+            follow_umask(file)
+            _sync(file)
+            os.replace(file, folder / file.name)
+        _sync(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def recover(path: Path) -> None:

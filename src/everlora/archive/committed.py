@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from everlora.archive.commits import Baseline, Commit, Evaluation
-from everlora.archive.manifest import COMMIT, check_listed, number_of, read_manifest, seal
+from everlora.archive.manifest import COMMIT, MANIFEST, Manifest, check_listed, number_of, read_manifest, seal
 from everlora.archive.records import Seconds
 from everlora.archive.root import sha256
-from everlora.archive.schema import read_json
+from everlora.archive.schema import read_json, schema_of
 from everlora.core.errors import FolderError
 
 EVALUATION = "evaluation-"
+LISTED = 4
+"""Since this schema a folder has a manifest before it has a task."""
 PREDICTIONS = "predictions.jsonl"
 
 
@@ -52,12 +55,13 @@ class CommittedBaseline:
     facts: Baseline
 
 
-def read_stages(path: Path, *, hashes: bool = True) -> list[Committed]:
+def read_stages(path: Path, *, hashes: bool = True, complete: bool | None = None) -> list[Committed]:
     """Return the finished stages in order.
 
     Args:
         path: the learner's folder.
         hashes: read every file, to see whether it is what was written.
+        complete: see whether the tasks are those of the manifest; by default where files are read.
 
     Raises:
         FolderError: a file of a finished stage is missing or changed, or a whole stage.
@@ -71,9 +75,35 @@ def read_stages(path: Path, *, hashes: bool = True) -> list[Committed]:
             raise FolderError(f"{path / 'tasks'} has no task {number}; restore its folder from a copy")
         if stage.facts.run != found[0].facts.run:
             raise FolderError(f"{stage.path} was learned by another run than {found[0].path}; take it away")
-    if hashes and (manifest := read_manifest(path)) is not None:
+    if (hashes if complete is None else complete) and (manifest := listed(path, found)) is not None:
         check_listed(path, manifest, [seal(stage.path, stage.evaluation) for stage in found])
     return found
+
+
+def listed(path: Path, found: Sequence[Committed]) -> Manifest | None:
+    """Read the manifest of a folder; None where there is none, as in folders of schema 3 and before.
+
+    Args:
+        path: the learner's folder.
+        found: its tasks.
+
+    Raises:
+        FolderError: it is damaged, lost, or another run's.
+    """
+    manifest, cure = read_manifest(path), f"everlora verify {path} --repair makes it anew, if its tasks are sound"
+    if manifest is None and any(schema_of(stage.path / COMMIT) >= LISTED for stage in found):
+        raise FolderError(f"{path / MANIFEST} is missing; {cure}")
+    if manifest is not None and any(stage.facts.run != manifest.run for stage in found):
+        raise FolderError(f"{path / MANIFEST} is of another run than its tasks; {cure}")
+    return manifest
+
+
+def sweep_evaluations(path: Path, manifest: Manifest) -> None:
+    """Remove evaluations in whose place a newer one is listed: a process may have ended before it did."""
+    for task in manifest.tasks:
+        for place in (path / "tasks" / task.folder).glob(f"{EVALUATION}*"):
+            if task.evaluation is not None and number_of(place.name) < number_of(task.evaluation):
+                shutil.rmtree(place)
 
 
 def verify_files(folder: Path, files: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ tokenizer*, chat_template.jinja, or preprocessor_config.json for images
                     what turns rows into the model's input
 tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts only with its COMMIT
     training.jsonl  modules.jsonl    loss; per module: penalty, its share of the gradient, update norm
-    run.yaml                         a copy of that at the root
+    run.yaml  environment.json       copies of those at the root
     COMMIT                           card of the task, who taught it and when, digests of the data, labels, metrics and
                                      rows left out where that applies, hashes of the other files
     evaluation-1/                    how it was scored when it was learned; the highest number counts
@@ -34,22 +34,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from everlora.archive.atomic import recover, staged, write_text
+from everlora.archive.atomic import explained, recover, staged, write_text
 from everlora.archive.commits import Baseline, BaselineFacts, Commit, Evaluation, Scored, StageFacts
 from everlora.archive.committed import (
     EVALUATION,
     Committed,
     CommittedBaseline,
     folder_name,
+    listed,
     newest_evaluation,
     read_stages,
+    sweep_evaluations,
     verify_files,
 )
 from everlora.archive.differences import differing_settings
 from everlora.archive.fingerprints import fingerprints_of
 from everlora.archive.identity import RunRecord, identity
-from everlora.archive.lock import LOCK, OWNER, writing
-from everlora.archive.manifest import COMMIT, number_of, seal, write_manifest
+from everlora.archive.lock import writing
+from everlora.archive.manifest import COMMIT, is_new, number_of, seal, write_manifest
 from everlora.archive.references import reference_scores, references
 from everlora.archive.results import LearnerFacts, MatrixRecord
 from everlora.archive.root import MATRIX, check_root, root_files, sha256
@@ -61,7 +63,7 @@ from everlora.metrics.matrix import measured
 from everlora.metrics.scores import ScoreMatrix
 
 BEFORE = "before"
-RUN = "run.yaml"
+RUN, ENVIRONMENT = "run.yaml", "environment.json"
 
 
 class RunFolder:
@@ -101,15 +103,21 @@ class RunFolder:
         with writing(self.path, tell):
             if loaded(self.path / RUN).get("id") != self.id:
                 raise FolderError(f"{self.path} has been made another run's since it was opened; choose another --out")
-            yield
+            with explained(self.path):
+                yield
 
     def _make(self) -> None:
-        try:
+        with explained(self.path):
             (self.path / "tasks").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FolderError(f"cannot make the folder {self.path}: {error.strerror}") from error
-        recover(self.path)
-        write(self.path / RUN, self.record)
+            recover(self.path)
+            found = read_stages(self.path, hashes=False)
+            there = listed(self.path, found)
+            if there is None or (not found and there.run != self.id):
+                # Before any task, so that a list that is missing later was lost.
+                self.write_manifest()
+            else:
+                sweep_evaluations(self.path, there)
+            write(self.path / RUN, self.record)
 
     def _check(self, resume: bool) -> None:
         """Refuse a folder that is not this run's to go on in."""
@@ -158,7 +166,9 @@ class RunFolder:
         with staged(target) as folder:
             yield folder
             # By which a folder whose own is torn or lost is repaired.
-            write_text(folder / RUN, (self.path / RUN).read_text(encoding="utf-8"))
+            for file in (self.path / RUN, self.path / ENVIRONMENT):
+                if file.is_file():
+                    write_text(folder / file.name, file.read_text(encoding="utf-8"))
             self._seal(folder, Commit, facts, number, name)
         self.write_manifest()
 
@@ -246,16 +256,6 @@ def stages(path: Path) -> list[Committed]:
     return found
 
 
-def is_new(path: Path) -> bool:
-    """Return whether nothing is at ``path``, or no more than a process leaves that ended before it wrote run.yaml."""
-    left = (file for file in path.iterdir() if file.name not in (LOCK, OWNER)) if path.is_dir() else iter(())
-    return all(file.name == f".{RUN}.part" or (file.name == "tasks" and _is_empty(file)) for file in left)
-
-
-def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
 def read_run(path: Path) -> RunRecord:
     """Read run.yaml: settings, composition, id.
 
@@ -263,9 +263,15 @@ def read_run(path: Path) -> RunRecord:
         FolderError: there is no run of everlora, or its file is damaged or of a newer everlora.
     """
     place = path / "run.yaml"
-    if not place.is_file():
+    copies = any(path.glob(f"tasks/[0-9]*/{RUN}"))
+    if not place.is_file() and not copies:
         raise FolderError(f"{path} holds no run of everlora; name the folder that was given as --out")
-    return restored(RunRecord, place, loaded(place))
+    try:
+        return restored(RunRecord, place, loaded(place))
+    except FolderError as error:
+        if not copies:
+            raise
+        raise FolderError(f"{error}, or from that in its tasks: everlora verify {path} --repair") from error
 
 
 def read_matrix(path: Path) -> MatrixRecord:
@@ -274,7 +280,10 @@ def read_matrix(path: Path) -> MatrixRecord:
     Raises:
         FolderError: it is not there, damaged, or of a newer everlora.
     """
-    return read_json(MatrixRecord, path / MATRIX)
+    found = read_json(MatrixRecord, path / MATRIX)
+    if (path / RUN).is_file() and found.id != loaded(path / RUN).get("id", found.id):
+        raise FolderError(f"{path / MATRIX} is of another run; everlora verify {path} --repair makes it anew")
+    return found
 
 
 def _fields(record: Record) -> dict[str, object]:

@@ -11,6 +11,7 @@ from typing import Literal
 from everlora.archive.atomic import write_text
 from everlora.archive.commits import HistoryEntry
 from everlora.archive.committed import Committed, read_stages
+from everlora.archive.manifest import check_at_root, mark_unfinished
 from everlora.archive.schema import Record, read_rows
 
 HISTORY = "history.jsonl"
@@ -40,7 +41,8 @@ def read_history(path: Path) -> list[Act]:
     Raises:
         FolderError: the folder is damaged.
     """
-    return sorted([*_noted(path), *learned(read_stages(path, hashes=False))], key=lambda act: act.date)
+    check_at_root(path, HISTORY)
+    return sorted([*_noted(path), *learned(read_stages(path, hashes=False, complete=True))], key=lambda act: act.date)
 
 
 def learned(stages: Sequence[Committed]) -> list[Act]:
@@ -55,6 +57,7 @@ def learned(stages: Sequence[Committed]) -> list[Act]:
 
 def note(path: Path, *acts: Act) -> None:
     """Add acts to the history of a learner, in one step."""
+    mark_unfinished(path)
     lines = [json.dumps(one.plain(), ensure_ascii=False) + "\n" for one in (*_noted(path), *acts)]
     write_text(path / HISTORY, "".join(lines))
 

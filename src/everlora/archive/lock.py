@@ -6,6 +6,7 @@ holds it, for those who are refused; what a process has left there without letti
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -89,7 +90,8 @@ def writing(path: Path, tell: Callable[[str], None] = lambda line: None) -> Iter
         yield
     finally:
         _HELD.discard(place)
-        (path / OWNER).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that cannot be written any more hides no other error
+            (path / OWNER).unlink(missing_ok=True)
         lock.release()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from everlora.archive.lock import LOCK, OWNER
 from everlora.archive.root import sha256
 from everlora.archive.schema import Record, read_json, write
 from everlora.core.errors import FolderError
@@ -73,11 +74,35 @@ def write_manifest(path: Path, run: str, seals: Sequence[TaskSeal], *, complete:
     write(path / MANIFEST, found)
 
 
+def mark_unfinished(path: Path) -> None:
+    """Note that a file at the root is about to be written, if the manifest says that all of them are."""
+    there = read_manifest(path)
+    if there is not None and there.files is not None:
+        write(path / MANIFEST, there.model_copy(update={"files": None}))
+
+
+def check_at_root(path: Path, name: str) -> None:
+    """Refuse a file at the root that is another one than the manifest of a finished folder lists.
+
+    Raises:
+        FolderError: it is.
+    """
+    there = read_manifest(path)
+    known = (there.files or {}).get(name) if there else None
+    if known is not None and (not (path / name).is_file() or sha256(path / name) != known):
+        raise FolderError(
+            f"{path / name} is missing or was changed after it was written; everlora verify {path} says more"
+        )
+
+
 def files_at_root(path: Path) -> list[Path]:
     """List the files at the root of a folder that the manifest covers."""
-    elsewhere = (MANIFEST, "run.yaml", "environment.json")  # written when a learner is opened, with hashes of themselves
+    # Written when a learner is opened, or when parity is wanted, with hashes of themselves.
+    elsewhere = (MANIFEST, "run.yaml", "environment.json", "PARITY")
     return sorted(
-        file for file in path.iterdir() if file.is_file() and not file.name.startswith(".") and file.name not in elsewhere
+        file
+        for file in path.iterdir()
+        if file.is_file() and not file.name.startswith(".") and file.name not in elsewhere
     )
 
 
@@ -121,3 +146,14 @@ def number_of(folder: str) -> int:
     """
     number = folder.rpartition("-")[2]
     return int(number) if number.isdecimal() else 0
+
+
+def is_new(path: Path) -> bool:
+    """Return whether nothing is at ``path``, or no more than a process leaves that ended before it wrote run.yaml."""
+    left = (file for file in path.iterdir() if file.name not in (LOCK, OWNER)) if path.is_dir() else iter(())
+    unnamed = (".run.yaml.part", f".{MANIFEST}.part", f".{OWNER}.part", MANIFEST)
+    return all(file.name in unnamed or (file.name == "tasks" and _is_empty(file)) for file in left)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())

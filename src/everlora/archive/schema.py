@@ -86,6 +86,16 @@ def loaded(path: Path) -> JsonObject:
     return dict(content)
 
 
+def schema_of(path: Path) -> int:
+    """Return the number of the schema that wrote a file.
+
+    Raises:
+        FolderError: the file is missing or damaged.
+    """
+    schema = loaded(path).get("schema", 1)
+    return schema if isinstance(schema, int) else 1
+
+
 def _parsed(path: Path, text: str) -> JsonObject:
     content: JsonObject = read_yaml(text) if path.suffix == ".yaml" else json.loads(text)
     return content

@@ -109,17 +109,17 @@ def run_command(argv: list[str] | None) -> int | str | None:
     except SystemExit as end:
         if (place := _not_ours(end)) is None:
             return end.code
-        return _refused(f"code of a plug-in or a model ends the process in {place}; take that out", ConfigError)
+        return _refused(f"code of a plug-in or a model ends the process in {place}; take that out", ConfigError.status)
     except EverloraError as error:
-        return _refused(str(error), type(error))
+        return _refused(str(error), error.status)
     except Exception as error:
         if (line := _beyond_us(error)) is None:
             raise  # a fault of ours keeps its traceback
-        return _refused(line, TrainingError)
+        return _refused(line, TrainingError.status)
     return 0
 
 
-def _refused(line: str, kind: type[EverloraError]) -> int:
+def _refused(line: str, status: int) -> int:
     """Print the line of an error, give it to the launcher that has started this process, and return the status.
 
     `torchrun` and `accelerate launch` end in a traceback of their own and a report, whatever we do; the
@@ -130,7 +130,7 @@ def _refused(line: str, kind: type[EverloraError]) -> int:
         with contextlib.suppress(OSError):
             report = {"message": f"everlora: {line}", "timestamp": int(time.time())}
             Path(place).write_text(json.dumps(report), encoding="utf-8")
-    return kind.status
+    return status
 
 
 def _not_ours(end: SystemExit) -> str | None:

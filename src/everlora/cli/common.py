@@ -18,6 +18,8 @@ import typer
 from everlora.core.errors import Interrupted, printable
 
 KEPT = "finished tasks are kept, go on with the same command and --resume"
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Signals that end a command: Ctrl-C, a system that stops it, a terminal that is closed."""
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -90,13 +92,14 @@ Plugin = Annotated[
 def interruptible(message: str = KEPT) -> Iterator[None]:
     """Do the work of a command, and turn Ctrl-C into an error that says what to do once the work is put away.
 
-    Some library code makes another error of the KeyboardInterrupt that Ctrl-C raises inside it; that is one, too.
+    The signals by which a system ends a process, or a terminal goes, are treated alike. Some library code makes
+    another error of the KeyboardInterrupt that is raised inside it; that is one, too.
     """
-    pressed = False
+    pressed: int | None = None
 
     def press(number: int, frame: Any) -> None:
         nonlocal pressed
-        pressed = True
+        pressed = number
         raise KeyboardInterrupt
 
     gc.freeze()  # accelerate collects garbage after every training; what was imported need not be looked at again
@@ -105,23 +108,25 @@ def interruptible(message: str = KEPT) -> Iterator[None]:
         try:
             yield
         except (KeyboardInterrupt, Exception) as error:
-            if pressed or isinstance(error, KeyboardInterrupt):
-                raise Interrupted(f"interrupted; {message}") from None
+            if pressed is not None or isinstance(error, KeyboardInterrupt):
+                raise Interrupted(f"interrupted; {message}", pressed) from None
             raise
 
 
 @contextmanager
 def handling(handler: Any) -> Iterator[None]:
-    """Give Ctrl-C to a handler for a while, unless it is ignored, as in processes that were started with nohup."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, handler)
+    """Give the signals that end a command to a handler, but those that are ignored, as under nohup."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    heeded = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    if threading.current_thread() is not threading.main_thread():
+        heeded = {}
+    for number in heeded:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, old in heeded.items():
+            signal.signal(number, old)
 
 
 def check_run(run: Path) -> None:

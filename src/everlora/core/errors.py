@@ -71,9 +71,18 @@ class TrainingError(EverloraError):
 
 
 class Interrupted(EverloraError):
-    """Says that the user pressed Ctrl-C."""
+    """Says that the user pressed Ctrl-C, or the system ended the process.
+
+    Args:
+        message: one line.
+        number: of the signal; by default that of Ctrl-C.
+    """
 
     status = 130
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.status = 128 + (number or 2)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

@@ -10,7 +10,7 @@ from transformers.utils import logging as hf_logging
 
 import everlora.methods  # noqa: F401  (registers the methods)
 from everlora.analysis.single_task import single_task_reference
-from everlora.archive.atomic import write_text
+from everlora.archive.atomic import staged_files, write_text
 from everlora.archive.card import model_card
 from everlora.archive.folder import BEFORE, RunFolder
 from everlora.archive.identity import Composition, RunRecord
@@ -149,20 +149,21 @@ def begin(
     return SequentialLearner(base, method, spec, open_folder(base, out, record, resume=resume), progress)
 
 
-def open_folder(base: Loaded, out: Path, record: RunRecord, *, resume: bool) -> RunFolder:
+def open_folder(base: Loaded, out: Path, record: RunRecord, *, resume: bool, read_only: bool = False) -> RunFolder:
     """Make the folder of a learner, or open it again, and note on what it is used now.
 
     Raises:
         FolderError: it holds something else, or was learned on another base model.
     """
     # One process makes the folder; the others find it made.
-    folder = world.on_main(lambda: RunFolder(out, record, resume=resume))
+    folder = world.on_main(lambda: RunFolder(out, record, resume=resume, write=not read_only))
     folder = folder or RunFolder(out, record, resume=True, write=False)
     if world.is_main():
         check_same_model(base, folder)
         if folder.stages() or (out / BEFORE / COMMIT).is_file():
             check_base(base, out)
-        write(out / "environment.json", environment(base))
+        if not read_only:
+            write(out / "environment.json", environment(base))
     return folder
 
 
@@ -190,7 +191,8 @@ def _finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
         record = folder.write_matrix(matrix, learner.facts())
         base, adapter = learner.base, learner.method.adapter
         write_text(out / "README.md", model_card(record, folder.record, base.hub, adapter, base.family.head))
-        learner.base.family.processor.save_pretrained(str(out))
+        with staged_files(out, "processor") as place:
+            learner.base.family.processor.save_pretrained(str(place))
         folder.write_manifest(complete=True)
     else:
         record = folder.matrix_record(matrix, learner.facts())

@@ -10,9 +10,10 @@ from torch import nn
 from everlora.analysis.runs import method_of
 from everlora.archive.commits import TaskCard
 from everlora.archive.committed import Committed, read_stages
-from everlora.archive.folder import is_new, read_run
+from everlora.archive.folder import read_run
 from everlora.archive.history import Act, note, now
 from everlora.archive.identity import RunRecord
+from everlora.archive.manifest import is_new
 from everlora.archive.root import sha256
 from everlora.core.errors import ConfigError, DataError, FolderError, nearest
 from everlora.core.expressions import parse
@@ -76,7 +77,7 @@ def check_teachable(method: Method) -> None:
 
 
 def load_learner(
-    path: Path, here: RawSettings | None = None, *, progress: Progress | None = None
+    path: Path, here: RawSettings | None = None, *, progress: Progress | None = None, read_only: bool = False
 ) -> SequentialLearner:
     """Load a learner with its base model.
 
@@ -84,6 +85,7 @@ def load_learner(
         path: its folder.
         here: settings of this process alone: ``device``, ``trust_remote_code``.
         progress: is shown every step; silent by default.
+        read_only: write nothing: neither where it is used now, nor what a process that was ended has left undone.
 
     Raises:
         EverloraError: no learner, a damaged one, another base model, or one that cannot be loaded.
@@ -92,7 +94,7 @@ def load_learner(
     method = method_of(path, record)
     spec = spec_of(path, record, here or {})
     base = experiment.load_for(spec, path)
-    folder = experiment.open_folder(base, path, record, resume=True)
+    folder = experiment.open_folder(base, path, record, resume=True, read_only=read_only)
     return SequentialLearner(base, method, spec, folder, progress or Progress())
 
 

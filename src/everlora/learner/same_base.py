@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from everlora.archive.committed import LISTED
 from everlora.archive.folder import RunFolder, read_run
+from everlora.archive.manifest import COMMIT
 from everlora.archive.records import Environment
-from everlora.archive.schema import read_json
+from everlora.archive.schema import read_json, schema_of
 from everlora.core.errors import FolderError
 from everlora.models.base_files import check_same_base
 from everlora.models.families import TextClassifier
@@ -50,11 +52,22 @@ def check_base(base: Loaded, out: Path) -> None:
     Raises:
         FolderError: which file it is.
     """
+    place = out / "environment.json"
+    known = any(
+        schema_of(commit) >= LISTED for commit in (*out.glob(f"tasks/[0-9]*/{COMMIT}"), *out.glob(f"before/{COMMIT}"))
+    )
+    cure = f"everlora verify {out} --repair brings it back from its tasks"
     try:
-        there = read_json(Environment, out / "environment.json").base_files
-    except FolderError:
-        return  # nothing was recorded
-    check_same_base(out, base.name, there, base.files)
+        there = read_json(Environment, place)
+    except FolderError as error:
+        if not known:
+            return  # nothing was recorded
+        raise FolderError(
+            f"{error}: which base model the tasks of {out} need is not known without it; {cure}"
+        ) from error
+    if known and (there.base_files is None or not there.base_files.digests or there.precision is None):
+        raise FolderError(f"{place} does not say which base model the tasks of {out} need; {cure}")
+    check_same_base(out, base.name, there.base_files, base.files)
 
 
 def check_same_model(base: Loaded, folder: RunFolder) -> None:

@@ -40,7 +40,7 @@ from typing import cast
 
 from torch import nn
 
-from everlora.archive.atomic import copy_checked
+from everlora.archive.atomic import copy_checked, explained
 from everlora.archive.committed import Committed
 from everlora.archive.folder import RunFolder
 from everlora.archive.records import Seconds
@@ -181,7 +181,7 @@ class SequentialLearner(LearnerState):
             update = memory.finished(self.method, self.backend, update, self.newest, stage.number)
             rows, missing = rehearsal.select_rows(self.method.rehearsal, stage.tasks, self.spec.seed)
             warnings += warn(self.progress, stage.name, missing)
-            with tempfile.TemporaryDirectory(prefix="everlora-") as place:
+            with explained(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="everlora-") as place:
                 scratch = Path(place)
                 self.backend.save(scratch)
                 self.backend.check_saved(scratch, update)

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from everlora.archive.records import BaseFilesRecord
 from everlora.archive.root import sha256
@@ -32,7 +34,7 @@ PATTERNS = (
 )
 """Files of a model folder that make it answer as it does."""
 NEXT_TO_GGUF = ("generation_config.json", "chat_template.*")
-TENSORS = "the tensors of the model"
+TENSORS, PROCESSOR = "the tensors of the model", "what makes its input"
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,13 @@ class BaseFiles:
     Attributes:
         files: by name.
         commit: the commit of the hub that they are from.
-        tensors: digest of the weights, of a model that is built in memory.
+        tensors, processor: digests of the weights, and of a tokenizer or its like, of a model that no file holds.
     """
 
     files: Mapping[str, Path]
     commit: str | None = None
     tensors: str | None = None
+    processor: str | None = None
 
     @classmethod
     def at(cls, place: Path, commit: str | None = None) -> BaseFiles:
@@ -57,14 +60,18 @@ class BaseFiles:
         return cls(dict(sorted(found.items())), commit)
 
     @classmethod
-    def of_tensors(cls, state: Mapping[str, Tensor]) -> BaseFiles:
-        """Describe a model that no file holds, by its tensors."""
+    def of_tensors(cls, state: Mapping[str, Tensor], processor: Any = None) -> BaseFiles:
+        """Describe a model that no file holds, by its tensors and what makes its input."""
         digest = hashlib.sha256()
         # By name: a state has the order in which modules were made, which another version may change.
         for name, tensor in sorted(state.items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-        return cls({}, tensors=digest.hexdigest())
+        fast = isinstance(processor, PreTrainedTokenizerFast)
+        reads = processor.backend_tokenizer.to_str() if fast else processor.to_json_string() if processor else None
+        return cls(
+            {}, tensors=digest.hexdigest(), processor=hashlib.sha256(reads.encode()).hexdigest() if reads else None
+        )
 
     def record(self) -> BaseFilesRecord:
         """Return the digests, for environment.json.
@@ -78,7 +85,8 @@ class BaseFiles:
             raise FolderError(
                 f"a file of the base model cannot be read: {error.filename}: {error.strerror}"
             ) from error
-        return BaseFilesRecord(digests=found | ({TENSORS: self.tensors} if self.tensors else {}), commit=self.commit)
+        more = {name: digest for name, digest in ((TENSORS, self.tensors), (PROCESSOR, self.processor)) if digest}
+        return BaseFilesRecord(digests=found | more, commit=self.commit)
 
 
 @lru_cache(maxsize=4096)
@@ -105,6 +113,8 @@ def check_same_base(out: Path, name: str, there: BaseFilesRecord | None, here: B
     # A commit of the hub is one state of all files, of which a cache holds those that somebody fetched.
     same_commit = there.commit is not None and there.commit == now.commit
     names = there.digests.keys() & now.digests.keys() if same_commit else there.digests.keys() | now.digests.keys()
+    if PROCESSOR not in there.digests:  # of an older everlora
+        names = names - {PROCESSOR}
     changed = sorted(file for file in names if there.digests.get(file) != now.digests.get(file))
     if not changed:
         return

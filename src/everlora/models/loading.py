@@ -111,7 +111,7 @@ def load(
     else:
         where = str(packaged.path() if packaged else name)
         model, processor, family, new = _from_files(name, where, revision, precision, trust_remote_code)
-    files = _files(where, revision, model)
+    files = _files(where, revision, model, processor)
     model, how, fresh = with_pooling(name, where, family, model, new, pooling, revision)
     attention_in_fp32(model, precision)
     # Frozen as a whole: only what a backend adds, or makes trainable again, is trained.
@@ -224,16 +224,16 @@ def _from_files(
     return model, processor, family, _check_weights(name, model, family, found)
 
 
-def _files(where: str, revision: str | None, model: PreTrainedModel) -> BaseFiles | None:
-    """Find the files that a model was read from, in a folder or in the cache of the hub; None if they are gone."""
+def _files(where: str, revision: str | None, model: PreTrainedModel, processor: Any) -> BaseFiles:
+    """Find the files that a model was read from, in a folder or in the cache of the hub, or look at its tensors."""
     if not where:  # built in memory
-        return BaseFiles.of_tensors(model.state_dict())
+        return BaseFiles.of_tensors(model.state_dict(), processor)
     if Path(where).exists():
         return BaseFiles.at(Path(where))
     try:
         place = cached_file(where, "config.json", revision=revision, local_files_only=True)
     except OSError:  # a cache that holds nothing
-        return None
+        return BaseFiles.of_tensors(model.state_dict(), processor)
     folder = Path(place).parent  # …/snapshots/<commit>
     return BaseFiles.at(folder, folder.name)
 

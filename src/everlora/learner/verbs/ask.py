@@ -45,7 +45,8 @@ def ask(
     Raises:
         EverloraError: no such task, or a folder or question that cannot be used.
     """
-    return answer(load_learner(path, here, progress=progress), questions, task)
+    # Nothing is written: a disk that is read only, or another process that teaches, keeps nobody from asking.
+    return answer(load_learner(path, here, progress=progress, read_only=True), questions, task)
 
 
 def answer(learner: SequentialLearner, questions: Sequence[Any], task: str | None = None) -> list[Answered]:
