@@ -303,6 +303,7 @@ def test_stages_come_in_the_order_of_learning_beyond_a_hundred(tmp_path: Path) -
         place.mkdir()
         seal = {"run": folder.id, "number": number, "name": "task", "files": {}}
         write(place / COMMIT, Commit.model_validate({**seal, **FACTS.model_dump()}))
+    folder.write_manifest()
     assert [s.facts.number for s in folder.stages()] == [*range(1, 111)]
 
 

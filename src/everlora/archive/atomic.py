@@ -52,7 +52,8 @@ def follow_umask(file: Path) -> None:
     file.chmod(0o666 & ~mask)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, have reached the disk."""
     # Of folders as well: a new name in one is a change of the folder, which has to reach the disk by itself.
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -73,9 +74,9 @@ def write_text(path: Path, text: str) -> None:
         # Synced before it is renamed: the new name may reach the disk before the text does, and a power failure would
         # leave an empty file under it.
         temporary.write_text(text, encoding="utf-8")
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise FolderError(f"cannot write {path}: {error.strerror}; what was there before is intact") from error
@@ -118,14 +119,14 @@ def staged(target: Path) -> Iterator[Path]:
         for path in [*temporary.rglob("*"), temporary]:
             if path.is_file():
                 follow_umask(path)
-            _sync(path)
+            sync(path)
         # A folder cannot be renamed onto a full one: the old one is put aside, and `recover` brings it back if the
         # process ends between the two renamings.
         aside = target.with_name(f".{target.name}.old")
         if target.exists():
             os.replace(target, aside)
         os.replace(temporary, target)
-        _sync(target.parent)
+        sync(target.parent)
         shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -146,9 +147,9 @@ def staged_files(folder: Path, name: str) -> Iterator[Path]:
         yield temporary
         for file in sorted(temporary.iterdir()):
             follow_umask(file)
-            _sync(file)
+            sync(file)
             os.replace(file, folder / file.name)
-        _sync(folder)
+        sync(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
