@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from everlora.archive.atomic import explained, sync
@@ -102,8 +102,12 @@ def read_parity(place: Path, *, body: bool = True) -> Parity:
     return record
 
 
-def restore(path: Path) -> str | None:
+def restore(path: Path, damaged: Collection[str]) -> str | None:
     """Restore the one file that a parity covers and that is lost or damaged; return its name, None if none is.
+
+    Args:
+        path: the learner's folder.
+        damaged: files that may be written, by name below the folder: others are newer than the parity, and sound.
 
     Raises:
         FolderError: more than one is, or the parity itself.
@@ -112,7 +116,7 @@ def restore(path: Path) -> str | None:
     lost = [f for f in record.files if not (path / f.name).is_file() or sha256(path / f.name) != f.sha256]
     if not lost:
         return None
-    if len(lost) > 1:
+    if len(lost) > 1 or lost[0].name not in damaged:
         names = ", ".join(file.name for file in lost[:3])
         raise FolderError(f"{path / PARITY} restores one file, and {len(lost)} are lost or damaged: {names}")
     target = path / lost[0].name

@@ -20,7 +20,7 @@ from everlora.archive.records import Environment
 from everlora.archive.results import MatrixRecord
 from everlora.archive.root import MATRIX, PATTERNS, sha256
 from everlora.archive.schema import R, read_json, read_rows, schema_of
-from everlora.archive.verdict import COPY, Findings, Verdict
+from everlora.archive.verdict import COPY, Findings
 from everlora.core.errors import FolderError
 
 RUN, ENVIRONMENT, TASKS, BEFORE = "run.yaml", "environment.json", "tasks", "before"
@@ -29,7 +29,7 @@ _REPAIR = "everlora verify --repair makes it again"
 
 
 class Inspection(Findings):
-    """Goes through a folder and lists what is amiss; see `verify`.
+    """Goes through a folder and lists what is amiss; see `inspect`.
 
     Attributes:
         commits: of the tasks, by folder, as far as they can be read.
@@ -270,7 +270,7 @@ def _expected(path: Path, commits: dict[str, Commit]) -> Iterator[tuple[str, str
             yield from ((f"{below}/{file}", digest) for file, digest in files.items())
 
 
-def verify(path: Path, *, hashes: bool = True, seconds: float | None = None) -> tuple[Verdict, Inspection]:
+def inspect(path: Path, *, hashes: bool = True, seconds: float | None = None) -> Inspection:
     """Look at a learner's folder without loading anything; see `everlora.learner.verbs.verify` for what can be loaded.
 
     Args:
@@ -278,14 +278,13 @@ def verify(path: Path, *, hashes: bool = True, seconds: float | None = None) -> 
         hashes: read every file, to see whether it is what was written; otherwise only whether it is there.
         seconds: after so many, no further file is read.
 
-    Returns:
-        What was found, and what was read on the way.
-
     Raises:
         FolderError: there is no folder.
     """
     if not path.is_dir():
         raise FolderError(f"{path} is no folder; name the folder of a learner")
+    if not is_new(path) and not any((path / name).exists() for name in (RUN, MANIFEST, TASKS)):
+        raise FolderError(f"{path} holds no learner; name the folder of one")
     seen = Inspection(path, hashes, time.monotonic() + seconds if seconds is not None else float("inf"))
     seen.look()
-    return seen.verdict("hashes" if hashes else "quick", len(seen.commits)), seen
+    return seen

@@ -19,6 +19,7 @@ import typer
 from everlora.cli import catalogue, learner, look, protocols, subjects, sweep, tune
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
+from everlora.cli import verify as verifying
 from everlora.cli.common import say
 from everlora.cli.options import Command
 from everlora.core.errors import ConfigError, EverloraError, TrainingError
@@ -83,6 +84,7 @@ for command in (
     learner.ask,
     learner.evaluate,
     learner.history,
+    verifying.verify,
     running.run,
     running.demo,
     catalogue.methods,
