@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import filecmp
 import json
@@ -78,7 +79,8 @@ def write_text(path: Path, text: str) -> None:
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise FolderError(f"cannot write {path}: {error.strerror}; what was there before is intact") from error
 
 

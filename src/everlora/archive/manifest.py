@@ -157,3 +157,11 @@ def is_new(path: Path) -> bool:
 
 def _is_empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
+
+
+def is_begun(path: Path) -> bool:
+    """Return whether nothing was learned in ``path`` yet, and the process that made it ended before it was made."""
+    if is_new(path):
+        return True
+    unfinished = (manifest := read_manifest(path)) is not None and manifest.files is None
+    return unfinished and (path / "run.yaml").is_file() and not any(path.glob(f"tasks/*/{COMMIT}"))

@@ -11,9 +11,9 @@ from everlora.analysis.runs import method_of
 from everlora.archive.commits import TaskCard
 from everlora.archive.committed import Committed, read_stages
 from everlora.archive.folder import read_run
-from everlora.archive.history import Act, note, now
+from everlora.archive.history import HISTORY, Act, note, now
 from everlora.archive.identity import RunRecord
-from everlora.archive.manifest import is_new
+from everlora.archive.manifest import is_begun
 from everlora.archive.root import sha256
 from everlora.core.errors import ConfigError, DataError, FolderError, nearest
 from everlora.core.expressions import parse
@@ -47,12 +47,14 @@ def create(path: Path, *layers: RawSettings, by: str | None = None, because: str
     spec = resolve(LearnerSpec, *layers, rate=parse(_method(layers)).adapter.learning_rate)
     method = parse(spec.method)
     check_teachable(method)
-    if path.is_file() or not is_new(path):
+    if path.is_file() or not is_begun(path):
         raise FolderError(f"{path} exists and is not empty; choose another folder, or teach what it holds (learn)")
     base = experiment.load_for(spec)
     learner = experiment.begin(spec, method, base, path, progress=Progress())
-    note(path, Act(act="init", date=now(), tasks=[], by=by, because=because))
-    learner.folder.write_manifest(complete=True)
+    with learner.writing():
+        (path / HISTORY).unlink(missing_ok=True)  # of a process that ended before it had made the learner
+        note(path, Act(act="init", date=now(), tasks=[], by=by, because=because))
+        learner.folder.write_manifest(complete=True)
     return learner.folder.record
 
 
