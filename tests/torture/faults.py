@@ -136,7 +136,9 @@ class Faults:
         _, status = os.waitpid(child, 0)
         for number, place in places.items():
             os.lseek(number, place, os.SEEK_SET)
-        end = {0: "done all the same", 2: "one line", 3: "one line"}.get(os.waitstatus_to_exitcode(status), "traceback")
+        end = {0: "done all the same", 2: "one line", 3: "one line"}.get(
+            os.waitstatus_to_exitcode(status), "traceback"
+        )
         self.ends[end] = self.ends.get(end, 0) + 1
         self.note(f"{error} at {at}: {end}", tree(self.root))
         put(self.root, here)

@@ -33,20 +33,27 @@ class CoveredFile(Record):
 
 
 class Parity(Record):
-    """Holds which files a parity covers, and the hash of their exclusive or, whose length in bytes is that of the
-    longest of them.
+    """Holds whose files a parity covers, and the hash of their exclusive or.
+
+    Attributes:
+        run: whose it is.
+        files: that it covers.
+        length: bytes of the exclusive or, and of the longest file.
+        sha256: of the exclusive or.
     """
 
+    run: str
     files: list[CoveredFile]
     length: int
     sha256: str
 
 
-def write_parity(path: Path, files: Mapping[str, str]) -> Parity:
+def write_parity(path: Path, run: str, files: Mapping[str, str]) -> Parity:
     """Write the parity of files; it takes the place of an older one in one step.
 
     Args:
         path: the learner's folder.
+        run: whose it is.
         files: hashes of the files, by name below the folder.
 
     Raises:
@@ -63,7 +70,7 @@ def write_parity(path: Path, files: Mapping[str, str]) -> Parity:
     with explained(path):
         try:
             digest = _xor_to(body, [path / file.name for file in covered], length)
-            record = Parity(files=covered, length=length, sha256=digest)
+            record = Parity(run=run, files=covered, length=length, sha256=digest)
             with whole.open("wb") as target, body.open("rb") as source:
                 target.write(_sealed(record))
                 for block in iter(lambda: source.read(_BLOCK), b""):
@@ -77,15 +84,16 @@ def write_parity(path: Path, files: Mapping[str, str]) -> Parity:
     return record
 
 
-def read_parity(place: Path, *, body: bool = True) -> Parity:
+def read_parity(place: Path, run: str, *, body: bool = True) -> Parity:
     """Read which files a parity covers.
 
     Args:
         place: the file.
+        run: whose it must be.
         body: look whether the exclusive or is what was written, too.
 
     Raises:
-        FolderError: it is damaged.
+        FolderError: it is damaged, or another run's.
     """
     try:
         with place.open("rb") as file:
@@ -99,20 +107,23 @@ def read_parity(place: Path, *, body: bool = True) -> Parity:
                     raise ValueError("other bytes than were written")
     except (OSError, ValueError, KeyError) as error:
         raise FolderError(f"{place} is damaged; make it anew (everlora verify --parity)") from error
+    if record.run != run:
+        raise FolderError(f"{place} is of another run; make it anew (everlora verify --parity)")
     return record
 
 
-def restore(path: Path, damaged: Collection[str]) -> str | None:
+def restore(path: Path, run: str, damaged: Collection[str]) -> str | None:
     """Restore the one file that a parity covers and that is lost or damaged; return its name, None if none is.
 
     Args:
         path: the learner's folder.
+        run: whose it is.
         damaged: files that may be written, by name below the folder: others are newer than the parity, and sound.
 
     Raises:
         FolderError: more than one is, or the parity itself.
     """
-    record = read_parity(path / PARITY)
+    record = read_parity(path / PARITY, run)
     lost = [f for f in record.files if not (path / f.name).is_file() or sha256(path / f.name) != f.sha256]
     if not lost:
         return None

@@ -130,7 +130,7 @@ class Inspection(Findings):
     def _most(self) -> str:
         """Return the run that most tasks are of."""
         runs = [facts.run for facts in self.commits.values()]
-        return max(runs, key=runs.count)
+        return max(runs, key=runs.count, default="")
 
     def evaluations(self, task: Path) -> None:
         """Look at how a task was scored."""
@@ -227,9 +227,10 @@ class Inspection(Findings):
             return
         self.seen.add(place)
         try:
-            there = read_parity(place, body=self.hashes and not self.late)
+            run = self.run.id if self.run else self._most()
+            there = read_parity(place, run, body=self.hashes and not self.late)
         except FolderError:
-            self.problem(place, "is damaged", "make it anew: everlora verify --parity")
+            self.problem(place, "is damaged, or of another run", "make it anew: everlora verify --parity")
             return
         now = expected_files(self.path, self.commits)
         if {entry.name: entry.sha256 for entry in there.files} != now:

@@ -86,11 +86,12 @@ def copy(path: Path, name: str, kind: type[Record]) -> list[str]:
 
 def by_parity(path: Path) -> list[str]:
     """Restore the one committed file that is damaged, if there is a parity that covers it."""
-    damaged = {problem.file for problem in inspect(path).problems}
-    if not (path / PARITY).is_file() or not any(file.startswith(TASKS) for file in damaged):
+    seen = inspect(path)
+    damaged = {problem.file for problem in seen.problems}
+    if seen.run is None or not (path / PARITY).is_file() or not any(file.startswith(TASKS) for file in damaged):
         return []
     try:
-        found = restore(path, damaged)
+        found = restore(path, seen.run.id, damaged)
     except FolderError:
         return []
     return [f"{found}, of the parity"] if found else []

@@ -20,7 +20,7 @@ from everlora.archive.root import MATRIX
 from everlora.archive.schema import read_rows
 from everlora.archive.verdict import Depth, Findings, Verdict
 from everlora.archive.verify import Inspection, expected_files, inspect
-from everlora.core.errors import EverloraError, TrainingError
+from everlora.core.errors import EverloraError, FolderError, TrainingError
 from everlora.learner.opened import load_learner
 from everlora.learner.verbs import stock
 from everlora.settings.spec import RawSettings
@@ -60,10 +60,12 @@ def keep_parity(path: Path) -> str:
     """Write the parity of a learner's committed files, by which any one of them is restored; say how large it is.
 
     Raises:
-        FolderError: a file is damaged, or the disk is full.
+        FolderError: there is no task yet, a file is damaged, or the disk is full.
     """
     seen = inspect(path)
-    record = write_parity(path, expected_files(path, seen.commits))
+    if seen.run is None or not seen.commits:
+        raise FolderError(f"{path} has no task whose files a parity could restore")
+    record = write_parity(path, seen.run.id, expected_files(path, seen.commits))
     size = (path / PARITY).stat().st_size
     whole = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) - size
     return f"{path / PARITY} restores any one of {len(record.files)} files; it takes {100 * size / whole:.0f} % more"
