@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from everlora.archive.committed import read_stages
+from everlora.archive.manifest import read_manifest
 from everlora.archive.verify import inspect
 from everlora.data.task import Example, Task
 from everlora.learner.opened import create
@@ -73,9 +74,10 @@ def mend(path: Path) -> None:
 
 def again(act: Callable[[Path], None], path: Path) -> None:
     """Do an act again, as a user would: what is done already is not done twice."""
-    if act is init and (path / "MANIFEST").is_file() and inspect(path).manifest is not None:
-        if inspect(path).manifest.files is not None:  # type: ignore[union-attr]
-            return
+    # What is mended may have no list that can be read.
+    manifest = read_manifest(path) if act is init else None
+    if manifest is not None and manifest.files is not None:
+        return
     act(path)
 
 
@@ -162,7 +164,7 @@ def judged(
     reference: dict[str, str],
     before: Tree,
 ) -> list[str]:
-    """Say what is wrong with a state: a folder that is damaged, between two states, or cannot go on to the same end."""
+    """Say what is wrong with a state: it is damaged, between two states, or does not go on to the same end."""
     wrong: list[str] = []
     seen = inspect(path)
     was_damaged = act is mend  # what it mends is damaged until it is done

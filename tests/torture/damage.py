@@ -1,4 +1,4 @@
-"""Every kind of damage to every file of a finished learner: ``python tests/torture/damage.py`` prints what is noticed."""
+"""Every kind of damage to every file of a finished learner: ``python tests/torture/damage.py`` counts them."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def uses(path: Path, file: str, base: Loaded) -> None:
 
 
 def tried(folder: Path, base: Loaded) -> tuple[Counter[str], Counter[str], Counter[str], Counter[str], list[str]]:
-    """Count by kind of damage: tried, noticed by verify, used by a verb, refused by it; and list what went unnoticed."""
+    """Count by kind of damage: tried, noticed by verify, read by a verb, refused by it; list what went unnoticed."""
     root, other = learner(folder / "one", 0), learner(folder / "other", 1)
     count: tuple[Counter[str], ...] = (Counter(), Counter(), Counter(), Counter())
     missed: list[str] = []

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from everlora.adapters.targets import as_patterns
-from everlora.archive.atomic import follow_umask
+from everlora.archive.atomic import staged_files
 from everlora.archive.results import ExportLoss
 from everlora.core.errors import FolderError
 from everlora.core.history import UpdateHistory
@@ -141,12 +141,10 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
         tensors[f"{PREFIX}{name}.lora_A.weight"] = site.A.contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = site.B.contiguous()
     # Renaming is atomic: a reader never finds half a file.
-    part = folder / f".{WEIGHTS}.part"
     try:
-        save_file(tensors, part, metadata={"format": "pt"})
-        follow_umask(part)
-        part.replace(folder / WEIGHTS)
-        config.save_pretrained(str(folder))
+        with staged_files(folder, WEIGHTS) as place:
+            save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
+            config.save_pretrained(str(place))
     except (OSError, SafetensorError) as error:
         raise FolderError(f"the adapter cannot be written to {folder}: {' '.join(str(error).split())}") from error
     # Read as any reader would: which scale a module has, PEFT's patterns alone decide.
