@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test test-all mutate fuzz check stage tune bench clean
+.PHONY: setup demo test test-all mutate fuzz torture check stage tune bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -39,6 +39,11 @@ mutate: setup
 FUZZ_SECONDS ?= 600
 fuzz: setup
 	OMP_NUM_THREADS=1 FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python tests/fuzz/long.py
+
+# A fault at every change that a verb makes in a learner's folder, and every damage to every file of one.
+torture: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/long.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/damage.py
 
 check: setup
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from everlora.archive.lock import writing
 from everlora.archive.manifest import MANIFEST, files_at_root, seal, write_manifest
 from everlora.archive.parity import PARITY, restore
 from everlora.archive.records import Environment
-from everlora.archive.root import sha256
+from everlora.archive.root import PATTERNS, check_root, sha256
 from everlora.archive.schema import Record, read_json
 from everlora.archive.verdict import Verdict
 from everlora.archive.verify import ENVIRONMENT, RUN, TASKS, inspect
@@ -134,14 +134,22 @@ def _root(path: Path, here: RawSettings | None) -> list[str]:
         return [f"{MANIFEST}, with the files at the root"]
     if listed is None and not damaged and isinstance(seen.run.settings, RunSpec):
         return []  # a run that was not at its end: only --resume knows the tasks that are to come
-    for file in damaged:
-        if file in (listed or {}):
-            (path / file).unlink(missing_ok=True)
+    for file in [file for file in damaged if file in (listed or {})] + _stale(path):
+        (path / file).unlink(missing_ok=True)
     try:
         write_root(load_learner(path, here))
     except EverloraError as error:
         return [f"not the files at the root: {error}"]
     return [", ".join(file.name for file in files_at_root(path) if file.name in damaged) or "the files at the root"]
+
+
+def _stale(path: Path) -> list[str]:
+    """List the files of a learner at the root of which matrix.json says that they are others."""
+    try:
+        check_root(path, complete=False)
+    except FolderError:
+        return [file.name for pattern in PATTERNS for file in path.glob(pattern)]
+    return []
 
 
 def write_root(learner: SequentialLearner) -> None:
