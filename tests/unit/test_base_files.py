@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import everlora
+import sealing
 import tiny_runs
 from everlora.archive.records import BaseFilesRecord, Environment
 from everlora.archive.schema import read_json
@@ -97,7 +98,7 @@ def test_a_model_built_in_memory_is_known_by_its_tensors(tmp_path: Path) -> None
     assert BaseFiles.of_tensors({"a": torch.zeros(2)}) != BaseFiles.of_tensors({"b": torch.zeros(2)})
 
 
-def test_resume_and_export_refuse_another_base_and_folders_without_a_record_go_on(
+def test_resume_and_export_refuse_another_base_and_only_older_folders_go_on_without_a_record(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = written(tmp_path / "base"), tmp_path / "run"
@@ -121,7 +122,11 @@ def test_resume_and_export_refuse_another_base_and_folders_without_a_record_go_o
     shutil.copy(kept, folder / "model.safetensors")
     learner()
     other_weights(folder)
-    plain = json.loads((out / "environment.json").read_text())
-    del plain["base_files"]
-    (out / "environment.json").write_text(json.dumps(plain))
+    sealing.edit(out / "environment.json", lambda content: content.pop("base_files"))
+    with pytest.raises(FolderError, match="does not say which base model"):
+        learner()
+    # A folder of schema 3 has no list of its tasks, and may have no record of its base model.
+    for commit in out.glob("tasks/*/COMMIT"):
+        sealing.edit(commit, lambda content: content.update(schema=3, row=[0.0]), sealed=False)
+    (out / "MANIFEST").unlink()
     learner()

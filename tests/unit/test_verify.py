@@ -311,7 +311,7 @@ def test_the_command_says_it_and_its_status_is_that_of_the_folder(
     assert run_command(["verify", str(learner.parent)]) == 2
 
 
-# --- states that a process leaves -------------------------------------------------------------------------------------
+# --- states that a process leaves ------------------------------------------------------------------------------------
 
 
 def test_a_commit_that_is_a_folder_is_one_line(learner: Path) -> None:
@@ -415,7 +415,7 @@ def test_a_process_that_is_ended_leaves_a_learner_that_goes_on(learner: Path, tm
     assert inspect(learner).problems == []
 
 
-# --- what is known of the base model ----------------------------------------------------------------------------------
+# --- what is known of the base model ---------------------------------------------------------------------------------
 
 
 def test_a_learner_without_what_is_known_of_its_base_is_refused(learner: Path) -> None:

@@ -15,11 +15,8 @@ from typing import Any
 
 from everlora.core.errors import FolderError
 
-_OF_THE_DISK = frozenset(
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "EPERM", "EFBIG", "ENOTDIR", "EISDIR", "ESTALE")
-    if hasattr(errno, name)
-)
+_NAMES = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "EPERM", "EFBIG", "ENOTDIR", "EISDIR", "ESTALE")
+_OF_THE_DISK = frozenset(number for number, name in errno.errorcode.items() if name in _NAMES)
 """What a disk that is full, broken or not to be written gives; an `OSError` of the network is none of these."""
 
 

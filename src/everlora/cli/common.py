@@ -18,7 +18,7 @@ import typer
 from everlora.core.errors import Interrupted, printable
 
 KEPT = "finished tasks are kept, go on with the same command and --resume"
-ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+ENDING = [number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 """Signals that end a command: Ctrl-C, a system that stops it, a terminal that is closed."""
 Level = Literal["debug", "info", "warning", "error"]
 

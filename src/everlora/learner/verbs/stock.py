@@ -74,12 +74,12 @@ def largest_difference(learner: SequentialLearner) -> tuple[float, float]:
         known = tasks_of(learner)
         model = restore(learner, known)
         rows = inputs_of(learner, known)
-        ours = [_logits(model, row) for row in rows]
+        own = [_logits(model, row) for row in rows]
         for number, row in enumerate(rows):
             save_file(row, folder / f"row-{number}.safetensors")
-        theirs = _fresh(learner, folder, len(rows))
-    largest = max(float(logits.abs().max()) for logits in ours)
-    pairs = zip(ours, theirs, strict=True)
+        fresh = _fresh(learner, folder, len(rows))
+    largest = max(float(logits.abs().max()) for logits in own)
+    pairs = zip(own, fresh, strict=True)
     differences = [float((a - b).abs().max()) if a.shape == b.shape else float("inf") for a, b in pairs]
     return max(differences) / (largest or 1.0), TOLERANCE[learner.base.precision.describe()["weights"]]
 
@@ -130,7 +130,7 @@ def _fresh(learner: SequentialLearner, folder: Path, rows: int) -> list[Tensor]:
         command, capture_output=True, text=True, env={**os.environ, **paths, "HF_HUB_OFFLINE": "1"}, check=False
     )
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-        raise TrainingError(f"transformers and PEFT alone cannot answer as this learner: {said}")
+        last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        raise TrainingError(f"transformers and PEFT alone cannot answer as this learner: {last}")
     found = load_file(folder / "logits.safetensors")
     return [found[str(number)] for number in range(rows)]
