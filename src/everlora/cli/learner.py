@@ -16,7 +16,7 @@ from everlora.core.errors import ConfigError
 
 OF_A_LEARNER = (
     "model", "revision", "trust_remote_code", "pooling", "head", "dtype", "device", "method", "past", "seed", "prompt",
-    "max_source_length", "max_new_tokens", "scoring", "batch_size",
+    "prompt_style", "max_source_length", "max_new_tokens", "scoring", "batch_size",
 )  # fmt: skip
 Folder = Annotated[Path, typer.Argument(metavar="LEARNER", help="Folder of a learner.")]
 By = Annotated[str | None, typer.Option("--by", metavar="WHO", help="Who does it, for the history.")]

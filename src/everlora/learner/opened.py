@@ -48,7 +48,9 @@ def create(path: Path, *layers: RawSettings, by: str | None = None, because: str
     check_lives(method)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FolderError(f"{path} exists and is not empty; choose another folder, or teach what it holds (learn)")
-    base = experiment.load_for(spec)
+    base = experiment.load_for(spec, style="auto")
+    if base.family.limits.chat:  # every server will put questions so
+        spec = spec.model_copy(update={"prompt_style": "chat"})
     learner = experiment.begin(spec, method, base, path, progress=Progress())
     note(path, Act(act="init", date=now(), tasks=[], by=by, because=because))
     learner.folder.write_manifest(complete=True)
