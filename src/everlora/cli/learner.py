@@ -33,6 +33,8 @@ Column = Annotated[
 LEARNER_SETTINGS = tuple(
     name for name, one in options.SETTINGS.items() if one.path[-1] in OF_A_LEARNER or one.path[0] == "lora"
 )
+HERE = ("model", "device", "trust_remote_code")
+"""Settings of one process: where the base model is now, and what computes."""
 TRAINING = tuple(name for name, one in options.SETTINGS.items() if one.path[0] == "train")
 
 
@@ -90,7 +92,7 @@ Metric = Annotated[
 ]
 
 
-@options.takes_settings(only=(*TRAINING, "device", "trust_remote_code"))
+@options.takes_settings(only=(*TRAINING, *HERE))
 def learn(
     learner: Folder,
     *,
@@ -144,7 +146,7 @@ def learn(
     say(f'{learner} has learned {done.task!r}, its task {done.number}; ask it: everlora ask {learner} "…"')
 
 
-@options.takes_settings(only=("device", "trust_remote_code"))
+@options.takes_settings(only=HERE)
 def ask(
     learner: Folder,
     questions: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="What to ask.")] = None,
@@ -177,7 +179,7 @@ def ask(
         say(json.dumps(one.plain(), ensure_ascii=False) if as_json else one.answer)
 
 
-@options.takes_settings(only=("device", "trust_remote_code"))
+@options.takes_settings(only=HERE)
 def evaluate(
     learner: Folder,
     *,

@@ -48,6 +48,8 @@ def create(path: Path, *layers: RawSettings, by: str | None = None, because: str
     check_lives(method)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FolderError(f"{path} exists and is not empty; choose another folder, or teach what it holds (learn)")
+    if Path(spec.model).exists():  # it must be found from wherever the learner is called
+        spec = spec.model_copy(update={"model": str(Path(spec.model).absolute())})
     base = experiment.load_for(spec, style="auto")
     if base.family.limits.chat:  # every server will put questions so
         spec = spec.model_copy(update={"prompt_style": "chat"})
@@ -84,7 +86,8 @@ def load_learner(
 
     Args:
         path: its folder.
-        here: settings of this process alone: ``device``, ``trust_remote_code``.
+        here: settings of this process alone: ``device``, ``trust_remote_code``, and ``model``, where its base model is
+            found now: by the hashes of its files it must be the same.
         progress: is shown every step; silent by default.
 
     Raises:

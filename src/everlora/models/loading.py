@@ -50,8 +50,9 @@ class Loaded:
     Attributes:
         model: the transformers model, frozen, in eval mode.
         family: how it reads examples and answers.
-        name: the name that it was loaded by; written as ``base_model_name_or_path``.
-        hub: its hub id, if it has one: where it was loaded from, or what packaged weights were made from.
+        name: the name that it was loaded by.
+        hub: its hub id, if it has one: where it was loaded from, or what packaged weights were made from; written as
+            ``base_model_name_or_path``.
         precision: data type and device of its weights.
         fresh: tensors before the head that the checkpoint has no weights for; they are drawn from a fixed seed.
         files: what it was read from; None where that is not known.
