@@ -160,7 +160,9 @@ def test_what_is_recorded_of_tasks() -> None:
 
 
 def test_a_card_is_enough_to_know_a_task_again() -> None:
-    family: Any = SimpleNamespace(lengthened=lambda one: 40, limits=SimpleNamespace(template=SimpleNamespace(text="t")))
+    family: Any = SimpleNamespace(
+        lengthened=lambda one: 40, limits=SimpleNamespace(template=SimpleNamespace(text="t"))
+    )
     one = task("b", labels=(), metric="rouge_l", instruction="Sum it up.", source="here", prompt_limit=9)
     known = remembered_task("b", task_metadata([one], family))
     assert (known.train, known.test, known.dev) == ((), (), ())
