@@ -13,6 +13,7 @@ import yaml
 from everlora.learner.resolve import resolve
 from everlora.learner.sweep import Job, sharing_features
 from everlora.settings.spec import RunSpec
+from sealing import edit, update
 
 from .conftest import SMALL, Everlora, committed
 
@@ -118,6 +119,8 @@ def test_an_unfinished_run_is_left_out(everlora: Everlora, tmp_path: Path) -> No
     for name, seed in (("a", "0"), ("b", "1")):
         everlora("run", *SWEEP, "--method", "seqlora", "--seed", seed, "--out", f"s/{name}")
     shutil.rmtree(tmp_path / "s/b/tasks/02-news")
+    assert "02-news is missing; restore the folder from a copy" in everlora("compare", "s").line  # it was finished
+    edit(tmp_path / "s/b/MANIFEST", lambda manifest: manifest["tasks"].pop())
     said = everlora("compare", "s", "--json")
     assert said.json["sections"][0]["rows"][0]["seeds"] == [0]
     assert "1 of 2 tasks" in said.err
@@ -203,9 +206,9 @@ def test_figures_are_those_of_the_tasks_own_metric(everlora: Everlora, tmp_path:
     content = json.loads(path.read_text())
     for wrong in (content["matrix"][1][0] + 1, float("nan"), None):
         content["matrix"][1][0] = wrong
-        path.write_text(json.dumps(content))
+        update(path, matrix=content["matrix"])
         assert "its rows come to" in everlora("compare", "macro_f1").line
-    path.write_text(json.dumps({**content, "matrix": [[1.0]]}))
+    update(path, matrix=[[1.0]])
     assert "is damaged" in everlora("compare", "macro_f1").line
 
 

@@ -313,9 +313,9 @@ CASES |= {
     "record/deep-matrix": record("matrix.json", b"[" * 100_000, "compare"),
     "record/deep-commit": record("tasks/02-news/COMMIT", b"[" * 100_000, "status"),
     "record/deep-environment": record("environment.json", b"[" * 100_000, "compare"),
-    "record/deep-predictions": record("tasks/02-news/predictions.jsonl", b"[" * 100_000, "compare"),
+    "record/deep-predictions": record("tasks/02-news/evaluation-1/predictions.jsonl", b"[" * 100_000, "compare"),
     "record/many-predictions": record(
-        "tasks/02-news/predictions.jsonl",
+        "tasks/02-news/evaluation-1/predictions.jsonl",
         b'{"task": "news", "row": 0, "target": "a", "prediction": "b", "correct": false}\n' * 50_000,
         "compare",
     ),

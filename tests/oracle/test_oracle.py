@@ -183,7 +183,7 @@ class Bench:
         if wrong:
             self.failed[key] = wrong
             return
-        last = sorted(out.glob("tasks/*/predictions.jsonl"))[-1]
+        last = sorted(out.glob("tasks/*/evaluation-1/predictions.jsonl"))[-1]
         rows = [json.loads(line) for line in last.read_text().splitlines()]
         self.recorded[key] = {name: [row["prediction"] for row in rows if row["task"] == name] for name in names}
         if way == "labels":
@@ -274,7 +274,7 @@ def test_settings_of_a_checkpoint_do_not_change_what_is_greedy(bench: Bench, set
             *("--device", "cpu", "--max-new-tokens", "12", "--benchmark", str(bench.where / "all.yaml")),
         )
         assert not wrong
-        found[folder] = sorted(out.glob("tasks/*/predictions.jsonl"))[-1].read_text()
+        found[folder] = sorted(out.glob("tasks/*/evaluation-1/predictions.jsonl"))[-1].read_text()
     assert found[base] == found[changed]
 
 

@@ -88,7 +88,7 @@ def test_a_stage_in_the_folder_of_another_number_is_found(tmp_path: Path) -> Non
     with folder.commit(1, "a", facts(1.0)):
         pass
     (tmp_path / "tasks/01-a").rename(tmp_path / "tasks/02-a")
-    with pytest.raises(FolderError, match="is of task 1 and not of its folder's"):
+    with pytest.raises(FolderError, match="COMMIT is of task 1, 'a', and not of its folder's"):
         folder.stages()
 
 

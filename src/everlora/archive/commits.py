@@ -201,6 +201,11 @@ class Commit(StageFacts, Seal):
     Folders of schema 3 and before have both in one file.
     """
 
+    @classmethod
+    def migrated(cls, content: JsonObject, path: Path) -> JsonObject:
+        # Nothing was committed before it was scored: without its row, the file has lost something.
+        return {"row": content["row"], **super().migrated(content, path)}
+
 
 class Evaluation(Scored, Seal):
     """Holds what tasks/NN-name/evaluation-K/COMMIT says of how a stage was scored; the highest K counts."""

@@ -177,14 +177,14 @@ def ask(
     from everlora.cli.common import check_run
 
     check_run(learner)
-    asked: list[Any] = [*(questions or []), *(read_questions(file) if file else [])]
-    if not asked:
+    texts: list[Any] = [*(questions or []), *(read_questions(file) if file else [])]
+    if not texts:
         raise ConfigError("give a text to ask, or --file (- for stdin)")
     from everlora.learner.verbs.ask import ask as answer
 
     here = here_now({**settings, "model": model})
     with interruptible("nothing was changed"):
-        found = answer(learner, asked, task=task, here=here)
+        found = answer(learner, texts, task=task, here=here)
     if task is None and not quiet:
         say(f"asked as a row of task {found[0].task!r}; --task chooses another", err=True)
     for one in found:

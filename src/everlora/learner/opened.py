@@ -10,7 +10,7 @@ from torch import nn
 from everlora.analysis.runs import method_of
 from everlora.archive.commits import TaskCard
 from everlora.archive.committed import Committed, read_stages
-from everlora.archive.folder import read_run
+from everlora.archive.folder import is_new, read_run
 from everlora.archive.history import Act, note, now
 from everlora.archive.identity import RunRecord
 from everlora.archive.root import sha256
@@ -45,8 +45,8 @@ def create(path: Path, *layers: RawSettings, by: str | None = None, because: str
     """
     spec = resolve(LearnerSpec, *layers, rate=parse(_method(layers)).adapter.learning_rate)
     method = parse(spec.method)
-    check_lives(method)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    check_teachable(method)
+    if path.is_file() or not is_new(path):
         raise FolderError(f"{path} exists and is not empty; choose another folder, or teach what it holds (learn)")
     if Path(spec.model).exists():  # it must be found from wherever the learner is called
         spec = spec.model_copy(update={"model": str(Path(spec.model).absolute())})
@@ -64,7 +64,7 @@ def _method(layers: Sequence[RawSettings]) -> str:
     return named[-1] if named else str(LearnerSpec.model_fields["method"].default)
 
 
-def check_lives(method: Method) -> None:
+def check_teachable(method: Method) -> None:
     """Refuse a method that cannot be taught one more task when the data of the earlier ones are gone.
 
     Raises:

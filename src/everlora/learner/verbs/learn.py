@@ -11,7 +11,7 @@ from everlora.core.errors import FolderError
 from everlora.core.expressions import parse
 from everlora.data.task import Task
 from everlora.learner import experiment
-from everlora.learner.opened import check_lives, load_learner, spec_of, tasks_of
+from everlora.learner.opened import check_teachable, load_learner, spec_of, tasks_of
 from everlora.learner.sequential import SequentialLearner
 from everlora.learner.teaching import Teaching
 from everlora.metrics.scores import ScoreMatrix
@@ -55,14 +55,14 @@ def learn(
     Raises:
         EverloraError: a folder, setting or row that cannot be used.
     """
-    check_lives(parse(read_run(path).settings.method))
+    check_teachable(parse(read_run(path).settings.method))
     return teach(load_learner(path, here, progress=progress), task, teaching)
 
 
 def teach(learner: SequentialLearner, task: Task, teaching: Teaching | None = None) -> Learned:
     """Teach a learner that is loaded; see `learn`."""
     path, known = learner.folder.path, tasks_of(learner)
-    check_lives(learner.method)
+    check_teachable(learner.method)
     learner.teaching = teaching = teaching or Teaching()
     typed = {"device": learner.spec.device, "trust_remote_code": learner.spec.trust_remote_code}
     learner.spec = spec_of(path, learner.folder.record, {**typed, "train": dict(teaching.train)})
