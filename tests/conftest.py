@@ -7,12 +7,13 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
-from everlora.testing.record import Record, record_run
+if TYPE_CHECKING:  # the process that only hands out tests need not import what they test
+    from everlora.testing.record import Record
 
 # How fast a machine is decides no test: a busy one draws examples slowly, and is not wrong for that.
 settings.register_profile("everlora", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Record]:
     """Give the one recorded run of a method on a model; look, do not touch."""
+    from everlora.testing.record import record_run
+
     seen: dict[tuple[str, str], Record] = {}
 
     def get(method: str, model: str) -> Record:
@@ -54,4 +57,6 @@ def _no_disk() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)
