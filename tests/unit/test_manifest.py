@@ -1,4 +1,4 @@
-"""A folder that is not what was written is noticed by whoever reads it; one that a process left half way is not harmed."""
+"""A folder that is not what was written is noticed by whoever reads it; one that was left half way counts as it is."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_whichever_digit_of_a_record_is_changed_it_is_refused(folder: Path, file
     for at in digits:
         for other in {"0", str((int(text[at]) + 9) % 10)} - {text[at]}:  # the one below, too: an older schema
             place.write_text(text[:at] + other + text[at + 1 :])
-            with pytest.raises(FolderError, match="was changed after it was written|newer everlora|is damaged"):
+            with pytest.raises(FolderError, match=r"was changed after it was written|newer everlora|is damaged"):
                 read_json(FILES[file], place)
 
 
