@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import catalogue, learner, look, protocols, subjects, sweep, tune
+from everlora.cli import catalogue, export, learner, look, protocols, subjects, sweep, tune
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli.common import say
@@ -92,7 +92,7 @@ for command in (
     catalogue.env,
     look.status,
     look.inspect,
-    look.export,
+    export.export,
     look.study_layers,
     comparing.compare,
     sweep.sweep,

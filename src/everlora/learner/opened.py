@@ -48,7 +48,11 @@ def create(path: Path, *layers: RawSettings, by: str | None = None, because: str
     check_teachable(method)
     if path.is_file() or not is_new(path):
         raise FolderError(f"{path} exists and is not empty; choose another folder, or teach what it holds (learn)")
-    base = experiment.load_for(spec)
+    if Path(spec.model).exists():  # it must be found from wherever the learner is called
+        spec = spec.model_copy(update={"model": str(Path(spec.model).absolute())})
+    base = experiment.load_for(spec, style="auto")
+    if base.family.limits.chat:  # every server will put questions so
+        spec = spec.model_copy(update={"prompt_style": "chat"})
     learner = experiment.begin(spec, method, base, path, progress=Progress())
     note(path, Act(act="init", date=now(), tasks=[], by=by, because=because))
     learner.folder.write_manifest(complete=True)
@@ -82,7 +86,8 @@ def load_learner(
 
     Args:
         path: its folder.
-        here: settings of this process alone: ``device``, ``trust_remote_code``.
+        here: settings of this process alone: ``device``, ``trust_remote_code``, and ``model``, where its base model is
+            found now: by the hashes of its files it must be the same.
         progress: is shown every step; silent by default.
 
     Raises:
