@@ -43,7 +43,7 @@ def matrix(folder: Path) -> list[list[float | None]]:
 @pytest.mark.parametrize("at", ["second", "third"])
 @pytest.mark.parametrize(("method", "model"), PAIRS)
 def test_only_the_scores_are_made_again(method: str, model: str, at: str, tmp_path: Path) -> None:
-    """The process ends while the last of so many tasks is answered; a new one answers byte for byte as it would have."""
+    """The process ends while the newest task is answered; another one answers byte for byte as it would have."""
     last = "third" if method == "zero-shot" else at
     number = 1 if method == "zero-shot" else {"second": 2, "third": 3}[at]
     run(method, model, tmp_path / "whole")
