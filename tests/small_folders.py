@@ -56,7 +56,8 @@ def make(path: Path, names: Sequence[str] = NAMES, *, seed: int = 0) -> RunFolde
         row = [10.0 * (number + k) for k in range(number + 1)]
         score(folder, *row)
         matrix = matrix.with_row(number, [*row, *[None] * len(names)][: len(names)])
-    folder.write_matrix(matrix, LearnerFacts(kept_elements=0, adapter_elements=0, kept_bytes=0, method="ella"))
+    if names:
+        folder.write_matrix(matrix, LearnerFacts(kept_elements=0, adapter_elements=0, kept_bytes=0, method="ella"))
     (path / "README.md").write_text("card")
     folder.write_manifest(complete=True)
     return folder

@@ -1,4 +1,4 @@
-"""A folder that is not what was written is noticed by its readers; one that a process left half way is not harmed."""
+"""A folder that is not what was written is noticed by whoever reads it; one that was left half way counts as it is."""
 
 from __future__ import annotations
 
