@@ -46,7 +46,7 @@ def tasks_of(data: Path, seed: int) -> tuple[list[Task], dict[str, list[Example]
 
 
 def life(method: str, seed: int, may_lose: float | None, data: Path, out: Path) -> dict[str, Any]:
-    """Teach one learner its tasks; return what each cost the earlier ones on other rows, and how well it was learned."""
+    """Teach one learner its tasks; return what each cost the earlier ones on other rows, and how it was learned."""
     tasks, others = tasks_of(data, seed)
     name = f"{method}-{seed}-{may_lose if may_lose is not None else 'free'}"
     learner = Learner(
