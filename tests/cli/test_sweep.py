@@ -229,21 +229,6 @@ def test_broken_data_are_found_once_before_anything_runs(everlora: Everlora, tmp
     assert not list(tmp_path.glob("[rs]/**/*.yaml")), "nothing of a run was begun"
 
 
-def test_runs_with_chosen_layers_share_features_and_leave_none_behind(everlora: Everlora, tmp_path: Path) -> None:
-    upper = (*SWEEP, "--lora-layers", "top:1", "--methods", "seqlora,inclora", "--seeds", "0")
-    assert everlora("sweep", *upper, "--feature-cache", "off", "--out", "off").status == 0
-    assert everlora("sweep", *upper, "--workers", "2", "--out", "shared").status == 0
-    assert everlora("sweep", *upper, "--feature-cache", "kept", "--out", "given").status == 0
-    assert {path.name for path in (tmp_path / "shared").iterdir()} == {"seqlora-seed0", "inclora-seed0"}
-    assert list((tmp_path / "kept").glob("*.safetensors"))
-    for run in ("seqlora-seed0", "inclora-seed0"):
-        weights = [
-            {name: content for name, content in committed(tmp_path / place / run).items() if "safetensors" in name}
-            for place in ("off", "shared", "given")
-        ]
-        assert weights[0] == weights[1] == weights[2] != {}
-
-
 def test_a_sweep_that_fails_keeps_what_its_runs_share(tmp_path: Path) -> None:
     spec = resolve(RunSpec, {"model": "tiny-llama", "lora": {"layers": "top:1"}})
     one = Job(spec, tmp_path / "one")

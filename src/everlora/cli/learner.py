@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from everlora.cli.common import Json, LogLevel, Plugin, Quiet, Verbose, interrup
 from everlora.cli.rows import TaskData, read_questions
 from everlora.cli.run import More
 from everlora.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from everlora.learner.verbs.learn import Learned
 
 OF_A_LEARNER = (
     "model", "revision", "trust_remote_code", "pooling", "head", "dtype", "device", "method", "past", "seed", "prompt",
@@ -85,6 +88,13 @@ Probe = Annotated[
     int,
     typer.Option("--keep-probe", metavar="N", help="Test rows the learner may keep.", rich_help_panel="data"),
 ]
+Lose = Annotated[
+    float | None,
+    typer.Option(
+        "--may-lose", metavar="POINTS", help="What earlier tasks may lose on average.", rich_help_panel="training"
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Commit it even if they lose more.", rich_help_panel="training")]
 Instruction = Annotated[
     str, typer.Option("--instruction", metavar="TEXT", help="What to do, in a sentence.", rich_help_panel="data")
 ]
@@ -106,6 +116,8 @@ def learn(
     test: Test = None,
     test_fraction: Fraction = None,
     keep_probe: Probe = 0,
+    may_lose: Lose = None,
+    force: Force = False,
     instruction: Instruction = "",
     labels: Labels = None,
     metric: Metric = None,
@@ -136,10 +148,23 @@ def learn(
 
     given: Any = typed.pop("train")
     train = {key: value for key, value in given.items() if value is not None}
-    teaching = Teaching(by=by, because=because, train=train, test=files.test_file(), keep_tests=keep_probe)
+    teaching = Teaching(
+        by=by,
+        because=because,
+        train=train,
+        test=files.test_file(),
+        keep_tests=keep_probe,
+        may_lose=may_lose,
+        force=force,
+    )
     here = here_now({**typed, "model": model})
     with ConsoleProgress(quiet=quiet) as shown, interruptible("what is committed stands, give the same command again"):
         done = teach(learner, task, teaching, here, progress=shown)
+    _show_learned(learner, done, as_json)
+
+
+def _show_learned(learner: Path, done: Learned, as_json: bool) -> None:
+    """Say what came of a task."""
     if as_json:
         say(json.dumps(done.plain(), allow_nan=False))
         return
@@ -147,6 +172,9 @@ def learn(
 
     rows = [(one, number(done.before.get(one)), number(score)) for one, score in done.scores.items()]
     show(table(f"after {done.task}", ("task", "before", "now"), rows))
+    if done.spent is not None:
+        cost = f"{done.spent.lost:.1f} ± {done.spent.error:.1f} points on {done.spent.rows} rows of earlier tasks"
+        say(f"within {done.spent.may_lose:g} points: {100 * done.spent.share:.0f} % of the update is taken, at {cost}")
     if done.predicted_rise is not None:
         say(f"predicted rise of all earlier tasks' loss: {done.predicted_rise:.2g} nats per row")
     say(f'{learner} has learned {done.task!r}, its task {done.number}; ask it: everlora ask {learner} "…"')

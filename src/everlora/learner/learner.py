@@ -91,6 +91,7 @@ class Learner:
         by: str | None = None,
         because: str | None = None,
         keep_probe: int = 0,
+        may_lose: float | None = None,
         train: RawSettings | None = None,
     ) -> Learned:
         """Teach one more task; the data of earlier ones are not needed.
@@ -100,13 +101,18 @@ class Learner:
             by: who teaches it, for the history.
             because: why.
             keep_probe: how many test rows the learner may keep, to be judged by later.
+            may_lose: points that earlier tasks may lose on average, on the test rows at hand.
             train: names of `transformers.TrainingArguments`, for this task alone.
 
         Raises:
             EverloraError: unusable data or settings, training that failed, or a folder that cannot be written.
         """
         given: Any = dict(train or {})
-        return teach(self._learner, task, Teaching(by=by, because=because, keep_tests=keep_probe, train=given))
+        return teach(
+            self._learner,
+            task,
+            Teaching(by=by, because=because, keep_tests=keep_probe, may_lose=may_lose, train=given),
+        )
 
     def ask(self, questions: Sequence[Any], *, task: str | None = None) -> list[str]:
         """Answer questions as rows of a task, by default the newest: texts, or lists of chat messages.

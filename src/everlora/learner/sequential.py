@@ -10,7 +10,8 @@
                  │         attach        a head for the labels; an adapter, fresh or continued; the past below it
                  │         initialise    from earlier updates and a few rows, if the method has a part for that
                  │         train         rows, and rows of earlier tasks; penalties and transforms on the gradient
-                 │         extract       the update, on the CPU in fp32; refused if it is not finite
+                 │         extract       the update, on the CPU in fp32; refused if it is not finite, shortened if it
+                 │                       costs earlier tasks more than its teacher allows
                  │         remember      what parts carry to later tasks; which rows are stored
                  │         commit        adapter, head, memory, rows and facts, in place at once or not at all
                  │         score         tasks so far: a row of the matrix, committed by itself
@@ -50,6 +51,7 @@ from everlora.core.method import Method
 from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.evaluation.evaluator import Evaluator
+from everlora.learner.forgetting_budget import within_budget
 from everlora.learner.learned import TESTS, LearnedTask, kept_tests, stage_facts
 from everlora.learner.scoring import count_rows, score
 from everlora.learner.state import LearnerState
@@ -167,7 +169,7 @@ class SequentialLearner(LearnerState):
             check_runs(self.base, model, stage.tasks if stage is self.plan[0] else ())  # with the adapter, once
             self.initialise_adapter(stage, model)
             training = self.train_task(stage, model)
-            update = self.extract_update(stage)
+            update, spent = within_budget(self, stage, model, self.extract_update(stage))
             seconds = Seconds(train=time.perf_counter() - started)
             warnings = training.chain.warnings
             earlier = self.changes if self.method.penalties else ()
@@ -189,7 +191,7 @@ class SequentialLearner(LearnerState):
                 rehearsal.write(scratch, self.method.rehearsal, rows)
                 rehearsal.write_rows(scratch / PROBES, probes)
                 rehearsal.write_rows(scratch / TESTS, kept_tests(self, stage))
-                learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch)
+                learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch, spent)
                 self.commit(stage, seconds, learned)
             # Only behind the commit: if writing fails, memory and folder still say the same.
             self.append_update(update, remembered, rows)
