@@ -95,6 +95,18 @@ def test_defaults_are_those_of_a_method_or_listed(kind: Any) -> None:
             assert field.default in [getattr(part, field.name) for part in used], field.name
 
 
+# By form: as the papers' own code has it, or as dev rows chose between a few, see `learning_rate` of each form.
+RATES = {
+    "plain": 3e-3, "svd": 1e-2, "dual": 3e-3, "directions": 3e-3, "full": 1e-4, "osf": 1e-4,
+    "prompt": 3e-2, "prompt-pool": 3e-2, "prompt-chain": 3e-2,
+}  # fmt: skip
+
+
+def test_the_rate_of_a_run_that_names_none_is_that_of_what_it_trains() -> None:
+    adapters = [parse(name).adapter for name in declared_methods()]
+    assert {one.form: one.learning_rate for one in adapters} == RATES
+
+
 def test_all_parts_are_looked_at() -> None:
     assert in_methods().keys() - set(CLASSES) == {adapter.Adapter}
 
