@@ -165,7 +165,7 @@ def test_random_draws_are_of_every_matrix_but_sigma_where_there_are_outputs() ->
 
 
 def test_sums_do_not_depend_on_the_split_of_a_batch() -> None:
-    """Ones behind 2²⁴ are lost one by one in fp32, where the next number is two further, and before it they are not."""
+    """In fp32 ones that are added to 2²⁴ one by one are lost, and those that are added up first are not."""
     site = Weights({"W": torch.ones(1, 1)})
     out = torch.ones(9, 1)
     out[0] = 2**24
