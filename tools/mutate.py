@@ -178,20 +178,17 @@ def imports(file: Path) -> frozenset[Path]:
 def near(file: Path) -> list[Path]:
     """Return some of the test files that import a module or are named after it; if none do, those of its importers.
 
-    Those named after it come first, then from near to far; in each folder, those that import little else.
+    Those named after it are among them; from near to far, and in each folder those first that import little else.
     """
     tests = [test for folder in FOLDERS for test in (TESTS / folder).glob("test_*.py")]
     names = tuple(f"test_{word}" for word in (file.stem, *file.stem.split("_")[1:]))
     found = [test for test in tests if file in imports(test) or test.stem.startswith(names)]
     users = [user for user in PACKAGE.rglob("*.py") if file in imports(user) and user.name != "__init__.py"]
     found = found or [test for test in tests if any(user in imports(test) for user in users)]
-
-    def distance(test: Path) -> tuple[bool, int, int, str]:
-        named = test.stem.startswith(names)
-        return (not named, FOLDERS.index(test.parent.name), len(imports(test)), test.name)
-
-    found.sort(key=distance)
-    return found[:MOST]
+    found.sort(key=lambda test: (FOLDERS.index(test.parent.name), len(imports(test)), test.name))
+    named = [test for test in found if test.stem.startswith(names)]
+    chosen = {*named, *found[: max(0, MOST - len(named))]}
+    return [test for test in found if test in chosen]
 
 
 # --- running --------------------------------------------------------------------------------------------------------
