@@ -87,6 +87,7 @@ def test_the_ratio_is_of_sums_and_is_held() -> None:
     assert calibration.ratio == HIGHEST
     calibration.append([], ProbedRise(losses={}, real_rise=-2e3), 0.1)
     assert calibration.ratio == LOWEST
+    assert (LOWEST, HIGHEST) == (1 / 30, 30)
     none = Calibration(probes=1)
     none.append([], ProbedRise(losses={}, real_rise=1.0), 0.0)
     assert none.ratio == 1

@@ -37,7 +37,7 @@ def pull_of(seed: int, form: str = "plain", modules: int = 3) -> PenaltyGradient
     return PenaltyGradient(value=torch.arange(1.0, modules + 1), gradient={"A": A, "B": B, **own})
 
 
-# --- what people write ------------------------------------------------------------------------------------------------
+# --- what people write -----------------------------------------------------------------------------------------------
 
 
 def test_a_strength_without_a_number_is_the_documented_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+import everlora
 from everlora import Example, Task
 from everlora.core.errors import DataError, ModelError, printable
-from everlora.training.trial import check_runs
+from everlora.training.trial import OURS, check_runs
 
 TASK = Task(
     name="mine",
@@ -87,5 +89,6 @@ def test_a_lack_of_memory_and_what_is_said_already_go_through(error: Exception) 
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    assert Path(everlora.__file__).parent == OURS, "beside it, where it is installed, are the libraries"
     with pytest.raises(TypeError, match="expected string"):
         tried(lambda: printable(None))  # type: ignore[arg-type]
