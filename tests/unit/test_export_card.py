@@ -53,6 +53,10 @@ def test_the_newest_scores_stand_beside_metric_rows_and_labels() -> None:
     assert wanted in text
     assert "\n# base, taught 3 tasks with ella\n" in text
     assert "| news | exact_match | 3 | – | – |" in card({}, matrix=[[None] * 3])
+    with pytest.raises(ValueError, match="shorter"):
+        card(matrix=[[90.0, None]])
+    with pytest.raises(ValueError, match="shorter"):
+        card(counts=[3, 4])
 
 
 @pytest.mark.parametrize(
