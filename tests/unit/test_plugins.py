@@ -229,7 +229,8 @@ def test_the_files_that_were_run_are_recorded_while_they_are_there(tmp_path: Pat
     assert plugins.files() == [*before, recorded]
 
 
-def test_a_module_without_a_file_is_recorded_by_its_name(tmp_path: Path) -> None:
+def test_a_module_without_a_file_is_recorded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "packages_distributions", dict)
     assert plugins.origin("never_imported.anywhere") == {"module": "never_imported.anywhere"}
     sys.modules["typed_at_a_prompt"] = ModuleType("typed_at_a_prompt")
     assert plugins.origin("typed_at_a_prompt") == {"module": "typed_at_a_prompt"}
