@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import everlora
-import sealing
 import tiny_runs
 from everlora.archive.records import BaseFilesRecord, Environment
 from everlora.archive.schema import read_json
 from everlora.cli.app import run_command
 from everlora.core.errors import FolderError
 from everlora.models.base_files import BaseFiles, check_same_base
+from sealing import edit
 
 TRAIN = {"max_steps": 2, "per_device_train_batch_size": 2}
 
@@ -122,11 +122,14 @@ def test_resume_and_export_refuse_another_base_and_only_older_folders_go_on_with
     shutil.copy(kept, folder / "model.safetensors")
     learner()
     other_weights(folder)
-    sealing.edit(out / "environment.json", lambda content: content.pop("base_files"))
+    edit(out / "environment.json", lambda noted: noted.pop("base_files"), sealed=False)
+    with pytest.raises(FolderError, match=r"environment\.json was changed after it was written"):
+        learner()
+    edit(out / "environment.json", lambda noted: None)
     with pytest.raises(FolderError, match="does not say which base model"):
         learner()
     # A folder of schema 3 has no list of its tasks, and may have no record of its base model.
     for commit in out.glob("tasks/*/COMMIT"):
-        sealing.edit(commit, lambda content: content.update(schema=3, row=[0.0]), sealed=False)
+        edit(commit, lambda content: content.update(schema=3, row=[0.0]), sealed=False)
     (out / "MANIFEST").unlink()
     learner()

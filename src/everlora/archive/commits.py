@@ -106,6 +106,23 @@ class ProbedRise(Record):
     calibration: float = 1.0
 
 
+class SpentBudget(Record):
+    """Holds what a task was allowed to cost the earlier ones, and what it did on the rows at hand.
+
+    Attributes:
+        may_lose: mean drop of their scores that was allowed, points.
+        share: of the update that was taken.
+        lost, error: the drop on those rows, and its standard error, points.
+        rows: how many they were.
+    """
+
+    may_lose: float
+    share: float
+    lost: float
+    error: float
+    rows: int
+
+
 class ScoreFacts(Record):
     """Holds how a stage was scored.
 
@@ -151,6 +168,7 @@ class StageFacts(TaskMetadata, ScoreFacts):
         written_rows: by earlier task, what the model wrote of it; None where it writes nothing.
         holdings: what the learner holds now.
         history: who taught it, when and why.
+        spent: of a budget of forgetting, if there was one.
     """
 
     labels: list[str]
@@ -166,6 +184,7 @@ class StageFacts(TaskMetadata, ScoreFacts):
     written_rows: dict[str, WrittenRows] | None = None
     holdings: Holdings | None = None
     history: HistoryEntry | None = None
+    spent: SpentBudget | None = None
 
 
 class BaselineFacts(Record):

@@ -87,7 +87,8 @@ class RunFolder:
             raise FolderError(f"{path} is a file; --out must name a folder")
         if not is_new(path) and not (path / RUN).is_file():
             raise FolderError(f"{path} is not empty and holds no run of everlora; choose another --out")
-        with writing(path) if write else nullcontext():
+        self._left: list[str] = []
+        with writing(path, self._left.append) if write else nullcontext():
             if not is_new(path):
                 self._check(resume)
             if write:
@@ -101,6 +102,8 @@ class RunFolder:
             FolderError: another process writes to it, or has made it another learner's since it was opened.
         """
         with writing(self.path, tell):
+            while self._left:  # found when the folder was opened
+                tell(self._left.pop(0))
             if loaded(self.path / RUN).get("id") != self.id:
                 raise FolderError(f"{self.path} has been made another run's since it was opened; choose another --out")
             with explained(self.path):

@@ -97,13 +97,9 @@ def check_at_root(path: Path, name: str) -> None:
 
 def files_at_root(path: Path) -> list[Path]:
     """List the files at the root of a folder that the manifest covers."""
-    # Written when a learner is opened, or when parity is wanted, with hashes of themselves.
-    elsewhere = (MANIFEST, "run.yaml", "environment.json", "PARITY")
-    return sorted(
-        file
-        for file in path.iterdir()
-        if file.is_file() and not file.name.startswith(".") and file.name not in elsewhere
-    )
+    elsewhere = (MANIFEST, "run.yaml", "environment.json", "PARITY")  # written by themselves; they seal themselves
+    found = (file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    return sorted(file for file in found if file.name not in elsewhere)
 
 
 def check_listed(path: Path, manifest: Manifest, there: Sequence[TaskSeal]) -> None:

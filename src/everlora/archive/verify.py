@@ -213,6 +213,8 @@ class Inspection(Findings):
 
     def leftovers(self) -> None:
         """Look for what a process has left that was ended."""
+        if (self.path / ".training").exists():
+            self.unfinished.append("the training of a task was broken off: teaching it again goes on from there")
         for place in (self.path, *self.path.glob(TASKS), *self.path.glob(f"{TASKS}/[0-9]*")):
             if place.is_dir():
                 for file in place.iterdir():

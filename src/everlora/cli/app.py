@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import catalogue, learner, look, protocols, subjects, sweep, tune
+from everlora.cli import catalogue, export, learner, look, protocols, service, subjects, sweep, tune
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli import verify as verifying
@@ -94,7 +94,9 @@ for command in (
     catalogue.env,
     look.status,
     look.inspect,
-    look.export,
+    export.export,
+    service.push,
+    service.doctor,
     look.study_layers,
     comparing.compare,
     sweep.sweep,

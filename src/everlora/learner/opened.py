@@ -49,7 +49,11 @@ def create(path: Path, *layers: RawSettings, by: str | None = None, because: str
     check_teachable(method)
     if path.is_file() or not is_begun(path):
         raise FolderError(f"{path} exists and is not empty; choose another folder, or teach what it holds (learn)")
-    base = experiment.load_for(spec)
+    if Path(spec.model).exists():  # it must be found from wherever the learner is called
+        spec = spec.model_copy(update={"model": str(Path(spec.model).absolute())})
+    base = experiment.load_for(spec, style="auto")
+    if base.family.limits.chat:  # every server will put questions so
+        spec = spec.model_copy(update={"prompt_style": "chat"})
     learner = experiment.begin(spec, method, base, path, progress=Progress())
     with learner.writing():
         (path / HISTORY).unlink(missing_ok=True)  # of a process that ended before it had made the learner
@@ -85,7 +89,8 @@ def load_learner(
 
     Args:
         path: its folder.
-        here: settings of this process alone: ``device``, ``trust_remote_code``.
+        here: settings of this process alone: ``device``, ``trust_remote_code``, and ``model``, where its base model is
+            found now: by the hashes of its files it must be the same.
         progress: is shown every step; silent by default.
         read_only: write nothing: neither where it is used now, nor what a process that was ended has left undone.
 
@@ -159,7 +164,7 @@ def restore(learner: SequentialLearner, known: Sequence[Task], task: Task | None
     for stage, committed in zip(stages(learner.method, known), learner.folder.stages(), strict=True):
         if each and task is not None and stage.tasks[0].name != task.name:
             continue
-        learner.restore_task(committed, stage)
+        learner.restore_task(committed, stage, last=each or stage.number == len(known))
         learner.backend.detach()
     return learner.inference_model()
 

@@ -26,24 +26,31 @@ def spelling_of(dtype: str, base: Loaded, out: Path) -> str:
 
 
 def weights_of(out: Path) -> str | None:
-    """Return the type of the weights that the run in ``out`` was made on; None if that is not known."""
-    try:
-        precision = read_json(Environment, out / "environment.json").precision
-    except FolderError:
-        return None
-    return precision.weights if precision else None
+    """Return the type of the weights that the run in ``out`` was made on; None if that is not known.
+
+    Raises:
+        FolderError: what was noted of it was changed since.
+    """
+    there = _environment(out)
+    return there.precision.weights if there and there.precision else None
 
 
 def pooling_of(out: Path) -> Pooling | None:
     """Return what an encoder's head read when the tasks in ``out`` were learned; None where there are none."""
     if not any((out / "tasks").glob("[0-9]*")):
         return None
-    try:
-        there = read_json(Environment, out / "environment.json")
-    except FolderError:
-        return None
+    there = _environment(out)
     # An everlora that did not note it read what the checkpoint's own head makes of a text.
-    return (there.pooling or "head") if there.family == "encoder" else None
+    return (there.pooling or "head") if there and there.family == "encoder" else None
+
+
+def _environment(out: Path) -> Environment | None:
+    """Read on what a run was learned; None where nobody noted it, and refused where the note was changed."""
+    place = out / "environment.json"
+    try:
+        return read_json(Environment, place) if place.is_file() else None
+    except FolderError as error:
+        raise FolderError(f"{error}, or from its tasks: everlora verify {out} --repair") from error
 
 
 def check_base(base: Loaded, out: Path) -> None:
@@ -52,22 +59,16 @@ def check_base(base: Loaded, out: Path) -> None:
     Raises:
         FolderError: which file it is.
     """
-    place = out / "environment.json"
-    known = any(
-        schema_of(commit) >= LISTED for commit in (*out.glob(f"tasks/[0-9]*/{COMMIT}"), *out.glob(f"before/{COMMIT}"))
-    )
-    cure = f"everlora verify {out} --repair brings it back from its tasks"
-    try:
-        there = read_json(Environment, place)
-    except FolderError as error:
-        if not known:
-            return  # nothing was recorded
+    place, there = out / "environment.json", _environment(out)
+    commits = (*out.glob(f"tasks/[0-9]*/{COMMIT}"), *out.glob(f"before/{COMMIT}"))
+    known = any(schema_of(commit) >= LISTED for commit in commits)
+    if known and (there is None or there.base_files is None or not there.base_files.digests or not there.precision):
         raise FolderError(
-            f"{error}: which base model the tasks of {out} need is not known without it; {cure}"
-        ) from error
-    if known and (there.base_files is None or not there.base_files.digests or there.precision is None):
-        raise FolderError(f"{place} does not say which base model the tasks of {out} need; {cure}")
-    check_same_base(out, base.name, there.base_files, base.files)
+            f"{place} is missing, or does not say which base model the tasks of {out} need; everlora verify {out} "
+            f"--repair brings it back from its tasks"
+        )
+    if there is not None:
+        check_same_base(out, base.name, there.base_files, base.files)
 
 
 def check_same_model(base: Loaded, folder: RunFolder) -> None:

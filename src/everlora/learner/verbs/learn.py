@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from everlora.archive.commits import SpentBudget
 from everlora.archive.folder import read_run
 from everlora.archive.schema import Record
 from everlora.core.errors import FolderError
@@ -29,6 +30,7 @@ class Learned(Record):
         steps, seconds: of training.
         predicted_rise: of the losses of all earlier tasks together, nats per row; None where no part predicts it.
         warning: what was found amiss.
+        spent: of a budget of forgetting, if there was one.
     """
 
     task: str
@@ -38,6 +40,7 @@ class Learned(Record):
     seconds: float
     predicted_rise: float | None = None
     warning: str | None = None
+    spent: SpentBudget | None = None
 
 
 def learn(
@@ -83,6 +86,7 @@ def teach(learner: SequentialLearner, task: Task, teaching: Teaching | None = No
         seconds=took,
         predicted_rise=done.predicted_rise,
         warning=done.warning,
+        spent=done.spent,
     )
 
 
