@@ -267,6 +267,10 @@ FOREIGN = {
     ): "a configuration of transformers: only some kinds of model have the key",
     ("adapters/dual.py", "config"): "the same",
     ("models/environment.py", "base.model.config"): "the same",
+    (
+        "models/loading.py",
+        "processor",
+    ): "a tokenizer, or an image processor, which has no template",
     ("models/tokenizer.py", "config"): "the same",
     ("models/tokenizer.py", "place"): "the same",
     ("models/tokens.py", "inner.config"): "the same",

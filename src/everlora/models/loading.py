@@ -122,14 +122,8 @@ def load(
     model = model.to(precision.device).eval().requires_grad_(False)
     chat = _puts_in_chat(name, processor, family, prompt_style)
     template = Template(prompt if prompt is not None else IN_CHAT if chat else DEFAULT)
-    limits = Limits(
-        context=context_of(name, model, processor),
-        source=max_source_length,
-        answer=max_new_tokens or 50,
-        follow_targets=max_new_tokens is None,
-        template=template,
-        chat=chat,
-    )
+    lengths = (context_of(name, model, processor), max_source_length, max_new_tokens or 50, max_new_tokens is None)
+    limits = Limits(*lengths, template, chat=chat)
     reader = _reader(name, family, model, processor, limits, fresh, how)
     if labels:
         _name_labels(name, model, reader, labels)
