@@ -73,6 +73,9 @@ def writing(path: Path, tell: Callable[[str], None] = lambda line: None) -> Iter
         return
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(f"cannot make the folder {path}: {error.strerror}") from error
+    try:
         lock = FileLock(path / LOCK)
         lock.acquire(timeout=0)
     except Timeout:
