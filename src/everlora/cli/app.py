@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import catalogue, export, learner, look, protocols, subjects, sweep, tune
+from everlora.cli import catalogue, export, learner, look, protocols, service, subjects, sweep, tune
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli.common import say
@@ -93,6 +93,8 @@ for command in (
     look.status,
     look.inspect,
     export.export,
+    service.push,
+    service.doctor,
     look.study_layers,
     comparing.compare,
     sweep.sweep,

@@ -15,7 +15,7 @@ from everlora.core.method import Method
 from everlora.data.stream import TaskStream
 from everlora.data.task import Example, Task
 from everlora.learner import experiment
-from everlora.learner.opened import load_learner
+from everlora.learner.opened import load_learner, restore, tasks_of
 from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.ask import answer
 from everlora.learner.verbs.evaluate import Evaluated, judge
@@ -151,4 +151,6 @@ class Learner:
     @property
     def model(self) -> nn.Module:
         """Return the model as it stands after the latest task, for inference."""
+        if self._learner.newest is None and self._learner.folder.stages():
+            return restore(self._learner, tasks_of(self._learner))
         return self._learner.inference_model()

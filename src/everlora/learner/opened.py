@@ -160,7 +160,7 @@ def restore(learner: SequentialLearner, known: Sequence[Task], task: Task | None
     for stage, committed in zip(stages(learner.method, known), learner.folder.stages(), strict=True):
         if each and task is not None and stage.tasks[0].name != task.name:
             continue
-        learner.restore_task(committed, stage)
+        learner.restore_task(committed, stage, last=each or stage.number == len(known))
         learner.backend.detach()
     return learner.inference_model()
 

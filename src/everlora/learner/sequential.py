@@ -138,7 +138,9 @@ class SequentialLearner(LearnerState):
         self.evaluator.measure_baseline(self.folder, here, self.progress)
         for stage in self.plan:
             if stage.number <= len(committed):
-                row = self.recall(committed[stage.number - 1], stage, tasks, matrix)
+                last = stage.number == len(committed)
+                model = self.restore_task(committed[stage.number - 1], stage, last=last)
+                row = self.recall(committed[stage.number - 1], stage, tasks, matrix, model)
             else:
                 row = self.run_task(stage, tasks, matrix)
             matrix = matrix.with_row(stage.row, row)
@@ -147,9 +149,10 @@ class SequentialLearner(LearnerState):
             world.wait()
         return matrix
 
-    def recall(self, committed: Committed, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix) -> list[Cell]:
-        """Bring back a committed stage, and score it if a process ended before that; return its row of the matrix."""
-        model = self.restore_task(committed, stage)
+    def recall(
+        self, committed: Committed, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix, model: nn.Module
+    ) -> list[Cell]:
+        """Return the row of a stage that was brought back; it is scored if a process ended before that."""
         if not committed.evaluated:
             return score(self, stage, tasks, matrix, self.answering_model(model))
         self.backend.detach()
