@@ -157,7 +157,7 @@ class LearnerSpec(Strict):
     """How a row of text and label is shown, see `everlora.data.template`; None for the default."""
     prompt_style: Annotated[
         Literal["chat", "plain"] | None,
-        Setting("data", "Prompts through the chat template.", value="HOW", unset="plain; new learners: chat"),
+        Setting("data", "How rows are put.", value="HOW", unset="plain; init: chat"),
     ] = None
     """``chat``: a row is a user's message in the model's chat template, as servers put it; ``plain``: as it is."""
     max_source_length: Annotated[
