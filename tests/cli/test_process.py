@@ -38,11 +38,8 @@ def stopped(folder: Path, number: int, *more: str) -> tuple[int, str, str]:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     until = time.monotonic() + 400
-    while (
-        not (folder / "run/tasks/01-reviews/evaluation-1/COMMIT").exists()
-        and time.monotonic() < until
-        and run.poll() is None
-    ):
+    scored = folder / "run/tasks/01-reviews/evaluation-1/COMMIT"
+    while not scored.exists() and time.monotonic() < until and run.poll() is None:
         time.sleep(0.005)
     time.sleep(0.1)
     run.send_signal(number)
