@@ -180,7 +180,7 @@ def _show_learned(learner: Path, done: Learned, as_json: bool) -> None:
     say(f'{learner} has learned {done.task!r}, its task {done.number}; ask it: everlora ask {learner} "…"')
 
 
-def here_now(settings: Mapping[str, Any]) -> dict[str, Any]:
+def here_now(settings: Mapping[str, object]) -> dict[str, object]:
     """Return what was given of the settings of this process."""
     return {key: value for key, value in settings.items() if value is not None}
 

@@ -121,20 +121,24 @@ def load(
     # Frozen as a whole: only what a backend adds, or makes trainable again, is trained.
     model = model.to(precision.device).eval().requires_grad_(False)
     chat = _puts_in_chat(name, processor, family, prompt_style)
-    template = Template(prompt if prompt is not None else IN_CHAT if chat else DEFAULT)
-    limits = Limits(
-        context=context_of(name, model, processor),
-        source=max_source_length,
-        answer=max_new_tokens or 50,
-        follow_targets=max_new_tokens is None,
-        template=template,
-        chat=chat,
-    )
+    limits = _limits(context_of(name, model, processor), max_source_length, max_new_tokens, prompt, chat)
     reader = _reader(name, family, model, processor, limits, fresh, how)
     if labels:
         _name_labels(name, model, reader, labels)
     hub_id = packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name
     return Loaded(model, reader, name, hub_id, precision, fresh, files)
+
+
+def _limits(context: int, source: int | None, answer: int | None, prompt: str | None, chat: bool) -> Limits:
+    """Return how long texts and answers may be, and how rows are put to the model."""
+    return Limits(
+        context=context,
+        source=source,
+        answer=answer or 50,
+        follow_targets=answer is None,
+        template=Template(prompt if prompt is not None else IN_CHAT if chat else DEFAULT),
+        chat=chat,
+    )
 
 
 def _reader(
