@@ -105,7 +105,7 @@ def restored(kind: type[R], path: Path, content: JsonObject) -> R:
     """
     try:
         # Files that are of this schema are taken as they are: a migration must not mend what is damaged.
-        if content.get("schema", 1) != SCHEMA:
+        if content.get("schema") != SCHEMA:
             content = kind.migrated(dict(content), path)
         return kind.model_validate(content)
     except (ValidationError, KeyError, TypeError, AttributeError) as error:

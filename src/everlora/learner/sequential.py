@@ -31,6 +31,7 @@ One training step is drawn in `everlora.training.chain`; the files are listed in
 from __future__ import annotations
 
 import functools
+import hashlib
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -44,6 +45,7 @@ from torch import nn
 from everlora.archive.atomic import copy_checked
 from everlora.archive.committed import Committed
 from everlora.archive.folder import RunFolder
+from everlora.archive.manifest import COMMIT
 from everlora.archive.records import Seconds
 from everlora.archive.schema import write_rows
 from everlora.core.history import UpdateHistory
@@ -64,6 +66,7 @@ from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, rehearsal
 from everlora.training.alarms import after_training, check_finite
 from everlora.training.calibration import FILE as PROBES
+from everlora.training.checkpoint import FOLDER, Checkpoint
 from everlora.training.evidence import observe
 from everlora.training.initial import initialise
 from everlora.training.stages import (
@@ -196,6 +199,8 @@ class SequentialLearner(LearnerState):
                 rehearsal.write_rows(scratch / TESTS, kept_tests(self, stage))
                 learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch, spent)
                 self.commit(stage, seconds, learned)
+            if (checkpoint := self.checkpoint(stage)) is not None:
+                checkpoint.clear()
             # Only behind the commit: if writing fails, memory and folder still say the same.
             self.append_update(update, remembered, rows)
             self.calibration.append(probes, probed, training.predicted_rise)
@@ -227,10 +232,20 @@ class SequentialLearner(LearnerState):
             start = self.backend.extract() if self.method.initialiser else start  # an initialiser may have moved it
             past = UpdateHistory((cast(LowRankUpdates, start),)) if self.method.adapter.low_rank else UpdateHistory()
         so_far = (past, start, self.memory, self.calibration.ratio)
-        trainer = TaskTrainer(self.base, self.method, self.spec, self.backend, stage, *so_far)
+        checkpoint = self.checkpoint(stage)
+        trainer = TaskTrainer(self.base, self.method, self.spec, self.backend, stage, *so_far, checkpoint)
         # For a model that writes rows of them itself; their own rows are not shown to it.
         earlier = [task for before in self.plan[: stage.number - 1] for task in before.tasks]
         return trainer.train(model, self.stored_rows, earlier, first=self.newest is None, progress=self.progress)
+
+    def checkpoint(self, stage: Stage) -> Checkpoint | None:
+        """Return where a stage's training is written while it goes on; None where several processes share it."""
+        if world.size() > 1:
+            return None
+        before = [(one.path / COMMIT).read_text(encoding="utf-8") for one in self.folder.stages()]
+        data, arguments = [task.digest() for task in stage.tasks], stage.arguments(self.spec)
+        key = hashlib.sha256(repr([self.folder.id, stage.number, data, arguments, before]).encode()).hexdigest()
+        return Checkpoint(self.folder.path / FOLDER, key, self.spec.save_steps)
 
     def extract_update(self, stage: Stage) -> Updates:
         """Copy what was trained to the CPU.

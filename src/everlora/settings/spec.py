@@ -175,6 +175,12 @@ class LearnerSpec(Strict):
         Setting("training", "Training arguments of single tasks, by name.", options=()),
     ] = None
     """The same for single tasks by name, over ``train``; tasks that are learned all at once have only ``train``."""
+    save_steps: Annotated[
+        int | None,
+        Setting(
+            "training", "Steps between checkpoints.", changes="nothing", compared=True, value="N", unset="10 minutes"
+        ),
+    ] = Field(None, ge=1)
     evaluation: EvalSpec = EvalSpec()
     max_train_samples: Annotated[int | None, Setting("data", "Training rows per task.", value="N", unset="all")] = (
         Field(None, ge=1)
