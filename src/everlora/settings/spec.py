@@ -126,7 +126,7 @@ class LearnerSpec(Strict):
     ] = False
     pooling: Annotated[
         Literal["mean", "cls", "head"] | None,
-        Setting("model", "What an encoder's head reads.", value="HOW", unset="as it was trained"),
+        Setting("model", "Of encoders.", value="HOW", unset="as trained"),
     ] = None
     """``mean`` over a text's tokens, its first token (``cls``), or what the checkpoint's ``head`` makes of them."""
     head: Annotated[
@@ -177,9 +177,7 @@ class LearnerSpec(Strict):
     """The same for single tasks by name, over ``train``; tasks that are learned all at once have only ``train``."""
     save_steps: Annotated[
         int | None,
-        Setting(
-            "training", "Steps between checkpoints.", changes="nothing", compared=True, value="N", unset="10 minutes"
-        ),
+        Setting("training", "Steps between checkpoints.", changes="nothing", compared=True, value="N", unset="10 min"),
     ] = Field(None, ge=1)
     evaluation: EvalSpec = EvalSpec()
     max_train_samples: Annotated[int | None, Setting("data", "Training rows per task.", value="N", unset="all")] = (
