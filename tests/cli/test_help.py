@@ -88,7 +88,7 @@ def test_whatever_looks_names_up_takes_plugins() -> None:
         ("--eval-batch-size", "--per-device-eval-batch-size"),
         ("--learnig-rate", "--learning-rate"),
         ("--warmup-steps", "--set warmup_steps=…"),
-        ("--save-steps", ""),
+        ("--save-total-limit", ""),
         ("--bogus", ""),
     ],
 )
