@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,9 +97,24 @@ def export(
         else:
             written = write_adapter(found, base, spec, out, rank or handover.default_rank(target, rank_of(found)))
         shown.done()
-    gguf = handover.convert(out) if target == "llama-cpp" else None
+    converted = target == "llama-cpp" and handover.convert(out) is not None
     served_as = base.hub or base.name
     lines = handover.serving_lines(target, out, served_as, run.resolve().name, written.rank if written else None)
+    _tell(out, target, written, lines, dtype, converted=converted, quiet=quiet, as_json=as_json)
+
+
+def _tell(
+    out: Path,
+    target: str,
+    written: WrittenAdapter | None,
+    lines: Sequence[str],
+    dtype: str,
+    *,
+    converted: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Say what was written, what that lost, and how it is served."""
     if as_json:
         form = {"form": "adapter", **asdict(written)} if written else {"form": "model"}
         say(json.dumps({"folder": str(out), "to": target, **form, "serve": lines}, allow_nan=False))
@@ -109,7 +124,7 @@ def export(
         say(f"written to {out}: " + (f"rank {written.rank}" if written else f"the whole model in {dtype}, {exact}"))
     if written:
         _show_loss(written)
-    for line in [] if quiet else lines[1:] if gguf else lines:
+    for line in [] if quiet else lines[1:] if converted else lines:  # its first line is the converter's
         say(f"  {line}")
 
 

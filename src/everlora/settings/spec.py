@@ -126,7 +126,7 @@ class LearnerSpec(Strict):
     ] = False
     pooling: Annotated[
         Literal["mean", "cls", "head"] | None,
-        Setting("model", "What an encoder's head reads.", value="HOW", unset="as it was trained"),
+        Setting("model", "Of encoders.", value="HOW", unset="as trained"),
     ] = None
     """``mean`` over a text's tokens, its first token (``cls``), or what the checkpoint's ``head`` makes of them."""
     head: Annotated[

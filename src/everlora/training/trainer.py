@@ -157,7 +157,7 @@ class ClTrainer(Trainer):
         self.extra_losses = extra_losses or ExtraLosses()
         self.order = order
         self.checkpoint = checkpoint
-        self.rows: Rows = kwargs["train_dataset"]  # whose count of cut texts a checkpoint has
+        self.rows: Rows = self.train_dataset  # whose count of cut texts a checkpoint has
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Return our order of rows, where there is one; this is Trainer's documented place for it."""
@@ -204,8 +204,11 @@ class ClTrainer(Trainer):
 
     def _plan_checkpoint(self) -> None:
         """Ask for a checkpoint at the end of this step, if one is due; none is at the end of a task."""
-        step, one = self.state.global_step + 1, self.checkpoint
-        if one is None or step >= self.state.max_steps:
+        one = self.checkpoint
+        if one is None:
+            return
+        step = self.state.global_step + 1
+        if step >= self.state.max_steps:
             return
         if step % one.steps == 0 if one.steps else time.monotonic() - one.last >= 60.0 * MINUTES:
             self.control.should_save = True
