@@ -129,18 +129,6 @@ def load(
     return Loaded(model, reader, name, hub_id, precision, fresh, files)
 
 
-def _limits(context: int, source: int | None, answer: int | None, prompt: str | None, chat: bool) -> Limits:
-    """Return how long texts and answers may be, and how rows are put to the model."""
-    return Limits(
-        context=context,
-        source=source,
-        answer=answer or 50,
-        follow_targets=answer is None,
-        template=Template(prompt if prompt is not None else IN_CHAT if chat else DEFAULT),
-        chat=chat,
-    )
-
-
 def _reader(
     name: str,
     family: FamilyName,
