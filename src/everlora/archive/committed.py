@@ -9,7 +9,7 @@ from pathlib import Path
 from everlora.archive.commits import Baseline, Commit, Evaluation
 from everlora.archive.manifest import COMMIT, check_listed, number_of, read_manifest, seal
 from everlora.archive.records import Seconds
-from everlora.archive.root import sha256
+from everlora.archive.root import hash_of
 from everlora.archive.schema import read_json
 from everlora.core.errors import FolderError
 
@@ -83,7 +83,7 @@ def verify_files(folder: Path, files: Mapping[str, str]) -> None:
         FolderError: which file it is.
     """
     for name, sha in files.items():
-        if not (folder / name).is_file() or sha256(folder / name) != sha:
+        if not (folder / name).is_file() or hash_of(folder / name) != sha:
             raise FolderError(f"{folder / name} is missing or was changed after it was written; restore the folder")
 
 
