@@ -22,6 +22,7 @@ tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts on
         COMMIT                       row of the matrix and its fingerprint (backend, precision, versions), hash of the
                                      answers
 MANIFEST            the tasks in order, by the hashes of their COMMITs; hashes of the files at the root
+undone/1/           what a rollback or compaction took away: folders of tasks, and files of the root of that time
 
 A task is committed when it is trained, and its evaluation when it is evaluated; each is in place at once or not at
 all. Every YAML and JSON file here has a hash of itself. See docs/format.md.
@@ -46,10 +47,11 @@ from everlora.archive.committed import (
     verify_files,
 )
 from everlora.archive.differences import differing_settings
+from everlora.archive.exchange import complete_exchange
 from everlora.archive.fingerprints import fingerprints_of
 from everlora.archive.identity import RunRecord, identity
 from everlora.archive.lock import LOCK, OWNER, writing
-from everlora.archive.manifest import COMMIT, number_of, seal, write_manifest
+from everlora.archive.manifest import COMMIT, number_of, read_manifest, seal, write_manifest
 from everlora.archive.references import reference_scores, references
 from everlora.archive.results import LearnerFacts, MatrixRecord
 from everlora.archive.root import MATRIX, check_root, root_files, sha256
@@ -84,6 +86,8 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise FolderError(f"{path} is a file; --out must name a folder")
         with writing(path) if write else nullcontext():
+            if write:
+                complete_exchange(path)
             if path.is_dir() and any(file.name not in (LOCK, OWNER) for file in path.iterdir()):
                 self._check(resume)
             if write:
@@ -97,6 +101,7 @@ class RunFolder:
             FolderError: another process writes to it, or has made it another learner's since it was opened.
         """
         with writing(self.path, tell):
+            complete_exchange(self.path)
             if loaded(self.path / RUN).get("id") != self.id:
                 raise FolderError(f"{self.path} has been made another run's since it was opened; choose another --out")
             yield
@@ -240,7 +245,8 @@ def stages(path: Path) -> list[Committed]:
         FolderError: a file of a finished stage, or of the learner at the root, is missing or changed.
     """
     found = read_stages(path)
-    check_root(path)
+    if (manifest := read_manifest(path)) is None or manifest.exchange is None:  # the root is not yet that of these
+        check_root(path)
     return found
 
 

@@ -1,0 +1,147 @@
+"""What is taken back, forgotten or compacted leaves the learner that was never taught it, and nothing is lost unsaid."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import tiny_runs
+from everlora.analysis.status import status
+from everlora.archive import atomic, exchange
+from everlora.archive.committed import read_stages
+from everlora.archive.history import read_history
+from everlora.archive.manifest import read_manifest
+from everlora.archive.root import sha256
+from everlora.core.errors import ConfigError, FolderError
+from everlora.learner.opened import create, load_learner
+from everlora.learner.teaching import Teaching
+from everlora.learner.verbs.learn import learn
+from everlora.learner.verbs.rollback import rollback
+from everlora.runtime.progress import Progress
+
+METHODS = ("ella", "ps-lora", "lb-cl", "ewc", "er", "seqlora", "o-lora", "per-task")
+TIMES = ("date", "seconds", "digest", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+
+
+def taught(place: Path, method: str, *names: str, model: str = "tiny-llama") -> Path:
+    """A learner that was taught tasks of these names, one after another."""
+    spec = tiny_runs.spec(model, method, max_source_length=32, max_new_tokens=4)
+    plain = spec.model_dump(mode="json", exclude={"evaluation"})
+    create(place, {**plain, "evaluation": {"scoring": "labels", "schedule": "full"}})
+    for name in names:
+        teach(place, name, model)
+    return place
+
+
+def teach(place: Path, name: str, model: str = "tiny-llama") -> None:
+    task = next(task for task in tiny_runs.stream(model, 3) if task.name == name)
+    learn(place, task, Teaching(by="ada", keep_tests=4), progress=Progress())
+
+
+def contents(place: Path) -> dict[str, object]:
+    """All that a folder says: bytes of tensors, and texts without times and what follows from times."""
+    found: dict[str, object] = {}
+    for file in sorted(place.rglob("*")):
+        name = str(file.relative_to(place))
+        hidden = name.startswith((".", "undone")) or name in ("history.jsonl", "environment.json")
+        if file.is_dir() or hidden or file.name == "MANIFEST":
+            continue
+        if file.suffix == ".safetensors":
+            found[name] = file.read_bytes()
+        elif file.name in ("COMMIT", "matrix.json"):
+            found[name] = timeless(json.loads(file.read_text()))
+        elif file.name == "training.jsonl":
+            found[name] = timeless([json.loads(line) for line in file.read_text().splitlines()])
+        else:
+            found[name] = file.read_text()
+    return found
+
+
+def timeless(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: timeless(one) for key, one in value.items() if key not in (*TIMES, "files")}
+    return [timeless(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_learner_that_is_taken_back_was_never_taught_what_followed(method, tmp_path):
+    never = taught(tmp_path / "never", method, "first")
+    back = taught(tmp_path / "back", method, "first", "second")
+    done = rollback(back, "first", by="eve", because="it was wrong")
+    assert (done.task, done.number, done.removed) == ("first", 1, ["second"])
+    assert contents(back) == contents(never)
+    teach(never, "third"), teach(back, "third")
+    assert contents(back) == contents(never)
+    assert (back / "undone/1/02-second/COMMIT").is_file() and (back / "undone/1/matrix.json").is_file()
+
+
+@pytest.mark.parametrize("fails", range(1, 40))
+def test_whatever_interrupts_it_a_learner_is_taken_back_at_once(fails, tmp_path, monkeypatch, two_tasks):
+    """The disk fails at one point after the other: the learner is the one before or the one after, and goes on."""
+    calls = iter(range(1, 1000))
+
+    def move(source: Path, target: Path) -> None:
+        if next(calls) == fails:
+            raise OSError(28, "no space left")
+        atomic.move(source, target)
+
+    place = Path(shutil.copytree(two_tasks, tmp_path / "run"))
+    monkeypatch.setattr(exchange, "move", move)
+    try:
+        rollback(place, "first")
+    except FolderError as error:
+        assert "is completed when it can be" in str(error)
+    else:
+        assert next(calls) <= fails  # nothing fails any more
+        pytest.skip("there are fewer moves")
+    assert [stage.facts.name for stage in read_stages(place)] == ["first"]
+    assert status(place).tasks[-1].name == "first"
+    monkeypatch.undo()
+    load_learner(place)
+    undisturbed = Path(shutil.copytree(two_tasks, tmp_path / "other"))
+    rollback(undisturbed, "first")
+    assert contents(place) == contents(undisturbed)
+    assert read_manifest(place).files == read_manifest(undisturbed).files | {
+        "history.jsonl": sha256(place / "history.jsonl")
+    }
+    names = [file.relative_to(undisturbed) for file in sorted((undisturbed / "undone").rglob("*"))]
+    assert names == [file.relative_to(place) for file in sorted((place / "undone").rglob("*"))]
+
+
+@pytest.fixture(scope="session")
+def two_tasks(tmp_path_factory):
+    return taught(tmp_path_factory.mktemp("past") / "run", "ella", "first", "second")
+
+
+def test_a_learner_is_taken_back_to_its_start(two_tasks, tmp_path):
+    place = Path(shutil.copytree(two_tasks, tmp_path / "run"))
+    done = rollback(place, "start", discard=True)
+    assert (done.task, done.number, done.removed, done.undone) == (None, 0, ["first", "second"], None)
+    assert not (place / "undone").exists() and not (place / ".next").exists()
+    assert read_stages(place) == [] and not (place / "adapter_model.safetensors").exists()
+    assert not (place / "matrix.json").exists()
+    teach(place, "second")
+    assert contents(place) == contents(taught(tmp_path / "never", "ella", "second"))
+
+
+def test_what_is_taken_back_stands_in_the_history(two_tasks, tmp_path):
+    place = Path(shutil.copytree(two_tasks, tmp_path / "run"))
+    rollback(place, "first", by="eve", because="it was wrong")
+    acts = [(act.act, act.tasks, act.by, act.because) for act in read_history(place)]
+    assert acts == [
+        ("init", [], None, None),
+        ("learn", ["first"], "ada", None),
+        ("learn", ["second"], "ada", None),
+        ("rollback", ["second"], "eve", "it was wrong"),
+    ]
+
+
+@pytest.mark.parametrize(("to", "why"), [("second", "nothing to take back"), ("frist", "did you mean 'first'")])
+def test_what_cannot_be_taken_back_is_refused(to, why, two_tasks):
+    before = contents(two_tasks)
+    with pytest.raises(ConfigError, match=why):
+        rollback(two_tasks, to)
+    assert contents(two_tasks) == before
