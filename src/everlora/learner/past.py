@@ -59,7 +59,7 @@ def settle(place: Path, here: RawSettings | None, progress: Progress | None) -> 
     return learner
 
 
-def note_act(place: Path, act: Act, removed: Sequence[Committed]) -> None:
-    """Note an act in the history of a prepared learner, and how the tasks that it removes had been learned."""
-    last = removed[-1].facts.history if removed else None
-    note(place, *learned(removed), act.model_copy(update={"date": now(last)}))
+def note_act(place: Path, act: Act, stages: Sequence[Committed]) -> None:
+    """Note an act in the history of a prepared learner, behind those by which its tasks so far were learned."""
+    last = stages[-1].facts.history if stages else None
+    note(place, *learned(stages), act.model_copy(update={"date": now(last)}))

@@ -70,7 +70,7 @@ def rollback(
         if keep:
             settle(place, here, progress)
         names = [name for stage in removed for name in stage.facts.data]
-        note_act(place, Act(act="rollback", date=now(), tasks=names, by=by, because=because), removed)
+        note_act(place, Act(act="rollback", date=now(), tasks=names, by=by, because=because), stages)
         undone = exchange(path, keep, aside=not discard)
     last = stages[keep - 1].facts.name if keep else None
     return RolledBack(task=last, number=keep, removed=names, undone=str(undone) if undone else None)
