@@ -73,7 +73,7 @@ def read_stages(path: Path, *, hashes: bool = True) -> list[Committed]:
 
 
 def _folders(path: Path, manifest: Manifest | None) -> list[Path]:
-    """List the folders of the finished stages, in order; of a learner whose tasks are being exchanged, the new ones."""
+    """List the folders of the finished stages, in order; where tasks are being exchanged, the new ones."""
     if manifest is None or manifest.exchange is None:
         # A process killed just before the renaming leaves a sealed folder under its hidden name: not in place.
         sealed = [p.parent for p in (path / "tasks").glob(f"[0-9]*/{COMMIT}")]

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import catalogue, learner, look, protocols, subjects, sweep, tune
+from everlora.cli import catalogue, learner, look, protocols, standing, subjects, sweep, tune
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli.common import say
@@ -90,7 +90,7 @@ for command in (
     subjects.benchmarks,
     protocols.protocols,
     catalogue.env,
-    look.status,
+    standing.status,
     look.inspect,
     look.export,
     look.study_layers,

@@ -66,6 +66,11 @@ def rollback(
         if not removed:
             what = f"{to!r} is the last task that {path} has learned" if keep else f"{path} has learned nothing yet"
             raise ConfigError(f"{what}, so there is nothing to take back")
+        if keep and (holder := stages[keep - 1].facts.within) is not None:
+            raise ConfigError(
+                f"{to!r} was compacted into one update with the tasks up to {holder!r}, and the learner cannot be "
+                f"taken back to what it was between them; the tasks as they were may lie in {path / 'undone'}"
+            )
         place = prepare(path, keep)
         if keep:
             settle(place, here, progress)
