@@ -38,13 +38,18 @@ LEARNED = (*PATTERNS, MATRIX, "README.md", "adapter_config.json")
 """Files at the root that change when a task is learned."""
 
 
-def prepare(path: Path, keep: int) -> Path:
-    """Make a folder beside a learner's tasks that holds its first ``keep`` tasks, as a learner of its own.
+def prepare(path: Path, keep: int, place: Path | None = None) -> Path:
+    """Make a folder that holds the first ``keep`` tasks of a learner, as a learner of its own.
+
+    Args:
+        path: the learner's folder.
+        keep: how many tasks.
+        place: by default where `exchange` looks for it.
 
     Raises:
         FolderError: it cannot be written.
     """
-    place = path / NEXT
+    place = place or path / NEXT
     try:
         shutil.rmtree(place, ignore_errors=True)
         (place / "tasks").mkdir(parents=True)
