@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,59 +18,15 @@ from everlora.archive import atomic, exchange
 from everlora.archive.committed import read_stages
 from everlora.archive.history import read_history
 from everlora.archive.manifest import read_manifest
-from everlora.core.errors import ConfigError, DataError, FolderError
+from everlora.core.errors import ConfigError, FolderError
 from everlora.core.expressions import parse
-from everlora.data.task import Task
-from everlora.learner.opened import create, load_learner, restore, tasks_of
-from everlora.learner.teaching import Teaching
+from everlora.learner.opened import load_learner, restore, tasks_of
 from everlora.learner.verbs.compact import check_compactable, compact
-from everlora.learner.verbs.forget import forget
-from everlora.learner.verbs.learn import learn
+from everlora.learner.verbs.diff import diff
 from everlora.learner.verbs.rollback import rollback
-from everlora.runtime.progress import Progress
+from taught import contents, taught, teach
 
 METHODS = ("ella", "ps-lora", "lb-cl", "ewc", "seqlora-replay(ratio=0.2)", "seqlora", "o-lora", "per-task")
-TIMES = ("date", "seconds", "digest", "train_runtime", "train_samples_per_second", "train_steps_per_second")
-
-
-def taught(place: Path, method: str, *names: str, model: str = "tiny-llama") -> Path:
-    """A learner that was taught tasks of these names, one after another."""
-    spec = tiny_runs.spec(model, method, max_source_length=32, max_new_tokens=4)
-    plain = spec.model_dump(mode="json", exclude={"evaluation"})
-    create(place, {**plain, "evaluation": {"scoring": "labels", "schedule": "full"}})
-    for name in names:
-        teach(place, name, model)
-    return place
-
-
-def teach(place: Path, name: str, model: str = "tiny-llama") -> None:
-    task = next(task for task in tiny_runs.stream(model, 3) if task.name == name)
-    learn(place, task, Teaching(by="ada", keep_tests=4), progress=Progress())
-
-
-def contents(place: Path) -> dict[str, object]:
-    """All that a folder says: bytes of tensors, and texts without times and what follows from times."""
-    found: dict[str, object] = {}
-    for file in sorted(place.rglob("*")):
-        name = str(file.relative_to(place))
-        hidden = name.startswith((".", "undone")) or name in ("history.jsonl", "environment.json")
-        if file.is_dir() or hidden or file.name == "MANIFEST":
-            continue
-        if file.suffix == ".safetensors":
-            found[name] = file.read_bytes()
-        elif file.name in ("COMMIT", "matrix.json"):
-            found[name] = timeless(json.loads(file.read_text()))
-        elif file.name == "training.jsonl":
-            found[name] = timeless([json.loads(line) for line in file.read_text().splitlines()])
-        else:
-            found[name] = file.read_text()
-    return found
-
-
-def timeless(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: timeless(one) for key, one in value.items() if key not in (*TIMES, "files")}
-    return [timeless(one) for one in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -217,93 +172,36 @@ def test_a_past_that_is_no_plain_sum_is_not_compacted(method, why):
         check_compactable(parse(method))
 
 
-def task_of(model: str, name: str) -> Task:
-    return next(task for task in tiny_runs.stream(model, 3) if task.name == name)
-
-
-@pytest.mark.parametrize(
-    ("method", "model"),
-    [("ella", "tiny-bert"), ("lb-cl", "tiny-llama"), ("ewc", "tiny-llama"), ("per-task", "tiny-t5")],
-)
-def test_a_learner_that_is_rebuilt_was_never_taught_the_task(method, model, tmp_path):
-    place = taught(tmp_path / "run", method, "first", "second", "third", model=model)
-    given = {name: task_of(model, name) for name in ("second", "third")}
-    found = forget(place, "second", given, rebuild=True)
-    assert (found.how, found.remaining) == ("rebuilt", ["first", "third"])
-    assert contents(place) == contents(taught(tmp_path / "never", method, "first", "third", model=model))
-    assert found.never == found.after
-
-
-@pytest.mark.parametrize(
-    ("method", "model"), [("o-lora", "tiny-llama"), ("inclora", "tiny-bert"), ("inclora", "tiny-t5")]
-)
-def test_the_update_of_a_task_is_removed_and_the_others_are_as_they_were(method, model, tmp_path):
-    place = taught(tmp_path / "run", method, "first", "second", "third", model=model)
-    rollback(place, "second")
-    teach(place, "third", model)
-    exact = list(Run.read(place).past())
-    tests = {name: task_of(model, name) for name in ("first", "second", "third")}
-    found = forget(place, "first", tests)
-    assert (found.how, found.remaining) == ("removed", ["second", "third"])
-    assert equal_updates(Run.read(place).past(), exact[1:])
-    assert not (place / "undone").exists()
-    assert not any("first" in file.name for file in place.rglob("*"))
-    assert [stage.facts.number for stage in read_stages(place)] == [1, 2]
-    if model == "tiny-bert":
-        assert found.after is None
-        assert read_stages(place)[-1].facts.labels == read_stages(twin(tmp_path, method, model))[-1].facts.labels
-    else:
-        assert 0 <= found.after.membership <= 1
-        assert found.never != found.after
-    teach(place, "first", model)
-    assert [stage.facts.name for stage in read_stages(place)] == ["second", "third", "first"]
-
-
-def equal_updates(past, updates) -> bool:
-    return len(past) == len(updates) and all(adapters.equal(a, b) for a, b in zip(past, updates, strict=True))
-
-
-def twin(tmp_path: Path, method: str, model: str) -> Path:
-    return taught(tmp_path / "twin", method, "second", "third", model=model)
-
-
-def test_the_rows_of_the_head_of_a_removed_task_go(tmp_path):
-    place = taught(tmp_path / "run", "inclora", "first", "second", "third", model="tiny-bert")
-    learner = load_learner(place)
-    task = task_of("tiny-bert", "second")
-    before = tiny_runs.outputs(restore(learner, tasks_of(learner)), learner.base.family, task)
-    rows = read_stages(place)[1].facts.label_rows["second"]
-    exact = Run.read(place).past()
-    forget(place, "first")
-    learner = load_learner(place)
-    model = restore(learner, tasks_of(learner))
-    now = read_stages(place)[0].facts.label_rows["second"]
-    assert len(learner.base.family.labels) == 5
-    assert now == [0, 1, 2] != rows
-    # With the update put back below it, the head that is left answers as the former one did.
-    learner.backend.set_past(exact)
-    after = tiny_runs.outputs(model, learner.base.family, task)
-    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
-
-
-def test_the_newest_task_is_forgotten_whatever_the_method(tmp_path):
-    place = taught(tmp_path / "run", "ewc", "first", "second")
-    found = forget(place, "second", {"second": task_of("tiny-llama", "second")})
-    assert found.how == "taken back"
-    assert contents(place) == contents(taught(tmp_path / "never", "ewc", "first"))
-
-
-@pytest.mark.parametrize(
-    ("method", "why"),
-    [("seqlora", "on and on"), ("kfac", "remembers more"), ("ties", "merges"), ("seqft", "on and on")],
-)
-def test_what_cannot_be_removed_is_refused_with_what_helps(method, why, tmp_path):
+@pytest.mark.parametrize("method", ["ella", "seqlora", "ties"])
+def test_what_differs_is_what_was_learned_between(method, tmp_path):
     place = taught(tmp_path / "run", method, "first", "second")
-    before = contents(place)
-    with pytest.raises(ConfigError, match=f"{why}.*--rebuild"):
-        forget(place, "first")
-    with pytest.raises(ConfigError, match="--data second=FILE"):
-        forget(place, "first", rebuild=True)
-    with pytest.raises(DataError, match="not those that it was learned from"):
-        forget(place, "first", {"second": task_of("tiny-llama", "second").take(train=3)}, rebuild=True)
-    assert contents(place) == before
+    same = diff(place, f"{place}@second")
+    assert (same.norm, same.scores, same.answers, same.settings) == (pytest.approx(0, abs=1e-6), [], [], [])
+    found = diff(f"{place}@first", place)
+    sums = [merged(place, 1), merged(place, 2)]
+    exact = {name: float((sums[1][name] - sums[0][name]).norm()) for name in sums[0]}
+    for module in found.modules:
+        assert module.norm == pytest.approx(exact[module.module], rel=1e-3)
+    assert found.norm == pytest.approx(sum(v**2 for v in exact.values()) ** 0.5, rel=1e-3)
+    size = sum(float(v.norm()) ** 2 for v in sums[0].values()) ** 0.5
+    assert found.relative == pytest.approx(found.norm / size, rel=1e-3)
+    assert {one.task for one in found.scores} >= {"second"}  # which the first had no score of
+    assert found.compared == {"first": 4}
+    with pytest.raises(ConfigError, match="did you mean 'first'"):
+        diff(f"{place}@frist", place)
+
+
+def merged(place: Path, tasks: int) -> dict[str, torch.Tensor]:
+    """What a learner adds to each module after so many tasks, from the adapter at its root then."""
+    copy = place.with_name(f"after{tasks}")
+    shutil.copytree(place, copy)
+    if tasks < len(read_stages(copy)):
+        rollback(copy, read_stages(copy)[tasks - 1].facts.name)
+    return {name: update.dense() for name, update in adapters.read(copy)[0].items()}
+
+
+def test_settings_that_differ_are_named(two_tasks, tmp_path):
+    other = taught(tmp_path / "other", "o-lora", "first")
+    found = diff(two_tasks, other)
+    assert "method" in found.settings
+    assert {(one.task, one.b) for one in found.scores} >= {("second", None)}

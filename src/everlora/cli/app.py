@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import catalogue, learner, look, protocols, standing, subjects, sweep, tune
+from everlora.cli import catalogue, learner, learner_past, look, protocols, standing, subjects, sweep, tune
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli.common import say
@@ -83,6 +83,10 @@ for command in (
     learner.ask,
     learner.evaluate,
     learner.history,
+    learner_past.diff,
+    learner_past.rollback,
+    learner_past.forget,
+    learner_past.compact,
     running.run,
     running.demo,
     catalogue.methods,

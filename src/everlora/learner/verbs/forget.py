@@ -192,7 +192,7 @@ def _learn_again(place: Path, later: Sequence[Committed], given: Given) -> None:
 
 
 def _never(path: Path, stages: Sequence[Committed], number: int, shown: Task, given: Given) -> Remains | None:
-    """Show what a learner shows of a task that it was never taught; None where it cannot be made, or answers nothing."""
+    """Show what a learner shows of a task that it was never taught; None where it cannot be made or asked."""
     if not all(stage.facts.name in given.tasks for stage in stages[number:]):
         return None
     with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
