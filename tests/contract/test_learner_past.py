@@ -16,6 +16,7 @@ from everlora.analysis.runs import Run
 from everlora.analysis.status import status
 from everlora.archive import atomic, exchange
 from everlora.archive.committed import read_stages
+from everlora.archive.exchange import complete_exchange
 from everlora.archive.history import read_history
 from everlora.archive.manifest import read_manifest
 from everlora.core.errors import ConfigError, FolderError
@@ -23,6 +24,7 @@ from everlora.core.expressions import parse
 from everlora.learner.opened import load_learner, restore, tasks_of
 from everlora.learner.verbs.compact import check_compactable, compact
 from everlora.learner.verbs.diff import diff
+from everlora.learner.verbs.forget import forget
 from everlora.learner.verbs.rollback import rollback
 from taught import contents, taught, teach
 
@@ -42,30 +44,43 @@ def test_a_learner_that_is_taken_back_was_never_taught_what_followed(method, tmp
     assert (back / "undone/1/matrix.json").is_file()
 
 
-def test_whatever_interrupts_it_a_learner_is_taken_back_at_once(tmp_path, monkeypatch, two_tasks):
-    """The disk fails at one point after the other: the learner is the one behind the rollback, and goes on."""
-    after = Path(shutil.copytree(two_tasks, tmp_path / "after"))
-    rollback(after, "first")
-    moved = sorted(file.relative_to(after) for file in (after / "undone").rglob("*"))
+ACTS = {
+    "rollback": lambda place: rollback(place, "first"),
+    "compact": lambda place: compact(place, 2),
+    "forget": lambda place: forget(place, "first"),
+}
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_whatever_interrupts_it_the_past_is_changed_at_once(name, tmp_path, monkeypatch, two_tasks):
+    """The disk fails at one point after the other: the learner is the one behind the act, and goes on."""
+    act, after = ACTS[name], Path(shutil.copytree(two_tasks, tmp_path / "after"))
+    act(after)
+    moved = below(after / "undone")
+    tasks = [stage.facts.name for stage in read_stages(after)]
     for point in range(1, 100):
         place = Path(shutil.copytree(two_tasks, tmp_path / f"run{point}"))
         with monkeypatch.context() as patch, fails_at(point, patch):
             failed = ""
             try:
-                rollback(place, "first")
+                act(place)
             except FolderError as error:
                 failed = str(error)
         assert not failed or "is completed when it can be" in failed
-        assert [stage.facts.name for stage in read_stages(place)] == ["first"]
-        assert status(place).tasks[-1].name == "first"
-        load_learner(place)  # which writes
+        assert [stage.facts.name for stage in read_stages(place)] == tasks
+        assert [task.name for task in status(place).tasks] == tasks
+        complete_exchange(place)
         assert contents(place) == contents(after)
-        assert sorted(file.relative_to(place) for file in (place / "undone").rglob("*")) == moved
+        assert below(place / "undone") == moved
         assert read_manifest(place).exchange is None
-        assert not (place / ".next").exists()
+        assert not list(place.glob(".[ng]*"))
         if not failed:
             break
     assert point > 8
+
+
+def below(place: Path) -> list[str]:
+    return sorted(str(file.relative_to(place)) for file in place.rglob("*"))
 
 
 @contextmanager
@@ -205,3 +220,17 @@ def test_settings_that_differ_are_named(two_tasks, tmp_path):
     found = diff(two_tasks, other)
     assert "method" in found.settings
     assert {(one.task, one.b) for one in found.scores} >= {("second", None)}
+
+
+def test_what_ends_before_it_is_done_changes_nothing(two_tasks, tmp_path, monkeypatch):
+    def end(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    place = Path(shutil.copytree(two_tasks, tmp_path / "run"))
+    monkeypatch.setattr("everlora.learner.verbs.rollback.settle", end)
+    with pytest.raises(KeyboardInterrupt):
+        rollback(place, "first")
+    assert (place / ".next").exists()
+    load_learner(place)
+    assert not (place / ".next").exists()
+    assert contents(place) == contents(two_tasks)

@@ -190,11 +190,7 @@ def _show_forgotten(found: Forgotten) -> None:
 def _show_compacted(found: Compacted) -> None:
     from everlora.cli.tables import number, show, table
 
-    say(
-        f"rank {found.rank} in the place of {found.rank_before}: relative error {found.error:.3g}, worst module "
-        f"{found.worst:.3g} ({found.module}); {found.bytes_before / 1e6:.2f} MB become "
-        f"{found.bytes_after / 1e6:.2f} MB"
-    )
+    say(found.describe())
     if not found.done:
         say("nothing was changed; leave out --dry-run to do it")
         return

@@ -45,8 +45,7 @@ def number_of(path: Path, stages: Sequence[Committed], name: str) -> int:
     """
     names = [stage.facts.name for stage in stages]
     if name not in names:
-        known = f"it knows {', '.join(names)}" if names else "it knows no task yet"
-        raise ConfigError(f"{path} has not learned {name!r}{nearest(name, names)}; {known}")
+        raise ConfigError(f"{path} has not learned {name!r}{nearest(name, names) if names else ', nor anything yet'}")
     return names.index(name) + 1
 
 

@@ -53,6 +53,14 @@ class Compacted(Record):
     undone: str | None
     done: bool
 
+    def describe(self) -> str:
+        """Say what is lost and what is saved."""
+        return (
+            f"rank {self.rank} in the place of {self.rank_before}: relative error {self.error:.3g}, worst module "
+            f"{self.worst:.3g} ({self.module}); {self.bytes_before / 1e6:.2f} MB become "
+            f"{self.bytes_after / 1e6:.2f} MB"
+        )
+
 
 def compact(
     path: Path,
@@ -93,6 +101,7 @@ def compact(
         updates, found = nearest_of(run, rank)
         if dry_run:
             return found
+        (progress or Progress()).info(found.describe())  # before anything is done
         place = prepare(path, 0)
         holder = stages[-1].facts.name
         for stage in stages:
