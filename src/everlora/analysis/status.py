@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from everlora.analysis.ranks import SumRank, rank_of_sum
 from everlora.archive.commits import Commit, ProbedRise
 from everlora.archive.folder import read_run, stages
 from everlora.archive.head_rows import shared_rows
@@ -56,7 +55,6 @@ class Status(Record):
         kept_rows: rows of data that are kept for later tasks.
         holdings: bytes that are kept, room that is left, and errors of what is remembered in another form.
         loads: files that answering loads on top of the base model, with their bytes.
-        rank: of the sum of all updates, over modules; None where they are not of low rank.
     """
 
     model: str
@@ -67,7 +65,6 @@ class Status(Record):
     kept_rows: int = 0
     holdings: Holdings
     loads: dict[str, int] = Field(default_factory=dict)
-    rank: SumRank | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -113,7 +110,6 @@ def status(path: Path) -> Status:
         kept_rows=sum(facts.kept_rows for facts in done),
         holdings=done[-1].holdings or _measured_again(path),
         loads=_loads(path, each),
-        rank=None if each else rank_of_sum(path),
     )
 
 

@@ -41,8 +41,9 @@ def rollback(
     from everlora.cli.console import ConsoleProgress
     from everlora.learner.verbs.rollback import rollback as take_back
 
+    here = {key: value for key, value in settings.items() if value is not None}
     with ConsoleProgress(quiet=quiet) as shown, interruptible("the learner is as it was, or taken back"):
-        found = take_back(learner, to, by=by, because=because, discard=discard, here=_here(settings), progress=shown)
+        found = take_back(learner, to, by=by, because=because, discard=discard, here=here, progress=shown)
     if as_json:
         say(json.dumps(found.plain()))
         return
@@ -95,10 +96,9 @@ def forget(
         {n: Path(f) for n, f in options.pairs(*one).items()} for one in ((data, "--data"), (test, "--test"))
     )
     tasks = given_tasks(read_stages(learner, hashes=False), files, tests, columns, test_fraction)
+    here = {key: value for key, value in settings.items() if value is not None}
     with ConsoleProgress(quiet=quiet) as shown, interruptible("the learner is as it was, or has forgotten"):
-        found = let_go(
-            learner, task, tasks, rebuild=rebuild, by=by, because=because, here=_here(settings), progress=shown
-        )
+        found = let_go(learner, task, tasks, rebuild=rebuild, by=by, because=because, here=here, progress=shown)
     if as_json:
         say(json.dumps({**found.plain(), "statement": found.statement()}, allow_nan=False))
         return
@@ -130,8 +130,9 @@ def compact(
     from everlora.learner.verbs.compact import compact as make_one
 
     acts: dict[str, Any] = {"by": by, "because": because, "discard": discard, "dry_run": dry_run}
+    here = {key: value for key, value in settings.items() if value is not None}
     with ConsoleProgress(quiet=quiet) as shown, interruptible("the learner is as it was, or compacted"):
-        found = make_one(learner, rank, **acts, here=_here(settings), progress=shown)
+        found = make_one(learner, rank, **acts, here=here, progress=shown)
     if as_json:
         say(json.dumps(found.plain(), allow_nan=False))
         return
@@ -153,10 +154,6 @@ def diff(
         say(json.dumps(found.plain(), ensure_ascii=False, allow_nan=False))
         return
     _show_difference(found, top)
-
-
-def _here(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _say_where(tasks: list[str], undone: str | None) -> None:

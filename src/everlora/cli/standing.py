@@ -51,7 +51,7 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
         )
     if facts.loads:
         say(f"answering loads on top of the base model: {_files(facts.loads)}")
-    if rank := facts.rank:
+    if rank := facts.holdings.rank:
         say(f"rank of the sum of all updates, over modules: {rank.least} to {rank.most}, median {rank.median:g}")
     if facts.holdings.room and facts.holdings.room.hard:  # others may learn in directions that are taken
         for line in _room(facts.holdings.room):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import hypot
 from pathlib import Path
 
 from everlora.adapters import files as adapters
 from everlora.analysis.runs import Run
+from everlora.archive.committed import Committed
 from everlora.archive.exchange import exchange, prepare
 from everlora.archive.folder import read_run
 from everlora.archive.history import Act, now
@@ -14,7 +16,7 @@ from everlora.archive.lock import writing
 from everlora.archive.schema import Record
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
-from everlora.core.updates import LowRank, truncated
+from everlora.core.updates import LowRank, LowRankUpdates, truncated
 from everlora.learner.opened import tasks_of
 from everlora.learner.past import committed_tasks, copy_stage, note_act, seal_stage, sealed, settle
 from everlora.learner.verbs.evaluate import judge
@@ -103,15 +105,7 @@ def compact(
             return found
         (progress or Progress()).info(found.describe())  # before anything is done
         place = prepare(path, 0)
-        holder = stages[-1].facts.name
-        for stage in stages:
-            last = stage is stages[-1]
-            facts, scores = sealed(stage)
-            folder = copy_stage(stage, place, facts.number, ADAPTER if last else (*ADAPTER, MEMORY))
-            if last:
-                adapters.write(folder, updates, adapters.read(stage.path)[1], like=stage.path)
-            within = {} if last else {"within": holder}
-            seal_stage(folder, facts.model_copy(update={"holdings": None, **within}), scores)
+        write_compacted(stages, updates, place)
         learner = settle(place, here, progress)
         known = tasks_of(learner)
         before = newest_scores(learner, known)
@@ -125,6 +119,19 @@ def compact(
         "done": True,
     }
     return found.model_copy(update=changed)
+
+
+def write_compacted(stages: Sequence[Committed], updates: LowRankUpdates, place: Path) -> None:
+    """Write tasks into a prepared learner with one update for all of them, in the folder of the last."""
+    *earlier, last = stages
+    for stage in earlier:
+        facts, scores = sealed(stage)
+        folder = copy_stage(stage, place, facts.number, (*ADAPTER, MEMORY))
+        seal_stage(folder, facts.model_copy(update={"holdings": None, "within": last.facts.name}), scores)
+    facts, scores = sealed(last)
+    folder = copy_stage(last, place, facts.number, ADAPTER)
+    adapters.write(folder, updates, adapters.read(last.path)[1], like=last.path)
+    seal_stage(folder, facts.model_copy(update={"holdings": None}), scores)
 
 
 def check_compactable(method: Method) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 from torch import nn
 
 from everlora.analysis.membership import membership_auc
+from everlora.analysis.runs import method_of
 from everlora.archive.committed import Committed
 from everlora.archive.exchange import exchange, prepare
 from everlora.archive.folder import read_run
@@ -129,14 +130,8 @@ def forget(
     with writing(path, given.progress.warn):
         stages = committed_tasks(path)
         number = number_of(path, stages, name)
-        check_same_rows(stages, given.tasks)
-        later = stages[number:]
-        if rebuild and (missing := [one.facts.name for one in later if one.facts.name not in given.tasks]):
-            raise ConfigError(f"to learn the later tasks again, give their data: --data {missing[0]}=FILE")
+        later, how = stages[number:], _way(path, stages, number, given, rebuild)
         learner = load_learner(path, here, progress=progress)
-        if not rebuild:
-            check_removable(learner.method, stages, number)
-        how: How = "taken back" if not later else "rebuilt" if rebuild else "removed"
         known = tasks_of(learner)
         shown = given.tasks.get(name, known[number - 1])
         scores_before = newest_scores(learner, known)
@@ -162,6 +157,17 @@ def forget(
         scores_before={one: score for one, score in scores_before.items() if one in scores},
         scores=scores,
     )
+
+
+def _way(path: Path, stages: Sequence[Committed], number: int, given: Given, rebuild: bool) -> How:
+    """Return how a task is to be forgotten, once nothing speaks against that."""
+    check_same_rows(stages, given.tasks)
+    later = stages[number:]
+    if rebuild and (missing := [one.facts.name for one in later if one.facts.name not in given.tasks]):
+        raise ConfigError(f"to learn the later tasks again, give their data: --data {missing[0]}=FILE")
+    if not rebuild:
+        check_removable(method_of(path, read_run(path)), stages, number)
+    return "taken back" if not later else "rebuilt" if rebuild else "removed"
 
 
 def _settled(place: Path, how: How, given: Given) -> tuple[SequentialLearner, dict[str, float]]:
