@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
-from everlora.testing.record import Record, record_run
+if TYPE_CHECKING:  # the process that only hands out tests need not import what they test
+    from everlora.testing.record import Record
 
 # How fast a machine is decides no test: a busy one draws examples slowly, and is not wrong for that.
 settings.register_profile("everlora", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -31,9 +33,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let no search for garbage, of which every run makes several, look through all tests and all libraries again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Record]:
     """Give the one recorded run of a method on a model; look, do not touch."""
+    from everlora.testing.record import record_run
+
     seen: dict[tuple[str, str], Record] = {}
 
     def get(method: str, model: str) -> Record:
@@ -54,4 +65,6 @@ def _no_disk() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)

@@ -25,10 +25,14 @@ Pair = tuple[str, str]
 """A method and a model."""
 
 
+parsed = cache(parse)
+"""Every process reads the same few names for thousands of cases."""
+
+
 @cache
 def kinds(method: str) -> frozenset[str]:
     """The roles that a method fills, what it trains, and how it carries the past on."""
-    composed = parse(method)
+    composed = parsed(method)
     adapter = composed.adapter
     trains = (composed.regime, adapter.form, adapter.policy, f"fixed={adapter.fixed}", composed.consolidator.rule)
     return frozenset({*trains, *(role for role in ROLES if getattr(composed, role))})
@@ -37,7 +41,7 @@ def kinds(method: str) -> frozenset[str]:
 def pairs(methods: Iterable[str], models: Sequence[str] = MODELS) -> tuple[Pair, ...]:
     """Every method with every model of a family that it is made for."""
     family = dict(zip(MODELS, FAMILIES, strict=True))
-    return tuple((method, model) for method in methods for model in models if family[model] in parse(method).families)
+    return tuple((method, model) for method in methods for model in models if family[model] in parsed(method).families)
 
 
 def few(covers: dict[Any, set[Hashable]]) -> list[Any]:

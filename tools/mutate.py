@@ -38,6 +38,8 @@ ROOMS = ("core", "parts", "training", "metrics", "archive")
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 FOLDERS = ("unit", "seams", "equivalence", "contract")
 """Of tests, from near to far."""
+PASSES = (FOLDERS[:2], FOLDERS[2:])
+"""What whole runs would notice is tried only on what the tests of single modules have not noticed."""
 MOST_SURVIVE = 5
 """Per cent."""
 MOST = 12
@@ -178,7 +180,7 @@ def imports(file: Path) -> frozenset[Path]:
 def near(file: Path) -> list[Path]:
     """Return some of the test files that import a module or are named after it; if none do, those of its importers.
 
-    From near to far; those that import little else come first in each folder: they are about it.
+    Those named after it are among them; from near to far, and in each folder those first that import little else.
     """
     tests = [test for folder in FOLDERS for test in (TESTS / folder).glob("test_*.py")]
     names = tuple(f"test_{word}" for word in (file.stem, *file.stem.split("_")[1:]))
@@ -186,7 +188,9 @@ def near(file: Path) -> list[Path]:
     users = [user for user in PACKAGE.rglob("*.py") if file in imports(user) and user.name != "__init__.py"]
     found = found or [test for test in tests if any(user in imports(test) for user in users)]
     found.sort(key=lambda test: (FOLDERS.index(test.parent.name), len(imports(test)), test.name))
-    return found[:MOST]
+    named = [test for test in found if test.stem.startswith(names)]
+    chosen = {*named, *found[: max(0, MOST - len(named))]}
+    return [test for test in found if test in chosen]
 
 
 # --- running --------------------------------------------------------------------------------------------------------
@@ -254,6 +258,31 @@ def run(jobs: Sequence[tuple[Sequence[Path], Mutant | None, float]], workers: in
     return ends
 
 
+def unnoticed(
+    mutants: Sequence[Mutant], near: dict[Path, list[Path]], folders: Sequence[str], workers: int
+) -> list[Mutant]:
+    """Return the mutants that none of the near tests in these folders notices."""
+    tests = {one.file: [test for test in near[one.file] if test.parent.name in folders] for one in mutants}
+    plain = sorted({test for some in tests.values() for test in some})
+    ends = dict(zip(plain, run([([test], None, 3600) for test in plain], workers), strict=True))
+    for test in (test for test, (status, _) in ends.items() if status):
+        print(
+            f"{test.relative_to(ROOT)} does not pass without a mutant (status {ends[test][0]}); left out", flush=True
+        )
+    tests = {file: [test for test in some if not ends[test][0]] for file, some in tests.items()}
+    cost = {file: sum(ends[test][1] for test in some) for file, some in tests.items()}
+    jobs = [(tests[one.file], one, 20 + 5 * cost[one.file]) for one in mutants if tests[one.file]]
+    found = [one for one in mutants if not tests[one.file]]
+
+    def report(k: int, end: tuple[int, float]) -> None:
+        if end[0] == 0:
+            found.append(jobs[k][1])
+            print(f"not noticed by {' and '.join(folders)}: {jobs[k][1].known}", flush=True)
+
+    run(jobs, workers, report)
+    return found
+
+
 def main() -> int:
     """Try a sample of mutants; 1 if too many of them survive."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -271,28 +300,15 @@ def main() -> int:
     preload()
     begun = time.monotonic()
     tests = {file: near(file) for file in {mutant.file for mutant in chosen}}
-    plain = sorted({test for some in tests.values() for test in some})
-    ends = dict(zip(plain, run([([test], None, 3600) for test in plain], told.jobs), strict=True))
-    for test in (test for test, (status, _) in ends.items() if status):
-        print(
-            f"{test.relative_to(ROOT)} does not pass without a mutant (status {ends[test][0]}); left out", flush=True
-        )
-    tests = {file: [test for test in some if not ends[test][0]] for file, some in tests.items()}
-    cost = {file: sum(ends[test][1] for test in some) for file, some in tests.items()}
-    jobs = [(tests[one.file], one, 20 + 5 * cost[one.file]) for one in chosen if tests[one.file]]
-    survivors = []
-
-    def report(k: int, end: tuple[int, float]) -> None:
-        mutant = jobs[k][1]
-        if end[0] == 0 and mutant:
-            survivors.append(mutant)
-            print(f"survived  {mutant.file.relative_to(ROOT)}:{mutant.line}  {mutant.known}", flush=True)
-
-    run(jobs, told.jobs, report)
-    share = 100 * len(survivors) / max(1, len(jobs))
+    survivors = chosen = [mutant for mutant in chosen if tests[mutant.file]]
+    for folders in PASSES:
+        survivors = unnoticed(survivors, tests, folders, told.jobs)
+    for one in survivors:
+        print(f"survived  {one.file.relative_to(ROOT)}:{one.line}  {one.known}")
+    share = 100 * len(survivors) / max(1, len(chosen))
     print(
-        f"{len(jobs)} mutants of {len(every)} tried (seed {told.seed}), {len(survivors)} survived ({share:.1f} %) in "
-        f"{time.monotonic() - begun:.0f} s; {len(equivalent)} are listed as equivalent"
+        f"{len(chosen)} mutants of {len(every)} tried (seed {told.seed}), {len(survivors)} survived ({share:.1f} %) "
+        f"in {time.monotonic() - begun:.0f} s; {len(equivalent)} are listed as equivalent"
     )
     return int(share > MOST_SURVIVE)
 

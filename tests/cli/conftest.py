@@ -122,9 +122,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> ScoredRun:
 
 
 def committed(folder: Path) -> dict[str, bytes]:
-    """Every file of every finished task."""
+    """Every file of every finished task, and of its evaluation."""
     tasks = [commit.parent for commit in sorted(folder.glob("tasks/*/COMMIT"))]
-    return {f"{task.name}/{file.name}": file.read_bytes() for task in tasks for file in sorted(task.iterdir())}
+    files = (file for task in tasks for file in sorted(task.rglob("*")) if file.is_file())
+    return {file.relative_to(folder / "tasks").as_posix(): file.read_bytes() for file in files}
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -112,16 +112,3 @@ def test_short_options(everlora: Everlora, tmp_path: Path) -> None:
     assert "written to r" in said.out
     loud = everlora("run", "-m", "tiny-bert", *words, "--output-dir", "s", "-v")
     assert "1. reviews" in loud.err
-
-
-def test_logs_are_shown_from_a_level_up(tmp_path: Path) -> None:
-    """In a process of its own: levels are of a process."""
-    import subprocess
-    import sys
-
-    command = [sys.executable, "-m", "everlora", "run", "-m", "gone/gone", "-o", "r", "--log-level", "debug"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 2
-    lines = done.stderr.splitlines()
-    assert any("DEBUG " in line for line in lines)
-    assert lines[-1].startswith("everlora: cannot load the model 'gone/gone'")

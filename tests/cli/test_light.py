@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -75,46 +77,77 @@ REFUSED = {
     "tune --methods nope -o r": ("unknown method 'nope'", YAML),
 }
 """What is wrong with a command, and what it may import to see that: neither torch nor transformers."""
-DUMP = """
-import atexit, runpy, sys
-def dump():
-    ours = {"everlora", "__main__", "__mp_main__", "sitecustomize", "usercustomize"}
-    print("modules", *{name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names) - ours)
-atexit.register(dump)
-runpy.run_module("everlora", run_name="__main__")
+SHARED = """
+import contextlib, io, json, os, sys
+from everlora.cli.main import main
+known = {*sys.stdlib_module_names, "everlora", "__main__", "__mp_main__", "sitecustomize", "usercustomize"}
+for words, env in json.loads(sys.argv[1]):
+    os.environ.update(env)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
+        main(words)
+    for name in env:
+        del os.environ[name]
+    names = {name.partition(".")[0] for name in sys.modules} - known
+    print(json.dumps([sorted(names), out.getvalue(), err.getvalue()]), file=sys.__stdout__)
 """
+"""Commands one after another in one process: what is imported after each, and what each has printed."""
+Asked = tuple[Sequence[str], dict[str, str]]
+Shown = tuple[set[str], str, str]
 
 
-def imported(folder: Path, *words: str, **env: str) -> set[str]:
-    """What a command has imported, beside the standard library and what the installation itself loads."""
-    return started(folder, *words, **env)[0]
+def together(folder: Path, commands: Mapping[str, Asked], allowed: Mapping[str, set[str]]) -> dict[str, Shown]:
+    """For each command the modules imported by then, what it wrote on stdout and what on stderr.
+
+    Those that may import the least come first, and commands share a process only if what one may import the next may
+    import as well: so nothing that an earlier one has brought along hides what a later one must not import.
+    """
+    found: dict[str, Shown] = {}
+    left = sorted(commands, key=lambda name: len(allowed[name]))
+    while left:
+        chain: list[str] = []
+        for name in left:
+            if not chain or allowed[chain[-1]] <= allowed[name]:
+                chain.append(name)
+        left = [name for name in left if name not in chain]
+        words = json.dumps([commands[name] for name in chain])
+        command = [sys.executable, "-c", SHARED, words]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=True)
+        for name, line in zip(chain, done.stdout.splitlines(), strict=True):
+            names, out, err = json.loads(line)
+            found[name] = {one for one in names if not one.startswith(("_", "cython_runtime"))}, out, err
+    return found
 
 
-def started(folder: Path, *words: str, **env: str) -> tuple[set[str], str]:
-    """What a command has imported, and what it wrote on stderr."""
-    command = [sys.executable, "-c", DUMP, *words]
-    done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("modules ")]
-    names = {name for name in line.split()[1:] if not name.startswith(("_", "cython_runtime"))}
-    return names, done.stderr
+@pytest.fixture(scope="module")
+def looked_up(tmp_path_factory: pytest.TempPathFactory, ran: ScoredRun) -> dict[str, Shown]:
+    run = str(ran("ella"))
+    commands: dict[str, Asked] = {words: (words.replace("RUN", run).split(), {}) for words in COMMANDS}
+    return together(tmp_path_factory.mktemp("looked-up"), commands, COMMANDS)
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_a_command_imports_no_more_than_it_needs(words: str, tmp_path: Path, ran: ScoredRun) -> None:
-    run = str(ran("ella")) if "RUN" in words else ""
-    assert imported(tmp_path, *words.replace("RUN", run).split()) - COMMANDS[words] == set()
+def test_a_command_imports_no_more_than_it_needs(words: str, looked_up: dict[str, Shown]) -> None:
+    names, _, err = looked_up[words]
+    assert "Traceback" not in err
+    assert names - COMMANDS[words] == set()
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
+    folder = tmp_path_factory.mktemp("refused")
+    (folder / "typo.yaml").write_text("evaluation: {shedule: final}")
+    (folder / "empty.yaml").write_text("{}")
+    commands: dict[str, Asked] = {words: (words.split(), {}) for words in REFUSED}
+    return together(folder, commands, {words: allowed for words, (_, allowed) in REFUSED.items()})
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_is_wrong_is_seen_before_anything_heavy_is_imported(words: str, tmp_path: Path) -> None:
-    (tmp_path / "typo.yaml").write_text("evaluation: {shedule: final}")
-    (tmp_path / "empty.yaml").write_text("{}")
+def test_what_is_wrong_is_seen_before_anything_heavy_is_imported(words: str, refused: dict[str, Shown]) -> None:
     message, allowed = REFUSED[words]
-    names, shown = started(tmp_path, *words.split())
-    assert message in shown
+    names, _, err = refused[words]
+    assert message in err
+    assert "Traceback" not in err
     assert names - allowed == set()
 
 
@@ -137,15 +170,25 @@ TYPED = {
 }
 
 
+@pytest.fixture(scope="module")
+def completed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
+    def typed(words: str) -> dict[str, str]:
+        line = {"COMP_WORDS": f"everlora {words}", "COMP_CWORD": str(len(words.split()))}
+        return {**line, "_EVERLORA_COMPLETE": "complete_bash"}
+
+    commands: dict[str, Asked] = {words: ([], typed(words)) for words in TYPED}
+    return together(
+        tmp_path_factory.mktemp("completed"), commands, {words: allowed for words, (_, allowed) in TYPED.items()}
+    )
+
+
 @pytest.mark.parametrize("words", TYPED)
-def test_the_shell_completes(words: str, tmp_path: Path) -> None:
+def test_the_shell_completes(words: str, completed: dict[str, Shown]) -> None:
     offered, allowed = TYPED[words]
-    typed = {"COMP_WORDS": f"everlora {words}", "COMP_CWORD": str(len(words.split()))}
-    env = {**os.environ, **typed, "_EVERLORA_COMPLETE": "complete_bash"}
-    command = [sys.executable, "-m", "everlora"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.split() == offered
-    assert imported(tmp_path, **typed, _EVERLORA_COMPLETE="complete_bash") - allowed == set()
+    names, out, err = completed[words]
+    assert out.split() == offered
+    assert err == ""
+    assert names - allowed == set()
 
 
 def test_completion_can_be_installed(tmp_path: Path) -> None:

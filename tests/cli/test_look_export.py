@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from everlora.analysis.runs import Run
 from everlora.archive.folder import read_matrix
 from everlora.data.task import Task
 from everlora.export import model as export
+from sealing import edit
 
 from .conftest import Everlora, ScoredLearner, ScoredRun
 
@@ -69,12 +69,17 @@ def test_an_exported_model_is_the_learner(everlora: Everlora, ran: ScoredRun, me
         assert transformers.AutoTokenizer.from_pretrained("whole")("a").input_ids
 
 
+def raise_last(matrix: dict[str, Any]) -> None:
+    matrix["matrix"][-1][0] += 1
+
+
 def test_scores_that_no_task_was_committed_with_reach_no_card(everlora: Everlora, ran: ScoredRun) -> None:
     shutil.copytree(str(ran("ella")), "run")
-    matrix = json.loads(Path("run/matrix.json").read_text())
-    matrix["matrix"][-1][0] += 1
-    Path("run/matrix.json").write_text(json.dumps(matrix))
-    assert "matrix.json has other scores than" in everlora("export", "run", "--out", "out").line
+    whole = Path("run/matrix.json").read_bytes()
+    for sealed, why in ((False, "matrix.json was changed after it was written"), (True, "has other scores than")):
+        Path("run/matrix.json").write_bytes(whole)
+        edit(Path("run/matrix.json"), raise_last, sealed=sealed)
+        assert why in everlora("export", "run", "--out", "out").line
     assert not Path("out").exists()
 
 

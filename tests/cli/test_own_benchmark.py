@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from hashlib import sha256
@@ -91,17 +90,3 @@ def test_a_plugin_of_which_nothing_is_used_is_recorded(everlora: Everlora, tmp_p
     assert plugged["origin"] == [where]
     assert "origin" not in plain
     assert plain["id"] == plugged["id"]
-
-
-def test_the_example_is_tested_in_two_lines(tmp_path: Path) -> None:
-    words = (sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-c", "/dev/null")
-    where = ("--rootdir", tmp_path, EXAMPLES / "test_my_benchmark.py")
-    done = subprocess.run([*words, *where], cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout
-    from everlora.testing import ANSWER_CHECKS, BENCHMARK_CHECKS
-
-    for name, checks in (("test_my_three", BENCHMARK_CHECKS), ("test_token_f1", ANSWER_CHECKS)):
-        for check in checks:
-            assert f"{name}[{check}]" in done.stdout
-    assert f"{len(ANSWER_CHECKS) + len(BENCHMARK_CHECKS)} passed" in done.stdout
-    assert len((EXAMPLES / "my_benchmark.py").read_text(encoding="utf-8").splitlines()) <= 100

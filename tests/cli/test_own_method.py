@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import yaml
 
 from everlora.core import registry
-from everlora.testing import plugin
+from everlora.testing import ANSWER_CHECKS, BENCHMARK_CHECKS, CHECKS, plugin
 
 from .conftest import Everlora, unplug
 
@@ -110,46 +110,56 @@ EXAMPLE_ON = {
 """By file: the battery in it, and one of the four families."""
 
 
-def test_the_examples_are_tested_in_two_lines(tmp_path: Path) -> None:
-    """The examples' test files as their reader would run them."""
-    files = [EXAMPLES / f"test_{example}.py" for example in EXAMPLE_ON]
-    words = (sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-c", "/dev/null")
-    where = ("--rootdir", tmp_path, "--basetemp", tmp_path / "runs", *files)
-    wanted = " or ".join(f"(test_{name} and {model})" for name, model in EXAMPLE_ON.values())
+def test_the_examples_are_tested_in_two_lines_and_named_methods_in_none(tmp_path: Path) -> None:
+    """The examples' test files as their reader would run them, and methods named on the command line."""
+    renamed = (EXAMPLES / "own_method.py").read_text(encoding="utf-8").replace("capped-ella", "capped-again")
+    (tmp_path / "again.py").write_text(renamed, encoding="utf-8")
+    files = [EXAMPLES / f"test_{example}.py" for example in (*EXAMPLE_ON, "my_benchmark")]
+    words = (sys.executable, "-m", "pytest", "-p", "everlora.testing", "-q", "-rA", "-p", "no:cacheprovider")
+    own = ("--everlora", "capped-again", "--everlora-plugin", "again.py", "--everlora", "ella(lam=0.3)+migu")
+    where = ("-c", "/dev/null", "--rootdir", tmp_path, "--basetemp", tmp_path / "runs", *files)
+    named = ("test_capped_again", "test_ella_lam_0_3_migu")
+    wanted = [f"(test_{name} and {model})" for name, model in EXAMPLE_ON.values()] + ["test_my_three", "test_token_f1"]
+    wanted += [f"({name} and tiny-bert and kept_is)" for name in named]
     done = subprocess.run(
-        [*words, "-k", wanted, *where],
+        [*words, *own, "-k", " or ".join(wanted), *where],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=400,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
-    from everlora.testing import CHECKS
-
-    found = re.findall(r"^PASSED \S*::test_(\w+)\[(\S+?)\]$", done.stdout, re.MULTILINE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.findall(r"^PASSED \S*::(test_\w+)\[(\S+?)\]$", done.stdout, re.MULTILINE)
     checks = {name: [c for c in CHECKS if c not in PENALTY_CHECKS] for name in ("feature_projection",)}
     checks |= {name: list(CHECKS) for name in ("capped_ella", "mean_pull")}
-    assert sorted(found) == sorted((n, f"{model}-{check}") for n, model in EXAMPLE_ON.values() for check in checks[n])
+    expected = [(f"test_{n}", f"{model}-{check}") for n, model in EXAMPLE_ON.values() for check in checks[n]]
+    expected += [("test_my_three", check) for check in BENCHMARK_CHECKS]
+    expected += [("test_token_f1", check) for check in ANSWER_CHECKS]
+    expected += [(name, "tiny-bert-kept_is_what_the_method_declares") for name in named]
+    assert sorted(found) == sorted(expected)
+    assert len((EXAMPLES / "my_benchmark.py").read_text(encoding="utf-8").splitlines()) <= 100
 
 
-def test_the_battery_is_a_pytest_plugin(tmp_path: Path) -> None:
-    """Methods named on the command line, no test file; alone of all that lies around."""
-    (tmp_path / "test_other.py").write_text("def test_other(): raise AssertionError\n")
-    words = (sys.executable, "-m", "pytest", "-p", "everlora.testing", "-p", "no:cacheprovider", "-q", "-rA")
-    own = ("--everlora", "capped-ella", "--everlora-plugin", EXAMPLES / "own_method.py")
+def configured(named: list[str], **about: Any) -> list[str]:
+    """The paths in which pytest looks for tests, once the plug-in has been given the names of methods."""
+    options = {"--everlora": named, "--everlora-plugin": []}
+    config = SimpleNamespace(getoption=options.get, **about)
+    try:
+        plugin.pytest_configure(cast(pytest.Config, config))
+    finally:
+        plugin.named.clear()
+    return config.args
 
-    told = (*words, *own, "--everlora", "ella(lam=0.3)+migu", "-k", "tiny-bert and kept_is")
-    where = ("--rootdir", tmp_path, "-c", "/dev/null")
-    done = subprocess.run([*told, *where], cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
-    for name in ("test_capped_ella", "test_ella_lam_0_3_migu"):
-        assert f"{name}[tiny-bert-kept_is_what_the_method_declares]" in done.stdout
+
+def test_named_methods_are_tested_alone_of_all_that_lies_around() -> None:
+    source = pytest.Config.ArgsSource
+    assert configured(["ella"], args=["around"], args_source=source.INVOCATION_DIR) == [str(plugin.TESTS)]
+    assert configured(["ella"], args=["around"], args_source=source.TESTPATHS) == [str(plugin.TESTS)]
+    assert configured(["ella"], args=["given"], args_source=source.ARGS) == ["given", str(plugin.TESTS)]
+    assert configured([], args=["around"], args_source=source.INVOCATION_DIR) == ["around"]
 
 
 def test_the_plugin_refuses_a_method_that_it_does_not_know() -> None:
-    options = {"--everlora": ["ellla"], "--everlora-plugin": []}
     with pytest.raises(pytest.UsageError, match="unknown method 'ellla'"):
-        plugin.pytest_configure(cast(pytest.Config, SimpleNamespace(getoption=options.get)))
-    plugin.named.clear()
+        configured(["ellla"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from everlora.cli.main import main
+
 from .conftest import SMALL, Everlora, committed
 
 REPO = Path(__file__).parents[2]
@@ -19,9 +23,9 @@ LONG = ["--model", "tiny-llama", "--tasks", "reviews,news", "--max-steps", "80",
 LONG = ["run", *LONG, "--max-train-samples", "64", "--out", "run", "--json"]
 
 
-def stopped(folder: Path, number: int) -> tuple[int, str, str]:
+def stopped(folder: Path, number: int, *more: str) -> tuple[int, str, str]:
     """Start a run and send it a signal as soon as its first task is committed."""
-    command = [sys.executable, "-m", "everlora", *LONG]
+    command = [sys.executable, "-m", "everlora", *LONG, *more]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(
         command,
@@ -44,13 +48,11 @@ def stopped(folder: Path, number: int) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    command = [sys.executable, "-m", "everlora", *LONG]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=400, check=True)
-    assert set(json.loads(done.stdout.splitlines()[-1])) >= {"tasks", "matrix", "metrics", "folder"}
-    said = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
-    assert len(said) == 2, done.stderr
+    folder, out = tmp_path_factory.mktemp("undisturbed"), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), pytest.raises(SystemExit) as end:
+        main(LONG)
+    assert not end.value.code
+    assert set(json.loads(out.getvalue().splitlines()[-1])) >= {"tasks", "matrix", "metrics", "folder"}
     return committed(folder / "run")
 
 
@@ -58,22 +60,30 @@ def weights(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: data for name, data in files.items() if name.endswith((".safetensors", "predictions.jsonl"))}
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+INTERRUPTED = (signal.SIGINT, 130, ())
+KILLED = (signal.SIGKILL, -signal.SIGKILL, ("--log-level", "debug"))
+
+
+@pytest.mark.parametrize(("number", "status", "more"), [INTERRUPTED, KILLED])
 def test_a_stopped_run_keeps_what_it_learned_and_goes_on(
     everlora: Everlora,
     tmp_path: Path,
     undisturbed: dict[str, bytes],
     number: int,
     status: int,
-    monkeypatch: pytest.MonkeyPatch,
+    more: tuple[str, ...],
 ) -> None:
-    found, out, err = stopped(tmp_path, number)
+    """One shows what its libraries log, the other that they are silent otherwise: levels are of a process."""
+    found, out, err = stopped(tmp_path, number, *more)
     assert found == status, err
     assert out == ""
     assert "Traceback" not in err
+    assert any("DEBUG " in line for line in err.splitlines()) == ("debug" in more)
     if number == signal.SIGINT:
-        assert err.splitlines()[-1].startswith("everlora: interrupted; finished tasks are kept")
-        assert "--resume" in err.splitlines()[-1]
+        first, last = (line for line in err.splitlines() if not line.startswith("warning: "))
+        assert first.startswith("1. reviews: ")
+        assert last.startswith("everlora: interrupted; finished tasks are kept")
+        assert "--resume" in last
     before = committed(tmp_path / "run")
     assert {name.split("/")[0] for name in before} == {"01-reviews"}
     assert everlora(*LONG, "--resume").json["tasks"] == ["reviews", "news"]

@@ -10,6 +10,7 @@ import yaml
 
 import everlora as everlora_package
 from everlora.core.errors import FolderError
+from sealing import edit
 
 from .conftest import Everlora, committed
 
@@ -267,9 +268,7 @@ def test_no_file_lets_code_run(small: Everlora, everlora: Everlora) -> None:
     assert "names the task file 'x.yaml'" in everlora("run", "--config", "r.yaml", "--dry-run").line
 
     assert small("--out", "a").status == 0
-    record = Path("a/run.yaml").read_text()
-    Path("a/run.yaml").write_text(record.replace("trust_remote_code: false", "trust_remote_code: true"))
-    assert Path("a/run.yaml").read_text() != record
+    edit(Path("a/run.yaml"), lambda record: record["settings"].update(trust_remote_code=True))
     assert "run.yaml wants to run code" in everlora("export", "a", "--out", "b").line
     assert not Path("b").exists()
     assert everlora("export", "a", "--out", "b", "--no-trust-remote-code").status == 0

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import pytest
 
-from everlora import parse
 from everlora.testing import CHECKS, Case
-from plan import DAILY, case, pairs
+from plan import DAILY, case, pairs, parsed
 from tiny_runs import METHODS
 
 ELSEWHERE = {"interrupted_and_resumed_equals_uninterrupted", "a_batch_in_one_piece_is_a_batch_in_eight"}
@@ -23,7 +22,7 @@ ELSEWHERE = {"interrupted_and_resumed_equals_uninterrupted", "a_batch_in_one_pie
         case((name, *pair), pair in DAILY)
         for name, check in CHECKS.items()
         for pair in pairs(METHODS)
-        if name not in ELSEWHERE and check.applies(parse(pair[0]))
+        if name not in ELSEWHERE and check.applies(parsed(pair[0]))
     ],
 )
 def test_it_holds(check, method, model, recorded, tmp_path):

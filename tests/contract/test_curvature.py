@@ -57,6 +57,7 @@ def test_both_factors_are_those_of_the_rows_gradients(name: str, monkeypatch: py
     draw = torch.multinomial
 
     def note(probabilities: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
+        assert n == 1, "one answer at every place"
         found = draw(probabilities, n, generator=generator)
         drawn.extend(found[:, 0].split(sizes))
         return found

@@ -49,9 +49,8 @@ def followed(model, method, folder, tasks=3, **settings):
     stream = tiny_runs.stream(model, tasks)
 
     def at_answer(task):
-        answered[len(learner.past), task] = tiny_runs.outputs(
-            learner.base.model, learner.base.family, stream[len(learner.past)]
-        )
+        newest = len(learner.past) - 1
+        answered[newest, task] = tiny_runs.outputs(learner.base.model, learner.base.family, stream[newest])
 
     def at_start(task):
         below[task] = {name: layer.weight.detach().clone() for name, layer in learner.backend.base_layers().items()}
@@ -82,7 +81,7 @@ def test_the_merge_answers_after_every_task(model, method, past, tmp_path):
         expected = tiny_runs.outputs(plain, family, tasks[k])
         for task in tasks[: k + 1]:
             torch.testing.assert_close(answered[k, task.name], expected, rtol=1e-4, atol=1e-5)
-        rows = [json.loads(line) for line in (stages[k].path / "predictions.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in stages[k].predictions.read_text().splitlines()]
         again = (score_task(plain, family, t, scoring="labels", batch_size=32).predictions for t in tasks[: k + 1])
         assert [row["prediction"] for row in rows] == list(chain.from_iterable(again))
     ready = tiny_runs.outputs(learner.inference_model(), learner.base.family, tasks[2])
@@ -195,18 +194,19 @@ def test_resumed_in_the_third_task_equals_uninterrupted(model, method, tmp_path)
     assert matrix.cells[2][2] is not None
     for here, there in zip(again.folder.stages(), whole.folder.stages(), strict=True):
         assert here.facts.strengths == there.facts.strengths
-        for file in ("memory.safetensors", "adapter_model.safetensors", "predictions.jsonl", "modules.jsonl"):
+        assert here.predictions.read_bytes() == there.predictions.read_bytes()
+        for file in ("memory.safetensors", "adapter_model.safetensors", "modules.jsonl"):
             assert here.facts.files.get(file) == there.facts.files.get(file), file
 
 
 @pytest.mark.parametrize("method", ["ties", "ps-lora(train_past=merged)"])
 def test_cut_off_while_answering_the_same_run_goes_on(method, tmp_path):
-    """By then the adapter is off and the model stands on a merge that holds what will not be committed."""
+    """By then the adapter is off and the model stands on a merge; what was learned is committed, and not scored."""
     tasks = tiny_runs.stream("tiny-bert", 3)
     whole = tiny_runs.train_sequence("tiny-bert", method, tmp_path / "whole", tasks, **DIAGONAL)
 
     def cut(_):
-        if len(learner.past) == 1:
+        if len(learner.past) == 2:
             raise KeyboardInterrupt
 
     learner = tiny_runs.begin(
@@ -214,8 +214,12 @@ def test_cut_off_while_answering_the_same_run_goes_on(method, tmp_path):
     )
     with pytest.raises(KeyboardInterrupt):
         learner.follow(tasks)
+    assert [stage.evaluated for stage in learner.folder.stages()] == [True, False]
     learner.progress = tiny_runs.Watch()
     learner.follow(tasks[:2])
     learner.inference_model()
     learner.follow(tasks)
     assert tiny_runs.largest_difference(tiny_runs.adapter(learner), tiny_runs.adapter(whole)) == 0
+    # The second was the last of two tasks when it was scored, and so on more of them.
+    for here, there in list(zip(learner.folder.stages(), whole.folder.stages(), strict=True))[::2]:
+        assert here.predictions.read_bytes() == there.predictions.read_bytes()

@@ -28,7 +28,7 @@ def test_scores_and_rows_left_out_reach_the_record(tmp_path: Path) -> None:
     assert len(str(record.order_digest)) == 16
     stage = learner.folder.stages()[-1]
     assert stage.facts.metric == record.metric
-    found = [json.loads(line) for line in (stage.path / "predictions.jsonl").read_text().splitlines()]
+    found = [json.loads(line) for line in stage.predictions.read_text().splitlines()]
     of_task = {name: [row for row in found if row["task"] == name] for name in (plain.name, scored.name)}
     assert all("score" not in row and "correct" in row for row in of_task[plain.name])
     asked = zip(of_task[scored.name], rows, strict=True)

@@ -1,6 +1,6 @@
-"""A folder of an earlier everlora (commit 2962122, schema 2) is read, shown and gone on with; a newer one is refused.
+"""A folder of an earlier everlora is read, shown and gone on with; a newer one is refused.
 
-``tests/data/schema-2`` was made by::
+``tests/data/schema-2`` (commit 2962122) and ``tests/data/schema-3`` (commit 86fc22b) were made by::
 
     everlora.Learner("tiny-llama", method="ella(store=svd,store_rank=1)+replay(ratio=0.5)", out=..., **SETTINGS)
 
@@ -26,8 +26,10 @@ from everlora.archive.folder import RunFolder, read_matrix, read_run, stages
 from everlora.archive.records import Environment, Seconds
 from everlora.archive.schema import SCHEMA, read_json
 from everlora.core.errors import FolderError
+from sealing import read
 
-OLD = Path(__file__).parents[1] / "data" / "schema-2"
+DATA = Path(__file__).parents[1] / "data"
+OLD, NEXT = DATA / "schema-2", DATA / "schema-3"
 METHOD = "ella(store=svd,store_rank=1)+replay(ratio=0.5)"
 SETTINGS = {
     "lora": {"r": 1, "lora_alpha": 2, "target_modules": ["q_proj"]},
@@ -50,6 +52,11 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(OLD, tmp_path / "run"))
 
 
+@pytest.fixture(params=[OLD, NEXT], ids=["schema 2", "schema 3"])
+def each(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    return Path(shutil.copytree(request.param, tmp_path / "run"))
+
+
 def as_schema_1(folder: Path) -> None:
     """Take out what schema 2 brought: commits that say whose they are."""
     shutil.rmtree(folder / "before")
@@ -61,12 +68,24 @@ def as_schema_1(folder: Path) -> None:
     spec.write_text(spec.read_text().replace("schema: 2", "schema: 1"))
 
 
-@pytest.mark.parametrize("older", [lambda folder: None, as_schema_1], ids=["schema 2", "schema 1"])
+def as_schema_3(folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(NEXT, folder)
+
+
+OLDER = {"schema 1": as_schema_1, "schema 2": lambda folder: None, "schema 3": as_schema_3}
+
+
+@pytest.mark.parametrize("older", OLDER.values(), ids=OLDER)
 def test_every_record_is_read(folder: Path, older: Callable[[Path], None]) -> None:
     older(folder)
+    assert {read(path).get("schema", 1) for path in (folder / "run.yaml", *folder.glob("tasks/*/COMMIT"))} == {
+        list(OLDER.values()).index(older) + 1
+    }
     record, done, results = read_run(folder), stages(folder), read_matrix(folder)
     assert {(stage.facts.run, stage.facts.labels == []) for stage in done} == {("c1d4c06eb256d648", True)}
     assert (record.id, record.composition.name, record.settings.seed) == ("c1d4c06eb256d648", "ella+replay", 3)
+    assert [(stage.evaluated, stage.predictions.parent == stage.path) for stage in done] == [(True, True)] * 2
     assert [(stage.facts.name, stage.facts.row) for stage in done] == [("pets", [50.0, 0.0]), ("plants", [50.0, 0.0])]
     assert isinstance(done[0].facts.seconds, Seconds)
     assert done[1].facts.strengths == {"energy_overlap": 0.0014518046518787742}
@@ -81,17 +100,18 @@ def test_every_record_is_read(folder: Path, older: Callable[[Path], None]) -> No
     assert (scored.group, scored.answers.cells.keys()) == ("replay", {(0, 0), (0, 1), (1, 0), (1, 1)})
 
 
-def test_status_measures_what_was_not_noted(folder: Path) -> None:
-    """The figures are those that commit 2962122 showed of this folder."""
-    found = status(folder)
-    assert stages(folder)[-1].facts.holdings is None
+def test_status_measures_what_was_not_noted(each: Path) -> None:
+    """The figures are those that commit 2962122 showed of the older folder; the other has noted the same."""
+    found = status(each)
+    assert (stages(each)[-1].facts.holdings is None) == (read(each / "run.yaml")["schema"] == 2)
     assert (found.holdings.kept_bytes, found.kept_rows) == (3168, 4)
     assert found.holdings.memory_error["energy_overlap"].error == pytest.approx(0.4418884, rel=1e-4)
     assert found.holdings.room is not None
     assert [module.tasks_left for module in found.holdings.room.modules] == [62, 62]
 
 
-def test_it_is_gone_on_with_as_the_same_run(folder: Path) -> None:
+def test_it_is_gone_on_with_as_the_same_run(each: Path) -> None:
+    folder, schema = each, read(each / "run.yaml")["schema"]
     before = {path: path.read_bytes() for path in folder.glob("tasks/*/*")}
     learner = Learner("tiny-llama", method=METHOD, out=folder, resume=True, **SETTINGS)
     third = task("tools", "saw", "file")
@@ -99,7 +119,7 @@ def test_it_is_gone_on_with_as_the_same_run(folder: Path) -> None:
     assert matrix.cells[1][:2] == (50.0, 0.0)
     assert {path: path.read_bytes() for path in before} == before  # nothing was learned again
     assert [stage.facts.name for stage in stages(folder)] == ["pets", "plants", "tools"]
-    assert {json.loads(path.read_text())["schema"] for path in folder.glob("tasks/*/COMMIT")} == {2, SCHEMA}
+    assert {json.loads(path.read_text())["schema"] for path in folder.glob("tasks/*/COMMIT")} == {schema, SCHEMA}
     assert yaml.safe_load((folder / "run.yaml").read_text())["schema"] == SCHEMA
     assert status(folder).holdings == Run.read(folder).holdings()
 
@@ -131,3 +151,25 @@ def test_a_record_that_lacks_an_entry_is_damaged(folder: Path, entry: str) -> No
     place.write_text(json.dumps(content))
     with pytest.raises(FolderError, match=r"COMMIT is damaged, or of an older everlora; restore it from a copy"):
         stages(folder)
+
+
+def test_of_schema_3_a_task_can_be_asked_and_one_more_be_taught(tmp_path: Path) -> None:
+    """It noted what a task shows a model; an older one did not, and says what to do instead."""
+    folder = Path(shutil.copytree(NEXT, tmp_path / "run"))
+    before = {path: path.read_bytes() for path in folder.glob("tasks/*/*")}
+    learner = Learner.open(folder, device="cpu")
+    row = TASKS[0].test[0].input
+    assert learner.ask([row], task="pets")[0] in TASKS[0].labels
+    third = task("tools", "saw", "file")
+    learner.learn(third, by="ada")
+    assert {path: path.read_bytes() for path in before} == before
+    whole = Learner(
+        "tiny-llama", method=METHOD, out=Path(shutil.copytree(NEXT, tmp_path / "b")), resume=True, **SETTINGS
+    )
+    whole.follow([*TASKS, third])
+    # Without the rows of earlier tasks, as with them.
+    name = "tasks/03-tools/adapter_model.safetensors"
+    assert (folder / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert [(act.act, act.tasks, act.by) for act in learner.history()] == [("learn", ["tools"], "ada")]
+    with pytest.raises(FolderError, match="kept no card of a task; go on with its data, and run --resume"):
+        Learner.open(Path(shutil.copytree(OLD, tmp_path / "old"))).ask([row])

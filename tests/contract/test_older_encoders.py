@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from everlora import Example, Task
 from everlora.core.errors import FolderError
 from everlora.learner import experiment
 from oracle import models
+from sealing import edit, read
 
 
 def test_a_learner_pools_as_it_did_when_it_learned(tmp_path: Path) -> None:
@@ -20,9 +20,8 @@ def test_a_learner_pools_as_it_did_when_it_learned(tmp_path: Path) -> None:
     model, out = str(models.build("encoder", "roberta", tmp_path)), tmp_path / "run"
     spec = tiny_runs.spec(model, "inclora")
     before = tiny_runs.train_sequence(model, "inclora", out, loaded=tiny_runs.fresh(model, pooling="head"))
-    noted = json.loads((out / "environment.json").read_text())
-    assert noted.pop("pooling") == "head"
-    (out / "environment.json").write_text(json.dumps(noted))
+    assert read(out / "environment.json")["pooling"] == "head"
+    edit(out / "environment.json", lambda noted: noted.pop("pooling"))
     with pytest.raises(FolderError, match="was learned with pooling head and would go on with mean"):
         tiny_runs.begin(model, "inclora", out, resume=True)
     loaded = experiment.load_for(spec, out)

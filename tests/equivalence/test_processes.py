@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,9 @@ def two(tmp_path_factory):
     return out
 
 
-COMMAND = ("-m", "everlora")
-DAMAGED = """
-import os, shutil, sys
+END = "== ended with"
+COMMANDS = f"""
+import json, os, shutil, sys
 from everlora.cli.main import main
 
 real = shutil.copy
@@ -56,15 +57,32 @@ def faulty(source, target):
     real(source, target)
     target.write_bytes(target.read_bytes()[:-1])
 
-if os.environ["RANK"] == "0":
-    shutil.copy = faulty
-main(sys.argv[1:])
+learned, unwritten, refused = json.loads(sys.argv[1])
+for words, copy in ((learned, real), (unwritten, faulty)):
+    if os.environ["RANK"] == "0":
+        shutil.copy = copy
+    try:
+        main(words)
+    except SystemExit as end:
+        print("{END}", end.code or 0, file=sys.stderr)
+main(refused)
 """
-"""The command line on a disk that loses the last byte of what the first process copies."""
+"""Three commands, the second on a disk that loses the last byte of what the first process copies."""
+RUN = ("--benchmark", "builtin", "--max-eval-samples", "4", "-q", "--tasks")
+LEARNED = ("run", "--model", "tiny-bert", "--method", "l2p", "--max-train-samples", "16", "--max-steps", "2", *RUN)
+UNWRITTEN = ("run", "--model", "tiny-llama", "--max-train-samples", "8", "--max-steps", "1", *RUN, "reviews")
+REFUSED = ("run", "--model", "tiny-llama", *RUN, "reviews")
+Ended = tuple[int, str]
 
 
-def processes(*argv: str, command: Sequence[str] = COMMAND) -> list[tuple[int, str]]:
-    """Run one command in two processes; the status and stderr of each."""
+@pytest.fixture(scope="module")
+def commanded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[Ended]]]:
+    """A folder, and of three commands in two processes the status and stderr of each."""
+    folder = tmp_path_factory.mktemp("commands")
+    (folder / "mine").mkdir()
+    (folder / "mine" / "note").write_text("mine")
+    learned = [*LEARNED, "reviews,news", "--per-device-train-batch-size", "4", "--out", str(folder / "run")]
+    unwritten, refused = [*UNWRITTEN, "--out", str(folder / "lost")], [*REFUSED, "--out", str(folder / "mine")]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -72,7 +90,7 @@ def processes(*argv: str, command: Sequence[str] = COMMAND) -> list[tuple[int, s
     place |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
     started = [
         subprocess.Popen(
-            [sys.executable, *command, *argv],
+            [sys.executable, "-c", COMMANDS, json.dumps([learned, unwritten, refused])],
             env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -80,34 +98,36 @@ def processes(*argv: str, command: Sequence[str] = COMMAND) -> list[tuple[int, s
         )
         for rank in (0, 1)
     ]
-    said = [one.communicate(timeout=240)[1] for one in started]
-    return [(one.returncode, err) for one, err in zip(started, said, strict=True)]
+    ranks: list[list[Ended]] = []
+    for one in started:
+        *parts, last = re.split(rf"{END} (\d+)\n", one.communicate(timeout=240)[1])
+        ended = [(int(status), err) for err, status in zip(parts[::2], parts[1::2], strict=True)]
+        ranks.append([*ended, (one.returncode, last)])
+    return folder, [list(each) for each in zip(*ranks, strict=True)]
 
 
-def test_a_run_goes_on_with_other_processes_if_a_step_has_the_same_rows(tmp_path):
+def test_a_run_goes_on_with_other_processes_if_a_step_has_the_same_rows(commanded):
     """With L2P, whose own term of the loss made DDP think that the keys were used twice."""
-    run = ["run", "--model", "tiny-bert", "--method", "l2p", "--benchmark", "builtin", "--max-steps", "2"]
-    run += ["--max-train-samples", "16", "--max-eval-samples", "4", "--out", str(tmp_path / "run"), "-q"]
-    rows = ["--per-device-train-batch-size", "4", "--tasks"]
-    for status, err in processes(*run, *rows, "reviews,news"):
+    folder, (ended, _, _) = commanded
+    for status, err in ended:
         assert status == 0, err
-    assert len(list(tmp_path.glob("run/tasks/*/COMMIT"))) == 2
+    assert len(list(folder.glob("run/tasks/*/COMMIT"))) == 2
 
-    def alone(*argv: str) -> str:
+    def alone(rows: str) -> str:
         heard: list[str] = [""]
+        how = [*LEARNED, "reviews,news", "--per-device-train-batch-size", rows, "--out", str(folder / "run")]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("typer.echo", lambda text, err=False: heard.append(str(text)))
-            status = run_command([*run, "--resume", "--tasks", "reviews,news", *argv])
+            status = run_command([*how, "--resume"])
         return heard[-1] if status else ""
 
-    assert "different: rows of a step, over all processes" in alone("--per-device-train-batch-size", "4")
-    assert alone("--per-device-train-batch-size", "8") == ""
+    assert "different: rows of a step, over all processes" in alone("4")
+    assert alone("8") == ""
 
 
-def test_what_one_process_is_refused_all_say_in_one_line(tmp_path):
-    (tmp_path / "note").write_text("mine")
-    run = ["run", "--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews", "--out", str(tmp_path)]
-    for status, err in processes(*run):
+def test_what_one_process_is_refused_all_say_in_one_line(commanded):
+    _, (_, _, ended) = commanded
+    for status, err in ended:
         assert status == 2
         assert "Traceback" not in err
         last = err.strip().splitlines()[-1]
@@ -115,14 +135,13 @@ def test_what_one_process_is_refused_all_say_in_one_line(tmp_path):
         assert "is not empty and holds no run of everlora" in last
 
 
-def test_what_one_process_cannot_write_all_say_in_one_line(tmp_path):
-    run = ["run", "--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews", "--max-steps", "1", "-q"]
-    run += ["--max-train-samples", "8", "--max-eval-samples", "4", "--out", str(tmp_path / "run")]
-    for status, err in processes(*run, command=("-c", DAMAGED)):
+def test_what_one_process_cannot_write_all_say_in_one_line(commanded):
+    folder, (_, ended, _) = commanded
+    for status, err in ended:
         assert status == 2, err
         assert "Traceback" not in err
         assert "was not written as it was to be" in err.strip().splitlines()[-1]
-    assert not list(tmp_path.glob("run/tasks/*"))
+    assert not list(folder.glob("lost/tasks/*"))
 
 
 @pytest.mark.parametrize(("model", "case"), RUNS)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import everlora
 from fuzz.harness import command
 from fuzz.inputs import as_json, as_yaml, damaged, mutated, spliced, texts, values, written
+from sealing import edit
 
 Read = Callable[[Any, Path], None]
 
@@ -280,12 +281,14 @@ def finished() -> Path:
 
 RECORDS = (
     "run.yaml",
+    "MANIFEST",
     "matrix.json",
     "environment.json",
     "adapter_config.json",
     "tasks/01-reviews/COMMIT",
     "tasks/02-news/COMMIT",
-    "tasks/02-news/predictions.jsonl",
+    "tasks/02-news/evaluation-1/COMMIT",
+    "tasks/02-news/evaluation-1/predictions.jsonl",
     "tasks/02-news/training.jsonl",
     "tasks/02-news/modules.jsonl",
     "tasks/02-news/adapter_config.json",
@@ -319,11 +322,16 @@ def read_records(record: tuple[str, bytes, str], folder: Path) -> None:
     run = folder / "run"
     shutil.copytree(finished(), run)
     (run / name).write_bytes(content)
+    # Whoever changes a file may change its hashes as well.
+    if (run / name).suffix in (".yaml", ".json", ""):
+        with contextlib.suppress(Exception):  # what cannot be read has none
+            edit(run / name, lambda facts: None)
     commit = (run / name).parent / "COMMIT"
-    if commit.is_file() and not name.endswith("COMMIT"):  # whoever changes a file may change its hash as well
-        facts = json.loads(commit.read_text())
-        facts["files"][Path(name).name] = hashlib.sha256(content).hexdigest()
-        commit.write_text(json.dumps(facts))
+    if commit.is_file() and not name.endswith("COMMIT"):
+        sha = hashlib.sha256((run / name).read_bytes()).hexdigest()
+        edit(commit, lambda facts: facts["files"].update({Path(name).name: sha}))
+    if name != "MANIFEST":
+        (run / "MANIFEST").unlink()
     small = ("--model", "tiny-llama", "--benchmark", "builtin", "--tasks", "reviews,news", "--max-steps", "1")
     small = (*small, "--max-train-samples", "4", "--max-eval-samples", "2", "--max-new-tokens", "2")
     again = {

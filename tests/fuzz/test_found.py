@@ -70,7 +70,7 @@ SMALL: dict[str, tuple[str, Any, str]] = {
     "folder-escape-in-first-column": ("folders", ("trace", "t/train.json", b'[{"answer": "b", "\\u001b": "a"}]'), ""),
     "folder-escape-in-options": ("folders", ("info", "dataset_options.json", b'{"c": {"options": ["good", "\\u009b"]}}'), ""),
     "folder-nul-in-names": ("folders", ("info", "dataset_info.json", b'{"\\u0000": {}}'), ""),
-    "record-row-without-its-task": ("records", ("tasks/02-news/predictions.jsonl",
+    "record-row-without-its-task": ("records", ("tasks/02-news/evaluation-1/predictions.jsonl",
         b'{"task": "reviews", "row": 0, "target": "a", "prediction": "b", "correct": false}\n'
         b'{"task": "news", "row": 0, "target": "a", "prediction": "b", "correct": false}\n'
         b'{"task": "news", "row": 1, "target": "a", "prediction": "b", "correct": false}\n', "compare"), ""),

@@ -92,7 +92,7 @@ def looked_at(out: Path) -> dict[str, Any]:
         place = "root" if folder == out else folder.name
         for file in sorted(folder.glob("*.safetensors")):
             (memory if file.name == MEMORY else weights).setdefault(place, {}).update(load_file(file))
-    lines = [line for stage in stages for line in (stage / "predictions.jsonl").read_text("utf-8").splitlines()]
+    lines = [line for file in answers_of(stages) for line in file.read_text("utf-8").splitlines()]
     answers = [[row[key] for key in ("task", "row", "target", "prediction")] for row in map(json.loads, lines)]
     matrix = json.loads((out / "matrix.json").read_text("utf-8"))["matrix"]
     return {
@@ -109,6 +109,13 @@ def looked_at(out: Path) -> dict[str, Any]:
             for place, held in places.items()
         },
     }
+
+
+def answers_of(stages: Iterable[Path]) -> list[Path]:
+    """The file of answers of every stage, which was scored once."""
+    found = [sorted(stage.glob("evaluation-*/predictions.jsonl")) for stage in stages]
+    assert all(len(files) == 1 for files in found)
+    return [file for files in found for file in files]
 
 
 def machine() -> dict[str, Any]:

@@ -171,7 +171,7 @@ def test_the_alarms_of_a_task_that_was_trained() -> None:
 
 def test_losses_at_either_end_are_compared_without_overlap() -> None:
     """Three at each end where there are six; of four or five, two."""
-    assert (EDGE, FEW_LOSSES, KNOWN, FEW_ROWS, ABOVE_CHANCE) == (3, 4, 0.1, 30, 1.645)
+    assert (EDGE, FEW_LOSSES, KNOWN, FEW_ROWS, ABOVE_CHANCE, TOO_LARGE) == (3, 4, 0.1, 30, 1.645, 0.3)
     assert unlearned([1, 1, 9, 9, 1, 1, 1.0]) == []
     assert unlearned([1, 1, 1, 9, 1, 1, 1.1]) != []
     assert unlearned([1, 9, 2, 2]) == []

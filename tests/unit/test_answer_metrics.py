@@ -17,7 +17,7 @@ from everlora.core.errors import DataError
 from everlora.data.stream import TaskStream
 from everlora.data.task import Example, Task
 from everlora.learner.experiment import adapt_tasks
-from everlora.metrics import Answer, answer_metrics, matrix_metrics
+from everlora.metrics import Answer, AnswerMetric, answer_metrics, matrix_metrics
 from everlora.metrics.answers import literals
 from everlora.metrics.sari import sari
 from everlora.metrics.scores import ScoreMatrix
@@ -293,7 +293,8 @@ def _raises(row: Answer) -> float:
         (lambda row: float("inf"), "gives inf, which is no percentage"),
         (lambda row: None, "gives None, which is no percentage"),
         (lambda row: 250, "gives 250, which is no percentage"),
-        (lambda row: -3.0, "gives -3.0, which is no percentage"),
+        (lambda row: 100.01, "gives 100.01, which is no percentage"),
+        (lambda row: -0.01, "gives -0.01, which is no percentage"),
         (lambda row: True, "gives True, which is no percentage"),
         (lambda row: "100", "gives a str, which is no percentage"),
         (_raises, r"fails: ValueError: no \u001b[31mred"),
@@ -331,6 +332,24 @@ def test_a_metric_of_the_matrix_that_gives_no_number_is_one_line(value: Any) -> 
         with pytest.raises(DataError, match="the metric 'own_matrix'") as caught:
             matrix_metrics()["own_matrix"](ScoreMatrix(("a",), (10,), ((90,),)))
         assert "\x1b" not in str(caught.value)
+
+
+def test_what_rounding_does_to_a_percentage_is_let_through() -> None:
+    for value in (100 + 1e-9, -1e-9, 0, 100):
+        metric = replace(answer_metrics()["exact_match"], row=lambda row, value=value: value)
+        assert metric.score([Answer("a", ("a",))]) == (value, (value,))
+
+
+def test_only_the_metrics_of_trace_count_white_space() -> None:
+    counted = {name for name, known in answer_metrics().items() if known.blanks}
+    assert counted == {name for name in answer_metrics() if name.endswith("_trace")}
+    assert not AnswerMetric(id="own", formula="f", source="s", row=lambda row: 0.0).blanks
+
+
+def test_a_metric_of_rows_has_no_shares_of_a_corpus_measure() -> None:
+    assert answer_metrics()["exact_match"].shares_of([Answer("a", ("a",))], ()) == ()
+    with pytest.raises(DataError, match="'exact_match' is not defined without any rows; score at least one"):
+        answer_metrics()["exact_match"].score([])
 
 
 def test_shares_of_ones_own_are_one_number_for_each_row() -> None:

@@ -48,3 +48,60 @@ def test_a_name_with_dots_means_another_setting(name: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         rules.checked(name, 4)
     assert str(caught.value) == f"unknown training argument {name!r}{hint}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        *((name, 0, f"{name!r} must be above zero (got 0)") for name in rules.ABOVE_ZERO),
+        ("max_steps", 0, "'max_steps' must be above zero (got 0)"),
+        ("max_steps", -2, "'max_steps' must be above zero (got -2)"),
+        ("logging_steps", 1.5, "'logging_steps' must be a whole number (got 1.5)"),
+        *((name, -1, f"{name!r} must not be negative (got -1)") for name in rules.NOT_NEGATIVE),
+        ("learning_rate", float("inf"), "'learning_rate' must be a finite number (got inf)"),
+        ("learning_rate", "much", "'learning_rate': Input should be a valid number"),
+        ("learning_rate", True, "'learning_rate': "),
+        ("optim", "lomo", "the optimizer 'lomo' steps during the backward pass"),
+        ("optim", "galore_adamw_layerwise", "the optimizer 'galore_adamw_layerwise' steps during the backward pass"),
+        ("output_dir", "x", "the training argument 'output_dir' is set by everlora; leave it out"),
+        ("do_eval", True, "'do_eval' is not supported by everlora: tasks are scored as the 'evaluation' settings say"),
+        ("eval_steps", 3, "'eval_steps' is not supported by everlora: tasks are scored"),
+        ("save_steps", 3, "'save_steps' is not supported by everlora: finished tasks are kept in the run folder"),
+        ("hub_token", "x", "'hub_token' is not supported by everlora: finished tasks are kept"),
+        ("weight_decai", 1, "unknown training argument 'weight_decai'; did you mean 'weight_decay'"),
+        ("do_evall", 1, "unknown training argument 'do_evall'"),
+    ],
+)
+def test_values_that_cannot_be_used_are_refused(name: str, value: object, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        rules.checked(name, value)
+    assert said in str(caught.value)
+    assert "did you mean 'do_eval'" not in str(caught.value), "what is not supported is not offered"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("num_train_epochs", 0.25, 0.25),
+        ("gradient_accumulation_steps", 1, 1),
+        ("max_steps", -1, -1),
+        ("max_steps", 1, 1),
+        ("logging_steps", 2.0, 2.0),
+        ("learning_rate", 0, 0),
+        ("learning_rate", "1e-4", 1e-4),
+        ("max_grad_norm", 0.0, 0.0),
+        ("optim", "sgd", "sgd"),
+    ],
+)
+def test_values_at_their_edges_are_taken(name: str, value: object, found: object) -> None:
+    assert rules.checked(name, value) == found
+
+
+def test_arguments_of_one_task_stand_with_those_of_the_run() -> None:
+    workers = {"dataloader_num_workers": 1}
+    for name, value in (("dataloader_persistent_workers", True), ("dataloader_prefetch_factor", 2)):
+        rules.check_together(workers, {"a": {name: value}})
+        rules.check_together({name: value, **workers}, None)
+        for train, of in (({name: value}, None), ({}, {"a": {name: value}}), ({name: value}, {"a": workers})):
+            with pytest.raises(ConfigError, match=f"'{name}' needs dataloader_num_workers above zero"):
+                rules.check_together(train, of)

@@ -18,6 +18,7 @@ from everlora.archive.schema import read_json
 from everlora.cli.app import run_command
 from everlora.core.errors import FolderError
 from everlora.models.base_files import BaseFiles, check_same_base
+from sealing import edit
 
 TRAIN = {"max_steps": 2, "per_device_train_batch_size": 2}
 
@@ -121,7 +122,8 @@ def test_resume_and_export_refuse_another_base_and_folders_without_a_record_go_o
     shutil.copy(kept, folder / "model.safetensors")
     learner()
     other_weights(folder)
-    plain = json.loads((out / "environment.json").read_text())
-    del plain["base_files"]
-    (out / "environment.json").write_text(json.dumps(plain))
+    edit(out / "environment.json", lambda noted: noted.pop("base_files"), sealed=False)
+    with pytest.raises(FolderError, match=r"environment\.json was changed after it was written"):
+        learner()
+    edit(out / "environment.json", lambda noted: None)
     learner()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from everlora.core.roles import Budget, Curvature, Evidence, ProbedBudget, State
 from everlora.core.updates import LowRank
 from everlora.parts.kronecker import KroneckerCurvature
 from everlora.testing import tiny_runs
+from everlora.training import calibration as calibrating
 from everlora.training.calibration import FILE, HIGHEST, LOWEST, Calibration, mean_loss
 from everlora.training.group import StrengthController
 
@@ -87,6 +89,7 @@ def test_the_ratio_is_of_sums_and_is_held() -> None:
     assert calibration.ratio == HIGHEST
     calibration.append([], ProbedRise(losses={}, real_rise=-2e3), 0.1)
     assert calibration.ratio == LOWEST
+    assert (LOWEST, HIGHEST) == (1 / 30, 30)
     none = Calibration(probes=1)
     none.append([], ProbedRise(losses={}, real_rise=1.0), 0.0)
     assert none.ratio == 1
@@ -109,6 +112,21 @@ def test_rows_that_do_not_tell_the_rises_apart_change_nothing() -> None:
         calibration = Calibration(probes=2)
         calibration.append([], ProbedRise(losses={}, real_rise=0.3, error=error), 0.1)
         assert calibration.ratio == pytest.approx(ratio)
+
+
+def test_rows_that_are_not_those_of_before_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrating, "mean_loss", lambda model, family, rows: 0.5)
+    (task,) = tiny_runs.stream("tiny-bert")[:1]
+    for noted in (2, 3):
+        seen = Calibration(probes=2, rows=[task.take(2)], losses={task.name: [0.1] * noted})
+        model: Any = None
+        if noted == 2:
+            found = seen.measure(model, model, [])
+            assert found is not None
+            assert (found.real_rise, found.error) == (pytest.approx(0.4), 0.0)
+        else:
+            with pytest.raises(ValueError, match="longer"):
+                seen.measure(model, model, [])
 
 
 def rise(before: ProbedRise, after: ProbedRise, names: list[str]) -> tuple[float, float]:

@@ -169,4 +169,8 @@ def test_the_newest_row_says_how_texts_are_pooled() -> None:
 
 def test_a_cell_that_was_not_measured_is_a_dash_and_zero_is_none() -> None:
     found = matrix_table(MatrixRecord.model_construct(tasks=["a"], matrix=[[0.0]]))
+    with pytest.raises(ValueError, match="shorter"):
+        matrix_table(MatrixRecord.model_construct(tasks=["a", "b"], matrix=[[0.0, 1.0]]))
+    with pytest.raises(ValueError, match="shorter"):
+        card(matrix=[[90.0, None], [70.0]])
     assert found == "| after | a |\n|---|---|\n| a | 0.0 |"

@@ -9,7 +9,7 @@ import pytest
 
 import everlora.methods  # noqa: F401
 from everlora.core import registry
-from everlora.core.defaults import Default, defaults
+from everlora.core.defaults import Default, Search, defaults, searches
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import build, parse
 from everlora.core.method import Method
@@ -87,6 +87,19 @@ def test_an_option_without_a_source_has_none() -> None:
     def build(*, rank: int = 8, lam: Annotated[float, "no note"] = 0.1) -> None: ...
 
     assert defaults(build) == {}
+    assert searches(build) == {}
+
+
+def test_values_to_try_are_those_of_the_annotation_in_order() -> None:
+    def build(
+        *,
+        lam: Annotated[float, Default("Ours."), Search(1.0, 0.1)] = 0.1,
+        form: Annotated[str, Search("dual", "direct")] = "direct",
+        rank: Annotated[int, Default("Ours.", ours=True)] = 8,
+    ) -> None: ...
+
+    assert searches(build) == {"lam": (1.0, 0.1), "form": ("dual", "direct")}
+    assert {name: note.ours for name, note in defaults(build).items()} == {"lam": False, "rank": True}
 
 
 def test_sources_do_not_change_what_an_option_accepts() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from everlora.core.adapter import Adapter, Consolidator
@@ -52,6 +54,27 @@ def test_a_merge_plugs_into_any_method_that_sums() -> None:
                 assert method.initialiser == host.initialiser
     assert kinds(parse("o-lora+ps-merge")) == [Orthogonality, LargestMagnitude]
     assert parse("ps-lora+ps-merge").merge == LargestMagnitude()  # the same merge twice is once
+
+
+def test_a_plug_in_on_a_host_is_no_plug_in_any_more() -> None:
+    """Else a third method would take the place of the host, where it excludes it."""
+    for text in ("migu+o-lora", "o-lora+migu", "replay+o-lora"):
+        assert not parse(text).plugin, text
+        assert parse(f"{text}+inclora").adapter == olora().adapter
+        with pytest.raises(ConfigError, match=f"'{re.escape(text)}' and 'seqlora' exclude one another"):
+            parse(f"{text}+seqlora")
+    assert parse("migu+replay").plugin
+    assert parse("migu+replay+o-lora").consolidator == olora().consolidator
+
+
+def test_what_one_member_declares_holds_of_the_composition() -> None:
+    for one, other in (("mtl(mixing=equal)", "mtl"), ("mtl", "mtl(mixing=equal)")):
+        assert parse(f"{one}+{other}").mixing == "equal"
+    assert parse("mtl+mtl").mixing == "proportional"
+    seen, unseen = Method(name="seen", replay=True), Method(name="unseen")
+    assert compose(seen, unseen).sees_again
+    assert compose(unseen, seen).sees_again
+    assert not compose(unseen, unseen).sees_again
 
 
 def test_stability_loss_and_merge_come_apart() -> None:

@@ -168,6 +168,7 @@ def test_a_field_of_needs_on_the_class_is_not_read() -> None:
         ("Needs", "needs"),
         ("rember", "remember"),
         ("acts_onn", "acts_on"),
+        ("befor", "before"),
         ("fresh_adaptor", "fresh_adapter"),
     ],
 )

@@ -15,6 +15,7 @@ from everlora.archive.manifest import COMMIT
 from everlora.archive.records import AnswerRow, Fingerprint
 from everlora.archive.references import reference_scores, references, write_single_task_scores
 from everlora.archive.results import LearnerFacts
+from everlora.archive.schema import read_json
 from everlora.core.errors import FolderError
 from everlora.core.expressions import parse
 from everlora.metrics.scores import ScoreMatrix
@@ -88,7 +89,7 @@ def test_a_stage_in_the_folder_of_another_number_is_found(tmp_path: Path) -> Non
     with folder.commit(1, "a", facts(1.0)):
         pass
     (tmp_path / "tasks/01-a").rename(tmp_path / "tasks/02-a")
-    with pytest.raises(FolderError, match="is of task 1 and not of its folder's"):
+    with pytest.raises(FolderError, match="COMMIT is of task 1, 'a', and not of its folder's"):
         folder.stages()
 
 
@@ -172,3 +173,66 @@ def test_how_a_protocol_is_named() -> None:
 def test_a_name_that_libraries_cannot_write_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"\\udcff is not UTF-8; choose another --out"):
         RunFolder(tmp_path / "out\udcff", run())
+
+
+# --- whose folder it is ----------------------------------------------------------------------------------------------
+
+
+def learned(path: Path, seed: int = 0) -> RunFolder:
+    """The folder of a run that has learned one task."""
+    folder = RunFolder(path, run(seed))
+    with folder.commit(1, "a", facts(50.0)) as place:
+        (place / "weights").write_text("x")
+    return folder
+
+
+def test_a_folder_that_holds_a_run_is_gone_on_with_only_where_that_is_meant(tmp_path: Path) -> None:
+    learned(tmp_path)
+    with pytest.raises(FolderError, match="holds this run already; pass --resume to go on, or choose another --out"):
+        RunFolder(tmp_path, run())
+    assert [stage.facts.name for stage in RunFolder(tmp_path, run(), resume=True).stages()] == ["a"]
+    for resume in (False, True):
+        with pytest.raises(FolderError, match=r"holds another run \(different: seed\); choose another --out"):
+            RunFolder(tmp_path, run(1), resume=resume)
+
+
+def test_a_folder_in_which_nothing_was_learned_is_anybodys(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", run())
+    assert RunFolder(tmp_path / "run", run(1)).id == run(1).id
+    assert read_json(RunRecord, tmp_path / "run" / "run.yaml").id == run(1).id
+    RunFolder(tmp_path / "unwritten", run(), write=False)
+    assert not (tmp_path / "unwritten").exists()
+
+
+def test_what_is_no_run_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FolderError, match="is not empty and holds no run of everlora; choose another --out"):
+        RunFolder(tmp_path, run(), resume=True)
+    with pytest.raises(FolderError, match=r"notes\.txt is a file; --out must name a folder"):
+        RunFolder(tmp_path / "notes.txt", run())
+    with pytest.raises(FolderError, match=r"cannot make the folder .*: Not a directory"):
+        RunFolder(tmp_path / "notes.txt" / "run", run())
+    (tmp_path / "run.yaml").write_text("settings: {}\n")
+    with pytest.raises(FolderError, match=r"run\.yaml is damaged; choose another --out"):
+        RunFolder(tmp_path, run(), resume=True)
+
+
+def test_the_id_that_an_older_everlora_gave_the_same_run_stays(tmp_path: Path) -> None:
+    folder = learned(tmp_path)
+    for file in (tmp_path / "run.yaml", tmp_path / "tasks" / "01-a" / COMMIT):
+        file.write_text(file.read_text().replace(folder.id, "f" * 16))
+    again = RunFolder(tmp_path, run(), resume=True)
+    assert (again.id, again.record.id) == ("f" * 16, "f" * 16)
+    assert len(again.stages()) == 1
+    assert read_json(RunRecord, tmp_path / "run.yaml").id == "f" * 16
+    with pytest.raises(FolderError, match=r"holds another run \(different: seed\)"):
+        RunFolder(tmp_path, run(1), resume=True)
+
+
+def test_a_stage_of_another_run_is_no_stage_of_this_one(tmp_path: Path) -> None:
+    folder = learned(tmp_path)
+    commit = tmp_path / "tasks" / "01-a" / COMMIT
+    commit.write_text(commit.read_text().replace(folder.id, "f" * 16))
+    with pytest.raises(FolderError, match="01-a was learned by another run than"):
+        folder.stages()
+    assert len(stages(tmp_path)) == 1, "whoever reads a folder takes it as it is"

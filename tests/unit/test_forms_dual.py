@@ -13,7 +13,15 @@ from everlora import parse
 from everlora.core.errors import ConfigError
 from everlora.core.roles import TaskContext
 from everlora.core.updates import Weights
-from everlora.parts.forms_dual import Orthonormality, Restoration, code_gate, cosine_gate, departure, orthonormal
+from everlora.parts.forms_dual import (
+    DualAdapter,
+    Orthonormality,
+    Restoration,
+    code_gate,
+    cosine_gate,
+    departure,
+    orthonormal,
+)
 
 
 def drawn(*shape, seed=0):
@@ -49,6 +57,17 @@ def test_the_code_gate_is_the_index_pattern_summed_out():
     keys = K / K.norm(dim=-1, keepdim=True)
     inner = torch.einsum("blj,jc,jd->b", q, keys, W) / 5**0.5
     torch.testing.assert_close(code_gate(h, everywhere(h), K, A, W).double(), inner.sigmoid(), rtol=1e-5, atol=1e-6)
+
+
+def test_an_adapter_weighs_by_the_gate_that_it_names_and_grows_pools_of_its_size():
+    h, (K, A, W) = drawn(2, 3, 5).float(), (drawn(4, 5, seed=k).float() for k in range(3))
+    for name, gate in (("cosine", cosine_gate), ("code", code_gate)):
+        found = DualAdapter(gate=name).weigh(h, everywhere(h), {"K": K, "A": A, "W": W})
+        assert torch.equal(found, gate(h, everywhere(h), K, A, W))
+    assert DualAdapter().gate == "cosine"
+    grown = {name: DualAdapter(components=3).grow(name, None, 5, torch.Generator().manual_seed(0)) for name in "KAW"}
+    assert {name: rows.shape for name, rows in grown.items()} == dict.fromkeys("KAW", (3, 5))
+    assert [float(rows.mean(-1).abs().max()) < 1e-6 for rows in grown.values()] == [False, False, True]
 
 
 @pytest.mark.parametrize("gate", [cosine_gate, code_gate])

@@ -240,6 +240,9 @@ def test_predictions_are_summed_over_groups_and_modules() -> None:
     groups = [group(Pull(), Predicting())] * 2
     assert predicted_rise(groups, found) == (6.0, 2)
     assert predicted_rise([group(Pull(), Pull())] * 2, found) == (0.0, 0)
+    for odd in (found[:1], [found[0], found[1][:1]]):
+        with pytest.raises(ValueError, match="shorter"):
+            predicted_rise(groups, odd)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,26 @@ def test_rounding_of_a_basis_is_no_direction() -> None:
     torch.testing.assert_close(keep_components(near, F, False), out * ROW / out.norm(), rtol=1e-6, atol=1e-8)
 
 
+def test_a_share_that_is_held_exactly_wants_no_more() -> None:
+    assert extend_basis(eye(4), torch.zeros(4, 0).double(), 0.5).shape[1] == 2
+    assert extend_basis(eye(4), eye(4)[:, :2], 0.5).shape[1] == 2
+
+
+def test_half_of_all_directions_is_the_most_that_is_stored() -> None:
+    """In fp32; and a byte that says whether it is the complement, and four for the number of tasks."""
+    part, update = FeatureStart(energy=0.5, measure="features"), LowRank(torch.zeros(2, 10), torch.zeros(4, 2))
+    found = part.remember(update, {}, Evidence(moment=eye(10)))
+    assert (found["basis"].shape, int(found["dual"])) == ((10, 5), 0)
+    assert sum(t.nbytes for t in found.values()) == part.memory_bytes(4, 10, 2, 1) == 4 * 10 * 5 + 1 + 4
+    more = FeatureStart(energy=0.6, measure="features").remember(update, {}, Evidence(moment=eye(10)))
+    assert (more["basis"].shape, int(more["dual"])) == ((10, 4), 1)
+    assert part.memory_bytes(4, 11, 2, 1) == 4 * 11 * 5 + 5
+
+
+def test_options_at_their_edges_are_taken() -> None:
+    assert FeatureStart(samples=1, tasks=1, energy=1.0).share(1) == 1
+
+
 def test_features_that_are_all_zero_add_no_direction() -> None:
     F = basis(8, 6, 2)
     assert torch.equal(extend_basis(torch.zeros(6, 6), F, 0.99), F)

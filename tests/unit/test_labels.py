@@ -336,6 +336,17 @@ def test_twins_among_many_labels_are_those_of_comparing_each_with_each(metric: s
             assert key(one) == key(other) is not None, (one, other)
 
 
+@pytest.mark.parametrize("metric", ["edit_similarity_rounded", "edit_similarity_trace"])
+def test_labels_of_a_hundred_characters_may_round_to_one(metric: str) -> None:
+    """One character more in 99 + 100 is 1/199 of both, more than half a per cent; in 100 + 101 it is less."""
+    row, key = answer_metric(metric).row, key_of(metric)
+    short, edge, long = ("q" * n for n in (99, 100, 101))
+    assert row(Answer(short, (edge,))) == 99
+    assert key(short) != key(edge)
+    assert row(Answer(edge, (long,))) == 100
+    assert key(edge) == key(long)
+
+
 def test_twins_among_thousands_of_labels_are_found_by_few_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = [f"word{'abcdefghij'[n % 10]}{n}" for n in range(3000)]
     compared = []

@@ -51,6 +51,8 @@ def test_what_was_not_measured_stays_undefined() -> None:
             assert value(name) is None, name
     assert value("fwt_base", base=[1, 2, 3]) is None  # the cells above the diagonal
     assert value("fwt_single", single=[1, None, 3]) is None
+    with pytest.raises(ValueError, match="shorter"):
+        value("fwt_single", single=[1, 2])  # of another run
     assert value("bwt_relative", full([[0, 1], [1, 1]])) is None  # nothing was learned: no share of it is lost
     diagonal = ScoreMatrix(("a", "b"), (1, 1), ((50, None), (None, 60)))
     assert {name for name in REGISTRY if value(name, diagonal) is not None} == {"learning_accuracy"}

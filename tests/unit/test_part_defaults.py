@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from everlora.core import adapter, roles
+from everlora.core.errors import ConfigError
 from everlora.core.expressions import declared_methods, parse
 from everlora.parts import (
     blend,
@@ -95,6 +97,18 @@ def test_defaults_are_those_of_a_method_or_listed(kind: Any) -> None:
             assert field.default in [getattr(part, field.name) for part in used], field.name
 
 
+# By form: as the papers' own code has it, or as dev rows chose between a few, see `learning_rate` of each form.
+RATES = {
+    "plain": 3e-3, "svd": 1e-2, "dual": 3e-3, "directions": 3e-3, "full": 1e-4, "osf": 1e-4,
+    "prompt": 3e-2, "prompt-pool": 3e-2, "prompt-chain": 3e-2,
+}  # fmt: skip
+
+
+def test_the_rate_of_a_run_that_names_none_is_that_of_what_it_trains() -> None:
+    adapters = [parse(name).adapter for name in declared_methods()]
+    assert {one.form: one.learning_rate for one in adapters} == RATES
+
+
 def test_all_parts_are_looked_at() -> None:
     assert in_methods().keys() - set(CLASSES) == {adapter.Adapter}
 
@@ -127,3 +141,63 @@ def test_what_parts_need() -> None:
     for name in (field.name for field in fields(roles.Needs)):
         found = {kind.__name__ for kind in parts if getattr(kind.needs, name) != getattr(usual, name)}
         assert found == NEEDS[name], name
+
+
+# --- options at their edges ------------------------------------------------------------------------------------------
+
+INF, NAN, ONE = float("inf"), float("nan"), {"good": [1], "bad": [0, -1]}
+SHARE = {"good": [0.0, 1.0], "bad": [-0.01, 1.01, NAN]}
+BELOW_ONE = {"good": [0.0, 0.99], "bad": [-0.01, 1.0, NAN]}
+FINITE = {"good": [0.0, 1e9], "bad": [-0.01, INF, NAN]}
+ABOVE_ZERO = {"good": [1e-9, 1e9], "bad": [0.0, INF, NAN]}
+DENSITY = {"good": [1e-9, 1.0], "bad": [0.0, 1.01, NAN]}
+EDGES: dict[Any, dict[str, dict[str, list[Any]]]] = {
+    blend.SensitivityBlend: {"samples": ONE, "top_layers": ONE},
+    copy_layers.CopyLayers: {"top_layers": ONE},
+    distil.Distil: {"beta": FINITE, "tau": ABOVE_ZERO},
+    features.FeatureStart: {"samples": ONE, "tasks": ONE, "energy": DENSITY},
+    forms_dual.DualAdapter: dict.fromkeys(("low", "high", "components", "blocks"), ONE),
+    forms_dual.Restoration: {"rate": SHARE, "every": ONE},
+    forms_osf.OsfAdapter: {"frozen": {"good": [1e-9, 0.99], "bad": [0.0, 1.0, NAN]}},
+    forms_prompt.PromptPool: {
+        "size": {"good": [3], "bad": [2, 0]},  # no fewer than the three that an example draws
+        "length": ONE,
+        "top": {"good": [1, 10], "bad": [0, 11]},
+        "pull": FINITE,
+    },
+    forms_prompt.PromptChain: {"length": ONE, "mlp": {"good": [0], "bad": [-1]}},
+    forms_prompt.Prompt: {"length": ONE, "frequent": ONE},
+    fusion.Fusion: {
+        **dict.fromkeys(("inner", "outer"), ONE),
+        **dict.fromkeys(("quantile", "beta1", "beta2"), BELOW_ONE),
+        "temperature": ABOVE_ZERO,
+    },
+    kronecker.KroneckerCurvature: dict.fromkeys(("samples", "store_rank"), ONE),
+    masks.MagnitudeMask: {"tau": SHARE},
+    merges.Ties: {"density": DENSITY},
+    merges.Dare: {"density": DENSITY, "seed": {"good": [0, 2**63 - 1], "bad": [-1, 2**63]}},
+    penalties.EnergyOverlap: {"store_rank": ONE},
+    pseudo.PseudoSamples: {
+        **dict.fromkeys(("per_class", "tries", "top_k", "length"), ONE),
+        "eta": FINITE,
+        "kappa": BELOW_ONE,
+    },
+    quadratic.Quadratic: {"samples": ONE, "gamma": SHARE},
+    replay.Replay: {"ratio": SHARE},
+    signs.SignConflict: {"sharpness": FINITE},
+}
+"""By part and option: what is still taken, and what is just beyond."""
+
+
+@pytest.mark.parametrize(("kind", "option"), [(kind, option) for kind, options in EDGES.items() for option in options])
+def test_an_option_is_taken_up_to_its_edge_and_refused_beyond(kind: Any, option: str) -> None:
+    for value in EDGES[kind][option]["good"]:
+        assert getattr(kind(**{option: value}), option) == value
+    for value in EDGES[kind][option]["bad"]:
+        with pytest.raises(ConfigError, match=re.escape(str(value))):
+            kind(**{option: value})
+
+
+def test_every_part_that_checks_its_options_is_looked_at_up_to_their_edges() -> None:
+    checking = {kind for kind in CLASSES if "__post_init__" in vars(kind)}
+    assert checking == set(EDGES)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import textwrap
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -185,11 +186,59 @@ def test_a_package_that_ends_the_process_is_left_out(
     assert "(offered_gone) could not be loaded and is left out: it ends the process (sys.exit)" in caplog.text
 
 
+def test_a_line_number_is_given_of_a_plug_in_file_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The line of the user's own file, not of the library that it calls; of a package's module no line is known."""
+    called = write(tmp_path / "mine.py", "import json\n\njson.loads('{')\n")
+    with pytest.raises(ConfigError, match=r"JSONDecodeError: .*, line 3$"):
+        plugins.load(called)
+    (tmp_path / "null.py").write_bytes(b"x = 1\n\x00\n")
+    with pytest.raises(ConfigError, match=r"null bytes$"):
+        plugins.load(tmp_path / "null.py")
+    write(tmp_path / "offered_unread.py", "def f(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    offer(monkeypatch, "offered_unread")
+    (line,) = plugins.offered("everlora.methods")
+    assert line.endswith("SyntaxError: invalid syntax (offered_unread.py, line 1)")
+
+
+def test_whether_a_package_may_offer_something_is_seen_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, "a_module_that_is_not_there")
+    assert plugins.may_offer("everlora.methods") is True
+    offer(monkeypatch)
+    assert plugins.may_offer("everlora.methods") is False
+
+
 @pytest.mark.parametrize("name", ["absent.py", "notes.txt"])
 def test_what_is_no_python_file_is_refused(tmp_path: Path, name: str) -> None:
     write(tmp_path / "notes.txt", "x")
     with pytest.raises(ConfigError, match="name a Python file"):
         plugins.load(tmp_path / name)
+
+
+def test_the_files_that_were_run_are_recorded_while_they_are_there(tmp_path: Path) -> None:
+    here = write(tmp_path / "here.py", OWN.format(name="way-here"))
+    gone = write(tmp_path / "gone.py", OWN.format(name="way-gone"))
+    lost = write(tmp_path / "lost.py", OWN.format(name="way-lost"))
+    before = plugins.files()
+    for file in (here, gone, lost):
+        plugins.load(file)
+    gone.unlink()
+    (name,) = (name for name, path in plugins.ran.items() if path == lost)
+    del sys.modules[name]
+    recorded = {"plugin": "here.py", "file": str(here), "sha256": hashlib.sha256(here.read_bytes()).hexdigest()}
+    assert plugins.files() == [*before, recorded]
+
+
+def test_a_module_without_a_file_is_recorded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "packages_distributions", dict)
+    assert plugins.origin("never_imported.anywhere") == {"module": "never_imported.anywhere"}
+    sys.modules["typed_at_a_prompt"] = ModuleType("typed_at_a_prompt")
+    assert plugins.origin("typed_at_a_prompt") == {"module": "typed_at_a_prompt"}
+    gone = ModuleType("its_file_is_gone")
+    gone.__file__ = str(tmp_path / "gone.py")
+    sys.modules["its_file_is_gone"] = gone
+    assert plugins.origin("its_file_is_gone") == {"module": "its_file_is_gone"}
+    assert plugins.origin("everlora") is None
 
 
 def test_what_is_missing(tmp_path: Path) -> None:
@@ -208,6 +257,23 @@ def test_what_is_missing(tmp_path: Path) -> None:
     assert f"{pytest.__version__} is installed here" in plugins.missing([old])
     assert plugins.missing([{**old, "version": pytest.__version__}]) == ""
     assert plugins.missing([]) == ""
+
+
+def test_what_is_missing_is_named_with_its_kind_and_cure(tmp_path: Path) -> None:
+    file, sheet = write(tmp_path / "mine.py", "x = 1\n"), write(tmp_path / "mine.yaml", "title: Mine\n")
+    code = {"metric": "my-score", "file": str(file), "sha256": hashlib.sha256(b"x = 1\n").hexdigest()}
+    data = {"benchmark": "mine", "file": str(sheet), "sha256": hashlib.sha256(b"title: Mine\n").hexdigest()}
+    ran = f"the metric 'my-score' is from the file {file}; pass --plugin {file} (that runs its code)"
+    assert plugins.missing([code]) == ran
+    assert plugins.missing([data]) == "", "a file of facts is read, and needs no option"
+    file.unlink()
+    sheet.unlink()
+    assert plugins.missing([code, data]) == (
+        f"the metric 'my-score' is from the file {file}, which is not there; pass --plugin FILE; "
+        f"the benchmark 'mine' is from the file {sheet}, which is not there"
+    )
+    typed = {"plugin": "p", "module": "__main__"}
+    assert plugins.missing([typed]) == "the plugin 'p' was made in the module __main__"
 
 
 def test_a_method_of_a_package_says_which(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,17 +17,19 @@ import everlora.methods  # noqa: F401
 from everlora.archive import atomic
 from everlora.archive.atomic import staged, write_json, write_text
 from everlora.archive.card import matrix_table, model_card
-from everlora.archive.commits import StageFacts
+from everlora.archive.commits import Commit, Scored, StageFacts
+from everlora.archive.committed import PREDICTIONS
 from everlora.archive.folder import RunFolder, read_matrix, read_run
 from everlora.archive.identity import Composition, RunRecord
 from everlora.archive.manifest import COMMIT
 from everlora.archive.records import AnswerRow
 from everlora.archive.results import LearnerFacts, MatrixRecord, ScoredProtocol
-from everlora.archive.schema import SCHEMA, read_rows, write_rows
+from everlora.archive.schema import SCHEMA, read_rows, write, write_rows
 from everlora.core.errors import FolderError
 from everlora.core.expressions import parse
 from everlora.metrics.scores import ScoreMatrix
 from everlora.settings.spec import LearnerSpec
+from sealing import update
 
 
 def record(method: str = "ella", **settings: Any) -> RunRecord:
@@ -169,19 +171,20 @@ def test_left_overs_of_a_killed_process_are_swept_away(tmp_path: Path) -> None:
 # --- the run folder --------------------------------------------------------------------------------------------------
 
 
-FACTS = StageFacts(row=[1.0], data={}, labels=[], seconds=0.5, warning=None, strengths={}, cut=0)
+FACTS = StageFacts(data={}, labels=[], seconds=0.5, warning=None, strengths={}, cut=0)
 
 
 def commit(folder: RunFolder, number: int, name: str, text: str = "data") -> None:
     with folder.commit(number, name, FACTS) as path:
         (path / "weights.bin").write_text(text)
-        (path / "predictions.jsonl").write_text("{}\n")
+    with folder.commit_evaluation(folder.stages()[-1], Scored(row=[1.0], seconds=0.25)) as path:
+        (path / PREDICTIONS).write_text("{}\n")
 
 
 def test_a_new_folder_says_what_it_is(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "deep" / "run", RUN)
     written = yaml.safe_load((folder.path / "run.yaml").read_text())
-    assert written.keys() == {"schema", "id", "settings", "composition"}
+    assert written.keys() == {"schema", "id", "settings", "composition", "digest"}
     assert (written["schema"], written["id"]) == (SCHEMA, RUN.id)
     assert written["settings"] == RUN.settings.model_dump(mode="json")  # those that are not set, too
     assert written["composition"] == json.loads(json.dumps(parse("ella").describe().plain()))
@@ -221,8 +224,7 @@ def test_a_step_has_the_same_rows_however_they_are_split(tmp_path: Path) -> None
     with pytest.raises(FolderError, match="different: rows of a step, over all processes"):
         RunFolder(tmp_path / "run", split(4, 1, 1), resume=True)
     # An older everlora counted the rows of a micro-batch.
-    place = tmp_path / "run/run.yaml"
-    place.write_text(place.read_text().replace(folder.id, "0123456789abcdef"))
+    update(tmp_path / "run/run.yaml", id="0123456789abcdef")
     assert RunFolder(tmp_path / "run", split(8, 1, 1), resume=True, write=False).id == "0123456789abcdef"
 
 
@@ -235,8 +237,10 @@ def test_a_commit_is_sealed_with_hashes_and_comes_back(tmp_path: Path) -> None:
         ("01-news", 1, "news"),
         ("02-reviews", 2, "reviews"),
     ]
-    assert again[0].facts.row == [1.0]
-    assert set(again[0].facts.files) == {"weights.bin", "predictions.jsonl"}
+    assert (again[0].facts.row, again[0].facts.seconds, again[0].evaluated) == ([1.0], 0.25, True)
+    assert again[0].predictions == tmp_path / "tasks/01-news/evaluation-1/predictions.jsonl"
+    assert set(again[0].facts.files) == {"weights.bin", "run.yaml"}
+    assert (again[0].path / "run.yaml").read_bytes() == (tmp_path / "run.yaml").read_bytes()
     assert len(set(again[0].facts.files.values())) == 2
 
 
@@ -261,7 +265,7 @@ def test_a_disk_full_while_sealing_keeps_earlier_tasks(tmp_path: Path, monkeypat
     folder = RunFolder(tmp_path, RUN)
     commit(folder, 1, "news")
     with monkeypatch.context() as patch:
-        patch.setattr("everlora.archive.schema.write_json", disk_full)
+        patch.setattr("everlora.archive.schema.write_text", disk_full)
         with pytest.raises(FolderError, match="No space left"):
             commit(folder, 2, "reviews")
     assert [s.path.name for s in folder.stages()] == ["01-news"]
@@ -270,30 +274,36 @@ def test_a_disk_full_while_sealing_keeps_earlier_tasks(tmp_path: Path, monkeypat
 
 def test_a_folder_without_its_commit_does_not_count(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, RUN)
-    commit(folder, 1, "news")
-    (tmp_path / "tasks" / "01-news" / COMMIT).unlink()
+    (tmp_path / "tasks" / "01-news").mkdir()
+    (tmp_path / "tasks" / "01-news" / "weights.bin").write_text("first try")
     assert folder.stages() == []
     commit(folder, 1, "news", "second try")
     assert (folder.stages()[0].path / "weights.bin").read_text() == "second try"
+    (tmp_path / "tasks" / "01-news" / COMMIT).unlink()  # not as a process that is killed leaves it: something was lost
+    with pytest.raises(FolderError, match="01-news is missing; restore the folder from a copy"):
+        folder.stages()
 
 
 def test_what_a_killed_process_left_beside_does_not_count(tmp_path: Path) -> None:
     """Killed between sealing and renaming, a process leaves a whole but hidden folder."""
-    folder = RunFolder(tmp_path, RUN)
-    commit(folder, 1, "news")
-    commit(folder, 2, "reviews")
-    (tmp_path / "tasks" / "02-reviews").rename(tmp_path / "tasks" / ".02-reviews.part")
+    folder, twin = RunFolder(tmp_path / "run", RUN), RunFolder(tmp_path / "twin", RUN)
+    for each in (folder, twin):
+        commit(each, 1, "news")
+    commit(twin, 2, "reviews")
+    shutil.copytree(twin.path / "tasks" / "02-reviews", folder.path / "tasks" / ".02-reviews.part")
     assert [s.path.name for s in folder.stages()] == ["01-news"]
     commit(folder, 2, "reviews")
-    assert {p.name for p in (tmp_path / "tasks").iterdir()} == {"01-news", "02-reviews"}
+    assert {p.name for p in (folder.path / "tasks").iterdir()} == {"01-news", "02-reviews"}
 
 
 def test_stages_come_in_the_order_of_learning_beyond_a_hundred(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, RUN)
-    numbers = [1, 2, 9, 10, 11, 99, 100, 101, 110]
-    for number in numbers:
-        commit(folder, number, "task")
-    assert [s.facts.number for s in folder.stages()] == numbers
+    for number in range(1, 111):
+        place = tmp_path / "tasks" / f"{number:02d}-task"
+        place.mkdir()
+        seal = {"run": folder.id, "number": number, "name": "task", "files": {}}
+        write(place / COMMIT, Commit.model_validate({**seal, **FACTS.model_dump()}))
+    assert [s.facts.number for s in folder.stages()] == [*range(1, 111)]
 
 
 def change(path: Path) -> None:
@@ -309,7 +319,7 @@ def test_stray_files_are_no_stages(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [change, Path.unlink], ids=["changed", "missing"])
-@pytest.mark.parametrize("file", ["weights.bin", "predictions.jsonl"])
+@pytest.mark.parametrize("file", ["weights.bin", "run.yaml", "evaluation-1/predictions.jsonl"])
 def test_a_changed_or_missing_file_is_found(tmp_path: Path, file: str, harm: Callable[[Path], None]) -> None:
     folder = RunFolder(tmp_path, RUN)
     commit(folder, 1, "news")
@@ -339,12 +349,13 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path: Path) -> None
 def test_a_task_of_another_run_is_no_task_of_this_one(tmp_path: Path) -> None:
     """A folder that was copied in by hand: whole in itself, and of other settings."""
     mine, other = RunFolder(tmp_path / "mine", RUN), RunFolder(tmp_path / "other", record("seqlora"))
-    commit(mine, 1, "news")
+    for folder in (mine, other):
+        commit(folder, 1, "news")
     commit(other, 2, "mail")
     shutil.copytree(other.path / "tasks" / "02-mail", mine.path / "tasks" / "02-mail")
-    with pytest.raises(FolderError, match=r"02-mail was learned by another run than .*mine; choose another --out"):
+    with pytest.raises(FolderError, match=r"02-mail was learned by another run than .*01-news; take it away"):
         mine.stages()
-    assert len(other.stages()) == 1
+    assert len(other.stages()) == 2
 
 
 def test_a_method_is_the_same_however_it_is_spelt(tmp_path: Path) -> None:

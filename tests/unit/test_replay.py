@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,7 +110,7 @@ def test_replay_goes_with_any_host():
     assert parse("mtl(mixing=equal)").describe().plain()["mixing"] == "equal"
 
 
-AWKWARD = ["plain", "a\u2028b\x85c\nd", "\ud800 lone", "", "汉字 ü"]
+AWKWARD = ["plain", "how many pixels?", "a\u2028b\x85c\nd", "\ud800 lone", "", "汉字 ü"]
 
 
 def text_task(name="words", labels=("yes", "no"), form="labelled", inputs=AWKWARD):
@@ -138,6 +140,7 @@ def test_rows_come_back_as_they_were(task, tmp_path):
     rehearsal.write(tmp_path, part, held)
     (back,) = rehearsal.read(tmp_path, part, [task])
     assert not lacking
+    assert len(back.test) == 1, "a task has a test row, and of what is rehearsed it is answered by nobody"
     assert (back.name, back.labels, back.instruction, back.form) == (
         task.name,
         task.labels,
@@ -154,10 +157,40 @@ def test_rows_come_back_as_they_were(task, tmp_path):
             assert mine.input == theirs.input
 
 
+@pytest.mark.parametrize("facts", [{}, {"shared_labels": False, "prompt_limit": 40}, {"shared_labels": True}])
+def test_what_a_task_says_of_its_labels_and_prompts_comes_back(facts, tmp_path):
+    task = replace(text_task(), **facts)
+    rehearsal.write(tmp_path, Replay(), [task])
+    (back,) = rehearsal.read(tmp_path, Replay(), [])
+    assert (back.shared_labels, back.prompt_limit) == (task.shared_labels, task.prompt_limit)
+    first = json.loads((tmp_path / rehearsal.FILE).read_text().splitlines()[0])
+    assert {*first["task"]} == {"name", "labels", "instruction", "form", *facts}
+
+
+def test_what_draws_anew_writes_no_rows_and_reads_the_tasks_that_it_is_given(tmp_path):
+    anew, task = Replay(resample="each-task"), text_task()
+    rehearsal.write(tmp_path, anew, [task])
+    rehearsal.write(tmp_path, Replay(), [])
+    assert not (tmp_path / rehearsal.FILE).exists()
+    assert rehearsal.read(tmp_path, anew, [task]) == [task]
+    assert rehearsal.read(tmp_path, Replay(), [task]) == []
+
+
+def test_without_a_part_nothing_is_stored_and_all_is_trained():
+    stage = Stage(1, "x", (text_task(),), 0)
+    assert rehearsal.select_rows(None, stage.tasks, 0) == ([], [])
+    assert rehearsal.draw_rows(None, stage.tasks, 0, 2) == list(stage.tasks)
+    assert rehearsal.stage_to_train(None, stage, 0) is stage
+    assert rehearsal.stage_to_train(Replay(ratio=0.4), stage, 0) is stage
+    assert not rehearsal.draws_for_every_task(None)
+
+
 def test_rows_are_counted_in_bytes():
     task = Task(name="t", train=[Example("é", "no"), Example("ab", "yes")], test=[Example("", "no")])
     assert (rehearsal.count([task]), rehearsal.size([task])) == (2, 2 + 2 + 2 + 3)
     assert rehearsal.size([image_task()]) == 48 + 16 + 45 + 48 + 4
+    chat = Task(name="c", train=[Example([{"role": "user", "content": "é"}], "é")], test=[Example("", "é")])
+    assert rehearsal.size([chat]) == len('[{"role": "user", "content": "é"}]') + 1 + 2
     assert (rehearsal.count([]), rehearsal.size([])) == (0, 0)
 
 
@@ -167,6 +200,7 @@ def test_test_rows_are_never_kept():
         for part in (Replay(ratio=0.5), Replay(ratio=0.5, balanced=True), Replay(ratio=0.5, resample="each-task")):
             held, _ = rehearsal.select_rows(part, [task], seed)
             for rows in rehearsal.draw_rows(part, held, seed, stage=2):
+                assert (len(rows.test), len(rows.dev)) == (1, 0)
                 assert all(any(row is one for one in task.train) for row in rows.train)
                 assert "a test row" not in [row.input for row in (*rows.train, *rows.test, *rows.dev)]
 

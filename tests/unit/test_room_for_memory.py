@@ -52,6 +52,18 @@ def test_what_fits_what_remembers_nothing_and_a_system_that_does_not_say_pass(mo
     check("kfac", {}, 1, monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("method", "measured"), [("ella(store=dense)", 0), ("kfac(store=full)", 2 * 4 * (10**2 + 20**2))]
+)
+def test_what_fits_to_the_byte_passes(method: str, measured: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each of two modules: what is stored, and of a curvature both factors in fp32 while they are measured."""
+    (part,) = parse(method).remembering
+    needed = measured + 2 * part.memory_bytes(10, 20, 8, 1)
+    check(method, wide(10, 20), needed, monkeypatch)
+    with pytest.raises(ConfigError, match=r"remembers of 2 modules \(the widest 10 x 20\)"):
+        check(method, wide(10, 20), needed - 1, monkeypatch)
+
+
 def test_a_run_is_refused_before_its_first_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(memory, "physical_memory", lambda: 1000)
     steps: list[str] = []

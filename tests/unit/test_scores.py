@@ -12,6 +12,7 @@ from everlora.metrics.scores import (
     backward_transfer,
     forgetting,
     learning_accuracy,
+    mean,
     metrics,
     overall_accuracy,
     weighted_accuracy,
@@ -104,6 +105,12 @@ def test_filling_a_row_leaves_the_first_matrix_alone() -> None:
 def test_shapes_must_fit(counts: tuple[int, ...], cells: tuple[tuple[float, ...], ...]) -> None:
     with pytest.raises(ValueError, match="2 tasks"):
         ScoreMatrix(("a", "b"), counts, cells)
+
+
+def test_weights_are_one_per_value() -> None:
+    assert mean([90.0, 60.0], [1, 2]) == 70
+    with pytest.raises(ValueError, match="longer"):
+        mean([90.0, 60.0], [1])
 
 
 @st.composite

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everlora.metrics import Answer, answer_metrics
+from everlora.metrics import Answer, answer_metrics, row_shares
 
 WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "by", "mat", "road", "red", "old"]
 ALIKE = {name: metric for name, metric in answer_metrics().items() if metric.corpus}
@@ -22,6 +22,13 @@ def test_shares_of_macro_f1_by_hand() -> None:
     shares = answer_metrics()["macro_f1"].shares
     assert shares is not None
     assert shares(rows, ("a", "b")) == pytest.approx((100.0, 0.0, 100.0))
+
+
+def test_counts_of_other_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        row_shares.macro_f1(["a", "b"], ["a"], ["a", "b"])
+    with pytest.raises(ValueError, match="shorter"):
+        row_shares.bleu(50.0, [([1, 1], [2, 2], 2, 2), ([1], [2], 2, 2)])
 
 
 texts = st.lists(st.sampled_from(WORDS), min_size=4, max_size=9).map(" ".join)

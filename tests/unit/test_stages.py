@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from everlora.core.errors import ConfigError, DataError, FolderError
 from everlora.core.expressions import parse
-from everlora.data.task import Example, Task
+from everlora.data.task import Example, Task, digest_of_rows
 from everlora.metrics.answers import DEFAULT
 from everlora.metrics.scores import ScoreMatrix
 from everlora.settings.spec import EvalSpec, LearnerSpec
@@ -22,6 +22,7 @@ from everlora.training.stages import (
     check_enough_rows,
     check_same_tasks,
     matrix_row,
+    remembered_task,
     shared_rows,
     stages,
     task_metadata,
@@ -146,11 +147,31 @@ def test_the_level_of_chance(labels: tuple[str, ...], metric: str, level: float 
 
 def test_what_is_recorded_of_tasks() -> None:
     plain, free = task("a"), task("b", labels=(), metric="rouge_l", left_out={"too long": 3})
-    family = SimpleNamespace(lengthened=lambda one: None if one.labels else 40)
+    limits = SimpleNamespace(template=SimpleNamespace(text="{instruction} {input}"))
+    family = SimpleNamespace(lengthened=lambda one: None if one.labels else 40, limits=limits)
     found = task_metadata([plain, free], cast(Any, family))
     assert found.data == {"a": plain.digest(), "b": free.digest()}
     assert (found.chance, found.metric, found.left_out) == ({"a": 50.0}, {"b": "rouge_l"}, {"b": {"too long": 3}})
     assert (found.label_rows, found.max_new_tokens) == ({}, {"b": 40})
+    assert {name: card.labels for name, card in found.cards.items()} == {"a": list(plain.labels), "b": []}
+    card = found.cards["a"]
+    assert (card.template, card.tests) == ("{instruction} {input}", digest_of_rows(plain.test, plain.form))
+    assert card.rows == {"train": len(plain.train), "test": len(plain.test)}
+
+
+def test_a_card_is_enough_to_know_a_task_again() -> None:
+    family: Any = SimpleNamespace(
+        lengthened=lambda one: 40, limits=SimpleNamespace(template=SimpleNamespace(text="t"))
+    )
+    one = task("b", labels=(), metric="rouge_l", instruction="Sum it up.", source="here", prompt_limit=9)
+    known = remembered_task("b", task_metadata([one], family))
+    assert (known.train, known.test, known.dev) == ((), (), ())
+    assert known.digest() == one.digest()
+    assert replace(known, train=one.train, test=one.test, dev=one.dev, remembered=None).digest() == one.digest()
+    assert (known.metric, known.source, known.prompt_limit) == ("rouge_l", "here", 9)
+    assert known.remembered is not None
+    assert known.remembered.answer_tokens == 40
+    assert remembered_task("b", task_metadata([one], family), one.test).test == one.test
 
 
 class Lines:

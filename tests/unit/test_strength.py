@@ -11,13 +11,13 @@ from torch import Tensor
 from calculus import by_autograd, draw
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import parse
-from everlora.core.roles import AutoStrength, PenaltyGradient, TaskContext, WeightPenalty
+from everlora.core.roles import AutoStrength, Budget, PenaltyGradient, ProbedBudget, TaskContext, WeightPenalty
 from everlora.core.updates import LowRank, stack
 from everlora.methods.ella import ella
 from everlora.methods.pslora import pslora
 from everlora.parts.penalties import EnergyOverlap, FactorNorm, Orthogonality
 from everlora.parts.signs import SignConflict
-from everlora.parts.strengths import RHO
+from everlora.parts.strengths import RHO, read_strength
 from everlora.training.group import StrengthController, added, norms, scaled
 
 often = settings(max_examples=60, deadline=None, derandomize=True)
@@ -35,6 +35,34 @@ def pull_of(seed: int, form: str = "plain", modules: int = 3) -> PenaltyGradient
     A, B, sigma = draw(seed, (modules, 2, 5), (modules, 7, 2), (modules, 2, 1), dtype=torch.float32)
     own = {"sigma": sigma} if form == "svd" else {}
     return PenaltyGradient(value=torch.arange(1.0, modules + 1), gradient={"A": A, "B": B, **own})
+
+
+# --- what people write -----------------------------------------------------------------------------------------------
+
+
+def test_a_strength_without_a_number_is_the_documented_one() -> None:
+    """Whoever writes ``lam=auto`` or ``lam=budget`` has these numbers in their results."""
+    assert read_strength("auto") == AutoStrength(rho=0.03)
+    assert read_strength("auto", share=0.1) == AutoStrength(rho=0.1)
+    assert read_strength("auto", 0.0, per_module=True, share=0.1) == AutoStrength(rho=0.0, per_module=True)
+    assert read_strength("budget") == Budget(nats=3e-4)
+    assert read_strength(" budget( probes=8 ) ") == ProbedBudget(nats=3e-4, probes=8)
+    assert read_strength(0.3) == 0.3
+
+
+@pytest.mark.parametrize("text", ["budget(nat=1)", "budget(nats=1,nats=2)", "budget(nats)", "budget(probes=x)"])
+def test_what_is_no_budget_is_refused_with_one_that_is(text: str) -> None:
+    with pytest.raises(ValueError, match=r"budget\(nats=0\.0003\) or budget\(nats=0\.0003, probes=8\), not '[np]"):
+        read_strength(text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("lam", "rho", "per_module", "there"),
+    [(0.3, 0.1, False, "lam=0.3"), (0.3, None, True, "lam=0.3"), (Budget(nats=1.0), 0.1, False, "a budget")],
+)
+def test_a_share_goes_with_auto_alone(lam: float | Budget, rho: float | None, per_module: bool, there: str) -> None:
+    with pytest.raises(ConfigError, match=f"with {there} there is nothing to find"):
+        read_strength(lam, rho, per_module=per_module)
 
 
 # --- λ ---------------------------------------------------------------------------------------------------------------

@@ -125,6 +125,17 @@ def test_both_terms_of_the_loss_are_weighed_and_divided_alike() -> None:
     )
 
 
+def test_what_the_chain_measures_stands_beside_the_loss_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end Trainer logs a summary of the run, of which a last step's figures are no part."""
+    written: list[dict[str, float]] = []
+    monkeypatch.setattr(Trainer, "log", lambda self, logs, *_: written.append(logs))
+    trainer = object.__new__(ClTrainer)
+    trainer.chain = cast(Any, SimpleNamespace(latest={"task_grad_norm": 2.0}))
+    trainer.log({"loss": 1.0})
+    trainer.log({"train_runtime": 3.0})
+    assert written == [{"loss": 1.0, "task_grad_norm": 2.0}, {"train_runtime": 3.0}]
+
+
 def test_positions_know_their_rows() -> None:
     assert rows_of(torch.tensor([3, 1, 2])).tolist() == [0, 1, 2]
     assert rows_of(torch.tensor([[IGNORE, 4], [5, 6], [IGNORE, IGNORE]])).tolist() == [0, 1, 1]

@@ -6,7 +6,19 @@ import pytest
 import torch
 
 from calculus import draw
-from everlora.core.updates import LowRank, concatenate, groups, nearest, stack, truncated
+from everlora.core.updates import (
+    LowRank,
+    PenaltyGradient,
+    Weights,
+    concatenate,
+    difference,
+    groups,
+    nearest,
+    precise,
+    stack,
+    top_blocks,
+    truncated,
+)
 
 
 def site(seed: int, r: int = 2, o: int = 7, i: int = 5, scale: float = 4.0, *lead: int) -> LowRank:
@@ -198,3 +210,59 @@ def test_nothing_learned_is_truncated_to_nothing() -> None:
     assert error == 0
     assert torch.equal(kept.dense(), torch.zeros(7, 5))
     assert torch.equal(nearest(torch.zeros(7, 5), 3).dense(), torch.zeros(7, 5))
+
+
+# --- what stands around them -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [site, triplets])
+def test_a_difference_is_of_both_ranks(make: Callable[..., LowRank]) -> None:
+    new, old = make(1), make(2)
+    found = difference(new, old)
+    assert found.rank == 4
+    torch.testing.assert_close(found.dense(), new.dense() - old.dense(), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_precise_has_sixteen_digits_where_the_device_can() -> None:
+    assert precise(torch.ones(1)).dtype == precise(torch.ones(1, dtype=torch.float64)).dtype == torch.float64
+    A, B = draw(0, (2, 5), (7, 2))
+    assert LowRank(A, B).dense().dtype == torch.float64, "checks of gradients need it"
+    assert LowRank(A, B.float()).map(lambda t: t.float()).dense().dtype == torch.float32
+
+
+def test_other_tensors_in_the_same_form() -> None:
+    one, other = triplets(1, scale=2.5), triplets(2)
+    found = one.holding(other.tensors)
+    assert found.scale == 2.5
+    torch.testing.assert_close(found.dense(), 2.5 / 4 * other.dense())
+    assert site(1).holding(site(2).tensors).sigma is None
+
+
+def test_whole_weights_are_counted_and_measured_together() -> None:
+    one = Weights({"weight": torch.full((2, 2), 2.0), "bias": torch.tensor([3.0])})
+    assert one.numel == 5
+    assert float(one.norm()) == 5  # √(4 · 4 + 9)
+    assert float(one.map(lambda t: 2 * t).norm()) == 10
+    assert one.holding({"bias": torch.ones(2)}).numel == 2
+
+
+def test_a_gradient_of_a_pair_goes_on_to_the_triplets_that_make_it() -> None:
+    """Of f = Σ C ∘ (A) + Σ D ∘ (B diag σ), by autograd."""
+    live, (C, D) = triplets(3, 2, 7, 5, 4.0, 3), draw(4, (3, 2, 5), (3, 7, 2), dtype=torch.float32)
+    leaves = live.map(lambda t: t.clone().requires_grad_())
+    wanted = torch.autograd.grad((C * leaves.A).sum() + (D * leaves.up).sum(), list(leaves.tensors.values()))
+    found = PenaltyGradient.through(live, torch.zeros(3), C, D)
+    assert found.sigma is not None
+    for have, want in zip((found.A, found.B, found.sigma), wanted, strict=True):
+        torch.testing.assert_close(have, want)
+    assert PenaltyGradient.through(site(3), torch.zeros(3), C, D).sigma is None
+
+
+def test_the_top_blocks_are_the_last_of_the_decoder() -> None:
+    model = [f"model.layers.{k}.self_attn.{name}" for k in (0, 1, 10) for name in ("q", "v")]
+    assert top_blocks(model, 1) == tuple(model[4:])
+    assert top_blocks(model, 2) == tuple(model[2:])
+    assert top_blocks(model, 9) == tuple(model)
+    t5 = [f"{stack}.block.{k}.layer.0.q" for stack in ("encoder", "decoder") for k in (0, 1, 2)]
+    assert top_blocks(t5, 2) == tuple(t5[4:])
+    assert top_blocks(["pooler.dense", "a.0.x"], 1) == ("a.0.x",)

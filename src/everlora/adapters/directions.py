@@ -131,7 +131,7 @@ class DirectionsBackend(HookedBackend):
             target_modules=sorted(sites),
             modules_to_save=list(self.base.family.saved_modules) or None,
         )
-        config.base_model_name_or_path = self.base.name
+        config.base_model_name_or_path = self.base.hub or self.base.name
         config.save_pretrained(str(folder))
         summed = {name: sum_directions(site, alpha) for name, site in sites.items()}
         adapters.write(folder, summed, self.copy_head(), like=folder)

@@ -69,9 +69,9 @@ class LoraBackend(AdapterBackend):
         with seeded(seed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.model = self._wrap()
-        # What the user typed, not a local path: the saved adapter names its base by it.
-        self.model.base_model.model.config.name_or_path = self.base.name
-        self.model.peft_config[ADAPTER].base_model_name_or_path = self.base.name
+        # The saved adapter names its base by what others can load, where there is such a name.
+        self.model.base_model.model.config.name_or_path = self.base.hub or self.base.name
+        self.model.peft_config[ADAPTER].base_model_name_or_path = self.base.hub or self.base.name
         for name, parameter in self._saved().items():
             parameter.requires_grad_(name.startswith(f"{self.base.family.head}.") and not self.base.family.fixed)
         for name, layer in self._layers().items():

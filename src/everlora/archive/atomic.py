@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def staged(target: Path) -> Iterator[Path]:
     Raises:
         FolderError: the disk is full or the place cannot be written; nothing of the new folder remains.
     """
-    temporary = target.with_name(f".{target.name}.part")
+    temporary, aside = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
@@ -102,19 +102,26 @@ def staged(target: Path) -> Iterator[Path]:
             _sync(path)
         # A folder cannot be renamed onto a full one: the old one is put aside, and `recover` brings it back if the
         # process ends between the two renamings.
-        aside = target.with_name(f".{target.name}.old")
         if target.exists():
             os.replace(target, aside)
         os.replace(temporary, target)
         _sync(target.parent)
         shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _give_up(temporary, target, aside)
         raise FolderError(f"cannot write {target}: {error.strerror or error}; earlier tasks are intact") from error
     # Ctrl-C too: what was half written must not be found by the next run.
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _give_up(temporary, target, aside)
         raise
+
+
+def _give_up(temporary: Path, target: Path, aside: Path) -> None:
+    """Take away a new folder that could not be put in its place, and put the old one back."""
+    shutil.rmtree(temporary, ignore_errors=True)
+    if aside.exists() and not target.exists():
+        with suppress(OSError):  # then `recover` brings it back
+            os.replace(aside, target)
 
 
 def recover(path: Path) -> None:

@@ -164,7 +164,7 @@ def _loaded(results: MatrixRecord, settings: LearnerSpec, adapter: Adapter) -> s
     """Describe how what was trained is put to use."""
     if adapter.loads_with_peft or adapter.whole_model:
         return loading(results, settings, adapter)
-    return _following(settings)
+    return _following()
 
 
 def _library(adapter: Adapter) -> str:
@@ -172,14 +172,13 @@ def _library(adapter: Adapter) -> str:
     return "transformers" if adapter.whole_model else "peft" if adapter.loads_with_peft else "everlora"
 
 
-def _following(settings: LearnerSpec) -> str:
+def _following() -> str:
     """Describe how forms that no other library loads are put on their model: the learner goes on where it was."""
-    return f"""```python
+    return """```python
 import everlora
 
-learner = everlora.Learner({settings.model!r}, method={settings.method!r}, out=".", resume=True)
-learner.follow(tasks)  # those of this run; none is learned again
-model = learner.model
+learner = everlora.Learner.open(".")
+answers = learner.ask(["…"])
 ```
 """
 

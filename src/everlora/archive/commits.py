@@ -106,6 +106,23 @@ class ProbedRise(Record):
     calibration: float = 1.0
 
 
+class SpentBudget(Record):
+    """Holds what a task was allowed to cost the earlier ones, and what it did on the rows at hand.
+
+    Attributes:
+        may_lose: mean drop of their scores that was allowed, points.
+        share: of the update that was taken.
+        lost, error: the drop on those rows, and its standard error, points.
+        rows: how many they were.
+    """
+
+    may_lose: float
+    share: float
+    lost: float
+    error: float
+    rows: int
+
+
 class ScoreFacts(Record):
     """Holds how a stage was scored.
 
@@ -152,6 +169,7 @@ class StageFacts(TaskMetadata, ScoreFacts):
         holdings: what the learner holds now.
         history: who taught it, when and why.
         within: name of the later task whose update holds that of this one, too, since both were compacted.
+        spent: of a budget of forgetting, if there was one.
     """
 
     labels: list[str]
@@ -168,6 +186,7 @@ class StageFacts(TaskMetadata, ScoreFacts):
     holdings: Holdings | None = None
     history: HistoryEntry | None = None
     within: str | None = None
+    spent: SpentBudget | None = None
 
 
 class BaselineFacts(Record):
@@ -202,6 +221,11 @@ class Commit(StageFacts, Seal):
 
     Folders of schema 3 and before have both in one file.
     """
+
+    @classmethod
+    def migrated(cls, content: JsonObject, path: Path) -> JsonObject:
+        # Nothing was committed before it was scored: without its row, the file has lost something.
+        return {"row": content["row"], **super().migrated(content, path)}
 
 
 class Evaluation(Scored, Seal):

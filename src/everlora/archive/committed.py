@@ -67,6 +67,8 @@ def read_stages(path: Path, *, hashes: bool = True) -> list[Committed]:
     for number, stage in enumerate(found, start=1):
         if stage.facts.number != number:
             raise FolderError(f"{path / 'tasks'} has no task {number}; restore its folder from a copy")
+        if stage.facts.run != found[0].facts.run:
+            raise FolderError(f"{stage.path} was learned by another run than {found[0].path}; take it away")
     if hashes and manifest is not None:
         check_listed(path, manifest, [seal(stage.path, stage.evaluation) for stage in found])
     return found
@@ -123,9 +125,9 @@ def _with_scores(facts: Commit, scores: Evaluation) -> Commit:
     """Return what is known of a stage with how it was scored."""
     trained, seconds = facts.seconds, scores.seconds
     took = Seconds(train=trained.train, evaluate=seconds) if isinstance(trained, Seconds) else seconds
-    said = "; ".join(filter(None, (facts.warning, scores.warning))) or None
+    warning = "; ".join(filter(None, (facts.warning, scores.warning))) or None
     known = {name: getattr(scores, name) for name in ("row", "fingerprint", "general")}
-    return facts.model_copy(update={**known, "seconds": took, "warning": said})
+    return facts.model_copy(update={**known, "seconds": took, "warning": warning})
 
 
 def folder_name(number: int, name: str) -> str:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everlora.archive.card import front_matter, loading, pooling_of, provenance, score_cell, with_transformers
+from everlora.archive.card_answer import answering_lines
 from everlora.archive.commits import TaskCard
 from everlora.archive.identity import RunRecord
 from everlora.archive.results import MatrixRecord
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError
-from everlora.data.template import Template
+from everlora.data.template import DEFAULT as DEFAULT_TEMPLATE
+from everlora.data.template import IN_CHAT, Template
 from everlora.metrics.answers import DEFAULT
 
 AUTO = {
@@ -77,6 +79,15 @@ def export_card(results: MatrixRecord, run: RunRecord, facts: ExportFacts) -> st
     newest = [row for row in results.matrix if any(cell is not None for cell in row)][-1:]
     scores = dict(zip(results.tasks, newest[0], strict=True)) if newest else {}
     use = _plain(results) if whole and not pooling_of(results) else loading(results, settings, adapter)
+    answering = answering_lines(
+        results.family,
+        facts.hub or settings.model,
+        facts.cards,
+        adapter=not whole,
+        revision=settings.revision,
+        template=settings.prompt,
+        chat=settings.prompt_style == "chat",
+    )
     return f"""---
 {front_matter(results, facts.hub, True, adapter)}
 ---
@@ -87,7 +98,7 @@ def export_card(results: MatrixRecord, run: RunRecord, facts: ExportFacts) -> st
 
 Base model: {base}{revision}. Method: {settings.method}.
 
-{use}{with_transformers(results, settings, facts.hub, adapter, facts.head)}
+{use}{with_transformers(results, settings, facts.hub, adapter, facts.head)}{answering}
 ## Tasks
 
 In the order of learning. Scores in percent after the last task, {settings.evaluation.scoring}, \
@@ -99,7 +110,7 @@ In the order of learning. Scores in percent after the last task, {settings.evalu
 
 ## Prompt
 
-{_prompt(results, facts, settings.prompt)}
+{_prompt(results, facts, settings.prompt, settings.prompt_style == "chat")}
 
 Exported by everlora from run {run.id}.
 """
@@ -182,15 +193,16 @@ def _span(label: str) -> str:
     return f"{fence}{pad}{' '.join(label.split())}{pad}{fence}"
 
 
-def _prompt(results: MatrixRecord, facts: ExportFacts, own: str | None) -> str:
+def _prompt(results: MatrixRecord, facts: ExportFacts, own: str | None, chat: bool) -> str:
     """Describe what the model reads for a row of each kind of task."""
     if results.family == "image-classifier":
         return "None: it reads pictures, as `preprocessor_config.json` or the base model's own prepares them."
     if results.family == "encoder":
         return "None: it reads the text of a row as it is."
-    template = Template(own) if own is not None else Template()
+    template = Template(own if own is not None else IN_CHAT if chat else DEFAULT_TEMPLATE)
+    through = "Prompts are a user's message in the tokenizer's chat template.\n\n" if chat else ""
     parts = [
-        f"Rows of text and label are written by this template; a line whose fields are empty is left out:\n\n"
+        f"{through}Rows of text and label are written by this template; a line whose fields are empty is left out:\n\n"
         f"{_block(template.text)}"
     ]
     for name, prompt in facts.cards.items():

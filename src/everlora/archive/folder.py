@@ -85,10 +85,13 @@ class RunFolder:
             raise FolderError(f"the name of the folder {path} is not UTF-8; choose another --out")
         if path.exists() and not path.is_dir():
             raise FolderError(f"{path} is a file; --out must name a folder")
-        with writing(path) if write else nullcontext():
+        if not is_new(path) and not (path / RUN).is_file():
+            raise FolderError(f"{path} is not empty and holds no run of everlora; choose another --out")
+        self._left: list[str] = []
+        with writing(path, self._left.append) if write else nullcontext():
             if write:
                 complete_exchange(path)
-            if path.is_dir() and any(file.name not in (LOCK, OWNER) for file in path.iterdir()):
+            if not is_new(path):
                 self._check(resume)
             if write:
                 self._make()
@@ -102,6 +105,8 @@ class RunFolder:
         """
         with writing(self.path, tell):
             complete_exchange(self.path)
+            while self._left:  # found when the folder was opened
+                tell(self._left.pop(0))
             if loaded(self.path / RUN).get("id") != self.id:
                 raise FolderError(f"{self.path} has been made another run's since it was opened; choose another --out")
             yield
@@ -116,9 +121,7 @@ class RunFolder:
 
     def _check(self, resume: bool) -> None:
         """Refuse a folder that is not this run's to go on in."""
-        place = self.path / "run.yaml"
-        if not place.is_file():
-            raise FolderError(f"{self.path} is not empty and holds no run of everlora; choose another --out")
+        place = self.path / RUN
         there = loaded(place)
         if "id" not in there:
             raise FolderError(f"{place} is damaged; choose another --out")
@@ -245,9 +248,21 @@ def stages(path: Path) -> list[Committed]:
         FolderError: a file of a finished stage, or of the learner at the root, is missing or changed.
     """
     found = read_stages(path)
+    if found and loaded(path / RUN).get("id") != found[0].facts.run:
+        raise FolderError(f"{path / RUN} is of another run than {found[0].path}; copy the one that is there")
     if (manifest := read_manifest(path)) is None or manifest.exchange is None:  # the root is not yet that of these
         check_root(path)
     return found
+
+
+def is_new(path: Path) -> bool:
+    """Return whether nothing is at ``path``, or no more than a process leaves that ended before it wrote run.yaml."""
+    left = (file for file in path.iterdir() if file.name not in (LOCK, OWNER)) if path.is_dir() else iter(())
+    return all(file.name == f".{RUN}.part" or (file.name == "tasks" and _is_empty(file)) for file in left)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def read_run(path: Path) -> RunRecord:

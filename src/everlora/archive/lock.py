@@ -40,7 +40,7 @@ class Owner(Record):
         try:
             user = getpass.getuser()
         except (OSError, KeyError):  # a container may have no names
-            user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+            user = "somebody without a name"
         return cls(user=user, host=socket.gethostname(), pid=os.getpid(), since=time.time())
 
     def describe(self, now: float) -> str:

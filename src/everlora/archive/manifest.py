@@ -95,10 +95,9 @@ def write_manifest(path: Path, run: str, seals: Sequence[TaskSeal], *, complete:
 
 def files_at_root(path: Path) -> list[Path]:
     """List the files at the root of a folder that the manifest covers."""
-    apart = (MANIFEST, "run.yaml", "environment.json")  # written when a learner is opened, with hashes of themselves
-    return sorted(
-        file for file in path.iterdir() if file.is_file() and not file.name.startswith(".") and file.name not in apart
-    )
+    elsewhere = (MANIFEST, "run.yaml", "environment.json")  # written when a learner is opened; they seal themselves
+    found = (file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    return sorted(file for file in found if file.name not in elsewhere)
 
 
 def check_listed(path: Path, manifest: Manifest, there: Sequence[TaskSeal]) -> None:

@@ -81,7 +81,8 @@ def loaded(path: Path) -> JsonObject:
         raise FolderError(
             f"{path} was written by a newer everlora (schema {schema}, this one reads up to {SCHEMA}); update everlora"
         )
-    if schema >= 4 and content.pop(DIGEST, None) != _digest(content):
+    # Whatever number stands there: it may be what was changed.
+    if (schema >= 4 or DIGEST in content) and content.pop(DIGEST, None) != _digest(content):
         raise FolderError(f"{path} was changed after it was written, or is damaged; restore it from a copy")
     return dict(content)
 
@@ -104,7 +105,7 @@ def restored(kind: type[R], path: Path, content: JsonObject) -> R:
     """
     try:
         # Files that are of this schema are taken as they are: a migration must not mend what is damaged.
-        if content.get("schema", 1) != SCHEMA:
+        if content.get("schema") != SCHEMA:
             content = kind.migrated(dict(content), path)
         return kind.model_validate(content)
     except (ValidationError, KeyError, TypeError, AttributeError) as error:

@@ -16,7 +16,19 @@ from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import catalogue, learner, learner_past, look, protocols, standing, subjects, sweep, tune
+from everlora.cli import (
+    catalogue,
+    export,
+    learner,
+    learner_past,
+    look,
+    protocols,
+    service,
+    standing,
+    subjects,
+    sweep,
+    tune,
+)
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli.common import say
@@ -96,7 +108,9 @@ for command in (
     catalogue.env,
     standing.status,
     look.inspect,
-    look.export,
+    export.export,
+    service.push,
+    service.doctor,
     look.study_layers,
     comparing.compare,
     sweep.sweep,

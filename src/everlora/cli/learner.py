@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,9 +15,12 @@ from everlora.cli.rows import TaskData, read_questions
 from everlora.cli.run import More
 from everlora.core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from everlora.learner.verbs.learn import Learned
+
 OF_A_LEARNER = (
     "model", "revision", "trust_remote_code", "pooling", "head", "dtype", "device", "method", "past", "seed", "prompt",
-    "max_source_length", "max_new_tokens", "scoring", "batch_size",
+    "prompt_style", "max_source_length", "max_new_tokens", "scoring", "batch_size",
 )  # fmt: skip
 Folder = Annotated[Path, typer.Argument(metavar="LEARNER", help="Folder of a learner.")]
 By = Annotated[str | None, typer.Option("--by", metavar="WHO", help="Who does it, for the history.")]
@@ -30,9 +34,15 @@ Column = Annotated[
         rich_help_panel="data",
     ),
 ]
+Model = Annotated[
+    str | None,
+    typer.Option("-m", "--model", metavar="MODEL", help="Where its base model is now.", rich_help_panel="model"),
+]
 LEARNER_SETTINGS = tuple(
     name for name, one in options.SETTINGS.items() if one.path[-1] in OF_A_LEARNER or one.path[0] == "lora"
 )
+HERE = ("device", "trust_remote_code")
+"""Settings of one process."""
 TRAINING = tuple(name for name, one in options.SETTINGS.items() if one.path[0] == "train")
 
 
@@ -78,6 +88,13 @@ Probe = Annotated[
     int,
     typer.Option("--keep-probe", metavar="N", help="Test rows the learner may keep.", rich_help_panel="data"),
 ]
+Lose = Annotated[
+    float | None,
+    typer.Option(
+        "--may-lose", metavar="POINTS", help="What earlier tasks may lose on average.", rich_help_panel="training"
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Commit it even if they lose more.", rich_help_panel="training")]
 Instruction = Annotated[
     str, typer.Option("--instruction", metavar="TEXT", help="What to do, in a sentence.", rich_help_panel="data")
 ]
@@ -90,7 +107,7 @@ Metric = Annotated[
 ]
 
 
-@options.takes_settings(only=(*TRAINING, "device", "trust_remote_code"))
+@options.takes_settings(only=(*TRAINING, *HERE))
 def learn(
     learner: Folder,
     *,
@@ -99,10 +116,13 @@ def learn(
     test: Test = None,
     test_fraction: Fraction = None,
     keep_probe: Probe = 0,
+    may_lose: Lose = None,
+    force: Force = False,
     instruction: Instruction = "",
     labels: Labels = None,
     metric: Metric = None,
     column: Column = None,
+    model: Model = None,
     plugin: Plugin = None,
     set_: More = None,
     by: By = None,
@@ -128,10 +148,23 @@ def learn(
 
     given: Any = typed.pop("train")
     train = {key: value for key, value in given.items() if value is not None}
-    teaching = Teaching(by=by, because=because, train=train, test=files.test_file(), keep_tests=keep_probe)
-    here = {key: value for key, value in typed.items() if value is not None}
+    teaching = Teaching(
+        by=by,
+        because=because,
+        train=train,
+        test=files.test_file(),
+        keep_tests=keep_probe,
+        may_lose=may_lose,
+        force=force,
+    )
+    here = here_now({**typed, "model": model})
     with ConsoleProgress(quiet=quiet) as shown, interruptible("what is committed stands, give the same command again"):
         done = teach(learner, task, teaching, here, progress=shown)
+    _show_learned(learner, done, as_json)
+
+
+def _show_learned(learner: Path, done: Learned, as_json: bool) -> None:
+    """Say what came of a task."""
     if as_json:
         say(json.dumps(done.plain(), allow_nan=False))
         return
@@ -139,12 +172,20 @@ def learn(
 
     rows = [(one, number(done.before.get(one)), number(score)) for one, score in done.scores.items()]
     show(table(f"after {done.task}", ("task", "before", "now"), rows))
+    if done.spent is not None:
+        cost = f"{done.spent.lost:.1f} ± {done.spent.error:.1f} points on {done.spent.rows} rows of earlier tasks"
+        say(f"within {done.spent.may_lose:g} points: {100 * done.spent.share:.0f} % of the update is taken, at {cost}")
     if done.predicted_rise is not None:
         say(f"predicted rise of all earlier tasks' loss: {done.predicted_rise:.2g} nats per row")
     say(f'{learner} has learned {done.task!r}, its task {done.number}; ask it: everlora ask {learner} "…"')
 
 
-@options.takes_settings(only=("device", "trust_remote_code"))
+def here_now(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was given of the settings of this process."""
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+@options.takes_settings(only=HERE)
 def ask(
     learner: Folder,
     questions: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="What to ask.")] = None,
@@ -154,6 +195,7 @@ def ask(
         str | None,
         typer.Option(metavar="FILE", help="Questions, a line each: texts, or JSON Lines; - for stdin."),
     ] = None,
+    model: Model = None,
     plugin: Plugin = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -163,21 +205,21 @@ def ask(
     from everlora.cli.common import check_run
 
     check_run(learner)
-    asked: list[Any] = [*(questions or []), *(read_questions(file) if file else [])]
-    if not asked:
+    texts: list[Any] = [*(questions or []), *(read_questions(file) if file else [])]
+    if not texts:
         raise ConfigError("give a text to ask, or --file (- for stdin)")
     from everlora.learner.verbs.ask import ask as answer
 
-    here = {key: value for key, value in settings.items() if value is not None}
+    here = here_now({**settings, "model": model})
     with interruptible("nothing was changed"):
-        found = answer(learner, asked, task=task, here=here)
+        found = answer(learner, texts, task=task, here=here)
     if task is None and not quiet:
         say(f"asked as a row of task {found[0].task!r}; --task chooses another", err=True)
     for one in found:
         say(json.dumps(one.plain(), ensure_ascii=False) if as_json else one.answer)
 
 
-@options.takes_settings(only=("device", "trust_remote_code"))
+@options.takes_settings(only=HERE)
 def evaluate(
     learner: Folder,
     *,
@@ -186,6 +228,7 @@ def evaluate(
         typer.Option("--data", metavar="TASK=FILE", help="Test rows of a task, in place of those at hand."),
     ] = None,
     column: Column = None,
+    model: Model = None,
     plugin: Plugin = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -203,7 +246,7 @@ def evaluate(
 
     columns = {f"{role}_column": of for role, of in options.pairs(column, "--column").items()}
     files = {name: Path(file) for name, file in options.pairs(data, "--data").items()}
-    here = {key: value for key, value in settings.items() if value is not None}
+    here = here_now({**settings, "model": model})
     with ConsoleProgress(quiet=quiet) as shown, interruptible("nothing was changed"):
         found = judge(learner, given_tests(learner, files, columns), here=here, progress=shown)
     if as_json:

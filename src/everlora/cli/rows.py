@@ -81,8 +81,10 @@ def read_questions(file: str) -> list[Any]:
     """
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read {file}: {error}") from None
     found: list[Any] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():

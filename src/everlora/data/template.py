@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from everlora.core.errors import ConfigError, nearest
 
 DEFAULT = "{instruction}\nOptions: {labels}\n{text}\nAnswer:"
+IN_CHAT = "{instruction}\nOptions: {labels}\n{text}"
+"""The message of a user; the model's own chat template stands around it, and cues the answer."""
 FIELDS = ("instruction", "labels", "task", "text")
 
 

@@ -21,6 +21,7 @@ from everlora.archive.folder import read_matrix, read_run
 from everlora.core.errors import ConfigError, FolderError
 from everlora.core.updates import LowRankUpdates, truncated
 from everlora.data.task import Example, Task
+from everlora.export.targets import DTYPES
 from everlora.models.layers import matrix_of
 from everlora.models.loading import Loaded
 from everlora.models.weights import quantization_of
@@ -162,13 +163,13 @@ def card_of(run: Run, base: Loaded, rank: int | None = None, error: float | None
     return export_card(results, read_run(run.path), facts)
 
 
-def write_model(run: Run, base: Loaded, out: Path) -> None:
-    """Write `merged_model` as a transformers folder in fp32, with its card and what turns rows into its input.
+def write_model(run: Run, base: Loaded, out: Path, dtype: str = "fp32") -> None:
+    """Write `merged_model` as a transformers folder, with its card and what turns rows into its input.
 
     Raises:
         FolderError: it reads back as something else; nothing of it stays.
     """
-    model = merged_model(run, base)
+    model = merged_model(run, base).to(getattr(torch, DTYPES[dtype]))
     with staged(out) as folder:
         model.save_pretrained(folder)
         base.family.processor.save_pretrained(str(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from transformers.utils import logging as hf_logging
 
@@ -67,7 +68,9 @@ class Result:
         return {**{key: plain[key] for key in wanted if key in plain}, "folder": str(self.folder)}
 
 
-def load_for(spec: LearnerSpec, learned_in: Path | None = None) -> Loaded:
+def load_for(
+    spec: LearnerSpec, learned_in: Path | None = None, style: Literal["chat", "plain", "auto"] = "plain"
+) -> Loaded:
     """Load the base model that ``spec`` names; an encoder pools as it did for the tasks in ``learned_in``."""
     hf_logging.disable_progress_bar()
     return load(
@@ -78,6 +81,7 @@ def load_for(spec: LearnerSpec, learned_in: Path | None = None) -> Loaded:
         max_source_length=spec.max_source_length,
         max_new_tokens=spec.max_new_tokens,
         prompt=spec.prompt,
+        prompt_style=spec.prompt_style or style,
         trust_remote_code=spec.trust_remote_code,
         pooling=spec.pooling or (pooling_of(learned_in) if learned_in else None),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from everlora.archive.commits import HistoryEntry, ProbedRise, StageFacts, TaskCard
+from everlora.archive.commits import HistoryEntry, ProbedRise, SpentBudget, StageFacts, TaskCard
 from everlora.archive.history import now
 from everlora.archive.records import Holdings, Seconds
 from everlora.core.updates import Updates
@@ -31,6 +31,7 @@ class LearnedTask:
         probes: rows of the task, that are stored to be looked at.
         probed: what those of all tasks showed.
         training: figures of the training.
+        spent: of a budget of forgetting.
         folder: where all of this was saved, to be committed.
     """
 
@@ -41,6 +42,7 @@ class LearnedTask:
     probed: ProbedRise | None
     training: TrainingResult
     folder: Path
+    spent: SpentBudget | None = None
 
 
 def stage_facts(
@@ -72,6 +74,7 @@ def stage_facts(
             train=dict(teaching.train),
             everlora=version("everlora"),
         ),
+        spent=learned.spent if learned else None,
     )
 
 

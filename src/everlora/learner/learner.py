@@ -15,7 +15,7 @@ from everlora.core.method import Method
 from everlora.data.stream import TaskStream
 from everlora.data.task import Example, Task
 from everlora.learner import experiment
-from everlora.learner.opened import load_learner
+from everlora.learner.opened import load_learner, restore, tasks_of
 from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.ask import answer
 from everlora.learner.verbs.evaluate import Evaluated, judge
@@ -91,6 +91,7 @@ class Learner:
         by: str | None = None,
         because: str | None = None,
         keep_probe: int = 0,
+        may_lose: float | None = None,
         train: RawSettings | None = None,
     ) -> Learned:
         """Teach one more task; the data of earlier ones are not needed.
@@ -100,13 +101,18 @@ class Learner:
             by: who teaches it, for the history.
             because: why.
             keep_probe: how many test rows the learner may keep, to be judged by later.
+            may_lose: points that earlier tasks may lose on average, on the test rows at hand.
             train: names of `transformers.TrainingArguments`, for this task alone.
 
         Raises:
             EverloraError: unusable data or settings, training that failed, or a folder that cannot be written.
         """
         given: Any = dict(train or {})
-        return teach(self._learner, task, Teaching(by=by, because=because, keep_tests=keep_probe, train=given))
+        return teach(
+            self._learner,
+            task,
+            Teaching(by=by, because=because, keep_tests=keep_probe, may_lose=may_lose, train=given),
+        )
 
     def ask(self, questions: Sequence[Any], *, task: str | None = None) -> list[str]:
         """Answer questions as rows of a task, by default the newest: texts, or lists of chat messages.
@@ -145,4 +151,6 @@ class Learner:
     @property
     def model(self) -> nn.Module:
         """Return the model as it stands after the latest task, for inference."""
+        if self._learner.newest is None and self._learner.folder.stages():
+            return restore(self._learner, tasks_of(self._learner))
         return self._learner.inference_model()

@@ -10,7 +10,7 @@ from torch import nn
 from everlora.analysis.runs import method_of
 from everlora.archive.commits import TaskCard
 from everlora.archive.committed import Committed, read_stages
-from everlora.archive.folder import read_run
+from everlora.archive.folder import is_new, read_run
 from everlora.archive.history import Act, note, now
 from everlora.archive.identity import RunRecord
 from everlora.archive.root import sha256
@@ -45,10 +45,14 @@ def create(path: Path, *layers: RawSettings, by: str | None = None, because: str
     """
     spec = resolve(LearnerSpec, *layers, rate=parse(_method(layers)).adapter.learning_rate)
     method = parse(spec.method)
-    check_lives(method)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    check_teachable(method)
+    if path.is_file() or not is_new(path):
         raise FolderError(f"{path} exists and is not empty; choose another folder, or teach what it holds (learn)")
-    base = experiment.load_for(spec)
+    if Path(spec.model).exists():  # it must be found from wherever the learner is called
+        spec = spec.model_copy(update={"model": str(Path(spec.model).absolute())})
+    base = experiment.load_for(spec, style="auto")
+    if base.family.limits.chat:  # every server will put questions so
+        spec = spec.model_copy(update={"prompt_style": "chat"})
     learner = experiment.begin(spec, method, base, path, progress=Progress())
     note(path, Act(act="init", date=now(), tasks=[], by=by, because=because))
     learner.folder.write_manifest(complete=True)
@@ -60,7 +64,7 @@ def _method(layers: Sequence[RawSettings]) -> str:
     return named[-1] if named else str(LearnerSpec.model_fields["method"].default)
 
 
-def check_lives(method: Method) -> None:
+def check_teachable(method: Method) -> None:
     """Refuse a method that cannot be taught one more task when the data of the earlier ones are gone.
 
     Raises:
@@ -82,7 +86,8 @@ def load_learner(
 
     Args:
         path: its folder.
-        here: settings of this process alone: ``device``, ``trust_remote_code``.
+        here: settings of this process alone: ``device``, ``trust_remote_code``, and ``model``, where its base model is
+            found now: by the hashes of its files it must be the same.
         progress: is shown every step; silent by default.
 
     Raises:
@@ -155,7 +160,7 @@ def restore(learner: SequentialLearner, known: Sequence[Task], task: Task | None
     for stage, committed in zip(stages(learner.method, known), learner.folder.stages(), strict=True):
         if each and task is not None and stage.tasks[0].name != task.name:
             continue
-        learner.restore_task(committed, stage)
+        learner.restore_task(committed, stage, last=each or stage.number == len(known))
         learner.backend.detach()
     return learner.inference_model()
 

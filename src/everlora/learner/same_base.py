@@ -24,24 +24,28 @@ def spelling_of(dtype: str, base: Loaded, out: Path) -> str:
 
 
 def weights_of(out: Path) -> str | None:
-    """Return the type of the weights that the run in ``out`` was made on; None if that is not known."""
-    try:
-        precision = read_json(Environment, out / "environment.json").precision
-    except FolderError:
-        return None
-    return precision.weights if precision else None
+    """Return the type of the weights that the run in ``out`` was made on; None if that is not known.
+
+    Raises:
+        FolderError: what was noted of it was changed since.
+    """
+    there = _environment(out)
+    return there.precision.weights if there and there.precision else None
 
 
 def pooling_of(out: Path) -> Pooling | None:
     """Return what an encoder's head read when the tasks in ``out`` were learned; None where there are none."""
     if not any((out / "tasks").glob("[0-9]*")):
         return None
-    try:
-        there = read_json(Environment, out / "environment.json")
-    except FolderError:
-        return None
+    there = _environment(out)
     # An everlora that did not note it read what the checkpoint's own head makes of a text.
-    return (there.pooling or "head") if there.family == "encoder" else None
+    return (there.pooling or "head") if there and there.family == "encoder" else None
+
+
+def _environment(out: Path) -> Environment | None:
+    """Read on what a run was learned; None where nobody noted it, and refused where the note was changed."""
+    place = out / "environment.json"
+    return read_json(Environment, place) if place.is_file() else None
 
 
 def check_base(base: Loaded, out: Path) -> None:
@@ -50,11 +54,8 @@ def check_base(base: Loaded, out: Path) -> None:
     Raises:
         FolderError: which file it is.
     """
-    try:
-        there = read_json(Environment, out / "environment.json").base_files
-    except FolderError:
-        return  # nothing was recorded
-    check_same_base(out, base.name, there, base.files)
+    if (there := _environment(out)) is not None:
+        check_same_base(out, base.name, there.base_files, base.files)
 
 
 def check_same_model(base: Loaded, folder: RunFolder) -> None:

@@ -10,7 +10,8 @@
                  │         attach        a head for the labels; an adapter, fresh or continued; the past below it
                  │         initialise    from earlier updates and a few rows, if the method has a part for that
                  │         train         rows, and rows of earlier tasks; penalties and transforms on the gradient
-                 │         extract       the update, on the CPU in fp32; refused if it is not finite
+                 │         extract       the update, on the CPU in fp32; refused if it is not finite, shortened if it
+                 │                       costs earlier tasks more than its teacher allows
                  │         remember      what parts carry to later tasks; which rows are stored
                  │         commit        adapter, head, memory, rows and facts, in place at once or not at all
                  │         score         tasks so far: a row of the matrix, committed by itself
@@ -30,6 +31,7 @@ One training step is drawn in `everlora.training.chain`; the files are listed in
 from __future__ import annotations
 
 import functools
+import hashlib
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -43,6 +45,7 @@ from torch import nn
 from everlora.archive.atomic import copy_checked
 from everlora.archive.committed import Committed
 from everlora.archive.folder import RunFolder
+from everlora.archive.manifest import COMMIT
 from everlora.archive.records import Seconds
 from everlora.archive.schema import write_rows
 from everlora.core.history import UpdateHistory
@@ -50,6 +53,7 @@ from everlora.core.method import Method
 from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.evaluation.evaluator import Evaluator
+from everlora.learner.forgetting_budget import within_budget
 from everlora.learner.learned import TESTS, LearnedTask, kept_tests, stage_facts
 from everlora.learner.scoring import count_rows, score
 from everlora.learner.state import LearnerState
@@ -62,6 +66,7 @@ from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, rehearsal
 from everlora.training.alarms import after_training, check_finite
 from everlora.training.calibration import FILE as PROBES
+from everlora.training.checkpoint import FOLDER, Checkpoint
 from everlora.training.evidence import observe
 from everlora.training.initial import initialise
 from everlora.training.stages import (
@@ -136,7 +141,9 @@ class SequentialLearner(LearnerState):
         self.evaluator.measure_baseline(self.folder, here, self.progress)
         for stage in self.plan:
             if stage.number <= len(committed):
-                row = self.recall(committed[stage.number - 1], stage, tasks, matrix)
+                last = stage.number == len(committed)
+                model = self.restore_task(committed[stage.number - 1], stage, last=last)
+                row = self.recall(committed[stage.number - 1], stage, tasks, matrix, model)
             else:
                 row = self.run_task(stage, tasks, matrix)
             matrix = matrix.with_row(stage.row, row)
@@ -145,9 +152,10 @@ class SequentialLearner(LearnerState):
             world.wait()
         return matrix
 
-    def recall(self, committed: Committed, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix) -> list[Cell]:
-        """Bring back a committed stage, and score it if a process ended before that; return its row of the matrix."""
-        model = self.restore_task(committed, stage)
+    def recall(
+        self, committed: Committed, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix, model: nn.Module
+    ) -> list[Cell]:
+        """Return the row of a stage that was brought back; it is scored if a process ended before that."""
         if not committed.evaluated:
             return score(self, stage, tasks, matrix, self.answering_model(model))
         self.backend.detach()
@@ -167,7 +175,7 @@ class SequentialLearner(LearnerState):
             check_runs(self.base, model, stage.tasks if stage is self.plan[0] else ())  # with the adapter, once
             self.initialise_adapter(stage, model)
             training = self.train_task(stage, model)
-            update = self.extract_update(stage)
+            update, spent = within_budget(self, stage, model, self.extract_update(stage))
             seconds = Seconds(train=time.perf_counter() - started)
             warnings = training.chain.warnings
             earlier = self.changes if self.method.penalties else ()
@@ -189,8 +197,10 @@ class SequentialLearner(LearnerState):
                 rehearsal.write(scratch, self.method.rehearsal, rows)
                 rehearsal.write_rows(scratch / PROBES, probes)
                 rehearsal.write_rows(scratch / TESTS, kept_tests(self, stage))
-                learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch)
+                learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch, spent)
                 self.commit(stage, seconds, learned)
+            if (checkpoint := self.checkpoint(stage)) is not None:
+                checkpoint.clear()
             # Only behind the commit: if writing fails, memory and folder still say the same.
             self.append_update(update, remembered, rows)
             self.calibration.append(probes, probed, training.predicted_rise)
@@ -222,10 +232,20 @@ class SequentialLearner(LearnerState):
             start = self.backend.extract() if self.method.initialiser else start  # an initialiser may have moved it
             past = UpdateHistory((cast(LowRankUpdates, start),)) if self.method.adapter.low_rank else UpdateHistory()
         so_far = (past, start, self.memory, self.calibration.ratio)
-        trainer = TaskTrainer(self.base, self.method, self.spec, self.backend, stage, *so_far)
+        checkpoint = self.checkpoint(stage)
+        trainer = TaskTrainer(self.base, self.method, self.spec, self.backend, stage, *so_far, checkpoint)
         # For a model that writes rows of them itself; their own rows are not shown to it.
         earlier = [task for before in self.plan[: stage.number - 1] for task in before.tasks]
         return trainer.train(model, self.stored_rows, earlier, first=self.newest is None, progress=self.progress)
+
+    def checkpoint(self, stage: Stage) -> Checkpoint | None:
+        """Return where a stage's training is written while it goes on; None where several processes share it."""
+        if world.size() > 1:
+            return None
+        before = [(one.path / COMMIT).read_text(encoding="utf-8") for one in self.folder.stages()]
+        data, arguments = [task.digest() for task in stage.tasks], stage.arguments(self.spec)
+        key = hashlib.sha256(repr([self.folder.id, stage.number, data, arguments, before]).encode()).hexdigest()
+        return Checkpoint(self.folder.path / FOLDER, key, self.spec.save_steps)
 
     def extract_update(self, stage: Stage) -> Updates:
         """Copy what was trained to the CPU.

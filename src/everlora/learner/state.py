@@ -79,10 +79,11 @@ class LearnerState:
         self.calibration = Calibration.of(self.method)
         self.base.family.reset()
 
-    def restore_task(self, committed: Committed, stage: Stage) -> nn.Module:
-        """Bring back a committed stage without training it again; return the model with its adapter on.
+    def restore_task(self, committed: Committed, stage: Stage, *, last: bool = True) -> nn.Module:
+        """Bring back a committed stage without training it again; return the model, with the adapter of the last one.
 
-        The values of the adapter are put on only where the stage is still to be scored.
+        Adapters of those before are put on only for a head, which grows with each of them, and their values only where
+        a stage is still to be scored.
         """
         if not stage.trains:
             self.prepare_head(stage)
@@ -91,9 +92,11 @@ class LearnerState:
             return self.restore_within(committed, stage)
         update, head = self.backend.load(committed.path)
         self.adopt_rows(committed, stage)
-        model = self.attach_adapter(stage)  # as when it was trained: a head draws its rows at the same times
-        self.try_frozen(stage, model)
-        self.backend.restore_head(head)
+        model: nn.Module = self.base.model
+        if last or isinstance(self.base.family, Classifier) or not committed.evaluated:
+            model = self.attach_adapter(stage)  # as when it was trained: a head draws its rows at the same times
+            self.try_frozen(stage, model)
+            self.backend.restore_head(head)
         if not committed.evaluated:
             self.backend.set_values(update)
         rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)

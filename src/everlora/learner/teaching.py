@@ -19,6 +19,8 @@ class Teaching:
         train: training arguments that are the task's own.
         test: where its test rows can be read again.
         keep_tests: how many test rows the learner may keep, to be judged by when the data are gone.
+        may_lose: points that earlier tasks may lose on average; None for as many as it takes.
+        force: commit the task even if it loses more.
     """
 
     by: str | None = None
@@ -26,3 +28,5 @@ class Teaching:
     train: Mapping[str, JsonValue] = field(default_factory=dict)
     test: TestFile | None = None
     keep_tests: int = 0
+    may_lose: float | None = None
+    force: bool = False

@@ -137,7 +137,7 @@ def _macro_f1(rows: Sequence[Answer], labels: Sequence[str]) -> float:
     from sklearn.metrics import f1_score
 
     right, given, classes = _classes(rows, labels)
-    return 100.0 * float(f1_score(right, given, labels=classes, average="macro", zero_division=0.0))
+    return 100.0 * float(f1_score(right, given, labels=classes, average="macro"))
 
 
 def _macro_f1_shares(rows: Sequence[Answer], labels: Sequence[str]) -> tuple[float, ...]:

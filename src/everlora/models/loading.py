@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import (
@@ -22,7 +22,7 @@ from transformers.utils import logging as hf_logging
 
 from everlora.archive.root import check_root
 from everlora.core.errors import EverloraError, ModelError
-from everlora.data.template import Template
+from everlora.data.template import DEFAULT, IN_CHAT, Template
 from everlora.models import tiny
 from everlora.models.architectures import FAMILIES, FamilyName, family_of
 from everlora.models.base_files import BaseFiles
@@ -50,8 +50,9 @@ class Loaded:
     Attributes:
         model: the transformers model, frozen, in eval mode.
         family: how it reads examples and answers.
-        name: the name that it was loaded by; written as ``base_model_name_or_path``.
-        hub: its hub id, if it has one: where it was loaded from, or what packaged weights were made from.
+        name: the name that it was loaded by.
+        hub: its hub id, if it has one: where it was loaded from, or what packaged weights were made from; written as
+            ``base_model_name_or_path``.
         precision: data type and device of its weights.
         fresh: tensors before the head that the checkpoint has no weights for; they are drawn from a fixed seed.
         files: what it was read from; None where that is not known.
@@ -75,6 +76,7 @@ def load(
     max_source_length: int | None = None,
     max_new_tokens: int | None = None,
     prompt: str | None = None,
+    prompt_style: Literal["chat", "plain", "auto"] = "plain",
     trust_remote_code: bool = False,
     labels: Sequence[str] = (),
     pooling: Pooling | None = None,
@@ -95,6 +97,8 @@ def load(
         max_source_length: longest prompt in tokens; longer texts are cut.
         max_new_tokens: longest answer where there is no label set; by default 50, or as long as the targets ask.
         prompt: a prompt template of one's own.
+        prompt_style: whether rows are put as a user's message through the model's chat template (``chat``), as they
+            are (``plain``), or through a chat template where there is one (``auto``).
         trust_remote_code: whether code that comes with the model may run.
         labels: names of the rows of a classification head, so that a trained adapter, which includes its head, fits.
         pooling: what an encoder's head reads; None for what the checkpoint was trained for.
@@ -116,10 +120,16 @@ def load(
     attention_in_fp32(model, precision)
     # Frozen as a whole: only what a backend adds, or makes trainable again, is trained.
     model = model.to(precision.device).eval().requires_grad_(False)
-    template = Template(prompt) if prompt is not None else Template()
-    answer, follow = max_new_tokens or 50, max_new_tokens is None
-    context = context_of(name, model, processor)
-    limits = Limits(context=context, source=max_source_length, answer=answer, follow_targets=follow, template=template)
+    chat = _puts_in_chat(name, processor, family, prompt_style)
+    template = Template(prompt if prompt is not None else IN_CHAT if chat else DEFAULT)
+    limits = Limits(
+        context=context_of(name, model, processor),
+        source=max_source_length,
+        answer=max_new_tokens or 50,
+        follow_targets=max_new_tokens is None,
+        template=template,
+        chat=chat,
+    )
     reader = _reader(name, family, model, processor, limits, fresh, how)
     if labels:
         _name_labels(name, model, reader, labels)
@@ -156,6 +166,18 @@ def _reader(
     if isinstance(reader, Seq2Seq):
         reader.start = decoder_start(model, reader.pad)
     return reader
+
+
+def _puts_in_chat(name: str, processor: Any, family: FamilyName, style: Literal["chat", "plain", "auto"]) -> bool:
+    """Return whether prompts go through the model's chat template.
+
+    Raises:
+        ModelError: they are to, and there is none.
+    """
+    has = family == "decoder" and bool(getattr(processor, "chat_template", None))
+    if style == "chat" and not has:
+        raise ModelError(f"{name!r} has no chat template to put prompts through; pass --prompt-style plain")
+    return has and style != "plain"
 
 
 def _name_labels(name: str, model: PreTrainedModel, reader: Family, labels: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ class OsfAdapter(Adapter):
 
     @property
     def adds(self) -> bool:
-        """Return False: a weight has become another weight."""
+        """Return True: a task changes weights, though by no update that PEFT loads."""
         return True
 
     @property

@@ -155,6 +155,11 @@ class LearnerSpec(Strict):
         Setting("data", "Template: {instruction} {labels} {text} {task}.", value="TEXT", unset="all but {task}"),
     ] = None
     """How a row of text and label is shown, see `everlora.data.template`; None for the default."""
+    prompt_style: Annotated[
+        Literal["chat", "plain"] | None,
+        Setting("data", "Prompts through the chat template.", value="HOW", unset="plain; new learners: chat"),
+    ] = None
+    """``chat``: a row is a user's message in the model's chat template, as servers put it; ``plain``: as it is."""
     max_source_length: Annotated[
         int | None, Setting("data", "Tokens of a prompt; texts are cut.", value="N", unset="the model's")
     ] = Field(None, ge=8)
@@ -170,6 +175,12 @@ class LearnerSpec(Strict):
         Setting("training", "Training arguments of single tasks, by name.", options=()),
     ] = None
     """The same for single tasks by name, over ``train``; tasks that are learned all at once have only ``train``."""
+    save_steps: Annotated[
+        int | None,
+        Setting(
+            "training", "Steps between checkpoints.", changes="nothing", compared=True, value="N", unset="10 minutes"
+        ),
+    ] = Field(None, ge=1)
     evaluation: EvalSpec = EvalSpec()
     max_train_samples: Annotated[int | None, Setting("data", "Training rows per task.", value="N", unset="all")] = (
         Field(None, ge=1)
@@ -235,14 +246,7 @@ class RunSpec(LearnerSpec):
     ] = "builtin"
     order: Annotated[
         int | str | None,
-        Setting(
-            "data",
-            "Task order: 4, or sapt-5.",
-            changes="record",
-            compared=True,
-            value="N",
-            unset="the first",
-        ),
+        Setting("data", "Task order: 4, or sapt-5.", changes="record", compared=True, value="N", unset="the first"),
     ] = None
     """A number, or another paper's name for one (``sapt-4``), which is written as the number."""
     data_dir: Annotated[

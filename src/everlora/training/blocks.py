@@ -19,24 +19,25 @@ class BlockRunner:
         rule: what looks and moves.
         turns: the steps of one epoch.
         params: what is trained, but for a classification head.
+        state: what the rule remembers of the block that it is in.
     """
 
     rule: StepRule
     turns: Sequence[BlockStep]
     params: Sequence[Tensor]
-    _state: State = field(default_factory=dict)
+    state: State = field(default_factory=dict)
 
     def before(self, step: int) -> None:
         """Prepare for step number ``step``, from 0; the gradient is that of the task, without penalties."""
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.params]
-        self._state = self.rule.before(self._turn(step), _flat(self.params), _flat(gradients), self._state)
+        self.state = self.rule.before(self._turn(step), _flat(self.params), _flat(gradients), self.state)
 
     def after(self, step: int, *, last: bool) -> None:
         """Close the block that ends with the step just taken; one cut short only if it rehearsed rows."""
         turn = self._turn(step)
         if not (turn.closes or (last and turn.rehearsed)):
             return
-        weights = self.rule.after(_flat(self.params), self._state)
+        weights = self.rule.after(_flat(self.params), self.state)
         at = 0
         for p in self.params:
             # In place: the optimiser's moments belong to this tensor and go on with it.

@@ -64,8 +64,7 @@ class Products:
     A layer that is called several times in one pass has one gradient per row, summed over the calls.
     """
 
-    left: Tensor | None = None
-    right: Tensor | None = None
+    sums: tuple[Tensor, Tensor] | None = None
     calls: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
 
     def watch(self, layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
@@ -93,14 +92,14 @@ class Products:
         # (b, t, n) to (n, n) in one product over rows and tokens, without one matrix a row.
         left = g.flatten(0, 1).mT @ (x @ x.mT @ g).flatten(0, 1)
         right = x.flatten(0, 1).mT @ (g @ g.mT @ x).flatten(0, 1)
-        self.left = left if self.left is None else self.left + left
-        self.right = right if self.right is None else self.right + right
+        self.sums = (left, right) if self.sums is None else (self.sums[0] + left, self.sums[1] + right)
 
     def mean(self, rows: int) -> Curvature | None:
         """Divide by the number of rows; None of a layer that no gradient went through."""
-        if self.left is None or self.right is None:
+        if self.sums is None:
             return None
-        return Curvature(left=(self.left / rows).cpu(), right=(self.right / rows).cpu())
+        left, right = self.sums
+        return Curvature(left=(left / rows).cpu(), right=(right / rows).cpu())
 
 
 def by_row(tokens: Tensor) -> Tensor:

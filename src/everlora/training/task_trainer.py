@@ -26,6 +26,7 @@ from everlora.settings.training import TrainingArgumentsInput, epochs_by_size, n
 from everlora.training import memory, pseudo, rehearsal
 from everlora.training.blocks import BlockRunner
 from everlora.training.chain import Chain
+from everlora.training.checkpoint import Checkpoint
 from everlora.training.order import Blocks, EqualShares, Order
 from everlora.training.probe import Probe
 from everlora.training.stages import Stage
@@ -65,6 +66,7 @@ class TaskTrainer:
         start: where the adapter starts, if it goes on from the stage before.
         memory: what the parts remember of earlier tasks.
         calibration: by which predictions of what earlier tasks lose are multiplied.
+        checkpoint: where training goes on from, if it was broken off, and writes how far it is.
     """
 
     base: Loaded
@@ -76,6 +78,7 @@ class TaskTrainer:
     start: Updates | None
     memory: memory.Memory
     calibration: float = 1.0
+    checkpoint: Checkpoint | None = None
 
     @property
     def arguments(self) -> TrainingArgumentsInput:
@@ -166,6 +169,7 @@ class TaskTrainer:
                 callback=StepCallback(progress, f"learning {self.stage.name}"),
                 extra_losses=extra_losses,
                 order=order,
+                checkpoint=self.checkpoint,
             )
         if rows.cut:
             cut = f"{rows.cut} of {len(rows)} training texts were cut to --max-source-length"

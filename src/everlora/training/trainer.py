@@ -29,6 +29,7 @@ from everlora.models.families.base import IGNORE, Batch
 from everlora.runtime import world
 from everlora.settings.training import TrainingArgumentsInput
 from everlora.training.chain import Chain
+from everlora.training.checkpoint import Checkpoint
 from everlora.training.order import Order
 from everlora.training.teacher import Teacher
 
@@ -143,6 +144,7 @@ class ClTrainer(Trainer):
         chain: Chain,
         extra_losses: ExtraLosses | None = None,
         order: Order | None = None,
+        checkpoint: Checkpoint | None = None,
         **kwargs: Any,
     ) -> None:
         with _refusals():
@@ -154,6 +156,8 @@ class ClTrainer(Trainer):
         self.chain = chain
         self.extra_losses = extra_losses or ExtraLosses()
         self.order = order
+        self.checkpoint = checkpoint
+        self.rows: Rows = kwargs["train_dataset"]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Return our order of rows, where there is one; this is Trainer's documented place for it."""
@@ -195,6 +199,27 @@ class ClTrainer(Trainer):
         loss = (token_mean(logits, targets, total, each) + extra) * self.accelerator.num_processes
         return (loss, {"logits": logits}) if return_outputs else loss
 
+    # --- where a Trainer writes and reads checkpoints: its own are pickles -------------------------------------------
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint.write(self)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint.read(self)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.checkpoint is not None and checkpoint is not None:
+            self.checkpoint.read_rest(self)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Do nothing: there is no scaler, since nothing is trained in fp16."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if self.checkpoint is not None and checkpoint is not None:
+            self.checkpoint.read_random()
+
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Name all that Trainer decays but the head, whose rows for labels of other tasks must stay as they are."""
         names: list[str] = super().get_decay_parameter_names(model)
@@ -218,19 +243,24 @@ def fit(
     extra_losses: ExtraLosses | None = None,
     order: Order | None = None,
     find_unused: bool | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[dict[str, float]]:
     """Train all that requires a gradient, and return the Trainer's log; without ``order`` rows are shuffled.
 
-    ``find_unused`` is ``ddp_find_unused_parameters`` where no user sets it; None leaves it to transformers.
+    ``find_unused`` is ``ddp_find_unused_parameters`` where no user sets it; None leaves it to transformers. Training
+    goes on from a ``checkpoint`` that counts, and writes it.
     """
     # Under the user's own value, if there is one.
     train = {"ddp_find_unused_parameters": find_unused, **train}
     # Trainer wants a folder of its own, and must leave nothing in that of the run.
     with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
         args = arguments(train, folder=scratch, seed=seed, cpu=cpu)
-        trainer = ClTrainer(family, chain, extra_losses, order, model=model, args=args, train_dataset=rows)
+        more = {"model": model, "args": args, "train_dataset": rows}
+        trainer = ClTrainer(family, chain, extra_losses, order, checkpoint, **more)
         trainer.add_callback(callback)
-        trainer.train()
+        if checkpoint is not None:
+            trainer.add_callback(checkpoint)
+        trainer.train(resume_from_checkpoint=checkpoint.found() if checkpoint is not None else None)
         if not trainer.state.global_step:
             raise TrainingError("not one step was taken, so nothing was learned; look at the batch size and the rows")
     log: list[dict[str, float]] = trainer.state.log_history

@@ -54,12 +54,12 @@ def answer(learner: SequentialLearner, questions: Sequence[Any], task: str | Non
     chosen = task_named(learner.folder.path, known, task)
     model = restore(learner, known, chosen)
     rows = [Example(question_of(question, chosen), next(iter(chosen.labels), "-")) for question in questions]
-    asked = replace(chosen, test=rows)
-    learner.base.family.check(asked)
+    probed = replace(chosen, test=rows)
+    learner.base.family.check(probed)
     answers = answer_rows(
         model,
         learner.base.family,
-        asked,
+        probed,
         rows,
         learner.spec.evaluation.scoring if chosen.labels else "generate",
         batch_size=learner.spec.evaluation.batch_size,

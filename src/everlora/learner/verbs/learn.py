@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from everlora.archive.commits import SpentBudget
 from everlora.archive.folder import read_run
 from everlora.archive.schema import Record
 from everlora.core.errors import FolderError
 from everlora.core.expressions import parse
 from everlora.data.task import Task
 from everlora.learner import experiment
-from everlora.learner.opened import check_lives, load_learner, spec_of, tasks_of
+from everlora.learner.opened import check_teachable, load_learner, spec_of, tasks_of
 from everlora.learner.sequential import SequentialLearner
 from everlora.learner.teaching import Teaching
 from everlora.metrics.scores import ScoreMatrix
@@ -29,6 +30,7 @@ class Learned(Record):
         steps, seconds: of training.
         predicted_rise: of the losses of all earlier tasks together, nats per row; None where no part predicts it.
         warning: what was found amiss.
+        spent: of a budget of forgetting, if there was one.
     """
 
     task: str
@@ -38,6 +40,7 @@ class Learned(Record):
     seconds: float
     predicted_rise: float | None = None
     warning: str | None = None
+    spent: SpentBudget | None = None
 
 
 def learn(
@@ -55,14 +58,14 @@ def learn(
     Raises:
         EverloraError: a folder, setting or row that cannot be used.
     """
-    check_lives(parse(read_run(path).settings.method))
+    check_teachable(parse(read_run(path).settings.method))
     return teach(load_learner(path, here, progress=progress), task, teaching)
 
 
 def teach(learner: SequentialLearner, task: Task, teaching: Teaching | None = None) -> Learned:
     """Teach a learner that is loaded; see `learn`."""
     path, known = learner.folder.path, tasks_of(learner)
-    check_lives(learner.method)
+    check_teachable(learner.method)
     learner.teaching = teaching = teaching or Teaching()
     typed = {"device": learner.spec.device, "trust_remote_code": learner.spec.trust_remote_code}
     learner.spec = spec_of(path, learner.folder.record, {**typed, "train": dict(teaching.train)})
@@ -83,6 +86,7 @@ def teach(learner: SequentialLearner, task: Task, teaching: Teaching | None = No
         seconds=took,
         predicted_rise=done.predicted_rise,
         warning=done.warning,
+        spent=done.spent,
     )
 
 

@@ -63,6 +63,8 @@ class Limits:
         follow_targets: whether answers may be longer where the targets of training rows are.
         template: how a row of text and label is written as a prompt.
         reserved: positions for soft prompts.
+        chat: whether rows of text and label, and prompts, are put as the message of a user through the model's chat
+            template.
     """
 
     context: int
@@ -71,6 +73,7 @@ class Limits:
     follow_targets: bool = False
     template: Template = field(default_factory=Template)
     reserved: int = 0
+    chat: bool = False
 
 
 class Family(ABC):

@@ -13,6 +13,8 @@ from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.models.families.base import Limits
 
+MARK = "\u2402text\u2403"
+"""Stands for a row's text while the chat template is written around it; no text has it."""
 MIN_PROMPT = 8
 """Tokens below which a prompt that is cut says nothing."""
 CHAT_DATE = date(2025, 1, 1)
@@ -107,7 +109,7 @@ class Prompter:
         is.
         """
         return [
-            *self.tokens(f" {target}" if spaced and task.form == "labelled" else target),
+            *self.tokens(f" {target}" if spaced and task.form == "labelled" and not self.limits.chat else target),
             int(self.tokenizer.eos_token_id),
         ]
 
@@ -126,12 +128,13 @@ class Prompter:
         if limit < 1:
             raise self._no_room(task, room)
         if task.form == "labelled":
-            head, cue = self.limits.template.around(task.name, task.instruction, task.labels)
+            head, cue = self._around(task)
             # Piece by piece, so that instruction and cue have the same tokens whatever the text is, and only the text
             # is cut.
             before, after = self.tokens(head), self.tokens(cue)
             text = self.tokens(example.input)
-            space = min(limit, self.limits.source or limit) - len(self.start) - len(before) - len(after)
+            start = [] if self.limits.chat else self.start
+            space = min(limit, self.limits.source or limit) - len(start) - len(before) - len(after)
             if space < 1:
                 raise DataError(
                     f"task {task.name!r}: instruction and options alone take {len(before) + len(after)} tokens, more "
@@ -140,11 +143,11 @@ class Prompter:
             if len(text) > space and self.limits.source is None:
                 published = task.prompt_limit
                 if published is None:
-                    raise self._too_long(task, len(self.start) + len(before) + len(text) + len(after), limit)
+                    raise self._too_long(task, len(start) + len(before) + len(text) + len(after), limit)
                 kept = cut_middle(text, max(1, space - max(0, limit - published)))
-                return [*self.start, *before, *kept, *after], len(text) - len(kept)
-            return [*self.start, *before, *text[:space], *after], max(0, len(text) - space)
-        start = [] if task.form == "chat" else self.start  # chat templates write their own
+                return [*start, *before, *kept, *after], len(text) - len(kept)
+            return [*start, *before, *text[:space], *after], max(0, len(text) - space)
+        start = [] if task.form == "chat" or self.limits.chat else self.start  # chat templates write their own
         ids = [*start, *self.tokens(self.raw(example, task))]
         # What a benchmark's authors cut is cut only where it would not fit; a limit that the user sets always holds.
         most = self.limits.source or (task.prompt_limit if len(ids) > limit else None)
@@ -156,6 +159,21 @@ class Prompter:
             raise self._too_long(task, len(ids), limit)
         return ids, 0
 
+    def _around(self, task: Task) -> tuple[str, str]:
+        """Return what stands before a row's text and what behind it, with the chat template's own where it is used."""
+        head, cue = self.limits.template.around(task.name, task.instruction, task.labels)
+        if not self.limits.chat:
+            return head, cue
+        # A mark in the place of the text: tokens before and behind it are then the same whatever the text is.
+        message = Example([{"role": "user", "content": f"{head}{MARK}{cue}"}], "")
+        before, mark, after = self._rendered(message, task).partition(MARK)
+        if not mark:
+            raise DataError(
+                f"task {task.name!r}: the model's chat template does not show a user's message as it is; pass "
+                f"--prompt-style plain"
+            )
+        return before, after
+
     def raw(self, example: Example, task: Task) -> str:
         """Return a prompt that is given as a whole: as it is, or through the tokenizer's chat template.
 
@@ -163,7 +181,12 @@ class Prompter:
             DataError: chat messages, and a tokenizer without a chat template.
         """
         if task.form != "chat":
-            return str(example.input)
+            message = Example([{"role": "user", "content": str(example.input)}], "")
+            return self._rendered(message, task) if self.limits.chat else str(example.input)
+        return self._rendered(example, task)
+
+    def _rendered(self, example: Example, task: Task) -> str:
+        """Return chat messages through the tokenizer's chat template; see `raw`."""
         if not self.tokenizer.chat_template:
             raise DataError(
                 f"task {task.name!r} holds chat messages, but the model's tokenizer has no chat template; "

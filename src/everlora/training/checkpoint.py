@@ -1,0 +1,194 @@
+"""Writes where the training of a task stands, and goes on from there bit for bit; no pickle is written or read.
+
+A checkpoint holds what a step changes: trainable parameters, moments of the optimiser, the schedule, the strengths
+that penalties have found, blocks of a step rule, states of random generators, and figures not logged yet. All else
+(the past, what parts prepare of it, the order of rows) is made again as when the task began. It counts for that very
+task alone: the same rows and arguments, on top of the same committed tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import TrainerCallback
+
+from everlora.archive.atomic import staged, write_json
+from everlora.core.errors import FolderError
+from everlora.training.chain import ModuleRow
+
+if TYPE_CHECKING:
+    from everlora.training.trainer import ClTrainer
+
+FOLDER = ".training"
+STATE, TENSORS, TRAINER = "checkpoint.json", "checkpoint.safetensors", "trainer_state.json"
+MINUTES = 10.0
+"""Between two checkpoints, where nobody says after how many steps."""
+
+
+class Checkpoint(TrainerCallback):
+    """Says when a checkpoint is due, and knows where it is.
+
+    Args:
+        place: the folder that holds it.
+        key: hash of all that must be the same for it to count.
+        steps: between two; None for one every `MINUTES`.
+    """
+
+    def __init__(self, place: Path, key: str, steps: int | None = None) -> None:
+        self.place, self.key, self.steps, self.last = place, key, steps, time.monotonic()
+        self.resumed: ClTrainer | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.last = time.monotonic()
+        if self.resumed is not None:  # the Trainer has set these to nothing just now
+            loss, total, last = self._content()["loss"]
+            self.resumed._tr_loss = torch.tensor(loss, device=args.device)
+            self.resumed._total_loss_scalar, self.resumed._globalstep_last_logged = total, last
+            self.resumed._initial_global_step = 0  # figures at the end are of the whole task
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        step, now = int(state.global_step), time.monotonic()
+        due = step % self.steps == 0 if self.steps else now - self.last >= 60.0 * MINUTES
+        if due and step < int(state.max_steps):
+            control.should_save, self.last = True, now
+        return control
+
+    def found(self) -> str | None:
+        """Return the folder of a checkpoint that counts; None where there is none."""
+        try:
+            known = json.loads((self.place / STATE).read_text(encoding="utf-8")).get("key")
+        except (OSError, ValueError, AttributeError):
+            return None
+        return str(self.place) if known == self.key else None
+
+    def write(self, trainer: ClTrainer) -> None:
+        """Write where a Trainer stands, in the place of what was written before.
+
+        Raises:
+            FolderError: the disk is full or the place cannot be written.
+        """
+        tensors: dict[str, Tensor] = {}
+        chain = trainer.chain
+        trainer.store_flos()
+        content = {
+            "key": self.key,
+            "optimizer": _packed(trainer.optimizer.state_dict(), "optimizer", tensors),
+            "scheduler": _packed(trainer.lr_scheduler.state_dict(), "scheduler", tensors),
+            "strengths": _packed(
+                [[vars(one) for one in group.controllers.values()] for group in chain.groups], "strengths", tensors
+            ),
+            "records": [asdict(record) for record in chain.records],
+            "latest": chain.latest,
+            "blocks": _packed(chain.recurrence.state if chain.recurrence else {}, "blocks", tensors),
+            "loss": [float(trainer._tr_loss), trainer._total_loss_scalar, trainer._globalstep_last_logged],
+            "cut": trainer.rows.cut,
+            "python": random.getstate(),
+            "numpy": _packed(list(np.random.get_state(legacy=True)), "numpy", tensors),
+        }
+        tensors |= {f"parameter/{name}": p.detach() for name, p in _trained(trainer)}
+        tensors["torch"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["cuda"] = torch.cuda.get_rng_state()
+        with staged(self.place) as folder:
+            try:
+                save_file(
+                    {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSORS
+                )
+            except SafetensorError as error:
+                raise FolderError(f"the checkpoint cannot be written to {self.place}: {error}") from error
+            write_json(folder / STATE, content)
+            trainer.state.save_to_json(str(folder / TRAINER))
+
+    def read(self, trainer: ClTrainer) -> None:
+        """Bring the parameters of a Trainer to where they were."""
+        tensors = load_file(self.place / TENSORS)
+        with torch.no_grad():
+            for name, p in _trained(trainer):
+                p.copy_(tensors[f"parameter/{name}"].to(p.device))
+
+    def read_rest(self, trainer: ClTrainer) -> None:
+        """Bring optimiser, schedule, strengths and figures of a Trainer to where they were."""
+        tensors, content = load_file(self.place / TENSORS), self._content()
+        trainer.optimizer.load_state_dict(_unpacked(content["optimizer"], tensors))
+        trainer.lr_scheduler.load_state_dict(_unpacked(content["scheduler"], tensors))
+        chain = trainer.chain
+        for group, kept in zip(chain.groups, _unpacked(content["strengths"], tensors), strict=True):
+            for controller, values in zip(group.controllers.values(), kept, strict=True):
+                for name in ("task", "penalty"):
+                    setattr(controller, name, values[name].to(group.device))
+                controller.price, controller.allowed = values["price"], values["allowed"]
+        chain.records = [ModuleRow(**row) for row in content["records"]]
+        chain.latest = dict(content["latest"])
+        if chain.recurrence:
+            chain.recurrence.state = {
+                name: value.to(chain.params[0].device) if isinstance(value, Tensor) else value
+                for name, value in _unpacked(content["blocks"], tensors).items()
+            }
+        trainer.rows.cut, self.resumed = content["cut"], trainer
+
+    def read_random(self) -> None:
+        """Bring the random generators to where they were."""
+        tensors, content = load_file(self.place / TENSORS), self._content()
+        version, state, gauss = content["python"]
+        random.setstate((version, tuple(state), gauss))
+        kind, keys, *rest = _unpacked(content["numpy"], tensors)
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        torch.set_rng_state(tensors["torch"])
+        if "cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["cuda"])
+
+    def _content(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.place / STATE).read_text(encoding="utf-8"))
+        return found
+
+    def clear(self) -> None:
+        """Remove what was written: the task is committed."""
+        shutil.rmtree(self.place, ignore_errors=True)
+
+
+def _trained(trainer: ClTrainer) -> list[tuple[str, Tensor]]:
+    return [(name, p) for name, p in trainer.model.named_parameters() if p.requires_grad]
+
+
+def _packed(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:
+    """Return a value as JSON, with tensors and arrays put aside under names of their places."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value.astype(np.int64))
+    if isinstance(value, Tensor):
+        tensors[at] = value.detach()
+        return {"tensor": at}
+    if isinstance(value, Mapping):
+        pairs = [[key, _packed(one, f"{at}/{key}", tensors)] for key, one in value.items()]
+        return {"pairs": pairs}
+    if isinstance(value, list | tuple):
+        return {"list": [_packed(one, f"{at}/{k}", tensors) for k, one in enumerate(value)]}
+    return value if isinstance(value, str | int | float | bool | None) else None
+
+
+def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return what `_packed` made JSON of.
+
+    >>> tensors: dict[str, Tensor] = {}
+    >>> plain = _packed({0: [torch.ones(2), 1.5]}, "x", tensors)
+    >>> _unpacked(plain, tensors)
+    {0: [tensor([1., 1.]), 1.5]}
+    """
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "pairs" in value:
+        return {key: _unpacked(one, tensors) for key, one in value["pairs"]}
+    return [_unpacked(one, tensors) for one in value["list"]]

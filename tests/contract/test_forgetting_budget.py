@@ -1,0 +1,101 @@
+"""What a task may cost the earlier ones: an update is taken as far as their rows allow, and no further."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from everlora import Example, Learner, Task
+from everlora.adapters import files as adapters
+from everlora.core.errors import ConfigError, TrainingError
+from everlora.core.updates import LowRank
+from everlora.evaluation.scoring import TaskScore
+from everlora.learner.forgetting_budget import drop, scaled
+
+STEPS = {"max_steps": 30, "learning_rate": 0.02, "per_device_train_batch_size": 8}
+
+
+def score(task: str, *each: float) -> TaskScore:
+    blank = ("",) * len(each)
+    right = tuple(one > 0 for one in each)
+    mean = sum(each) / len(each)
+    return TaskScore(task=task, targets=blank, predictions=blank, correct=right, each=each, score=mean)
+
+
+def words(name: str, *labels: str) -> Task:
+    rows = [Example(f"{label} {label} {label} {n}", label) for n in range(12) for label in labels]
+    return Task(name=name, train=rows[: 8 * len(labels)], test=rows[8 * len(labels) :], labels=labels)
+
+
+def test_the_drop_is_the_mean_over_tasks_and_its_error_that_of_paired_rows() -> None:
+    before = [score("a", 100.0, 100.0, 100.0, 0.0), score("b", 100.0, 100.0)]
+    after = [score("a", 100.0, 0.0, 100.0, 0.0), score("b", 100.0, 100.0)]
+    lost, error = drop(before, after)
+    assert lost == pytest.approx(25.0 / 2)
+    # Differences of a: 0, 100, 0, 0; their variance is 2500 with n - 1, that of their mean 625. Task b has none.
+    assert error == pytest.approx(625.0**0.5 / 2)
+    assert drop(before, before) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("sigma", [None, torch.tensor([[2.0], [3.0]])])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_an_update_is_that_share_of_its_matrix(sigma: torch.Tensor | None, share: float) -> None:
+    draws = torch.Generator().manual_seed(0)
+    whole = LowRank(A=torch.randn(2, 5, generator=draws), B=torch.randn(4, 2, generator=draws), sigma=sigma)
+    (part,) = scaled({"layer": whole}, share).values()
+    assert torch.allclose(part.dense(), share * whole.dense(), atol=1e-6)
+
+
+def taught(place: Path, may_lose: float | None) -> Learner:
+    learner = Learner("tiny-bert", method="inclora", out=place, lora={"lora_alpha": 32})
+    learner.learn(words("first", "alpha", "beta", "gamma"), keep_probe=12, train=STEPS)
+    learner.learn(words("second", "alpha", "beta", "delta"), may_lose=may_lose, train=STEPS)
+    return learner
+
+
+def test_what_is_taken_stays_within_the_budget_and_is_what_is_written(tmp_path: Path) -> None:
+    free, held = taught(tmp_path / "free", None), taught(tmp_path / "held", 5.0)
+    spent = held.status() and held._learner.folder.stages()[1].facts.spent
+    assert free._learner.folder.stages()[1].facts.spent is None
+    assert spent is not None
+    assert (spent.may_lose, spent.rows) == (5.0, 12)
+    assert spent.lost + spent.error <= 5.0
+    assert 0 < spent.share < 1, "these tasks disturb one another, or the test shows nothing"
+    whole, part = (adapters.read(one._learner.folder.stages()[1].path)[0] for one in (free, held))
+    for name, update in part.items():
+        assert torch.allclose(update.dense(), spent.share * whole[name].dense(), atol=1e-5)
+    # Measured again, on the rows that it was held against: what was predicted is what is there.
+    when, now = held._learner.folder.stages()[0].facts.row[0], held.evaluate().scores["first"]
+    assert when is not None
+    assert when - now <= 5.0
+
+
+def test_a_first_task_costs_nothing_and_a_wide_budget_takes_all(tmp_path: Path) -> None:
+    learner = Learner("tiny-bert", method="inclora", out=tmp_path / "one")
+    first = learner.learn(words("first", "alpha", "beta"), keep_probe=4, may_lose=0.0, train={"max_steps": 1})
+    assert first.spent is None
+    second = learner.learn(words("second", "alpha", "beta"), may_lose=100.0, train={"max_steps": 1})
+    assert second.spent is not None
+    assert second.spent.share == 1.0
+
+
+def test_without_rows_or_with_another_form_a_budget_is_refused(tmp_path: Path) -> None:
+    learner = Learner("tiny-bert", method="inclora", out=tmp_path / "no-rows")
+    learner.learn(words("first", "alpha", "beta"), train={"max_steps": 1})
+    with pytest.raises(ConfigError, match="no test rows of earlier tasks are at hand"):
+        learner.learn(words("second", "alpha", "beta"), may_lose=1.0, train={"max_steps": 1})
+    assert len(learner.history()) == 1, "nothing was committed"
+    other = Learner("tiny-bert", method="seqlora", out=tmp_path / "one-adapter")
+    other.learn(words("first", "alpha", "beta"), keep_probe=4, train={"max_steps": 1})
+    with pytest.raises(ConfigError, match="'seqlora' does not sum its updates"):
+        other.learn(words("second", "alpha", "beta"), may_lose=1.0, train={"max_steps": 1})
+
+
+def test_a_task_that_fits_nowhere_is_not_committed_but_by_force(tmp_path: Path) -> None:
+    learner = Learner("tiny-bert", method="inclora", out=tmp_path / "run", lora={"lora_alpha": 32})
+    learner.learn(words("first", "alpha", "beta", "gamma"), keep_probe=12, train=STEPS)
+    with pytest.raises(TrainingError, match="is not committed"):
+        learner.learn(words("second", "alpha", "beta", "delta"), may_lose=-200.0, train=STEPS)
+    assert [task.name for task in learner.status().tasks] == ["first"]
