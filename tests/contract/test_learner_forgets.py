@@ -39,12 +39,14 @@ def test_the_update_of_a_task_is_removed_and_the_others_are_as_they_were(method,
     place = taught(tmp_path / "run", method, "first", "second", "third", model=model)
     rollback(place, "second")
     teach(place, "third", model)
+    (place / ".training").mkdir()  # of a fourth task, which was broken off
     exact = list(Run.read(place).past())
     tests = {name: task_of(model, name) for name in ("first", "second", "third")}
     found = forget(place, "first", tests)
     assert (found.how, found.remaining) == ("removed", ["second", "third"])
     assert equal_updates(Run.read(place).past(), exact[1:])
     assert not (place / "undone").exists()
+    assert not (place / ".training").exists()
     assert not any("first" in file.name for file in place.rglob("*"))
     assert [stage.facts.number for stage in read_stages(place)] == [1, 2]
     if model == "tiny-bert":

@@ -34,6 +34,8 @@ from everlora.core.errors import FolderError
 
 UNDONE = "undone"
 GONE = ".gone"
+BROKEN_OFF = ".training"
+"""Folder of the checkpoint of a task whose training was broken off, which was learned on top of the others."""
 LEARNED = (*PATTERNS, MATRIX, "README.md", "adapter_config.json")
 """Files at the root that change when a task is learned."""
 
@@ -74,7 +76,7 @@ def exchange(path: Path, keep: int, *, aside: bool, purge: bool = False) -> Path
         path: the learner's folder, which this process writes to.
         keep: how many tasks stay as they are.
         aside: move what is taken away to ``undone``, and do not delete it.
-        purge: delete what earlier acts have moved there.
+        purge: delete what earlier acts have moved there, and the checkpoint of a task that was broken off.
 
     Returns:
         Where that is; None where it was deleted.
@@ -113,7 +115,8 @@ def complete_exchange(path: Path) -> None:
             _move_tasks(path, manifest, manifest.exchange)
             _move_files(path, manifest.exchange)
             if manifest.exchange.purge:
-                shutil.rmtree(path / UNDONE, ignore_errors=True)
+                for left in (path / UNDONE, path / BROKEN_OFF):
+                    shutil.rmtree(left, ignore_errors=True)
             shutil.rmtree(path / GONE, ignore_errors=True)
             write_manifest(path, manifest.run, manifest.tasks, complete=True)
         for left in (path / NEXT, path / GONE):
