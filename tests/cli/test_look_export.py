@@ -57,7 +57,8 @@ def loaded(model: str, folder: Path) -> Any:
 )
 def test_an_exported_model_is_the_learner(everlora: Everlora, ran: ScoredRun, method: str, model: str) -> None:
     run = ran(method, model)
-    assert everlora("export", str(run), "--out", "whole", "--json").json == {"folder": "whole", "form": "model"}
+    said = everlora("export", str(run), "--out", "whole", "--json").json
+    assert (said["folder"], said["form"], said["to"]) == ("whole", "model", "merged")
     exported = loaded(model, Path("whole"))
     ready = run.learner.inference_model()
     for task in run.tasks:

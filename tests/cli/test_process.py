@@ -24,7 +24,7 @@ LONG = ["run", *LONG, "--max-train-samples", "64", "--out", "run", "--json"]
 
 
 def stopped(folder: Path, number: int, *more: str) -> tuple[int, str, str]:
-    """Start a run and send it a signal as soon as its first task is committed."""
+    """Start a run and send it a signal as soon as its first task is learned and scored."""
     command = [sys.executable, "-m", "everlora", *LONG, *more]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(
@@ -38,7 +38,8 @@ def stopped(folder: Path, number: int, *more: str) -> tuple[int, str, str]:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     until = time.monotonic() + 400
-    while not (folder / "run/tasks/01-reviews/COMMIT").exists() and time.monotonic() < until and run.poll() is None:
+    scored = folder / "run/tasks/01-reviews/evaluation-1/COMMIT"
+    while not scored.exists() and time.monotonic() < until and run.poll() is None:
         time.sleep(0.005)
     time.sleep(0.1)
     run.send_signal(number)

@@ -327,7 +327,7 @@ CASES |= {
     ),
     "record/newer-schema": record("tasks/02-news/COMMIT", lambda facts: {**facts, "schema": 99}, "status"),
     "record/number-huge": record("tasks/02-news/COMMIT", lambda facts: {**facts, "number": 10**9}, "status"),
-    "record/matrix-huge": record("matrix.json", lambda facts: {**facts, "matrix": [[0.0] * 3000] * 3000}, "compare"),
+    "record/matrix-huge": record("matrix.json", lambda facts: {**facts, "matrix": [[0.0] * 1500] * 1500}, "compare"),
     "record/name-escape": record("tasks/02-news/COMMIT", lambda facts: {**facts, "name": "\x1b[31m"}, "status"),
     "record/warning-escape": record(
         "tasks/02-news/COMMIT", lambda facts: {**facts, "warning": "\x1b]0;x\x07"}, "status"

@@ -267,6 +267,10 @@ FOREIGN = {
     ): "a configuration of transformers: only some kinds of model have the key",
     ("adapters/dual.py", "config"): "the same",
     ("models/environment.py", "base.model.config"): "the same",
+    (
+        "models/loading.py",
+        "processor",
+    ): "a tokenizer, or an image processor, which has no template",
     ("models/tokenizer.py", "config"): "the same",
     ("models/tokenizer.py", "place"): "the same",
     ("models/tokens.py", "inner.config"): "the same",
@@ -284,6 +288,7 @@ FOREIGN = {
     ("models/families/causal.py", "layer"): "a layer of such a cache",
     ("models/families/heads.py", "model"): "a model, or what DDP or PEFT wrapped around it",
     ("models/loading.py", "model"): "a model of transformers: names of heads differ, and a flag is set only by PEFT",
+    ("models/loading.py", "processor"): "a tokenizer, or an image processor, which has no chat template",
     ("models/tokenizer.py", "model"): "a model of transformers: classifiers generate nothing",
     ("models/tokenizer.py", "processor"): "a tokenizer, or an image processor, which has no length",
     ("training/evidence.py", "layer"): "a layer of a model, quantised perhaps, or no linear one",

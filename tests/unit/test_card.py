@@ -95,7 +95,7 @@ def test_what_was_trained_and_how_it_is_loaded(method: str, sentence: str, libra
     trained = method != "zero-shot"
     assert ("PeftModel.from_pretrained(base" in text) is (library == "peft")
     assert ('everlora.load(".", dtype="float32").model' in text) is (method == "seqft")
-    assert (f'method={method!r}, out=".", resume=True' in text) is (library == "everlora")
+    assert ('Learner.open(".")' in text) is (library == "everlora")
     assert (f"one {known.adapter.noun} and all\npredictions" in text) is trained
     title = f"base, taught 2 tasks with {method}" if trained else "base, untouched, on 2 tasks"
     assert f"\n# {title}\n" in text

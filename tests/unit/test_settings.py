@@ -71,7 +71,7 @@ OTHER: dict[tuple[str, ...], Any] = {
     ("evaluation", "general"): "builtin", ("evaluation", "general_tasks"): ["x"], ("max_train_samples",): 3,
     ("max_eval_samples",): 3, ("max_train_per_class",): 3, ("max_eval_per_class",): 3, ("metric",): "rouge_l",
     ("seed",): 3, ("protocol",): {"name": "x"}, ("benchmark",): "standard", ("order",): 2, ("data_dir",): "x",
-    ("feature_cache",): "x", ("tasks",): ["news"], ("stream_seed",): 3,
+    ("feature_cache",): "x", ("prompt_style",): "chat", ("save_steps",): 7, ("tasks",): ["news"], ("stream_seed",): 3,
 }  # fmt: skip
 """Another value of every setting."""
 

@@ -16,7 +16,8 @@ from everlora.core.errors import ConfigError
 from everlora.models.families.base import IGNORE
 from everlora.parts.distil import Distil
 from everlora.training.chain import Chain
-from everlora.training.trainer import ClTrainer, ExtraLosses, Rows, arguments, rows_of, token_mean
+from everlora.training.stock_arguments import arguments
+from everlora.training.trainer import ClTrainer, ExtraLosses, Rows, rows_of, token_mean
 
 
 def test_tokens_are_counted_over_all_devices(tmp_path: Any) -> None:

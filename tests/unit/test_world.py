@@ -13,7 +13,8 @@ import tiny_runs
 from everlora.core.errors import ConfigError, FolderError, TrainingError
 from everlora.runtime import world
 from everlora.training.chain import Chain
-from everlora.training.trainer import ClTrainer, Rows, arguments
+from everlora.training.stock_arguments import arguments
+from everlora.training.trainer import ClTrainer, Rows
 
 
 @pytest.mark.parametrize("variable", world.ENGINES)

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from everlora.archive.atomic import write_text
 from everlora.archive.schema import Record
 from everlora.core.errors import FolderError
@@ -73,6 +71,11 @@ def writing(path: Path, tell: Callable[[str], None] = lambda line: None) -> Iter
         return
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(f"cannot make the folder {path}: {error.strerror}") from error
+    from filelock import FileLock, Timeout  # commands that write nothing start without it
+
+    try:
         lock = FileLock(path / LOCK)
         lock.acquire(timeout=0)
     except Timeout:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Verbose, check_run, interruptible, say
+
+if TYPE_CHECKING:
+    from everlora.analysis.runs import Run
+    from everlora.models.loading import Loaded
+    from everlora.settings.spec import LearnerSpec, RawSettings
 
 Folder = Annotated[Path, typer.Argument(metavar="LEARNER", help="Folder of a learner, or of a run.")]
 To = Annotated[
@@ -83,25 +88,33 @@ def export(
     spec = settings_of(found, run, settings)
     written: WrittenAdapter | None = None
     with ConsoleProgress(quiet=quiet) as shown, interruptible("nothing was written"):
-        shown.phase("loading the base model", 3)
+        shown.phase("loading the base model", 1)
         base = experiment.load_for(spec, run)
         check_base(base, run)
-        shown.advance()
+        shown.phase("writing", 1)
         if target in ("merged", "llama-cpp"):
             exporting.write_model(found, base, out, dtype)
-            shown.advance(2)
         else:
-            total = max(found.past().factors(name).rank for name in found.past().sites) if len(found.past()) else 1
-            sites, lost = exporting.merged_adapter(found, rank or handover.default_rank(target, total))
-            shown.advance()
-            logits = _logits(found, base, spec, sites)
-            written = WrittenAdapter(max(site.rank for site in sites.values()), lost, logits)
-            exporting.write_adapter(found, base, sites, lost["error"], out)
-            shown.advance()
+            written = write_adapter(found, base, spec, out, rank or handover.default_rank(target, rank_of(found)))
         shown.done()
-    gguf = handover.convert(out) if target == "llama-cpp" else None
+    converted = target == "llama-cpp" and handover.convert(out) is not None
     served_as = base.hub or base.name
     lines = handover.serving_lines(target, out, served_as, run.resolve().name, written.rank if written else None)
+    _tell(out, target, written, lines, dtype, converted=converted, quiet=quiet, as_json=as_json)
+
+
+def _tell(
+    out: Path,
+    target: str,
+    written: WrittenAdapter | None,
+    lines: Sequence[str],
+    dtype: str,
+    *,
+    converted: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Say what was written, what that lost, and how it is served."""
     if as_json:
         form = {"form": "adapter", **asdict(written)} if written else {"form": "model"}
         say(json.dumps({"folder": str(out), "to": target, **form, "serve": lines}, allow_nan=False))
@@ -111,8 +124,24 @@ def export(
         say(f"written to {out}: " + (f"rank {written.rank}" if written else f"the whole model in {dtype}, {exact}"))
     if written:
         _show_loss(written)
-    for line in [] if quiet else lines[1:] if gguf else lines:
+    for line in [] if quiet else lines[1:] if converted else lines:  # its first line is the converter's
         say(f"  {line}")
+
+
+def rank_of(found: Run) -> int:
+    """Return the rank at which nothing that was learned is lost."""
+    past = found.past()
+    return max((past.factors(name).rank for name in past.sites), default=1)
+
+
+def write_adapter(found: Run, base: Loaded, spec: LearnerSpec, out: Path, rank: int) -> WrittenAdapter:
+    """Write a learner as one adapter of at most ``rank``; return what that has lost."""
+    from everlora.export import model as exporting
+
+    sites, lost = exporting.merged_adapter(found, rank)
+    written = WrittenAdapter(max(site.rank for site in sites.values()), lost, _logits(found, base, spec, sites))
+    exporting.write_adapter(found, base, sites, lost["error"], out)
+    return written
 
 
 def chosen(to: str | None, rank: int | None, dtype: str) -> Any:
@@ -140,7 +169,7 @@ def chosen(to: str | None, rank: int | None, dtype: str) -> Any:
     return target
 
 
-def settings_of(found: Any, run: Path, settings: Mapping[str, Any]) -> Any:
+def settings_of(found: Run, run: Path, settings: RawSettings) -> LearnerSpec:
     """Return a run's settings with those of this process over them."""
     from everlora.learner.resolve import refuse_code, resolve
     from everlora.settings.spec import LearnerSpec, RunSpec

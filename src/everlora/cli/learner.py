@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from everlora.cli.common import Json, LogLevel, Plugin, Quiet, Verbose, interrup
 from everlora.cli.rows import TaskData, read_questions
 from everlora.cli.run import More
 from everlora.core.errors import ConfigError
+from everlora.settings.spec import RawSettings
 
 if TYPE_CHECKING:
     from everlora.learner.verbs.learn import Learned
@@ -180,7 +180,7 @@ def _show_learned(learner: Path, done: Learned, as_json: bool) -> None:
     say(f'{learner} has learned {done.task!r}, its task {done.number}; ask it: everlora ask {learner} "…"')
 
 
-def here_now(settings: Mapping[str, Any]) -> dict[str, Any]:
+def here_now(settings: RawSettings) -> RawSettings:
     """Return what was given of the settings of this process."""
     return {key: value for key, value in settings.items() if value is not None}
 

@@ -42,7 +42,7 @@ def run(
     log_level: LogLevel = None,
     **settings: Any,
 ) -> None:
-    """Follow a benchmark: learn its tasks one after another and fill the accuracy matrix."""
+    """Follow a benchmark: learn its tasks in turn and fill the accuracy matrix."""
     from everlora.learner.resolve import check_at_once, resolve
     from everlora.settings.spec import RunSpec
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from transformers import (
@@ -120,21 +120,25 @@ def load(
     attention_in_fp32(model, precision)
     # Frozen as a whole: only what a backend adds, or makes trainable again, is trained.
     model = model.to(precision.device).eval().requires_grad_(False)
-    chat = _puts_in_chat(name, processor, family, prompt_style)
-    template = Template(prompt if prompt is not None else IN_CHAT if chat else DEFAULT)
-    limits = Limits(
-        context=context_of(name, model, processor),
-        source=max_source_length,
-        answer=max_new_tokens or 50,
-        follow_targets=max_new_tokens is None,
-        template=template,
-        chat=chat,
-    )
+    put = _putting(name, processor, family, prompt_style, prompt)
+    limits = _limits(context_of(name, model, processor), max_source_length, max_new_tokens, put)
     reader = _reader(name, family, model, processor, limits, fresh, how)
     if labels:
         _name_labels(name, model, reader, labels)
     hub_id = packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name
     return Loaded(model, reader, name, hub_id, precision, fresh, files)
+
+
+def _limits(context: int, source: int | None, answer: int | None, prompt: str | None, chat: bool) -> Limits:
+    """Return how long texts and answers may be, and how rows are put to the model."""
+    return Limits(
+        context=context,
+        source=source,
+        answer=answer or 50,
+        follow_targets=answer is None,
+        template=Template(prompt if prompt is not None else IN_CHAT if chat else DEFAULT),
+        chat=chat,
+    )
 
 
 def _reader(
@@ -168,8 +172,17 @@ def _reader(
     return reader
 
 
-def _puts_in_chat(name: str, processor: Any, family: FamilyName, style: Literal["chat", "plain", "auto"]) -> bool:
-    """Return whether prompts go through the model's chat template.
+class Putting(TypedDict):
+    """Holds how prompts are put to a model."""
+
+    template: Template
+    chat: bool
+
+
+def _putting(
+    name: str, processor: Any, family: FamilyName, style: Literal["chat", "plain", "auto"], prompt: str | None
+) -> Putting:
+    """Return the template of prompts, and whether they go through the model's chat template.
 
     Raises:
         ModelError: they are to, and there is none.
@@ -177,7 +190,13 @@ def _puts_in_chat(name: str, processor: Any, family: FamilyName, style: Literal[
     has = family == "decoder" and bool(getattr(processor, "chat_template", None))
     if style == "chat" and not has:
         raise ModelError(f"{name!r} has no chat template to put prompts through; pass --prompt-style plain")
-    return has and style != "plain"
+    chat = has and style != "plain"
+    return {"template": Template(prompt if prompt is not None else IN_CHAT if chat else DEFAULT), "chat": chat}
+
+
+def _limits(context: int, source: int | None, answer: int | None, put: Putting) -> Limits:
+    """Return lengths and template; an answer whose length nobody names may follow the targets."""
+    return Limits(context=context, source=source, answer=answer or 50, follow_targets=answer is None, **put)
 
 
 def _name_labels(name: str, model: PreTrainedModel, reader: Family, labels: Sequence[str]) -> None:

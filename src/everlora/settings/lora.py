@@ -76,10 +76,10 @@ class LoraSpec(Strict):
         list[str] | str | None,
         Setting(
             "method",
-            "Modules to adapt: a,b, a pattern, or all-linear.",
+            "Modules: a,b, a pattern, or all-linear.",
             options=("--lora-target-modules",),
             value="A,B",
-            unset="PEFT's choice, query and value",
+            unset="PEFT's",
             aka=("targets", "modules", "lora_target_modules"),
         ),
     ] = None

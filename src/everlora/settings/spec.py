@@ -126,7 +126,7 @@ class LearnerSpec(Strict):
     ] = False
     pooling: Annotated[
         Literal["mean", "cls", "head"] | None,
-        Setting("model", "What an encoder's head reads.", value="HOW", unset="as it was trained"),
+        Setting("model", "Of encoders.", value="HOW", unset="as trained"),
     ] = None
     """``mean`` over a text's tokens, its first token (``cls``), or what the checkpoint's ``head`` makes of them."""
     head: Annotated[
@@ -152,12 +152,12 @@ class LearnerSpec(Strict):
     answered depends on it. A sweep of runs with ``lora.layers`` has one of its own while it runs."""
     prompt: Annotated[
         str | None,
-        Setting("data", "Template: {instruction} {labels} {text} {task}.", value="TEXT", unset="all but {task}"),
+        Setting("data", "Of {instruction} {labels} {text} {task}.", value="TEXT", unset="ours"),
     ] = None
     """How a row of text and label is shown, see `everlora.data.template`; None for the default."""
     prompt_style: Annotated[
         Literal["chat", "plain"] | None,
-        Setting("data", "Prompts through the chat template.", value="HOW", unset="plain; new learners: chat"),
+        Setting("data", "How prompts are put.", value="HOW", unset="plain"),
     ] = None
     """``chat``: a row is a user's message in the model's chat template, as servers put it; ``plain``: as it is."""
     max_source_length: Annotated[
@@ -177,9 +177,7 @@ class LearnerSpec(Strict):
     """The same for single tasks by name, over ``train``; tasks that are learned all at once have only ``train``."""
     save_steps: Annotated[
         int | None,
-        Setting(
-            "training", "Steps between checkpoints.", changes="nothing", compared=True, value="N", unset="10 minutes"
-        ),
+        Setting("training", "Steps of a checkpoint.", changes="nothing", compared=True, value="N", unset="10 minutes"),
     ] = Field(None, ge=1)
     evaluation: EvalSpec = EvalSpec()
     max_train_samples: Annotated[int | None, Setting("data", "Training rows per task.", value="N", unset="all")] = (

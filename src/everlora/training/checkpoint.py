@@ -8,23 +8,23 @@ task alone: the same rows and arguments, on top of the same committed tasks.
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
 
-from everlora.archive.atomic import staged, write_json
+from everlora.archive.atomic import staged
+from everlora.archive.schema import Record, read_json, write
 from everlora.core.errors import FolderError
 from everlora.training.chain import ModuleRow
 
@@ -37,8 +37,33 @@ MINUTES = 10.0
 """Between two checkpoints, where nobody says after how many steps."""
 
 
+class Standing(Record):
+    """Holds what checkpoint.json says; tensors in it are named, and stand in the file beside it.
+
+    Attributes:
+        key: hash of all that must be the same for it to count.
+        optimizer, scheduler, strengths, blocks: as their owners give them.
+        records, latest: figures of the chain.
+        loss: the sum not logged yet, that of all logged before, and the step of the last log.
+        cut: training texts that were cut so far.
+        python, numpy: states of their random generators.
+    """
+
+    key: str
+    optimizer: JsonValue
+    scheduler: JsonValue
+    strengths: JsonValue
+    records: list[ModuleRow]
+    latest: dict[str, float]
+    blocks: JsonValue
+    loss: tuple[float, float, int]
+    cut: int
+    python: JsonValue
+    numpy: JsonValue
+
+
 class Checkpoint(TrainerCallback):
-    """Says when a checkpoint is due, and knows where it is.
+    """Is where a checkpoint lies; the Trainer asks for one when it is due.
 
     Args:
         place: the folder that holds it.
@@ -53,23 +78,16 @@ class Checkpoint(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.last = time.monotonic()
         if self.resumed is not None:  # the Trainer has set these to nothing just now
-            loss, total, last = self._content()["loss"]
+            loss, total, last = self._content().loss
             self.resumed._tr_loss = torch.tensor(loss, device=args.device)
             self.resumed._total_loss_scalar, self.resumed._globalstep_last_logged = total, last
             self.resumed._initial_global_step = 0  # figures at the end are of the whole task
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        step, now = int(state.global_step), time.monotonic()
-        due = step % self.steps == 0 if self.steps else now - self.last >= 60.0 * MINUTES
-        if due and step < int(state.max_steps):
-            control.should_save, self.last = True, now
-        return control
-
     def found(self) -> str | None:
         """Return the folder of a checkpoint that counts; None where there is none."""
         try:
-            known = json.loads((self.place / STATE).read_text(encoding="utf-8")).get("key")
-        except (OSError, ValueError, AttributeError):
+            known = self._content().key
+        except FolderError:
             return None
         return str(self.place) if known == self.key else None
 
@@ -82,21 +100,23 @@ class Checkpoint(TrainerCallback):
         tensors: dict[str, Tensor] = {}
         chain = trainer.chain
         trainer.store_flos()
-        content = {
-            "key": self.key,
-            "optimizer": _packed(trainer.optimizer.state_dict(), "optimizer", tensors),
-            "scheduler": _packed(trainer.lr_scheduler.state_dict(), "scheduler", tensors),
-            "strengths": _packed(
-                [[vars(one) for one in group.controllers.values()] for group in chain.groups], "strengths", tensors
-            ),
-            "records": [asdict(record) for record in chain.records],
-            "latest": chain.latest,
-            "blocks": _packed(chain.recurrence.state if chain.recurrence else {}, "blocks", tensors),
-            "loss": [float(trainer._tr_loss), trainer._total_loss_scalar, trainer._globalstep_last_logged],
-            "cut": trainer.rows.cut,
-            "python": random.getstate(),
-            "numpy": _packed(list(np.random.get_state(legacy=True)), "numpy", tensors),
-        }
+        content = Standing.model_validate(
+            {
+                "key": self.key,
+                "optimizer": _packed(trainer.optimizer.state_dict(), "optimizer", tensors),
+                "scheduler": _packed(trainer.lr_scheduler.state_dict(), "scheduler", tensors),
+                "strengths": _packed(
+                    [[vars(one) for one in group.controllers.values()] for group in chain.groups], "strengths", tensors
+                ),
+                "records": chain.records,
+                "latest": chain.latest,
+                "blocks": _packed(chain.recurrence.state if chain.recurrence else {}, "blocks", tensors),
+                "loss": [float(trainer._tr_loss), trainer._total_loss_scalar, trainer._globalstep_last_logged],
+                "cut": trainer.rows.cut,
+                "python": _packed(random.getstate(), "python", tensors),
+                "numpy": _packed(list(np.random.get_state(legacy=True)), "numpy", tensors),
+            }
+        )
         tensors |= {f"parameter/{name}": p.detach() for name, p in _trained(trainer)}
         tensors["torch"] = torch.get_rng_state()
         if torch.cuda.is_available():
@@ -108,7 +128,8 @@ class Checkpoint(TrainerCallback):
                 )
             except SafetensorError as error:
                 raise FolderError(f"the checkpoint cannot be written to {self.place}: {error}") from error
-            write_json(folder / STATE, content)
+            write(folder / STATE, content)
+            self.last = time.monotonic()
             trainer.state.save_to_json(str(folder / TRAINER))
 
     def read(self, trainer: ClTrainer) -> None:
@@ -121,37 +142,36 @@ class Checkpoint(TrainerCallback):
     def read_rest(self, trainer: ClTrainer) -> None:
         """Bring optimiser, schedule, strengths and figures of a Trainer to where they were."""
         tensors, content = load_file(self.place / TENSORS), self._content()
-        trainer.optimizer.load_state_dict(_unpacked(content["optimizer"], tensors))
-        trainer.lr_scheduler.load_state_dict(_unpacked(content["scheduler"], tensors))
+        trainer.optimizer.load_state_dict(_unpacked(content.optimizer, tensors))
+        trainer.lr_scheduler.load_state_dict(_unpacked(content.scheduler, tensors))
         chain = trainer.chain
-        for group, kept in zip(chain.groups, _unpacked(content["strengths"], tensors), strict=True):
+        for group, kept in zip(chain.groups, _unpacked(content.strengths, tensors), strict=True):
             for controller, values in zip(group.controllers.values(), kept, strict=True):
                 for name in ("task", "penalty"):
                     setattr(controller, name, values[name].to(group.device))
                 controller.price, controller.allowed = values["price"], values["allowed"]
-        chain.records = [ModuleRow(**row) for row in content["records"]]
-        chain.latest = dict(content["latest"])
+        chain.records = list(content.records)
+        chain.latest = dict(content.latest)
         if chain.recurrence:
             chain.recurrence.state = {
                 name: value.to(chain.params[0].device) if isinstance(value, Tensor) else value
-                for name, value in _unpacked(content["blocks"], tensors).items()
+                for name, value in _unpacked(content.blocks, tensors).items()
             }
-        trainer.rows.cut, self.resumed = content["cut"], trainer
+        trainer.rows.cut, self.resumed = content.cut, trainer
 
     def read_random(self) -> None:
         """Bring the random generators to where they were."""
         tensors, content = load_file(self.place / TENSORS), self._content()
-        version, state, gauss = content["python"]
+        version, state, gauss = _unpacked(content.python, tensors)
         random.setstate((version, tuple(state), gauss))
-        kind, keys, *rest = _unpacked(content["numpy"], tensors)
+        kind, keys, *rest = _unpacked(content.numpy, tensors)
         np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
         torch.set_rng_state(tensors["torch"])
         if "cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["cuda"])
 
-    def _content(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.place / STATE).read_text(encoding="utf-8"))
-        return found
+    def _content(self) -> Standing:
+        return read_json(Standing, self.place / STATE)
 
     def clear(self) -> None:
         """Remove what was written: the task is committed."""

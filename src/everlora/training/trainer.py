@@ -8,10 +8,9 @@ that carry loss, divided by their number in the whole global batch.
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from everlora.core.errors import ConfigError, TrainingError
+from everlora.core.errors import TrainingError
 from everlora.core.roles import OutputPenalty
 from everlora.data.task import Task
 from everlora.models.families import Family, Features
@@ -29,8 +28,9 @@ from everlora.models.families.base import IGNORE, Batch
 from everlora.runtime import world
 from everlora.settings.training import TrainingArgumentsInput
 from everlora.training.chain import Chain
-from everlora.training.checkpoint import Checkpoint
+from everlora.training.checkpoint import MINUTES, Checkpoint
 from everlora.training.order import Order
+from everlora.training.stock_arguments import arguments, refusals
 from everlora.training.teacher import Teacher
 
 REHEARSED: Final = "rehearsed"
@@ -147,7 +147,7 @@ class ClTrainer(Trainer):
         checkpoint: Checkpoint | None = None,
         **kwargs: Any,
     ) -> None:
-        with _refusals():
+        with refusals():
             # A compute_loss_func makes the Trainer count items over accumulation steps and processes.
             super().__init__(data_collator=self._collate, compute_loss_func=token_mean, callbacks=[chain], **kwargs)
         world.check_running(self.accelerator.distributed_type)
@@ -157,7 +157,7 @@ class ClTrainer(Trainer):
         self.extra_losses = extra_losses or ExtraLosses()
         self.order = order
         self.checkpoint = checkpoint
-        self.rows: Rows = kwargs["train_dataset"]
+        self.rows: Rows = self.train_dataset  # whose count of cut texts a checkpoint has
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Return our order of rows, where there is one; this is Trainer's documented place for it."""
@@ -172,11 +172,11 @@ class ClTrainer(Trainer):
         return batch
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        with _refusals():
+        with refusals():
             return super().create_optimizer(*args, **kwargs)
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
-        with _refusals():
+        with refusals():
             return super().create_scheduler(*args, **kwargs)
 
     def compute_loss(
@@ -186,6 +186,7 @@ class ClTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
+        self._plan_checkpoint()
         # Taken out: the model's forward knows no such arguments.
         marks, weights = inputs.pop(REHEARSED, None), inputs.pop(WEIGHT, None)
         each = None if weights is None else weights[rows_of(inputs["labels"])]
@@ -200,6 +201,17 @@ class ClTrainer(Trainer):
         return (loss, {"logits": logits}) if return_outputs else loss
 
     # --- where a Trainer writes and reads checkpoints: its own are pickles -------------------------------------------
+
+    def _plan_checkpoint(self) -> None:
+        """Ask for a checkpoint at the end of this step, if one is due; none is at the end of a task."""
+        one = self.checkpoint
+        if one is None:
+            return
+        step = self.state.global_step + 1
+        if step >= self.state.max_steps:
+            return
+        if step % one.steps == 0 if one.steps else time.monotonic() - one.last >= 60.0 * MINUTES:
+            self.control.should_save = True
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.checkpoint is not None:
@@ -265,46 +277,3 @@ def fit(
             raise TrainingError("not one step was taken, so nothing was learned; look at the batch size and the rows")
     log: list[dict[str, float]] = trainer.state.log_history
     return log
-
-
-def arguments(train: TrainingArgumentsInput, *, folder: str, seed: int, cpu: bool) -> TrainingArguments:
-    """Build TrainingArguments of the user's values on top of ours; clipping is left to the chain.
-
-    Raises:
-        ConfigError: transformers refuses a value, or values together.
-    """
-    world.check_precision(os.environ, train)
-    ours: TrainingArgumentsInput = {
-        "output_dir": folder,
-        # Finished tasks are committed, and a task that broke off is learned anew: nobody would read a checkpoint.
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        # Features are for our collator; Trainer would drop those that are no arguments of the model's forward.
-        "remove_unused_columns": False,
-        "label_names": ["labels"],
-        # A loss that is not finite must be seen; Trainer would log the mean of earlier ones in its place.
-        "logging_nan_inf_filter": False,
-        "average_tokens_across_devices": True,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "use_cpu": cpu,
-        "seed": seed,
-        "data_seed": seed,
-    }
-    with _refusals():
-        args = TrainingArguments(**{**ours, **train, "max_grad_norm": 0.0})
-    # One process, one GPU: seeing several, Trainer would wrap the model in nn.DataParallel, which scatters a batch,
-    # while a family's mask of labels is of the whole batch. Once `device` is known, nothing sets the number again.
-    _ = args.device
-    args._n_gpu = min(args.n_gpu, 1)
-    return args
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn what transformers refuses of the user's arguments (a value, a package) into an error of one line."""
-    try:
-        yield
-    except (ValueError, TypeError, ImportError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ConfigError(f"these training arguments cannot be used: {reason}") from error
