@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everlora.archive.commits import Baseline, Commit, Evaluation
-from everlora.archive.manifest import COMMIT, check_listed, number_of, read_manifest, seal
+from everlora.archive.manifest import COMMIT, NEXT, Manifest, check_listed, number_of, read_manifest, seal
 from everlora.archive.records import Seconds
 from everlora.archive.root import hash_of
 from everlora.archive.schema import read_json
@@ -62,18 +62,27 @@ def read_stages(path: Path, *, hashes: bool = True) -> list[Committed]:
     Raises:
         FolderError: a file of a finished stage is missing or changed, or a whole stage.
     """
-    # A process killed just before the renaming leaves a sealed folder under its hidden name: not in place.
-    sealed = [p.parent for p in (path / "tasks").glob(f"[0-9]*/{COMMIT}")]
-    # By number: 100 comes after 99, and not, as a text, before 11.
-    found = [_read(path, hashes) for path in sorted(sealed, key=lambda p: p.name.partition("-")[0].zfill(9))]
+    manifest = read_manifest(path)
+    found = [_read(folder, hashes) for folder in _folders(path, manifest)]
     for number, stage in enumerate(found, start=1):
         if stage.facts.number != number:
             raise FolderError(f"{path / 'tasks'} has no task {number}; restore its folder from a copy")
         if stage.facts.run != found[0].facts.run:
             raise FolderError(f"{stage.path} was learned by another run than {found[0].path}; take it away")
-    if hashes and (manifest := read_manifest(path)) is not None:
+    if hashes and manifest is not None:
         check_listed(path, manifest, [seal(stage.path, stage.evaluation) for stage in found])
     return found
+
+
+def _folders(path: Path, manifest: Manifest | None) -> list[Path]:
+    """List the folders of the finished stages, in order; where tasks are being exchanged, the new ones."""
+    if manifest is None or manifest.exchange is None:
+        # A process killed just before the renaming leaves a sealed folder under its hidden name: not in place.
+        sealed = [p.parent for p in (path / "tasks").glob(f"[0-9]*/{COMMIT}")]
+        # By number: 100 comes after 99, and not, as a text, before 11.
+        return sorted(sealed, key=lambda p: p.name.partition("-")[0].zfill(9))
+    new = [path / NEXT / "tasks" / task.folder for task in manifest.tasks]
+    return [place if (place / COMMIT).is_file() else path / "tasks" / place.name for place in new]
 
 
 def verify_files(folder: Path, files: Mapping[str, str]) -> None:

@@ -16,7 +16,19 @@ from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import catalogue, export, learner, look, protocols, service, subjects, sweep, tune
+from everlora.cli import (
+    catalogue,
+    export,
+    learner,
+    learner_past,
+    look,
+    protocols,
+    service,
+    standing,
+    subjects,
+    sweep,
+    tune,
+)
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli.common import say
@@ -83,6 +95,10 @@ for command in (
     learner.ask,
     learner.evaluate,
     learner.history,
+    learner_past.diff,
+    learner_past.rollback,
+    learner_past.forget,
+    learner_past.compact,
     running.run,
     running.demo,
     catalogue.methods,
@@ -90,7 +106,7 @@ for command in (
     subjects.benchmarks,
     protocols.protocols,
     catalogue.env,
-    look.status,
+    standing.status,
     look.inspect,
     export.export,
     service.push,
