@@ -127,3 +127,9 @@ def test_what_parts_need() -> None:
     for name in (field.name for field in fields(roles.Needs)):
         found = {kind.__name__ for kind in parts if getattr(kind.needs, name) != getattr(usual, name)}
         assert found == NEEDS[name], name
+
+
+def test_every_part_has_one_role() -> None:
+    parts = [kind for kind in CLASSES if issubclass(kind, roles.Part)]
+    assert len(parts) >= 20
+    assert {sum(issubclass(kind, role) for role in roles.Part.roles) for kind in parts} == {1}

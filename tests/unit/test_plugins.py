@@ -266,3 +266,11 @@ def test_an_error_names_the_last_line_of_the_file_that_it_came_through(tmp_path:
         plugins.load(write(tmp_path / "bare.py", "assert 0\n"))
     with pytest.raises(ConfigError, match=r"SyntaxError: .*, line 2$"):
         plugins.load(write(tmp_path / "torn.py", "x = 1\ndef f(:\n"))
+
+
+def test_the_line_of_a_torn_package_is_said_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write(tmp_path / "offered_torn.py", "x = 1\ndef f(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    offer(monkeypatch, "offered_torn")
+    (line,) = plugins.offered("everlora.methods")
+    assert line.endswith("SyntaxError: invalid syntax (offered_torn.py, line 2)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -20,14 +19,14 @@ KINDS["gadget"].add("Egg-Timer", 1, module="everlora.gadgets", aliases=("timer",
 
 
 @pytest.fixture
-def gadgets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Registry[int]]:
+def gadgets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Registry[int]:
     """A registry of a kind of its own, whose own module was not imported yet."""
     monkeypatch.setattr(plugins, "_broken", {})
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
     monkeypatch.setitem(KINDS, "gadget", None)
     (tmp_path / "gadgets_of_ours.py").write_text(OURS)
     monkeypatch.syspath_prepend(tmp_path)
-    yield Registry("gadget", own="gadgets_of_ours")
+    return Registry("gadget", own="gadgets_of_ours")
 
 
 def test_ours_are_imported_at_the_first_look_at_a_name(gadgets: Registry[int]) -> None:
