@@ -9,7 +9,7 @@ import pytest
 
 import everlora.methods  # noqa: F401
 from everlora.core import registry
-from everlora.core.defaults import Default, defaults
+from everlora.core.defaults import Default, Search, defaults, searches
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import build, parse
 from everlora.core.method import Method
@@ -87,6 +87,20 @@ def test_an_option_without_a_source_has_none() -> None:
     def build(*, rank: int = 8, lam: Annotated[float, "no note"] = 0.1) -> None: ...
 
     assert defaults(build) == {}
+
+
+def test_values_to_search_stand_beside_the_default() -> None:
+    def build(
+        *,
+        lam: Annotated[float, Default("Ours.", ours=True), Search(0.1, 1.0)] = 0.1,
+        rank: Annotated[int, Default("Table 2 of the paper.")] = 8,
+    ) -> None: ...
+
+    assert searches(build) == {"lam": (0.1, 1.0)}
+    assert {name: (note.source, note.ours) for name, note in defaults(build).items()} == {
+        "lam": ("Ours.", True),
+        "rank": ("Table 2 of the paper.", False),
+    }
 
 
 def test_sources_do_not_change_what_an_option_accepts() -> None:
