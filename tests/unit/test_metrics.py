@@ -46,6 +46,11 @@ def test_forward_transfer_looks_at_the_task_before_it_is_learned() -> None:
     assert value("fwt_chance", m, chance=[50, 25, 20]) == pytest.approx(((40 - 25) + (36 - 20)) / 2)
 
 
+def test_perplexity_that_was_measured_once_has_not_grown() -> None:
+    for ends in (({"perplexity": 2.0}, {}), ({}, {"perplexity": 2.0})):
+        assert REGISTRY["perplexity_growth"](EXAMPLE, References(general=ends)) is None
+
+
 def test_reference_scores_are_one_for_each_task() -> None:
     for single in ([95.0, 80.0], [95.0, 80.0, 75.0, 1.0]):
         with pytest.raises(ValueError, match="zip"):
