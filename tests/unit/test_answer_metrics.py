@@ -164,6 +164,12 @@ def test_sari_by_hand() -> None:
     assert sari("a b", "a c", ["a c d"]) == pytest.approx(wanted, abs=1e-12)
 
 
+def test_sari_of_keeping_the_wrong_word() -> None:
+    # S = a b, O = a, R = b. Order 1: of {a} nothing is right, of {b} nothing is kept: F = 0; nothing to add, 1; b was
+    # deleted wrongly, 0. Order 2: {ab} is rightly gone, and nothing else was to do: 3. Orders 3 and 4 have nothing: 3.
+    assert sari("a b", "a", ["b"]) == pytest.approx(100 * (1 + 3 + 3 + 3) / 12)
+
+
 TEXTS = st.lists(st.sampled_from("abcdefgh"), max_size=8, unique=True).map(" ".join)
 
 
