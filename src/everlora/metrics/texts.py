@@ -123,7 +123,7 @@ def _signs_aside(text: str) -> str:
 
     def aside(found: re.Match[str]) -> str:
         groups = found.groupdict()
-        return found[0] if groups.get("tag") else (groups["kept"] or groups["spaced"]).translate(_PUT_ASIDE)
+        return groups.get("tag") or (groups["kept"] or groups["spaced"]).translate(_PUT_ASIDE)
 
     text = _MINUS.sub(f" {_MINUS_ASIDE}", text)
     for pattern in _SIGNS:
