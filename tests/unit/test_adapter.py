@@ -58,5 +58,10 @@ def test_a_slip_in_an_attribute_is_refused_and_a_name_of_its_own_is_not() -> Non
         type("Below", (base,), {"promptz": 4})
 
 
+def test_a_keyword_of_a_class_that_nobody_reads_is_refused() -> None:
+    with pytest.raises(TypeError, match="keyword"):
+        type("Odd", (Adapter,), {}, abstract=True)
+
+
 def test_what_is_stored_after_three_tasks() -> None:
     assert [Consolidator(rule=rule).stored_elements(3, 10) for rule in ("sum", "continue", "keep")] == [30, 10, 30]

@@ -309,6 +309,12 @@ def test_a_part_that_can_change_is_refused(frozen: bool | None) -> None:
         Method(name="mine", penalties=(part,))
 
 
+def test_a_slip_in_a_keyword_of_a_class_is_refused() -> None:
+    """Else a base that is not complete would pass for a part, and be refused for another reason."""
+    with pytest.raises(TypeError, match="keyword"):
+        type("Odd", (WeightPenalty,), PENALTY, abstrakt=True)
+
+
 def test_an_initialiser_need_not_look_at_anything() -> None:
     body = {"name": "odd", "covers": nothing, "start": nothing}
     assert not issubclass(type("Fine", (Initialiser,), body), NeedsEvidence)

@@ -102,6 +102,7 @@ def test_a_stack_holds_its_members_in_order() -> None:
     parts = [site(k) for k in range(3)]
     whole = stack(parts)
     assert whole.A.shape == (3, 2, 5)
+    assert (whole.rank, whole.shape) == (2, (7, 5))
     for k, part in enumerate(parts):
         assert torch.equal(whole.A[k], part.A)
         assert torch.equal(whole.B[k], part.B)
@@ -270,6 +271,10 @@ def test_room_for_more_rank_than_there_is_keeps_all(rank: int) -> None:
     assert kept.rank <= 5
     torch.testing.assert_close(kept.dense(), update.dense(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(nearest(update.dense(), rank).dense(), update.dense(), rtol=1e-5, atol=1e-5)
+    wide = site(3, 8, 4, 7)  # of a rank that its matrix cannot have
+    whole, error = truncated(wide, rank)
+    assert (whole.rank, error) == (4, pytest.approx(0, abs=1e-9))
+    torch.testing.assert_close(whole.dense(), wide.dense(), rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_learned_is_truncated_to_nothing() -> None:

@@ -66,6 +66,7 @@ def test_both_factors_of_a_curvature_have_the_trace_of_the_fisher_information() 
     found = Curvature(left=(G @ G.mT).mean(1), right=(G.mT @ G).mean(1))
     torch.testing.assert_close(found.trace, G.square().sum((-2, -1)).mean(1))
     torch.testing.assert_close(Curvature(left=found.right, right=found.left).trace, found.trace)
+    torch.testing.assert_close(Curvature(left=found.left[1], right=found.right[1]).trace, found.trace[1])
 
 
 def test_a_context_sums_its_updates_exactly() -> None:

@@ -285,7 +285,7 @@ def _slip(name: str) -> str | None:
     """Return the name that was meant by one that is nearly of a role or a flag; None if it is one, or near to none."""
     known = {"needs", *FLAGS}
     known |= {*(one for kind in (*Part.roles, *Part.abilities) for one in (*vars(kind), *_annotations(kind)))}
-    if name in known or name == "name":
+    if name in known:
         return None
     return next(iter(_near(name, [one for one in known if len(one) >= LONG or one == "needs"])), None)
 
