@@ -268,7 +268,7 @@ def _signs(ability: type[Part]) -> list[str]:
 def _given(cls: type[Part], name: str) -> bool:
     """Return whether a class defines what its roles want, or has a field of this name."""
     base = next(base for base in cls.__mro__ if name in vars(base) or name in _annotations(base))
-    return not getattr(vars(base).get(name), "__isabstractmethod__", False)
+    return name not in vars(base) or not getattr(vars(base)[name], "__isabstractmethod__", False)
 
 
 def _own(cls: type[Part]) -> Iterator[type]:
