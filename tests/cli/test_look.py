@@ -272,6 +272,6 @@ def test_a_study_of_a_whole_benchmark_asks_for_two_tasks(everlora: Everlora, tmp
 
 @pytest.mark.parametrize(("value", "shown"), [(0.25, "0.25"), ({"a": 0.5, "b": 0.125}, "0.125 to 0.5"), ({}, "none")])
 def test_a_strength_is_shown_as_one_number_or_as_those_of_the_modules(value: float, shown: str) -> None:
-    from everlora.cli.look import _strength
+    from everlora.cli.standing import _strength
 
     assert _strength(value) == shown

@@ -18,7 +18,7 @@ from everlora.data.stream import TaskStream
 from everlora.data.task import Example, Task
 from everlora.learner.experiment import adapt_tasks
 from everlora.metrics import Answer, AnswerMetric, answer_metrics, matrix_metrics
-from everlora.metrics.answers import literals
+from everlora.metrics.answers import label_key, literals
 from everlora.metrics.sari import sari
 from everlora.metrics.scores import ScoreMatrix
 from everlora.settings.spec import LearnerSpec, RunSpec
@@ -83,6 +83,7 @@ EQUAL = [
         ("exact_match_raw", " 3.5\n", ("3.5",), 100),
         ("exact_match_raw", "a", ("A",), 0),
         ("accuracy_first_character", "B\nbecause", ("B\nA clause is",), 100),
+        ("accuracy_first_character", "B because", ("B: a clause is",), 100),
         ("accuracy_first_character", "because", ("B",), 0),
         ("accuracy_first_character", "", ("",), 0),
         # "the cat sat" in "the cat on the mat sat": LCS 3, precision 3/3, recall 3/6, F = 2/3
@@ -107,6 +108,7 @@ EQUAL = [
         ("exact_match_trace", "", ("A",), 0),
         ("exact_match_trace", "A", ("A",), 100),
         ("first_character_trace", "B\nbecause", ("B\nA clause is",), 100),
+        ("first_character_trace", "B because", ("B\nA clause is",), 100),
         ("first_character_trace", " B", ("B",), 0),
         ("first_character_trace", "", ("B",), 0),
         ("rouge_l_trace", "", ("a dog",), 0),
@@ -163,6 +165,12 @@ def test_sari_by_hand() -> None:
     assert sari("a b", "a c", ["a c d"]) == pytest.approx(wanted, abs=1e-12)
 
 
+def test_sari_of_keeping_the_wrong_word() -> None:
+    # S = a b, O = a, R = b. Order 1: of {a} nothing is right, of {b} nothing is kept: F = 0; nothing to add, 1; b was
+    # deleted wrongly, 0. Order 2: {ab} is rightly gone, and nothing else was to do: 3. Orders 3 and 4 have nothing: 3.
+    assert sari("a b", "a", ["b"]) == pytest.approx(100 * (1 + 3 + 3 + 3) / 12)
+
+
 TEXTS = st.lists(st.sampled_from("abcdefgh"), max_size=8, unique=True).map(" ".join)
 
 
@@ -205,6 +213,32 @@ def test_rouge_of_latin_letters_is_refused_where_most_answers_have_others() -> N
     assert task("rouge_l", "好的", instead="rouge_l_unicode").metric == "rouge_l_unicode"
     with pytest.raises(DataError, match="use rouge_l_unicode"):
         task("rouge_l_unicode", "好的", instead="rouge_l")
+
+
+def test_only_traces_metrics_are_given_the_blanks_around_an_answer() -> None:
+    """TRACE's scripts compare texts as they are; everybody else strips them."""
+    assert {name for name, metric in answer_metrics().items() if metric.blanks} == {
+        "exact_match_trace",
+        "first_character_trace",
+        "rouge_l_trace",
+        "edit_similarity_trace",
+        "sari_trace",
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("3.5", "35", {"exact_match_empty"}),
+        ("-", "...", set()),  # what normalises to nothing is what is written
+        ("-", " -\n", {"exact_match", "exact_match_empty", "exact_match_raw", "exact_match_trace"}),
+        ("Yes!", "yes", {"exact_match", "exact_match_empty"}),
+        ("yes", "no", set()),
+    ],
+)
+def test_labels_that_a_metric_takes_for_one(one: str, other: str, alike: set[str]) -> None:
+    metrics = ("exact_match", "exact_match_empty", "exact_match_raw", "exact_match_trace")
+    assert {name for name in metrics if label_key(one, name) == label_key(other, name)} == alike
 
 
 # --- over all rows -------------------------------------------------------------------------------------------------
@@ -320,6 +354,17 @@ def test_a_metric_of_ones_own_that_gives_no_percentage_is_one_line_before_anythi
             assert len(str(caught.value).splitlines()) == 1
 
 
+def test_rounding_may_carry_a_percentage_a_millionth_beyond_its_ends() -> None:
+    def scored(value: float) -> float:
+        metric = replace(answer_metrics()["exact_match"], row=lambda row: value)
+        return metric.score([Answer("a", ("a",))])[0]
+
+    assert [scored(value) for value in (100 + 5e-7, -5e-7, 0, 100)] == [100 + 5e-7, -5e-7, 0, 100]
+    for value in (100 + 2e-6, -2e-6, 100.5, -0.5):
+        with pytest.raises(DataError, match="no percentage from 0 to 100"):
+            scored(value)
+
+
 @pytest.mark.parametrize("value", [float("nan"), "3", True, ValueError("\x1b[31m")])
 def test_a_metric_of_the_matrix_that_gives_no_number_is_one_line(value: Any) -> None:
     def own(matrix: Any, references: Any) -> Any:
@@ -358,6 +403,8 @@ def test_shares_of_ones_own_are_one_number_for_each_row() -> None:
         metric = replace(answer_metrics()["macro_f1"], shares=lambda rows, labels, shares=shares: shares)
         with pytest.raises(DataError, match="one number for each of the 2 rows"):
             metric.shares_of(answers, ())
+    assert answer_metrics()["macro_f1"].shares_of(answers, ()) == (100.0, 100.0)
+    assert answer_metrics()["exact_match"].shares_of(answers, ()) == ()  # its rows are the shares
 
 
 def test_a_metric_that_counts_right_answers_as_wrong_is_refused() -> None:

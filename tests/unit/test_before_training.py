@@ -10,6 +10,7 @@ import pytest
 import everlora
 from everlora import Example, Learner, Task, load
 from everlora.adapters import make_backend
+from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, DataError, FolderError, ModelError
 from everlora.data.tasks import task_from_dataset
 from everlora.learner.resolve import settle
@@ -87,6 +88,11 @@ def test_what_reads_back_as_something_else_is_not_learned(method: str, tmp_path:
         file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(FolderError):
         backend.check_saved(tmp_path, update)
+
+
+def test_a_form_without_a_backend_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no backend handles the adapter form 'fulll'; did you mean 'full'\?"):
+        make_backend(everlora.load("tiny-llama"), {}, "auto", Adapter(form="fulll"))
 
 
 # --- messages that are learned ---

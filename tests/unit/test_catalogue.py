@@ -102,6 +102,20 @@ def test_values_to_try_are_those_of_the_annotation_in_order() -> None:
     assert {name: note.ours for name, note in defaults(build).items()} == {"lam": False, "rank": True}
 
 
+def test_values_to_search_stand_beside_the_default() -> None:
+    def build(
+        *,
+        lam: Annotated[float, Default("Ours.", ours=True), Search(0.1, 1.0)] = 0.1,
+        rank: Annotated[int, Default("Table 2 of the paper.")] = 8,
+    ) -> None: ...
+
+    assert searches(build) == {"lam": (0.1, 1.0)}
+    assert {name: (note.source, note.ours) for name, note in defaults(build).items()} == {
+        "lam": ("Ours.", True),
+        "rank": ("Table 2 of the paper.", False),
+    }
+
+
 def test_sources_do_not_change_what_an_option_accepts() -> None:
     assert build("ella", lam="0.5") == build("ella", lam=0.5)
     assert build("ella", rho="0.2").penalties[0].lam.rho == 0.2

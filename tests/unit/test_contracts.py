@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
-from typing import ClassVar
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from everlora import parse
-from everlora.core.history import UpdateHistory
-from everlora.core.updates import LowRank
-from everlora.parts import ProjectOut
-from everlora.roles import (
-    ConfigError,
+from everlora.core.adapter import Adapter
+from everlora.core.errors import ConfigError
+from everlora.core.method import Method, compose
+from everlora.core.roles import (
     GradientTransform,
     HasMemory,
     Initialiser,
@@ -23,9 +20,10 @@ from everlora.roles import (
     NeedsEvidence,
     Part,
     PenaltyGradient,
+    Rehearsal,
     WeightPenalty,
 )
-from everlora.training.chain import Chain
+from everlora.core.roles.contract import check_choices
 
 
 def refusal(bases: tuple[type, ...], **body: object) -> str:
@@ -44,6 +42,17 @@ def nothing(*args: object) -> None:
 
 PENALTY = {"name": "odd", "strength": 1.0, "prepare": nothing, "value_and_grad": nothing}
 TRANSFORM = {"name": "odd", "acts_on": "gradient", "prepare": nothing, "shape": nothing}
+COMPLETE: dict[type[Part], dict[str, object]] = {
+    WeightPenalty: PENALTY,
+    GradientTransform: TRANSFORM,
+    Rehearsal: {"name": "odd", "choose": nothing},
+}
+
+
+def made(role: type[Part], **body: object) -> Any:
+    """A part of a role that is complete, with these values in its body."""
+    kind = type("Fine", (role,), {**COMPLETE[role], **body})
+    return dataclass(frozen=True, kw_only=True)(kind)()
 
 
 def without(body: dict[str, object], *names: str) -> dict[str, object]:
@@ -73,8 +82,10 @@ def test_all_that_is_lacking_is_named_at_once() -> None:
 
 
 def test_a_slip_in_a_name_is_pointed_out() -> None:
-    said = refusal((WeightPenalty,), **without(PENALTY, "value_and_grad"), value_and_gradient=nothing)
-    assert "lacks value_and_grad; it defines 'value_and_gradient': did you mean 'value_and_grad'?" in said
+    body = {**without(PENALTY, "value_and_grad"), "value_and_gradient": nothing, "value_and_gradients": nothing}
+    assert refusal((WeightPenalty,), **body) == (  # the nearest of them
+        "the WeightPenalty Odd lacks value_and_grad; it defines 'value_and_gradient': did you mean 'value_and_grad'?"
+    )
 
 
 def test_a_part_needs_a_name() -> None:
@@ -169,6 +180,7 @@ def test_a_field_of_needs_on_the_class_is_not_read() -> None:
         ("rember", "remember"),
         ("acts_onn", "acts_on"),
         ("befor", "before"),
+        ("finishh", "finish"),
         ("fresh_adaptor", "fresh_adapter"),
     ],
 )
@@ -229,6 +241,17 @@ def test_a_base_for_parts_need_not_be_complete() -> None:
 
     assert "lacks prepare and value_and_grad" in refusal((Base,), name="odd")
 
+    class Again(WeightPenalty, abstract=True):
+        strength = 1.0
+
+        @abstractmethod
+        def prepare(self, before):  # type: ignore[no-untyped-def]
+            """Is to be defined below."""
+
+    said = refusal((Again,), name="odd", value_and_grad=nothing)
+    assert said == "the WeightPenalty Odd lacks prepare; define it in the class"
+    assert type("Fine", (Again,), without(PENALTY, "strength")).strength == 1.0
+
 
 @pytest.mark.parametrize(
     ("bases", "body", "message"),
@@ -255,7 +278,10 @@ def test_what_a_property_chooses_is_checked_by_the_method() -> None:
     kind = type("Fine", (GradientTransform,), {**TRANSFORM, "acts_on": property(lambda part: "gradients")})
     part = dataclass(frozen=True, kw_only=True)(kind)()
     with pytest.raises(ConfigError, match="acts_on of the GradientTransform Fine cannot be 'gradients'"):
-        replace(parse("seqlora"), transforms=(part,))
+        Method(name="mine", transforms=(part,))
+    check_choices(made(GradientTransform, acts_on=property(lambda part: "both")))
+    with pytest.raises(ConfigError, match="acts_on of the GradientTransform Fine cannot be None"):
+        check_choices(made(GradientTransform, acts_on=property(lambda part: None)))
 
 
 def test_a_part_in_the_wrong_field_of_a_method() -> None:
@@ -266,11 +292,11 @@ def test_a_part_in_the_wrong_field_of_a_method() -> None:
                 with pytest.raises(
                     ConfigError, match=f"the field '{field}' of a method takes a .*, and a Odd is none"
                 ):
-                    replace(parse("seqlora"), **{field: (part,)})
+                    Method(name="mine", **{field: (part,)})
     with pytest.raises(ConfigError, match="the field 'merge' of a method takes a Merge, and a object is none"):
-        replace(parse("inclora"), merge=object())
+        Method(name="mine", merge=object())
     with pytest.raises(ConfigError, match="the field 'penalties' of a method takes a tuple of parts"):
-        replace(parse("seqlora"), penalties=made["penalties"])
+        Method(name="mine", penalties=made["penalties"])
 
 
 PARTS = [("penalties", WeightPenalty, PENALTY), ("transforms", GradientTransform, TRANSFORM)]
@@ -281,85 +307,18 @@ def test_a_part_that_can_change_is_refused(frozen: bool | None) -> None:
     kind = type("Odd", (WeightPenalty,), PENALTY)
     part = kind() if frozen is None else dataclass(kw_only=True)(kind)()
     with pytest.raises(ConfigError, match="the WeightPenalty Odd is no frozen dataclass"):
-        replace(parse("seqlora"), penalties=(part,))
+        Method(name="mine", penalties=(part,))
+
+
+def test_a_slip_in_a_keyword_of_a_class_is_refused() -> None:
+    """Else a base that is not complete would pass for a part, and be refused for another reason."""
+    with pytest.raises(TypeError, match="keyword"):
+        type("Odd", (WeightPenalty,), PENALTY, abstrakt=True)
 
 
 def test_an_initialiser_need_not_look_at_anything() -> None:
     body = {"name": "odd", "covers": nothing, "start": nothing}
     assert not issubclass(type("Fine", (Initialiser,), body), NeedsEvidence)
-
-
-def test_every_part_of_the_package_has_a_role_of_its_own() -> None:
-    import everlora.parts as parts
-
-    kinds = [kind for kind in vars(parts).values() if isinstance(kind, type) and issubclass(kind, Part)]
-    assert len(kinds) >= 20
-    for kind in kinds:
-        assert sum(issubclass(kind, role) for role in Part.roles) == 1
-
-
-# --- a memory of each module -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Uneven(GradientTransform, HasMemory):
-    """Takes what lies along its memory out of A's gradient."""
-
-    name: ClassVar[str] = "uneven"
-    acts_on: ClassVar[str] = "gradient"
-    contexts: ClassVar[list[tuple[int, ...]]] = []
-
-    def prepare(self, before):  # type: ignore[no-untyped-def]
-        if not before.memory:
-            return None
-        self.contexts.append(tuple(before.memory["basis"].shape))
-        return {"basis": before.memory["basis"]}
-
-    def shape(self, gradient, state):  # type: ignore[no-untyped-def]
-        F = state["basis"]
-        return {**gradient, "A": gradient["A"] - gradient["A"] @ F @ F.mT}
-
-    def remember(self, update, memory, seen=None):  # type: ignore[no-untyped-def]
-        return memory
-
-    def memory_bytes(self, out, into, rank, tasks):  # type: ignore[no-untyped-def]
-        return 0
-
-
-def test_bases_of_different_width_come_apart_and_each_module_has_its_own() -> None:
-    """Four modules of one shape: two bases of one column, one of three, one of none at all."""
-    draw = torch.Generator().manual_seed(0)
-    widths = {"a": 1, "b": 3, "c": 1, "d": None}
-    bases = {
-        name: torch.linalg.qr(torch.randn(5, width, generator=draw))[0] for name, width in widths.items() if width
-    }
-    live = {
-        name: LowRank(*(torch.nn.Parameter(torch.randn(shape, generator=draw)) for shape in ((2, 5), (4, 2))))
-        for name in widths
-    }
-    params = [p for update in live.values() for p in update.tensors.values()]
-    for p in params:
-        p.grad = torch.randn(p.shape, generator=draw)  # type: ignore[attr-defined]
-    before = {name: update.A.grad.clone() for name, update in live.items()}  # type: ignore[union-attr]
-    Uneven.contexts.clear()
-    chain = Chain.build(
-        params,  # type: ignore[arg-type]
-        live,
-        UpdateHistory(),
-        replace(parse("seqlora"), transforms=(Uneven(),)),
-        task="t",
-        max_norm=0,
-        every=1,
-        memory={"uneven": {name: {"basis": basis} for name, basis in bases.items()}},
-    )
-    assert [group.names for group in chain.groups] == [("a", "c"), ("b",), ("d",)]
-    assert Uneven.contexts == [(2, 5, 1), (1, 5, 3)]
-    for group in chain.groups:
-        group.shape(None)
-    for name, update in live.items():
-        F = bases.get(name, torch.zeros(5, 0))
-        torch.testing.assert_close(update.A.grad, before[name] - before[name] @ F @ F.mT)
-        assert name == "d" or float((update.A.grad @ F).abs().max()) < 1e-6  # type: ignore[operator]
 
 
 def test_an_option_that_is_called_like_a_need_is_refused() -> None:
@@ -378,42 +337,59 @@ def test_an_option_that_is_called_like_a_need_is_refused() -> None:
                 return gradient
 
 
-def test_a_slip_in_an_adapter_form_is_refused_and_so_is_a_form_without_a_backend() -> None:
-    import everlora
-    from everlora.adapters import make_backend
-    from everlora.core.adapter import Adapter
-
-    with pytest.raises(ConfigError, match=r"sets 'whole_modle', which nobody reads; did you mean 'whole_model'\?"):
-        type("Odd", (Adapter,), {"whole_modle": True})
-    with pytest.raises(ConfigError, match=r"no backend handles the adapter form 'fulll'; did you mean 'full'\?"):
-        make_backend(everlora.load("tiny-llama"), {}, "auto", Adapter(form="fulll"))
+# --- what a part needs that says nothing -----------------------------------------------------------------------------
 
 
-def test_a_step_stacks_weights_and_gradient_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two penalties, a transform and the record of the step look at them, and clipping changes the gradient."""
-    draw = torch.Generator().manual_seed(0)
+def test_a_part_that_declares_no_needs_joins_every_method_with_low_rank_updates() -> None:
+    part = made(GradientTransform)
+    for adapter in (Adapter(), Adapter(policy="continue"), Adapter(form="svd")):
+        assert Method(name="mine", adapter=adapter, transforms=(part,)).transforms == (part,)
+    with pytest.raises(ConfigError, match="'odd' works on low-rank updates, and 'mine' trains none"):
+        Method(name="mine", adapter=Adapter(form="full"), transforms=(part,))
+    anything = made(GradientTransform, needs=Needs(any_form=True))
+    assert Method(name="mine", adapter=Adapter(form="full"), transforms=(anything,)).transforms == (anything,)
 
-    def update() -> LowRank:
-        return LowRank(torch.randn(2, 5, generator=draw), torch.randn(4, 2, generator=draw))
 
-    past = UpdateHistory().append({"a": update(), "b": update()})
-    drawn = {"a": update(), "b": update()}
-    live = {name: LowRank(*map(torch.nn.Parameter, (one.A, one.B))) for name, one in drawn.items()}
-    params = [p for one in live.values() for p in one.tensors.values()]
-    for p in params:
-        p.grad = torch.randn(p.shape, generator=draw)
-    method = replace(parse("ella+o-lora"), transforms=(ProjectOut(),))
-    chain = Chain.build(params, live, past, method, task="t", max_norm=0.1, every=1)  # type: ignore[arg-type]
-    (group,) = chain.groups
-    assert (len(group.penalties), len(group.transforms)) == (2, 1)
-    stacked, stack = [], torch.stack
+def test_needs_of_its_own_role_and_abilities_are_no_ones_business() -> None:
+    memory = {"remember": nothing, "memory_bytes": nothing}
+    for needs in (Needs(order=0), Needs(cumulative_memory=True, memory_at_most=True), Needs(tensors=("A",))):
+        kind = type("Fine", (GradientTransform, HasMemory), {**TRANSFORM, **memory, "needs": needs})
+        assert kind.needs == needs
 
-    def counting(tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
-        stacked.append(tensors[0].data_ptr())
-        return stack(tensors, dim)
 
-    monkeypatch.setattr(torch, "stack", counting)
-    chain.on_pre_optimizer_step(None, SimpleNamespace(global_step=0), None)
-    for p in live["a"].tensors.values():
-        assert p.grad is not None
-        assert (stacked.count(p.data_ptr()), stacked.count(p.grad.data_ptr())) == (1, 1)
+def test_transforms_act_in_the_order_that_they_declare_and_projections_as_typed() -> None:
+    """Masks have the number 0, projections 1, as has whoever declares nothing."""
+    usual = made(GradientTransform, name="usual")
+    one = made(GradientTransform, name="one", needs=Needs(order=1))
+    mask = made(GradientTransform, name="mask", needs=Needs(order=0))
+    for typed, acting in (((usual, one, mask), (mask, usual, one)), ((one, mask, usual), (mask, one, usual))):
+        assert compose(*(Method(name=part.name, transforms=(part,)) for part in typed)).transforms == acting
+
+
+def test_an_option_may_be_called_like_what_would_be_a_slip() -> None:
+    """Whoever builds the part reads it."""
+    body = {"__annotations__": {"acts_onn": "int", "remember_": "int"}, "acts_onn": 3, "remember_": 4}
+    assert made(GradientTransform, **body).acts_onn == 3
+
+
+def test_rows_are_learned_again_beside_new_ones_unless_a_rehearsal_says_otherwise() -> None:
+    part = made(Rehearsal)
+    assert Method(name="mine", rehearsal=part).sees_again
+    with pytest.raises(ConfigError, match="'odd' cannot act in 'mine', which does not learn task after task"):
+        Method(name="mine", regime="joint", rehearsal=part)
+    alone = made(Rehearsal, rehearsed_only=True)
+    assert Method(name="mine", regime="joint", rehearsal=alone).rehearsal == alone
+
+
+def test_evidence_is_of_the_mean_loss_unless_a_part_wants_that_of_each_row() -> None:
+    body = {"name": "odd", "covers": nothing, "start": nothing, "evidence": "gradients", "samples": 3}
+    assert type("Fine", (Initialiser, NeedsEvidence), body).per_sample is False
+    assert type("Fine", (Initialiser, NeedsEvidence), {**body, "per_sample": True}).per_sample is True
+
+
+def test_a_value_that_only_a_role_declares_is_not_there() -> None:
+    class Base(WeightPenalty, abstract=True):
+        name = "odd"
+
+    with pytest.raises(AttributeError, match="the part does not give it"):
+        _ = Base().strength

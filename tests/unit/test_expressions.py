@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import everlora
+from everlora.core import plugins
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import LONGEST, build, parse, split_expression, split_list, split_outside_brackets
-from everlora.core.registry import FAMILIES
+from everlora.core.registry import FAMILIES, Registry
 
 
 def test_an_expression_has_at_most_five_thousand_characters() -> None:
@@ -65,3 +70,25 @@ def test_a_composition_replays_if_one_of_its_methods_does_and_runs_where_all_of_
     assert (parse("ella").replay, parse("ella+replay").replay, parse("replay+ella").replay) == (False, True, True)
     assert parse("ella+replay").families == parse("ella").families == FAMILIES
     assert parse("lfpt5").families == ("decoder", "encoder-decoder")
+
+
+# --- without torch, whose import takes seconds -----------------------------------------------------------------------
+
+
+def test_names_are_read_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(everlora, "core", everlora.core)
+    for name in [name for name in sys.modules if name.startswith("everlora.core")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    read = importlib.import_module("everlora.core.expressions")
+    importlib.import_module("everlora.core.benchmark")
+    assert read.split_expression("a(b=1)+c") == [("a", "b=1"), ("c", "")]
+    assert "ella" in read.declared_methods()
+
+
+def test_a_slip_is_refused_before_torch_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Registry, "loaded", False)
+    monkeypatch.setattr(plugins, "may_offer", lambda group: False)
+    monkeypatch.setitem(sys.modules, "everlora.core.method", None)
+    with pytest.raises(ConfigError, match="unknown method 'elma'; did you mean 'ella'"):
+        parse("o-lora+elma")

@@ -30,7 +30,7 @@ def test_appending_keeps_the_old_past_as_it_was() -> None:
     two = one.append(delta(1))
     assert [len(empty), len(one), len(two)] == [0, 1, 2]
     assert empty.sites == ()
-    assert two.sites == ("q", "v", "out")
+    assert one.sites == two.sites == ("q", "v", "out")
     assert [d["q"].A.data_ptr() for d in two] == [two.deltas[0]["q"].A.data_ptr(), two.deltas[1]["q"].A.data_ptr()]
 
 

@@ -347,6 +347,25 @@ def test_labels_of_a_hundred_characters_may_round_to_one(metric: str) -> None:
     assert key(edge) == key(long)
 
 
+@pytest.mark.parametrize(
+    ("metric", "one", "other", "twins"),
+    [
+        *((metric, "q" * 100, "q" * 101, True) for metric in ("edit_similarity_rounded", "edit_similarity_trace")),
+        *((metric, "q" * 99, "q" * 100, False) for metric in ("edit_similarity_rounded", "edit_similarity_trace")),
+        *((metric, "B: a", "B a", True) for metric in ("accuracy_first_character", "first_character_trace")),
+        ("accuracy_first_character", " B", "B", True),
+        ("first_character_trace", " B", "B", False),
+        ("rouge_l", "runs", "run", False),
+        ("rouge_l_stemmed", "runs", "run", True),
+    ],
+)
+def test_keys_of_labels(metric: str, one: str, other: str, twins: bool) -> None:
+    """Labels with one key are compared; 1 of 201 characters rounds to 100 %, 1 of 199 does not."""
+    key, row = key_of(metric), answer_metric(metric).row
+    assert {row(Answer(a, (b,))) == 100 for a, b in ((one, other), (other, one))} == {twins}
+    assert (key(one) == key(other)) == twins
+
+
 def test_twins_among_thousands_of_labels_are_found_by_few_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = [f"word{'abcdefghij'[n % 10]}{n}" for n in range(3000)]
     compared = []

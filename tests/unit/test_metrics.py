@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everlora.metrics import References, matrix_metrics
+from everlora.metrics.matrix import measured
 from everlora.metrics.scores import METRICS, ScoreMatrix, metrics
 
 REGISTRY = matrix_metrics()
@@ -43,6 +44,25 @@ def test_forward_transfer_looks_at_the_task_before_it_is_learned() -> None:
     m = full([[90, 40, 30], [70, 80, 36], [60, 75, 85]])
     assert value("fwt_base", m, base=[10, 30, 31]) == pytest.approx(((40 - 30) + (36 - 31)) / 2)
     assert value("fwt_chance", m, chance=[50, 25, 20]) == pytest.approx(((40 - 25) + (36 - 20)) / 2)
+
+
+def test_perplexity_that_was_measured_once_has_not_grown() -> None:
+    for ends in (({"perplexity": 2.0}, {}), ({}, {"perplexity": 2.0})):
+        assert REGISTRY["perplexity_growth"](EXAMPLE, References(general=ends)) is None
+
+
+def test_reference_scores_are_one_for_each_task() -> None:
+    for single in ([95.0, 80.0], [95.0, 80.0, 75.0, 1.0]):
+        with pytest.raises(ValueError, match="zip"):
+            value("fwt_single", single=list(single))
+
+
+def test_all_numbers_of_a_matrix_by_id() -> None:
+    found = measured(EXAMPLE, References(single=[95, 80, 75]))
+    assert found.keys() == REGISTRY.keys()
+    assert found["bwt"] == value("bwt")
+    assert found["intransigence"] == pytest.approx(-5 / 3)
+    assert found["fwt_base"] is None
 
 
 def test_what_was_not_measured_stays_undefined() -> None:

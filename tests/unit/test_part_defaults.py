@@ -201,3 +201,9 @@ def test_an_option_is_taken_up_to_its_edge_and_refused_beyond(kind: Any, option:
 def test_every_part_that_checks_its_options_is_looked_at_up_to_their_edges() -> None:
     checking = {kind for kind in CLASSES if "__post_init__" in vars(kind)}
     assert checking == set(EDGES)
+
+
+def test_every_part_has_one_role() -> None:
+    parts = [kind for kind in CLASSES if issubclass(kind, roles.Part)]
+    assert len(parts) >= 20
+    assert {sum(issubclass(kind, role) for role in roles.Part.roles) for kind in parts} == {1}

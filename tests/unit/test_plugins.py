@@ -280,3 +280,63 @@ def test_a_method_of_a_package_says_which(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(plugins, "packages_distributions", lambda: {"theirs": ["pytest"]})
 
     assert plugins.origin("theirs.methods") == {"package": "pytest", "version": pytest.__version__}
+
+
+def test_what_is_missing_names_the_kind_and_what_to_do(tmp_path: Path) -> None:
+    """A benchmark may be a file that is only read, which no --plugin runs."""
+    lost = {"file": str(tmp_path / "mine.py"), "sha256": "0"}
+    read = {"file": str(tmp_path / "mine.yaml"), "sha256": "0"}
+    assert plugins.missing([{"metric": "mine", **lost}]) == (
+        f"the metric 'mine' is from the file {tmp_path / 'mine.py'}, which is not there; pass --plugin FILE"
+    )
+    assert plugins.missing([{"benchmark": "three", **read}]) == (
+        f"the benchmark 'three' is from the file {tmp_path / 'mine.yaml'}, which is not there"
+    )
+    write(tmp_path / "mine.yaml", "title: t\n")
+    here = plugins.file_origin("benchmark", "three", tmp_path / "mine.yaml")
+    assert plugins.missing([here]) == ""
+    assert plugins.missing([{"plugin": "mine.py", "module": "typed"}, {"module": "typed"}]) == (
+        "the plugin 'mine.py' was made in the module typed; the method '?' was made in the module typed"
+    )
+
+
+def test_the_files_that_were_run_and_are_still_there(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / f"{name}.py" for name in ("first", "second", "third"))
+    for file in (first, second, third):
+        plugins.load(write(file, OWN.format(name=f"way-{file.stem}")))
+    del sys.modules[next(name for name, path in plugins.ran.items() if path == second)]
+    third.unlink()
+    mine = [one for one in plugins.files() if Path(one["file"]).parent == tmp_path]
+    assert mine == [{"plugin": "first.py", "file": str(first), "sha256": plugins._sha(first)}]
+
+
+def test_where_a_module_is_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of a package, of a file, or typed at a prompt, where no file holds it."""
+    made = write(tmp_path / "made_up.py", "x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    __import__("made_up")
+    assert plugins.origin("made_up") == {"file": str(made), "sha256": plugins._sha(made)}
+    made.unlink()
+    assert plugins.origin("made_up") == {"module": "made_up"}
+    assert plugins.origin("never_imported") == {"module": "never_imported"}
+    monkeypatch.setitem(sys.modules, "typed", ModuleType("typed"))
+    assert plugins.origin("typed") == {"module": "typed"}
+    assert (plugins.origin("everlora.methods.ella"), plugins.is_ours("everlora_more.ella")) == (None, False)
+
+
+def test_an_error_names_the_last_line_of_the_file_that_it_came_through(tmp_path: Path) -> None:
+    text = "import json\n\ndef read():\n    json.loads('{')\n\nread()\n"
+    with pytest.raises(ConfigError, match=r"JSONDecodeError: .*, line 4$"):
+        plugins.load(write(tmp_path / "mine.py", text))
+    with pytest.raises(ConfigError, match=r"AssertionError, line 1$"):
+        plugins.load(write(tmp_path / "bare.py", "assert 0\n"))
+    with pytest.raises(ConfigError, match=r"SyntaxError: .*, line 2$"):
+        plugins.load(write(tmp_path / "torn.py", "x = 1\ndef f(:\n"))
+
+
+def test_the_line_of_a_torn_package_is_said_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write(tmp_path / "offered_torn.py", "x = 1\ndef f(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    offer(monkeypatch, "offered_torn")
+    (line,) = plugins.offered("everlora.methods")
+    assert line.endswith("SyntaxError: invalid syntax (offered_torn.py, line 2)")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from pathlib import Path
 
 import pytest
 
+from everlora.archive import root
 from everlora.archive.results import MatrixRecord, RootFiles
-from everlora.archive.root import check_root, root_files
+from everlora.archive.root import check_root, root_files, sha256
 from everlora.archive.schema import write
 from everlora.core.errors import FolderError
 
@@ -79,3 +82,20 @@ def test_a_matrix_that_cannot_be_read_is_left_to_whoever_needs_it(tmp_path: Path
     run_folder(tmp_path)
     (tmp_path / "matrix.json").write_text("{")
     check_root(tmp_path)
+
+
+def test_a_file_that_nobody_changed_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, read = tmp_path / "x", list[Path]()
+    file.write_bytes(b"one")
+    monkeypatch.setattr(root, "sha256", lambda path: read.append(path) or sha256(path))
+    first = root.hash_of(file)
+    assert root.hash_of(file) == first == sha256(file)
+    assert len(read) == 2, "just written: another change could have the same time"
+    past = time.time_ns() - 2 * root.SETTLED
+    os.utime(file, ns=(past, past))
+    assert [root.hash_of(file) for _ in range(3)] == [first] * 3
+    assert len(read) == 3
+    file.write_bytes(b"two")
+    assert root.hash_of(file) == sha256(file) != first
+    os.utime(file, ns=(past, past))  # the time of then, and as many bytes
+    assert root.hash_of(file) == first, "so far a process believes the disk; everlora verify does not"

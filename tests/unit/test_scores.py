@@ -14,6 +14,7 @@ from everlora.metrics.scores import (
     learning_accuracy,
     mean,
     metrics,
+    minus,
     overall_accuracy,
     weighted_accuracy,
 )
@@ -48,6 +49,14 @@ def test_macro_and_weighted_differ_on_unequal_sizes() -> None:
     m = matrix((90,), (40, 80), counts=(300, 100))
     assert overall_accuracy(m) == pytest.approx(60)
     assert weighted_accuracy(m) == pytest.approx(50)
+
+
+def test_a_mean_by_hand() -> None:
+    assert (mean([1.0, 4.0], [3.0, 1.0]), mean([1.0, 4.0]), mean([]), mean([1.0, None])) == (1.75, 2.5, None, None)
+    assert (minus(3.0, 1.0), minus(0.0, 0.0), minus(None, 1.0), minus(1.0, None)) == (2.0, 0.0, None, None)
+    for weights in ([1.0], [1.0, 2.0, 3.0]):
+        with pytest.raises(ValueError, match="zip"):
+            mean([1.0, 4.0], weights)
 
 
 def test_one_task_has_no_transfer() -> None:

@@ -44,6 +44,7 @@ from everlora.metrics.texts import normalise, normalise_all, unread, visible, wo
         ("COVID-19", "covid19"),  # a hyphen is no sign
         ("2. Two", "2 two"),
         ("", ""),
+        ("a +-−*/^<># b, C++ and C#", "a − b c++ and c#"),  # every sign at once
         ("good\x1b\u200b", "good"),  # what nobody sees is no part of an answer
     ],
 )

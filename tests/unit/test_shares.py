@@ -31,6 +31,30 @@ def test_counts_of_other_rows_are_refused() -> None:
         row_shares.bleu(50.0, [([1, 1], [2, 2], 2, 2), ([1], [2], 2, 2)])
 
 
+def test_shares_of_bleu_by_hand() -> None:
+    """log BLEU is the mean over orders of log(c/t), and 1 − r/l where the answers are short; c/t are sums over rows.
+
+    Two words of one row's four are right, and none of the other's; the order of pairs has no match and moves with no
+    row: slopes are ½ (2/2 − 2/4) and ½ (0/2 − 2/4). Then one word in all where three were wanted: 3 · 1/1 − 2 and − 1;
+    and two where four were: (4 · 2/2 − 3)/2 and − 1/2.
+    """
+    long = [((2, 0), (2, 1), 4, 3), ((0, 0), (2, 1), 4, 3)]
+    assert row_shares.bleu(10.0, long) == pytest.approx((15.0, 5.0))
+    short = [((1,), (1,), 1, 2), ((0,), (0,), 0, 1)]
+    assert row_shares.bleu(10.0, short) == pytest.approx((30.0, -10.0))
+    less_short = [((1,), (2,), 2, 3), ((0,), (0,), 0, 1)]
+    assert row_shares.bleu(10.0, less_short) == pytest.approx((20.0, 0.0))
+
+
+def test_rows_of_unequal_shape_are_refused() -> None:
+    for answers in ("a", "aba"):
+        with pytest.raises(ValueError, match="zip"):
+            row_shares.macro_f1("ab", answers, ["a", "b"])
+    for other in (((1,), (2, 1), 3, 3), ((1, 0), (2,), 3, 3)):
+        with pytest.raises(ValueError, match="zip"):
+            row_shares.bleu(10.0, [((1, 0), (2, 1), 3, 3), other])
+
+
 texts = st.lists(st.sampled_from(WORDS), min_size=4, max_size=9).map(" ".join)
 
 

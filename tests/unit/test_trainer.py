@@ -106,6 +106,7 @@ def test_both_terms_of_the_loss_are_weighed_and_divided_alike() -> None:
     trainer = object.__new__(ClTrainer)
     trainer.family = cast(Any, SimpleNamespace(logits_with_known=lambda model, batch: (new, targets, new)))
     trainer.chain, trainer.accelerator = Chain(params=[], task="x"), SimpleNamespace(num_processes=3)
+    trainer.checkpoint = None
     trainer.extra_losses = ExtraLosses(outputs=(part,), teacher=cast(Any, SimpleNamespace(logits=lambda *_: old)))
 
     def found(**batch: Any) -> float:

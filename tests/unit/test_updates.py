@@ -102,6 +102,7 @@ def test_a_stack_holds_its_members_in_order() -> None:
     parts = [site(k) for k in range(3)]
     whole = stack(parts)
     assert whole.A.shape == (3, 2, 5)
+    assert (whole.rank, whole.shape) == (2, (7, 5))
     for k, part in enumerate(parts):
         assert torch.equal(whole.A[k], part.A)
         assert torch.equal(whole.B[k], part.B)
@@ -155,6 +156,73 @@ def test_triplets_stack_change_and_concatenate_with_their_sigma() -> None:
     torch.testing.assert_close(mixed.dense(), parts[0].dense() + site(9).dense(), rtol=1e-5, atol=1e-5)
 
 
+def test_what_was_trained_on_is_the_difference() -> None:
+    for old, new in ((site(1, scale=2.0), site(2, scale=4.0)), (triplets(1), triplets(2, r=3))):
+        change = difference(new, old)
+        assert change.rank == new.rank + old.rank
+        torch.testing.assert_close(change.dense(), new.dense() - old.dense(), rtol=1e-5, atol=1e-5)
+        assert float(difference(new, new).dense().abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_the_gradient_of_a_pair_becomes_that_of_triplets(lead: tuple[int, ...]) -> None:
+    """A penalty of the plain pair (A, B diag σ), here Σ w ⊙ (B diag σ) A, differentiated by torch on U, σ and V."""
+    A, B, sigma, weight = draw(3, (*lead, 2, 5), (*lead, 7, 2), (*lead, 2, 1), (*lead, 7, 5))
+    live = LowRank(*(tensor.requires_grad_() for tensor in (A, B)), sigma=sigma.requires_grad_())
+    value = (weight * (live.up @ live.A)).sum((-2, -1))
+    value.sum().backward()
+    with torch.no_grad():
+        of_pair = live.up.mT @ weight, weight @ live.A.mT
+    found = PenaltyGradient.through(live, value, *of_pair)
+    assert found.value is value
+    for tensor, gradient in ((A, found.A), (B, found.B), (sigma, found.sigma)):
+        assert gradient is not None
+        torch.testing.assert_close(gradient, tensor.grad)
+        assert not gradient.requires_grad
+    plain = LowRank(A, B)
+    whole = PenaltyGradient.through(plain, value, A, B)
+    assert (list(whole.gradient), whole.sigma) == (["A", "B"], None)
+
+
+def test_checks_in_fp64_stay_in_fp64() -> None:
+    A, B, sigma = draw(1, (2, 5), (7, 2), (2, 1))
+    one = LowRank(A, B, 0.5, sigma)
+    assert one.dense().dtype == precise(one.A.float()).dtype == torch.float64
+    assert one.norm().dtype == torch.float32
+    torch.testing.assert_close(one.dense(), 0.5 * B @ torch.diag(sigma.flatten()) @ A)
+
+
+# --- what is no low-rank update --------------------------------------------------------------------------------------
+
+
+def test_weights_are_counted_changed_and_measured_together() -> None:
+    both = Weights({"weight": torch.full((2, 3), 2.0), "bias": torch.full((5,), -1.0)})
+    assert both.numel == 11
+    assert float(both.norm()) == pytest.approx((6 * 4 + 5) ** 0.5)
+    assert float(both.map(lambda tensor: 3 * tensor).norm()) == pytest.approx(3 * 29**0.5)
+    other = both.holding({"weight": torch.zeros(1)})
+    assert (other.numel, list(other.tensors), both.numel) == (1, ["weight"], 11)
+    half = Weights({"weight": torch.full((64, 64), 64.0, dtype=torch.float16)})
+    assert float(half.norm()) == 64.0 * 64.0  # its square is beyond fp16
+    assert groups({"a": both, "b": both.map(torch.clone), "c": other}) == [("a", "b"), ("c",)]
+    assert torch.equal(stack([both, both]).tensors["bias"], torch.full((2, 5), -1.0))
+
+
+# --- blocks of a model -----------------------------------------------------------------------------------------------
+
+
+def test_the_top_blocks_are_the_last_of_the_stack_that_answers() -> None:
+    encoder = [f"encoder.block.{k}.layer.0.q" for k in (0, 1, 10)]
+    decoder = [f"decoder.block.{k}.layer.{j}.v" for k in (2, 9, 10) for j in (0, 1)]
+    plain = [f"model.layers.{k}.self_attn.q" for k in (0, 9, 10)]
+    assert top_blocks(plain, 2) == ("model.layers.9.self_attn.q", "model.layers.10.self_attn.q")
+    assert top_blocks([*encoder, *decoder], 2) == tuple(decoder[2:])
+    assert top_blocks([*decoder, *encoder], 1) == tuple(decoder[4:])
+    assert top_blocks(encoder, 1) == ("encoder.block.10.layer.0.q",)
+    assert top_blocks([*plain, "head.dense"], 9) == tuple(plain)
+    assert top_blocks(["head.dense"], 1) == ()
+
+
 # --- at a limited rank -----------------------------------------------------------------------------------------------
 
 
@@ -203,6 +271,10 @@ def test_room_for_more_rank_than_there_is_keeps_all(rank: int) -> None:
     assert kept.rank <= 5
     torch.testing.assert_close(kept.dense(), update.dense(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(nearest(update.dense(), rank).dense(), update.dense(), rtol=1e-5, atol=1e-5)
+    wide = site(3, 8, 4, 7)  # of a rank that its matrix cannot have
+    whole, error = truncated(wide, rank)
+    assert (whole.rank, error) == (4, pytest.approx(0, abs=1e-9))
+    torch.testing.assert_close(whole.dense(), wide.dense(), rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_learned_is_truncated_to_nothing() -> None:

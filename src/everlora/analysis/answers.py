@@ -97,11 +97,17 @@ def find(paths: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        inside = [path] if (path / "run.yaml").is_file() else sorted(p.parent for p in path.glob("**/run.yaml"))
+        inside = [path] if (path / "run.yaml").is_file() else _outermost(p.parent for p in path.glob("**/run.yaml"))
         if not inside:
             raise FolderError(f"{path} holds no run of everlora; name run folders, or a folder of them")
         found += inside
     return list(dict.fromkeys(path.resolve() for path in found))
+
+
+def _outermost(folders: Iterable[Path]) -> list[Path]:
+    """Return the folders that lie in no other one: the folder of a task has a copy of the run's settings."""
+    found = set(folders)
+    return sorted(folder for folder in found if found.isdisjoint(folder.parents))
 
 
 def read(path: Path) -> ScoredRun:

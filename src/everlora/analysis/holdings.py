@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import hypot
 from typing import NamedTuple
 
+from everlora.analysis.ranks import rank_of_sum
 from everlora.archive.records import FreeDirections, Holdings, MemoryLoss, Room
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
@@ -48,6 +49,7 @@ def measure_holdings(method: Method, past: UpdateHistory, remembered: Memory, ke
         kept_bytes=kept_bytes,
         memory_error=memory_error(method, past, remembered),
         room=Room(rank=rank, hard=hard, modules=modules),
+        rank=rank_of_sum(past),
     )
 
 

@@ -101,8 +101,9 @@ def inspect(run: Run) -> list[TaskMeeting]:
         )
     part = next((p for p in run.method.penalties if isinstance(p, HasEnergy)), None)
     found = []
-    for stage, (name, added, past, after) in zip(run.stages, run.updates(), strict=False):
-        lam = _strength(part, stage.facts) if part else None
+    facts = {stage.facts.name: stage.facts for stage in run.stages}
+    for name, added, past, after in run.updates():
+        lam = _strength(part, facts[name]) if part else None
         modules = []
         for site, update in added.items():
             here = lam.get(site) if isinstance(lam, dict) else lam

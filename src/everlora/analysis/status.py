@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from everlora.archive.commits import ProbedRise
+from pydantic import Field
+
+from everlora.archive.commits import Commit, ProbedRise
 from everlora.archive.folder import read_run, stages
 from everlora.archive.head_rows import shared_rows
 from everlora.archive.records import Holdings, Score, Seconds, Strength
+from everlora.archive.root import PATTERNS
 from everlora.archive.schema import Record
 from everlora.core.errors import FolderError
 from everlora.core.plain import JsonObject
@@ -17,11 +22,20 @@ class LearnedTask(Record):
     """Holds a task's record and its score right after it was learned (None where all are learned at once).
 
     Attributes:
-        name, seconds, strengths, warning, predicted_rise, probed, epochs: see `everlora.archive.records.StageFacts`.
+        name, seconds, strengths, warning, predicted_rise, probed, epochs: see `everlora.archive.commits.StageFacts`.
+        score: right after it was learned.
+        score_now: as it was last measured.
+        date, by, because: when it was taught, by whom and why, as far as that was noted.
+        rows: how many it had, by split.
     """
 
     name: str
     score: Score
+    score_now: Score = None
+    date: str | None = None
+    by: str | None = None
+    because: str | None = None
+    rows: dict[str, int] = Field(default_factory=dict)
     seconds: Seconds | float
     strengths: dict[str, Strength]
     warning: str | None
@@ -40,6 +54,7 @@ class Status(Record):
         shared_rows: whether tasks whose labels have the same names share rows of that head.
         kept_rows: rows of data that are kept for later tasks.
         holdings: bytes that are kept, room that is left, and errors of what is remembered in another form.
+        loads: files that answering loads on top of the base model, with their bytes.
     """
 
     model: str
@@ -49,6 +64,12 @@ class Status(Record):
     shared_rows: str | None = None
     kept_rows: int = 0
     holdings: Holdings
+    loads: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what was found amiss when tasks were learned, each with its task."""
+        return [f"{task.name}: {task.warning}" for task in self.tasks if task.warning]
 
     @property
     def forecast(self) -> str | None:
@@ -77,31 +98,50 @@ def status(path: Path) -> Status:
     record, done = read_run(path), [stage.facts for stage in stages(path)]
     if not done:
         raise FolderError(f"{path} holds no learned task yet")
-    sequence = record.composition.regime == "sequence"
-    tasks = [
-        LearnedTask(
-            name=facts.name,
-            score=facts.row[facts.number - 1] if sequence else None,
-            seconds=facts.seconds,
-            strengths=facts.strengths,
-            warning=facts.warning,
-            predicted_rise=facts.predicted_rise,
-            probed=facts.probed,
-            epochs=facts.epochs,
-        )
-        for facts in done
-    ]
+    sequence, each = record.composition.regime == "sequence", record.composition.consolidator == "keep"
     return Status(
         model=record.settings.model,
         method=record.composition.name,
-        tasks=tasks,
+        tasks=[_learned(facts, done, sequence) for facts in done],
         labels=done[-1].labels,
         shared_rows=shared_rows(
             done[-1].labels, {name: rows for facts in done for name, rows in facts.label_rows.items()}
         ),
         kept_rows=sum(facts.kept_rows for facts in done),
         holdings=done[-1].holdings or _measured_again(path),
+        loads=_loads(path, each),
     )
+
+
+def _learned(facts: Commit, done: Sequence[Commit], sequence: bool) -> LearnedTask:
+    """Return what is told of one task of those that were learned."""
+    place, history = facts.number - 1, facts.history
+    measured = [one.row[place] for one in done if sequence and len(one.row) > place and one.row[place] is not None]
+    rows = Counter[str]()
+    for card in facts.cards.values():
+        rows.update(card.rows)
+    return LearnedTask(
+        name=facts.name,
+        score=facts.row[place] if sequence and len(facts.row) > place else None,
+        score_now=measured[-1] if measured else None,
+        date=history.date if history else None,
+        by=history.by if history else None,
+        because=history.because if history else None,
+        rows=dict(rows),
+        seconds=facts.seconds,
+        strengths=facts.strengths,
+        warning=facts.warning,
+        predicted_rise=facts.predicted_rise,
+        probed=facts.probed,
+        epochs=facts.epochs,
+    )
+
+
+def _loads(path: Path, each: bool) -> dict[str, int]:
+    """List the files that answering loads, with their bytes: those at the root, or of each task its own."""
+    places = sorted((path / "tasks").glob("[0-9]*")) if each else [path]
+    found = [file for place in places for pattern in PATTERNS for file in sorted(place.glob(pattern))]
+    return {str(file.relative_to(path)): file.stat().st_size for file in found if file.name != "memory.safetensors"}
 
 
 def _measured_again(path: Path) -> Holdings:

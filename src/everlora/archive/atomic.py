@@ -102,6 +102,27 @@ def copy_checked(source: Path, target: Path) -> None:
         raise FolderError(f"{target} was not written as it was to be; look at the disk")
 
 
+def move(source: Path, target: Path) -> None:
+    """Give a file or folder another name on the same disk, for good once this returns; a file there is replaced."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(source, target)
+    sync(target.parent)
+    sync(source.parent)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Copy a file or folder without copying content where the disk can: files here are replaced, never edited."""
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        for inside in source.iterdir():
+            link_tree(inside, target / inside.name)
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # a disk without hard links
+        copy_checked(source, target)
+
+
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """Give a temporary folder that takes the place of ``target``, when the block ends without an error.

@@ -168,6 +168,7 @@ class StageFacts(TaskMetadata, ScoreFacts):
         written_rows: by earlier task, what the model wrote of it; None where it writes nothing.
         holdings: what the learner holds now.
         history: who taught it, when and why.
+        within: name of the later task whose update holds that of this one, too, since both were compacted.
         spent: of a budget of forgetting, if there was one.
     """
 
@@ -184,6 +185,7 @@ class StageFacts(TaskMetadata, ScoreFacts):
     written_rows: dict[str, WrittenRows] | None = None
     holdings: Holdings | None = None
     history: HistoryEntry | None = None
+    within: str | None = None
     spent: SpentBudget | None = None
 
 

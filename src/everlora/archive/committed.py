@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everlora.archive.commits import Baseline, Commit, Evaluation
-from everlora.archive.manifest import COMMIT, MANIFEST, Manifest, check_listed, number_of, read_manifest, seal
+from everlora.archive.manifest import COMMIT, MANIFEST, NEXT, Manifest, check_listed, number_of, read_manifest, seal
 from everlora.archive.records import Seconds
-from everlora.archive.root import sha256
+from everlora.archive.root import hash_of
 from everlora.archive.schema import read_json, schema_of
 from everlora.core.errors import FolderError
 
@@ -66,10 +66,8 @@ def read_stages(path: Path, *, hashes: bool = True, complete: bool | None = None
     Raises:
         FolderError: a file of a finished stage is missing or changed, or a whole stage.
     """
-    # A process killed just before the renaming leaves a sealed folder under its hidden name: not in place.
-    sealed = [p.parent for p in (path / "tasks").glob(f"[0-9]*/{COMMIT}")]
-    # By number: 100 comes after 99, and not, as a text, before 11.
-    found = [_read(path, hashes) for path in sorted(sealed, key=lambda p: p.name.partition("-")[0].zfill(9))]
+    manifest = read_manifest(path)
+    found = [_read(folder, hashes) for folder in _folders(path, manifest)]
     for number, stage in enumerate(found, start=1):
         if stage.facts.number != number:
             raise FolderError(f"{path / 'tasks'} has no task {number}; restore its folder from a copy")
@@ -106,6 +104,17 @@ def sweep_evaluations(path: Path, manifest: Manifest) -> None:
                 shutil.rmtree(place)
 
 
+def _folders(path: Path, manifest: Manifest | None) -> list[Path]:
+    """List the folders of the finished stages, in order; where tasks are being exchanged, the new ones."""
+    if manifest is None or manifest.exchange is None:
+        # A process killed just before the renaming leaves a sealed folder under its hidden name: not in place.
+        sealed = [p.parent for p in (path / "tasks").glob(f"[0-9]*/{COMMIT}")]
+        # By number: 100 comes after 99, and not, as a text, before 11.
+        return sorted(sealed, key=lambda p: p.name.partition("-")[0].zfill(9))
+    new = [path / NEXT / "tasks" / task.folder for task in manifest.tasks]
+    return [place if (place / COMMIT).is_file() else path / "tasks" / place.name for place in new]
+
+
 def verify_files(folder: Path, files: Mapping[str, str]) -> None:
     """Refuse a folder one of whose files is missing, or has another hash.
 
@@ -113,7 +122,7 @@ def verify_files(folder: Path, files: Mapping[str, str]) -> None:
         FolderError: which file it is.
     """
     for name, sha in files.items():
-        if not (folder / name).is_file() or sha256(folder / name) != sha:
+        if not (folder / name).is_file() or hash_of(folder / name) != sha:
             raise FolderError(f"{folder / name} is missing or was changed after it was written; restore the folder")
 
 

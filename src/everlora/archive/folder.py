@@ -22,6 +22,7 @@ tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts on
         COMMIT                       row of the matrix and its fingerprint (backend, precision, versions), hash of the
                                      answers
 MANIFEST            the tasks in order, by the hashes of their COMMITs; hashes of the files at the root
+undone/1/           what a rollback or compaction took away: folders of tasks, and files of the root of that time
 
 A task is committed when it is trained, and its evaluation when it is evaluated; each is in place at once or not at
 all. Every YAML and JSON file here has a hash of itself. See docs/format.md.
@@ -48,10 +49,11 @@ from everlora.archive.committed import (
     verify_files,
 )
 from everlora.archive.differences import differing_settings
+from everlora.archive.exchange import complete_exchange
 from everlora.archive.fingerprints import fingerprints_of
 from everlora.archive.identity import RunRecord, identity
 from everlora.archive.lock import writing
-from everlora.archive.manifest import COMMIT, is_new, number_of, seal, write_manifest
+from everlora.archive.manifest import COMMIT, is_new, number_of, read_manifest, seal, write_manifest
 from everlora.archive.references import reference_scores, references
 from everlora.archive.results import LearnerFacts, MatrixRecord
 from everlora.archive.root import MATRIX, check_root, root_files, sha256
@@ -89,6 +91,8 @@ class RunFolder:
             raise FolderError(f"{path} is not empty and holds no run of everlora; choose another --out")
         self._left: list[str] = []
         with writing(path, self._left.append) if write else nullcontext():
+            if write:
+                complete_exchange(path)
             if not is_new(path):
                 self._check(resume)
             if write:
@@ -102,6 +106,7 @@ class RunFolder:
             FolderError: another process writes to it, or has made it another learner's since it was opened.
         """
         with writing(self.path, tell):
+            complete_exchange(self.path)
             while self._left:  # found when the folder was opened
                 tell(self._left.pop(0))
             if loaded(self.path / RUN).get("id") != self.id:
@@ -196,7 +201,8 @@ class RunFolder:
 
     def _seal(self, folder: Path, kind: type[Record], facts: Record, number: int, name: str) -> None:
         """Write the COMMIT of a folder, with the hashes of all else: without it, the folder does not count."""
-        seal: dict[str, object] = {"run": self.id, "number": number, "name": name, "files": _hashes(folder)}
+        files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+        seal: dict[str, object] = {"run": self.id, "number": number, "name": name, "files": files}
         write(folder / COMMIT, kind.model_validate({**seal, **_fields(facts)}))
 
     def write_manifest(self, *, complete: bool = False) -> None:
@@ -255,7 +261,8 @@ def stages(path: Path) -> list[Committed]:
     found = read_stages(path)
     if found and loaded(path / RUN).get("id") != found[0].facts.run:
         raise FolderError(f"{path / RUN} is of another run than {found[0].path}; copy the one that is there")
-    check_root(path)
+    if (manifest := read_manifest(path)) is None or manifest.exchange is None:  # the root is not yet that of these
+        check_root(path)
     return found
 
 
@@ -292,7 +299,3 @@ def read_matrix(path: Path) -> MatrixRecord:
 def _fields(record: Record) -> dict[str, object]:
     """Return the fields of a record as they are, to make a record of which they are a part."""
     return {name: getattr(record, name) for name in type(record).model_fields}
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {path.name: sha256(path) for path in sorted(folder.iterdir())}

@@ -42,7 +42,10 @@ def read_history(path: Path) -> list[Act]:
         FolderError: the folder is damaged.
     """
     check_at_root(path, HISTORY)
-    return sorted([*_noted(path), *learned(read_stages(path, hashes=False, complete=True))], key=lambda act: act.date)
+    noted = _noted(path)
+    # What was learned when something was taken back has been noted then, in its order among acts of one second.
+    later = [act for act in learned(read_stages(path, hashes=False, complete=True)) if act not in noted]
+    return sorted([*noted, *later], key=lambda act: act.date)
 
 
 def learned(stages: Sequence[Committed]) -> list[Act]:
@@ -56,9 +59,11 @@ def learned(stages: Sequence[Committed]) -> list[Act]:
 
 
 def note(path: Path, *acts: Act) -> None:
-    """Add acts to the history of a learner, in one step."""
+    """Add acts to the history of a learner, in one step; those that stand there already are not noted again."""
     mark_unfinished(path)
-    lines = [json.dumps(one.plain(), ensure_ascii=False) + "\n" for one in (*_noted(path), *acts)]
+    known = _noted(path)
+    every = (*known, *(act for act in acts if act not in known))
+    lines = [json.dumps(one.plain(), ensure_ascii=False) + "\n" for one in every]
     write_text(path / HISTORY, "".join(lines))
 
 

@@ -14,6 +14,8 @@ from everlora.core.errors import FolderError
 
 MANIFEST = "MANIFEST"
 COMMIT = "COMMIT"
+NEXT = ".next"
+"""Folder below a learner's in which tasks are prepared that are to take the place of others."""
 
 
 class TaskSeal(Record):
@@ -31,6 +33,22 @@ class TaskSeal(Record):
     scores: str | None = None
 
 
+class Exchange(Record):
+    """Holds how the later tasks of a learner are being exchanged for others; see `everlora.archive.exchange`.
+
+    Attributes:
+        keep: how many tasks stay as they are.
+        aside: folder below the learner's that what is taken away goes to; None deletes it.
+        files: names of the files at the root that are exchanged, too.
+        purge: delete what earlier acts have put aside.
+    """
+
+    keep: int
+    aside: str | None = None
+    files: list[str] = Field(default_factory=list)
+    purge: bool = False
+
+
 class Manifest(Record):
     """Holds what a folder has.
 
@@ -39,12 +57,14 @@ class Manifest(Record):
         tasks: in the order of learning.
         before: SHA-256 of the COMMIT of what was measured before the first task.
         files: SHA-256 of the files at the root; None while they are being written.
+        exchange: what is being exchanged, so that ``tasks`` are those that will be there; None most of the time.
     """
 
     run: str
     tasks: list[TaskSeal] = Field(default_factory=list)
     before: str | None = None
     files: dict[str, str] | None = None
+    exchange: Exchange | None = None
 
 
 def read_manifest(path: Path) -> Manifest | None:

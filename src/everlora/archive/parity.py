@@ -12,12 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from everlora.archive.atomic import explained, sync
+from everlora.archive.commits import Commit, Evaluation
+from everlora.archive.committed import EVALUATION
+from everlora.archive.manifest import COMMIT
 from everlora.archive.root import sha256
-from everlora.archive.schema import Record
+from everlora.archive.schema import Record, read_json
 from everlora.core.errors import FolderError
 
 PARITY = "PARITY"
@@ -183,3 +186,22 @@ def _unsealed(line: bytes) -> Parity:
     if hashlib.sha256(content["parity"].encode()).hexdigest() != content["digest"]:
         raise ValueError("another text than was written")
     return Parity.model_validate_json(content["parity"])
+
+
+def expected_files(path: Path, commits: Mapping[str, Commit]) -> dict[str, str]:
+    """Return the hashes of all committed files of tasks, by name below the folder."""
+    return dict(_expected(path, commits))
+
+
+def _expected(path: Path, commits: Mapping[str, Commit]) -> Iterator[tuple[str, str]]:
+    for name, facts in commits.items():
+        place = path / "tasks" / name
+        sealed = [place, *(evaluation.parent for evaluation in place.glob(f"{EVALUATION}*/{COMMIT}"))]
+        for folder in sealed:
+            try:
+                files = facts.files if folder == place else read_json(Evaluation, folder / COMMIT).files
+            except FolderError:
+                continue
+            below = folder.relative_to(path).as_posix()
+            yield f"{below}/{COMMIT}", sha256(folder / COMMIT)
+            yield from ((f"{below}/{file}", digest) for file, digest in files.items())

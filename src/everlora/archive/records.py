@@ -149,6 +149,14 @@ class MemoryLoss(Record):
     module: str
 
 
+class SumRank(Record):
+    """Holds the numerical rank of the sum of all updates, over the adapted modules."""
+
+    least: int
+    median: float
+    most: int
+
+
 class Holdings(Record):
     """Holds what a learner holds after a task, see `everlora.analysis.holdings`.
 
@@ -156,8 +164,10 @@ class Holdings(Record):
         kept_bytes: what the next task needs of the earlier ones.
         memory_error: by part that remembers the past in a form of its own.
         room: directions that are left; None where no low-rank updates are trained.
+        rank: of the sum of all updates; None as room, and in folders where it was not measured.
     """
 
     kept_bytes: int
     memory_error: dict[str, MemoryLoss] = Field(default_factory=dict)
     room: Room | None = None
+    rank: SumRank | None = None

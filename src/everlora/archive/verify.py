@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from everlora.archive.commits import Baseline, Commit, Evaluation, Seal
-from everlora.archive.committed import EVALUATION, LISTED, folder_name
+from everlora.archive.committed import EVALUATION, LISTED, folder_name, read_stages
 from everlora.archive.history import HISTORY, Act
 from everlora.archive.identity import RunRecord, identity
-from everlora.archive.manifest import COMMIT, MANIFEST, Manifest, is_new, number_of
-from everlora.archive.parity import PARITY, read_parity
+from everlora.archive.manifest import COMMIT, MANIFEST, NEXT, Manifest, is_new, number_of, read_manifest
+from everlora.archive.parity import PARITY, expected_files, read_parity
 from everlora.archive.records import Environment
 from everlora.archive.results import MatrixRecord
 from everlora.archive.root import MATRIX, PATTERNS, sha256
@@ -47,6 +47,9 @@ class Inspection(Findings):
         if is_new(self.path):
             self.unfinished.append("nothing was written before a process ended: everlora init or run begins here")
             return
+        if (pending := self.exchanging()) is not None:
+            self.unfinished.append(pending)
+            return
         tasks = sorted(p for p in self.path.glob(f"{TASKS}/[0-9]*") if p.is_dir())
         for task in tasks:
             if (found := self.sealed(Commit, task)) is not None:
@@ -60,6 +63,19 @@ class Inspection(Findings):
         self.look_at_root()
         self.leftovers()
         self.parity()
+
+    def exchanging(self) -> str | None:
+        """Return what is going on where tasks are being exchanged, whose folders are in two places meanwhile."""
+        try:
+            there = read_manifest(self.path)
+            if there is None or there.exchange is None:
+                return None
+            read_stages(self.path)
+        except FolderError as error:
+            if not (self.path / NEXT).exists():
+                return None
+            self.problem(self.path / NEXT, str(error))
+        return "tasks are being taken back or exchanged: going on completes it, and then they can be looked at"
 
     def look_at_run(self) -> None:
         """Look at run.yaml, and at what was noted of the base model."""
@@ -213,6 +229,8 @@ class Inspection(Findings):
 
     def leftovers(self) -> None:
         """Look for what a process has left that was ended."""
+        if (self.path / NEXT).exists():
+            self.unfinished.append("tasks were to be exchanged, and were not: going on sweeps what was prepared")
         if (self.path / ".training").exists():
             self.unfinished.append("the training of a task was broken off: teaching it again goes on from there")
         for place in (self.path, *self.path.glob(TASKS), *self.path.glob(f"{TASKS}/[0-9]*")):
@@ -252,25 +270,6 @@ def _other_base(a: Environment, b: Environment) -> bool:
         return a.base_files is not None and b.base_files is not None and a.base_files.digests != b.base_files.digests
     names = a.base_files.digests.keys() & b.base_files.digests.keys()
     return a.family != b.family or any(a.base_files.digests[n] != b.base_files.digests[n] for n in names)
-
-
-def expected_files(path: Path, commits: dict[str, Commit]) -> dict[str, str]:
-    """Return the hashes of all committed files of tasks, by name below the folder."""
-    return dict(_expected(path, commits))
-
-
-def _expected(path: Path, commits: dict[str, Commit]) -> Iterator[tuple[str, str]]:
-    for name, facts in commits.items():
-        place = path / TASKS / name
-        sealed = [place, *(evaluation.parent for evaluation in place.glob(f"{EVALUATION}*/{COMMIT}"))]
-        for folder in sealed:
-            try:
-                files = facts.files if folder == place else read_json(Evaluation, folder / COMMIT).files
-            except FolderError:
-                continue
-            below = folder.relative_to(path).as_posix()
-            yield f"{below}/{COMMIT}", sha256(folder / COMMIT)
-            yield from ((f"{below}/{file}", digest) for file, digest in files.items())
 
 
 def inspect(path: Path, *, hashes: bool = True, seconds: float | None = None) -> Inspection:

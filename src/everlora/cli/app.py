@@ -16,7 +16,19 @@ from typing import Annotated, Any
 
 import typer
 
-from everlora.cli import catalogue, export, learner, look, protocols, service, subjects, sweep, tune
+from everlora.cli import (
+    catalogue,
+    export,
+    learner,
+    learner_past,
+    look,
+    protocols,
+    service,
+    standing,
+    subjects,
+    sweep,
+    tune,
+)
 from everlora.cli import compare as comparing
 from everlora.cli import run as running
 from everlora.cli import verify as verifying
@@ -85,6 +97,10 @@ for command in (
     learner.evaluate,
     learner.history,
     verifying.verify,
+    learner_past.diff,
+    learner_past.rollback,
+    learner_past.forget,
+    learner_past.compact,
     running.run,
     running.demo,
     catalogue.methods,
@@ -92,7 +108,7 @@ for command in (
     subjects.benchmarks,
     protocols.protocols,
     catalogue.env,
-    look.status,
+    standing.status,
     look.inspect,
     export.export,
     service.push,

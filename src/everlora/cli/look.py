@@ -17,48 +17,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from everlora.analysis.interference import ModuleMeeting
-    from everlora.archive.records import Room
 
 MODULE_HEADS = ("module", "update norm", "past norm", "interference", "bound", "surrogate bound", "opposed",
                 "conflict", "free")  # fmt: skip
 Figures: TypeAlias = tuple[float | None, ...]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
-
-
-def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
-    """Tell what a learner knows, what it keeps, and how much room its adapted modules have left."""
-    from everlora.analysis.status import status as facts_of
-    from everlora.cli.tables import number, show, table
-
-    facts = facts_of(run)
-    if as_json:
-        say(json.dumps(facts.as_json(), allow_nan=False))
-        return
-    rows = [
-        (
-            task.name,
-            number(task.score),
-            ", ".join(f"{name} {_strength(value)}" for name, value in task.strengths.items()) or "–",
-            task.warning or "–",
-        )
-        for task in facts.tasks
-    ]
-    heads = ("task", "score when learned", "strength found", "warning")
-    show(table(f"{facts.method} on {facts.model}", heads, rows))
-    if facts.labels:
-        say(f"labels by row of the head: {', '.join(facts.labels)}")
-    for line in filter(None, (facts.shared_rows, facts.forecast)):
-        say(line)
-    data = f", {facts.kept_rows} rows of data among it" if facts.kept_rows else ""
-    say(f"kept for the next task: {facts.holdings.kept_bytes / 1e6:.2f} MB{data}")
-    for part, lost in facts.holdings.memory_error.items():
-        say(
-            f"{part} remembers the past with a relative error of {lost.error:.3g} "
-            f"(worst module {lost.worst:.3g}, {lost.module})"
-        )
-    if facts.holdings.room:
-        for line in _room(facts.holdings.room):
-            say(line)
 
 
 def inspect(
@@ -149,23 +112,6 @@ def _copies(top: str) -> dict[str, str]:
     return found
 
 
-def _room(room: Room) -> list[str]:
-    from everlora.archive.records import FEW_TASKS
-
-    worst = min(room.modules, key=lambda module: module.free)
-    lines = [
-        f"room: {100 * worst.free:.1f} % of directions are free in the tightest module ({worst.module}), enough "
-        f"for {worst.tasks_left} more tasks of rank {room.rank}"
-    ]
-    tight = [module for module in room.modules if module.tasks_left < FEW_TASKS]
-    if room.hard and tight:
-        lines.append(
-            f"{len(tight)} of {len(room.modules)} modules run out of directions, and this method learns in free "
-            f"ones only; take a smaller --lora-r, wider modules (--lora-target-modules), or a soft method (ella, …)"
-        )
-    return lines
-
-
 def _module_figures(one: ModuleMeeting) -> tuple[str, Figures]:
     met = one.meeting
     bounds, opposed = (met.bound, met.surrogate_bound), (met.opposed, met.conflict)
@@ -180,12 +126,3 @@ def _figures(title: str, heads: Sequence[str], rows: Iterable[tuple[str, Figures
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
-
-
-def _strength(value: float | dict[str, float]) -> str:
-    """Return a strength, or the least and the largest where every module has its own."""
-    if value == {}:
-        return "none"
-    if isinstance(value, dict):
-        return f"{min(value.values()):.3g} to {max(value.values()):.3g}"
-    return f"{value:.3g}"

@@ -122,7 +122,7 @@ class Benchmark:
     prompt_limit: int | None = None
     rows: str = ""
     options: LoaderFacts = field(default_factory=dict, hash=False)
-    loader: Loader | str | None = field(default=None, hash=False)
+    loader: Loader | str | None = None
 
     @property
     def modality(self) -> tuple[Modality, ...]:

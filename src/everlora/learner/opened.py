@@ -78,7 +78,7 @@ def check_teachable(method: Method) -> None:
     if rehearsal.draws_for_every_task(method.rehearsal):
         raise ConfigError(
             f"{method.name!r} draws rows from the data of all earlier tasks each time, and a learner does not keep "
-            f"them; take a method that stores its rows (er), or none (ella)"
+            f"them; take a method that stores some of its rows (replay), or none (ella)"
         )
 
 

@@ -21,6 +21,7 @@ from everlora.training.stages import Stage, matrix_row, tasks_to_evaluate
 
 if TYPE_CHECKING:
     from everlora.learner.sequential import SequentialLearner
+    from everlora.learner.state import LearnerState
 
 
 def score(
@@ -67,3 +68,13 @@ def count_rows(tasks: Sequence[Task], committed: Sequence[Committed], split: str
     for stage in committed:
         cards |= {name: card.rows.get(split, 0) for name, card in stage.facts.cards.items()}
     return [len(getattr(task, split)) or cards.get(task.name, 0) for task in tasks]
+
+
+def committed_matrix(learner: LearnerState, tasks: Sequence[Task]) -> ScoreMatrix:
+    """Return the matrix that the committed tasks of a learner make."""
+    committed = learner.folder.stages()
+    counts = count_rows(tasks, committed, learner.spec.evaluation.split)
+    matrix = ScoreMatrix.empty([task.name for task in tasks], counts)
+    for stage in committed:
+        matrix = matrix.with_row(stage.facts.number - 1, [*stage.facts.row, *[None] * len(tasks)][: len(tasks)])
+    return matrix

@@ -88,10 +88,10 @@ class LearnerState:
         if not stage.trains:
             self.prepare_head(stage)
             return self.base.model
+        if committed.facts.within is not None:
+            return self.restore_within(committed, stage)
         update, head = self.backend.load(committed.path)
-        if isinstance(self.base.family, Classifier) and self.method.consolidator.rule != "keep":
-            for task in stage.tasks:
-                self.base.family.adopt(task, committed.facts.label_rows.get(task.name, ()))
+        self.adopt_rows(committed, stage)
         model: nn.Module = self.base.model
         if last or isinstance(self.base.family, Classifier) or not committed.evaluated:
             model = self.attach_adapter(stage)  # as when it was trained: a head draws its rows at the same times
@@ -101,9 +101,30 @@ class LearnerState:
             self.backend.set_values(update)
         rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)
         self.append_update(update, memory.read(committed.path), rows)
+        self.restore_probes(committed)
+        return model
+
+    def restore_within(self, committed: Committed, stage: Stage) -> nn.Module:
+        """Bring back a stage whose update is part of a later one's since both were compacted."""
+        self.adopt_rows(committed, stage)
+        self.prepare_head(stage)
+        self.stored_rows = [
+            *self.stored_rows,
+            *rehearsal.read(committed.path, self.method.rehearsal, stage.tasks),
+        ]
+        self.restore_probes(committed)
+        return self.base.model
+
+    def adopt_rows(self, committed: Committed, stage: Stage) -> None:
+        """Give the labels of a stage the rows of the head that they had when it was learned."""
+        if isinstance(self.base.family, Classifier) and self.method.consolidator.rule != "keep":
+            for task in stage.tasks:
+                self.base.family.adopt(task, committed.facts.label_rows.get(task.name, ()))
+
+    def restore_probes(self, committed: Committed) -> None:
+        """Bring back the rows of a stage that are looked at, and what they have shown."""
         probes, facts = rehearsal.read_rows(committed.path / PROBES), committed.facts
         self.calibration.append(probes, facts.probed, facts.predicted_rise)
-        return model
 
     def prepare_head(self, stage: Stage) -> None:
         """Give a classification head rows for the labels of the stage; other families need nothing."""

@@ -23,11 +23,12 @@ def macro_f1(targets: Sequence[str], answers: Sequence[str], classes: Sequence[s
         answers: the class that was answered; what is none of the classes is a miss.
         classes: those that the mean is over, each of them a target or an answer somewhere.
     """
-    hits = Counter(a for a, g in zip(targets, answers, strict=True) if a == g)
+    pairs = list(zip(targets, answers, strict=True))
+    hits = Counter(a for a, g in pairs if a == g)
     sizes = Counter([*targets, *answers])
     each = {name: 2 * hits[name] / sizes[name] for name in classes}
     theta, found = sum(each.values()), []
-    for a, g in zip(targets, answers, strict=True):
+    for a, g in pairs:
         slopes = (
             (2 * (a == g) - each[name] * ((a == name) + (g == name))) / sizes[name] for name in {a, g} & each.keys()
         )
@@ -45,9 +46,8 @@ def bleu(theta: float, rows: Sequence[Counts]) -> tuple[float, ...]:
         rows: counts of each.
     """
     n = len(rows)
-    c, t = (
-        [sum(column) for column in zip(*part, strict=True)] for part in zip(*(row[:2] for row in rows), strict=True)
-    )
+    c = [sum(column) for column in zip(*(row[0] for row in rows), strict=True)]
+    t = [sum(column) for column in zip(*(row[1] for row in rows), strict=True)]
     words, reference = sum(row[2] for row in rows), sum(row[3] for row in rows)
     short = 0 < words < reference
     found = []

@@ -45,8 +45,9 @@ _MINUS = re.compile(
     rf"(?<![^\W_])[-−](?!\$?\.?\d)(?=[(\[]*{_MONEY}[(\[]*{_TERM})"  # -x, -(5), -€5, -½
     rf"|(?:^|(?<=[=(<>+*/^])|(?<=[=(<>+*/^]\s))[-−]\s+(?=[(\[]*{_MONEY}[(\[]*{_NUMBER})"  # - 5
 )
-_ASIDE = {sign: chr(0xE000 + place) for place, sign in enumerate("+-*/^<>=#")}
-_PUT_ASIDE, _BACK = str.maketrans(_ASIDE), str.maketrans({there: sign for sign, there in _ASIDE.items()})
+_PRIVATE = "\ue000\ue001\ue002\ue003\ue004\ue005\ue006\ue007\ue008"
+_PUT_ASIDE, _BACK = str.maketrans("+-*/^<>=#", _PRIVATE), str.maketrans(_PRIVATE, "+-*/^<>=#")
+_MINUS_ASIDE = "-".translate(_PUT_ASIDE)
 
 INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
@@ -99,7 +100,7 @@ def _without_marks(text: str) -> str:
     text = _OF_NUMBER.sub(lambda found: found[1] or "", text)
     text = collapse(_THOUSANDS.sub("", text))
     text = re.sub(r"(?<!\S)−(?=\.?\d)", "-", text)  # the minus of typesetting
-    return text.replace(_ASIDE["-"] + " ", _ASIDE["-"]).translate(_BACK)
+    return text.replace(_MINUS_ASIDE + " ", _MINUS_ASIDE).translate(_BACK)
 
 
 def visible(text: str) -> str:
@@ -122,9 +123,9 @@ def _signs_aside(text: str) -> str:
 
     def aside(found: re.Match[str]) -> str:
         groups = found.groupdict()
-        return found[0] if groups.get("tag") else (groups["kept"] or groups["spaced"]).translate(_PUT_ASIDE)
+        return groups.get("tag") or (groups["kept"] or groups["spaced"]).translate(_PUT_ASIDE)
 
-    text = _MINUS.sub(f" {_ASIDE['-']}", text)
+    text = _MINUS.sub(f" {_MINUS_ASIDE}", text)
     for pattern in _SIGNS:
         text = pattern.sub(aside, text)
     return text

@@ -267,12 +267,8 @@ def _signs(ability: type[Part]) -> list[str]:
 
 def _given(cls: type[Part], name: str) -> bool:
     """Return whether a class defines what its roles want, or has a field of this name."""
-    for base in cls.__mro__:
-        if name in vars(base):
-            return not getattr(vars(base)[name], "__isabstractmethod__", False)
-        if name in _annotations(base):
-            return True
-    return False
+    base = next(base for base in cls.__mro__ if name in vars(base) or name in _annotations(base))
+    return name not in vars(base) or not getattr(vars(base)[name], "__isabstractmethod__", False)
 
 
 def _own(cls: type[Part]) -> Iterator[type]:
@@ -289,7 +285,7 @@ def _slip(name: str) -> str | None:
     """Return the name that was meant by one that is nearly of a role or a flag; None if it is one, or near to none."""
     known = {"needs", *FLAGS}
     known |= {*(one for kind in (*Part.roles, *Part.abilities) for one in (*vars(kind), *_annotations(kind)))}
-    if name in known or name == "name":
+    if name in known:
         return None
     return next(iter(_near(name, [one for one in known if len(one) >= LONG or one == "needs"])), None)
 

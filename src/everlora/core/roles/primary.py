@@ -218,7 +218,7 @@ class StepRule(Part, role=True):
     ...     inner: int = 4
     ...     outer: int = 1
     ...     def before(self, block, weights, gradient, state):
-    ...         return {"start": weights} if turn.opens else state
+    ...         return {"start": weights} if block.opens else state
     ...     def after(self, weights, state):
     ...         return (state["start"] + weights) / 2
     >>> HalfWay().after(torch.tensor([4.0]), {"start": torch.tensor([0.0])})

@@ -14,9 +14,8 @@ from everlora.data.task import Example, Task, digest_of_rows
 from everlora.evaluation.scoring import TaskScore
 from everlora.learner import experiment
 from everlora.learner.opened import load_learner, restore, task_named, tasks_of
-from everlora.learner.scoring import count_rows
+from everlora.learner.scoring import committed_matrix, count_rows
 from everlora.learner.sequential import SequentialLearner
-from everlora.metrics.scores import ScoreMatrix
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
 
@@ -121,11 +120,7 @@ def _commit(learner: SequentialLearner, known: Sequence[Task], scores: Sequence[
     rows = [row for row in old if row.task not in found] + [row for score in scores for row in score.rows()]
     with learner.folder.commit_evaluation(newest, facts) as place:
         write_rows(place / PREDICTIONS, rows)
-    matrix = ScoreMatrix.empty([task.name for task in known], facts.counts)
-    for stage in learner.folder.stages():
-        cells = [*stage.facts.row, *[None] * len(known)][: len(known)]
-        matrix = matrix.with_row(stage.facts.number - 1, cells)
-    experiment.finish(learner, matrix)
+    experiment.finish(learner, committed_matrix(learner, known))
 
 
 def when_learned(learner: SequentialLearner, known: Sequence[Task]) -> dict[str, float]:

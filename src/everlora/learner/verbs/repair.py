@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from everlora.archive.atomic import explained, recover, write_text
 from everlora.archive.committed import Committed, read_stages, sweep_evaluations
+from everlora.archive.exchange import complete_exchange
 from everlora.archive.history import HISTORY
 from everlora.archive.identity import RunRecord
 from everlora.archive.lock import writing
@@ -62,6 +64,8 @@ def repair(path: Path, here: RawSettings | None = None) -> Verdict:
 def sweep(path: Path) -> list[str]:
     """Remove what a process has left that was ended, and put back what it had put aside."""
     before = len(inspect(path, hashes=False).unfinished)
+    with suppress(FolderError):  # where the list is damaged, it is made again below
+        complete_exchange(path)
     recover(path)
     seen = inspect(path, hashes=False)
     if seen.manifest is not None:

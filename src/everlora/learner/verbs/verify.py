@@ -14,12 +14,12 @@ from everlora.analysis.runs import Run
 from everlora.archive.committed import Committed, read_stages
 from everlora.archive.folder import read_matrix
 from everlora.archive.manifest import COMMIT
-from everlora.archive.parity import PARITY, write_parity
+from everlora.archive.parity import PARITY, expected_files, write_parity
 from everlora.archive.records import AnswerRow
 from everlora.archive.root import MATRIX
 from everlora.archive.schema import read_rows
 from everlora.archive.verdict import Depth, Findings, Verdict
-from everlora.archive.verify import Inspection, expected_files, inspect
+from everlora.archive.verify import Inspection, inspect
 from everlora.core.errors import EverloraError, FolderError, TrainingError
 from everlora.learner.opened import load_learner
 from everlora.learner.verbs import stock

@@ -136,6 +136,15 @@ class Classifier(Family):
             if row < len(self.labels):
                 self._rows.setdefault(_key(task, label), row)
 
+    def plan_rows(self, tasks: Sequence[Task]) -> tuple[list[str], dict[str, list[int]]]:
+        """Return the names of the rows of a head that learns tasks in order, and by task the rows of its labels."""
+        self.reset()
+        for task in tasks:
+            self._add_rows(task)
+        found = list(self.labels), {task.name: self.label_rows(task) for task in tasks}
+        self.reset()
+        return found
+
     def _row(self, task: Task, label: str) -> int:
         """Return the row of a label; a head that was loaded by names has no tasks and is searched by name."""
         row = self._rows.get(_key(task, label))
