@@ -11,12 +11,15 @@ from typing import Any
 from everlora.archive.committed import read_stages
 from everlora.archive.manifest import read_manifest
 from everlora.archive.verify import inspect
+from everlora.core.errors import EverloraError
 from everlora.data.task import Example, Task
-from everlora.learner.opened import create
+from everlora.learner.opened import create, load_learner
 from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.evaluate import evaluate
+from everlora.learner.verbs.forget import forget
 from everlora.learner.verbs.learn import learn
 from everlora.learner.verbs.repair import repair
+from everlora.learner.verbs.rollback import rollback
 from everlora.learner.verbs.verify import keep_parity
 from everlora.runtime.progress import Progress
 from torture.faults import Faults, Tree, put, run, tree
@@ -56,6 +59,14 @@ def evaluate_all(path: Path) -> None:
     evaluate(path)
 
 
+def take_back(path: Path) -> None:
+    rollback(path, FIRST.name)
+
+
+def forget_first(path: Path) -> None:
+    forget(path, FIRST.name)
+
+
 def parity(path: Path) -> None:
     keep_parity(path)
 
@@ -78,7 +89,16 @@ def again(act: Callable[[Path], None], path: Path) -> None:
     manifest = read_manifest(path) if act is init else None
     if manifest is not None and manifest.files is not None:
         return
+    if act in (take_back, forget_first):
+        complete(path)
+        if len(committed(path)) == 1:
+            return
     act(path)
+
+
+def complete(path: Path) -> None:
+    """Open a learner for writing, as every verb does that goes on with it."""
+    load_learner(path)
 
 
 ACTS: dict[str, tuple[Callable[[Path], None], list[Callable[[Path], None]]]] = {
@@ -86,6 +106,8 @@ ACTS: dict[str, tuple[Callable[[Path], None], list[Callable[[Path], None]]]] = {
     "learn": (learn_first, [init]),
     "learn, the second task": (learn_second, [init, learn_first]),
     "eval": (evaluate_all, [init, learn_first]),
+    "rollback": (take_back, [init, learn_first, learn_second]),
+    "forget": (forget_first, [init, learn_first, learn_second]),
     "verify --parity": (parity, [init, learn_first, learn_second]),
     "verify --repair": (mend, [init, learn_first, learn_second, damage]),
 }
@@ -152,8 +174,11 @@ def tortured(name: str, path: Path, every: int = 1, states: int | None = None) -
 
 
 def committed(path: Path) -> list[str]:
-    """List the tasks that are committed."""
-    return sorted(place.parent.name for place in path.glob("tasks/[0-9]*/COMMIT"))
+    """List the tasks that are committed, by name."""
+    try:
+        return [stage.facts.name for stage in read_stages(path, hashes=False)]
+    except EverloraError:  # a list that is damaged, and about to be mended
+        return sorted(place.parent.name.partition("-")[2] for place in path.glob("tasks/[0-9]*/COMMIT"))
 
 
 def judged(
@@ -190,6 +215,8 @@ def judged(
 
 def _there(path: Path, name: str, data: bytes | None, act: Callable[[Path], None]) -> bool:
     """Return whether a committed file is as it was; an evaluation may have been replaced by a newer one."""
+    if act in (take_back, forget_first):
+        return True
     if act is evaluate_all and "/evaluation-" in name:
         return True
     return (path / name).is_dir() if data is None else (path / name).is_file() and (path / name).read_bytes() == data

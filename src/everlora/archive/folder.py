@@ -118,8 +118,7 @@ class RunFolder:
         with explained(self.path):
             (self.path / "tasks").mkdir(parents=True, exist_ok=True)
             recover(self.path)
-            found = read_stages(self.path, hashes=False)
-            there = listed(self.path, found)
+            there = listed(self.path, found := read_stages(self.path, hashes=False))
             if there is None or (not found and there.run != self.id):
                 # Before any task, so that a list that is missing later was lost.
                 self.write_manifest()

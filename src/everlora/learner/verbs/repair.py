@@ -106,6 +106,7 @@ def list_again(path: Path) -> list[str]:
     seen = inspect(path)
     if {problem.file for problem in seen.problems if _of_the_list(problem.file)} != {MANIFEST} or seen.run is None:
         return []
+    (path / MANIFEST).unlink(missing_ok=True)
     found = read_stages(path, complete=False)
     write_manifest(path, seen.run.id, [seal(one.path, one.evaluation) for one in found], complete=False)
     return [f"{MANIFEST}, of the {len(found)} tasks that are here"]
