@@ -98,7 +98,7 @@ def design_down_projection(moment: Tensor, basis: Tensor, dual: bool, rank: int)
     """Return A, (r, i): top singular vectors of (I − FFᵀ) C, of norm 1/√3; 0 where no direction is left."""
     left = project_off(precise(moment), basis, dual)
     U, S, _ = torch.linalg.svd(left, full_matrices=False)
-    live = (NOTHING**0.5 * S[:1] < S) & (S > 0)
+    live = NOTHING**0.5 * S[:1] < S
     rows = project_off(U * live, basis, dual).mT[:rank] * ROW
     # Rows of 0 instead of fewer: the adapter's rank is one number, and a row of 0 adds and learns nothing.
     short = rank - rows.shape[0]
