@@ -29,7 +29,7 @@ class OsfAdapter(Adapter):
 
     @property
     def adds(self) -> bool:
-        """Return False: a weight has become another weight."""
+        """Return True: a weight that has become another one has changed by a matrix."""
         return True
 
     @property
