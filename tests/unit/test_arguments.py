@@ -102,7 +102,7 @@ def test_an_optimizer_that_steps_too_early_is_refused(value: str, fine: bool) ->
         assert rules.checked("optim", value) == value
         assert rules.checked("lr_scheduler_type", "linear") == "linear"
         return
-    with pytest.raises(ConfigError, match="steps during the backward pass, before any penalty; choose another$"):
+    with pytest.raises(ConfigError, match=r"steps during the backward pass, before any penalty; choose another$"):
         rules.checked("optim", value)
 
 
