@@ -17,6 +17,7 @@ from everlora.core.errors import ConfigError
 from everlora.models.families.base import IGNORE
 from everlora.parts.distil import Distil, distillation
 from everlora.parts.pseudo import PromptDivergence
+from everlora.training.teacher import Teacher
 from everlora.training.trainer import ExtraLosses
 
 
@@ -91,6 +92,28 @@ def test_a_comparison_is_of_its_own_rows_alone(part: Any, rows: list[int]) -> No
     assert found(rehearsed, weights) == pytest.approx(float((each * weights)[here].sum()), rel=1e-5)
     # Where nothing is rehearsed, all rows are new.
     assert found(None) == pytest.approx(float(each.sum()) if part.on == "task" else 0.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_teacher_answers_as_the_model_did_and_leaves_it_as_it_is(training: bool) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5)).train(training)
+    (batch,) = draw(7, (5, 3), dtype=torch.float32)
+    expected = model[0](batch).detach()
+    teacher = Teacher(list(model.parameters()))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1)
+    now = [p.detach().clone() for p in model.parameters()]
+    family = cast(Any, SimpleNamespace(logits_with_known=lambda model, batch: (None, None, model(batch))))
+    found = teacher.logits(model, family, cast(Any, batch))
+    assert torch.equal(found, expected), "without dropout"
+    assert not found.requires_grad
+    assert model.training is training
+    with pytest.raises(ValueError, match="inside"), teacher.former_model():
+        assert torch.equal(model[0](batch), expected)
+        raise ValueError("inside")
+    for p, value in zip(model.parameters(), now, strict=True):
+        assert torch.equal(p, value)
 
 
 def test_options() -> None:
