@@ -109,9 +109,14 @@ def test_a_teacher_answers_as_the_model_did_and_leaves_it_as_it_is(training: boo
     assert torch.equal(found, expected), "without dropout"
     assert not found.requires_grad
     assert model.training is training
-    with pytest.raises(ValueError, match="inside"), teacher.former_model():
-        assert torch.equal(model[0](batch), expected)
-        raise ValueError("inside")
+
+    def fail() -> None:
+        with teacher.former_model():
+            assert torch.equal(model[0](batch), expected)
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fail()
     for p, value in zip(model.parameters(), now, strict=True):
         assert torch.equal(p, value)
 
