@@ -101,8 +101,7 @@ def design_down_projection(moment: Tensor, basis: Tensor, dual: bool, rank: int)
     live = NOTHING**0.5 * S[:1] < S
     rows = project_off(U * live, basis, dual).mT[:rank] * ROW
     # Rows of 0 instead of fewer: the adapter's rank is one number, and a row of 0 adds and learns nothing.
-    short = rank - rows.shape[0]
-    return torch.cat([rows, rows.new_zeros(short, rows.shape[1])]) if short > 0 else rows
+    return torch.cat([rows, rows.new_zeros(rank - rows.shape[0], rows.shape[1])])
 
 
 @torch.no_grad()
