@@ -64,6 +64,19 @@ def test_the_closed_form_is_autograds() -> None:
     torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (2, 3, 5)])
+def test_positions_may_lie_in_any_shape(shape: tuple[int, ...]) -> None:
+    old, new = draw(5, shape, shape)
+    found, gradient = by_autograd(lambda z: distillation(z, old, 2.0), new)
+    assert found.shape == shape[:-1]
+    each = [
+        by_autograd(lambda z, o=o: distillation(z, o, 2.0), n)
+        for o, n in zip(*(t.reshape(-1, 5) for t in (old, new)), strict=True)
+    ]
+    torch.testing.assert_close(found.reshape(-1), torch.stack([value for value, _ in each]))
+    torch.testing.assert_close(gradient.reshape(-1, 5), torch.stack([own for _, own in each]))
+
+
 def test_the_gradient_is_nothing_at_all_where_nothing_has_changed() -> None:
     """AdamW would make a step of a rounding error."""
     (old,) = draw(4, (64, 50), dtype=torch.float32)
