@@ -86,9 +86,9 @@ def test_the_ratio_is_of_sums_and_is_held() -> None:
         calibration.append([], ProbedRise(losses={}, real_rise=real), expected)
     assert calibration.ratio == pytest.approx(2)
     calibration.append([], ProbedRise(losses={}, real_rise=1e3), 0.1)
-    assert calibration.ratio == HIGHEST
+    assert calibration.ratio == HIGHEST == 30
     calibration.append([], ProbedRise(losses={}, real_rise=-2e3), 0.1)
-    assert calibration.ratio == LOWEST
+    assert calibration.ratio == LOWEST == pytest.approx(1 / 30)
     none = Calibration(probes=1)
     none.append([], ProbedRise(losses={}, real_rise=1.0), 0.0)
     assert none.ratio == 1
