@@ -244,6 +244,6 @@ def test_counts_start_at_one(options: dict[str, int]) -> None:
 
 def test_layers_are_copied_from_the_newest_task() -> None:
     old, new, fresh = (LowRank(torch.full((2, 5), k), torch.full((4, 2), k)) for k in (1.0, 2.0, 0.0))
-    assert CopyLayers().start(fresh, [old, new]) is new
+    assert CopyLayers().start(fresh, [old, old, new]) is new
     assert CopyLayers().covers(GPT2) == tuple(GPT2)
     assert CopyLayers(top_layers=2).covers(GPT2) == tuple(GPT2[-2:])
