@@ -222,7 +222,7 @@ def test_training_without_a_step_is_refused(steps: int, monkeypatch: pytest.Monk
         def add_callback(self, callback: Any) -> None:
             seen["callback"] = callback
 
-        def train(self) -> None:
+        def train(self, resume_from_checkpoint: str | None = None) -> None:
             seen["trained"] = True
 
     monkeypatch.setattr("everlora.training.trainer.ClTrainer", Stub)
