@@ -3,8 +3,9 @@
     python benchmarks/forgetting_budget.py --data-dir DATA --out runs/budget     # resumable; DATA has CL_Benchmark
 
 Each learner is taught four tasks of the Standard benchmark, in an order of its own, with 200 test rows of each kept
-to hold the budget against; what earlier tasks lose is measured on 150 other rows. A task no part of
-which fits is refused. The same is taught without a budget, on fewer seeds. A line of JSON per learner goes to ``--results``; the table is printed at the end.
+to hold the budget against; what earlier tasks lose is measured on 150 other rows. A task no part of which fits is
+refused. The same is taught without a budget, on fewer seeds. A line of JSON per learner goes to ``--results``; the
+table is printed at the end.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def life(method: str, seed: int, may_lose: float | None, data: Path, out: Path) 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return what the learners came to: lessons within the budget, what they lost, and what that cost in learning."""
     lines = [
-        "| method | budget | learners | tasks within it | lost, mean | lost, worst | learned | final |",
+        "| method | budget | learners | tasks within it | refused | lost, mean | lost, worst | learned | final |",
         "|---|" + "--:|" * 8,
     ]
     for method, budget in sorted({(row["method"], row["may_lose"]) for row in rows}, key=str):
@@ -89,9 +90,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         figures = [mean(lost), max(lost), mean(one for row in some for one in row["learned"])]
         figures.append(mean(row["final"] for row in some))
         shown = " | ".join(f"{value:.1f}" for value in figures)
-        lines.append(
-            f"| {method} | {'none' if budget is None else f'{budget:g}'} | {len(some)} | {inside} | {shown} |"
-        )
+        allowed = "none" if budget is None else f"{budget:g}"
+        refused = sum(len(row["refused"]) for row in some)
+        lines.append(f"| {method} | {allowed} | {len(some)} | {inside} | {refused} | {shown} |")
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from everlora.core.updates import LowRank, Updates, Weights
 from everlora.data.task import Example, Task
 from everlora.parts.subspace import ProjectOut
 from everlora.testing import tiny_runs
+from everlora.training import alarms
 from everlora.training.alarms import (
     ABOVE_CHANCE,
     COLLAPSE,
@@ -72,6 +73,21 @@ def test_where_one_adapter_goes_on_only_its_change_counts() -> None:
     assert runaway(update(a=5.0), update(a=5.0), weights) == []
     assert runaway(update(a=5.0), None, weights) != []
     assert runaway(update(a=5.0), None, {}) == [], "a form that adapts no layer has no scale"
+
+
+def test_weights_far_smaller_than_one_are_the_measure_all_the_same() -> None:
+    assert runaway(update(a=0.002), None, layers(a=0.01)) == []
+    assert runaway(update(a=0.02), None, layers(a=0.01)) != []
+
+
+def test_a_bound_itself_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update of the share, a loss that is as high as a known one may be, a score of exactly chance."""
+    assert runaway(update(a=10 * TOO_LARGE), None, layers(a=10.0)) != []
+    assert unlearned([KNOWN] * FEW_LOSSES) != []
+    monkeypatch.setattr(alarms, "ABOVE_CHANCE", 0.0)
+    for right in (N // 2, N // 2 + 1):
+        found = guessing(TASK, [row.target for row in ROWS], [k < right for k in range(N)])
+        assert bool(found) is (right == N // 2)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 
 from everlora.core.errors import ConfigError
 from everlora.training import arguments as rules
-from everlora.training import trainer
+from everlora.training import stock_arguments
 
 
 def test_the_lists_name_arguments_that_exist() -> None:
@@ -24,15 +24,15 @@ def test_several_gpus_in_one_process_never_make_a_data_parallel_model(
             super().__post_init__()
             self._n_gpu = 4
 
-    monkeypatch.setattr(trainer, "TrainingArguments", FourGpus)
-    args = trainer.arguments({"per_device_train_batch_size": 2}, folder=str(tmp_path), seed=0, cpu=True)
+    monkeypatch.setattr(stock_arguments, "TrainingArguments", FourGpus)
+    args = stock_arguments.arguments({"per_device_train_batch_size": 2}, folder=str(tmp_path), seed=0, cpu=True)
     assert (args.n_gpu, args.train_batch_size) == (1, 2)
 
 
 @pytest.mark.parametrize("kind", [ValueError, ImportError])
 def test_a_refusal_of_transformers_is_one_line(kind: type[Exception]) -> None:
     for text, said in (("first\nsecond", "first"), ("", kind.__name__)):
-        with pytest.raises(ConfigError, match=f"cannot be used: {said}$"), trainer._refusals():
+        with pytest.raises(ConfigError, match=f"cannot be used: {said}$"), stock_arguments.refusals():
             raise kind(text)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,6 +22,7 @@ from everlora.testing import tiny_runs
 from everlora.training import calibration as calibrating
 from everlora.training.calibration import FILE, HIGHEST, LOWEST, Calibration, mean_loss
 from everlora.training.group import StrengthController
+from everlora.training.stages import stages
 
 O, I = 3, 4  # noqa: E741
 METHOD = "kfac(lam=budget(nats=1e-3,probes=4))"
@@ -86,10 +87,11 @@ def test_the_ratio_is_of_sums_and_is_held() -> None:
         calibration.append([], ProbedRise(losses={}, real_rise=real), expected)
     assert calibration.ratio == pytest.approx(2)
     calibration.append([], ProbedRise(losses={}, real_rise=1e3), 0.1)
-    assert calibration.ratio == HIGHEST
+    assert calibration.ratio == HIGHEST == 30
     calibration.append([], ProbedRise(losses={}, real_rise=-2e3), 0.1)
     assert calibration.ratio == LOWEST
     assert (LOWEST, HIGHEST) == (1 / 30, 30)
+    assert calibration.ratio == LOWEST == pytest.approx(1 / 30)
     none = Calibration(probes=1)
     none.append([], ProbedRise(losses={}, real_rise=1.0), 0.0)
     assert none.ratio == 1
@@ -127,6 +129,60 @@ def test_rows_that_are_not_those_of_before_are_refused(monkeypatch: pytest.Monke
         else:
             with pytest.raises(ValueError, match="longer"):
                 seen.measure(model, model, [])
+
+
+def test_errors_of_several_stages_add_up_as_variances() -> None:
+    for error, ratio in ((0.4, 1.0), (0.35, 3.0)):
+        calibration = Calibration(probes=2)
+        for _ in range(2):
+            calibration.append([], ProbedRise(losses={}, real_rise=0.75, error=error), 0.25)
+        assert calibration.ratio == pytest.approx(ratio), "1.5 against 0.5, within twice 0.566 or beyond twice 0.495"
+
+
+def test_what_was_not_measured_or_not_predicted_counts_for_nothing() -> None:
+    calibration = Calibration(probes=2)
+    for seen, predicted in (
+        (None, 1.0),
+        (ProbedRise(losses={"a": [1.0]}), 1.0),
+        (ProbedRise(losses={}, real_rise=9), None),
+    ):
+        calibration.append([], seen, predicted)
+        assert (calibration.predicted, calibration.real, calibration.variance) == (0, 0, 0)
+    assert calibration.losses == {}
+
+
+def test_rises_are_means_of_tasks_and_one_row_alone_has_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([1.0, 2.0, 4.0, 1.0, 5.0, 7.0, 3.0, 0.0])
+    monkeypatch.setattr("everlora.training.calibration.mean_loss", lambda *_: next(losses))
+    one, two, three = (
+        tiny_runs.text_task(name, ("yes", "no"), seed=0, train=rows) for name, rows in (("a", 2), ("b", 1), ("c", 1))
+    )
+    assert Calibration(probes=0).measure(cast(Any, None), cast(Any, None), [one]) is None
+    calibration = Calibration(probes=2)
+    first = calibration.measure(cast(Any, None), cast(Any, None), [one, two])
+    assert first == ProbedRise(losses={"a": [1.0, 2.0], "b": [4.0]}, calibration=1.0)
+    calibration.append([one, two], first, None)
+    second = calibration.measure(cast(Any, None), cast(Any, None), [three])
+    assert second is not None
+    assert second.losses == {"a": [1.0, 5.0], "b": [7.0], "c": [3.0]}
+    assert second.real_rise == pytest.approx((0 + 3) / 2 + 3)
+    assert second.error == pytest.approx((4.5 / 2) ** 0.5)
+
+
+@pytest.mark.parametrize(("probes", "rows"), [(0, None), (2, 2), (9, 4)])
+def test_rows_are_drawn_from_the_seed_and_in_their_order(probes: int, rows: int | None) -> None:
+    task = tiny_runs.text_task("a", ("yes", "no"), seed=0, train=4)
+    (stage,) = stages(parse("kfac"), [task])
+    drawn = [Calibration(probes=probes).draw(stage, seed) for seed in (0, 0, *range(20))]
+    assert drawn[0] == drawn[1]
+    if rows is None:
+        assert drawn == [[]] * 22
+        return
+    for (found,) in drawn:
+        places = [task.train.index(row) for row in found.train]
+        assert places == sorted(set(places))
+        assert (len(places), list(found.test), list(found.dev)) == (rows, list(found.train[:1]), [])
+    assert any(found != drawn[0] for found in drawn) is (rows < 4)
 
 
 def rise(before: ProbedRise, after: ProbedRise, names: list[str]) -> tuple[float, float]:

@@ -110,6 +110,8 @@ def test_per_task_is_the_sum_of_all_quadratics(seed: int, tasks: int) -> None:
 def test_pooling_by_hand() -> None:
     F, m = pooled(*(torch.tensor([x]) for x in (1.0, 0.0, 3.0, 4.0)))
     assert (F.item(), m.item()) == (4.0, 3.0)
+    F, m = pooled(*(torch.tensor([x]) for x in (0.0, 3.0, 0.0, 7.0)))
+    assert (F.item(), m.item()) == (0.0, 7.0), "where neither weighs anything, the newest place"
 
 
 def test_online_forgets_by_gamma_and_holds_the_newest_place() -> None:
@@ -128,6 +130,8 @@ def test_online_forgets_by_gamma_and_holds_the_newest_place() -> None:
 
 def test_on_the_first_task_there_is_no_pull() -> None:
     assert Quadratic().prepare(TaskContext()) is None
+    assert Quadratic().prepare(TaskContext(memory={"fisher.w": torch.ones(1, 2)})) is None
+    assert Quadratic().prepare(TaskContext(start=Weights({"w": torch.ones(1, 2)}))) is None
 
 
 def test_options() -> None:

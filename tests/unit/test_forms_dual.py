@@ -20,6 +20,7 @@ from everlora.parts.forms_dual import (
     code_gate,
     cosine_gate,
     departure,
+    masked_mean,
     orthonormal,
 )
 
@@ -37,6 +38,39 @@ def test_the_cosine_gate_by_hand():
     h = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
     gate = cosine_gate(h, everywhere(h), torch.tensor([[1.0, 0.0]]), torch.ones(1, 2), torch.tensor([[2.0, 4.0]]))
     assert float(gate) == pytest.approx(1 / (1 + math.exp(-3 / math.sqrt(5))), abs=1e-12)
+
+
+def test_the_mean_of_the_real_tokens():
+    h = torch.tensor([[[1.0, 2.0, 3.0], [3.0, 6.0, 5.0], [9.0, 9.0, 9.0]]]).expand(3, 3, 3)
+    mask = torch.tensor([[True, True, False], [False, True, False], [False, False, False]])
+    assert masked_mean(h, mask).tolist() == [[2, 4, 4], [3, 6, 5], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e3])
+def test_a_cosine_has_no_unit(size):
+    h, K, A, W = drawn(2, 3, 5), drawn(4, 5, seed=1), drawn(4, 5, seed=2), drawn(4, 5, seed=3)
+    plain = cosine_gate(h, everywhere(h), K, A, W)
+    for found in (
+        cosine_gate(size * h, everywhere(h), K, A, W),
+        cosine_gate(h, everywhere(h), size * K, A, W),
+        cosine_gate(h, everywhere(h), K, size * A, W),
+    ):
+        torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-7)
+
+
+def test_an_adapter_weighs_by_the_gate_that_it_is_given():
+    h, pools = drawn(2, 3, 5), {name: drawn(4, 5, seed=k) for k, name in enumerate("KAW")}
+    for name, gate in (("cosine", cosine_gate), ("code", code_gate)):
+        assert torch.equal(DualAdapter(gate=name).weigh(h, everywhere(h), pools), gate(h, everywhere(h), **pools))
+
+
+def test_new_rows_of_a_pool_are_as_many_as_it_says_and_those_of_w_add_nothing():
+    for name in "KAW":
+        old = DualAdapter(components=3).grow(name, None, 8, torch.Generator().manual_seed(0))
+        new = DualAdapter(components=3).grow(name, old, 8, torch.Generator().manual_seed(1))
+        assert new.shape == (3, 8)
+        assert float((new @ old.mT).abs().max()) < 1e-6
+        assert (float(new.mean(-1).abs().max()) < 1e-7) is (name == "W")
 
 
 def test_the_code_gate_by_hand():
@@ -112,6 +146,22 @@ def test_pools_that_are_full_take_unit_rows_that_are_merely_random():
     assert float(new.mean(-1).abs().max()) < 1e-7
 
 
+def test_a_pool_may_become_a_whole_basis_and_its_unit_has_no_meaning():
+    everything = orthonormal(None, 4, 4, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(everything @ everything.mT, torch.eye(4), rtol=0, atol=1e-6)
+    for size in (1e-4, 1e4):
+        (new,) = orthonormal(size * everything[:3], 1, 4, torch.Generator().manual_seed(1))
+        torch.testing.assert_close(new.abs(), everything[3].abs(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("part", "counts"), [(1e-6, False), (1.1e-6, True)])
+def test_a_row_that_is_a_millionth_of_another_is_rounding(part, counts):
+    old = torch.diag(torch.tensor([1.0, part, 0.0], dtype=torch.float64))
+    (new,) = orthonormal(old, 1, 3, torch.Generator().manual_seed(0))
+    assert float(new[0]) == pytest.approx(0, abs=1e-7)
+    assert (abs(float(new[1])) < 1e-7) is counts
+
+
 def test_the_penalty_by_hand():
     """M = [(1, 0); (1, 1)]: M Mᵀ − I = [[0, 1], [1, 1]], mean of squares 3/4; gradient of the second row
     4/4 · (1·(1, 0) + 1·(1, 1)) = (2, 1)."""
@@ -137,6 +187,12 @@ def test_the_penalty_is_the_mean_over_pools_and_gates():
     whole = [departure(old.tensors[k], live.tensors[k])[0] for k in "KAW"]
     assert float(pull.value.sum()) == pytest.approx(float(torch.stack(whole).mean()), rel=1e-6)
     assert pull.gradient.keys() == {"K", "A", "W"}
+    for gate in range(3):
+        own = torch.stack([departure(old.tensors[k][gate], live.tensors[k][gate])[0] for k in "KAW"])
+        assert float(pull.value[gate]) == pytest.approx(float(own.mean()) / 3, rel=1e-6)
+    for k in "KAW":
+        mean = departure(old.tensors[k], live.tensors[k])[1] / 9
+        torch.testing.assert_close(pull.gradient[k], mean, rtol=1e-6, atol=1e-8)
     fresh = Weights({k: orthonormal(None, 2, 5, torch.Generator().manual_seed(0))[None] for k in "KAW"})
     assert float(part.value_and_grad(fresh, part.prepare(TaskContext())).value.sum()) < 1e-12
 
@@ -163,6 +219,24 @@ def test_restoration_takes_its_share_and_is_drawn_from_the_seed():
     assert 0.08 < share < 0.12
     assert torch.equal(second(1), second(1))
     assert not torch.equal(second(1), second(2))
+
+
+@pytest.mark.parametrize("seed", [4, 2**31 - 3])
+def test_what_returns_is_drawn_from_the_seed_and_the_number_of_the_step(seed):
+    """Any process can draw it again, of seeds up to the largest."""
+    part = Restoration(rate=0.5, every=2)
+    state = part.prepare(TaskContext(seed=seed))
+    for number in range(1, 7):
+        found = part.shape({"w": torch.ones(50)}, state)["w"]
+        source = torch.Generator().manual_seed((seed + number) % 2**31)
+        back = torch.rand(50, generator=source) < 0.5
+        assert torch.equal(found <= 0, back) if number % 2 == 0 else bool((found == 1).all())
+
+
+def test_a_draw_of_exactly_the_rate_does_not_return():
+    rate = float(torch.rand(1, generator=torch.Generator().manual_seed(8)))
+    for part, back in ((Restoration(rate=rate), False), (Restoration(rate=rate + 1e-6), True)):
+        assert bool(part.shape({"w": torch.ones(1)}, part.prepare(TaskContext(seed=7)))["w"] <= 0) is back
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,9 @@ def test_a_penalty_without_a_gradient_has_no_found_strength() -> None:
     controller = StrengthController(AutoStrength(rho=0.5))
     controller.update(torch.tensor([1.0, 1.0]), torch.tensor([NOTHING / 2, 4.0]))
     assert controller.lam.tolist() == [0.0, 0.125]
+    edge = StrengthController(AutoStrength(rho=0.5))
+    edge.update(torch.tensor(1.0), torch.tensor(NOTHING))
+    assert float(edge.lam) == 0, "of this norm it is still none"
 
 
 def test_modules_are_split_by_the_shapes_of_their_memory() -> None:
@@ -229,6 +232,7 @@ def test_modules_are_split_by_the_shapes_of_their_memory() -> None:
     assert list(by_memory("abcd", memories)) == [("a", "b"), ("c",), ("d",)]
     assert list(by_memory("abcd", {"p": {}})) == [("a", "b", "c", "d")]
     assert stacked({"a": {"x": one}, "b": {"x": one + 1}}, "ab")["x"].tolist() == [[0.0], [1.0]]
+    assert stacked({"a": {"x": two}}, "a")["x"].tolist() == [[0.0, 0.0]]
     assert stacked({}, "ab") == {}
 
 
@@ -243,6 +247,16 @@ def test_predictions_are_summed_over_groups_and_modules() -> None:
     for odd in (found[:1], [found[0], found[1][:1]]):
         with pytest.raises(ValueError, match="shorter"):
             predicted_rise(groups, odd)
+    for some in (found[:1], [found[0][:1]] * 2):
+        with pytest.raises(ValueError, match="shorter"):
+            predicted_rise(groups, some)
+
+
+def test_a_group_is_where_its_modules_are() -> None:
+    for device in ("cpu", "meta"):
+        one = LowRank(torch.empty(2, 5, device=device), torch.empty(4, 2, device=device), 1.0)
+        assert Group(("a",), [one]).device.type == device
+        assert Group(("a",), [one]).weigh([]).value.device.type == device
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from everlora import parse
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Evidence
 from everlora.core.updates import LowRank
+from everlora.parts import features
 from everlora.parts.features import (
     ROW,
     FeatureStart,
@@ -132,6 +133,44 @@ def test_half_of_all_directions_is_the_most_that_is_stored() -> None:
 
 def test_options_at_their_edges_are_taken() -> None:
     assert FeatureStart(samples=1, tasks=1, energy=1.0).share(1) == 1
+
+
+def test_a_share_that_is_held_exactly_is_enough() -> None:
+    C = torch.diag(torch.tensor([0.5, 0.25, 0.25]).double())
+    for share, q in ((0.5, 1), (0.51, 2), (0.75, 2), (1.0, 3)):
+        assert extend_basis(C, torch.zeros(3, 0).double(), share).shape == (3, q)
+
+
+def test_what_is_as_small_as_rounding_may_be_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of energies in a basis, and of singular values and lengths by their roots."""
+    unit = torch.diag(torch.tensor([0.75, 0.25]).double())
+    for nothing, q in ((0.25, 1), (0.24, 2)):
+        monkeypatch.setattr(features, "NOTHING", nothing)
+        assert extend_basis(unit, torch.zeros(2, 0).double(), 1.0).shape[1] == q
+    C, A = torch.diag(torch.tensor([5.0, 3.0]).double()), torch.tensor([[4.0, 3.0]]).double()
+    for nothing, some in ((0.36, False), (0.35, True)):
+        monkeypatch.setattr(features, "NOTHING", nothing)
+        assert bool(design_down_projection(C, torch.zeros(2, 0).double(), False, 2)[1].any()) is some
+        assert bool(keep_components(A, eye(2)[:, :1], False).any()) is some
+
+
+@pytest.mark.parametrize("into", [9, 10])
+def test_the_largest_memory_is_half_of_all_directions(into: int) -> None:
+    part, update = FeatureStart(energy=1.0, measure="features"), LowRank(torch.zeros(2, into), torch.zeros(4, 2))
+    for rank, stored, dual in ((into // 2, into // 2, 0), (into // 2 + 1, (into - 1) // 2, 1)):
+        found = part.remember(update, {}, Evidence(moment=moment(3, into, rank)))
+        assert (found["basis"].shape[1], int(found["dual"])) == (stored, dual)
+        full = sum(t.nbytes for t in found.values()) == part.memory_bytes(4, into, 2, 1)
+        assert full is (stored == into // 2)
+
+
+def test_a_task_without_rows_has_no_features_to_start_from() -> None:
+    fresh = LowRank(*draw(4, (2, 5), (3, 2), dtype=torch.float32))
+    with pytest.raises(ConfigError, match="'feature_start' looks at training rows of the new task, and it has none"):
+        FeatureStart().start(fresh, [])
+    drawn = FeatureStart(design="projected").start(fresh, [])
+    torch.testing.assert_close(drawn.A, ROW * fresh.A / fresh.A.norm(dim=-1, keepdim=True))
+    assert drawn.B is fresh.B
 
 
 def test_features_that_are_all_zero_add_no_direction() -> None:

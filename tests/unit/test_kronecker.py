@@ -195,16 +195,74 @@ def test_a_budget_that_means_nothing_is_refused_in_one_line(given: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_decay_is_the_norm_of_the_update() -> None:
-    A, B = draw(0, (1, R, I), (1, O, R))
-    part = UpdateDecay()
-    state = part.prepare(TaskContext(updates=(LowRank(A, B),)))
+@pytest.mark.parametrize("sigma", [False, True])
+@pytest.mark.parametrize("continued", [False, True])
+def test_decay_is_the_norm_of_the_update(sigma: bool, continued: bool) -> None:
+    """From where the task began, where one adapter goes on; by autograd for every tensor."""
+
+    def site(seed: int) -> LowRank:
+        A, B, s = draw(seed, (1, R, I), (1, O, R), (1, R, 1))
+        return LowRank(A, B, 1.5, s if sigma else None)
+
+    part, live, begin = UpdateDecay(), site(0), site(1) if continued else None
+    assert part.prepare(TaskContext(start=begin)) is None, "the first task is free"
+    state = part.prepare(TaskContext(updates=(live,), start=begin))
     assert state is not None
-    value, on_B = by_autograd(lambda b: (1.5 * b @ A).square().sum((-2, -1)), B)
-    found = part.value_and_grad(LowRank(A, B, 1.5), state)
-    torch.testing.assert_close(found.value, value, rtol=1e-10, atol=0)
-    torch.testing.assert_close(found.gradient["B"], on_B, rtol=1e-10, atol=0)
-    begun = part.prepare(TaskContext(updates=(LowRank(A, B),), start=LowRank(A, B, 1.5)))
-    assert begun is not None
-    moved = part.value_and_grad(LowRank(A, 2 * B, 1.5), begun)
-    torch.testing.assert_close(moved.value, value, rtol=1e-6, atol=0)
+    found = part.value_and_grad(live, state)
+    for name, tensor in live.tensors.items():
+
+        def norm(moved: Tensor, name: str = name) -> Tensor:
+            now = live.holding({**live.tensors, name: moved})
+            D = now.scale * (now.up @ now.A) - (begin.scale * (begin.up @ begin.A) if begin else 0)
+            return D.square().sum((-2, -1))
+
+        value, right = by_autograd(norm, tensor)
+        torch.testing.assert_close(found.value.double(), value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found.gradient[name].double(), right, rtol=1e-4, atol=1e-5)
+
+
+# --- how a factor is stored ------------------------------------------------------------------------------------------
+
+
+def test_the_largest_eigenvalues_are_stored_by_hand() -> None:
+    """Of diag(¼, ⁴⁄₁₀₀, ¹⁄₁₀₀) two directions: lost is ¹⁄₁₀₀, which the diagonal keeps."""
+    M = torch.diag(torch.tensor([0.01, 0.25, 0.04]))
+    kept = factor_stores.encode(M, "low-rank", rank=2)
+    torch.testing.assert_close(factor_stores.decode(kept), torch.diag(torch.tensor([0.0, 0.25, 0.04])))
+    assert kept["error"].tolist() == pytest.approx([0.01])
+    exact = factor_stores.encode(M, "diagonal", rank=2)
+    torch.testing.assert_close(factor_stores.decode(exact), M)
+    torch.testing.assert_close(exact["diagonal"], torch.tensor([0.01, 0.0, 0.0]), rtol=1e-5, atol=1e-8)
+    assert float(exact["error"]) < 1e-8
+    all_of_it = factor_stores.encode(M, "low-rank", rank=9)
+    assert all_of_it["root"].shape == (3, 3)
+    torch.testing.assert_close(factor_stores.decode(all_of_it), M)
+
+
+def test_what_is_not_positive_by_rounding_is_nothing() -> None:
+    M = torch.diag(torch.tensor([1.0, -1e-9]))
+    assert factor_stores.decode(factor_stores.encode(M, "low-rank", rank=2)).tolist() == [[1, 0], [0, 0]]
+    assert not factor_stores.encode(M, "diagonal", rank=2)["diagonal"].any()
+
+
+def test_every_row_is_rounded_in_steps_of_its_own() -> None:
+    M = torch.tensor([[4.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    kept = factor_stores.encode(M, "int8", rank=1)
+    assert kept["int8"].tolist() == [[127, 64, 0], [127, 64, 0], [0, 0, 0]]
+    torch.testing.assert_close(kept["step"][:2], torch.tensor([[4 / 127], [2 / 127]]))
+    found = factor_stores.decode(kept)
+    torch.testing.assert_close(found[0], torch.tensor([4.0, (64 * 4 + 127 * 2) / 254, 0.0]))
+    assert torch.equal(found, found.mT), "or the gradient were not that of the value"
+    torch.testing.assert_close(kept["error"], (found - M).norm().reshape(1))
+
+
+@pytest.mark.parametrize("store", ["full", "low-rank", "diagonal", "int8"])
+def test_factors_multiply_in_a_stack_and_take_what_they_say(store: factor_stores.FactorStore) -> None:
+    for n, rank in ((5, 2), (2, 5)):
+        each = [factor_stores.encode(factor(seed, n), store, rank) for seed in (1, 2, 3)]
+        assert sum(t.nbytes for t in each[0].values()) == factor_stores.size(store, n, rank)
+        both = {key: torch.stack([one[key] for one in each]) for key in each[0]}
+        (columns,) = draw(4, (3, n, 4), dtype=torch.float32)
+        found = factor_stores.times(both, columns)
+        for k, one in enumerate(each):
+            torch.testing.assert_close(found[k], factor_stores.decode(one) @ columns[k], rtol=1e-4, atol=1e-5)

@@ -183,6 +183,11 @@ def test_where_nothing_is_sensitive_all_tasks_weigh_alike() -> None:
     torch.testing.assert_close(mixed.A[1], 0.75 * updates[0].A[1] + 0.25 * updates[1].A[1])
 
 
+def test_every_task_needs_its_scores() -> None:
+    with pytest.raises(ValueError, match="longer"):
+        blend([ONE, TWO], torch.ones(1, 1))
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 def test_weights_do_not_depend_on_the_size_of_the_loss(size: float) -> None:
     """Sum or mean over rows cancels in α, and neither very small nor very large gradients break it."""
@@ -244,4 +249,6 @@ def test_counts_start_at_one(options: dict[str, int]) -> None:
 
 def test_layers_are_copied_from_the_newest_task() -> None:
     old, new, fresh = (LowRank(torch.full((2, 5), k), torch.full((4, 2), k)) for k in (1.0, 2.0, 0.0))
-    assert CopyLayers().start(fresh, [old, new]) is new
+    assert CopyLayers().start(fresh, [old, old, new]) is new
+    assert CopyLayers().covers(GPT2) == tuple(GPT2)
+    assert CopyLayers(top_layers=2).covers(GPT2) == tuple(GPT2[-2:])

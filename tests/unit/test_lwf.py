@@ -17,6 +17,7 @@ from everlora.core.errors import ConfigError
 from everlora.models.families.base import IGNORE
 from everlora.parts.distil import Distil, distillation
 from everlora.parts.pseudo import PromptDivergence
+from everlora.training.teacher import Teacher
 from everlora.training.trainer import ExtraLosses
 
 
@@ -63,6 +64,19 @@ def test_the_closed_form_is_autograds() -> None:
     torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (2, 3, 5)])
+def test_positions_may_lie_in_any_shape(shape: tuple[int, ...]) -> None:
+    old, new = draw(5, shape, shape)
+    found, gradient = by_autograd(lambda z: distillation(z, old, 2.0), new)
+    assert found.shape == shape[:-1]
+    each = [
+        by_autograd(lambda z, o=o: distillation(z, o, 2.0), n)
+        for o, n in zip(*(t.reshape(-1, 5) for t in (old, new)), strict=True)
+    ]
+    torch.testing.assert_close(found.reshape(-1), torch.stack([value for value, _ in each]))
+    torch.testing.assert_close(gradient.reshape(-1, 5), torch.stack([own for _, own in each]))
+
+
 def test_the_gradient_is_nothing_at_all_where_nothing_has_changed() -> None:
     """AdamW would make a step of a rounding error."""
     (old,) = draw(4, (64, 50), dtype=torch.float32)
@@ -91,6 +105,33 @@ def test_a_comparison_is_of_its_own_rows_alone(part: Any, rows: list[int]) -> No
     assert found(rehearsed, weights) == pytest.approx(float((each * weights)[here].sum()), rel=1e-5)
     # Where nothing is rehearsed, all rows are new.
     assert found(None) == pytest.approx(float(each.sum()) if part.on == "task" else 0.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_teacher_answers_as_the_model_did_and_leaves_it_as_it_is(training: bool) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5)).train(training)
+    (batch,) = draw(7, (5, 3), dtype=torch.float32)
+    expected = model[0](batch).detach()
+    teacher = Teacher(list(model.parameters()))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1)
+    now = [p.detach().clone() for p in model.parameters()]
+    family = cast(Any, SimpleNamespace(logits_with_known=lambda model, batch: (None, None, model(batch))))
+    found = teacher.logits(model, family, cast(Any, batch))
+    assert torch.equal(found, expected), "without dropout"
+    assert not found.requires_grad
+    assert model.training is training
+
+    def fail() -> None:
+        with teacher.former_model():
+            assert torch.equal(model[0](batch), expected)
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fail()
+    for p, value in zip(model.parameters(), now, strict=True):
+        assert torch.equal(p, value)
 
 
 def test_options() -> None:

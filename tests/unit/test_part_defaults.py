@@ -207,3 +207,65 @@ def test_every_part_has_one_role() -> None:
     parts = [kind for kind in CLASSES if issubclass(kind, roles.Part)]
     assert len(parts) >= 20
     assert {sum(issubclass(kind, role) for role in roles.Part.roles) for kind in parts} == {1}
+
+
+INF, NAN = float("inf"), float("nan")
+COUNTS: dict[type, tuple[str, ...]] = {
+    blend.SensitivityBlend: ("samples", "top_layers"),
+    copy_layers.CopyLayers: ("top_layers",),
+    features.FeatureStart: ("samples", "tasks"),
+    forms_dual.DualAdapter: ("low", "high", "components", "blocks"),
+    forms_dual.Restoration: ("every",),
+    forms_prompt.Prompt: ("length", "frequent"),
+    forms_prompt.PromptChain: ("length",),
+    fusion.Fusion: ("inner", "outer"),
+    kronecker.KroneckerCurvature: ("samples", "store_rank"),
+    penalties.EnergyOverlap: ("store_rank",),
+    pseudo.PseudoSamples: ("per_class", "tries", "top_k", "length"),
+    quadratic.Quadratic: ("samples",),
+}
+"""Settings that count something, of which there must be one."""
+LIMITS: list[tuple[type, str, tuple[float, ...], tuple[float, ...]]] = [
+    *((kind, name, (1, 2), (0, -1)) for kind, names in COUNTS.items() for name in names),
+    (distil.Distil, "beta", (0.0, 0.5), (-0.1, INF, NAN)),
+    (distil.Distil, "tau", (0.1, 1.0), (0.0, -1.0, INF, NAN)),
+    (features.FeatureStart, "energy", (0.1, 1.0), (0.0, 1.1, NAN)),
+    (forms_dual.Restoration, "rate", (0.0, 1.0), (-0.1, 1.1, NAN)),
+    (forms_osf.OsfAdapter, "frozen", (0.01, 0.99), (0.0, 1.0, NAN)),
+    (forms_prompt.PromptPool, "top", (1, 10), (0, 11)),
+    (forms_prompt.PromptPool, "size", (3, 4), (0, 2)),
+    (forms_prompt.PromptPool, "length", (1, 2), (0,)),
+    (forms_prompt.PromptPool, "pull", (0.0, 9.0), (-0.1, INF, NAN)),
+    (forms_prompt.PromptChain, "mlp", (0, 1), (-1,)),
+    *((fusion.Fusion, name, (0.0, 0.99), (-0.1, 1.0, NAN)) for name in ("quantile", "beta1", "beta2")),
+    (fusion.Fusion, "temperature", (0.1, 9.0), (0.0, INF, NAN)),
+    (masks.MagnitudeMask, "tau", (0.0, 1.0), (-0.1, 1.1, NAN)),
+    *((kind, "density", (0.1, 1.0), (0.0, 1.1, NAN)) for kind in (merges.Ties, merges.Dare)),
+    (merges.Dare, "seed", (0, 2**63 - 1), (-1, 2**63)),
+    (pseudo.PseudoSamples, "eta", (0.0, 9.0), (-0.1, INF, NAN)),
+    (pseudo.PseudoSamples, "kappa", (0.0, 0.99), (-0.1, 1.0, NAN)),
+    (quadratic.Quadratic, "gamma", (0.0, 1.0), (-0.1, 1.1, NAN)),
+    (replay.Replay, "ratio", (0.0, 1.0), (-0.1, 1.1, NAN)),
+    (signs.SignConflict, "sharpness", (0.0, 9.0), (-0.1, INF, NAN)),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "fine", "wrong"), LIMITS, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_setting_may_be_what_it_can_mean(kind: Any, name: str, fine: Any, wrong: Any) -> None:
+    for value in fine:
+        assert getattr(kind(**{name: value}), name) == value
+    for value in wrong:
+        with pytest.raises(ConfigError) as refused:
+            kind(**{name: value})
+        (line,) = str(refused.value).splitlines()
+        assert str(value) in line
+
+
+def test_what_is_trained_and_how_fast() -> None:
+    """Whole weights go slowly and prompts fast; a pool has a loss of its own if keys are pulled at all."""
+    pool = forms_prompt.PromptPool
+    assert forms_full.FullWeights().learning_rate == forms_osf.OsfAdapter().learning_rate == 1e-4
+    soft: Any = (pool(), forms_prompt.PromptChain(), forms_prompt.Prompt(phrase="x"))
+    assert {one.learning_rate for one in soft} == {3e-2}
+    assert forms_osf.OsfAdapter().adds
+    assert (pool(pull=0.1).own_loss, pool(pull=0.0).own_loss) == (True, False)

@@ -10,11 +10,20 @@ import torch
 from torch import Tensor
 
 from calculus import by_autograd, draw, numeric
+from everlora.core.expressions import parse
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import TaskContext, WeightPenalty
 from everlora.core.updates import LowRank, stack
 from everlora.parts.penalties import EnergyOverlap, FactorNorm, Orthogonality, energy_overlap, orthogonality
 from everlora.parts.signs import SignConflict
+
+
+def test_bare_parts_are_those_of_the_papers_methods_at_a_given_strength() -> None:
+    assert parse("o-lora").penalties == (Orthogonality(),)
+    assert parse("o-lora(norm_lam=0.3)").penalties == (Orthogonality(), FactorNorm(lam=0.3))
+    assert parse("ella(lam=1, energy=raw)").penalties == (EnergyOverlap(),)
+    assert FactorNorm().strength == 0, "off unless it is set"
+
 
 # --- O-LoRA ----------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny_runs
-from everlora import Example, parse
+from everlora import Example, Task, parse
 from everlora.adapters import make_backend
 from everlora.adapters.prompt_chain import reparameterise
 from everlora.adapters.prompt_pool import nearest, query
@@ -286,6 +287,62 @@ def test_what_was_written_is_read_back():
 def test_two_rows_of_every_label_are_taken():
     rows = [("a", "yes"), ("a", "yes"), ("b", "yes"), ("c", "yes"), ("d", "no")]
     assert pseudo.first_per_class(rows, 2) == [Example("a", "yes"), Example("b", "yes"), Example("d", "no")]
+
+
+class Writer:
+    """Writes the same four texts again and again, and reads words of single letters."""
+
+    texts = ("a __ans__ yes", "b __ans__ yes", "c __ans__ no", "nothing")
+
+    def __init__(self, model):
+        self.model, self.seen = model, []
+
+    def predict(self, model, task, rows, scoring, sampling):
+        assert model is self.model
+        assert not model.training
+        self.seen.append((len(rows), {row.input for row in rows}, scoring, sampling, task))
+        return [self.texts[k % 4] for k in range(len(rows))]
+
+    @staticmethod
+    def processor(text, **options):
+        return SimpleNamespace(input_ids=text.split())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_texts_are_written_a_few_at_a_time_until_there_are_enough(training):
+    task = Task(name="news", train=[Example("x", "yes")] * 3, test=[Example("x", "no")], labels=("yes", "no"))
+    part, model = PseudoSamples(tries=18, per_class=1, top_k=7, length=5), torch.nn.Linear(1, 1).train(training)
+    family = Writer(model)
+    (found,), counts = pseudo.write(part, model, family, [task], 3)
+    assert [size for size, *_ in family.seen] == [16, 2]
+    for _, cues, scoring, sampling, prompt in family.seen:
+        assert (cues, scoring, sampling) == (
+            {"__news__"}, "generate", {"do_sample": True, "top_k": 7, "max_new_tokens": 5}
+        )  # fmt: skip
+        assert (prompt.form, prompt.labels, prompt.instruction, list(prompt.dev)) == ("prompted", (), "", [])
+    assert (counts["news"].written, counts["news"].valid) == (18, 14)
+    assert list(found.train) == [Example("a", "yes"), Example("c", "no")]
+    assert (found.name, found.labels, list(found.test), list(found.dev)) == (
+        "news", ("yes", "no"), [Example("a", "yes")], []
+    )  # fmt: skip
+    assert model.training is training
+    family.texts = ("nothing",) * 4
+    none, counts = pseudo.write(part, model, family, [task], 3)
+    assert (none, counts["news"].valid) == ([], 0)
+
+
+def test_a_text_is_cut_to_the_length_that_a_part_writes():
+    decode = {"decode": staticmethod(lambda ids, **options: " ".join(ids))}
+    words = type("Words", (), {"__call__": staticmethod(Writer.processor), **decode})()
+    rows = [Example("one two three", "yes"), Example("one two three four", "no")]
+    task = Task(name="news", train=rows, test=rows, dev=rows, labels=("yes", "no"), instruction="Say.")
+    found = pseudo.to_write(PseudoSamples(length=3), SimpleNamespace(processor=words), task)
+    assert list(found.train) == [
+        Example("__news__", "one two three __ans__ yes"), Example("__news__", "one two three __ans__ no")
+    ]  # fmt: skip
+    assert (list(found.test), list(found.dev), found.labels, found.instruction, found.form) == (
+        list(found.train[:1]), [], (), "", "prompted"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("rehearsed", [False, True])

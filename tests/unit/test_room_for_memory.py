@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -62,6 +64,43 @@ def test_what_fits_to_the_byte_passes(method: str, measured: int, monkeypatch: p
     check(method, wide(10, 20), needed, monkeypatch)
     with pytest.raises(ConfigError, match=r"remembers of 2 modules \(the widest 10 x 20\)"):
         check(method, wide(10, 20), needed - 1, monkeypatch)
+
+
+def test_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured are two dense matrices of each module, n² + m² numbers; stored, here, the same and 8 bytes."""
+    live: Updates = {
+        name: LowRank(torch.zeros(2, into), torch.zeros(out, 2), 1.0)
+        for name, out, into in (("q", 40, 30), ("v", 20, 60))
+    }
+    measured = 4 * (40**2 + 30**2 + 20**2 + 60**2)
+    check("kfac", live, 2 * measured + 16, monkeypatch)
+    for held, cure in ((2 * measured + 15, "store=low-rank, or fewer"), (measured, "store=low-rank, or fewer")):
+        with pytest.raises(ConfigError, match=f"take {cure}") as caught:
+            check("kfac", live, held, monkeypatch)
+        assert "remembers of 2 modules (the widest 20 x 60) needs 0 GB" in str(caught.value)
+    with pytest.raises(ConfigError, match="take fewer or narrower"):
+        check("kfac", live, measured - 1, monkeypatch)
+    dense = 4 * (40 * 30 + 20 * 60)
+    check("ella(store=dense)", live, dense, monkeypatch)
+    with pytest.raises(ConfigError, match="'energy_overlap' remembers of 2 modules"):
+        check("ella(store=dense)", live, dense - 1, monkeypatch)
+
+
+def test_a_memory_is_counted_in_bytes() -> None:
+    held: memory.Memory = {"p": {"q": {"x": torch.zeros(3), "y": torch.zeros(5, dtype=torch.int8)}}, "o": {"q": {}}}
+    assert (memory.size(held), memory.size({})) == (17, 0)
+
+
+@pytest.mark.parametrize("method", ["seqlora", "slao"])
+def test_what_answers_is_put_on_the_model_where_a_part_has_changed_it(method: str) -> None:
+    put: list[Updates] = []
+    backend = cast(Any, SimpleNamespace(set_values=put.append))
+    first: Updates = {"q": LowRank(torch.ones(1, 2), torch.tensor([[2.0]]), 1.0)}
+    second: Updates = {"q": LowRank(torch.ones(1, 2), torch.tensor([[4.0]]), 1.0)}
+    assert memory.finished(parse(method), backend, first, None, 1) == first
+    found = memory.finished(parse(method), backend, second, first, 4)
+    assert cast(LowRank, found["q"]).B.tolist() == ([[4.0]] if method == "seqlora" else [[3.0]])
+    assert put == ([] if method == "seqlora" else [first, found])
 
 
 def test_a_run_is_refused_before_its_first_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -100,6 +100,16 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(method, tmp_path) -> None:
     assert tiny_runs.largest_difference(tiny_runs.adapter(whole), tiny_runs.adapter(again)) == 0
 
 
+def test_the_start_is_of_the_newest_pair_and_the_factor_that_was_trained() -> None:
+    pairs = [LowRank(*draw(seed, (2, 5), (4, 2)), 3.0) for seed in range(4)]
+    plain = SlowMerge().start(pairs[0], pairs[1:])
+    assert torch.equal(plain.A, orthonormal_rows(pairs[3].A))
+    assert (plain.B is pairs[3].B, plain.scale) == (True, 3.0)
+    trained = SlowMerge().start(pairs[0], pairs[1:], memory={"B": pairs[0].B})
+    assert trained.B is pairs[0].B
+    assert SlowMerge().covers(["q", "head"]) == ("q", "head")
+
+
 def test_rows_of_nothing_keep_the_sign_that_they_are_given() -> None:
     assert torch.equal(orthonormal_rows(torch.zeros(2, 3)), torch.eye(2, 3))
 

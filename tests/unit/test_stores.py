@@ -108,6 +108,16 @@ def test_eight_bits_are_off_by_half_a_step_of_each_row_and_task(updates: list[Lo
         assert (off <= allowed * (1 + 1e-5) + rounding(updates)).all()
 
 
+@pytest.mark.parametrize("store", ["dense", "int8"])
+def test_a_stack_is_stored_as_its_modules_are(store: Store) -> None:
+    modules = [update(seed, 2, 4, 5, 1.0) for seed in range(3)]
+    both = add({}, stack(modules), store, 1)
+    for k, one in enumerate(modules):
+        alone = add({}, one, store, 1)
+        torch.testing.assert_close(decode(both)[k], decode(alone))
+        assert {key: t[k].shape for key, t in both.items()} == {key: t.shape for key, t in alone.items()}
+
+
 def test_a_row_of_zeros_stays_a_row_of_zeros_in_eight_bits() -> None:
     flat = LowRank(torch.ones(1, 3), torch.tensor([[0.0], [1.0]]))
     state = kept([flat, flat], "int8")

@@ -10,6 +10,7 @@ from calculus import by_autograd, draw, numeric
 from everlora.core.roles import GradientTransform, HasCapacity, State, TaskContext, WeightPenalty
 from everlora.core.updates import LowRank, stack
 from everlora.methods.lbcl import b_cl, lb_cl
+from everlora.parts import subspace
 from everlora.parts.subspace import OrthonormalTriplets, ProjectOut, basis, departure, free, project_out
 
 U = torch.tensor([[0.6], [0.8]], dtype=torch.float64)
@@ -83,6 +84,19 @@ def test_of_a_column_in_the_span_exactly_nothing_is_left() -> None:
     out = free - Q @ (Q.mT @ free)
     near = inside[..., :1] + 2e-5 * inside[..., :1].norm(dim=-2, keepdim=True) * out / out.norm(dim=-2, keepdim=True)
     assert project_out(near.double(), Q.double()).any(-2).all()
+
+
+def test_a_bound_itself_is_rounding_whatever_the_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for unit in (2**-10, 1, 2**10):
+        pair = unit * torch.diag(torch.tensor([1.0, subspace.DEPENDENT], dtype=torch.float64))
+        assert basis(pair).any(-2).tolist() == [True, False]
+        pair[1, 1] *= 1.01
+        assert basis(pair).any(-2).tolist() == [True, True]
+    monkeypatch.setattr(subspace, "ROUNDING", 0.6)
+    column, Q = torch.tensor([[4.0], [3.0]], dtype=torch.float64), torch.tensor([[1.0], [0.0]], dtype=torch.float64)
+    assert not project_out(column, Q).any(), "three of five are left"
+    monkeypatch.setattr(subspace, "ROUNDING", 0.59)
+    assert project_out(column, Q).flatten().tolist() == [0, 3]
 
 
 def test_what_is_orthogonal_already_is_left_alone() -> None:
@@ -205,7 +219,9 @@ def test_directions_left(tasks: int, r: int, o: int, i: int) -> None:
     assert (int(alone[0]), int(alone[1])) == (o - r, i - r)
     part = ProjectOut()
     state = part.prepare(TaskContext(updates=past))
-    assert part.free(state).tolist() == [max(0, min(o, i) - tasks * r)]  # type: ignore[arg-type]
+    assert state is not None
+    assert part.free(state).tolist() == [max(0, min(o, i) - tasks * r)]
+    assert part.free({side: Q[0] for side, Q in state.items()}).tolist() == max(0, min(o, i) - tasks * r)
 
 
 @pytest.mark.parametrize("copies", [2, 6])

@@ -8,16 +8,16 @@ from typing import Any, cast
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
 
 import tiny_runs
 from calculus import draw
-from everlora.core.errors import ConfigError
+from everlora.core.errors import ConfigError, TrainingError
 from everlora.models.families.base import IGNORE
 from everlora.parts.distil import Distil
 from everlora.training.chain import Chain
 from everlora.training.stock_arguments import arguments
-from everlora.training.trainer import ClTrainer, ExtraLosses, Rows, rows_of, token_mean
+from everlora.training.trainer import ClTrainer, ExtraLosses, Rows, fit, rows_of, token_mean
 
 
 def test_tokens_are_counted_over_all_devices(tmp_path: Any) -> None:
@@ -152,3 +152,107 @@ def test_rows_that_are_rehearsed_stand_last_and_are_marked() -> None:
     assert (len(rows), rows.fresh, rows.sizes) == (5, 3, [3])
     assert [rows[k]["rehearsed"] for k in range(5)] == [False, False, False, True, True]
     assert "rehearsed" not in Rows(cast(Any, family), [second.take(3)])[0]
+
+
+class Cutting:
+    """A family that shortens every second text, and counts what it encodes."""
+
+    def __init__(self) -> None:
+        self.truncated, self.encoded = 5, 0
+
+    def features(self, row: Any, task: Any) -> dict[str, object]:
+        self.encoded += 1
+        self.truncated += self.encoded % 2
+        return {"number": self.encoded}
+
+    def collate(self, rows: Any) -> dict[str, object]:
+        return {"numbers": [row["number"] for row in rows]}
+
+
+def test_a_row_is_encoded_once_and_counts_once_if_it_is_cut() -> None:
+    family, task = Cutting(), tiny_runs.stream("tiny-llama")[0].take(3)
+    rows = Rows(cast(Any, family), [task])
+    assert rows.cut == 0
+    assert [rows[k]["number"] for k in (2, 2, 0, 1, 2)] == [1, 1, 2, 3, 1]
+    assert (rows.cut, family.encoded) == (2, 3)
+
+
+def test_marks_and_weights_stand_in_a_batch_where_rows_have_them() -> None:
+    trainer = object.__new__(ClTrainer)
+    trainer.family = cast(Any, Cutting())
+    plain = [{"number": 1}, {"number": 2}]
+    assert trainer._collate(cast(Any, plain)) == {"numbers": [1, 2]}
+    rich = [{**row, "rehearsed": k == 1, "weight": 0.5 * k} for k, row in enumerate(plain)]
+    batch = trainer._collate(cast(Any, rich))
+    assert batch["rehearsed"].tolist() == [False, True]
+    assert batch["weight"].tolist() == [0, 0.5]
+
+
+def test_what_the_chain_noted_stands_in_the_log_beside_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, float]] = []
+    monkeypatch.setattr(Trainer, "log", lambda self, logs: seen.append(logs))
+    trainer = object.__new__(ClTrainer)
+    trainer.chain = cast(Any, SimpleNamespace(latest={"rho": 0.1}))
+    trainer.log({"loss": 1.0})
+    trainer.log({"train_runtime": 2.0})
+    assert seen == [{"loss": 1.0, "rho": 0.1}, {"train_runtime": 2.0}]
+
+
+def test_where_no_label_was_known_there_is_nothing_to_compare() -> None:
+    teacher = cast(Any, SimpleNamespace(logits=lambda *_: pytest.fail("there is nothing to answer")))
+    labels = {"labels": torch.tensor([0, 1, 0])}
+    side = torch.tensor([1.0, 2.0, 4.0])
+    for outputs, held, width in (((Distil(),), teacher, 0), ((), teacher, 2), ((Distil(),), None, 2)):
+        extra = ExtraLosses(outputs=outputs, teacher=held, side=lambda: side)
+        found = extra.loss(cast(Any, None), cast(Any, None), labels, torch.zeros(3, width), None)
+        assert float(found) == 7, "the form's own term of every row"
+    assert float(ExtraLosses().loss(cast(Any, None), cast(Any, None), labels, torch.zeros(3, 2), None)) == 0
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_training_without_a_step_is_refused(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    class Stub:
+        state = SimpleNamespace(global_step=steps, log_history=[{"loss": 1.0}])
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            seen.update(kwargs)
+
+        def add_callback(self, callback: Any) -> None:
+            seen["callback"] = callback
+
+        def train(self, resume_from_checkpoint: str | None = None) -> None:
+            seen["trained"] = True
+
+    monkeypatch.setattr("everlora.training.trainer.ClTrainer", Stub)
+    given: Any = {"seed": 3, "cpu": True, "callback": (noted := object()), "find_unused": False}
+    if steps:
+        assert fit(None, None, None, None, {}, **given) == [{"loss": 1.0}]  # type: ignore[arg-type]
+    else:
+        with pytest.raises(TrainingError, match="not one step was taken, so nothing was learned"):
+            fit(None, None, None, None, {}, **given)  # type: ignore[arg-type]
+    assert seen["trained"]
+    assert seen["callback"] is noted
+    assert (seen["args"].seed, seen["args"].ddp_find_unused_parameters) == (3, False)
+    fit_again = {**given, "find_unused": None}
+    Stub.state.global_step = 1
+    fit(None, None, None, None, {"ddp_find_unused_parameters": True}, **fit_again)  # type: ignore[arg-type]
+    assert seen["args"].ddp_find_unused_parameters is True, "the user's own value"
+
+
+def test_nothing_is_printed_where_results_are_written(tmp_path: Any) -> None:
+    loaded, task = tiny_runs.fresh("tiny-llama"), tiny_runs.stream("tiny-llama")[0]
+    own = ExtraLosses(outputs=(Distil(),))
+    for extra in (None, own):
+        trainer = ClTrainer(
+            loaded.family,
+            Chain(params=[], task="x"),
+            extra,
+            model=loaded.model,
+            args=arguments({}, folder=str(tmp_path), seed=0, cpu=True),
+            train_dataset=Rows(loaded.family, [task]),
+        )
+        assert not any(isinstance(one, PrinterCallback) for one in trainer.callback_handler.callbacks)
+        assert trainer.chain in trainer.callback_handler.callbacks
+        assert trainer.extra_losses.outputs == (own.outputs if extra else ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -18,11 +18,17 @@ from everlora.learner import experiment
 from everlora.learner.opened import load_learner, restore, tasks_of
 from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.ask import answer
+from everlora.learner.verbs.compact import Compacted, compact
+from everlora.learner.verbs.diff import Difference, diff
 from everlora.learner.verbs.evaluate import Evaluated, judge
+from everlora.learner.verbs.forget import Forgotten, forget
 from everlora.learner.verbs.learn import Learned, teach
+from everlora.learner.verbs.rollback import RolledBack, rollback
 from everlora.metrics.scores import ScoreMatrix
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import LearnerSpec, RawSettings
+
+R = TypeVar("R")
 
 
 class Learner:
@@ -129,6 +135,70 @@ class Learner:
             EverloraError: no such task, or rows that cannot be used.
         """
         return judge(self._learner, tests)
+
+    def rollback(self, to: str, *, by: str | None = None, because: str | None = None) -> RolledBack:
+        """Take the learner back to what it was right after the task ``to``, or to nothing (``start``).
+
+        Raises:
+            EverloraError: no such task, or none behind it; the learner is as it was.
+        """
+        done = rollback(self._path, to, by=by, because=because, here=self._here, progress=self._learner.progress)
+        return self._opened_again(done)
+
+    def forget(
+        self,
+        name: str,
+        tasks: Mapping[str, Task] | None = None,
+        *,
+        rebuild: bool = False,
+        by: str | None = None,
+        because: str | None = None,
+    ) -> Forgotten:
+        """Let the learner forget the task ``name``; what is left of it is measured where rows are given.
+
+        Args:
+            name: of the task.
+            tasks: tasks as they were learned, as far as their rows are at hand.
+            rebuild: learn the later tasks again, as by a learner that was never taught it.
+            by: who does it, for the history.
+            because: why.
+
+        Raises:
+            EverloraError: no such task, or one that cannot be taken out; the learner is as it was.
+        """
+        how: dict[str, Any] = {"rebuild": rebuild, "by": by, "because": because, "here": self._here}
+        return self._opened_again(forget(self._path, name, tasks, progress=self._learner.progress, **how))
+
+    def compact(self, rank: int, *, by: str | None = None, because: str | None = None) -> Compacted:
+        """Put the nearest update of ``rank`` in the place of the updates of all tasks.
+
+        Raises:
+            EverloraError: a method whose past is no plain sum.
+        """
+        done = compact(self._path, rank, by=by, because=because, here=self._here, progress=self._learner.progress)
+        return self._opened_again(done)
+
+    def diff(self, other: str | Path) -> Difference:
+        """Compare the learner with another one, or with itself as it was after one of its tasks (``folder@task``).
+
+        Raises:
+            EverloraError: no learner, or no such task.
+        """
+        return diff(self._path, other)
+
+    @property
+    def _path(self) -> Path:
+        return self._learner.folder.path
+
+    @property
+    def _here(self) -> RawSettings:
+        spec = self._learner.spec
+        return {"model": spec.model, "device": spec.device, "trust_remote_code": spec.trust_remote_code}
+
+    def _opened_again(self, done: R) -> R:
+        """Load the learner as it is now: what is folded into the base model is of the tasks of before."""
+        self._learner = load_learner(self._path, self._here, progress=self._learner.progress)
+        return done
 
     def status(self) -> Status:
         """Tell what the learner knows, holds and has room for."""

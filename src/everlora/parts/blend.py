@@ -65,9 +65,10 @@ def blend(updates: Sequence[LowRank], scores: Tensor) -> LowRank:
     # In fp64, in which products of three small numbers are not yet 0.
     total = precise(scores).sum(0)
     alpha = torch.where(total > 0, precise(scores) / total.clamp_min(1e-300), 1 / len(updates)).to(scores.dtype)
-    B = sum(a * u.B for a, u in zip(alpha, updates, strict=True))
-    A = sum(a[:, None] * u.A for a, u in zip(alpha, updates, strict=True))
-    sigma = sum(a[:, None] * u.sigma for a, u in zip(alpha, updates, strict=True))
+    weighted = tuple(zip(alpha, updates, strict=True))
+    B = sum(a * u.B for a, u in weighted)
+    A = sum(a[:, None] * u.A for a, u in weighted)
+    sigma = sum(a[:, None] * u.sigma for a, u in weighted)
     return LowRank(A, B, updates[0].scale, sigma)
 
 

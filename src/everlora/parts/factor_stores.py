@@ -35,7 +35,7 @@ def encode(matrix: Tensor, store: FactorStore, rank: int) -> State:
         return {"full": matrix.float()}
     if store == "int8":
         # A step per row: one for all would round the rows of quiet features to 0.
-        step = (matrix.abs().amax(-1, keepdim=True) / STEPS).clamp_min(torch.finfo(torch.float32).tiny)
+        step = (matrix.abs().amax(1, keepdim=True) / STEPS).clamp_min(torch.finfo(torch.float32).tiny)
         kept: State = {"int8": (matrix / step).round().to(torch.int8), "step": step.float()}
     else:
         values, vectors = torch.linalg.eigh(precise(matrix))
@@ -44,7 +44,7 @@ def encode(matrix: Tensor, store: FactorStore, rank: int) -> State:
         root = vectors[:, -k:] * values[-k:].clamp_min(0).sqrt()
         kept = {"root": root.float().contiguous()}
         if store == "diagonal":
-            left = precise(matrix).diagonal() - root.square().sum(-1)
+            left = precise(matrix).diagonal() - root.square().sum(1)
             kept["diagonal"] = left.clamp_min(0).float()
     return {**kept, "error": (precise(matrix) - precise(decode(kept))).norm().float().reshape(1)}
 

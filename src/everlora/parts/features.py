@@ -75,11 +75,11 @@ def extend_basis(moment: Tensor, basis: Tensor, share: float, measure: Measure =
     held = (F * (C @ F)).sum() / total
     # From both sides, which keeps the matrix symmetric: `eigh` reads one triangle of it.
     values, vectors = torch.linalg.eigh(project_off(project_off(C, F).mT, F))
-    values, vectors = values.flip(0).clamp_min(0) / total, vectors.flip(-1)
+    values, vectors = values.flip(0).clamp_min(0) / total, vectors.flip(1)
     before = held + torch.cat([values.new_zeros(1), values.cumsum(0)[:-1]])
     new = vectors[:, (before < share) & (values > NOTHING)][:, : F.shape[0] - F.shape[1]]
     # Eigenvectors are orthogonal to F up to rounding, which would add up over tasks.
-    return torch.linalg.qr(torch.cat([F, project_off(new, F)], -1))[0]
+    return torch.linalg.qr(torch.cat([F, project_off(new, F)], 1))[0]
 
 
 @torch.no_grad()
@@ -90,7 +90,7 @@ def complement(basis: Tensor) -> Tensor:
     torch.Size([3, 2])
     """
     complete = torch.linalg.qr(basis, mode="complete")[0]
-    return complete[:, basis.shape[-1] :]
+    return complete[:, basis.shape[1] :]
 
 
 @torch.no_grad()
@@ -108,7 +108,7 @@ def design_down_projection(moment: Tensor, basis: Tensor, dual: bool, rank: int)
 def keep_components(A: Tensor, basis: Tensor, dual: bool) -> Tensor:
     """Return rows of A (r, i) without what lies in F, brought to norm 1/√3; 0 where nothing is left."""
     rows = project_off(precise(A).mT, basis, dual).mT
-    norm, full = rows.norm(dim=-1, keepdim=True), precise(A).norm(dim=-1, keepdim=True)
+    norm, full = rows.norm(dim=1, keepdim=True), precise(A).norm(dim=1, keepdim=True)
     return torch.where(norm > NOTHING**0.5 * full, rows * ROW / norm.clamp_min(torch.finfo(rows.dtype).tiny), 0)
 
 
@@ -179,7 +179,7 @@ class FeatureStart(Initialiser, HasMemory, NeedsEvidence):
             basis = extend_basis(evidence.moment, basis, self.share(number), self.measure)
         # Of a space more than half full the free part is the smaller description, so that what is stored grows to half
         # of it and shrinks again.
-        dual = 2 * basis.shape[-1] > into
+        dual = 2 * basis.shape[1] > into
         kept = complement(basis) if dual else basis
         return {
             "basis": kept.float().contiguous(),

@@ -34,16 +34,16 @@ def cosine_gate(h: Tensor, mask: Tensor, K: Tensor, A: Tensor, W: Tensor) -> Ten
     mean, K, A, W = precise(masked_mean(h, mask)), precise(K), precise(A), precise(W)
     product = mean @ (A * K).mT
     # As a product of matrices: norms of h̄ ⊙ A_j one by one would take a tensor (b, n, e).
-    size = (mean.square() @ A.square().mT).clamp_min(1e-30).sqrt() * K.norm(dim=-1).clamp_min(1e-15)
-    return torch.sigmoid((product / size) @ W.mean(-1))
+    size = (mean.square() @ A.square().mT).clamp_min(1e-30).sqrt() * K.norm(dim=1).clamp_min(1e-15)
+    return torch.sigmoid((product / size) @ W.mean(1))
 
 
 def code_gate(h: Tensor, mask: Tensor, K: Tensor, A: Tensor, W: Tensor) -> Tensor:
     """Return σ(Σ_{l,j,b} q_lj (Σ_b' K̂_jb') W_jb / √e), q_l = ⟨h_l, A_j⟩ / ‖·‖_j, as published code indexes."""
     q = normalize(h.float() @ A.float().mT, dim=-1)  # (b, s, n)
     summed = (mask.float().unsqueeze(1) @ q).squeeze(1)
-    keys = normalize(K.float(), dim=-1).sum(-1) / K.shape[-1] ** 0.5
-    return torch.sigmoid(summed @ (keys * W.float().sum(-1)))
+    keys = normalize(K.float(), dim=1).sum(1) / K.shape[1] ** 0.5
+    return torch.sigmoid(summed @ (keys * W.float().sum(1)))
 
 
 def orthonormal(old: Tensor | None, count: int, width: int, draw: torch.Generator, *, level: bool = False) -> Tensor:
@@ -52,7 +52,7 @@ def orthonormal(old: Tensor | None, count: int, width: int, draw: torch.Generato
     Where fewer than ``count`` directions are left, the rows beyond them are random unit rows. With ``level`` they are
     also orthogonal to the row of ones, so that the mean of each is 0.
     """
-    taken = [torch.ones(1, width, dtype=torch.float64)] if level else []
+    taken = [torch.ones(width, dtype=torch.float64)[None]] if level else []
     taken += [old.double().cpu()] if old is not None else []
     basis = _span(torch.cat(taken)) if taken else torch.zeros(0, width, dtype=torch.float64)
     # All drawn before any is made orthogonal: how many numbers are drawn does not depend on the room that is left.
@@ -65,10 +65,8 @@ def orthonormal(old: Tensor | None, count: int, width: int, draw: torch.Generato
                 row = row - basis.mT @ (basis @ row)
         elif level:
             row = row - row.mean()
-        row = row / row.norm()
-        made.append(row)
-        if k < room:
-            basis = torch.cat([basis, row[None]])
+        made.append(row / row.norm())
+        basis = torch.cat([basis, made[-1][None]])
     return torch.stack(made).float()
 
 

@@ -45,8 +45,7 @@ def pooled(F: Tensor, m: Tensor, F_new: Tensor, theta: Tensor) -> tuple[Tensor, 
     F' = F + F_new, m' = m + F_new / F' · (θ_new − m); where neither weighs anything, m' = θ_new.
     """
     total = F + F_new
-    # Both sides of `where` are computed; 0 / 0 is kept out of the second.
-    step = torch.where(total > 0, F_new / torch.where(total > 0, total, 1), 1)
+    step = torch.where(total > 0, F_new / total, 1)
     return total, m + step * (theta - m)
 
 

@@ -44,7 +44,7 @@ def basis(columns: Tensor) -> Tensor:
 def project_out(columns: Tensor, Q: Tensor) -> Tensor:
     """Return (I − Q Qᵀ) X for X (..., n, m) and Q (..., n, R).
 
-    A column of which less than `ROUNDING` is left lay in the span, and what is left of it is noise: it becomes 0,
+    A column of which no more than `ROUNDING` is left lay in the span, and what is left of it is noise: it becomes 0,
     since Adam would make a step of full size of it (as on the first step of a task that starts inside the old span).
 
     >>> project_out(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [0.0]]))
@@ -68,7 +68,7 @@ def free(updates: Sequence[LowRank]) -> tuple[Tensor, Tensor]:
 
 def _independent(S: Tensor) -> Tensor:
     """Return which singular values (..., R), largest first, are of directions and not of rounding."""
-    return (DEPENDENT * S[..., :1] < S) & (S > 0)
+    return DEPENDENT * S[..., :1] < S
 
 
 @dataclass(frozen=True, kw_only=True)

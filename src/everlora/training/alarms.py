@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean, median
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -119,8 +120,8 @@ def change(update: Updates, start: Updates | None) -> float:
 def _moved(now: ModuleUpdate, then: ModuleUpdate | None) -> Tensor:
     if then is None:
         return now.norm()
-    if isinstance(now, LowRank) and isinstance(then, LowRank):
-        return difference(now, then).norm()
+    if isinstance(now, LowRank):
+        return difference(now, cast(LowRank, then)).norm()
     # What has grown (a pool of prompts, say) is new there.
     moved = [t.float() - _padded(then.tensors[name].float(), t) for name, t in now.tensors.items()]
     return torch.stack([t.norm() for t in moved]).norm()
@@ -197,7 +198,7 @@ def guessing(task: Task, targets: Sequence[str], correct: Sequence[bool]) -> lis
     n = len(targets)
     if not task.labels or n < FEW_ROWS:
         return []
-    chance = max(Counter(targets).most_common(1)[0][1] / n, 1 / len(task.labels))
+    chance = max(max(Counter(targets).values()) / n, 1 / len(task.labels))
     bound = chance + ABOVE_CHANCE * math.sqrt(chance * (1 - chance) / n)
     right = sum(correct) / n
     if right > bound or bound >= 1:  # where nearly all rows are of one label, no score tells
