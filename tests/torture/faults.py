@@ -88,8 +88,8 @@ class Faults:
 
     def point(self, kind: str, path: Any) -> bool:
         """Note a change that is about to be made; True where an error is to be raised in its place."""
-        if self._inside or not self._ours(path):
-            return False
+        if self._inside or not self._ours(path) or (kind == "mkdir" and os.path.isdir(path)):
+            return False  # a folder that is there is not made
         if self.child:
             return self.armed == "EROFS"  # a disk that cannot be written stays so
         self._inside = True
@@ -200,6 +200,8 @@ def positions() -> dict[int, int]:
     """Return how far open files have been read: a child reads on in the same files."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
+        if int(name) <= 2:  # what a child says is to be read
+            continue
         try:
             found[int(name)] = os.lseek(int(name), 0, os.SEEK_CUR)
         except OSError:  # a pipe, or a descriptor that is gone
