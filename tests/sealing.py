@@ -13,6 +13,9 @@ from typing import Any
 
 import yaml
 
+from everlora.archive.committed import read_stages
+from everlora.archive.manifest import seal, write_manifest
+
 
 def read(path: Path) -> dict[str, Any]:
     """What stands in a JSON or YAML file, its digest included."""
@@ -35,3 +38,10 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object], *, sealed: bool
 def update(path: Path, **entries: Any) -> None:
     """Replace entries of a record, and seal it again."""
     edit(path, lambda content: content.update(entries))
+
+
+def relist(path: Path, run: str | None = None) -> None:
+    """Write which tasks a folder has, as they are now: what a list would notice is not what is tried."""
+    stages = read_stages(path, hashes=False)
+    seals = [seal(stage.path, stage.evaluation) for stage in stages]
+    write_manifest(path, run or str(read(path / "run.yaml")["id"]), seals, complete=False)

@@ -51,7 +51,7 @@ COMMANDS = f"""
 import json, os, shutil, sys
 from everlora.cli.main import main
 
-real = shutil.copy
+real = shutil.copyfile
 
 def faulty(source, target):
     real(source, target)
@@ -60,7 +60,7 @@ def faulty(source, target):
 learned, unwritten, refused = json.loads(sys.argv[1])
 for words, copy in ((learned, real), (unwritten, faulty)):
     if os.environ["RANK"] == "0":
-        shutil.copy = copy
+        shutil.copyfile = copy
     try:
         main(words)
     except SystemExit as end:

@@ -11,7 +11,7 @@ from everlora.archive.commits import HistoryEntry
 from everlora.archive.folder import stages
 from everlora.archive.history import HISTORY, Act, learned, note, now, read_history
 from everlora.core.errors import FolderError
-from sealing import edit
+from sealing import edit, relist
 from small_folders import make, train
 
 
@@ -47,6 +47,7 @@ def test_acts_are_added_behind_those_that_were_noted(tmp_path: Path) -> None:
 def test_a_task_of_an_older_everlora_has_no_history(tmp_path: Path) -> None:
     make(tmp_path, ("a",))
     edit(tmp_path / "tasks/01-a/COMMIT", lambda facts: facts.pop("history"))
+    relist(tmp_path)
     assert read_history(tmp_path) == []
 
 

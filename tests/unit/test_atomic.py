@@ -84,7 +84,7 @@ def test_a_copy_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         target.write_bytes(bytes(source.stat().st_size))
         os.utime(target, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
 
-    monkeypatch.setattr(shutil, "copy", spoil)
+    monkeypatch.setattr(shutil, "copyfile", spoil)
     with pytest.raises(FolderError, match="b was not written as it was to be"):
         atomic.copy_checked(source, target)
 

@@ -19,7 +19,7 @@ from everlora.archive.manifest import COMMIT, MANIFEST
 from everlora.archive.records import AnswerRow, Seconds
 from everlora.archive.schema import read_rows
 from everlora.core.errors import FolderError
-from sealing import edit, read, update
+from sealing import edit, read, relist, update
 from small_folders import make, record, score, train
 
 
@@ -40,7 +40,7 @@ def test_what_training_and_scoring_say_comes_back_as_one(tmp_path: Path) -> None
     folder = make(tmp_path, ())
     train(folder, "a")
     update(tmp_path / "tasks/01-a" / COMMIT, seconds={"train": 3.0}, warning="short")
-    (tmp_path / MANIFEST).unlink()
+    relist(tmp_path)
     score(folder, 50.0, warning="all the same")
     (stage,) = stages(tmp_path)
     assert stage.facts.seconds == Seconds(train=3.0, evaluate=2.0)

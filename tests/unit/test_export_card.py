@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 
+from everlora.archive.commits import TaskCard
 from everlora.archive.export_card import ExportFacts, check_scores, export_card
 from everlora.archive.identity import Composition, RunRecord
-from everlora.archive.records import TaskPrompt
 from everlora.archive.results import MatrixRecord
 from everlora.core.errors import FolderError
 from everlora.core.expressions import parse
 from everlora.settings.spec import LearnerSpec
 
 PROMPTS = {
-    "news": TaskPrompt(instruction="Which is it?", labels=["sport", "a`b"]),
-    "mail": TaskPrompt(form="prompted"),
-    "talk": TaskPrompt(form="chat"),
+    "news": TaskCard(instruction="Which is it?", labels=["sport", "a`b"]),
+    "mail": TaskCard(form="prompted"),
+    "talk": TaskCard(form="chat"),
 }
 
 
 def card(
-    prompts: dict[str, TaskPrompt] = PROMPTS,
+    prompts: dict[str, TaskCard] = PROMPTS,
     hub: str | None = "org/base",
     rank: int | None = None,
     date: str | None = None,
@@ -40,7 +40,7 @@ def card(
         "matrix": [[90.0, None, None], [70.0, 80.0, None], [None, None, None]], "kept_elements": 0, "method": "ella",
         "adapter_elements": 0, "model": "base", "family": "decoder", "metric": {"mail": "bleu"}, **more,
     })  # fmt: skip
-    facts = ExportFacts(hub=hub, head=None, prompts=prompts, rank=rank, error=0.0123 if rank else None, chat_date=date)
+    facts = ExportFacts(hub=hub, head=None, cards=prompts, rank=rank, error=0.0123 if rank else None, chat_date=date)
     return export_card(results, run, facts)
 
 
@@ -103,9 +103,9 @@ def test_an_adapter_says_what_its_rank_has_lost() -> None:
 def test_label_sets_in_their_order() -> None:
     assert "Label sets:\n\n- news: `sport`, `` a`b ``\n\n## Prompt" in card()
     assert "No label sets are known." in card({})
-    many = {"news": TaskPrompt(labels=[f"l{k}" for k in range(101)])}
+    many = {"news": TaskCard(labels=[f"l{k}" for k in range(101)])}
     assert "`l98`, `l99` and 1 more\n" in card(many)
-    assert "`l98`, `l99`\n" in card({"news": TaskPrompt(labels=many["news"].labels[:100])})
+    assert "`l98`, `l99`\n" in card({"news": TaskCard(labels=many["news"].labels[:100])})
     head: dict[str, Any] = {"labels": ["no", "yes"], "label_rows": {"news": [0, 1], "mail": [1]}}
     rows = "- rows of the head: `no`, `yes`\n- rows of news: 0, 1\n- rows of mail: 1\n"
     for family in ("encoder", "image-classifier"):

@@ -20,6 +20,7 @@ from everlora.core.errors import FolderError
 from everlora.core.expressions import parse
 from everlora.metrics.scores import ScoreMatrix
 from everlora.settings.spec import LearnerSpec
+from sealing import relist, update
 
 HOW = Fingerprint(
     backend="plain", weights="float32", device="cpu", attention=None, scoring="generate", batch_invariant=None,
@@ -218,9 +219,10 @@ def test_what_is_no_run_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_id_that_an_older_everlora_gave_the_same_run_stays(tmp_path: Path) -> None:
-    folder = learned(tmp_path)
-    for file in (tmp_path / "run.yaml", tmp_path / "tasks" / "01-a" / COMMIT):
-        file.write_text(file.read_text().replace(folder.id, "f" * 16))
+    learned(tmp_path)
+    update(tmp_path / "run.yaml", id="f" * 16)
+    update(tmp_path / "tasks" / "01-a" / COMMIT, run="f" * 16)
+    relist(tmp_path)
     again = RunFolder(tmp_path, run(), resume=True)
     assert (again.id, again.record.id) == ("f" * 16, "f" * 16)
     assert len(again.stages()) == 1
@@ -231,8 +233,9 @@ def test_the_id_that_an_older_everlora_gave_the_same_run_stays(tmp_path: Path) -
 
 def test_a_stage_of_another_run_is_no_stage_of_this_one(tmp_path: Path) -> None:
     folder = learned(tmp_path)
-    commit = tmp_path / "tasks" / "01-a" / COMMIT
-    commit.write_text(commit.read_text().replace(folder.id, "f" * 16))
+    update(tmp_path / "tasks" / "01-a" / COMMIT, run="f" * 16)
+    relist(tmp_path, "f" * 16)
     with pytest.raises(FolderError, match="01-a was learned by another run than"):
         folder.stages()
-    assert len(stages(tmp_path)) == 1, "whoever reads a folder takes it as it is"
+    with pytest.raises(FolderError, match=r"run\.yaml is of another run than .*01-a; copy the one that is there"):
+        stages(tmp_path)

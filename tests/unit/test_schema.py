@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from everlora.archive.schema import SCHEMA, OpenRecord, Record, loaded, read_json, read_rows, write, write_rows
 from everlora.core.errors import FolderError
 from everlora.core.plain import JsonObject
+from sealing import edit
 
 
 class Facts(Record):
@@ -33,11 +35,12 @@ class OpenFacts(OpenRecord):
 
 def test_records_are_written_in_their_own_order_without_defaults(tmp_path: Path) -> None:
     write(tmp_path / "a.yaml", Facts(name="ü", done=1.5))
-    assert loaded(tmp_path / "a.yaml") == {"schema": SCHEMA, "name": "ü", "done": 1.5}
+    assert loaded(tmp_path / "a.yaml") == {"schema": SCHEMA, "name": "ü", "done": 1.5}  # the digest is taken off
     keys = [line.partition(":")[0] for line in (tmp_path / "a.yaml").read_text(encoding="utf-8").splitlines()]
-    assert keys == ["schema", "name", "done"]
+    assert keys == ["schema", "name", "done", "digest"]
     write(tmp_path / "a.json", Facts(name="ü", done=None, also="x"))
-    wanted = '{\n "schema": 3,\n "name": "ü",\n "done": null,\n "also": "x"\n}\n'
+    digest = hashlib.sha256(b'{"also": "x", "done": null, "name": "\\u00fc", "schema": 4}').hexdigest()
+    wanted = f'{{\n "schema": 4,\n "name": "ü",\n "done": null,\n "also": "x",\n "digest": "{digest}"\n}}\n'
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == wanted
     assert read_json(Facts, tmp_path / "a.json") == Facts(name="ü", done=None, also="x")
 
@@ -62,14 +65,15 @@ def test_an_older_schema_is_migrated_and_ours_is_taken_as_it_is(tmp_path: Path) 
     for older in ('{"name": "a"}', '{"schema": 1, "name": "a"}', '{"schema": 2, "name": "a"}'):
         file.write_text(older)
         assert read_json(Facts, file) == Facts(name="a", done=None)
-    file.write_text('{"schema": 3, "name": "a"}')
+    file.write_text('{"schema": 4, "name": "a"}')
+    edit(file, lambda content: content)
     with pytest.raises(FolderError, match=r"a\.json is damaged, or of an older everlora; restore it from a copy"):
         read_json(Facts, file)
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"schema": 4, "name": "a", "done": 1}')
-    with pytest.raises(FolderError, match=r"newer everlora \(schema 4, this one reads up to 3\); update everlora"):
+    (tmp_path / "a.json").write_text('{"schema": 5, "name": "a", "done": 1}')
+    with pytest.raises(FolderError, match=r"newer everlora \(schema 5, this one reads up to 4\); update everlora"):
         read_json(Facts, tmp_path / "a.json")
 
 

@@ -152,7 +152,7 @@ def test_a_damaged_memory_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_task_that_is_damaged_on_its_way_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = shutil.copy
+    real = shutil.copyfile
 
     def faulty(source: Path, target: Path) -> None:
         real(source, target)
@@ -161,7 +161,7 @@ def test_a_task_that_is_damaged_on_its_way_does_not_count(tmp_path: Path, monkey
 
     learner = Learner("tiny-llama", out=tmp_path / "run", method="seqlora", train={"max_steps": 1})
     with monkeypatch.context() as broken:
-        broken.setattr(atomic.shutil, "copy", faulty)
+        broken.setattr(atomic.shutil, "copyfile", faulty)
         with pytest.raises(EverloraError, match="was not written as it was to be"):
             learner.follow([small("a")])
     assert not list((tmp_path / "run" / "tasks").iterdir()), "nothing of the task stays"

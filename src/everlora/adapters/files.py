@@ -145,6 +145,8 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
         with staged_files(folder, WEIGHTS) as place:
             save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
             config.save_pretrained(str(place))
+            if not (place / WEIGHTS).is_file():  # or those of before would stay, beside another configuration
+                raise OSError(f"{WEIGHTS} is gone as soon as it is written")
     except (OSError, SafetensorError) as error:
         raise FolderError(f"the adapter cannot be written to {folder}: {' '.join(str(error).split())}") from error
     # Read as any reader would: which scale a module has, PEFT's patterns alone decide.

@@ -66,9 +66,14 @@ def prepare(path: Path, keep: int, place: Path | None = None) -> Path:
                 link_tree(file, place / file.name)
     except OSError as error:
         raise FolderError(f"cannot write {place}: {error.strerror or error}; nothing was changed") from error
-    seals = [seal(stage.path, stage.evaluation) for stage in read_stages(place, hashes=False)]
-    write_manifest(place, str(loaded(path / "run.yaml")["id"]), seals, complete=False)
+    list_tasks(place)
     return place
+
+
+def list_tasks(place: Path) -> None:
+    """Write which tasks a prepared learner has, as they are by now."""
+    seals = [seal(stage.path, stage.evaluation) for stage in read_stages(place, hashes=False)]
+    write_manifest(place, str(loaded(place / "run.yaml")["id"]), seals, complete=False)
 
 
 def exchange(path: Path, keep: int, *, aside: bool, purge: bool = False) -> Path | None:

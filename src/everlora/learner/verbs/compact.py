@@ -9,7 +9,7 @@ from pathlib import Path
 from everlora.adapters import files as adapters
 from everlora.analysis.runs import Run
 from everlora.archive.committed import Committed
-from everlora.archive.exchange import exchange, prepare
+from everlora.archive.exchange import exchange, list_tasks, prepare
 from everlora.archive.folder import read_run
 from everlora.archive.history import Act, now
 from everlora.archive.lock import writing
@@ -106,6 +106,7 @@ def compact(
         (progress or Progress()).info(found.describe())  # before anything is done
         place = prepare(path, 0)
         write_compacted(stages, updates, place)
+        list_tasks(place)
         learner = settle(place, here, progress)
         known = tasks_of(learner)
         before = newest_scores(learner, known)

@@ -13,7 +13,7 @@ from torch import nn
 from everlora.analysis.membership import membership_auc
 from everlora.analysis.runs import method_of
 from everlora.archive.committed import Committed
-from everlora.archive.exchange import exchange, prepare
+from everlora.archive.exchange import exchange, list_tasks, prepare
 from everlora.archive.folder import read_run
 from everlora.archive.history import Act, now
 from everlora.archive.lock import writing
@@ -141,8 +141,7 @@ def forget(
         if how == "rebuilt":
             _learn_again(place, later, given)
         elif later:
-            own = learner.method.consolidator.rule == "keep"
-            remove_task(stages, number, known, place, learner.base.family, own_heads=own)
+            _remove(stages, number, known, place, learner)
         new, scores = _settled(place, how, given)
         after = _after(new, shown)
         note_act(place, Act(act="forget", date=now(), tasks=[name], by=by, because=because), stages)
@@ -168,6 +167,15 @@ def _way(path: Path, stages: Sequence[Committed], number: int, given: Given, reb
     if not rebuild:
         check_removable(method_of(path, read_run(path)), stages, number)
     return "taken back" if not later else "rebuilt" if rebuild else "removed"
+
+
+def _remove(
+    stages: Sequence[Committed], number: int, known: Sequence[Task], place: Path, learner: SequentialLearner
+) -> None:
+    """Write the later tasks into the prepared learner, without the update of the one that is forgotten."""
+    own = learner.method.consolidator.rule == "keep"
+    remove_task(stages, number, known, place, learner.base.family, own_heads=own)
+    list_tasks(place)
 
 
 def _settled(place: Path, how: How, given: Given) -> tuple[SequentialLearner, dict[str, float]]:
