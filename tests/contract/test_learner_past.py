@@ -26,6 +26,7 @@ from everlora.learner.verbs.compact import check_compactable, compact
 from everlora.learner.verbs.diff import diff
 from everlora.learner.verbs.forget import forget
 from everlora.learner.verbs.rollback import rollback
+from everlora.learner.verbs.verify import keep_parity
 from taught import contents, taught, teach
 
 METHODS = ("ella", "ps-lora", "lb-cl", "ewc", "seqlora-replay(ratio=0.2)", "seqlora", "o-lora", "per-task")
@@ -95,6 +96,30 @@ def fails_at(point: int, patch: pytest.MonkeyPatch) -> Iterator[None]:
 
     patch.setattr(exchange, "move", move)
     yield
+
+
+@pytest.mark.parametrize("name", ["undone", ".training", "PARITY", ".gone"])
+def test_what_cannot_be_deleted_when_a_task_is_forgotten_is_deleted_later(name, tmp_path, monkeypatch, two_tasks):
+    place = Path(shutil.copytree(two_tasks, tmp_path / "run"))
+    (place / "undone/1").mkdir(parents=True)
+    (place / ".training").mkdir()
+    keep_parity(place)
+    delete = exchange._delete
+
+    def refuse(left: Path) -> None:
+        if left.name == name:
+            raise PermissionError(13, "Permission denied")
+        delete(left)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange, "_delete", refuse)
+        with pytest.raises(FolderError, match="Permission denied; what was begun is completed when it can be"):
+            forget(place, "second")
+    assert (place / name).exists()
+    assert [stage.facts.name for stage in read_stages(place)] == ["first"]
+    load_learner(place)
+    assert not [left for left in ("undone", ".training", "PARITY", ".gone", ".next") if (place / left).exists()]
+    assert read_manifest(place).exchange is None
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from everlora.archive.manifest import (
     seal,
     write_manifest,
 )
+from everlora.archive.parity import PARITY
 from everlora.archive.root import MATRIX, PATTERNS, sha256
 from everlora.archive.schema import loaded, write
 from everlora.core.errors import FolderError
@@ -36,6 +37,8 @@ UNDONE = "undone"
 GONE = ".gone"
 BROKEN_OFF = ".training"
 """Folder of the checkpoint of a task whose training was broken off, which was learned on top of the others."""
+PURGED = (UNDONE, BROKEN_OFF, PARITY)
+"""What may still hold a task that was forgotten; a parity of former files gives them back."""
 LEARNED = (*PATTERNS, MATRIX, "README.md", "adapter_config.json")
 """Files at the root that change when a task is learned."""
 
@@ -83,7 +86,7 @@ def exchange(path: Path, keep: int, *, aside: bool, purge: bool = False) -> Path
         path: the learner's folder, which this process writes to.
         keep: how many tasks stay as they are.
         aside: move what is taken away to ``undone``, and do not delete it.
-        purge: delete what earlier acts have moved there, and the checkpoint of a task that was broken off.
+        purge: delete what earlier acts have moved there, the checkpoint of a task that was broken off, and the parity.
 
     Returns:
         Where that is; None where it was deleted.
@@ -121,10 +124,9 @@ def complete_exchange(path: Path) -> None:
         if manifest is not None and manifest.exchange is not None:
             _move_tasks(path, manifest, manifest.exchange)
             _move_files(path, manifest.exchange)
-            if manifest.exchange.purge:
-                for left in (path / UNDONE, path / BROKEN_OFF):
-                    shutil.rmtree(left, ignore_errors=True)
-            shutil.rmtree(path / GONE, ignore_errors=True)
+            # What cannot be deleted now is deleted later: until then, the exchange is not complete.
+            for left in (*PURGED, NEXT, GONE) if manifest.exchange.purge else (GONE,):
+                _delete(path / left)
             write_manifest(path, manifest.run, manifest.tasks, complete=True)
         for left in (path / NEXT, path / GONE):
             shutil.rmtree(left, ignore_errors=True)
@@ -132,6 +134,14 @@ def complete_exchange(path: Path) -> None:
         raise FolderError(
             f"cannot write to {path}: {error.strerror or error}; what was begun is completed when it can be"
         ) from error
+
+
+def _delete(place: Path) -> None:
+    """Delete a file or folder, if it is there."""
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def _move_tasks(path: Path, manifest: Manifest, under_way: Exchange) -> None:
