@@ -14,8 +14,11 @@ from everlora.archive.committed import read_stages
 from everlora.core.errors import ConfigError, DataError
 from everlora.core.history import UpdateHistory
 from everlora.learner.opened import load_learner, restore, tasks_of
+from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.forget import forget
+from everlora.learner.verbs.learn import learn
 from everlora.learner.verbs.rollback import rollback
+from everlora.runtime.progress import Progress
 from taught import contents, task_of, taught, teach
 
 
@@ -30,6 +33,20 @@ def test_a_learner_that_is_rebuilt_was_never_taught_the_task(method, model, tmp_
     assert (found.how, found.remaining) == ("rebuilt", ["first", "third"])
     assert contents(place) == contents(taught(tmp_path / "never", method, "first", "third", model=model))
     assert found.never == found.after
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_later_task_is_learned_again_within_the_budget_that_it_was_taught_with(force, tmp_path):
+    # No share of an update gains points that a budget below zero asks for, so that it has to be forced.
+    budget = -100.0 if force else 100.0
+    teaching = Teaching(by="ada", keep_tests=4, may_lose=budget, force=force)
+    places = [taught(tmp_path / "run", "inclora", "second", "first"), taught(tmp_path / "never", "inclora", "second")]
+    for place in places:
+        learn(place, task_of("tiny-llama", "third"), teaching, progress=Progress())
+    forget(places[0], "first", {"third": task_of("tiny-llama", "third")}, rebuild=True)
+    spent = read_stages(places[0])[-1].facts.spent
+    assert (spent.may_lose, spent.forced) == (budget, force)
+    assert contents(places[0]) == contents(places[1])
 
 
 @pytest.mark.parametrize(

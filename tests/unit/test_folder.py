@@ -10,12 +10,13 @@ import pytest
 from everlora.archive.commits import Baseline, BaselineFacts, Commit, StageFacts
 from everlora.archive.fingerprints import differing, digest, fingerprints_of
 from everlora.archive.folder import BEFORE, RunFolder, stages
+from everlora.archive.history import Act, note
 from everlora.archive.identity import Composition, RunProtocol, RunRecord
-from everlora.archive.manifest import COMMIT
+from everlora.archive.manifest import COMMIT, MANIFEST, Exchange, Manifest, is_begun
 from everlora.archive.records import AnswerRow, Fingerprint
 from everlora.archive.references import reference_scores, references, write_single_task_scores
 from everlora.archive.results import LearnerFacts
-from everlora.archive.schema import read_json
+from everlora.archive.schema import read_json, write
 from everlora.core.errors import FolderError
 from everlora.core.expressions import parse
 from everlora.metrics.scores import ScoreMatrix
@@ -203,6 +204,24 @@ def test_a_folder_in_which_nothing_was_learned_is_anybodys(tmp_path: Path) -> No
     assert read_json(RunRecord, tmp_path / "run" / "run.yaml").id == run(1).id
     RunFolder(tmp_path / "unwritten", run(), write=False)
     assert not (tmp_path / "unwritten").exists()
+
+
+def test_a_learner_that_was_made_and_knows_nothing_yet_stays_what_it_is(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, run())
+    note(tmp_path, Act(act="init", date="2026-01-02T03:04:05Z", tasks=[]))
+    assert RunFolder(tmp_path, run(1)).id == run(1).id, "it was not made to its end"
+    folder = RunFolder(tmp_path, run())
+    folder.write_manifest(complete=True)
+    with pytest.raises(FolderError, match=r"holds another run \(different: seed\); choose another --out"):
+        RunFolder(tmp_path, run(1))
+    assert RunFolder(tmp_path, run()).id == read_json(RunRecord, tmp_path / "run.yaml").id == run().id
+
+
+def test_a_learner_that_is_being_taken_back_to_its_start_is_not_made_anew(tmp_path: Path) -> None:
+    RunFolder(tmp_path, run())
+    assert is_begun(tmp_path)
+    write(tmp_path / MANIFEST, Manifest(run=run().id, exchange=Exchange(keep=0)))
+    assert not is_begun(tmp_path)
 
 
 def test_what_is_no_run_folder_is_left_alone(tmp_path: Path) -> None:

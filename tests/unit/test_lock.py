@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import pytest
 
 from everlora.archive.folder import RunFolder
 from everlora.archive.lock import OWNER, Owner, writing
+from everlora.archive.parity import PARITY
 from everlora.core.errors import FolderError
+from everlora.learner.verbs.verify import keep_parity
 from small_folders import make, record
 
 HOLDS = """
@@ -109,6 +112,25 @@ def test_who_holds_it_may_hold_it_once_more(tmp_path: Path) -> None:
             pass
     with another(tmp_path) as process:
         ended(process)
+
+
+def test_another_thread_is_refused_as_another_process_is(tmp_path: Path) -> None:
+    def write() -> None:
+        with writing(tmp_path):
+            pass
+
+    with ThreadPoolExecutor(1) as threads:
+        with writing(tmp_path), pytest.raises(FolderError, match=f"being written by process {os.getpid()} of"):
+            threads.submit(write).result()
+        threads.submit(write).result()
+
+
+def test_a_parity_is_not_written_while_another_process_writes(tmp_path: Path) -> None:
+    make(tmp_path, ("a",))
+    with another(tmp_path), pytest.raises(FolderError, match="being written by process"):
+        keep_parity(tmp_path)
+    keep_parity(tmp_path)
+    assert (tmp_path / PARITY).is_file()
 
 
 def test_it_is_let_go_of_after_an_error(tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ class SpentBudget(Record):
         share: of the update that was taken.
         lost, error: the drop on those rows, and its standard error, points.
         rows: how many they were.
+        forced: whether it was taken although no part of it stays within the budget.
     """
 
     may_lose: float
@@ -121,6 +122,7 @@ class SpentBudget(Record):
     lost: float
     error: float
     rows: int
+    forced: bool = False
 
 
 class ScoreFacts(Record):

@@ -51,9 +51,10 @@ from everlora.archive.committed import (
 from everlora.archive.differences import differing_settings
 from everlora.archive.exchange import complete_exchange
 from everlora.archive.fingerprints import fingerprints_of
+from everlora.archive.history import HISTORY
 from everlora.archive.identity import RunRecord, identity
 from everlora.archive.lock import writing
-from everlora.archive.manifest import COMMIT, is_new, number_of, read_manifest, seal, write_manifest
+from everlora.archive.manifest import COMMIT, is_begun, is_new, number_of, read_manifest, seal, write_manifest
 from everlora.archive.references import reference_scores, references
 from everlora.archive.results import LearnerFacts, MatrixRecord
 from everlora.archive.root import MATRIX, check_root, root_files, sha256
@@ -132,14 +133,15 @@ class RunFolder:
         there = loaded(place)
         if "id" not in there:
             raise FolderError(f"{place} is damaged; choose another --out")
-        if not any(self.path.glob(f"tasks/*/{COMMIT}")):
+        empty = not any(self.path.glob(f"tasks/*/{COMMIT}"))
+        if empty and (is_begun(self.path) or not (self.path / HISTORY).is_file()):
             return  # nothing was learned here yet: a first try that failed may be mended and started again
         if there["id"] != self.id:
             self._take_id(place, there)
         if there["id"] != self.id:
             changed = ", ".join(differing_settings(self.record.plain(), there)) or "settings"
             raise FolderError(f"{self.path} holds another run (different: {changed}); choose another --out")
-        if not resume:
+        if not resume and not empty:
             raise FolderError(f"{self.path} holds this run already; pass --resume to go on, or choose another --out")
         check_root(self.path, complete=False)  # what is missing is made again
 

@@ -11,6 +11,7 @@ import getpass
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +22,8 @@ from everlora.archive.schema import Record
 from everlora.core.errors import FolderError
 
 LOCK, OWNER = ".lock", ".owner.json"
-_HELD: set[Path] = set()
-"""Folders that this process writes to."""
+_HELD: set[tuple[Path, int]] = set()
+"""Folders that this process writes to, each with the thread that does: two would mix what they write, too."""
 
 
 class Owner(Record):
@@ -57,16 +58,16 @@ class Owner(Record):
 def writing(path: Path, tell: Callable[[str], None] = lambda line: None) -> Iterator[None]:
     """Hold the lock of a learner's folder for a while; the folder is made if it is missing.
 
-    What a process holds already it may hold once more.
+    What a thread holds already it may hold once more; others of its process are refused as other processes are.
 
     Args:
         path: the folder.
         tell: is given a line where a process ended without letting go of it.
 
     Raises:
-        FolderError: another process writes to it, or the place cannot be written.
+        FolderError: another process or thread writes to it, or the place cannot be written.
     """
-    place = path.absolute()
+    place = path.absolute(), threading.get_ident()
     if place in _HELD:
         yield
         return

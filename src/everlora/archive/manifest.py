@@ -179,5 +179,7 @@ def is_begun(path: Path) -> bool:
     """Return whether nothing was learned in ``path`` yet, and the process that made it ended before it was made."""
     if is_new(path):
         return True
-    unfinished = (manifest := read_manifest(path)) is not None and manifest.files is None
+    manifest = read_manifest(path)
+    # A learner that is being taken back to its start has nothing, either, until that is completed.
+    unfinished = manifest is not None and manifest.files is None and manifest.exchange is None
     return unfinished and (path / "run.yaml").is_file() and not any(path.glob(f"tasks/*/{COMMIT}"))

@@ -110,19 +110,22 @@ def within_budget(
             middle = (low + high) / 2
             low, high = (middle, high) if fits(middle) else (low, middle)
         share = low
-    if share < LEAST and not teaching.force:
+    forced = share < LEAST
+    if forced and not teaching.force:
         lost, error = spent[1.0]
         raise TrainingError(
             f"task {stage.name!r} costs the earlier ones {lost:.1f} ± {error:.1f} points, and no part of it stays "
             f"within {teaching.may_lose:g}; it is not committed. Allow more (--may-lose), keep more rows to judge by, "
             f"or take it all the same (--force)"
         )
-    share = share if share >= LEAST else 1.0
+    share = 1.0 if forced else share
     lost, error = spent[share]
     taken = scaled(update, share)
     learner.backend.set_values(taken)
     rows = sum(len(task.test) for task in earlier)
-    return taken, SpentBudget(may_lose=teaching.may_lose, share=share, lost=lost, error=error, rows=rows)
+    return taken, SpentBudget(
+        may_lose=teaching.may_lose, share=share, lost=lost, error=error, rows=rows, forced=forced
+    )
 
 
 def _score(learner: SequentialLearner, model: nn.Module, task: Task) -> TaskScore:

@@ -18,7 +18,7 @@ from everlora.archive.folder import read_run
 from everlora.archive.history import Act, now
 from everlora.archive.lock import writing
 from everlora.archive.schema import Record
-from everlora.core.errors import ConfigError
+from everlora.core.errors import ConfigError, TrainingError
 from everlora.data.task import Task
 from everlora.learner.given import check_same_rows
 from everlora.learner.learned import TESTS
@@ -201,6 +201,8 @@ def _learn_again(place: Path, later: Sequence[Committed], given: Given) -> None:
             train=history.train if history else {},
             test=card.test,
             keep_tests=sum(len(task.train) for task in rehearsal.read_rows(stage.path / TESTS)),
+            may_lose=facts.spent.may_lose if facts.spent else None,
+            force=facts.spent is not None and facts.spent.forced,
         )
         learn(place, given.tasks[name], teaching, given.here, progress=given.progress)
 
@@ -211,7 +213,10 @@ def _never(path: Path, stages: Sequence[Committed], number: int, shown: Task, gi
         return None
     with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
         place = prepare(path, number - 1, Path(scratch) / "never")
-        _learn_again(place, stages[number:], given)
+        try:
+            _learn_again(place, stages[number:], given)
+        except (ConfigError, TrainingError):  # without the task, a budget of a later one may not be held
+            return None
         return _after(load_learner(place, given.here, progress=given.progress), shown)
 
 

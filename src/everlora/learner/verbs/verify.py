@@ -12,7 +12,8 @@ from everlora.adapters import files as adapters
 from everlora.analysis.answers import CLOSE
 from everlora.analysis.runs import Run
 from everlora.archive.committed import Committed, read_stages
-from everlora.archive.folder import read_matrix
+from everlora.archive.folder import read_matrix, read_run
+from everlora.archive.lock import writing
 from everlora.archive.manifest import COMMIT
 from everlora.archive.parity import PARITY, expected_files, write_parity
 from everlora.archive.records import AnswerRow
@@ -64,10 +65,12 @@ def keep_parity(path: Path) -> str:
     Raises:
         FolderError: there is no task yet, a file is damaged, or the disk is full.
     """
-    seen = inspect(path)
-    if seen.run is None or not seen.commits:
-        raise FolderError(f"{path} has no task whose files a parity could restore")
-    record = write_parity(path, seen.run.id, expected_files(path, seen.commits))
+    read_run(path)
+    with writing(path):
+        seen = inspect(path)
+        if seen.run is None or not seen.commits:
+            raise FolderError(f"{path} has no task whose files a parity could restore")
+        record = write_parity(path, seen.run.id, expected_files(path, seen.commits))
     size = (path / PARITY).stat().st_size
     whole = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) - size
     return f"{path / PARITY} restores any one of {len(record.files)} files; it takes {100 * size / whole:.0f} % more"
