@@ -14,20 +14,20 @@ import tiny_runs
 from everlora.adapters import files as adapters
 from everlora.analysis.runs import Run
 from everlora.analysis.status import status
-from everlora.archive import atomic, exchange
+from everlora.archive import atomic, exchange, schema
 from everlora.archive.committed import read_stages
 from everlora.archive.exchange import complete_exchange
 from everlora.archive.history import read_history
 from everlora.archive.manifest import read_manifest
 from everlora.core.errors import ConfigError, FolderError
 from everlora.core.expressions import parse
-from everlora.learner.opened import load_learner, restore, tasks_of
+from everlora.learner.opened import create, load_learner, restore, tasks_of
 from everlora.learner.verbs.compact import check_compactable, compact
 from everlora.learner.verbs.diff import diff
 from everlora.learner.verbs.forget import forget
 from everlora.learner.verbs.rollback import rollback
 from everlora.learner.verbs.verify import keep_parity
-from taught import contents, taught, teach
+from taught import contents, task_of, taught, teach
 
 METHODS = ("ella", "ps-lora", "lb-cl", "ewc", "seqlora-replay(ratio=0.2)", "seqlora", "o-lora", "per-task")
 
@@ -120,6 +120,36 @@ def test_what_cannot_be_deleted_when_a_task_is_forgotten_is_deleted_later(name, 
     load_learner(place)
     assert not [left for left in ("undone", ".training", "PARITY", ".gone", ".next") if (place / left).exists()]
     assert read_manifest(place).exchange is None
+
+
+def test_all_that_takes_the_place_of_a_task_has_reached_the_disk_before_it_is_listed(tmp_path, monkeypatch, two_tasks):
+    place = Path(shutil.copytree(two_tasks, tmp_path / "run"))
+    synced, missing = set[Path](), list[set[Path]]()
+
+    def listing(target: Path, record: object) -> None:
+        missing.append({place / ".next", *(place / ".next").rglob("*")} - synced)
+        schema.write(target, record)
+
+    monkeypatch.setattr(exchange, "sync", synced.add)
+    monkeypatch.setattr(exchange, "write", listing)
+    rollback(place, "first")
+    assert missing == [set()]
+    assert place / ".next/tasks/01-first/COMMIT" in synced
+
+
+@pytest.mark.parametrize("act", [lambda place: rollback(place, "first"), lambda place: forget(place, "second")])
+def test_scores_of_a_task_that_was_not_learned_yet_are_not_left_to_another(act, tmp_path):
+    tasks = [task_of("tiny-llama", name) for name in ("first", "second")]
+    spec = tiny_runs.spec("tiny-llama", "ella", max_source_length=32, max_new_tokens=4)
+    plain = spec.model_dump(mode="json", exclude={"evaluation"})
+    place = tmp_path / "run"
+    create(place, {**plain, "evaluation": {"scoring": "labels", "schedule": "forward"}})
+    load_learner(place).follow(tasks)
+    assert read_stages(place)[0].facts.row[1] is not None
+    before = contents(place)
+    with pytest.raises(ConfigError, match="task behind 'first' before that was learned"):
+        act(place)
+    assert contents(place) == before
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from everlora.archive.atomic import link_tree, move
+from everlora.archive.atomic import explained, link_tree, move, sync
 from everlora.archive.committed import read_stages
 from everlora.archive.manifest import (
     COMMIT,
@@ -108,6 +108,9 @@ def exchange(path: Path, keep: int, *, aside: bool, purge: bool = False) -> Path
         before=sha256(before) if before.is_file() else None,
         exchange=new,
     )
+    with explained(place):  # before they are listed: what they take the place of may be deleted at once
+        for written in (*place.rglob("*"), place):
+            sync(written)
     write(path / MANIFEST, listed)
     complete_exchange(path)
     return path / new.aside if new.aside else None
@@ -125,8 +128,8 @@ def complete_exchange(path: Path) -> None:
             _move_tasks(path, manifest, manifest.exchange)
             _move_files(path, manifest.exchange)
             # What cannot be deleted now is deleted later: until then, the exchange is not complete.
-            for left in (*PURGED, NEXT, GONE) if manifest.exchange.purge else (GONE,):
-                _delete(path / left)
+            for name in (*PURGED, NEXT, GONE) if manifest.exchange.purge else (GONE,):
+                _delete(path / name)
             write_manifest(path, manifest.run, manifest.tasks, complete=True)
         for left in (path / NEXT, path / GONE):
             shutil.rmtree(left, ignore_errors=True)

@@ -2,8 +2,7 @@
 
 run.yaml            the resolved settings, the composition of the method, where it is from if it is a user's own
                     (package and version, or file and hash), the id of the run
-environment.json    versions of Python and packages, platform, threads, processes, precision, model family, digests
-                    of the base model's files
+environment.json    versions of Python and packages, platform, threads, processes, precision; the base model's files
 matrix.json         the accuracy matrix, primary result; metrics derived from it; hash of the protocol, and a
                     fingerprint (backend, precision, versions) of each row; hashes of the adapter at the root
 README.md           model card
@@ -19,8 +18,7 @@ tasks/01-name/      one folder per task, itself a PEFT adapter folder; counts on
                                      rows left out where that applies, hashes of the other files
     evaluation-1/                    how it was scored when it was learned; the highest number counts
         predictions.jsonl            every answer
-        COMMIT                       row of the matrix and its fingerprint (backend, precision, versions), hash of the
-                                     answers
+        COMMIT                       row of the matrix and its fingerprint, hash of the answers
 MANIFEST            the tasks in order, by the hashes of their COMMITs; hashes of the files at the root
 undone/1/           what a rollback or compaction took away: folders of tasks, and files of the root of that time
 

@@ -49,6 +49,20 @@ def number_of(path: Path, stages: Sequence[Committed], name: str) -> int:
     return names.index(name) + 1
 
 
+def check_own_scores(path: Path, stages: Sequence[Committed]) -> None:
+    """Refuse to change what follows tasks that were scored on the one behind them, too.
+
+    Raises:
+        ConfigError: which task it is.
+    """
+    for stage in stages:
+        if any(cell is not None for cell in stage.facts.row[stage.facts.number :]):
+            raise ConfigError(
+                f"{path} was scored on the task behind {stage.facts.name!r} before that was learned (schedule: "
+                f"forward), and these scores would be taken for another task's; start a learner with another schedule"
+            )
+
+
 def settle(place: Path, here: RawSettings | None, progress: Progress | None) -> SequentialLearner:
     """Write the files at the root of a prepared learner, as if it had just learned its last task.
 

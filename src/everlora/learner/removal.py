@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from everlora.adapters.files import PREFIX, WEIGHTS
+from everlora.archive.atomic import follow_umask
 from everlora.archive.commits import Evaluation, ProbedRise
 from everlora.archive.committed import PREDICTIONS, Committed
 from everlora.core.errors import ConfigError
@@ -119,6 +120,7 @@ def _take_rows_out(
 def _replace(file: Path, tensors: dict[str, Tensor]) -> None:
     file.unlink()  # it may be the former learner's under another name
     save_file(tensors, file, metadata={"format": "pt"})
+    follow_umask(file)
 
 
 def _drop_answers(predictions: Path, name: str) -> None:

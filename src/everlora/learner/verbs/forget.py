@@ -23,7 +23,7 @@ from everlora.data.task import Task
 from everlora.learner.given import check_same_rows
 from everlora.learner.learned import TESTS
 from everlora.learner.opened import load_learner, restore, tasks_of
-from everlora.learner.past import committed_tasks, note_act, number_of, settle
+from everlora.learner.past import check_own_scores, committed_tasks, note_act, number_of, settle
 from everlora.learner.removal import check_removable, remove_task
 from everlora.learner.sequential import SequentialLearner
 from everlora.learner.teaching import Teaching
@@ -161,6 +161,7 @@ def forget(
 def _way(path: Path, stages: Sequence[Committed], number: int, given: Given, rebuild: bool) -> How:
     """Return how a task is to be forgotten, once nothing speaks against that."""
     check_same_rows(stages, given.tasks)
+    check_own_scores(path, stages[: number - 1])
     later = stages[number:]
     if rebuild and (missing := [one.facts.name for one in later if one.facts.name not in given.tasks]):
         raise ConfigError(f"to learn the later tasks again, give their data: --data {missing[0]}=FILE")

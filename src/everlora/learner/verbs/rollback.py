@@ -10,7 +10,7 @@ from everlora.archive.history import Act, now
 from everlora.archive.lock import writing
 from everlora.archive.schema import Record
 from everlora.core.errors import ConfigError
-from everlora.learner.past import committed_tasks, note_act, number_of, settle
+from everlora.learner.past import check_own_scores, committed_tasks, note_act, number_of, settle
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
 
@@ -71,6 +71,7 @@ def rollback(
                 f"{to!r} was compacted into one update with the tasks up to {holder!r}, and the learner cannot be "
                 f"taken back to what it was between them; the tasks as they were may lie in {path / 'undone'}"
             )
+        check_own_scores(path, stages[:keep])
         place = prepare(path, keep)
         if keep:
             settle(place, here, progress)
