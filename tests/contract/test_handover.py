@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -173,3 +174,17 @@ def test_rows_stay_here_unless_somebody_says_so(learner: Path) -> None:
     assert "tasks/01-films/tests.jsonl" in push(learner, "me/helper", tasks=True, rows=True, dry_run=True).files
     with pytest.raises(ConfigError, match="'helper' is no name of a repository; write owner/name"):
         push(learner, "helper", dry_run=True)
+
+
+def test_what_gives_rows_back_stays_here_too(learner: Path, tmp_path: Path) -> None:
+    """A parity file is the exclusive or of all files, rows among them; what was taken back is no part of a learner."""
+    place = tmp_path / "copy"
+    shutil.copytree(learner, place)
+    assert run_command(["verify", str(place), "--parity"]) == 0
+    (place / "undone/1/02-plays").mkdir(parents=True)
+    (place / "undone/1/02-plays/tests.jsonl").write_text("{}\n")
+    for tasks, rows in ((False, False), (True, False), (False, True)):
+        found = push(place, "me/helper", tasks=tasks, rows=rows, dry_run=True).files
+        assert "PARITY" not in found
+        assert not [file for file in found if file.startswith("undone")]
+    assert "PARITY" in push(place, "me/helper", tasks=True, rows=True, dry_run=True).files

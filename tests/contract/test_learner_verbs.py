@@ -237,8 +237,11 @@ def test_test_rows_that_may_be_kept_are(tmp_path: Path) -> None:
     for task, known in zip(tasks, kept, strict=True):
         assert (known.name, len(known.train)) == (task.name, 2)
         assert set(known.train) <= set(task.test)
+    before = [stage.facts.row for stage in stages(out)]
     found = opened(out).evaluate()
-    assert (found.rows, found.missing, found.other_rows) == ({"first": 2, "second": 2}, [], [])
+    assert (found.rows, found.missing) == ({"first": 2, "second": 2}, [])
+    assert found.other_rows == ["first", "second"], "two of six rows are not those that it was scored on"
+    assert [stage.facts.row for stage in stages(out)] == before
     assert taught(tmp_path / "b", tasks[:1], model="tiny-bert")
     assert not (stages(tmp_path / "b")[0].path / TESTS).exists()
     assert opened(tmp_path / "b").evaluate().missing == ["first"]

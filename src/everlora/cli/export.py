@@ -12,6 +12,7 @@ import typer
 
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Verbose, check_run, interruptible, say
+from everlora.cli.learner import Model
 
 if TYPE_CHECKING:
     from everlora.analysis.runs import Run
@@ -62,6 +63,7 @@ def export(
     to: To = None,
     rank: Rank = None,
     dtype: Dtype = "fp32",
+    model: Model = None,
     plugin: Plugin = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -85,7 +87,7 @@ def export(
     found = Run.read(run)
     exporting.check_empty(out)
     exporting.check_exportable(found)
-    spec = settings_of(found, run, settings)
+    spec = settings_of(found, run, {**settings, "model": model})
     written: WrittenAdapter | None = None
     with ConsoleProgress(quiet=quiet) as shown, interruptible("nothing was written"):
         shown.phase("loading the base model", 1)
@@ -190,8 +192,7 @@ def _show_loss(written: WrittenAdapter) -> None:
         f"logits: relative error {logits['relative']:.3g}, largest difference {logits['largest']:.3g}, "
         f"same answer at {100 * logits['agree']:.1f} % of positions"
         if logits
-        else "logits were not compared: the base is quantised, or the run's data are not at hand (own tasks, or "
-        "pass --data-dir)"
+        else "logits were not compared: the base is quantised, or no benchmark's data are at hand (--data-dir)"
     )
 
 

@@ -107,7 +107,7 @@ Metric = Annotated[
 ]
 
 
-@options.takes_settings(only=(*TRAINING, *HERE))
+@options.takes_settings(only=(*TRAINING, "save_steps", *HERE))
 def learn(
     learner: Folder,
     *,
@@ -142,6 +142,8 @@ def learn(
     task = files.load()
     if keep_probe < 0:
         raise ConfigError(f"--keep-probe must be at least 0, not {keep_probe}")
+    if may_lose is not None and not 0 <= may_lose <= 100:
+        raise ConfigError(f"--may-lose is a number of points from 0 to 100, not {may_lose}")
     from everlora.cli.console import ConsoleProgress
     from everlora.learner.teaching import Teaching
     from everlora.learner.verbs.learn import learn as teach
@@ -262,7 +264,7 @@ def evaluate(
     if found.missing:
         say(f"not scored, since no test rows are at hand: {', '.join(found.missing)} (give --data TASK=FILE)")
     if found.other_rows:
-        say(f"scored on other rows than when it was learned, and so not noted: {', '.join(found.other_rows)}")
+        say(f"scored on fewer or other rows than when it was learned, and so not noted: {', '.join(found.other_rows)}")
 
 
 def history(learner: Folder, as_json: Json = False) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Plugin, Quiet, Verbose, check_run, interruptible, say
-from everlora.cli.learner import Because, By, Column, Folder
+from everlora.cli.learner import Because, By, Column, Folder, Model, here_now
 
 if TYPE_CHECKING:
     from everlora.learner.verbs.compact import Compacted
@@ -29,6 +29,7 @@ def rollback(
     by: By = None,
     because: Because = None,
     discard: Discard = False,
+    model: Model = None,
     plugin: Plugin = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -41,7 +42,7 @@ def rollback(
     from everlora.cli.console import ConsoleProgress
     from everlora.learner.verbs.rollback import rollback as take_back
 
-    here = {key: value for key, value in settings.items() if value is not None}
+    here = here_now({**settings, "model": model})
     with ConsoleProgress(quiet=quiet) as shown, interruptible("the learner is as it was, or taken back"):
         found = take_back(learner, to, by=by, because=because, discard=discard, here=here, progress=shown)
     if as_json:
@@ -74,6 +75,7 @@ def forget(
     ] = False,
     by: By = None,
     because: Because = None,
+    model: Model = None,
     plugin: Plugin = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -96,7 +98,7 @@ def forget(
         {n: Path(f) for n, f in options.pairs(*one).items()} for one in ((data, "--data"), (test, "--test"))
     )
     tasks = given_tasks(read_stages(learner, hashes=False), files, tests, columns, test_fraction)
-    here = {key: value for key, value in settings.items() if value is not None}
+    here = here_now({**settings, "model": model})
     with ConsoleProgress(quiet=quiet) as shown, interruptible("the learner is as it was, or has forgotten"):
         found = let_go(learner, task, tasks, rebuild=rebuild, by=by, because=because, here=here, progress=shown)
     if as_json:
@@ -114,6 +116,7 @@ def compact(
     by: By = None,
     because: Because = None,
     discard: Discard = False,
+    model: Model = None,
     plugin: Plugin = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -130,7 +133,7 @@ def compact(
     from everlora.learner.verbs.compact import compact as make_one
 
     acts: dict[str, Any] = {"by": by, "because": because, "discard": discard, "dry_run": dry_run}
-    here = {key: value for key, value in settings.items() if value is not None}
+    here = here_now({**settings, "model": model})
     with ConsoleProgress(quiet=quiet) as shown, interruptible("the learner is as it was, or compacted"):
         found = make_one(learner, rank, **acts, here=here, progress=shown)
     if as_json:

@@ -9,7 +9,7 @@ import typer
 
 from everlora.cli import options
 from everlora.cli.common import Json, Plugin, interruptible, say
-from everlora.cli.learner import Folder
+from everlora.cli.learner import Folder, Model, here_now
 from everlora.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def verify(
     max_duration: Annotated[
         float | None, typer.Option("--max-duration", metavar="SECONDS", help="Read no further file after that.")
     ] = None,
+    model: Model = None,
     plugin: Plugin = None,
     as_json: Json = False,
     **settings: Any,
@@ -44,7 +45,7 @@ def verify(
     from everlora.learner.verbs import repair as repairing
     from everlora.learner.verbs import verify as verifying
 
-    here = {key: value for key, value in settings.items() if value is not None}
+    here = here_now({**settings, "model": model})
     depth: Any = next((name for name, on in (("quick", quick), ("data", data), ("logits", logits)) if on), "hashes")
     with interruptible("what was looked at was not changed, but by --repair"):
         made = repairing.repair(learner, here).repaired if repair else []

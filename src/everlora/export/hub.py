@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from everlora.archive.exchange import UNDONE
 from everlora.archive.folder import read_run, stages
+from everlora.archive.parity import PARITY
 from everlora.archive.schema import Record
 from everlora.core.errors import ConfigError, FolderError
 from everlora.runtime import hub
@@ -41,7 +43,9 @@ def files_to_push(path: Path, *, tasks: bool, rows: bool) -> list[Path]:
     """
     found = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
     shown = [file for file in found if not any(part.startswith(".") for part in file.parts)]
-    wanted = [file for file in shown if tasks or (len(file.parts) == 1 and file.name not in OF_TASKS)]
+    # What was taken back is no part of the learner; a parity file gives back rows that are not sent themselves.
+    own = [file for file in shown if file.parts[0] != UNDONE and (file.name != PARITY or (tasks and rows))]
+    wanted = [file for file in own if tasks or (len(file.parts) == 1 and file.name not in OF_TASKS)]
     return [file for file in wanted if rows or file.name not in ROWS]
 
 

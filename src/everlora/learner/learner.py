@@ -221,6 +221,7 @@ class Learner:
     @property
     def model(self) -> nn.Module:
         """Return the model as it stands after the latest task, for inference."""
-        if self._learner.newest is None and self._learner.folder.stages():
+        own = self._learner.method.consolidator.rule == "keep"  # then whatever was asked last is on
+        if (own or self._learner.newest is None) and self._learner.folder.stages():
             return restore(self._learner, tasks_of(self._learner))
         return self._learner.inference_model()

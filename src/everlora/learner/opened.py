@@ -135,7 +135,7 @@ def remembered(stage: Committed) -> list[Task]:
                 f"{stage.path} was written by an older everlora, which kept no card of a task; go on with its data, "
                 f"and run --resume"
             )
-        found.append(remembered_task(name, stage.facts, stored.get(name) or at_hand(name, card)))
+        found.append(remembered_task(name, stage.facts, at_hand(name, card) or stored.get(name, ())))
     return found
 
 
@@ -161,7 +161,10 @@ def restore(learner: SequentialLearner, known: Sequence[Task], task: Task | None
     learner.reset()
     learner.backend.plan_tasks(len(known))
     each = learner.method.consolidator.rule == "keep"
-    for stage, committed in zip(stages(learner.method, known), learner.folder.stages(), strict=True):
+    there = learner.folder.stages()
+    if [one.facts.name for one in there] != [one.name for one in known]:
+        raise FolderError(f"{learner.folder.path} was changed by another process meanwhile; give the command again")
+    for stage, committed in zip(stages(learner.method, known), there, strict=True):
         if each and task is not None and stage.tasks[0].name != task.name:
             continue
         learner.restore_task(committed, stage, last=each or stage.number == len(known))

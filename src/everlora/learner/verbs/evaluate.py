@@ -28,7 +28,7 @@ class Evaluated(Record):
         rows: how many rows were answered, by task.
         when_learned: what they were right after each task was learned.
         missing: tasks whose test rows are not at hand.
-        other_rows: tasks that were scored on other rows than when they were learned: these scores are not noted.
+        other_rows: tasks that were scored on fewer or other rows than when they were learned: these are not noted.
     """
 
     scores: dict[str, float]
@@ -47,7 +47,7 @@ def evaluate(
 ) -> Evaluated:
     """Score a learner as it is now on the tasks whose test rows are given, stored, or still where they were.
 
-    Scores on the rows that a task was learned with, or stored from, are noted with the newest task.
+    Scores on all the test rows that a task was learned with are noted with the newest task; others are told alone.
 
     Args:
         path: the learner's folder.
@@ -63,10 +63,10 @@ def evaluate(
 
 def judge(learner: SequentialLearner, tests: Mapping[str, Sequence[Example]] | None = None) -> Evaluated:
     """Score a learner that is loaded; see `evaluate`."""
-    known = tasks_of(learner)
-    for name in (*(tests or ()), None):
-        task_named(learner.folder.path, known, name)
     with learner.writing():
+        known = tasks_of(learner)
+        for name in (*(tests or ()), None):
+            task_named(learner.folder.path, known, name)
         return _evaluate(learner, known, tests or {})
 
 
@@ -75,7 +75,7 @@ def _evaluate(learner: SequentialLearner, known: Sequence[Task], tests: Mapping[
     given = [replace(task, test=tests.get(task.name, task.test)) for task in known]
     here_now = [task for task in given if len(task.test)]
     scores = _answers(learner, known, here_now)
-    other = [task.name for task in here_now if not _same_rows(learner, task, known)]
+    other = [task.name for task in here_now if not _same_rows(learner, task)]
     _commit(learner, known, [score for score in scores if score.task not in other])
     return Evaluated(
         scores={score.task: score.score for score in scores},
@@ -96,19 +96,22 @@ def _answers(learner: SequentialLearner, known: Sequence[Task], tasks: Sequence[
     return found
 
 
-def _same_rows(learner: SequentialLearner, task: Task, known: Sequence[Task]) -> bool:
-    """Return whether rows are those that a task was learned with, or those of them that were stored."""
+def _same_rows(learner: SequentialLearner, task: Task) -> bool:
+    """Return whether rows are all those that a task was scored on when it was learned."""
     card = next(stage.facts.cards[task.name] for stage in learner.folder.stages() if task.name in stage.facts.cards)
-    stored = next(one.test for one in known if one.name == task.name)
-    return digest_of_rows(task.test, task.form) in (card.tests, digest_of_rows(stored, task.form))
+    return digest_of_rows(task.test, task.form) == card.tests
 
 
 def _commit(learner: SequentialLearner, known: Sequence[Task], scores: Sequence[TaskScore]) -> None:
     """Note scores beside the newest task, in the place of what was noted there."""
-    newest, found = learner.folder.stages()[-1], {score.task: score.score for score in scores}
+    newest = learner.folder.stages()[-1]
+    row = [*newest.facts.row, *[None] * len(known)][: len(known)]
+    # What the newest task scored when it was learned stays as it was measured then.
+    first = {known[-1].name} if row[-1] is not None else set()
+    scores = [score for score in scores if score.task not in first]
+    found = {score.task: score.score for score in scores}
     if not found:
         return
-    row = [*newest.facts.row, *[None] * len(known)][: len(known)]
     facts = Scored(
         row=[found.get(task.name, old) for task, old in zip(known, row, strict=True)],
         fingerprint=learner.evaluator.fingerprint(),

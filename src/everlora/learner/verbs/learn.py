@@ -67,7 +67,8 @@ def teach(learner: SequentialLearner, task: Task, teaching: Teaching | None = No
     path, known = learner.folder.path, tasks_of(learner)
     check_teachable(learner.method)
     learner.teaching = teaching = teaching or Teaching()
-    typed = {"device": learner.spec.device, "trust_remote_code": learner.spec.trust_remote_code}
+    spec = learner.spec
+    typed = {"device": spec.device, "trust_remote_code": spec.trust_remote_code, "save_steps": spec.save_steps}
     learner.spec = spec_of(path, learner.folder.record, {**typed, "train": dict(teaching.train)})
     again = next((one for one in known if one.name == task.name), None)
     if again is not None and (again.digest() != task.digest() or again is not known[-1]):
