@@ -14,6 +14,7 @@ from everlora.core.updates import LowRank
 from everlora.evaluation.scoring import TaskScore
 from everlora.learner.forgetting_budget import drop, scaled
 
+BY_LABELS = {"scoring": "labels"}
 STEPS = {"max_steps": 30, "learning_rate": 0.02, "per_device_train_batch_size": 8}
 
 
@@ -49,7 +50,7 @@ def test_a_share_of_an_update_is_that_share_of_its_matrix(sigma: torch.Tensor | 
 
 
 def taught(place: Path, may_lose: float | None) -> Learner:
-    learner = Learner("tiny-bert", method="inclora", out=place, lora={"lora_alpha": 32})
+    learner = Learner("tiny-bert", method="inclora", out=place, lora={"lora_alpha": 32}, evaluation=BY_LABELS)
     learner.learn(words("first", "alpha", "beta", "gamma"), keep_probe=12, train=STEPS)
     learner.learn(words("second", "alpha", "beta", "delta"), may_lose=may_lose, train=STEPS)
     return learner
@@ -73,7 +74,7 @@ def test_what_is_taken_stays_within_the_budget_and_is_what_is_written(tmp_path: 
 
 
 def test_a_first_task_costs_nothing_and_a_wide_budget_takes_all(tmp_path: Path) -> None:
-    learner = Learner("tiny-bert", method="inclora", out=tmp_path / "one")
+    learner = Learner("tiny-bert", method="inclora", out=tmp_path / "one", evaluation=BY_LABELS)
     first = learner.learn(words("first", "alpha", "beta"), keep_probe=4, may_lose=0.0, train={"max_steps": 1})
     assert first.spent is None
     second = learner.learn(words("second", "alpha", "beta"), may_lose=100.0, train={"max_steps": 1})
@@ -82,7 +83,7 @@ def test_a_first_task_costs_nothing_and_a_wide_budget_takes_all(tmp_path: Path) 
 
 
 def test_without_rows_or_with_another_form_a_budget_is_refused(tmp_path: Path) -> None:
-    learner = Learner("tiny-bert", method="inclora", out=tmp_path / "no-rows")
+    learner = Learner("tiny-bert", method="inclora", out=tmp_path / "no-rows", evaluation=BY_LABELS)
     learner.learn(words("first", "alpha", "beta"), train={"max_steps": 1})
     with pytest.raises(ConfigError, match="no test rows of earlier tasks are at hand"):
         learner.learn(words("second", "alpha", "beta"), may_lose=1.0, train={"max_steps": 1})
@@ -94,8 +95,18 @@ def test_without_rows_or_with_another_form_a_budget_is_refused(tmp_path: Path) -
 
 
 def test_a_task_that_fits_nowhere_is_not_committed_but_by_force(tmp_path: Path) -> None:
-    learner = Learner("tiny-bert", method="inclora", out=tmp_path / "run", lora={"lora_alpha": 32})
+    learner = Learner(
+        "tiny-bert", method="inclora", out=tmp_path / "run", lora={"lora_alpha": 32}, evaluation=BY_LABELS
+    )
     learner.learn(words("first", "alpha", "beta", "gamma"), keep_probe=12, train=STEPS)
     with pytest.raises(TrainingError, match="is not committed"):
         learner.learn(words("second", "alpha", "beta", "delta"), may_lose=-200.0, train=STEPS)
     assert [task.name for task in learner.status().tasks] == ["first"]
+
+
+def test_a_head_that_all_tasks_share_is_no_matter_of_an_update(tmp_path: Path) -> None:
+    """Its new rows answer in the place of the old ones, and a share of the update would not bring these back."""
+    learner = Learner("tiny-bert", method="inclora", out=tmp_path / "run")
+    learner.learn(words("first", "alpha", "beta"), keep_probe=4, train={"max_steps": 1})
+    with pytest.raises(ConfigError, match="a head that answers with the labels of all tasks"):
+        learner.learn(words("second", "alpha", "beta"), may_lose=2.0, train={"max_steps": 1})

@@ -80,21 +80,24 @@ def read_questions(file: str) -> list[Any]:
         DataError: the file cannot be read, or a line is none of these.
     """
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        text = (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {file}: {error}") from None
     found: list[Any] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):  # and not at other separators
         if not line.strip():
             continue
-        if line.lstrip()[0] not in '{"':
+        begins = line.lstrip()[0]
+        if begins not in '{"':
             found.append(line)
             continue
         try:
             content = json.loads(line)
-        except ValueError:
+        except ValueError as error:
+            if begins == "{":
+                raise DataError(f"{file}, line {number}: no sound JSON ({error}); mend or remove it") from None
             found.append(line)
             continue
         keys = [key for key in ("text", "prompt", "messages") if isinstance(content, dict) and key in content]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
+
+from everlora.core.errors import DataError
 from everlora.data.files import TaskFile, split_table
 from everlora.data.task import Example
 from everlora.data.tasks import build_task
@@ -21,3 +25,17 @@ def load_test(entry: TaskFile, labels: Sequence[str]) -> Sequence[Example]:
         entry.name, {"train": table, "test": table}, labels=labels or None, columns=entry.columns, overlap="allow"
     )
     return task.test
+
+
+def entry_of(**fields: Any) -> TaskFile:
+    """Make an entry of what a command line says of a task's files.
+
+    Raises:
+        DataError: it cannot be used.
+    """
+    try:
+        return TaskFile(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise DataError(f"{where.replace('_', '-')}: {why} (got {first['input']!r})") from None

@@ -87,7 +87,10 @@ class Evaluator:
         data = {task.name: task.digest() for task in tasks} if self.scores_next_task else {}
         known = committed.facts if committed else BaselineFacts(base={}, data={})
         # A task whose rows are others by now was not measured, whatever its name.
-        old = {name: score for name, score in known.base.items() if known.data[name] == data.get(name)}
+        # What was measured of tasks that are not here now stands.
+        here = {task.name for task in tasks}
+        same = (name for name in known.base if name not in here or known.data[name] == data.get(name))
+        old = {name: known.base[name] for name in same}
         missing = [task for task in tasks if task.name in data and task.name not in old]
         if not missing and (self._measure_ability is None or known.general is not None):
             return
@@ -96,6 +99,7 @@ class Evaluator:
             base = {**old, **{score.task: score.score for score in scores}}
             rows = read_rows(AnswerRow, committed.path / PREDICTIONS) if committed else []
             rows = [row for row in rows if row.task in old] + [row for score in scores for row in score.rows()]
+            data = {**{name: known.data[name] for name in old}, **data}
             facts = BaselineFacts(base=base, data=data, fingerprint=self.fingerprint(), general=self.general)
             with folder.commit_before(facts) as path:
                 write_rows(path / PREDICTIONS, rows)

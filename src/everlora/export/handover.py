@@ -56,7 +56,7 @@ def serving_lines(target: Target, folder: Path, base: str, name: str, rank: int 
             f"vllm serve {base} --enable-lora --max-lora-rank {vllm_rank(rank)} --lora-modules {name}={folder}",
         ]
     if target == "llama-cpp":
-        gguf = folder.with_suffix(".gguf")
+        gguf = folder.with_name(f"{folder.name}.gguf")
         return [
             f"python {CONVERTER} {folder} --outfile {gguf} --outtype f16",
             f"llama-server -m {gguf}",
@@ -73,7 +73,7 @@ def convert(folder: Path) -> Path | None:
     """
     if (place := shutil.which(CONVERTER)) is None:
         return None
-    gguf = folder.with_suffix(".gguf")
+    gguf = folder.with_name(f"{folder.name}.gguf")
     done = subprocess.run(
         [place, str(folder), "--outfile", str(gguf), "--outtype", "f16"], capture_output=True, text=True, check=False
     )

@@ -20,6 +20,7 @@ from everlora.core.errors import ConfigError, TrainingError
 from everlora.core.updates import LowRank, Updates, Weights
 from everlora.data.task import Task
 from everlora.evaluation.scoring import TaskScore, score_task
+from everlora.models.families import Classifier
 from everlora.training.stages import Stage
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def within_budget(
     """Return the update as far as the teacher's budget allows, on the model, and what it costs.
 
     Raises:
-        ConfigError: the method's updates cannot be shortened, or no row of an earlier task is at hand.
+        ConfigError: the method's updates cannot be shortened, a head is shared by all tasks, or no row of an earlier
+            task is at hand.
         TrainingError: no share of the update that is worth having is within the budget, and it is not to be taken
             all the same.
     """
@@ -85,6 +87,13 @@ def within_budget(
     method = learner.method
     if method.consolidator.rule != "sum" or (method.merge is not None and method.merge.infer == "merged"):
         raise ConfigError(f"{method.name!r} does not sum its updates, so none can be shortened; leave --may-lose out")
+    family = learner.base.family
+    if isinstance(family, Classifier) and not (family.fixed or family.by_task):
+        # New rows of a head draw answers to themselves whatever the update is, and nothing but it is shortened.
+        raise ConfigError(
+            "a head that answers with the labels of all tasks is changed by each of them; a budget is for models that "
+            "write, or score labels (--eval-scoring labels); leave --may-lose out"
+        )
     earlier = [task for one in learner.plan[: stage.number - 1] for task in one.tasks if len(task.test)]
     if not earlier:
         raise ConfigError(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from everlora.archive.committed import Committed
 from everlora.core.errors import ConfigError, DataError, nearest
-from everlora.data.files import TaskFile, load_task
+from everlora.data.files import load_task
 from everlora.data.task import Task
+from everlora.data.test_rows import entry_of
 from everlora.metrics.answers import DEFAULT
 
 FRACTION = 0.1
@@ -46,11 +47,11 @@ def given_tasks(
         card = facts.cards[name]
         of_card = Path(card.test.path) if card.test and Path(card.test.path).is_file() else None
         test = tests.get(name) or (None if fraction else of_card)
-        entry = TaskFile(
+        entry = entry_of(
             name=name,
             train=str(file.resolve()),
             test=str(test.resolve()) if test else None,
-            test_fraction=None if test else fraction or FRACTION,
+            test_fraction=None if test else FRACTION if fraction is None else fraction,
             labels=card.labels or None,
             instruction=card.instruction,
             metric=facts.metric.get(name, DEFAULT),

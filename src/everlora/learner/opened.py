@@ -20,7 +20,7 @@ from everlora.core.expressions import parse
 from everlora.core.method import Method
 from everlora.data.files import TaskFile
 from everlora.data.task import Example, Task
-from everlora.data.test_rows import load_test
+from everlora.data.test_rows import entry_of, load_test
 from everlora.learner import experiment
 from everlora.learner.learned import TESTS
 from everlora.learner.resolve import refuse_code, resolve
@@ -162,7 +162,7 @@ def restore(learner: SequentialLearner, known: Sequence[Task], task: Task | None
     learner.backend.plan_tasks(len(known))
     each = learner.method.consolidator.rule == "keep"
     there = learner.folder.stages()
-    if [one.facts.name for one in there] != [one.name for one in known]:
+    if [one.facts.name for one in there] != [one.name for one in stages(learner.method, known)]:
         raise FolderError(f"{learner.folder.path} was changed by another process meanwhile; give the command again")
     for stage, committed in zip(stages(learner.method, known), there, strict=True):
         if each and task is not None and stage.tasks[0].name != task.name:
@@ -199,6 +199,6 @@ def given_tests(path: Path, files: Mapping[str, Path], columns: Mapping[str, str
     for name, file in files.items():
         if name not in cards:
             raise ConfigError(f"{path} has not learned {name!r}{nearest(name, cards)}")
-        entry = TaskFile(name=name, train=str(file.resolve()), test=str(file.resolve()), **columns)
+        entry = entry_of(name=name, train=str(file.resolve()), test=str(file.resolve()), **columns)
         found[name] = load_test(entry, cards[name].labels)
     return found

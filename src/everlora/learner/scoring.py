@@ -17,7 +17,7 @@ from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.runtime import world
 from everlora.runtime.progress import warn
 from everlora.training.alarms import after_scoring
-from everlora.training.stages import Stage, matrix_row, tasks_to_evaluate
+from everlora.training.stages import Stage, matrix_row, stages, tasks_to_evaluate
 
 if TYPE_CHECKING:
     from everlora.learner.sequential import SequentialLearner
@@ -75,6 +75,6 @@ def committed_matrix(learner: LearnerState, tasks: Sequence[Task]) -> ScoreMatri
     committed = learner.folder.stages()
     counts = count_rows(tasks, committed, learner.spec.evaluation.split)
     matrix = ScoreMatrix.empty([task.name for task in tasks], counts)
-    for stage in committed:
-        matrix = matrix.with_row(stage.facts.number - 1, [*stage.facts.row, *[None] * len(tasks)][: len(tasks)])
+    for stage, done in zip(stages(learner.method, tasks), committed, strict=False):
+        matrix = matrix.with_row(stage.row, [*done.facts.row, *[None] * len(tasks)][: len(tasks)])
     return matrix

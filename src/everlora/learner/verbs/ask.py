@@ -10,6 +10,7 @@ from typing import Any
 from everlora.archive.schema import Record
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
+from everlora.data.tasks import LONE_SURROGATE, chat_of
 from everlora.evaluation.scoring import answer_rows
 from everlora.learner.opened import load_learner, restore, task_named, tasks_of
 from everlora.learner.sequential import SequentialLearner
@@ -76,10 +77,14 @@ def question_of(question: Any, task: Task) -> Any:
     """
     if task.form == "image":
         raise DataError(f"task {task.name!r} is about pictures; ask it in Python, see everlora.Learner.model")
+    if isinstance(question, str) and LONE_SURROGATE.search(question):
+        raise DataError("the question is not UTF-8; mend its text")
     if task.form == "chat" and isinstance(question, str):
         return [{"role": "user", "content": question}]
     if task.form != "chat" and not isinstance(question, str):
-        raise DataError(f"task {task.name!r} has texts for rows, and the question is a list of messages; give a text")
+        raise DataError(f"task {task.name!r} has texts for rows, and the question is none; give a text")
+    if task.form == "chat" and not isinstance(question, str):
+        return chat_of(question, "the question")
     if isinstance(question, str) and not question.strip():
         raise DataError("the question is empty; give a text")
     return question

@@ -114,7 +114,9 @@ def _learner(path: Path) -> list[Finding]:
         found.append(_base(record.settings.model))
         found += _versions(path)
     except EverloraError as error:
-        found.append(Finding(what="learner", state="bad", detail=str(error), cure=f"everlora verify {path} --repair"))
+        there = (path / "run.yaml").exists() or (path / "tasks").exists()
+        cure = f"everlora verify {path} --repair" if there else f"everlora init {path} makes one"
+        found.append(Finding(what="learner", state="bad", detail=str(error), cure=cure))
     place = next(one for one in (path, *path.absolute().parents) if one.exists())
     free = shutil.disk_usage(place).free
     full = free < LITTLE

@@ -18,6 +18,7 @@ from everlora.learner.scoring import committed_matrix, count_rows
 from everlora.learner.sequential import SequentialLearner
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
+from everlora.training.stages import stages
 
 
 class Evaluated(Record):
@@ -63,6 +64,8 @@ def evaluate(
 
 def judge(learner: SequentialLearner, tests: Mapping[str, Sequence[Example]] | None = None) -> Evaluated:
     """Score a learner that is loaded; see `evaluate`."""
+    # Rows at hand are test rows, whatever a run that searched for settings was scored on.
+    learner.evaluator.settings = learner.evaluator.settings.model_copy(update={"split": "test"})
     with learner.writing():
         known = tasks_of(learner)
         for name in (*(tests or ()), None):
@@ -107,7 +110,8 @@ def _commit(learner: SequentialLearner, known: Sequence[Task], scores: Sequence[
     newest = learner.folder.stages()[-1]
     row = [*newest.facts.row, *[None] * len(known)][: len(known)]
     # What the newest task scored when it was learned stays as it was measured then.
-    first = {known[-1].name} if row[-1] is not None else set()
+    alone = len(newest.facts.data) == 1
+    first = {known[-1].name} if alone and row[-1] is not None else set()
     scores = [score for score in scores if score.task not in first]
     found = {score.task: score.score for score in scores}
     if not found:
@@ -129,8 +133,8 @@ def _commit(learner: SequentialLearner, known: Sequence[Task], scores: Sequence[
 def when_learned(learner: SequentialLearner, known: Sequence[Task]) -> dict[str, float]:
     """Return the score of each task right after it was learned, where it was measured."""
     found = {}
-    for stage, task in zip(learner.folder.stages(), known, strict=True):
-        row = stage.facts.row
-        if len(row) >= stage.facts.number and (cell := row[stage.facts.number - 1]) is not None:
-            found[task.name] = cell
+    for stage, committed in zip(stages(learner.method, known), learner.folder.stages(), strict=True):
+        row = committed.facts.row
+        if len(stage.tasks) == 1 and stage.row < len(row) and (cell := row[stage.row]) is not None:
+            found[stage.tasks[0].name] = cell
     return found
