@@ -326,7 +326,7 @@ def test_a_question_that_is_none_is_refused(tmp_path: Path) -> None:
     learner = opened(taught(tmp_path / "a", tiny_runs.stream("tiny-bert")[:1], model="tiny-bert"))
     with pytest.raises(DataError, match="the question is empty"):
         learner.ask([" "])
-    with pytest.raises(DataError, match="has texts for rows, and the question is a list of messages"):
+    with pytest.raises(DataError, match="has texts for rows, and the question is none"):
         learner.ask([[{"role": "user", "content": "who?"}]])
     with pytest.raises(ConfigError, match=r"has not learned 'frist'.*it knows first"):
         learner.ask(["who?"], task="frist")

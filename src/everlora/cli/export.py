@@ -76,7 +76,7 @@ def export(
     The loss is measured on the run's data, where they are at hand.
     """
     check_run(run)
-    target, out = chosen(to, rank, dtype), out.resolve()
+    target, out = chosen(to, rank, dtype), out if out.name not in ("", "..") else out.resolve()
     from everlora.analysis.runs import Run
     from everlora.cli.console import ConsoleProgress
     from everlora.export import handover

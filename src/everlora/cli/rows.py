@@ -80,7 +80,9 @@ def read_questions(file: str) -> list[Any]:
         DataError: the file cannot be read, or a line is none of these.
     """
     try:
-        text = (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode("utf-8-sig")
+        # What Python takes from stdin in place of bytes that are no text is bytes again, and refused as of a file.
+        raw = sys.stdin.read().encode("utf-8", "surrogateescape") if file == "-" else Path(file).read_bytes()
+        text = raw.decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -266,17 +266,6 @@ def _label(value: Any, column: str, names: tuple[Sequence[str], bool], at: str) 
     return _text(label_of(value, *names, at), column, at)
 
 
-def chat_of(value: Any, at: str) -> list[dict[str, Any]]:
-    """Return chat messages that wait for an answer, checked as those of rows are.
-
-    Raises:
-        DataError: they are none.
-    """
-    again = [*value, {"role": "assistant", "content": "-"}] if isinstance(value, list | tuple) else value
-    found: list[dict[str, Any]] = _chat(again, at).input
-    return found
-
-
 def _chat(value: Any, at: str) -> Example:
     if not isinstance(value, list | tuple) or not all(isinstance(m, Mapping) for m in value):
         raise DataError(f"{at}: 'messages' must be a list of objects with role and content")

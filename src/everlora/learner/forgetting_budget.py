@@ -70,20 +70,12 @@ def drop(before: Sequence[TaskScore], after: Sequence[TaskScore]) -> tuple[float
     return lost / len(before), math.sqrt(variance) / len(before)
 
 
-def within_budget(
-    learner: SequentialLearner, stage: Stage, model: nn.Module, update: Updates
-) -> tuple[Updates, SpentBudget | None]:
-    """Return the update as far as the teacher's budget allows, on the model, and what it costs.
+def _rows_to_judge_by(learner: SequentialLearner, stage: Stage) -> list[Task]:
+    """Return the earlier tasks whose test rows are at hand.
 
     Raises:
-        ConfigError: the method's updates cannot be shortened, a head is shared by all tasks, or no row of an earlier
-            task is at hand.
-        TrainingError: no share of the update that is worth having is within the budget, and it is not to be taken
-            all the same.
+        ConfigError: there are none, or nothing that could be shortened stands for what a task has learned.
     """
-    teaching = learner.teaching
-    if teaching.may_lose is None or stage.number == 1:
-        return update, None
     method = learner.method
     if method.consolidator.rule != "sum" or (method.merge is not None and method.merge.infer == "merged"):
         raise ConfigError(f"{method.name!r} does not sum its updates, so none can be shortened; leave --may-lose out")
@@ -100,6 +92,24 @@ def within_budget(
             "no test rows of earlier tasks are at hand to hold a budget against; teach with --keep-probe, or leave "
             "--may-lose out"
         )
+    return earlier
+
+
+def within_budget(
+    learner: SequentialLearner, stage: Stage, model: nn.Module, update: Updates
+) -> tuple[Updates, SpentBudget | None]:
+    """Return the update as far as the teacher's budget allows, on the model, and what it costs.
+
+    Raises:
+        ConfigError: the method's updates cannot be shortened, a head is shared by all tasks, or no row of an earlier
+            task is at hand.
+        TrainingError: no share of the update that is worth having is within the budget, and it is not to be taken
+            all the same.
+    """
+    teaching = learner.teaching
+    if teaching.may_lose is None or stage.number == 1:
+        return update, None
+    earlier = _rows_to_judge_by(learner, stage)
 
     def scores(share: float) -> list[TaskScore]:
         learner.backend.set_values(scaled(update, share))

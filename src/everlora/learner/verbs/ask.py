@@ -10,7 +10,7 @@ from typing import Any
 from everlora.archive.schema import Record
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
-from everlora.data.tasks import LONE_SURROGATE, chat_of
+from everlora.data.tasks import LONE_SURROGATE
 from everlora.evaluation.scoring import answer_rows
 from everlora.learner.opened import load_learner, restore, task_named, tasks_of
 from everlora.learner.sequential import SequentialLearner
@@ -84,7 +84,15 @@ def question_of(question: Any, task: Task) -> Any:
     if task.form != "chat" and not isinstance(question, str):
         raise DataError(f"task {task.name!r} has texts for rows, and the question is none; give a text")
     if task.form == "chat" and not isinstance(question, str):
-        return chat_of(question, "the question")
+        plain = isinstance(question, list) and all(_is_message(one) for one in question)
+        if not question or not plain:
+            raise DataError("the question must be a list of messages, each with role and content")
+        return question
     if isinstance(question, str) and not question.strip():
         raise DataError("the question is empty; give a text")
     return question
+
+
+def _is_message(value: Any) -> bool:
+    """Return whether a value is an object with a role and a text."""
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("role", "content"))

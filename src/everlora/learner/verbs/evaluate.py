@@ -110,8 +110,8 @@ def _commit(learner: SequentialLearner, known: Sequence[Task], scores: Sequence[
     newest = learner.folder.stages()[-1]
     row = [*newest.facts.row, *[None] * len(known)][: len(known)]
     # What the newest task scored when it was learned stays as it was measured then.
-    alone = len(newest.facts.data) == 1
-    first = {known[-1].name} if alone and row[-1] is not None else set()
+    single = len(newest.facts.data) == 1
+    first = {known[-1].name} if single and row[-1] is not None else set()
     scores = [score for score in scores if score.task not in first]
     found = {score.task: score.score for score in scores}
     if not found:
