@@ -7,8 +7,14 @@ from collections.abc import Mapping
 from everlora.archive.commits import TaskCard
 from everlora.data.template import DEFAULT, IN_CHAT, Template
 
-AUTO = {"decoder": "AutoModelForCausalLM", "encoder-decoder": "AutoModelForSeq2SeqLM"}
-"""Classes of transformers that write text, by family."""
+AUTO = {
+    "decoder": "AutoModelForCausalLM",
+    "encoder-decoder": "AutoModelForSeq2SeqLM",
+    "encoder": "AutoModelForSequenceClassification",
+    "image-classifier": "AutoModelForImageClassification",
+}
+WRITE = ("decoder", "encoder-decoder")
+"""Families that write text."""
 
 
 def answering_lines(
@@ -34,7 +40,7 @@ def answering_lines(
         chat: whether prompts go through the model's chat template.
         tokens: the longest answer.
     """
-    if family not in AUTO or not cards:
+    if family not in WRITE or not cards:
         return ""
     name, card = list(cards.items())[-1]
     at = f", revision={revision!r}" if revision else ""

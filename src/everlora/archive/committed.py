@@ -167,3 +167,12 @@ def folder_name(number: int, name: str) -> str:
     '03-reviews'
     """
     return f"{number:02d}-{name}"
+
+
+def last_scores(stages: Sequence[Committed]) -> dict[str, float]:
+    """Return by task the score that was measured last; nothing of tasks that never were."""
+    names = [name for stage in stages for name in stage.facts.data]
+    found: dict[str, float] = {}
+    for stage in stages:
+        found |= {name: cell for name, cell in zip(names, stage.facts.row, strict=False) if cell is not None}
+    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everlora.archive.card import front_matter, loading, pooling_of, provenance, score_cell, with_transformers
-from everlora.archive.card_answer import answering_lines
+from everlora.archive.card_answer import AUTO, answering_lines
 from everlora.archive.commits import TaskCard
 from everlora.archive.identity import RunRecord
 from everlora.archive.results import MatrixRecord
@@ -17,12 +17,6 @@ from everlora.data.template import DEFAULT as DEFAULT_TEMPLATE
 from everlora.data.template import IN_CHAT, Template
 from everlora.metrics.answers import DEFAULT
 
-AUTO = {
-    "decoder": "AutoModelForCausalLM",
-    "encoder-decoder": "AutoModelForSeq2SeqLM",
-    "encoder": "AutoModelForSequenceClassification",
-    "image-classifier": "AutoModelForImageClassification",
-}
 LISTED = 100
 """Labels of a task that a card names."""
 

@@ -10,7 +10,7 @@ import typer
 
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Plugin, Quiet, Verbose, interruptible, say
-from everlora.cli.rows import TaskData, read_questions
+from everlora.cli.rows import TaskData, columns_of, read_questions
 from everlora.cli.run import More
 from everlora.core.errors import ConfigError
 from everlora.settings.spec import RawSettings
@@ -246,7 +246,7 @@ def evaluate(
     from everlora.learner.opened import given_tests
     from everlora.learner.verbs.evaluate import evaluate as judge
 
-    columns = {f"{role}_column": of for role, of in options.pairs(column, "--column").items()}
+    columns = columns_of(column)
     files = {name: Path(file) for name, file in options.pairs(data, "--data").items()}
     here = here_now({**settings, "model": model})
     with ConsoleProgress(quiet=quiet) as shown, interruptible("nothing was changed"):

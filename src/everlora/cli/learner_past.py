@@ -10,7 +10,8 @@ import typer
 
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Plugin, Quiet, Verbose, check_run, interruptible, say
-from everlora.cli.learner import Because, By, Column, Folder, Model, here_now
+from everlora.cli.learner import HERE, Because, By, Column, Folder, Model, here_now
+from everlora.cli.rows import columns_of
 
 if TYPE_CHECKING:
     from everlora.learner.verbs.compact import Compacted
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from everlora.learner.verbs.forget import Forgotten, Remains
 
 Discard = Annotated[bool, typer.Option("--discard", help="Delete what is taken away, which is else moved to undone/.")]
-HERE = ("device", "trust_remote_code")
 
 
 @options.takes_settings(only=HERE)
@@ -93,7 +93,7 @@ def forget(
     from everlora.learner.given import given_tasks
     from everlora.learner.verbs.forget import forget as let_go
 
-    columns = {f"{role}_column": of for role, of in options.pairs(column, "--column").items()}
+    columns = columns_of(column)
     files, tests = (
         {n: Path(f) for n, f in options.pairs(*one).items()} for one in ((data, "--data"), (test, "--test"))
     )

@@ -31,7 +31,7 @@ class TaskData:
     ) -> None:
         if test is not None and fraction is not None:
             raise ConfigError("give either --test or --test-fraction")
-        self.columns = {f"{role}_column": of for role, of in options.pairs(column, "--column").items()}
+        self.columns = columns_of(column)
         self.test = test
         self.settings: dict[str, Any] = {
             "name": name,
@@ -50,16 +50,13 @@ class TaskData:
         Raises:
             EverloraError: a file or row, or what is said of them, cannot be used.
         """
-        from pydantic import ValidationError
-
-        from everlora.data.files import TaskFile, load_task
+        from everlora.data.files import load_task
+        from everlora.data.test_rows import entry_of
 
         try:
-            entry = TaskFile(**self.settings)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-            raise DataError(f"--{where.replace('_', '-')}: {why} (got {first['input']!r})") from None
+            entry = entry_of(**self.settings)
+        except DataError as error:
+            raise DataError(f"--{error}") from None
         return load_task(entry, Path.cwd() / "the command line")
 
     def test_file(self) -> TestFile | None:
@@ -71,6 +68,11 @@ class TaskData:
             return None
         place = Path(self.test).resolve()
         return TestFile(path=str(place), sha256=sha256(place), columns=self.columns)
+
+
+def columns_of(column: list[str] | None) -> dict[str, str]:
+    """Return what ``--column`` says, as names of settings of a task's entry."""
+    return {f"{role}_column": of for role, of in options.pairs(column, "--column").items()}
 
 
 def read_questions(file: str) -> list[Any]:

@@ -9,14 +9,14 @@ import typer
 
 from everlora.cli import options
 from everlora.cli.common import Json, Plugin, interruptible, say
-from everlora.cli.learner import Folder, Model, here_now
+from everlora.cli.learner import HERE, Folder, Model, here_now
 from everlora.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from everlora.archive.verdict import Verdict
 
 
-@options.takes_settings(only=("device", "trust_remote_code"))
+@options.takes_settings(only=HERE)
 def verify(
     learner: Folder,
     *,

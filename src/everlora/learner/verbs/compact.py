@@ -8,7 +8,7 @@ from pathlib import Path
 
 from everlora.adapters import files as adapters
 from everlora.analysis.runs import Run
-from everlora.archive.committed import Committed
+from everlora.archive.committed import Committed, last_scores
 from everlora.archive.exchange import exchange, list_tasks, prepare
 from everlora.archive.folder import read_run
 from everlora.archive.history import Act, now
@@ -20,7 +20,6 @@ from everlora.core.updates import LowRank, LowRankUpdates, truncated
 from everlora.learner.opened import tasks_of
 from everlora.learner.past import committed_tasks, copy_stage, note_act, seal_stage, sealed, settle
 from everlora.learner.verbs.evaluate import judge
-from everlora.learner.verbs.learn import newest_scores
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
 from everlora.training.memory import FILE as MEMORY
@@ -109,7 +108,7 @@ def compact(
         list_tasks(place)
         learner = settle(place, here, progress)
         known = tasks_of(learner)
-        before = newest_scores(learner, known)
+        before = last_scores(learner.folder.stages())
         scored = judge(learner).scores if any(len(task.test) for task in known) else {}
         note_act(place, Act(act="compact", date=now(), tasks=found.tasks, by=by, because=because), stages)
         undone = exchange(path, 0, aside=not discard)

@@ -8,7 +8,7 @@ from math import hypot
 from pathlib import Path
 
 from everlora.analysis.runs import Run, method_of
-from everlora.archive.committed import Committed
+from everlora.archive.committed import Committed, last_scores
 from everlora.archive.differences import differing_settings
 from everlora.archive.folder import read_run
 from everlora.archive.identity import RunRecord
@@ -185,19 +185,11 @@ def compare_updates(a: Mapping[str, LowRank], b: Mapping[str, LowRank]) -> list[
 
 def _scores(one: Side, other: Side) -> list[ScoreChange]:
     """Return the tasks whose last scores differ."""
-    first, second = _last_scores(one.run.stages), _last_scores(other.run.stages)
+    first, second = last_scores(one.run.stages), last_scores(other.run.stages)
     changes = [
         ScoreChange(task=task, a=first.get(task), b=second.get(task)) for task in dict.fromkeys((*first, *second))
     ]
     return [change for change in changes if change.a != change.b]
-
-
-def _last_scores(stages: Sequence[Committed]) -> dict[str, float]:
-    names = [name for stage in stages for name in stage.facts.data]
-    found: dict[str, float] = {}
-    for stage in stages:
-        found |= {name: cell for name, cell in zip(names, stage.facts.row, strict=False) if cell is not None}
-    return found
 
 
 def _answers(stages: Sequence[Committed]) -> dict[tuple[str, int], AnswerRow]:

@@ -65,12 +65,16 @@ def evaluate(
 def judge(learner: SequentialLearner, tests: Mapping[str, Sequence[Example]] | None = None) -> Evaluated:
     """Score a learner that is loaded; see `evaluate`."""
     # Rows at hand are test rows, whatever a run that searched for settings was scored on.
-    learner.evaluator.settings = learner.evaluator.settings.model_copy(update={"split": "test"})
-    with learner.writing():
-        known = tasks_of(learner)
-        for name in (*(tests or ()), None):
-            task_named(learner.folder.path, known, name)
-        return _evaluate(learner, known, tests or {})
+    how = learner.evaluator.settings
+    learner.evaluator.settings = how.model_copy(update={"split": "test"})
+    try:
+        with learner.writing():
+            known = tasks_of(learner)
+            for name in (*(tests or ()), None):
+                task_named(learner.folder.path, known, name)
+            return _evaluate(learner, known, tests or {})
+    finally:
+        learner.evaluator.settings = how
 
 
 def _evaluate(learner: SequentialLearner, known: Sequence[Task], tests: Mapping[str, Sequence[Example]]) -> Evaluated:

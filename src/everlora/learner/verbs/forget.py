@@ -12,7 +12,7 @@ from torch import nn
 
 from everlora.analysis.membership import membership_auc
 from everlora.analysis.runs import method_of
-from everlora.archive.committed import Committed
+from everlora.archive.committed import Committed, last_scores
 from everlora.archive.exchange import exchange, list_tasks, prepare
 from everlora.archive.folder import read_run
 from everlora.archive.history import Act, now
@@ -28,7 +28,7 @@ from everlora.learner.removal import check_removable, remove_task
 from everlora.learner.sequential import SequentialLearner
 from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.evaluate import judge
-from everlora.learner.verbs.learn import learn, newest_scores
+from everlora.learner.verbs.learn import learn
 from everlora.models.families import Classifier
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
@@ -134,7 +134,7 @@ def forget(
         learner = load_learner(path, here, progress=progress)
         known = tasks_of(learner)
         shown = given.tasks.get(name, known[number - 1])
-        scores_before = newest_scores(learner, known)
+        scores_before = last_scores(learner.folder.stages())
         before = _remains(learner, restore(learner, known, shown), shown)
         never = _never(path, stages, number, shown, given) if how == "removed" else None
         place = prepare(path, number - 1)
@@ -183,12 +183,12 @@ def _settled(place: Path, how: How, given: Given) -> tuple[SequentialLearner, di
     """Open the prepared learner, complete it where nothing was learned again, and score it on its tasks."""
     if how == "rebuilt" or not any((place / "tasks").glob("[0-9]*")):
         learner = load_learner(place, given.here, progress=given.progress)
-        return learner, newest_scores(learner, tasks_of(learner))
+        return learner, last_scores(learner.folder.stages())
     learner = settle(place, given.here, given.progress)
     known = tasks_of(learner)
     if how == "removed" and any(len(task.test) for task in known):
         return learner, judge(learner).scores
-    return learner, newest_scores(learner, known)
+    return learner, last_scores(learner.folder.stages())
 
 
 def _learn_again(place: Path, later: Sequence[Committed], given: Given) -> None:

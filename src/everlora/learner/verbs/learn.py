@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from everlora.archive.commits import SpentBudget
+from everlora.archive.committed import last_scores
 from everlora.archive.folder import read_run
 from everlora.archive.schema import Record
 from everlora.core.errors import FolderError
@@ -27,7 +27,7 @@ class Learned(Record):
         task: its name; ``number`` from 1.
         scores: by task, of those whose test rows are at hand, percent.
         before: the same as they were last measured.
-        steps, seconds: of training.
+        seconds: of training.
         predicted_rise: of the losses of all earlier tasks together, nats per row; None where no part predicts it.
         warning: what was found amiss.
         spent: of a budget of forgetting, if there was one.
@@ -74,7 +74,7 @@ def teach(learner: SequentialLearner, task: Task, teaching: Teaching | None = No
     if again is not None and (again.digest() != task.digest() or again is not known[-1]):
         what = "learned already" if again.digest() == task.digest() else "the name of a task that it has learned"
         raise FolderError(f"{path}: {task.name!r} is {what}; give the new task another --name")
-    before = newest_scores(learner, known)
+    before = last_scores(learner.folder.stages())
     tasks = [*(known[:-1] if again is not None else known), task]
     result = experiment.finish(learner, learner.follow(tasks))
     done = learner.folder.stages()[-1].facts
@@ -94,11 +94,3 @@ def teach(learner: SequentialLearner, task: Task, teaching: Teaching | None = No
 def scored(matrix: ScoreMatrix, row: int) -> dict[str, float]:
     """Return the scores of one row of a matrix, by task."""
     return {name: cell for name, cell in zip(matrix.tasks, matrix.cells[row], strict=True) if cell is not None}
-
-
-def newest_scores(learner: SequentialLearner, tasks: Sequence[Task]) -> dict[str, float]:
-    """Return by task the score that was measured last."""
-    found: dict[str, float] = {}
-    for stage in learner.folder.stages():
-        found |= {task.name: cell for task, cell in zip(tasks, stage.facts.row, strict=False) if cell is not None}
-    return found
