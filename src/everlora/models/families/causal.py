@@ -20,7 +20,8 @@ from everlora.models.families.base import (
     positions,
     right_pad,
 )
-from everlora.models.families.heads import neutral_generation, select_positions, unwrap_model
+from everlora.models.families.heads import contiguous_head, neutral_generation, select_positions, unwrap_model
+from everlora.models.families.shared_prefix import LabelTree, can_share, read_prefix, score_labels, shared_length
 from everlora.models.families.writer import Writer
 
 SCORED_AT_ONCE = 64
@@ -100,21 +101,51 @@ class Causal(Writer):
         scoring: Scoring,
         sampling: GenerationInput = GREEDY,
     ) -> list[str]:
-        answers = [self.answer(label, task) for label in task.labels]
         room = self._room(task)
         prompts = [self.prompter.prompt(row, task, room=room)[0] for row in rows]
+        # Soft prompts stand before a prompt's own tokens, and may differ from row to row.
+        shares = not self.limits.reserved and can_share(model)
+        if scoring == "labels":
+            best = self.label_scores(model, prompts, task, shares=shares).argmax(-1)
+            return [task.labels[i] for i in best.tolist()]
+        device = next(model.parameters()).device
+        shared = shared_length(prompts) if shares and len(prompts) > 1 else 0
+        rests = [prompt[shared:] for prompt in prompts]
+        ids = left_pad(rests, self.pad).to(device)
+        mask = left_pad([[1] * len(rest) for rest in rests], 0).to(device)
+        if shared:
+            ids = torch.cat([ids.new_tensor([prompts[0][:shared]]).expand(len(rows), -1), ids], dim=1)
+            mask = torch.cat([mask.new_ones(len(rows), shared), mask], dim=1)
+        with neutral_generation(model) as bare, contiguous_head(model):
+            out = bare.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=read_prefix(model, prompts[0][:shared], len(rows)),
+                generation_config=self.generation(task, sampling),
+            )
+        return self.decode(out[:, ids.shape[1] :].tolist(), task)
+
+    @torch.no_grad()
+    def label_scores(self, model: nn.Module, prompts: Sequence[list[int]], task: Task, *, shares: bool) -> Tensor:
+        """Return the log-probability of each label of a task behind each prompt, (b, labels), in fp32.
+
+        Args:
+            model: adapted or not.
+            prompts: in tokens.
+            task: whose labels are scored, each with the end of the sequence.
+            shares: whether prompts may share what they begin with, and labels their tree; else every pair of prompt
+                and label passes through the model by itself.
+        """
+        answers = [self.answer(label, task) for label in task.labels]
+        if shares:
+            return score_labels(model, prompts, LabelTree.of(answers), self.pad)
         device = next(model.parameters()).device
         ids = left_pad(prompts, self.pad).to(device)
         mask = left_pad([[1] * len(prompt) for prompt in prompts], 0).to(device)
-        if scoring == "labels":
-            # Each pair of prompt and label is a row of the second pass, so memory grows with their product.
-            step = max(1, SCORED_AT_ONCE // len(answers))
-            parts = zip(torch.split(ids, step), torch.split(mask, step), strict=True)
-            best = torch.cat([self._scores(model, i, m, answers).argmax(-1) for i, m in parts])
-            return [task.labels[i] for i in best.tolist()]
-        with neutral_generation(model) as bare:
-            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=self.generation(task, sampling))
-        return self.decode(out[:, ids.shape[1] :].tolist(), task)
+        # Each pair of prompt and label is a row of the second pass, so memory grows with their product.
+        step = max(1, SCORED_AT_ONCE // len(answers))
+        parts = zip(torch.split(ids, step), torch.split(mask, step), strict=True)
+        return torch.cat([self._scores(model, i, m, answers) for i, m in parts])
 
     def _scores(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
         """Return the log-probability of each label with the end of the sequence after each prompt, (b, labels).
