@@ -15,7 +15,6 @@ from everlora.metrics import answer_metric
 from everlora.metrics.answers import AS_WRITTEN, DEFAULT, correct
 from everlora.models.families import Family, Scoring
 
-
 TOKENS = 1024
 """Most tokens of a batch that a CPU answers: more of them are not faster, and pad short rows to the longest."""
 

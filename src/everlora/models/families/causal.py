@@ -21,7 +21,16 @@ from everlora.models.families.base import (
     right_pad,
 )
 from everlora.models.families.heads import contiguous_head, neutral_generation, select_positions, unwrap_model
-from everlora.models.families.shared_prefix import LabelTree, can_share, read_prefix, score_labels, shared_length
+from everlora.models.families.label_tree import LabelTree, score_labels
+from everlora.models.families.packed import (
+    Packing,
+    can_share,
+    packed,
+    read_prefix,
+    repeated,
+    shared_length,
+    worth_packing,
+)
 from everlora.models.families.writer import Writer
 
 SCORED_AT_ONCE = 64
@@ -73,6 +82,10 @@ class Causal(Writer):
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "shift_labels")}
         where = batch["shift_labels"] != IGNORE
+        if self.packs and not self.limits.reserved and not self.whole_prompts:
+            shared = worth_packing(batch["input_ids"], batch["attention_mask"], where)
+            if shared is not None:
+                return self._logits_packed(model, batch, where, shared), batch["shift_labels"][where]
         # Position j predicts token j + 1, so the prompt's last token is the first position with a loss.
         self.prompt_mask = where.cumsum(1) - where.long() == 0
         try:
@@ -80,6 +93,23 @@ class Causal(Writer):
                 return self.run(model, inputs, use_cache=False).logits, batch["shift_labels"][where]
         finally:
             self.prompt_mask = None
+
+    def _logits_packed(self, model: nn.Module, batch: Batch, where: Tensor, shared: int) -> Tensor:
+        """Return the logits of `logits` without padding, the first tokens of all rows read once, gradient included."""
+        begins = (batch["attention_mask"] == 0).sum(1, keepdim=True)
+        rest = torch.arange(where.shape[1]) >= begins + shared
+        packing = Packing.of(rest.sum(1).tolist(), shared)
+        start = int(begins[0])
+        cache = read_prefix(model, batch["input_ids"][0, start : start + shared].tolist())
+        head = unwrap_model(model).get_output_embeddings()
+        with packed(model, packing), select_positions(head, where[rest][None]):
+            found: Tensor = model(
+                input_ids=batch["input_ids"][rest][None],
+                position_ids=batch["position_ids"][rest][None],
+                past_key_values=cache,
+                use_cache=cache is not None,
+            ).logits
+        return found
 
     def _room(self, task: Task) -> int:
         """Return the tokens that are reserved for an answer, the same in training and in answering."""
@@ -104,7 +134,7 @@ class Causal(Writer):
         room = self._room(task)
         prompts = [self.prompter.prompt(row, task, room=room)[0] for row in rows]
         # Soft prompts stand before a prompt's own tokens, and may differ from row to row.
-        shares = not self.limits.reserved and can_share(model)
+        shares = not self.limits.reserved and not self.whole_prompts and can_share(model)
         if scoring == "labels":
             best = self.label_scores(model, prompts, task, shares=shares).argmax(-1)
             return [task.labels[i] for i in best.tolist()]
@@ -120,7 +150,7 @@ class Causal(Writer):
             out = bare.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                past_key_values=read_prefix(model, prompts[0][:shared], len(rows)),
+                past_key_values=repeated(read_prefix(model, prompts[0][:shared]), len(rows)),
                 generation_config=self.generation(task, sampling),
             )
         return self.decode(out[:, ids.shape[1] :].tolist(), task)

@@ -1,9 +1,6 @@
-"""Lets the rows of a batch share what they begin with: one instruction is read once, and not by every row again.
+"""Scores the labels of a task as the branches of one tree that stands behind the prompt.
 
-In a decoder the hidden states of a prompt's beginning depend on nothing that follows. Rows of one task begin with the
-same instruction and options, so that these pass through the model as one row, and every row goes on from their keys
-and values. The labels of a task are scored in the same way: as the branches of one tree that stands behind the prompt,
-in which each token sees the prompt and its own branch.
+Each token of the tree sees the prompt and its own branch. What the prompts of a batch begin with is read once.
 
     prompt of all rows      rest of each row       labels as a tree
     [p1 p2 p3 ...]    ->    [.. r1 r2 r3]     ->   [good, very, very good]
@@ -13,53 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from everlora.models.families.heads import contiguous_head, unwrap_model
-
-ARCHITECTURES = frozenset(
-    {
-        *("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "phi", "phi3"),
-        *("gpt_neox", "olmo", "olmo2", "cohere", "glm", "granite", "helium", "nemotron", "persimmon", "smollm3"),
-        *("stablelm", "starcoder2", "gpt2", "gpt_bigcode", "gptj", "codegen", "opt"),
-    }
-)
-"""Decoders whose layers see all that stands before a token, so that positions and a mask say everything; the tests
-hold each of them against rows that share nothing."""
-
-
-def can_share(model: nn.Module) -> bool:
-    """Return whether rows of a model may share what they begin with; see `ARCHITECTURES`."""
-    config = unwrap_model(model).config
-    windows = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return config.model_type in ARCHITECTURES and not windows
-
-
-def shared_length(rows: Sequence[Sequence[int]]) -> int:
-    """Return the tokens that all rows begin with, leaving one of each row at least.
-
-    >>> shared_length([[1, 2, 3], [1, 2, 4]]), shared_length([[1, 2], [1, 2, 4]]), shared_length([[5]])
-    (2, 1, 0)
-    """
-    return min(len(commonprefix(list(map(list, rows)))), min(map(len, rows)) - 1)
-
-
-def read_prefix(model: nn.Module, tokens: Sequence[int], rows: int) -> DynamicCache | None:
-    """Run a model on what all rows begin with, and return its keys and values for each row; None for no token."""
-    if not tokens:
-        return None
-    ids = torch.tensor([list(tokens)], device=next(model.parameters()).device)
-    cache = DynamicCache(config=unwrap_model(model).config)
-    model(
-        input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True, logits_to_keep=1
-    )
-    cache.batch_repeat_interleave(rows)
-    return cache
+from everlora.models.families.packed import read_prefix, repeated, shared_length
 
 
 @dataclass(frozen=True)
@@ -149,7 +106,7 @@ def score_labels(model: nn.Module, prompts: Sequence[Sequence[int]], tree: Label
             input_ids=fed,
             attention_mask=mask[:, None],
             position_ids=place,
-            past_key_values=read_prefix(model, prompts[0][:shared], len(prompts)),
+            past_key_values=repeated(read_prefix(model, prompts[0][:shared]), len(prompts)),
             use_cache=shared > 0,
             logits_to_keep=nodes + 1,
         ).logits
