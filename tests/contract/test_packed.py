@@ -127,17 +127,19 @@ def test_what_differs_from_row_to_row_is_not_packed(setting: str) -> None:
     assert not can_pack_in_training(adapted)
 
 
-@pytest.mark.parametrize("method", ["data"])
 def test_a_prompt_stays_in_one_piece_where_an_adapter_looks_at_it_first(
-    method: str, recorded, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gates of pairs are set by all of a prompt."""
-    record = recorded(method, "tiny-llama")
-    model, base, task = record.learner.inference_model(), record.learner.base, tiny_runs.stream("tiny-llama")[1]
+    """The gates of DATA's pairs are set by all of a prompt, so that no part of it is read by itself."""
+    learner = tiny_runs.begin("tiny-llama", "data(components=2,blocks=1,low=2,high=3)", tmp_path / "run")
+    learner.follow(tiny_runs.stream("tiny-llama")[:2])
+    model, family, task = learner.inference_model(), learner.base.family, tiny_runs.stream("tiny-llama")[1]
+    assert can_share(model)
     monkeypatch.setattr(causal, "score_labels", None)  # which nobody calls
-    before = base.family.predict(model, task, task.test, "labels")
-    monkeypatch.setattr(causal, "can_share", lambda model: False)
-    assert base.family.predict(model, task, task.test, "labels") == before
+    assert family.whole_prompts
+    assert len(family.predict(model, task, task.test, "labels")) == len(task.test)
+    learner.backend.detach()
+    assert not family.whole_prompts
 
 
 def test_the_scores_of_a_tree_do_not_depend_on_the_order_of_labels() -> None:
