@@ -14,7 +14,7 @@ from everlora.archive.commits import Baseline, Commit, Evaluation, Seal
 from everlora.archive.committed import EVALUATION, LISTED, folder_name, read_stages
 from everlora.archive.history import HISTORY, Act
 from everlora.archive.identity import RunRecord, identity
-from everlora.archive.manifest import COMMIT, MANIFEST, NEXT, Manifest, is_new, number_of, read_manifest
+from everlora.archive.manifest import BEFORE, COMMIT, MANIFEST, NEXT, Manifest, is_new, number_of, read_manifest
 from everlora.archive.parity import PARITY, expected_files, read_parity
 from everlora.archive.records import Environment
 from everlora.archive.results import MatrixRecord
@@ -23,7 +23,7 @@ from everlora.archive.schema import R, read_json, read_rows, schema_of
 from everlora.archive.verdict import COPY, Findings
 from everlora.core.errors import FolderError
 
-RUN, ENVIRONMENT, TASKS, BEFORE = "run.yaml", "environment.json", "tasks", "before"
+RUN, ENVIRONMENT, TASKS = "run.yaml", "environment.json", "tasks"
 _LEFT = re.compile(r"\..+\.(part|old)")
 _REPAIR = "everlora verify --repair makes it again"
 

@@ -71,9 +71,13 @@ def count_rows(tasks: Sequence[Task], committed: Sequence[Committed], split: str
 
 
 def committed_matrix(learner: LearnerState, tasks: Sequence[Task]) -> ScoreMatrix:
-    """Return the matrix that the committed tasks of a learner make."""
+    """Return the matrix that the committed tasks of a learner make, with the counts of the evaluation that is newest.
+
+    Rows that are at hand now may be fewer; they count where no evaluation says how many there were.
+    """
     committed = learner.folder.stages()
-    counts = count_rows(tasks, committed, learner.spec.evaluation.split)
+    noted = (list(stage.counts[: len(tasks)]) for stage in reversed(committed) if len(stage.counts) >= len(tasks))
+    counts = next(noted, None) or count_rows(tasks, committed, learner.spec.evaluation.split)
     matrix = ScoreMatrix.empty([task.name for task in tasks], counts)
     for stage, done in zip(stages(learner.method, tasks), committed, strict=False):
         matrix = matrix.with_row(stage.row, [*done.facts.row, *[None] * len(tasks)][: len(tasks)])

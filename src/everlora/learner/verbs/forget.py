@@ -24,7 +24,7 @@ from everlora.learner.given import check_same_rows
 from everlora.learner.learned import TESTS
 from everlora.learner.opened import load_learner, restore, tasks_of
 from everlora.learner.past import check_own_scores, committed_tasks, note_act, number_of, settle
-from everlora.learner.removal import check_removable, remove_task
+from everlora.learner.removal import check_removable, drop_baseline, holder_of, remove_task
 from everlora.learner.sequential import SequentialLearner
 from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.evaluate import judge
@@ -138,6 +138,9 @@ def forget(
         before = _remains(learner, restore(learner, known, shown), shown)
         never = _never(path, stages, number, shown, given) if how == "removed" else None
         place = prepare(path, number - 1)
+        # What is learned again is measured again, as by a learner that was never taught the task.
+        again = later if how == "rebuilt" else []
+        drop_baseline(place, [one.facts.name for one in (stages[number - 1], *again)])
         if how == "rebuilt":
             _learn_again(place, later, given)
         elif later:
@@ -163,11 +166,24 @@ def _way(path: Path, stages: Sequence[Committed], number: int, given: Given, reb
     check_same_rows(stages, given.tasks)
     check_own_scores(path, stages[: number - 1])
     later = stages[number:]
+    if rebuild and (holder := _inseparable(stages, number)) is not None:
+        raise ConfigError(
+            f"the tasks before {stages[number - 1].facts.name!r} were compacted into one update with it ({holder!r}), "
+            f"and later ones cannot be learned again on top of them; the tasks as they were may lie in "
+            f"{path / 'undone'}"
+        )
     if rebuild and (missing := [one.facts.name for one in later if one.facts.name not in given.tasks]):
         raise ConfigError(f"to learn the later tasks again, give their data: --data {missing[0]}=FILE")
     if not rebuild:
         check_removable(method_of(path, read_run(path)), stages, number)
     return "taken back" if not later else "rebuilt" if rebuild else "removed"
+
+
+def _inseparable(stages: Sequence[Committed], number: int) -> str | None:
+    """Return whose update holds the tasks before one and that of it or a later one, too; None where none does."""
+    earlier = (holder_of(stages, before) for before in range(1, number))
+    names = [stage.facts.name for stage in stages[number - 1 :]]
+    return next((holder for holder in earlier if holder in names), None)
 
 
 def _remove(

@@ -11,6 +11,7 @@ from everlora.archive.lock import writing
 from everlora.archive.schema import Record
 from everlora.core.errors import ConfigError
 from everlora.learner.past import check_own_scores, committed_tasks, note_act, number_of, settle
+from everlora.learner.removal import drop_baseline
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
 
@@ -73,9 +74,10 @@ def rollback(
             )
         check_own_scores(path, stages[:keep])
         place = prepare(path, keep)
+        names = [name for stage in removed for name in stage.facts.data]
+        drop_baseline(place, names)
         if keep:
             settle(place, here, progress)
-        names = [name for stage in removed for name in stage.facts.data]
         note_act(place, Act(act="rollback", date=now(), tasks=names, by=by, because=because), stages)
         undone = exchange(path, keep, aside=not discard)
     last = stages[keep - 1].facts.name if keep else None
