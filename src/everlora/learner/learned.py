@@ -52,7 +52,7 @@ def stage_facts(
     teaching = learner.teaching
     before = learner.folder.stages()[-1:]
     training, rows = (learned.training, [*learned.rows, *learned.probes]) if learned else (None, [])
-    holdings = learner.holdings_after(learned.update, learned.memory, rows) if learned else Holdings(kept_bytes=0)
+    holdings = learner.holdings_after(learned.update, learned.memory, rows) if learned else Holdings(memory_bytes=0)
     return StageFacts(
         **{**task_metadata(stage.tasks, learner.base.family).model_dump(), "cards": cards_of(learner, stage)},
         labels=list(learner.base.family.labels),
@@ -63,8 +63,8 @@ def stage_facts(
         predicted_rise=training.predicted_rise if training else None,
         probed=learned.probed if learned else None,
         epochs=training.epochs if training else None,
-        kept_rows=rehearsal.count(rows),
-        kept_row_bytes=rehearsal.size(rows),
+        stored_rows=rehearsal.count(rows),
+        stored_row_bytes=rehearsal.size(rows),
         written_rows=training.written_rows if training else None,
         holdings=holdings,
         history=HistoryEntry(
@@ -84,7 +84,7 @@ def cards_of(learner: LearnerState, stage: Stage) -> dict[str, TaskCard]:
     return {task.name: task_card(task, learner.base.family).model_copy(update=where) for task in stage.tasks}
 
 
-def kept_tests(learner: LearnerState, stage: Stage) -> list[Task]:
+def select_tests(learner: LearnerState, stage: Stage) -> list[Task]:
     """Draw the test rows of a stage's tasks that the learner may keep, as training rows of tasks, to be written."""
     most = learner.teaching.keep_tests
     drawn = [task.take(evaluate=most, seed=learner.spec.seed) for task in stage.tasks if most]

@@ -149,9 +149,9 @@ def _matrix(seen: Findings, found: list[Committed]) -> None:
         if stage.evaluated and row != there:
             seen.problem(seen.path / MATRIX, f"row {at + 1} is not that of {stage.path.name}", REPAIR)
     holdings = found[-1].facts.holdings if found else None
-    if holdings is not None and len(found) == len(record.tasks) and holdings.kept_bytes != record.kept_bytes:
+    if holdings is not None and len(found) == len(record.tasks) and holdings.memory_bytes != record.memory_bytes:
         seen.problem(
-            seen.path / MATRIX, f"says {record.kept_bytes} bytes are kept, and not {holdings.kept_bytes}", REPAIR
+            seen.path / MATRIX, f"says {record.memory_bytes} bytes are kept, and not {holdings.memory_bytes}", REPAIR
         )
 
 
@@ -167,15 +167,15 @@ def _law_of_memory(seen: Findings, run: Run) -> None:
             seen.problem(stage.path / adapters.WEIGHTS, "has other modules, or shapes, than that of the first task")
         numbers = sum(site.numel for site in sites.values())
         elements = numbers if run.continued else elements + numbers
-        rows += stage.facts.kept_row_bytes
+        rows += stage.facts.stored_row_bytes
         if run.method.adapter.form in LORA:  # other forms have numbers beside the factors
             _holds(seen, stage, 4 * elements + memory.size(memory.read(stage.path)) + rows)
 
 
 def _holds(seen: Findings, stage: Committed, kept: int) -> None:
     holdings = stage.facts.holdings
-    if holdings is not None and holdings.kept_bytes != kept:
-        seen.problem(stage.path / COMMIT, f"says {holdings.kept_bytes} bytes are kept, and its files come to {kept}")
+    if holdings is not None and holdings.memory_bytes != kept:
+        seen.problem(stage.path / COMMIT, f"says {holdings.memory_bytes} bytes are kept, and its files come to {kept}")
 
 
 def _answer(seen: Inspection, here: Mapping[str, object] | None) -> None:
