@@ -152,6 +152,8 @@ def test_vllm_gets_the_least_rank_that_holds_the_adapter(rank: int) -> None:
     assert all(one < rank for one in VLLM_RANKS if one < found)
     (line,) = serving_lines("vllm", Path("out"), "owner/base", "helper", rank)
     assert line == f"vllm serve owner/base --enable-lora --max-lora-rank {found} --lora-modules helper=out"
+    (line,) = serving_lines("vllm", Path("out"), "owner/base", "helper", rank, "1a2b")
+    assert line.startswith("vllm serve owner/base --revision 1a2b --enable-lora --max-lora-rank ")
 
 
 def test_an_adapter_that_is_too_large_for_vllm_is_refused() -> None:

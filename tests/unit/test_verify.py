@@ -27,7 +27,7 @@ from everlora.archive.parity import PARITY
 from everlora.archive.verify import inspect
 from everlora.cli.app import run_command
 from everlora.cli.common import interruptible
-from everlora.core.errors import FolderError, Interrupted
+from everlora.core.errors import ConfigError, FolderError, Interrupted
 from everlora.data.task import Example, Task
 from everlora.learner.opened import create, load_learner
 from everlora.learner.verbs.ask import ask
@@ -286,6 +286,21 @@ def test_two_lost_files_are_beyond_a_parity_and_a_newer_task_makes_it_stale(lear
     assert verify(learner).notes == []
     (learner / PARITY).write_bytes((learner / PARITY).read_bytes()[:-1])
     assert faults(learner) == [PARITY]
+
+
+def test_a_parity_is_written_if_it_takes_no_more_than_it_may(
+    learner: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of two tasks is as long as the longest file, and so takes much more than a hundredth of the folder."""
+    assert run_command(["verify", "--parity", "1%", str(learner)]) == ConfigError.status
+    assert "% more, and 1 % are allowed" in capsys.readouterr().err
+    assert not (learner / "PARITY").exists()
+    for words in (["--parity=90"], ["--parity", "90%"], ["--parity"]):
+        assert run_command(["verify", *words, str(learner)]) == 0
+        assert (learner / "PARITY").is_file()
+        (learner / "PARITY").unlink()
+    assert run_command(["verify", "--parity=much", str(learner)]) == ConfigError.status
+    assert "a share of the folder such as 5%, not 'much'" in capsys.readouterr().err
 
 
 def test_no_file_is_read_when_the_time_is_up(learner: Path) -> None:

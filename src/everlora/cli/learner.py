@@ -54,6 +54,7 @@ def init(
     set_: More = None,
     by: By = None,
     because: Because = None,
+    as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_level: LogLevel = None,
@@ -68,7 +69,9 @@ def init(
 
     with interruptible("nothing was begun"):
         made = create(learner, *layers, by=by, because=because)
-    if not quiet:
+    if as_json:
+        say(json.dumps({"learner": str(learner), **made.plain()}, allow_nan=False))
+    elif not quiet:
         say(f"{learner} is a learner on {made.settings.model} with {made.composition.name}; teach it its first task:")
         say(f"  everlora learn {learner} --name NAME --data FILE")
 
