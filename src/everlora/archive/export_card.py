@@ -8,8 +8,10 @@ from pathlib import Path
 
 from everlora.archive.card import front_matter, loading, pooling_of, provenance, score_cell, with_transformers
 from everlora.archive.card_answer import AUTO, answering_lines
+from everlora.archive.card_base import check_base_lines
 from everlora.archive.commits import TaskCard
 from everlora.archive.identity import RunRecord
+from everlora.archive.records import BaseFilesRecord
 from everlora.archive.results import MatrixRecord
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError
@@ -40,6 +42,7 @@ class ExportFacts:
         rank: of the adapter; None for a whole model.
         error: what the truncation to that rank has lost, ‖M − M̂‖_F / ‖M‖_F.
         chat_date: the date that the chat template was given, if it asks for one.
+        files: what the base model was read from.
     """
 
     hub: str | None
@@ -48,6 +51,7 @@ class ExportFacts:
     rank: int | None = None
     error: float | None = None
     chat_date: str | None = None
+    files: BaseFilesRecord | None = None
 
 
 def export_card(results: MatrixRecord, run: RunRecord, facts: ExportFacts) -> str:
@@ -73,6 +77,12 @@ def export_card(results: MatrixRecord, run: RunRecord, facts: ExportFacts) -> st
     newest = [row for row in results.matrix if any(cell is not None for cell in row)][-1:]
     scores = dict(zip(results.tasks, newest[0], strict=True)) if newest else {}
     use = _plain(results) if whole and not pooling_of(results) else loading(results, settings, adapter)
+    on_hub = facts.hub is not None
+    check = (
+        ""
+        if whole
+        else check_base_lines(facts.hub or settings.model, facts.files, on_hub=on_hub, revision=settings.revision)
+    )
     answering = answering_lines(
         results.family,
         facts.hub or settings.model,
@@ -92,7 +102,7 @@ def export_card(results: MatrixRecord, run: RunRecord, facts: ExportFacts) -> st
 
 Base model: {base}{revision}. Method: {settings.method}.
 
-{use}{with_transformers(results, settings, facts.hub, adapter, facts.head)}{answering}
+{use}{with_transformers(results, settings, facts.hub, adapter, facts.head)}{answering}{check}
 ## Tasks
 
 In the order of learning. Scores in percent after the last task, {settings.evaluation.scoring}, \

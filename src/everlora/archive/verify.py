@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from everlora.archive.answers_so_far import FILE as ANSWERS
 from everlora.archive.commits import Baseline, Commit, Evaluation, Seal
 from everlora.archive.committed import EVALUATION, LISTED, folder_name, read_stages
 from everlora.archive.history import HISTORY, Act
@@ -233,6 +234,8 @@ class Inspection(Findings):
             self.unfinished.append("tasks were to be exchanged, and were not: going on sweeps what was prepared")
         if (self.path / ".training").exists():
             self.unfinished.append("the training of a task was broken off: teaching it again goes on from there")
+        if (self.path / ANSWERS).exists():
+            self.unfinished.append("an evaluation was broken off: going on, or everlora eval, goes on from there")
         for place in (self.path, *self.path.glob(TASKS), *self.path.glob(f"{TASKS}/[0-9]*")):
             if place.is_dir():
                 for file in place.iterdir():

@@ -233,6 +233,7 @@ def evaluate(
         typer.Option("--data", metavar="TASK=FILE", help="Test rows of a task, in place of those at hand."),
     ] = None,
     column: Column = None,
+    keep_probe: Probe = 0,
     model: Model = None,
     plugin: Plugin = None,
     as_json: Json = False,
@@ -245,6 +246,8 @@ def evaluate(
     from everlora.cli.common import check_run
 
     check_run(learner)
+    if keep_probe < 0:
+        raise ConfigError(f"--keep-probe must be at least 0, not {keep_probe}")
     from everlora.cli.console import ConsoleProgress
     from everlora.learner.opened import given_tests
     from everlora.learner.verbs.evaluate import evaluate as judge
@@ -253,7 +256,8 @@ def evaluate(
     files = {name: Path(file) for name, file in options.pairs(data, "--data").items()}
     here = here_now({**settings, "model": model})
     with ConsoleProgress(quiet=quiet) as shown, interruptible("nothing was changed"):
-        found = judge(learner, given_tests(learner, files, columns), here=here, progress=shown)
+        tests = given_tests(learner, files, columns)
+        found = judge(learner, tests, keep=keep_probe, here=here, progress=shown)
     if as_json:
         say(json.dumps(found.plain(), allow_nan=False))
         return

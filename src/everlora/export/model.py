@@ -159,6 +159,7 @@ def card_of(run: Run, base: Loaded, rank: int | None = None, error: float | None
         rank=rank,
         error=error,
         chat_date=str(date) if date else None,
+        files=base.files.record() if base.files else None,
     )
     return export_card(results, read_run(run.path), facts)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from everlora.archive.commits import HistoryEntry, ProbedRise, SpentBudget, StageFacts, TaskCard
+from everlora.archive.committed import Committed
 from everlora.archive.history import now
 from everlora.archive.records import Holdings, Seconds
 from everlora.core.updates import Updates
-from everlora.data.task import Task
+from everlora.data.task import Example, Task
 from everlora.learner.state import LearnerState
 from everlora.training import memory, rehearsal
 from everlora.training.stages import Stage, task_card, task_metadata
@@ -84,8 +86,13 @@ def cards_of(learner: LearnerState, stage: Stage) -> dict[str, TaskCard]:
     return {task.name: task_card(task, learner.base.family).model_copy(update=where) for task in stage.tasks}
 
 
-def select_tests(learner: LearnerState, stage: Stage) -> list[Task]:
-    """Draw the test rows of a stage's tasks that the learner may keep, as training rows of tasks, to be written."""
-    most = learner.teaching.keep_tests
-    drawn = [task.take(evaluate=most, seed=learner.spec.seed) for task in stage.tasks if most]
+def select_tests(tasks: Sequence[Task], most: int, seed: int) -> list[Task]:
+    """Draw the test rows of tasks that a learner may keep, as training rows of tasks, to be written."""
+    drawn = [task.take(evaluate=most, seed=seed) for task in tasks if most]
     return [replace(task, train=task.test) for task in drawn]
+
+
+def stored_tests(stage: Committed) -> dict[str, Sequence[Example]]:
+    """Read the test rows of a stage's tasks that the learner may keep; those of its evaluation are the newer ones."""
+    places = [stage.path, *([stage.evaluation] if stage.evaluation else [])]
+    return {task.name: task.train for place in places for task in rehearsal.read_rows(place / TESTS)}

@@ -133,13 +133,15 @@ class Learner:
         """
         return [one.answer for one in answer(self._learner, questions, task)]
 
-    def evaluate(self, tests: Mapping[str, Sequence[Example]] | None = None) -> Evaluated:
+    def evaluate(self, tests: Mapping[str, Sequence[Example]] | None = None, *, keep_probe: int = 0) -> Evaluated:
         """Score the learner as it is now on the tasks whose test rows are given, were kept, or still are at hand.
+
+        Of those, ``keep_probe`` rows of each task may be kept, to be judged by later.
 
         Raises:
             EverloraError: no such task, or rows that cannot be used.
         """
-        return judge(self._learner, tests)
+        return judge(self._learner, tests, keep_probe)
 
     def rollback(
         self, to: str, *, discard: bool = False, by: str | None = None, because: str | None = None

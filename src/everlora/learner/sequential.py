@@ -196,7 +196,8 @@ class SequentialLearner(LearnerState):
                 memory.write(scratch, remembered)
                 rehearsal.write(scratch, self.method.rehearsal, rows)
                 rehearsal.write_rows(scratch / PROBES, probes)
-                rehearsal.write_rows(scratch / TESTS, select_tests(self, stage))
+                kept = select_tests(stage.tasks, self.teaching.keep_tests, self.spec.seed)
+                rehearsal.write_rows(scratch / TESTS, kept)
                 learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch, spent)
                 self.commit(stage, seconds, learned)
             if (checkpoint := self.checkpoint(stage)) is not None:

@@ -21,7 +21,7 @@ from everlora.archive.schema import Record
 from everlora.core.errors import ConfigError, TrainingError
 from everlora.data.task import Task
 from everlora.learner.given import check_same_rows
-from everlora.learner.learned import TESTS
+from everlora.learner.learned import stored_tests
 from everlora.learner.opened import load_learner, restore, tasks_of
 from everlora.learner.past import check_own_scores, committed_tasks, note_act, number_of, settle
 from everlora.learner.removal import check_removable, drop_baseline, holder_of, remove_task
@@ -32,7 +32,6 @@ from everlora.learner.verbs.learn import learn
 from everlora.models.families import Classifier
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
-from everlora.training import rehearsal
 from everlora.training.calibration import mean_loss
 
 How = Literal["taken back", "rebuilt", "removed"]
@@ -217,7 +216,7 @@ def _learn_again(place: Path, later: Sequence[Committed], given: Given) -> None:
             because=history.because if history else None,
             train=history.train if history else {},
             test=card.test,
-            keep_tests=sum(len(task.train) for task in rehearsal.read_rows(stage.path / TESTS)),
+            keep_tests=sum(map(len, stored_tests(stage).values())),
             may_lose=facts.spent.may_lose if facts.spent else None,
             force=facts.spent is not None and facts.spent.forced,
         )
