@@ -10,7 +10,7 @@ import typer
 
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Plugin, Quiet, Verbose, interruptible, say
-from everlora.cli.rows import TaskData, columns_of, read_questions
+from everlora.cli.rows import TaskData, columns_of
 from everlora.cli.run import More
 from everlora.core.errors import ConfigError
 from everlora.settings.spec import RawSettings
@@ -188,40 +188,6 @@ def _show_learned(learner: Path, done: Learned, as_json: bool) -> None:
 def here_now(settings: RawSettings) -> RawSettings:
     """Return what was given of the settings of this process."""
     return {key: value for key, value in settings.items() if value is not None}
-
-
-@options.takes_settings(only=HERE)
-def ask(
-    learner: Folder,
-    questions: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="What to ask.")] = None,
-    *,
-    task: Annotated[str | None, typer.Option(metavar="NAME", help="Ask as a row of this task. [the newest]")] = None,
-    file: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Questions, a line each: texts, or JSON Lines; - for stdin."),
-    ] = None,
-    model: Model = None,
-    plugin: Plugin = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    **settings: Any,
-) -> None:
-    """Ask a learner: it answers as it has learned to for one of its tasks."""
-    from everlora.cli.common import check_run
-
-    check_run(learner)
-    texts: list[Any] = [*(questions or []), *(read_questions(file) if file else [])]
-    if not texts:
-        raise ConfigError("give a text to ask, or --file (- for stdin)")
-    from everlora.learner.verbs.ask import ask as answer
-
-    here = here_now({**settings, "model": model})
-    with interruptible("nothing was changed"):
-        found = answer(learner, texts, task=task, here=here)
-    if task is None and not quiet:
-        say(f"asked as a row of task {found[0].task!r}; --task chooses another", err=True)
-    for one in found:
-        say(json.dumps(one.plain(), ensure_ascii=False) if as_json else one.answer)
 
 
 @options.takes_settings(only=HERE)

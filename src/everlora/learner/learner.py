@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from everlora.export.targets import Target
 from everlora.learner import experiment
 from everlora.learner.opened import load_learner, restore, tasks_of
 from everlora.learner.teaching import Teaching
-from everlora.learner.verbs.ask import answer
+from everlora.learner.verbs.ask import answer, stream
 from everlora.learner.verbs.compact import Compacted, compact
 from everlora.learner.verbs.diff import Difference, diff
 from everlora.learner.verbs.doctor import Health, doctor
@@ -132,6 +132,12 @@ class Learner:
             EverloraError: no such task, or a question of another form than its rows.
         """
         return [one.answer for one in answer(self._learner, questions, task)]
+
+    def stream(
+        self, questions: Iterable[Any], *, task: str | None = None, show: Callable[[str], None] | None = None
+    ) -> Iterator[str]:
+        """Answer questions one by one as they come; ``show`` is given each answer piece by piece."""
+        return (one.answer for one in stream(self._learner, questions, task, show))
 
     def evaluate(self, tests: Mapping[str, Sequence[Example]] | None = None, *, keep_probe: int = 0) -> Evaluated:
         """Score the learner as it is now on the tasks whose test rows are given, were kept, or still are at hand.

@@ -113,7 +113,8 @@ class Causal(Writer):
             best = torch.cat([self._scores(model, i, m, answers).argmax(-1) for i, m in parts])
             return [task.labels[i] for i in best.tolist()]
         with neutral_generation(model) as bare:
-            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=self.generation(task, sampling))
+            config = self.generation(task, sampling)
+            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=config, streamer=self.streamer)
         return self.decode(out[:, ids.shape[1] :].tolist(), task)
 
     def _scores(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
