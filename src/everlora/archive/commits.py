@@ -35,6 +35,7 @@ class TaskCard(Record):
         special: special tokens that stand in its targets, by name.
         tests: digest of its test rows.
         test: how to read its test rows again; None where nobody said where they are.
+        turns: which answers of a chat were learned, ``last`` or ``all``.
     """
 
     form: str = "labelled"
@@ -48,6 +49,7 @@ class TaskCard(Record):
     special: list[str] = Field(default_factory=list)
     tests: str | None = None
     test: TestFile | None = None
+    turns: str = "last"
 
 
 class HistoryEntry(Record):

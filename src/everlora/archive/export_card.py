@@ -219,7 +219,8 @@ def _prompt(results: MatrixRecord, facts: ExportFacts, own: str | None, chat: bo
                 if prompt.form == "chat"
                 else "prompts are given whole"
             )
-            parts.append(f"{name}: {kind}.")
+            learned = "; every answer of the assistant was learned" if prompt.turns == "all" else ""
+            parts.append(f"{name}: {kind}{learned}.")
     if facts.chat_date:
         parts.append(f"The chat template is given the date {facts.chat_date}, on every day.")
     return "\n\n".join(parts)

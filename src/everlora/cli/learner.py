@@ -109,6 +109,11 @@ Metric = Annotated[
     typer.Option("--metric", metavar="NAME", help="How answers are scored. [exact_match]", rich_help_panel="data"),
 ]
 
+Turns = Annotated[
+    str,
+    typer.Option("--learn-turns", metavar="WHICH", help="Answers of a chat: last or all.", rich_help_panel="data"),
+]
+
 
 @options.takes_settings(only=(*TRAINING, "save_steps", *HERE))
 def learn(
@@ -124,6 +129,7 @@ def learn(
     instruction: Instruction = "",
     labels: Labels = None,
     metric: Metric = None,
+    learn_turns: Turns = "last",
     column: Column = None,
     model: Model = None,
     plugin: Plugin = None,
@@ -141,7 +147,7 @@ def learn(
 
     check_run(learner)
     typed = dict(options.layers(settings, None, set_)[-1])
-    files = TaskData(name, data, test, test_fraction, labels, instruction, metric, column or [])
+    files = TaskData(name, data, test, test_fraction, labels, instruction, metric, column or [], learn_turns)
     task = files.load()
     if keep_probe < 0:
         raise ConfigError(f"--keep-probe must be at least 0, not {keep_probe}")

@@ -29,6 +29,7 @@ class TaskData:
         instruction: str,
         metric: str | None,
         column: list[str],
+        learn_turns: str = "last",
     ) -> None:
         if test is not None and fraction is not None:
             raise ConfigError("give either --test or --test-fraction")
@@ -42,6 +43,7 @@ class TaskData:
             "labels": [label.strip() for label in labels.split(",")] if labels else None,
             "instruction": instruction,
             "metric": metric,
+            "learn_turns": learn_turns,
             **self.columns,
         }
 
