@@ -18,6 +18,7 @@ from everlora.core.errors import FolderError
 from everlora.data.template import DEFAULT as DEFAULT_TEMPLATE
 from everlora.data.template import IN_CHAT, Template
 from everlora.metrics.answers import DEFAULT
+from everlora.settings.spec import LearnerSpec
 
 LISTED = 100
 """Labels of a task that a card names."""
@@ -77,12 +78,6 @@ def export_card(results: MatrixRecord, run: RunRecord, facts: ExportFacts) -> st
     newest = [row for row in results.matrix if any(cell is not None for cell in row)][-1:]
     scores = dict(zip(results.tasks, newest[0], strict=True)) if newest else {}
     use = _plain(results) if whole and not pooling_of(results) else loading(results, settings, adapter)
-    on_hub = facts.hub is not None
-    check = (
-        ""
-        if whole
-        else check_base_lines(facts.hub or settings.model, facts.files, on_hub=on_hub, revision=settings.revision)
-    )
     answering = answering_lines(
         results.family,
         facts.hub or settings.model,
@@ -102,7 +97,8 @@ def export_card(results: MatrixRecord, run: RunRecord, facts: ExportFacts) -> st
 
 Base model: {base}{revision}. Method: {settings.method}.
 
-{use}{with_transformers(results, settings, facts.hub, adapter, facts.head)}{answering}{check}
+{use}{with_transformers(results, settings, facts.hub, adapter, facts.head)}{answering}\
+{"" if whole else _check(facts, settings)}
 ## Tasks
 
 In the order of learning. Scores in percent after the last task, {settings.evaluation.scoring}, \
@@ -118,6 +114,12 @@ In the order of learning. Scores in percent after the last task, {settings.evalu
 
 Exported by everlora from run {run.id}.
 """
+
+
+def _check(facts: ExportFacts, settings: LearnerSpec) -> str:
+    """Return the section that tells whether a base model is the one that an adapter was trained on."""
+    base, on_hub = facts.hub or settings.model, facts.hub is not None
+    return check_base_lines(base, facts.files, on_hub=on_hub, revision=settings.revision)
 
 
 def check_scores(results: MatrixRecord, committed: Sequence[Sequence[float | None]], path: Path) -> None:

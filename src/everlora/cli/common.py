@@ -103,7 +103,7 @@ def interruptible(message: str = KEPT) -> Iterator[None]:
         nonlocal pressed
         pressed = number
         # Whoever presses Ctrl-C waits for the prompt; a system that ends a process gives it time to put work away.
-        if number == signal.SIGINT or not END.ask():
+        if number == signal.SIGINT or not END.request():
             raise KeyboardInterrupt
 
     gc.freeze()  # accelerate collects garbage after every training; what was imported need not be looked at again

@@ -10,28 +10,28 @@ class EndRequest:
     """Passes the wish that a process ends from a signal to work that looks for it between two steps.
 
     >>> end = EndRequest()
-    >>> end.ask()  # nothing is under way that could put itself away
+    >>> end.request()  # nothing is under way that could put itself away
     False
     >>> with end.heeded():
-    ...     (end.ask(), end.asked, end.ask())  # whoever asks twice does not want to wait
+    ...     (end.request(), end.requested, end.request())  # whoever asks twice does not want to wait
     (True, True, False)
     """
 
     def __init__(self) -> None:
         self._heeded = False
-        self.asked = False
+        self.requested = False
 
-    def ask(self) -> bool:
-        """Ask work to end at its next step; return False where none heeds it, or it was asked before."""
-        if not self._heeded or self.asked:
+    def request(self) -> bool:
+        """Ask work to end at its next step; return False where none heeds it, or it was so before."""
+        if not self._heeded or self.requested:
             return False
-        self.asked = True
+        self.requested = True
         return True
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
         """Promise that a block looks whether it was asked, and raises `KeyboardInterrupt` once it is put away."""
-        self._heeded, self.asked = True, False
+        self._heeded, self.requested = True, False
         try:
             yield
         finally:

@@ -84,13 +84,8 @@ class Checkpoint(TrainerCallback):
             self.resumed._total_loss_scalar, self.resumed._globalstep_last_logged = total, last
             self.resumed._initial_global_step = 0  # figures at the end are of the whole task
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # None is at the end of a task: the Trainer would take one step too many of it.
-        if END.asked and state.global_step < state.max_steps:
-            control.should_save = True
-
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if END.asked:
+        if END.requested:
             raise KeyboardInterrupt(f"a checkpoint of step {state.global_step} was written")
 
     def found(self) -> str | None:

@@ -276,7 +276,7 @@ def fit(
             trainer.add_callback(checkpoint)
         with END.heeded() if checkpoint is not None else nullcontext():
             trainer.train(resume_from_checkpoint=checkpoint.found() if checkpoint is not None else None)
-        if checkpoint is not None and END.asked:  # in the last step, behind which no checkpoint is written
+        if checkpoint is not None and END.requested:  # in the last step, behind which no checkpoint is written
             raise KeyboardInterrupt
         if not trainer.state.global_step:
             raise TrainingError("not one step was taken, so nothing was learned; look at the batch size and the rows")

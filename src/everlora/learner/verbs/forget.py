@@ -136,10 +136,7 @@ def forget(
         scores_before = last_scores(learner.folder.stages())
         before = _remains(learner, restore(learner, known, shown), shown)
         never = _never(path, stages, number, shown, given) if how == "removed" else None
-        place = prepare(path, number - 1)
-        # What is learned again is measured again, as by a learner that was never taught the task.
-        again = later if how == "rebuilt" else []
-        drop_baseline(place, [one.facts.name for one in (stages[number - 1], *again)])
+        place = _prepared(path, stages, number, how)
         if how == "rebuilt":
             _learn_again(place, later, given)
         elif later:
@@ -183,6 +180,14 @@ def _inseparable(stages: Sequence[Committed], number: int) -> str | None:
     earlier = (holder_of(stages, before) for before in range(1, number))
     names = [stage.facts.name for stage in stages[number - 1 :]]
     return next((holder for holder in earlier if holder in names), None)
+
+
+def _prepared(path: Path, stages: Sequence[Committed], number: int, how: How) -> Path:
+    """Prepare a learner of the tasks before one, without what the base model answered to it."""
+    place = prepare(path, number - 1)
+    # What is learned again is measured again, as by a learner that was never taught the task.
+    drop_baseline(place, [one.facts.name for one in stages[number - 1 : None if how == "rebuilt" else number]])
+    return place
 
 
 def _remove(
