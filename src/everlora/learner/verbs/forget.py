@@ -12,6 +12,7 @@ from torch import nn
 
 from everlora.analysis.membership import membership_auc
 from everlora.analysis.runs import method_of
+from everlora.archive.atomic import explained
 from everlora.archive.committed import Committed, last_scores
 from everlora.archive.exchange import exchange, list_tasks, prepare
 from everlora.archive.folder import read_run
@@ -126,7 +127,7 @@ def forget(
     """
     given = Given(tasks or {}, here, progress or Progress())
     read_run(path)
-    with writing(path, given.progress.warn):
+    with writing(path, given.progress.warn), explained(path):
         stages = committed_tasks(path)
         number = number_of(path, stages, name)
         later, how = stages[number:], _way(path, stages, number, given, rebuild)

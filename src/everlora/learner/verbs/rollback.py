@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from everlora.archive.atomic import explained
 from everlora.archive.exchange import exchange, prepare
 from everlora.archive.folder import read_run
 from everlora.archive.history import Act, now
@@ -59,7 +60,7 @@ def rollback(
         EverloraError: no such task, none behind it, or a folder that cannot be used; the learner is as it was.
     """
     read_run(path)
-    with writing(path, (progress or Progress()).warn):
+    with writing(path, (progress or Progress()).warn), explained(path):
         stages = committed_tasks(path)
         named = any(stage.facts.name == to for stage in stages)
         keep = 0 if to == START and not named else number_of(path, stages, to)
