@@ -120,7 +120,7 @@ class Ended(Cord):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.full)])
 def test_a_system_that_ends_a_process_gets_a_checkpoint_first(number: signal.Signals, tmp_path: Path) -> None:
     """No checkpoint was due before: what is gone on with is the one of the step in which the signal came."""
     before = signal.signal(number, signal.SIG_DFL)  # one that is ignored stays so

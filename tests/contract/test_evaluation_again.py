@@ -77,7 +77,7 @@ def opened_with(place: Path, progress: Progress | None = None) -> SequentialLear
     return found
 
 
-@pytest.mark.parametrize("at", [1, 6])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.full), 6])
 def test_an_evaluation_goes_on_where_it_was_broken_off(
     at: int, learner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,7 @@ def forward(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return taught_forward(tmp_path_factory.mktemp("forward") / "run", "first", "second")
 
 
-@pytest.mark.parametrize("act", ["rolled back", "rebuilt", "removed", "all"])
+@pytest.mark.parametrize("act", ["rolled back", "rebuilt", "removed", pytest.param("all", marks=pytest.mark.full)])
 def test_what_the_base_model_answered_to_a_task_goes_with_it(act: str, forward: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(forward, tmp_path / "run"))
     assert answered_before(place) == ["first", "second"]
@@ -80,7 +80,7 @@ def test_a_baseline_is_exchanged_whatever_interrupts_it(
     after = Path(shutil.copytree(forward, tmp_path / "after"))
     rollback(after, "first")
     real = exchanging.move
-    for point in range(1, 100, 3):
+    for point in range(1, 100, 4):
         place, calls = Path(shutil.copytree(forward, tmp_path / f"run{point}")), iter(range(1, 1000))
 
         def move(source: Path, target: Path, point: int = point, calls=calls) -> None:  # type: ignore[no-untyped-def]
@@ -148,7 +148,7 @@ def test_scores_on_other_rows_are_not_compared(two_tasks: Path, tmp_path: Path) 
     assert diff(two_tasks, f"{two_tasks}@first").other_rows == []
 
 
-@pytest.mark.parametrize("rows", [0, 2])
+@pytest.mark.parametrize("rows", [pytest.param(0, marks=pytest.mark.full), 2])
 def test_a_repaired_matrix_counts_the_rows_that_were_answered(rows: int, tmp_path: Path) -> None:
     """Rows at hand may be fewer by now than those that the scores in the matrix were made of."""
     place = taught(tmp_path / "run", "ella")

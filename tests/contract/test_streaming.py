@@ -33,7 +33,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(tmp_path_factory.mktemp("writer") / "run", "tiny-llama")
 
 
-@pytest.mark.parametrize("model", ["tiny-llama", "tiny-t5"])
+@pytest.mark.parametrize("model", ["tiny-llama", pytest.param("tiny-t5", marks=pytest.mark.full)])
 def test_the_pieces_of_an_answer_are_the_answer(model: str, writer: Path, tmp_path: Path) -> None:
     learner = Learner.open(writer if model == "tiny-llama" else made(tmp_path / "run", model))
     wanted, pieces = learner.ask(QUESTIONS), list[str]()
@@ -48,7 +48,7 @@ def test_the_pieces_of_an_answer_are_the_answer(model: str, writer: Path, tmp_pa
     assert learner.ask(QUESTIONS) == wanted, "nothing is shown any more"
 
 
-@pytest.mark.parametrize(("model", "labels"), [("tiny-bert", ("good", "bad")), ("tiny-llama", ("good", "bad"))])
+@pytest.mark.parametrize(("model", "labels"), [("tiny-bert", ("good", "bad"))])
 def test_an_answer_that_is_chosen_comes_at_once(model: str, labels: tuple[str, str], tmp_path: Path) -> None:
     learner, pieces = Learner.open(made(tmp_path / "run", model, labels)), list[str]()
     assert list(learner.stream(QUESTIONS, show=pieces.append)) == learner.ask(QUESTIONS) == pieces

@@ -98,7 +98,7 @@ def test_what_only_reads_does_so_on_a_disk_that_is_read_only(learner: Path, monk
     assert contents(learner) == whole_contents
 
 
-@pytest.mark.parametrize("method", ["progprompt", "l2p"])
+@pytest.mark.parametrize("method", [pytest.param("progprompt", marks=pytest.mark.full), "l2p"])
 def test_the_status_of_prompts_needs_no_matrix(method: str, tmp_path: Path) -> None:
     model = "tiny-t5" if method == "progprompt" else "tiny-bert"
     place = taught(tmp_path / "run", method, "first", model=model)
