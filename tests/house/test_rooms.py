@@ -29,7 +29,8 @@ FLOORS = (
     {"adapters"},
     {"training", "evaluation"},
     {"analysis"},
-    {"learner", "literature", "export"},
+    {"literature", "export"},
+    {"learner"},
     {"testing"},
     {"cli"},
 )

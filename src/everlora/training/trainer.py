@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from everlora.models.families import Causal, Family, Features
 from everlora.models.families.base import IGNORE, Batch
 from everlora.models.families.packed import can_pack_in_training
 from everlora.runtime import world
+from everlora.runtime.stopping import END
 from everlora.settings.training import TrainingArgumentsInput
 from everlora.training.chain import Chain
 from everlora.training.checkpoint import MINUTES, Checkpoint
@@ -288,7 +289,10 @@ def fit(
         trainer.add_callback(callback)
         if checkpoint is not None:
             trainer.add_callback(checkpoint)
-        trainer.train(resume_from_checkpoint=checkpoint.found() if checkpoint is not None else None)
+        with END.heeded() if checkpoint is not None else nullcontext():
+            trainer.train(resume_from_checkpoint=checkpoint.found() if checkpoint is not None else None)
+        if checkpoint is not None and END.requested:  # in the last step, behind which no checkpoint is written
+            raise KeyboardInterrupt
         if not trainer.state.global_step:
             raise TrainingError("not one step was taken, so nothing was learned; look at the batch size and the rows")
     log: list[dict[str, float]] = trainer.state.log_history

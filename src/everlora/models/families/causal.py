@@ -152,6 +152,7 @@ class Causal(Writer):
                 attention_mask=mask,
                 past_key_values=repeated(read_prefix(model, prompts[0][:shared]), len(rows)),
                 generation_config=self.generation(task, sampling),
+                streamer=self.streamer,
             )
         return self.decode(out[:, ids.shape[1] :].tolist(), task)
 
