@@ -30,6 +30,7 @@ FLOORS = (
     {"training", "evaluation"},
     {"analysis"},
     {"learner", "literature", "export"},
+    {"report"},
     {"testing"},
     {"cli"},
 )

@@ -23,6 +23,7 @@ from everlora.cli import (
     learner_past,
     look,
     protocols,
+    report,
     service,
     standing,
     subjects,
@@ -115,6 +116,7 @@ for command in (
     service.doctor,
     look.study_layers,
     comparing.compare,
+    report.report,
     sweep.sweep,
     tune.tune,
 ):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from everlora.cli.common import Json, Plugin, say
-from everlora.cli.forms import FORMAT_HELP, Format, Papers, show
+from everlora.report.forms import FORMAT_HELP, Format, Papers, written
 
 if TYPE_CHECKING:
     from everlora.analysis.answers import ScoredRun
@@ -61,7 +61,7 @@ def compare(
         if comparison.protocol is None:
             raise ConfigError("papers' numbers stand beside runs of one protocol; leave --mixed out, or --with-papers")
         papers = _papers(found, comparison.sections)
-    show(comparison, papers, "json" if as_json else format_)
+    say(written(comparison, papers, "json" if as_json else format_))
 
 
 def _papers(found: Sequence[ScoredRun], sections: Sequence[Section]) -> list[PublishedRow]:

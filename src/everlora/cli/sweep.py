@@ -10,9 +10,9 @@ import typer
 
 from everlora.cli import completion, options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
-from everlora.cli.forms import FORMAT_HELP, Format
 from everlora.cli.run import Config, DryRun, More
 from everlora.core.errors import ConfigError
+from everlora.report.forms import FORMAT_HELP, Format
 
 if TYPE_CHECKING:
     from everlora.learner.sweep import Failed, Job
@@ -152,12 +152,12 @@ def _report(todo: list[Job], failed: list[Failed], form: Format) -> None:
     """
     from everlora.analysis.answers import read
     from everlora.analysis.tables import compare
-    from everlora.cli.forms import show
     from everlora.core.errors import TrainingError
+    from everlora.report.forms import written
 
     without = {one.job.folder for one in failed}
     if made := [read(job.folder) for job in todo if job.folder not in without]:
-        show(compare(made), (), form)
+        say(written(compare(made), (), form))
     reasons = list(dict.fromkeys(one.reason for one in failed))
     if len(failed) == len(todo) and len(reasons) == 1:
         raise failed[0].error  # no matter of one method

@@ -1,4 +1,4 @@
-"""Prints a comparison of runs in several forms."""
+"""Writes a comparison of runs in several forms: as a table of texts, Markdown, CSV, LaTeX, JSON."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from everlora.cli.catalogue import GROUPS
-from everlora.cli.common import say
-
 if TYPE_CHECKING:
     from everlora.analysis.compare import Interval
     from everlora.analysis.comparison import Comparison, Row, Section
     from everlora.literature.reported import PublishedRow
 
+GROUPS = {
+    "replay-free": "replay-free: no data of earlier tasks, no task id",
+    "replay": "replay: data of earlier tasks are kept or seen again",
+    "task id": "task id: told at inference which task a row belongs to",
+}
+"""The sections of every table of methods, and what they mean."""
 Papers: TypeAlias = "Sequence[PublishedRow]"
 HEADS = {"oa": "OA", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
 Format = Literal["table", "markdown", "csv", "latex", "json"]
@@ -31,9 +34,9 @@ COMPARISON = (
 ROWS_ONLY = "(rows): fewer than 3 common runs, so p is of other test rows only and tells nothing apart"
 
 
-def show(table: Comparison, papers: Papers, form: Format) -> None:
-    """Print a comparison on stdout, with what papers print for its orders."""
-    say(FORMS[form](table, papers))
+def written(table: Comparison, papers: Papers, form: Format) -> str:
+    """Return a comparison in one of the forms, with what papers print for its orders."""
+    return FORMS[form](table, papers)
 
 
 def cell(interval: Interval | None) -> str:
@@ -133,7 +136,7 @@ def _plain(table: Comparison, papers: Papers) -> str:
         lines += [GROUPS[section.group], "", *_aligned(_columns(table), _rows(table, section))]
     if published_rows := _paper_rows(papers):
         lines += [TITLE, "", *_aligned(PAPER_COLUMNS, published_rows), *_differing(papers), ""]
-    return "\n".join([*lines, _legend(table)])
+    return "\n".join([*lines, legend(table)])
 
 
 def _piped(columns: list[str], body: list[list[str]]) -> list[str]:
@@ -153,7 +156,7 @@ def _markdown(table: Comparison, papers: Papers) -> str:
             *(f"- {line}" for line in _differing(papers)),
             "",
         ]
-    return "\n".join([*lines, _legend(table)])
+    return "\n".join([*lines, legend(table)])
 
 
 def _csv(table: Comparison, papers: Papers) -> str:
@@ -194,7 +197,7 @@ def _latex(table: Comparison, papers: Papers) -> str:
         lines += [rf"% {TITLE}", r"\begin{tabular}{llrrll}", r"\hline", " & ".join(PAPER_COLUMNS) + r" \\", r"\hline"]
         lines += [" & ".join(map(_escaped, row)) + r" \\" for row in published_rows]
         lines += [r"\hline", r"\end{tabular}", *(f"% {line}" for line in _differing(papers))]
-    return "\n".join([*lines, f"% {_legend(table)}"])
+    return "\n".join([*lines, f"% {legend(table)}"])
 
 
 LATEX_SPELLING = {
@@ -223,7 +226,8 @@ def _ability(table: Comparison) -> str:
     return "; general ability after the last task minus before the first: " + " | ".join(changes) if rows else ""
 
 
-def _legend(table: Comparison) -> str:
+def legend(table: Comparison) -> str:
+    """Say how the numbers of a comparison were made, and what its marks mean."""
     mixed = "" if table.protocol else "; DIFFERENT PROTOCOLS stand side by side here, so nothing is set against a best"
     rows = _all_rows(table)
     hashes = sorted({one for row in rows for one in row.protocols})

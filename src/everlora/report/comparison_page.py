@@ -1,0 +1,233 @@
+"""Makes the page of a comparison: the table in its sections, drawings of it, every task, cost, and papers' numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from everlora.analysis.answers import ScoredRun
+from everlora.analysis.comparison import Comparison, Row, Section as Group
+from everlora.analysis.costs import Cost, mean_cost
+from everlora.core.plain import JsonObject
+from everlora.report.comparison_charts import Labelled, intervals, learning_curves, multiples, rows_of, trade
+from everlora.report.forms import GROUPS, HEADS, Papers, legend, written
+from everlora.report.numbers import NOTHING, counted, duration, interval, points, size
+from everlora.report.page import Cell, Page, Section, Table, Tile, text
+
+PLAIN = ("inclora", "seqlora")
+"""Methods that do nothing about forgetting: what others cost is set against the first of them in a table."""
+
+
+def comparison_page(
+    runs: Sequence[ScoredRun], comparison: Comparison, papers: Papers = (), left_out: Sequence[str] = ()
+) -> Page:
+    """Return the page of a comparison.
+
+    Args:
+        runs: that stand in it.
+        comparison: their table.
+        papers: what papers print for the same orders.
+        left_out: runs that were not at their end, and why, a line each.
+    """
+    by_path = {str(run.path): run for run in runs}
+    rows = rows_of(comparison)
+    labelled = {row.method: [by_path[folder] for folder in row.folders] for row in rows}
+    names, tasks = [row.method for row in rows], runs[0].answers.tasks
+    alone = [figure for figure in (intervals(comparison), trade(comparison, len(tasks))) if figure is not None]
+    spread = [f for f in (multiples(labelled, names), learning_curves(labelled, names)) if f is not None]
+    sections = [
+        Section(
+            "methods",
+            "Methods",
+            tables=[_table(one, comparison) for one in comparison.sections],
+            notes=[legend(comparison)],
+        ),
+        Section("drawn", "Drawn", figures=alone),
+        Section("runs", "Orders, seeds, stages", figures=spread) if spread else None,
+        Section("tasks", "Task by task", tables=[_tasks(labelled, names)]),
+        Section(
+            "cost",
+            "What it cost",
+            tables=[_costs({row.method: mean_cost([Path(f) for f in row.folders]) for row in rows})],
+        ),
+        _papers(papers) if papers else None,
+        _folders(labelled, names),
+    ]
+    forms = {f"comparison.{end}": written(comparison, papers, form) for form, end in FILES}
+    data: JsonObject = {"record": json.loads(written(comparison, papers, "json"))}
+    return Page(
+        title=_title(runs, comparison),
+        kind="a comparison",
+        subtitle=f"{counted(len(rows), 'method')} · {counted(len(tasks), 'task')} · {counted(len(runs), 'run')}",
+        summary=_summary(comparison),
+        alerts=[
+            *left_out,
+            *(
+                []
+                if comparison.protocol
+                else ["Runs of different protocols stand side by side here, so nothing is set against a best."]
+            ),
+        ],
+        tiles=[_tile(one) for one in comparison.sections],
+        sections=[one for one in sections if one is not None],
+        data=data,
+        files=forms,
+    )
+
+
+FILES = (("csv", "csv"), ("markdown", "md"), ("latex", "tex"))
+
+
+def _title(runs: Sequence[ScoredRun], comparison: Comparison) -> str:
+    benchmark = str(runs[0].protocol.benchmark or "tasks of one's own")
+    model = runs[0].protocol.model
+    return f"{benchmark} on {model}" if comparison.protocol else "Several protocols"
+
+
+def _summary(comparison: Comparison) -> list[str]:
+    found = []
+    for group in comparison.sections:
+        known = [row for row in group.rows if row.alike is not None]
+        if group.reference is None or comparison.baseline or len(known) < 2:
+            continue
+        alike = [row.method for row in known if row.alike and row.method != group.reference]
+        worse = sum(row.alike is False for row in known)
+        rest = f"; {', '.join(alike)} cannot be told from it" if alike else ""
+        found.append(
+            f"{group.group.capitalize()}: {group.reference} has the highest mean, above {worse} of {len(known) - 1} others for sure{rest}."
+        )
+    return found
+
+
+def _tile(group: Group) -> Tile:
+    best = max(group.rows, key=lambda row: one.mean if (one := row.metrics["oa"]) else -1.0)
+    found = best.metrics["oa"]
+    return Tile(f"Best mean, {group.group}", points(found.mean if found else None), interval(found), best.method)
+
+
+def _table(group: Group, comparison: Comparison) -> Table:
+    """Return a section of the table; what nothing tells from the best is bold."""
+    heads = ["method", "runs"]
+    for name in HEADS.values():
+        heads += [name, "95 %"]
+    heads += [f"OA − {comparison.baseline or 'best'}", "p", "least seen"]
+    return Table(
+        heads, [_line(row, group, comparison) for row in group.rows], GROUPS[group.group], f"methods {group.group}"
+    )
+
+
+def _line(row: Row, group: Group, comparison: Comparison) -> list[Cell]:
+    cells = [text(row.method), Cell(str(row.runs))]
+    for metric in HEADS:
+        found = row.metrics[metric]
+        best = metric == "oa" and row.alike is True and comparison.baseline is None
+        cells += [
+            Cell(points(found.mean if found else None), kind="best" if best else "number"),
+            Cell(interval(found)),
+        ]
+    if row.method == group.reference:
+        difference = "baseline" if comparison.baseline else "best"
+    else:
+        found = row.difference
+        difference = NOTHING if found is None else ("≈ " if row.alike else "") + points(found.mean, signed=True)
+    p = NOTHING if row.p_corrected is None else "<0.001" if row.p_corrected < 0.001 else f"{row.p_corrected:.3f}"
+    hint = interval(row.difference) if row.method != group.reference else ""
+    return [
+        *cells,
+        Cell(difference, hint=hint),
+        Cell(p + (" (rows)" if row.test == "rows" else "")),
+        Cell(points(row.detectable)),
+    ]
+
+
+def _tasks(labelled: Labelled, names: Sequence[str]) -> Table:
+    """Return every task's score after the last one, as the mean over runs."""
+    tasks = sorted({task for runs in labelled.values() for run in runs for task in run.answers.tasks})
+    first = next(iter(labelled.values()))[0].answers.tasks
+    tasks = list(first) if set(first) == set(tasks) else tasks
+    means = {method: {task: _last(labelled[method], task) for task in tasks} for method in names}
+    best = {task: max((m[task] for m in means.values() if m[task] is not None), default=None) for task in tasks}  # type: ignore[type-var]
+    rows = [[text(method), *(_score(means[method][task], best[task]) for task in tasks)] for method in names]
+    caption = (
+        "Percent right on each task after the last one, mean over orders and seeds; the highest of a task is bold."
+    )
+    return Table(["method", *tasks], rows, caption, "tasks")
+
+
+def _score(value: float | None, best: float | None) -> Cell:
+    if value is None:
+        return Cell(NOTHING)
+    return Cell(points(value), heat=value / 100, kind="top" if value == best else "number")
+
+
+def _last(runs: Sequence[ScoredRun], task: str) -> float | None:
+    found = []
+    for run in runs:
+        last = len(run.answers.tasks) - 1
+        cell = run.answers.cells.get((last, run.answers.tasks.index(task))) if task in run.answers.tasks else None
+        if cell is None:
+            return None
+        found.append(100 * float(cell.mean()))
+    return sum(found) / len(found)
+
+
+def _costs(found: dict[str, Cost]) -> Table:
+    plain = next((found[name] for name in PLAIN if name in found), None)
+    against = next((name for name in PLAIN if name in found), None)
+    rows = []
+    for method, cost in found.items():
+        times = f"{cost.train / plain.train:.2f}" if plain and plain.train else ""
+        rows.append(
+            [
+                text(method), Cell(duration(cost.train)), Cell(times), Cell(duration(cost.evaluate)),
+                Cell(f"{cost.trained:,.0f}"), Cell(size(cost.kept_bytes)), Cell(f"{cost.kept_rows:,.0f}"),
+            ]
+        )  # fmt: skip
+    heads = [
+        "method",
+        "training per task",
+        f"times {against or 'plain LoRA'}",
+        "answering",
+        "trained",
+        "kept",
+        "rows kept",
+    ]
+    caption = (
+        "Means over runs, wall-clock, other work on the machine included. Trained: numbers per task. Kept: at the end."
+    )
+    return Table(heads, rows, caption, "cost")
+
+
+def _papers(papers: Papers) -> Section:
+    rows = [
+        [text(one.method), text(one.column), Cell(f"{one.printed:g}"), Cell(points(one.ours)), text(f"{one.paper}, {one.where}"),
+         text(one.model), text(one.note)]
+        for one in papers
+    ]  # fmt: skip
+    differing = {f"{one.paper} ({one.model})": "; ".join(one.differs) for one in papers}
+    return Section(
+        "papers", "Theirs: what papers print for these orders",
+        text=["These numbers were not measured here. They were made under other protocols, and stand beside ours for orientation only."],
+        tables=[Table(["method", "of", "theirs", "ours", "where", "model", "note"], rows, "Overall accuracy, percent.", "papers")],
+        notes=[f"{paper}: {how}" for paper, how in differing.items()],
+    )  # fmt: skip
+
+
+def _folders(labelled: Labelled, names: Sequence[str]) -> Section:
+    rows = [
+        [
+            text(method),
+            text(" ".join(run.answers.tasks)),
+            Cell(str(run.answers.seed)),
+            text(run.hash),
+            text(" ".join(run.fingerprints)),
+            text(str(run.path)),
+        ]
+        for method in names
+        for run in labelled[method]
+    ]
+    heads = ["method", "order", "seed", "protocol", "fingerprint", "folder"]
+    return Section(
+        "folders", "The runs", tables=[Table(heads, rows, "Every run of this page.", "folders", narrow=True)]
+    )
