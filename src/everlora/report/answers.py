@@ -131,5 +131,5 @@ def _fates(name: str, stages: Sequence[Sequence[bool]]) -> list[Cell]:
             Cell(NOTHING),
             Cell(NOTHING),
             Cell(str(counts[3])),
-        ]  # noqa: E501
+        ]
     return [text(name), Cell(f"{len(pairs):,}"), *(Cell(f"{n:,}", heat=n / max(1, len(pairs))) for n in counts)]

@@ -26,12 +26,14 @@ LIGHT, DEEP = "#eef3f7", "#2f6f9f"
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
 WIDTH = 640
 Row = Mapping[str, str | float | int | bool | None]
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+FONT = "Arial, Helvetica, 'Liberation Sans', Arimo, sans-serif"
+"""Letters as wide as those by which vl-convert measures (its sans-serif is Liberation Sans), nearly everywhere."""
 
 CONFIG = {
     "aria": False,
     "background": None,
     "font": "sans-serif",
+    "padding": {"left": 4, "right": 16, "top": 6, "bottom": 6},
     "view": {"stroke": None},
     "range": {"category": list(HUES), "symbol": list(SHAPES), "heatmap": [LIGHT, DEEP], "ramp": [LIGHT, DEEP]},
     "axis": {
@@ -70,6 +72,16 @@ def data(rows: Sequence[Row]) -> altair.Data:
     """Return rows as Altair takes them."""
     found: altair.Data = alt().Data(values=[dict(row) for row in rows])
     return found
+
+
+def stages(count: int) -> list[int]:
+    """Return the numbers of tasks at which an axis has its marks.
+
+    >>> stages(4), stages(30)
+    ([1, 2, 3, 4], [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30])
+    """
+    every = -(-count // 20)
+    return list(range(every, count + 1, every))
 
 
 def svg(chart: altair.TopLevelMixin, label: str) -> str:

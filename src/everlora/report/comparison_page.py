@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from everlora.analysis.answers import ScoredRun
-from everlora.analysis.comparison import Comparison, Row, Section as Group
+from everlora.analysis.comparison import Comparison, Row
+from everlora.analysis.comparison import Section as Group
 from everlora.analysis.costs import Cost, mean_cost
 from everlora.core.plain import JsonObject
 from everlora.report.comparison_charts import Labelled, intervals, learning_curves, multiples, rows_of, trade
-from everlora.report.forms import GROUPS, HEADS, Papers, legend, written
+from everlora.report.forms import GROUPS, HEADS, Format, Papers, legend, written
 from everlora.report.numbers import NOTHING, counted, duration, interval, points, size
 from everlora.report.page import Cell, Page, Section, Table, Tile, text
 
@@ -37,13 +38,13 @@ def comparison_page(
     alone = [figure for figure in (intervals(comparison), trade(comparison, len(tasks))) if figure is not None]
     spread = [f for f in (multiples(labelled, names), learning_curves(labelled, names)) if f is not None]
     sections = [
+        Section("drawn", "At a glance", figures=alone),
         Section(
             "methods",
-            "Methods",
+            "The table",
             tables=[_table(one, comparison) for one in comparison.sections],
-            notes=[legend(comparison)],
+            notes=[_sentence(legend(comparison))],
         ),
-        Section("drawn", "Drawn", figures=alone),
         Section("runs", "Orders, seeds, stages", figures=spread) if spread else None,
         Section("tasks", "Task by task", tables=[_tasks(labelled, names)]),
         Section(
@@ -76,7 +77,7 @@ def comparison_page(
     )
 
 
-FILES = (("csv", "csv"), ("markdown", "md"), ("latex", "tex"))
+FILES: tuple[tuple[Format, str], ...] = (("csv", "csv"), ("markdown", "md"), ("latex", "tex"))
 
 
 def _title(runs: Sequence[ScoredRun], comparison: Comparison) -> str:
@@ -92,11 +93,9 @@ def _summary(comparison: Comparison) -> list[str]:
         if group.reference is None or comparison.baseline or len(known) < 2:
             continue
         alike = [row.method for row in known if row.alike and row.method != group.reference]
-        worse = sum(row.alike is False for row in known)
+        sure = f"surely above {sum(row.alike is False for row in known)} of the {len(known) - 1} others"
         rest = f"; {', '.join(alike)} cannot be told from it" if alike else ""
-        found.append(
-            f"{group.group.capitalize()}: {group.reference} has the highest mean, above {worse} of {len(known) - 1} others for sure{rest}."
-        )
+        found.append(f"{group.group.capitalize()}: {group.reference} has the highest mean, {sure}{rest}.")
     return found
 
 
@@ -108,37 +107,41 @@ def _tile(group: Group) -> Tile:
 
 def _table(group: Group, comparison: Comparison) -> Table:
     """Return a section of the table; what nothing tells from the best is bold."""
-    heads = ["method", "runs"]
-    for name in HEADS.values():
-        heads += [name, "95 %"]
-    heads += [f"OA − {comparison.baseline or 'best'}", "p", "least seen"]
-    return Table(
-        heads, [_line(row, group, comparison) for row in group.rows], GROUPS[group.group], f"methods {group.group}"
-    )
+    metrics = [metric for metric in HEADS if any(row.metrics[metric] for row in group.rows)]
+    heads = ["method", "runs", *(HEADS[metric] for metric in metrics)]
+    tested = len(group.rows) > 1
+    if tested:
+        heads += [f"OA − {comparison.baseline or 'best'}", "p", "least seen"]
+    rows = [
+        [*_scores(row, metrics, comparison), *(_tests(row, group, comparison) if tested else [])] for row in group.rows
+    ]
+    title, _, meaning = GROUPS[group.group].partition(": ")
+    return Table(heads, rows, _sentence(meaning), f"methods {group.group}", title=title.capitalize())
 
 
-def _line(row: Row, group: Group, comparison: Comparison) -> list[Cell]:
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def _scores(row: Row, metrics: Sequence[str], comparison: Comparison) -> list[Cell]:
     cells = [text(row.method), Cell(str(row.runs))]
-    for metric in HEADS:
+    for metric in metrics:
         found = row.metrics[metric]
         best = metric == "oa" and row.alike is True and comparison.baseline is None
-        cells += [
-            Cell(points(found.mean if found else None), kind="best" if best else "number"),
-            Cell(interval(found)),
-        ]
+        kind = "best" if best else "number"
+        cells.append(Cell(points(found.mean if found else None), kind=kind, under=interval(found)))
+    return cells
+
+
+def _tests(row: Row, group: Group, comparison: Comparison) -> list[Cell]:
+    """Return how a row differs from the reference of its section."""
     if row.method == group.reference:
-        difference = "baseline" if comparison.baseline else "best"
-    else:
-        found = row.difference
-        difference = NOTHING if found is None else ("≈ " if row.alike else "") + points(found.mean, signed=True)
+        return [Cell("baseline" if comparison.baseline else "best"), Cell(NOTHING), Cell(NOTHING)]
+    found = row.difference
+    shown = NOTHING if found is None else ("≈ " if row.alike else "") + points(found.mean, signed=True)
     p = NOTHING if row.p_corrected is None else "<0.001" if row.p_corrected < 0.001 else f"{row.p_corrected:.3f}"
-    hint = interval(row.difference) if row.method != group.reference else ""
-    return [
-        *cells,
-        Cell(difference, hint=hint),
-        Cell(p + (" (rows)" if row.test == "rows" else "")),
-        Cell(points(row.detectable)),
-    ]
+    only = "of rows only" if row.test == "rows" else ""
+    return [Cell(shown, under=interval(found)), Cell(p, under=only), Cell(points(row.detectable))]
 
 
 def _tasks(labelled: Labelled, names: Sequence[str]) -> Table:
@@ -200,18 +203,31 @@ def _costs(found: dict[str, Cost]) -> Table:
 
 
 def _papers(papers: Papers) -> Section:
+    """Return what papers print, marked as theirs, with how their protocols differ."""
+    heads = ["method", "of", "theirs", "ours", "where", "model", "note"]
     rows = [
-        [text(one.method), text(one.column), Cell(f"{one.printed:g}"), Cell(points(one.ours)), text(f"{one.paper}, {one.where}"),
-         text(one.model), text(one.note)]
+        [
+            text(one.method),
+            text(one.column),
+            Cell(f"{one.printed:g}"),
+            Cell(points(one.ours)),
+            text(f"{one.paper}, {one.where}"),
+            text(one.model),
+            text(one.note),
+        ]
         for one in papers
-    ]  # fmt: skip
+    ]
     differing = {f"{one.paper} ({one.model})": "; ".join(one.differs) for one in papers}
     return Section(
-        "papers", "Theirs: what papers print for these orders",
-        text=["These numbers were not measured here. They were made under other protocols, and stand beside ours for orientation only."],
-        tables=[Table(["method", "of", "theirs", "ours", "where", "model", "note"], rows, "Overall accuracy, percent.", "papers")],
+        "papers",
+        "Theirs: what papers print",
+        text=[
+            "The column “theirs” was not measured here. Those numbers were made under other protocols, and stand "
+            "beside ours for orientation only."
+        ],
+        tables=[Table(heads, rows, "Overall accuracy, percent, of the same orders of tasks.", "papers")],
         notes=[f"{paper}: {how}" for paper, how in differing.items()],
-    )  # fmt: skip
+    )
 
 
 def _folders(labelled: Labelled, names: Sequence[str]) -> Section:

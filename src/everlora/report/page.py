@@ -32,24 +32,36 @@ class Cell:
         text: what it shows.
         heat: 0 to 1, how strongly its ground is coloured; None for none.
         kind: ``name`` for text, ``number``; ``new`` for a task right after it was learned; ``best``.
-        hint: what a pointer or a screen reader is told besides.
+        hint: what a pointer shows besides.
+        under: a second line, smaller.
     """
 
     text: str
     heat: float | None = None
     kind: str = "number"
     hint: str = ""
+    under: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Holds a table: heads, rows of cells whose first is the head of its row, and a caption."""
+    """Holds a table.
+
+    Attributes:
+        heads: of its columns.
+        rows: of cells, the first of which is the head of its row.
+        caption: how to read it.
+        name: of its file when it is downloaded.
+        narrow: whether it is folded away under its caption.
+        title: a heading of its own.
+    """
 
     heads: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
     name: str = ""
     narrow: bool = False
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,7 @@ class Page:
         subtitle: a line under the title.
         summary: what was found, in a sentence or two.
         alerts: what a reader must know first.
+        warnings: what was found amiss, one by one.
         tiles: the first numbers.
         sections: in order.
         data: what scripts read, and what is downloaded as JSON.
@@ -130,6 +143,7 @@ class Page:
     tiles: Sequence[Tile]
     sections: Sequence[Section]
     alerts: Sequence[str] = ()
+    warnings: Sequence[str] = ()
     data: Mapping[str, Json] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 

@@ -7,6 +7,7 @@ from everlora.core.plain import JsonObject
 from everlora.report.answers import answers_section, pack
 from everlora.report.numbers import counted, points
 from everlora.report.page import Page, Section
+from everlora.report.run_interference import interference_section
 from everlora.report.run_scores import matrix_section, retention_section, tiles, transfer_section
 from everlora.report.run_setup import data_section, history_section, next_section, setup_section
 from everlora.report.run_training import cost_section, curves_section, modules_section
@@ -23,6 +24,7 @@ def run_page(run: RecordedRun) -> Page:
         cost_section(run),
         curves_section(run),
         modules_section(run),
+        interference_section(run),
         answers_section(run, packed),
         data_section(run),
         history_section(run),
@@ -38,6 +40,7 @@ def run_page(run: RecordedRun) -> Page:
         subtitle=_subtitle(run),
         summary=_summary(run),
         alerts=_alerts(run),
+        warnings=[f"{stage.facts.name}: {stage.facts.warning}" for stage in run.stages if stage.facts.warning],
         tiles=tiles(run),
         sections=[one for one in made if one is not None],
         data=data,
@@ -66,10 +69,11 @@ def _summary(run: RecordedRun) -> list[str]:
         return []
     found = [f"After the last task {points(oa)} % of answers are right, on average over {len(run.tasks)} tasks."]
     if bwt is not None and learned is not None:
-        moved = "lost" if bwt < 0 else "gained"
+        moved = f"lost {points(-bwt)} points" if bwt < 0 else f"gained {points(bwt)} points"
+        moved = "lost nothing" if points(bwt) == "0.0" else moved
         found.append(
-            f"Right after they were learned it was {points(learned)} %; the earlier tasks have {moved} "
-            f"{points(abs(bwt))} points on average since."
+            f"Right after each was learned it was {points(learned)} %; since then the earlier tasks have {moved} on "
+            f"average."
         )
     return found
 
@@ -81,5 +85,4 @@ def _alerts(run: RecordedRun) -> list[str]:
         unscored = len(run.stages) and not run.stages[-1].facts.row
         last = "; the last one was not scored yet" if unscored else ""
         found.append(f"Not finished: {run.learned} of {counted(len(run.tasks), 'task')} learned{last}.")
-    found += [f"{stage.facts.name}: {stage.facts.warning}" for stage in run.stages if stage.facts.warning]
     return found

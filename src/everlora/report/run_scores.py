@@ -97,7 +97,7 @@ def retention_section(run: RecordedRun) -> Section | None:
 def _retention(run: RecordedRun, rows: Sequence[charts.Row]) -> Figure:
     alt = charts.alt()
     names = list(run.tasks)
-    stage = alt.X("stage:Q", title="tasks learned", axis=alt.Axis(format="d", tickMinStep=1),
+    stage = alt.X("stage:Q", title="tasks learned", axis=alt.Axis(format="d", values=charts.stages(len(run.tasks))),
                   scale=alt.Scale(domain=[1, len(names)], nice=False, padding=12))  # fmt: skip
     score = alt.Y("score:Q", title="percent right", scale=alt.Scale(domain=[0, 100]))
     few = len(names) <= MANY
@@ -137,7 +137,7 @@ def _average(run: RecordedRun) -> Figure | None:
         return None
     alt = charts.alt()
     base = alt.Chart(charts.data(rows)).encode(
-        x=alt.X("stage:Q", title="tasks learned", axis=alt.Axis(format="d", tickMinStep=1),
+        x=alt.X("stage:Q", title="tasks learned", axis=alt.Axis(format="d", values=charts.stages(len(run.tasks))),
                 scale=alt.Scale(domain=[1, len(run.tasks)], nice=False, padding=12)),
         y=alt.Y("mean:Q", title="mean percent right", scale=alt.Scale(domain=[0, 100])),
     )  # fmt: skip
@@ -153,9 +153,8 @@ def _average(run: RecordedRun) -> Figure | None:
 
 def transfer_section(run: RecordedRun) -> Section | None:
     """Return per task what it scored when it was learned, at its best, and now; None where nothing can be set."""
-    best = [
-        max((row[j] for row in run.matrix.cells if row[j] is not None), default=None) for j in range(len(run.tasks))
-    ]
+    columns = [[row[j] for row in run.matrix.cells] for j in range(len(run.tasks))]
+    best = [max((score for score in column if score is not None), default=None) for column in columns]
     first = [None] * len(run.tasks) if run.joint else list(run.matrix.diagonal)
     chance, base = run.results.chance or [], run.results.base or []
     heads = ["task", "guessing", "base model", "when learned", "best", "now", "change"]
@@ -172,7 +171,7 @@ def transfer_section(run: RecordedRun) -> Section | None:
                 *(Cell(points(v)) for v in (guess, start, learned, best[j], now)),
                 Cell(points(change, signed=True)),
             ]
-        )  # noqa: E501
+        )
         drawn.append({"task": name, "now": now, "learned": learned, "change": change})
     table = Table(heads, rows, "Percent right. Change: now against when the task was learned.", "tasks")
     if not rows:

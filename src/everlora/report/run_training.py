@@ -63,13 +63,14 @@ def _over_steps(rows: Sequence[charts.Row], marks: Sequence[charts.Row], axis: s
     alt = charts.alt()
     step = alt.X("step:Q", title="step", scale=alt.Scale(domain=[0, max(steps, 1)], nice=False))
     lines = alt.Chart(charts.data(rows)).mark_line(color=charts.HUES[0], strokeWidth=1.6, point={"size": 12, "color": charts.HUES[0]}).encode(  # noqa: E501
-        x=step, y=alt.Y("value:Q", title=axis), detail="task:N"
+        x=step, y=alt.Y("value:Q", title=axis, scale=alt.Scale(zero=axis != "loss")), detail="task:N"
     )  # fmt: skip
     rules = alt.Chart(charts.data(marks)).mark_rule(color=charts.GRID, strokeWidth=1.5).encode(x=step)
     made: altair.LayerChart = rules + lines
     if len(marks) <= 8:
+        wide = charts.WIDTH // len(marks) - 12
         named = alt.Chart(charts.data(marks)).mark_text(
-            align="left", baseline="bottom", dx=3, fontSize=11, color=charts.MUTED, limit=charts.WIDTH // len(marks) - 12
+            align="left", baseline="bottom", dx=3, fontSize=11, color=charts.MUTED, limit=wide,
         ).encode(x=step, y=alt.value(-2), text="task:N")  # fmt: skip
         made = made + named
     return made.properties(width=charts.WIDTH - 60, height=170)
@@ -89,10 +90,9 @@ def _norms(run: RecordedRun) -> Figure:
         ["step", "task", "norm"],
         [[Cell(str(r["step"])), text(str(r["task"])), Cell(figure(_float(r["value"])))] for r in shown],
     )
-    return Figure(
-        "update-norm", "Size of the update", charts.svg(_over_steps(shown, marks, "Frobenius norm", before), "Update norm"),
-        "Frobenius norm over all adapted modules of the update that is being learned.", table,
-    )  # fmt: skip
+    drawn = charts.svg(_over_steps(shown, marks, "Frobenius norm", before), "Norm of the update over all steps")
+    how = "Frobenius norm over all adapted modules of the update that is being learned."
+    return Figure("update-norm", "Size of the update", drawn, how, table)
 
 
 def modules_section(run: RecordedRun) -> Section | None:
@@ -120,7 +120,7 @@ def _module_rows(modules: Sequence[str], stages: Sequence[RecordedStage]) -> lis
         [
             text(module),
             *(Cell(figure(v, 2), heat=v / most) if (v := f.get(module)) is not None else Cell("") for f in last),
-        ]  # noqa: E501
+        ]
         for module in modules
     ]
 
