@@ -10,6 +10,7 @@ import typer
 
 from everlora.cli import completion, options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
+from everlora.cli.report import WithReport, leave_report
 from everlora.cli.run import Config, DryRun, More
 from everlora.core.errors import ConfigError
 from everlora.report.forms import FORMAT_HELP, Format
@@ -65,6 +66,7 @@ def sweep(
     set_: More = None,
     out: Out,
     resume: Resume = False,
+    with_report: WithReport = True,
     dry_run: DryRun = False,
     format_: Form = "table",
     as_json: Json = False,
@@ -110,6 +112,7 @@ def sweep(
             sweeping.work(shared, base, resume=resume, progress=shown, failed=failed.append)
     if world.is_main():
         _report(todo, failed, "json" if as_json else format_)
+        leave_report(out, wanted=with_report)
 
 
 def plan(

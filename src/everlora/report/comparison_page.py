@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import quote
 
 from everlora.analysis.answers import ScoredRun
 from everlora.analysis.comparison import Comparison, Row
 from everlora.analysis.comparison import Section as Group
 from everlora.analysis.costs import Cost, mean_cost
 from everlora.core.plain import JsonObject
+from everlora.literature.reported import PublishedRow
 from everlora.report.comparison_charts import Labelled, intervals, learning_curves, multiples, rows_of, trade
-from everlora.report.forms import GROUPS, HEADS, Format, Papers, legend, written
+from everlora.report.forms import GROUPS, HEADS, Format, Papers, legend, printed, written
 from everlora.report.numbers import NOTHING, counted, duration, interval, points, size
 from everlora.report.page import Cell, Page, Section, Table, Tile, text
 
@@ -21,7 +24,11 @@ PLAIN = ("inclora", "seqlora")
 
 
 def comparison_page(
-    runs: Sequence[ScoredRun], comparison: Comparison, papers: Papers = (), left_out: Sequence[str] = ()
+    runs: Sequence[ScoredRun],
+    comparison: Comparison,
+    papers: Papers = (),
+    left_out: Sequence[str] = (),
+    pages: Mapping[Path, str] = MappingProxyType({}),
 ) -> Page:
     """Return the page of a comparison.
 
@@ -30,6 +37,7 @@ def comparison_page(
         comparison: their table.
         papers: what papers print for the same orders.
         left_out: runs that were not at their end, and why, a line each.
+        pages: where the pages of runs are, for links.
     """
     by_path = {str(run.path): run for run in runs}
     rows = rows_of(comparison)
@@ -53,7 +61,7 @@ def comparison_page(
             tables=[_costs({row.method: mean_cost([Path(f) for f in row.folders]) for row in rows})],
         ),
         _papers(papers) if papers else None,
-        _folders(labelled, names),
+        _folders(labelled, names, pages),
     ]
     forms = {f"comparison.{end}": written(comparison, papers, form) for form, end in FILES}
     data: JsonObject = {"record": json.loads(written(comparison, papers, "json"))}
@@ -204,33 +212,38 @@ def _costs(found: dict[str, Cost]) -> Table:
 
 def _papers(papers: Papers) -> Section:
     """Return what papers print, marked as theirs, with how their protocols differ."""
-    heads = ["method", "of", "theirs", "ours", "where", "model", "note"]
-    rows = [
-        [
-            text(one.method),
-            text(one.column),
-            Cell(f"{one.printed:g}"),
-            Cell(points(one.ours)),
-            text(f"{one.paper}, {one.where}"),
-            text(one.model),
-            text(one.note),
-        ]
-        for one in papers
-    ]
-    differing = {f"{one.paper} ({one.model})": "; ".join(one.differs) for one in papers}
+    tables, notes = [], []
+    for paper, model in dict.fromkeys((one.paper, one.model) for one in papers):
+        those = [one for one in papers if (one.paper, one.model) == (paper, model)]
+        columns = list(dict.fromkeys(one.column for one in those))
+        rows = []
+        for method in dict.fromkeys(one.method for one in those):
+            found = {one.column: one for one in those if one.method == method}
+            rows.append([text(method), *(_theirs(found.get(column)) for column in columns)])
+        title = f"{paper}, {model}"
+        tables.append(Table(["method", *columns], rows, _sentence("; ".join(those[0].differs)), "papers", title=title))
+        remarks = dict.fromkeys(f"{paper}, {one.method}: {one.note}" for one in those if one.note)
+        notes += [_sentence(remark) for remark in remarks]
     return Section(
         "papers",
         "Theirs: what papers print",
         text=[
-            "The column “theirs” was not measured here. Those numbers were made under other protocols, and stand "
-            "beside ours for orientation only."
+            "The large numbers here were not measured by us. They are printed in papers, of overall accuracy on the "
+            "same orders of tasks, under other protocols, which each table names; ours stand beneath where we have "
+            "them."
         ],
-        tables=[Table(heads, rows, "Overall accuracy, percent, of the same orders of tasks.", "papers")],
-        notes=[f"{paper}: {how}" for paper, how in differing.items()],
+        tables=tables,
+        notes=notes,
     )
 
 
-def _folders(labelled: Labelled, names: Sequence[str]) -> Section:
+def _theirs(one: PublishedRow | None) -> Cell:
+    if one is None:
+        return Cell("")
+    return Cell(printed(one), under=f"ours {points(one.ours)}" if one.ours is not None else "", hint=one.where)
+
+
+def _folders(labelled: Labelled, names: Sequence[str], pages: Mapping[Path, str]) -> Section:
     rows = [
         [
             text(method),
@@ -238,7 +251,7 @@ def _folders(labelled: Labelled, names: Sequence[str]) -> Section:
             Cell(str(run.answers.seed)),
             text(run.hash),
             text(" ".join(run.fingerprints)),
-            text(str(run.path)),
+            Cell(str(run.path), kind="name", link=quote(pages[run.path]) if run.path in pages else ""),
         ]
         for method in names
         for run in labelled[method]

@@ -105,13 +105,18 @@ def _paper_rows(papers: Papers) -> list[list[str]]:
         [
             one.method,
             one.column,
-            f"{one.printed:.{1 if round(one.printed, 1) == one.printed else 2}f}",  # as it is printed
+            printed(one),
             "–" if one.ours is None else f"{one.ours:.1f}",
             f"{one.paper}, {one.where}" + (f" ({one.note})" if one.note else ""),
             one.model,
         ]
         for one in papers
     ]
+
+
+def printed(one: PublishedRow) -> str:
+    """Return a paper's number as the paper prints it: with one digit, or with two."""
+    return f"{one.printed:.{1 if round(one.printed, 1) == one.printed else 2}f}"
 
 
 def _differing(papers: Papers) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ class Cell:
         kind: ``name`` for text, ``number``; ``new`` for a task right after it was learned; ``best``.
         hint: what a pointer shows besides.
         under: a second line, smaller.
+        link: where the text leads.
     """
 
     text: str
@@ -41,6 +43,7 @@ class Cell:
     kind: str = "number"
     hint: str = ""
     under: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -182,4 +185,8 @@ def render(page: Page) -> str:
     """Return a page as HTML."""
     folder = files(TEMPLATES).joinpath("templates")
     style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
-    return environment().get_template("page.html").render(page=page, style=style, script=script)
+    return (
+        environment()
+        .get_template("page.html")
+        .render(page=page, style=style, script=script, version=version("everlora"))
+    )

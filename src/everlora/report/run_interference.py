@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,8 @@ def interference_section(run: RecordedRun) -> Section | None:
         "interference",
         "Interference",
         text=[
-            "How the update of each task lies to the sum of those before it: a cosine below zero undoes them, one above "
-            "zero repeats them, and near zero they have little to do with each other."
+            "How the update of each task lies to the sum of those before it: a cosine below zero undoes them, one "
+            "above zero repeats them, and near zero they have little to do with each other."
         ],
         figures=[_opposed(later)],
         tables=tables,
@@ -69,45 +70,70 @@ def _tasks(found: Sequence[TaskMeeting]) -> Table:
         for one in found
     ]
     caption = (
-        "Interference: inner product of the update with the past. Opposed: share of entries with another sign than the "
-        "past; conflict: the same by size. Free: share of directions that no task has used, in the tightest module."
+        "Interference: inner product of the update with the past. Opposed: share of entries with another sign than "
+        "the past; conflict: the same by size. Free: share of directions that no task has used, in the tightest "
+        "module."
     )
     return Table(heads, rows, caption, "interference")
 
 
 def _modules(found: Sequence[TaskMeeting]) -> Table:
+    names, prefix = shortened([one.module for one in found[0].modules])
+    cosines = {one.task: {module.module: module.meeting.cosine for module in one.modules} for one in found}
+    most = max((abs(c) for of in cosines.values() for c in of.values() if c is not None), default=0.0) or 1.0
     rows = []
-    for k, one in enumerate(found[0].modules):
-        cosines = [task.modules[k].meeting.cosine if k < len(task.modules) else None for task in found]
-        rows.append(
-            [text(one.module), *(Cell(figure(c, 2), heat=None if c is None else min(1.0, abs(c))) for c in cosines)]
-        )
-    caption = (
-        "Cosine between the update and the past, per adapted module; the further from zero, the stronger its ground."
-    )
+    for module, name in names.items():
+        known = [cosines[one.task].get(module) for one in found]
+        rows.append([text(name), *(_cosine(value, most) for value in known)])
+    caption = f"Cosine between the update and the past, per adapted module{prefix}; the further from zero, the darker."
     return Table(["module", *(one.task for one in found)], rows, caption, "cosines")
+
+
+def _cosine(value: float | None, most: float) -> Cell:
+    return Cell("") if value is None else Cell(f"{value:.3f}".replace("-", "−"), heat=abs(value) / most)
+
+
+def shortened(modules: Sequence[str]) -> tuple[dict[str, str], str]:
+    """Return names of modules without the beginning that all of them share, and words that say what was left out.
+
+    >>> shortened(["model.layers.0.q", "model.layers.1.q"])
+    ({'model.layers.0.q': '0.q', 'model.layers.1.q': '1.q'}, ' (names begin with model.layers.)')
+    """
+    shared = takewhile(lambda same: len(set(same)) == 1, zip(*(one.split(".")[:-1] for one in modules), strict=False))
+    start = "".join(f"{same[0]}." for same in shared) if len(modules) > 1 else ""
+    return {one: one.removeprefix(start) for one in modules}, f" (names begin with {start})" if start else ""
 
 
 def _opposed(found: Sequence[TaskMeeting]) -> Figure:
     alt = charts.alt()
-    kinds = {"conflict, by size": lambda one: one.conflict, "opposed signs, by number": lambda one: one.opposed}
+    shares = {
+        "by number": {one.task: one.opposed for one in found},
+        "by size": {one.task: one.conflict for one in found},
+    }
     rows: list[charts.Row] = [
-        {"task": one.task, "kind": kind, "share": value(one)} for one in found for kind, value in kinds.items()
+        {"task": task, "kind": kind, "share": share} for kind, of in shares.items() for task, share in of.items()
     ]
-    names = [one.task for one in found]
-    colours = alt.Scale(domain=list(kinds), range=[charts.HUES[0], charts.HUES[4]])
-    base = alt.Chart(charts.data(rows)).encode(
-        x=alt.X("task:N", sort=names, title=None, axis=alt.Axis(labelAngle=0 if len(names) < 8 else -40)),
-        y=alt.Y("share:Q", title="share of entries", scale=alt.Scale(domain=[0, 1])),
-        color=alt.Color("kind:N", title=None, scale=colours, legend=alt.Legend(orient="top")),
+    names, kinds = [one.task for one in found], list(shares)
+    reach = max(
+        0.05, *(1.2 * abs(share - 0.5) for of in shares.values() for share in of.values() if share is not None)
     )
-    marks = base.mark_point(filled=True, size=55, opacity=1).encode(shape=alt.Shape("kind:N", title=None))
-    chart = (base.mark_line() + marks).properties(width=charts.WIDTH - 60, height=190)
+    turned = alt.Axis(labelAngle=0 if len(names) < 8 else -40)
+    legend = alt.Legend(orient="top")
+    base = alt.Chart(charts.data(rows)).encode(
+        x=alt.X("task:N", sort=names, title=None, axis=turned),
+        y=alt.Y("share:Q", title="share opposed", scale=alt.Scale(domain=[0.5 - reach, 0.5 + reach], nice=False)),
+        color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=kinds), legend=legend),
+    )
+    shape = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=kinds), legend=legend)
+    marks = base.mark_point(filled=True, size=55, opacity=1).encode(shape=shape)
+    half = alt.Chart(charts.data([{"half": 0.5}])).mark_rule(color=charts.MUTED, strokeDash=[4, 3]).encode(y="half:Q")
+    chart = (half + base.mark_line() + marks).properties(width=charts.WIDTH - 60, height=190)
     numbers = [[text(one.task), Cell(figure(one.opposed)), Cell(figure(one.conflict))] for one in found]
     return Figure(
         "opposed",
         "Weight changes against the past",
-        charts.svg(chart, "Share of entries of each update that oppose the past"),
-        "Half of all entries oppose by chance; below it a task goes along with the earlier ones, above it against them.",
-        Table(["task", "opposed", "conflict"], numbers),
+        charts.svg(chart, "Share of each update that opposes the past"),
+        "Entries of the update with another sign than the past. Half of them oppose by chance: above the dashed line "
+        "a task goes against the earlier ones, below it along with them.",
+        Table(["task", "by number", "by size"], numbers),
     )

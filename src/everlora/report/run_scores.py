@@ -133,7 +133,7 @@ def _average(run: RecordedRun) -> Figure | None:
         seen = [cell for cell in row[: i + 1] if cell is not None]
         if len(seen) == i + 1:
             rows.append({"stage": i + 1, "after": run.tasks[i], "mean": sum(seen) / len(seen)})
-    if len(rows) < 2:
+    if len(rows) < max(2, run.last_row + 1):
         return None
     alt = charts.alt()
     base = alt.Chart(charts.data(rows)).encode(

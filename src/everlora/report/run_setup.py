@@ -62,7 +62,8 @@ def setup_section(run: RecordedRun) -> Section:
         pairs.append(("method from", ", ".join(f"{key} {value}" for key, value in origin.items())))
     if (found := run.environment) is not None:
         pairs += [
-            ("machine", f"{found.platform}, {found.threads} threads, {counted(found.processes, 'process')}"),
+            ("machine", f"{found.platform}, {counted(found.threads, 'thread')}"),
+            ("processes", str(found.processes)),
             ("Python", found.python),
             ("packages", ", ".join(f"{name} {version}" for name, version in found.packages.items() if version)),
         ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from everlora.analysis.recorded import LoggedStep, RecordedRun, RecordedStage
 from everlora.report import charts
 from everlora.report.numbers import counted, duration, figure, size
 from everlora.report.page import Cell, Figure, Section, Table, text
+from everlora.report.run_interference import shortened
 
 if TYPE_CHECKING:
     import altair
@@ -101,28 +102,27 @@ def modules_section(run: RecordedRun) -> Section | None:
     modules = list(dict.fromkeys(one.module for stage in stages for one in stage.modules))
     if not stages or not modules:
         return None
+    names, prefix = shortened(modules)
     table = Table(
         ["module", *(stage.facts.name for stage in stages)],
-        _module_rows(modules, stages),
-        "The penalties' gradient as a share of the task's, per adapted module, at the last logged step of each task.",
+        _module_rows(names, stages),
+        f"The penalties' gradient as a share of the task's, per adapted module{prefix}, at the last logged step.",
         "modules",
     )
     return Section("modules", "Where the penalty pulls", tables=[table])
 
 
-def _module_rows(modules: Sequence[str], stages: Sequence[RecordedStage]) -> list[list[Cell]]:
+def _module_rows(names: Mapping[str, str], stages: Sequence[RecordedStage]) -> list[list[Cell]]:
     last = [
         {one.module: one.rho for one in stage.modules if one.step == max(m.step for m in stage.modules)}
         for stage in stages
     ]
     most = max((value for found in last for value in found.values()), default=0.0) or 1.0
-    return [
-        [
-            text(module),
-            *(Cell(figure(v, 2), heat=v / most) if (v := f.get(module)) is not None else Cell("") for f in last),
-        ]
-        for module in modules
-    ]
+    rows = []
+    for module, name in names.items():
+        known = [found.get(module) for found in last]
+        rows.append([text(name), *(Cell("") if v is None else Cell(figure(v, 2), heat=v / most) for v in known)])
+    return rows
 
 
 def cost_section(run: RecordedRun) -> Section:

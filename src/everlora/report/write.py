@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import relpath
 from pathlib import Path
 
 from everlora.analysis.answers import ScoredRun, find, read
@@ -31,13 +32,16 @@ class Allowed:
     baseline: str | None = None
 
 
-def write_report(paths: Sequence[Path], out: Path | None = None, allowed: Allowed = Allowed()) -> Path:
+def write_report(
+    paths: Sequence[Path], out: Path | None = None, allowed: Allowed = Allowed(), *, each: bool = False
+) -> Path:
     """Write a page and return where it is: of one run in its folder, of a folder of runs in that folder.
 
     Args:
         paths: folders of runs, or folders of them.
         out: another file.
         allowed: what may differ between runs.
+        each: write a page of every run, too, in its folder.
 
     Raises:
         FolderError: no run, or a damaged one.
@@ -49,15 +53,23 @@ def write_report(paths: Sequence[Path], out: Path | None = None, allowed: Allowe
     if out is None and len(paths) > 1:
         raise ConfigError("name the file of a page about several folders: --out report.html")
     place = out or paths[0] / PAGE
-    html = render(run_page(recorded(runs[0])) if len(runs) == 1 else _compared(runs, allowed))
+    if len(runs) == 1:
+        return _write(place, run_page(recorded(runs[0])))
+    for run in runs if each else ():
+        _write(run / PAGE, run_page(recorded(run)))
+    return _write(place, _compared(runs, allowed, place.parent))
+
+
+def _write(place: Path, page: Page) -> Path:
+    html = render(page)
     with explained(place.parent):
         place.parent.mkdir(parents=True, exist_ok=True)
         write_text(place, html)
     return place
 
 
-def _compared(paths: Sequence[Path], allowed: Allowed) -> Page:
-    """Return the page of several runs; those that are not at their end are named."""
+def _compared(paths: Sequence[Path], allowed: Allowed, folder: Path) -> Page:
+    """Return the page of several runs, for a ``folder``; those that are not at their end are named."""
     found: list[ScoredRun] = []
     left_out = []
     for path in paths:
@@ -77,4 +89,5 @@ def _compared(paths: Sequence[Path], allowed: Allowed) -> Page:
         name = str(comparison.protocol.benchmark)
         known = [info for info in benchmarks() if info.name == name]
         papers = published_rows(found, comparison.sections, known[0].orders, name) if known else ()
-    return comparison_page(found, comparison, papers, left_out)
+    pages = {run.path: relpath(run.path / PAGE, folder.resolve()) for run in found if (run.path / PAGE).is_file()}
+    return comparison_page(found, comparison, papers, left_out, pages)

@@ -70,7 +70,7 @@
   const browser = document.getElementById("browser");
   if (!browser || !data.answers) return;
   browser.hidden = false;
-  const { strings, tasks } = data.answers, form = browser.querySelector("form"), PAGE = 50;
+  const { strings, tasks } = data.answers, form = browser.querySelector("form"), PAGE = 25;
   const [head, body] = [browser.querySelector("thead"), browser.querySelector("tbody")];
   const field = (name) => form.elements[name];
   const options = (select, names) => select.replaceChildren(...names.map((name, k) => { const one = make("option", name); one.value = k; return one; }));
