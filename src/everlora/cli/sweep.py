@@ -108,11 +108,11 @@ def sweep(
             files, note = plugin or [], failed.append
             sweeping.work_in_processes(shared, workers, resume=resume, plugins=files, progress=shown, failed=note)
         else:
-            base = base or experiment.load_for(spec)
-            sweeping.work(shared, base, resume=resume, progress=shown, failed=failed.append)
+            sweeping.work(
+                shared, base or experiment.load_for(spec), resume=resume, progress=shown, failed=failed.append
+            )
     if world.is_main():
-        _report(todo, failed, "json" if as_json else format_)
-        leave_report(out, wanted=with_report)
+        _report(todo, failed, "json" if as_json else format_, out if with_report else None)
 
 
 def plan(
@@ -147,8 +147,8 @@ def _all_replaced(methods: list[str], family: str) -> list[str]:
     return [one for word in methods for one in (fitting(family) if word == ALL else [word])]
 
 
-def _report(todo: list[Job], failed: list[Failed], form: Format) -> None:
-    """Print the table of the runs that were made.
+def _report(todo: list[Job], failed: list[Failed], form: Format, page_of: Path | None) -> None:
+    """Print the table of the runs that were made, and leave a page of them in a folder.
 
     Raises:
         EverloraError: some could not be made, and why.
@@ -161,6 +161,7 @@ def _report(todo: list[Job], failed: list[Failed], form: Format) -> None:
     without = {one.job.folder for one in failed}
     if made := [read(job.folder) for job in todo if job.folder not in without]:
         say(written(compare(made), (), form))
+        leave_report(page_of or Path(), wanted=page_of is not None)
     reasons = list(dict.fromkeys(one.reason for one in failed))
     if len(failed) == len(todo) and len(reasons) == 1:
         raise failed[0].error  # no matter of one method

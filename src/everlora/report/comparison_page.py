@@ -43,10 +43,10 @@ def comparison_page(
     rows = rows_of(comparison)
     labelled = {row.method: [by_path[folder] for folder in row.folders] for row in rows}
     names, tasks = [row.method for row in rows], runs[0].answers.tasks
-    alone = [figure for figure in (intervals(comparison), trade(comparison, len(tasks))) if figure is not None]
+    glance = [figure for figure in (intervals(comparison), trade(comparison, len(tasks))) if figure is not None]
     spread = [f for f in (multiples(labelled, names), learning_curves(labelled, names)) if f is not None]
     sections = [
-        Section("drawn", "At a glance", figures=alone),
+        Section("drawn", "At a glance", figures=glance),
         Section(
             "methods",
             "The table",
@@ -219,7 +219,7 @@ def _papers(papers: Papers) -> Section:
         rows = []
         for method in dict.fromkeys(one.method for one in those):
             found = {one.column: one for one in those if one.method == method}
-            rows.append([text(method), *(_theirs(found.get(column)) for column in columns)])
+            rows.append([text(method), *(_published(found.get(column)) for column in columns)])
         title = f"{paper}, {model}"
         tables.append(Table(["method", *columns], rows, _sentence("; ".join(those[0].differs)), "papers", title=title))
         remarks = dict.fromkeys(f"{paper}, {one.method}: {one.note}" for one in those if one.note)
@@ -237,7 +237,7 @@ def _papers(papers: Papers) -> Section:
     )
 
 
-def _theirs(one: PublishedRow | None) -> Cell:
+def _published(one: PublishedRow | None) -> Cell:
     if one is None:
         return Cell("")
     return Cell(printed(one), under=f"ours {points(one.ours)}" if one.ours is not None else "", hint=one.where)
