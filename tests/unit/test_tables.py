@@ -13,7 +13,8 @@ from everlora.analysis.comparison import Comparison
 from everlora.analysis.tables import compare
 from everlora.archive.identity import Composition
 from everlora.archive.records import Fingerprint
-from everlora.report.forms import FORMS, cell
+from everlora.report.columns import cell
+from everlora.report.forms import FORMS
 from everlora.settings.spec import RunSpec
 
 FEW = 200

@@ -9,7 +9,8 @@ from everlora.analysis.answers import ScoredRun
 from everlora.analysis.compare import Interval
 from everlora.analysis.comparison import Comparison, Row
 from everlora.report import charts
-from everlora.report.forms import GROUPS, HEADS
+from everlora.report.columns import HEADS
+from everlora.report.forms import GROUPS
 from everlora.report.numbers import interval, points
 from everlora.report.page import Cell, Figure, Table, text
 from everlora.settings.spec import RunSpec

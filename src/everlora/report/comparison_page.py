@@ -14,8 +14,9 @@ from everlora.analysis.comparison import Section as Group
 from everlora.analysis.costs import Cost, mean_cost
 from everlora.core.plain import JsonObject
 from everlora.literature.reported import PublishedRow
+from everlora.report.columns import HEADS, among_best
 from everlora.report.comparison_charts import Labelled, intervals, learning_curves, multiples, rows_of, trade
-from everlora.report.forms import GROUPS, HEADS, Format, Papers, legend, printed, written
+from everlora.report.forms import GROUPS, Format, Papers, legend, printed, written
 from everlora.report.numbers import NOTHING, counted, duration, interval, points, size
 from everlora.report.page import Cell, Page, Section, Table, Tile, text
 
@@ -54,7 +55,7 @@ def comparison_page(
             notes=[_sentence(legend(comparison))],
         ),
         Section("runs", "Orders, seeds, stages", figures=spread) if spread else None,
-        Section("tasks", "Task by task", tables=[_tasks(labelled, names)]),
+        Section("tasks", "Task by task", tables=[_tasks(rows, tasks)]),
         Section(
             "cost",
             "What it cost",
@@ -121,7 +122,8 @@ def _table(group: Group, comparison: Comparison) -> Table:
     if tested:
         heads += [f"OA − {comparison.baseline or 'best'}", "p", "least seen"]
     rows = [
-        [*_scores(row, metrics, comparison), *(_tests(row, group, comparison) if tested else [])] for row in group.rows
+        [*_scores(row, group, metrics, comparison), *(_tests(row, group, comparison) if tested else [])]
+        for row in group.rows
     ]
     title, _, meaning = GROUPS[group.group].partition(": ")
     return Table(heads, rows, _sentence(meaning), f"methods {group.group}", title=title.capitalize())
@@ -131,11 +133,11 @@ def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}."
 
 
-def _scores(row: Row, metrics: Sequence[str], comparison: Comparison) -> list[Cell]:
+def _scores(row: Row, group: Group, metrics: Sequence[str], comparison: Comparison) -> list[Cell]:
     cells = [text(row.method), Cell(str(row.runs))]
     for metric in metrics:
         found = row.metrics[metric]
-        best = metric == "oa" and row.alike is True and comparison.baseline is None
+        best = metric == comparison.metric and among_best(row, group, comparison)
         kind = "best" if best else "number"
         cells.append(Cell(points(found.mean if found else None), kind=kind, under=interval(found)))
     return cells
@@ -152,35 +154,21 @@ def _tests(row: Row, group: Group, comparison: Comparison) -> list[Cell]:
     return [Cell(shown, under=interval(found)), Cell(p, under=only), Cell(points(row.detectable))]
 
 
-def _tasks(labelled: Labelled, names: Sequence[str]) -> Table:
+def _tasks(rows: Sequence[Row], order: Sequence[str]) -> Table:
     """Return every task's score after the last one, as the mean over runs."""
-    tasks = sorted({task for runs in labelled.values() for run in runs for task in run.answers.tasks})
-    first = next(iter(labelled.values()))[0].answers.tasks
-    tasks = list(first) if set(first) == set(tasks) else tasks
-    means = {method: {task: _last(labelled[method], task) for task in tasks} for method in names}
-    best = {task: max((m[task] for m in means.values() if m[task] is not None), default=None) for task in tasks}  # type: ignore[type-var]
-    rows = [[text(method), *(_score(means[method][task], best[task]) for task in tasks)] for method in names]
+    tasks = sorted({task for row in rows for task in row.by_task}, key=lambda t: order.index(t) if t in order else 0)
+    best = {task: max(row.by_task.get(task, 0.0) for row in rows) for task in tasks}
+    shown = [[text(row.method), *(_score(row.by_task.get(task), best[task]) for task in tasks)] for row in rows]
     caption = (
         "Percent right on each task after the last one, mean over orders and seeds; the highest of a task is bold."
     )
-    return Table(["method", *tasks], rows, caption, "tasks")
+    return Table(["method", *tasks], shown, caption, "tasks")
 
 
-def _score(value: float | None, best: float | None) -> Cell:
+def _score(value: float | None, best: float) -> Cell:
     if value is None:
         return Cell(NOTHING)
     return Cell(points(value), heat=value / 100, kind="top" if value == best else "number")
-
-
-def _last(runs: Sequence[ScoredRun], task: str) -> float | None:
-    found = []
-    for run in runs:
-        last = len(run.answers.tasks) - 1
-        cell = run.answers.cells.get((last, run.answers.tasks.index(task))) if task in run.answers.tasks else None
-        if cell is None:
-            return None
-        found.append(100 * float(cell.mean()))
-    return sum(found) / len(found)
 
 
 def _costs(found: dict[str, Cost]) -> Table:
