@@ -104,13 +104,12 @@ def sweep(
         return
     failed: list[sweeping.Failed] = []
     with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing_features(todo, out) as shared:
+        note = failed.append
         if workers > 1:
-            files, note = plugin or [], failed.append
+            files = plugin or []
             sweeping.work_in_processes(shared, workers, resume=resume, plugins=files, progress=shown, failed=note)
         else:
-            sweeping.work(
-                shared, base or experiment.load_for(spec), resume=resume, progress=shown, failed=failed.append
-            )
+            sweeping.work(shared, base or experiment.load_for(spec), resume=resume, progress=shown, failed=note)
     if world.is_main():
         _report(todo, failed, "json" if as_json else format_, out if with_report else None)
 

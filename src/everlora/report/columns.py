@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from string import ascii_uppercase
 from typing import TYPE_CHECKING
@@ -63,48 +63,47 @@ def columns(table: Comparison, names: Sequence[str] = DEFAULT) -> list[Column]:
     found: list[Column] = []
     for name in names:
         found += _named(table, name)
-    return found + [
-        Column(
-            name,
-            name,
-            lambda row, _, of=of: " ".join(of(row)),
-            lambda row, name=name, of=of: {name: " ".join(of(row))},
-        )
-        for name, of in several(table).items()
-    ]
+    return found + [_made(name, of) for name, of in several(table).items()]
 
 
 def _named(table: Comparison, name: str) -> list[Column]:
+    """Return the column of a name, or those that it stands for."""
     if name in HEADS:
-        return [
-            Column(
-                HEADS[name], name, lambda row, _: cell(row.metrics[name]),
-                lambda row: _parts(name, row.metrics[name]), of_best=name == table.metric,
-            )
-        ]  # fmt: skip
-    if name in ("orders", "tasks"):
-        heads = (
-            order_heads(table) if name == "orders" else {task: task for row in all_rows(table) for task in row.by_task}
-        )
-        return [_mean_of(key, head, orders=name == "orders") for key, head in heads.items()]
-    return [
-        {
-            "runs": Column("runs", name, lambda row, _: str(row.runs), lambda row: {name: row.runs}),
-            "difference": Column(
-                f"OA − {table.baseline or 'best'}", name, lambda row, of: _difference(row, of.reference, table.baseline),
-                lambda row: _parts(name, row.difference),
-            ),
-            "p": Column("p", name, lambda row, _: _p(row), lambda row: {"p_corrected": row.p_corrected}),
-            "seen": Column("seen", name, lambda row, _: one_digit(row.detectable), lambda row: {name: row.detectable}),
-        }[name]
-    ]  # fmt: skip
+        return [_of_metric(name, of_best=name == table.metric)]
+    if name == "orders":
+        return [_mean_of(lambda row: row.by_order, order, head) for order, head in order_heads(table).items()]
+    if name == "tasks":
+        tasks = dict.fromkeys(task for row in all_rows(table) for task in row.by_task)
+        return [_mean_of(lambda row: row.by_task, task, task) for task in tasks]
+    if name == "difference":
+        return [_of_difference(table.baseline)]
+    return [SIMPLE[name]]
 
 
-def _mean_of(key: str, head: str, *, orders: bool) -> Column:
-    def value(row: Row) -> float | None:
-        return (row.by_order if orders else row.by_task).get(key)
+def _of_metric(name: str, *, of_best: bool) -> Column:
+    def show(row: Row, _: Section) -> str:
+        return cell(row.metrics[name])
 
-    return Column(head, head, lambda row, _: one_digit(value(row)), lambda row: {head: value(row)})
+    return Column(HEADS[name], name, show, lambda row: _parts(name, row.metrics[name]), of_best=of_best)
+
+
+def _of_difference(baseline: str | None) -> Column:
+    def show(row: Row, section: Section) -> str:
+        return _difference(row, section.reference, baseline)
+
+    head = f"OA − {baseline or 'best'}"
+    return Column(head, "difference", show, lambda row: _parts("difference", row.difference))
+
+
+def _mean_of(means: Callable[[Row], Mapping[str, float]], key: str, head: str) -> Column:
+    def show(row: Row, _: Section) -> str:
+        return one_digit(means(row).get(key))
+
+    return Column(head, head, show, lambda row: {head: means(row).get(key)})
+
+
+def _made(name: str, of: Callable[[Row], Sequence[str]]) -> Column:
+    return Column(name, name, lambda row, _: " ".join(of(row)), lambda row: {name: " ".join(of(row))})
 
 
 def order_heads(table: Comparison) -> dict[str, str]:
@@ -171,3 +170,11 @@ def several(table: Comparison) -> dict[str, Callable[[Row], Sequence[str]]]:
 def among_best(row: Row, section: Section, table: Comparison) -> bool:
     """Return whether nothing tells a method from the best of its section, of which there are others."""
     return table.baseline is None and section.reference is not None and row.alike is True and len(section.rows) > 1
+
+
+SIMPLE = {
+    "runs": Column("runs", "runs", lambda row, _: str(row.runs), lambda row: {"runs": row.runs}),
+    "p": Column("p", "p", lambda row, _: _p(row), lambda row: {"p_corrected": row.p_corrected}),
+    "seen": Column("seen", "seen", lambda row, _: one_digit(row.detectable), lambda row: {"seen": row.detectable}),
+}
+"""Columns that are the same in every table."""

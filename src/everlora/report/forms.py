@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from everlora.report.columns import DEFAULT, HEADS, all_rows, among_best, columns, order_heads
+from everlora.report.columns import DEFAULT, HEADS, Value, all_rows, among_best, columns, order_heads
 
 if TYPE_CHECKING:
     from everlora.analysis.comparison import Comparison, Row, Section
@@ -158,8 +158,8 @@ def _chosen_csv(table: Comparison, names: Sequence[str]) -> str:
     """Return chosen columns alone, each as the numbers that it holds."""
     text = io.StringIO()
     known, rows = columns(table, names), [(section, row) for section in table.sections for row in section.rows]
-    found = [
-        {"group": section.group, "method": row.method} | {k: v for one in known for k, v in one.values(row).items()}
+    found: list[dict[str, Value]] = [
+        {"group": section.group, "method": row.method, **{k: v for one in known for k, v in one.values(row).items()}}
         for section, row in rows
     ]
     writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
