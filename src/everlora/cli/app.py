@@ -117,6 +117,8 @@ for command in (
     look.study_layers,
     comparing.compare,
     report.report,
+    report.figures,
+    report.figure,
     sweep.sweep,
     tune.tune,
 ):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from everlora.cli.common import Plugin, Quiet, say
+from everlora.cli.common import Json, Plugin, Quiet, say
 from everlora.core.errors import EverloraError
 
 NEEDED = ("jinja2", "altair", "vl_convert")
@@ -70,3 +71,44 @@ def leave_report(folder: Path, *, wanted: bool, each: bool = False) -> None:
         say(f"look at it: {write_report([folder], each=each)}", err=True)
     except EverloraError as error:
         say(f"no page was made: {error}", err=True)
+
+
+def figures(as_json: Json = False) -> None:
+    """List the figures of papers that recorded runs can be drawn as."""
+    from everlora.report.figures import figures as known
+
+    if as_json:
+        plain = [
+            {"name": one.name, "paper": one.paper, "where": one.where, "needs": one.needs} for one in known().values()
+        ]
+        say(json.dumps(plain, ensure_ascii=False))
+        return
+    from everlora.cli.tables import show, table
+
+    show(
+        table(
+            "", ("figure", "paper", "theirs", "takes"), ((f.name, f.paper, f.where, f.needs) for f in known().values())
+        )
+    )
+
+
+def figure(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which: everlora figures lists them.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, or folders of them (of a sweep).")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="svg, png, csv, or html with all three. [NAME.svg]"),
+    ] = None,
+    plugin: Plugin = None,
+    quiet: Quiet = False,
+) -> None:
+    """Draw a paper's figure from runs of one's own."""
+    from everlora.report.figures import named
+    from everlora.report.save import check_form, save_figure
+
+    wanted = named(name)
+    place = out or Path(f"{name}.svg")
+    check_form(place)
+    save_figure(wanted, wanted.draw(runs), place)
+    if not quiet:
+        say(f"written to {place}")

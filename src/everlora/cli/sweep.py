@@ -94,10 +94,9 @@ def sweep(
 
     spec = resolve(RunSpec, *layers)
     base = experiment.load_for(spec) if ALL in wanted else None
-    if base is not None:
-        wanted = _all_replaced(wanted, base.family.name)
-    found = sweeping.read_tuned(tuned) if tuned else None
-    todo = sweeping.jobs(layers, wanted, numbers, out, orders=named, tuned=found)
+    wanted = wanted if base is None else _all_replaced(wanted, base.family.name)
+    rates = sweeping.read_tuned(tuned) if tuned else None
+    todo = sweeping.jobs(layers, wanted, numbers, out, orders=named, tuned=rates)
     if dry_run:
         experiment.check_data(spec)
         _list(todo, orders=bool(orders))
@@ -106,8 +105,8 @@ def sweep(
     with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing_features(todo, out) as shared:
         note = failed.append
         if workers > 1:
-            files = plugin or []
-            sweeping.work_in_processes(shared, workers, resume=resume, plugins=files, progress=shown, failed=note)
+            own = plugin or []
+            sweeping.work_in_processes(shared, workers, resume=resume, plugins=own, progress=shown, failed=note)
         else:
             sweeping.work(shared, base or experiment.load_for(spec), resume=resume, progress=shown, failed=note)
     if world.is_main():

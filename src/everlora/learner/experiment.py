@@ -61,6 +61,12 @@ class Result:
     matrix: ScoreMatrix
     record: MatrixRecord
 
+    def __repr__(self) -> str:
+        return f"Result({self.record.method or 'run'} in {self.folder}: {self.matrix!r})"
+
+    def _repr_html_(self) -> str:
+        return self.matrix._repr_html_()
+
     def as_json(self) -> JsonObject:
         """Return the object that ``everlora run --json`` prints."""
         plain = self.record.plain()

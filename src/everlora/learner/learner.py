@@ -12,6 +12,7 @@ from everlora.analysis.status import Status, status
 from everlora.archive.history import Act, read_history
 from everlora.core.expressions import parse
 from everlora.core.method import Method
+from everlora.core.notebook import html_table
 from everlora.data.stream import TaskStream
 from everlora.data.task import Example, Task
 from everlora.learner import experiment
@@ -29,6 +30,12 @@ from everlora.runtime.progress import Progress
 from everlora.settings.spec import LearnerSpec, RawSettings
 
 R = TypeVar("R")
+SHOWN = 6
+"""Tasks that are named before the rest is left out."""
+
+
+def _percent(score: float | None) -> str:
+    return "" if score is None else f"{score:.1f}"
 
 
 class Learner:
@@ -89,6 +96,22 @@ class Learner:
         opened = cls.__new__(cls)
         opened._learner = load_learner(Path(path), here, progress=progress)
         return opened
+
+    def __repr__(self) -> str:
+        learned = [stage.facts.name for stage in self._learner.folder.stages()]
+        names = f": {', '.join(learned[:SHOWN])}{', …' if len(learned) > SHOWN else ''}" if learned else ""
+        tasks = f"{len(learned)} task{'' if len(learned) == 1 else 's'} learned{names}"
+        return f"Learner({self._learner.method.name} on {self._learner.spec.model} in {self._path}, {tasks})"
+
+    def _repr_html_(self) -> str:
+        if not self._learner.folder.stages():
+            return html_table(repr(self), ["task"], [])
+        found = self.status()
+        rows = [
+            [task.name, _percent(task.score), _percent(task.score_now), task.because or ""] for task in found.tasks
+        ]
+        kept = f"{found.holdings.kept_bytes / 1e6:.2f} MB are kept for the next task"
+        return html_table(repr(self), ["task", "when learned", "now", "because"], rows, kept)
 
     def learn(
         self,

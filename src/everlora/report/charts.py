@@ -84,6 +84,47 @@ def stages(count: int) -> list[int]:
     return list(range(every, count + 1, every))
 
 
+def lines(
+    rows: Sequence[Row],
+    x: str,
+    y: str,
+    names: Sequence[str],
+    x_title: str,
+    y_title: str,
+    *,
+    width: int = WIDTH - 160,
+    legend: bool = True,
+    zero: bool = False,
+) -> altair.LayerChart:
+    """Draw a line for each method over the number of tasks, with a mark at each.
+
+    Args:
+        rows: with a ``method`` each.
+        x: which of their values goes to the right.
+        y: which goes up.
+        names: of the methods, in order.
+        x_title: of the axis to the right.
+        y_title: of the one that goes up.
+        width: of the panel.
+        legend: whether the methods are named beside it.
+        zero: whether the upward axis begins at zero.
+    """
+    a = alt()
+    shown = list(names)
+    scale = a.Scale(domain=shown, range=[HUES[k % len(HUES)] for k in range(len(shown))])
+    own = a.Legend() if legend else None
+    count = max((int(str(row[x])) for row in rows), default=1)
+    base = a.Chart(data(rows)).encode(
+        x=a.X(f"{x}:Q", title=x_title, axis=a.Axis(format="d", values=stages(count)),
+              scale=a.Scale(zero=False, nice=False, padding=10)),
+        y=a.Y(f"{y}:Q", title=y_title, scale=a.Scale(zero=zero)),
+        color=a.Color("method:N", sort=shown, title=None, scale=scale, legend=own),
+    )  # fmt: skip
+    shape = a.Shape("method:N", sort=shown, title=None, scale=a.Scale(domain=shown), legend=own)
+    made: altair.LayerChart = base.mark_line() + base.mark_point(filled=True, size=45, opacity=1).encode(shape=shape)
+    return made.properties(width=width, height=280)
+
+
 def svg(chart: altair.TopLevelMixin, label: str) -> str:
     """Return a chart as SVG, for a reader who sees it and, by ``label``, for one who does not.
 

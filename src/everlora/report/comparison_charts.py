@@ -264,27 +264,14 @@ def learning_curves(labelled: Labelled, names: Sequence[str]) -> Figure | None:
         return None
     rows = [row for row in rows if row["method"] in whole[:MANY_METHODS]]
     numbers = [[text(str(r["method"])), Cell(str(r["stage"])), Cell(points(_value(r, "mean")))] for r in rows]
+    drawn = charts.lines(rows, "stage", "mean", whole[:MANY_METHODS], "tasks learned", "mean percent right")
     return Figure(
         "curves",
         "Mean over the tasks seen so far",
-        charts.svg(_lines(rows, whole[:MANY_METHODS]), "Mean accuracy over stages, by method"),
+        charts.svg(drawn, "Mean accuracy over stages, by method"),
         "Mean over runs; harder tasks lower every line.",
         Table(["method", "tasks learned", "mean"], numbers),
     )
-
-
-def _lines(rows: Sequence[charts.Row], names: Sequence[str]) -> altair.LayerChart:
-    alt = charts.alt()
-    stage = alt.Axis(format="d", values=charts.stages(len({row["stage"] for row in rows})))
-    colours = alt.Scale(domain=list(names), range=list(charts.HUES[: len(names)]))
-    base = alt.Chart(charts.data(rows)).encode(
-        x=alt.X("stage:Q", title="tasks learned", axis=stage, scale=alt.Scale(nice=False, padding=10)),
-        y=alt.Y("mean:Q", title="mean percent right", scale=alt.Scale(zero=False)),
-        color=alt.Color("method:N", sort=list(names), title=None, scale=colours),
-    )
-    shapes = alt.Shape("method:N", sort=list(names), title=None, scale=alt.Scale(domain=list(names)))
-    made: altair.LayerChart = base.mark_line() + base.mark_point(filled=True, size=45, opacity=1).encode(shape=shapes)
-    return made.properties(width=charts.WIDTH - 160, height=280)
 
 
 def _stage_mean(run: ScoredRun, i: int) -> float | None:
