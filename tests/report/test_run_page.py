@@ -13,6 +13,7 @@ import pytest
 from everlora.analysis.recorded import RecordedRun, recorded
 from everlora.archive.records import AnswerRow
 from everlora.core.errors import ConfigError, FolderError
+from everlora.metrics.scores import ScoreMatrix
 from everlora.report import charts
 from everlora.report.answers import RESERVED, allowed, pack
 from everlora.report.page import MOST_BYTES, environment, render
@@ -173,6 +174,25 @@ def test_a_million_answers_become_numbers_and_a_link(run: RecordedRun) -> None:
     assert "1,000,000 answers are too many for this page" in html
     assert "answers" not in json.loads(Seen(html).scripts[0])
     assert 'id="browser"' not in html
+
+
+def test_a_long_sequence_is_drawn_in_some_of_its_stages(run: RecordedRun) -> None:
+    """Of 200 tasks ten rows are shown, the last that was scored among them; the page stays light."""
+    names = tuple(f"task-{k:03d}" for k in range(200))
+    cells = tuple(tuple(50.0 if j <= i else None for j in range(200)) for i in range(200))
+    stages = [
+        replace(
+            run.stages[0], facts=run.stages[0].facts.model_copy(update={"data": {name: "d"}, "name": name}), answers=[]
+        )
+        for name in names
+    ]
+    long = replace(run, matrix=ScoreMatrix(names, (6,) * 200, cells), stages=stages)
+    page = run_page(long)
+    matrix = next(section for section in page.sections if section.name == "matrix")
+    assert len(matrix.tables[0].rows) == 10
+    assert matrix.tables[0].rows[-1][0].text == "200 · task-199"
+    assert "Of 200 rows 10 are shown" in matrix.notes[0]
+    assert len(render(page).encode()) <= allowed(0)
 
 
 @pytest.mark.parametrize("count", [200, 2_000, 20_000])

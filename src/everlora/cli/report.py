@@ -48,7 +48,7 @@ def report(
     """Make one page to look at: of a run or a learner, or of several runs side by side."""
     from everlora.report.write import Allowed, write_report
 
-    place = write_report(folders, out, Allowed(mixed, mixed_fingerprints, baseline), each=each)
+    place = write_report(folders, out, Allowed(mixed, mixed_fingerprints, baseline), each=each, questions=True)
     if not quiet:
         say(f"written to {place} ({place.stat().st_size / 1000:,.0f} kB)")
     if open_:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from everlora.analysis.recorded import RecordedRun
 from everlora.archive.records import AnswerRow
 from everlora.core.plain import Json, JsonObject
 from everlora.report.numbers import NOTHING
 from everlora.report.page import ANSWER_BYTES, BASE_BYTES, MOST_BYTES, Cell, Section, Table, text
+from everlora.report.questions import Questions
 
-LENGTHS = (400, 120, 40)
+LENGTHS = (400, 250, 120, 40)
 """Characters that texts are cut to, the longest first that fits."""
-RESERVED = 500_000
+RESERVED = 450_000
 """Bytes of a page that are for all else."""
 
 
@@ -40,21 +42,21 @@ def allowed(count: int) -> int:
     return min(BASE_BYTES + ANSWER_BYTES * count, MOST_BYTES)
 
 
-def pack(run: RecordedRun) -> Answers:
-    """Pack the answers of a run."""
+def pack(run: RecordedRun, questions: Questions = MappingProxyType({})) -> Answers:
+    """Pack the answers of a run, with the texts of the rows as far as they are known."""
     count = sum(len(stage.answers) for stage in run.stages)
     room = allowed(count) - RESERVED
     for length in LENGTHS:
         if count * 3 > room:  # a row takes three bytes at the very least
             break
-        data = _packed(run, length)
+        data = _packed(run, questions, length)
         size = len(json.dumps(data, ensure_ascii=True, separators=(",", ":")))
         if size <= room:
             return Answers(data, count, length, size)
     return Answers(None, count, 0, 0)
 
 
-def _packed(run: RecordedRun, length: int) -> JsonObject:
+def _packed(run: RecordedRun, questions: Questions, length: int) -> JsonObject:
     known: dict[str, int] = {}
 
     def number(value: str) -> int:
@@ -76,7 +78,8 @@ def _packed(run: RecordedRun, length: int) -> JsonObject:
                     }
                 )
         if stages:
-            tasks.append({"name": name, "targets": targets, "stages": stages})
+            texts: list[Json] = [number(one) for one in questions.get(name, ())]
+            tasks.append({"name": name, "texts": texts, "targets": targets, "stages": stages})
     return {"strings": list(known), "tasks": tasks}
 
 
@@ -88,7 +91,7 @@ def _mark(row: AnswerRow) -> str:
     return "1" if mark >= 1 else "0" if mark <= 0 else "abcdefghij"[int(10 * mark)]
 
 
-def answers_section(run: RecordedRun, packed: Answers) -> Section | None:
+def answers_section(run: RecordedRun, packed: Answers, questions: Questions) -> Section | None:
     """Return the browser of answers, or where they are too many, what became of them in numbers."""
     if not packed.count:
         return None
@@ -99,6 +102,11 @@ def answers_section(run: RecordedRun, packed: Answers) -> Section | None:
         "fates",
     )
     notes = []
+    if packed.data is not None and not questions:
+        notes.append(
+            f"The texts of the rows are not in a run's folder; where the data are at hand, everlora report {run.path} "
+            f"reads them again."
+        )
     if packed.data is None:
         files = [str(stage.path.relative_to(run.path)) for stage in run.stages]
         notes.append(

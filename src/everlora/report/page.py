@@ -77,6 +77,7 @@ class Figure:
         svg: the drawing.
         caption: how to read it.
         table: the numbers.
+        repeated: whether the page shows this table anyway, so that it need not stand under the drawing, too.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Figure:
     svg: str
     caption: str
     table: Table
+    repeated: bool = False
 
 
 @dataclass(frozen=True)

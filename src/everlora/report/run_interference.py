@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 64_000_000
 """Size of all adapters up to which their updates are multiplied out for a page."""
-MANY_MODULES = 60
+MANY_CELLS = 3000
+"""Cells of a table of modules and tasks beyond which it is left out."""
 
 
 def interference_section(run: RecordedRun) -> Section | None:
@@ -38,7 +39,7 @@ def interference_section(run: RecordedRun) -> Section | None:
     if not later:
         return None
     tables = [_tasks(found)]
-    if len(later[0].modules) <= MANY_MODULES:
+    if len(later[0].modules) * len(later) <= MANY_CELLS:
         tables.append(_modules(later))
     return Section(
         "interference",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from everlora.analysis.recorded import RecordedRun
 from everlora.core.plain import JsonObject
 from everlora.report.answers import answers_section, pack
 from everlora.report.numbers import counted, points
 from everlora.report.page import Page, Section
+from everlora.report.questions import Questions
 from everlora.report.run_interference import interference_section
 from everlora.report.run_scores import matrix_section, retention_section, tiles, transfer_section
 from everlora.report.run_setup import data_section, history_section, next_section, setup_section
@@ -14,9 +17,9 @@ from everlora.report.run_training import cost_section, curves_section, modules_s
 from everlora.settings.spec import RunSpec
 
 
-def run_page(run: RecordedRun) -> Page:
-    """Return the page of a run."""
-    packed = pack(run)
+def run_page(run: RecordedRun, questions: Questions = MappingProxyType({})) -> Page:
+    """Return the page of a run; ``questions`` are the texts of its test rows, as far as they are known."""
+    packed = pack(run, questions)
     made: list[Section | None] = [
         matrix_section(run),
         retention_section(run),
@@ -25,7 +28,7 @@ def run_page(run: RecordedRun) -> Page:
         curves_section(run),
         modules_section(run),
         interference_section(run),
-        answers_section(run, packed),
+        answers_section(run, packed, questions),
         data_section(run),
         history_section(run),
         setup_section(run),

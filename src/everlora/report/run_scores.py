@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from everlora.analysis.recorded import RecordedRun
 from everlora.metrics.scores import minus
@@ -10,8 +11,13 @@ from everlora.report import charts
 from everlora.report.numbers import interval, points, size
 from everlora.report.page import Cell, Figure, Section, Table, Tile, text
 
+if TYPE_CHECKING:
+    import altair
+
 MANY = 12
 """Tasks up to which lines of all of them can be told from each other in one drawing."""
+ALL_STAGES, SOME_STAGES = 40, 10
+"""Stages up to which all are shown, and how many of more."""
 HEADLINES = (
     ("oa", "Overall accuracy", "mean over all tasks after the last one"),
     ("bwt", "Backward transfer", "change of earlier tasks since each was learned"),
@@ -42,14 +48,14 @@ def matrix_section(run: RecordedRun) -> Section:
     """Return the accuracy matrix as a table that is coloured, with what stands before the first task."""
     rows: list[list[Cell]] = []
     if run.results.base is not None:
-        rows.append([text("nothing yet"), *(_heat(score, "before the first task") for score in run.results.base)])
+        rows.append([text("nothing yet"), *(_heat(score) for score in run.results.base)])
+    shown = stages_shown(run)
     for i, (name, row) in enumerate(zip(run.tasks, run.matrix.cells, strict=True)):
-        if not run.joint or any(cell is not None for cell in row):
-            own = f"after {name}" if not run.joint else "after all tasks"
+        if i in shown and (not run.joint or any(cell is not None for cell in row)):
             rows.append(
                 [
                     text("all at once" if run.joint else f"{i + 1} · {name}"),
-                    *(_heat(cell, own, new=i == j and not run.joint) for j, cell in enumerate(row)),
+                    *(_heat(cell, new=i == j and not run.joint) for j, cell in enumerate(row)),
                 ]
             )
     schedule = run.record.settings.evaluation.schedule
@@ -57,6 +63,10 @@ def matrix_section(run: RecordedRun) -> Section:
         f"Tasks were scored on the {schedule!r} schedule; what has no number was not measured "
         f"(--eval-schedule full scores every task after each)."
     ]  # fmt: skip
+    if len(shown) < len(run.tasks):
+        notes.append(
+            f"Of {len(run.tasks)} rows {len(shown)} are shown; matrix.json, and the JSON of this page, have all."
+        )
     metric = {name: run.results.metric[name] for name in run.tasks if name in run.results.metric}
     if metric:
         notes.append(
@@ -72,19 +82,28 @@ def matrix_section(run: RecordedRun) -> Section:
     return Section("matrix", "Accuracy matrix", tables=[table], notes=notes)
 
 
-def _heat(score: float | None, hint: str, new: bool = False) -> Cell:
+def stages_shown(run: RecordedRun) -> set[int]:
+    """Return the stages that are shown, from 0: all, or of a long sequence some, with the last that was scored."""
+    count = len(run.tasks)
+    if count <= ALL_STAGES:
+        return set(range(count))
+    return {round(k * run.last_row / (SOME_STAGES - 1)) for k in range(SOME_STAGES)}
+
+
+def _heat(score: float | None, new: bool = False) -> Cell:
     if score is None:
-        return Cell("", hint="not measured")
-    return Cell(points(score), heat=min(1.0, max(0.0, score / 100)), kind="new" if new else "number", hint=hint)
+        return Cell("")
+    return Cell(points(score), heat=min(1.0, max(0.0, score / 100)), kind="new" if new else "number")
 
 
 def retention_section(run: RecordedRun) -> Section | None:
     """Return how every task fared over the sequence; None where there is no sequence of scores."""
+    shown = stages_shown(run)
     rows: list[charts.Row] = [
         {"stage": i + 1, "after": run.tasks[i], "task": name, "score": cell}
         for i, row in enumerate(run.matrix.cells)
         for j, (name, cell) in enumerate(zip(run.tasks, row, strict=True))
-        if cell is not None and i >= j
+        if cell is not None and i >= j and i in shown
     ]
     if run.joint or len({row["stage"] for row in rows}) < 2:
         return None
@@ -95,35 +114,64 @@ def retention_section(run: RecordedRun) -> Section | None:
 
 
 def _retention(run: RecordedRun, rows: Sequence[charts.Row]) -> Figure:
-    alt = charts.alt()
-    names = list(run.tasks)
-    stage = alt.X("stage:Q", title="tasks learned", axis=alt.Axis(format="d", values=charts.stages(len(run.tasks))),
-                  scale=alt.Scale(domain=[1, len(names)], nice=False, padding=12))  # fmt: skip
-    score = alt.Y("score:Q", title="percent right", scale=alt.Scale(domain=[0, 100]))
-    few = len(names) <= MANY
-    base = alt.Chart(charts.data(rows)).encode(x=stage, y=score)
-    if few:
-        series = {
-            "color": alt.Color("task:N", sort=names, title="task", scale=alt.Scale(domain=names)),
-            "shape": alt.Shape("task:N", sort=names, title="task", scale=alt.Scale(domain=names)),
-        }
-        lines = base.mark_line().encode(color=series["color"])
-        marks = base.mark_point(filled=True, size=55, opacity=1).encode(**series)
-        chart = (lines + marks).properties(width=charts.WIDTH - 120, height=300)
-    else:
-        small = base.mark_line(color=charts.HUES[0]) + base.mark_point(filled=True, size=20, color=charts.HUES[0])
-        chart = small.properties(width=150, height=90).facet(
-            facet=alt.Facet("task:N", sort=names, title=None), columns=4, spacing=18
-        )
+    count = len(run.tasks)
+    draw = _lines if count <= MANY else _panels if count <= ALL_STAGES else _field
     table = Table(
         ["task", "after", "percent right"],
         [[text(str(r["task"])), text(str(r["after"])), Cell(points(_float(r["score"])))] for r in rows],
     )
+    how = "A line begins where its task was learned, and falls where it is forgotten."
     return Figure(
-        "retention", "Every task over the sequence",
-        charts.svg(chart, "Score of every task after each task that was learned"),
-        "A line begins where its task was learned, and falls where it is forgotten.", table,
+        "retention",
+        "Every task over the sequence",
+        charts.svg(draw(run, rows), "Score of every task after each task that was learned"),
+        how if count <= ALL_STAGES else "The darker, the more is right; a row begins where its task was learned.",
+        table,
+    )
+
+
+def _axes(run: RecordedRun) -> tuple[altair.X, altair.Y]:
+    """Return the axes of stages and of scores."""
+    alt, count = charts.alt(), len(run.tasks)
+    stage = alt.Axis(format="d", values=charts.stages(count))
+    scale = alt.Scale(domain=[1, count], nice=False, padding=12)
+    return (
+        alt.X("stage:Q", title="tasks learned", axis=stage, scale=scale),
+        alt.Y("score:Q", title="percent right", scale=alt.Scale(domain=[0, 100])),
+    )
+
+
+def _lines(run: RecordedRun, rows: Sequence[charts.Row]) -> altair.LayerChart:
+    alt, names = charts.alt(), list(run.tasks)
+    stage, score = _axes(run)
+    colour = alt.Color("task:N", sort=names, title="task", scale=alt.Scale(domain=names))
+    shape = alt.Shape("task:N", sort=names, title="task", scale=alt.Scale(domain=names))
+    base = alt.Chart(charts.data(rows)).encode(x=stage, y=score, color=colour)
+    made: altair.LayerChart = base.mark_line() + base.mark_point(filled=True, size=55, opacity=1).encode(shape=shape)
+    return made.properties(width=charts.WIDTH - 120, height=300)
+
+
+def _panels(run: RecordedRun, rows: Sequence[charts.Row]) -> altair.FacetChart:
+    alt = charts.alt()
+    stage, score = _axes(run)
+    base = alt.Chart(charts.data(rows)).encode(x=stage, y=score)
+    small = base.mark_line(color=charts.HUES[0]) + base.mark_point(
+        filled=True, size=20, color=charts.HUES[0], opacity=1
+    )
+    facet = alt.Facet("task:N", sort=list(run.tasks), title=None)
+    made: altair.FacetChart = small.properties(width=150, height=90).facet(facet=facet, columns=4, spacing=18)
+    return made
+
+
+def _field(run: RecordedRun, rows: Sequence[charts.Row]) -> altair.Chart:
+    alt = charts.alt()
+    scale = alt.Scale(domain=[0, 100], range=[charts.LIGHT, charts.DEEP])
+    chart: altair.Chart = alt.Chart(charts.data(rows)).mark_rect().encode(
+        x=alt.X("stage:O", title="tasks learned", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("task:N", sort=list(run.tasks), title=None),
+        color=alt.Color("score:Q", scale=scale, title="percent right"),
     )  # fmt: skip
+    return chart.properties(width=charts.WIDTH - 160, height=alt.Step(10))
 
 
 def _average(run: RecordedRun) -> Figure | None:
@@ -205,7 +253,7 @@ def _dumbbells(rows: Sequence[charts.Row], table: Table) -> Figure:
     return Figure(
         "tasks", "From when it was learned to now", charts.svg(chart, "Score of each task when learned, and now"),
         "Open circle: right after the task was learned. Filled: as last measured; orange where it fell, green else.",
-        table,
+        table, repeated=True,
     )  # fmt: skip
 
 

@@ -14,7 +14,11 @@ from everlora.report.run_interference import shortened
 if TYPE_CHECKING:
     import altair
 
-MANY_POINTS = 600
+MARKED, RULED, NAMED = 200, 40, 8
+"""Logged steps up to which each has a mark; tasks up to which each has a line where it begins, and its name there."""
+MANY_CELLS = 3000
+"""Cells of a table of modules and tasks beyond which it is left out."""
+MANY_POINTS = 400
 """Logged steps of a run beyond which only every k-th is drawn."""
 
 
@@ -63,17 +67,19 @@ def _curve(
 def _over_steps(rows: Sequence[charts.Row], marks: Sequence[charts.Row], axis: str, steps: int) -> altair.LayerChart:
     alt = charts.alt()
     step = alt.X("step:Q", title="step", scale=alt.Scale(domain=[0, max(steps, 1)], nice=False))
-    lines = alt.Chart(charts.data(rows)).mark_line(color=charts.HUES[0], strokeWidth=1.6, point={"size": 12, "color": charts.HUES[0]}).encode(  # noqa: E501
-        x=step, y=alt.Y("value:Q", title=axis, scale=alt.Scale(zero=axis != "loss")), detail="task:N"
-    )  # fmt: skip
-    rules = alt.Chart(charts.data(marks)).mark_rule(color=charts.GRID, strokeWidth=1.5).encode(x=step)
-    made: altair.LayerChart = rules + lines
-    if len(marks) <= 8:
+    value = alt.Y("value:Q", title=axis, scale=alt.Scale(zero=axis != "loss"))
+    base = alt.Chart(charts.data(rows)).encode(x=step, y=value, detail="task:N")
+    layers = [base.mark_line(color=charts.HUES[0], strokeWidth=1.6)]
+    if len(rows) <= MARKED:
+        layers.append(base.mark_point(filled=True, size=12, color=charts.HUES[0], opacity=1))
+    starts = alt.Chart(charts.data(marks)).encode(x=step)
+    if len(marks) <= RULED:
+        layers.insert(0, starts.mark_rule(color=charts.GRID, strokeWidth=1.5))
+    if len(marks) <= NAMED:
         wide = charts.WIDTH // len(marks) - 12
-        named = alt.Chart(charts.data(marks)).mark_text(
-            align="left", baseline="bottom", dx=3, fontSize=11, color=charts.MUTED, limit=wide,
-        ).encode(x=step, y=alt.value(-2), text="task:N")  # fmt: skip
-        made = made + named
+        names = starts.mark_text(align="left", baseline="bottom", dx=3, fontSize=11, color=charts.MUTED, limit=wide)
+        layers.append(names.encode(y=alt.value(-2), text="task:N"))
+    made: altair.LayerChart = alt.layer(*layers)
     return made.properties(width=charts.WIDTH - 60, height=170)
 
 
@@ -102,6 +108,9 @@ def modules_section(run: RecordedRun) -> Section | None:
     modules = list(dict.fromkeys(one.module for stage in stages for one in stage.modules))
     if not stages or not modules:
         return None
+    if len(stages) * len(modules) > MANY_CELLS:
+        how = f"{len(modules)} modules and {len(stages)} tasks are too many for this page; modules.jsonl of each task"
+        return Section("modules", "Where the penalty pulls", notes=[f"{how} has them."])
     names, prefix = shortened(modules)
     table = Table(
         ["module", *(stage.facts.name for stage in stages)],
@@ -166,7 +175,8 @@ def _times(run: RecordedRun, rows: Sequence[charts.Row], table: Table) -> Figure
         order=alt.Order("what:N", sort="descending"),
     ).properties(width=charts.WIDTH - 150, height=max(50, 24 * len(names)))  # fmt: skip
     how = "Wall-clock time on the machine named below, other work on it included."
-    return Figure("time", "Time per task", charts.svg(chart, "Seconds of training and answering per task"), how, table)
+    drawn = charts.svg(chart, "Seconds of training and answering per task")
+    return Figure("time", "Time per task", drawn, how, table, repeated=True)
 
 
 def _float(value: str | float | int | bool | None) -> float | None:

@@ -17,6 +17,7 @@ from everlora.literature.reported import published_rows
 from everlora.report.comparison_page import comparison_page
 from everlora.report.forms import Papers
 from everlora.report.page import Page, render
+from everlora.report.questions import questions_of
 from everlora.report.run_page import run_page
 
 PAGE = "report.html"
@@ -33,7 +34,12 @@ class Allowed:
 
 
 def write_report(
-    paths: Sequence[Path], out: Path | None = None, allowed: Allowed = Allowed(), *, each: bool = False
+    paths: Sequence[Path],
+    out: Path | None = None,
+    allowed: Allowed = Allowed(),
+    *,
+    each: bool = False,
+    questions: bool = False,
 ) -> Path:
     """Write a page and return where it is: of one run in its folder, of a folder of runs in that folder.
 
@@ -42,6 +48,7 @@ def write_report(
         out: another file.
         allowed: what may differ between runs.
         each: write a page of every run, too, in its folder.
+        questions: read the texts of test rows again, where they are at hand.
 
     Raises:
         FolderError: no run, or a damaged one.
@@ -54,10 +61,15 @@ def write_report(
         raise ConfigError("name the file of a page about several folders: --out report.html")
     place = out or paths[0] / PAGE
     if len(runs) == 1:
-        return _write(place, run_page(recorded(runs[0])))
+        return _write(place, _of_run(runs[0], questions))
     for run in runs if each else ():
-        _write(run / PAGE, run_page(recorded(run)))
+        _write(run / PAGE, _of_run(run, questions))
     return _write(place, _compared(runs, allowed, place.parent))
+
+
+def _of_run(path: Path, questions: bool) -> Page:
+    run = recorded(path)
+    return run_page(run, questions_of(run) if questions else {})
 
 
 def _write(place: Path, page: Page) -> Path:

@@ -87,12 +87,13 @@
     if (fate === "lost" && (last || !marks.includes(true))) return false;
     if (fate === "gained" && !(last && marks[0] === false)) return false;
     if (after && !(marks[after - 1] && !marks[after])) return false;
-    return !words || [task.targets[k], ...task.stages.map((one) => one.answers[k])].some((n) => strings[n].toLowerCase().includes(words));
+    return !words || [...task.texts.slice(k, k + 1), task.targets[k], ...task.stages.map((one) => one.answers[k])].some((n) => strings[n].toLowerCase().includes(words));
   };
   const show = () => {
     const task = chosen(), shown = rows.slice(place, place + PAGE);
     const line = make("tr");
-    for (const name of ["row", "target", ...task.stages.map((one) => `after ${one.after}`)]) {
+    const asked = task.texts.length ? ["text"] : [];
+    for (const name of ["row", ...asked, "target", ...task.stages.map((one) => `after ${one.after}`)]) {
       const one = make("th");
       one.scope = "col";
       one.append(make("bdi", name));
@@ -102,9 +103,12 @@
     body.replaceChildren(...shown.map((k) => {
       const row = make("tr"), first = make("th", String(k));
       first.scope = "row";
-      const target = make("td");
-      target.append(make("bdi", strings[task.targets[k]]));
-      row.append(first, target);
+      row.append(first);
+      for (const [n, kind] of [...asked.map(() => [task.texts[k], "text"]), [task.targets[k]]]) {
+        const cell = make("td", undefined, kind);
+        cell.append(make("bdi", strings[n]));
+        row.append(cell);
+      }
       for (const one of task.stages) {
         const mark = one.marks[k], kind = mark === "1" ? "right" : mark === "0" ? "wrong" : "part";
         const cell = make("td", undefined, kind);
@@ -130,8 +134,8 @@
   document.getElementById("before").addEventListener("click", () => { place -= PAGE; show(); });
   document.getElementById("later").addEventListener("click", () => { place += PAGE; show(); });
   document.getElementById("rows-csv").addEventListener("click", () => {
-    const task = chosen(), heads = ["row", "target", ...task.stages.flatMap((one) => [`after ${one.after}`, "right"])];
-    const made = rows.map((k) => [k, strings[task.targets[k]], ...task.stages.flatMap((one) => [strings[one.answers[k]], one.marks[k]])]);
+    const task = chosen(), heads = ["row", ...(task.texts.length ? ["text"] : []), "target", ...task.stages.flatMap((one) => [`after ${one.after}`, "right"])];
+    const made = rows.map((k) => [k, ...task.texts.slice(k, k + 1).map((n) => strings[n]), strings[task.targets[k]], ...task.stages.flatMap((one) => [strings[one.answers[k]], one.marks[k]])]);
     save(`${title}-answers-${task.name}.csv`, csv([heads, ...made]), "text/csv");
   });
   stages();
