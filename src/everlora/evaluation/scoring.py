@@ -17,6 +17,9 @@ from everlora.metrics import answer_metric
 from everlora.metrics.answers import AS_WRITTEN, DEFAULT, correct
 from everlora.models.families import Family, Scoring
 
+TOKENS = 1024
+"""Most tokens of a batch that a CPU answers: more of them are not faster, and pad short rows to the longest."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskScore:
@@ -60,6 +63,26 @@ class TaskScore:
         ]
 
 
+def batches(order: Sequence[int], lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
+    """Cut rows into batches of at most so many rows, and of at most so many tokens with their padding.
+
+    >>> batches([2, 0, 1], [3, 8, 2], rows=2, tokens=10)
+    [[2, 0], [1]]
+
+    Args:
+        order: numbers of rows, the shortest first.
+        lengths: of each row by number, in tokens.
+        rows: most rows of a batch.
+        tokens: most rows times length of a batch of more than one row.
+    """
+    found: list[list[int]] = []
+    for k in order:
+        if not found or len(found[-1]) == rows or (len(found[-1]) + 1) * lengths[k] > tokens:
+            found.append([])
+        found[-1].append(k)
+    return found
+
+
 @torch.no_grad()
 def answer_rows(
     model: nn.Module,
@@ -80,11 +103,12 @@ def answer_rows(
     model.eval()
     # Similar lengths together have little padding. Equal ones go by number, so that batches, on which last bits
     # depend, are the same each time.
-    order = sorted(range(len(rows)), key=lambda k: (family.length(rows[k], task), k))
+    lengths = [family.length(row, task) for row in rows]
+    order = sorted(range(len(rows)), key=lambda k: (lengths[k], k))
     digest = digest_of_rows(rows, task.form) if so_far is not None else ""
     found = so_far.known(task.name, digest) if so_far is not None else {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    for batch in batches(order, lengths, batch_size, TOKENS if on_cpu else 32 * TOKENS):
         if not found.keys() >= set(batch):
             new = dict(zip(batch, family.predict(model, task, [rows[k] for k in batch], scoring), strict=True))
             found.update(new)

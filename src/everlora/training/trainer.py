@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,8 +24,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from everlora.core.errors import TrainingError
 from everlora.core.roles import OutputPenalty
 from everlora.data.task import Task
-from everlora.models.families import Family, Features
+from everlora.models.families import Causal, Family, Features
 from everlora.models.families.base import IGNORE, Batch
+from everlora.models.families.packed import can_pack_in_training
 from everlora.runtime import world
 from everlora.runtime.stopping import END
 from everlora.settings.training import TrainingArgumentsInput
@@ -92,7 +93,7 @@ class ExtraLosses:
     """
 
     outputs: Sequence[OutputPenalty] = ()
-    side: Callable[[], Tensor | None] = lambda: None
+    side: Callable[[], Tensor | None] | None = None
     teacher: Teacher | None = None
 
     def loss(
@@ -111,7 +112,7 @@ class ExtraLosses:
         """
         # A sum, like the task's: whoever calls divides both by the one number of positions in the global batch.
         total, rows = logits.new_zeros(()), rows_of(batch["labels"])
-        side = self.side()
+        side = None if self.side is None else self.side()
         if side is not None:
             total = total + side[rows].sum()
         if self.teacher is None or not self.outputs or not logits.shape[-1]:  # no label was known before
@@ -159,7 +160,20 @@ class ClTrainer(Trainer):
         self.extra_losses = extra_losses or ExtraLosses()
         self.order = order
         self.checkpoint = checkpoint
+        self._packs: bool | None = None
         self.rows: Rows = self.train_dataset  # whose count of cut texts a checkpoint has
+
+    @contextmanager
+    def _packing(self, model: nn.Module) -> Iterator[None]:
+        """Let rows be packed, unless a part looks at the inner layers or a wrapper counts passes."""
+        if self._packs is None:
+            free = self.chain.probe is None and self.family.frozen is None and world.size() == 1
+            self._packs = free and isinstance(self.family, Causal) and can_pack_in_training(model)
+        self.family.packs = self._packs
+        try:
+            yield
+        finally:
+            self.family.packs = False
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Return our order of rows, where there is one; this is Trainer's documented place for it."""
@@ -195,7 +209,8 @@ class ClTrainer(Trainer):
         if self.chain.probe is not None:
             # Inner layers do not see what is padding; the probe must not count it.
             self.chain.probe.tokens.set_batch(self.family, inputs)
-        logits, targets, known = self.family.logits_with_known(model, inputs)
+        with self._packing(model):
+            logits, targets, known = self.family.logits_with_known(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else targets.numel()
         extra = self.extra_losses.loss(model, self.family, inputs, known, marks, each) / total
         # DDP averages gradients over processes; the denominator is global, so their number is multiplied back.
