@@ -30,7 +30,7 @@ from everlora.learner.verbs.forget import Forgotten, forget
 from everlora.learner.verbs.learn import Learned, teach
 from everlora.learner.verbs.repair import repair as mend
 from everlora.learner.verbs.rollback import RolledBack, rollback
-from everlora.learner.verbs.verify import verify
+from everlora.learner.verbs.verify import keep_parity, verify
 from everlora.metrics.scores import ScoreMatrix
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import LearnerSpec, RawSettings
@@ -212,14 +212,25 @@ class Learner:
         """
         return diff(self._path, other)
 
-    def verify(self, depth: Depth = "hashes", *, repair: bool = False, seconds: float | None = None) -> Verdict:
+    def verify(
+        self,
+        depth: Depth = "hashes",
+        *,
+        repair: bool = False,
+        parity: bool | float = False,
+        seconds: float | None = None,
+    ) -> Verdict:
         """Look whether the folder is sound; with ``repair`` first make again what can be.
+
+        With ``parity`` then write PARITY, if that takes no more than so many percent of the folder.
 
         Raises:
             EverloraError: a folder that cannot be read or written.
         """
         made = mend(self._path, self._here).repaired if repair else []
         found = verify(self._path, depth, seconds=seconds, here=self._here)
+        if parity and not found.problems:
+            found.notes.append(keep_parity(self._path, None if parity is True else parity))
         return found.model_copy(update={"repaired": made})
 
     def export(
