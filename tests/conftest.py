@@ -6,6 +6,7 @@ import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("EVERLORA_REPORT", "0")  # a page takes a second, and hundreds of tests make runs
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING

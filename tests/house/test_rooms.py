@@ -31,6 +31,7 @@ FLOORS = (
     {"analysis"},
     {"literature", "export"},
     {"learner"},
+    {"report"},
     {"testing"},
     {"cli"},
 )

@@ -24,6 +24,7 @@ from everlora.cli import (
     learner_past,
     look,
     protocols,
+    report,
     service,
     standing,
     subjects,
@@ -116,6 +117,9 @@ for command in (
     service.doctor,
     look.study_layers,
     comparing.compare,
+    report.report,
+    report.figures,
+    report.figure,
     sweep.sweep,
     tune.tune,
 ):

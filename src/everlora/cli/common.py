@@ -83,7 +83,7 @@ Plugin = Annotated[
         "--plugin",
         metavar="FILE.py",
         callback=_run,
-        help="Python file with methods, benchmarks or metrics of your own. Its code is run.",
+        help="Python file with own methods, … Its code is run.",
         rich_help_panel="method",
     ),
 ]

@@ -10,6 +10,7 @@ import typer
 
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Plugin, Quiet, Verbose, interruptible, say
+from everlora.cli.report import WithReport, leave_report
 from everlora.cli.rows import TaskData, columns_of
 from everlora.cli.run import More
 from everlora.core.errors import ConfigError
@@ -136,6 +137,7 @@ def learn(
     set_: More = None,
     by: By = None,
     because: Because = None,
+    with_report: WithReport = True,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -172,6 +174,7 @@ def learn(
     with ConsoleProgress(quiet=quiet) as shown, interruptible("what is committed stands, give the same command again"):
         done = teach(learner, task, teaching, here, progress=shown)
     _show_learned(learner, done, as_json)
+    leave_report(learner, wanted=with_report)
 
 
 def _show_learned(learner: Path, done: Learned, as_json: bool) -> None:

@@ -61,6 +61,12 @@ class Result:
     matrix: ScoreMatrix
     record: MatrixRecord
 
+    def __repr__(self) -> str:
+        return f"Result({self.record.method or 'run'} in {self.folder}: {self.matrix!r})"
+
+    def _repr_html_(self) -> str:
+        return self.matrix._repr_html_()
+
     def as_json(self) -> JsonObject:
         """Return the object that ``everlora run --json`` prints."""
         plain = self.record.plain()
@@ -209,6 +215,11 @@ def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
     return adapt_tasks(_opened(spec, base.family.modality), spec, spec.stream_seed)
 
 
+def rows_of(spec: RunSpec) -> TaskStream:
+    """Open the stream that ``spec`` names without a model, to look at its rows."""
+    return adapt_tasks(_opened(spec), spec, spec.stream_seed)
+
+
 def check_data(spec: RunSpec) -> None:
     """Look up a run's benchmark, and read what rows are on this machine, so that a fault shows before anything runs.
 
@@ -216,7 +227,7 @@ def check_data(spec: RunSpec) -> None:
         EverloraError: they cannot be used.
     """
     if spec.data_dir is not None or is_own(spec.benchmark):
-        adapt_tasks(_opened(spec), spec, spec.stream_seed)
+        rows_of(spec)
     else:
         find_benchmark(spec.benchmark).order(spec.order)
 

@@ -18,6 +18,7 @@ from everlora.data.task import Example, Task
 from everlora.export.hub import Pushed, push
 from everlora.export.targets import Target
 from everlora.learner import experiment
+from everlora.learner.notebook import summary, summary_in_html
 from everlora.learner.opened import load_learner, restore, tasks_of
 from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.ask import answer, stream
@@ -96,6 +97,12 @@ class Learner:
         opened = cls.__new__(cls)
         opened._learner = load_learner(Path(path), here, progress=progress)
         return opened
+
+    def __repr__(self) -> str:
+        return summary(self._learner)
+
+    def _repr_html_(self) -> str:
+        return summary_in_html(self._learner)
 
     def learn(
         self,
