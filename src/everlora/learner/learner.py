@@ -224,12 +224,10 @@ class Learner:
         depth: Depth = "hashes",
         *,
         repair: bool = False,
-        parity: bool | float = False,
+        parity: float | bool = False,
         seconds: float | None = None,
     ) -> Verdict:
-        """Look whether the folder is sound; with ``repair`` first make again what can be.
-
-        With ``parity`` then write PARITY, if that takes no more than so many percent of the folder.
+        """Look whether the folder is sound; ``repair`` it first, then write a ``parity`` of at most so many percent.
 
         Raises:
             EverloraError: a folder that cannot be read or written.
