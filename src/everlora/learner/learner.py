@@ -147,9 +147,7 @@ class Learner:
         return (one.answer for one in stream(self._learner, questions, task, show))
 
     def evaluate(self, tests: Mapping[str, Sequence[Example]] | None = None, *, keep_probe: int = 0) -> Evaluated:
-        """Score the learner as it is now on the tasks whose test rows are given, were kept, or still are at hand.
-
-        Of those, ``keep_probe`` rows of each task may be kept, to be judged by later.
+        """Score it as it is now on the test rows given or at hand, of which it may keep ``keep_probe`` of each task.
 
         Raises:
             EverloraError: no such task, or rows that cannot be used.
@@ -159,9 +157,7 @@ class Learner:
     def rollback(
         self, to: str, *, discard: bool = False, by: str | None = None, because: str | None = None
     ) -> RolledBack:
-        """Take the learner back to what it was right after the task ``to``, or to nothing (``start``).
-
-        What is taken away is moved to the folder ``undone``, or deleted (``discard``).
+        """Take the learner back to what it was right after the task ``to``; to ``start``, it knows nothing.
 
         Raises:
             EverloraError: no such task, or none behind it; the learner is as it was.
