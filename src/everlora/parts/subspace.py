@@ -101,8 +101,9 @@ class ProjectOut(GradientTransform, HasCapacity):
 
     def free(self, state: State) -> Tensor:
         """Return the directions left to learn in, of the narrower side, per module (L,)."""
-        sides = [Q.shape[-2] - basis(Q).any(-2).sum(-1) for Q in (state["U"], state["V"])]
-        return torch.minimum(*sides)
+        # A joint basis is orthonormal already; what stands of several tasks side by side need not be.
+        spans = [Q if self.form == "joint" else basis(Q) for Q in (state["U"], state["V"])]
+        return torch.minimum(*(Q.shape[-2] - Q.any(-2).sum(-1) for Q in spans))
 
 
 @torch.no_grad()
