@@ -98,6 +98,7 @@ class Learner:
         because: str | None = None,
         keep_probe: int = 0,
         may_lose: float | None = None,
+        forecast: bool = True,
         train: RawSettings | None = None,
     ) -> Learned:
         """Teach one more task; the data of earlier ones are not needed.
@@ -108,6 +109,7 @@ class Learner:
             because: why.
             keep_probe: how many test rows the learner may keep, to be judged by later.
             may_lose: points that earlier tasks may lose on average, on the test rows at hand.
+            forecast: say before the first step what earlier tasks will lose, and keep what later forecasts need.
             train: names of `transformers.TrainingArguments`, for this task alone.
 
         Raises:
@@ -117,7 +119,7 @@ class Learner:
         return teach(
             self._learner,
             task,
-            Teaching(by=by, because=because, keep_tests=keep_probe, may_lose=may_lose, train=given),
+            Teaching(by=by, because=because, keep_tests=keep_probe, may_lose=may_lose, forecast=forecast, train=given),
         )
 
     def ask(self, questions: Sequence[Any], *, task: str | None = None) -> list[str]:
