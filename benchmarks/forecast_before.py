@@ -5,8 +5,9 @@
     python benchmarks/forecast_before.py --fit --results OTHER.jsonl              # constants of the forecast
 
 Learners are taught streams task by task, as ``learn`` does it. A line of JSON per learner goes to ``--results``: for
-each pair of an earlier and a new task what was forecast, what the earlier task's loss (nats) and score (points) really
-changed by on 200 test rows, and four baselines, three of which are known only when training is over:
+each pair of an earlier and a new task the figures that the forecast is made of, what the loss (nats) and the score
+(points) of the earlier one really changed by on 200 test rows, and four baselines, three of them known only when
+training is over:
 
     loss drop          of the new task's own loss by its training
     gradient cosine    −cos of both tasks' gradients, of the earlier one as its summary has it; before training
@@ -21,7 +22,7 @@ import copy
 import json
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from everlora.core.expressions import parse
 from everlora.core.updates import Updates, difference
 from everlora.data.task import Task
 from everlora.learner import experiment
-from everlora.learner.forecast_risk import earlier_tasks, norm
+from everlora.learner.forecast_risk import POINTS, earlier_tasks, interval, norm, rise
 from everlora.learner.sequential import SequentialLearner
 from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.learn import teach
@@ -63,7 +64,8 @@ SETTINGS: dict[str, Any] = {
     "train": {"num_train_epochs": 3, "per_device_train_batch_size": 16, "learning_rate": 0.003},
     "evaluation": {"schedule": "full", "scoring": "labels"},
 }
-FORECAST = ("nats", "curved", "overlap", "slope")
+FIGURES = ("stake", "overlap", "curved", "slope")
+"""Of a forecast, of which `everlora.learner.forecast_risk` makes nats, points and intervals."""
 BASELINES = ("loss drop", "gradient cosine", "update geometry", "KL")
 
 
@@ -192,8 +194,8 @@ def learned(stream: str, method: str, seed: int, data: Path, out: Path, base: ex
     for pair in learner.pairs:
         made = forecasts[pair["task"]]
         said = next(one for one in made.risks if one.task == pair["earlier"])
-        real = {"real_points": drops[pair["earlier"], pair["task"]], "share": made.share, "factor": made.factor}
-        pairs.append({**pair, **real, "expected_size": made.size, **said.model_dump(exclude={"task"})})
+        real = {"real_points": drops[pair["earlier"], pair["task"]], "share": made.share}
+        pairs.append({**pair, **real, "expected_size": made.size, **said.model_dump(include=set(FIGURES))})
     return {"stream": stream, "method": method, "seed": seed, "pairs": pairs}
 
 
@@ -202,9 +204,19 @@ def rank(pairs: Sequence[dict[str, Any]], by: str, real: str) -> float:
     return float(spearmanr([pair[by] for pair in pairs], [pair[real] for pair in pairs]).statistic)
 
 
+def within_learners(pairs: Sequence[dict[str, Any]], by: str, real: str) -> float:
+    """Return the mean over learners of ρ among each one's own pairs."""
+    each: dict[str, list[dict[str, Any]]] = {}
+    for pair in pairs:
+        each.setdefault(pair["learner"], []).append(pair)
+    return float(np.mean([rank(own, by, real) for own in each.values()]))
+
+
 def within(pairs: Sequence[dict[str, Any]], unit: str) -> float:
     """Return in how many percent of the pairs the interval holds what really came."""
-    inside = [pair[f"{unit}_low"] <= pair[f"real_{unit}"] <= pair[f"{unit}_high"] for pair in pairs]
+    scale = POINTS if unit == "points" else 1.0
+    ends = [interval(scale * pair["forecast"], unit) for pair in pairs]
+    inside = [low <= pair[f"real_{unit}"] <= high for pair, (low, high) in zip(pairs, ends, strict=True)]
     return 100 * sum(inside) / len(inside)
 
 
@@ -213,23 +225,27 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         kind = "built-in" if row["stream"] == "builtin" else "real"
-        for name in (kind, row["method"], "all"):
+        for pair in row["pairs"]:
+            pair["forecast"] = rise(pair["curved"], pair["overlap"], pair["stake"])
+            pair["learner"] = f"{row['stream']} {row['method']} {row['seed']}"
+        for name in (kind, row["method"], f"seed {row['seed']}", "all"):
             groups.setdefault(name, []).extend(row["pairs"])
-    order = [name for name in ("real", "built-in", *METHODS, "all") if name in groups]
+    order = [name for name in ("real", "built-in", *METHODS, "seed 0", "seed 1", "all") if name in groups]
     lines = ["| | " + " | ".join(order) + " |", "|---|" + "--:|" * len(order)]
     lines.append("| pairs | " + " | ".join(str(len(groups[name])) for name in order) + " |")
-    for by in ("nats", *BASELINES, *FORECAST[1:]):
-        each = [
-            f"{rank(groups[name], by, 'real_nats'):.2f} / {rank(groups[name], by, 'real_points'):.2f}"
-            for name in order
-        ]
-        shown = {"nats": "forecast"}.get(by, by)
-        lines.append(f"| {shown} | " + " | ".join(each) + " |")
+    for by in ("forecast", *BASELINES, *FIGURES):
+        lines.append(f"| {by} | " + " | ".join(_both(rank, groups[name], by) for name in order) + " |")
+    alone = " | ".join(_both(within_learners, groups[name], "forecast") for name in order)
+    lines.append(f"| forecast, within a learner | {alone} |")
     for unit in ("nats", "points"):
         held = " | ".join(f"{within(groups[name], unit):.0f} %" for name in order)
         lines.append(f"| interval holds, {unit} | {held} |")
     shares = max(pair["share"] for row in rows for pair in row["pairs"])
     return "\n".join([*lines, "", f"rows looked at: at most {shares:.2%} of those that training passes"])
+
+
+def _both(measure: Callable[..., float], pairs: Sequence[dict[str, Any]], by: str) -> str:
+    return f"{measure(pairs, by, 'real_nats'):.2f} / {measure(pairs, by, 'real_points'):.2f}"
 
 
 def fit(pairs: Sequence[dict[str, Any]]) -> str:
@@ -239,10 +255,10 @@ def fit(pairs: Sequence[dict[str, Any]]) -> str:
     )
 
     def expected(kappa: float, c: float) -> Any:
-        most = np.maximum(c * overlap * stake, 1e-6)
+        most = np.maximum(c * np.sqrt(overlap) * stake, 1e-6)
         return -most * np.expm1(-kappa * curved / most)
 
-    grid = [(kappa, c) for kappa in (1.0, 2.0, 3.0, 5.0) for c in (0.4, 0.6, 0.9, 1.2, 1.6, 2.0, 3.0)]
+    grid = [(kappa, c) for kappa in (1.0, 2.0, 3.0, 5.0, 10.0) for c in (0.2, 0.3, 0.45, 0.6, 0.9)]
     kappa, c = min(grid, key=lambda one: float(np.square(nats - expected(*one)).mean()))
     found = expected(kappa, c)
     per_nat = float((points * nats).sum() / np.square(nats).sum())

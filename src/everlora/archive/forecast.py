@@ -47,7 +47,6 @@ class Forecast(Record):
         rows: of the new task, that were looked at.
         share: of the row passes of its training that this took.
         size: of the update, as earlier ones were: ‖ΔW‖ over all matrices.
-        factor: by which earlier forecasts of this learner turned out to be off, and this one is multiplied.
     """
 
     risks: list[TaskRisk] = Field(default_factory=list)
@@ -56,4 +55,3 @@ class Forecast(Record):
     rows: int = 0
     share: float = 0.0
     size: float = 0.0
-    factor: float = 1.0

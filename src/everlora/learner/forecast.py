@@ -16,7 +16,7 @@ from torch import nn
 from everlora.archive.forecast import Forecast
 from everlora.core.history import UpdateHistory
 from everlora.core.updates import LowRank
-from everlora.learner.forecast_risk import earlier_tasks, norm, off_by, risk, sized
+from everlora.learner.forecast_risk import earlier_tasks, norm, risk, sized
 from everlora.models.families import Classifier
 from everlora.runtime.seeds import seed_for
 from everlora.settings.training import numeric_argument
@@ -79,9 +79,8 @@ def _forecast(learner: SequentialLearner, stage: Stage, seen: Look | None) -> Fo
     live = {name: site for name, site in learner.backend.trainable().items() if isinstance(site, LowRank)}
     size = fmean(norm(one.moved) for one in known)
     moved = sized({name: descent(live[name], one.gradient) for name, one in seen.sums.items()}, size)
-    factor = off_by([one.stage for one in known])
     risks = [
-        risk(one, moved, seen, [later.moved for later in known[number:]], factor)
+        risk(one, moved, seen, [later.moved for later in known[number:]])
         for number, one in enumerate(known, start=1)
         if one.summary is not None
     ]
@@ -91,7 +90,6 @@ def _forecast(learner: SequentialLearner, stage: Stage, seen: Look | None) -> Fo
         rows=seen.rows,
         share=seen.rows / passes,
         size=size,
-        factor=factor,
     )
 
 
