@@ -182,8 +182,8 @@ def _show_learned(learner: Path, done: Learned, as_json: bool) -> None:
 
     expected = {one.task: one.text for one in done.forecast.risks} if done.forecast else {}
     rows = [
-        (one, number(done.before.get(one)), number(score), expected.get(one, "–"))
-        for one, score in done.scores.items()
+        (one, number(done.before.get(one)), number(done.scores.get(one)), expected.get(one, "–"))
+        for one in {**expected, **done.scores}
     ]
     show(table(f"after {done.task}", ("task", "before", "now", "expected to lose"), rows))
     if done.spent is not None:

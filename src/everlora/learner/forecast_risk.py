@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from everlora.archive.committed import Committed
+from everlora.archive.committed import Committed, read_stages
 from everlora.archive.forecast import TaskRisk
 from everlora.core.updates import LowRank, LowRankUpdates, Updates, concatenate, difference
 from everlora.training import forecast_summary
@@ -69,7 +69,7 @@ class Earlier:
 
 def earlier_tasks(learner: SequentialLearner) -> list[Earlier]:
     """Return the learned tasks that have an update of their own, oldest first, with what each of them added."""
-    everything = learner.folder.stages()
+    everything = read_stages(learner.folder.path, hashes=False)  # they were read when the learner was restored
     stages = [one for one in everything if one.facts.within is None]
     updates: Sequence[Updates] = [learner.backend.load(one.path)[0] for one in stages]
     found: list[Earlier] = []
