@@ -29,7 +29,9 @@ FLOORS = (
     {"adapters"},
     {"training", "evaluation"},
     {"analysis"},
-    {"learner", "literature", "export"},
+    {"literature", "export"},
+    {"learner"},
+    {"report"},
     {"testing"},
     {"cli"},
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from everlora.analysis.answers import ComparedProtocol, ScoredRun
 from everlora.analysis.compare import Interval, RunAnswers
@@ -13,7 +14,9 @@ from everlora.analysis.comparison import Comparison
 from everlora.analysis.tables import compare
 from everlora.archive.identity import Composition
 from everlora.archive.records import Fingerprint
-from everlora.cli.forms import FORMS, cell
+from everlora.core.errors import ConfigError
+from everlora.report.columns import cell, chosen
+from everlora.report.forms import FORMS
 from everlora.settings.spec import RunSpec
 
 FEW = 200
@@ -130,3 +133,33 @@ def test_signs_of_latex_and_lines_in_a_name() -> None:
 
 def test_nothing_has_no_sign() -> None:
     assert cell(Interval(mean=-0.01, low=-0.06, high=-0.0)) == "0.0 [−0.1, 0.0]"
+
+
+def test_columns_are_chosen() -> None:
+    """Means of orders and of tasks have a column each; a program reads numbers."""
+    table = compare([ran("x", 0, [0.5] * 2), ran("y", 0, [0.9] * 2)], resamples=FEW)
+    names = chosen("oa, orders,tasks")
+    head = FORMS["markdown"](table, (), names).splitlines()[2]
+    assert [word.strip() for word in head.strip("|").split("|")] == ["method", "OA", "order A", "a", "b"]
+    assert "; order A: a b;" in FORMS["markdown"](table, (), names)
+    first, line, *_ = FORMS["csv"](table, (), names).splitlines()
+    row = dict(zip(first.split(","), line.split(","), strict=True))
+    assert float(row["oa_mean"]) == (float(row["a"]) + float(row["b"])) / 2 == float(row["order A"])
+    with pytest.raises(ConfigError, match="unknown column 'order'; did you mean 'orders'"):
+        chosen("oa,order")
+
+
+def test_latex_is_bold_where_nothing_tells_a_method_from_the_best() -> None:
+    runs = [
+        ran(method, seed, [rate] * 2)
+        for method, rate in (("best", 0.9), ("alike", 0.895), ("worse", 0.3))
+        for seed in range(5)
+    ]
+    lines = FORMS["latex"](compare(runs, resamples=FEW), (), ("oa",)).splitlines()
+    named = [line for line in lines if line.startswith(("best", "alike", "worse"))]
+    assert {line.partition(" &")[0]: r"\textbf{" in line for line in named} == {
+        "best": True,
+        "alike": True,
+        "worse": False,
+    }
+    assert [line for line in lines if line.endswith("rule")] == [r"\toprule", r"\midrule", r"\bottomrule"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from everlora.analysis.answers import ComparedProtocol
 from everlora.analysis.compare import Interval
@@ -19,6 +19,7 @@ class Row:
         method: its label.
         seeds, orders: among its runs, which are ``runs`` many, in ``folders``.
         by_order: mean OA of each order.
+        by_task: mean score of each task after the last one.
         protocols, fingerprints: hashes.
         metrics: mean and interval by metric; None where it is undefined.
         ability: mean change of general ability by measure.
@@ -47,6 +48,7 @@ class Row:
     test: str | None = None
     detectable: float | None = None
     alike: bool | None = None
+    by_task: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> JsonObject:
         plain = asdict(self)

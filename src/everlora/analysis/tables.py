@@ -234,12 +234,24 @@ def _row(label: str, runs: Sequence[ScoredRun], found: Estimate) -> Row:
         orders=sorted({order for order, _ in found.units}),
         runs=len(found.units),
         by_order=_by_order(found),
+        by_task=_by_task(runs),
         protocols=sorted({run.hash for run in runs}),
         fingerprints=sorted({key for run in runs for key in run.fingerprints}),
         folders=[str(run.path) for run in sorted(runs, key=lambda run: run.answers.unit)],
         metrics={metric: found.interval(metric) for metric in METRICS},
         ability=mean_change([run.ability for run in runs]),
     )
+
+
+def _by_task(runs: Sequence[ScoredRun]) -> dict[str, float]:
+    """Return the mean score of each task after the last one; nothing of a task that was not scored in every run."""
+    values: dict[str, list[float]] = {}
+    for answers in (run.answers for run in runs):
+        last = len(answers.tasks) - 1
+        for j, task in enumerate(answers.tasks):
+            if (cell := answers.cells.get((last, j))) is not None:
+                values.setdefault(task, []).append(100 * float(cell.mean()))
+    return {task: sum(some) / len(some) for task, some in values.items() if len(some) == len(runs)}
 
 
 def _by_order(found: Estimate) -> dict[str, float]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from everlora.cli import ask as asking
 from everlora.cli import (
     catalogue,
     export,
@@ -23,6 +24,7 @@ from everlora.cli import (
     learner_past,
     look,
     protocols,
+    report,
     service,
     standing,
     subjects,
@@ -93,7 +95,7 @@ EXAMPLES = {
 for command in (
     learner.init,
     learner.learn,
-    learner.ask,
+    asking.ask,
     learner.evaluate,
     learner.history,
     verifying.verify,
@@ -115,6 +117,9 @@ for command in (
     service.doctor,
     look.study_layers,
     comparing.compare,
+    report.report,
+    report.figures,
+    report.figure,
     sweep.sweep,
     tune.tune,
 ):

@@ -11,17 +11,12 @@ import typer
 
 from everlora.cli import completion
 from everlora.cli.common import Json, Plugin, say
+from everlora.report.forms import GROUPS
 
 if TYPE_CHECKING:
     from everlora.core.plain import JsonObject
     from everlora.methods.cards import MethodCard
 
-GROUPS = {
-    "replay-free": "replay-free: no data of earlier tasks, no task id",
-    "replay": "replay: data of earlier tasks are kept or seen again",
-    "task id": "task id: told at inference which task a row belongs to",
-}
-"""The sections of every table of methods, and what they mean."""
 WIDE_ENOUGH = 120
 WIDE = {
     "method": "{name}",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from everlora.cli.common import Json, Plugin, say
-from everlora.cli.forms import FORMAT_HELP, Format, Papers, show
+from everlora.report.columns import COLUMNS_HELP, chosen
+from everlora.report.forms import FORMAT_HELP, Format, Papers, written
 
 if TYPE_CHECKING:
     from everlora.analysis.answers import ScoredRun
@@ -32,6 +33,7 @@ def compare(
     ] = False,
     resamples: Annotated[int, typer.Option(min=100, metavar="N", help="Resamples of the bootstrap.")] = 2000,
     bootstrap_seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the bootstrap.")] = 0,
+    columns: Annotated[str | None, typer.Option("--columns", metavar="A,B", help=COLUMNS_HELP)] = None,
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
@@ -40,6 +42,7 @@ def compare(
     from everlora.analysis.tables import compare as side_by_side
     from everlora.core.errors import ConfigError, FolderError
 
+    names = chosen(columns)
     found = []
     for path in find(runs):
         try:
@@ -61,7 +64,7 @@ def compare(
         if comparison.protocol is None:
             raise ConfigError("papers' numbers stand beside runs of one protocol; leave --mixed out, or --with-papers")
         papers = _papers(found, comparison.sections)
-    show(comparison, papers, "json" if as_json else format_)
+    say(written(comparison, papers, "json" if as_json else format_, names))
 
 
 def _papers(found: Sequence[ScoredRun], sections: Sequence[Section]) -> list[PublishedRow]:

@@ -10,6 +10,7 @@ import typer
 
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
+from everlora.cli.report import WithReport, leave_report
 from everlora.core.errors import ConfigError, printable
 
 Config = Annotated[
@@ -35,6 +36,7 @@ def run(
     ] = None,
     out: Out = None,  # type: ignore[assignment]  # a dry run needs none
     resume: Resume = False,
+    with_report: WithReport = True,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -74,11 +76,13 @@ def run(
         show(matrix(result.record), summary([result.record]))
         say(made(result.record))
         say(f"written to {out}")
+    leave_report(out, wanted=with_report)
 
 
 def demo(
     out: Out = Path("runs/demo"),
     resume: Resume = False,
+    with_report: WithReport = True,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -105,6 +109,7 @@ def demo(
         results = sweeping.compare(spec, demonstration.METHODS, out, resume=resume, progress=shown)
     if as_json:
         say(json.dumps([result.as_json() for result in results], allow_nan=False))
+        leave_report(out, wanted=with_report, each=True)
         return
     found = [result.record for result in results]
     rows = [
@@ -114,6 +119,7 @@ def demo(
     show(*map(matrix, found), summary(found), table(title, ("method", "OA", "95 % interval", "BWT"), rows))
     say(made(found[0]))
     say(f"written to {out}")
+    leave_report(out, wanted=with_report, each=True)
     say("what to do next:")
     for line in demonstration.NEXT:
         say(f"  {line}")

@@ -10,9 +10,10 @@ import typer
 
 from everlora.cli import completion, options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
-from everlora.cli.forms import FORMAT_HELP, Format
+from everlora.cli.report import WithReport, leave_report
 from everlora.cli.run import Config, DryRun, More
 from everlora.core.errors import ConfigError
+from everlora.report.forms import FORMAT_HELP, Format
 
 if TYPE_CHECKING:
     from everlora.learner.sweep import Failed, Job
@@ -65,6 +66,7 @@ def sweep(
     set_: More = None,
     out: Out,
     resume: Resume = False,
+    with_report: WithReport = True,
     dry_run: DryRun = False,
     format_: Form = "table",
     as_json: Json = False,
@@ -92,24 +94,23 @@ def sweep(
 
     spec = resolve(RunSpec, *layers)
     base = experiment.load_for(spec) if ALL in wanted else None
-    if base is not None:
-        wanted = _all_replaced(wanted, base.family.name)
-    found = sweeping.read_tuned(tuned) if tuned else None
-    todo = sweeping.jobs(layers, wanted, numbers, out, orders=named, tuned=found)
+    wanted = wanted if base is None else _all_replaced(wanted, base.family.name)
+    rates = sweeping.read_tuned(tuned) if tuned else None
+    todo = sweeping.jobs(layers, wanted, numbers, out, orders=named, tuned=rates)
     if dry_run:
         experiment.check_data(spec)
         _list(todo, orders=bool(orders))
         return
     failed: list[sweeping.Failed] = []
     with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing_features(todo, out) as shared:
+        note = failed.append
         if workers > 1:
-            files, note = plugin or [], failed.append
-            sweeping.work_in_processes(shared, workers, resume=resume, plugins=files, progress=shown, failed=note)
+            own = plugin or []
+            sweeping.work_in_processes(shared, workers, resume=resume, plugins=own, progress=shown, failed=note)
         else:
-            base = base or experiment.load_for(spec)
-            sweeping.work(shared, base, resume=resume, progress=shown, failed=failed.append)
+            sweeping.work(shared, base or experiment.load_for(spec), resume=resume, progress=shown, failed=note)
     if world.is_main():
-        _report(todo, failed, "json" if as_json else format_)
+        _report(todo, failed, "json" if as_json else format_, out if with_report else None)
 
 
 def plan(
@@ -144,20 +145,21 @@ def _all_replaced(methods: list[str], family: str) -> list[str]:
     return [one for word in methods for one in (fitting(family) if word == ALL else [word])]
 
 
-def _report(todo: list[Job], failed: list[Failed], form: Format) -> None:
-    """Print the table of the runs that were made.
+def _report(todo: list[Job], failed: list[Failed], form: Format, page_of: Path | None) -> None:
+    """Print the table of the runs that were made, and leave a page of them in a folder.
 
     Raises:
         EverloraError: some could not be made, and why.
     """
     from everlora.analysis.answers import read
     from everlora.analysis.tables import compare
-    from everlora.cli.forms import show
     from everlora.core.errors import TrainingError
+    from everlora.report.forms import written
 
     without = {one.job.folder for one in failed}
     if made := [read(job.folder) for job in todo if job.folder not in without]:
-        show(compare(made), (), form)
+        say(written(compare(made), (), form))
+        leave_report(page_of or Path(), wanted=page_of is not None)
     reasons = list(dict.fromkeys(one.reason for one in failed))
     if len(failed) == len(todo) and len(reasons) == 1:
         raise failed[0].error  # no matter of one method

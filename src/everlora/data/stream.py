@@ -8,10 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from everlora.core.errors import DataError
+from everlora.core.notebook import html_table
 from everlora.data.task import Task
 
+SHOWN = 6
+"""Tasks that are named before the rest is left out."""
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TaskStream:
     """Holds tasks in the order in which they are learned.
 
@@ -37,6 +41,23 @@ class TaskStream:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise DataError(f"stream {self.name!r} names the task {twice[0]!r} twice; give each task its own name")
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.names[:SHOWN]) + (", …" if len(self) > SHOWN else "")
+        return f"TaskStream({self.name!r}: {len(self)} tasks: {names})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [
+                f"{k} {task.name}",
+                f"{len(task.train):,}",
+                f"{len(task.test):,}",
+                str(len(task.labels) or "free"),
+                task.metric,
+            ]
+            for k, task in enumerate(self, start=1)
+        ]
+        return html_table(repr(self), ["task", "training rows", "test rows", "labels", "metric"], rows, self.note)
 
     def __iter__(self) -> Iterator[Task]:
         return iter(self.tasks)

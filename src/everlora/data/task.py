@@ -13,16 +13,21 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from textwrap import shorten
 from typing import Any, Literal
 
 from everlora.core.errors import ConfigError, DataError, nearest
+from everlora.core.notebook import html_table
 from everlora.data.spelling import check_names, metric_for, shown
 from everlora.metrics import Answer, answer_metric
 from everlora.metrics.answers import DEFAULT
 
 LONGEST_NAME = 200
 """Bytes of a task's name: file systems take 255 for a folder, which has a number and an ending, too."""
+SHOWN = 120
+"""Characters of a row that a notebook shows."""
 Form = Literal["labelled", "prompted", "chat", "image"]
+Turns = Literal["last", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class Remembered:
     special: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Task:
     """Is one task of a stream.
 
@@ -85,6 +90,7 @@ class Task:
             context; None where nobody says.
         left_out: how many rows of the source are not here, by split and reason, for the run's record.
         notes: what was done to the data that a reader of its numbers should know; a run says each once.
+        turns: which answers of a chat are training rows: the last of each, or all.
         remembered: what is known of rows that are not here, of a task that was learned; its splits may be empty.
 
     >>> rows = [Example("a good film", "positive"), Example("a dull film", "negative")]
@@ -106,6 +112,7 @@ class Task:
     prompt_limit: int | None = field(default=None, compare=False)
     left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    turns: Turns = field(default="last", compare=False)
     remembered: Remembered | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -134,6 +141,26 @@ class Task:
                             f"task {self.name!r}, {split} row {row}: label {example.target!r} is outside the label set"
                             f"{nearest(example.target, known)}"
                         )
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{len(rows):,} {name}" for name, rows in self._splits().items() if len(rows))
+        answers = f"{len(self.labels)} labels" if self.labels else "free text"
+        return f"Task({self.name!r}: {splits or 'rows not at hand'}, {answers})"
+
+    def _splits(self) -> dict[str, Sequence[Example]]:
+        return {"train": self.train, "dev": self.dev, "test": self.test}
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [
+                f"{split} {k}",
+                shorten(str(row.input), SHOWN, placeholder="…"),
+                shorten(row.target, SHOWN, placeholder="…"),
+            ]
+            for split, own in self._splits().items()
+            for k, row in enumerate([own[k] for k in range(min(2, len(own)))])
+        ]
+        return html_table(repr(self), ["row", "input", "target"], rows, shorten(self.instruction, SHOWN))
 
     def _score_by_distinct_labels(self) -> None:
         """Score by a metric that tells the labels apart where the one that is named does not, and note that."""

@@ -13,9 +13,9 @@ import everlora.methods  # noqa: F401  (registers the methods)
 from everlora.analysis.single_task import single_task_reference
 from everlora.archive.atomic import staged_files, write_text
 from everlora.archive.card import model_card
-from everlora.archive.folder import BEFORE, RunFolder
+from everlora.archive.folder import RunFolder
 from everlora.archive.identity import Composition, RunRecord
-from everlora.archive.manifest import COMMIT
+from everlora.archive.manifest import BEFORE, COMMIT
 from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
 from everlora.archive.schema import write
@@ -60,6 +60,12 @@ class Result:
     folder: Path
     matrix: ScoreMatrix
     record: MatrixRecord
+
+    def __repr__(self) -> str:
+        return f"Result({self.record.method or 'run'} in {self.folder}: {self.matrix!r})"
+
+    def _repr_html_(self) -> str:
+        return self.matrix._repr_html_()
 
     def as_json(self) -> JsonObject:
         """Return the object that ``everlora run --json`` prints."""
@@ -209,6 +215,11 @@ def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
     return adapt_tasks(_opened(spec, base.family.modality), spec, spec.stream_seed)
 
 
+def rows_of(spec: RunSpec) -> TaskStream:
+    """Open the stream that ``spec`` names without a model, to look at its rows."""
+    return adapt_tasks(_opened(spec), spec, spec.stream_seed)
+
+
 def check_data(spec: RunSpec) -> None:
     """Look up a run's benchmark, and read what rows are on this machine, so that a fault shows before anything runs.
 
@@ -216,7 +227,7 @@ def check_data(spec: RunSpec) -> None:
         EverloraError: they cannot be used.
     """
     if spec.data_dir is not None or is_own(spec.benchmark):
-        adapt_tasks(_opened(spec), spec, spec.stream_seed)
+        rows_of(spec)
     else:
         find_benchmark(spec.benchmark).order(spec.order)
 

@@ -56,7 +56,7 @@ from everlora.data.task import Task
 from everlora.evaluation.evaluator import Evaluator
 from everlora.learner import forecast as forecasts
 from everlora.learner.forgetting_budget import within_budget
-from everlora.learner.learned import TESTS, LearnedTask, kept_tests, stage_facts
+from everlora.learner.learned import TESTS, LearnedTask, select_tests, stage_facts
 from everlora.learner.scoring import count_rows, score
 from everlora.learner.state import LearnerState
 from everlora.metrics.scores import Cell, ScoreMatrix
@@ -200,7 +200,8 @@ class SequentialLearner(LearnerState):
                 memory.write(scratch, remembered)
                 rehearsal.write(scratch, self.method.rehearsal, rows)
                 rehearsal.write_rows(scratch / PROBES, probes)
-                rehearsal.write_rows(scratch / TESTS, kept_tests(self, stage))
+                kept = select_tests(stage.tasks, self.teaching.keep_tests, self.spec.seed)
+                rehearsal.write_rows(scratch / TESTS, kept)
                 forecast_summary.write(scratch, forecasts.summarise(self, stage, model, seen))
                 learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch, spent, expected)
                 self.commit(stage, seconds, learned)

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from everlora.core.errors import ConfigError
+from everlora.core.notebook import Heat, html_table
+
+if TYPE_CHECKING:
+    import altair
+    import pandas
 
 Cell = float | None
+SHOWN = 6
+"""Tasks that are named before the rest is left out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScoreMatrix:
     """Holds scores of T tasks after each of T stages.
 
@@ -48,6 +58,57 @@ class ScoreMatrix:
         cells = list(self.cells)
         cells[stage] = tuple(scores)
         return ScoreMatrix(self.tasks, self.counts, tuple(cells))
+
+    def __repr__(self) -> str:
+        scores = {"OA": overall_accuracy(self), "BWT": backward_transfer(self)}
+        known = ", ".join(f"{name} {score:.1f}" for name, score in scores.items() if score is not None)
+        names = ", ".join(self.tasks[:SHOWN]) + (", …" if len(self.tasks) > SHOWN else "")
+        return f"ScoreMatrix({len(self.tasks)} tasks: {names}{'; ' + known if known else ''})"
+
+    def _repr_html_(self) -> str:
+        rows: list[list[str | Heat]] = [
+            [f"{k} {name}", *("" if cell is None else Heat(f"{cell:.1f}", cell / 100) for cell in row)]
+            for k, (name, row) in enumerate(zip(self.tasks, self.cells, strict=True), start=1)
+        ]
+        return html_table("percent right after learning each task", ["after", *self.tasks], rows, repr(self))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the scores as a table of pandas: a row for each stage, a column for each task.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame, Index
+        except ImportError:
+            raise ConfigError("to_pandas needs pandas; install it") from None
+        stages = Index(self.tasks, name="after")
+        return DataFrame(self.cells, index=stages, columns=list(self.tasks), dtype=float)
+
+    def plot(self) -> altair.Chart:
+        """Draw the scores as a heat map, for a notebook to show.
+
+        Raises:
+            ConfigError: Vega-Altair is not installed.
+        """
+        try:
+            import altair
+        except ImportError:
+            raise ConfigError("plot needs everlora[report] (pip install 'everlora[report]')") from None
+        cells = [
+            {"after": after, "task": task, "score": score}
+            for after, row in zip(self.tasks, self.cells, strict=True)
+            for task, score in zip(self.tasks, row, strict=True)
+            if score is not None
+        ]
+        base = altair.Chart(altair.Data(values=cells)).encode(
+            x=altair.X("task:N", sort=list(self.tasks), title="score of"),
+            y=altair.Y("after:N", sort=list(self.tasks), title="after learning"),
+        )
+        scale = altair.Scale(domain=[0, 100], range=["#eef3f7", "#2f6f9f"])
+        grounds = base.mark_rect().encode(color=altair.Color("score:Q", scale=scale, legend=None))
+        chart: altair.Chart = grounds + base.mark_text().encode(text=altair.Text("score:Q", format=".1f"))
+        return chart.properties(width=altair.Step(56), height=altair.Step(28))
 
     @property
     def final(self) -> tuple[Cell, ...]:

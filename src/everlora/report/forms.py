@@ -1,4 +1,4 @@
-"""Prints a comparison of runs in several forms."""
+"""Writes a comparison of runs in several forms: as a table of texts, Markdown, CSV, LaTeX, JSON."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from everlora.cli.catalogue import GROUPS
-from everlora.cli.common import say
+from everlora.report.columns import DEFAULT, HEADS, Value, all_rows, among_best, columns, order_heads
 
 if TYPE_CHECKING:
-    from everlora.analysis.compare import Interval
     from everlora.analysis.comparison import Comparison, Row, Section
     from everlora.literature.reported import PublishedRow
 
+GROUPS = {
+    "replay-free": "replay-free: no data of earlier tasks, no task id",
+    "replay": "replay: data of earlier tasks are kept or seen again",
+    "task id": "task id: told at inference which task a row belongs to",
+}
+"""The sections of every table of methods, and what they mean."""
 Papers: TypeAlias = "Sequence[PublishedRow]"
-HEADS = {"oa": "OA", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
+Names: TypeAlias = "Sequence[str] | None"
+"""Columns that were chosen; None for those that a form has by itself."""
 Format = Literal["table", "markdown", "csv", "latex", "json"]
 FORMAT_HELP = "How the table is printed: table, markdown, csv, latex, json."
 LEGEND = """mean over runs (seeds x orders) and 95 % interval (bootstrap over runs, then over test rows; too short \
@@ -31,67 +36,22 @@ COMPARISON = (
 ROWS_ONLY = "(rows): fewer than 3 common runs, so p is of other test rows only and tells nothing apart"
 
 
-def show(table: Comparison, papers: Papers, form: Format) -> None:
-    """Print a comparison on stdout, with what papers print for its orders."""
-    say(FORMS[form](table, papers))
+def written(table: Comparison, papers: Papers, form: Format, names: Sequence[str] | None = None) -> str:
+    """Return a comparison in one of the forms, with what papers print for its orders, and with chosen columns."""
+    return FORMS[form](table, papers, names)
 
 
-def cell(interval: Interval | None) -> str:
-    """Return a mean and its interval."""
-    if interval is None:
-        return "–"
-    mean, low, high = (
-        f"{round(value, 1) + 0.0:.1f}" for value in (interval.mean, interval.low, interval.high)
-    )  # no −0.0
-    return f"{mean} [{low}, {high}]".replace("-", "−")
+def _name(row: Row) -> str:
+    return " ".join(row.method.split())  # it may hold a prompt, with its lines
 
 
-def _difference(row: Row, reference: str | None, baseline: str | None) -> str:
-    if row.method == reference:
-        return "baseline" if baseline else "best"
-    if row.difference is None:
-        return "–"
-    few = f" over {row.common}" if row.common is not None and row.common < row.runs else ""
-    return ("≈ " if row.alike else "") + cell(row.difference) + few
+def _rows(table: Comparison, section: Section, names: Sequence[str]) -> list[list[str]]:
+    known = columns(table, names)
+    return [[_name(row), *(one.show(row, section) for one in known)] for row in section.rows]
 
 
-def _p(row: Row) -> str:
-    if row.p_corrected is None:
-        return "–"
-    shown = "<0.001" if row.p_corrected < 0.001 else f"{row.p_corrected:.3f}"
-    return shown + (" (rows)" if row.test == "rows" else "")
-
-
-def _all_rows(table: Comparison) -> list[Row]:
-    return [row for section in table.sections for row in section.rows]
-
-
-def _several(table: Comparison) -> dict[str, Callable[[Row], Sequence[str]]]:
-    """Return what rows differ in of how they were made, and so must say each by itself: protocol, fingerprint."""
-    made: dict[str, Callable[[Row], Sequence[str]]] = {
-        "protocol": lambda row: row.protocols,
-        "fingerprint": lambda row: row.fingerprints,
-    }
-    return {name: of for name, of in made.items() if len({one for row in _all_rows(table) for one in of(row)}) > 1}
-
-
-def _rows(table: Comparison, section: Section) -> list[list[str]]:
-    return [
-        [
-            " ".join(row.method.split()),  # it may hold a prompt, with its lines
-            str(row.runs),
-            *(cell(row.metrics[metric]) for metric in HEADS),
-            _difference(row, section.reference, table.baseline),
-            _p(row),
-            "–" if row.detectable is None else f"{row.detectable:.1f}",
-            *(" ".join(of(row)) for of in _several(table).values()),
-        ]
-        for row in section.rows
-    ]
-
-
-def _columns(table: Comparison) -> list[str]:
-    return ["method", "runs", *HEADS.values(), f"OA − {table.baseline or 'best'}", "p", "seen", *_several(table)]
+def _heads(table: Comparison, names: Sequence[str]) -> list[str]:
+    return ["method", *(one.head for one in columns(table, names))]
 
 
 PAPER_COLUMNS = ["method", "of", "theirs", "ours", "paper", "model"]
@@ -102,13 +62,18 @@ def _paper_rows(papers: Papers) -> list[list[str]]:
         [
             one.method,
             one.column,
-            f"{one.printed:.{1 if round(one.printed, 1) == one.printed else 2}f}",  # as it is printed
+            printed(one),
             "–" if one.ours is None else f"{one.ours:.1f}",
             f"{one.paper}, {one.where}" + (f" ({one.note})" if one.note else ""),
             one.model,
         ]
         for one in papers
     ]
+
+
+def printed(one: PublishedRow) -> str:
+    """Return a paper's number as the paper prints it: with one digit, or with two."""
+    return f"{one.printed:.{1 if round(one.printed, 1) == one.printed else 2}f}"
 
 
 def _differing(papers: Papers) -> list[str]:
@@ -127,13 +92,17 @@ def _aligned(columns: list[str], body: list[list[str]]) -> list[str]:
     return [texts[0], "─" * (sum(widths) + 2 * len(widths) - 2), *texts[1:], ""]
 
 
-def _plain(table: Comparison, papers: Papers) -> str:
+def _plain(table: Comparison, papers: Papers, names: Names = None) -> str:
     lines = []
     for section in table.sections:
-        lines += [GROUPS[section.group], "", *_aligned(_columns(table), _rows(table, section))]
+        lines += [
+            GROUPS[section.group],
+            "",
+            *_aligned(_heads(table, names or DEFAULT), _rows(table, section, names or DEFAULT)),
+        ]
     if published_rows := _paper_rows(papers):
         lines += [TITLE, "", *_aligned(PAPER_COLUMNS, published_rows), *_differing(papers), ""]
-    return "\n".join([*lines, _legend(table)])
+    return "\n".join([*lines, legend(table, names)])
 
 
 def _piped(columns: list[str], body: list[list[str]]) -> list[str]:
@@ -141,10 +110,11 @@ def _piped(columns: list[str], body: list[list[str]]) -> list[str]:
     return [rows[0], "|---|" + "--:|" * (len(columns) - 1), *rows[1:], ""]
 
 
-def _markdown(table: Comparison, papers: Papers) -> str:
+def _markdown(table: Comparison, papers: Papers, names: Names = None) -> str:
     lines = []
     for section in table.sections:
-        lines += [f"**{GROUPS[section.group]}**", "", *_piped(_columns(table), _rows(table, section))]
+        body = _piped(_heads(table, names or DEFAULT), _rows(table, section, names or DEFAULT))
+        lines += [f"**{GROUPS[section.group]}**", "", *body]
     if published_rows := _paper_rows(papers):
         lines += [
             f"**{TITLE}**",
@@ -153,11 +123,13 @@ def _markdown(table: Comparison, papers: Papers) -> str:
             *(f"- {line}" for line in _differing(papers)),
             "",
         ]
-    return "\n".join([*lines, _legend(table)])
+    return "\n".join([*lines, legend(table, names)])
 
 
-def _csv(table: Comparison, papers: Papers) -> str:
+def _csv(table: Comparison, papers: Papers, names: Names = None) -> str:
     """Return one line per method; every figure in its own column. Papers' numbers are of the group ``theirs``."""
+    if names is not None:
+        return _chosen_csv(table, names)
     figures = [f"{metric}_{part}" for metric in (*HEADS, "difference") for part in ("mean", "low", "high")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -182,19 +154,44 @@ def _csv(table: Comparison, papers: Papers) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _latex(table: Comparison, papers: Papers) -> str:
-    columns = _columns(table)
-    lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\hline"]
-    lines += [" & ".join(map(_escaped, columns)) + r" \\"]
+def _chosen_csv(table: Comparison, names: Sequence[str]) -> str:
+    """Return chosen columns alone, each as the numbers that it holds."""
+    text = io.StringIO()
+    known, rows = columns(table, names), [(section, row) for section in table.sections for row in section.rows]
+    found: list[dict[str, Value]] = [
+        {"group": section.group, "method": row.method, **{k: v for one in known for k, v in one.values(row).items()}}
+        for section, row in rows
+    ]
+    writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return text.getvalue().rstrip("\n")
+
+
+def _latex(table: Comparison, papers: Papers, names: Names = None) -> str:
+    """Return a table for the package booktabs; bold is what nothing tells from the best of its section."""
+    known = columns(table, names or DEFAULT)
+    lines = ["% needs \\usepackage{booktabs}", r"\begin{tabular}{l" + "r" * len(known) + "}", r"\toprule"]
+    lines += [" & ".join(map(_escaped, _heads(table, names or DEFAULT))) + r" \\"]
     for section in table.sections:
-        lines += [r"\hline", rf"\multicolumn{{{len(columns)}}}{{l}}{{{_escaped(GROUPS[section.group])}}} \\"]
-        lines += [" & ".join(map(_escaped, row)) + r" \\" for row in _rows(table, section)]
-    lines += [r"\hline", r"\end{tabular}"]
+        title = _escaped(GROUPS[section.group])
+        lines += [r"\midrule", rf"\multicolumn{{{len(known) + 1}}}{{l}}{{{title}}} \\", r"\addlinespace"]
+        for row in section.rows:
+            best = among_best(row, section, table)
+            cells = [_bold(one.show(row, section), best and one.of_best) for one in known]
+            lines.append(" & ".join([_escaped(_name(row)), *cells]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
     if published_rows := _paper_rows(papers):
-        lines += [rf"% {TITLE}", r"\begin{tabular}{llrrll}", r"\hline", " & ".join(PAPER_COLUMNS) + r" \\", r"\hline"]
-        lines += [" & ".join(map(_escaped, row)) + r" \\" for row in published_rows]
-        lines += [r"\hline", r"\end{tabular}", *(f"% {line}" for line in _differing(papers))]
-    return "\n".join([*lines, f"% {_legend(table)}"])
+        lines += [rf"% {TITLE}", r"\begin{tabular}{llrrll}", r"\toprule", " & ".join(PAPER_COLUMNS) + r" \\"]
+        lines += [r"\midrule", *(" & ".join(map(_escaped, row)) + r" \\" for row in published_rows)]
+        lines += [r"\bottomrule", r"\end{tabular}", *(f"% {line}" for line in _differing(papers))]
+    return "\n".join([*lines, f"% {legend(table, names)}"])
+
+
+def _bold(text: str, wanted: bool) -> str:
+    """Return a cell, with its mean in bold where that is wanted."""
+    mean, space, rest = text.partition(" ")
+    return rf"\textbf{{{_escaped(mean)}}}{space}{_escaped(rest)}" if wanted else _escaped(text)
 
 
 LATEX_SPELLING = {
@@ -218,14 +215,15 @@ def _escaped(text: str) -> str:
 
 def _ability(table: Comparison) -> str:
     """Return how general ability changed, method by method, where it was measured."""
-    rows = [row for row in _all_rows(table) if row.ability]
+    rows = [row for row in all_rows(table) if row.ability]
     changes = (f"{row.method} {', '.join(f'{k} {v:+.1f}' for k, v in row.ability.items())}" for row in rows)
     return "; general ability after the last task minus before the first: " + " | ".join(changes) if rows else ""
 
 
-def _legend(table: Comparison) -> str:
+def legend(table: Comparison, names: Names = None) -> str:
+    """Say how the numbers of a comparison were made, and what its marks mean."""
     mixed = "" if table.protocol else "; DIFFERENT PROTOCOLS stand side by side here, so nothing is set against a best"
-    rows = _all_rows(table)
+    rows = all_rows(table)
     hashes = sorted({one for row in rows for one in row.protocols})
     made = f"protocol {', '.join(hashes)}; fingerprint {', '.join(table.fingerprints)}"
     reference = f"OA − {table.baseline or 'best'}"
@@ -233,14 +231,16 @@ def _legend(table: Comparison) -> str:
     note = COMPARISON.format(reference=reference, correction=correction)
     rows_only = f"; {ROWS_ONLY}" if any(row.test == "rows" for row in rows) else ""
     drawn = f"{table.resamples} resamples, seed {table.seed}"
+    if names and "orders" in names:
+        drawn += "".join(f"; {head}: {order}" for order, head in order_heads(table).items())
     return f"{LEGEND}; {note}{rows_only}; {drawn}; {made}{mixed}{_ability(table)}"
 
 
-def _json(table: Comparison, papers: Papers) -> str:
+def _json(table: Comparison, papers: Papers, _: Names = None) -> str:
     return json.dumps(table.as_json() | ({"papers": [one.as_json() for one in papers]} if papers else {}))
 
 
-FORMS: dict[Format, Callable[[Comparison, Papers], str]] = {
+FORMS: dict[Format, Callable[..., str]] = {
     "table": _plain,
     "markdown": _markdown,
     "csv": _csv,

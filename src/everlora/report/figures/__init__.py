@@ -1,0 +1,68 @@
+"""Draws figures of papers from recorded runs: one file each, which registers itself; a new figure is a new file."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from everlora.core.errors import ConfigError, nearest
+from everlora.report.page import Figure
+
+Draw = Callable[[Sequence[Path]], Figure]
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """Holds a figure that can be drawn.
+
+    Attributes:
+        name: of the command.
+        paper, where: whose figure it is, and which of theirs.
+        title: what is seen.
+        needs: which runs it takes.
+        draw: draws it from the folders of runs.
+    """
+
+    name: str
+    paper: str
+    where: str
+    title: str
+    needs: str
+    draw: Draw
+
+
+_KNOWN: dict[str, PaperFigure] = {}
+
+
+def figure(name: str, *, paper: str, where: str, title: str, needs: str) -> Callable[[Draw], Draw]:
+    """Register a function that draws a figure, under a name."""
+
+    def register(draw: Draw) -> Draw:
+        _KNOWN[name] = PaperFigure(name, paper, where, title, needs, draw)
+        return draw
+
+    return register
+
+
+@cache
+def figures() -> dict[str, PaperFigure]:
+    """Return all figures, by name."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return dict(sorted(_KNOWN.items()))
+
+
+def named(name: str) -> PaperFigure:
+    """Return the figure of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    known = figures()
+    if name not in known:
+        raise ConfigError(f"unknown figure {name!r}{nearest(name, known)} (everlora figures lists them)")
+    return known[name]

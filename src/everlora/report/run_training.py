@@ -1,0 +1,183 @@
+"""Makes the parts of a run's page about its training: curves, what penalties did, interference, and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from everlora.analysis.recorded import LoggedStep, RecordedRun, RecordedStage
+from everlora.report import charts
+from everlora.report.numbers import counted, duration, figure, size
+from everlora.report.page import Cell, Figure, Section, Table, text
+from everlora.report.run_interference import shortened
+
+if TYPE_CHECKING:
+    import altair
+
+MARKED, RULED, NAMED = 200, 40, 8
+"""Logged steps up to which each has a mark; tasks up to which each has a line where it begins, and its name there."""
+MANY_CELLS = 3000
+"""Cells of a table of modules and tasks beyond which it is left out."""
+MANY_POINTS = 400
+"""Logged steps of a run beyond which only every k-th is drawn."""
+
+
+def curves_section(run: RecordedRun) -> Section | None:
+    """Return loss, the penalties' share and their strength over all steps; None where nothing was logged."""
+    if not any(stage.log for stage in run.stages):
+        return None
+    figures = [_curve(run, "loss", "Training loss", "loss", lambda one: one.loss, "")]
+    if any(one.rho for stage in run.stages for one in stage.log):
+        how = "Norm of the penalties' gradient over that of the task's; 0.01 to 1 is a sane share."
+        figures.append(
+            _curve(run, "penalty-share", "The penalty's share of the gradient", "share", lambda o: o.rho, how)
+        )
+    parts = {name for stage in run.stages for one in stage.log for name in one.strengths}
+    for part in sorted(parts):
+        figures.append(
+            _curve(run, f"strength-{part}", f"Strength λ of {part}", "λ", lambda o, p=part: o.strengths.get(p), "")  # type: ignore[misc]
+        )
+    if any(stage.modules for stage in run.stages):
+        figures.append(_norms(run))
+    return Section("training", "Training", figures=figures)
+
+
+def _curve(
+    run: RecordedRun, name: str, title: str, axis: str, value: Callable[[LoggedStep], float | None], caption: str
+) -> Figure:
+    rows, marks, before = list[charts.Row](), list[charts.Row](), 0
+    for stage in run.stages:
+        marks.append({"step": before, "task": stage.facts.name})
+        rows += [
+            {"step": before + one.step, "value": v, "task": stage.facts.name}
+            for one in stage.log
+            if (v := value(one)) is not None
+        ]
+        before += stage.steps
+    shown = rows[:: max(1, len(rows) // MANY_POINTS)]
+    chart = _over_steps(shown, marks, axis, before)
+    table = Table(
+        ["step", "task", axis],
+        [[Cell(str(row["step"])), text(str(row["task"])), Cell(figure(_float(row["value"])))] for row in shown],
+    )
+    steps = "Steps of all tasks on one axis; a grey line begins each task. "
+    return Figure(name, title, charts.svg(chart, f"{title} over all steps"), steps + caption, table)
+
+
+def _over_steps(rows: Sequence[charts.Row], marks: Sequence[charts.Row], axis: str, steps: int) -> altair.LayerChart:
+    alt = charts.alt()
+    step = alt.X("step:Q", title="step", scale=alt.Scale(domain=[0, max(steps, 1)], nice=False))
+    value = alt.Y("value:Q", title=axis, scale=alt.Scale(zero=axis != "loss"))
+    base = alt.Chart(charts.data(rows)).encode(x=step, y=value, detail="task:N")
+    layers = [base.mark_line(color=charts.HUES[0], strokeWidth=1.6)]
+    if len(rows) <= MARKED:
+        layers.append(base.mark_point(filled=True, size=12, color=charts.HUES[0], opacity=1))
+    starts = alt.Chart(charts.data(marks)).encode(x=step)
+    if len(marks) <= RULED:
+        layers.insert(0, starts.mark_rule(color=charts.GRID, strokeWidth=1.5))
+    if len(marks) <= NAMED:
+        wide = charts.WIDTH // len(marks) - 12
+        names = starts.mark_text(align="left", baseline="bottom", dx=3, fontSize=11, color=charts.MUTED, limit=wide)
+        layers.append(names.encode(y=alt.value(-2), text="task:N"))
+    made: altair.LayerChart = alt.layer(*layers)
+    return made.properties(width=charts.WIDTH - 60, height=170)
+
+
+def _norms(run: RecordedRun) -> Figure:
+    """Draw the norm of the update that is being learned, over all modules, at each logged step."""
+    rows, marks, before = list[charts.Row](), list[charts.Row](), 0
+    for stage in run.stages:
+        marks.append({"step": before, "task": stage.facts.name})
+        for step in sorted({one.step for one in stage.modules}):
+            total = sum(one.update_norm**2 for one in stage.modules if one.step == step) ** 0.5
+            rows.append({"step": before + step, "value": total, "task": stage.facts.name})
+        before += stage.steps
+    shown = rows[:: max(1, len(rows) // MANY_POINTS)]
+    table = Table(
+        ["step", "task", "norm"],
+        [[Cell(str(r["step"])), text(str(r["task"])), Cell(figure(_float(r["value"])))] for r in shown],
+    )
+    drawn = charts.svg(_over_steps(shown, marks, "Frobenius norm", before), "Norm of the update over all steps")
+    how = "Frobenius norm over all adapted modules of the update that is being learned."
+    return Figure("update-norm", "Size of the update", drawn, how, table)
+
+
+def modules_section(run: RecordedRun) -> Section | None:
+    """Return per module and task the penalty's share at the last logged step; None where there is none."""
+    stages = [stage for stage in run.stages if any(one.rho for one in stage.modules)]
+    modules = list(dict.fromkeys(one.module for stage in stages for one in stage.modules))
+    if not stages or not modules:
+        return None
+    if len(stages) * len(modules) > MANY_CELLS:
+        how = f"{len(modules)} modules and {len(stages)} tasks are too many for this page; modules.jsonl of each task"
+        return Section("modules", "Where the penalty pulls", notes=[f"{how} has them."])
+    names, prefix = shortened(modules)
+    table = Table(
+        ["module", *(stage.facts.name for stage in stages)],
+        _module_rows(names, stages),
+        f"The penalties' gradient as a share of the task's, per adapted module{prefix}, at the last logged step.",
+        "modules",
+    )
+    return Section("modules", "Where the penalty pulls", tables=[table])
+
+
+def _module_rows(names: Mapping[str, str], stages: Sequence[RecordedStage]) -> list[list[Cell]]:
+    last = [
+        {one.module: one.rho for one in stage.modules if one.step == max(m.step for m in stage.modules)}
+        for stage in stages
+    ]
+    most = max((value for found in last for value in found.values()), default=0.0) or 1.0
+    rows = []
+    for module, name in names.items():
+        known = [found.get(module) for found in last]
+        rows.append([text(name), *(Cell("") if v is None else Cell(figure(v, 2), heat=v / most) for v in known)])
+    return rows
+
+
+def cost_section(run: RecordedRun) -> Section:
+    """Return what every task took: time, steps, and what is kept after it."""
+    rows, drawn = [], list[charts.Row]()
+    for stage in run.stages:
+        name, train, score = stage.facts.name, stage.train_seconds, stage.evaluate_seconds
+        per_step = f"{1000 * train / stage.steps:.0f} ms" if stage.steps else ""
+        kept = stage.facts.holdings.memory_bytes if stage.facts.holdings else None
+        rows.append(
+            [
+                text(name), Cell(duration(train)), Cell(str(stage.steps) if stage.steps else ""), Cell(per_step),
+                Cell(duration(score)), Cell("" if kept is None else size(kept)),
+            ]
+        )  # fmt: skip
+        drawn += [
+            {"task": name, "what": "training", "seconds": train},
+            {"task": name, "what": "answering", "seconds": score},
+        ]
+    heads = ["task", "training", "steps", "per step", "answering", "kept after it"]
+    table = Table(heads, rows, "Kept: what the next task needs of all earlier ones, in bytes.", "cost")
+    results, total = run.results, sum(s.train_seconds + s.evaluate_seconds for s in run.stages)
+    pairs = [
+        ("whole run", duration(total)),
+        ("numbers trained per task", f"{results.adapter_elements:,}"),
+        ("numbers kept of past updates", f"{results.stored_elements:,}"),
+        ("kept for the next task", size(results.memory_bytes)),
+    ]
+    if results.stored_rows:
+        pairs.append(("rows of data kept", f"{counted(results.stored_rows, 'row')}, {size(results.stored_row_bytes)}"))
+    return Section("cost", "What it cost", figures=[_times(run, drawn, table)], tables=[table], pairs=pairs)
+
+
+def _times(run: RecordedRun, rows: Sequence[charts.Row], table: Table) -> Figure:
+    alt = charts.alt()
+    names = [stage.facts.name for stage in run.stages]
+    kinds = alt.Scale(domain=["training", "answering"], range=[charts.HUES[0], charts.HUES[4]])
+    chart = alt.Chart(charts.data(rows)).mark_bar(height={"band": 0.62}).encode(
+        y=alt.Y("task:N", sort=names, title=None), x=alt.X("seconds:Q", title="seconds"),
+        color=alt.Color("what:N", title=None, scale=kinds, legend=alt.Legend(orient="top")),
+        order=alt.Order("what:N", sort="descending"),
+    ).properties(width=charts.WIDTH - 150, height=max(50, 24 * len(names)))  # fmt: skip
+    how = "Wall-clock time on the machine named below, other work on it included."
+    drawn = charts.svg(chart, "Seconds of training and answering per task")
+    return Figure("time", "Time per task", drawn, how, table, repeated=True)
+
+
+def _float(value: str | float | int | bool | None) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
