@@ -193,9 +193,9 @@ def learned(stream: str, method: str, seed: int, data: Path, out: Path, base: ex
     pairs = []
     for pair in learner.pairs:
         made = forecasts[pair["task"]]
-        said = next(one for one in made.risks if one.task == pair["earlier"])
+        figures = next(one for one in made.risks if one.task == pair["earlier"])
         real = {"real_points": drops[pair["earlier"], pair["task"]], "share": made.share}
-        pairs.append({**pair, **real, "expected_size": made.size, **said.model_dump(include=set(FIGURES))})
+        pairs.append({**pair, **real, "expected_size": made.size, **figures.model_dump(include=set(FIGURES))})
     return {"stream": stream, "method": method, "seed": seed, "pairs": pairs}
 
 

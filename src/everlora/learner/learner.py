@@ -132,8 +132,8 @@ class Learner:
             EverloraError: unusable data or settings, training that failed, or a folder that cannot be written.
         """
         budget: dict[str, Any] = {"may_lose": may_lose, "force": force, "train": dict(train or {})}
-        said = Teaching(by=by, because=because, keep_tests=keep_probe, forecast=forecast, **budget)
-        return teach(self._learner, task, said)
+        teaching = Teaching(by=by, because=because, keep_tests=keep_probe, forecast=forecast, **budget)
+        return teach(self._learner, task, teaching)
 
     def ask(self, questions: Sequence[Any], *, task: str | None = None) -> list[str]:
         """Answer questions as rows of a task, by default the newest: texts, or lists of chat messages.
