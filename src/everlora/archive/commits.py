@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue
 
+from everlora.archive.forecast import Forecast
 from everlora.archive.records import Fingerprint, Holdings, Score, Seconds, Strength, WrittenRows
 from everlora.archive.schema import Record, loaded, renamed
 from everlora.core.plain import JsonObject
@@ -174,6 +175,7 @@ class StageFacts(TaskMetadata, ScoreFacts):
         history: who taught it, when and why.
         within: name of the later task whose update holds that of this one, too, since both were compacted.
         spent: of a budget of forgetting, if there was one.
+        forecast: what earlier tasks were expected to lose, before the first step; None where nobody asked.
     """
 
     labels: list[str]
@@ -191,6 +193,7 @@ class StageFacts(TaskMetadata, ScoreFacts):
     history: HistoryEntry | None = None
     within: str | None = None
     spent: SpentBudget | None = None
+    forecast: Forecast | None = None
 
 
 class BaselineFacts(Record):

@@ -99,6 +99,12 @@ Lose = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Commit it even if they lose more.", rich_help_panel="training")]
+Foretold = Annotated[
+    bool,
+    typer.Option(
+        "--forecast/--no-forecast", help="Say first what earlier tasks will lose.", rich_help_panel="training"
+    ),
+]
 Instruction = Annotated[
     str, typer.Option("--instruction", metavar="TEXT", help="What to do, in a sentence.", rich_help_panel="data")
 ]
@@ -127,6 +133,7 @@ def learn(
     keep_probe: Probe = 0,
     may_lose: Lose = None,
     force: Force = False,
+    forecast: Foretold = True,
     instruction: Instruction = "",
     labels: Labels = None,
     metric: Metric = None,
@@ -169,6 +176,7 @@ def learn(
         keep_tests=keep_probe,
         may_lose=may_lose,
         force=force,
+        forecast=forecast,
     )
     here = here_now({**typed, "model": model})
     with ConsoleProgress(quiet=quiet) as shown, interruptible("what is committed stands, give the same command again"):
@@ -184,8 +192,12 @@ def _show_learned(learner: Path, done: Learned, as_json: bool) -> None:
         return
     from everlora.cli.tables import number, show, table
 
-    rows = [(one, number(done.before.get(one)), number(score)) for one, score in done.scores.items()]
-    show(table(f"after {done.task}", ("task", "before", "now"), rows))
+    expected = {one.task: one.text for one in done.forecast.risks} if done.forecast else {}
+    rows = [
+        (one, number(done.before.get(one)), number(done.scores.get(one)), expected.get(one, "–"))
+        for one in {**expected, **done.scores}
+    ]
+    show(table(f"after {done.task}", ("task", "before", "now", "expected to lose"), rows))
     if done.spent is not None:
         cost = f"{done.spent.lost:.1f} ± {done.spent.error:.1f} points on {done.spent.rows} rows of earlier tasks"
         say(f"within {done.spent.may_lose:g} points: {100 * done.spent.share:.0f} % of the update is taken, at {cost}")

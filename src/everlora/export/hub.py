@@ -11,8 +11,8 @@ from everlora.archive.schema import Record
 from everlora.core.errors import ConfigError, FolderError
 from everlora.runtime import hub
 
-ROWS = ("rehearsal.jsonl", "tests.jsonl", "probes.jsonl", "predictions.jsonl")
-"""Files that hold rows of somebody's data, or answers to them."""
+ROWS = ("rehearsal.jsonl", "tests.jsonl", "probes.jsonl", "predictions.jsonl", "forecast.safetensors")
+"""Files that hold rows of somebody's data, answers to them, or sums over so few that they might be guessed."""
 OF_TASKS = ("MANIFEST", "history.jsonl")
 """Files that say nothing without the folders of the tasks."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from everlora.archive.commits import HistoryEntry, ProbedRise, SpentBudget, StageFacts, TaskCard
 from everlora.archive.committed import Committed
+from everlora.archive.forecast import Forecast
 from everlora.archive.history import now
 from everlora.archive.records import Holdings, Seconds
 from everlora.core.updates import Updates
@@ -35,6 +36,7 @@ class LearnedTask:
         training: figures of the training.
         spent: of a budget of forgetting.
         folder: where all of this was saved, to be committed.
+        forecast: what earlier tasks were expected to lose.
     """
 
     update: Updates
@@ -45,6 +47,7 @@ class LearnedTask:
     training: TrainingResult
     folder: Path
     spent: SpentBudget | None = None
+    forecast: Forecast | None = None
 
 
 def stage_facts(
@@ -77,6 +80,7 @@ def stage_facts(
             everlora=version("everlora"),
         ),
         spent=learned.spent if learned else None,
+        forecast=learned.forecast if learned else None,
     )
 
 

@@ -113,6 +113,7 @@ class Learner:
         keep_probe: int = 0,
         may_lose: float | None = None,
         force: bool = False,
+        forecast: bool = True,
         train: RawSettings | None = None,
     ) -> Learned:
         """Teach one more task; the data of earlier ones are not needed.
@@ -124,13 +125,15 @@ class Learner:
             keep_probe: how many test rows the learner may keep, to be judged by later.
             may_lose: points that earlier tasks may lose on average, on the test rows at hand.
             force: commit the task even if they lose more.
+            forecast: say before the first step what earlier tasks will lose, and keep what later forecasts need.
             train: names of `transformers.TrainingArguments`, for this task alone.
 
         Raises:
             EverloraError: unusable data or settings, training that failed, or a folder that cannot be written.
         """
         budget: dict[str, Any] = {"may_lose": may_lose, "force": force, "train": dict(train or {})}
-        return teach(self._learner, task, Teaching(by=by, because=because, keep_tests=keep_probe, **budget))
+        teaching = Teaching(by=by, because=because, keep_tests=keep_probe, forecast=forecast, **budget)
+        return teach(self._learner, task, teaching)
 
     def ask(self, questions: Sequence[Any], *, task: str | None = None) -> list[str]:
         """Answer questions as rows of a task, by default the newest: texts, or lists of chat messages.

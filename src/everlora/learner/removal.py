@@ -16,6 +16,7 @@ from everlora.archive.atomic import follow_umask
 from everlora.archive.commits import Baseline, Evaluation, ProbedRise
 from everlora.archive.committed import PREDICTIONS, Committed
 from everlora.archive.exchange import list_tasks
+from everlora.archive.forecast import Forecast
 from everlora.archive.manifest import BEFORE, COMMIT
 from everlora.archive.root import sha256
 from everlora.archive.schema import read_json, write
@@ -92,6 +93,7 @@ def remove_task(
             "row": _without(facts.row, number),
             "holdings": None,  # is measured again
             "probed": _unseen(facts.probed, name),
+            "forecast": _unforeseen(facts.forecast, name),
             "written_rows": {one: rows for one, rows in (facts.written_rows or {}).items() if one != name} or None,
         }
         if rows:
@@ -171,3 +173,13 @@ def _unseen(probed: ProbedRise | None, name: str) -> ProbedRise | None:
     if probed is None:
         return None
     return probed.model_copy(update={"losses": {k: v for k, v in probed.losses.items() if k != name}})
+
+
+def _unforeseen(made: Forecast | None, name: str) -> Forecast | None:
+    if made is None:
+        return None
+    known = {
+        "risks": [one for one in made.risks if one.task != name],
+        "unknown": [n for n in made.unknown if n != name],
+    }
+    return made.model_copy(update=known)

@@ -9,6 +9,7 @@
                  │         snapshot      the head as it is, should the task fail
                  │         attach        a head for the labels; an adapter, fresh or continued; the past below it
                  │         initialise    from earlier updates and a few rows, if the method has a part for that
+                 │         forecast      what earlier tasks will lose, if the teacher wants to know
                  │         train         rows, and rows of earlier tasks; penalties and transforms on the gradient
                  │         extract       the update, on the CPU in fp32; refused if it is not finite, shortened if it
                  │                       costs earlier tasks more than its teacher allows
@@ -53,6 +54,7 @@ from everlora.core.method import Method
 from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.evaluation.evaluator import Evaluator
+from everlora.learner import forecast as forecasts
 from everlora.learner.forgetting_budget import within_budget
 from everlora.learner.learned import TESTS, LearnedTask, select_tests, stage_facts
 from everlora.learner.scoring import count_rows, score
@@ -63,7 +65,7 @@ from everlora.models.loading import Loaded
 from everlora.runtime import world
 from everlora.runtime.progress import Progress, warn
 from everlora.settings.spec import LearnerSpec
-from everlora.training import memory, rehearsal
+from everlora.training import forecast_summary, memory, rehearsal
 from everlora.training.alarms import after_training, check_finite
 from everlora.training.calibration import FILE as PROBES
 from everlora.training.checkpoint import FOLDER, Checkpoint
@@ -174,6 +176,8 @@ class SequentialLearner(LearnerState):
             model = self.attach_adapter(stage)
             check_runs(self.base, model, stage.tasks if stage is self.plan[0] else ())  # with the adapter, once
             self.initialise_adapter(stage, model)
+            seen = forecasts.look(self, stage, model)
+            expected = forecasts.forecast(self, stage, seen)
             training = self.train_task(stage, model)
             update, spent = within_budget(self, stage, model, self.extract_update(stage))
             seconds = Seconds(train=time.perf_counter() - started)
@@ -198,7 +202,8 @@ class SequentialLearner(LearnerState):
                 rehearsal.write_rows(scratch / PROBES, probes)
                 kept = select_tests(stage.tasks, self.teaching.keep_tests, self.spec.seed)
                 rehearsal.write_rows(scratch / TESTS, kept)
-                learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch, spent)
+                forecast_summary.write(scratch, forecasts.summarise(self, stage, model, seen))
+                learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch, spent, expected)
                 self.commit(stage, seconds, learned)
             if (checkpoint := self.checkpoint(stage)) is not None:
                 checkpoint.clear()

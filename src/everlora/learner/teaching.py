@@ -21,6 +21,7 @@ class Teaching:
         keep_tests: how many test rows the learner may keep, to be judged by when the data are gone.
         may_lose: points that earlier tasks may lose on average; None for as many as it takes.
         force: commit the task even if it loses more.
+        forecast: say before the first step what earlier tasks will lose, and keep what later forecasts need.
     """
 
     by: str | None = None
@@ -30,3 +31,4 @@ class Teaching:
     keep_tests: int = 0
     may_lose: float | None = None
     force: bool = False
+    forecast: bool = False

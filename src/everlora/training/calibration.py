@@ -125,7 +125,7 @@ class Calibration:
 def mean_loss(model: nn.Module, family: Family, rows: Rows) -> float:
     """Return the mean loss of rows, each over its whole answer, in nats per row."""
     total = 0.0
-    with evaluating(model), _own_labels(family):
+    with evaluating(model), own_labels(family):
         for k in range(0, len(rows), AT_ONCE):
             batch = to_batch(model, family, rows[k : k + AT_ONCE])
             total += float(token_mean(*family.logits(model, batch), 1))
@@ -133,7 +133,7 @@ def mean_loss(model: nn.Module, family: Family, rows: Rows) -> float:
 
 
 @contextmanager
-def _own_labels(family: Family) -> Iterator[None]:
+def own_labels(family: Family) -> Iterator[None]:
     """Let a head take the loss of a row over the labels of its own task, of which another may be learned now."""
     if not isinstance(family, Classifier):
         yield

@@ -34,6 +34,7 @@ from everlora.models.families import Classifier
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
 from everlora.training.calibration import mean_loss
+from everlora.training.forecast_summary import FILE as SUMMARY
 
 How = Literal["taken back", "rebuilt", "removed"]
 
@@ -225,6 +226,7 @@ def _learn_again(place: Path, later: Sequence[Committed], given: Given) -> None:
             keep_tests=sum(map(len, stored_tests(stage).values())),
             may_lose=facts.spent.may_lose if facts.spent else None,
             force=facts.spent is not None and facts.spent.forced,
+            forecast=facts.forecast is not None or (stage.path / SUMMARY).is_file(),
         )
         learn(place, given.tasks[name], teaching, given.here, progress=given.progress)
 

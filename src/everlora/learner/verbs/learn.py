@@ -7,6 +7,7 @@ from pathlib import Path
 from everlora.archive.commits import SpentBudget
 from everlora.archive.committed import last_scores
 from everlora.archive.folder import read_run
+from everlora.archive.forecast import Forecast
 from everlora.archive.schema import Record
 from everlora.core.errors import FolderError
 from everlora.core.expressions import parse
@@ -31,6 +32,7 @@ class Learned(Record):
         predicted_rise: of the losses of all earlier tasks together, nats per row; None where no part predicts it.
         warning: what was found amiss.
         spent: of a budget of forgetting, if there was one.
+        forecast: what earlier tasks were expected to lose before the first step; None of a first task.
     """
 
     task: str
@@ -41,6 +43,7 @@ class Learned(Record):
     predicted_rise: float | None = None
     warning: str | None = None
     spent: SpentBudget | None = None
+    forecast: Forecast | None = None
 
 
 def learn(
@@ -66,7 +69,7 @@ def teach(learner: SequentialLearner, task: Task, teaching: Teaching | None = No
     """Teach a learner that is loaded; see `learn`."""
     path, known = learner.folder.path, tasks_of(learner)
     check_teachable(learner.method)
-    learner.teaching = teaching = teaching or Teaching()
+    learner.teaching = teaching = teaching or Teaching(forecast=True)
     spec = learner.spec
     typed = {"device": spec.device, "trust_remote_code": spec.trust_remote_code, "save_steps": spec.save_steps}
     learner.spec = spec_of(path, learner.folder.record, {**typed, "train": dict(teaching.train)})
@@ -88,6 +91,7 @@ def teach(learner: SequentialLearner, task: Task, teaching: Teaching | None = No
         predicted_rise=done.predicted_rise,
         warning=done.warning,
         spent=done.spent,
+        forecast=done.forecast,
     )
 
 
