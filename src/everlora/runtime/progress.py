@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import TrainerCallback
+
+from everlora.runtime.forecast import Work
 
 logger = logging.getLogger("everlora")
 
 
 class Progress:
     """Is a listener that shows nothing but log lines; override what is to be shown."""
+
+    def plan(self, works: Sequence[Work]) -> None:
+        """Be told what is to be done, stage by stage, before the first begins."""
+
+    def end_stage(self, number: int) -> None:
+        """End a stage: it is learned, and scored as far as that is wanted."""
 
     def phase(self, label: str, total: int) -> None:
         """Begin a piece of work of ``total`` steps (training steps, or rows to answer)."""
