@@ -35,10 +35,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Let no search for garbage, of which every run makes several, look through all tests and all libraries again."""
+    _check_groups(session)
     gc.collect()
     gc.freeze()
+
+
+def _check_groups(session: pytest.Session) -> None:
+    """Refuse a pytest with which pytest-xdist overlooks groups: every process would make all records and fixtures."""
+    if getattr(session.config.option, "loadgroup", False) and any("@" not in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist does not group tests with this pytest; see constraints.txt")
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def make(path: Path, names: Sequence[str] = NAMES, *, seed: int = 0) -> RunFolde
         score(folder, *row)
         matrix = matrix.with_row(number, [*row, *[None] * len(names)][: len(names)])
     if names:
-        folder.write_matrix(matrix, LearnerFacts(kept_elements=0, adapter_elements=0, kept_bytes=0, method="ella"))
+        folder.write_matrix(matrix, LearnerFacts(stored_elements=0, adapter_elements=0, memory_bytes=0, method="ella"))
     (path / "README.md").write_text("card")
     folder.write_manifest(complete=True)
     return folder

@@ -16,7 +16,10 @@ WORDS = ["film", "team", "order", "price", "music"]
 def learner(everlora) -> str:
     """A learner of two tasks whose rows are files."""
     draw = random.Random(0)
-    assert everlora("init", "run", "-m", "tiny-llama", "--method", "inclora", "--lora-r", "2", "--quiet").status == 0
+    made = everlora(
+        "init", "run", "-m", "tiny-llama", "--method", "inclora", "--lora-r", "2", "--quiet", "--json"
+    ).json
+    assert (made["learner"], made["settings"]["lora"]["r"]) == ("run", 2)
     for name in ("one", "two"):
         for split, rows in (("train", 16), ("test", 4)):
             lines = [{"text": " ".join(draw.choices(WORDS, k=6)), "label": draw.choice("ab")} for _ in range(rows)]

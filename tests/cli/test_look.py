@@ -32,7 +32,7 @@ def test_status_tells_what_is_known_kept_and_left(everlora: Everlora, ran: Score
     assert (facts["model"], facts["method"]) == ("tiny-llama", "b-cl")
     assert [task["name"] for task in facts["tasks"]] == ["reviews", "news"]
     assert [task["score"] for task in facts["tasks"]] == [stages[0].facts.row[0], stages[1].facts.row[1]]
-    assert facts["kept_bytes"] == run.learner.storage().kept_bytes
+    assert facts["memory_bytes"] == run.learner.storage().memory_bytes
     room = {module["module"]: module for module in facts["room"]["modules"]}
     assert facts["room"]["hard"]
     assert facts["room"]["rank"] == 8
@@ -90,8 +90,8 @@ def test_every_kind_of_method_can_be_looked_at(everlora: Everlora, ran: ScoredRu
     assert everlora(command, str(run), "--json").json or (method, command) == ("zero-shot", "inspect")
     assert everlora(command, str(run)).status == 0
     if command == "status":
-        kept = everlora("status", str(run), "--json").json["kept_bytes"]
-        assert kept == run.learner.storage().kept_bytes
+        kept = everlora("status", str(run), "--json").json["memory_bytes"]
+        assert kept == run.learner.storage().memory_bytes
 
 
 @pytest.mark.parametrize(

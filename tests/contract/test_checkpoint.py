@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from everlora import Learner, open_stream
+from everlora.cli.common import interruptible
+from everlora.core.errors import Interrupted
 from everlora.runtime.progress import Progress
 from everlora.training.checkpoint import FOLDER, STATE
 
@@ -35,7 +39,8 @@ class Cord(Progress):
             raise Pulled
 
 
-def taught(place: Path, method: str, model: str, cord: Cord, resume: bool = False, **more: Any) -> None:
+def taught(place: Path, method: str, model: str, cord: Cord, resume: bool = False, every: int = 2,
+           **more: Any) -> None:  # fmt: skip
     modality = "vision" if model == "tiny-vit" else "text"
     names = ["digits-0", "digits-1"] if modality == "vision" else ["news", "reviews"]
     benchmark = "digits" if modality == "vision" else "builtin"
@@ -43,7 +48,7 @@ def taught(place: Path, method: str, model: str, cord: Cord, resume: bool = Fals
                          max_eval_samples=4)  # fmt: skip
     train = {"max_steps": STEPS, "logging_steps": 4, "per_device_train_batch_size": 4, **more}
     learner = Learner(
-        model, method=method, out=place, resume=resume, progress=cord, save_steps=2, train=train,
+        model, method=method, out=place, resume=resume, progress=cord, save_steps=every, train=train,
         lora={"lora_dropout": 0.1} if method != "osf" else {},
     )  # fmt: skip
     learner.follow(list(stream)[:2])
@@ -99,6 +104,45 @@ def _figures(text: str) -> list[Any]:
 
     rows = [json.loads(line) for line in text.splitlines()]
     return [{k: v for k, v in row.items() if not k.startswith(("train_runtime", "train_s"))} for row in rows]
+
+
+class Ended(Cord):
+    """Lets the system end this process behind a step, as it does on the command line."""
+
+    def __init__(self, task: str, at: int, number: signal.Signals) -> None:
+        super().__init__(task, at)
+        self.number = number
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        try:
+            super().advance(steps, note)
+        except Pulled:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.full)])
+def test_a_system_that_ends_a_process_gets_a_checkpoint_first(number: signal.Signals, tmp_path: Path) -> None:
+    """No checkpoint was due before: what is gone on with is the one of the step in which the signal came."""
+    before = signal.signal(number, signal.SIG_DFL)  # one that is ignored stays so
+    said = "interrupted; a checkpoint of step 5 was written; all stands"
+    try:
+        with pytest.raises(Interrupted, match=said) as caught, interruptible("all stands"):
+            taught(tmp_path / "cut", "ella", "tiny-llama", Ended("news", 5, number), every=100)
+    finally:
+        signal.signal(number, before)
+    assert caught.value.status == 128 + number
+    again = Cord()
+    taught(tmp_path / "cut", "ella", "tiny-llama", again, resume=True, every=100)
+    assert again.steps["learning news"] == STEPS - 5
+    taught(tmp_path / "whole", "ella", "tiny-llama", Cord(), every=100)
+    whole, cut = everything(tmp_path / "whole"), everything(tmp_path / "cut")
+    assert [name for name, tensor in whole.items() if not torch.equal(tensor, cut[name])] == []
+
+
+def test_in_the_last_step_of_a_task_a_process_ends_without_one(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match="interrupted; all stands"), interruptible("all stands"):
+        taught(tmp_path / "cut", "ella", "tiny-llama", Ended("news", STEPS, signal.SIGTERM), every=100)
+    assert not (tmp_path / "cut" / FOLDER).exists()
 
 
 def test_a_checkpoint_of_another_task_does_not_count(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, see
         assert torch.equal(tensor, now[name])
     sites, _ = learner.backend.load(learner.folder.path)
     assert sites.keys() == learner.newest.keys()
-    assert learner.storage().kept_elements == sum(site.numel for site in learner.newest.values())
+    assert learner.storage().stored_elements == sum(site.numel for site in learner.newest.values())
 
 
 @by_model

@@ -89,7 +89,7 @@ def test_a_strong_pull_holds_and_a_resumed_run_is_the_same(form, on, tmp_path):
         for key in (key for key in state if key.startswith("fisher.")):
             assert (state[key] >= before[key]).all(), "F adds up"
             assert before[key].any()
-    extra = whole.storage().kept_bytes / (4 * whole.storage().kept_elements)
+    extra = whole.storage().memory_bytes / (4 * whole.storage().stored_elements)
     assert extra == (2 if form == "online" else 3)
 
 

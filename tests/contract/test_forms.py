@@ -224,11 +224,11 @@ def test_kept_is_what_the_method_declares(method, model, seen):
     whole = sum(t.numel() for t in flat(learner.newest).values())
     assert kept.adapter_elements == whole > 0
     stages = len(learner.folder.stages())
-    assert kept.kept_elements == (
+    assert kept.stored_elements == (
         whole if rule == "continue" else sum(s.numel for d in learner.past for s in d.values())
     )
     assert len(learner.past) == (0 if rule == "continue" else stages)
-    assert kept.kept_bytes >= 4 * kept.kept_elements
+    assert kept.memory_bytes >= 4 * kept.stored_elements
 
 
 @in_sequence

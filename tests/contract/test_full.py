@@ -187,7 +187,7 @@ def test_looking_at_a_run_of_full_weights(tmp_path):
     run = Run.read(tmp_path / "run")
     found = status(tmp_path / "run")
     assert found.holdings == run.holdings()
-    assert found.holdings.kept_bytes == learner.storage().kept_bytes > 0
+    assert found.holdings.memory_bytes == learner.storage().memory_bytes > 0
     assert [task.name for task in found.tasks] == ["first", "second"]
     assert found.holdings.room is None
     with pytest.raises(ConfigError, match=r"trains one set of weights and no low-rank updates"):

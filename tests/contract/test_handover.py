@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from everlora import Example, Learner, Task, load
+from everlora.archive.card_base import check_base_lines
+from everlora.archive.records import BaseFilesRecord
 from everlora.cli.app import run_command
 from everlora.core.errors import ConfigError, ModelError
 from everlora.export.handover import VLLM_RANKS, serving_lines, vllm_rank
@@ -118,6 +120,48 @@ def test_a_card_answers_without_us_as_the_learner_does(learner: Path, base: Path
     assert done.stdout.strip() == family.processor.decode(wanted, skip_special_tokens=True).strip()
 
 
+def check_of(card: str) -> str:
+    return next(b for b in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "sha256" in b)
+
+
+def test_a_card_checks_the_base_model_without_us(
+    learner: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["export", str(learner), "--to", "peft", "--out", str(tmp_path / "out"), "-q"]) == 0
+    code = check_of((tmp_path / "out/README.md").read_text("utf-8"))
+    assert "everlora" not in code
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines()[-1] == "the base model is the one that it was trained on"
+    copy = Path(shutil.copytree(base, tmp_path / "other"))
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    exec(code.replace(repr(str(base)), repr(str(copy))), {})
+    assert capsys.readouterr().out == "another base model: model.safetensors\n"
+    assert run_command(["export", str(learner), "--out", str(tmp_path / "merged"), "-q"]) == 0
+    assert "sha256" not in (tmp_path / "merged/README.md").read_text("utf-8")  # it has its weights with it
+
+
+def test_of_a_model_of_the_hub_the_files_of_its_revision_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = BaseFilesRecord(digests={"model.safetensors": "ab", "tokenizer.json": "cd"}, commit="1a2b")
+    code = check_of(check_base_lines("owner/base", files, on_hub=True))
+    asked: list[tuple[str, str, str]] = []
+
+    def download(repo: str, name: str, revision: str) -> str:
+        asked.append((repo, name, revision))
+        return __file__
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    exec(code, {})
+    assert asked == [("owner/base", "model.safetensors", "1a2b")]
+    packed = BaseFilesRecord(digests={"base.gguf": "ef"})
+    assert "weights of `base.gguf` (SHA-256 `ef`)" in check_base_lines("owner/base", packed, on_hub=True)
+    assert (
+        check_base_lines("tiny-llama", BaseFilesRecord(digests={"the tensors of the model": "0"}), on_hub=False) == ""
+    )
+
+
 def test_merged_weights_are_exact_or_rounded_once(learner: Path, tmp_path: Path) -> None:
     for dtype in ("fp32", "bf16"):
         assert run_command(["export", str(learner), "--dtype", dtype, "--out", str(tmp_path / dtype), "-q"]) == 0
@@ -152,6 +196,8 @@ def test_vllm_gets_the_least_rank_that_holds_the_adapter(rank: int) -> None:
     assert all(one < rank for one in VLLM_RANKS if one < found)
     (line,) = serving_lines("vllm", Path("out"), "owner/base", "helper", rank)
     assert line == f"vllm serve owner/base --enable-lora --max-lora-rank {found} --lora-modules helper=out"
+    (line,) = serving_lines("vllm", Path("out"), "owner/base", "helper", rank, "1a2b")
+    assert line.startswith("vllm serve owner/base --revision 1a2b --enable-lora --max-lora-rank ")
 
 
 def test_an_adapter_that_is_too_large_for_vllm_is_refused() -> None:

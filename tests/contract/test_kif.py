@@ -81,7 +81,7 @@ def test_steps_have_the_rows_that_their_turns_say(split, rows, tmp_path, monkeyp
         assert held == [turn.rehearsed] * 8
     assert [turn.rehearsed for turn in turns] == [False, False, True, False, True] * 2
     assert sum(turn is None for turn, *_ in notes) == 4
-    assert learner.storage().kept_rows == 24 // 2 + rows // 2
+    assert learner.storage().stored_rows == 24 // 2 + rows // 2
 
 
 def test_a_block_ends_with_the_fusion_of_its_displacements(tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from everlora import Learner, open_stream
+from everlora.core.errors import TrainingError
 
 
 def parameters(learner: Learner) -> dict[str, torch.Tensor]:
@@ -37,7 +39,35 @@ def test_a_learner_that_is_loaded_follows_what_is_done_to_it(tmp_path: Path) -> 
 
     assert learner.forget("news").remaining == ["reviews", "intent"]
     assert same(learner, tmp_path / "a")
-    assert learner.compact(2).rank == 2
+    assert not learner.compact(2, dry_run=True).done
+    assert learner.compact(2, discard=True).undone is None
     assert same(learner, tmp_path / "a")
     assert {"rollback", "forget", "compact"} <= {act.act for act in learner.history()}
     assert [task.name for task in learner.status().tasks] == ["reviews", "intent"]
+
+
+def test_verify_export_push_and_doctor_are_methods_that_do_as_the_command_line(tmp_path: Path) -> None:
+    first, second = open_stream("builtin", tasks=["news", "reviews"], max_train_samples=8, max_eval_samples=2)
+    learner = Learner("tiny-llama", method="inclora", out=tmp_path / "a")
+    learner.learn(first, keep_probe=2, train={"max_steps": 1})
+    # No part of an update gains the 100 points that are asked for, so that it has to be forced.
+    with pytest.raises(TrainingError, match="100"):
+        learner.learn(second, may_lose=-100.0, train={"max_steps": 1})
+    forced = learner.learn(second, may_lose=-100.0, force=True, train={"max_steps": 1})
+    assert forced.spent is not None
+    assert forced.spent.forced
+    assert learner.verify("data").state == "sound"
+    (tmp_path / "a/matrix.json").unlink()
+    assert learner.verify().state == "damaged"
+    repaired = learner.verify(repair=True)
+    assert (repaired.state, repaired.repaired) == ("sound", ["matrix.json"])
+
+    done = learner.export(tmp_path / "out", to="vllm", rank=2)
+    assert done.adapter is not None
+    assert (done.to, done.adapter.rank, done.adapter.logits) == ("vllm", 2, None)
+    assert done.serve == [f"vllm serve tiny-llama --enable-lora --max-lora-rank 8 --lora-modules a={tmp_path / 'out'}"]
+    assert (tmp_path / "out/adapter_model.safetensors").is_file()
+    sent = learner.push("me/helper", dry_run=True)
+    assert (sent.repo, sent.url, "matrix.json" in sent.files) == ("me/helper", None, True)
+    assert {"machine", "learner", "disk"} <= {finding.what for finding in learner.doctor().findings}
+    assert learner.rollback("start", discard=True).undone is None

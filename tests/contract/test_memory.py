@@ -31,7 +31,7 @@ def test_kept_over_many_tasks(method, number, tmp_path):
     claimed, weights = [], []
 
     def note(_):
-        claimed.append(learner.storage().kept_elements)
+        claimed.append(learner.storage().stored_elements)
         weights.append(sum(t.numel() for t in (b.original for b in learner.backend._folded.values()) if t is not None))
         assert all(below.factors is None for below in learner.backend._folded.values())
 
@@ -41,7 +41,7 @@ def test_kept_over_many_tasks(method, number, tmp_path):
         "tiny-llama", method, tmp_path / "run", train=train, progress=tiny_runs.Watch(learning=note)
     )
     learner.follow(tasks)
-    claimed.append(learner.storage().kept_elements)
+    claimed.append(learner.storage().stored_elements)
     assert claimed[0] == 0
     assert claimed[1:] == [rule.stored_elements(t, size) for t in range(1, 2 if joint else number + 1)]
     # Beside the factors there is at most one copy of the adapted matrices, however many tasks there are.
@@ -77,7 +77,7 @@ def test_bytes_over_fifty_tasks(method, law, number, tmp_path):
     seen = []
     tasks = tuple(task.take(2, 1) for task in tiny_runs.stream("tiny-llama", number))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
-    note = tiny_runs.Watch(learning=lambda _: seen.append(learner.storage().kept_bytes))
+    note = tiny_runs.Watch(learning=lambda _: seen.append(learner.storage().memory_bytes))
     learner = tiny_runs.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
     learner.follow(tasks)
     assert seen == [0, *(law(t) for t in range(1, number))]
@@ -111,10 +111,10 @@ def test_the_cards_law_in_bytes(method, law, number, tmp_path):
     seen = []
     tasks = tuple(task.take(2, 1) for task in tiny_runs.stream("tiny-llama", number))
     train = {"max_steps": 1, "per_device_train_batch_size": 2}
-    note = tiny_runs.Watch(learning=lambda _: seen.append(learner.storage().kept_bytes))
+    note = tiny_runs.Watch(learning=lambda _: seen.append(learner.storage().memory_bytes))
     learner = tiny_runs.begin("tiny-llama", method, tmp_path / "run", train=train, progress=note)
     learner.follow(tasks)
-    assert [*seen, learner.storage().kept_bytes] == [0, *(law(t) for t in range(1, number + 1))]
+    assert [*seen, learner.storage().memory_bytes] == [0, *(law(t) for t in range(1, number + 1))]
     folders = [stage.path for stage in learner.folder.stages()]
     sizes = [sum(4 * site.numel for site in learner.backend.load(folder)[0].values()) for folder in folders]
     held = load_file(folders[-1] / "memory.safetensors") if (folders[-1] / "memory.safetensors").exists() else {}

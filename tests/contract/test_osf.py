@@ -138,7 +138,7 @@ def test_the_base_is_untouched_and_what_is_stored_is_what_was_learned(model, see
         assert sites.keys() == learner.newest.keys()
         assert all(torch.equal(s.tensors["change"], learner.newest[n].tensors["change"]) for n, s in sites.items())
         assert bool(rest) == bool(learner.base.family.head)
-    assert learner.storage().kept_elements == sum(site.numel for site in learner.newest.values())
+    assert learner.storage().stored_elements == sum(site.numel for site in learner.newest.values())
 
 
 @by_model

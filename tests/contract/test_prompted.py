@@ -210,6 +210,6 @@ def test_prompts_are_not_exported_as_if_they_were_weights(tmp_path):
     run = Run.read(tmp_path / "run")
     with pytest.raises(ConfigError, match="l2p"):
         write_model(run, tiny_runs.fresh("tiny-t5"), tmp_path / "out")
-    assert status(tmp_path / "run").holdings.kept_bytes == learner.storage().kept_bytes
-    assert learner.storage().kept_elements == (4 * 2 + 4) * 64
+    assert status(tmp_path / "run").holdings.memory_bytes == learner.storage().memory_bytes
+    assert learner.storage().stored_elements == (4 * 2 + 4) * 64
     assert not (tmp_path / "out").exists()

@@ -74,11 +74,11 @@ def test_what_is_kept_is_counted(tmp_path):
         "tiny-llama", "replay(ratio=0.3,resample=each-task)", tmp_path / "anew", tasks
     ).storage()
     none = tiny_runs.train_sequence("tiny-llama", "seqlora", tmp_path / "none", tasks).storage()
-    assert fixed.kept_rows == 3 * 7  # ⌊0.3 · 24⌋
-    assert anew.kept_rows == 3 * 24
-    assert anew.kept_row_bytes == sum(len(r.input) + len(r.target) for t in tasks for r in t.train)
-    assert "kept_rows" not in none.plain()
-    assert fixed.kept_bytes == none.kept_bytes + fixed.kept_row_bytes
+    assert fixed.stored_rows == 3 * 7  # ⌊0.3 · 24⌋
+    assert anew.stored_rows == 3 * 24
+    assert anew.stored_row_bytes == sum(len(r.input) + len(r.target) for t in tasks for r in t.train)
+    assert "stored_rows" not in none.plain()
+    assert fixed.memory_bytes == none.memory_bytes + fixed.stored_row_bytes
 
 
 @pytest.mark.parametrize("model", ["tiny-bert", "tiny-vit"])

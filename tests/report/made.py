@@ -77,7 +77,7 @@ def make_run(
         with folder.commit_evaluation(folder.stages()[-1], scored) as place:
             write_rows(place / PREDICTIONS, answers)
         matrix = matrix.with_row(i, row)
-    elements = {"kept_elements": 64, "adapter_elements": 32, "kept_bytes": 256}
+    elements = {"stored_elements": 64, "adapter_elements": 32, "memory_bytes": 256}
     folder.write_matrix(matrix, LearnerFacts(**elements, method=method, model="tiny-llama", family="decoder"))
     (path / "README.md").write_text("card")
     folder.write_manifest(complete=True)

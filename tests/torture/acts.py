@@ -15,14 +15,16 @@ from everlora.core.errors import EverloraError
 from everlora.data.task import Example, Task
 from everlora.learner.opened import create, load_learner
 from everlora.learner.teaching import Teaching
+from everlora.learner.verbs.compact import compact
 from everlora.learner.verbs.evaluate import evaluate
+from everlora.learner.verbs.export import export
 from everlora.learner.verbs.forget import forget
 from everlora.learner.verbs.learn import learn
 from everlora.learner.verbs.repair import repair
 from everlora.learner.verbs.rollback import rollback
 from everlora.learner.verbs.verify import keep_parity
 from everlora.runtime.progress import Progress
-from torture.faults import Faults, Tree, put, run, tree
+from torture.faults import Faults, Tree, killed, put, run, tree
 
 SETTINGS: Any = {
     "model": "tiny-llama",
@@ -43,8 +45,25 @@ def task(name: str, *labels: str) -> Task:
 FIRST, SECOND = task("colors", "red", "blue"), task("moods", "happy", "sad")
 
 
+LEARNER = "learner"
+"""Folder of the learner below that of an act that writes elsewhere."""
+
+
 def init(path: Path) -> None:
     create(path, SETTINGS)
+
+
+def init_forward(path: Path) -> None:
+    create(path, {**SETTINGS, "evaluation": {"scoring": "labels", "schedule": "forward"}})
+
+
+def below(act: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Do an act to the learner below a folder."""
+    return lambda path: act(path / LEARNER)
+
+
+def learn_unkept(path: Path) -> None:
+    learn(path, FIRST, progress=Progress())
 
 
 def learn_first(path: Path) -> None:
@@ -59,12 +78,28 @@ def evaluate_all(path: Path) -> None:
     evaluate(path)
 
 
+def evaluate_and_keep(path: Path) -> None:
+    evaluate(path, {FIRST.name: FIRST.test}, keep=2)
+
+
 def take_back(path: Path) -> None:
     rollback(path, FIRST.name)
 
 
 def forget_first(path: Path) -> None:
     forget(path, FIRST.name)
+
+
+def compact_all(path: Path) -> None:
+    compact(path, 2)
+
+
+def hand_over(path: Path) -> None:
+    export(path / LEARNER, path / "out")
+
+
+def hand_over_adapter(path: Path) -> None:
+    export(path / LEARNER, path / "out", to="peft", rank=2)
 
 
 def parity(path: Path) -> None:
@@ -89,10 +124,12 @@ def again(act: Callable[[Path], None], path: Path) -> None:
     manifest = read_manifest(path) if act is init else None
     if manifest is not None and manifest.files is not None:
         return
-    if act in (take_back, forget_first):
+    if act in (take_back, forget_first, compact_all):
         complete(path)
-        if len(committed(path)) == 1:
+        if len(committed(path)) == 1 or any(stage.facts.within for stage in read_stages(path)):
             return
+    if act in (hand_over, hand_over_adapter) and (path / "out").exists():
+        return
     act(path)
 
 
@@ -106,21 +143,39 @@ ACTS: dict[str, tuple[Callable[[Path], None], list[Callable[[Path], None]]]] = {
     "learn": (learn_first, [init]),
     "learn, the second task": (learn_second, [init, learn_first]),
     "eval": (evaluate_all, [init, learn_first]),
+    "eval --keep-probe": (evaluate_and_keep, [init, learn_unkept]),
     "rollback": (take_back, [init, learn_first, learn_second]),
     "forget": (forget_first, [init, learn_first, learn_second]),
+    "forget, schedule forward": (forget_first, [init_forward, learn_first, learn_second]),
+    "compact": (compact_all, [init, learn_first, learn_second]),
+    "export --to merged": (hand_over, [below(init), below(learn_first)]),
+    "export --to peft": (hand_over_adapter, [below(init), below(learn_first)]),
     "verify --parity": (parity, [init, learn_first, learn_second]),
     "verify --repair": (mend, [init, learn_first, learn_second, damage]),
 }
 """By name: the act, and those before it."""
 
 
+def learner_of(path: Path) -> Path:
+    """Return the learner's folder below that of an act, or that itself."""
+    return path / LEARNER if (path / LEARNER).is_dir() else path
+
+
 def essence(path: Path) -> dict[str, str]:
     """Hash what a learner has learned, and how it answers: what two ways to one state must agree in, bit for bit."""
     found: dict[str, str] = {}
+    for file in (path / "out").rglob("*"):
+        if file.is_file():
+            found[f"out/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    path = learner_of(path)
+    if (path / "before/predictions.jsonl").is_file():
+        found["before"] = hashlib.sha256((path / "before/predictions.jsonl").read_bytes()).hexdigest()
     for stage in read_stages(path):
-        for file in (*stage.path.glob("*.safetensors"), *stage.path.glob("*.jsonl"), stage.predictions):
+        kept = (stage.evaluation or stage.path) / "tests.jsonl"
+        for file in (*stage.path.glob("*.safetensors"), *stage.path.glob("*.jsonl"), stage.predictions, kept):
             if file.name not in ("training.jsonl", "modules.jsonl") and file.is_file():
-                found[f"{stage.path.name}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+                name = file.relative_to(stage.path).name
+                found[f"{stage.path.name}/{name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
         found[f"{stage.path.name}, row"] = str(stage.facts.row)
     for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "run.yaml"):
         if (path / name).is_file():
@@ -175,6 +230,7 @@ def tortured(name: str, path: Path, every: int = 1, states: int | None = None) -
 
 def committed(path: Path) -> list[str]:
     """List the tasks that are committed, by name."""
+    path = learner_of(path)
     try:
         return [stage.facts.name for stage in read_stages(path, hashes=False)]
     except EverloraError:  # a list that is damaged, and about to be mended
@@ -191,13 +247,13 @@ def judged(
 ) -> list[str]:
     """Say what is wrong with a state: it is damaged, between two states, or does not go on to the same end."""
     wrong: list[str] = []
-    seen = inspect(path)
+    seen = inspect(learner_of(path))
     was_damaged = act is mend  # what it mends is damaged until it is done
     if seen.problems and not was_damaged:
         wrong.append(f"verify: {seen.problems[0].file} {seen.problems[0].what}")
     if committed(path) not in (begun, done):
         wrong.append(f"tasks {committed(path)}")
-    lost = [name for name, data in before.items() if name.startswith("tasks/") and not _there(path, name, data, act)]
+    lost = [name for name, data in before.items() if "tasks/" in name and not _there(path, name, data, act)]
     if lost:
         wrong.append(f"lost {lost[0]}")
     try:
@@ -206,7 +262,7 @@ def judged(
             found = essence(path)
             names = [name for name in {*found, *reference} if found.get(name) != reference.get(name)]
             wrong.append(f"ended otherwise: {names}")
-        if problems := inspect(path).problems:
+        if problems := inspect(learner_of(path)).problems:
             wrong.append(f"verify after going on: {problems[0].file} {problems[0].what}")
     except Exception as error:
         wrong.append(f"cannot go on: {type(error).__name__} {error}")
@@ -215,11 +271,29 @@ def judged(
 
 def _there(path: Path, name: str, data: bytes | None, act: Callable[[Path], None]) -> bool:
     """Return whether a committed file is as it was; an evaluation may have been replaced by a newer one."""
-    if act in (take_back, forget_first):
+    if act in (take_back, forget_first, compact_all):
         return True
-    if act is evaluate_all and "/evaluation-" in name:
+    if act in (evaluate_all, evaluate_and_keep) and "/evaluation-" in name:
         return True
     return (path / name).is_dir() if data is None else (path / name).is_file() and (path / name).read_bytes() == data
+
+
+def killed_everywhere(name: str, path: Path, every: int = 1) -> tuple[int, list[str]]:
+    """Do an act in a process that is killed at every n-th of its changes; return how many were, and what was wrong."""
+    act, earlier = ACTS[name]
+    for one in earlier:
+        one(path)
+    path.mkdir(parents=True, exist_ok=True)
+    before, begun = tree(path), committed(path)
+    act(path)
+    reference, done, wrong = essence(path), committed(path), list[str]()
+    for number in range(1, 10_000, every):
+        put(path, before)
+        if not killed(lambda: act(path), path, number):
+            return number // every, wrong
+        found = judged(act, path, begun, done, reference, before)
+        wrong += [f"{name}: killed at change {number}: {line}" for line in found]
+    raise AssertionError(f"{name} makes more changes than are tried")
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -234,4 +308,4 @@ def prepared(path: Path) -> None:
         one(path)
 
 
-__all__ = ["ACTS", "Outcome", "essence", "prepared", "table", "tortured"]
+__all__ = ["ACTS", "Outcome", "essence", "killed_everywhere", "prepared", "table", "tortured"]

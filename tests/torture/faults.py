@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +22,12 @@ from typing import Any
 
 import pytest
 from safetensors import SafetensorError
+from transformers import modeling_utils
 
 from everlora.adapters import files as adapters
 from everlora.core.errors import EverloraError
+from everlora.learner import removal
+from everlora.training import checkpoint, memory
 
 Tree = dict[str, bytes | None]
 """What is in a folder: bytes by name, None for a folder."""
@@ -129,7 +133,7 @@ class Faults:
     def _fails(self, error: str, at: str, here: Tree) -> bool:
         """Let a child go on with an error; True in the child."""
         self.failures += 1
-        places = positions()
+        places, unseen = positions(), {p: p.read_bytes() for p in self.root.rglob("*") if p.name in UNSEEN}
         if (child := os.fork()) == 0:
             self.child, self.armed = True, error
             return True
@@ -142,6 +146,11 @@ class Faults:
         self.ends[end] = self.ends.get(end, 0) + 1
         self.note(f"{error} at {at}: {end}", tree(self.root))
         put(self.root, here)
+        for (
+            path,
+            data,
+        ) in unseen.items():  # as the lock of a learner that is being prepared, which is about to be synced
+            path.write_bytes(data)
         return False
 
     def _ours(self, path: Any) -> bool:
@@ -233,7 +242,9 @@ def watched(faults: Faults) -> Iterator[None]:
             patch.setattr(os, name, faults.wrapped(name, getattr(os, name), at))
         patch.setattr(io, "open", faults.opened(io.open))
         patch.setattr(builtins, "open", faults.opened(builtins.open))
-        patch.setattr(adapters, "save_file", faults.tensors(adapters.save_file))
+        for module in (adapters, memory, checkpoint, removal):
+            patch.setattr(module, "save_file", faults.tensors(module.save_file))
+        patch.setattr(modeling_utils, "safe_save_file", faults.tensors(modeling_utils.safe_save_file))
         # Names in place of descriptors, and writes in place of what the kernel copies by itself.
         patch.setattr(shutil, "_use_fd_functions", False)
         patch.setattr(shutil, "_USE_CP_SENDFILE", False)
@@ -261,3 +272,36 @@ def run(act: Callable[[], object], faults: Faults) -> None:
     finally:
         if faults.child:
             os._exit(status)
+
+
+def killed(act: Callable[[], object], root: Path, number: int) -> bool:
+    """Do an act in a process of its own, which is killed at its n-th change of a folder; return whether it was.
+
+    What Python has not given to the system by then is lost, as in no copy of the folder that is made from inside.
+    """
+    if (child := os.fork()) == 0:
+        faults = Deadly(root, number)
+        run(act, faults)  # ends the process
+    _, status = os.waitpid(child, 0)
+    end = os.waitstatus_to_exitcode(status)
+    if end not in (0, -signal.SIGKILL):
+        raise AssertionError(f"the process ended with {end}")
+    return end == -signal.SIGKILL
+
+
+class Deadly(Faults):
+    """Ends its process at one of the changes, half of a file that is being written at that moment included."""
+
+    def __init__(self, root: Path, number: int) -> None:
+        super().__init__(root)
+        self.number, self.child = number, True
+
+    def point(self, kind: str, path: Any) -> bool:
+        if self._ours(path) and not (kind == "mkdir" and os.path.isdir(path)):
+            self.points.append((kind, os.fspath(path)))
+            if len(self.points) == self.number:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    def after(self, kind: str, path: Any) -> None:
+        """Note nothing: nobody would read it."""

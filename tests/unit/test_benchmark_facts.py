@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,3 +142,158 @@ def test_orders_by_other_names() -> None:
         one.order(4)
     with pytest.raises(ConfigError, match=r"mine has no order 99; orders: 1, 2$"):
         one.order("99")
+
+
+@pytest.fixture(autouse=True)
+def _own_names() -> Iterator[None]:
+    with BENCHMARKS.isolated():
+        yield
+
+
+def tasks(*names: str, **facts: Any) -> dict[str, TaskInfo]:
+    return {name: TaskInfo(name=name, **facts) for name in names}
+
+
+def added(name: str, *, module: str = "theirs", **facts: Any) -> Benchmark:
+    made = Benchmark(name=name, title="t", **facts)
+    BENCHMARKS.add(name, made, module=module)
+    return made
+
+
+# --- tasks and kinds of input ----------------------------------------------------------------------------------------
+
+
+def test_without_orders_the_usual_kind_of_input_is_that_of_the_first_task() -> None:
+    both = Benchmark(name="b", title="t", defined=tasks("p", "q") | tasks("r", modality="image"))
+    assert (both.modality, both.tasks) == (("text", "image"), ("p", "q"))
+    assert (both.tasks_of("image"), both.tasks_of("text")) == (("r",), ("p", "q"))
+    turned = Benchmark(name="b", title="t", defined=dict(reversed(both.defined.items())))
+    assert (turned.modality, turned.tasks) == (("image", "text"), ("r",))
+
+
+def test_with_orders_the_first_of_them_says_what_its_tasks_are() -> None:
+    defined = tasks("p", "q", modality="image") | tasks("r")
+    known = Benchmark(name="b", title="t", defined=defined, orders={3: ("q", "p"), 1: ("r", "q")})
+    assert (known.modality, known.tasks) == (("image",), ("q", "p"))
+
+
+def test_scoring_is_that_of_all_tasks_or_per_task() -> None:
+    defined = tasks("p", "q", metric="bleu") | tasks("r")
+    assert Benchmark(name="b", title="t", defined=defined, orders={1: ("p", "q")}).scoring == "bleu"
+    assert Benchmark(name="b", title="t", defined=defined, orders={1: ("p", "r")}).scoring == "per task"
+    assert Benchmark(name="b", title="t", defined=defined, metric="sari").scoring == "sari"
+
+
+# --- where rows come from --------------------------------------------------------------------------------------------
+
+
+def load(request: Request) -> list[str]:
+    return [task.name for task in request.tasks]
+
+
+def test_rows_are_read_unless_they_are_at_hand() -> None:
+    """A benchmark without a loader needs data if one of the benchmarks that define its tasks does."""
+    read = added("read", defined=tasks("p"), loader=load)
+    made = added("made", defined=tasks("q"), loader=load, rows_at_hand=True)
+    assert (read.needs_data, made.needs_data) == (True, False)
+    for order, needed in ((("p",), True), (("q",), False), (("q", "p"), True)):
+        assert Benchmark(name="mixed", title="t", orders={1: order}).needs_data is needed
+    assert Benchmark(name="shipped", title="t", orders={1: ("p",)}, rows_at_hand=True).needs_data is False
+
+
+def test_a_loader_is_a_function_or_names_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "loads_rows.py").write_text("def read(request):\n    return [request.order, request.seed]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    known = Benchmark(name="b", title="t", defined=tasks("p", "q"), loader=load)
+    request = Request(benchmark=known, tasks=(known.task("q"), known.task("p")))
+    assert known.load(request) == ["q", "p"]
+    named = replace(known, loader="loads_rows:read")
+    # As where a user names neither: the first order, and rows of seed 0.
+    assert named.load(request) == [named.order(None), 0]
+    with pytest.raises(ConfigError, match="b has no loader of its own; its tasks are read by those who define them"):
+        replace(known, loader=None).load(request)
+
+
+def test_a_folder_can_be_given_unless_a_benchmark_says_otherwise() -> None:
+    plain = Benchmark(name="b", title="t")
+    assert (plain.takes_folder, plain.rows_at_hand) == (True, False)
+
+
+# --- facts of a task -------------------------------------------------------------------------------------------------
+
+
+def test_a_task_is_looked_up_where_it_is_defined() -> None:
+    here = added("here", defined=tasks("p", licence="of here"))
+    there = added("there", orders={1: ("p", "q")}, defined=tasks("q", metric="bleu"), loader=load)
+    assert (there.task("p"), there.task("q")) == (here.defined["p"], there.defined["q"])
+    scored = replace(there, metric="sari")
+    assert [scored.task(name).metric for name in "pq"] == ["sari", "sari"]
+    assert scored.task("p").licence == "of here"
+    with pytest.raises(ConfigError, match="no benchmark defines the task 'r'"):
+        there.task("r")  # others have facts, so this is a slip
+
+
+def test_tasks_without_facts_are_known_to_their_loader_alone() -> None:
+    usual = TaskInfo(name="", licence="MIT")
+    bare = added("bare", orders={1: ("x1", "x2")}, defaults=usual, loader=load)
+    assert bare.task("x2") == TaskInfo(name="x2", licence="MIT")
+    with pytest.raises(ConfigError, match="no benchmark defines the task 'x2'"):
+        replace(bare, loader=None).task("x2")
+    elsewhere = added("elsewhere", defined=tasks("x1"))
+    assert bare.task("x1") == elsewhere.defined["x1"]
+    with pytest.raises(ConfigError, match="no benchmark defines the task 'x2'"):
+        bare.task("x2")  # a neighbour in its order has facts by now
+
+
+def test_ours_define_a_task_before_plug_ins_do() -> None:
+    first, second = (added(name, defined=tasks("p")) for name in ("first", "second"))
+    assert defining("p") == [first, second]
+    with pytest.raises(ConfigError) as caught:
+        owner("p")
+    assert str(caught.value) == (
+        "several benchmarks define a task 'p': first, second; define it under tasks of your own"
+    )
+    ours = added("third", defined=tasks("p"), module="everlora.benchmarks.packaged")
+    assert owner("p") == ours
+    added("fourth", defined=tasks("q"))
+    assert owner("q").name == "fourth"
+    with pytest.raises(ConfigError, match="no benchmark defines the task 'agnewz'; did you mean 'agnews'"):
+        owner("agnewz")
+
+
+def test_folders_written_in_a_way_are_served_by_the_benchmark_that_says_so() -> None:
+    found = {rows: known.name for rows in ("o-lora", "trace", "superni") if (known := written_as(rows))}
+    assert found == {"o-lora": "long", "trace": "trace", "superni": "superni"}
+    assert written_as("by hand") is None
+
+
+# --- orders ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_order_by_number_by_name_and_by_default() -> None:
+    known = Benchmark(name="b", title="t", orders={5: ("p",), 2: ("q",)}, aliases={"Paper-order_2": 2, "paper-1": 5})
+    assert [known.order(order) for order in (None, 2, "2", "PAPER 2", "paper_order-1", 5)] == [5, 2, 2, 2, 5, 5]
+    with pytest.raises(ConfigError) as caught:
+        known.order("paper-3")
+    assert str(caught.value).startswith("b has no order 'paper-3'; did you mean 'paper-1'?")
+    with pytest.raises(ConfigError, match=r"^b has no order 77; orders: 5, 2$"):
+        known.order(77)
+    with pytest.raises(ConfigError, match=r"^b has no order 7; orders: 5, 2 \(7 is of 'trace'\)$"):
+        known.order("7")
+
+
+def test_a_benchmark_without_orders_has_one() -> None:
+    plain = Benchmark(name="b", title="t", defined=tasks("p"))
+    assert [plain.order(order) for order in (None, 1, "1")] == [1, 1, 1]
+    with pytest.raises(ConfigError, match="b has no order 2; orders: 1"):
+        plain.order(2)
+    with pytest.raises(ConfigError, match=r"^b has no order 'first'; give a number$"):
+        plain.order("first")
+
+
+def test_facts_are_values_that_can_stand_in_sets() -> None:
+    known = BENCHMARKS.all().values()
+    assert len({*known}) == len(known)
+    facts = [one.task(name) for one in known for name in one.tasks]
+    assert len({*facts}) == len({repr(one) for one in facts})

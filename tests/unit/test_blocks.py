@@ -6,9 +6,12 @@ from typing import Any, cast
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from everlora.core.roles import BlockStep, State
+from everlora.core.roles.blocks import plan
 from everlora.training.blocks import BlockRunner
 
 NEW, OLD = BlockStep(rehearsed=False, opens=True), BlockStep(rehearsed=True)
@@ -64,3 +67,32 @@ def test_a_block_is_closed_by_its_last_step_or_where_training_ends_in_rehearsal(
     assert rule.closed == ([[1.0, 2.0, 3.0, 1.0]] if closes else [])
     assert [p.flatten().tolist() for p in params] == ([[2.0, 3.0], [4.0]] if closes else [[1.0, 2.0], [3.0]])
     assert [p.data_ptr() for p in params] == places, "the optimiser's tensors are moved in place"
+
+
+def letters(steps: int, inner: int, outer: int) -> str:
+    """N a step on new rows, R on rehearsed ones; ( opens a block, / turns it to rehearsed rows, ) closes it."""
+    return "".join(
+        "(" * step.opens + "/" * step.turns + ("R" if step.rehearsed else "N") + ")" * step.closes
+        for step in plan(steps, inner, outer)
+    )
+
+
+@pytest.mark.parametrize(
+    ("steps", "inner", "outer", "laid"),
+    [
+        (4, 2, 1, "(NN/R)(NN/R)"),
+        (3, 2, 2, "(NN/RR)(N/RR)"),
+        (2, 5, 3, "(NN/RRR)"),
+        (3, 1, 1, "(N/R)(N/R)(N/R)"),
+        (0, 2, 1, ""),
+    ],
+)
+def test_a_plan_by_hand(steps: int, inner: int, outer: int, laid: str) -> None:
+    assert letters(steps, inner, outer) == laid
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 4))
+def test_every_block_opens_turns_and_closes_once(steps: int, inner: int, outer: int) -> None:
+    laid = letters(steps, inner, outer)
+    blocks = -(-steps // inner)
+    assert [laid.count(mark) for mark in "(/)NR"] == [blocks] * 3 + [steps, blocks * outer]

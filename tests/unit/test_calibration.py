@@ -210,8 +210,8 @@ def test_a_run_measures_what_its_budget_predicted(scoring: str, tmp_path: Path) 
     tells = abs(second.real_rise - expected) > 2 * second.error
     assert third.calibration == pytest.approx(ratio if tells else 1.0)
     assert f"(really {third.real_rise:.2g} ± {third.error:.2g})" in (found.forecast or "")
-    assert found.kept_rows == 12
-    assert learner.storage().kept_rows == 12
+    assert found.stored_rows == 12
+    assert learner.storage().stored_rows == 12
     train = {row.input for row in tasks[0].train}
     assert {row.input for row in learner.calibration.rows[0].train} <= train
     model = learner.inference_model()
@@ -237,5 +237,5 @@ def test_a_run_that_goes_on_knows_what_was_seen(tmp_path: Path) -> None:
 def test_without_probes_no_row_is_stored(tmp_path: Path) -> None:
     learner = tiny_runs.train_sequence("tiny-bert", "kfac", tmp_path / "run")
     assert not list((tmp_path / "run").rglob(FILE))
-    assert learner.storage().kept_rows == 0
+    assert learner.storage().stored_rows == 0
     assert {task.probed for task in status(tmp_path / "run").tasks} == {None}

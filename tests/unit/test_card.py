@@ -30,8 +30,8 @@ def card(method: str = "ella", head: str | None = None, hub: str | None = "org/b
     )
     results = MatrixRecord(**{
         "id": "0", "tasks": ["news", "mail"], "counts": [3, 3], "matrix": [[90.0, None], [70.0, 80.12345]],
-        "metrics": {"oa": 75.0, "bwt": None, "fwt": 3.0, "general_delta": None}, "kept_elements": 0,
-        "adapter_elements": 0, "kept_bytes": 0, "method": method, "model": "base", "family": "decoder", **more,
+        "metrics": {"oa": 75.0, "bwt": None, "fwt": 3.0, "general_delta": None}, "stored_elements": 0,
+        "adapter_elements": 0, "memory_bytes": 0, "method": method, "model": "base", "family": "decoder", **more,
     })  # fmt: skip
     return model_card(results, run, hub, parsed.adapter, head)
 

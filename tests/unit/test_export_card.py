@@ -36,8 +36,8 @@ def card(
         Composition.of(parse("ella").describe()),
     )
     results = MatrixRecord(**{
-        "id": "0", "tasks": ["news", "mail", "talk"], "counts": [3, 4, 5], "kept_bytes": 0, "metrics": {},
-        "matrix": [[90.0, None, None], [70.0, 80.0, None], [None, None, None]], "kept_elements": 0, "method": "ella",
+        "id": "0", "tasks": ["news", "mail", "talk"], "counts": [3, 4, 5], "memory_bytes": 0, "metrics": {},
+        "matrix": [[90.0, None, None], [70.0, 80.0, None], [None, None, None]], "stored_elements": 0, "method": "ella",
         "adapter_elements": 0, "model": "base", "family": "decoder", "metric": {"mail": "bleu"}, **more,
     })  # fmt: skip
     facts = ExportFacts(hub=hub, head=None, cards=prompts, rank=rank, error=0.0123 if rank else None, chat_date=date)

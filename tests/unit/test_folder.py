@@ -27,7 +27,7 @@ HOW = Fingerprint(
     backend="plain", weights="float32", device="cpu", attention=None, scoring="generate", batch_invariant=None,
     versions={"torch": "2", "peft": None},
 )  # fmt: skip
-LEARNER = LearnerFacts(kept_elements=0, adapter_elements=0, kept_bytes=0, method="ella")
+LEARNER = LearnerFacts(stored_elements=0, adapter_elements=0, memory_bytes=0, method="ella")
 
 
 def run(seed: int = 0) -> RunRecord:

@@ -69,8 +69,8 @@ def test_a_streams_note_is_shown() -> None:
 
 def test_a_result_names_its_folder_and_its_scores() -> None:
     record = MatrixRecord(
-        id="i", tasks=["a", "b"], counts=[10, 10], matrix=[], metrics={}, method="ella", kept_elements=0,
-        adapter_elements=0, kept_bytes=0,
+        id="i", tasks=["a", "b"], counts=[10, 10], matrix=[], metrics={}, method="ella", stored_elements=0,
+        adapter_elements=0, memory_bytes=0,
     )  # fmt: skip
     result = Result(Path("runs/r"), MATRIX, record)
     assert repr(result) == f"Result(ella in runs/r: {MATRIX!r})"

@@ -202,7 +202,7 @@ def test_the_chain_stands_newest_first_and_earlier_prompts_stay(tmp_path):
     stored = [learner.backend.load(stage.path)[0]["prompts"].tensors["prompt"] for stage in learner.folder.stages()]
     assert all(torch.equal(a, b) for a, b in zip(stored, (first, second, third), strict=True))
     assert not torch.equal(first, second)
-    assert learner.storage().kept_elements == 3 * 2 * 64
+    assert learner.storage().stored_elements == 3 * 2 * 64
 
 
 def test_nothing_is_forgotten_by_a_chain(tmp_path):

@@ -433,7 +433,7 @@ MATRIX = ScoreMatrix(("news", "reviews"), (30, 10), ((90.0, None), (70.0, 80.0))
 
 def test_the_matrix_file(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, RUN)
-    learner = LearnerFacts(kept_elements=0, adapter_elements=0, kept_bytes=0, method="ella")
+    learner = LearnerFacts(stored_elements=0, adapter_elements=0, memory_bytes=0, method="ella")
     results = folder.write_matrix(MATRIX, learner)
     assert read_matrix(tmp_path) == results
     content = json.loads((tmp_path / "matrix.json").read_text())
@@ -450,7 +450,7 @@ def results_of(**more: Any) -> MatrixRecord:
     evaluation = {"schedule": "full", "scoring": "generate", "batch_size": 32, "split": "test"}
     return MatrixRecord(
         id="0", tasks=list(MATRIX.tasks), counts=list(MATRIX.counts), matrix=[list(row) for row in MATRIX.cells],
-        metrics={"oa": 75.0}, kept_elements=0, adapter_elements=0, kept_bytes=0, method="ella", model="org/base",
+        metrics={"oa": 75.0}, stored_elements=0, adapter_elements=0, memory_bytes=0, method="ella", model="org/base",
         protocol=ScoredProtocol(
             name="mine", hash="0123456789ab", changed=False, general=None, general_tasks=None, **evaluation
         ),

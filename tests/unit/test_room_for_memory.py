@@ -74,7 +74,14 @@ def test_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     measured = 4 * (40**2 + 30**2 + 20**2 + 60**2)
     check("kfac", live, 2 * measured + 16, monkeypatch)
-    for held, cure in ((2 * measured + 15, "store=low-rank, or fewer"), (measured, "store=low-rank, or fewer")):
+    # The smallest store, int8, takes n² + 4 n + 4 bytes of a factor; where not even that fits, none is advised.
+    smallest = 8 * 2 + sum(n**2 + 4 * n + 4 for n in (40, 30, 20, 60))
+    cures = (
+        (2 * measured + 15, "store=low-rank, or fewer"),
+        (measured + smallest, "store=int8, or fewer"),
+        (measured + smallest - 1, "fewer"),
+    )
+    for held, cure in cures:
         with pytest.raises(ConfigError, match=f"take {cure}") as caught:
             check("kfac", live, held, monkeypatch)
         assert "remembers of 2 modules (the widest 20 x 60) needs 0 GB" in str(caught.value)
@@ -82,8 +89,9 @@ def test_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
         check("kfac", live, measured - 1, monkeypatch)
     dense = 4 * (40 * 30 + 20 * 60)
     check("ella(store=dense)", live, dense, monkeypatch)
-    with pytest.raises(ConfigError, match="'energy_overlap' remembers of 2 modules"):
+    with pytest.raises(ConfigError, match=r"'energy_overlap' remembers of 2 modules.*take store=factors, or fewer"):
         check("ella(store=dense)", live, dense - 1, monkeypatch)
+    check("ella(store=factors)", live, dense - 1, monkeypatch)
 
 
 def test_a_memory_is_counted_in_bytes() -> None:

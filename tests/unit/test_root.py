@@ -30,8 +30,8 @@ def run_folder(path: Path, *, stages: int = 2, committed: int = 2, said: bool = 
         (path / "tasks" / f"0{k + 1}-t" / "COMMIT").touch()
     root = root_files(path, stages) if said else None
     write(path / "matrix.json", MatrixRecord(
-        id="x", tasks=["a"], counts=[1], matrix=[[1.0]], metrics={}, kept_elements=0, adapter_elements=0,
-        kept_bytes=0, root=root,
+        id="x", tasks=["a"], counts=[1], matrix=[[1.0]], metrics={}, stored_elements=0, adapter_elements=0,
+        memory_bytes=0, root=root,
     ))  # fmt: skip
     return path
 

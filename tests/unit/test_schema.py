@@ -39,8 +39,8 @@ def test_records_are_written_in_their_own_order_without_defaults(tmp_path: Path)
     keys = [line.partition(":")[0] for line in (tmp_path / "a.yaml").read_text(encoding="utf-8").splitlines()]
     assert keys == ["schema", "name", "done", "digest"]
     write(tmp_path / "a.json", Facts(name="ü", done=None, also="x"))
-    digest = hashlib.sha256(b'{"also": "x", "done": null, "name": "\\u00fc", "schema": 4}').hexdigest()
-    wanted = f'{{\n "schema": 4,\n "name": "ü",\n "done": null,\n "also": "x",\n "digest": "{digest}"\n}}\n'
+    digest = hashlib.sha256(b'{"also": "x", "done": null, "name": "\\u00fc", "schema": 5}').hexdigest()
+    wanted = f'{{\n "schema": 5,\n "name": "ü",\n "done": null,\n "also": "x",\n "digest": "{digest}"\n}}\n'
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == wanted
     assert read_json(Facts, tmp_path / "a.json") == Facts(name="ü", done=None, also="x")
 
@@ -65,15 +65,15 @@ def test_an_older_schema_is_migrated_and_ours_is_taken_as_it_is(tmp_path: Path) 
     for older in ('{"name": "a"}', '{"schema": 1, "name": "a"}', '{"schema": 2, "name": "a"}'):
         file.write_text(older)
         assert read_json(Facts, file) == Facts(name="a", done=None)
-    file.write_text('{"schema": 4, "name": "a"}')
+    file.write_text('{"schema": 5, "name": "a"}')
     edit(file, lambda content: content)
     with pytest.raises(FolderError, match=r"a\.json is damaged, or of an older everlora; restore it from a copy"):
         read_json(Facts, file)
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"schema": 5, "name": "a", "done": 1}')
-    with pytest.raises(FolderError, match=r"newer everlora \(schema 5, this one reads up to 4\); update everlora"):
+    (tmp_path / "a.json").write_text('{"schema": 6, "name": "a", "done": 1}')
+    with pytest.raises(FolderError, match=r"newer everlora \(schema 6, this one reads up to 5\); update everlora"):
         read_json(Facts, tmp_path / "a.json")
 
 

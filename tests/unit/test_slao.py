@@ -75,7 +75,7 @@ def test_a_run_starts_and_merges_as_written(learner) -> None:
 def test_memory_is_constant_and_the_merge_answers(learner) -> None:
     found, _ = learner
     kept = found.storage()
-    assert kept.kept_bytes == 4 * sum(2 * s.B.numel() + s.A.numel() for s in found.newest.values())
+    assert kept.memory_bytes == 4 * sum(2 * s.B.numel() + s.A.numel() for s in found.newest.values())
     model = found.inference_model()
     for name, site in found.backend.trainable().items():
         assert torch.equal(site.B, found.newest[name].B)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -27,7 +28,7 @@ from everlora.archive.parity import PARITY
 from everlora.archive.verify import inspect
 from everlora.cli.app import run_command
 from everlora.cli.common import interruptible
-from everlora.core.errors import FolderError, Interrupted
+from everlora.core.errors import ConfigError, FolderError, Interrupted
 from everlora.data.task import Example, Task
 from everlora.learner.opened import create, load_learner
 from everlora.learner.verbs.ask import ask
@@ -288,6 +289,21 @@ def test_two_lost_files_are_beyond_a_parity_and_a_newer_task_makes_it_stale(lear
     assert faults(learner) == [PARITY]
 
 
+def test_a_parity_is_written_if_it_takes_no_more_than_it_may(
+    learner: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of two tasks is as long as the longest file, and so takes much more than a hundredth of the folder."""
+    assert run_command(["verify", "--parity", "1%", str(learner)]) == ConfigError.status
+    assert "% more, and 1 % are allowed" in capsys.readouterr().err
+    assert not (learner / "PARITY").exists()
+    for words in (["--parity=90"], ["--parity", "90%"], ["--parity"]):
+        assert run_command(["verify", *words, str(learner)]) == 0
+        assert (learner / "PARITY").is_file()
+        (learner / "PARITY").unlink()
+    assert run_command(["verify", "--parity=much", str(learner)]) == ConfigError.status
+    assert "a share of the folder such as 5%, not 'much'" in capsys.readouterr().err
+
+
 def test_no_file_is_read_when_the_time_is_up(learner: Path) -> None:
     (learner / "tasks/01-colors/adapter_model.safetensors").write_bytes(b"x")
     found = verify(learner, "data", seconds=0.0)
@@ -413,7 +429,11 @@ def test_a_process_that_is_ended_leaves_a_learner_that_goes_on(learner: Path, tm
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
-    assert said.strip().splitlines()[-1].startswith("everlora: interrupted; what is committed stands")
+    # With a checkpoint, if training had begun.
+    assert re.fullmatch(
+        r"everlora: interrupted; (a checkpoint of step \d+ was written; )?what is committed stands, .*",
+        said.strip().splitlines()[-1],
+    )
     assert not (learner / ".owner.json").exists()
     assert inspect(learner).problems == []
 

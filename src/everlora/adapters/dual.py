@@ -97,6 +97,7 @@ class DualBackend(HookedBackend):
     def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         self.check_rank(self.form.low + self.form.high, "the ranks low and high")
         draw = torch.Generator().manual_seed(seed)
+        self.base.family.whole_prompts = True
         self.pairs: dict[str, nn.ParameterDict] = {}
         self.gates: dict[str, Gates] = {}
         stacks: dict[str, Stack] = {}
@@ -114,6 +115,10 @@ class DualBackend(HookedBackend):
             if start.keys() != self.extract().keys():
                 raise ModelError("what is stored was made for other modules than those adapted now")
             self.set_values({name: start[name] for name in self.layers})
+
+    def detach(self) -> None:
+        super().detach()
+        self.base.family.whole_prompts = False
 
     def _fresh(self, layer: nn.Linear | Conv1D, draw: torch.Generator) -> dict[str, Tensor]:
         """Return fresh pairs of one layer: A from N(0, 1/r⁴), B = 0."""

@@ -17,15 +17,15 @@ class Cost:
 
     Attributes:
         train, evaluate: seconds per task.
-        kept_bytes: at the end, what the next task needs of all earlier ones.
-        kept_rows: rows of data among it.
+        memory_bytes: at the end, what the next task needs of all earlier ones.
+        stored_rows: rows of data among it.
         trained: numbers that are trained for one task.
     """
 
     train: float
     evaluate: float
-    kept_bytes: float
-    kept_rows: float
+    memory_bytes: float
+    stored_rows: float
     trained: float
 
 
@@ -45,5 +45,5 @@ def _cost(folder: Path) -> tuple[float, float, float, float, float]:
     train = sum(one.train for one in seconds if isinstance(one, Seconds))
     evaluate = sum(one.evaluate if isinstance(one, Seconds) else one for one in seconds)
     tasks = max(1, len(results.tasks))
-    kept = (float(results.kept_bytes), float(results.kept_rows), float(results.adapter_elements))
+    kept = (float(results.memory_bytes), float(results.stored_rows), float(results.adapter_elements))
     return train / tasks, evaluate / tasks, *kept

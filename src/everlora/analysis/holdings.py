@@ -28,17 +28,17 @@ def free_directions(past: UpdateHistory, site: str) -> Free:
     return Free(min(left_out / out, left_in / into), min(left_out, left_in))
 
 
-def measure_holdings(method: Method, past: UpdateHistory, remembered: Memory, kept_bytes: int) -> Holdings:
+def measure_holdings(method: Method, past: UpdateHistory, remembered: Memory, memory_bytes: int) -> Holdings:
     """Measure what a learner holds.
 
     Args:
         method: its method.
         past: the updates that the next task is learned on top of.
         remembered: what its parts remember.
-        kept_bytes: what the next task needs of the earlier ones.
+        memory_bytes: what the next task needs of the earlier ones.
     """
     if not len(past) or not method.adapter.low_rank:
-        return Holdings(kept_bytes=kept_bytes)
+        return Holdings(memory_bytes=memory_bytes)
     rank = max(site.rank for site in past.deltas[-1].values())
     modules = []
     for name in sorted(past.sites):  # as they are stored, so that it is the same from memory and from a folder
@@ -46,7 +46,7 @@ def measure_holdings(method: Method, past: UpdateHistory, remembered: Memory, ke
         modules.append(FreeDirections(module=name, free=share, directions=left, tasks_left=left // rank))
     hard = any(isinstance(transform, HasCapacity) for transform in method.transforms)
     return Holdings(
-        kept_bytes=kept_bytes,
+        memory_bytes=memory_bytes,
         memory_error=memory_error(method, past, remembered),
         room=Room(rank=rank, hard=hard, modules=modules),
         rank=rank_of_sum(past),

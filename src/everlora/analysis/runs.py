@@ -80,16 +80,16 @@ class Run:
         tasks = tuple(sites for _, sites in self.adapters())
         return UpdateHistory(tasks[-1:] if self.continued else tasks)
 
-    def kept_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """Count the bytes that the next task needs: what is trained, in fp32, what parts remember, and rows."""
         if self.method.adapter.low_rank:
-            rows = sum(stage.facts.kept_row_bytes for stage in self.stages)
+            rows = sum(stage.facts.stored_row_bytes for stage in self.stages)
             return 4 * self.past().numel + memory.size(self.memory()) + rows
-        return read_matrix(self.path).kept_bytes
+        return read_matrix(self.path).memory_bytes
 
     def holdings(self) -> Holdings:
         """Measure what the learner holds, from its weights."""
-        return measure_holdings(self.method, self.past(), self.memory(), self.kept_bytes())
+        return measure_holdings(self.method, self.past(), self.memory(), self.memory_bytes())
 
     def weights(self) -> str | None:
         """Return the type of the base weights that the run was made on, for ``dtype``; None if not recorded."""

@@ -52,7 +52,7 @@ class Status(Record):
         tasks: what was learned, in order.
         labels: of the classification head, by row; a label that is one task's own has the task behind its name.
         shared_rows: whether tasks whose labels have the same names share rows of that head.
-        kept_rows: rows of data that are kept for later tasks.
+        stored_rows: rows of data that are kept for later tasks.
         holdings: bytes that are kept, room that is left, and errors of what is remembered in another form.
         loads: files that answering loads on top of the base model, with their bytes.
     """
@@ -62,7 +62,7 @@ class Status(Record):
     tasks: list[LearnedTask]
     labels: list[str]
     shared_rows: str | None = None
-    kept_rows: int = 0
+    stored_rows: int = 0
     holdings: Holdings
     loads: dict[str, int] = Field(default_factory=dict)
 
@@ -107,7 +107,7 @@ def status(path: Path) -> Status:
         shared_rows=shared_rows(
             done[-1].labels, {name: rows for facts in done for name, rows in facts.label_rows.items()}
         ),
-        kept_rows=sum(facts.kept_rows for facts in done),
+        stored_rows=sum(facts.stored_rows for facts in done),
         holdings=done[-1].holdings or _measured_again(path),
         loads=_loads(path, each),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, JsonValue
 
 from everlora.archive.records import Fingerprint, Holdings, Score, Seconds, Strength, WrittenRows
-from everlora.archive.schema import Record, loaded
+from everlora.archive.schema import Record, loaded, renamed
 from everlora.core.plain import JsonObject
 
 
@@ -35,6 +35,7 @@ class TaskCard(Record):
         special: special tokens that stand in its targets, by name.
         tests: digest of its test rows.
         test: how to read its test rows again; None where nobody said where they are.
+        turns: which answers of a chat were learned, ``last`` or ``all``.
     """
 
     form: str = "labelled"
@@ -48,6 +49,7 @@ class TaskCard(Record):
     special: list[str] = Field(default_factory=list)
     tests: str | None = None
     test: TestFile | None = None
+    turns: str = "last"
 
 
 class HistoryEntry(Record):
@@ -166,7 +168,7 @@ class StageFacts(TaskMetadata, ScoreFacts):
         probed: the same as it really was, where a budget has ``probes``.
         epochs: that the task's number of rows made, where the settings have neither epochs nor steps.
         cut: training texts that were cut to the longest that is read.
-        kept_rows, kept_row_bytes: rows of the task that are kept, to be learned again or to be looked at.
+        stored_rows, stored_row_bytes: rows of the task that are kept, to be learned again or to be looked at.
         written_rows: by earlier task, what the model wrote of it; None where it writes nothing.
         holdings: what the learner holds now.
         history: who taught it, when and why.
@@ -182,8 +184,8 @@ class StageFacts(TaskMetadata, ScoreFacts):
     predicted_rise: float | None = None
     probed: ProbedRise | None = None
     epochs: int | None = None
-    kept_rows: int = 0
-    kept_row_bytes: int = 0
+    stored_rows: int = 0
+    stored_row_bytes: int = 0
     written_rows: dict[str, WrittenRows] | None = None
     holdings: Holdings | None = None
     history: HistoryEntry | None = None
@@ -210,6 +212,9 @@ class Seal(Record):
 
     @classmethod
     def migrated(cls, content: JsonObject, path: Path) -> JsonObject:
+        content = renamed(content)
+        if content.get("schema") == 4:
+            return content
         if "run" not in content:  # schema 1
             content["run"] = loaded(path.parents[2] / "run.yaml")["id"]
         # Schema 2: the commit of a stage that trains nothing had no entries of training.
@@ -226,8 +231,9 @@ class Commit(StageFacts, Seal):
 
     @classmethod
     def migrated(cls, content: JsonObject, path: Path) -> JsonObject:
-        # Nothing was committed before it was scored: without its row, the file has lost something.
-        return {"row": content["row"], **super().migrated(content, path)}
+        if content.get("schema") != 4:
+            content["row"]  # nothing was committed before it was scored: without it, the file has lost something
+        return super().migrated(content, path)
 
 
 class Evaluation(Scored, Seal):

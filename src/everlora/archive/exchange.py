@@ -15,9 +15,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from everlora.archive.answers_so_far import FILE as ANSWERS
 from everlora.archive.atomic import explained, link_tree, move, sync
 from everlora.archive.committed import read_stages
 from everlora.archive.manifest import (
+    BEFORE,
     COMMIT,
     MANIFEST,
     NEXT,
@@ -37,7 +39,7 @@ UNDONE = "undone"
 GONE = ".gone"
 BROKEN_OFF = ".training"
 """Folder of the checkpoint of a task whose training was broken off, which was learned on top of the others."""
-PURGED = (UNDONE, BROKEN_OFF, PARITY)
+PURGED = (UNDONE, BROKEN_OFF, PARITY, ANSWERS)
 """What may still hold a task that was forgotten; a parity of former files gives them back."""
 LEARNED = (*PATTERNS, MATRIX, "README.md", "adapter_config.json")
 """Files at the root that change when a task is learned."""
@@ -61,8 +63,8 @@ def prepare(path: Path, keep: int, place: Path | None = None) -> Path:
         for folder in _tasks(path):
             if number_in(folder) <= keep and (folder / COMMIT).is_file():
                 link_tree(folder, place / "tasks" / folder.name)
-        if (path / "before").is_dir():
-            link_tree(path / "before", place / "before")
+        if (path / BEFORE).is_dir():
+            link_tree(path / BEFORE, place / BEFORE)
         learned = set(_learned(path))
         for file in path.iterdir():
             if file.is_file() and not file.name.startswith(".") and file not in learned and file.name != MANIFEST:
@@ -95,17 +97,18 @@ def exchange(path: Path, keep: int, *, aside: bool, purge: bool = False) -> Path
         FolderError: it cannot be written; the learner is the former one, or the new one.
     """
     place = path / NEXT
+    before = _before(place)
     new = Exchange(
         keep=keep,
         aside=f"{UNDONE}/{_free_number(path)}" if aside else None,
         files=[file.name for file in files_at_root(place)],
         purge=purge,
+        before=before != _before(path),
     )
-    before = path / "before" / COMMIT
     listed = Manifest(
         run=str(loaded(path / "run.yaml")["id"]),
         tasks=[seal(stage.path, stage.evaluation) for stage in read_stages(place)],
-        before=sha256(before) if before.is_file() else None,
+        before=before,
         exchange=new,
     )
     with explained(place):  # before they are listed: what they take the place of may be deleted at once
@@ -127,8 +130,10 @@ def complete_exchange(path: Path) -> None:
         if manifest is not None and manifest.exchange is not None:
             _move_tasks(path, manifest, manifest.exchange)
             _move_files(path, manifest.exchange)
+            if manifest.exchange.before:
+                _move_before(path, manifest, manifest.exchange)
             # What cannot be deleted now is deleted later: until then, the exchange is not complete.
-            for name in (*PURGED, NEXT, GONE) if manifest.exchange.purge else (GONE,):
+            for name in _to_delete(manifest.exchange):
                 _delete(path / name)
             write_manifest(path, manifest.run, manifest.tasks, complete=True)
         for left in (path / NEXT, path / GONE):
@@ -137,6 +142,18 @@ def complete_exchange(path: Path) -> None:
         raise FolderError(
             f"cannot write to {path}: {error.strerror or error}; what was begun is completed when it can be"
         ) from error
+
+
+def _to_delete(under_way: Exchange) -> tuple[str, ...]:
+    """Name what goes with the tasks that are taken away; the parity of deleted files would give them back."""
+    if under_way.purge:
+        return (*PURGED, NEXT, GONE)
+    return (GONE,) if under_way.aside else (GONE, PARITY)
+
+
+def _before(path: Path) -> str | None:
+    """Return the hash of what was measured before the first task; None where nothing was."""
+    return sha256(path / BEFORE / COMMIT) if (path / BEFORE / COMMIT).is_file() else None
 
 
 def _delete(place: Path) -> None:
@@ -170,6 +187,16 @@ def _move_files(path: Path, under_way: Exchange) -> None:
     for name in under_way.files:
         if (new / name).is_file():
             move(new / name, path / name)
+
+
+def _move_before(path: Path, manifest: Manifest, under_way: Exchange) -> None:
+    """Move what was measured before the first task, then what takes its place, if anything does."""
+    old, new = path / BEFORE, path / NEXT / BEFORE
+    comes = manifest.before is not None and (new / COMMIT).is_file()
+    if old.is_dir() and (comes or manifest.before is None):
+        move(old, path / (under_way.aside or GONE) / BEFORE)
+    if comes:
+        move(new, old)
 
 
 def _learned(path: Path) -> list[Path]:

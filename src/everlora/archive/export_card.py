@@ -8,14 +8,17 @@ from pathlib import Path
 
 from everlora.archive.card import front_matter, loading, pooling_of, provenance, score_cell, with_transformers
 from everlora.archive.card_answer import AUTO, answering_lines
+from everlora.archive.card_base import check_base_lines
 from everlora.archive.commits import TaskCard
 from everlora.archive.identity import RunRecord
+from everlora.archive.records import BaseFilesRecord
 from everlora.archive.results import MatrixRecord
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError
 from everlora.data.template import DEFAULT as DEFAULT_TEMPLATE
 from everlora.data.template import IN_CHAT, Template
 from everlora.metrics.answers import DEFAULT
+from everlora.settings.spec import LearnerSpec
 
 LISTED = 100
 """Labels of a task that a card names."""
@@ -40,6 +43,7 @@ class ExportFacts:
         rank: of the adapter; None for a whole model.
         error: what the truncation to that rank has lost, ‖M − M̂‖_F / ‖M‖_F.
         chat_date: the date that the chat template was given, if it asks for one.
+        files: what the base model was read from.
     """
 
     hub: str | None
@@ -48,6 +52,7 @@ class ExportFacts:
     rank: int | None = None
     error: float | None = None
     chat_date: str | None = None
+    files: BaseFilesRecord | None = None
 
 
 def export_card(results: MatrixRecord, run: RunRecord, facts: ExportFacts) -> str:
@@ -92,7 +97,8 @@ def export_card(results: MatrixRecord, run: RunRecord, facts: ExportFacts) -> st
 
 Base model: {base}{revision}. Method: {settings.method}.
 
-{use}{with_transformers(results, settings, facts.hub, adapter, facts.head)}{answering}
+{use}{with_transformers(results, settings, facts.hub, adapter, facts.head)}{answering}\
+{"" if whole else _check(facts, settings)}
 ## Tasks
 
 In the order of learning. Scores in percent after the last task, {settings.evaluation.scoring}, \
@@ -108,6 +114,12 @@ In the order of learning. Scores in percent after the last task, {settings.evalu
 
 Exported by everlora from run {run.id}.
 """
+
+
+def _check(facts: ExportFacts, settings: LearnerSpec) -> str:
+    """Return the section that tells whether a base model is the one that an adapter was trained on."""
+    base, on_hub = facts.hub or settings.model, facts.hub is not None
+    return check_base_lines(base, facts.files, on_hub=on_hub, revision=settings.revision)
 
 
 def check_scores(results: MatrixRecord, committed: Sequence[Sequence[float | None]], path: Path) -> None:
@@ -209,7 +221,8 @@ def _prompt(results: MatrixRecord, facts: ExportFacts, own: str | None, chat: bo
                 if prompt.form == "chat"
                 else "prompts are given whole"
             )
-            parts.append(f"{name}: {kind}.")
+            learned = "; every answer of the assistant was learned" if prompt.turns == "all" else ""
+            parts.append(f"{name}: {kind}{learned}.")
     if facts.chat_date:
         parts.append(f"The chat template is given the date {facts.chat_date}, on every day.")
     return "\n\n".join(parts)

@@ -52,7 +52,7 @@ from everlora.archive.fingerprints import fingerprints_of
 from everlora.archive.history import HISTORY
 from everlora.archive.identity import RunRecord, identity
 from everlora.archive.lock import writing
-from everlora.archive.manifest import COMMIT, is_begun, is_new, number_of, read_manifest, seal, write_manifest
+from everlora.archive.manifest import BEFORE, COMMIT, is_begun, is_new, number_of, read_manifest, seal, write_manifest
 from everlora.archive.references import reference_scores, references
 from everlora.archive.results import LearnerFacts, MatrixRecord
 from everlora.archive.root import MATRIX, check_root, root_files, sha256
@@ -63,7 +63,6 @@ from everlora.data.stream import digest_of_order
 from everlora.metrics.matrix import measured
 from everlora.metrics.scores import ScoreMatrix
 
-BEFORE = "before"
 RUN, ENVIRONMENT = "run.yaml", "environment.json"
 
 

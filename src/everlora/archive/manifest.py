@@ -14,6 +14,8 @@ from everlora.core.errors import FolderError
 
 MANIFEST = "MANIFEST"
 COMMIT = "COMMIT"
+BEFORE = "before"
+"""Folder below a learner's of what was measured before its first task."""
 NEXT = ".next"
 """Folder below a learner's in which tasks are prepared that are to take the place of others."""
 
@@ -41,12 +43,14 @@ class Exchange(Record):
         aside: folder below the learner's that what is taken away goes to; None deletes it.
         files: names of the files at the root that are exchanged, too.
         purge: delete what earlier acts have put aside.
+        before: whether what was measured before the first task is exchanged, too.
     """
 
     keep: int
     aside: str | None = None
     files: list[str] = Field(default_factory=list)
     purge: bool = False
+    before: bool = False
 
 
 class Manifest(Record):
@@ -88,7 +92,7 @@ def seal(task: Path, evaluation: Path | None) -> TaskSeal:
 
 def write_manifest(path: Path, run: str, seals: Sequence[TaskSeal], *, complete: bool) -> None:
     """Write what a folder has; with the files at its root, unless they are about to be written."""
-    before = path / "before" / COMMIT
+    before = path / BEFORE / COMMIT
     files = {file.name: sha256(file) for file in files_at_root(path)} if complete else None
     found = Manifest(run=run, tasks=list(seals), before=sha256(before) if before.is_file() else None, files=files)
     write(path / MANIFEST, found)

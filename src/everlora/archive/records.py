@@ -161,13 +161,13 @@ class Holdings(Record):
     """Holds what a learner holds after a task, see `everlora.analysis.holdings`.
 
     Attributes:
-        kept_bytes: what the next task needs of the earlier ones.
+        memory_bytes: what the next task needs of the earlier ones.
         memory_error: by part that remembers the past in a form of its own.
         room: directions that are left; None where no low-rank updates are trained.
         rank: of the sum of all updates; None as room, and in folders where it was not measured.
     """
 
-    kept_bytes: int
+    memory_bytes: int
     memory_error: dict[str, MemoryLoss] = Field(default_factory=dict)
     room: Room | None = None
     rank: SumRank | None = None

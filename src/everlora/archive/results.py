@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from everlora.archive.identity import RunProtocol
 from everlora.archive.records import Fingerprint, Score
-from everlora.archive.schema import Record
+from everlora.archive.schema import Record, renamed
+from everlora.core.plain import JsonObject
 from everlora.settings.spec import Schedule
 
 
@@ -58,17 +61,17 @@ class Storage(Record):
     """Holds what is kept for the next task.
 
     Attributes:
-        kept_elements: of past updates; of the one adapter where it is trained on and on.
+        stored_elements: of past updates; of the one adapter where it is trained on and on.
         adapter_elements: of one adapter.
-        kept_bytes: of these updates in fp32, of what parts remember, and of rows.
-        kept_rows, kept_row_bytes: rows of data that are kept, if any.
+        memory_bytes: of these updates in fp32, of what parts remember, and of rows.
+        stored_rows, stored_row_bytes: rows of data that are kept, if any.
     """
 
-    kept_elements: int
+    stored_elements: int
     adapter_elements: int
-    kept_bytes: int
-    kept_rows: int = 0
-    kept_row_bytes: int = 0
+    memory_bytes: int
+    stored_rows: int = 0
+    stored_row_bytes: int = 0
 
 
 class ExportLoss(Record):
@@ -131,3 +134,7 @@ class MatrixRecord(LearnerFacts, ReferenceScores):
     left_out: dict[str, dict[str, int]] = Field(default_factory=dict)
     label_rows: dict[str, list[int]] = Field(default_factory=dict)
     root: RootFiles | None = None
+
+    @classmethod
+    def migrated(cls, content: JsonObject, path: Path) -> JsonObject:
+        return renamed(content)

@@ -21,11 +21,18 @@ from everlora.core.errors import FolderError
 from everlora.core.plain import JsonObject
 from everlora.runtime.safe_yaml import read_yaml
 
-SCHEMA = 4
+SCHEMA = 5
 """1: commits that did not say whose they are. 2: environment.json had no number, and what was untrained no entries of
 training. 3: every file is a record of `everlora.archive.records`. 4: every file has a hash of itself; how a task was
-scored stands apart from how it was trained."""
+scored stands apart from how it was trained. 5: what is stored is named as in parts' own law of memory."""
 DIGEST = "digest"
+_RENAMED = {
+    "kept_elements": "stored_elements",
+    "kept_bytes": "memory_bytes",
+    "kept_rows": "stored_rows",
+    "kept_row_bytes": "stored_row_bytes",
+}
+"""Names of entries since schema 5, by those of before."""
 
 R = TypeVar("R", bound="Record")
 
@@ -132,6 +139,14 @@ def write(path: Path, record: Record) -> None:
 
 def _text(path: Path, content: JsonObject) -> str:
     return yaml.safe_dump(content, sort_keys=False) if path.suffix == ".yaml" else as_json(content)
+
+
+def renamed(content: JsonObject) -> JsonObject:
+    """Return entries of schema 4 and before under their names of today, those of what a learner holds, too."""
+    found = {_RENAMED.get(key, key): value for key, value in content.items()}
+    if isinstance(holdings := found.get("holdings"), dict):
+        found["holdings"] = renamed(holdings)
+    return found
 
 
 def write_rows(path: Path, rows: Iterable[Record | Mapping[str, object]]) -> None:

@@ -10,11 +10,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from everlora.archive.answers_so_far import FILE as ANSWERS
 from everlora.archive.commits import Baseline, Commit, Evaluation, Seal
 from everlora.archive.committed import EVALUATION, LISTED, folder_name, read_stages
 from everlora.archive.history import HISTORY, Act
 from everlora.archive.identity import RunRecord, identity
-from everlora.archive.manifest import COMMIT, MANIFEST, NEXT, Manifest, is_new, number_of, read_manifest
+from everlora.archive.manifest import BEFORE, COMMIT, MANIFEST, NEXT, Manifest, is_new, number_of, read_manifest
 from everlora.archive.parity import PARITY, expected_files, read_parity
 from everlora.archive.records import Environment
 from everlora.archive.results import MatrixRecord
@@ -23,7 +24,7 @@ from everlora.archive.schema import R, read_json, read_rows, schema_of
 from everlora.archive.verdict import COPY, Findings
 from everlora.core.errors import FolderError
 
-RUN, ENVIRONMENT, TASKS, BEFORE = "run.yaml", "environment.json", "tasks", "before"
+RUN, ENVIRONMENT, TASKS = "run.yaml", "environment.json", "tasks"
 _LEFT = re.compile(r"\..+\.(part|old)")
 _REPAIR = "everlora verify --repair makes it again"
 
@@ -233,6 +234,8 @@ class Inspection(Findings):
             self.unfinished.append("tasks were to be exchanged, and were not: going on sweeps what was prepared")
         if (self.path / ".training").exists():
             self.unfinished.append("the training of a task was broken off: teaching it again goes on from there")
+        if (self.path / ANSWERS).exists():
+            self.unfinished.append("an evaluation was broken off: going on, or everlora eval, goes on from there")
         for place in (self.path, *self.path.glob(TASKS), *self.path.glob(f"{TASKS}/[0-9]*")):
             if place.is_dir():
                 for file in place.iterdir():

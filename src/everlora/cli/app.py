@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from everlora.cli import ask as asking
 from everlora.cli import (
     catalogue,
     export,
@@ -94,7 +95,7 @@ EXAMPLES = {
 for command in (
     learner.init,
     learner.learn,
-    learner.ask,
+    asking.ask,
     learner.evaluate,
     learner.history,
     verifying.verify,

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from everlora.core.errors import Interrupted, printable
+from everlora.runtime.stopping import END
 
 KEPT = "finished tasks are kept, go on with the same command and --resume"
 ENDING = [number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGHUP")]
@@ -92,15 +93,18 @@ Plugin = Annotated[
 def interruptible(message: str = KEPT) -> Iterator[None]:
     """Do the work of a command, and turn Ctrl-C into an error that says what to do once the work is put away.
 
-    The signals by which a system ends a process, or a terminal goes, are treated alike. Some library code makes
-    another error of the KeyboardInterrupt that is raised inside it; that is one, too.
+    The signals by which a system ends a process, or a terminal goes, are treated alike, but for a training, which
+    writes a checkpoint first. Some library code makes another error of the KeyboardInterrupt that is raised inside it;
+    that is one, too.
     """
     pressed: int | None = None
 
     def press(number: int, frame: Any) -> None:
         nonlocal pressed
         pressed = number
-        raise KeyboardInterrupt
+        # Whoever presses Ctrl-C waits for the prompt; a system that ends a process gives it time to put work away.
+        if number == signal.SIGINT or not END.request():
+            raise KeyboardInterrupt
 
     gc.freeze()  # accelerate collects garbage after every training; what was imported need not be looked at again
     gc.enable()
@@ -109,7 +113,8 @@ def interruptible(message: str = KEPT) -> Iterator[None]:
             yield
         except (KeyboardInterrupt, Exception) as error:
             if pressed is not None or isinstance(error, KeyboardInterrupt):
-                raise Interrupted(f"interrupted; {message}", pressed) from None
+                done = f"{error}; " if isinstance(error, KeyboardInterrupt) and str(error) else ""
+                raise Interrupted(f"interrupted; {done}{message}", pressed) from None
             raise
 
 

@@ -11,7 +11,7 @@ import typer
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Plugin, Quiet, Verbose, interruptible, say
 from everlora.cli.report import WithReport, leave_report
-from everlora.cli.rows import TaskData, columns_of, read_questions
+from everlora.cli.rows import TaskData, columns_of
 from everlora.cli.run import More
 from everlora.core.errors import ConfigError
 from everlora.settings.spec import RawSettings
@@ -55,6 +55,7 @@ def init(
     set_: More = None,
     by: By = None,
     because: Because = None,
+    as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_level: LogLevel = None,
@@ -69,7 +70,9 @@ def init(
 
     with interruptible("nothing was begun"):
         made = create(learner, *layers, by=by, because=because)
-    if not quiet:
+    if as_json:
+        say(json.dumps({"learner": str(learner), **made.plain()}, allow_nan=False))
+    elif not quiet:
         say(f"{learner} is a learner on {made.settings.model} with {made.composition.name}; teach it its first task:")
         say(f"  everlora learn {learner} --name NAME --data FILE")
 
@@ -107,6 +110,11 @@ Metric = Annotated[
     typer.Option("--metric", metavar="NAME", help="How answers are scored. [exact_match]", rich_help_panel="data"),
 ]
 
+Turns = Annotated[
+    str,
+    typer.Option("--learn-turns", metavar="WHICH", help="Answers of a chat: last or all.", rich_help_panel="data"),
+]
+
 
 @options.takes_settings(only=(*TRAINING, "save_steps", *HERE))
 def learn(
@@ -122,6 +130,7 @@ def learn(
     instruction: Instruction = "",
     labels: Labels = None,
     metric: Metric = None,
+    learn_turns: Turns = "last",
     column: Column = None,
     model: Model = None,
     plugin: Plugin = None,
@@ -140,7 +149,7 @@ def learn(
 
     check_run(learner)
     typed = dict(options.layers(settings, None, set_)[-1])
-    files = TaskData(name, data, test, test_fraction, labels, instruction, metric, column or [])
+    files = TaskData(name, data, test, test_fraction, labels, instruction, metric, column or [], learn_turns)
     task = files.load()
     if keep_probe < 0:
         raise ConfigError(f"--keep-probe must be at least 0, not {keep_probe}")
@@ -191,40 +200,6 @@ def here_now(settings: RawSettings) -> RawSettings:
 
 
 @options.takes_settings(only=HERE)
-def ask(
-    learner: Folder,
-    questions: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="What to ask.")] = None,
-    *,
-    task: Annotated[str | None, typer.Option(metavar="NAME", help="Ask as a row of this task. [the newest]")] = None,
-    file: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Questions, a line each: texts, or JSON Lines; - for stdin."),
-    ] = None,
-    model: Model = None,
-    plugin: Plugin = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    **settings: Any,
-) -> None:
-    """Ask a learner: it answers as it has learned to for one of its tasks."""
-    from everlora.cli.common import check_run
-
-    check_run(learner)
-    texts: list[Any] = [*(questions or []), *(read_questions(file) if file else [])]
-    if not texts:
-        raise ConfigError("give a text to ask, or --file (- for stdin)")
-    from everlora.learner.verbs.ask import ask as answer
-
-    here = here_now({**settings, "model": model})
-    with interruptible("nothing was changed"):
-        found = answer(learner, texts, task=task, here=here)
-    if task is None and not quiet:
-        say(f"asked as a row of task {found[0].task!r}; --task chooses another", err=True)
-    for one in found:
-        say(json.dumps(one.plain(), ensure_ascii=False) if as_json else one.answer)
-
-
-@options.takes_settings(only=HERE)
 def evaluate(
     learner: Folder,
     *,
@@ -233,6 +208,7 @@ def evaluate(
         typer.Option("--data", metavar="TASK=FILE", help="Test rows of a task, in place of those at hand."),
     ] = None,
     column: Column = None,
+    keep_probe: Probe = 0,
     model: Model = None,
     plugin: Plugin = None,
     as_json: Json = False,
@@ -245,6 +221,8 @@ def evaluate(
     from everlora.cli.common import check_run
 
     check_run(learner)
+    if keep_probe < 0:
+        raise ConfigError(f"--keep-probe must be at least 0, not {keep_probe}")
     from everlora.cli.console import ConsoleProgress
     from everlora.learner.opened import given_tests
     from everlora.learner.verbs.evaluate import evaluate as judge
@@ -253,7 +231,8 @@ def evaluate(
     files = {name: Path(file) for name, file in options.pairs(data, "--data").items()}
     here = here_now({**settings, "model": model})
     with ConsoleProgress(quiet=quiet) as shown, interruptible("nothing was changed"):
-        found = judge(learner, given_tests(learner, files, columns), here=here, progress=shown)
+        tests = given_tests(learner, files, columns)
+        found = judge(learner, tests, keep=keep_probe, here=here, progress=shown)
     if as_json:
         say(json.dumps(found.plain(), allow_nan=False))
         return

@@ -220,6 +220,8 @@ def _show_difference(found: Difference, top: int) -> None:
     if found.scores:
         scores = [(one.task, number(one.a), number(one.b)) for one in found.scores]
         show(table("scores that differ", ("task", found.a, found.b), scores))
+    if found.other_rows:
+        say(f"not compared, since the two were scored on other test rows: {', '.join(found.other_rows)}")
     if found.compared:
         say(
             f"of {sum(found.compared.values())} test rows that both answered, {len(found.lost)} were right and are "

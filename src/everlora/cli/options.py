@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -26,6 +27,7 @@ SETTINGS = {
     if one.options
 }
 """Settings that have an option, by the name of their parameter; what is of a run alone comes first."""
+SHARE = re.compile(r"\d+(\.\d+)?%")
 TEXTS = ("all-linear",)
 """Values of settings that take lists which are no lists."""
 
@@ -134,6 +136,24 @@ def pairs(values: list[str] | None, option: str = "--set") -> dict[str, str]:
     return found
 
 
+def with_share(args: list[str]) -> list[str]:
+    """Give the share behind ``--parity`` to an option of its own, since a flag takes none and may be alone.
+
+    >>> with_share(["--parity", "5%", "a"]), with_share(["--parity=5", "a"]), with_share(["--parity", "a"])
+    (['--parity', '--parity-limit=5%', 'a'], ['--parity', '--parity-limit=5', 'a'], ['--parity', 'a'])
+    """
+    found: list[str] = []
+    for arg in args:
+        name, _, value = arg.partition("=")
+        if name == "--parity" and value:
+            found += [name, f"--parity-limit={value}"]
+        elif found[-1:] == ["--parity"] and SHARE.fullmatch(arg):
+            found.append(f"--parity-limit={arg}")
+        else:
+            found.append(arg)
+    return found
+
+
 class Command(TyperCommand):
     """Is a command whose help stands in sections, and whose suggestions know other words for an option."""
 
@@ -152,6 +172,8 @@ class Command(TyperCommand):
                     formatter.write_dl(panels[panel], col_max=OPTION_COLUMN)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any(one.name == "parity_limit" for one in self.get_params(ctx)):
+            args = with_share(args)
         with self._better_suggestions(ctx):
             return super().parse_args(ctx, args)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ class TaskData:
         instruction: str,
         metric: str | None,
         column: list[str],
+        learn_turns: str = "last",
     ) -> None:
         if test is not None and fraction is not None:
             raise ConfigError("give either --test or --test-fraction")
@@ -41,6 +43,7 @@ class TaskData:
             "labels": [label.strip() for label in labels.split(",")] if labels else None,
             "instruction": instruction,
             "metric": metric,
+            "learn_turns": learn_turns,
             **self.columns,
         }
 
@@ -89,23 +92,48 @@ def read_questions(file: str) -> list[Any]:
         raise DataError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {file}: {error}") from None
-    found: list[Any] = []
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):  # and not at other separators
-        if not line.strip():
-            continue
-        begins = line.lstrip()[0]
-        if begins not in '{"':
-            found.append(line)
-            continue
+    lines = text.replace("\r\n", "\n").split("\n")  # and not at other separators
+    found = (question_in(line, file, number) for number, line in enumerate(lines, start=1))
+    return [question for question in found if question is not None]
+
+
+def coming_questions() -> Iterator[Any]:
+    """Read questions from stdin, each as soon as its line is there; see `read_questions`.
+
+    Raises:
+        DataError: a line is none.
+    """
+    for number, raw in enumerate(sys.stdin.buffer, start=1):
         try:
-            content = json.loads(line)
-        except ValueError as error:
-            if begins == "{":
-                raise DataError(f"{file}, line {number}: no sound JSON ({error}); mend or remove it") from None
-            found.append(line)
-            continue
-        keys = [key for key in ("text", "prompt", "messages") if isinstance(content, dict) and key in content]
-        if not isinstance(content, str) and not keys:
-            raise DataError(f"{file}, line {number}: an object must have text, prompt or messages")
-        found.append(content[keys[0]] if keys else content)
-    return found
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"cannot read -, line {number}: {error}") from None
+        question = question_in(line.rstrip("\r\n"), "-", number)
+        if question is not None:
+            yield question
+
+
+def question_in(line: str, file: str, number: int) -> Any:
+    """Return the question in a line, which is an object with ``text``, ``prompt`` or ``messages``, or a text.
+
+    >>> question_in('{"text": "hello"}', "-", 1), question_in("hello", "-", 2), question_in("  ", "-", 3)
+    ('hello', 'hello', None)
+
+    Raises:
+        DataError: it is none of these.
+    """
+    if not line.strip():
+        return None
+    begins = line.lstrip()[0]
+    if begins not in '{"':
+        return line
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        if begins == "{":
+            raise DataError(f"{file}, line {number}: no sound JSON ({error}); mend or remove it") from None
+        return line
+    keys = [key for key in ("text", "prompt", "messages") if isinstance(content, dict) and key in content]
+    if not isinstance(content, str) and not keys:
+        raise DataError(f"{file}, line {number}: an object must have text, prompt or messages")
+    return content[keys[0]] if keys else content

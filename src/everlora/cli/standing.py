@@ -42,8 +42,8 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
         say(f"labels by row of the head: {', '.join(facts.labels)}")
     for line in filter(None, (facts.shared_rows, facts.forecast)):
         say(line)
-    data = f", {facts.kept_rows} rows of data among it" if facts.kept_rows else ""
-    say(f"kept for the next task: {facts.holdings.kept_bytes / 1e6:.2f} MB{data}")
+    data = f", {facts.stored_rows} rows of data among it" if facts.stored_rows else ""
+    say(f"kept for the next task: {facts.holdings.memory_bytes / 1e6:.2f} MB{data}")
     for part, lost in facts.holdings.memory_error.items():
         say(
             f"{part} remembers the past with a relative error of {lost.error:.3g} "

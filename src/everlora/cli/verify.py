@@ -27,8 +27,13 @@ def verify(
     ] = False,
     repair: Annotated[bool, typer.Option("--repair", help="First make again what can be.")] = False,
     parity: Annotated[
-        bool, typer.Option("--parity", help="Then write PARITY, which restores any one lost file of a task.")
+        bool,
+        typer.Option(
+            "--parity",
+            help="Then write PARITY, which restores any one lost file of a task; --parity 5%: if it takes no more.",
+        ),
     ] = False,
+    parity_limit: Annotated[str | None, typer.Option("--parity-limit", hidden=True)] = None,
     max_duration: Annotated[
         float | None, typer.Option("--max-duration", metavar="SECONDS", help="Read no further file after that.")
     ] = None,
@@ -42,6 +47,7 @@ def verify(
         raise ConfigError("--quick, --data and --logits are depths: give one of them")
     if max_duration is not None and max_duration <= 0:
         raise ConfigError(f"--max-duration must be more than 0 seconds, not {max_duration:g}")
+    most = percent(parity_limit)
     from everlora.learner.verbs import repair as repairing
     from everlora.learner.verbs import verify as verifying
 
@@ -52,7 +58,7 @@ def verify(
         found = verifying.verify(learner, depth, seconds=max_duration, here=here)
         found = found.model_copy(update={"repaired": made})
         if parity and not found.problems:
-            found = found.model_copy(update={"notes": [*found.notes, verifying.keep_parity(learner)]})
+            found = found.model_copy(update={"notes": [*found.notes, verifying.keep_parity(learner, most)]})
     say(
         json.dumps({"state": found.state, **found.plain()}, allow_nan=False)
         if as_json
@@ -60,6 +66,26 @@ def verify(
     )
     if found.problems:
         raise typer.Exit(1)
+
+
+def percent(text: str | None) -> float | None:
+    """Read a share like ``5%``.
+
+    >>> percent("2.5 %"), percent(None)
+    (2.5, None)
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if text is None:
+        return None
+    try:
+        found = float(text.rstrip(" %"))
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= 100:
+        raise ConfigError(f"--parity takes nothing, or a share of the folder such as 5%, not {text!r}")
+    return found
 
 
 def report(found: Verdict, name: str) -> str:

@@ -41,6 +41,7 @@ from pydantic import (
 )
 
 from everlora.core.errors import DataError, nearest
+from everlora.data.chat import each_turn
 from everlora.data.checks import Overlap
 from everlora.data.columns import ColumnNames
 from everlora.data.dialects import familiar
@@ -49,7 +50,7 @@ from everlora.data.prompt_parts import check_instruction, without_columns
 from everlora.data.rows import Table, decode, is_data_file, read_bytes, read_table
 from everlora.data.sources import StreamSource, TaskSource, check_metric, expand, known_task, read_source
 from everlora.data.stream import TaskStream, left_out_note
-from everlora.data.task import Task
+from everlora.data.task import Task, Turns
 from everlora.data.tasks import build_task, split_off
 from everlora.metrics.answers import DEFAULT
 from everlora.runtime.safe_yaml import NotYaml, read_yaml
@@ -96,6 +97,8 @@ class TaskFile(BaseModel):
     """Columns that are meant not to be read."""
     shared_labels: bool | None = None
     metric: StrictStr | None = None
+    learn_turns: Turns = "last"
+    """Which answers of a chat are learned."""
     overlap: Overlap | None = None
     """What becomes of rows that two splits share: an error, unless the source is known to have some."""
 
@@ -184,7 +187,7 @@ def load_task(entry: TaskFile, path: Path) -> Task:
     """
     task = _from_files(entry, path) if entry.source is None else _from_source(entry, entry.source, path)
     check_instruction(entry.name, entry.instruction, task.form)
-    return task
+    return each_turn(task) if entry.learn_turns == "all" else task
 
 
 def _from_files(entry: TaskFile, path: Path) -> Task:

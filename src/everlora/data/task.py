@@ -27,6 +27,7 @@ LONGEST_NAME = 200
 SHOWN = 120
 """Characters of a row that a notebook shows."""
 Form = Literal["labelled", "prompted", "chat", "image"]
+Turns = Literal["last", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Task:
             context; None where nobody says.
         left_out: how many rows of the source are not here, by split and reason, for the run's record.
         notes: what was done to the data that a reader of its numbers should know; a run says each once.
+        turns: which answers of a chat are training rows: the last of each, or all.
         remembered: what is known of rows that are not here, of a task that was learned; its splits may be empty.
 
     >>> rows = [Example("a good film", "positive"), Example("a dull film", "negative")]
@@ -110,6 +112,7 @@ class Task:
     prompt_limit: int | None = field(default=None, compare=False)
     left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    turns: Turns = field(default="last", compare=False)
     remembered: Remembered | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from everlora.archive.answers_so_far import AnswersSoFar
 from everlora.archive.commits import BaselineFacts
 from everlora.archive.committed import PREDICTIONS
 from everlora.archive.folder import RunFolder
@@ -35,6 +36,7 @@ class Evaluator:
         batch_invariant: whether a few rows were answered alone as they were in their batch; None before that was
             looked at.
         general: general ability of the model that was evaluated last; None where it is not measured.
+        so_far: answers of an evaluation that goes on where one was broken off; None where none are kept.
     """
 
     def __init__(self, base: Loaded, settings: EvalSpec) -> None:
@@ -42,6 +44,7 @@ class Evaluator:
         self.scores_next_task = settings.schedule == "forward" and base.family.head is None
         self.batch_invariant: bool | None = None
         self.general: dict[str, float] | None = None
+        self.so_far: AnswersSoFar | None = None
         self._measure_ability = general_ability(base, settings)
         self._measured_baseline = False
 
@@ -58,6 +61,7 @@ class Evaluator:
                 batch_size=self.settings.batch_size,
                 split=self.settings.split,
                 progress=progress.advance,
+                so_far=self.so_far,
             )
             scores.append(score)
             progress.done()

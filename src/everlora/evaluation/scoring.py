@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from everlora.archive.answers_so_far import AnswersSoFar
 from everlora.archive.records import AnswerRow
 from everlora.core.errors import DataError
-from everlora.data.task import Example, Task
+from everlora.data.task import Example, Task, digest_of_rows
 from everlora.metrics import answer_metric
 from everlora.metrics.answers import AS_WRITTEN, DEFAULT, correct
 from everlora.models.families import Family, Scoring
+
+TOKENS = 1024
+"""Most tokens of a batch that a CPU answers: more of them are not faster, and pad short rows to the longest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,26 @@ class TaskScore:
         ]
 
 
+def batches(order: Sequence[int], lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
+    """Cut rows into batches of at most so many rows, and of at most so many tokens with their padding.
+
+    >>> batches([2, 0, 1], [3, 8, 2], rows=2, tokens=10)
+    [[2, 0], [1]]
+
+    Args:
+        order: numbers of rows, the shortest first.
+        lengths: of each row by number, in tokens.
+        rows: most rows of a batch.
+        tokens: most rows times length of a batch of more than one row.
+    """
+    found: list[list[int]] = []
+    for k in order:
+        if not found or len(found[-1]) == rows or (len(found[-1]) + 1) * lengths[k] > tokens:
+            found.append([])
+        found[-1].append(k)
+    return found
+
+
 @torch.no_grad()
 def answer_rows(
     model: nn.Module,
@@ -68,17 +93,27 @@ def answer_rows(
     *,
     batch_size: int,
     progress: Callable[[int], None] = lambda done: None,
+    so_far: AnswersSoFar | None = None,
 ) -> list[str]:
-    """Let a model answer rows, greedily, in batches of similar length; answers come in the rows' order."""
+    """Let a model answer rows, greedily, in batches of similar length; answers come in the rows' order.
+
+    Batches that were answered ``so_far`` are not answered again.
+    """
     was_training = model.training
     model.eval()
     # Similar lengths together have little padding. Equal ones go by number, so that batches, on which last bits
     # depend, are the same each time.
-    order = sorted(range(len(rows)), key=lambda k: (family.length(rows[k], task), k))
-    found: dict[int, str] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        found.update(zip(batch, family.predict(model, task, [rows[k] for k in batch], scoring), strict=True))
+    lengths = [family.length(row, task) for row in rows]
+    order = sorted(range(len(rows)), key=lambda k: (lengths[k], k))
+    digest = digest_of_rows(rows, task.form) if so_far is not None else ""
+    found = so_far.known(task.name, digest) if so_far is not None else {}
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    for batch in batches(order, lengths, batch_size, TOKENS if on_cpu else 32 * TOKENS):
+        if not found.keys() >= set(batch):
+            new = dict(zip(batch, family.predict(model, task, [rows[k] for k in batch], scoring), strict=True))
+            found.update(new)
+            if so_far is not None:
+                so_far.add(task.name, digest, new)
         progress(len(batch))
     model.train(was_training)
     # Blanks are part of an answer only where nothing of ours stands between it and the prompt.
@@ -95,6 +130,7 @@ def score_task(
     batch_size: int = 16,
     split: str = "test",
     progress: Callable[[int], None] = lambda done: None,
+    so_far: AnswersSoFar | None = None,
 ) -> TaskScore:
     """Let a model answer one split of a task, and score its answers; the order of rows changes nothing.
 
@@ -104,7 +140,8 @@ def score_task(
     if scoring == "labels" and not task.labels:
         raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
     rows = getattr(task, split)
-    predictions = tuple(answer_rows(model, family, task, rows, scoring, batch_size=batch_size, progress=progress))
+    how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "so_far": so_far}
+    predictions = tuple(answer_rows(model, family, task, rows, scoring, **how))
     answered = [row.answered(prediction) for row, prediction in zip(rows, predictions, strict=True)]
     metric = answer_metric(task.metric)
     score, each = metric.score(answered, task.labels)

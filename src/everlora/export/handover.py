@@ -41,7 +41,9 @@ def default_rank(target: Target, total: int) -> int:
     return min(total, VLLM_RANKS[-1]) if target == "vllm" else total
 
 
-def serving_lines(target: Target, folder: Path, base: str, name: str, rank: int | None) -> list[str]:
+def serving_lines(
+    target: Target, folder: Path, base: str, name: str, rank: int | None, revision: str | None = None
+) -> list[str]:
     """Return the commands that serve what was written to ``folder``.
 
     Args:
@@ -50,10 +52,12 @@ def serving_lines(target: Target, folder: Path, base: str, name: str, rank: int 
         base: what others call the base model.
         name: what the learner is to be called.
         rank: of the adapter; None of a merged model.
+        revision: of the base model; None where nobody knows one.
     """
     if target == "vllm" and rank is not None:
+        at = f" --revision {revision}" if revision else ""
         return [
-            f"vllm serve {base} --enable-lora --max-lora-rank {vllm_rank(rank)} --lora-modules {name}={folder}",
+            f"vllm serve {base}{at} --enable-lora --max-lora-rank {vllm_rank(rank)} --lora-modules {name}={folder}",
         ]
     if target == "llama-cpp":
         gguf = folder.with_name(f"{folder.name}.gguf")

@@ -15,7 +15,7 @@ from everlora.adapters import files as adapters
 from everlora.adapters.hooked import load_form
 from everlora.adapters.osf import OsfBackend
 from everlora.analysis.runs import Run
-from everlora.archive.atomic import staged, write_json, write_text
+from everlora.archive.atomic import explained, staged, write_json, write_text
 from everlora.archive.export_card import ExportFacts, check_scores, export_card
 from everlora.archive.folder import read_matrix, read_run
 from everlora.core.errors import ConfigError, FolderError
@@ -159,6 +159,7 @@ def card_of(run: Run, base: Loaded, rank: int | None = None, error: float | None
         rank=rank,
         error=error,
         chat_date=str(date) if date else None,
+        files=base.files.record() if base.files else None,
     )
     return export_card(results, read_run(run.path), facts)
 
@@ -170,7 +171,7 @@ def write_model(run: Run, base: Loaded, out: Path, dtype: str = "fp32") -> None:
         FolderError: it reads back as something else; nothing of it stays.
     """
     model = merged_model(run, base).to(getattr(torch, DTYPES[dtype]))
-    with staged(out) as folder:
+    with staged(out) as folder, explained(out):
         model.save_pretrained(folder)
         base.family.processor.save_pretrained(str(folder))
         spell_both_ways(folder)
@@ -246,7 +247,7 @@ def _settings(config: Any) -> Any:
 def write_adapter(run: Run, base: Loaded, updates: LowRankUpdates, error: float, out: Path) -> None:
     """Write updates as a PEFT folder, with the tokenizer or its like, and a card that says the relative ``error``."""
     rank = max(update.rank for update in updates.values())
-    with staged(out) as folder:
+    with staged(out) as folder, explained(out):
         adapters.write(folder, updates, _rest(run), like=run.stages[-1].path)
         base.family.processor.save_pretrained(str(folder))
         write_text(folder / CARD, card_of(run, base, rank, error))

@@ -13,9 +13,9 @@ import everlora.methods  # noqa: F401  (registers the methods)
 from everlora.analysis.single_task import single_task_reference
 from everlora.archive.atomic import staged_files, write_text
 from everlora.archive.card import model_card
-from everlora.archive.folder import BEFORE, RunFolder
+from everlora.archive.folder import RunFolder
 from everlora.archive.identity import Composition, RunRecord
-from everlora.archive.manifest import COMMIT
+from everlora.archive.manifest import BEFORE, COMMIT
 from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
 from everlora.archive.schema import write

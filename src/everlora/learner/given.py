@@ -56,6 +56,7 @@ def given_tasks(
             instruction=card.instruction,
             metric=facts.metric.get(name, DEFAULT),
             shared_labels=card.shared_labels,
+            learn_turns=card.turns,
             **{**(card.test.columns if card.test else {}), **columns},
         )
         found[name] = load_task(entry, file)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from everlora.archive.commits import HistoryEntry, ProbedRise, SpentBudget, StageFacts, TaskCard
+from everlora.archive.committed import Committed
 from everlora.archive.history import now
 from everlora.archive.records import Holdings, Seconds
 from everlora.core.updates import Updates
-from everlora.data.task import Task
+from everlora.data.task import Example, Task
 from everlora.learner.state import LearnerState
 from everlora.training import memory, rehearsal
 from everlora.training.stages import Stage, task_card, task_metadata
@@ -52,7 +54,7 @@ def stage_facts(
     teaching = learner.teaching
     before = learner.folder.stages()[-1:]
     training, rows = (learned.training, [*learned.rows, *learned.probes]) if learned else (None, [])
-    holdings = learner.holdings_after(learned.update, learned.memory, rows) if learned else Holdings(kept_bytes=0)
+    holdings = learner.holdings_after(learned.update, learned.memory, rows) if learned else Holdings(memory_bytes=0)
     return StageFacts(
         **{**task_metadata(stage.tasks, learner.base.family).model_dump(), "cards": cards_of(learner, stage)},
         labels=list(learner.base.family.labels),
@@ -63,8 +65,8 @@ def stage_facts(
         predicted_rise=training.predicted_rise if training else None,
         probed=learned.probed if learned else None,
         epochs=training.epochs if training else None,
-        kept_rows=rehearsal.count(rows),
-        kept_row_bytes=rehearsal.size(rows),
+        stored_rows=rehearsal.count(rows),
+        stored_row_bytes=rehearsal.size(rows),
         written_rows=training.written_rows if training else None,
         holdings=holdings,
         history=HistoryEntry(
@@ -84,8 +86,13 @@ def cards_of(learner: LearnerState, stage: Stage) -> dict[str, TaskCard]:
     return {task.name: task_card(task, learner.base.family).model_copy(update=where) for task in stage.tasks}
 
 
-def kept_tests(learner: LearnerState, stage: Stage) -> list[Task]:
-    """Draw the test rows of a stage's tasks that the learner may keep, as training rows of tasks, to be written."""
-    most = learner.teaching.keep_tests
-    drawn = [task.take(evaluate=most, seed=learner.spec.seed) for task in stage.tasks if most]
+def select_tests(tasks: Sequence[Task], most: int, seed: int) -> list[Task]:
+    """Draw the test rows of tasks that a learner may keep, as training rows of tasks, to be written."""
+    drawn = [task.take(evaluate=most, seed=seed) for task in tasks if most]
     return [replace(task, train=task.test) for task in drawn]
+
+
+def stored_tests(stage: Committed) -> dict[str, Sequence[Example]]:
+    """Read the test rows of a stage's tasks that the learner may keep; those of its evaluation are the newer ones."""
+    places = [stage.path, *([stage.evaluation] if stage.evaluation else [])]
+    return {task.name: task.train for place in places for task in rehearsal.read_rows(place / TESTS)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,32 +10,33 @@ from torch import nn
 
 from everlora.analysis.status import Status, status
 from everlora.archive.history import Act, read_history
+from everlora.archive.verdict import Depth, Verdict
 from everlora.core.expressions import parse
 from everlora.core.method import Method
-from everlora.core.notebook import html_table
 from everlora.data.stream import TaskStream
 from everlora.data.task import Example, Task
+from everlora.export.hub import Pushed, push
+from everlora.export.targets import Target
 from everlora.learner import experiment
+from everlora.learner.notebook import summary, summary_in_html
 from everlora.learner.opened import load_learner, restore, tasks_of
 from everlora.learner.teaching import Teaching
-from everlora.learner.verbs.ask import answer
+from everlora.learner.verbs.ask import answer, stream
 from everlora.learner.verbs.compact import Compacted, compact
 from everlora.learner.verbs.diff import Difference, diff
+from everlora.learner.verbs.doctor import Health, doctor
 from everlora.learner.verbs.evaluate import Evaluated, judge
+from everlora.learner.verbs.export import Exported, export
 from everlora.learner.verbs.forget import Forgotten, forget
 from everlora.learner.verbs.learn import Learned, teach
+from everlora.learner.verbs.repair import repair as mend
 from everlora.learner.verbs.rollback import RolledBack, rollback
+from everlora.learner.verbs.verify import verify
 from everlora.metrics.scores import ScoreMatrix
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import LearnerSpec, RawSettings
 
 R = TypeVar("R")
-SHOWN = 6
-"""Tasks that are named before the rest is left out."""
-
-
-def _percent(score: float | None) -> str:
-    return "" if score is None else f"{score:.1f}"
 
 
 class Learner:
@@ -98,20 +99,10 @@ class Learner:
         return opened
 
     def __repr__(self) -> str:
-        learned = [stage.facts.name for stage in self._learner.folder.stages()]
-        names = f": {', '.join(learned[:SHOWN])}{', …' if len(learned) > SHOWN else ''}" if learned else ""
-        tasks = f"{len(learned)} task{'' if len(learned) == 1 else 's'} learned{names}"
-        return f"Learner({self._learner.method.name} on {self._learner.spec.model} in {self._path}, {tasks})"
+        return summary(self._learner)
 
     def _repr_html_(self) -> str:
-        if not self._learner.folder.stages():
-            return html_table(repr(self), ["task"], [])
-        found = self.status()
-        rows = [
-            [task.name, _percent(task.score), _percent(task.score_now), task.because or ""] for task in found.tasks
-        ]
-        kept = f"{found.holdings.kept_bytes / 1e6:.2f} MB are kept for the next task"
-        return html_table(repr(self), ["task", "when learned", "now", "because"], rows, kept)
+        return summary_in_html(self._learner)
 
     def learn(
         self,
@@ -121,6 +112,7 @@ class Learner:
         because: str | None = None,
         keep_probe: int = 0,
         may_lose: float | None = None,
+        force: bool = False,
         train: RawSettings | None = None,
     ) -> Learned:
         """Teach one more task; the data of earlier ones are not needed.
@@ -131,17 +123,14 @@ class Learner:
             because: why.
             keep_probe: how many test rows the learner may keep, to be judged by later.
             may_lose: points that earlier tasks may lose on average, on the test rows at hand.
+            force: commit the task even if they lose more.
             train: names of `transformers.TrainingArguments`, for this task alone.
 
         Raises:
             EverloraError: unusable data or settings, training that failed, or a folder that cannot be written.
         """
-        given: Any = dict(train or {})
-        return teach(
-            self._learner,
-            task,
-            Teaching(by=by, because=because, keep_tests=keep_probe, may_lose=may_lose, train=given),
-        )
+        budget: dict[str, Any] = {"may_lose": may_lose, "force": force, "train": dict(train or {})}
+        return teach(self._learner, task, Teaching(by=by, because=because, keep_tests=keep_probe, **budget))
 
     def ask(self, questions: Sequence[Any], *, task: str | None = None) -> list[str]:
         """Answer questions as rows of a task, by default the newest: texts, or lists of chat messages.
@@ -151,22 +140,34 @@ class Learner:
         """
         return [one.answer for one in answer(self._learner, questions, task)]
 
-    def evaluate(self, tests: Mapping[str, Sequence[Example]] | None = None) -> Evaluated:
+    def stream(
+        self, questions: Iterable[Any], *, task: str | None = None, show: Callable[[str], None] | None = None
+    ) -> Iterator[str]:
+        """Answer questions one by one as they come; ``show`` is given each answer piece by piece."""
+        return (one.answer for one in stream(self._learner, questions, task, show))
+
+    def evaluate(self, tests: Mapping[str, Sequence[Example]] | None = None, *, keep_probe: int = 0) -> Evaluated:
         """Score the learner as it is now on the tasks whose test rows are given, were kept, or still are at hand.
+
+        Of those, ``keep_probe`` rows of each task may be kept, to be judged by later.
 
         Raises:
             EverloraError: no such task, or rows that cannot be used.
         """
-        return judge(self._learner, tests)
+        return judge(self._learner, tests, keep_probe)
 
-    def rollback(self, to: str, *, by: str | None = None, because: str | None = None) -> RolledBack:
+    def rollback(
+        self, to: str, *, discard: bool = False, by: str | None = None, because: str | None = None
+    ) -> RolledBack:
         """Take the learner back to what it was right after the task ``to``, or to nothing (``start``).
+
+        What is taken away is moved to the folder ``undone``, or deleted (``discard``).
 
         Raises:
             EverloraError: no such task, or none behind it; the learner is as it was.
         """
-        done = rollback(self._path, to, by=by, because=because, here=self._here, progress=self._learner.progress)
-        return self._opened_again(done)
+        how: dict[str, Any] = {"by": by, "because": because, "discard": discard, "here": self._here}
+        return self._opened_again(rollback(self._path, to, progress=self._learner.progress, **how))
 
     def forget(
         self,
@@ -192,14 +193,23 @@ class Learner:
         how: dict[str, Any] = {"rebuild": rebuild, "by": by, "because": because, "here": self._here}
         return self._opened_again(forget(self._path, name, tasks, progress=self._learner.progress, **how))
 
-    def compact(self, rank: int, *, by: str | None = None, because: str | None = None) -> Compacted:
-        """Put the nearest update of ``rank`` in the place of the updates of all tasks.
+    def compact(
+        self,
+        rank: int,
+        *,
+        discard: bool = False,
+        dry_run: bool = False,
+        by: str | None = None,
+        because: str | None = None,
+    ) -> Compacted:
+        """Put the nearest update of ``rank`` in the place of the updates of all tasks, or tell what that would lose.
 
         Raises:
             EverloraError: a method whose past is no plain sum.
         """
-        done = compact(self._path, rank, by=by, because=because, here=self._here, progress=self._learner.progress)
-        return self._opened_again(done)
+        how: dict[str, Any] = {"by": by, "because": because, "discard": discard, "dry_run": dry_run}
+        done = compact(self._path, rank, here=self._here, progress=self._learner.progress, **how)
+        return self._opened_again(done) if done.done else done
 
     def diff(self, other: str | Path) -> Difference:
         """Compare the learner with another one, or with itself as it was after one of its tasks (``folder@task``).
@@ -208,6 +218,38 @@ class Learner:
             EverloraError: no learner, or no such task.
         """
         return diff(self._path, other)
+
+    def verify(self, depth: Depth = "hashes", *, repair: bool = False, seconds: float | None = None) -> Verdict:
+        """Look whether the folder is sound; with ``repair`` first make again what can be.
+
+        Raises:
+            EverloraError: a folder that cannot be read or written.
+        """
+        made = mend(self._path, self._here).repaired if repair else []
+        found = verify(self._path, depth, seconds=seconds, here=self._here)
+        return found.model_copy(update={"repaired": made})
+
+    def export(
+        self, out: str | Path, *, to: Target | None = None, rank: int | None = None, dtype: str = "fp32"
+    ) -> Exported:
+        """Write the learner for another tool: a whole model, or one adapter; see `everlora.learner.verbs.export`.
+
+        Raises:
+            EverloraError: a learner that is no single model, or a place that holds something.
+        """
+        return export(self._path, Path(out), to=to, rank=rank, dtype=dtype, here=self._here)
+
+    def push(self, repo: str, **how: Any) -> Pushed:
+        """Put the learner on the Hub; see `everlora.export.hub.push` for what may be said of it.
+
+        Raises:
+            EverloraError: no such name, nothing to send, or the Hub refuses.
+        """
+        return push(self._path, repo, **how)
+
+    def doctor(self) -> Health:
+        """Look at this machine and the learner's folder, and say what to do about what is amiss."""
+        return doctor(self._path)
 
     @property
     def _path(self) -> Path:

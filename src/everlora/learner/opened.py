@@ -22,7 +22,7 @@ from everlora.data.files import TaskFile
 from everlora.data.task import Example, Task
 from everlora.data.test_rows import entry_of, load_test
 from everlora.learner import experiment
-from everlora.learner.learned import TESTS
+from everlora.learner.learned import stored_tests
 from everlora.learner.resolve import refuse_code, resolve
 from everlora.learner.same_base import weights_of
 from everlora.learner.sequential import SequentialLearner
@@ -126,7 +126,7 @@ def remembered(stage: Committed) -> list[Task]:
     Raises:
         FolderError: the folder is of an everlora that kept no cards.
     """
-    stored = {task.name: task.train for task in rehearsal.read_rows(stage.path / TESTS)}
+    stored = stored_tests(stage)
     found = []
     for name in stage.facts.data:
         card = stage.facts.cards.get(name)

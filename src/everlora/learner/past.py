@@ -105,7 +105,9 @@ def copy_stage(stage: Committed, place: Path, number: int, without: Sequence[str
             link_tree(inside, target / inside.name)
     if stage.evaluation is not None:
         (target / "evaluation-1").mkdir()
-        link_tree(stage.evaluation / "predictions.jsonl", target / "evaluation-1" / "predictions.jsonl")
+        for inside in stage.evaluation.iterdir():
+            if inside.name != COMMIT:
+                link_tree(inside, target / "evaluation-1" / inside.name)
     return target
 
 

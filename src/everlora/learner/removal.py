@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ from torch import Tensor
 
 from everlora.adapters.files import PREFIX, WEIGHTS
 from everlora.archive.atomic import follow_umask
-from everlora.archive.commits import Evaluation, ProbedRise
+from everlora.archive.commits import Baseline, Evaluation, ProbedRise
 from everlora.archive.committed import PREDICTIONS, Committed
+from everlora.archive.exchange import list_tasks
+from everlora.archive.manifest import BEFORE, COMMIT
+from everlora.archive.root import sha256
+from everlora.archive.schema import read_json, write
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.data.task import Task
@@ -94,6 +99,25 @@ def remove_task(
         for predictions in (folder / PREDICTIONS, folder / "evaluation-1" / PREDICTIONS):
             _drop_answers(predictions, name)
         seal_stage(folder, facts.model_copy(update=changed), _scores(scores, number))
+
+
+def drop_baseline(place: Path, names: Sequence[str]) -> None:
+    """Drop from a prepared learner what the base model answered to tasks before the first was learned."""
+    before = place / BEFORE
+    if not (before / COMMIT).is_file():
+        return
+    facts = read_json(Baseline, before / COMMIT)
+    base, data = ({n: v for n, v in known.items() if n not in names} for known in (facts.base, facts.data))
+    if (base, data) == (facts.base, facts.data):
+        return
+    if base or facts.general is not None:
+        for name in names:
+            _drop_answers(before / PREDICTIONS, name)
+        files = {file: sha256(before / file) for file in facts.files}
+        write(before / COMMIT, facts.model_copy(update={"base": base, "data": data, "files": files}))
+    else:
+        shutil.rmtree(before)
+    list_tasks(place)
 
 
 def _take_rows_out(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from torch import nn
 
+from everlora.archive.answers_so_far import AnswersSoFar
 from everlora.archive.commits import Scored
-from everlora.archive.committed import PREDICTIONS, Committed
+from everlora.archive.committed import PREDICTIONS, Committed, read_stages
+from everlora.archive.manifest import COMMIT
+from everlora.archive.root import sha256
 from everlora.archive.schema import write_rows
 from everlora.data.task import Task
 from everlora.evaluation.scoring import TaskScore
 from everlora.metrics.scores import Cell, ScoreMatrix
+from everlora.models.environment import fingerprint
 from everlora.runtime import world
 from everlora.runtime.progress import warn
 from everlora.training.alarms import after_scoring
@@ -28,6 +34,35 @@ def score(
     learner: SequentialLearner, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix, model: nn.Module
 ) -> list[Cell]:
     """Score tasks after a committed stage, take the adapter off, commit what was answered; return its row."""
+    with goes_on(learner, stage.number):
+        return _score(learner, stage, tasks, matrix, model)
+
+
+@contextmanager
+def goes_on(learner: SequentialLearner, number: int) -> Iterator[None]:
+    """Keep the answers of an evaluation after a task while it goes on, and take those of one that was broken off."""
+    if world.size() > 1:
+        yield
+        return
+    done = read_stages(learner.folder.path, hashes=False)[:number]
+    committed = [sha256(one.path / COMMIT) for one in done]
+    how, evaluator = learner.evaluator.settings, learner.evaluator
+    made = fingerprint(learner.base, how.scoring, None).plain()
+    key = hashlib.sha256(repr([learner.folder.id, committed, how.model_dump(), made]).encode()).hexdigest()
+    evaluator.so_far = so_far = AnswersSoFar(learner.folder.path, key)
+    try:
+        yield
+        so_far.clear()
+    except BaseException:
+        so_far.write()
+        raise
+    finally:
+        evaluator.so_far = None
+
+
+def _score(
+    learner: SequentialLearner, stage: Stage, tasks: Sequence[Task], matrix: ScoreMatrix, model: nn.Module
+) -> list[Cell]:
     started = time.perf_counter()
     try:
         scores = evaluate(learner, model, stage, tasks)
@@ -71,9 +106,13 @@ def count_rows(tasks: Sequence[Task], committed: Sequence[Committed], split: str
 
 
 def committed_matrix(learner: LearnerState, tasks: Sequence[Task]) -> ScoreMatrix:
-    """Return the matrix that the committed tasks of a learner make."""
+    """Return the matrix that the committed tasks of a learner make, with the counts of the evaluation that is newest.
+
+    Rows that are at hand now may be fewer; they count where no evaluation says how many there were.
+    """
     committed = learner.folder.stages()
-    counts = count_rows(tasks, committed, learner.spec.evaluation.split)
+    noted = (list(stage.counts[: len(tasks)]) for stage in reversed(committed) if len(stage.counts) >= len(tasks))
+    counts = next(noted, None) or count_rows(tasks, committed, learner.spec.evaluation.split)
     matrix = ScoreMatrix.empty([task.name for task in tasks], counts)
     for stage, done in zip(stages(learner.method, tasks), committed, strict=False):
         matrix = matrix.with_row(stage.row, [*done.facts.row, *[None] * len(tasks)][: len(tasks)])

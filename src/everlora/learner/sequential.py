@@ -54,7 +54,7 @@ from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.evaluation.evaluator import Evaluator
 from everlora.learner.forgetting_budget import within_budget
-from everlora.learner.learned import TESTS, LearnedTask, kept_tests, stage_facts
+from everlora.learner.learned import TESTS, LearnedTask, select_tests, stage_facts
 from everlora.learner.scoring import count_rows, score
 from everlora.learner.state import LearnerState
 from everlora.learner.work import planned_work
@@ -199,7 +199,8 @@ class SequentialLearner(LearnerState):
                 memory.write(scratch, remembered)
                 rehearsal.write(scratch, self.method.rehearsal, rows)
                 rehearsal.write_rows(scratch / PROBES, probes)
-                rehearsal.write_rows(scratch / TESTS, kept_tests(self, stage))
+                kept = select_tests(stage.tasks, self.teaching.keep_tests, self.spec.seed)
+                rehearsal.write_rows(scratch / TESTS, kept)
                 learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch, spent)
                 self.commit(stage, seconds, learned)
             if (checkpoint := self.checkpoint(stage)) is not None:

@@ -235,11 +235,11 @@ class LearnerState:
         adapter = sum(update.numel for update in newest.values())
         elements = adapter if self.method.consolidator.rule == "continue" else past.numel
         return Storage(
-            kept_elements=elements,
+            stored_elements=elements,
             adapter_elements=adapter,
-            kept_bytes=4 * elements + memory.size(remembered) + rehearsal.size(rows),  # updates are kept in fp32
-            kept_rows=rehearsal.count(rows),
-            kept_row_bytes=rehearsal.size(rows),
+            memory_bytes=4 * elements + memory.size(remembered) + rehearsal.size(rows),  # updates are kept in fp32
+            stored_rows=rehearsal.count(rows),
+            stored_row_bytes=rehearsal.size(rows),
         )
 
     def holdings_after(self, update: Updates, remembered: memory.Memory, rows: Sequence[Task]) -> Holdings:
@@ -248,7 +248,7 @@ class LearnerState:
         kept = self._storage(past, update, remembered, [*self.stored_rows, *self.calibration.rows, *rows])
         if self.method.consolidator.rule == "continue":  # then the one adapter is the past of the next task
             past = UpdateHistory((cast(LowRankUpdates, update),))
-        return measure_holdings(self.method, past, remembered, kept.kept_bytes)
+        return measure_holdings(self.method, past, remembered, kept.memory_bytes)
 
     def facts(self) -> LearnerFacts:
         """Describe the learner for matrix.json."""

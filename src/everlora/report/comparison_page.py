@@ -180,7 +180,7 @@ def _costs(found: dict[str, Cost]) -> Table:
         rows.append(
             [
                 text(method), Cell(duration(cost.train)), Cell(times), Cell(duration(cost.evaluate)),
-                Cell(f"{cost.trained:,.0f}"), Cell(size(cost.kept_bytes)), Cell(f"{cost.kept_rows:,.0f}"),
+                Cell(f"{cost.trained:,.0f}"), Cell(size(cost.memory_bytes)), Cell(f"{cost.stored_rows:,.0f}"),
             ]
         )  # fmt: skip
     heads = [

@@ -41,7 +41,7 @@ def tiles(run: RecordedRun) -> list[Tile]:
     general = run.results.metrics.get("general_delta")
     if general is not None:
         found.append(Tile("General ability", points(general, signed=True), "", "change since before the first task"))
-    return [*found, Tile("Kept for the next task", size(run.results.kept_bytes), "", "beside the base model")]
+    return [*found, Tile("Kept for the next task", size(run.results.memory_bytes), "", "beside the base model")]
 
 
 def matrix_section(run: RecordedRun) -> Section:

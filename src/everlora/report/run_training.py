@@ -140,7 +140,7 @@ def cost_section(run: RecordedRun) -> Section:
     for stage in run.stages:
         name, train, score = stage.facts.name, stage.train_seconds, stage.evaluate_seconds
         per_step = f"{1000 * train / stage.steps:.0f} ms" if stage.steps else ""
-        kept = stage.facts.holdings.kept_bytes if stage.facts.holdings else None
+        kept = stage.facts.holdings.memory_bytes if stage.facts.holdings else None
         rows.append(
             [
                 text(name), Cell(duration(train)), Cell(str(stage.steps) if stage.steps else ""), Cell(per_step),
@@ -157,11 +157,11 @@ def cost_section(run: RecordedRun) -> Section:
     pairs = [
         ("whole run", duration(total)),
         ("numbers trained per task", f"{results.adapter_elements:,}"),
-        ("numbers kept of past updates", f"{results.kept_elements:,}"),
-        ("kept for the next task", size(results.kept_bytes)),
+        ("numbers kept of past updates", f"{results.stored_elements:,}"),
+        ("kept for the next task", size(results.memory_bytes)),
     ]
-    if results.kept_rows:
-        pairs.append(("rows of data kept", f"{counted(results.kept_rows, 'row')}, {size(results.kept_row_bytes)}"))
+    if results.stored_rows:
+        pairs.append(("rows of data kept", f"{counted(results.stored_rows, 'row')}, {size(results.stored_row_bytes)}"))
     return Section("cost", "What it cost", figures=[_times(run, drawn, table)], tables=[table], pairs=pairs)
 
 

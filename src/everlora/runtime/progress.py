@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from everlora.runtime.forecast import Work
+from everlora.runtime.stopping import END
 
 logger = logging.getLogger("everlora")
 
@@ -41,7 +42,7 @@ class Progress:
 
 
 class StepCallback(TrainerCallback):
-    """Passes the Trainer's steps on to a `Progress`."""
+    """Passes the Trainer's steps on to a `Progress`, and asks for a checkpoint where the process is to end."""
 
     def __init__(self, progress: Progress, label: str) -> None:
         self.progress = progress
@@ -53,6 +54,9 @@ class StepCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         loss = next((log["loss"] for log in reversed(state.log_history) if "loss" in log), None)
         self.progress.advance(1, f"loss {loss:.3f}" if loss is not None else "")
+        # None is at the end of a task: the Trainer would go on from it by one step too many.
+        if END.requested and state.global_step < state.max_steps:
+            control.should_save = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress.done()

@@ -187,11 +187,11 @@ def kept_is_what_the_method_declares(case: Case) -> None:
     record = case.record
     learner, kept, rule = record.learner, record.learner.storage(), record.learner.method.consolidator
     if learner.method.regime == "frozen":
-        assert kept.plain() == {"kept_elements": 0, "adapter_elements": 0, "kept_bytes": 0}
+        assert kept.plain() == {"stored_elements": 0, "adapter_elements": 0, "memory_bytes": 0}
         return
     newest: Any = learner.newest
     stages = 1 if learner.method.regime == "joint" else 2
-    assert kept.kept_elements == rule.stored_elements(stages, kept.adapter_elements)
+    assert kept.stored_elements == rule.stored_elements(stages, kept.adapter_elements)
     assert kept.adapter_elements == sum(t.numel() for s in newest.values() for t in s.tensors.values())
     declared = sum(
         part.memory_bytes(out, into, site.rank, 1 if rule.rule == "continue" else stages)
@@ -200,9 +200,9 @@ def kept_is_what_the_method_declares(case: Case) -> None:
         for out, into in [site.shape]
     )
     rows = [row for task in learner.stored_rows for row in task.train]
-    assert kept.kept_rows == len(rows)
+    assert kept.stored_rows == len(rows)
     assert bool(rows) <= all(entry(name).replay for name in [case.composed.name] if "+" not in name)
-    held = kept.kept_bytes - 4 * kept.kept_elements - kept.kept_row_bytes
+    held = kept.memory_bytes - 4 * kept.stored_elements - kept.stored_row_bytes
     bounded = any(part.needs.memory_at_most for part in learner.method.remembering)
     assert 0 < held <= declared if bounded else held == declared
 

@@ -26,6 +26,7 @@ from transformers import TrainerCallback
 from everlora.archive.atomic import staged
 from everlora.archive.schema import Record, read_json, write
 from everlora.core.errors import FolderError
+from everlora.runtime.stopping import END
 from everlora.training.chain import ModuleRow
 
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ class Checkpoint(TrainerCallback):
             self.resumed._tr_loss = torch.tensor(loss, device=args.device)
             self.resumed._total_loss_scalar, self.resumed._globalstep_last_logged = total, last
             self.resumed._initial_global_step = 0  # figures at the end are of the whole task
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if END.requested:
+            raise KeyboardInterrupt(f"a checkpoint of step {state.global_step} was written")
 
     def found(self) -> str | None:
         """Return the folder of a checkpoint that counts; None where there is none."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -47,13 +47,24 @@ def check_fits(parts: Sequence[HasMemory], live: Updates) -> None:
         stored = sum(part.memory_bytes(*site.shape, site.rank, 1) for site in sites)
         if measured + stored <= held:
             continue
-        smaller = is_dataclass(part) and any(one.name == "store" for one in fields(part)) and measured <= held
-        cure = "store=low-rank, or " if smaller else ""
+        found = _smaller_store(part, sites, held - measured)
+        cure = f"store={found}, or " if found else ""
         raise ConfigError(
             f"what {part.name!r} remembers of {len(sites)} modules (the widest {widest}) needs "
             f"{(measured + stored) / 1e9:.0f} GB, and there are {held / 1e9:.0f} GB; take {cure}fewer or narrower "
             f"modules (--lora-target-modules, --lora-layers)"
         )
+
+
+def _smaller_store(part: HasMemory, sites: Sequence[LowRank], held: int) -> str | None:
+    """Return the first of a part's own stores in which it remembers modules in so many bytes; None where none does."""
+    if not is_dataclass(part) or all(one.name != "store" for one in fields(part)):
+        return None
+    for store in get_args(get_type_hints(type(part))["store"]):
+        other = cast(HasMemory, replace(part, store=store))
+        if sum(other.memory_bytes(*site.shape, site.rank, 1) for site in sites) <= held:
+            return str(store)
+    return None
 
 
 def remember(

@@ -153,6 +153,7 @@ def task_card(task: Task, family: Family) -> TaskCard:
         rows={split: len(rows) for split in ("train", "dev", "test") if (rows := getattr(task, split))},
         special=family.special_names(task) if isinstance(family, Writer) and not task.labels else [],
         tests=digest_of_rows(task.test, task.form),
+        turns=task.turns,
     )
 
 

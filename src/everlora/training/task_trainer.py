@@ -151,7 +151,7 @@ class TaskTrainer:
         outputs = tuple(part for part in self.method.outputs if part.strength)
         extra_losses = ExtraLosses(
             outputs=outputs,
-            side=self.backend.auxiliary_loss,
+            side=self.backend.auxiliary_loss if self.method.adapter.own_loss else None,
             # Copied before the first step, while the values are still those of the task before.
             teacher=Teacher(chain.params) if outputs and not first else None,
         )

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,9 +24,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from everlora.core.errors import TrainingError
 from everlora.core.roles import OutputPenalty
 from everlora.data.task import Task
-from everlora.models.families import Family, Features
+from everlora.models.families import Causal, Family, Features
 from everlora.models.families.base import IGNORE, Batch
+from everlora.models.families.packed import can_pack_in_training
 from everlora.runtime import world
+from everlora.runtime.stopping import END
 from everlora.settings.training import TrainingArgumentsInput
 from everlora.training.chain import Chain
 from everlora.training.checkpoint import MINUTES, Checkpoint
@@ -90,7 +93,7 @@ class ExtraLosses:
     """
 
     outputs: Sequence[OutputPenalty] = ()
-    side: Callable[[], Tensor | None] = lambda: None
+    side: Callable[[], Tensor | None] | None = None
     teacher: Teacher | None = None
 
     def loss(
@@ -109,7 +112,7 @@ class ExtraLosses:
         """
         # A sum, like the task's: whoever calls divides both by the one number of positions in the global batch.
         total, rows = logits.new_zeros(()), rows_of(batch["labels"])
-        side = self.side()
+        side = None if self.side is None else self.side()
         if side is not None:
             total = total + side[rows].sum()
         if self.teacher is None or not self.outputs or not logits.shape[-1]:  # no label was known before
@@ -157,7 +160,20 @@ class ClTrainer(Trainer):
         self.extra_losses = extra_losses or ExtraLosses()
         self.order = order
         self.checkpoint = checkpoint
+        self._packs: bool | None = None
         self.rows: Rows = self.train_dataset  # whose count of cut texts a checkpoint has
+
+    @contextmanager
+    def _packing(self, model: nn.Module) -> Iterator[None]:
+        """Let rows be packed, unless a part looks at the inner layers or a wrapper counts passes."""
+        if self._packs is None:
+            free = self.chain.probe is None and self.family.frozen is None and world.size() == 1
+            self._packs = free and isinstance(self.family, Causal) and can_pack_in_training(model)
+        self.family.packs = self._packs
+        try:
+            yield
+        finally:
+            self.family.packs = False
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Return our order of rows, where there is one; this is Trainer's documented place for it."""
@@ -193,7 +209,8 @@ class ClTrainer(Trainer):
         if self.chain.probe is not None:
             # Inner layers do not see what is padding; the probe must not count it.
             self.chain.probe.tokens.set_batch(self.family, inputs)
-        logits, targets, known = self.family.logits_with_known(model, inputs)
+        with self._packing(model):
+            logits, targets, known = self.family.logits_with_known(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else targets.numel()
         extra = self.extra_losses.loss(model, self.family, inputs, known, marks, each) / total
         # DDP averages gradients over processes; the denominator is global, so their number is multiplied back.
@@ -272,7 +289,10 @@ def fit(
         trainer.add_callback(callback)
         if checkpoint is not None:
             trainer.add_callback(checkpoint)
-        trainer.train(resume_from_checkpoint=checkpoint.found() if checkpoint is not None else None)
+        with END.heeded() if checkpoint is not None else nullcontext():
+            trainer.train(resume_from_checkpoint=checkpoint.found() if checkpoint is not None else None)
+        if checkpoint is not None and END.requested:  # in the last step, behind which no checkpoint is written
+            raise KeyboardInterrupt
         if not trainer.state.global_step:
             raise TrainingError("not one step was taken, so nothing was learned; look at the batch size and the rows")
     log: list[dict[str, float]] = trainer.state.log_history

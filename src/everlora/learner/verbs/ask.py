@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from everlora.archive.schema import Record
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.data.tasks import LONE_SURROGATE
 from everlora.evaluation.scoring import answer_rows
+from everlora.evaluation.written import Shown
 from everlora.learner.opened import load_learner, restore, task_named, tasks_of
 from everlora.learner.sequential import SequentialLearner
+from everlora.models.families.writer import Writer
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
 
@@ -52,21 +56,63 @@ def ask(
 
 def answer(learner: SequentialLearner, questions: Sequence[Any], task: str | None = None) -> list[Answered]:
     """Let a learner that is loaded answer; see `ask`."""
+    model, chosen = prepared(learner, task)
+    return answers_of(learner, model, chosen, questions)
+
+
+def stream(
+    learner: SequentialLearner,
+    questions: Iterable[Any],
+    task: str | None = None,
+    show: Callable[[str], None] | None = None,
+) -> Iterator[Answered]:
+    """Let a learner answer questions one by one, each before the next is taken; see `ask`.
+
+    Args:
+        learner: that is loaded.
+        questions: may come at any time.
+        task: by its name; the newest by default.
+        show: is given an answer piece by piece, while it is written.
+    """
+    model, chosen = prepared(learner, task)
+    family = learner.base.family
+    for question in questions:
+        shown = Shown(family, chosen, show) if show is not None and isinstance(family, Writer) else None
+        try:
+            if isinstance(family, Writer):
+                family.streamer = shown
+            (answered,) = answers_of(learner, model, chosen, [question])
+        finally:
+            if isinstance(family, Writer):
+                family.streamer = None
+        if shown is not None:
+            shown.finish(answered.answer)
+        elif show is not None:
+            show(answered.answer)
+        yield answered
+
+
+def prepared(learner: SequentialLearner, task: str | None) -> tuple[nn.Module, Task]:
+    """Return the model that answers as a row of a task, and that task."""
     known = tasks_of(learner)
     chosen = task_named(learner.folder.path, known, task)
-    model = restore(learner, known, chosen)
-    rows = [Example(question_of(question, chosen), next(iter(chosen.labels), "-")) for question in questions]
-    probed = replace(chosen, test=rows)
+    return restore(learner, known, chosen), chosen
+
+
+def answers_of(learner: SequentialLearner, model: nn.Module, task: Task, questions: Sequence[Any]) -> list[Answered]:
+    """Let a model answer questions as rows of a task."""
+    rows = [Example(question_of(question, task), next(iter(task.labels), "-")) for question in questions]
+    probed = replace(task, test=rows)
     learner.base.family.check(probed)
     answers = answer_rows(
         model,
         learner.base.family,
         probed,
         rows,
-        learner.spec.evaluation.scoring if chosen.labels else "generate",
+        learner.spec.evaluation.scoring if task.labels else "generate",
         batch_size=learner.spec.evaluation.batch_size,
     )
-    return [Answered(question=q, answer=a, task=chosen.name) for q, a in zip(questions, answers, strict=True)]
+    return [Answered(question=q, answer=a, task=task.name) for q, a in zip(questions, answers, strict=True)]
 
 
 def question_of(question: Any, task: Task) -> Any:

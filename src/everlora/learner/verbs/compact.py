@@ -8,6 +8,7 @@ from pathlib import Path
 
 from everlora.adapters import files as adapters
 from everlora.analysis.runs import Run
+from everlora.archive.atomic import explained
 from everlora.archive.committed import Committed, last_scores
 from everlora.archive.exchange import exchange, list_tasks, prepare
 from everlora.archive.folder import read_run
@@ -95,7 +96,7 @@ def compact(
     if rank < 1:
         raise ConfigError(f"the rank must be at least 1, not {rank}")
     read_run(path)
-    with writing(path, (progress or Progress()).warn):
+    with writing(path, (progress or Progress()).warn), explained(path):
         stages = committed_tasks(path)
         run = Run.read(path)
         check_compactable(run.method)

@@ -59,6 +59,7 @@ class Difference(Record):
         why: why not.
         modules: those that differ most, the most different first.
         scores: of the tasks whose scores differ.
+        other_rows: tasks that the two were scored on other test rows of, so that neither scores nor answers compare.
         answers: rows that one answers right and the other wrong.
         compared: how many rows both have answered, by task.
         settings: names of the settings that differ.
@@ -71,6 +72,7 @@ class Difference(Record):
     why: str | None = None
     modules: list[ModuleDifference]
     scores: list[ScoreChange]
+    other_rows: list[str]
     answers: list[AnswerChange]
     compared: dict[str, int]
     settings: list[str]
@@ -115,8 +117,9 @@ def diff(a: str | Path, b: str | Path, *, top: int = 10) -> Difference:
     modules = [] if why else compare_updates(_added(one), _added(other))
     size = 0.0 if why else hypot(*(float(update.norm()) for update in _added(one).values()))
     norm = None if why else hypot(*(module.norm for module in modules))
-    answers = [_answers(side.run.stages) for side in (one, other)]
-    compared, changes = compare_answers(*answers)
+    first, second = (_answers(side.run.stages) for side in (one, other))
+    others = _other_rows((one, first), (other, second))
+    compared, changes = compare_answers(_flat(first, others), _flat(second, others))
     return Difference(
         a=str(a),
         b=str(b),
@@ -124,7 +127,8 @@ def diff(a: str | Path, b: str | Path, *, top: int = 10) -> Difference:
         relative=norm / size if norm is not None and size else None,
         why=why,
         modules=modules[:top],
-        scores=_scores(one, other),
+        scores=[change for change in _scores(one, other) if change.task not in others],
+        other_rows=others,
         answers=changes,
         compared=compared,
         settings=_settings(one, other),
@@ -192,14 +196,32 @@ def _scores(one: Side, other: Side) -> list[ScoreChange]:
     return [change for change in changes if change.a != change.b]
 
 
-def _answers(stages: Sequence[Committed]) -> dict[tuple[str, int], AnswerRow]:
-    """Return the last answer to each row of the learned tasks."""
+def _answers(stages: Sequence[Committed]) -> dict[str, list[AnswerRow]]:
+    """Return the answers from which the last score of each learned task was made."""
     known = {name for stage in stages for name in stage.facts.data}
-    found: dict[tuple[str, int], AnswerRow] = {}
+    found: dict[str, list[AnswerRow]] = {}
     for stage in stages:
-        rows = read_rows(AnswerRow, stage.predictions) if stage.predictions.is_file() else []
-        found |= {(row.task, row.row): row for row in rows if row.task in known}
+        now: dict[str, list[AnswerRow]] = {}
+        for row in read_rows(AnswerRow, stage.predictions) if stage.predictions.is_file() else []:
+            if row.task in known:
+                now.setdefault(row.task, []).append(row)
+        found |= now
     return found
+
+
+def _other_rows(*sides: tuple[Side, dict[str, list[AnswerRow]]]) -> list[str]:
+    """Return the tasks that both have scored, on other test rows: as learned, or as many of them as were at hand."""
+    names = [name for name in sides[0][1] if name in sides[1][1]]
+    cards = [{name: c for one in side.run.stages for name, c in one.facts.cards.items()} for side, _ in sides]
+    of = [
+        {n: (known[n].tests if n in known else None, [(row.row, row.target) for row in rows[n]]) for n in names}
+        for known, (_, rows) in zip(cards, sides, strict=True)
+    ]
+    return [name for name in names if of[0][name] != of[1][name]]
+
+
+def _flat(answers: dict[str, list[AnswerRow]], without: Sequence[str]) -> dict[tuple[str, int], AnswerRow]:
+    return {(task, row.row): row for task, rows in answers.items() if task not in without for row in rows}
 
 
 def compare_answers(

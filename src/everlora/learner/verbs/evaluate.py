@@ -6,18 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from everlora.archive.commits import Scored
-from everlora.archive.committed import PREDICTIONS
+from everlora.archive.atomic import copy_checked
+from everlora.archive.commits import Evaluation, Scored
+from everlora.archive.committed import PREDICTIONS, Committed
+from everlora.archive.manifest import COMMIT
 from everlora.archive.records import AnswerRow
-from everlora.archive.schema import Record, read_rows, write_rows
+from everlora.archive.schema import Record, read_json, read_rows, write_rows
 from everlora.data.task import Example, Task, digest_of_rows
 from everlora.evaluation.scoring import TaskScore
 from everlora.learner import experiment
+from everlora.learner.learned import TESTS, select_tests, stored_tests
 from everlora.learner.opened import load_learner, restore, task_named, tasks_of
-from everlora.learner.scoring import committed_matrix, count_rows
+from everlora.learner.scoring import committed_matrix, count_rows, goes_on
 from everlora.learner.sequential import SequentialLearner
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
+from everlora.training import rehearsal
 from everlora.training.stages import stages
 
 
@@ -43,6 +47,7 @@ def evaluate(
     path: Path,
     tests: Mapping[str, Sequence[Example]] | None = None,
     *,
+    keep: int = 0,
     here: RawSettings | None = None,
     progress: Progress | None = None,
 ) -> Evaluated:
@@ -53,16 +58,19 @@ def evaluate(
     Args:
         path: the learner's folder.
         tests: rows by task, in place of those at hand.
+        keep: how many of each task's rows the learner may keep in its folder, to be judged by later.
         here: settings of this process, see `everlora.learner.opened.load_learner`.
         progress: is shown what is done.
 
     Raises:
         EverloraError: no such task, or a folder or row that cannot be used.
     """
-    return judge(load_learner(path, here, progress=progress), tests)
+    return judge(load_learner(path, here, progress=progress), tests, keep)
 
 
-def judge(learner: SequentialLearner, tests: Mapping[str, Sequence[Example]] | None = None) -> Evaluated:
+def judge(
+    learner: SequentialLearner, tests: Mapping[str, Sequence[Example]] | None = None, keep: int = 0
+) -> Evaluated:
     """Score a learner that is loaded; see `evaluate`."""
     # Rows at hand are test rows, whatever a run that searched for settings was scored on.
     how = learner.evaluator.settings
@@ -72,18 +80,24 @@ def judge(learner: SequentialLearner, tests: Mapping[str, Sequence[Example]] | N
             known = tasks_of(learner)
             for name in (*(tests or ()), None):
                 task_named(learner.folder.path, known, name)
-            return _evaluate(learner, known, tests or {})
+            with goes_on(learner, len(known)):
+                return _evaluate(learner, known, tests or {}, keep)
     finally:
         learner.evaluator.settings = how
 
 
-def _evaluate(learner: SequentialLearner, known: Sequence[Task], tests: Mapping[str, Sequence[Example]]) -> Evaluated:
+def _evaluate(
+    learner: SequentialLearner, known: Sequence[Task], tests: Mapping[str, Sequence[Example]], keep: int
+) -> Evaluated:
     """Score a learner and note the scores; see `evaluate`."""
     given = [replace(task, test=tests.get(task.name, task.test)) for task in known]
     here_now = [task for task in given if len(task.test)]
     scores = _answers(learner, known, here_now)
     other = [task.name for task in here_now if not _same_rows(learner, task)]
-    _commit(learner, known, [score for score in scores if score.task not in other])
+    changed = _commit(learner, known, [score for score in scores if score.task not in other])
+    changed |= _keep(learner, select_tests(here_now, keep, learner.spec.seed))
+    if changed:
+        experiment.finish(learner, committed_matrix(learner, known))
     return Evaluated(
         scores={score.task: score.score for score in scores},
         rows={score.task: len(score.targets) for score in scores},
@@ -109,8 +123,8 @@ def _same_rows(learner: SequentialLearner, task: Task) -> bool:
     return digest_of_rows(task.test, task.form) == card.tests
 
 
-def _commit(learner: SequentialLearner, known: Sequence[Task], scores: Sequence[TaskScore]) -> None:
-    """Note scores beside the newest task, in the place of what was noted there."""
+def _commit(learner: SequentialLearner, known: Sequence[Task], scores: Sequence[TaskScore]) -> bool:
+    """Note scores beside the newest task, in the place of what was noted there; return whether there were any."""
     newest = learner.folder.stages()[-1]
     row = [*newest.facts.row, *[None] * len(known)][: len(known)]
     # What the newest task scored when it was learned stays as it was measured then.
@@ -119,7 +133,7 @@ def _commit(learner: SequentialLearner, known: Sequence[Task], scores: Sequence[
     scores = [score for score in scores if score.task not in first]
     found = {score.task: score.score for score in scores}
     if not found:
-        return
+        return False
     facts = Scored(
         row=[found.get(task.name, old) for task, old in zip(known, row, strict=True)],
         fingerprint=learner.evaluator.fingerprint(),
@@ -131,7 +145,40 @@ def _commit(learner: SequentialLearner, known: Sequence[Task], scores: Sequence[
     rows = [row for row in old if row.task not in found] + [row for score in scores for row in score.rows()]
     with learner.folder.commit_evaluation(newest, facts) as place:
         write_rows(place / PREDICTIONS, rows)
-    experiment.finish(learner, committed_matrix(learner, known))
+        carry_tests(newest, place)
+    return True
+
+
+def _keep(learner: SequentialLearner, rows: Sequence[Task]) -> bool:
+    """Write test rows that the learner may keep beside the scores of their tasks; return whether there were any.
+
+    Of a task of which as many are kept already, none are taken in their place.
+    """
+    changed = False
+    for stage in learner.folder.stages():
+        stored = stored_tests(stage)
+        own = [one for one in rows if one.name in stage.facts.data and len(one.train) > len(stored.get(one.name, ()))]
+        if not own:
+            continue
+        names = [one.name for one in own]
+        kept = rehearsal.read_rows(stage.evaluation / TESTS) if stage.evaluation else []
+        facts = read_json(Evaluation, stage.evaluation / COMMIT) if stage.evaluation else stage.facts
+        known = {name: getattr(facts, name) for name in Scored.model_fields if name not in ("seconds", "counts")}
+        seconds = facts.seconds if isinstance(facts, Evaluation) else 0.0
+        with learner.folder.commit_evaluation(
+            stage, Scored(**known, seconds=seconds, counts=list(stage.counts))
+        ) as place:
+            if stage.predictions.is_file():
+                copy_checked(stage.predictions, place / PREDICTIONS)
+            rehearsal.write_rows(place / TESTS, [*(one for one in kept if one.name not in names), *own])
+        changed = True
+    return changed
+
+
+def carry_tests(stage: Committed, place: Path) -> None:
+    """Copy test rows that the learner may keep from the newest evaluation of a stage to the one that follows it."""
+    if stage.evaluation is not None and (stage.evaluation / TESTS).is_file():
+        copy_checked(stage.evaluation / TESTS, place / TESTS)
 
 
 def when_learned(learner: SequentialLearner, known: Sequence[Task]) -> dict[str, float]:

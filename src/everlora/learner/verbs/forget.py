@@ -12,6 +12,7 @@ from torch import nn
 
 from everlora.analysis.membership import membership_auc
 from everlora.analysis.runs import method_of
+from everlora.archive.atomic import explained
 from everlora.archive.committed import Committed, last_scores
 from everlora.archive.exchange import exchange, list_tasks, prepare
 from everlora.archive.folder import read_run
@@ -21,10 +22,10 @@ from everlora.archive.schema import Record
 from everlora.core.errors import ConfigError, TrainingError
 from everlora.data.task import Task
 from everlora.learner.given import check_same_rows
-from everlora.learner.learned import TESTS
+from everlora.learner.learned import stored_tests
 from everlora.learner.opened import load_learner, restore, tasks_of
 from everlora.learner.past import check_own_scores, committed_tasks, note_act, number_of, settle
-from everlora.learner.removal import check_removable, remove_task
+from everlora.learner.removal import check_removable, drop_baseline, holder_of, remove_task
 from everlora.learner.sequential import SequentialLearner
 from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.evaluate import judge
@@ -32,7 +33,6 @@ from everlora.learner.verbs.learn import learn
 from everlora.models.families import Classifier
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
-from everlora.training import rehearsal
 from everlora.training.calibration import mean_loss
 
 How = Literal["taken back", "rebuilt", "removed"]
@@ -127,7 +127,7 @@ def forget(
     """
     given = Given(tasks or {}, here, progress or Progress())
     read_run(path)
-    with writing(path, given.progress.warn):
+    with writing(path, given.progress.warn), explained(path):
         stages = committed_tasks(path)
         number = number_of(path, stages, name)
         later, how = stages[number:], _way(path, stages, number, given, rebuild)
@@ -137,7 +137,7 @@ def forget(
         scores_before = last_scores(learner.folder.stages())
         before = _remains(learner, restore(learner, known, shown), shown)
         never = _never(path, stages, number, shown, given) if how == "removed" else None
-        place = prepare(path, number - 1)
+        place = _prepared(path, stages, number, how)
         if how == "rebuilt":
             _learn_again(place, later, given)
         elif later:
@@ -163,11 +163,32 @@ def _way(path: Path, stages: Sequence[Committed], number: int, given: Given, reb
     check_same_rows(stages, given.tasks)
     check_own_scores(path, stages[: number - 1])
     later = stages[number:]
+    if rebuild and (holder := _inseparable(stages, number)) is not None:
+        raise ConfigError(
+            f"the tasks before {stages[number - 1].facts.name!r} were compacted into one update with it ({holder!r}), "
+            f"and later ones cannot be learned again on top of them; the tasks as they were may lie in "
+            f"{path / 'undone'}"
+        )
     if rebuild and (missing := [one.facts.name for one in later if one.facts.name not in given.tasks]):
         raise ConfigError(f"to learn the later tasks again, give their data: --data {missing[0]}=FILE")
     if not rebuild:
         check_removable(method_of(path, read_run(path)), stages, number)
     return "taken back" if not later else "rebuilt" if rebuild else "removed"
+
+
+def _inseparable(stages: Sequence[Committed], number: int) -> str | None:
+    """Return whose update holds the tasks before one and that of it or a later one, too; None where none does."""
+    earlier = (holder_of(stages, before) for before in range(1, number))
+    names = [stage.facts.name for stage in stages[number - 1 :]]
+    return next((holder for holder in earlier if holder in names), None)
+
+
+def _prepared(path: Path, stages: Sequence[Committed], number: int, how: How) -> Path:
+    """Prepare a learner of the tasks before one, without what the base model answered to it."""
+    place = prepare(path, number - 1)
+    # What is learned again is measured again, as by a learner that was never taught the task.
+    drop_baseline(place, [one.facts.name for one in stages[number - 1 : None if how == "rebuilt" else number]])
+    return place
 
 
 def _remove(
@@ -201,7 +222,7 @@ def _learn_again(place: Path, later: Sequence[Committed], given: Given) -> None:
             because=history.because if history else None,
             train=history.train if history else {},
             test=card.test,
-            keep_tests=sum(len(task.train) for task in rehearsal.read_rows(stage.path / TESTS)),
+            keep_tests=sum(map(len, stored_tests(stage).values())),
             may_lose=facts.spent.may_lose if facts.spent else None,
             force=facts.spent is not None and facts.spent.forced,
         )

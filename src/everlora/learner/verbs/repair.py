@@ -6,12 +6,11 @@ Nothing that is sound is written again; what cannot be made again is named.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from everlora.archive.atomic import explained, recover, write_text
-from everlora.archive.committed import Committed, read_stages, sweep_evaluations
+from everlora.archive.committed import read_stages, sweep_evaluations
 from everlora.archive.exchange import complete_exchange
 from everlora.archive.history import HISTORY
 from everlora.archive.identity import RunRecord
@@ -27,10 +26,9 @@ from everlora.core.errors import EverloraError, FolderError
 from everlora.learner import experiment
 from everlora.learner.opened import load_learner, tasks_of
 from everlora.learner.opened import restore as bring_back
+from everlora.learner.scoring import committed_matrix
 from everlora.learner.sequential import SequentialLearner
-from everlora.metrics.scores import ScoreMatrix
 from everlora.settings.spec import RawSettings, RunSpec
-from everlora.training.stages import stages
 
 DAMAGED = f".{HISTORY}.damaged"
 
@@ -165,23 +163,4 @@ def write_root(learner: SequentialLearner) -> None:
         bring_back(learner, known)
         if learner.newest is not None:
             learner.export()
-        experiment.finish(learner, matrix_of(learner))
-
-
-def matrix_of(learner: SequentialLearner) -> ScoreMatrix:
-    """Return the accuracy matrix, of what was committed."""
-    known, committed = tasks_of(learner), learner.folder.stages()
-    counts = next((list(stage.counts) for stage in reversed(committed) if len(stage.counts) == len(known)), None)
-    matrix = ScoreMatrix.empty([task.name for task in known], counts or _rows(committed))
-    for stage, facts in zip(stages(learner.method, known), committed, strict=True):
-        matrix = matrix.with_row(stage.row, [*facts.facts.row, *[None] * len(known)][: len(known)])
-    return matrix
-
-
-def _rows(committed: list[Committed]) -> list[int]:
-    return list(_test_rows(committed))
-
-
-def _test_rows(committed: list[Committed]) -> Iterator[int]:
-    for stage in committed:
-        yield from (stage.facts.cards[name].rows.get("test", 0) for name in stage.facts.data)
+        experiment.finish(learner, committed_matrix(learner, known))

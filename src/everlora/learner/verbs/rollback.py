@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from everlora.archive.atomic import explained
 from everlora.archive.exchange import exchange, prepare
 from everlora.archive.folder import read_run
 from everlora.archive.history import Act, now
@@ -11,6 +12,7 @@ from everlora.archive.lock import writing
 from everlora.archive.schema import Record
 from everlora.core.errors import ConfigError
 from everlora.learner.past import check_own_scores, committed_tasks, note_act, number_of, settle
+from everlora.learner.removal import drop_baseline
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
 
@@ -58,7 +60,7 @@ def rollback(
         EverloraError: no such task, none behind it, or a folder that cannot be used; the learner is as it was.
     """
     read_run(path)
-    with writing(path, (progress or Progress()).warn):
+    with writing(path, (progress or Progress()).warn), explained(path):
         stages = committed_tasks(path)
         named = any(stage.facts.name == to for stage in stages)
         keep = 0 if to == START and not named else number_of(path, stages, to)
@@ -73,9 +75,10 @@ def rollback(
             )
         check_own_scores(path, stages[:keep])
         place = prepare(path, keep)
+        names = [name for stage in removed for name in stage.facts.data]
+        drop_baseline(place, names)
         if keep:
             settle(place, here, progress)
-        names = [name for stage in removed for name in stage.facts.data]
         note_act(place, Act(act="rollback", date=now(), tasks=names, by=by, because=because), stages)
         undone = exchange(path, keep, aside=not discard)
     last = stages[keep - 1].facts.name if keep else None

@@ -21,7 +21,7 @@ from everlora.archive.root import MATRIX
 from everlora.archive.schema import read_rows
 from everlora.archive.verdict import Depth, Findings, Verdict
 from everlora.archive.verify import Inspection, inspect
-from everlora.core.errors import EverloraError, FolderError, TrainingError
+from everlora.core.errors import ConfigError, EverloraError, FolderError, TrainingError
 from everlora.learner.opened import load_learner
 from everlora.learner.verbs import stock
 from everlora.settings.spec import RawSettings
@@ -59,10 +59,15 @@ def verify(
     return seen.verdict(depth, len(seen.commits))
 
 
-def keep_parity(path: Path) -> str:
+def keep_parity(path: Path, most: float | None = None) -> str:
     """Write the parity of a learner's committed files, by which any one of them is restored; say how large it is.
 
+    Args:
+        path: the learner's folder.
+        most: percent of the folder that it may take.
+
     Raises:
+        ConfigError: it would take more.
         FolderError: there is no task yet, a file is damaged, or the disk is full.
     """
     read_run(path)
@@ -70,10 +75,17 @@ def keep_parity(path: Path) -> str:
         seen = inspect(path)
         if seen.run is None or not seen.commits:
             raise FolderError(f"{path} has no task whose files a parity could restore")
-        record = write_parity(path, seen.run.id, expected_files(path, seen.commits))
-    size = (path / PARITY).stat().st_size
-    whole = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) - size
-    return f"{path / PARITY} restores any one of {len(record.files)} files; it takes {100 * size / whole:.0f} % more"
+        files = expected_files(path, seen.commits)
+        whole = sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and file != path / PARITY)
+        longest = max((path / name).stat().st_size for name in files)
+        if most is not None and 100 * longest > most * whole:
+            raise ConfigError(
+                f"a parity of {path} takes {100 * longest / whole:.0f} % more, and {most:g} % are allowed; it is as "
+                f"long as the longest file of a task, and so takes less the more tasks there are"
+            )
+        record = write_parity(path, seen.run.id, files)
+    share = 100 * (path / PARITY).stat().st_size / whole
+    return f"{path / PARITY} restores any one of {len(record.files)} files; it takes {share:.0f} % more"
 
 
 # --- what stands in the files ----------------------------------------------------------------------------------------
@@ -149,9 +161,9 @@ def _matrix(seen: Findings, found: list[Committed]) -> None:
         if stage.evaluated and row != there:
             seen.problem(seen.path / MATRIX, f"row {at + 1} is not that of {stage.path.name}", REPAIR)
     holdings = found[-1].facts.holdings if found else None
-    if holdings is not None and len(found) == len(record.tasks) and holdings.kept_bytes != record.kept_bytes:
+    if holdings is not None and len(found) == len(record.tasks) and holdings.memory_bytes != record.memory_bytes:
         seen.problem(
-            seen.path / MATRIX, f"says {record.kept_bytes} bytes are kept, and not {holdings.kept_bytes}", REPAIR
+            seen.path / MATRIX, f"says {record.memory_bytes} bytes are kept, and not {holdings.memory_bytes}", REPAIR
         )
 
 
@@ -167,15 +179,15 @@ def _law_of_memory(seen: Findings, run: Run) -> None:
             seen.problem(stage.path / adapters.WEIGHTS, "has other modules, or shapes, than that of the first task")
         numbers = sum(site.numel for site in sites.values())
         elements = numbers if run.continued else elements + numbers
-        rows += stage.facts.kept_row_bytes
+        rows += stage.facts.stored_row_bytes
         if run.method.adapter.form in LORA:  # other forms have numbers beside the factors
             _holds(seen, stage, 4 * elements + memory.size(memory.read(stage.path)) + rows)
 
 
 def _holds(seen: Findings, stage: Committed, kept: int) -> None:
     holdings = stage.facts.holdings
-    if holdings is not None and holdings.kept_bytes != kept:
-        seen.problem(stage.path / COMMIT, f"says {holdings.kept_bytes} bytes are kept, and its files come to {kept}")
+    if holdings is not None and holdings.memory_bytes != kept:
+        seen.problem(stage.path / COMMIT, f"says {holdings.memory_bytes} bytes are kept, and its files come to {kept}")
 
 
 def _answer(seen: Inspection, here: Mapping[str, object] | None) -> None:

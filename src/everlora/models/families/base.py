@@ -84,6 +84,10 @@ class Family(ABC):
         limits: lengths and template.
         labels: the names of the rows of the head so far; empty where there is no head.
         truncated: how often a text was cut to `Limits.source`.
+        packs: whether rows that are learned are packed where a family can and it pays; set for as long as a trainer
+            wants nothing of the inner layers.
+        whole_prompts: whether the adapter that is attached looks at all of a prompt before it does anything, so that
+            no part of a prompt may be read by itself.
         prompt_mask: while `logits` runs, the positions of the prompt in sequences that the answer follows, (b, s);
             else None.
     """
@@ -103,6 +107,8 @@ class Family(ABC):
         self.truncated = 0
         self.prompt_mask: Tensor | None = None
         self._full_limits = limits
+        self.packs = False
+        self.whole_prompts = False
         self.frozen: FrozenPart | None = None
         self.fixed = False
 

@@ -20,7 +20,17 @@ from everlora.models.families.base import (
     positions,
     right_pad,
 )
-from everlora.models.families.heads import neutral_generation, select_positions, unwrap_model
+from everlora.models.families.heads import contiguous_head, neutral_generation, select_positions, unwrap_model
+from everlora.models.families.label_tree import LabelTree, score_labels
+from everlora.models.families.packed import (
+    Packing,
+    can_share,
+    packed,
+    read_prefix,
+    repeated,
+    shared_length,
+    worth_packing,
+)
 from everlora.models.families.writer import Writer
 
 SCORED_AT_ONCE = 64
@@ -72,6 +82,10 @@ class Causal(Writer):
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "shift_labels")}
         where = batch["shift_labels"] != IGNORE
+        if self.packs and not self.limits.reserved and not self.whole_prompts:
+            shared = worth_packing(batch["input_ids"], batch["attention_mask"], where)
+            if shared is not None:
+                return self._logits_packed(model, batch, where, shared), batch["shift_labels"][where]
         # Position j predicts token j + 1, so the prompt's last token is the first position with a loss.
         self.prompt_mask = where.cumsum(1) - where.long() == 0
         try:
@@ -79,6 +93,23 @@ class Causal(Writer):
                 return self.run(model, inputs, use_cache=False).logits, batch["shift_labels"][where]
         finally:
             self.prompt_mask = None
+
+    def _logits_packed(self, model: nn.Module, batch: Batch, where: Tensor, shared: int) -> Tensor:
+        """Return the logits of `logits` without padding, the first tokens of all rows read once, gradient included."""
+        begins = (batch["attention_mask"] == 0).sum(1, keepdim=True)
+        rest = torch.arange(where.shape[1]) >= begins + shared
+        packing = Packing.of(rest.sum(1).tolist(), shared)
+        start = int(begins[0])
+        cache = read_prefix(model, batch["input_ids"][0, start : start + shared].tolist())
+        head = unwrap_model(model).get_output_embeddings()
+        with packed(model, packing), select_positions(head, where[rest][None]):
+            found: Tensor = model(
+                input_ids=batch["input_ids"][rest][None],
+                position_ids=batch["position_ids"][rest][None],
+                past_key_values=cache,
+                use_cache=cache is not None,
+            ).logits
+        return found
 
     def _room(self, task: Task) -> int:
         """Return the tokens that are reserved for an answer, the same in training and in answering."""
@@ -100,21 +131,52 @@ class Causal(Writer):
         scoring: Scoring,
         sampling: GenerationInput = GREEDY,
     ) -> list[str]:
-        answers = [self.answer(label, task) for label in task.labels]
         room = self._room(task)
         prompts = [self.prompter.prompt(row, task, room=room)[0] for row in rows]
+        # Soft prompts stand before a prompt's own tokens, and may differ from row to row.
+        shares = not self.limits.reserved and not self.whole_prompts and can_share(model)
+        if scoring == "labels":
+            best = self.label_scores(model, prompts, task, shares=shares).argmax(-1)
+            return [task.labels[i] for i in best.tolist()]
+        device = next(model.parameters()).device
+        shared = shared_length(prompts) if shares and len(prompts) > 1 else 0
+        rests = [prompt[shared:] for prompt in prompts]
+        ids = left_pad(rests, self.pad).to(device)
+        mask = left_pad([[1] * len(rest) for rest in rests], 0).to(device)
+        if shared:
+            ids = torch.cat([ids.new_tensor([prompts[0][:shared]]).expand(len(rows), -1), ids], dim=1)
+            mask = torch.cat([mask.new_ones(len(rows), shared), mask], dim=1)
+        with neutral_generation(model) as bare, contiguous_head(model):
+            out = bare.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=repeated(read_prefix(model, prompts[0][:shared]), len(rows)),
+                generation_config=self.generation(task, sampling),
+                streamer=self.streamer,
+            )
+        return self.decode(out[:, ids.shape[1] :].tolist(), task)
+
+    @torch.no_grad()
+    def label_scores(self, model: nn.Module, prompts: Sequence[list[int]], task: Task, *, shares: bool) -> Tensor:
+        """Return the log-probability of each label of a task behind each prompt, (b, labels), in fp32.
+
+        Args:
+            model: adapted or not.
+            prompts: in tokens.
+            task: whose labels are scored, each with the end of the sequence.
+            shares: whether prompts may share what they begin with, and labels their tree; else every pair of prompt
+                and label passes through the model by itself.
+        """
+        answers = [self.answer(label, task) for label in task.labels]
+        if shares:
+            return score_labels(model, prompts, LabelTree.of(answers), self.pad)
         device = next(model.parameters()).device
         ids = left_pad(prompts, self.pad).to(device)
         mask = left_pad([[1] * len(prompt) for prompt in prompts], 0).to(device)
-        if scoring == "labels":
-            # Each pair of prompt and label is a row of the second pass, so memory grows with their product.
-            step = max(1, SCORED_AT_ONCE // len(answers))
-            parts = zip(torch.split(ids, step), torch.split(mask, step), strict=True)
-            best = torch.cat([self._scores(model, i, m, answers).argmax(-1) for i, m in parts])
-            return [task.labels[i] for i in best.tolist()]
-        with neutral_generation(model) as bare:
-            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=self.generation(task, sampling))
-        return self.decode(out[:, ids.shape[1] :].tolist(), task)
+        # Each pair of prompt and label is a row of the second pass, so memory grows with their product.
+        step = max(1, SCORED_AT_ONCE // len(answers))
+        parts = zip(torch.split(ids, step), torch.split(mask, step), strict=True)
+        return torch.cat([self._scores(model, i, m, answers) for i, m in parts])
 
     def _scores(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:
         """Return the log-probability of each label with the end of the sequence after each prompt, (b, labels).

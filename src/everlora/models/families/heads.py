@@ -83,6 +83,21 @@ def select_positions(layer: nn.Module, where: Tensor) -> Iterator[None]:
 
 
 @contextmanager
+def contiguous_head(model: nn.Module) -> Iterator[None]:
+    """Give a model's head its input in one piece of memory, for as long as the block runs.
+
+    Where few positions of a batch are kept, the head is given a slice, for which torch copies the whole bf16 matrix
+    once for each row.
+    """
+    head = unwrap_model(model).get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
 def neutral_generation(model: nn.Module) -> Iterator[Any]:
     """Give the bare model without generation settings of its own, for as long as the block runs.
 

@@ -106,7 +106,8 @@ class Seq2Seq(Writer):
         with neutral_generation(model) as bare:
             known = {} if self.frozen is None else {"encoder_outputs": self._encoded(model, ids, mask)}
             config = self.generation(task, sampling)
-            out = bare.generate(input_ids=ids, attention_mask=mask, generation_config=config, **known)
+            shown = {"generation_config": config, "streamer": self.streamer}
+            out = bare.generate(input_ids=ids, attention_mask=mask, **shown, **known)
         return self.decode(out[:, 1:].tolist(), task)  # the first token is the one that the decoder starts with
 
     def _scores(self, model: nn.Module, ids: Tensor, mask: Tensor, answers: list[list[int]]) -> Tensor:

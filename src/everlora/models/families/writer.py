@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from transformers import GenerationConfig
+from transformers.generation import BaseStreamer
 
 from everlora.core.errors import DataError
 from everlora.core.plain import JsonObject
@@ -41,6 +42,7 @@ class Writer(Family):
         prompter: writes prompts and answers in tokens.
         pad: the token that fills a batch up.
         ends: tokens at which an answer ends; the first is the one that is learned.
+        streamer: what is given each token of an answer as it is written; answers are then written one by one.
     """
 
     spaced: ClassVar[bool]
@@ -51,6 +53,7 @@ class Writer(Family):
         self.prompter = Prompter(processor, limits)
         self.pad = int(processor.pad_token_id if processor.pad_token_id is not None else processor.eos_token_id)
         self.ends: tuple[int, ...] = (int(processor.eos_token_id),)
+        self.streamer: BaseStreamer | None = None
         self._targets: dict[int, tuple[weakref.ref[Task], Targets]] = {}
 
     def reserve(self, tokens: int) -> None:

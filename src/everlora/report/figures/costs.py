@@ -26,7 +26,7 @@ def cost_table(paths: Sequence[Path]) -> Figure:
     costs = {label: mean_cost([run.path for run in runs]) for label, runs in grouped.items()}
     scores = {row.method: oa(row) for row in rows_of(table)}
     rows: list[charts.Row] = [
-        {"method": label, "kept": max(1.0, cost.kept_bytes) / 1e6, "oa": scores[label]}
+        {"method": label, "kept": max(1.0, cost.memory_bytes) / 1e6, "oa": scores[label]}
         for label, cost in costs.items()
     ]
     alt = charts.alt()
@@ -37,7 +37,7 @@ def cost_table(paths: Sequence[Path]) -> Figure:
     marks = base.mark_point(filled=True, size=80, opacity=1, color=charts.HUES[0])
     drawn = (marks + base.mark_text(align="left", dx=8).encode(text="method:N")).properties(width=500, height=280)
     numbers = [
-        [text(label), Cell(f"{one.trained:,.0f}"), Cell(size(one.kept_bytes)), Cell(f"{one.kept_rows:,.0f}"),
+        [text(label), Cell(f"{one.trained:,.0f}"), Cell(size(one.memory_bytes)), Cell(f"{one.stored_rows:,.0f}"),
          Cell(duration(one.train)), Cell(points(scores[label]))]
         for label, one in costs.items()
     ]  # fmt: skip

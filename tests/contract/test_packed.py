@@ -1,0 +1,152 @@
+"""Rows that share what they begin with, packed rows and label trees give what rows by themselves give."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import plan
+import tiny_runs
+from everlora import Example, Task, load
+from everlora.models.families import causal
+from everlora.models.families.base import IGNORE
+from everlora.models.families.label_tree import LabelTree, score_labels
+from everlora.models.families.packed import (
+    ARCHITECTURES,
+    can_pack_in_training,
+    can_share,
+    shared_length,
+    worth_packing,
+)
+from everlora.models.loading import Loaded
+from everlora.training.trainer import token_mean
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from oracle import models
+
+LABELS = ("good", "bad", "very good", "very slow city", "slow")
+ROWS = [Example(text, "good") for text in ("film", "music team great", "slow fast book city service price yes", "no")]
+TASK = Task(name="rows", train=ROWS, test=ROWS, labels=LABELS, instruction="Say which one fits item number.")
+BUILT = sorted(ARCHITECTURES & models.DECODERS.keys() - {"qwen2"})  # for which the oracle's words make no tokenizer
+DAILY = {"llama", "gpt2", "qwen3_moe", "gptj", "phi3"}
+
+
+@pytest.fixture(params=[plan.case((kind,), kind in DAILY) for kind in BUILT])
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> Loaded:
+    return load(str(models.build("decoder", request.param, tmp_path)), dtype="float32")
+
+
+def prompts_of(family: causal.Causal) -> list[list[int]]:
+    return [family.prompter.prompt(row, TASK, room=10)[0] for row in ROWS]
+
+
+def test_a_tree_of_labels_scores_as_every_pair_does(base) -> None:
+    family, prompts = base.family, prompts_of(base.family)
+    assert can_share(base.model)
+    assert shared_length(prompts) > 20
+    exhaustive = family.label_scores(base.model, prompts, TASK, shares=False)
+    one_by_one = torch.cat(
+        [
+            family._scores_of_pairs(
+                base.model, torch.tensor([p]), torch.ones(1, len(p)), [family.answer(a, TASK) for a in LABELS]
+            )
+            for p in prompts
+        ]
+    )
+    tree = family.label_scores(base.model, prompts, TASK, shares=True)
+    torch.testing.assert_close(tree, one_by_one, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(tree, exhaustive, atol=1e-4, rtol=1e-5)
+
+
+def test_written_answers_are_those_of_each_prompt_by_itself(base) -> None:
+    together = base.family.predict(base.model, TASK, ROWS, "generate")
+    assert together == [base.family.predict(base.model, TASK, [row], "generate")[0] for row in ROWS]
+
+
+def loss_and_gradient(model: nn.Module, family: causal.Causal, *, packs: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    batch = family.collate([family.features(row, TASK) for row in ROWS])
+    family.packs = packs
+    model.zero_grad()
+    logits, targets = family.logits(model, batch)
+    loss = token_mean(logits, targets, targets.numel())
+    loss.backward()
+    family.packs = False
+    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_packed_rows_have_the_loss_and_the_gradient_of_padded_ones(base, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = base.model.requires_grad_(True).train()
+    if not can_pack_in_training(model):
+        pytest.skip("dropout, or attention of the model's own")
+    passes: list[tuple[int, ...]] = []
+    note = model.register_forward_pre_hook(
+        lambda _, args, kwargs: passes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    loss, gradient = loss_and_gradient(model, base.family, packs=True)
+    prompts = [base.family.features(row, TASK)["input_ids"] for row in ROWS]
+    shared = shared_length([base.family.prompter.prompt(row, TASK, room=10)[0] for row in ROWS])
+    assert passes == [(1, shared), (1, sum(len(prompt) - shared for prompt in prompts))]
+    note.remove()
+    whole, expected = loss_and_gradient(model, base.family, packs=False)
+    torch.testing.assert_close(loss, whole, atol=0, rtol=1e-5)
+    assert gradient.keys() == expected.keys()
+    for name, each in gradient.items():
+        assert (each - expected[name]).norm() <= 1e-5 * expected[name].norm() + 1e-7, name
+
+
+def test_rows_that_share_little_are_packed_without_a_pass_of_their_own() -> None:
+    ids = torch.arange(400).view(4, 100)
+    mask = torch.ones(4, 100, dtype=torch.long)
+    where = torch.zeros(4, 100, dtype=torch.bool)
+    where[:, -1] = True
+    assert worth_packing(ids, mask, where) is None  # nothing is padded, nothing shared
+    mask[1:, :60] = 0
+    assert worth_packing(ids, mask, where) == 0
+    same = torch.arange(100).expand(4, -1)
+    assert worth_packing(same, torch.ones(4, 100), where) == 99  # of each row one token is left
+    where[:, 50:] = True
+    assert worth_packing(same, torch.ones(4, 100), where) == 50  # no position with a loss is shared
+    assert worth_packing(same[:1], torch.ones(1, 100), where[:1]) is None
+
+
+@pytest.mark.parametrize("setting", ["lora_dropout", "checkpointing"])
+def test_what_differs_from_row_to_row_is_not_packed(setting: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = load("tiny-llama").model
+    assert can_pack_in_training(model)
+    if setting == "checkpointing":
+        model.gradient_checkpointing_enable()
+        assert not can_pack_in_training(model)
+        return
+    adapted = get_peft_model(model, LoraConfig(lora_dropout=0.1, target_modules=["q_proj"]))
+    assert not can_pack_in_training(adapted)
+
+
+def test_a_prompt_stays_in_one_piece_where_an_adapter_looks_at_it_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gates of DATA's pairs are set by all of a prompt, so that no part of it is read by itself."""
+    learner = tiny_runs.begin("tiny-llama", "data(components=2,blocks=1,low=2,high=3)", tmp_path / "run")
+    learner.follow(tiny_runs.stream("tiny-llama")[:2])
+    model, family, task = learner.inference_model(), learner.base.family, tiny_runs.stream("tiny-llama")[1]
+    assert can_share(model)
+    monkeypatch.setattr(causal, "score_labels", None)  # which nobody calls
+    assert family.whole_prompts
+    assert len(family.predict(model, task, task.test, "labels")) == len(task.test)
+    learner.backend.detach()
+    assert not family.whole_prompts
+
+
+def test_the_scores_of_a_tree_do_not_depend_on_the_order_of_labels() -> None:
+    base = load("tiny-llama", dtype="float32")
+    prompts, answers = prompts_of(base.family), [base.family.answer(label, TASK) for label in LABELS]
+    with torch.no_grad():
+        scores = score_labels(base.model, prompts, LabelTree.of(answers), base.family.pad)
+        turned = score_labels(base.model, prompts, LabelTree.of(answers[::-1]), base.family.pad)
+    torch.testing.assert_close(scores.flip(1), turned, atol=1e-5, rtol=1e-5)
+    assert (base.family.collate([base.family.features(ROWS[0], TASK)])["labels"] != IGNORE).any()
