@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from everlora.analysis.answers import ScoredRun
@@ -84,7 +84,7 @@ def _panel(
     ]
     axis = alt.Axis(labels=labels, domain=labels, grid=True)
     where = alt.Y("method:N", sort=list(names), title=None, scale=alt.Scale(domain=list(names)), axis=axis)
-    base = alt.Chart(charts.data(rows)).encode(y=where, color=_of_group())
+    base = alt.Chart(charts.data(rows)).encode(y=where, color=_of_group(set(groups.values())))
     scale = alt.Scale(zero=False, nice=True)
     bars = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
     marks = base.mark_point(filled=True, size=60, opacity=1).encode(x=alt.X("mean:Q", scale=scale))
@@ -92,11 +92,13 @@ def _panel(
     return made
 
 
-def _of_group() -> altair.Color:
-    """Return the colour of a method by its section."""
+def _of_group(there: Collection[str]) -> altair.Color:
+    """Return the colour of a method by its section, which is the same whatever other sections there are."""
     alt = charts.alt()
-    scale = alt.Scale(domain=list(GROUPS), range=list(charts.HUES[: len(GROUPS)]))
-    found: altair.Color = alt.Color("group:N", title=None, scale=scale, legend=alt.Legend(orient="top"))
+    known = {group: hue for group, hue in zip(GROUPS, charts.HUES, strict=False) if group in there}
+    legend = alt.Legend(orient="top") if len(known) > 1 else None
+    scale = alt.Scale(domain=list(known), range=list(known.values()))
+    found: altair.Color = alt.Color("group:N", title=None, scale=scale, legend=legend)
     return found
 
 
@@ -150,7 +152,7 @@ def _scatter(
     made: altair.LayerChart = alt.layer(
         lines.encode(**where, detail="level:Q"),
         ends.encode(**where, text="named:N"),
-        marks.encode(**where, color=_of_group()),
+        marks.encode(**where, color=_of_group({str(row["group"]) for row in rows})),
         names.encode(**at, text="method:N"),
     ).properties(width=PANEL[0], height=PANEL[1])
     return made
