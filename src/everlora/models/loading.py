@@ -23,7 +23,7 @@ from transformers.utils import logging as hf_logging
 from everlora.archive.root import check_root
 from everlora.core.errors import EverloraError, ModelError
 from everlora.data.template import DEFAULT, IN_CHAT, Template
-from everlora.models import tiny
+from everlora.models import gguf_cache, tiny
 from everlora.models.architectures import FAMILIES, FamilyName, family_of
 from everlora.models.base_files import BaseFiles
 from everlora.models.families import Classifier, Family, Limits, Seq2Seq, TextClassifier, Writer
@@ -211,7 +211,10 @@ def _from_files(
     extra: dict[str, Any]
     unpack: dict[str, Any]
     path, extra, unpack, why = Path(where), {}, {}, None
-    if path.suffix == ".gguf":
+    unpacked = gguf_cache.Unpacked.of(path, precision.weights)
+    if unpacked.is_whole():
+        where = str(unpacked.folder)
+    elif path.suffix == ".gguf":
         where, extra = str(path.parent), {"gguf_file": path.name}
         unpack = {"quantization_config": GgufConfig(dequantize=True)}  # packed weights cannot be trained on
     elif path.is_dir():
@@ -250,7 +253,9 @@ def _from_files(
         raise ModelError(
             f"{name!r} has an adapter among its files, which transformers put on by itself; merge it first"
         )
-    return model, processor, family, _check_weights(name, model, family, found)
+    new = _check_weights(name, model, family, found)
+    unpacked.finish(model, processor)
+    return model, processor, family, new
 
 
 def _files(where: str, revision: str | None, model: PreTrainedModel, processor: Any) -> BaseFiles:
