@@ -96,6 +96,6 @@ def test_it_is_told_once_and_after_every_task(
     progress.phase("answering a", 10)
     clock.now += 1.0
     progress.advance(10)
-    progress.end_stage(1)
+    progress.end_stage({})
     lines = capfd.readouterr().err.splitlines()
     assert lines == ["2 tasks to learn, at least 17 min to go", "about 17 min to go"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -49,9 +49,11 @@ class ConsoleProgress(Progress):
         self.bars.stop()
 
     def plan(self, works: Sequence[Work]) -> None:
+        super().plan(works)
         self.forecast, self.announced = Forecast(works), False
 
-    def end_stage(self, number: int) -> None:
+    def end_stage(self, scores: Mapping[str, float]) -> None:
+        super().end_stage(scores)
         if self.forecast is not None:
             self.forecast.end_stage()
             if left := self._left():

@@ -148,7 +148,7 @@ class SequentialLearner(LearnerState):
                 row = self.recall(committed[stage.number - 1], stage, tasks, matrix, model)
             else:
                 row = self.run_task(stage, tasks, matrix)
-                self.progress.end_stage(stage.number)
+                self.progress.end_stage({t.name: s for t, s in zip(tasks, row, strict=True) if s is not None})
             matrix = matrix.with_row(stage.row, row)
             if stage.number >= len(committed):  # of the last committed stage, too: a crash may have come between
                 world.on_main(functools.partial(self.write_root, stage, matrix))
