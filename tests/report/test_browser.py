@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -173,6 +174,19 @@ def test_keys_lead_through_the_page(browser: Browser, pages: dict[str, Path]) ->
     assert page.evaluate("document.activeElement.textContent") == "Skip to the numbers"
     page.keyboard.press("Enter")
     assert page.url.endswith("#main")
+
+
+@pytest.mark.parametrize("name", ["run", "sweep"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(name: str, scheme: Any, browser: Browser, pages: dict[str, Path]) -> None:
+    place = os.environ.get("AXE_CORE")
+    if place is None:
+        pytest.skip("AXE_CORE names no axe.min.js (npm pack axe-core)")
+    page = opened(browser, pages[name], color_scheme=scheme).page
+    page.evaluate(Path(place).read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+    assert len(found["passes"]) > 20
 
 
 def test_a_page_can_be_printed(browser: Browser, pages: dict[str, Path]) -> None:

@@ -80,7 +80,7 @@ def comparison_page(
                 else ["Runs of different protocols stand side by side here, so nothing is set against a best."]
             ),
         ],
-        tiles=[_tile(one) for one in comparison.sections],
+        tiles=[_tile(one) for one in comparison.sections] if comparison.protocol else [],
         sections=[one for one in sections if one is not None],
         data=data,
         files=forms,
