@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from everlora import Learner, open_stream
-from everlora.core.errors import TrainingError
+from everlora.core.errors import ConfigError, TrainingError
 
 
 def parameters(learner: Learner) -> dict[str, torch.Tensor]:
@@ -61,6 +61,10 @@ def test_verify_export_push_and_doctor_are_methods_that_do_as_the_command_line(t
     assert learner.verify().state == "damaged"
     repaired = learner.verify(repair=True)
     assert (repaired.state, repaired.repaired) == ("sound", ["matrix.json"])
+    with pytest.raises(ConfigError, match="1 % are allowed"):
+        learner.verify(parity=1.0)
+    assert "restores any one of" in learner.verify("quick", parity=True).notes[-1]
+    assert (tmp_path / "a/PARITY").is_file()
 
     done = learner.export(tmp_path / "out", to="vllm", rank=2)
     assert done.adapter is not None

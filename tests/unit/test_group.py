@@ -35,12 +35,11 @@ from everlora.training.group import (
     StrengthController,
     WeightedPenalty,
     acting,
-    by_memory,
     norms,
     predicted_rise,
-    stacked,
     whole_norm,
 )
+from everlora.training.memory import by_memory, stacked
 
 
 def modules(count: int = 2) -> list[LowRank]:

@@ -32,7 +32,7 @@ from everlora.learner.verbs.forget import Forgotten, forget
 from everlora.learner.verbs.learn import Learned, teach
 from everlora.learner.verbs.repair import repair as mend
 from everlora.learner.verbs.rollback import RolledBack, rollback
-from everlora.learner.verbs.verify import verify
+from everlora.learner.verbs.verify import keep_parity, verify
 from everlora.metrics.scores import ScoreMatrix
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import LearnerSpec, RawSettings
@@ -150,9 +150,7 @@ class Learner:
         return (one.answer for one in stream(self._learner, questions, task, show))
 
     def evaluate(self, tests: Mapping[str, Sequence[Example]] | None = None, *, keep_probe: int = 0) -> Evaluated:
-        """Score the learner as it is now on the tasks whose test rows are given, were kept, or still are at hand.
-
-        Of those, ``keep_probe`` rows of each task may be kept, to be judged by later.
+        """Score it as it is now on the test rows given or at hand, of which it may keep ``keep_probe`` of each task.
 
         Raises:
             EverloraError: no such task, or rows that cannot be used.
@@ -162,9 +160,7 @@ class Learner:
     def rollback(
         self, to: str, *, discard: bool = False, by: str | None = None, because: str | None = None
     ) -> RolledBack:
-        """Take the learner back to what it was right after the task ``to``, or to nothing (``start``).
-
-        What is taken away is moved to the folder ``undone``, or deleted (``discard``).
+        """Take the learner back to what it was right after the task ``to``; to ``start``, it knows nothing.
 
         Raises:
             EverloraError: no such task, or none behind it; the learner is as it was.
@@ -222,14 +218,23 @@ class Learner:
         """
         return diff(self._path, other)
 
-    def verify(self, depth: Depth = "hashes", *, repair: bool = False, seconds: float | None = None) -> Verdict:
-        """Look whether the folder is sound; with ``repair`` first make again what can be.
+    def verify(
+        self,
+        depth: Depth = "hashes",
+        *,
+        repair: bool = False,
+        parity: float | bool = False,
+        seconds: float | None = None,
+    ) -> Verdict:
+        """Look whether the folder is sound; ``repair`` it first, then write a ``parity`` of at most so many percent.
 
         Raises:
             EverloraError: a folder that cannot be read or written.
         """
         made = mend(self._path, self._here).repaired if repair else []
         found = verify(self._path, depth, seconds=seconds, here=self._here)
+        if parity and not found.problems:
+            found.notes.append(keep_parity(self._path, None if parity is True else parity))
         return found.model_copy(update={"repaired": made})
 
     def export(

@@ -54,12 +54,11 @@ from everlora.training.group import (
     StrengthController,
     WeightedPenalty,
     acting,
-    by_memory,
     norms,
     predicted_rise,
-    stacked,
     whole_norm,
 )
+from everlora.training.memory import by_memory, stacked
 from everlora.training.probe import Probe
 
 TINY = 1e-20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,12 +21,14 @@ from everlora.core.roles import (
     WeightPenalty,
 )
 
+BLOCK = 2 * 2**20
+"""Bytes of a penalty's largest constant that a CPU computes on at once: what a core's own cache holds."""
 NOTHING = 1e-30
 """A penalty's gradient of at most this norm is none: divided by it, λ would become infinite in fp32."""
 ASCENT = 0.02
 """η, the step of the dual ascent on a budget."""
 OVERDRAWN = 4.0
-"""The excess over a budget counts for at most this much in one step, so that one bad step does not stop learning."""
+"""The excess over a budget counts for at most this in one step: one bad step does not stop learning."""
 
 
 def scaled(gradient: State, lam: Tensor) -> State:
@@ -194,7 +196,7 @@ class Group:
 
     def penalise(self) -> list[PenaltyGradient]:
         """Compute value and gradient of every penalty at strength 1."""
-        return [part.value_and_grad(self.before.weights, state) for part, state in self.penalties]
+        return [by_blocks(part, self.before.weights, state) for part, state in self.penalties]
 
     def weigh(self, found: Sequence[PenaltyGradient]) -> WeightedPenalty:
         """Add the penalties up, each times its λ."""
@@ -260,21 +262,24 @@ class Group:
         return Snapshot(self.live[0], self.params)
 
 
-def by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]]) -> Iterator[tuple[str, ...]]:
-    """Split modules of one shape by the shapes of what parts remember of them, so that it can be stacked."""
-    alike: dict[object, list[str]] = {}
-    for name in names:
-        held = [(part, memory.get(name, {})) for part, memory in memories.items()]
-        # Sorted: the order of keys depends on whether memory was made here or read from disk, and means nothing.
-        kind = tuple((part, key, tensor.shape) for part, state in held for key, tensor in sorted(state.items()))
-        alike.setdefault(kind, []).append(name)
-    return (tuple(some) for some in alike.values())
+def by_blocks(part: WeightPenalty, weights: Any, state: State, at_once: int | None = None) -> PenaltyGradient:
+    """Compute a penalty of stacked modules (L, ...), few at once where its constants are whole matrices.
 
-
-def stacked(memory: Mapping[str, State], names: Sequence[str]) -> State:
-    """Return what a part remembers of these modules, stacked; empty if it remembers nothing yet."""
-    mine = [memory[name] for name in names if name in memory]
-    return {key: torch.stack([one[key] for one in mine]) for key in mine[0]} if mine else {}
+    All at once make temporary tensors of tens of megabytes, which the system maps and unmaps in every step: that takes
+    longer than the arithmetic. What a penalty says of a module depends on that module alone.
+    """
+    count = len(first_of := next(iter(weights.tensors.values())))
+    if at_once is None:
+        largest = max((tensor[0].nbytes for tensor in state.values() if tensor.ndim > 2), default=0)
+        at_once = max(1, BLOCK // max(1, largest)) if first_of.device.type == "cpu" else count
+    if at_once >= count:
+        return part.value_and_grad(weights, state)
+    found = []
+    for here in (slice(first, first + at_once) for first in range(0, count, at_once)):
+        mine = {k: t[here] if t.ndim > 0 and len(t) == count else t for k, t in state.items()}
+        found.append(part.value_and_grad(weights.holding({k: t[here] for k, t in weights.tensors.items()}), mine))
+    gradient = {key: torch.cat([one.gradient[key] for one in found]) for key in found[0].gradient}
+    return PenaltyGradient(value=torch.cat([one.value for one in found]), gradient=gradient)
 
 
 def predicted_rise(groups: Sequence[Group], found: Sequence[Sequence[PenaltyGradient]]) -> tuple[float, int]:

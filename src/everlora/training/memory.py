@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import cast, get_args, get_type_hints
@@ -167,3 +167,20 @@ def _flat(folder: Path) -> dict[str, Tensor]:
         return load_file(folder / FILE)
     except (OSError, SafetensorError) as error:
         raise FolderError(f"{folder / FILE} cannot be read: {error}") from error
+
+
+def by_memory(names: Sequence[str], memories: Mapping[str, Mapping[str, State]]) -> Iterator[tuple[str, ...]]:
+    """Split modules of one shape by the shapes of what parts remember of them, so that it can be stacked."""
+    alike: dict[object, list[str]] = {}
+    for name in names:
+        held = [(part, memory.get(name, {})) for part, memory in memories.items()]
+        # Sorted: the order of keys depends on whether memory was made here or read from disk, and means nothing.
+        kind = tuple((part, key, tensor.shape) for part, state in held for key, tensor in sorted(state.items()))
+        alike.setdefault(kind, []).append(name)
+    return (tuple(some) for some in alike.values())
+
+
+def stacked(memory: Mapping[str, State], names: Sequence[str]) -> State:
+    """Return what a part remembers of these modules, stacked; empty if it remembers nothing yet."""
+    mine = [memory[name] for name in names if name in memory]
+    return {key: torch.stack([one[key] for one in mine]) for key in mine[0]} if mine else {}
