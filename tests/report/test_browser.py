@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVIL = "<script>document.title='broken'</script>"
-WIDTHS = (320, 768, 1280, 3840)
+WIDTHS = (320, pytest.param(768, marks=pytest.mark.full), pytest.param(3840, marks=pytest.mark.full))
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +106,10 @@ def contrast(page: Page, element: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("element", ["h1", ".subtitle", "figcaption", "nav a", "svg text[fill='#57606a']"])
-def test_texts_stand_out(scheme: Any, element: str, browser: Browser, pages: dict[str, Path]) -> None:
+def test_texts_stand_out(scheme: Any, browser: Browser, pages: dict[str, Path]) -> None:
     seen = opened(browser, pages["run"], color_scheme=scheme)
-    assert contrast(seen.page, element) >= 4.5
+    elements = ["h1", ".subtitle", "figcaption", "nav a", "svg text[fill='#57606a']"]
+    assert [element for element in elements if contrast(seen.page, element) < 4.5] == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)
