@@ -74,7 +74,7 @@ def test_whatever_looks_names_up_takes_plugins() -> None:
     """The demo names its methods and tasks itself; the others look nothing up, but records on disk."""
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     without = {name for name, one in commands.items() if not any("--plugin" in param.opts for param in one.params)}
-    assert without == {"demo", "env", "doctor", "figures", "history", "push"}
+    assert without == {"demo", "env", "doctor", "history", "push"}
 
 
 @pytest.mark.parametrize(

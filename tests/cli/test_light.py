@@ -45,6 +45,8 @@ COMMANDS = {
     "inspect gone": YAML,
     "export gone --out e": YAML,
     "compare gone": STATISTICS,
+    "report gone": STATISTICS,
+    "figures --json": STATISTICS,
     "compare RUN": STATISTICS,
     "methods": TORCH,
     "methods ella --json": TORCH,

@@ -14,7 +14,7 @@ from everlora.report.comparison_page import comparison_page
 from everlora.report.page import Page
 from everlora.report.write import Allowed, write_report
 
-from .made import TASKS, make_run
+from .made import TASKS, forgets, make_run
 from .test_run_page import Seen
 
 EVIL = "<script>alert('x')</script>"
@@ -122,3 +122,12 @@ def test_names_with_markup_are_texts(tmp_path: Path) -> None:
     html = write_report([tmp_path]).read_text(encoding="utf-8")
     assert "<script>alert" not in html
     assert "<script>alert" in Seen(html).text
+
+
+def test_what_cannot_be_told_apart_is_said_first(page: Page, tmp_path: Path) -> None:
+    assert page.summary == ["Replay-free: ella has the highest mean, surely above the other."]
+    for method in ("ella", "inclora"):
+        make_run(tmp_path / method, method=method, right=lasts if method == "ella" else forgets)
+    runs = [read(tmp_path / method) for method in ("ella", "inclora")]
+    (few,) = comparison_page(runs, compare(runs, resamples=200)).summary
+    assert few.endswith("with fewer than 3 runs in common, none of the others can be told from it.")

@@ -177,25 +177,25 @@ def test_a_million_answers_become_numbers_and_a_link(run: RecordedRun) -> None:
 
 
 def test_a_long_sequence_is_drawn_in_some_of_its_stages(run: RecordedRun) -> None:
-    """Of 200 tasks ten rows are shown, the last that was scored among them; the page stays light."""
-    names = tuple(f"task-{k:03d}" for k in range(200))
-    cells = tuple(tuple(50.0 if j <= i else None for j in range(200)) for i in range(200))
+    """Of 60 tasks ten rows are shown, the last that was scored among them; the page stays light."""
+    names = tuple(f"task-{k:03d}" for k in range(60))
+    cells = tuple(tuple(50.0 if j <= i else None for j in range(60)) for i in range(60))
     stages = [
         replace(
             run.stages[0], facts=run.stages[0].facts.model_copy(update={"data": {name: "d"}, "name": name}), answers=[]
         )
         for name in names
     ]
-    long = replace(run, matrix=ScoreMatrix(names, (6,) * 200, cells), stages=stages)
+    long = replace(run, matrix=ScoreMatrix(names, (6,) * 60, cells), stages=stages)
     page = run_page(long)
     matrix = next(section for section in page.sections if section.name == "matrix")
     assert len(matrix.tables[0].rows) == 10
-    assert matrix.tables[0].rows[-1][0].text == "200 · task-199"
-    assert "Of 200 rows 10 are shown" in matrix.notes[0]
+    assert matrix.tables[0].rows[-1][0].text == "60 · task-059"
+    assert "Of 60 rows 10 are shown" in matrix.notes[0]
     assert len(render(page).encode()) <= allowed(0)
 
 
-@pytest.mark.parametrize("count", [200, 2_000, 20_000])
+@pytest.mark.parametrize("count", [200, 2_000, pytest.param(20_000, marks=pytest.mark.full)])
 def test_long_answers_are_cut_until_the_page_is_light_enough(count: int, run: RecordedRun) -> None:
     rows = [
         AnswerRow(task="reviews", row=k, target=f"{k} " * 300, prediction=f"{k} is\u00e9 " * 300, correct=False)

@@ -83,7 +83,7 @@ Plugin = Annotated[
         "--plugin",
         metavar="FILE.py",
         callback=_run,
-        help="Python file with own methods, … Its code is run.",
+        help="Own methods, metrics or data. Its code is run.",
         rich_help_panel="method",
     ),
 ]

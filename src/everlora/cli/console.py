@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -9,10 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from everlora.core.errors import printable
+from everlora.report.numbers import counted
 from everlora.runtime import world
+from everlora.runtime.forecast import Forecast, Work
 from everlora.runtime.progress import Progress
 
 err = Console(stderr=True)
+WORTH_A_WORD = 60.0
+"""Seconds below which nobody need be told how long a run still takes."""
 
 
 class ConsoleProgress(Progress):
@@ -33,6 +38,8 @@ class ConsoleProgress(Progress):
             disable=quiet or not err.is_terminal,
         )
         self.current: Any = None
+        self.forecast: Forecast | None = None
+        self.announced = False
 
     def __enter__(self) -> ConsoleProgress:
         self.bars.start()
@@ -41,11 +48,41 @@ class ConsoleProgress(Progress):
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
+    def plan(self, works: Sequence[Work]) -> None:
+        super().plan(works)
+        self.forecast, self.announced = Forecast(works), False
+
+    def end_stage(self, scores: Mapping[str, float]) -> None:
+        super().end_stage(scores)
+        if self.forecast is not None:
+            self.forecast.end_stage()
+            if left := self._left():
+                self.info(left)
+
+    def _left(self) -> str:
+        """Say how long the run still takes, where that is known and worth a word."""
+        forecast = self.forecast
+        seconds = forecast.left() if forecast is not None else None
+        if forecast is None or seconds is None or seconds < WORTH_A_WORD:
+            return ""
+        minutes = round(seconds / 60)
+        time = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+        return f"{'about' if forecast.complete else 'at least'} {time} to go"
+
     def phase(self, label: str, total: int) -> None:
         self.done()
+        if self.forecast is not None:
+            self.forecast.begin(label, total)
         self.current = self.bars.add_task(printable(f"{self.prefix}{label}"), total=total, note="")
 
     def advance(self, steps: int = 1, note: str = "") -> None:
+        if self.forecast is not None:
+            self.forecast.advance(steps)
+            left = self._left()
+            if left and not self.announced:  # as soon as it is known, for whoever must decide whether to wait
+                self.announced = True
+                self.info(f"{counted(len(self.forecast.works), 'task')} to learn, {left}")
+            note = " · ".join(filter(None, (note, left)))
         if self.current is not None:
             self.bars.update(self.current, advance=steps)
             if note:

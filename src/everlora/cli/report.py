@@ -73,7 +73,7 @@ def leave_report(folder: Path, *, wanted: bool, each: bool = False) -> None:
         say(f"no page was made: {error}", err=True)
 
 
-def figures(as_json: Json = False) -> None:
+def figures(plugin: Plugin = None, as_json: Json = False) -> None:
     """List the figures of papers that recorded runs can be drawn as."""
     from everlora.report.figures import figures as known
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verb
 from everlora.cli.report import WithReport, leave_report
 from everlora.core.errors import ConfigError, printable
 
+if TYPE_CHECKING:
+    from everlora.runtime.tracking import Tracking
+
 Config = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Settings of a YAML recipe, or of a run.yaml.", rich_help_panel="method"),
@@ -20,6 +23,15 @@ Config = Annotated[
 More = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any argument of TrainingArguments.", rich_help_panel="training"),
+]
+ReportTo = Annotated[
+    str | None,
+    typer.Option(
+        "--report-to",
+        metavar="A,B",
+        help="Trackers: tensorboard, wandb, mlflow, trackio.",
+        rich_help_panel="output",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done.", rich_help_panel="output")]
 
@@ -37,6 +49,7 @@ def run(
     out: Out = None,  # type: ignore[assignment]  # a dry run needs none
     resume: Resume = False,
     with_report: WithReport = True,
+    report_to: ReportTo = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -67,6 +80,7 @@ def run(
     from everlora.runtime import world
 
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
+        shown.callbacks = trackers(report_to)
         result = experiment.run(spec, out, resume=resume, progress=shown, single=single)
     if not world.is_main():
         return
@@ -123,3 +137,15 @@ def demo(
     say("what to do next:")
     for line in demonstration.NEXT:
         say(f"  {line}")
+
+
+def trackers(names: str | None) -> tuple[Tracking, ...]:
+    """Return what reports to trackers, if any are named.
+
+    Raises:
+        ConfigError: one is not known, or not installed.
+    """
+    from everlora.runtime.tracking import Tracking
+
+    wanted = (names or "").replace(",", " ").split()
+    return (Tracking(wanted),) if wanted else ()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
+from transformers import TrainerCallback
 
 from everlora.analysis.status import Status, status
 from everlora.archive.history import Act, read_history
@@ -56,6 +57,7 @@ class Learner:
         out: folder in which everything is written.
         resume: go on in a folder that holds this same learner.
         progress: is shown every step; silent by default.
+        callbacks: of transformers, for the Trainer of every task; see `everlora.runtime.tracking.Tracking`.
         **settings: fields of `LearnerSpec`: ``train`` (names of `transformers.TrainingArguments`), ``lora`` (names of
             `peft.LoraConfig`), ``evaluation``, ``protocol``, ``dtype``, ``device``, ``seed``, …
 
@@ -71,6 +73,7 @@ class Learner:
         out: str | Path,
         resume: bool = False,
         progress: Progress | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
         **settings: Any,
     ) -> None:
         composed = parse(method) if isinstance(method, str) else method
@@ -78,9 +81,9 @@ class Learner:
         rate = composed.adapter.learning_rate
         spec = experiment.resolve(LearnerSpec, {"model": model, "method": name}, settings, rate=rate)
         base = experiment.load_for(spec, Path(out))
-        self._learner = experiment.begin(
-            spec, composed, base, Path(out), resume=resume, progress=progress or Progress()
-        )
+        shown = progress or Progress()
+        shown.callbacks = (*shown.callbacks, *callbacks)
+        self._learner = experiment.begin(spec, composed, base, Path(out), resume=resume, progress=shown)
 
     @classmethod
     def open(cls, path: str | Path, *, progress: Progress | None = None, **here: Any) -> Learner:

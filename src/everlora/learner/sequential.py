@@ -59,6 +59,7 @@ from everlora.learner.forgetting_budget import within_budget
 from everlora.learner.learned import TESTS, LearnedTask, select_tests, stage_facts
 from everlora.learner.scoring import count_rows, score
 from everlora.learner.state import LearnerState
+from everlora.learner.work import planned_work
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.loading import Loaded
@@ -141,6 +142,7 @@ class SequentialLearner(LearnerState):
         world.wait()  # nobody commits before everybody has read
         check_runs(self.base, self.base.model, here)
         self.evaluator.measure_baseline(self.folder, here, self.progress)
+        self.progress.plan(planned_work(self, tasks, len(committed)))
         for stage in self.plan:
             if stage.number <= len(committed):
                 last = stage.number == len(committed)
@@ -148,6 +150,7 @@ class SequentialLearner(LearnerState):
                 row = self.recall(committed[stage.number - 1], stage, tasks, matrix, model)
             else:
                 row = self.run_task(stage, tasks, matrix)
+                self.progress.end_stage({t.name: s for t, s in zip(tasks, row, strict=True) if s is not None})
             matrix = matrix.with_row(stage.row, row)
             if stage.number >= len(committed):  # of the last committed stage, too: a crash may have come between
                 world.on_main(functools.partial(self.write_root, stage, matrix))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from everlora.analysis.answers import ScoredRun
@@ -23,6 +24,8 @@ Labelled = Mapping[str, Sequence[ScoredRun]]
 MANY_METHODS = len(charts.HUES)
 PANEL = (520, 340)
 """Width and height of the drawing of stability against plasticity."""
+LONGEST = 36
+"""Letters of a name that stands in a drawing."""
 LETTER = 6.2
 """Mean width of a letter, in the same units."""
 CORNERS = ((0.9, 11), (-0.9, 11), (0.9, -11), (-0.9, -11))
@@ -84,7 +87,7 @@ def _panel(
     ]
     axis = alt.Axis(labels=labels, domain=labels, grid=True)
     where = alt.Y("method:N", sort=list(names), title=None, scale=alt.Scale(domain=list(names)), axis=axis)
-    base = alt.Chart(charts.data(rows)).encode(y=where, color=_of_group())
+    base = alt.Chart(charts.data(rows)).encode(y=where, color=_of_group(set(groups.values())))
     scale = alt.Scale(zero=False, nice=True)
     bars = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
     marks = base.mark_point(filled=True, size=60, opacity=1).encode(x=alt.X("mean:Q", scale=scale))
@@ -92,11 +95,13 @@ def _panel(
     return made
 
 
-def _of_group() -> altair.Color:
-    """Return the colour of a method by its section."""
+def _of_group(there: Collection[str]) -> altair.Color:
+    """Return the colour of a method by its section, which is the same whatever other sections there are."""
     alt = charts.alt()
-    scale = alt.Scale(domain=list(GROUPS), range=list(charts.HUES[: len(GROUPS)]))
-    found: altair.Color = alt.Color("group:N", title=None, scale=scale, legend=alt.Legend(orient="top"))
+    known = {group: hue for group, hue in zip(GROUPS, charts.HUES, strict=False) if group in there}
+    legend = alt.Legend(orient="top") if len(known) > 1 else None
+    scale = alt.Scale(domain=list(known), range=list(known.values()))
+    found: altair.Color = alt.Color("group:N", title=None, scale=scale, legend=legend)
     return found
 
 
@@ -108,7 +113,7 @@ def trade(comparison: Comparison, tasks: int) -> Figure | None:
         for row in rows_of(comparison)
         if (a := row.metrics["learning_accuracy"]) is not None and (b := row.metrics["bwt"]) is not None
     ]
-    if len(rows) < 2:
+    if len(rows) < 2 or comparison.protocol is None:  # points of other tasks have no place among each other
         return None
     xs, ys = ([_value(row, key) for row in rows] for key in ("learned", "lost"))
     x, y = _span(xs), _span(ys)
@@ -150,7 +155,7 @@ def _scatter(
     made: altair.LayerChart = alt.layer(
         lines.encode(**where, detail="level:Q"),
         ends.encode(**where, text="named:N"),
-        marks.encode(**where, color=_of_group()),
+        marks.encode(**where, color=_of_group({str(row["group"]) for row in rows})),
         names.encode(**at, text="method:N"),
     ).properties(width=PANEL[0], height=PANEL[1])
     return made
@@ -178,7 +183,8 @@ def _placed(rows: Sequence[charts.Row], x: tuple[float, float], y: tuple[float, 
     taken = [(px - 5, py - 5, px + 5, py + 5) for px, py in spots]
     placed: list[charts.Row] = []
     for row, (px, py) in zip(rows, spots, strict=True):
-        half = LETTER * len(str(row["method"])) / 2
+        name = shorten(str(row["method"]), LONGEST, placeholder="…")
+        half = LETTER * len(name) / 2
         tried = [
             (px + across * (half + 9), py + up)
             for across, up in ((1, 0), (-1, 0), (0, 14), (0, -14), *CORNERS, (0, 27), (0, -27))
@@ -187,7 +193,7 @@ def _placed(rows: Sequence[charts.Row], x: tuple[float, float], y: tuple[float, 
         free = next((k for k, box in enumerate(boxes) if not any(_overlap(box, other) for other in taken)), 0)
         taken.append(boxes[free])
         at = tried[free]
-        placed.append({**row, "at_x": x[0] + at[0] * per[0], "at_y": y[0] + at[1] * per[1]})
+        placed.append({**row, "method": name, "at_x": x[0] + at[0] * per[0], "at_y": y[0] + at[1] * per[1]})
     return placed
 
 

@@ -12,6 +12,7 @@ from everlora.analysis.answers import ScoredRun
 from everlora.analysis.comparison import Comparison, Row
 from everlora.analysis.comparison import Section as Group
 from everlora.analysis.costs import Cost, mean_cost
+from everlora.analysis.significance import ENOUGH
 from everlora.core.plain import JsonObject
 from everlora.literature.reported import PublishedRow
 from everlora.report.columns import HEADS, among_best
@@ -79,7 +80,7 @@ def comparison_page(
                 else ["Runs of different protocols stand side by side here, so nothing is set against a best."]
             ),
         ],
-        tiles=[_tile(one) for one in comparison.sections],
+        tiles=[_tile(one) for one in comparison.sections] if comparison.protocol else [],
         sections=[one for one in sections if one is not None],
         data=data,
         files=forms,
@@ -101,10 +102,17 @@ def _summary(comparison: Comparison) -> list[str]:
         known = [row for row in group.rows if row.alike is not None]
         if group.reference is None or comparison.baseline or len(known) < 2:
             continue
-        alike = [row.method for row in known if row.alike and row.method != group.reference]
-        sure = f"surely above {sum(row.alike is False for row in known)} of the {len(known) - 1} others"
-        rest = f"; {', '.join(alike)} cannot be told from it" if alike else ""
-        found.append(f"{group.group.capitalize()}: {group.reference} has the highest mean, {sure}{rest}.")
+        others = [row for row in known if row.method != group.reference]
+        alike = [row.method for row in others if row.alike]
+        if all(row.test == "rows" for row in others):
+            rest = f"with fewer than {ENOUGH} runs in common, none of the others can be told from it"
+        elif not alike:
+            rest = "surely above " + (f"all {len(others)} others" if len(others) > 1 else "the other")
+        else:
+            above = len(others) - len(alike)
+            rest = f"surely above {above} of the {len(others)} others; {', '.join(alike)} cannot be told from it"
+            rest = rest if above else f"and none of the {len(others)} others can be told from it"
+        found.append(f"{group.group.capitalize()}: {group.reference} has the highest mean, {rest}.")
     return found
 
 

@@ -7,7 +7,7 @@ answers) are escaped by the templates; only what this package makes itself (SVG)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -156,6 +156,13 @@ class Page:
 def text(value: str, hint: str = "") -> Cell:
     """Make a cell of words."""
     return Cell(value, kind="name", hint=hint)
+
+
+def without_empty(table: Table) -> Table:
+    """Return a table without columns in which no row has anything."""
+    full = [k for k in range(len(table.heads)) if k == 0 or any(row[k].text.strip("–") for row in table.rows)]
+    rows = [[row[k] for k in full] for row in table.rows]
+    return replace(table, heads=[table.heads[k] for k in full], rows=rows)
 
 
 def needs(package: str) -> ConfigError:

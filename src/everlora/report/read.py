@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from everlora.analysis.answers import ScoredRun, find, read
 from everlora.analysis.comparison import Comparison, Row
-from everlora.analysis.runs import Run
 from everlora.analysis.tables import compare
 from everlora.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from everlora.analysis.runs import Run
 
 Grouped = Mapping[str, Sequence[ScoredRun]]
 
@@ -44,6 +47,9 @@ def weights(paths: Sequence[Path]) -> dict[str, Run]:
     Raises:
         ConfigError: a method trains no low-rank updates.
     """
+    # Here, since the list of figures, and those that need no weights, need not wait for torch.
+    from everlora.analysis.runs import Run
+
     found: dict[str, Run] = {}
     for path in find(paths):
         run = Run.read(path)

@@ -70,7 +70,8 @@ def _summary(run: RecordedRun) -> list[str]:
     learned = run.results.metrics.get("learning_accuracy")
     if oa is None or not run.finished:
         return []
-    found = [f"After the last task {points(oa)} % of answers are right, on average over {len(run.tasks)} tasks."]
+    when = "With all tasks learned at once" if run.joint else "After the last task"
+    found = [f"{when} {points(oa)} % of answers are right, on average over {len(run.tasks)} tasks."]
     if bwt is not None and learned is not None:
         moved = f"lost {points(-bwt)} points" if bwt < 0 else f"gained {points(bwt)} points"
         moved = "lost nothing" if points(bwt) == "0.0" else moved

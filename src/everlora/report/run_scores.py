@@ -9,7 +9,7 @@ from everlora.analysis.recorded import RecordedRun
 from everlora.metrics.scores import minus
 from everlora.report import charts
 from everlora.report.numbers import interval, points, size
-from everlora.report.page import Cell, Figure, Section, Table, Tile, text
+from everlora.report.page import Cell, Figure, Section, Table, Tile, text, without_empty
 
 if TYPE_CHECKING:
     import altair
@@ -75,8 +75,10 @@ def matrix_section(run: RecordedRun) -> Section:
     table = Table(
         heads=["after learning", *run.tasks],
         rows=rows,
-        caption="Percent right on each task's test rows (columns) after each task was learned (rows). "
-        "A framed number is a task right after it was learned.",
+        caption="Percent right on each task's test rows."
+        if run.joint
+        else "Percent right on each task's test rows (columns) after each task was learned (rows). A framed number is "
+        "a task right after it was learned.",
         name="matrix",
     )
     return Section("matrix", "Accuracy matrix", tables=[table], notes=notes)
@@ -221,7 +223,8 @@ def transfer_section(run: RecordedRun) -> Section | None:
             ]
         )
         drawn.append({"task": name, "now": now, "learned": learned, "change": change})
-    table = Table(heads, rows, "Percent right. Change: now against when the task was learned.", "tasks")
+    how = "Percent right." if run.joint else "Percent right. Change: now against when the task was learned."
+    table = without_empty(Table(heads, rows, how, "tasks"))
     if not rows:
         return None
     figures = [_dumbbells(drawn, table)] if any(row["learned"] is not None for row in drawn) else []
@@ -230,7 +233,8 @@ def transfer_section(run: RecordedRun) -> Section | None:
         for name, label in (("fwt_base", "against the base model"), ("fwt_single", "against each task alone"))
         if (value := run.results.metrics.get(name)) is not None
     ]
-    return Section("tasks", "Forgetting and transfer, task by task", figures=figures, tables=[table], notes=transfer)
+    title = "Task by task" if run.joint else "Forgetting and transfer, task by task"
+    return Section("tasks", title, figures=figures, tables=[table], notes=transfer)
 
 
 def _dumbbells(rows: Sequence[charts.Row], table: Table) -> Figure:

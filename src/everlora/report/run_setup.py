@@ -10,7 +10,7 @@ from everlora.analysis.recorded import RecordedRun
 from everlora.archive.commits import TaskCard
 from everlora.core.plain import Json
 from everlora.report.numbers import counted
-from everlora.report.page import Cell, Section, Table, text
+from everlora.report.page import Cell, Section, Table, text, without_empty
 from everlora.settings.spec import RunSpec
 
 MANY_LABELS = 12
@@ -40,7 +40,7 @@ def data_section(run: RecordedRun) -> Section:
             )
     heads = ["task", "training rows", "test rows", "labels", "instruction", "left out", "cut", "digest"]
     caption = "Cut: training texts longer than what is read. Digest: of rows, labels, instruction and metric."
-    return Section("data", "Data", tables=[Table(heads, rows, caption, "data")])
+    return Section("data", "Data", tables=[without_empty(Table(heads, rows, caption, "data"))])
 
 
 def _labels(card: TaskCard) -> str:

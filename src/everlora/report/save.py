@@ -38,13 +38,15 @@ def save_figure(of: PaperFigure, drawn: Figure, place: Path) -> None:
         if form == ".png":
             import vl_convert
 
-            place.write_bytes(vl_convert.svg_to_png(drawn.svg, scale=SCALE))
+            place.write_bytes(vl_convert.svg_to_png(_svg(drawn), scale=SCALE))
         else:
             write_text(place, {".svg": _svg, ".csv": _csv}[form](drawn) if form != ".html" else _page(of, drawn))
 
 
 def _svg(drawn: Figure) -> str:
-    return drawn.svg
+    """Return a drawing on white paper: by itself it has no page whose colours it could take."""
+    start, end, rest = drawn.svg.partition(">")
+    return f'{start}{end}<rect width="100%" height="100%" fill="#ffffff"/>{rest}'
 
 
 def _csv(drawn: Figure) -> str:

@@ -54,7 +54,7 @@ def _over(rows: Sequence[charts.Row], setting: str) -> altair.LayerChart:
         color=alt.Color("series:N", sort=names, title=None, legend=None if len(names) < 2 else alt.Legend()),
     )
     y = alt.Y("mean:Q", title="overall accuracy, percent", scale=alt.Scale(zero=False))
-    bars = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
+    bars = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title="overall accuracy, percent"), y2="high:Q")
     made: altair.LayerChart = (
         bars + base.mark_line().encode(y=y) + base.mark_point(filled=True, size=55, opacity=1).encode(y=y)
     )
@@ -75,7 +75,9 @@ def side_by_side(name: str, title: str, rows: Mapping[str, Row], caption: str = 
     for title_ in metrics.values():
         own = [row for row in drawn if row["metric"] == title_]
         if own:
-            where = alt.Y("name:N", sort=list(rows), title=None, axis=alt.Axis(labels=not panels, grid=True))
+            where = alt.Y(
+                "name:N", sort=list(rows), title=None, axis=alt.Axis(labels=not panels, grid=True, labelLimit=280)
+            )
             base = alt.Chart(charts.data(own)).encode(y=where)
             scale = alt.Scale(zero=False)
             bars = base.mark_rule(strokeWidth=2.5, color=charts.HUES[0]).encode(

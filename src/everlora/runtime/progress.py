@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import TrainerCallback
 
+from everlora.runtime.forecast import Work
 from everlora.runtime.stopping import END
+from everlora.runtime.tracking import Tracking
 
 logger = logging.getLogger("everlora")
 
 
 class Progress:
-    """Is a listener that shows nothing but log lines; override what is to be shown."""
+    """Is a listener that shows nothing but log lines; override what is to be shown.
+
+    Attributes:
+        callbacks: of transformers, which see every event of every task's Trainer.
+        left: stages that are still to be done.
+    """
+
+    callbacks: Sequence[TrainerCallback] = ()
+    left: int = 0
+
+    def plan(self, works: Sequence[Work]) -> None:
+        """Be told what is to be done, stage by stage, before the first begins."""
+        self.left = len(works)
+
+    def end_stage(self, scores: Mapping[str, float]) -> None:
+        """End a stage: it is learned, and scored as far as that is wanted, in percent by task."""
+        self.left -= 1
+        for tracking in (one for one in self.callbacks if isinstance(one, Tracking)):
+            tracking.scored(scores)
+            if not self.left:
+                tracking.close()
 
     def phase(self, label: str, total: int) -> None:
         """Begin a piece of work of ``total`` steps (training steps, or rows to answer)."""

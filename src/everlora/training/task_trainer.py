@@ -166,7 +166,7 @@ class TaskTrainer:
                 find_unused=False if self.method.adapter.own_loss else None,
                 seed=seed,
                 cpu=self.base.precision.device.type == "cpu",
-                callback=StepCallback(progress, f"learning {self.stage.name}"),
+                callbacks=(StepCallback(progress, f"learning {self.stage.name}"), *progress.callbacks),
                 extra_losses=extra_losses,
                 order=order,
                 checkpoint=self.checkpoint,

@@ -268,7 +268,7 @@ def fit(
     *,
     seed: int,
     cpu: bool,
-    callback: TrainerCallback,
+    callbacks: Sequence[TrainerCallback],
     extra_losses: ExtraLosses | None = None,
     order: Order | None = None,
     find_unused: bool | None = None,
@@ -286,7 +286,8 @@ def fit(
         args = arguments(train, folder=scratch, seed=seed, cpu=cpu)
         more = {"model": model, "args": args, "train_dataset": rows}
         trainer = ClTrainer(family, chain, extra_losses, order, checkpoint, **more)
-        trainer.add_callback(callback)
+        for callback in callbacks:
+            trainer.add_callback(callback)
         if checkpoint is not None:
             trainer.add_callback(checkpoint)
         with END.heeded() if checkpoint is not None else nullcontext():

@@ -6,7 +6,6 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from everlora.core.errors import ConfigError, nearest
@@ -48,9 +47,8 @@ def figure(name: str, *, paper: str, where: str, title: str, needs: str) -> Call
     return register
 
 
-@cache
 def figures() -> dict[str, PaperFigure]:
-    """Return all figures, by name."""
+    """Return all figures, by name: those of this folder, and those that plug-ins have registered."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
     return dict(sorted(_KNOWN.items()))

@@ -25,9 +25,10 @@ def cost_table(paths: Sequence[Path]) -> Figure:
     table, grouped = compared(paths)
     costs = {label: mean_cost([run.path for run in runs]) for label, runs in grouped.items()}
     scores = {row.method: oa(row) for row in rows_of(table)}
+    ranked = sorted(costs, key=lambda label: scores[label])
     rows: list[charts.Row] = [
-        {"method": label, "kept": max(1.0, cost.memory_bytes) / 1e6, "oa": scores[label]}
-        for label, cost in costs.items()
+        {"method": label, "kept": max(1.0, costs[label].memory_bytes) / 1e6, "oa": scores[label], "left": bool(k % 2)}
+        for k, label in enumerate(ranked)
     ]
     alt = charts.alt()
     base = alt.Chart(charts.data(rows)).encode(
@@ -35,7 +36,10 @@ def cost_table(paths: Sequence[Path]) -> Figure:
         y=alt.Y("oa:Q", title="overall accuracy, percent", scale=alt.Scale(zero=False)),
     )
     marks = base.mark_point(filled=True, size=80, opacity=1, color=charts.HUES[0])
-    drawn = (marks + base.mark_text(align="left", dx=8).encode(text="method:N")).properties(width=500, height=280)
+    # Names of neighbours stand on either side, so that methods of about the same score do not cover each other's.
+    right = base.mark_text(align="left", dx=8).transform_filter("!datum.left").encode(text="method:N")
+    left = base.mark_text(align="right", dx=-8).transform_filter("datum.left").encode(text="method:N")
+    drawn = (marks + right + left).properties(width=500, height=280)
     numbers = [
         [text(label), Cell(f"{one.trained:,.0f}"), Cell(size(one.memory_bytes)), Cell(f"{one.stored_rows:,.0f}"),
          Cell(duration(one.train)), Cell(points(scores[label]))]

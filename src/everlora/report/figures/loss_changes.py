@@ -41,11 +41,12 @@ def loss_changes(paths: Sequence[Path]) -> Figure:
             '"kfac(lam=budget(nats=1e-3, probes=8))"'
         )
     alt = charts.alt()
+    on_top = alt.Header(labelAngle=0, labelAlign="left", labelAnchor="start", labelOrient="top", labelLimit=440)
     names = list(dict.fromkeys(str(row["method"]) for row in rows))
     drawn = alt.Chart(charts.data(rows)).mark_bar(opacity=0.9, color=charts.HUES[0]).encode(
         x=alt.X("change:Q", bin=alt.Bin(maxbins=40), title="change of a row's loss, nats"),
         y=alt.Y("count():Q", title="rows"),
-        row=alt.Row("method:N", sort=names, title=None),
+        row=alt.Row("method:N", sort=names, title=None, header=on_top),
     ).properties(width=460, height=140)  # fmt: skip
     numbers = [[text(str(r["method"])), text(str(r["task"])), Cell(number(float(str(r["change"]))))] for r in rows]
     return Figure(

@@ -1,0 +1,101 @@
+"""Forecasts how long a run still takes, from how long its steps and answers have taken so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+ENOUGH = 3.0
+"""Seconds of training from which their pace is believed: the first steps are slower than the rest."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Holds what one stage has to do.
+
+    Attributes:
+        label: of its training, as it is shown.
+        rows: that it trains on, each as often as it is seen; 0 where nothing is trained.
+        answers: rows that are answered after it.
+    """
+
+    label: str
+    rows: float
+    answers: int
+
+
+class Forecast:
+    """Keeps account of what was done and how long it took.
+
+    What lies between training and answers (writing, evidence, merging) is counted by the stage. Before anything was
+    answered, the answers to come are left out, and the forecast is too short.
+
+    >>> now = iter([0.0, 0.0, 10.0, 10.0, 14.0, 20.0, 20.0])
+    >>> forecast = Forecast([Work("learning a", 100, 40), Work("learning b", 200, 80)], clock=lambda: next(now))
+    >>> forecast.begin("learning a", 5)
+    >>> forecast.advance(5)
+    >>> forecast.begin("answering a", 40)
+    >>> forecast.advance(40)
+    >>> forecast.end_stage()
+    >>> forecast.left()  # 200 rows at 0.1 s, 80 answers at 0.1 s, and 6 s between
+    34.0
+
+    Args:
+        works: of all stages that are still to be done.
+        clock: seconds, from any start.
+    """
+
+    def __init__(self, works: Sequence[Work], clock: Callable[[], float] = time.monotonic) -> None:
+        self.works, self.clock = list(works), clock
+        self.ended = 0
+        self.rows = self.answers = 0.0
+        self.training = self.answering = 0.0
+        self._began = self._phase = clock()
+        self._label, self._total = "", 1
+
+    def begin(self, label: str, total: int) -> None:
+        """Begin a phase of ``total`` steps, or answers."""
+        self._label, self._total, self._phase = label, max(1, total), self.clock()
+
+    def advance(self, steps: int = 1) -> None:
+        """Count steps, or answers, of the phase as done."""
+        now = self.clock()
+        if self._work is not None and self._label == self._work.label:
+            self.training += now - self._phase
+            self.rows += self._work.rows * steps / self._total
+        else:
+            self.answering += now - self._phase
+            self.answers += steps
+        self._phase = now
+
+    def end_stage(self) -> None:
+        """Count the current stage as done."""
+        self.ended += 1
+        # What was counted is set to what was planned, so that a stage that stopped early is not waited for.
+        self.rows = sum(work.rows for work in self.works[: self.ended])
+        self._label = ""
+        self._phase = self.clock()
+
+    @property
+    def _work(self) -> Work | None:
+        return self.works[self.ended] if self.ended < len(self.works) else None
+
+    @property
+    def complete(self) -> bool:
+        """Return whether answers were measured, without which the forecast is too short."""
+        return self.answers > 0 or not any(work.answers for work in self.works)
+
+    def left(self) -> float | None:
+        """Return the seconds that are left; None before enough was measured."""
+        if not self.rows or self.training < ENOUGH:
+            return None
+        rows = max(0.0, sum(work.rows for work in self.works) - self.rows)
+        planned = sum(work.answers for work in self.works[self.ended :])
+        answered = self.answers - sum(work.answers for work in self.works[: self.ended])
+        pace = self.answering / self.answers if self.answers else 0.0
+        between = 0.0
+        if self.ended:
+            rest = max(0.0, self._phase - self._began - self.training - self.answering)
+            between = rest / self.ended * (len(self.works) - self.ended)
+        return rows * self.training / self.rows + max(0.0, planned - max(0.0, answered)) * pace + between

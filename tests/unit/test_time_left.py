@@ -1,0 +1,101 @@
+"""How long a run still takes: told from what was measured, of the whole run, and only when it is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from everlora import Example, Learner, Task
+from everlora.cli import console
+from everlora.cli.console import ConsoleProgress
+from everlora.runtime.forecast import Forecast, Work
+from everlora.runtime.progress import Progress
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_pace_is_that_of_the_whole_run() -> None:
+    """Ten rows a second, two answers a second: what is left falls by as much as passes."""
+    clock = Clock()
+    forecast = Forecast([Work("learning a", 100, 10), Work("learning b", 300, 20)], clock)
+    assert forecast.left() is None
+    forecast.begin("learning a", 10)
+    for _ in range(10):
+        clock.now += 1.0
+        forecast.advance()
+    assert forecast.left() == pytest.approx(30.0)  # no answer was measured yet
+    assert not forecast.complete
+    forecast.begin("answering a", 10)
+    clock.now += 5.0
+    forecast.advance(10)
+    assert forecast.complete
+    assert forecast.left() == pytest.approx(30.0 + 10.0)
+    forecast.end_stage()
+    assert forecast.left() == pytest.approx(40.0)
+    forecast.begin("learning b", 30)
+    clock.now += 15.0
+    forecast.advance(15)
+    assert forecast.left() == pytest.approx(15.0 + 10.0)
+
+
+def test_a_few_fast_steps_say_nothing() -> None:
+    clock = Clock()
+    forecast = Forecast([Work("learning a", 100, 0)], clock)
+    forecast.begin("learning a", 100)
+    clock.now += 0.5
+    forecast.advance()
+    assert forecast.left() is None
+
+
+def test_a_stage_that_stops_early_is_not_waited_for() -> None:
+    clock = Clock()
+    forecast = Forecast([Work("learning a", 100, 0), Work("learning b", 100, 0)], clock)
+    forecast.begin("learning a", 10)
+    clock.now += 5.0
+    forecast.advance(5)
+    forecast.end_stage()
+    assert forecast.left() == pytest.approx(5.0)
+
+
+def test_the_plan_counts_rows_as_often_as_they_are_seen(tmp_path: Path) -> None:
+    rows = [Example("x", "yes"), Example("y", "no")] * 10
+    tasks = [Task(name=name, train=rows, test=rows[:4], labels=("yes", "no")) for name in ("a", "b")]
+    plans: list[list[Work]] = []
+
+    class Planned(Progress):
+        def plan(self, works: object) -> None:
+            plans.append(list(works))  # type: ignore[call-overload]
+
+    for train in ({"max_steps": 2, "per_device_train_batch_size": 4}, {"num_train_epochs": 0.2}):
+        out = tmp_path / str(len(plans))
+        Learner("tiny-bert", method="inclora", out=out, train=train, progress=Planned()).follow(tasks)
+    assert plans == [
+        [Work("learning a", 8, 4), Work("learning b", 8, 8)],
+        [Work("learning a", 4.0, 4), Work("learning b", 4.0, 8)],
+    ]
+
+
+def test_it_is_told_once_and_after_every_task(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(console, "Forecast", lambda works: Forecast(works, clock))
+    progress = ConsoleProgress()
+    progress.plan([Work("learning a", 10, 10), Work("learning b", 1000, 10)])
+    progress.phase("learning a", 2)
+    for _ in range(2):
+        clock.now += 5.0
+        progress.advance()
+    progress.phase("answering a", 10)
+    clock.now += 1.0
+    progress.advance(10)
+    progress.end_stage({})
+    lines = capfd.readouterr().err.splitlines()
+    assert lines == ["2 tasks to learn, at least 17 min to go", "about 17 min to go"]
