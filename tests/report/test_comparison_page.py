@@ -130,4 +130,4 @@ def test_what_cannot_be_told_apart_is_said_first(page: Page, tmp_path: Path) -> 
         make_run(tmp_path / method, method=method, right=lasts if method == "ella" else forgets)
     runs = [read(tmp_path / method) for method in ("ella", "inclora")]
     (few,) = comparison_page(runs, compare(runs, resamples=200)).summary
-    assert few.endswith("with fewer than 3 runs in common, none of the others can be told from it.")
+    assert few.endswith("; with fewer than 3 runs in common, none of the others can be told from it.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from everlora import Example, Learner, Task
-from everlora.cli import console
-from everlora.cli.console import ConsoleProgress
+from everlora.runtime import console
+from everlora.runtime.console import ConsoleProgress
 from everlora.runtime.forecast import Forecast, Work
 from everlora.runtime.progress import Progress
 
@@ -99,3 +101,17 @@ def test_it_is_told_once_and_after_every_task(
     progress.end_stage({})
     lines = capfd.readouterr().err.splitlines()
     assert lines == ["2 tasks to learn, at least 17 min to go", "about 17 min to go"]
+
+
+def test_bars_are_drawn_where_somebody_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that nobody watches prints nothing; a terminal sees each piece of work, and is left clean."""
+    assert type(console.watched(None)) is Progress
+    shown = Console(file=StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(console, "err", shown)
+    rows = [Example("x", "yes"), Example("y", "no")] * 4
+    learner = Learner("tiny-bert", method="inclora", out=tmp_path / "l", train={"max_steps": 2})
+    learner.learn(Task(name="only", train=rows, test=rows[:2], labels=("yes", "no")))
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "learning only" in text
+    assert "answering only" in text
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") >= 2  # the cursor is hidden and shown again

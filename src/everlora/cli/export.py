@@ -59,9 +59,9 @@ def export(
     """
     check_run(run)
     out = out if out.name not in ("", "..") else out.resolve()
-    from everlora.cli.console import ConsoleProgress
     from everlora.learner.verbs.export import chosen
     from everlora.learner.verbs.export import export as write
+    from everlora.runtime.console import ConsoleProgress
 
     target, here = chosen(to, rank, dtype), {**settings, "model": model}
     with ConsoleProgress(quiet=quiet) as shown, interruptible("nothing was written"):

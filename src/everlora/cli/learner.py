@@ -162,9 +162,9 @@ def learn(
         raise ConfigError(f"--keep-probe must be at least 0, not {keep_probe}")
     if may_lose is not None and not 0 <= may_lose <= 100:
         raise ConfigError(f"--may-lose is a number of points from 0 to 100, not {may_lose}")
-    from everlora.cli.console import ConsoleProgress
     from everlora.learner.teaching import Teaching
     from everlora.learner.verbs.learn import learn as teach
+    from everlora.runtime.console import ConsoleProgress
 
     given: Any = typed.pop("train")
     train = {key: value for key, value in given.items() if value is not None}
@@ -235,9 +235,9 @@ def evaluate(
     check_run(learner)
     if keep_probe < 0:
         raise ConfigError(f"--keep-probe must be at least 0, not {keep_probe}")
-    from everlora.cli.console import ConsoleProgress
     from everlora.learner.opened import given_tests
     from everlora.learner.verbs.evaluate import evaluate as judge
+    from everlora.runtime.console import ConsoleProgress
 
     columns = columns_of(column)
     files = {name: Path(file) for name, file in options.pairs(data, "--data").items()}

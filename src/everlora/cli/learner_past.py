@@ -39,8 +39,8 @@ def rollback(
 ) -> None:
     """Take a learner back to what it was right after a task, as if it had never been taught those behind it."""
     check_run(learner)
-    from everlora.cli.console import ConsoleProgress
     from everlora.learner.verbs.rollback import rollback as take_back
+    from everlora.runtime.console import ConsoleProgress
 
     here = here_now({**settings, "model": model})
     with ConsoleProgress(quiet=quiet) as shown, interruptible("the learner is as it was, or taken back"):
@@ -89,9 +89,9 @@ def forget(
     """
     check_run(learner)
     from everlora.archive.committed import read_stages
-    from everlora.cli.console import ConsoleProgress
     from everlora.learner.given import given_tasks
     from everlora.learner.verbs.forget import forget as let_go
+    from everlora.runtime.console import ConsoleProgress
 
     columns = columns_of(column)
     files, tests = (
@@ -129,8 +129,8 @@ def compact(
     --dry-run tells what that would lose.
     """
     check_run(learner)
-    from everlora.cli.console import ConsoleProgress
     from everlora.learner.verbs.compact import compact as make_one
+    from everlora.runtime.console import ConsoleProgress
 
     acts: dict[str, Any] = {"by": by, "because": because, "discard": discard, "dry_run": dry_run}
     here = here_now({**settings, "model": model})

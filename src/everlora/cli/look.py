@@ -84,9 +84,9 @@ def study_layers(
         given = "all of the benchmark's" if tasks is None else len(tasks)
         raise ConfigError(f"the study is about two tasks, and {given} are given; name them: --tasks first,second")
 
-    from everlora.cli.console import ConsoleProgress
     from everlora.cli.tables import show, summary
     from everlora.learner import sweep as sweeping
+    from everlora.runtime.console import ConsoleProgress
 
     spec = resolve(RunSpec, *layers)
     with ConsoleProgress(quiet=quiet) as shown, interruptible():

@@ -74,10 +74,10 @@ def run(
         plain = json.dumps(spec.model_dump(mode="json"), ensure_ascii=False)
         out_console.print_json(plain, ensure_ascii=plain != printable(plain))
         return
-    from everlora.cli.console import ConsoleProgress
     from everlora.cli.tables import made, matrix, show, summary
     from everlora.learner import experiment
     from everlora.runtime import world
+    from everlora.runtime.console import ConsoleProgress
 
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
         shown.callbacks = trackers(report_to)
@@ -103,11 +103,11 @@ def demo(
     log_level: LogLevel = None,
 ) -> None:
     """Teach a small encoder six tasks, naively, with ELLA and with K-FAC, and show what was forgotten."""
-    from everlora.cli.console import ConsoleProgress
     from everlora.cli.tables import made, matrix, number, show, summary, table
     from everlora.learner import demo as demonstration
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
+    from everlora.runtime.console import ConsoleProgress
     from everlora.settings.spec import RunSpec
 
     before = demonstration.stored()

@@ -85,11 +85,11 @@ def sweep(
     layers = options.layers(settings, config, set_)
     wanted, numbers, named = plan(layers, methods, seeds, orders)
 
-    from everlora.cli.console import ConsoleProgress
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
     from everlora.learner.resolve import resolve
     from everlora.runtime import world
+    from everlora.runtime.console import ConsoleProgress
     from everlora.settings.spec import RunSpec
 
     spec = resolve(RunSpec, *layers)

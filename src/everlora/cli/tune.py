@@ -52,12 +52,12 @@ def tune(
     layers = options.layers(settings, config, set_)
     systems, numbers, named = plan(layers, methods, seeds, orders)
 
-    from everlora.cli.console import ConsoleProgress
     from everlora.cli.tables import number, show, table
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
     from everlora.learner import tune as tuning
     from everlora.learner.resolve import resolve
+    from everlora.runtime.console import ConsoleProgress
     from everlora.settings.spec import RunSpec
 
     points = [trial for system in systems for trial in tuning.trials_of(system, trials)]

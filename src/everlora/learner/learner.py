@@ -19,7 +19,7 @@ from everlora.data.task import Example, Task
 from everlora.export.hub import Pushed, push
 from everlora.export.targets import Target
 from everlora.learner import experiment
-from everlora.learner.notebook import summary, summary_in_html
+from everlora.learner.notebook import Shown
 from everlora.learner.opened import load_learner, restore, tasks_of
 from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.ask import answer, stream
@@ -34,13 +34,14 @@ from everlora.learner.verbs.repair import repair as mend
 from everlora.learner.verbs.rollback import RolledBack, rollback
 from everlora.learner.verbs.verify import keep_parity, verify
 from everlora.metrics.scores import ScoreMatrix
+from everlora.runtime.console import watched
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import LearnerSpec, RawSettings
 
 R = TypeVar("R")
 
 
-class Learner:
+class Learner(Shown):
     """Is one base model that learns task after task.
 
     >>> from everlora import Learner, open_stream
@@ -56,7 +57,7 @@ class Learner:
         method: an expression such as ``"ella"`` or ``"ella(lam=0.3)+o-lora"``, or a composed `Method`.
         out: folder in which everything is written.
         resume: go on in a folder that holds this same learner.
-        progress: is shown every step; silent by default.
+        progress: is shown every step; by default bars, on a terminal and in a notebook.
         callbacks: of transformers, for the Trainer of every task; see `everlora.runtime.tracking.Tracking`.
         **settings: fields of `LearnerSpec`: ``train`` (names of `transformers.TrainingArguments`), ``lora`` (names of
             `peft.LoraConfig`), ``evaluation``, ``protocol``, ``dtype``, ``device``, ``seed``, …
@@ -81,8 +82,7 @@ class Learner:
         rate = composed.adapter.learning_rate
         spec = experiment.resolve(LearnerSpec, {"model": model, "method": name}, settings, rate=rate)
         base = experiment.load_for(spec, Path(out))
-        shown = progress or Progress()
-        shown.callbacks = (*shown.callbacks, *callbacks)
+        shown = watched(progress, callbacks)
         self._learner = experiment.begin(spec, composed, base, Path(out), resume=resume, progress=shown)
 
     @classmethod
@@ -91,21 +91,15 @@ class Learner:
 
         Args:
             path: the folder.
-            progress: is shown every step; silent by default.
+            progress: is shown every step; by default bars, on a terminal and in a notebook.
             **here: settings of this process alone: ``device``, ``trust_remote_code``.
 
         Raises:
             EverloraError: no learner, a damaged one, or one on another base model than is found here.
         """
         opened = cls.__new__(cls)
-        opened._learner = load_learner(Path(path), here, progress=progress)
+        opened._learner = load_learner(Path(path), here, progress=watched(progress))
         return opened
-
-    def __repr__(self) -> str:
-        return summary(self._learner)
-
-    def _repr_html_(self) -> str:
-        return summary_in_html(self._learner)
 
     def learn(
         self,

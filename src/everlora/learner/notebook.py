@@ -10,6 +10,18 @@ SHOWN = 6
 """Tasks that are named before the rest is left out."""
 
 
+class Shown:
+    """Is a learner that prints as a line, and shows as a table in a notebook."""
+
+    _learner: SequentialLearner
+
+    def __repr__(self) -> str:
+        return summary(self._learner)
+
+    def _repr_html_(self) -> str:
+        return summary_in_html(self._learner)
+
+
 def summary(learner: SequentialLearner) -> str:
     """Return method, model, folder and tasks of a learner in one line."""
     learned = [stage.facts.name for stage in learner.folder.stages()]

@@ -162,7 +162,7 @@ def _scatter(
 
 
 def _levels(x: tuple[float, float], y: tuple[float, float], share: float) -> list[charts.Row]:
-    """Return lines of equal overall accuracy across the panel, each named where it leaves the panel at its top."""
+    """Return lines of equal overall accuracy across the panel, each named where it enters the panel, above or left."""
     least, most = x[0] + share * y[0], x[1] + share * y[1]
     step = next((s for s in (0.5, 1, 2, 5, 10, 20) if (most - least) / s <= 8), 50)
     found: list[charts.Row] = []
@@ -170,8 +170,11 @@ def _levels(x: tuple[float, float], y: tuple[float, float], share: float) -> lis
     while level < most and share:
         for learned in x:
             found.append({"learned": learned, "lost": (level - learned) / share, "level": level, "named": ""})
+        named: dict[str, str | float] = {"level": level, "named": f"OA {level:g}"}
         if x[0] <= (top := level - share * y[1]) <= x[1]:
-            found.append({"learned": top, "lost": y[1], "level": level, "named": f"OA {level:g}"})
+            found.append({"learned": top, "lost": y[1], **named})
+        elif y[0] <= (side := (level - x[0]) / share) <= y[1]:
+            found.append({"learned": x[0], "lost": side, **named})
         level += step
     return found
 

@@ -105,14 +105,14 @@ def _summary(comparison: Comparison) -> list[str]:
         others = [row for row in known if row.method != group.reference]
         alike = [row.method for row in others if row.alike]
         if all(row.test == "rows" for row in others):
-            rest = f"with fewer than {ENOUGH} runs in common, none of the others can be told from it"
+            rest = f"; with fewer than {ENOUGH} runs in common, none of the others can be told from it"
         elif not alike:
-            rest = "surely above " + (f"all {len(others)} others" if len(others) > 1 else "the other")
+            rest = ", surely above " + (f"all {len(others)} others" if len(others) > 1 else "the other")
         else:
             above = len(others) - len(alike)
-            rest = f"surely above {above} of the {len(others)} others; {', '.join(alike)} cannot be told from it"
-            rest = rest if above else f"and none of the {len(others)} others can be told from it"
-        found.append(f"{group.group.capitalize()}: {group.reference} has the highest mean, {rest}.")
+            rest = f", surely above {above} of the {len(others)} others; {', '.join(alike)} cannot be told from it"
+            rest = rest if above else f", and none of the {len(others)} others can be told from it"
+        found.append(f"{group.group.capitalize()}: {group.reference} has the highest mean{rest}.")
     return found
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from transformers import TrainerCallback
 
 from everlora.core.errors import printable
-from everlora.report.numbers import counted
 from everlora.runtime import world
 from everlora.runtime.forecast import Forecast, Work
 from everlora.runtime.progress import Progress
@@ -21,7 +21,10 @@ WORTH_A_WORD = 60.0
 
 
 class ConsoleProgress(Progress):
-    """Shows bars on a terminal; a line per finished stage everywhere, or only warnings where that is enough."""
+    """Shows bars on a terminal; a line per finished stage everywhere, or only warnings where that is enough.
+
+    Bars stand while it is open as a context; without one, while something is done.
+    """
 
     def __init__(self, prefix: str = "", *, quiet: bool = False) -> None:
         self.prefix = prefix
@@ -38,14 +41,17 @@ class ConsoleProgress(Progress):
             disable=quiet or not err.is_terminal,
         )
         self.current: Any = None
+        self.open = False
         self.forecast: Forecast | None = None
         self.announced = False
 
     def __enter__(self) -> ConsoleProgress:
+        self.open = True
         self.bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.open = False
         self.bars.stop()
 
     def plan(self, works: Sequence[Work]) -> None:
@@ -73,6 +79,8 @@ class ConsoleProgress(Progress):
         self.done()
         if self.forecast is not None:
             self.forecast.begin(label, total)
+        if not self.open:
+            self.bars.start()
         self.current = self.bars.add_task(printable(f"{self.prefix}{label}"), total=total, note="")
 
     def advance(self, steps: int = 1, note: str = "") -> None:
@@ -81,7 +89,8 @@ class ConsoleProgress(Progress):
             left = self._left()
             if left and not self.announced:  # as soon as it is known, for whoever must decide whether to wait
                 self.announced = True
-                self.info(f"{counted(len(self.forecast.works), 'task')} to learn, {left}")
+                count = len(self.forecast.works)
+                self.info(f"{count} task{'' if count == 1 else 's'} to learn, {left}")
             note = " · ".join(filter(None, (note, left)))
         if self.current is not None:
             self.bars.update(self.current, advance=steps)
@@ -92,6 +101,8 @@ class ConsoleProgress(Progress):
         if self.current is not None:
             self.bars.remove_task(self.current)
             self.current = None
+            if not self.open and not self.bars.disable:
+                self.bars.stop()
 
     def info(self, line: str) -> None:
         # With several processes each line would come as many times.
@@ -104,3 +115,15 @@ class ConsoleProgress(Progress):
             return
         shown = printable(f"warning: {self.prefix}{line}")
         err.print(shown, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def watched(progress: Progress | None, callbacks: Sequence[TrainerCallback] = ()) -> Progress:
+    """Return what shows how far a learner is, and calls callbacks of transformers.
+
+    Args:
+        progress: by default bars where somebody looks, on a terminal and in a notebook, and log lines elsewhere.
+        callbacks: behind those that it has.
+    """
+    shown = progress or (ConsoleProgress() if err.is_terminal or err.is_jupyter else Progress())
+    shown.callbacks = (*shown.callbacks, *callbacks)
+    return shown
