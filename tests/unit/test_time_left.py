@@ -11,7 +11,7 @@ from rich.console import Console
 from everlora import Example, Learner, Task
 from everlora.runtime import console
 from everlora.runtime.console import ConsoleProgress
-from everlora.runtime.forecast import Forecast, Work
+from everlora.runtime.time_left import TimeLeft, Work
 from everlora.runtime.progress import Progress
 
 
@@ -26,44 +26,44 @@ class Clock:
 def test_pace_is_that_of_the_whole_run() -> None:
     """Ten rows a second, two answers a second: what is left falls by as much as passes."""
     clock = Clock()
-    forecast = Forecast([Work("learning a", 100, 10), Work("learning b", 300, 20)], clock)
-    assert forecast.left() is None
-    forecast.begin("learning a", 10)
+    left = TimeLeft([Work("learning a", 100, 10), Work("learning b", 300, 20)], clock)
+    assert left.left() is None
+    left.begin("learning a", 10)
     for _ in range(10):
         clock.now += 1.0
-        forecast.advance()
-    assert forecast.left() == pytest.approx(30.0)  # no answer was measured yet
-    assert not forecast.complete
-    forecast.begin("answering a", 10)
+        left.advance()
+    assert left.left() == pytest.approx(30.0)  # no answer was measured yet
+    assert not left.complete
+    left.begin("answering a", 10)
     clock.now += 5.0
-    forecast.advance(10)
-    assert forecast.complete
-    assert forecast.left() == pytest.approx(30.0 + 10.0)
-    forecast.end_stage()
-    assert forecast.left() == pytest.approx(40.0)
-    forecast.begin("learning b", 30)
+    left.advance(10)
+    assert left.complete
+    assert left.left() == pytest.approx(30.0 + 10.0)
+    left.end_stage()
+    assert left.left() == pytest.approx(40.0)
+    left.begin("learning b", 30)
     clock.now += 15.0
-    forecast.advance(15)
-    assert forecast.left() == pytest.approx(15.0 + 10.0)
+    left.advance(15)
+    assert left.left() == pytest.approx(15.0 + 10.0)
 
 
 def test_a_few_fast_steps_say_nothing() -> None:
     clock = Clock()
-    forecast = Forecast([Work("learning a", 100, 0)], clock)
-    forecast.begin("learning a", 100)
+    left = TimeLeft([Work("learning a", 100, 0)], clock)
+    left.begin("learning a", 100)
     clock.now += 0.5
-    forecast.advance()
-    assert forecast.left() is None
+    left.advance()
+    assert left.left() is None
 
 
 def test_a_stage_that_stops_early_is_not_waited_for() -> None:
     clock = Clock()
-    forecast = Forecast([Work("learning a", 100, 0), Work("learning b", 100, 0)], clock)
-    forecast.begin("learning a", 10)
+    left = TimeLeft([Work("learning a", 100, 0), Work("learning b", 100, 0)], clock)
+    left.begin("learning a", 10)
     clock.now += 5.0
-    forecast.advance(5)
-    forecast.end_stage()
-    assert forecast.left() == pytest.approx(5.0)
+    left.advance(5)
+    left.end_stage()
+    assert left.left() == pytest.approx(5.0)
 
 
 def test_the_plan_counts_rows_as_often_as_they_are_seen(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_it_is_told_once_and_after_every_task(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(console, "Forecast", lambda works: Forecast(works, clock))
+    monkeypatch.setattr(console, "TimeLeft", lambda works: TimeLeft(works, clock))
     progress = ConsoleProgress()
     progress.plan([Work("learning a", 10, 10), Work("learning b", 1000, 10)])
     progress.phase("learning a", 2)

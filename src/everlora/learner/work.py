@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from everlora.data.task import Task
 from everlora.runtime import world
-from everlora.runtime.forecast import Work
+from everlora.runtime.time_left import Work
 from everlora.settings.training import epochs_by_size, numeric_argument
 from everlora.training.stages import Stage, tasks_to_evaluate
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from everlora.core.errors import printable
 from everlora.runtime import world
-from everlora.runtime.forecast import Forecast, Work
+from everlora.runtime.time_left import TimeLeft, Work
 from everlora.runtime.progress import Progress
 
 err = Console(stderr=True)
@@ -42,7 +42,7 @@ class ConsoleProgress(Progress):
         )
         self.current: Any = None
         self.open = False
-        self.forecast: Forecast | None = None
+        self.time_left: TimeLeft | None = None
         self.announced = False
 
     def __enter__(self) -> ConsoleProgress:
@@ -56,40 +56,40 @@ class ConsoleProgress(Progress):
 
     def plan(self, works: Sequence[Work]) -> None:
         super().plan(works)
-        self.forecast, self.announced = Forecast(works), False
+        self.time_left, self.announced = TimeLeft(works), False
 
     def end_stage(self, scores: Mapping[str, float]) -> None:
         super().end_stage(scores)
-        if self.forecast is not None:
-            self.forecast.end_stage()
+        if self.time_left is not None:
+            self.time_left.end_stage()
             if left := self._left():
                 self.info(left)
 
     def _left(self) -> str:
         """Say how long the run still takes, where that is known and worth a word."""
-        forecast = self.forecast
-        seconds = forecast.left() if forecast is not None else None
-        if forecast is None or seconds is None or seconds < WORTH_A_WORD:
+        left = self.time_left
+        seconds = left.left() if left is not None else None
+        if left is None or seconds is None or seconds < WORTH_A_WORD:
             return ""
         minutes = round(seconds / 60)
         time = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-        return f"{'about' if forecast.complete else 'at least'} {time} to go"
+        return f"{'about' if left.complete else 'at least'} {time} to go"
 
     def phase(self, label: str, total: int) -> None:
         self.done()
-        if self.forecast is not None:
-            self.forecast.begin(label, total)
+        if self.time_left is not None:
+            self.time_left.begin(label, total)
         if not self.open:
             self.bars.start()
         self.current = self.bars.add_task(printable(f"{self.prefix}{label}"), total=total, note="")
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        if self.forecast is not None:
-            self.forecast.advance(steps)
+        if self.time_left is not None:
+            self.time_left.advance(steps)
             left = self._left()
             if left and not self.announced:  # as soon as it is known, for whoever must decide whether to wait
                 self.announced = True
-                count = len(self.forecast.works)
+                count = len(self.time_left.works)
                 self.info(f"{count} task{'' if count == 1 else 's'} to learn, {left}")
             note = " · ".join(filter(None, (note, left)))
         if self.current is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from everlora.runtime.forecast import Work
+from everlora.runtime.time_left import Work
 from everlora.runtime.stopping import END
 from everlora.runtime.tracking import Tracking
 

@@ -1,4 +1,4 @@
-"""Forecasts how long a run still takes, from how long its steps and answers have taken so far."""
+"""Estimates how long a run still takes, from how long its steps and answers have taken so far."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Work:
     answers: int
 
 
-class Forecast:
+class TimeLeft:
     """Keeps account of what was done and how long it took.
 
     What lies between training and answers (writing, evidence, merging) is counted by the stage. Before anything was
-    answered, the answers to come are left out, and the forecast is too short.
+    answered, the answers to come are left out, and the estimate is too short.
 
     >>> now = iter([0.0, 0.0, 10.0, 10.0, 14.0, 20.0, 20.0])
-    >>> forecast = Forecast([Work("learning a", 100, 40), Work("learning b", 200, 80)], clock=lambda: next(now))
-    >>> forecast.begin("learning a", 5)
-    >>> forecast.advance(5)
-    >>> forecast.begin("answering a", 40)
-    >>> forecast.advance(40)
-    >>> forecast.end_stage()
-    >>> forecast.left()  # 200 rows at 0.1 s, 80 answers at 0.1 s, and 6 s between
+    >>> left = TimeLeft([Work("learning a", 100, 40), Work("learning b", 200, 80)], clock=lambda: next(now))
+    >>> left.begin("learning a", 5)
+    >>> left.advance(5)
+    >>> left.begin("answering a", 40)
+    >>> left.advance(40)
+    >>> left.end_stage()
+    >>> left.left()  # 200 rows at 0.1 s, 80 answers at 0.1 s, and 6 s between
     34.0
 
     Args:
@@ -83,7 +83,7 @@ class Forecast:
 
     @property
     def complete(self) -> bool:
-        """Return whether answers were measured, without which the forecast is too short."""
+        """Return whether answers were measured, without which the estimate is too short."""
         return self.answers > 0 or not any(work.answers for work in self.works)
 
     def left(self) -> float | None:
