@@ -11,8 +11,8 @@ from rich.console import Console
 from everlora import Example, Learner, Task
 from everlora.runtime import console
 from everlora.runtime.console import ConsoleProgress
-from everlora.runtime.time_left import TimeLeft, Work
 from everlora.runtime.progress import Progress
+from everlora.runtime.time_left import TimeLeft, Work
 
 
 class Clock:

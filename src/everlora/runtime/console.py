@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 
 from everlora.core.errors import printable
 from everlora.runtime import world
-from everlora.runtime.time_left import TimeLeft, Work
 from everlora.runtime.progress import Progress
+from everlora.runtime.time_left import TimeLeft, Work
 
 err = Console(stderr=True)
 WORTH_A_WORD = 60.0

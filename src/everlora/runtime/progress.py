@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from everlora.runtime.time_left import Work
 from everlora.runtime.stopping import END
+from everlora.runtime.time_left import Work
 from everlora.runtime.tracking import Tracking
 
 logger = logging.getLogger("everlora")
