@@ -29,6 +29,9 @@ RECORDS = ("test_battery.py", "test_resume.py", "test_export.py", "test_splits.p
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process (``--dist loadgroup``), and all that look at the same records."""
+    import plan  # imports what is tested, which the process that only hands out tests need not
+
+    plan.thin(items)
     for item in items:
         group = "records" if item.path.name in RECORDS else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))

@@ -81,3 +81,40 @@ def crossed(**values: Sequence[Any]) -> Callable[..., Any]:
 def case(row: Sequence[Any], everyday: bool) -> Any:
     """One set of parameters."""
     return pytest.param(*row, marks=() if everyday else pytest.mark.full)
+
+
+ONE_OF: dict[str, int] = {
+    "test_merged.py::test_resumed_in_the_third_task_equals_uninterrupted": 3,
+    "test_merged.py::test_the_merge_answers_after_every_task": 2,
+    "test_look_export.py::test_an_exported_model_is_the_learner": 2,
+    "test_lora_settings.py::test_what_was_learned_comes_back_and_is_read_by_peft": 2,
+    "test_forgetting.py::test_less_is_forgotten_than_by_seqlora_and_both_tasks_are_learned": 2,
+    "test_learner_forgets.py::test_a_learner_that_is_rebuilt_was_never_taught_the_task": 2,
+    "test_learner_forgets.py::test_the_update_of_a_task_is_removed_and_the_others_are_as_they_were": 2,
+    "test_learner_past.py::test_a_learner_that_is_taken_back_was_never_taught_what_followed": 2,
+    "test_learner_past.py::test_whatever_interrupts_it_the_past_is_changed_at_once": 3,
+    "test_learner_verbs.py::test_taught_one_by_one_equals_following_them_all": 3,
+    "test_light.py::test_ctrl_c_while_things_are_imported_is_one_line": 2,
+    "test_torture.py::test_a_fault_leaves_a_folder_that_goes_on": 2,
+    "test_pooled_card.py::test_the_lines_of_the_card_give_the_learners_answers": 3,
+    "test_process.py::test_a_stopped_run_keeps_what_it_learned_and_goes_on": 2,
+    "test_scored_later.py::test_only_the_scores_are_made_again": 2,
+    "test_memory.py::test_kept_over_many_tasks": 2,
+    "test_memory.py::test_the_cards_law_in_bytes": 2,
+    "test_chain_parts.py::test_no_share_is_no_penalty_bit_for_bit": 2,
+    "test_general.py::test_every_form_is_measured_before_and_after": 2,
+    "test_splits.py::test_every_method_learns_the_same_in_one_piece_and_in_eight": 2,
+    "test_heads.py::test_rows_of_other_labels_stay": 2,
+}
+"""Tests whose cases prove the same of different methods and moments: of so many of them one runs every day."""
+
+
+def thin(items: Sequence[pytest.Item]) -> None:
+    """Mark the cases that `ONE_OF` leaves out of the daily run, counted in the order in which they are written."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        name = f"{item.path.name}::{item.nodeid.rpartition('::')[2].partition('[')[0]}"
+        if name in ONE_OF and item.get_closest_marker("full") is None:
+            if seen[name] % ONE_OF[name]:
+                item.add_marker(pytest.mark.full)
+            seen[name] += 1

@@ -66,11 +66,7 @@ LAWS = [
 
 @pytest.mark.parametrize(
     ("method", "law", "number"),
-    [
-        case((method, law, number), everyday=number < 50 or method == "ella(store=int8)")
-        for method, law in LAWS
-        for number in (5, 50)
-    ],
+    [case((method, law, number), everyday=number < 50) for method, law in LAWS for number in (5, 50)],
 )
 def test_bytes_over_fifty_tasks(method, law, number, tmp_path):
     """Bytes kept when a task begins, over up to fifty tasks, and what is on disk beside the adapters in the end."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from everlora import parse
 from everlora.core.registry import FAMILIES, entries, entry
-from plan import DAILY, ROLES, crossed, few, pairs
+from plan import DAILY, ONE_OF, ROLES, crossed, few, pairs
 from tiny_runs import METHODS, MODELS, OTHERS
 
 METHOD_OF = {name: parse(name) for name in (*METHODS, *OTHERS)}
@@ -65,3 +68,12 @@ def test_crossed_marks_all_but_a_diagonal():
     assert len(rows) == 6
     assert {row.values for row in rows if not row.marks} == {("a", 0), ("b", 1), ("c", 0)}
     assert {mark.name for row in rows for mark in row.marks} == {"full"}
+
+
+@pytest.mark.parametrize("name", ONE_OF)
+def test_what_is_thinned_out_is_a_test_of_several_cases(name: str) -> None:
+    file, _, function = name.partition("::")
+    (path,) = Path(__file__).parents[1].rglob(file)
+    (found,) = [node for node in ast.parse(path.read_text("utf-8")).body if getattr(node, "name", "") == function]
+    assert any("parametrize" in ast.unparse(one) or "over" in ast.unparse(one) for one in found.decorator_list)
+    assert ONE_OF[name] > 1

@@ -142,8 +142,8 @@ def overheard(thing: Any, name: str) -> Iterator[list[Any]]:
     seen: list[Any] = []
     inner = getattr(thing, name)
 
-    def outer(*args: Any) -> Any:
-        seen.append(inner(*args))
+    def outer(*args: Any, **more: Any) -> Any:
+        seen.append(inner(*args, **more))
         return seen[-1]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -193,17 +193,17 @@ class Bench:
         rows = [json.loads(line) for line in last.read_text().splitlines()]
         self.recorded[key] = {name: [row["prediction"] for row in rows if row["task"] == name] for name in names}
         if way == "labels":
-            self.scores |= {f"{key}/{name}": scores for name, scores in self.scored(base).items()}
+            self.scores |= {f"{key}/{name}": scores for name, scores in self.scored(base, family).items()}
         job = {"family": family, "base": str(base), "scoring": scoring, "longest": 12}
         job["adapter"] = str(out) if method != "zero-shot" else None
         job["head"] = list(dict.fromkeys(label for name in names for label in known[name]["labels"]))
         self.jobs += [{**job, **known[name], "id": f"{key}/{name}"} for name in names]
 
-    def scored(self, base: Path) -> dict[str, list[list[float]]]:
+    def scored(self, base: Path, kind: str) -> dict[str, list[list[float]]]:
         """Every label's score, row by row, as they are on the way to the best one."""
         loaded, found = everlora.load(str(base), dtype="float32", device="cpu"), {}
         for task in everlora.open_stream(self.where / "labelled.yaml"):
-            with overheard(loaded.family, "_scores") as seen:
+            with overheard(loaded.family, "label_scores" if kind == "decoder" else "_scores") as seen:
                 loaded.family.predict(loaded.model, task, task.test, "labels")
             found[task.name] = torch.cat(seen).tolist()
         return found

@@ -129,7 +129,7 @@ def test_what_is_said_of_a_task_that_is_trained(
     base = SimpleNamespace(family=None, precision=SimpleNamespace(device=torch.device("cpu")))
     one = replace(one, base=cast(Any, base), backend=cast(Any, SimpleNamespace(auxiliary_loss=lambda: None)))
     said: list[str] = []
-    progress = SimpleNamespace(info=said.append)
+    progress = SimpleNamespace(info=said.append, callbacks=())
     found = one.train(cast(Any, None), [], first=True, progress=cast(Any, progress))
     assert said == lines
     assert (found.log, found.cut, found.epochs, found.predicted_rise) == ([{"loss": 1.0}], cut, one.epochs, 0.5)

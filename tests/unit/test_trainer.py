@@ -106,7 +106,7 @@ def test_both_terms_of_the_loss_are_weighed_and_divided_alike() -> None:
     trainer = object.__new__(ClTrainer)
     trainer.family = cast(Any, SimpleNamespace(logits_with_known=lambda model, batch: (new, targets, new)))
     trainer.chain, trainer.accelerator = Chain(params=[], task="x"), SimpleNamespace(num_processes=3)
-    trainer.checkpoint = None
+    trainer.checkpoint, trainer._packs = None, False
     trainer.extra_losses = ExtraLosses(outputs=(part,), teacher=cast(Any, SimpleNamespace(logits=lambda *_: old)))
 
     def found(**batch: Any) -> float:
@@ -226,7 +226,7 @@ def test_training_without_a_step_is_refused(steps: int, monkeypatch: pytest.Monk
             seen["trained"] = True
 
     monkeypatch.setattr("everlora.training.trainer.ClTrainer", Stub)
-    given: Any = {"seed": 3, "cpu": True, "callback": (noted := object()), "find_unused": False}
+    given: Any = {"seed": 3, "cpu": True, "callbacks": ((noted := object()),), "find_unused": False}
     if steps:
         assert fit(None, None, None, None, {}, **given) == [{"loss": 1.0}]  # type: ignore[arg-type]
     else:
