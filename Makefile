@@ -63,8 +63,10 @@ tune: setup
 	OMP_NUM_THREADS=1 $(BIN)/everlora tune --config recipes/$(STAGE).yaml --data-dir $(DATA) --methods $(METHODS) \
 	    --orders 1 --seeds 100 --trials 6 --workers 2 --out runs/$(STAGE)-tuning --resume
 
+# Ratios to stock pieces of one run, and what penalties add to a step: make bench DATA=folder-with-the-benchmark
 bench: setup
-	$(BIN)/python benchmarks/step.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py --data-dir $(DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py --methods ella ps-lora o-lora lb-cl ewc --tasks 5 15 --rounds 3
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
