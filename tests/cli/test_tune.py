@@ -21,20 +21,20 @@ def test_tune_then_sweep_with_what_was_found(
     """In two processes, one of whose jobs fails, and which share the hidden states below chosen layers."""
     methods = ("--methods", "inclora,ella")
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # a worker with two threads fights for cores with other tests
-    said = everlora("tune", *TINY, *methods, "--trials", "3", "--out", "tuned")
+    said = everlora("tune", *TINY, *methods, "--trials", "2", "--out", "tuned")
     assert said.status == 0, said.err
     assert "use it with: everlora sweep --tuned" in said.out
     trials = json.loads((tmp_path / "tuned/trials.json").read_text())
-    assert len(trials) == 6
+    assert len(trials) == 4
     assert all(len(trial["scores"]) == 1 for trial in trials)
 
     tuned = ("sweep", *TINY, "--tuned", "tuned/tuned.yaml", "--lora-layers", "top:1")
-    wanted = ("--methods", "inclora,ella,l2p", "--seeds", "0,1", "--workers", "2", "--out", "swept")
+    wanted = ("--methods", "inclora,ella,l2p", "--seeds", "0", "--workers", "2", "--out", "swept")
     found = everlora(*tuned, *wanted)
     assert found.status == 3, found.err
-    assert "2 of 6 runs could not be made: l2p-seed0, l2p-seed1: layers say" in found.line
+    assert "1 of 3 runs could not be made: l2p-seed0: layers say" in found.line
     assert "leave out --lora-layers" in found.line
-    made = {f"{method}-seed{seed}" for method in ("ella", "inclora") for seed in (0, 1)}
+    made = {f"{method}-seed0" for method in ("ella", "inclora")}
     assert made == {path.parent.name for path in (tmp_path / "swept").glob("*/matrix.json")}
     # The same jobs in one process are the same runs, with hidden states that are computed each time, or kept.
     alone = everlora(*tuned, *methods, "--seeds", "0", "--feature-cache", "off", "--out", "one")
