@@ -20,7 +20,8 @@ demo: setup
 	$(BIN)/everlora demo --out runs/demo --resume
 
 # Two processes with one thread each use two cores better than one process with two; slow files come first.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Compiled code is stored: a hundred tests start processes of their own.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test: setup check
 	$(PYTEST)

@@ -44,7 +44,7 @@ CLASS_WAYS = {"trained-labels": ("ella", "labels"), "trained-greedy": ("seqlora"
 """A head has no row before the first task, so that there is nothing to answer without training."""
 
 CHEAP = {
-    "decoder": ("llama", "gpt2", "gpt_neox", "mpt", "opt", "qwen3", "gemma2"),
+    "decoder": ("llama", "gpt2", "mpt", "gemma2"),
     "encoder-decoder": ("t5", "bart"),
     "encoder": ("bert", "distilbert", "roberta"),
     "image": ("vit",),

@@ -416,6 +416,7 @@ def test_signals_that_end_a_command_are_one_line(number: signal.Signals) -> None
     signal.signal(number, before)
 
 
+@pytest.mark.full  # tests/torture kills processes every day
 def test_a_process_that_is_ended_leaves_a_learner_that_goes_on(learner: Path, tmp_path: Path) -> None:
     rows = [{"text": f"a {label} row {k}", "label": label} for k in range(4) for label in ("big", "small")]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
