@@ -109,7 +109,6 @@ ONE_OF: dict[str, int] = {
     "test_resume.py::test_a_finished_run_is_only_recalled": 2,
     "test_settings.py::test_a_damaged_learner_at_the_root_is_named": 2,
     "test_builtin.py::test_more_training_rows_change_nothing_else": 2,
-    "test_benchmark_battery.py::test_builtin": 2,
     "test_conv1d.py::test_a_run_its_resumption_and_its_export_are_one_model": 3,
     "test_memory.py::test_bytes_over_fifty_tasks": 2,
     "test_chain_parts.py::test_a_warning_comes_before_the_room_runs_out": 2,
