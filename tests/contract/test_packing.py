@@ -150,3 +150,36 @@ def test_the_scores_of_a_tree_do_not_depend_on_the_order_of_labels() -> None:
         turned = score_labels(base.model, prompts, LabelTree.of(answers[::-1]), base.family.pad)
     torch.testing.assert_close(scores.flip(1), turned, atol=1e-5, rtol=1e-5)
     assert (base.family.collate([base.family.features(ROWS[0], TASK)])["labels"] != IGNORE).any()
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_positions_that_turn_by_length_are_not_shared(kind: str, tmp_path: Path) -> None:
+    base = load(str(models.build("decoder", "llama", tmp_path)), dtype="float32")
+    assert can_share(base.model)
+    base.model.config.rope_parameters = {"rope_type": kind, "factor": 4.0, "rope_theta": 1e4}
+    assert not can_share(base.model)
+
+
+def test_an_empty_prompt_shares_nothing() -> None:
+    assert shared_length([[], [1, 2]]) == 0
+
+
+def test_many_labels_are_scored_a_few_prompts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = load("tiny-llama", dtype="float32")
+    prompts = prompts_of(base.family)
+    together = base.family.label_scores(base.model, prompts, TASK, shares=True)
+    monkeypatch.setattr(causal, "LOGITS", 1)
+    one_by_one = base.family.label_scores(base.model, prompts, TASK, shares=True)
+    torch.testing.assert_close(together, one_by_one, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_dropout_that_is_a_function_is_drawn_for_each_row(
+    p: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest direction of SD-LoRA drops its input by a function, which no module of the model tells."""
+    calls: list[object] = []
+    monkeypatch.setattr(causal, "worth_packing", lambda *batch: calls.append(batch))
+    learner = tiny_runs.begin("tiny-llama", "sd-lora", tmp_path / "run", lora={"r": 4, "lora_dropout": p})
+    learner.follow(tiny_runs.stream("tiny-llama")[:1])
+    assert bool(calls) == (p == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from everlora import load
+from everlora.models import gguf_cache
 from everlora.models.gguf_cache import DIGESTS, PLACE, Unpacked
 from everlora.models.names import PACKAGED
 
@@ -85,6 +87,35 @@ def test_nothing_is_written_where_caches_are_switched_off_or_nothing_can_be_writ
     assert Unpacked.of(file, BF16).folder is None
     assert Unpacked.of(tmp_path / "model.safetensors", BF16).folder is None
     assert (tmp_path / "cache").read_text() == "a file, where a folder is wanted"
+
+
+def test_what_a_faster_process_wrote_stays(file: Path) -> None:
+    slow = Unpacked.of(file, torch.float32)
+    assert not slow.is_whole()
+    fast = unpack(file)
+    assert fast.folder is not None
+    before = (fast.folder / DIGESTS).stat().st_ino
+    base = load("tiny-llama", dtype="float32")
+    slow.finish(base.model, base.family.processor)
+    assert (fast.folder / DIGESTS).stat().st_ino == before
+    assert [path.name for path in fast.folder.parent.iterdir()] == [fast.folder.name]
+
+
+def test_without_a_home_or_the_library_nothing_is_stored(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(gguf_cache, "version", missing)
+    assert Unpacked.of(file, BF16).folder is None
+    monkeypatch.undo()
+
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv(PLACE, raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    assert Unpacked.of(file, BF16).folder is None
 
 
 @pytest.mark.weights

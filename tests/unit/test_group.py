@@ -25,6 +25,8 @@ from everlora.core.roles import (
     WeightPenalty,
 )
 from everlora.core.updates import LowRank, Weights
+from everlora.parts.forms_dual import POOLS, Orthonormality
+from everlora.training import group
 from everlora.training.chain import Chain
 from everlora.training.group import (
     ASCENT,
@@ -270,3 +272,14 @@ def test_a_part_acts_where_all_tensors_that_it_needs_are_trained(tensors: tuple[
     chain = Chain.build(params, live, UpdateHistory(), method, task="t", max_norm=1.0, every=1)
     assert bool(chain.groups[0].penalties) is acts
     assert (chain.every, chain.adapter == params) == (1, True)
+
+
+def test_a_penalty_that_looks_at_all_modules_is_given_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gates' penalty is a mean over modules, which in blocks would be a mean over the block."""
+    monkeypatch.setattr(group, "BLOCK", 1)
+    part, draw_of = Orthonormality(), torch.Generator().manual_seed(0)
+    live = Weights({name: torch.randn(5, 3, 8, generator=draw_of) for name in POOLS})
+    state = {name: torch.randn(5, 2, 8, generator=draw_of) for name in POOLS}
+    whole, found = part.value_and_grad(live, state), group.by_blocks(part, live, state)
+    assert torch.equal(whole.value, found.value)
+    assert all(torch.equal(whole.gradient[name], found.gradient[name]) for name in POOLS)

@@ -45,6 +45,8 @@ class DirectionsBackend(HookedBackend):
     def build(self, seed: int, start: Updates | None, tasks: Sequence[Task]) -> None:
         draw = torch.Generator().manual_seed(seed)
         self.rank = int(self.lora.get("r", 8))
+        # Its dropout is a function, drawn for each row: rows that shared a part of themselves would share its mask.
+        self.base.family.whole_prompts = float(self.lora.get("lora_dropout", 0.0)) > 0
         self.check_rank(self.rank, "--lora-r")
         self.frozen: dict[str, dict[str, Tensor]] = {}
         self.pairs: dict[str, nn.ParameterDict] = {}
@@ -88,6 +90,10 @@ class DirectionsBackend(HookedBackend):
         last, scale = cast(DirectionsForm, self.adapter).settle(alpha[-1], norms)
         scales = {n: torch.cat([known[n]["scale"][:-1], scale[k : k + 1]]) for k, n in enumerate(self.layers)}
         return torch.cat([alpha[:-1], last.reshape(1)]), scales
+
+    def detach(self) -> None:
+        super().detach()
+        self.base.family.whole_prompts = False
 
     def _add_directions(self, name: str) -> Any:
         """Return the forward hook that adds all directions to the output of one layer."""

@@ -13,12 +13,11 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from everlora.archive.root import sha256
 from everlora.models.base_files import BaseFiles
@@ -50,24 +49,18 @@ class Unpacked:
         place = os.environ.get(PLACE)
         if file.suffix != ".gguf" or not file.is_file() or place == "":
             return cls(file, None)
-        base = Path(place) if place else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "everlora"
-        facts = {
-            "files": BaseFiles.at(file).record().digests,
-            "dtype": str(dtype),
-            "libraries": [version("transformers"), version("gguf")],
-        }
-        return cls(file, base / "gguf" / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32])
+        try:
+            home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            libraries = [version("transformers"), version("gguf")]
+        except (RuntimeError, PackageNotFoundError):  # nobody's home; or loading will say what is not installed
+            return cls(file, None)
+        facts = {"files": BaseFiles.at(file).record().digests, "dtype": str(dtype), "libraries": libraries}
+        name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+        return cls(file, (Path(place) if place else Path(home) / "everlora") / "gguf" / name)
 
     def is_whole(self) -> bool:
-        """Return whether the folder is there and every file of it as it was written."""
-        if self.folder is None:
-            return False
-        try:
-            known = json.loads((self.folder / DIGESTS).read_text(encoding="utf-8"))
-            whole = set(NEEDED) <= known.keys()
-            self.was_read = whole and all(sha256(self.folder / name) == one for name, one in known.items())
-        except (OSError, ValueError, AttributeError, TypeError):
-            self.was_read = False
+        """Return whether the folder is there and every file of it as it was written; if so it will be read."""
+        self.was_read = self.folder is not None and _is_whole(self.folder)
         return self.was_read
 
     def finish(self, model: Any, processor: Any) -> None:
@@ -84,11 +77,24 @@ class Unpacked:
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             scratch = tempfile.mkdtemp(prefix="unpacking-", dir=self.folder.parent)
-            for part in (model, processor):
-                part.save_pretrained(scratch)
+            model.save_pretrained(scratch, max_shard_size="1TB")  # one file, whatever its size
+            processor.save_pretrained(scratch)
             digests = {file.name: sha256(file) for file in sorted(Path(scratch).iterdir())}
             (Path(scratch) / DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
-            shutil.rmtree(self.folder, ignore_errors=True)  # what was there is not whole
-            Path(scratch).rename(self.folder)
-        except (OSError, SafetensorError):  # no room, no right, or another process was faster: this run needs it not
-            shutil.rmtree(scratch, ignore_errors=True)
+            # Another process may have been faster, and a third one may be reading what it wrote.
+            if not _is_whole(self.folder):
+                shutil.rmtree(self.folder, ignore_errors=True)
+                Path(scratch).rename(self.folder)
+                return
+        except Exception:  # no room, no right, a configuration that cannot be written: this run needs no cache
+            pass
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether every file of an unpacked folder is as it was written."""
+    try:
+        known = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+        return set(NEEDED) <= known.keys() and all(sha256(folder / name) == one for name, one in known.items())
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False

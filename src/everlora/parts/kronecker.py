@@ -83,6 +83,7 @@ class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise):
     """
 
     name: ClassVar[str] = "kronecker_curvature"
+    by_module: ClassVar[bool] = True
     needs: ClassVar[Needs] = Needs(cumulative_memory=True)
     evidence: ClassVar[EvidenceKind] = "curvature"
     lam: Strength = 1.0

@@ -139,6 +139,7 @@ class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
     """
 
     name: ClassVar[str] = "energy_overlap"
+    by_module: ClassVar[bool] = True
     lam: Strength = 1.0
     energy: Energy = "raw"
     store: stores.Store = "factors"

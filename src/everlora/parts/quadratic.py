@@ -61,6 +61,7 @@ class Quadratic(WeightPenalty, HasMemory, NeedsEvidence):
     """
 
     name: ClassVar[str] = "quadratic"
+    by_module: ClassVar[bool] = True
     needs: ClassVar[Needs] = Needs(continued_adapter=True, any_form=True, cumulative_memory=True)
     evidence: ClassVar[EvidenceKind] = "fisher"
     lam: Strength = 400.0

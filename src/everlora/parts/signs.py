@@ -80,6 +80,7 @@ class SignConflict(WeightPenalty):
     """
 
     name: ClassVar[str] = "sign_conflict"
+    by_module: ClassVar[bool] = True
     lam: Strength = 1.0
     sharpness: float | Literal["rms"] = "rms"
     detach_weight: bool = False

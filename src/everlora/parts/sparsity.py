@@ -47,6 +47,7 @@ class Sparsity(WeightPenalty):
     """
 
     name: ClassVar[str] = "sparsity"
+    by_module: ClassVar[bool] = True
     needs: ClassVar[Needs] = Needs(fresh_adapter=True)
     lam: Strength = 0.4
     form: L1Form = "paper"

@@ -93,7 +93,7 @@ def computes_in_bf16(capabilities: Mapping[str, object], name: str) -> bool:
     >>> computes_in_bf16({"avx512_bf16": True, "amx_bf16": True}, "GenuineIntel")
     True
     """
-    return bool(capabilities.get("amx_bf16")) or (bool(capabilities.get("avx512_bf16")) and "AMD" in name)
+    return bool(capabilities.get("amx_bf16")) or (bool(capabilities.get("avx512_bf16")) and "AuthenticAMD" in name)
 
 
 def processor() -> str:

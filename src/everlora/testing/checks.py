@@ -170,9 +170,9 @@ def the_gradient_of_a_penalty_is_that_of_its_value(case: Case) -> None:
         for part, constants in group.penalties:
             state = {key: c.double() if c.is_floating_point() else c for key, c in constants.items()}
             found = part.value_and_grad(here, state).gradient
-            of_one = by_blocks(part, here, state, at_once=1)  # each module by itself, as large ones are computed
-            assert all(torch.allclose(of_one.gradient[key], g, rtol=1e-9, atol=0) for key, g in found.items()), (
-                f"{part.name!r}: what it says of a module depends on the others"
+            of_one = by_blocks(part, here, state, at_once=1).gradient  # as large modules are computed
+            assert all(torch.allclose(of_one[key], g, rtol=1e-9, atol=0) for key, g in found.items()), (
+                f"{part.name!r} says that each module stands by itself, and what it says of one depends on others"
             )
             aside = {key: torch.randn(g.shape, generator=draw).double() for key, g in found.items()}
             for way in (found, aside):

@@ -266,13 +266,13 @@ def by_blocks(part: WeightPenalty, weights: Any, state: State, at_once: int | No
     """Compute a penalty of stacked modules (L, ...), few at once where its constants are whole matrices.
 
     All at once make temporary tensors of tens of megabytes, which the system maps and unmaps in every step: that takes
-    longer than the arithmetic. What a penalty says of a module depends on that module alone.
+    longer than the arithmetic. Only of penalties of which each module stands by itself (`WeightPenalty.by_module`).
     """
     count = len(first_of := next(iter(weights.tensors.values())))
     if at_once is None:
         largest = max((tensor[0].nbytes for tensor in state.values() if tensor.ndim > 2), default=0)
         at_once = max(1, BLOCK // max(1, largest)) if first_of.device.type == "cpu" else count
-    if at_once >= count:
+    if at_once >= count or not part.by_module:
         return part.value_and_grad(weights, state)
     found = []
     for here in (slice(first, first + at_once) for first in range(0, count, at_once)):

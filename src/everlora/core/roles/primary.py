@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -45,6 +45,9 @@ class WeightPenalty(Part, role=True):
         ...
     everlora.core.errors.ConfigError: the WeightPenalty Unfinished lacks value_and_grad; define it in the class
     """
+
+    by_module: ClassVar[bool] = False
+    """Whether value and gradient of each module depend on that module alone, so that few may be computed at once."""
 
     @attribute
     @abstractmethod

@@ -86,8 +86,8 @@ class Family(ABC):
         truncated: how often a text was cut to `Limits.source`.
         packs: whether rows that are learned are packed where a family can and it pays; set for as long as a trainer
             wants nothing of the inner layers.
-        whole_prompts: whether the adapter that is attached looks at all of a prompt before it does anything, so that
-            no part of a prompt may be read by itself.
+        whole_prompts: whether the adapter that is attached looks at all of a prompt before it does anything, or
+            draws something for each row, so that no part of a prompt may be read by itself.
         prompt_mask: while `logits` runs, the positions of the prompt in sequences that the answer follows, (b, s);
             else None.
     """

@@ -33,6 +33,8 @@ from everlora.models.families.packed import (
 )
 from everlora.models.families.writer import Writer
 
+LOGITS = 2**24
+"""Logits of label trees that are held together."""
 SCORED_AT_ONCE = 64
 """Pairs of prompt and label whose caches are held together."""
 
@@ -169,7 +171,12 @@ class Causal(Writer):
         """
         answers = [self.answer(label, task) for label in task.labels]
         if shares:
-            return score_labels(model, prompts, LabelTree.of(answers), self.pad)
+            tree = LabelTree.of(answers)
+            # Logits of the end of each prompt and of each node, over the vocabulary, are held together.
+            size = (len(tree.tokens) + 1) * int(unwrap_model(model).get_output_embeddings().weight.shape[0])
+            step = max(1, LOGITS // size)
+            some = [prompts[k : k + step] for k in range(0, len(prompts), step)]
+            return torch.cat([score_labels(model, few, tree, self.pad) for few in some])
         device = next(model.parameters()).device
         ids = left_pad(prompts, self.pad).to(device)
         mask = left_pad([[1] * len(prompt) for prompt in prompts], 0).to(device)

@@ -9,6 +9,7 @@ and its own. Values and gradients are those of padded rows.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -32,6 +33,8 @@ ARCHITECTURES = frozenset(
 )
 """Decoders whose layers see all that stands before a token, so that positions and a mask say everything; the tests
 hold each of them against rows that share nothing."""
+BY_LENGTH = ("dynamic", "longrope")
+"""Kinds of rotated positions that differ with the length of what passes."""
 SAVED = 128
 """Tokens that must be saved for a pass of their own to pay."""
 PACKED = "packed_rows"
@@ -122,7 +125,9 @@ def can_share(model: nn.Module) -> bool:
     """Return whether rows of a model may share what they begin with; see `ARCHITECTURES`."""
     config = unwrap_model(model).config.to_dict()
     windows = config.get("sliding_window") and config.get("use_sliding_window", True)
-    return config["model_type"] in ARCHITECTURES and not windows
+    # Frequencies that depend on the longest position of a pass are others where a part of a prompt is read by itself.
+    turns = json.dumps(config.get("rope_parameters") or config.get("rope_scaling"), default=str)
+    return config["model_type"] in ARCHITECTURES and not windows and not any(kind in turns for kind in BY_LENGTH)
 
 
 def can_pack(model: nn.Module) -> bool:
@@ -139,8 +144,8 @@ def can_pack_in_training(model: nn.Module) -> bool:
     """
     bare = unwrap_model(model)
     # Some models drop by a function, with the share that stands in their settings.
-    set_ = {key: value for key, value in bare.config.to_dict().items() if "drop" in key and isinstance(value, float)}
-    random = any(set_.values()) or any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+    set_ = (v for k, v in bare.config.to_dict().items() if ("drop" in k or "jitter" in k) and isinstance(v, float))
+    random = any(set_) or any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
     checkpoints = any(vars(module).get("gradient_checkpointing") for module in bare.modules())
     return can_share(model) and can_pack(model) and not random and not checkpoints
 
@@ -153,7 +158,7 @@ def shared_length(rows: Sequence[Sequence[int]]) -> int:
     """
     shortest = min(map(len, rows))
     columns = enumerate(zip(*rows, strict=False))
-    return min(next((k for k, column in columns if len(set(column)) > 1), shortest), shortest - 1)
+    return max(0, min(next((k for k, column in columns if len(set(column)) > 1), shortest), shortest - 1))
 
 
 def worth_packing(ids: Tensor, mask: Tensor, where: Tensor) -> int | None:
