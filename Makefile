@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test test-all mutate fuzz torture check stage tune bench clean
+.PHONY: setup demo test suite test-all mutate fuzz torture check stage tune bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -23,7 +23,11 @@ demo: setup
 # Compiled code is stored: a hundred tests start processes of their own.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-test: setup check
+# What checks the code takes one core for a while, of two.
+test: setup
+	$(MAKE) --no-print-directory --jobs 2 check suite
+
+suite: setup
 	$(PYTEST)
 
 # Every method on every model family, and every other product that tests/plan.py thins out for the daily run.
