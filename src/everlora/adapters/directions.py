@@ -91,10 +91,6 @@ class DirectionsBackend(HookedBackend):
         scales = {n: torch.cat([known[n]["scale"][:-1], scale[k : k + 1]]) for k, n in enumerate(self.layers)}
         return torch.cat([alpha[:-1], last.reshape(1)]), scales
 
-    def detach(self) -> None:
-        super().detach()
-        self.base.family.whole_prompts = False
-
     def _add_directions(self, name: str) -> Any:
         """Return the forward hook that adds all directions to the output of one layer."""
         p = float(self.lora.get("lora_dropout", 0.0))

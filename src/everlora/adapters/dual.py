@@ -116,10 +116,6 @@ class DualBackend(HookedBackend):
                 raise ModelError("what is stored was made for other modules than those adapted now")
             self.set_values({name: start[name] for name in self.layers})
 
-    def detach(self) -> None:
-        super().detach()
-        self.base.family.whole_prompts = False
-
     def _fresh(self, layer: nn.Linear | Conv1D, draw: torch.Generator) -> dict[str, Tensor]:
         """Return fresh pairs of one layer: A from N(0, 1/r⁴), B = 0."""
         (out, into), where = shape_of(layer), layer.weight.device

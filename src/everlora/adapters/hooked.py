@@ -85,6 +85,7 @@ class HookedBackend(AdapterBackend):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self.base.family.whole_prompts = False
         # Without it the base model has just the parameters that it was loaded with, under their names.
         delattr(self.model, HOLDER)
         self.model.requires_grad_(False)

@@ -60,6 +60,13 @@ Out = Annotated[
     Path, typer.Option("-o", "--out", "--output-dir", metavar="DIR", help="Folder to write.", rich_help_panel="output")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is there in --out.", rich_help_panel="output")]
+Mixed = Annotated[bool, typer.Option("--mixed", help="Allow runs of different protocols.")]
+MixedFingerprints = Annotated[
+    bool, typer.Option("--mixed-fingerprints", help="Allow scores of other precisions or versions.")
+]
+Baseline = Annotated[
+    str | None, typer.Option(metavar="METHOD", help="Set every method against this one, not the best.")
+]
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="No progress, only warnings and results.", rich_help_panel="output")
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from everlora.cli.common import Json, Plugin, say
+from everlora.cli.common import Baseline, Json, Mixed, MixedFingerprints, Plugin, say
 from everlora.report.columns import COLUMNS_HELP, chosen
 from everlora.report.forms import FORMAT_HELP, Format, Papers, written
 
@@ -21,13 +21,9 @@ if TYPE_CHECKING:
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, or folders of them (of a sweep).")],
     format_: Annotated[Format, typer.Option("--format", metavar="FORM", help=FORMAT_HELP)] = "table",
-    mixed: Annotated[bool, typer.Option("--mixed", help="Allow runs of different protocols.")] = False,
-    mixed_fingerprints: Annotated[
-        bool, typer.Option("--mixed-fingerprints", help="Allow scores of other precisions or versions.")
-    ] = False,
-    baseline: Annotated[
-        str | None, typer.Option(metavar="METHOD", help="Set every method against this one, not the best.")
-    ] = None,
+    mixed: Mixed = False,
+    mixed_fingerprints: MixedFingerprints = False,
+    baseline: Baseline = None,
     with_papers: Annotated[
         bool, typer.Option("--with-papers", help="Add what papers print for these orders.")
     ] = False,

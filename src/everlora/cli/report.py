@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from everlora.cli.common import Json, Plugin, Quiet, say
+from everlora.cli.common import Baseline, Json, Mixed, MixedFingerprints, Plugin, Quiet, say
 from everlora.core.errors import EverloraError
 
 NEEDED = ("jinja2", "altair", "vl_convert")
@@ -35,13 +35,9 @@ def report(
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     each: Annotated[bool, typer.Option("--each", help="A page of every run, too, in its folder.")] = False,
-    mixed: Annotated[bool, typer.Option("--mixed", help="Allow runs of different protocols.")] = False,
-    mixed_fingerprints: Annotated[
-        bool, typer.Option("--mixed-fingerprints", help="Allow scores of other precisions or versions.")
-    ] = False,
-    baseline: Annotated[
-        str | None, typer.Option(metavar="METHOD", help="Set every method against this one, not the best.")
-    ] = None,
+    mixed: Mixed = False,
+    mixed_fingerprints: MixedFingerprints = False,
+    baseline: Baseline = None,
     plugin: Plugin = None,
     quiet: Quiet = False,
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -140,8 +139,9 @@ def score_task(
     if scoring == "labels" and not task.labels:
         raise DataError(f"task {task.name!r} has no label set to score; evaluate it with generate")
     rows = getattr(task, split)
-    how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "so_far": so_far}
-    predictions = tuple(answer_rows(model, family, task, rows, scoring, **how))
+    predictions = tuple(
+        answer_rows(model, family, task, rows, scoring, batch_size=batch_size, progress=progress, so_far=so_far)
+    )
     answered = [row.answered(prediction) for row, prediction in zip(rows, predictions, strict=True)]
     metric = answer_metric(task.metric)
     score, each = metric.score(answered, task.labels)

@@ -84,7 +84,7 @@ class Causal(Writer):
     def logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "shift_labels")}
         where = batch["shift_labels"] != IGNORE
-        if self.packs and not self.limits.reserved and not self.whole_prompts:
+        if self.packs and self._divides_prompts:
             shared = worth_packing(batch["input_ids"], batch["attention_mask"], where)
             if shared is not None:
                 return self._logits_packed(model, batch, where, shared), batch["shift_labels"][where]
@@ -95,6 +95,12 @@ class Causal(Writer):
                 return self.run(model, inputs, use_cache=False).logits, batch["shift_labels"][where]
         finally:
             self.prompt_mask = None
+
+    @property
+    def _divides_prompts(self) -> bool:
+        """Return whether a part of a prompt may be read by itself."""
+        # Soft prompts stand before a prompt's own tokens, and may differ from row to row.
+        return not self.limits.reserved and not self.whole_prompts
 
     def _logits_packed(self, model: nn.Module, batch: Batch, where: Tensor, shared: int) -> Tensor:
         """Return the logits of `logits` without padding, the first tokens of all rows read once, gradient included."""
@@ -135,8 +141,7 @@ class Causal(Writer):
     ) -> list[str]:
         room = self._room(task)
         prompts = [self.prompter.prompt(row, task, room=room)[0] for row in rows]
-        # Soft prompts stand before a prompt's own tokens, and may differ from row to row.
-        shares = not self.limits.reserved and not self.whole_prompts and can_share(model)
+        shares = self._divides_prompts and can_share(model)
         if scoring == "labels":
             best = self.label_scores(model, prompts, task, shares=shares).argmax(-1)
             return [task.labels[i] for i in best.tolist()]
