@@ -88,7 +88,7 @@ def main() -> None:
     base = experiment.load_for(specs[0]) if specs else None
     with tempfile.TemporaryDirectory() as place:
         named = [sweep.Job(spec, Path(place) / f"run{k}") for k, spec in enumerate(specs)]
-        with sweep.sharing_features(named, Path(place)) as jobs:
+        with sweep.sharing(named, Path(place)) as jobs:
             for point, job in zip(todo, jobs, strict=True):
                 assert base is not None
                 write(given, point, job, base)

@@ -129,9 +129,11 @@ def follow(
     *,
     resume: bool = False,
     progress: Progress,
+    shared: Path | None = None,
 ) -> Result:
-    """Let a loaded model follow tasks; see `run`."""
+    """Let a loaded model follow tasks; see `run`. Runs with one folder ``shared`` learn equal first tasks once."""
     learner = begin(spec, method, base, out, resume=resume, progress=progress)
+    learner.shared = shared
     return finish(learner, learner.follow(tasks))
 
 
