@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from everlora import load
+from everlora import TaskStream, load
 from everlora.archive.folder import stages
 from everlora.archive.records import Seconds
+from everlora.learner.experiment import latest_stream
 from everlora.learner.resolve import resolve
 from everlora.learner.sweep import FIRST, Job, sharing, work
 from everlora.models.loading import Loaded
@@ -99,3 +100,14 @@ def test_a_torn_file_is_not_read_and_the_task_is_learned_again(tmp_path: Path, b
         work(shared[1:], base, progress=heard)
     assert not any("learned already" in line for line in heard.lines)
     assert learned(tmp_path / "alone") == learned(tmp_path / "two")
+
+
+def test_runs_of_one_stream_read_its_rows_once_and_those_of_another_read_theirs(base: Loaded) -> None:
+    def stream(**settings: object) -> TaskStream:
+        return latest_stream(resolve(RunSpec, SETTINGS, settings), base)
+
+    first = stream(method="ella", seed=0)
+    assert stream(method="inclora", seed=1) is first
+    other = stream(method="inclora", max_train_samples=7)
+    assert (len(first.tasks[0].train), len(other.tasks[0].train)) == (8, 7)
+    assert stream(method="ella", seed=0, stream_seed=5).tasks[0].train != first.tasks[0].train

@@ -217,6 +217,18 @@ def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
     return adapt_tasks(_opened(spec, base.family.modality), spec, spec.stream_seed)
 
 
+_latest: dict[tuple[str, Modality], TaskStream] = {}
+
+
+def latest_stream(spec: RunSpec, base: Loaded) -> TaskStream:
+    """Return what `stream_for` does; the latest is held, since files are large and runs of a sweep read the same."""
+    key = spec.model_dump_json(exclude={"method", "seed", "train", "lora"}), base.family.modality
+    if key not in _latest:
+        _latest.clear()
+        _latest[key] = stream_for(spec, base)
+    return _latest[key]
+
+
 def rows_of(spec: RunSpec) -> TaskStream:
     """Open the stream that ``spec`` names without a model, to look at its rows."""
     return adapt_tasks(_opened(spec), spec, spec.stream_seed)

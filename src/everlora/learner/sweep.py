@@ -195,7 +195,7 @@ def work(
     results, shown, checked = [], progress or Progress(), False
     for job in todo:
         method = parse(job.spec.method)
-        tasks = experiment.stream_for(job.spec, base).tasks
+        tasks = experiment.latest_stream(job.spec, base).tasks
         if not checked:  # data that no method could learn end the work before anything runs, and not job by job
             for task in tasks:
                 validate_task(task, base.family, job.spec.evaluation, Progress())
