@@ -19,6 +19,7 @@
     `HasEnergy`           weighs entries by an energy of the past                    weigh
     `PredictsRise`        says by how much earlier tasks' losses will rise           earlier_tasks
     `HasCapacity`         counts the directions that it leaves                       free
+    `GrowsWithPast`       extends its constants by one task, and makes none anew    extend
     `ReconstructsPast`    has a memory that stands for the sum of all updates        reconstruct
     `PostProcesses`       changes what answers once a task has ended                 finish
     `GenerativeReplay`    lets the model write rows of earlier tasks                 cue, written, read, …

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, cast
@@ -14,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from calculus import draw
 from everlora import Example, Task
-from everlora.core.roles import NO_EVIDENCE
+from everlora.core.roles import NO_EVIDENCE, Evidence
 from everlora.core.updates import Weights
 from everlora.training.evidence import draw_rows, fisher, observe, second_moments, weight_gradients
 from everlora.training.stages import Stage
@@ -90,6 +91,28 @@ def test_gradients_of_weights_are_those_of_all_calls(model: Toy) -> None:
     torch.testing.assert_close(mean, gradients(model, range(12), "mean")[0][None])
     single = [gradients(model, range(k, k + 1), "mean")[0] for k in range(3)]
     torch.testing.assert_close(each, torch.stack(single))
+
+
+def test_gradients_are_given_away_one_module_at_a_time() -> None:
+    """The same as all at once, and none of an earlier module is in memory when the next one's is there."""
+    model: Any = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 4))
+    model.config = SimpleNamespace()
+    layers = {str(k): layer for k, layer in enumerate(model)}
+    backend: Any = SimpleNamespace(base_layers=lambda: layers)
+    part: Any = Part(evidence="gradients")
+    stage = Stage(1, "t", (TASK,), 1)
+    found, alive = {}, list[weakref.ref[Tensor]]()
+
+    def take(name: str, seen: Evidence) -> None:
+        assert seen.gradients is not None
+        assert [one() for one in alive] == [None] * len(alive)
+        found[name] = seen.gradients.tolist()
+        alive.append(weakref.ref(seen.gradients))
+
+    assert observe(part, stage, model, FAMILY, backend, 0, take=take) == {}
+    assert list(found) == ["2", "1", "0"], "as the backward pass comes by"
+    every = observe(part, stage, model, FAMILY, backend, 0)
+    assert found == {name: one.gradients.tolist() for name, one in every.items() if one.gradients is not None}
 
 
 def test_a_gradient_that_autograd_leaves_is_taken_away(model: Toy) -> None:

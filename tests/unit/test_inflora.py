@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -146,12 +148,27 @@ def test_what_is_as_small_as_rounding_may_be_is_none(monkeypatch: pytest.MonkeyP
     unit = torch.diag(torch.tensor([0.75, 0.25]).double())
     for nothing, q in ((0.25, 1), (0.24, 2)):
         monkeypatch.setattr(features, "NOTHING", nothing)
-        assert extend_basis(unit, torch.zeros(2, 0).double(), 1.0).shape[1] == q
+        anew: Any = extend_basis.__wrapped__  # type: ignore[attr-defined]  # not what it made with another constant
+        assert anew(unit, torch.zeros(2, 0).double(), 1.0).shape[1] == q
     C, A = torch.diag(torch.tensor([5.0, 3.0]).double()), torch.tensor([[4.0, 3.0]]).double()
     for nothing, some in ((0.36, False), (0.35, True)):
         monkeypatch.setattr(features, "NOTHING", nothing)
-        assert bool(design_down_projection(C, torch.zeros(2, 0).double(), False, 2)[1].any()) is some
+        anew = design_down_projection.__wrapped__  # type: ignore[attr-defined]
+        assert bool(anew(C, torch.zeros(2, 0).double(), False, 2)[1].any()) is some
         assert bool(keep_components(A, eye(2)[:, :1], False).any()) is some
+
+
+def test_what_modules_that_read_the_same_features_share_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, decompose = list[int](), torch.linalg.svd
+    monkeypatch.setattr(torch.linalg, "svd", lambda *args, **more: made.append(1) or decompose(*args, **more))
+    C, F = moment(11, 8, 8), torch.zeros(8, 0).double()
+    first = design_down_projection(C, F, False, 2)
+    assert torch.equal(design_down_projection(C.clone(), F, False, 2), first)
+    assert len(made) == 1
+    C[0, 0] += 1e-9  # in place, too
+    assert not torch.equal(design_down_projection(C, F, False, 2), first)
+    design_down_projection(C, F, False, 3)
+    assert len(made) == 3
 
 
 @pytest.mark.parametrize("into", [9, 10])

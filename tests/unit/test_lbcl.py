@@ -184,7 +184,7 @@ def test_where_nothing_is_sensitive_all_tasks_weigh_alike() -> None:
 
 
 def test_every_task_needs_its_scores() -> None:
-    with pytest.raises(ValueError, match="longer"):
+    with pytest.raises(ValueError, match="rows of scores"):
         blend([ONE, TWO], torch.ones(1, 1))
 
 

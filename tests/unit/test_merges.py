@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import permutations
 
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from everlora.adapters.folded import FoldedBase
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import parse
+from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRank
 from everlora.parts.merges import Dare, LargestMagnitude, Mean, Ties, drop, larger, ties, trim
@@ -244,3 +247,68 @@ def test_low_rank_updates_merge_to_more_than_their_ranks() -> None:
     source = torch.Generator().manual_seed(0)
     updates = [LowRank(torch.randn(1, 8, generator=source), torch.randn(8, 1, generator=source)) for _ in range(2)]
     assert int(torch.linalg.matrix_rank(LargestMagnitude().merge(u.dense() for u in updates))) > 2
+
+
+# --- of the newest alone ---------------------------------------------------------------------------------------------
+
+
+def test_a_merge_that_is_associative_is_made_of_the_newest_and_is_the_same_bit_for_bit() -> None:
+    drawn, history = random_updates(6), UpdateHistory()
+    merge, looked = LargestMagnitude(), list[int]()
+    for number, one in enumerate(drawn, start=1):
+        history = history.append({"q": Looked(one.A, one.B, one.scale, None, looked)})
+        looked.clear()
+        found = history.merged("q", merge)
+        assert len(looked) == 1, "one dense update"
+        assert torch.equal(found, merge.merge(each.dense() for each in drawn[:number]))
+
+
+@pytest.mark.parametrize("merge", [Mean(), Ties(), Dare()])
+def test_other_merges_are_made_of_all_updates(merge: Merge) -> None:
+    drawn = random_updates(3)
+    history = UpdateHistory(tuple({"q": one} for one in drawn))
+    assert torch.equal(history.merged("q", merge), merge.merge(one.dense() for one in drawn))
+
+
+def random_updates(count: int) -> list[LowRank]:
+    random = torch.Generator().manual_seed(0)
+    shapes = ((2, 7), (5, 2))
+    return [LowRank(*(torch.randn(shape, generator=random) for shape in shapes), scale=0.5) for _ in range(count)]
+
+
+@dataclass(frozen=True)
+class Looked(LowRank):
+    """Counts how often its dense matrix is made."""
+
+    looked: list[int] = field(default_factory=list)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Looked:
+        return Looked(change(self.A), change(self.B), self.scale, None, self.looked)
+
+    def holding(self, tensors: Mapping[str, Tensor]) -> Looked:
+        return Looked(tensors["A"], tensors["B"], self.scale, None, self.looked)
+
+    def dense(self) -> Tensor:
+        self.looked.append(1)
+        return super().dense()
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_a_sum_after_a_merge_is_the_sum_as_if_there_had_been_none(fold: bool) -> None:
+    """As a learner alternates: trained on the sum, answered by the merge; tasks come and are taken away."""
+    torch.manual_seed(0)
+    weight, drawn, merge = torch.randn(5, 7), random_updates(5), LargestMagnitude()
+
+    def layer() -> FoldedBase:
+        made = torch.nn.Linear(7, 5, bias=False)
+        made.weight.data.copy_(weight)
+        return FoldedBase.of(made, "fold" if fold else "factors")
+
+    through, x = layer(), torch.randn(3, 7)
+    for number in (1, 2, 3, 4, 2, 3, 5):
+        fresh, joined = layer(), merge.merge(one.dense() for one in drawn[:number])
+        fresh.set_past(drawn[:number])
+        through.set_past(drawn[:number])
+        assert torch.equal(through.layer(x), fresh.layer(x))
+        through.set_past(drawn[:number], joined, sum_again=number != 3)
+        torch.testing.assert_close(through.layer(x), x @ (weight + joined).T)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from everlora.archive import root
+from everlora.archive import root, unchanged
 from everlora.archive.results import MatrixRecord, RootFiles
 from everlora.archive.root import check_root, root_files, sha256
 from everlora.archive.schema import write
@@ -91,11 +91,14 @@ def test_a_file_that_nobody_changed_is_hashed_once(tmp_path: Path, monkeypatch: 
     first = root.hash_of(file)
     assert root.hash_of(file) == first == sha256(file)
     assert len(read) == 2, "just written: another change could have the same time"
-    past = time.time_ns() - 2 * root.SETTLED
-    os.utime(file, ns=(past, past))
+    monkeypatch.setattr(unchanged, "SETTLED", 0)
     assert [root.hash_of(file) for _ in range(3)] == [first] * 3
     assert len(read) == 3
+    before = file.stat()
+    time.sleep(0.02)  # beyond the grain of a disk's clock
     file.write_bytes(b"two")
-    assert root.hash_of(file) == sha256(file) != first
-    os.utime(file, ns=(past, past))  # the time of then, and as many bytes
-    assert root.hash_of(file) == first, "so far a process believes the disk; everlora verify does not"
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert root.hash_of(file) == sha256(file) != first, "as many bytes, the time of then: but it was changed"
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        root.hash_of(file)

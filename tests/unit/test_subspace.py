@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from calculus import by_autograd, draw, numeric
+from everlora.core.history import UpdateHistory
 from everlora.core.roles import GradientTransform, HasCapacity, State, TaskContext, WeightPenalty
 from everlora.core.updates import LowRank, stack
 from everlora.methods.lbcl import b_cl, lb_cl
@@ -271,3 +272,62 @@ def test_orthonormal_triplets_feel_nothing() -> None:
         torch.testing.assert_close(tensor, torch.zeros_like(tensor), rtol=0, atol=1e-12)
     twice = OrthonormalTriplets().value_and_grad(LowRank(V, 2 * U, 1.0, torch.ones(1, 2, 1)), {})
     assert float(twice.value) == pytest.approx(2 * 3**2)  # ‖4I − I‖² of a 2 × 2
+
+
+# --- grown task by task ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tasks", "r", "o", "i"), [(4, 2, 20, 33), (9, 3, 12, 40), (6, 8, 24, 24)])
+def test_a_basis_that_is_grown_spans_what_the_joint_one_does(tasks: int, r: int, o: int, i: int) -> None:
+    """Projections are equal, and so are counts; past the rank of the matrix nothing is added."""
+    past = tuple(u.map(Tensor.float) for u in updates(7, tasks, r, o, i, 3))
+    state = ProjectOut().prepare(TaskContext(updates=past))
+    assert state is not None
+    for side, n in (("U", o), ("V", i)):
+        columns = torch.cat([u.B if side == "U" else u.A.mT for u in past], -1)
+        joint, Q = basis(columns), state[side]
+        assert Q.shape[-1] == min(n, tasks * r)
+        torch.testing.assert_close(Q.mT @ Q, torch.eye(Q.shape[-1]).expand(3, -1, -1), atol=1e-5, rtol=0)
+        torch.testing.assert_close(Q @ Q.mT, joint @ joint.mT, atol=2e-5, rtol=0)
+
+
+def test_what_lies_in_the_span_of_earlier_tasks_adds_no_direction() -> None:
+    """As a start by a blend does; in a stack a module that is full has columns of 0 behind, others go on."""
+    one, other = (u.map(Tensor.float) for u in updates(3, 2, 4, 24, 30, 2))
+    both = LowRank(one.A + 0.5 * other.A, one.B - other.B, 1.0)
+    state = ProjectOut().prepare(TaskContext(updates=(one, other, both)))
+    assert state is not None
+    assert [state[side].shape[-1] for side in "UV"] == [8, 8]
+    A, B = both.A.clone(), both.B.clone()
+    A[1], B[1] = draw(5, (4, 30), (24, 4))[0].float(), draw(6, (24, 4))[0].float()
+    state = ProjectOut().extend(state, LowRank(A, B, 1.0))
+    assert ProjectOut().free(state).tolist() == [24 - 8, 24 - 12]
+    assert not state["U"][0, :, 8:].any()
+    assert state["U"][1].any(0).all()
+
+
+def test_only_new_tasks_are_looked_at() -> None:
+    """A history that goes on extends what it has; another one of as many tasks does not take it over."""
+    many = [{"q": u} for u in updates(1, 4, 2, 9, 7)]
+    seen = list[int]()
+
+    def count(state: State | None, update: LowRank) -> State:
+        seen.append(1)
+        return {"sum": update.A + (state["sum"] if state else 0)}
+
+    history = UpdateHistory()
+    assert history.grown("x", ["q"], count) is None
+    for number, one in enumerate(many, start=1):
+        history = history.append(one)
+        found = history.grown("x", ["q"], count)
+        assert len(seen) == number
+        torch.testing.assert_close(found["sum"][0], sum(m["q"].A for m in many[:number]))  # type: ignore[index]
+    shorter = UpdateHistory(history.deltas[:2], history.made)
+    assert len(seen) == 4
+    shorter.grown("x", ["q"], count)
+    assert len(seen) == 6
+    forked = shorter.append(many[3])
+    torch.testing.assert_close(
+        forked.grown("x", ["q"], count)["sum"][0],  # type: ignore[index]
+        many[0]["q"].A + many[1]["q"].A + many[3]["q"].A,
+    )

@@ -15,6 +15,7 @@ from everlora.core.updates import (
     groups,
     nearest,
     precise,
+    sketched,
     stack,
     top_blocks,
     truncated,
@@ -338,3 +339,20 @@ def test_the_top_blocks_are_the_last_of_the_decoder() -> None:
     t5 = [f"{stack}.block.{k}.layer.0.q" for stack in ("encoder", "decoder") for k in (0, 1, 2)]
     assert top_blocks(t5, 2) == tuple(t5[4:])
     assert top_blocks(["pooler.dense", "a.0.x"], 1) == ("a.0.x",)
+
+
+@pytest.mark.parametrize(("o", "i", "rank"), [(60, 90, 12), (90, 60, 12), (40, 40, 19)])
+def test_a_sketch_is_about_as_near_as_the_nearest(o: int, i: int, rank: int) -> None:
+    matrix = draw(1, (o, i))[0].float()
+    best, found = nearest(matrix, rank), sketched(matrix, rank)
+    assert (found.rank, found.shape) == (rank, (o, i))
+    error, least = ((matrix - one.dense()).norm() for one in (found, best))
+    assert least <= error * (1 + 1e-6) <= 1.03 * least
+    assert torch.equal(sketched(matrix, rank).A, found.A), "of a fixed seed"
+
+
+@pytest.mark.parametrize(("o", "i", "rank"), [(10, 30, 5), (30, 10, 64), (8, 8, 8)])
+def test_a_sketch_of_half_the_full_rank_is_the_matrix_itself(o: int, i: int, rank: int) -> None:
+    matrix = draw(1, (o, i))[0].float()
+    assert torch.equal(sketched(matrix, rank).dense(), matrix)
+    assert sketched(torch.zeros(o, i), 1).dense().norm() == 0

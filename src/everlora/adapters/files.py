@@ -22,7 +22,7 @@ from everlora.archive.results import ExportLoss
 from everlora.core.errors import FolderError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
-from everlora.core.updates import LowRank, LowRankUpdates, nearest
+from everlora.core.updates import LowRank, LowRankUpdates, nearest, sketched
 from everlora.settings.lora import OF_TARGETS
 
 PREFIX = "base_model.model."
@@ -178,10 +178,11 @@ def merge_past(
         return {name: past.factors(name) for name in past.sites}, ExportLoss()
     sites, lost, size = {}, 0.0, 0.0
     for name in past.sites:
-        merged = merge.merge(delta[name].dense() for delta in past)
+        merged = past.merged(name, merge)
         # A merge is no longer of low rank, but the adapter at the root of the folder must be.
         limit = rank or max(MERGED_RANK, sum(delta[name].rank for delta in past))
-        sites[name] = nearest(merged, limit)
+        # After every task, so without an SVD; whoever chooses a rank waits for the nearest.
+        sites[name] = nearest(merged, limit) if rank else sketched(merged, limit)
         lost += float((merged - sites[name].dense()).square().sum())
         size += float(merged.square().sum())
     highest = max(site.rank for site in sites.values())

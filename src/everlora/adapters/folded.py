@@ -14,7 +14,6 @@ from torch.nn.functional import linear
 
 from everlora.adapters.base import PastAs
 from everlora.core.errors import ModelError
-from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, concatenate
 from everlora.models.layers import is_linear, matrix_of
 from everlora.runtime.precision import keep_fp32
@@ -32,6 +31,7 @@ class FoldedBase:
         fold: whether updates are added to its weight.
         n_folded: updates in the weight now.
         original: the weight before the first update was folded in; None while there is none.
+        summed: the weight before a merge took its place, and of how many updates; None where it is not needed.
         factors: the sum of the updates as one frozen low-rank term, where they are not folded.
         dense: their merge (o, i), where they are not folded: a merge has full rank.
     """
@@ -40,6 +40,7 @@ class FoldedBase:
     fold: bool
     n_folded: int = 0
     original: Tensor | None = None
+    summed: tuple[Tensor, int] | None = None
     factors: LowRank | None = None
     dense: Tensor | None = None
 
@@ -75,32 +76,41 @@ class FoldedBase:
         return (out + linear(linear(x, self.factors.A), self.factors.B)).to(out.dtype)
 
     @torch.no_grad()
-    def set_past(self, deltas: list[LowRank], merge: Merge | None = None) -> None:
-        """Let the layer compute with W0 plus the sum of ``deltas``, oldest first, or plus their merge.
+    def set_past(self, deltas: list[LowRank], merged: Tensor | None = None, *, sum_again: bool = False) -> None:
+        """Let the layer compute with W0 plus the sum of ``deltas``, oldest first, or plus what they are merged into.
 
         Only what is new is added, in order, so that the floating-point sum is the same whether a run went through or
         was resumed. A shorter past, or a sum after a merge, starts again from the original weight: subtracting an
         update would not give back the same bits.
+
+        Args:
+            deltas: the updates.
+            merged: what they are merged into, (o, i); None for their sum.
+            sum_again: the sum will be needed after this merge, so that it is held and not made again.
         """
         weight = matrix_of(self.layer) if self.fold else self.layer.weight
         assert isinstance(weight, Tensor)
-        merged = merge.merge(d.dense() for d in deltas).to(weight.device) if merge and len(deltas) > 1 else None
         if not self.fold:
             joined = concatenate(deltas) if deltas and merged is None else None
             self.factors = joined and LowRank(joined.A.to(weight.device), joined.B.to(weight.device))
-            self.dense = merged
+            self.dense = None if merged is None else merged.to(weight.device)
             return
         # Only now: a run without a past holds no second copy of the weight.
         if self.original is None and deltas:
             self.original = weight.detach().clone()
         if merged is not None:
             assert self.original is not None
-            weight.copy_(self.original + merged)
+            if sum_again and self.n_folded != MERGED:
+                self.summed = weight.detach().cpu().clone(), self.n_folded
+            weight.copy_(self.original + merged.to(weight.device))
             self.n_folded = MERGED
             return
         if len(deltas) < self.n_folded and self.original is not None:
-            weight.copy_(self.original)
-            self.n_folded = 0
+            start, self.n_folded = self.summed or (self.original, 0)
+            if len(deltas) < self.n_folded:
+                start, self.n_folded = self.original, 0
+            weight.copy_(start)
+            self.summed = None
         for delta in deltas[self.n_folded :]:
             weight.add_(delta.dense().to(weight.device))
         self.n_folded = len(deltas)

@@ -216,8 +216,12 @@ class LoraBackend(AdapterBackend):
         Updates that are folded in already stay, later ones are added in order, so that a resumed run and an
         uninterrupted one are equal bit for bit.
         """
+        # One update is not merged with anything.
+        merge = merge if len(past) > 1 else None
+        again = merge is not None and merge.train == "sum"
         for name, base in self._folded.items():
-            base.set_past([delta[name] for delta in past], merge)
+            merged = past.merged(name, merge) if merge else None
+            base.set_past([delta[name] for delta in past], merged, sum_again=again)
 
     def load(self, folder: Path) -> tuple[LowRankUpdates, dict[str, Tensor]]:
         return adapters.read(folder)

@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import Field
 
 from everlora.archive.commits import Commit, ProbedRise
-from everlora.archive.folder import read_run, stages
+from everlora.archive.committed import read_stages
+from everlora.archive.folder import RUN, read_run
 from everlora.archive.head_rows import shared_rows
 from everlora.archive.records import Holdings, Score, Seconds, Strength
 from everlora.archive.root import PATTERNS
@@ -90,14 +91,16 @@ class Status(Record):
 
 
 def status(path: Path) -> Status:
-    """Read how a run stands.
+    """Read how a run stands: what its COMMITs say, whose hashes the manifest has; nothing is loaded.
 
     Raises:
         FolderError: no run, damaged, or nothing learned yet.
     """
-    record, done = read_run(path), [stage.facts for stage in stages(path)]
+    record, done = read_run(path), [one.facts for one in read_stages(path, hashes=False, complete=True)]
     if not done:
         raise FolderError(f"{path} holds no learned task yet")
+    if record.id != done[0].run:
+        raise FolderError(f"{path / RUN} is of another run than its tasks; everlora verify {path} --repair")
     sequence, each = record.composition.regime == "sequence", record.composition.consolidator == "keep"
     return Status(
         model=record.settings.model,

@@ -5,19 +5,33 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from everlora.archive.commits import Baseline, Commit, Evaluation
-from everlora.archive.manifest import COMMIT, MANIFEST, NEXT, Manifest, check_listed, number_of, read_manifest, seal
+from everlora.archive.manifest import (
+    COMMIT,
+    MANIFEST,
+    NEXT,
+    Manifest,
+    TaskSeal,
+    check_listed,
+    number_of,
+    read_manifest,
+    seal,
+)
 from everlora.archive.records import Seconds
 from everlora.archive.root import hash_of
-from everlora.archive.schema import read_json, schema_of
+from everlora.archive.schema import loaded, restored, schema_of
+from everlora.archive.unchanged import Unchanged
 from everlora.core.errors import FolderError
 
 EVALUATION = "evaluation-"
 LISTED = 4
 """Since this schema a folder has a manifest before it has a task."""
 PREDICTIONS = "predictions.jsonl"
+_content = Unchanged(loaded)
+"""What a COMMIT says."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,11 @@ class Committed:
         """Return the file that holds every answer; folders of schema 3 and before have it beside the adapter."""
         return (self.evaluation or self.path) / PREDICTIONS
 
+    @cached_property
+    def seal(self) -> TaskSeal:
+        """Return the hashes of its COMMITs."""
+        return seal(self.path, self.evaluation)
+
 
 @dataclass(frozen=True)
 class CommittedBaseline:
@@ -67,14 +86,14 @@ def read_stages(path: Path, *, hashes: bool = True, complete: bool | None = None
         FolderError: a file of a finished stage is missing or changed, or a whole stage.
     """
     manifest = read_manifest(path)
-    found = [_read(folder, hashes) for folder in _folders(path, manifest)]
+    found = [read_stage(folder, hashes=hashes) for folder in _folders(path, manifest)]
     for number, stage in enumerate(found, start=1):
         if stage.facts.number != number:
             raise FolderError(f"{path / 'tasks'} has no task {number}; restore its folder from a copy")
         if stage.facts.run != found[0].facts.run:
             raise FolderError(f"{stage.path} was learned by another run than {found[0].path}; take it away")
     if (hashes if complete is None else complete) and (manifest := listed(path, found)) is not None:
-        check_listed(path, manifest, [seal(stage.path, stage.evaluation) for stage in found])
+        check_listed(path, manifest, [stage.seal for stage in found])
     return found
 
 
@@ -122,12 +141,17 @@ def verify_files(folder: Path, files: Mapping[str, str]) -> None:
         FolderError: which file it is.
     """
     for name, sha in files.items():
-        if not (folder / name).is_file() or hash_of(folder / name) != sha:
+        try:
+            same = hash_of(folder / name) == sha
+        except OSError:  # there is none, or a folder stands in its place
+            same = False
+        if not same:
             raise FolderError(f"{folder / name} is missing or was changed after it was written; restore the folder")
 
 
-def _read(path: Path, hashes: bool) -> Committed:
-    facts = read_json(Commit, path / COMMIT)
+def read_stage(path: Path, *, hashes: bool = True) -> Committed:
+    """Return the finished stage in a folder; see `read_stages`."""
+    facts = restored(Commit, path / COMMIT, _content(path / COMMIT))
     if path.name != folder_name(facts.number, facts.name):
         raise FolderError(
             f"{path / COMMIT} is of task {facts.number}, {facts.name!r}, and not of its folder's; restore the folder"
@@ -137,7 +161,7 @@ def _read(path: Path, hashes: bool) -> Committed:
     newest = newest_evaluation(path)
     if newest is None:
         return Committed(path, facts)
-    scores = read_json(Evaluation, newest / COMMIT)
+    scores = restored(Evaluation, newest / COMMIT, _content(newest / COMMIT))
     if (scores.run, scores.number, scores.name) != (facts.run, facts.number, facts.name):
         raise FolderError(f"{newest / COMMIT} is of another task than its folder's; restore the folder")
     if hashes:

@@ -27,7 +27,6 @@ from everlora.archive.manifest import (
     Manifest,
     files_at_root,
     read_manifest,
-    seal,
     write_manifest,
 )
 from everlora.archive.parity import PARITY
@@ -77,7 +76,7 @@ def prepare(path: Path, keep: int, place: Path | None = None) -> Path:
 
 def list_tasks(place: Path) -> None:
     """Write which tasks a prepared learner has, as they are by now."""
-    seals = [seal(stage.path, stage.evaluation) for stage in read_stages(place, hashes=False)]
+    seals = [stage.seal for stage in read_stages(place, hashes=False)]
     write_manifest(place, str(loaded(place / "run.yaml")["id"]), seals, complete=False)
 
 
@@ -107,7 +106,7 @@ def exchange(path: Path, keep: int, *, aside: bool, purge: bool = False) -> Path
     )
     listed = Manifest(
         run=str(loaded(path / "run.yaml")["id"]),
-        tasks=[seal(stage.path, stage.evaluation) for stage in read_stages(place)],
+        tasks=[stage.seal for stage in read_stages(place)],
         before=before,
         exchange=new,
     )

@@ -49,10 +49,11 @@ from everlora.archive.committed import (
 from everlora.archive.differences import differing_settings
 from everlora.archive.exchange import complete_exchange
 from everlora.archive.fingerprints import fingerprints_of
+from everlora.archive.held import HeldStages
 from everlora.archive.history import HISTORY
 from everlora.archive.identity import RunRecord, identity
 from everlora.archive.lock import writing
-from everlora.archive.manifest import BEFORE, COMMIT, is_begun, is_new, number_of, read_manifest, seal, write_manifest
+from everlora.archive.manifest import BEFORE, COMMIT, is_begun, is_new, number_of, read_manifest
 from everlora.archive.references import reference_scores, references
 from everlora.archive.results import LearnerFacts, MatrixRecord
 from everlora.archive.root import MATRIX, check_root, root_files, sha256
@@ -88,6 +89,7 @@ class RunFolder:
         if not is_new(path) and not (path / RUN).is_file():
             raise FolderError(f"{path} is not empty and holds no run of everlora; choose another --out")
         self._left: list[str] = []
+        self._stages = HeldStages(path, record.id)
         with writing(path, self._left.append) if write else nullcontext():
             if write:
                 complete_exchange(path)
@@ -109,7 +111,7 @@ class RunFolder:
                 tell(self._left.pop(0))
             if loaded(self.path / RUN).get("id") != self.id:
                 raise FolderError(f"{self.path} has been made another run's since it was opened; choose another --out")
-            with explained(self.path):
+            with explained(self.path), self._stages.hold():
                 yield
 
     def _make(self) -> None:
@@ -150,18 +152,17 @@ class RunFolder:
             return  # it is another run, and what differs is named
         if identity(known.settings, known.composition, known.processes) == self.id:
             self.id, self.record = known.id, self.record.model_copy(update={"id": known.id})
+            self._stages.run = known.id
 
     def stages(self) -> list[Committed]:
         """Return the finished stages of the run in ``path``, in order.
 
+        While this process holds the folder, nobody else writes to it: they are read once, and then those that it adds.
+
         Raises:
             FolderError: a file of a finished stage is missing or changed.
         """
-        found = read_stages(self.path)
-        for stage in found:
-            if stage.facts.run != self.id:
-                raise FolderError(f"{stage.path} was learned by another run than {self.path}; choose another --out")
-        return found
+        return self._stages.read()
 
     @contextmanager
     def commit(self, number: int, name: str, facts: StageFacts) -> Iterator[Path]:
@@ -176,7 +177,7 @@ class RunFolder:
                 if file.is_file():
                     write_text(folder / file.name, file.read_text(encoding="utf-8"))
             self._seal(folder, Commit, facts, number, name)
-        self.write_manifest()
+        self._stages.add(target)
 
     @contextmanager
     def commit_evaluation(self, stage: Committed, facts: Scored) -> Iterator[Path]:
@@ -185,7 +186,7 @@ class RunFolder:
         with staged(stage.path / f"{EVALUATION}{number_of(old.name) + 1 if old else 1}") as folder:
             yield folder
             self._seal(folder, Evaluation, facts, stage.facts.number, stage.facts.name)
-        self.write_manifest()
+        self._stages.add(stage.path)
         if old is not None:
             shutil.rmtree(old)
 
@@ -205,8 +206,7 @@ class RunFolder:
 
     def write_manifest(self, *, complete: bool = False) -> None:
         """Write which tasks the folder has; with the files at its root once they are all written."""
-        found = [seal(stage.path, stage.evaluation) for stage in read_stages(self.path, hashes=False)]
-        write_manifest(self.path, self.id, found, complete=complete)
+        self._stages.write_manifest(complete=complete)
 
     def before(self) -> CommittedBaseline | None:
         """Return what was measured before the first task of this run, if anything was.

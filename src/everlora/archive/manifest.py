@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from everlora.archive.lock import LOCK, OWNER
-from everlora.archive.root import sha256
+from everlora.archive.root import hash_of
 from everlora.archive.schema import Record, read_json, write
 from everlora.core.errors import FolderError
 
@@ -84,17 +84,17 @@ def seal(task: Path, evaluation: Path | None) -> TaskSeal:
     """Hash the COMMIT of a task, and that of an evaluation of it."""
     return TaskSeal(
         folder=task.name,
-        commit=sha256(task / COMMIT),
+        commit=hash_of(task / COMMIT),
         evaluation=evaluation.name if evaluation else None,
-        scores=sha256(evaluation / COMMIT) if evaluation else None,
+        scores=hash_of(evaluation / COMMIT) if evaluation else None,
     )
 
 
 def write_manifest(path: Path, run: str, seals: Sequence[TaskSeal], *, complete: bool) -> None:
     """Write what a folder has; with the files at its root, unless they are about to be written."""
     before = path / BEFORE / COMMIT
-    files = {file.name: sha256(file) for file in files_at_root(path)} if complete else None
-    found = Manifest(run=run, tasks=list(seals), before=sha256(before) if before.is_file() else None, files=files)
+    files = {file.name: hash_of(file) for file in files_at_root(path)} if complete else None
+    found = Manifest(run=run, tasks=list(seals), before=hash_of(before) if before.is_file() else None, files=files)
     write(path / MANIFEST, found)
 
 
@@ -113,7 +113,7 @@ def check_at_root(path: Path, name: str) -> None:
     """
     there = read_manifest(path)
     known = (there.files or {}).get(name) if there else None
-    if known is not None and (not (path / name).is_file() or sha256(path / name) != known):
+    if known is not None and (not (path / name).is_file() or hash_of(path / name) != known):
         raise FolderError(
             f"{path / name} is missing or was changed after it was written; everlora verify {path} says more"
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from pathlib import Path
 
 from everlora.archive.results import MatrixRecord, RootFiles
 from everlora.archive.schema import read_json
+from everlora.archive.unchanged import Unchanged
 from everlora.core.errors import FolderError
 
 MATRIX = "matrix.json"
@@ -18,7 +18,7 @@ PATTERNS = ("*.safetensors", "adapter_config.json")
 def root_files(path: Path, stages: int) -> RootFiles | None:
     """Hash the files of the learner at the root of a run folder, as it stands after so many stages."""
     found = sorted({file for pattern in PATTERNS for file in path.glob(pattern) if not file.name.startswith(".")})
-    return RootFiles(stages=stages, digests={file.name: sha256(file) for file in found}) if found else None
+    return RootFiles(stages=stages, digests={file.name: hash_of(file) for file in found}) if found else None
 
 
 def check_root(path: Path, *, complete: bool = True) -> None:
@@ -45,7 +45,7 @@ def check_root(path: Path, *, complete: bool = True) -> None:
         file = path / name
         if not file.is_file() and complete:
             raise FolderError(f"{file} is missing; run again with --resume, which makes it from {path / 'tasks'}")
-        if file.is_file() and sha256(file) != digest:
+        if file.is_file() and hash_of(file) != digest:
             raise FolderError(
                 f"{file} was changed after it was written, or is damaged; delete it and run again with --resume, "
                 f"which makes it from {path / 'tasks'}"
@@ -58,22 +58,9 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-SETTLED = 2_000_000_000
-"""Nanoseconds after which a file that changes again has another time of change, however coarse a disk's clock is."""
-_HASHES: dict[tuple[str, int, int, int], str] = {}
+def _read_hash(file: Path) -> str:
+    return sha256(file)
 
 
-def hash_of(file: Path) -> str:
-    """Return what `sha256` does; a file that this process has hashed, and nobody has changed since, is not read again.
-
-    A learner of many tasks looks at all of them several times a task. Whoever wants to know whether a disk still gives
-    back what was written (``everlora verify``) reads.
-    """
-    facts = file.stat()
-    key = (str(file.absolute()), facts.st_ino, facts.st_size, facts.st_mtime_ns)
-    if key in _HASHES:
-        return _HASHES[key]
-    found = sha256(file)
-    if time.time_ns() - facts.st_mtime_ns > SETTLED:
-        _HASHES[key] = found
-    return found
+hash_of = Unchanged(_read_hash)
+"""Returns what `sha256` does; a file that this process has hashed, and nobody has changed since, is not read again."""

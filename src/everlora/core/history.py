@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from everlora.core.updates import LowRank, LowRankUpdates, concatenate, stack
+from everlora.core.roles import Merge
+from everlora.core.updates import LowRank, LowRankUpdates, State, concatenate, stack
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Holds what was made of the first ``count`` tasks, the last of which is ``last``."""
+
+    count: int
+    last: LowRankUpdates
+    state: State
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,8 @@ class UpdateHistory:
     """
 
     deltas: tuple[LowRankUpdates, ...] = ()
+    made: dict[Hashable, Grown] = field(default_factory=dict, compare=False, repr=False)
+    """What `grown` has made, which a history and those that follow it share."""
 
     def __len__(self) -> int:
         return len(self.deltas)
@@ -34,7 +46,7 @@ class UpdateHistory:
 
     def append(self, delta: LowRankUpdates) -> UpdateHistory:
         """Return the history with the updates of one more task; this one stays as it is."""
-        return UpdateHistory((*self.deltas, delta))
+        return UpdateHistory((*self.deltas, delta), self.made)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -52,6 +64,44 @@ class UpdateHistory:
     def stacked(self, sites: Sequence[str]) -> tuple[LowRank, ...]:
         """Return the tasks' updates of modules of one shape, each stacked to (L, r, i) and (L, o, r), oldest first."""
         return tuple(stack([delta[site] for site in sites]) for delta in self.deltas)
+
+    def grown(
+        self, key: Hashable, sites: Sequence[str], extend: Callable[[State | None, LowRank], State]
+    ) -> State | None:
+        """Return what ``extend`` makes of the tasks' updates one after the other; None where there are none.
+
+        What it made of the tasks before is held, so that it is called for new ones alone.
+
+        Args:
+            key: of what is made, by all that it depends on besides the updates.
+            sites: modules of one shape, whose updates are stacked.
+            extend: is given what it made so far (None at first), and the updates of one more task.
+        """
+        held = self.made.get((key, *sites))
+        # The same tasks, and not only as many: two histories may go on from one.
+        known = held if held and held.count <= len(self) and self.deltas[held.count - 1] is held.last else None
+        state = known.state if known else None
+        for delta in self.deltas[known.count if known else 0 :]:
+            state = extend(state, stack([delta[site] for site in sites]))
+        if state is not None:
+            self.made[key, *sites] = Grown(len(self), self.deltas[-1], state)
+        return state
+
+    def merged(self, site: str, merge: Merge) -> Tensor:
+        """Return what ``merge`` makes of all past updates of one module, dense, (o, i), fp32.
+
+        One that is associative merges what is new with what it made before; that is held, and not to be written to.
+        """
+        if not merge.associative:
+            return merge.merge(delta[site].dense() for delta in self.deltas)
+
+        def extend(state: State | None, update: LowRank) -> State:
+            one = update.map(lambda tensor: tensor[0]).dense()
+            return {"merged": merge.merge([one] if state is None else [state["merged"], one])}
+
+        found = self.grown(merge, [site], extend)
+        assert found is not None, "a merge of nothing"
+        return found["merged"]
 
     @property
     def numel(self) -> int:

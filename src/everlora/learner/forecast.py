@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from everlora.archive.committed import read_stages
 from everlora.archive.forecast import Forecast
 from everlora.core.history import UpdateHistory
 from everlora.core.updates import LowRank
@@ -73,7 +72,7 @@ def _forecast(learner: SequentialLearner, stage: Stage, seen: Look | None) -> Fo
     if seen is None:
         return Forecast(reason=f"no forecast: {SHARE:.0%} of the {passes} rows that training passes is less than one")
     known = earlier_tasks(learner)
-    unknown = [one.facts.name for one in read_stages(learner.folder.path, hashes=False) if one.facts.within]
+    unknown = [one.facts.name for one in learner.folder.stages() if one.facts.within]
     unknown += [one.stage.facts.name for one in known if one.summary is None]
     if all(one.summary is None for one in known):
         return Forecast(reason="no forecast: no earlier task left a summary", unknown=unknown)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from everlora.archive.committed import Committed, read_stages
+from everlora.archive.committed import Committed
 from everlora.archive.forecast import TaskRisk
 from everlora.core.updates import LowRank, LowRankUpdates, Updates, concatenate, difference
 from everlora.training import forecast_summary
@@ -69,9 +69,10 @@ class Earlier:
 
 def earlier_tasks(learner: SequentialLearner) -> list[Earlier]:
     """Return the learned tasks that have an update of their own, oldest first, with what each of them added."""
-    everything = read_stages(learner.folder.path, hashes=False)  # they were read when the learner was restored
+    everything = learner.folder.stages()
     stages = [one for one in everything if one.facts.within is None]
-    updates: Sequence[Updates] = [learner.backend.load(one.path)[0] for one in stages]
+    summed = learner.method.consolidator.rule == "sum"
+    updates: Sequence[Updates] = list(learner.past) if summed else [learner.backend.load(s.path)[0] for s in stages]
     found: list[Earlier] = []
     for number, (stage, update) in enumerate(zip(stages, updates, strict=True)):
         low = {name: site for name, site in update.items() if isinstance(site, LowRank)}

@@ -14,7 +14,7 @@ from everlora.archive.folder import read_run
 from everlora.archive.history import HISTORY, Act, note, now
 from everlora.archive.identity import RunRecord
 from everlora.archive.manifest import is_begun
-from everlora.archive.root import sha256
+from everlora.archive.root import hash_of
 from everlora.core.errors import ConfigError, DataError, FolderError, nearest
 from everlora.core.expressions import parse
 from everlora.core.method import Method
@@ -26,6 +26,7 @@ from everlora.learner.learned import stored_tests
 from everlora.learner.resolve import refuse_code, resolve
 from everlora.learner.same_base import weights_of
 from everlora.learner.sequential import SequentialLearner
+from everlora.learner.standing import bring_back
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import LearnerSpec, RawSettings, RunSpec
 from everlora.training import rehearsal
@@ -141,7 +142,7 @@ def remembered(stage: Committed) -> list[Task]:
 
 def at_hand(name: str, card: TaskCard) -> Sequence[Example]:
     """Read the test rows of a task again, if they still are where they were, and the same; nothing if not."""
-    if card.test is None or not Path(card.test.path).is_file() or sha256(Path(card.test.path)) != card.test.sha256:
+    if card.test is None or not Path(card.test.path).is_file() or hash_of(Path(card.test.path)) != card.test.sha256:
         return ()
     try:
         entry = TaskFile(name=name, train=card.test.path, test=card.test.path, **card.test.columns)
@@ -167,7 +168,7 @@ def restore(learner: SequentialLearner, known: Sequence[Task], task: Task | None
     for stage, committed in zip(stages(learner.method, known), there, strict=True):
         if each and task is not None and stage.tasks[0].name != task.name:
             continue
-        learner.restore_task(committed, stage, last=each or stage.number == len(known))
+        bring_back(learner, committed, stage, last=each or stage.number == len(known))
         learner.backend.detach()
     return learner.inference_model()
 

@@ -12,9 +12,7 @@ from torch import nn
 
 from everlora.archive.answers_so_far import AnswersSoFar
 from everlora.archive.commits import Scored
-from everlora.archive.committed import PREDICTIONS, Committed, read_stages
-from everlora.archive.manifest import COMMIT
-from everlora.archive.root import sha256
+from everlora.archive.committed import PREDICTIONS, Committed
 from everlora.archive.schema import write_rows
 from everlora.data.task import Task
 from everlora.evaluation.scoring import TaskScore
@@ -44,8 +42,7 @@ def goes_on(learner: SequentialLearner, number: int) -> Iterator[None]:
     if world.size() > 1:
         yield
         return
-    done = read_stages(learner.folder.path, hashes=False)[:number]
-    committed = [sha256(one.path / COMMIT) for one in done]
+    committed = [one.seal.commit for one in learner.folder.stages()[:number]]
     how, evaluator = learner.evaluator.settings, learner.evaluator
     made = fingerprint(learner.base, how.scoring, None).plain()
     key = hashlib.sha256(repr([learner.folder.id, committed, how.model_dump(), made]).encode()).hexdigest()

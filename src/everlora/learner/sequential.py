@@ -46,7 +46,6 @@ from torch import nn
 from everlora.archive.atomic import copy_checked, explained
 from everlora.archive.committed import Committed
 from everlora.archive.folder import RunFolder
-from everlora.archive.manifest import COMMIT
 from everlora.archive.records import Seconds
 from everlora.archive.schema import write_rows
 from everlora.core.history import UpdateHistory
@@ -58,6 +57,7 @@ from everlora.learner import forecast as forecasts
 from everlora.learner.forgetting_budget import within_budget
 from everlora.learner.learned import TESTS, LearnedTask, select_tests, stage_facts
 from everlora.learner.scoring import count_rows, score
+from everlora.learner.standing import bring_back, in_memory, write_root
 from everlora.learner.state import LearnerState
 from everlora.learner.work import planned_work
 from everlora.metrics.scores import Cell, ScoreMatrix
@@ -136,27 +136,29 @@ class SequentialLearner(LearnerState):
         for line in shared_rows(tasks) if self.base.family.head else ():
             self.progress.warn(line)
         if self.base.fresh:
-            self.progress.warn(
-                f"the checkpoint has no weights for {', '.join(self.base.fresh)}; they are drawn from a fixed seed, "
-                f"and written with what is learned"
-            )
-        # The folder alone is believed, so that a learner that goes on and one that is resumed take one path.
-        self.reset()
+            names = ", ".join(self.base.fresh)
+            how = "they are drawn from a fixed seed, and written with what is learned"
+            self.progress.warn(f"the checkpoint has no weights for {names}; {how}")
+        # The folder alone is believed: memory counts where it is of the tasks that are committed.
+        if not (known := in_memory(self, committed)):
+            self.reset()
         world.wait()  # nobody commits before everybody has read
         check_runs(self.base, self.base.model, here)
         self.evaluator.measure_baseline(self.folder, here, self.progress)
         self.progress.plan(planned_work(self, tasks, len(committed)))
         for stage in self.plan:
             if stage.number <= len(committed):
-                last = stage.number == len(committed)
-                model = self.restore_task(committed[stage.number - 1], stage, last=last)
-                row = self.recall(committed[stage.number - 1], stage, tasks, matrix, model)
+                done = committed[stage.number - 1]
+                model = self.base.model if known else bring_back(self, done, stage, last=done is committed[-1])
+                row = self.recall(done, stage, tasks, matrix, model)
             else:
                 row = self.run_task(stage, tasks, matrix)
+                self.standing = (*self.standing, self.folder.stages()[-1].seal.commit)
                 self.progress.end_stage({t.name: s for t, s in zip(tasks, row, strict=True) if s is not None})
             matrix = matrix.with_row(stage.row, row)
             if stage.number >= len(committed):  # of the last committed stage, too: a crash may have come between
-                world.on_main(functools.partial(self.write_root, stage, matrix))
+                new = stage.number > len(committed)
+                world.on_main(functools.partial(write_root, self, stage, matrix, new=new))
             world.wait()
         return matrix
 
@@ -252,7 +254,7 @@ class SequentialLearner(LearnerState):
         """Return where a stage's training is written while it goes on; None where several processes share it."""
         if world.size() > 1:
             return None
-        before = [(one.path / COMMIT).read_text(encoding="utf-8") for one in self.folder.stages()]
+        before = [one.seal.commit for one in self.folder.stages()]
         data, arguments = [task.digest() for task in stage.tasks], stage.arguments(self.spec)
         key = hashlib.sha256(repr([self.folder.id, stage.number, data, arguments, before]).encode()).hexdigest()
         return Checkpoint(self.folder.path / FOLDER, key, self.spec.save_steps)
@@ -291,10 +293,3 @@ class SequentialLearner(LearnerState):
 
         world.on_main(write)
         world.wait()  # the others read it
-
-    def write_root(self, stage: Stage, matrix: ScoreMatrix) -> None:
-        """Write the learner as it stands after a stage to the root of the folder, and the matrix."""
-        self.folder.write_manifest()  # the files at the root are others from now on
-        if stage.trains:
-            self.export()
-        self.folder.write_matrix(matrix, self.facts())

@@ -53,6 +53,7 @@ class LearnerState:
         stored_rows: rows of learned tasks that are stored, to be trained again.
         changes: how much each task has changed, by which a task that collapsed is recognised.
         calibration: what rows that are looked at have shown of a budget's prediction.
+        standing: hashes of the COMMITs of the tasks that all this is made of, in order.
         teaching: what is said of the task that is about to be learned.
         features: where hidden states of frozen layers are held on disk; None where nowhere.
     """
@@ -67,6 +68,7 @@ class LearnerState:
         self.memory: memory.Memory = {}
         self.stored_rows: list[Task] = []
         self.changes: list[float] = []
+        self.standing: tuple[str, ...] = ()
         self.export_loss = ExportLoss()
         self.features: FeatureCache | None = None
         self.calibration = Calibration.of(method)
@@ -76,7 +78,7 @@ class LearnerState:
         """Forget everything: the history comes from the folder, whatever this object has learned so far."""
         self.backend.detach()
         self.past, self.newest, self.changes, self.memory, self.stored_rows = UpdateHistory(), None, [], {}, []
-        self.calibration = Calibration.of(self.method)
+        self.calibration, self.standing = Calibration.of(self.method), ()
         self.base.family.reset()
 
     def restore_task(self, committed: Committed, stage: Stage, *, last: bool = True) -> nn.Module:
@@ -100,7 +102,8 @@ class LearnerState:
         if not committed.evaluated:
             self.backend.set_values(update)
         rows = rehearsal.read(committed.path, self.method.rehearsal, stage.tasks)
-        self.append_update(update, memory.read(committed.path), rows)
+        # What parts remember stands in the newest task for all.
+        self.append_update(update, memory.read(committed.path) if last else {}, rows)
         self.restore_probes(committed)
         return model
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from everlora.core.errors import ConfigError
 from everlora.core.roles import NO_EVIDENCE, Evidence, EvidenceKind, Initialiser, Needs, NeedsEvidence, State
-from everlora.core.updates import LowRank, precise, top_blocks
+from everlora.core.updates import LowRank, precise, stack, top_blocks
 
 
 def triplet_gradients(update: LowRank, G: Tensor) -> State:
@@ -54,6 +54,14 @@ def sensitivity(update: LowRank, G: Tensor) -> Tensor:
     return each.mean(0)
 
 
+def sensitivities(updates: Sequence[LowRank], G: Tensor) -> Tensor:
+    """Return S of each of n past tasks' triplets, of one shape and scale, (n, r); see `sensitivity`."""
+    # A triplet's sensitivity is its own alone, so all of them are those of one wide update: two products, not 2n.
+    A, B = torch.cat([u.A for u in updates]), torch.cat([u.B for u in updates], -1)
+    sigma = torch.cat([u.sigma for u in updates if u.sigma is not None])
+    return sensitivity(LowRank(A, B, updates[0].scale, sigma), G).view(len(updates), -1)
+
+
 @torch.no_grad()
 def blend(updates: Sequence[LowRank], scores: Tensor) -> LowRank:
     """Blend triplet j of the new task: Σ_i α_j^i (u_j^i, σ_j^i, v_j^i), α_j^i = S_j^i / Σ_i' S_j^i'.
@@ -62,14 +70,15 @@ def blend(updates: Sequence[LowRank], scores: Tensor) -> LowRank:
         updates: n past tasks' triplets, of one shape and scale.
         scores: S, (n, r); a column of zeros (nothing is sensitive) weighs all tasks alike.
     """
+    if len(scores) != len(updates):
+        raise ValueError(f"{len(scores)} rows of scores for {len(updates)} tasks")
     # In fp64, in which products of three small numbers are not yet 0.
     total = precise(scores).sum(0)
     alpha = torch.where(total > 0, precise(scores) / total.clamp_min(1e-300), 1 / len(updates)).to(scores.dtype)
-    weighted = tuple(zip(alpha, updates, strict=True))
-    B = sum(a * u.B for a, u in weighted)
-    A = sum(a[:, None] * u.A for a, u in weighted)
-    sigma = sum(a[:, None] * u.sigma for a, u in weighted)
-    return LowRank(A, B, updates[0].scale, sigma)
+    every = stack(updates)
+    assert every.sigma is not None
+    B, rows = (alpha.unsqueeze(1) * every.B).sum(0), alpha.unsqueeze(2)
+    return LowRank((rows * every.A).sum(0), B, every.scale, (rows * every.sigma).sum(0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +118,7 @@ class SensitivityBlend(Initialiser, NeedsEvidence):
     ) -> LowRank:
         if evidence.gradients is None:
             raise ConfigError(f"{self.name!r} looks at training rows of the new task, and it has none")
-        blended = blend(updates, torch.stack([sensitivity(update, evidence.gradients) for update in updates]))
+        blended = blend(updates, sensitivities(updates, evidence.gradients))
         assert blended.sigma is not None
         # With σ = 0 the model answers as before the task, and only the directions are inherited.
         sigma = blended.sigma if self.sigma == "with" else torch.zeros_like(blended.sigma)

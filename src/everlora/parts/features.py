@@ -5,9 +5,10 @@ Pure functions first, in fp64; the part that carries its settings second.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from functools import wraps
+from typing import ClassVar, Literal, ParamSpec
 
 import torch
 from torch import Tensor
@@ -31,6 +32,33 @@ NOTHING = 1e-12
 """A direction with less than this part of the energy is rounding."""
 
 Measure = Literal["features", "moment"]
+P = ParamSpec("P")
+
+
+def same_again(act: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Let a function return what it did the last time, if it is given equal tensors and values once more.
+
+    Query, key and value read the same features, so that what is made of them is made once for each block. What is
+    returned is not to be written to.
+    """
+    last: tuple[tuple[object, ...], Tensor] | None = None
+
+    @wraps(act)
+    def once(*args: P.args, **named: P.kwargs) -> Tensor:
+        nonlocal last
+        given = (*args, *named.items())
+        if last is None or len(last[0]) != len(given) or not all(map(_equal, last[0], given)):
+            # Copies: whoever owns them may write to them before the next call.
+            last = tuple(one.clone() if isinstance(one, Tensor) else one for one in given), act(*args, **named)
+        return last[1]
+
+    return once
+
+
+def _equal(a: object, b: object) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return (a.dtype, a.device) == (b.dtype, b.device) and torch.equal(a, b)
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b
 
 
 @torch.no_grad()
@@ -47,6 +75,7 @@ def project_off(columns: Tensor, basis: Tensor, dual: bool = False) -> Tensor:
     return inside if dual else columns - inside
 
 
+@same_again
 @torch.no_grad()
 def extend_basis(moment: Tensor, basis: Tensor, share: float, measure: Measure = "features") -> Tensor:
     """Return F, orthonormal (i, q), extended by as few directions as hold ``share`` of the energy of the features.
@@ -82,6 +111,7 @@ def extend_basis(moment: Tensor, basis: Tensor, share: float, measure: Measure =
     return torch.linalg.qr(torch.cat([F, project_off(new, F)], 1))[0]
 
 
+@same_again
 @torch.no_grad()
 def complement(basis: Tensor) -> Tensor:
     """Return an orthonormal basis (i, i − q) of all that is orthogonal to ``basis`` (i, q).
@@ -93,6 +123,7 @@ def complement(basis: Tensor) -> Tensor:
     return complete[:, basis.shape[1] :]
 
 
+@same_again
 @torch.no_grad()
 def design_down_projection(moment: Tensor, basis: Tensor, dual: bool, rank: int) -> Tensor:
     """Return A, (r, i): top singular vectors of (I − FFᵀ) C, of norm 1/√3; 0 where no direction is left."""

@@ -78,6 +78,7 @@ class LargestMagnitude(_Views, Merge):
     """
 
     name: ClassVar[str] = "largest_magnitude"
+    associative: ClassVar[bool] = True
 
     def merge(self, updates: Iterable[Tensor]) -> Tensor:
         merged: Tensor | None = None

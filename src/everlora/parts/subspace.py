@@ -11,6 +11,7 @@ from torch import Tensor
 
 from everlora.core.roles import (
     GradientTransform,
+    GrowsWithPast,
     HasCapacity,
     Needs,
     PenaltyGradient,
@@ -38,6 +39,40 @@ def basis(columns: Tensor) -> Tensor:
     U, S, _ = torch.linalg.svd(precise(columns), full_matrices=False)
     live = _independent(S)
     return (U * live.unsqueeze(-2)).to(torch.promote_types(columns.dtype, torch.float32))
+
+
+@torch.no_grad()
+def grown(Q: Tensor, columns: Tensor) -> Tensor:
+    """Return an orthonormal basis of all that ``Q`` (..., n, q) spans and ``columns`` (..., n, r) span, in Q's type.
+
+    By block Gram-Schmidt: what is new of the columns joins Q, which stays as it is. Columns of 0 are of directions
+    that a module has not, and stand behind all others; there are no more of them than the fullest module needs.
+
+    >>> grown(torch.tensor([[1.0], [0.0]]), torch.tensor([[2.0], [3.0]])).abs()
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    flat, new = (each.reshape(-1, *each.shape[-2:]) for each in (Q, columns))
+    joined = torch.stack([torch.cat([q, _new_directions(q, x)], -1) for q, x in zip(flat, new, strict=True)])
+    used = joined.any(-2)
+    width = int(used.sum(-1).max())
+    if width < joined.shape[-1]:
+        # In a stack one module may be full while another is not: what is used moves to the front.
+        order = (~used).to(torch.uint8).argsort(dim=-1, stable=True)[:, :width]
+        joined = joined.gather(-1, order.unsqueeze(-2).expand(-1, joined.shape[-2], -1))
+    return joined.reshape(*Q.shape[:-1], width)
+
+
+def _new_directions(Q: Tensor, columns: Tensor) -> Tensor:
+    """Return an orthonormal basis of what ``columns`` (n, r) add to the span of ``Q`` (n, q), columns of 0 beyond."""
+    span, X = precise(Q), precise(columns)
+    left = X - span @ (span.mT @ X)
+    # Twice: after the first time there is as much of Q left as rounding in fp32 has made Q less than orthonormal.
+    left -= span @ (span.mT @ left)
+    U, S, _ = torch.linalg.svd(left, full_matrices=False)
+    # What is small beside the columns themselves lay in the span, up to their own rounding.
+    whole = torch.linalg.matrix_norm(X, 2)
+    return (U * (DEPENDENT * whole < S)).to(Q.dtype)
 
 
 @torch.no_grad()
@@ -72,7 +107,7 @@ def _independent(S: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProjectOut(GradientTransform, HasCapacity):
+class ProjectOut(GradientTransform, HasCapacity, GrowsWithPast):
     """Projects as LB-CL: gradients of U and V (B and A) lose what lies in the span of earlier tasks' U and V.
 
     Attributes:
@@ -88,12 +123,18 @@ class ProjectOut(GradientTransform, HasCapacity):
     form: Literal["joint", "literal"] = "joint"
 
     def prepare(self, before: TaskContext) -> State | None:
-        if not before.updates:
-            return None
-        sides = {"U": [u.B for u in before.updates], "V": [u.A.mT for u in before.updates]}
+        state: State | None = None
+        for update in before.updates:
+            state = self.extend(state, update)
+        return state
+
+    def extend(self, state: State | None, update: LowRank) -> State:
+        sides = {"U": update.B, "V": update.A.mT}
+        if state is None:
+            return {side: basis(columns) for side, columns in sides.items()}
         if self.form == "literal":
-            return {side: torch.cat([basis(each) for each in tasks], -1) for side, tasks in sides.items()}
-        return {side: basis(torch.cat(tasks, -1)) for side, tasks in sides.items()}
+            return {side: torch.cat([state[side], basis(columns)], -1) for side, columns in sides.items()}
+        return {side: grown(state[side], columns) for side, columns in sides.items()}
 
     def shape(self, gradient: State, state: State) -> State:
         A, B = project_out(gradient["A"].mT, state["V"]).mT, project_out(gradient["B"], state["U"])

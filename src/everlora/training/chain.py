@@ -40,6 +40,7 @@ from everlora.core.method import Method
 from everlora.core.roles import (
     AutoStrength,
     GradientTransform,
+    GrowsWithPast,
     PenaltyGradient,
     State,
     TaskContext,
@@ -142,7 +143,10 @@ class Chain(TrainerCallback):
                 # Named by what it is for, and no count: draws stay the same whatever other parts and groups there are.
                 own_seed = seed_for(seed, task, part.name, *names)
                 held = stacked(memories[part.name], names)
-                state = part.prepare(TaskContext(updates=updates, start=begin, memory=held, seed=own_seed))
+                if isinstance(part, GrowsWithPast):
+                    state = past.grown(part, names, part.extend)
+                else:
+                    state = part.prepare(TaskContext(updates=updates, start=begin, memory=held, seed=own_seed))
                 if state is None:
                     continue
                 # Parts compute from a past that is on the CPU; what they made of it is moved once a task, and not at

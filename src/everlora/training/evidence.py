@@ -6,7 +6,7 @@ Each is measured with dropout off and leaves the model as it was, in mode and in
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, assert_never
 
@@ -26,6 +26,9 @@ from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch
 from everlora.training.stages import Stage
 from everlora.training.trainer import token_mean
 
+Take = Callable[[str, Evidence], None]
+"""Takes the name of a module, and what was measured at it."""
+
 
 def draw_rows(part: NeedsEvidence, stage: Stage, seed: int) -> Rows:
     """Draw the training rows of a stage that evidence is measured on: as many as ``part`` wants, or all there are."""
@@ -41,6 +44,7 @@ def observe(
     backend: AdapterBackend,
     seed: int,
     only: Sequence[str] | None = None,
+    take: Take | None = None,
 ) -> Mapping[str, Evidence]:
     """Measure the evidence that ``part`` wants to see, by module.
 
@@ -52,6 +56,8 @@ def observe(
         backend: knows the adapted layers and the live tensors.
         seed: of the run; which rows are drawn depends on it, on the stage and on the part alone.
         only: these modules alone.
+        take: is given the evidence of each module as soon as it is there, where that can be; the mapping is then
+            without it, so that the dense gradients of all modules are never in memory together.
     """
     chosen = draw_rows(part, stage, seed)
     if part.evidence == "fisher":
@@ -67,6 +73,10 @@ def observe(
         factors = curvature(model, family, layers, chosen, labels)
         return {name: Evidence(curvature=factors.get(name)) for name in layers}
     if part.evidence == "gradients":
+        if take is not None and not part.per_sample:
+            with evaluating(model):
+                _gradients(model, family, layers, chosen, lambda n, G: take(n, Evidence(gradients=G.unsqueeze(0))))
+            return {}
         found = weight_gradients(model, family, layers, chosen, per_sample=part.per_sample)
         return {name: Evidence(gradients=gradient) for name, gradient in found.items()}
     assert_never(part.evidence)
@@ -88,17 +98,24 @@ def weight_gradients(
     """
     # A pass for each row: from the sum that a batch leaves, no single row's gradient can be told.
     batches = [[row] for row in rows] if per_sample else [list(rows)]
+    each: list[dict[str, Tensor]] = []
     with evaluating(model):
-        try:
-            each = [_gradients(model, family, layers, batch) for batch in batches]
-        finally:
-            model.zero_grad(set_to_none=True)
+        for batch in batches:
+            each.append({})
+            _gradients(model, family, layers, batch, each[-1].__setitem__)
     return {name: torch.stack([found[name] for found in each]) for name in layers}
 
 
-def _gradients(model: nn.Module, family: Family, layers: Mapping[str, nn.Module], rows: Rows) -> dict[str, Tensor]:
-    """Return ∂L/∂W of the mean loss on ``rows``, (o, i)."""
+def _gradients(
+    model: nn.Module,
+    family: Family,
+    layers: Mapping[str, nn.Module],
+    rows: Rows,
+    take: Callable[[str, Tensor], None],
+) -> None:
+    """Give ``take`` the name and ∂L/∂W of the mean loss on ``rows``, (o, i), of each layer once that is complete."""
     sums: dict[str, Tensor] = {}
+    calls = dict.fromkeys(layers, 0)
 
     def watch(name: str) -> Any:
         def look(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
@@ -106,10 +123,14 @@ def _gradients(model: nn.Module, family: Family, layers: Mapping[str, nn.Module]
             # hook.
             out = out + torch.zeros((), dtype=out.dtype, device=out.device, requires_grad=True)
             x = args[0].detach()
+            calls[name] += 1
 
             def add(gradient: Tensor) -> None:
                 total = gradient.flatten(0, -2).float().mT @ x.flatten(0, -2).float()
                 sums[name] = sums[name] + total if name in sums else total
+                calls[name] -= 1
+                if not calls[name]:
+                    take(name, sums.pop(name).cpu())
 
             out.register_hook(add)  # type: ignore[no-untyped-call]
             return out
@@ -119,10 +140,14 @@ def _gradients(model: nn.Module, family: Family, layers: Mapping[str, nn.Module]
     with ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_hook(watch(name)).remove)
-        with torch.enable_grad():
-            logits, targets = family.logits(model, to_batch(model, family, rows))
-            token_mean(logits, targets, targets.numel()).backward()  # type: ignore[no-untyped-call]
-    return {name: sums[name].cpu() for name in layers}
+        try:
+            with torch.enable_grad():
+                logits, targets = family.logits(model, to_batch(model, family, rows))
+                token_mean(logits, targets, targets.numel()).backward()  # type: ignore[no-untyped-call]
+        finally:
+            model.zero_grad(set_to_none=True)
+    for name in list(sums):  # some calls of it do not reach the loss
+        take(name, sums.pop(name).cpu())
 
 
 @torch.no_grad()
@@ -133,16 +158,20 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
     """
     sums: dict[str, Tensor] = {}
     counts, tokens = dict.fromkeys(layers, 0), Tokens(model)
+    last: list[Any] = [None, None, None, 0]
 
     def watch(name: str) -> Any:
         def look(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
             mask = tokens.of(layer, args[0])
-            x = args[0].flatten(0, -2) if mask is None else args[0][mask]
-            # In fp64: singular values are taken of these squares, whose range is the square of the features' own, and
-            # fp32 would bury the small directions in rounding.
-            x = precise(x)
-            sums[name] = sums[name] + x.mT @ x if name in sums else x.mT @ x
-            counts[name] += len(x)
+            # Query, key and value read one tensor, whose square is the same for all of them.
+            if last[0] is not args[0] or not _same_mask(last[1], mask):
+                x = args[0].flatten(0, -2) if mask is None else args[0][mask]
+                # In fp64: singular values are taken of these squares, whose range is the square of the features' own,
+                # and fp32 would bury the small directions in rounding.
+                x = precise(x)
+                last[:] = args[0], mask, x.mT @ x, len(x)
+            sums[name] = sums[name] + last[2] if name in sums else last[2]
+            counts[name] += last[3]
 
         return look
 
@@ -154,6 +183,10 @@ def second_moments(model: nn.Module, family: Family, layers: Mapping[str, nn.Mod
             tokens.set_batch(family, batch)
             family.logits(model, batch)
     return {name: (sums[name] / counts[name]).cpu() if counts[name] else _nothing(layers[name]) for name in layers}
+
+
+def _same_mask(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and a.shape == b.shape and torch.equal(a, b))
 
 
 def _nothing(layer: nn.Module) -> Tensor:

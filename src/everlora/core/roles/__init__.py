@@ -7,6 +7,7 @@ number of abilities, and its class is checked when it is made (`everlora.core.ro
 from everlora.core.roles.abilities import (
     ActivationSource,
     GenerativeReplay,
+    GrowsWithPast,
     HasCapacity,
     HasEnergy,
     HasMemory,
@@ -53,6 +54,7 @@ __all__ = [
     "EvidenceKind",
     "GenerativeReplay",
     "GradientTransform",
+    "GrowsWithPast",
     "HasCapacity",
     "HasEnergy",
     "HasMemory",

@@ -117,6 +117,22 @@ class HasCapacity(Part, ability=True):
         """Return the number of directions left per module, (L,)."""
 
 
+class GrowsWithPast(Part, ability=True):
+    """Has constants that are those of one task fewer, extended: a new task costs as much as one, whatever came before.
+
+    `prepare` starts from nothing and extends by one earlier task after the other.
+    """
+
+    @abstractmethod
+    def extend(self, state: State | None, update: LowRank) -> State:
+        """Return the constants with one more earlier task in them; ``state`` is left as it is.
+
+        Args:
+            state: of the tasks before; None before the first.
+            update: what the task has added to ``L`` modules of one shape.
+        """
+
+
 class ReconstructsPast(Part, ability=True):
     """Reconstructs W_past from its memory, exactly or nearly; how nearly, ``everlora status`` measures."""
 
@@ -198,6 +214,7 @@ class GenerativeReplay(Rehearsal, ability=True):
 __all__ = [
     "ActivationSource",
     "GenerativeReplay",
+    "GrowsWithPast",
     "HasCapacity",
     "HasEnergy",
     "HasMemory",

@@ -67,6 +67,11 @@ def learn(
 
 def teach(learner: SequentialLearner, task: Task, teaching: Teaching | None = None) -> Learned:
     """Teach a learner that is loaded; see `learn`."""
+    with learner.writing():  # from the first look at the folder on, so that it is read once
+        return _teach(learner, task, teaching)
+
+
+def _teach(learner: SequentialLearner, task: Task, teaching: Teaching | None) -> Learned:
     path, known = learner.folder.path, tasks_of(learner)
     check_teachable(learner.method)
     learner.teaching = teaching = teaching or Teaching(forecast=True)

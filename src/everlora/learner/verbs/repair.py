@@ -15,7 +15,7 @@ from everlora.archive.exchange import complete_exchange
 from everlora.archive.history import HISTORY
 from everlora.archive.identity import RunRecord
 from everlora.archive.lock import writing
-from everlora.archive.manifest import MANIFEST, files_at_root, seal, write_manifest
+from everlora.archive.manifest import MANIFEST, files_at_root, write_manifest
 from everlora.archive.parity import PARITY, restore
 from everlora.archive.records import Environment
 from everlora.archive.root import PATTERNS, check_root, sha256
@@ -106,7 +106,7 @@ def list_again(path: Path) -> list[str]:
         return []
     (path / MANIFEST).unlink(missing_ok=True)
     found = read_stages(path, complete=False)
-    write_manifest(path, seen.run.id, [seal(one.path, one.evaluation) for one in found], complete=False)
+    write_manifest(path, seen.run.id, [one.seal for one in found], complete=False)
     return [f"{MANIFEST}, of the {len(found)} tasks that are here"]
 
 

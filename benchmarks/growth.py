@@ -1,0 +1,237 @@
+"""What grows with the number of tasks, the rank, the width, the length? Processor seconds of what is not the model.
+
+    python benchmarks/growth.py                                        # all curves, about 6 minutes of one core
+    python benchmarks/growth.py --only begin --tasks 2 15 50
+    python benchmarks/growth.py --only begin --anew                    # nothing is held from task to task
+
+Modules are shaped as SmolLM2-135M's q and v (30 of 576 x 576 and 30 of 192 x 576), with random updates of rank 8, in
+fp32, on one thread. No model is loaded but for ``length``.
+
+    begin     of a task: past below the adapter, its start, constants of the parts (of a chain), root of the folder
+    penalty   what a method's parts add to one optimiser step, over --tasks, and at 15 tasks over ranks and widths
+    length    forward and backward of one row of so many tokens, per token
+
+A line of JSON per measurement goes to ``--results``; the tables are printed at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import torch
+from torch import nn
+
+from everlora.adapters.files import merge_past
+from everlora.adapters.folded import FoldedBase
+from everlora.core.expressions import parse
+from everlora.core.history import UpdateHistory
+from everlora.core.method import Method
+from everlora.core.roles import Curvature, Evidence, Initialiser, State
+from everlora.core.updates import LowRank, LowRankUpdates
+from everlora.training.chain import Chain
+
+METHODS = ("inclora", "ella", "ps-lora", "o-lora", "lb-cl", "inflora", "ewc", "kfac")
+SHAPES = {"q": (576, 576), "v": (192, 576)}
+LAYERS, RANK = 30, 8
+Row = dict[str, str | float]
+
+
+def seconds(act: Callable[[], object]) -> float:
+    """Return the processor seconds that an act takes."""
+    began = time.process_time()
+    act()
+    return time.process_time() - began
+
+
+class Modules:
+    """Holds modules of one method: layers, an adapter on them, and updates of earlier tasks."""
+
+    def __init__(self, method: str, rank: int = RANK, shapes: dict[str, tuple[int, int]] = SHAPES) -> None:
+        self.method: Method = parse(method)
+        self.rank, self.random = rank, torch.Generator().manual_seed(0)
+        self.shapes = {f"layers.{k}.{name}": shape for k in range(LAYERS) for name, shape in shapes.items()}
+        self.layers = {name: nn.Linear(i, o, bias=False) for name, (o, i) in self.shapes.items()}
+        self.live = {name: one.map(nn.Parameter) for name, one in self.update().items()}
+        self.params = [cast(nn.Parameter, t) for one in self.live.values() for t in one.tensors.values()]
+        self.below = {name: FoldedBase.of(layer, "auto") for name, layer in self.layers.items()}
+        self.past = UpdateHistory()
+        self.memory: dict[str, dict[str, State]] = {}
+
+    def draw(self, *shape: int, scale: float = 1.0) -> torch.Tensor:
+        """Draw a tensor."""
+        return torch.randn(*shape, generator=self.random) * scale
+
+    def update(self) -> dict[str, LowRank]:
+        """Draw what a task leaves."""
+        r, svd = self.rank, self.method.adapter.form == "svd"
+        return {
+            name: LowRank(self.draw(r, i), self.draw(o, r, scale=1e-2), 1.0, self.draw(r, 1) if svd else None)
+            for name, (o, i) in self.shapes.items()
+        }
+
+    def evidence(self, name: str) -> Evidence:
+        """Draw what a part sees of a new task's rows at one module; modules of one layer read the same."""
+        (o, i), layer = self.shapes[name], int(name.split(".")[1])
+        random = torch.Generator().manual_seed(1000 * len(self.past) + layer)
+        G = torch.randn(64, max(o, i), generator=random)
+        return Evidence(
+            gradients=self.draw(1, o, i, scale=1e-3),
+            moment=(G[:, :i].mT @ G[:, :i]).double() / 64,
+            fisher={key: t.detach().square() for key, t in self.live[name].tensors.items()},
+            curvature=Curvature(left=G[:, :o].mT @ G[:, :o] * 1e-6, right=G[:, :i].mT @ G[:, :i] * 1e-6),
+        )
+
+    def learned(self, update: LowRankUpdates) -> None:
+        """Take note of a task that has ended; what parts remember is of this task alone, and so as large as of all."""
+        self.past = self.past.append(update)
+        for part in self.method.remembering:
+            before = self.memory.get(part.name, {})
+            self.memory[part.name] = {
+                name: part.remember(one, before.get(name, {}), self.evidence(name)) for name, one in update.items()
+            }
+
+    def chain(self) -> Chain:
+        """Make the constants of the parts for the next task."""
+        return Chain.build(
+            self.params, self.live, self.past, self.method, task="t", max_norm=1.0, every=10**9, memory=self.memory
+        )
+
+
+def begin(modules: Modules) -> Row:
+    """Measure the end of a task, as far as it looks at all earlier ones, and the begin of the next one."""
+    merge, part = modules.method.merge, modules.method.initialiser
+
+    def below(merged: bool) -> None:
+        for name, layer in modules.below.items():
+            joined = modules.past.merged(name, merge) if merged and merge and len(modules.past) > 1 else None
+            layer.set_past([one[name] for one in modules.past], joined, sum_again=joined is not None)
+
+    def start(part: Initialiser) -> None:
+        for name, one in modules.live.items():
+            fresh, known = one.map(torch.Tensor.detach), modules.memory.get(part.name, {}).get(name)
+            part.start(fresh, [task[name] for task in modules.past], seen[name], known)
+
+    found: Row = {}
+    if merge is not None:
+        found["answers"] = seconds(lambda: below(True))
+    found["root"] = seconds(lambda: root(modules)) if merge is not None else 0.0
+    found["past"] = seconds(lambda: below(False))
+    if part is not None:
+        seen = {name: modules.evidence(name) for name in modules.shapes}
+        found["start"] = seconds(lambda: start(part))
+    found["parts"] = seconds(modules.chain)
+    return {**found, "seconds": sum(cast(float, took) for took in found.values())}
+
+
+def root(modules: Modules) -> None:
+    """Make the adapter at the root of a folder."""
+    merge_past(modules.past, modules.method.merge)
+
+
+def begins(methods: list[str], tasks: list[int], anew: bool) -> Iterator[Row]:
+    """Measure the begin of tasks, of one life after the other."""
+    for method in methods:
+        modules = Modules(method)
+        for number in range(1, max(tasks) + 1):
+            modules.learned(modules.update())
+            if anew:
+                modules.past = UpdateHistory(modules.past.deltas)
+            if number in tasks or (not anew and number + 1 in tasks):
+                took = begin(modules)
+                if number in tasks:
+                    yield {"what": "begin", "method": method, "tasks": number, **took}
+
+
+def penalty(modules: Modules, plain: Modules, rounds: int) -> Row:
+    """Measure what a method's parts add to an optimiser step, against those of plain LoRA, in turns."""
+    chains, took = [modules.chain(), plain.chain()], [list[float](), list[float]()]
+    for one in (modules, plain):
+        for p in one.params:
+            p.grad = torch.full_like(p, 1e-3)
+    for lap in range(rounds + 1):
+        for chain, found in zip(chains, took, strict=True):
+            state = SimpleNamespace(global_step=lap, max_steps=10**6)
+            began = time.process_time()
+            chain.on_pre_optimizer_step(None, state, None)
+            chain.on_optimizer_step(None, state, None)
+            if lap:
+                found.append(time.process_time() - began)
+    over = [a - b for a, b in zip(*took, strict=True)]
+    return {"seconds": statistics.median(over), "low": min(over), "high": max(over)}
+
+
+def penalties(methods: list[str], tasks: list[int], ranks: list[int], widths: list[int], rounds: int) -> Iterator[Row]:
+    """Measure steps over the number of tasks; at 15 tasks over ranks and widths."""
+    cases = [(number, RANK, SHAPES) for number in tasks]
+    cases += [(15, rank, SHAPES) for rank in ranks if rank != RANK]
+    cases += [(15, RANK, {"q": (width, width)}) for width in widths]
+    for number, rank, shapes in cases:
+        plain = Modules("inclora", rank, shapes)
+        for method in methods:
+            if method in ("inclora", "inflora"):
+                continue
+            modules = Modules(method, rank, shapes)
+            for _ in range(number - 1):
+                modules.past = modules.past.append(modules.update())
+            modules.learned(modules.update())
+            width = shapes["q"][0]
+            at = {"tasks": number, "rank": rank, "width": width, "modules": len(modules.shapes)}
+            yield {"what": "penalty", "method": method, **at, **penalty(modules, plain, rounds)}
+
+
+def lengths(model: str, over: list[int], rounds: int) -> Iterator[Row]:
+    """Measure forward and backward of one row of so many tokens."""
+    from everlora import load
+
+    base = load(model)
+    base.model.requires_grad_(False).train()
+    base.model.get_input_embeddings().requires_grad_(True)  # so that the gradient goes through all layers
+    for length in over:
+        ids = torch.randint(10, min(1000, base.model.config.vocab_size), (1, length))
+        took = [
+            seconds(lambda i=ids: base.model(input_ids=i, logits_to_keep=8).logits.float().sum().backward())  # type: ignore[misc]
+            for _ in range(rounds + 1)
+        ]
+        yield {"what": "length", "method": model, "length": length, "seconds": statistics.median(took[1:])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=["begin", "penalty", "length"], action="append")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--tasks", nargs="+", type=int, default=[2, 5, 15, 50, 100, 200])
+    parser.add_argument("--ranks", nargs="+", type=int, default=[2, 8, 16, 64])
+    parser.add_argument("--widths", nargs="+", type=int, default=[192, 576, 1024])
+    parser.add_argument("--lengths", nargs="+", type=int, default=[64, 128, 256, 512, 1024])
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--anew", action="store_true", help="begin as a learner that was just opened")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results/growth.jsonl")
+    wish = parser.parse_args()
+    torch.set_num_threads(1)
+    chosen, rows = wish.only or ["begin", "penalty", "length"], list[Row]()
+
+    def note(found: Iterator[Row]) -> None:
+        for row in found:
+            rows.append({key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()})
+            print(json.dumps(rows[-1]), flush=True)
+
+    if "begin" in chosen:
+        note(begins(wish.methods, wish.tasks, wish.anew))
+    if "penalty" in chosen:
+        few = [number for number in wish.tasks if number <= 50]
+        note(penalties(wish.methods, few, wish.ranks, wish.widths, wish.rounds))
+    if "length" in chosen:
+        note(lengths(wish.model, wish.lengths, 1))
+    wish.results.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
