@@ -47,7 +47,7 @@ from everlora.models.families.heads import evaluating
 from everlora.settings.spec import LearnerSpec
 from everlora.training.calibration import own_labels
 from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch
-from everlora.training.forecast_summary import TaskSummary, product
+from everlora.training.forecast_summary import TaskSummary, product, read
 from everlora.training.forecast_sums import sums_over
 from everlora.training.memory import Memory
 from everlora.training.stages import Stage
@@ -115,7 +115,7 @@ class Measured(SequentialLearner):
                     "real_nats": self.losses[name] - before[name],
                     "size": norm(moved),
                     **shared,
-                    "gradient cosine": -cosine(self.gradients, one.summary),
+                    "gradient cosine": -cosine(self.gradients, read(one.stage.path)),
                     "update geometry": abs(alike) / (norm(moved) * norm(one.moved)),
                 }
             )

@@ -10,6 +10,7 @@ import pytest
 
 from everlora import Example, Learner, Task
 from everlora.adapters import files as adapters
+from everlora.learner import forecast as forecasts
 from everlora.learner.verbs.verify import verify
 from everlora.training import forecast_summary, forecast_sums
 
@@ -96,6 +97,25 @@ def test_a_task_that_is_too_short_for_two_percent_has_no_forecast(tmp_path: Path
     made = learner.learn(SECOND, train=short).forecast
     assert made is not None
     assert "less than one" in str(made.reason)
+
+
+def test_of_many_earlier_tasks_those_that_lose_most_are_told_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = begun(tmp_path / "a", model="tiny-llama")
+    for task in (FIRST, SECOND):
+        learner.learn(task, train=STEPS)
+    monkeypatch.setattr(forecasts, "NAMED", 1)
+    made = learner.learn(THIRD, train=STEPS).forecast
+    assert made is not None
+    assert len(made.risks) == len(made.lesser) == 1
+    assert {*made.lesser, made.risks[0].task} == {"first", "second"}
+    assert made.risks[0].nats >= max(made.lesser.values())
+    assert "the other 1 are expected to lose at most" in forecasts.lines(made)[1]
+    learner.forget("second")
+    third = learner._learner.folder.stages()[1].facts.forecast
+    assert third is not None
+    assert "second" not in {*third.lesser, *(one.task for one in third.risks)}
 
 
 def test_what_is_forgotten_is_in_no_forecast_of_those_that_stay(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from everlora.core.errors import ConfigError, TrainingError
 from everlora.core.updates import LowRank
 from everlora.evaluation.scoring import TaskScore
 from everlora.learner.forgetting_budget import drop, scaled
+from everlora.learner.sequential import SequentialLearner
 
 BY_LABELS = {"scoring": "labels"}
 STEPS = {"max_steps": 30, "learning_rate": 0.02, "per_device_train_batch_size": 8}
@@ -80,6 +82,39 @@ def test_a_first_task_costs_nothing_and_a_wide_budget_takes_all(tmp_path: Path) 
     second = learner.learn(words("second", "alpha", "beta"), may_lose=100.0, train={"max_steps": 1})
     assert second.spent is not None
     assert second.spent.share == 1.0
+
+
+def test_without_rows_the_forecast_stands_in(tmp_path: Path) -> None:
+    wide = Learner("tiny-llama", method="inclora", out=tmp_path / "wide", lora={"lora_alpha": 32})
+    wide.learn(words("first", "alpha", "beta", "gamma"), train=STEPS)
+    held = Learner.open(shutil.copytree(tmp_path / "wide", tmp_path / "held"))
+    second = words("second", "alpha", "beta", "delta")
+    # What the whole update is expected to cost, found by a budget that it stays within.
+    all_of_it = wide.learn(second, train=STEPS, may_lose=1000.0).spent
+    assert all_of_it is not None
+    assert (all_of_it.share, all_of_it.rows, all_of_it.forecast) == (1.0, 0, True)
+    spent = held.learn(second, train=STEPS, may_lose=all_of_it.lost / 3).spent
+    assert spent is not None
+    assert (spent.rows, spent.error, spent.forecast) == (0, 0.0, True)
+    assert 0 < spent.lost <= all_of_it.lost / 3
+    assert 0 < spent.share < 1
+    whole_update, part = (adapters.read(one._learner.folder.stages()[1].path)[0] for one in (wide, held))
+    for name, update in part.items():
+        assert torch.allclose(update.dense(), spent.share * whole_update[name].dense(), atol=1e-5)
+    with pytest.raises(ConfigError, match="--no-forecast leaves out what would stand in"):
+        held.learn(words("third", "alpha", "beta"), may_lose=1.0, train=STEPS, forecast=False)
+    with pytest.raises(TrainingError, match="points by the forecast, and no part of it"):
+        held.learn(words("third", "alpha", "beta"), may_lose=-1.0, train=STEPS)
+
+
+def test_a_budget_that_nothing_can_be_held_against_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = Learner("tiny-bert", method="inclora", out=tmp_path / "no-rows", evaluation=BY_LABELS)
+    learner.learn(words("first", "alpha", "beta"), train={"max_steps": 1})
+    monkeypatch.setattr(SequentialLearner, "train_task", lambda *_: pytest.fail("it was trained first"))
+    with pytest.raises(ConfigError, match="less than one; teach with --keep-probe"):
+        learner.learn(words("second", "alpha", "beta"), may_lose=1.0, train={"max_steps": 1})
 
 
 def test_without_rows_or_with_another_form_a_budget_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,10 @@ def test_a_damaged_adapter_is_noticed_by_its_writer(
     head = {"classifier.weight": torch.randn(2, 4)}
     files.write(tmp_path, {"q": site}, head, like=tmp_path)
 
-    def faulty(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
-        save_file(tensors, path, metadata=metadata)
+    real = files.save_file
+
+    def faulty(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        real(tensors, path, metadata=metadata)
         damage(path)
 
     monkeypatch.setattr(files, "save_file", faulty)

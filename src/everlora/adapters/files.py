@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Required, TypedDict
 
 import torch
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
+from everlora.adapters.streamed import MadeTensors, save_file
 from everlora.adapters.targets import as_patterns
 from everlora.archive.atomic import staged_files
 from everlora.archive.results import ExportLoss
 from everlora.core.errors import FolderError
-from everlora.core.history import UpdateHistory
+from everlora.core.history import SummedPast, UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, nearest, sketched
 from everlora.settings.lora import OF_TARGETS
@@ -124,22 +126,24 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
     Raises:
         FolderError: it cannot be written, or reads back as something else.
     """
-    absorbed = {name: site.absorb_scale() for name, site in sites.items()}
-    ranks = {site.rank for site in absorbed.values()}
+    ranks = {name: site.rank for name, site in sites.items()}
+    highest = max(ranks.values())
     there = json.loads((like / "adapter_config.json").read_text(encoding="utf-8"))
     shared = ("task_type", "base_model_name_or_path", "revision", "target_modules", "modules_to_save")
     if_set = ("fan_in_fan_out", *OF_TARGETS)
     taken = (*shared, *(name for name in if_set if there.get(name)))
     config = LoraConfig(**{name: there.get(name) for name in taken}, inference_mode=True)
-    config.r = config.lora_alpha = max(ranks)
+    config.r = config.lora_alpha = highest
     # alpha = r module by module keeps every scale at 1.
-    if len(ranks) > 1:
-        own = {name: site.rank for name, site in absorbed.items() if site.rank != config.r}
-        config.rank_pattern = config.alpha_pattern = as_patterns(own, absorbed)
-    tensors = {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in rest.items()}
-    for name, site in absorbed.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = site.A.contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = site.B.contiguous()
+    if len(set(ranks.values())) > 1:
+        own = {name: rank for name, rank in ranks.items() if rank != highest}
+        config.rank_pattern = config.alpha_pattern = as_patterns(own, ranks)
+    # One module at a time: the sum of all tasks is the largest thing that a learner of many tasks writes.
+    makers: dict[str, Callable[[], Tensor]] = {f"{PREFIX}{name}": tensor.contiguous for name, tensor in rest.items()}
+    for name in sites:
+        makers[f"{PREFIX}{name}.lora_A.weight"] = partial(_factor, sites, name, "A")
+        makers[f"{PREFIX}{name}.lora_B.weight"] = partial(_factor, sites, name, "B")
+    tensors = MadeTensors(makers)
     # Renaming is atomic: a reader never finds half a file.
     try:
         with staged_files(folder, WEIGHTS) as place:
@@ -149,19 +153,37 @@ def write(folder: Path, sites: LowRankUpdates, rest: dict[str, Tensor], like: Pa
                 raise OSError(f"{WEIGHTS} is gone as soon as it is written")
     except (OSError, SafetensorError) as error:
         raise FolderError(f"the adapter cannot be written to {folder}: {' '.join(str(error).split())}") from error
-    # Read as any reader would: which scale a module has, PEFT's patterns alone decide.
-    again, others = read(folder)
-    if (
-        not equal(again, {name: site.map(Tensor.contiguous) for name, site in absorbed.items()})
-        or others.keys() != rest.keys()
-        or not all(torch.equal(tensor, others[name]) for name, tensor in rest.items())
-    ):
+    if not _reads_back(folder, tensors, sites):
         raise FolderError(f"the adapter in {folder} reads back as something else than was written; look at the disk")
 
 
-def merge_past(
-    past: UpdateHistory, merge: Merge | None, rank: int | None = None
-) -> tuple[dict[str, LowRank], ExportLoss]:
+def _factor(sites: LowRankUpdates, name: str, which: str) -> Tensor:
+    """Return a factor of a module's update, whose scale is part of B."""
+    return sites[name].absorb_scale().tensors[which].contiguous()
+
+
+def _reads_back(folder: Path, tensors: Mapping[str, Tensor], sites: LowRankUpdates) -> bool:
+    """Return whether an adapter is read as it was written, by any reader: with these tensors, and scales of 1.
+
+    Raises:
+        FolderError: it cannot be read.
+    """
+    try:
+        config: SavedConfig = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            names = set(file.keys())
+        # Which scale a module has, PEFT's patterns alone decide.
+        same = names == set(tensors) and all(_scale(config, name) == 1.0 for name in sites)
+        for name in tensors if same else ():
+            with safe_open(folder / WEIGHTS, "pt") as file:  # anew, so that what was read is let go
+                found = file.get_tensor(name)
+            same = same and torch.equal(found, tensors[name])
+    except (OSError, SafetensorError, ValueError) as error:
+        raise FolderError(f"the adapter in {folder} cannot be read: {error}") from error
+    return same
+
+
+def merge_past(past: UpdateHistory, merge: Merge | None, rank: int | None = None) -> tuple[LowRankUpdates, ExportLoss]:
     """Return a past as one update per module: the exact sum, or a merge of limited rank.
 
     Args:
@@ -175,8 +197,8 @@ def merge_past(
     """
     # One update is not merged with anything, as below an adapter (`FoldedBase.set_past`); its factors are exact.
     if merge is None or len(past) < 2:
-        return {name: past.factors(name) for name in past.sites}, ExportLoss()
-    sites, lost, size = {}, 0.0, 0.0
+        return SummedPast(past), ExportLoss()
+    sites, lost, size = dict[str, LowRank](), 0.0, 0.0
     for name in past.sites:
         merged = past.merged(name, merge)
         # A merge is no longer of low rank, but the adapter at the root of the folder must be.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from everlora.archive.card_base import packed_line
 from everlora.archive.head_rows import shared_rows
 from everlora.archive.identity import RunRecord
 from everlora.archive.results import MatrixRecord
@@ -227,7 +228,7 @@ def model_card(
         title = f"{results.model}, untouched, on {len(results.tasks)} tasks"
     each = f"one {adapter.noun} and " if trained else ""
     same = shared_rows(results.labels or [], results.label_rows)
-    note = f"\nOf labels that several tasks have: {same}.\n" if same else ""
+    note = packed_line(settings.dtype) + (f"\nOf labels that several tasks have: {same}.\n" if same else "")
     use = _loaded(results, settings, adapter) + with_transformers(results, settings, hub, adapter, head)
     return f"""---
 {front_matter(results, hub, trained, adapter)}

@@ -5,6 +5,24 @@ from __future__ import annotations
 from everlora.archive.records import BaseFilesRecord
 
 WEIGHTS = ".safetensors"
+PACKED = {
+    "int8": ("torchao", "8 bits", "TorchAoConfig(Int8WeightOnlyConfig())"),
+    "nf4": ("bitsandbytes", "4 bits", 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")'),
+}
+"""Of a base model that was packed when it was loaded, by the settings' name for it: the library, into what, and how
+``from_pretrained`` is asked for it."""
+
+
+def packed_line(dtype: str) -> str:
+    """Return a sentence on a base model that was packed when the adapter was trained; empty where it was not."""
+    if dtype not in PACKED:
+        return ""
+    library, bits, config = PACKED[dtype]
+    return (
+        f"\nThe linear layers of the base model, but for its output layer, were packed by {library} into {bits} when "
+        f"the adapter was trained (`quantization_config={config}` in `from_pretrained`); on plain weights it answers "
+        f"a little otherwise.\n"
+    )
 
 
 def check_base_lines(base: str, files: BaseFilesRecord | None, *, on_hub: bool, revision: str | None = None) -> str:

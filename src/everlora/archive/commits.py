@@ -118,6 +118,7 @@ class SpentBudget(Record):
         lost, error: the drop on those rows, and its standard error, points.
         rows: how many they were.
         forced: whether it was taken although no part of it stays within the budget.
+        forecast: whether the drop was forecast, since there were no rows.
     """
 
     may_lose: float
@@ -126,6 +127,7 @@ class SpentBudget(Record):
     error: float
     rows: int
     forced: bool = False
+    forecast: bool = False
 
 
 class ScoreFacts(Record):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from everlora.archive.card import front_matter, loading, pooling_of, provenance, score_cell, with_transformers
 from everlora.archive.card_answer import AUTO, answering_lines
-from everlora.archive.card_base import check_base_lines
+from everlora.archive.card_base import check_base_lines, packed_line
 from everlora.archive.commits import TaskCard
 from everlora.archive.identity import RunRecord
 from everlora.archive.records import BaseFilesRecord
@@ -119,7 +119,7 @@ Exported by everlora from run {run.id}.
 def _check(facts: ExportFacts, settings: LearnerSpec) -> str:
     """Return the section that tells whether a base model is the one that an adapter was trained on."""
     base, on_hub = facts.hub or settings.model, facts.hub is not None
-    return check_base_lines(base, facts.files, on_hub=on_hub, revision=settings.revision)
+    return packed_line(settings.dtype) + check_base_lines(base, facts.files, on_hub=on_hub, revision=settings.revision)
 
 
 def check_scores(results: MatrixRecord, committed: Sequence[Sequence[float | None]], path: Path) -> None:

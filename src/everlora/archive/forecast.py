@@ -6,6 +6,10 @@ from pydantic import Field
 
 from everlora.archive.schema import Record
 
+NAMED = 16
+"""Earlier tasks of which a forecast says all: with all of them in every COMMIT, a folder would grow with the square of
+its tasks."""
+
 
 class TaskRisk(Record):
     """Holds what one earlier task is expected to lose; its loss or score may also get better.
@@ -41,7 +45,8 @@ class Forecast(Record):
     """Holds the forecast of a task, made before its first step.
 
     Attributes:
-        risks: of the earlier tasks that have a summary, the largest first.
+        risks: of the earlier tasks that have a summary, the largest first, and no more than `NAMED`.
+        lesser: nats of the others, which are expected to lose less.
         unknown: earlier tasks that have none.
         reason: why there is no forecast at all; None where there is one.
         rows: of the new task, that were looked at.
@@ -50,6 +55,7 @@ class Forecast(Record):
     """
 
     risks: list[TaskRisk] = Field(default_factory=list)
+    lesser: dict[str, float] = Field(default_factory=dict)
     unknown: list[str] = Field(default_factory=list)
     reason: str | None = None
     rows: int = 0

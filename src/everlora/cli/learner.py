@@ -200,6 +200,8 @@ def _show_learned(learner: Path, done: Learned, as_json: bool) -> None:
     show(table(f"after {done.task}", ("task", "before", "now", "expected to lose"), rows))
     if done.spent is not None:
         cost = f"{done.spent.lost:.1f} ± {done.spent.error:.1f} points on {done.spent.rows} rows of earlier tasks"
+        if done.spent.forecast:
+            cost = f"{done.spent.lost:.1f} points by the forecast, since no rows of earlier tasks are at hand"
         say(f"within {done.spent.may_lose:g} points: {100 * done.spent.share:.0f} % of the update is taken, at {cost}")
     if done.predicted_rise is not None:
         say(f"predicted rise of all earlier tasks' loss: {done.predicted_rise:.2g} nats per row")

@@ -254,9 +254,18 @@ def stack(sites: Sequence[S]) -> S:
     >>> stack([one, one]).A.shape
     torch.Size([2, 1, 3])
     """
+    check_alike(sites)
+    return sites[0].holding({name: torch.stack([site.tensors[name] for site in sites]) for name in sites[0].tensors})
+
+
+def check_alike(sites: Sequence[ModuleUpdate]) -> None:
+    """Refuse updates that cannot be stacked.
+
+    Raises:
+        ValueError: they differ in shape, rank, scale or form.
+    """
     if len({_kind(site) for site in sites}) != 1:
         raise ValueError("only updates of one shape, rank, scale and form can be stacked")
-    return sites[0].holding({name: torch.stack([site.tensors[name] for site in sites]) for name in sites[0].tensors})
 
 
 def top_blocks(sites: Iterable[str], count: int) -> tuple[str, ...]:

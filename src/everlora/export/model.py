@@ -74,7 +74,7 @@ def merged_model(run: Run, base: Loaded) -> PreTrainedModel:
 
 def quantised(base: Loaded) -> bool:
     """Return whether the base weights are packed, so that no update can be added to them."""
-    return quantization_of(base.model.config) is not None
+    return base.precision.packing is not None or quantization_of(base.model.config) is not None
 
 
 def merged_updates(run: Run) -> dict[str, Tensor]:

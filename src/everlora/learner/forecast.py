@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from everlora.archive.forecast import Forecast
+from everlora.archive.forecast import NAMED, Forecast
 from everlora.core.history import UpdateHistory
 from everlora.core.updates import LowRank
-from everlora.learner.forecast_risk import earlier_tasks, norm, risk, sized
+from everlora.learner.forecast_risk import earlier_tasks, norm, risks_of, sized
 from everlora.models.families import Classifier
 from everlora.runtime.seeds import seed_for
 from everlora.settings.training import numeric_argument
@@ -73,19 +73,16 @@ def _forecast(learner: SequentialLearner, stage: Stage, seen: Look | None) -> Fo
         return Forecast(reason=f"no forecast: {SHARE:.0%} of the {passes} rows that training passes is less than one")
     known = earlier_tasks(learner)
     unknown = [one.facts.name for one in learner.folder.stages() if one.facts.within]
-    unknown += [one.stage.facts.name for one in known if one.summary is None]
-    if all(one.summary is None for one in known):
+    unknown += [one.stage.facts.name for one in known if not one.summarised]
+    if not any(one.summarised for one in known):
         return Forecast(reason="no forecast: no earlier task left a summary", unknown=unknown)
     live = {name: site for name, site in learner.backend.trainable().items() if isinstance(site, LowRank)}
     size = fmean(norm(one.moved) for one in known)
     moved = sized({name: descent(live[name], one.gradient) for name, one in seen.sums.items()}, size)
-    risks = [
-        risk(one, moved, seen, [later.moved for later in known[number:]])
-        for number, one in enumerate(known, start=1)
-        if one.summary is not None
-    ]
+    risks = sorted(risks_of(known, moved, seen), key=lambda one: -one.nats)
     return Forecast(
-        risks=sorted(risks, key=lambda one: -one.nats),
+        risks=risks[:NAMED],
+        lesser={one.task: one.nats for one in risks[NAMED:]},
         unknown=unknown,
         rows=seen.rows,
         share=seen.rows / passes,
@@ -135,4 +132,6 @@ def lines(made: Forecast) -> list[str]:
     if made.reason is not None:
         return [made.reason]
     found = [f"{one.task} is expected to lose {one.text} points, {one.nats:.3f} nats" for one in made.risks]
+    if made.lesser:
+        found.append(f"the other {len(made.lesser)} are expected to lose at most {max(made.lesser.values()):.3f} nats")
     return found + [f"{name}: not forecast, it has no summary" for name in made.unknown]

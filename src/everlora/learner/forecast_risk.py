@@ -47,32 +47,39 @@ TINY = 1e-6
 
 @dataclass(frozen=True)
 class Earlier:
-    """Holds an earlier task as its folder has it.
+    """Holds an earlier task as its folder has it; its summary is read when it is needed, since many are large.
 
     Attributes:
         stage: as it was committed.
         moved: what it added to each matrix.
-        summary: what it left for forecasts; None where its folder has nothing.
-        share: of what was learned, that is still there.
+        share: of what was learned, that is still there; as forecasts have it where it is None, for want of scores.
+        lost: what forecasts of later tasks said that it would lose, nats.
     """
 
     stage: Committed
     moved: LowRankUpdates
-    summary: TaskSummary | None
-    share: float = 1.0
+    share: float | None = 1.0
+    lost: float = 0.0
 
     @property
-    def stake(self) -> float:
+    def summarised(self) -> bool:
+        """Return whether it left a summary for forecasts."""
+        return (self.stage.path / forecast_summary.FILE).is_file()
+
+    def stake(self, summary: TaskSummary) -> float:
         """Return Q, nats."""
-        return max(self.summary.before - self.summary.after, TINY) * self.share if self.summary else 0.0
+        learned = max(summary.before - summary.after, TINY)
+        share = 1 - self.lost / learned if self.share is None else self.share
+        return learned * min(max(share, LEAST), 1.0)
 
 
 def earlier_tasks(learner: SequentialLearner) -> list[Earlier]:
     """Return the learned tasks that have an update of their own, oldest first, with what each of them added."""
     everything = learner.folder.stages()
     stages = [one for one in everything if one.facts.within is None]
-    summed = learner.method.consolidator.rule == "sum"
-    updates: Sequence[Updates] = list(learner.past) if summed else [learner.backend.load(s.path)[0] for s in stages]
+    updates: Sequence[Updates] = learner.past.deltas
+    if learner.method.consolidator.rule == "continue":
+        updates = [learner.backend.load(one.path)[0] for one in stages]
     found: list[Earlier] = []
     for number, (stage, update) in enumerate(zip(stages, updates, strict=True)):
         low = {name: site for name, site in update.items() if isinstance(site, LowRank)}
@@ -81,25 +88,24 @@ def earlier_tasks(learner: SequentialLearner) -> list[Earlier]:
             low = {
                 name: difference(site, old) for name, site in low.items() if isinstance(old := before[name], LowRank)
             }
-        summary = forecast_summary.read(stage.path)
-        share = still_there(everything, stage.facts.name, summary)
-        found.append(Earlier(stage, low, summary, share))
+        found.append(Earlier(stage, low, *still_there(everything, stage.facts.name)))
     return found
 
 
-def still_there(stages: Sequence[Committed], name: str, summary: TaskSummary | None) -> float:
-    """Return which share of what was learned of a task is left: by its scores, or as forecasts have it without any."""
+def still_there(stages: Sequence[Committed], name: str) -> tuple[float | None, float]:
+    """Return which share of what was learned of a task is left by its scores, and what forecasts said it would lose.
+
+    The share is None where it was not scored both then and last.
+    """
     names = [one for stage in stages for one in stage.facts.data]
     place, number = names.index(name), next(k for k, one in enumerate(stages) if name in one.facts.data)
     scores = [row[place] if place < len(row := one.facts.row) else None for one in stages[number:]]
     if scores[0] is not None and scores[-1] is not None:
         chance = stages[number].facts.chance.get(name, 0.0)
-        share = (scores[-1] - chance) / max(scores[0] - chance, 1.0)
-    else:
-        made = [one.facts.forecast for one in stages[number + 1 :]]
-        lost = sum(risk.nats for one in made if one for risk in one.risks if risk.task == name)
-        share = 1 - lost / max(summary.before - summary.after, TINY) if summary else 1.0
-    return min(max(share, LEAST), 1.0)
+        return (scores[-1] - chance) / max(scores[0] - chance, 1.0), 0.0
+    made = [one.facts.forecast for one in stages[number + 1 :]]
+    lost = [one.lesser.get(name, 0.0) + sum(r.nats for r in one.risks if r.task == name) for one in made if one]
+    return None, sum(lost)
 
 
 def norm(moved: LowRankUpdates) -> float:
@@ -113,28 +119,51 @@ def sized(moved: LowRankUpdates, size: float) -> dict[str, LowRank]:
     return {name: LowRank(one.A, one.B, one.scale * scale) for name, one in moved.items()}
 
 
-def risk(earlier: Earlier, moved: LowRankUpdates, seen: Look, since: Sequence[LowRankUpdates]) -> TaskRisk:
+def risks_of(known: Sequence[Earlier], moved: LowRankUpdates, seen: Look) -> list[TaskRisk]:
+    """Return what each earlier task that left a summary is expected to lose by an update, oldest first.
+
+    Args:
+        known: the earlier tasks, oldest first.
+        moved: the update.
+        seen: of the new task.
+    """
+    # Joined once: the tasks behind a task are the last columns and rows of what all of them have added.
+    joined = {name: concatenate([one.moved[name] for one in known if name in one.moved]) for name in moved}
+    found = []
+    for number, one in enumerate(known, start=1):
+        if (summary := forecast_summary.read(one.stage.path)) is None:
+            continue
+        ranks = {name: sum(k.moved[name].rank for k in known[:number] if name in k.moved) for name in moved}
+        since = {name: LowRank(joined[name].A[r:], joined[name].B[:, r:]) for name, r in ranks.items()}
+        found.append(risk(one.stage.facts.name, summary, one.stake(summary), moved, seen, since))
+    return found
+
+
+def risk(
+    task: str, summary: TaskSummary, stake: float, moved: LowRankUpdates, seen: Look, since: LowRankUpdates
+) -> TaskRisk:
     """Return what one earlier task is expected to lose by an update.
 
     Args:
-        earlier: the task, with its summary.
+        task: its name.
+        summary: what it left.
+        stake: what there is to lose of it, nats.
         moved: the update.
         seen: of the new task.
-        since: updates of the tasks behind the earlier one.
+        since: what was added to each matrix behind the earlier task, of rank 0 where nothing was.
     """
     slope, curved, overlaps = 0.0, 0.0, []
-    for name, one in (earlier.summary.models if earlier.summary else {}).items():
+    for name, one in summary.models.items():
         if name in moved:
-            before = [update[name] for update in since]
-            on_slope, on_curve = one.terms(moved[name], concatenate(before) if before else None)
+            on_slope, on_curve = one.terms(moved[name], since[name] if since[name].rank else None)
             slope, curved = slope + on_slope, curved + on_curve
             overlaps.append(one.overlap(seen.sums[name].left))
     overlap = fmean(overlaps) if overlaps else 0.0
-    nats = rise(curved, overlap, earlier.stake)
+    nats = rise(curved, overlap, stake)
     low, high = interval(nats, "nats")
     points_low, points_high = interval(POINTS * nats, "points")
     return TaskRisk(
-        task=earlier.stage.facts.name,
+        task=task,
         nats=nats,
         nats_low=low,
         nats_high=high,
@@ -142,10 +171,20 @@ def risk(earlier: Earlier, moved: LowRankUpdates, seen: Look, since: Sequence[Lo
         points_low=points_low,
         points_high=points_high,
         overlap=overlap,
-        stake=earlier.stake,
+        stake=stake,
         slope=slope,
         curved=curved,
     )
+
+
+def expected_drop(risks: Sequence[TaskRisk], share: float) -> float:
+    """Return the mean drop, in points, that is expected of a share of the update that ``risks`` are of.
+
+    >>> from everlora.archive.forecast import TaskRisk
+    >>> expected_drop([], 1.0)
+    0.0
+    """
+    return POINTS * fmean([rise(share**2 * one.curved, one.overlap, one.stake) for one in risks] or [0.0])
 
 
 def rise(curved: float, overlap: float, stake: float) -> float:

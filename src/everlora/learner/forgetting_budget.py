@@ -4,23 +4,30 @@ Let ΔW be the update that a task has learned, and d(c) the mean drop of the ear
 test rows that are at hand, when c ΔW is added to the model. With a budget b the task is committed at the largest c
 in (0, 1] that a bisection finds with d(c) + e(c) ≤ b, where e is the standard error of d over the rows. At c = 0 the
 model is what it was, and d(0) = 0: some c always fits, though it may be too small to be worth a task.
+
+Where no test row of an earlier task is at hand, the forecast stands in: d(c) is then what c ΔW is expected to cost the
+tasks that left a summary (`everlora.learner.forecast_risk`), and e is 0. That holds down what is expected, and says
+less than rows would.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from everlora.archive.commits import SpentBudget
+from everlora.archive.forecast import Forecast
 from everlora.core.errors import ConfigError, TrainingError
 from everlora.core.updates import LowRank, Updates, Weights
 from everlora.data.task import Task
 from everlora.evaluation.scoring import TaskScore, score_task
+from everlora.learner.forecast_risk import earlier_tasks, expected_drop, risks_of
 from everlora.models.families import Classifier
+from everlora.training.forecast_sums import Look
 from everlora.training.stages import Stage
 
 if TYPE_CHECKING:
@@ -70,81 +77,121 @@ def drop(before: Sequence[TaskScore], after: Sequence[TaskScore]) -> tuple[float
     return lost / len(before), math.sqrt(variance) / len(before)
 
 
-def _rows_to_judge_by(learner: SequentialLearner, stage: Stage) -> list[Task]:
-    """Return the earlier tasks whose test rows are at hand.
+def check_budget(learner: SequentialLearner, stage: Stage, expected: Forecast | None) -> None:
+    """Refuse, before a task is trained, a budget that nothing could be held against.
+
+    Args:
+        learner: that is about to learn the task.
+        stage: the task.
+        expected: what earlier tasks are expected to lose by it, if that was asked for.
 
     Raises:
-        ConfigError: there are none, or nothing that could be shortened stands for what a task has learned.
+        ConfigError: the method's updates cannot be shortened, a head is shared by all tasks, or there are neither
+            rows of earlier tasks nor a forecast.
     """
-    method = learner.method
+    if learner.teaching.may_lose is None or stage.number == 1:
+        return
+    method, family = learner.method, learner.base.family
     if method.consolidator.rule != "sum" or (method.merge is not None and method.merge.infer == "merged"):
         raise ConfigError(f"{method.name!r} does not sum its updates, so none can be shortened; leave --may-lose out")
-    family = learner.base.family
     if isinstance(family, Classifier) and not (family.fixed or family.by_task):
         # New rows of a head draw answers to themselves whatever the update is, and nothing but it is shortened.
         raise ConfigError(
             "a head that answers with the labels of all tasks is changed by each of them; a budget is for models that "
             "write, or score labels (--eval-scoring labels); leave --may-lose out"
         )
-    earlier = [task for one in learner.plan[: stage.number - 1] for task in one.tasks if len(task.test)]
-    if not earlier:
-        raise ConfigError(
-            "no test rows of earlier tasks are at hand to hold a budget against; teach with --keep-probe, or leave "
-            "--may-lose out"
-        )
-    return earlier
+    if _tasks_with_rows(learner, stage) or (expected is not None and expected.risks):
+        return
+    why = expected.reason if expected is not None else "--no-forecast leaves out what would stand in for them"
+    raise ConfigError(
+        f"no test rows of earlier tasks are at hand to hold a budget against, and {why}; teach with --keep-probe, or "
+        f"leave --may-lose out"
+    )
 
 
-def within_budget(
-    learner: SequentialLearner, stage: Stage, model: nn.Module, update: Updates
-) -> tuple[Updates, SpentBudget | None]:
-    """Return the update as far as the teacher's budget allows, on the model, and what it costs.
+def _tasks_with_rows(learner: SequentialLearner, stage: Stage) -> list[Task]:
+    """Return the earlier tasks whose test rows are at hand."""
+    return [task for one in learner.plan[: stage.number - 1] for task in one.tasks if len(task.test)]
 
-    Raises:
-        ConfigError: the method's updates cannot be shortened, a head is shared by all tasks, or no row of an earlier
-            task is at hand.
-        TrainingError: no share of the update that is worth having is within the budget, and it is not to be taken
-            all the same.
-    """
-    teaching = learner.teaching
-    if teaching.may_lose is None or stage.number == 1:
-        return update, None
-    earlier = _rows_to_judge_by(learner, stage)
+
+Drop = Callable[[float], tuple[float, float]]
+"""What a share c of an update costs: the mean drop of the earlier tasks' scores in points, and its standard error."""
+
+
+def _drop_on_rows(learner: SequentialLearner, model: nn.Module, update: Updates, earlier: Sequence[Task]) -> Drop:
+    """Measure what shares of an update cost earlier tasks, on the rows of them that are at hand."""
 
     def scores(share: float) -> list[TaskScore]:
         learner.backend.set_values(scaled(update, share))
         return [_score(learner, model, task) for task in earlier]
 
-    before, spent = scores(0.0), dict[float, tuple[float, float]]()
+    before = scores(0.0)
+    return lambda share: drop(before, scores(share))
 
-    def fits(share: float) -> bool:
-        spent[share] = drop(before, scores(share))
-        return sum(spent[share]) <= float(teaching.may_lose or 0.0)
 
-    learner.progress.info(f"{stage.name}: held against a budget of {teaching.may_lose:g} points")
-    share = 1.0
-    if not fits(1.0):
-        low, high = 0.0, 1.0
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        share = low
-    forced = share < LEAST
-    if forced and not teaching.force:
-        lost, error = spent[1.0]
-        raise TrainingError(
-            f"task {stage.name!r} costs the earlier ones {lost:.1f} ± {error:.1f} points, and no part of it stays "
-            f"within {teaching.may_lose:g}; it is not committed. Allow more (--may-lose), keep more rows to judge by, "
-            f"or take it all the same (--force)"
-        )
-    share = 1.0 if forced else share
+def _drop_by_forecast(learner: SequentialLearner, update: Updates, seen: Look) -> Drop:
+    """Forecast what shares of an update cost the earlier tasks that left a summary."""
+    moved = {name: one for name, one in update.items() if isinstance(one, LowRank)}
+    risks = risks_of(earlier_tasks(learner), moved, seen)
+    return lambda share: (expected_drop(risks, share), 0.0)
+
+
+def within_budget(
+    learner: SequentialLearner, stage: Stage, model: nn.Module, update: Updates, seen: Look | None
+) -> tuple[Updates, SpentBudget | None]:
+    """Return the update as far as the teacher's budget allows, on the model, and what it costs.
+
+    Args:
+        learner: that has learned the task.
+        stage: the task.
+        model: with the adapter on it.
+        update: what was learned.
+        seen: what rows of the task showed before its first step, for a forecast.
+
+    Raises:
+        ConfigError: its form cannot be shortened.
+        TrainingError: no share of the update that is worth having is within the budget, and it is not to be taken
+            all the same.
+    """
+    budget = learner.teaching.may_lose
+    if budget is None or stage.number == 1:
+        return update, None
+    earlier = _tasks_with_rows(learner, stage)
+    if earlier:
+        measured, against = _drop_on_rows(learner, model, update, earlier), "rows of earlier tasks"
+    else:
+        assert seen is not None  # or `check_budget` had refused
+        measured, against = _drop_by_forecast(learner, update, seen), "the forecast, since no rows are at hand"
+    learner.progress.info(f"{stage.name}: a budget of {budget:g} points is held against {against}")
+    share, spent = _largest_share(measured, budget)
     lost, error = spent[share]
+    if forced := share < LEAST:
+        lost, error = spent[1.0]
+        if not learner.teaching.force:
+            found = f"{lost:.1f} ± {error:.1f} points" if earlier else f"{lost:.1f} points by the forecast"
+            raise TrainingError(
+                f"task {stage.name!r} costs the earlier ones {found}, and no part of it stays within {budget:g}; it "
+                f"is not committed. Allow more (--may-lose), keep more rows to judge by, or take it all the same "
+                f"(--force)"
+            )
+        share = 1.0
     taken = scaled(update, share)
     learner.backend.set_values(taken)
-    rows = sum(len(task.test) for task in earlier)
-    return taken, SpentBudget(
-        may_lose=teaching.may_lose, share=share, lost=lost, error=error, rows=rows, forced=forced
-    )
+    cost = {"lost": lost, "error": error, "rows": sum(len(task.test) for task in earlier)}
+    return taken, SpentBudget(may_lose=budget, share=share, **cost, forced=forced, forecast=not earlier)
+
+
+def _largest_share(measured: Drop, budget: float) -> tuple[float, dict[float, tuple[float, float]]]:
+    """Return the largest share of an update that stays within a budget, 0 for none, and what those tried cost."""
+    spent = {0.0: (0.0, 0.0), 1.0: measured(1.0)}
+    if sum(spent[1.0]) <= budget:
+        return 1.0, spent
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        spent[middle] = measured(middle)
+        low, high = (middle, high) if sum(spent[middle]) <= budget else (low, middle)
+    return low, spent
 
 
 def _score(learner: SequentialLearner, model: nn.Module, task: Task) -> TaskScore:

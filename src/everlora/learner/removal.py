@@ -180,6 +180,7 @@ def _unforeseen(made: Forecast | None, name: str) -> Forecast | None:
         return None
     known = {
         "risks": [one for one in made.risks if one.task != name],
+        "lesser": {one: nats for one, nats in made.lesser.items() if one != name},
         "unknown": [n for n in made.unknown if n != name],
     }
     return made.model_copy(update=known)

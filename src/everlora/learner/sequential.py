@@ -54,7 +54,7 @@ from everlora.core.updates import LowRankUpdates, Updates
 from everlora.data.task import Task
 from everlora.evaluation.evaluator import Evaluator
 from everlora.learner import forecast as forecasts
-from everlora.learner.forgetting_budget import within_budget
+from everlora.learner.forgetting_budget import check_budget, within_budget
 from everlora.learner.learned import TESTS, LearnedTask, select_tests, stage_facts
 from everlora.learner.scoring import count_rows, score
 from everlora.learner.standing import bring_back, in_memory, write_root
@@ -186,8 +186,9 @@ class SequentialLearner(LearnerState):
             self.initialise_adapter(stage, model)
             seen = forecasts.look(self, stage, model)
             expected = forecasts.forecast(self, stage, seen)
+            check_budget(self, stage, expected)
             training = self.train_task(stage, model)
-            update, spent = within_budget(self, stage, model, self.extract_update(stage))
+            update, spent = within_budget(self, stage, model, self.extract_update(stage), seen)
             seconds = Seconds(train=time.perf_counter() - started + training.elsewhere)
             warnings = training.chain.warnings
             earlier = self.changes if self.method.penalties else ()

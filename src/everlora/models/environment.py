@@ -12,6 +12,7 @@ import torch
 from everlora.archive.records import Environment, Fingerprint, PrecisionRecord
 from everlora.models.families import TextClassifier
 from everlora.models.loading import Loaded
+from everlora.models.packing import describe
 from everlora.models.weights import quantization_of
 from everlora.runtime import world
 
@@ -47,7 +48,7 @@ def fingerprint(base: Loaded, scoring: str, invariant: bool | None) -> Fingerpri
         scoring: how answers are found, ``generate`` or ``labels``.
         invariant: whether rows got the same answers by themselves as in a batch; None if that was not checked.
     """
-    quantization = quantization_of(base.model.config)
+    quantization = describe(base.precision) or quantization_of(base.model.config)
     # Plain weights say nothing of it, so that their fingerprint is that of earlier versions.
     extra = {"quantization": quantization} if quantization else {}
     return Fingerprint(

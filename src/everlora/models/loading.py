@@ -31,6 +31,7 @@ from everlora.models.families.heads import find_head, modules_of_head
 from everlora.models.families.pooled import Pooling, quiet, with_pooling
 from everlora.models.folder import check_depth, check_folder
 from everlora.models.names import PACKAGED, canonical, check_there
+from everlora.models.packing import pack, possible
 from everlora.models.tokenizer import check_tokenizer, context_of, decoder_start, end_tokens
 from everlora.models.weights import check_quantization
 from everlora.runtime import hub
@@ -92,7 +93,7 @@ def load(
     Args:
         name: what to load.
         revision: a revision on the hub.
-        dtype: ``float32``, ``bfloat16`` or ``auto``.
+        dtype: ``float32``, ``bfloat16``, ``auto``, or linear layers packed as ``int8`` or ``nf4``.
         device: a device of torch, or ``auto``.
         max_source_length: longest prompt in tokens; longer texts are cut.
         max_new_tokens: longest answer where there is no label set; by default 50, or as long as the targets ask.
@@ -108,7 +109,7 @@ def load(
     """
     check_there(name)
     key = canonical(name).lower()
-    packaged, precision = PACKAGED.get(key), choose(dtype, device, tiny=key.startswith("tiny-"))
+    packaged, precision = PACKAGED.get(key), possible(choose(dtype, device, tiny=key.startswith("tiny-")))
     where, new = "", list[str]()
     if key.startswith("tiny-"):
         model, processor, family = tiny.build(key, precision.weights)
@@ -123,8 +124,8 @@ def load(
     put = _putting(name, processor, family, prompt_style, prompt)
     limits = _limits(context_of(name, model, processor), max_source_length, max_new_tokens, put)
     reader = _reader(name, family, model, processor, limits, fresh, how)
-    if labels:
-        _name_labels(name, model, reader, labels)
+    pack(model, precision, reader.saved_modules)
+    _name_labels(name, model, reader, labels)
     hub_id = packaged.hub if packaged else None if key.startswith("tiny-") or Path(name).exists() else name
     return Loaded(model, reader, name, hub_id, precision, fresh, files)
 
@@ -188,11 +189,13 @@ def _limits(context: int, source: int | None, answer: int | None, put: Putting) 
 
 
 def _name_labels(name: str, model: PreTrainedModel, reader: Family, labels: Sequence[str]) -> None:
-    """Give the head one row per label.
+    """Give the head one row per label, if labels are named.
 
     Raises:
         ModelError: the model has no head.
     """
+    if not labels:
+        return
     if not isinstance(reader, Classifier):
         raise ModelError(f"{name!r} answers in text and has no head; leave labels out")
     reader.labels = list(labels)

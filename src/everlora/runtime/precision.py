@@ -10,7 +10,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +21,26 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from everlora.core.errors import ConfigError, nearest
 from everlora.runtime import world
 
+Packing = Literal["int8", "nf4"]
+"""Of the base's linear layers into fewer bits, see `everlora.models.packing`."""
+_PACKINGS: dict[str, Packing] = {"int8": "int8", "nf4": "nf4"}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FP32_ATTENTION = "sdpa_in_fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """Holds the device and the data type of the base weights."""
+    """Holds the device and the data type of the base weights.
+
+    Attributes:
+        weights: their type; of packed weights that of what they compute with.
+        device: where they are.
+        packing: of the linear layers; None where they are plain.
+    """
 
     weights: torch.dtype
     device: torch.device
+    packing: Packing | None = None
 
     def describe(self) -> dict[str, str]:
         """Return device and data type as plain words, for records.
@@ -38,7 +48,7 @@ class Precision:
         >>> choose("fp32", "cpu").describe()
         {'weights': 'float32', 'device': 'cpu'}
         """
-        return {"weights": str(self.weights).removeprefix("torch."), "device": self.device.type}
+        return {"weights": self.packing or str(self.weights).removeprefix("torch."), "device": self.device.type}
 
 
 def resolve(device: str) -> torch.device:
@@ -64,7 +74,7 @@ def choose(dtype: str, device: str, *, tiny: bool = False) -> Precision:
     torch.bfloat16
 
     Args:
-        dtype: ``float32``, ``bfloat16`` or ``auto``, which is bf16 where the hardware is faster in it.
+        dtype: ``float32``, ``bfloat16``, a packing, or ``auto``, which is bf16 where the hardware is faster in it.
         device: a name of torch, or ``auto``.
         tiny: whether the model is a tiny test model, for which ``auto`` is fp32.
 
@@ -72,12 +82,14 @@ def choose(dtype: str, device: str, *, tiny: bool = False) -> Precision:
         ConfigError: an unknown data type, or a device that does not exist here.
     """
     where = resolve(device)
-    if dtype == "auto":
+    packing = _PACKINGS.get(dtype)
+    if dtype == "auto" or packing is not None:
         fast = where.type == "cuda" or computes_in_bf16(torch.cpu.get_capabilities(), processor())
-        return Precision(weights=torch.bfloat16 if fast and not tiny else torch.float32, device=where)
+        weights = torch.bfloat16 if fast and not tiny else torch.float32
+        return Precision(weights=weights, device=where, packing=packing)
     plain = {"fp32": "float32", "bf16": "bfloat16"}.get(dtype, dtype)
     if plain not in _DTYPES:
-        raise ConfigError(f"unknown dtype {dtype!r}{nearest(dtype, ['auto', *_DTYPES])}")
+        raise ConfigError(f"unknown dtype {dtype!r}{nearest(dtype, ['auto', *_DTYPES, *_PACKINGS])}")
     return Precision(weights=_DTYPES[plain], device=where)
 
 

@@ -23,7 +23,7 @@ RawSettings = Mapping[str, object]
 Schedule = Literal["full", "forward", "diagonal", "final"]
 DEFAULT_MODEL = "smollm2-135m"
 """The model of commands that name none."""
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16", "int8", "nf4")
 """Types of weights; `everlora.runtime.precision` knows what they are in torch."""
 
 
@@ -134,7 +134,7 @@ class LearnerSpec(Strict):
         Setting("model", "Rows of encoders' heads.", value="HOW", unset="trained"),
     ] = None
     """Rows of a classification head: one per label that is trained, or the fixed embeddings of the labels' names."""
-    dtype: Annotated[str, Setting("model", "Weights: auto, float32 or bfloat16.", changes="record", value="TYPE")] = (
+    dtype: Annotated[str, Setting("model", "auto, float32, bfloat16, int8, nf4.", changes="record", value="TYPE")] = (
         "auto"  # in the fingerprint of every score, so not in the protocol
     )
     device: Annotated[

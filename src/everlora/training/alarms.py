@@ -17,6 +17,7 @@ from everlora.core.roles import HasCapacity
 from everlora.core.updates import LowRank, ModuleUpdate, Updates, difference
 from everlora.data.task import Task
 from everlora.models.layers import is_linear
+from everlora.models.packing import is_packed
 from everlora.training.group import Group
 
 COLLAPSE = 0.05
@@ -160,7 +161,7 @@ def runaway(update: Updates, start: Updates | None, layers: Mapping[str, nn.Modu
     shares = []
     for name, site in update.items():
         layer = layers.get(name)
-        if isinstance(site, LowRank) and is_linear(layer) and layer.weight.is_floating_point():
+        if isinstance(site, LowRank) and is_linear(layer) and not is_packed(layer.weight):
             held = float(layer.weight.detach().float().norm())
             shares.append(float(_moved(site, start[name] if start else None)) / max(held, 1e-12))
     if not shares or median(shares) < TOO_LARGE:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
+from everlora.core.history import StackedPast
 from everlora.core.updates import LowRank, State, concatenate
 
 View = Literal["sum", "merged"]
@@ -172,11 +174,13 @@ class TaskContext:
         seed: for what the part draws, different for every run, task, part and group of modules.
     """
 
-    updates: tuple[LowRank, ...] = ()
+    updates: Sequence[LowRank] = ()
     start: Any = None
     memory: State = field(default_factory=dict)
     seed: int = 0
 
     def factors(self) -> LowRank | None:
         """Return the sum of all updates as one update of rank R and scale 1; None on the first task."""
+        if isinstance(self.updates, StackedPast):
+            return self.updates.joined()
         return concatenate(self.updates) if self.updates else None

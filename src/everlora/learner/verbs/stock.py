@@ -57,6 +57,8 @@ def why_not(learner: SequentialLearner) -> str | None:
         return f"the form {learner.method.adapter.form!r} is no adapter of PEFT: only everlora loads it"
     if isinstance(family, TextClassifier) and family.pooling != "head":
         return f"its encoder pools by {family.pooling!r}, which stock classes do not: README.md has the lines that do"
+    if learner.base.precision.packing is not None:
+        return f"its base model is packed as {learner.base.precision.packing} when it is loaded, and no file has it so"
     return None
 
 
