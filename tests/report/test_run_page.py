@@ -66,7 +66,19 @@ def seen(run: RecordedRun) -> Seen:
 
 
 def test_all_sections_are_there_and_can_be_reached(seen: Seen) -> None:
-    names = ["matrix", "retention", "tasks", "cost", "training", "modules", "answers", "data", "setup", "next"]
+    names = [
+        "matrix",
+        "retention",
+        "tasks",
+        "cost",
+        "training",
+        "modules",
+        "analyses",
+        "answers",
+        "data",
+        "setup",
+        "next",
+    ]
     linked = [str(a["href"]) for tag, a in seen.tags if tag == "a" and str(a["href"]).startswith("#")]
     assert linked == ["#main", *(f"#{name}" for name in names)]
     assert {*names, "main", "files"} <= set(seen.ids())

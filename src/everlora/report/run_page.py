@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from everlora.analysis.recorded import RecordedRun
 from everlora.core.plain import JsonObject
+from everlora.report.analyses import of_run
 from everlora.report.answers import answers_section, pack
 from everlora.report.numbers import counted, points
 from everlora.report.page import Page, Section
@@ -28,6 +29,7 @@ def run_page(run: RecordedRun, questions: Questions = MappingProxyType({})) -> P
         curves_section(run),
         modules_section(run),
         interference_section(run),
+        None if run.joint else of_run(run.path),
         answers_section(run, packed, questions),
         data_section(run),
         history_section(run),
