@@ -26,6 +26,7 @@ from everlora.core.registry import entries
 from everlora.learner import experiment
 from everlora.learner.resolve import read_recipe
 from everlora.models.loading import Loaded
+from everlora.runtime.console import trackers
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings, RunSpec
 from everlora.training.stages import validate_task
@@ -187,14 +188,14 @@ def work(
         failed: is called with jobs that could not be done (rows too long for a method's prompts, a loss that is not
             a number), and the others are done; without it the first such job ends the work.
     """
-    results, shown, checked = [], progress or Progress(), False
-    for job in todo:
+    results, shown, listed = [], progress or Progress(), list(todo)
+    for number, job in enumerate(listed, start=1):
         method = parse(job.spec.method)
         tasks = experiment.stream_for(job.spec, base).tasks
-        if not checked:  # data that no method could learn end the work before anything runs, and not job by job
+        if number == 1:  # data that no method could learn end the work before anything runs, and not job by job
             for task in tasks:
                 validate_task(task, base.family, job.spec.evaluation, Progress())
-            checked = True
+        shown.begin_run(job.name, number, len(listed))
         shown.info(f"{job.name}: {method.policy}")
         try:
             results.append(
@@ -216,6 +217,7 @@ def work_in_processes(
     *,
     resume: bool = False,
     plugins: Sequence[Path] = (),
+    report_to: str | None = None,
     progress: Progress,
     failed: Callable[[Failed], None],
 ) -> None:
@@ -226,6 +228,7 @@ def work_in_processes(
         workers: how many processes.
         resume: go on with runs that are there.
         plugins: files that register what the jobs name.
+        report_to: trackers, which get a run for each job.
         progress: is shown every job that has ended, and how long the others will take.
         failed: is called with jobs that could not be done.
     """
@@ -236,7 +239,7 @@ def work_in_processes(
     with ProcessPoolExecutor(
         workers, context, initializer=_begin_worker, initargs=(todo[0].spec, threads, list(plugins))
     ) as pool:
-        running = {pool.submit(_do, job, resume): job for job in todo}
+        running = {pool.submit(_do, job, resume, report_to): job for job in todo}
         try:
             for number, ended in enumerate(as_completed(running), start=1):
                 job, error = running[ended], ended.result()
@@ -263,10 +266,12 @@ def _begin_worker(spec: RunSpec, threads: int, files: Sequence[Path]) -> None:
     _base.append(experiment.load_for(spec))
 
 
-def _do(job: Job, resume: bool) -> str | None:
+def _do(job: Job, resume: bool, report_to: str | None) -> str | None:
     """Do one job in a worker; return why it could not be done, in one line."""
     failures: list[Failed] = []
-    work([job], _base[0], resume=resume, failed=failures.append)
+    shown = Progress()
+    shown.callbacks = trackers(report_to)
+    work([job], _base[0], resume=resume, progress=shown, failed=failures.append)
     return failures[0].reason if failures else None
 
 
