@@ -26,13 +26,13 @@ from everlora.core.registry import entries
 from everlora.learner import experiment
 from everlora.learner.resolve import read_recipe
 from everlora.models.loading import Loaded
-from everlora.runtime.console import trackers
+from everlora.runtime.console import watched
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings, RunSpec
 from everlora.training.stages import validate_task
 
-FEATURES = ".features"
-"""Where the runs of a sweep share hidden states, inside its folder, while it is running."""
+FEATURES, FIRST = ".features", ".first"
+"""Where the runs of a sweep share hidden states, and first tasks, inside its folder, while it is running."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,12 @@ class Job:
     Attributes:
         spec: its settings, complete.
         folder: where it goes.
+        shared: the folder in which jobs share first tasks that are equal; None where each learns its own.
     """
 
     spec: RunSpec
     folder: Path
+    shared: Path | None = None
 
     @property
     def name(self) -> str:
@@ -137,21 +139,24 @@ def jobs(
 
 
 @contextmanager
-def sharing_features(todo: Sequence[Job], out: Path) -> Iterator[list[Job]]:
-    """Let jobs whose layers are chosen share what the frozen ones make of texts, inside the block.
+def sharing(todo: Sequence[Job], out: Path) -> Iterator[list[Job]]:
+    """Let jobs share what they would each make alike, inside the block: first tasks, and hidden states.
 
-    They share a folder inside ``out``, which is removed when the block ends without an error: all that it holds could
-    be computed again. Jobs with a ``feature_cache`` of their own keep it.
+    The latter are what the frozen layers make of texts, where the adapted ones are chosen; jobs with a
+    ``feature_cache`` of their own keep it. Both lie in folders inside ``out``, which are removed when the block ends
+    without an error: all that they hold could be computed again.
     """
     place = out / FEATURES
 
     def of(job: Job) -> Job:
+        job = replace(job, shared=out / FIRST)
         if job.spec.feature_cache is not None or job.spec.lora.layers is None:
             return job
         return replace(job, spec=job.spec.model_copy(update={"feature_cache": str(place)}))
 
     yield [of(job) for job in todo]
-    shutil.rmtree(place, ignore_errors=True)
+    for folder in (place, out / FIRST):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_tuned(path: Path) -> dict[str, Tuned]:
@@ -191,16 +196,17 @@ def work(
     results, shown, listed = [], progress or Progress(), list(todo)
     for number, job in enumerate(listed, start=1):
         method = parse(job.spec.method)
-        tasks = experiment.stream_for(job.spec, base).tasks
+        tasks = experiment.latest_stream(job.spec, base).tasks
         if number == 1:  # data that no method could learn end the work before anything runs, and not job by job
             for task in tasks:
                 validate_task(task, base.family, job.spec.evaluation, Progress())
         shown.begin_run(job.name, number, len(listed))
         shown.info(f"{job.name}: {method.policy}")
         try:
+            own = copy.deepcopy(base)
             results.append(
                 experiment.follow(
-                    job.spec, method, copy.deepcopy(base), tasks, job.folder, resume=resume, progress=shown
+                    job.spec, method, own, tasks, job.folder, resume=resume, progress=shown, shared=job.shared
                 )
             )
         except (TrainingError, ModelError, DataError, ConfigError) as error:  # a folder in the way ends the work
@@ -227,8 +233,7 @@ def work_in_processes(
         todo: the jobs; all on one model.
         workers: how many processes.
         resume: go on with runs that are there.
-        plugins: files that register what the jobs name.
-        report_to: trackers, which get a run for each job.
+        plugins, report_to: files that register what the jobs name, and trackers, which get a run for each job.
         progress: is shown every job that has ended, and how long the others will take.
         failed: is called with jobs that could not be done.
     """
@@ -236,9 +241,8 @@ def work_in_processes(
     threads = max(1, (os.cpu_count() or 1) // workers)
     # Spawned: a process that is forked from one with torch's threads may wait for ever for a lock that they held.
     began, context = time.monotonic(), multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, context, initializer=_begin_worker, initargs=(todo[0].spec, threads, list(plugins))
-    ) as pool:
+    setup = (todo[0].spec, threads, list(plugins))
+    with ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=setup) as pool:
         running = {pool.submit(_do, job, resume, report_to): job for job in todo}
         try:
             for number, ended in enumerate(as_completed(running), start=1):
@@ -269,8 +273,7 @@ def _begin_worker(spec: RunSpec, threads: int, files: Sequence[Path]) -> None:
 def _do(job: Job, resume: bool, report_to: str | None) -> str | None:
     """Do one job in a worker; return why it could not be done, in one line."""
     failures: list[Failed] = []
-    shown = Progress()
-    shown.callbacks = trackers(report_to)
+    shown = watched(Progress(), (), report_to or ())
     work([job], _base[0], resume=resume, progress=shown, failed=failures.append)
     return failures[0].reason if failures else None
 
@@ -294,4 +297,5 @@ def compare(
     """
     named = methods if isinstance(methods, Mapping) else {safe(expression): expression for expression in methods}
     todo = [Job(spec.model_copy(update={"method": one}), out / name) for name, one in named.items()]
-    return work(todo, experiment.load_for(spec), resume=resume, progress=progress)
+    with sharing(todo, out) as shared:
+        return work(shared, experiment.load_for(spec), resume=resume, progress=progress)
