@@ -1,7 +1,6 @@
 """Makes a list of methods x orders x seeds, of jobs that know nothing of one another, and does them.
 
-A job is settings and a folder: one after another, or by several processes of this machine, each with a model of its
-own. Whatever else works such a list off (many machines) needs no more.
+A job is settings and a folder: whatever else works such a list off (many machines) needs no more.
 """
 
 from __future__ import annotations
@@ -233,7 +232,8 @@ def work_in_processes(
         todo: the jobs; all on one model.
         workers: how many processes.
         resume: go on with runs that are there.
-        plugins, report_to: files that register what the jobs name, and trackers, which get a run for each job.
+        plugins: files that register what the jobs name.
+        report_to: trackers, which get a run for each job.
         progress: is shown every job that has ended, and how long the others will take.
         failed: is called with jobs that could not be done.
     """
@@ -273,8 +273,7 @@ def _begin_worker(spec: RunSpec, threads: int, files: Sequence[Path]) -> None:
 def _do(job: Job, resume: bool, report_to: str | None) -> str | None:
     """Do one job in a worker; return why it could not be done, in one line."""
     failures: list[Failed] = []
-    shown = watched(Progress(), (), report_to or ())
-    work([job], _base[0], resume=resume, progress=shown, failed=failures.append)
+    work([job], _base[0], resume=resume, progress=watched(Progress(), (), report_to or ()), failed=failures.append)
     return failures[0].reason if failures else None
 
 
