@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from everlora.archive.commits import StageFacts
-from everlora.archive.committed import read_stages
+from everlora.archive.committed import Committed, read_stages
 from everlora.archive.folder import read_matrix, read_run
 from everlora.archive.records import Seconds
 
@@ -24,6 +25,7 @@ class Cost:
         trained: numbers that are trained for one task.
         epoch: seconds of one pass over a task's rows; None where nobody knows how many there were.
         peak_bytes: most memory that training took, of the device or else of the process; None of older runs.
+        step: seconds of a training step, with all that a task does around its steps.
     """
 
     train: float
@@ -33,6 +35,7 @@ class Cost:
     trained: float
     epoch: float | None = None
     peak_bytes: float | None = None
+    step: float | None = None
 
 
 def mean_cost(folders: Sequence[Path]) -> Cost:
@@ -59,6 +62,7 @@ def mean_of(costs: Sequence[Cost]) -> Cost:
         trained=fmean(cost.trained for cost in costs),
         epoch=_known_mean([cost.epoch for cost in costs]),
         peak_bytes=_known_mean([cost.peak_bytes for cost in costs]),
+        step=_known_mean([cost.step for cost in costs]),
     )
 
 
@@ -68,7 +72,8 @@ def _known_mean(values: Sequence[float | None]) -> float | None:
 
 
 def _cost(folder: Path) -> Cost:
-    results, stages = read_matrix(folder), [stage.facts for stage in read_stages(folder, hashes=False)]
+    results, committed = read_matrix(folder), read_stages(folder, hashes=False)
+    stages, steps = [stage.facts for stage in committed], sum(map(trained_steps, committed))
     seconds = [stage.seconds for stage in stages]
     train = sum(one.train for one in seconds if isinstance(one, Seconds))
     evaluate = sum(one.evaluate if isinstance(one, Seconds) else one for one in seconds)
@@ -83,7 +88,15 @@ def _cost(folder: Path) -> Cost:
         trained=results.adapter_elements,
         epoch=None if None in epochs or not sum(filter(None, epochs)) else train / sum(filter(None, epochs)),
         peak_bytes=max(peaks) if len(peaks) == len(stages) and peaks else None,
+        step=train / steps if steps else None,
     )
+
+
+def trained_steps(stage: Committed) -> int:
+    """Return how many steps a stage was trained for, as far as they were logged."""
+    log = stage.path / "training.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    return int(json.loads(lines[-1]).get("step", 0)) if lines else 0
 
 
 def _epochs(facts: StageFacts, train: Mapping[str, object]) -> float | None:

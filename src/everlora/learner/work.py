@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from everlora.analysis.costs import trained_steps
 from everlora.archive.committed import Committed
 from everlora.data.task import Task
 from everlora.metrics.scores import ScoreMatrix
@@ -39,7 +39,7 @@ def make_plan(learner: SequentialLearner, tasks: Sequence[Task], committed: Sequ
         done=[_scores(names, stage) for stage in committed],
         folder=learner.folder.path,
         guess=_guess(learner, works, tasks) if learner.progress.guesses and works else None,
-        steps=sum(map(_steps, committed)),
+        steps=sum(map(trained_steps, committed)),
         draw=lambda rows: matrix_picture(names, rows),
     )
 
@@ -61,13 +61,6 @@ def _of_stage(learner: SequentialLearner, stage: Stage, tasks: Sequence[Task]) -
 
 def _scores(names: Sequence[str], stage: Committed) -> Mapping[str, float]:
     return {name: score for name, score in zip(names, stage.facts.row, strict=False) if score is not None}
-
-
-def _steps(stage: Committed) -> int:
-    """Return how many steps a stage was trained for, as far as they were logged."""
-    log = stage.path / "training.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    return int(json.loads(lines[-1]).get("step", 0)) if lines else 0
 
 
 @torch.no_grad()

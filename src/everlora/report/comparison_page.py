@@ -12,6 +12,7 @@ from everlora.analysis.answers import ScoredRun
 from everlora.analysis.comparison import Comparison, Row
 from everlora.analysis.comparison import Section as Group
 from everlora.analysis.costs import Cost, mean_cost
+from everlora.analysis.plain import PLAIN
 from everlora.analysis.significance import ENOUGH
 from everlora.core.plain import JsonObject
 from everlora.literature.reported import PublishedRow
@@ -21,8 +22,6 @@ from everlora.report.forms import GROUPS, Format, Papers, legend, printed, writt
 from everlora.report.numbers import NOTHING, counted, duration, interval, points, size
 from everlora.report.page import Cell, Page, Section, Table, Tile, text
 
-PLAIN = ("inclora", "seqlora")
-"""Methods that do nothing about forgetting: what others cost is set against the first of them in a table."""
 DIFFERENT = "Runs of different protocols stand side by side here, so nothing is set against a best."
 
 

@@ -47,7 +47,7 @@ def layer_maps(paths: Sequence[Path]) -> Figure:
         charts.svg(_drawn(rows), "Sensitivity and Fisher information by block and module"),
         f"Means over the tasks behind the first, on {SAMPLES} training rows of each, with the earlier tasks in the "
         "model. Sensitivity: |w ∂L/∂w| of the triplets of earlier updates. Fisher: mean square of ∂L/∂W over rows. "
-        "Each map is shaded by its own largest value; block 0 reads the text first.",
+        "Shaded by the largest value of a model; block 0 reads the text first.",
         Table(["model", "block", "module", "sensitivity", "Fisher"], numbers),
     )
 
@@ -80,7 +80,9 @@ def _drawn(rows: Sequence[charts.Row]) -> altair.VConcatChart:
     """Draw a line of maps for each stack of each model, one map for each measure."""
     alt = charts.alt()
     lines: list[altair.HConcatChart] = []
-    for model, stack in dict.fromkeys((row["model"], row["stack"]) for row in rows):
+    for model, stack in sorted(
+        {(str(row["model"]), str(row["stack"])) for row in rows}, key=lambda one: (one[0], one[1] != "encoder")
+    ):
         own = [row for row in rows if (row["model"], row["stack"]) == (model, stack)]
         kinds = list(dict.fromkeys(str(row["kind"]) for row in own))
         maps: list[altair.Chart] = []
