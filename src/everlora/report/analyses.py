@@ -18,18 +18,22 @@ COMMAND = "everlora figures"
 
 def of_run(path: Path) -> Section | None:
     """Return the analyses that say something of a single run; None where there are none."""
-    return _section([one for one in figures().values() if one.single_run], [path])
+    return _section([one for one in figures().values() if one.single_run], [path], [path])
 
 
 def of_runs(paths: Sequence[Path], known: Compared) -> Section | None:
     """Return the analyses of several runs of one protocol, whose table is ``known``; none that load a model."""
     with sharing(paths, known):
-        return _section([one for one in figures().values() if one.reads != "model"], paths)
+        wanted = [one for one in figures().values() if one.reads != "model"]
+        return _section(wanted, paths, [runs[0].path for runs in known[1].values()])
 
 
-def _section(wanted: Sequence[PaperFigure], paths: Sequence[Path]) -> Section | None:
-    small = sum(file.stat().st_size for path in paths for file in _adapters(path)) <= MOST_BYTES
-    drawn = [_drawn(one, paths) for one in wanted if small or one.reads != "weights"]
+def _section(wanted: Sequence[PaperFigure], paths: Sequence[Path], firsts: Sequence[Path]) -> Section | None:
+    """Draw what can be drawn of ``paths``; what reads weights, of ``firsts``, if they are small."""
+    small = sum(file.stat().st_size for path in firsts for file in _adapters(path)) <= MOST_BYTES
+    drawn = [
+        _drawn(one, firsts if one.reads == "weights" else paths) for one in wanted if small or one.reads != "weights"
+    ]
     found = [one for one in drawn if one is not None]
     if not found:
         return None

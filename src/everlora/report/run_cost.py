@@ -13,7 +13,7 @@ from everlora.report.numbers import NOTHING, counted, duration, size
 from everlora.report.page import Cell, Figure, Section, Table, text
 from everlora.settings.spec import RunSpec
 
-BESIDE = "Beside plain LoRA"
+AGAINST_PLAIN = "Beside plain LoRA"
 
 
 def cost_section(run: RecordedRun) -> Section:
@@ -77,7 +77,11 @@ def _against_plain(run: RecordedRun) -> tuple[list[Table], list[str], list[tuple
         if a is not None and b is not None
     ]
     how = "Wall-clock, other work on the machine included; memory of a process that made several runs is its highest."
-    return [Table(["", "this run", f"plain LoRA, {plain.name}", "times"], rows, how, "plain", title=BESIDE)], [], []
+    return (
+        [Table(["", "this run", f"plain LoRA, {plain.name}", "times"], rows, how, "plain", title=AGAINST_PLAIN)],
+        [],
+        [],
+    )
 
 
 def _times(run: RecordedRun, rows: Sequence[charts.Row], table: Table) -> Figure:
