@@ -305,6 +305,9 @@ FOREIGN = {
     ("core/plugins.py", "error"): "an error of any kind",
     ("core/roles/contract.py", "value"): "a member of a class that is being made",
     ("core/roles/contract.py", "vars(base)[name]"): "the same",
+    ("runtime/tracker_media.py", "tracker"): "a callback of transformers for one tracker or another",
+    ("runtime/tracker_media.py", "one"): "a module of PEFT, or any other of a model",
+    ("runtime/tracker_media.py", "layer"): "a layer of PEFT: only some have a diagonal",
     ("runtime/safe_yaml.py", "yaml"): "PyYAML: its loader in C may be lacking",
     ("runtime/safe_yaml.py", "error"): "an error of PyYAML, of any kind",
 }

@@ -66,7 +66,19 @@ def seen(run: RecordedRun) -> Seen:
 
 
 def test_all_sections_are_there_and_can_be_reached(seen: Seen) -> None:
-    names = ["matrix", "retention", "tasks", "cost", "training", "modules", "answers", "data", "setup", "next"]
+    names = [
+        "matrix",
+        "retention",
+        "tasks",
+        "cost",
+        "training",
+        "modules",
+        "analyses",
+        "answers",
+        "data",
+        "setup",
+        "next",
+    ]
     linked = [str(a["href"]) for tag, a in seen.tags if tag == "a" and str(a["href"]).startswith("#")]
     assert linked == ["#main", *(f"#{name}" for name in names)]
     assert {*names, "main", "files"} <= set(seen.ids())
@@ -267,3 +279,31 @@ def test_a_page_lies_in_the_folder_of_its_run_and_changes_nothing_else(tmp_path:
     assert place == run / "report.html"
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file != place} == before
     assert recorded(run).finished
+
+
+def test_cost_is_set_against_plain_lora_beside_it(tmp_path: Path) -> None:
+    """Every made run trains 1, 2, 3 seconds in three steps each; another benchmark's rows do not count."""
+    make_run(tmp_path / "ella", method="ella", settings={"train": {"num_train_epochs": 2}})
+    page = run_page(recorded(tmp_path / "ella"))
+    cost = next(one for one in page.sections if one.name == "cost")
+    assert [name for name, _ in cost.commands] == ["make one, beside it"]
+    make_run(tmp_path / "inclora-few", method="inclora", settings={"max_train_samples": 4})
+    make_run(tmp_path / "inclora-seed1", method="inclora", seed=1, settings={"train": {"num_train_epochs": 2}})
+    page = run_page(recorded(tmp_path / "ella"))
+    cost = next(one for one in page.sections if one.name == "cost")
+    table = next(one for one in cost.tables if one.title == "Beside plain LoRA")
+    rows = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
+    assert table.heads[2] == "plain LoRA, inclora-seed1"
+    assert rows["training per task"] == ["2.0 s", "2.0 s", "1.00"]
+    assert rows["per step"] == ["667 ms", "667 ms", "1.00"]
+    assert rows["per epoch"] == ["1.0 s", "1.0 s", "1.00"]
+    assert rows["kept for the next task"] == ["256 B", "256 B", "1.00"]
+
+
+def test_memory_that_was_measured_is_shown(tmp_path: Path) -> None:
+    run = recorded(make_run(tmp_path / "run"))
+    for stage in run.stages:
+        object.__setattr__(stage, "facts", stage.facts.model_copy(update={"peak_bytes": 123_000_000}))
+    assert ("most memory of the process", "123 MB") in [
+        pair for one in run_page(run).sections if one.name == "cost" for pair in one.pairs
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -73,6 +74,61 @@ def test_callbacks_of_ones_own_see_every_task_and_change_nothing(tmp_path: Path,
     assert watched.cells == alone.cells
     files = [folder / "tasks/03-c/adapter_model.safetensors" for folder in (tmp_path / "watched", tmp_path / "alone")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+class Writer:
+    """A SummaryWriter that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, tuple[str, int]] = {}
+        self.images: dict[str, Any] = {}
+
+    def add_text(self, name: str, text: str, step: int) -> None:
+        self.texts[name] = (text, step)
+
+    def add_image(self, name: str, image: Any, step: int, dataformats: str) -> None:
+        self.images[name] = (image, dataformats)
+
+
+def test_the_matrix_is_sent_as_a_table_and_a_picture(
+    tmp_path: Path, recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Writer()
+    monkeypatch.setattr(Recorder, "tb_writer", writer, raising=False)
+    monkeypatch.setattr(Recorder, "logging_dir", None, raising=False)
+    matrix = follow(tmp_path / "l", Tracking(["recorder"]))
+    text, step = writer.texts["cl/matrix"]
+    assert step == 9
+    assert text.splitlines()[-1] == "| c | " + " | ".join(f"{score:.1f}" for score in matrix.final) + " |"  # type: ignore[str-format]
+    image, form = writer.images["cl/matrix"]
+    assert form == "HWC"
+    assert image.shape[2] == 3
+    assert recorder.made[0].logging_dir == str(tmp_path / "l" / "logs")  # type: ignore[attr-defined]
+
+
+def test_the_size_of_the_update_is_sent(tmp_path: Path, recorder: type[Recorder]) -> None:
+    follow(tmp_path / "l", Tracking(["recorder"]))
+    sent = [(step, logs["cl/update_norm"]) for step, logs in recorder.made[0].logs if "cl/update_norm" in logs]
+    rows = [json.loads(line) for line in (tmp_path / "l/tasks/01-a/modules.jsonl").read_text().splitlines()]
+    own = sum(row["update_norm"] ** 2 for row in rows if row["step"] == 2) ** 0.5
+    assert sent[0] == (1, pytest.approx(own, rel=1e-4))  # what a step finds is what the one before has left
+
+
+def test_each_learner_gets_a_run_of_its_own_and_one_that_goes_on_counts_on(
+    tmp_path: Path, recorder: type[Recorder]
+) -> None:
+    tracking = Tracking(["recorder"])
+    settings: Any = {"train": {"max_steps": 3, "logging_steps": 1}}
+    for name in ("one", "two"):
+        Learner("tiny-bert", out=tmp_path / name, callbacks=[tracking], **settings).follow(TASKS[:1])
+    again = Learner("tiny-bert", out=tmp_path / "one", resume=True, report_to="recorder", **settings)
+    again.follow(TASKS[:2])
+    assert [one.events for one in recorder.made] == [
+        [("begin", 0), ("end", 3)],
+        [("begin", 0), ("end", 3)],
+        [("begin", 3), ("end", 6)],
+    ]
+    assert "cl/bwt" in [logs for _, logs in recorder.made[-1].logs][-1]
 
 
 def test_a_tracker_that_is_not_there_is_named() -> None:

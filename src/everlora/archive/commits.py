@@ -178,6 +178,8 @@ class StageFacts(TaskMetadata, ScoreFacts):
         within: name of the later task whose update holds that of this one, too, since both were compacted.
         spent: of a budget of forgetting, if there was one.
         forecast: what earlier tasks were expected to lose, before the first step; None where nobody asked.
+        peak_bytes: most memory that the process had taken when the stage was trained: of its GPU, or else of the
+            machine.
     """
 
     labels: list[str]
@@ -196,6 +198,7 @@ class StageFacts(TaskMetadata, ScoreFacts):
     within: str | None = None
     spent: SpentBudget | None = None
     forecast: Forecast | None = None
+    peak_bytes: int | None = None
 
 
 class BaselineFacts(Record):

@@ -12,7 +12,7 @@ from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Plugin, Quiet, Verbose, interruptible, say
 from everlora.cli.report import WithReport, leave_report
 from everlora.cli.rows import TaskData, columns_of
-from everlora.cli.run import More
+from everlora.cli.run import More, ReportTo
 from everlora.core.errors import ConfigError
 from everlora.settings.spec import RawSettings
 
@@ -145,6 +145,7 @@ def learn(
     by: By = None,
     because: Because = None,
     with_report: WithReport = True,
+    report_to: ReportTo = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -164,22 +165,15 @@ def learn(
         raise ConfigError(f"--may-lose is a number of points from 0 to 100, not {may_lose}")
     from everlora.learner.teaching import Teaching
     from everlora.learner.verbs.learn import learn as teach
-    from everlora.runtime.console import ConsoleProgress
+    from everlora.runtime.console import ConsoleProgress, trackers
 
     given: Any = typed.pop("train")
     train = {key: value for key, value in given.items() if value is not None}
-    teaching = Teaching(
-        by=by,
-        because=because,
-        train=train,
-        test=files.test_file(),
-        keep_tests=keep_probe,
-        may_lose=may_lose,
-        force=force,
-        forecast=forecast,
-    )
+    how: Any = {"keep_tests": keep_probe, "may_lose": may_lose, "force": force, "forecast": forecast}
+    teaching = Teaching(by=by, because=because, train=train, test=files.test_file(), **how)
     here = here_now({**typed, "model": model})
     with ConsoleProgress(quiet=quiet) as shown, interruptible("what is committed stands, give the same command again"):
+        shown.callbacks = trackers(report_to)
         done = teach(learner, task, teaching, here, progress=shown)
     _show_learned(learner, done, as_json)
     leave_report(learner, wanted=with_report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +12,6 @@ from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
 from everlora.cli.report import WithReport, leave_report
 from everlora.core.errors import ConfigError, printable
-
-if TYPE_CHECKING:
-    from everlora.runtime.tracking import Tracking
 
 Config = Annotated[
     Path | None,
@@ -77,7 +74,7 @@ def run(
     from everlora.cli.tables import made, matrix, show, summary
     from everlora.learner import experiment
     from everlora.runtime import world
-    from everlora.runtime.console import ConsoleProgress
+    from everlora.runtime.console import ConsoleProgress, trackers
 
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
         shown.callbacks = trackers(report_to)
@@ -137,15 +134,3 @@ def demo(
     say("what to do next:")
     for line in demonstration.NEXT:
         say(f"  {line}")
-
-
-def trackers(names: str | None) -> tuple[Tracking, ...]:
-    """Return what reports to trackers, if any are named.
-
-    Raises:
-        ConfigError: one is not known, or not installed.
-    """
-    from everlora.runtime.tracking import Tracking
-
-    wanted = (names or "").replace(",", " ").split()
-    return (Tracking(wanted),) if wanted else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from everlora.cli import completion, options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
 from everlora.cli.report import WithReport, leave_report
-from everlora.cli.run import Config, DryRun, More
+from everlora.cli.run import Config, DryRun, More, ReportTo
 from everlora.core.errors import ConfigError
 from everlora.report.forms import FORMAT_HELP, Format
 
@@ -67,6 +67,7 @@ def sweep(
     out: Out,
     resume: Resume = False,
     with_report: WithReport = True,
+    report_to: ReportTo = None,
     dry_run: DryRun = False,
     format_: Form = "table",
     as_json: Json = False,
@@ -79,9 +80,7 @@ def sweep(
 
     Takes every setting of `everlora run`, with --methods for --method and --seeds for --seed.
     """
-    for flag, value in {"method": method, "seed": seed, "single": single}.items():
-        if value is not None:
-            raise ConfigError(f"a sweep takes {INSTEAD[flag]}, not --{flag}")
+    _refuse({"method": method, "seed": seed, "single": single})
     layers = options.layers(settings, config, set_)
     wanted, numbers, named = plan(layers, methods, seeds, orders)
 
@@ -89,10 +88,10 @@ def sweep(
     from everlora.learner import sweep as sweeping
     from everlora.learner.resolve import resolve
     from everlora.runtime import world
-    from everlora.runtime.console import ConsoleProgress
+    from everlora.runtime.console import ConsoleProgress, trackers
     from everlora.settings.spec import RunSpec
 
-    spec = resolve(RunSpec, *layers)
+    spec, tracking = resolve(RunSpec, *layers), trackers(report_to)
     base = experiment.load_for(spec) if ALL in wanted else None
     wanted = wanted if base is None else _all_replaced(wanted, base.family.name)
     rates = sweeping.read_tuned(tuned) if tuned else None
@@ -105,12 +104,24 @@ def sweep(
     with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing(todo, out) as shared:
         note = failed.append
         if workers > 1:
-            own = plugin or []
-            sweeping.work_in_processes(shared, workers, resume=resume, plugins=own, progress=shown, failed=note)
+            more: Any = {"plugins": plugin or [], "report_to": report_to, "failed": note}
+            sweeping.work_in_processes(shared, workers, resume=resume, progress=shown, **more)
         else:
+            shown.callbacks = tracking
             sweeping.work(shared, base or experiment.load_for(spec), resume=resume, progress=shown, failed=note)
     if world.is_main():
         _report(todo, failed, "json" if as_json else format_, out if with_report else None)
+
+
+def _refuse(given: Mapping[str, str | None]) -> None:
+    """Refuse options of a run that a sweep has no use for.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    for flag, value in given.items():
+        if value is not None:
+            raise ConfigError(f"a sweep takes {INSTEAD[flag]}, not --{flag}")
 
 
 def plan(

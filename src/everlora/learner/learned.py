@@ -15,6 +15,7 @@ from everlora.archive.records import Holdings, Seconds
 from everlora.core.updates import Updates
 from everlora.data.task import Example, Task
 from everlora.learner.state import LearnerState
+from everlora.runtime.memory import peak_memory
 from everlora.training import memory, rehearsal
 from everlora.training.stages import Stage, task_card, task_metadata
 from everlora.training.task_trainer import TrainingResult
@@ -81,6 +82,7 @@ def stage_facts(
         ),
         spent=learned.spent if learned else None,
         forecast=learned.forecast if learned else None,
+        peak_bytes=peak_memory() if learned else None,
     )
 
 

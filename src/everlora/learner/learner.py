@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from torch import nn
 from transformers import TrainerCallback
 
-from everlora.analysis.status import Status, status
-from everlora.archive.history import Act, read_history
 from everlora.archive.verdict import Depth, Verdict
 from everlora.core.expressions import parse
 from everlora.core.method import Method
@@ -37,6 +35,7 @@ from everlora.metrics.scores import ScoreMatrix
 from everlora.runtime.console import watched
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import LearnerSpec, RawSettings
+from everlora.settings.typed import LearnerSettings, SettingsHere
 
 R = TypeVar("R")
 
@@ -58,7 +57,8 @@ class Learner(Shown):
         out: folder in which everything is written.
         resume: go on in a folder that holds this same learner.
         progress: is shown every step; by default bars, on a terminal and in a notebook.
-        callbacks: of transformers, for the Trainer of every task; see `everlora.runtime.tracking.Tracking`.
+        callbacks: of transformers, for the Trainer of every task.
+        report_to: trackers that get one run over all tasks, as transformers names them: ``"tensorboard"``, ….
         **settings: fields of `LearnerSpec`: ``train`` (names of `transformers.TrainingArguments`), ``lora`` (names of
             `peft.LoraConfig`), ``evaluation``, ``protocol``, ``dtype``, ``device``, ``seed``, …
 
@@ -75,30 +75,41 @@ class Learner(Shown):
         resume: bool = False,
         progress: Progress | None = None,
         callbacks: Sequence[TrainerCallback] = (),
-        **settings: Any,
+        report_to: str | Sequence[str] = (),
+        **settings: Unpack[LearnerSettings],
     ) -> None:
         composed = parse(method) if isinstance(method, str) else method
         name = method if isinstance(method, str) else composed.expression or composed.name
         rate = composed.adapter.learning_rate
         spec = experiment.resolve(LearnerSpec, {"model": model, "method": name}, settings, rate=rate)
         base = experiment.load_for(spec, Path(out))
-        shown = watched(progress, callbacks)
+        shown = watched(progress, callbacks, report_to)
         self._learner = experiment.begin(spec, composed, base, Path(out), resume=resume, progress=shown)
 
     @classmethod
-    def open(cls, path: str | Path, *, progress: Progress | None = None, **here: Any) -> Learner:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        progress: Progress | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        report_to: str | Sequence[str] = (),
+        **here: Unpack[SettingsHere],
+    ) -> Learner:
         """Open a learner's folder; nothing else is needed, whatever became of the data of its tasks.
 
         Args:
             path: the folder.
             progress: is shown every step; by default bars, on a terminal and in a notebook.
+            callbacks: of transformers, for the Trainer of every task.
+            report_to: trackers that get a run of their own for what it learns.
             **here: settings of this process alone: ``device``, ``trust_remote_code``.
 
         Raises:
             EverloraError: no learner, a damaged one, or one on another base model than is found here.
         """
         opened = cls.__new__(cls)
-        opened._learner = load_learner(Path(path), here, progress=watched(progress))
+        opened._learner = load_learner(Path(path), here, progress=watched(progress, callbacks, report_to))
         return opened
 
     def learn(
@@ -269,14 +280,6 @@ class Learner(Shown):
         """Load the learner as it is now: what is folded into the base model is of the tasks of before."""
         self._learner = load_learner(self._path, self._here, progress=self._learner.progress)
         return done
-
-    def status(self) -> Status:
-        """Tell what the learner knows, holds and has room for."""
-        return status(self._learner.folder.path)
-
-    def history(self) -> list[Act]:
-        """Tell what was done to the learner: when, what, by whom and why."""
-        return read_history(self._learner.folder.path)
 
     def follow(self, tasks: TaskStream | Sequence[Task]) -> ScoreMatrix:
         """Learn tasks in order and return the accuracy matrix; tasks that the folder holds already are not repeated.

@@ -1,8 +1,9 @@
-"""Shows a learner in a line, and in a notebook as a small table."""
+"""Shows a learner: in a line, in a notebook as a small table, and as records of how it stands and what was done."""
 
 from __future__ import annotations
 
-from everlora.analysis.status import status
+from everlora.analysis.status import Status, status
+from everlora.archive.history import Act, read_history
 from everlora.core.notebook import html_table
 from everlora.learner.sequential import SequentialLearner
 
@@ -11,7 +12,7 @@ SHOWN = 6
 
 
 class Shown:
-    """Is a learner that prints as a line, and shows as a table in a notebook."""
+    """Is a learner that prints as a line, shows as a table in a notebook, and tells how it stands."""
 
     _learner: SequentialLearner
 
@@ -20,6 +21,14 @@ class Shown:
 
     def _repr_html_(self) -> str:
         return summary_in_html(self._learner)
+
+    def status(self) -> Status:
+        """Tell what the learner knows, holds and has room for."""
+        return status(self._learner.folder.path)
+
+    def history(self) -> list[Act]:
+        """Tell what was done to the learner: when, what, by whom and why."""
+        return read_history(self._learner.folder.path)
 
 
 def summary(learner: SequentialLearner) -> str:

@@ -59,7 +59,7 @@ from everlora.learner.learned import TESTS, LearnedTask, select_tests, stage_fac
 from everlora.learner.scoring import count_rows, score
 from everlora.learner.standing import bring_back, in_memory, write_root
 from everlora.learner.state import LearnerState
-from everlora.learner.work import planned_work
+from everlora.learner.work import make_plan
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.loading import Loaded
@@ -145,7 +145,7 @@ class SequentialLearner(LearnerState):
         world.wait()  # nobody commits before everybody has read
         check_runs(self.base, self.base.model, here)
         self.evaluator.measure_baseline(self.folder, here, self.progress)
-        self.progress.plan(planned_work(self, tasks, len(committed)))
+        self.progress.plan(make_plan(self, tasks, committed))
         for stage in self.plan:
             if stage.number <= len(committed):
                 done = committed[stage.number - 1]

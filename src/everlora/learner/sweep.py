@@ -1,7 +1,6 @@
 """Makes a list of methods x orders x seeds, of jobs that know nothing of one another, and does them.
 
-A job is settings and a folder: one after another, or by several processes of this machine, each with a model of its
-own. Whatever else works such a list off (many machines) needs no more.
+A job is settings and a folder: whatever else works such a list off (many machines) needs no more.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from everlora.core.registry import entries
 from everlora.learner import experiment
 from everlora.learner.resolve import read_recipe
 from everlora.models.loading import Loaded
+from everlora.runtime.console import watched
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings, RunSpec
 from everlora.training.stages import validate_task
@@ -192,14 +192,14 @@ def work(
         failed: is called with jobs that could not be done (rows too long for a method's prompts, a loss that is not
             a number), and the others are done; without it the first such job ends the work.
     """
-    results, shown, checked = [], progress or Progress(), False
-    for job in todo:
+    results, shown, listed = [], progress or Progress(), list(todo)
+    for number, job in enumerate(listed, start=1):
         method = parse(job.spec.method)
         tasks = experiment.latest_stream(job.spec, base).tasks
-        if not checked:  # data that no method could learn end the work before anything runs, and not job by job
+        if number == 1:  # data that no method could learn end the work before anything runs, and not job by job
             for task in tasks:
                 validate_task(task, base.family, job.spec.evaluation, Progress())
-            checked = True
+        shown.begin_run(job.name, number, len(listed))
         shown.info(f"{job.name}: {method.policy}")
         try:
             own = copy.deepcopy(base)
@@ -222,6 +222,7 @@ def work_in_processes(
     *,
     resume: bool = False,
     plugins: Sequence[Path] = (),
+    report_to: str | None = None,
     progress: Progress,
     failed: Callable[[Failed], None],
 ) -> None:
@@ -232,6 +233,7 @@ def work_in_processes(
         workers: how many processes.
         resume: go on with runs that are there.
         plugins: files that register what the jobs name.
+        report_to: trackers, which get a run for each job.
         progress: is shown every job that has ended, and how long the others will take.
         failed: is called with jobs that could not be done.
     """
@@ -239,10 +241,9 @@ def work_in_processes(
     threads = max(1, (os.cpu_count() or 1) // workers)
     # Spawned: a process that is forked from one with torch's threads may wait for ever for a lock that they held.
     began, context = time.monotonic(), multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, context, initializer=_begin_worker, initargs=(todo[0].spec, threads, list(plugins))
-    ) as pool:
-        running = {pool.submit(_do, job, resume): job for job in todo}
+    setup = (todo[0].spec, threads, list(plugins))
+    with ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=setup) as pool:
+        running = {pool.submit(_do, job, resume, report_to): job for job in todo}
         try:
             for number, ended in enumerate(as_completed(running), start=1):
                 job, error = running[ended], ended.result()
@@ -269,10 +270,10 @@ def _begin_worker(spec: RunSpec, threads: int, files: Sequence[Path]) -> None:
     _base.append(experiment.load_for(spec))
 
 
-def _do(job: Job, resume: bool) -> str | None:
+def _do(job: Job, resume: bool, report_to: str | None) -> str | None:
     """Do one job in a worker; return why it could not be done, in one line."""
     failures: list[Failed] = []
-    work([job], _base[0], resume=resume, failed=failures.append)
+    work([job], _base[0], resume=resume, progress=watched(Progress(), (), report_to or ()), failed=failures.append)
     return failures[0].reason if failures else None
 
 

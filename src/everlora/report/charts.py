@@ -106,13 +106,13 @@ def lines(
         x_title: of the axis to the right.
         y_title: of the one that goes up.
         width: of the panel.
-        legend: whether the methods are named beside it.
+        legend: whether the methods are named beside it, where there are several.
         zero: whether the upward axis begins at zero.
     """
     a = alt()
     shown = list(names)
     scale = a.Scale(domain=shown, range=[HUES[k % len(HUES)] for k in range(len(shown))])
-    own = a.Legend() if legend else None
+    own = a.Legend() if legend and len(shown) > 1 else None
     count = max((int(str(row[x])) for row in rows), default=1)
     base = a.Chart(data(rows)).encode(
         x=a.X(f"{x}:Q", title=x_title, axis=a.Axis(format="d", values=stages(count)),

@@ -12,6 +12,7 @@ from everlora.analysis.answers import ScoredRun
 from everlora.analysis.comparison import Comparison, Row
 from everlora.analysis.comparison import Section as Group
 from everlora.analysis.costs import Cost, mean_cost
+from everlora.analysis.plain import PLAIN
 from everlora.analysis.significance import ENOUGH
 from everlora.core.plain import JsonObject
 from everlora.literature.reported import PublishedRow
@@ -21,8 +22,7 @@ from everlora.report.forms import GROUPS, Format, Papers, legend, printed, writt
 from everlora.report.numbers import NOTHING, counted, duration, interval, points, size
 from everlora.report.page import Cell, Page, Section, Table, Tile, text
 
-PLAIN = ("inclora", "seqlora")
-"""Methods that do nothing about forgetting: what others cost is set against the first of them in a table."""
+DIFFERENT = "Runs of different protocols stand side by side here, so nothing is set against a best."
 
 
 def comparison_page(
@@ -31,6 +31,7 @@ def comparison_page(
     papers: Papers = (),
     left_out: Sequence[str] = (),
     pages: Mapping[Path, str] = MappingProxyType({}),
+    analyses: Section | None = None,
 ) -> Page:
     """Return the page of a comparison.
 
@@ -40,6 +41,7 @@ def comparison_page(
         papers: what papers print for the same orders.
         left_out: runs that were not at their end, and why, a line each.
         pages: where the pages of runs are, for links.
+        analyses: papers' figures of these runs.
     """
     by_path = {str(run.path): run for run in runs}
     rows = rows_of(comparison)
@@ -62,6 +64,7 @@ def comparison_page(
             "What it cost",
             tables=[_costs({row.method: mean_cost([Path(f) for f in row.folders]) for row in rows})],
         ),
+        analyses,
         _papers(papers) if papers else None,
         _folders(labelled, names, pages),
     ]
@@ -72,14 +75,7 @@ def comparison_page(
         kind="a comparison",
         subtitle=f"{counted(len(rows), 'method')} · {counted(len(tasks), 'task')} · {counted(len(runs), 'run')}",
         summary=_summary(comparison),
-        alerts=[
-            *left_out,
-            *(
-                []
-                if comparison.protocol
-                else ["Runs of different protocols stand side by side here, so nothing is set against a best."]
-            ),
-        ],
+        alerts=[*left_out, *([] if comparison.protocol else [DIFFERENT])],
         tiles=[_tile(one) for one in comparison.sections] if comparison.protocol else [],
         sections=[one for one in sections if one is not None],
         data=data,

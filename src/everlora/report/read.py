@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,36 @@ if TYPE_CHECKING:
     from everlora.analysis.runs import Run
 
 Grouped = Mapping[str, Sequence[ScoredRun]]
+Compared = tuple[Comparison, Grouped]
+_SHARED: dict[tuple[Path, ...], Compared] = {}
+"""What the figures of one page share, so that runs are not read and resampled for each of them."""
 
 
-def compared(paths: Sequence[Path]) -> tuple[Comparison, Grouped]:
+@contextmanager
+def sharing(paths: Sequence[Path], known: Compared) -> Iterator[None]:
+    """Let figures of these runs take a table that is there, inside the block."""
+    key = tuple(paths)
+    _SHARED[key] = known
+    try:
+        yield
+    finally:
+        del _SHARED[key]
+
+
+def compared(paths: Sequence[Path]) -> Compared:
     """Return the table of runs, and the runs of each row, the best first.
 
     Raises:
         EverloraError: no run, damaged, unfinished, or of different protocols.
     """
+    if (known := _SHARED.get(tuple(paths))) is not None:
+        return known
     found = [read(path) for path in find(paths)]
-    table = compare(found)
+    return grouped(compare(found), found)
+
+
+def grouped(table: Comparison, found: Sequence[ScoredRun]) -> Compared:
+    """Return a table with the runs of each of its rows, the best first."""
     by_path = {str(run.path): run for run in found}
     rows = sorted(rows_of(table), key=lambda row: -oa(row))
     return table, {row.method: [by_path[folder] for folder in row.folders] for row in rows}

@@ -48,7 +48,7 @@ def interference_section(run: RecordedRun) -> Section | None:
             "How the update of each task lies to the sum of those before it: a cosine below zero undoes them, one "
             "above zero repeats them, and near zero they have little to do with each other."
         ],
-        figures=[_opposed(later)],
+        figures=[drawn for drawn in (_opposed(later), _layers(later)) if drawn is not None],
         tables=tables,
     )
 
@@ -137,4 +137,38 @@ def _opposed(found: Sequence[TaskMeeting]) -> Figure:
         "Entries of the update with another sign than the past. Half of them oppose by chance: above the dashed line "
         "a task goes against the earlier ones, below it along with them.",
         Table(["task", "by number", "by size"], numbers),
+    )
+
+
+def _layers(found: Sequence[TaskMeeting]) -> Figure | None:
+    """Draw the mean cosine of every layer's modules; None where modules lie in no layers."""
+    from everlora.analysis.layer_maps import placed
+
+    rows: list[charts.Row] = []
+    for one in found:
+        layers: dict[tuple[str, int], list[float]] = {}
+        for module in one.modules:
+            if module.meeting.cosine is not None:
+                layers.setdefault(placed(module.module)[:2], []).append(module.meeting.cosine)
+        for (stack, block), cosines in sorted(layers.items()):
+            rows.append({"task": one.task, "layer": f"{stack} {block}", "cosine": sum(cosines) / len(cosines)})
+    names = list(dict.fromkeys(str(row["layer"]) for row in rows))
+    if len(names) < 2:
+        return None
+    alt, tasks = charts.alt(), [one.task for one in found]
+    most = max(abs(float(str(row["cosine"]))) for row in rows) or 1.0
+    base = alt.Chart(charts.data(rows)).encode(
+        x=alt.X("task:N", sort=tasks, title=None, axis=alt.Axis(labelAngle=0 if len(tasks) < 8 else -40)),
+        y=alt.Y("layer:N", sort=names[::-1], title=None),
+    )
+    scale = alt.Scale(domain=[-most, 0, most], range=[charts.HUES[1], charts.PAPER, charts.HUES[0]], interpolate="rgb")
+    cells = base.mark_rect().encode(color=alt.Color("cosine:Q", scale=scale, title="cosine"))
+    drawn = cells.properties(width=charts.WIDTH - 200, height=alt.Step(max(8, 26 - len(names))))
+    numbers = [[text(str(r["layer"])), text(str(r["task"])), Cell(figure(float(str(r["cosine"]))))] for r in rows]
+    return Figure(
+        "layers",
+        "Interference by layer",
+        charts.svg(drawn, "Cosine of every layer's update with the past, task by task"),
+        "Mean over the modules of each layer; orange undoes the past, blue repeats it. The highest layer is on top.",
+        Table(["layer", "task", "cosine"], numbers),
     )

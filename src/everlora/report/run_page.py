@@ -6,14 +6,16 @@ from types import MappingProxyType
 
 from everlora.analysis.recorded import RecordedRun
 from everlora.core.plain import JsonObject
+from everlora.report.analyses import of_run
 from everlora.report.answers import answers_section, pack
 from everlora.report.numbers import counted, points
 from everlora.report.page import Page, Section
 from everlora.report.questions import Questions
+from everlora.report.run_cost import cost_section
 from everlora.report.run_interference import interference_section
 from everlora.report.run_scores import matrix_section, retention_section, tiles, transfer_section
 from everlora.report.run_setup import data_section, history_section, next_section, setup_section
-from everlora.report.run_training import cost_section, curves_section, modules_section
+from everlora.report.run_training import curves_section, modules_section
 from everlora.settings.spec import RunSpec
 
 
@@ -28,6 +30,7 @@ def run_page(run: RecordedRun, questions: Questions = MappingProxyType({})) -> P
         curves_section(run),
         modules_section(run),
         interference_section(run),
+        None if run.joint else of_run(run.path),
         answers_section(run, packed, questions),
         data_section(run),
         history_section(run),

@@ -1,4 +1,4 @@
-"""Makes the parts of a run's page about its training: curves, what penalties did, interference, and cost."""
+"""Makes the parts of a run's page about its training: curves, and what penalties did to which module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from everlora.analysis.recorded import LoggedStep, RecordedRun, RecordedStage
 from everlora.report import charts
-from everlora.report.numbers import counted, duration, figure, size
+from everlora.report.numbers import figure
 from everlora.report.page import Cell, Figure, Section, Table, text
 from everlora.report.run_interference import shortened
 
@@ -132,51 +132,6 @@ def _module_rows(names: Mapping[str, str], stages: Sequence[RecordedStage]) -> l
         known = [found.get(module) for found in last]
         rows.append([text(name), *(Cell("") if v is None else Cell(figure(v, 2), heat=v / most) for v in known)])
     return rows
-
-
-def cost_section(run: RecordedRun) -> Section:
-    """Return what every task took: time, steps, and what is kept after it."""
-    rows, drawn = [], list[charts.Row]()
-    for stage in run.stages:
-        name, train, score = stage.facts.name, stage.train_seconds, stage.evaluate_seconds
-        per_step = f"{1000 * train / stage.steps:.0f} ms" if stage.steps else ""
-        kept = stage.facts.holdings.memory_bytes if stage.facts.holdings else None
-        rows.append(
-            [
-                text(name), Cell(duration(train)), Cell(str(stage.steps) if stage.steps else ""), Cell(per_step),
-                Cell(duration(score)), Cell("" if kept is None else size(kept)),
-            ]
-        )  # fmt: skip
-        drawn += [
-            {"task": name, "what": "training", "seconds": train},
-            {"task": name, "what": "answering", "seconds": score},
-        ]
-    heads = ["task", "training", "steps", "per step", "answering", "kept after it"]
-    table = Table(heads, rows, "Kept: what the next task needs of all earlier ones, in bytes.", "cost")
-    results, total = run.results, sum(s.train_seconds + s.evaluate_seconds for s in run.stages)
-    pairs = [
-        ("whole run", duration(total)),
-        ("numbers trained per task", f"{results.adapter_elements:,}"),
-        ("numbers kept of past updates", f"{results.stored_elements:,}"),
-        ("kept for the next task", size(results.memory_bytes)),
-    ]
-    if results.stored_rows:
-        pairs.append(("rows of data kept", f"{counted(results.stored_rows, 'row')}, {size(results.stored_row_bytes)}"))
-    return Section("cost", "What it cost", figures=[_times(run, drawn, table)], tables=[table], pairs=pairs)
-
-
-def _times(run: RecordedRun, rows: Sequence[charts.Row], table: Table) -> Figure:
-    alt = charts.alt()
-    names = [stage.facts.name for stage in run.stages]
-    kinds = alt.Scale(domain=["training", "answering"], range=[charts.HUES[0], charts.HUES[4]])
-    chart = alt.Chart(charts.data(rows)).mark_bar(height={"band": 0.62}).encode(
-        y=alt.Y("task:N", sort=names, title=None), x=alt.X("seconds:Q", title="seconds"),
-        color=alt.Color("what:N", title=None, scale=kinds, legend=alt.Legend(orient="top")),
-        order=alt.Order("what:N", sort="descending"),
-    ).properties(width=charts.WIDTH - 150, height=max(50, 24 * len(names)))  # fmt: skip
-    how = "Wall-clock time on the machine named below, other work on it included."
-    drawn = charts.svg(chart, "Seconds of training and answering per task")
-    return Figure("time", "Time per task", drawn, how, table, repeated=True)
 
 
 def _float(value: str | float | int | bool | None) -> float | None:

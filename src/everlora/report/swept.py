@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from everlora.analysis.comparison import Comparison, Row
 from everlora.report import charts
+from everlora.report.columns import order_heads
 from everlora.report.numbers import interval, points
 from everlora.report.page import Cell, Figure, Table, text
 from everlora.report.read import rows_of
@@ -35,13 +37,27 @@ def swept(name: str, title: str, setting: str, table: Comparison, at: Mapping[st
         ),
         key=lambda row: (str(row["series"]), float(str(row["at"]))),
     )
+    orders = order_heads(table)
+    orders = orders if len(orders) > 1 else {}
+    by_order = {at[row.method]: row.by_order for row in rows_of(table) if row.method in at}
     numbers = [
         [text(str(row["series"])), Cell(f"{row['at']:g}"), Cell(points(float(str(row["mean"])))),
-         Cell(f"{points(float(str(row['low'])))} to {points(float(str(row['high'])))}")]
+         Cell(f"{points(float(str(row['low'])))} to {points(float(str(row['high'])))}"),
+         *(Cell(points(by_order[str(row["series"]), float(str(row["at"]))].get(order))) for order in orders)]
         for row in rows
     ]  # fmt: skip
     drawn = charts.svg(_over(rows, setting), f"Overall accuracy over {setting}")
-    return Figure(name, title, drawn, HOW, Table(["method", setting, "OA", "95 % interval"], numbers))
+    heads = ["method", setting, "OA", "95 % interval", *orders.values()]
+    return Figure(name, title, drawn, f"{HOW}{_deviation(rows, setting)}", Table(heads, numbers))
+
+
+def _deviation(rows: Sequence[charts.Row], setting: str) -> str:
+    """Say how far the means of each series lie apart over the setting."""
+    series: dict[str, list[float]] = {}
+    for row in rows:
+        series.setdefault(str(row["series"]), []).append(float(str(row["mean"])))
+    found = [f"{name} {statistics.pstdev(values):.2f}" for name, values in series.items() if len(values) > 1]
+    return f" Standard deviation of the means over {setting}, points: {', '.join(found)}." if found else ""
 
 
 def _over(rows: Sequence[charts.Row], setting: str) -> altair.LayerChart:

@@ -14,10 +14,12 @@ from everlora.archive.atomic import explained, write_text
 from everlora.benchmarks import benchmarks
 from everlora.core.errors import ConfigError, FolderError
 from everlora.literature.reported import published_rows
+from everlora.report.analyses import of_runs
 from everlora.report.comparison_page import comparison_page
 from everlora.report.forms import Papers
 from everlora.report.page import Page, render
 from everlora.report.questions import questions_of
+from everlora.report.read import grouped
 from everlora.report.run_page import run_page
 
 PAGE = "report.html"
@@ -102,4 +104,5 @@ def _compared(paths: Sequence[Path], allowed: Allowed, folder: Path) -> Page:
         known = [info for info in benchmarks() if info.name == name]
         papers = published_rows(found, comparison.sections, known[0].orders, name) if known else ()
     pages = {run.path: relpath(run.path / PAGE, folder.resolve()) for run in found if (run.path / PAGE).is_file()}
-    return comparison_page(found, comparison, papers, left_out, pages)
+    analyses = of_runs([run.path for run in found], grouped(comparison, found)) if comparison.protocol else None
+    return comparison_page(found, comparison, papers, left_out, pages, analyses)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 ENOUGH = 3.0
 """Seconds of training from which their pace is believed: the first steps are slower than the rest."""
@@ -23,6 +24,29 @@ class Work:
     label: str
     rows: float
     answers: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Holds what a learner is about to do with tasks.
+
+    Attributes:
+        works: of the stages that are still to be done, in order.
+        tasks: names of all tasks, in order.
+        done: scores of the stages that are done, percent by task.
+        folder: of the learner.
+        guess: seconds that it may take, from a few rows that were read; None where nobody looked.
+        steps: that the stages which are done were trained for.
+        draw: makes a picture (PNG) of the matrix of such scores; None where nothing draws.
+    """
+
+    works: Sequence[Work]
+    tasks: Sequence[str] = ()
+    done: Sequence[Mapping[str, float]] = ()
+    folder: Path | None = None
+    guess: float | None = None
+    steps: int = 0
+    draw: Callable[[Sequence[Mapping[str, float]]], bytes | None] | None = None
 
 
 class TimeLeft:
@@ -80,6 +104,11 @@ class TimeLeft:
     @property
     def _work(self) -> Work | None:
         return self.works[self.ended] if self.ended < len(self.works) else None
+
+    @property
+    def elapsed(self) -> float:
+        """Return the seconds since the first stage began, up to what was counted last."""
+        return self._phase - self._began
 
     @property
     def complete(self) -> bool:

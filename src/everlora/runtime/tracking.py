@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 from transformers.integrations import get_reporting_integration_callbacks
 
 from everlora.core.errors import ConfigError
+from everlora.runtime.time_left import Plan
+from everlora.runtime.tracker_media import end_run, name_place, send_matrix, update_norm
 
 OURS = {"rho": "cl/penalty_share", "predicted_rise": "cl/predicted_rise"}
 """Names of what everlora logs beside the Trainer."""
@@ -17,10 +20,11 @@ BEGINNINGS = {"lam/": "cl/lambda/", "penalty/": "cl/penalty/"}
 
 
 class Tracking(TrainerCallback):
-    """Passes logs on to trackers, which each begin once and end once.
+    """Passes logs on to trackers, which each begin once and end once for each learner that follows tasks.
 
     A Trainer is made for every task, and each would begin a run of its own with steps from 0. After every task come
-    its scores, and their mean and mean change so far, under ``cl/``.
+    its scores, and their mean and mean change so far, under ``cl/``; at the end the accuracy matrix, as a table and
+    as a picture.
 
     Args:
         names: of trackers as ``report_to`` of transformers has them: ``tensorboard``, ``wandb``, ``mlflow``,
@@ -31,34 +35,55 @@ class Tracking(TrainerCallback):
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        try:
-            self.trackers = [kind() for kind in get_reporting_integration_callbacks(list(names))]
-        except (ValueError, RuntimeError, ImportError) as error:
-            raise ConfigError(f"cannot report to {', '.join(names)}: {error}") from None
+        self.names = list(names)
+        self.trackers = self._made()
+        self.plan = Plan(())
         self.before = self.steps = 0
-        self.first: dict[str, float] = {}
+        self.rows: list[Mapping[str, float]] = []
         self._state: Any = None
         self._passed: tuple[Any, Any, dict[str, Any]] | None = None
+        self._used = False
+
+    def _made(self) -> list[Any]:
+        try:
+            return [kind() for kind in get_reporting_integration_callbacks(self.names)]
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise ConfigError(f"cannot report to {', '.join(self.names)}: {error}") from None
+
+    def begin(self, plan: Plan) -> None:
+        """Begin a run of its own for a learner; what it had done before counts in steps and scores."""
+        self.close()
+        if self._used:
+            self.trackers = self._made()
+        self.plan, self.rows = plan, list(plan.done)
+        self.before, self.steps, self._used = plan.steps, 0, False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         began = self._passed is not None
         self.before += self.steps
         self.steps, self._state = 0, state
-        self._passed = (args, control, kwargs)
+        args = self._named(args)
+        self._passed, self._used = (args, control, kwargs), True
         for tracker in () if began else self.trackers:
+            name_place(tracker, self.plan.folder)
             tracker.on_train_begin(args, self._shifted(), control, **kwargs)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.steps = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._state, self._passed = state, (args, control, kwargs)
-        self._log({renamed(name): value for name, value in (kwargs.get("logs") or {}).items()})
+        self._state, self._passed = state, (self._named(args), control, kwargs)
+        logs = {renamed(name): value for name, value in (kwargs.get("logs") or {}).items()}
+        if "loss" in logs and (norm := update_norm(kwargs.get("model"))) is not None:
+            logs["cl/update_norm"] = norm
+        self._log(logs)
 
     def scored(self, scores: Mapping[str, float]) -> None:
         """Send the scores after a task, in percent, with their mean, and the mean change since each was learned."""
-        changes = [score - self.first[name] for name, score in scores.items() if name in self.first]
-        self.first = {**scores, **self.first}
+        first = {name: score for row in reversed([*self.rows, scores]) for name, score in row.items()}
+        known = {name for row in self.rows for name in row}
+        changes = [score - first[name] for name, score in scores.items() if name in known]
+        self.rows.append(dict(scores))
         found = {f"cl/score/{name}": score for name, score in scores.items()}
         if scores:
             found["cl/oa"] = sum(scores.values()) / len(scores)
@@ -67,12 +92,22 @@ class Tracking(TrainerCallback):
         self._log(found)
 
     def close(self) -> None:
-        """End the runs of the trackers."""
+        """Send the matrix, and end the runs of the trackers."""
         if self._passed is not None:
             args, control, kwargs = self._passed
+            picture = self.plan.draw(self.rows) if self.plan.draw is not None else None
             for tracker in self.trackers:
+                send_matrix(tracker, self.plan.tasks, self.rows, picture, self.before + self.steps)
                 tracker.on_train_end(args, self._shifted(), control, **kwargs)
+                end_run(tracker)
         self._passed = None
+
+    def _named(self, args: Any) -> Any:
+        """Return arguments of the Trainer under the name of the learner's folder, which trackers show."""
+        named = copy.copy(args)
+        if self.plan.folder is not None:
+            named.run_name = Path(self.plan.folder).name
+        return named
 
     def _log(self, logs: Mapping[str, float]) -> None:
         if self._passed is None:  # nothing was trained yet

@@ -7,11 +7,14 @@ import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from everlora.core.errors import ConfigError, nearest
 from everlora.report.page import Figure
 
 Draw = Callable[[Sequence[Path]], Figure]
+Reads = Literal["scores", "weights", "model"]
+"""What a figure is drawn from: records alone, the adapters too, or the base model and rows, which take a while."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class PaperFigure:
         title: what is seen.
         needs: which runs it takes.
         draw: draws it from the folders of runs.
+        reads: what of them it reads.
+        single_run: whether it says something of a single run.
     """
 
     name: str
@@ -32,16 +37,20 @@ class PaperFigure:
     title: str
     needs: str
     draw: Draw
+    reads: Reads = "scores"
+    single_run: bool = False
 
 
 _KNOWN: dict[str, PaperFigure] = {}
 
 
-def figure(name: str, *, paper: str, where: str, title: str, needs: str) -> Callable[[Draw], Draw]:
+def figure(
+    name: str, *, paper: str, where: str, title: str, needs: str, reads: Reads = "scores", single_run: bool = False
+) -> Callable[[Draw], Draw]:
     """Register a function that draws a figure, under a name."""
 
     def register(draw: Draw) -> Draw:
-        _KNOWN[name] = PaperFigure(name, paper, where, title, needs, draw)
+        _KNOWN[name] = PaperFigure(name, paper, where, title, needs, draw, reads, single_run)
         return draw
 
     return register

@@ -17,9 +17,10 @@ from everlora.report.read import compared
 @figure(
     "bwt-over-tasks",
     paper="ELLA",
-    where="BWT over the tasks of a long sequence",
+    where="Performance impact on Order 4 in terms of BWT",
     title="Backward transfer over the sequence",
     needs="runs with --eval-schedule full",
+    single_run=True,
 )
 def bwt_over_tasks(paths: Sequence[Path]) -> Figure:
     """Draw BWT after every task: the mean change of the tasks before it since each was learned."""

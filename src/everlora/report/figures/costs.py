@@ -8,7 +8,7 @@ from pathlib import Path
 from everlora.analysis.costs import mean_cost
 from everlora.report import charts
 from everlora.report.figures import figure
-from everlora.report.numbers import duration, points, size
+from everlora.report.numbers import NOTHING, duration, points, size
 from everlora.report.page import Cell, Figure, Table, text
 from everlora.report.read import compared, oa, rows_of
 
@@ -16,7 +16,7 @@ from everlora.report.read import compared, oa, rows_of
 @figure(
     "cost-table",
     paper="ELLA, LB-CL",
-    where="efficiency and memory tables",
+    where="tables of efficiency: trainable parameters, storage, replay, time per epoch",
     title="What methods cost",
     needs="runs of any methods",
 )
@@ -42,7 +42,8 @@ def cost_table(paths: Sequence[Path]) -> Figure:
     drawn = (marks + right + left).properties(width=500, height=280)
     numbers = [
         [text(label), Cell(f"{one.trained:,.0f}"), Cell(size(one.memory_bytes)), Cell(f"{one.stored_rows:,.0f}"),
-         Cell(duration(one.train)), Cell(points(scores[label]))]
+         Cell(duration(one.train)), Cell(NOTHING if one.epoch is None else duration(one.epoch)),
+         Cell(points(scores[label]))]
         for label, one in costs.items()
     ]  # fmt: skip
     return Figure(
@@ -50,5 +51,5 @@ def cost_table(paths: Sequence[Path]) -> Figure:
         "What methods cost",
         charts.svg(drawn, "Overall accuracy against what is kept for the next task"),
         "Means over runs; what is kept is measured after the last task, without the base model.",
-        Table(["method", "trained", "kept", "rows kept", "training per task", "OA"], numbers),
+        Table(["method", "trained", "kept", "rows kept", "training per task", "per epoch", "OA"], numbers),
     )

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     where="Figure 3: distributions of different LoRAs",
     title="Directions of the tasks' updates",
     needs="runs of methods with LoRA adapters, one of each method",
+    reads="weights",
+    single_run=True,
 )
 def directions(paths: Sequence[Path]) -> Figure:
     """Draw each update as an arrow: its angle is that to the first task's update, its length its norm."""

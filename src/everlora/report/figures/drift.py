@@ -26,9 +26,11 @@ MOST_ENTRIES = 2_000_000
 @figure(
     "parameter-shift",
     paper="PS-LoRA",
-    where="Figure 1: average accuracy over stages, and distributions of parameters",
+    where="Figure 1: (a) average accuracy over stages, (b) parameter shift distributions",
     title="Accuracy and parameter shift over the stages",
     needs="runs of methods with LoRA adapters, with --eval-schedule full for the left half",
+    reads="weights",
+    single_run=True,
 )
 def parameter_shift(paths: Sequence[Path]) -> Figure:
     """Draw mean accuracy over stages, and beside it quantiles of the entries of each task's update."""

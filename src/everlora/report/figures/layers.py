@@ -17,7 +17,7 @@ from everlora.report.read import compared
 @figure(
     "layer-replacement",
     paper="LB-CL",
-    where="motivation: upper layers of the second task start as copies of the first's",
+    where="Simple Layer Replacement Helps: none, top 4, top 9, all layers",
     title="Starting layers of the second task as copies",
     needs="the folder of everlora study-layers",
 )

@@ -17,9 +17,10 @@ from everlora.report.page import Cell, Figure, Table, text
 @figure(
     "loss-changes",
     paper="ELLA",
-    where="histogram of loss changes on old tasks, with and without the constraint",
+    where="Histogram of prediction loss changes, on stored rows",
     title="Loss changes of earlier tasks",
     needs='runs that look at stored rows: a budget with probes, as "kfac(lam=budget(nats=1e-3, probes=8))"',
+    single_run=True,
 )
 def loss_changes(paths: Sequence[Path]) -> Figure:
     """Draw a histogram of how the loss of every stored row of earlier tasks changed with each later task."""

@@ -18,6 +18,8 @@ from everlora.report.page import Cell, Figure, Table, text
     where="Opposing direction weight change across the task sequence",
     title="Weight change against the past",
     needs="runs of methods with LoRA adapters, one of each method",
+    reads="weights",
+    single_run=True,
 )
 def opposing_change(paths: Sequence[Path]) -> Figure:
     """Draw the sum of |ΔW| over all entries whose sign is opposite to that of the past, after each task."""

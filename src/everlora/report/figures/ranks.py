@@ -15,7 +15,7 @@ from everlora.report.swept import swept
 @figure(
     "rank-sweep",
     paper="ELLA, LB-CL",
-    where="rank tables: r = 2, 4, 8, 16",
+    where="Impact of LoRA rank (ELLA); Impact of Rank r (LB-CL): r = 2, 4, 8, 16",
     title="Overall accuracy over the rank",
     needs="runs that differ in --lora-r",
 )

@@ -16,7 +16,7 @@ from everlora.report.swept import swept
 @figure(
     "seed-samples",
     paper="LB-CL",
-    where="seed samples 1 to 64",
+    where="How Many Seed Samples: 1, 2, 4, 8, 16, 32, 64",
     title="Overall accuracy over the rows that choose the start",
     needs='runs of "lb-cl(samples=1)", "lb-cl(samples=2)", …',
 )

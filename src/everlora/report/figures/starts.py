@@ -22,7 +22,7 @@ PARTS = {
 @figure(
     "starts",
     paper="LB-CL",
-    where="ablation of initialisation and projection",
+    where="Ablation Study: L-CL, B-CL, NLNB-CL, LB-CL",
     title="What the start and the projection do",
     needs="runs of lb-cl, l-cl, b-cl and nlnb-cl",
 )
