@@ -142,7 +142,8 @@ class Chain(TrainerCallback):
                 # Named by what it is for, and no count: draws stay the same whatever other parts and groups there are.
                 own_seed = seed_for(seed, task, part.name, *names)
                 held = stacked(memories[part.name], names)
-                state = part.prepare(TaskContext(updates=updates, start=begin, memory=held, seed=own_seed))
+                here = TaskContext(updates=updates, start=begin, memory=held, seed=own_seed, device=group.device)
+                state = part.prepare(here)
                 if state is None:
                     continue
                 # Parts compute from a past that is on the CPU; what they made of it is moved once a task, and not at
