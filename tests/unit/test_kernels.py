@@ -19,8 +19,7 @@ from torch import Tensor
 from everlora.core.errors import ConfigError
 from everlora.core.roles import PenaltyGradient, TaskContext, WeightPenalty
 from everlora.core.updates import LowRank
-from everlora.kernels import Problem, choice, keep_factors, use_tiles
-from everlora.parts import tiled
+from everlora.kernels import RATE, Problem, choice, keep_factors, use_tiles
 from everlora.parts.penalties import EnergyOverlap, energy_overlap
 from everlora.parts.signs import SignConflict, sign_conflict
 from everlora.parts.sparsity import Sparsity, sparsity
@@ -226,7 +225,7 @@ def test_parts_mean_the_same_by_tiles(part: WeightPenalty, start: bool, monkeypa
     monkeypatch.setenv(choice.SWITCH, "factors")
     state = part.prepare(before)
     assert state is not None
-    assert tiled.RATE in state
+    assert RATE in state
     found = pull(part, before)
     assert expected is not None
     assert found is not None

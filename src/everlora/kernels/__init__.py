@@ -11,6 +11,6 @@ The plain functions stand in `everlora.parts` (`energy_overlap`, `sign_conflict`
 a CPU, and what tiles must equal.
 """
 
-from everlora.kernels.choice import Factors, Form, Found, Problem, keep_factors, solve, use_tiles
+from everlora.kernels.choice import RATE, Factors, Form, Found, Problem, keep_factors, solve, use_tiles
 
-__all__ = ["Factors", "Form", "Found", "Problem", "keep_factors", "solve", "use_tiles"]
+__all__ = ["RATE", "Factors", "Form", "Found", "Problem", "keep_factors", "solve", "use_tiles"]

@@ -26,6 +26,8 @@ FACTORS_UP_TO = 32
 """Up to about this rank of the past a GPU makes an entry from its factors (2 R operations in fp32) in the time in
 which it reads one of four bytes: with 60 TFLOP/s and 4.8 TB/s at 25, with 19.5 TFLOP/s and 2 TB/s at 20 (arithmetic,
 not measured)."""
+RATE = "rate"
+"""Stands among the constants of penalties that are computed in tiles, and among no others."""
 RANKS = 64
 """The largest rank of an update that a tile holds."""
 AGREE = 1e-4
@@ -134,8 +136,10 @@ def solve(form: Form, problem: Problem, plain: Callable[[Problem], Found]) -> Fo
             return found
         except Exception as error:  # whatever a compiler raises
             _give_up(error)
-    # Few at once is the caller's business: see `everlora.training.group.by_blocks`.
-    return plain(problem)
+    # One module after the other: whoever prepared this did so for a device on which whole stacks take gigabytes.
+    each = [plain(problem.modules(slice(k, k + 1))) for k in range(len(problem.A))]
+    value, on_A, on_B = (torch.cat(some) for some in zip(*each, strict=True))
+    return value, on_A, on_B
 
 
 def _fits(problem: Problem) -> bool:

@@ -27,7 +27,7 @@ from everlora.core.roles import (
     WeightPenalty,
 )
 from everlora.core.updates import LowRank, precise
-from everlora.kernels import Found, Problem, keep_factors, solve, use_tiles
+from everlora.kernels import RATE, Found, Problem, keep_factors, solve, use_tiles
 from everlora.parts import stores, tiled
 
 Energy = Literal["raw", "rms", "max"]
@@ -145,6 +145,7 @@ class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
 
     name: ClassVar[str] = "energy_overlap"
     by_module: ClassVar[bool] = True
+    matrices: ClassVar[int] = 3
     lam: Strength = 1.0
     energy: Energy = "raw"
     store: stores.Store = "factors"
@@ -179,7 +180,7 @@ class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
         return tiled.constants(before, tiled.of_each(past, lambda W: 1 / divisor(W.abs(), self.energy)), past)
 
     def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
-        if tiled.RATE in state:
+        if RATE in state:
             return PenaltyGradient.through(live, *solve("energy", tiled.problem(live, state), _plain))
         value, A, B = energy_overlap(live.A, live.up, live.scale, state["squared"], state.get("start"))
         return PenaltyGradient.through(live, value, A, B)

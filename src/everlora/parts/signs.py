@@ -14,7 +14,7 @@ from torch import Tensor
 from everlora.core.errors import ConfigError
 from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext, View, WeightPenalty
 from everlora.core.updates import LowRank, precise
-from everlora.kernels import Found, Problem, keep_factors, solve, use_tiles
+from everlora.kernels import RATE, Found, Problem, keep_factors, solve, use_tiles
 from everlora.parts import tiled
 from everlora.parts.merges import LargestMagnitude
 from everlora.parts.penalties import exact
@@ -83,6 +83,7 @@ class SignConflict(WeightPenalty):
 
     name: ClassVar[str] = "sign_conflict"
     by_module: ClassVar[bool] = True
+    matrices: ClassVar[int] = 7
     lam: Strength = 1.0
     sharpness: float | Literal["rms"] = "rms"
     detach_weight: bool = False
@@ -134,7 +135,7 @@ class SignConflict(WeightPenalty):
         return tiled.constants(before, sharpness.flatten(), torch.tanh(sharpness * total))
 
     def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
-        if tiled.RATE in state:
+        if RATE in state:
             of = tiled.problem(live, state)
             found = solve("sign_detached", of, _detached) if self.detach_weight else solve("sign", of, _plain)
             return PenaltyGradient.through(live, *found)

@@ -14,7 +14,7 @@ from torch import Tensor
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Needs, PenaltyGradient, State, Strength, TaskContext, WeightPenalty
 from everlora.core.updates import LowRank, precise
-from everlora.kernels import solve, use_tiles
+from everlora.kernels import RATE, solve, use_tiles
 from everlora.parts import tiled
 from everlora.parts.penalties import exact
 
@@ -50,6 +50,7 @@ class Sparsity(WeightPenalty):
 
     name: ClassVar[str] = "sparsity"
     by_module: ClassVar[bool] = True
+    matrices: ClassVar[int] = 2
     needs: ClassVar[Needs] = Needs(fresh_adapter=True)
     lam: Strength = 0.4
     form: L1Form = "paper"
@@ -64,7 +65,7 @@ class Sparsity(WeightPenalty):
         return {}
 
     def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
-        if tiled.RATE in state:
+        if RATE in state:
             of = replace(tiled.problem(live, state), scale=1.0)  # the norm of B A itself
             return PenaltyGradient.through(live, *solve("l1", of, lambda of: sparsity(of.A, of.B)))
         if self.form == "paper":

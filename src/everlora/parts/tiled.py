@@ -12,10 +12,7 @@ from torch import Tensor
 
 from everlora.core.roles import State, TaskContext
 from everlora.core.updates import LowRank
-from everlora.kernels import Problem
-
-RATE = "rate"
-"""Stands among the constants of penalties that are computed in tiles, and among no others."""
+from everlora.kernels import RATE, Problem
 
 
 def constants(before: TaskContext, rate: Tensor, past: LowRank | Tensor | None) -> State:
