@@ -142,7 +142,7 @@ class LearnerSpec(Strict):
     ] = "auto"
     past: Annotated[
         Literal["auto", "fold", "fold-bf16", "factors"],
-        Setting("method", "How the past is held.", changes="record", value="HOW"),
+        Setting("method", "Past as.", changes="record", value="HOW"),
     ] = "auto"
     """Folded into fp32 weights, or beside quantised ones as ``factors``; ``fold-bf16``: into bf16, as two matrices."""
     feature_cache: Annotated[
