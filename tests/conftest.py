@@ -7,6 +7,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("EVERLORA_REPORT", "0")  # a page takes a second, and hundreds of tests make runs
+os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels on any machine; Triton reads it when it is imported
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import pkgutil
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -31,9 +32,10 @@ STRANGERS = {
 
 @cache
 def modules() -> tuple[ModuleType, ...]:
-    """All modules but the one that runs the command line when it is imported."""
+    """All modules but the one that runs the command line when it is imported, and kernels where there is no Triton."""
     names = (found.name for found in pkgutil.walk_packages(everlora.__path__, "everlora."))
-    return everlora, *(importlib.import_module(name) for name in names if name != "everlora.__main__")
+    left_out = {"everlora.__main__"} | ({"everlora.kernels.tiles"} if find_spec("triton") is None else set())
+    return everlora, *(importlib.import_module(name) for name in names if name not in left_out)
 
 
 @cache

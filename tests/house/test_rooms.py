@@ -21,7 +21,7 @@ MAX_LINES, MAX_FUNCTION = 300, 60
 
 FLOORS = (
     {"core"},
-    {"metrics", "runtime"},
+    {"metrics", "runtime", "kernels"},
     {"data", "parts"},
     {"settings", "methods", "benchmarks"},
     {"archive"},

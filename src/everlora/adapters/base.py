@@ -27,7 +27,7 @@ from everlora.data.task import Task
 from everlora.models.loading import Loaded
 from everlora.runtime.memory import physical_memory
 
-PastAs = Literal["auto", "fold", "factors"]
+PastAs = Literal["auto", "fold", "fold-bf16", "factors"]
 ForwardKeywords = dict[str, Any]
 """Keywords with which a model's forward is called, as torch hands them to hooks: each architecture has its own."""
 
@@ -56,8 +56,9 @@ class AdapterBackend(ABC):
     Attributes:
         base: the base model.
         lora: settings by PEFT's own names, for the forms that are made of LoRA pairs.
-        past_as: ``fold`` adds earlier updates to the weights, ``factors`` computes them as a low-rank term of each
-            layer's output, ``auto`` folds unless the weights are quantised.
+        past_as: ``fold`` adds earlier updates to the weights in fp32, ``fold-bf16`` to pairs of matrices in bf16,
+            ``factors`` computes them as a low-rank term of each layer's output, ``auto`` folds unless the weights are
+            quantised.
         adapter: the form and its settings.
         model: the model with the adapter attached; None while it is detached.
     """

@@ -1,7 +1,9 @@
 """Puts earlier tasks' updates below an adapter, at one module: folded into its weight, or as a term of its output.
 
-Folding makes a step cost the same at every task, and is exact: W0 + ΔW_1 + … is one matrix. Quantised weights cannot
-take a small update, so there the past is one frozen low-rank term, (o, R) times (R, i), in a forward hook.
+Folding makes a step cost the same at every task, and is exact: W = W0 + ΔW_1 + … is one matrix in fp32, also in a bf16
+model. With ``fold-bf16`` it is two in bf16, W rounded and what rounding lost: off by at most 2⁻¹⁷ of each entry, and
+as large, but multiplied in bf16. Quantised weights cannot take a small update, so there the past is one frozen
+low-rank term, (o, R) times (R, i), in a forward hook.
 """
 
 from __future__ import annotations
@@ -29,36 +31,49 @@ class FoldedBase:
     Attributes:
         layer: the base layer, whose weight is the matrix (o, i).
         fold: whether updates are added to its weight.
+        split: whether the weight stays in bf16, and what rounding the sum loses is a second matrix.
         n_folded: updates in the weight now.
-        original: the weight before the first update was folded in; None while there is none.
+        original: the matrix before the first update was folded in, on the CPU, in the type in which it was loaded;
+            None while there is none.
+        rest: what the weight has lost by rounding, (o, i), in its type; None while nothing is folded in.
         summed: the weight before a merge took its place, and of how many updates; None where it is not needed.
         factors: the sum of the updates as one frozen low-rank term, where they are not folded.
         dense: their merge (o, i), where they are not folded: a merge has full rank.
+        loaded: the type in which the weight was loaded.
     """
 
     layer: nn.Module
     fold: bool
+    split: bool = False
     n_folded: int = 0
     original: Tensor | None = None
     summed: tuple[Tensor, int] | None = None
+    rest: Tensor | None = None
     factors: LowRank | None = None
     dense: Tensor | None = None
+    loaded: torch.dtype = torch.float32
 
     @classmethod
     def of(cls, layer: nn.Module, past_as: PastAs) -> FoldedBase:
         """Prepare a layer for earlier updates.
 
         Raises:
-            ModelError: ``past_as`` is ``fold`` and the weight is quantised.
+            ModelError: ``past_as`` folds and the weight is quantised, or is to be in bf16 and is not.
         """
         weight = layer.weight
         assert isinstance(weight, Tensor)
         # Libraries keep quantised weights in subclasses of Parameter or in integers: neither can be added to.
         foldable = is_linear(layer) and type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point()
-        if past_as == "fold" and not foldable:
+        split = past_as == "fold-bf16"
+        if (past_as == "fold" or split) and not foldable:
             raise ModelError("these weights are quantised, so the past cannot be folded into them; use past=factors")
-        below = cls(layer=layer, fold=foldable and past_as != "factors")
-        if below.fold:
+        if split and weight.dtype != torch.bfloat16:
+            kind = str(weight.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"past=fold-bf16 is for bf16 weights, and these are {kind}; use past=fold, or dtype=bfloat16"
+            )
+        below = cls(layer=layer, fold=foldable and past_as != "factors", split=split, loaded=weight.dtype)
+        if below.fold and not split:
             # In bf16 an update of 1e-4 on a weight of 0.05 would mostly be rounded away.
             keep_fp32(layer)
         else:
@@ -67,6 +82,8 @@ class FoldedBase:
         return below
 
     def _add(self, _: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        if self.rest is not None:
+            return out + linear(args[0], self.rest)
         if self.dense is not None:
             return (out + linear(args[0].to(self.dense.dtype), self.dense)).to(out.dtype)
         if self.factors is None:
@@ -95,14 +112,18 @@ class FoldedBase:
             self.factors = joined and LowRank(joined.A.to(weight.device), joined.B.to(weight.device))
             self.dense = None if merged is None else merged.to(weight.device)
             return
-        # Only now: a run without a past holds no second copy of the weight.
+        # Only now: a run without a past holds no second copy of the weight. It is needed once a task, so no device has
+        # to hold it, and what was loaded in bf16 is one exactly.
         if self.original is None and deltas:
-            self.original = weight.detach().clone()
+            self.original = weight.detach().to("cpu", self.loaded, copy=True)
+        if self.split:
+            self._split(weight, deltas, merged)
+            return
         if merged is not None:
             assert self.original is not None
             if sum_again and self.n_folded != MERGED:
                 self.summed = weight.detach().cpu().clone(), self.n_folded
-            weight.copy_(self.original + merged.to(weight.device))
+            weight.copy_(self.original.to(weight.device) + merged.to(weight.device))
             self.n_folded = MERGED
             return
         if len(deltas) < self.n_folded and self.original is not None:
@@ -114,3 +135,17 @@ class FoldedBase:
         for delta in deltas[self.n_folded :]:
             weight.add_(delta.dense().to(weight.device))
         self.n_folded = len(deltas)
+
+    def _split(self, weight: Tensor, deltas: list[LowRank], merged: Tensor | None) -> None:
+        """Make the weight the sum, rounded, and keep what that has lost."""
+        if self.original is None:
+            return
+        if not deltas:
+            weight.copy_(self.original)
+            self.rest = None
+            return
+        # From the original and all updates each time: sums of rounded sums would drift with every task.
+        added = concatenate(deltas).dense().to(weight.device) if merged is None else merged.to(weight.device)
+        total = self.original.to(weight.device).float() + added
+        weight.copy_(total)
+        self.rest = (total - weight.float()).to(weight.dtype)

@@ -27,7 +27,8 @@ from everlora.core.roles import (
     WeightPenalty,
 )
 from everlora.core.updates import LowRank, precise
-from everlora.parts import stores
+from everlora.kernels import RATE, Found, Problem, keep_factors, solve, use_tiles
+from everlora.parts import stores, tiled
 
 Energy = Literal["raw", "rms", "max"]
 
@@ -78,11 +79,15 @@ def energy(total: Tensor, scaling: Energy) -> Tensor:
     tensor([[1.0000, 0.5000]])
     """
     (E,) = exact(total.abs())
-    if scaling == "rms":
-        return E / E.square().mean((-2, -1), keepdim=True).sqrt().clamp_min(torch.finfo(E.dtype).tiny)
-    if scaling == "max":
-        return E / E.amax((-2, -1), keepdim=True).clamp_min(torch.finfo(E.dtype).tiny)
-    return E
+    return E if scaling == "raw" else E / divisor(E, scaling)
+
+
+def divisor(E: Tensor, scaling: Energy) -> Tensor:
+    """Return what `energy` divides |W_past| by, (..., o, i) to (..., 1, 1)."""
+    if scaling == "raw":
+        return torch.ones_like(E[..., :1, :1])
+    found = E.square().mean((-2, -1), keepdim=True).sqrt() if scaling == "rms" else E.amax((-2, -1), keepdim=True)
+    return found.clamp_min(torch.finfo(E.dtype).tiny)
 
 
 def shrink(G: Tensor, E: Tensor, lam: float) -> Tensor:
@@ -140,6 +145,7 @@ class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
 
     name: ClassVar[str] = "energy_overlap"
     by_module: ClassVar[bool] = True
+    matrices: ClassVar[int] = 3
     lam: Strength = 1.0
     energy: Energy = "raw"
     store: stores.Store = "factors"
@@ -158,12 +164,24 @@ class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
             return None
         past = before.factors()
         assert past is not None
+        if use_tiles(before.device):
+            return self._prepare_tiles(before, past)
         total = self.reconstruct(before.memory) if before.memory else past.dense()
         # Squared once a task, and not at every step: the largest tensor that the penalty holds.
         state = {"squared": self.weigh(total).square()}
         return state if before.start is None else {**state, "start": before.start.dense()}
 
+    def _prepare_tiles(self, before: TaskContext, past: LowRank) -> State:
+        """Return constants for computing in tiles: W_past, or where its rank is large or a store has it, E² of it."""
+        own = type(self).weigh is not EnergyOverlap.weigh  # a part that weighs otherwise does so on matrices
+        if before.memory or own or not keep_factors(past.rank):
+            total = self.reconstruct(before.memory) if before.memory else past.dense()
+            return tiled.constants(before, torch.ones(1), self.weigh(total).square())
+        return tiled.constants(before, tiled.of_each(past, lambda W: 1 / divisor(W.abs(), self.energy)), past)
+
     def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
+        if RATE in state:
+            return PenaltyGradient.through(live, *solve("energy", tiled.problem(live, state), _plain))
         value, A, B = energy_overlap(live.A, live.up, live.scale, state["squared"], state.get("start"))
         return PenaltyGradient.through(live, value, A, B)
 
@@ -178,6 +196,12 @@ class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
 
     def memory_bytes(self, out: int, into: int, rank: int, tasks: int) -> int:
         return stores.size(self.store, out, into, min(self.store_rank, rank * tasks))
+
+
+def _plain(of: Problem) -> Found:
+    """Compute in plain torch what is meant for tiles."""
+    squared = of.past if isinstance(of.past, Tensor) else of.W.square()
+    return energy_overlap(of.A, of.B, of.scale, squared, None if of.start is None else of.start.dense())
 
 
 Norm = Literal["l1", "l2sq", "cos"]

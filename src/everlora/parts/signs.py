@@ -14,6 +14,8 @@ from torch import Tensor
 from everlora.core.errors import ConfigError
 from everlora.core.roles import PenaltyGradient, State, Strength, TaskContext, View, WeightPenalty
 from everlora.core.updates import LowRank, precise
+from everlora.kernels import RATE, Found, Problem, keep_factors, solve, use_tiles
+from everlora.parts import tiled
 from everlora.parts.merges import LargestMagnitude
 from everlora.parts.penalties import exact
 
@@ -81,6 +83,7 @@ class SignConflict(WeightPenalty):
 
     name: ClassVar[str] = "sign_conflict"
     by_module: ClassVar[bool] = True
+    matrices: ClassVar[int] = 7
     lam: Strength = 1.0
     sharpness: float | Literal["rms"] = "rms"
     detach_weight: bool = False
@@ -97,23 +100,45 @@ class SignConflict(WeightPenalty):
 
     def prepare(self, before: TaskContext) -> State | None:
         factors = before.factors()
+        if use_tiles(before.device):
+            return self._prepare_tiles(before, factors)
         if factors is None:
             return {"past": torch.zeros(1, 1, 1), "sharpness": torch.ones(1, 1, 1)} if self.first_task_decay else None
-        if self.past == "sum":
-            total = factors.dense()
-        else:
-            total = LargestMagnitude().merge(update.dense() for update in before.updates)
-        if self.sharpness == "rms":
-            # η in units of the past itself: tanh tells signs apart only where its argument is about 1, and updates are
-            # of 1e-3.
-            rms = total.square().mean((-2, -1), keepdim=True).sqrt()
-            sharpness = 1 / rms.clamp_min(torch.finfo(rms.dtype).tiny)
-        else:
-            sharpness = torch.full_like(total[..., :1, :1], self.sharpness)
+        total = self._total(before, factors)
+        sharpness = self._sharpness(total)
         state = {"past": torch.tanh(sharpness * total), "sharpness": sharpness}
         return state if before.start is None else {**state, "start": before.start.dense()}
 
+    def _total(self, before: TaskContext, factors: LowRank) -> Tensor:
+        """Return the view of the past that signs are compared with, (L, o, i)."""
+        if self.past == "sum":
+            return factors.dense()
+        return LargestMagnitude().merge(update.dense() for update in before.updates)
+
+    def _sharpness(self, total: Tensor) -> Tensor:
+        """Return η of each module, (..., o, i) to (..., 1, 1)."""
+        if self.sharpness != "rms":
+            return torch.full_like(total[..., :1, :1], self.sharpness)
+        # η in units of the past itself: tanh tells signs apart only where its argument is about 1, and updates are of
+        # 1e-3.
+        rms = total.square().mean((-2, -1), keepdim=True).sqrt()
+        return 1 / rms.clamp_min(torch.finfo(rms.dtype).tiny)
+
+    def _prepare_tiles(self, before: TaskContext, factors: LowRank | None) -> State | None:
+        """Return constants for computing in tiles: W_past, or σ where its rank is large or it is a merge."""
+        if factors is None:
+            return tiled.constants(before, torch.ones(1), None) if self.first_task_decay else None
+        if self.past == "sum" and keep_factors(factors.rank):
+            return tiled.constants(before, tiled.of_each(factors, self._sharpness), factors)
+        total = self._total(before, factors)
+        sharpness = self._sharpness(total)
+        return tiled.constants(before, sharpness.flatten(), torch.tanh(sharpness * total))
+
     def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
+        if RATE in state:
+            of = tiled.problem(live, state)
+            found = solve("sign_detached", of, _detached) if self.detach_weight else solve("sign", of, _plain)
+            return PenaltyGradient.through(live, *found)
         value, A, B = sign_conflict(
             live.A,
             live.up,
@@ -124,3 +149,15 @@ class SignConflict(WeightPenalty):
             start=state.get("start"),
         )
         return PenaltyGradient.through(live, value, A, B)
+
+
+def _plain(of: Problem, detach_weight: bool = False) -> Found:
+    """Compute in plain torch what is meant for tiles."""
+    sigma = of.past if isinstance(of.past, Tensor) else torch.tanh(of.W)
+    start, rate = None if of.start is None else of.start.dense(), of.rate.view(-1, 1, 1)
+    return sign_conflict(of.A, of.B, of.scale, sigma, rate, detach_weight=detach_weight, start=start)
+
+
+def _detached(of: Problem) -> Found:
+    """Compute the same, with 1 − σh left out of the gradient."""
+    return _plain(of, detach_weight=True)

@@ -5,7 +5,7 @@ The functions first, the part that carries its settings second; see `everlora.pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from everlora.core.errors import ConfigError
 from everlora.core.roles import Needs, PenaltyGradient, State, Strength, TaskContext, WeightPenalty
 from everlora.core.updates import LowRank, precise
+from everlora.kernels import RATE, solve, use_tiles
+from everlora.parts import tiled
 from everlora.parts.penalties import exact
 
 L1Form = Literal["paper", "code"]
@@ -48,6 +50,7 @@ class Sparsity(WeightPenalty):
 
     name: ClassVar[str] = "sparsity"
     by_module: ClassVar[bool] = True
+    matrices: ClassVar[int] = 2
     needs: ClassVar[Needs] = Needs(fresh_adapter=True)
     lam: Strength = 0.4
     form: L1Form = "paper"
@@ -57,9 +60,14 @@ class Sparsity(WeightPenalty):
         return self.lam
 
     def prepare(self, before: TaskContext) -> State | None:
+        if self.form == "paper" and use_tiles(before.device):
+            return tiled.constants(replace(before, start=None), torch.ones(1), None)
         return {}
 
     def value_and_grad(self, live: LowRank, state: State) -> PenaltyGradient:
+        if RATE in state:
+            of = replace(tiled.problem(live, state), scale=1.0)  # the norm of B A itself
+            return PenaltyGradient.through(live, *solve("l1", of, lambda of: sparsity(of.A, of.B)))
         if self.form == "paper":
             value, on_A, on_B = sparsity(live.A, live.up)
             return PenaltyGradient.through(live, value, on_A, on_B)

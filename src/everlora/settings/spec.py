@@ -141,9 +141,10 @@ class LearnerSpec(Strict):
         str, Setting("model", "auto, cpu, cuda or mps.", changes="record", compared=True, value="DEVICE")
     ] = "auto"
     past: Annotated[
-        Literal["auto", "fold", "factors"],
-        Setting("method", "How the past is held.", changes="record", value="HOW"),
+        Literal["auto", "fold", "fold-bf16", "factors"],
+        Setting("method", "Past as.", changes="record", value="HOW"),
     ] = "auto"
+    """Folded into fp32 weights, or beside quantised ones as ``factors``; ``fold-bf16``: into bf16, as two matrices."""
     feature_cache: Annotated[
         str | None,
         Setting("model", "Folder of frozen states.", changes="nothing", compared=True, value="DIR", unset="off"),

@@ -143,10 +143,11 @@ class Chain(TrainerCallback):
                 # Named by what it is for, and no count: draws stay the same whatever other parts and groups there are.
                 own_seed = seed_for(seed, task, part.name, *names)
                 held = stacked(memories[part.name], names)
+                here = TaskContext(updates=updates, start=begin, memory=held, seed=own_seed, device=group.device)
                 if isinstance(part, GrowsWithPast):
-                    state = past.grown(part, names, part.extend)
+                    state: State | None = past.grown(part, names, part.extend)
                 else:
-                    state = part.prepare(TaskContext(updates=updates, start=begin, memory=held, seed=own_seed))
+                    state = part.prepare(here)
                 if state is None:
                     continue
                 # Parts compute from a past that is on the CPU; what they made of it is moved once a task, and not at

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import torch
@@ -20,9 +21,12 @@ from everlora.core.roles import (
     Strength,
     WeightPenalty,
 )
+from everlora.kernels import RATE
 
 BLOCK = 2 * 2**20
 """Bytes of a penalty's largest constant that a CPU computes on at once: what a core's own cache holds."""
+DEVICE_BLOCK = 2**30
+"""Bytes of matrices that a penalty makes at once on other devices; those of one module, where they are more."""
 NOTHING = 1e-30
 """A penalty's gradient of at most this norm is none: divided by it, λ would become infinite in fp32."""
 ASCENT = 0.02
@@ -56,10 +60,7 @@ def whole_norm(params: Sequence[Tensor]) -> Tensor:
 
 
 class Snapshot:
-    """Holds weights and task gradient of a group before a step, each stacked once, when it is first needed.
-
-    Stacks are copies: they stay what they were while the step goes on.
-    """
+    """Holds copies of weights and task gradient of a group before a step, each stacked when it is first needed."""
 
     def __init__(self, kind: Any, params: Mapping[str, Sequence[Tensor]]) -> None:
         self._kind, self._params = kind, params
@@ -263,15 +264,18 @@ class Group:
 
 
 def by_blocks(part: WeightPenalty, weights: Any, state: State, at_once: int | None = None) -> PenaltyGradient:
-    """Compute a penalty of stacked modules (L, ...), few at once where its constants are whole matrices.
+    """Compute a penalty of stacked modules (L, ...), few at once where it makes whole matrices.
 
-    All at once make temporary tensors of tens of megabytes, which the system maps and unmaps in every step: that takes
-    longer than the arithmetic. Only of penalties of which each module stands by itself (`WeightPenalty.by_module`).
+    All at once make tens of megabytes, which a CPU's system maps and unmaps in every step, in more time than the
+    arithmetic takes; on a GPU gigabytes. Only of penalties of which each module stands by itself (`by_module`).
     """
     count = len(first_of := next(iter(weights.tensors.values())))
     if at_once is None:
-        largest = max((tensor[0].nbytes for tensor in state.values() if tensor.ndim > 2), default=0)
-        at_once = max(1, BLOCK // max(1, largest)) if first_of.device.type == "cpu" else count
+        bound, size = BLOCK, max((tensor[0].nbytes for tensor in state.values() if tensor.ndim > 2), default=0)
+        if first_of.device.type != "cpu":
+            made = 0 if RATE in state else part.matrices  # in tiles nothing is made
+            bound, size = DEVICE_BLOCK, made and made * 4 * prod(weights.shape)
+        at_once = max(1, bound // size) if size else count
     if at_once >= count or not part.by_module:
         return part.value_and_grad(weights, state)
     found = []
@@ -285,11 +289,7 @@ def by_blocks(part: WeightPenalty, weights: Any, state: State, at_once: int | No
 def predicted_rise(groups: Sequence[Group], found: Sequence[Sequence[PenaltyGradient]]) -> tuple[float, int]:
     """Return what the loss of all earlier tasks together is predicted to rise by, and how many tasks these are.
 
-    In nats per row; 0 and 0 where no part predicts.
-
-    Args:
-        groups: of modules, with their penalties.
-        found: what `Group.penalise` returned of each.
+    In nats per row; 0 and 0 where no part predicts. ``found`` is what `Group.penalise` returned of each group.
     """
     predicted, tasks = 0.0, 0
     for group, each in zip(groups, found, strict=True):

@@ -48,6 +48,8 @@ class WeightPenalty(Part, role=True):
 
     by_module: ClassVar[bool] = False
     """Whether value and gradient of each module depend on that module alone, so that few may be computed at once."""
+    matrices: ClassVar[int] = 0
+    """How many matrices of the module's shape, in fp32, the penalty makes at most at once; 0 if it makes none."""
 
     @attribute
     @abstractmethod

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
@@ -172,12 +173,14 @@ class TaskContext:
         start: where the live tensors start, if they go on from an earlier task; None if they are fresh.
         memory: what the part remembered when the last task ended; empty for parts that remember nothing.
         seed: for what the part draws, different for every run, task, part and group of modules.
+        device: where what is prepared will be used; what is in here may be on another one.
     """
 
     updates: Sequence[LowRank] = ()
     start: Any = None
     memory: State = field(default_factory=dict)
     seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def factors(self) -> LowRank | None:
         """Return the sum of all updates as one update of rank R and scale 1; None on the first task."""
