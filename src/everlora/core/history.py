@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor
 
-from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, State, check_alike, concatenate, stack
+
+if TYPE_CHECKING:
+    from everlora.core.roles import Merge
 
 
 @dataclass(frozen=True)

@@ -144,10 +144,7 @@ class Chain(TrainerCallback):
                 own_seed = seed_for(seed, task, part.name, *names)
                 held = stacked(memories[part.name], names)
                 here = TaskContext(updates=updates, start=begin, memory=held, seed=own_seed, device=group.device)
-                if isinstance(part, GrowsWithPast):
-                    state: State | None = past.grown(part, names, part.extend)
-                else:
-                    state = part.prepare(here)
+                state = past.grown(part, names, part.extend) if isinstance(part, GrowsWithPast) else part.prepare(here)
                 if state is None:
                     continue
                 # Parts compute from a past that is on the CPU; what they made of it is moved once a task, and not at

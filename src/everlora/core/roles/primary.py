@@ -268,13 +268,10 @@ class Merge(Part, role=True):
     ...         return list(updates)[-1]
     >>> Latest().merge([torch.zeros(1, 2), torch.ones(1, 2)])
     tensor([[1., 1.]])
-
-    Attributes:
-        associative: whether the merge of what some updates were merged into with the next is that of all of them, bit
-            for bit. It is then made of the newest alone.
     """
 
     associative: ClassVar[bool] = False
+    """Whether what was merged, merged with the next, is the merge of all to the bit; the next alone is merged then."""
 
     @attribute
     @abstractmethod
