@@ -143,8 +143,8 @@ def loading() -> Measured:
 def frozen(data: Path) -> dict[str, Measured]:
     """Measure an encoder of which all six layers are adapted, or the upper two, whose lower ones are held or not.
 
-    Three epochs of 64 rows are learned, once more as in a second run of a sweep, and 64 rows answered after each of six
-    tasks.
+    Three epochs of 64 rows are learned, once more as in a second run of a sweep, and 64 rows answered after each of
+    six tasks.
     """
     stream = open_stream("standard", order=1, data_dir=data, tasks=["agnews"], seed=0)
     (task,) = (one.take(64, 64, seed=1) for one in stream.tasks)
