@@ -1,18 +1,20 @@
 """What does everlora cost on a GPU, and what do its kernels save? Prints "not measured: no GPU" where there is none.
 
-    python benchmarks/gpu.py                                        # about 8 minutes of one device
+    python benchmarks/gpu.py
     python benchmarks/gpu.py --model llama-1b --only kernel penalty --rounds 10
 
 On random models of the size of T5-large and of Llama 3.2 1B, r = 8 on q and v, in three parts:
 
     training    forward and backward of 16 rows of mixed lengths: stock transformers and peft (fp32, and bf16) against
-                everlora's bf16 with logits of targets only
+                everlora's bf16 with logits of targets only, its adapted matrices in fp32, or with --past
+                fold-bf16 in bf16
     penalty     what a penalty adds to a step after 50 tasks, as a share of the step: in plain torch, in tiles
                 (EVERLORA_KERNELS), in tiles with the past as factors
     kernel      a penalty by itself: plain torch, the same through torch.compile, tiles in fp32 and in tf32x3; time by
                 the time that the bytes which must move take, at the rate of a copy, and how far each is from fp64
 
-Medians over rounds, and the range of rounds; ways are interleaved. ``--results`` gets a line of JSON of each.
+Medians over rounds, and the range of rounds; ways are interleaved, but for training, whose models are loaded one after
+the other. ``--results`` gets a line of JSON of each.
 """
 
 from __future__ import annotations
@@ -153,13 +155,16 @@ def base(size: Size, dtype: str, device: torch.device) -> Any:
 def training(size: Size, device: torch.device, rounds: int) -> list[Row]:
     """Measure one way after the other: two models of this size at once would crowd a small device."""
     clock, found = Clock(device), []
-    for name, dtype, past in (
-        ("stock fp32", "float32", None),
-        ("stock bf16", "bfloat16", None),
-        ("everlora", "bfloat16", "fold"),
-    ):
+    ways: tuple[tuple[str, str, PastAs | None, int], ...] = (
+        ("stock fp32", "float32", None, 0),
+        ("stock bf16", "bfloat16", None, 0),
+        ("everlora", "bfloat16", "fold", 0),
+        ("everlora, fold-bf16", "bfloat16", "fold-bf16", 0),
+        ("everlora after 5 tasks, fold-bf16", "bfloat16", "fold-bf16", 5),
+    )
+    for name, dtype, past, tasks in ways:
         loaded = base(size, dtype, device)
-        act = _stock(loaded, size) if past is None else _ours(loaded, size, past)
+        act = _stock(loaded, size) if past is None else _ours(loaded, size, past, tasks)
         taken = clock.compare({name: act}, rounds)[name]
         found.append({"part": "training", "way": name, **summary(taken), "peak": clock.peak(act)})
         del loaded, act
@@ -192,9 +197,11 @@ def _stock(loaded: Any, size: Size) -> Callable[[], object]:
     return act
 
 
-def _ours(loaded: Any, size: Size, past: PastAs) -> Callable[[], object]:
+def _ours(loaded: Any, size: Size, past: PastAs, tasks: int) -> Callable[[], object]:
     batch = _batch(loaded, size)
-    model = LoraBackend(loaded, {"r": 8, "lora_alpha": 8}, past).attach(seed=0).train()
+    backend = LoraBackend(loaded, {"r": 8, "lora_alpha": 8}, past)
+    model = backend.attach(seed=0).train()
+    backend.set_past(UpdateHistory(tuple(_update(backend, seed) for seed in range(tasks))))
 
     def act() -> None:
         logits, targets = loaded.family.logits(model, batch)
