@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test suite test-all mutate fuzz torture check stage tune bench clean
+.PHONY: setup demo test suite test-all mutate fuzz torture check stage tune bench bench-long clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -72,6 +72,10 @@ tune: setup
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py --data-dir $(DATA)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py --methods ella ps-lora o-lora lb-cl ewc --tasks 5 15 --rounds 3
+
+# What grows with the number of tasks, the rank, the width, the length
+bench-long: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/growth.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

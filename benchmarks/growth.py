@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -99,9 +99,10 @@ class Modules:
 
     def chain(self) -> Chain:
         """Make the constants of the parts for the next task."""
-        return Chain.build(
-            self.params, self.live, self.past, self.method, task="t", max_norm=1.0, every=10**9, memory=self.memory
-        )
+        more: dict[str, Any] = {"task": "t", "max_norm": 1.0, "every": 10**9, "memory": self.memory}
+        if self.method.consolidator.rule == "continue":
+            more["start"] = {name: one.map(lambda t: t.detach() + 1e-3) for name, one in self.live.items()}
+        return Chain.build(self.params, self.live, self.past, self.method, **more)
 
 
 def begin(modules: Modules) -> Row:
@@ -206,10 +207,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["begin", "penalty", "length"], action="append")
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    parser.add_argument("--tasks", nargs="+", type=int, default=[2, 5, 15, 50, 100, 200])
-    parser.add_argument("--ranks", nargs="+", type=int, default=[2, 8, 16, 64])
-    parser.add_argument("--widths", nargs="+", type=int, default=[192, 576, 1024])
-    parser.add_argument("--lengths", nargs="+", type=int, default=[64, 128, 256, 512, 1024])
+    parser.add_argument("--tasks", nargs="*", type=int, default=[2, 5, 15, 50, 100, 200])
+    parser.add_argument("--ranks", nargs="*", type=int, default=[2, 8, 16, 64])
+    parser.add_argument("--widths", nargs="*", type=int, default=[192, 576, 1024])
+    parser.add_argument("--lengths", nargs="*", type=int, default=[64, 128, 256, 512, 1024])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--anew", action="store_true", help="begin as a learner that was just opened")

@@ -169,10 +169,10 @@ def test_constants_of_the_step_stand_in_for_those_of_the_task() -> None:
     group = Group(("a", "b"), modules())
     group.transforms = [(Halving(), {})]
     change = {"A": torch.full((2, 2, 5), 4.0)}
-    assert float(group.transformed(change, "gradient")["A"].mean()) == 2.0
+    assert float(group.transformed([change], "gradient")[0]["A"].mean()) == 2.0
     group.now = {"halving": {"factor": torch.tensor(0.25)}}
-    assert float(group.transformed(change, "gradient")["A"].mean()) == 1.0
-    assert float(group.transformed(change, "update")["A"].mean()) == 4.0
+    assert float(group.transformed([change], "gradient")[0]["A"].mean()) == 1.0
+    assert float(group.transformed([change], "update")[0]["A"].mean()) == 4.0
 
 
 def test_the_step_of_the_optimiser_is_shaped_in_place() -> None:

@@ -14,6 +14,7 @@ from everlora.core.errors import ConfigError
 from everlora.core.roles import PenaltyGradient, TaskContext
 from everlora.core.updates import LowRank, stack
 from everlora.methods.pslora import pslora
+from everlora.parts import signs
 from everlora.parts.merges import LargestMagnitude
 from everlora.parts.signs import SignConflict, sign_conflict
 
@@ -278,3 +279,18 @@ def test_signs_are_compared_with_the_sum_or_with_the_merge() -> None:
 def test_a_sharpness_that_is_no_positive_number_is_refused(sharpness: float) -> None:
     with pytest.raises(ConfigError, match="sharpness"):
         pslora(sharpness=sharpness)
+
+
+@pytest.mark.parametrize("continued", [False, True])
+@pytest.mark.parametrize("detach", [False, True])
+def test_rows_of_outputs_may_be_taken_few_at_once(
+    monkeypatch: pytest.MonkeyPatch, continued: bool, detach: bool
+) -> None:
+    A, B, past, start = draw(3, (2, 3, 7), (2, 11, 3), (2, 11, 7), (2, 11, 7))
+    eta = torch.tensor([0.5, 2.0]).double().view(2, 1, 1)
+    more = {"detach_weight": detach, "start": start if continued else None}
+    whole = sign_conflict(A, B, 2.0, past.tanh(), eta, **more)  # type: ignore[arg-type]
+    for tile in (1, 2 * 7 * 8 * 4, 2 * 7 * 8 * 10):  # one row, four, ten
+        monkeypatch.setattr(signs, "TILE", tile)
+        for one, other in zip(sign_conflict(A, B, 2.0, past.tanh(), eta, **more), whole, strict=True):  # type: ignore[arg-type]
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

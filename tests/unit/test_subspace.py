@@ -331,3 +331,14 @@ def test_only_new_tasks_are_looked_at() -> None:
         forked.grown("x", ["q"], count)["sum"][0],  # type: ignore[index]
         many[0]["q"].A + many[1]["q"].A + many[3]["q"].A,
     )
+
+
+def test_several_gradients_are_projected_together_as_each_by_itself() -> None:
+    past = updates(4, 3, 2, 9, 11, 2)
+    changes = [dict(zip("AB", draw(seed, (2, r, 11), (2, 9, r)), strict=True)) for seed, r in ((1, 2), (2, 3))]
+    changes[1]["sigma"] = torch.ones(2, 3, 1).double()
+    part = ProjectOut()
+    state = part.prepare(TaskContext(updates=past))
+    assert state is not None
+    for one, alone in zip(part.shape_each(changes, state), changes, strict=True):
+        torch.testing.assert_close(one, part.shape(alone, state), rtol=1e-12, atol=1e-12)

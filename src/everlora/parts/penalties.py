@@ -61,15 +61,18 @@ def energy_overlap(
         Ω (...), ∂Ω/∂A (..., r, i), ∂Ω/∂B (..., o, r).
     """
     A, B, squared = exact(A, B, squared)
-    D = scale * (B @ A)
-    if start is not None:
-        D -= start
-    weighted = D * squared
+    # One matrix of shape (o, i), changed in place: what takes time are passes over it, and new memory.
+    D = (scale * B) @ A
+    if start is None:
+        pi = D.mul_(squared)
+        on_A, on_B = 2 * scale * (B.mT @ pi), 2 * scale * (pi @ A.mT)
+        # Ω is a square, so ⟨B, ∂Ω/∂B⟩ = 2 Ω: no pass for the value.
+        return (precise(B) * precise(on_B)).sum((-2, -1)).div(2).to(A.dtype), on_A, on_B
+    D -= start
+    pi = D * squared
     # Row sums first: one long fp32 sum over (o, i) loses digits at 4096 x 4096.
-    value = (D * weighted).sum(-1)
-    value = precise(value).sum(-1)
-    pi = weighted.mul_(2 * scale)
-    return value.to(A.dtype), B.mT @ pi, pi @ A.mT
+    value = precise(D.mul_(pi).sum(-1)).sum(-1)
+    return value.to(A.dtype), 2 * scale * (B.mT @ pi), 2 * scale * (pi @ A.mT)
 
 
 def energy(total: Tensor, scaling: Energy) -> Tensor:

@@ -5,8 +5,9 @@ The function first, the part that carries its settings second; see `everlora.par
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from everlora.kernels import RATE, Found, Problem, keep_factors, solve, use_tile
 from everlora.parts import tiled
 from everlora.parts.merges import LargestMagnitude
 from everlora.parts.penalties import exact
+
+TILE = 3 * 2**18
+"""Bytes of a matrix that a CPU computes on at once: five of them pass through a dozen operations in a core's cache."""
 
 
 @torch.no_grad()
@@ -57,16 +61,40 @@ def sign_conflict(
         Ψ (...), ∂Ψ/∂A (..., r, i), ∂Ψ/∂B (..., o, r).
     """
     A, B, past, sharpness = exact(A, B, past, sharpness)
-    D = scale * (B @ A)
+    (out, into), lead = (B.shape[-2], A.shape[-1]), B.shape[:-2].numel()
+    rows = max(1, TILE // (lead * into * A.element_size())) if A.device.type == "cpu" else out
+    found = [
+        _conflict_of_rows(A, scale, detach_weight, *_rows((B, past, sharpness, start), first, rows))
+        for first in range(0, out, rows)
+    ]
+    values, on_A, on_B = zip(*found, strict=True)
+    return sum(values[1:], values[0]).to(A.dtype), sum(on_A[1:], on_A[0]), torch.cat(on_B, -2)
+
+
+def _rows(tensors: Sequence[Tensor | None], first: int, count: int) -> list[Any]:
+    """Return some rows of tensors (..., o, i); those that have one row for all of them, and None, as they are."""
+    return [t if t is None or t.ndim < 2 or t.shape[-2] == 1 else t[..., first : first + count, :] for t in tensors]
+
+
+def _conflict_of_rows(
+    A: Tensor, scale: float, detach_weight: bool, B: Tensor, past: Tensor, sharpness: Tensor, start: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what some rows of outputs add to Ψ, in fp64, and to its gradient by A, and their gradient by B."""
+    # In place where it can be: what takes time are passes over matrices of shape (o, i), and new memory.
+    D = (scale * B) @ A
     if start is not None:
         D -= start
-    h = torch.tanh(sharpness * D)
-    weight = 1 - past * h
-    u = weight * D
-    value = precise(u.square().sum(-1)).sum(-1).to(A.dtype)
-    slope = weight if detach_weight else weight - sharpness * past * (1 - h.square()) * D
-    pi = (2 * scale) * u * slope
-    return value, B.mT @ pi, pi @ A.mT
+    h = (sharpness * D).tanh_()
+    weight = past * h
+    if not detach_weight:
+        # σ(1 − h²) = σ − (σh) h
+        steep = torch.addcmul(past, weight, h, value=-1).mul_(D)
+    torch.sub(torch.ones((), dtype=D.dtype, device=D.device), weight, out=weight)
+    u = D.mul_(weight)
+    value = precise(torch.linalg.vector_norm(u, dim=-1)).square().sum(-1)
+    slope = weight if detach_weight else weight.addcmul_(steep, sharpness.expand_as(weight), value=-1)
+    pi = u.mul_(slope)
+    return value, 2 * scale * (B.mT @ pi), 2 * scale * (pi @ A.mT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,6 +140,16 @@ class ProjectOut(GradientTransform, HasCapacity, GrowsWithPast):
         A, B = project_out(gradient["A"].mT, state["V"]).mT, project_out(gradient["B"], state["U"])
         return {**gradient, "A": A, "B": B}
 
+    def shape_each(self, gradients: Sequence[State], state: State) -> list[State]:
+        # Columns are projected one by one, so those of all gradients go through the basis, which is large, together.
+        joined = {
+            "A": torch.cat([one["A"] for one in gradients], -2),
+            "B": torch.cat([one["B"] for one in gradients], -1),
+        }
+        found, ranks = self.shape(joined, state), [one["A"].shape[-2] for one in gradients]
+        A, B = torch.split(found["A"], ranks, -2), torch.split(found["B"], ranks, -1)
+        return [{**one, "A": a, "B": b} for one, a, b in zip(gradients, A, B, strict=True)]
+
     def free(self, state: State) -> Tensor:
         """Return the directions left to learn in, of the narrower side, per module (L,)."""
         # A joint basis is orthonormal already; what stands of several tasks side by side need not be.

@@ -218,10 +218,10 @@ class Group:
         Each by itself: transforms are linear, and a penalty that lies in a span which is projected out, however large,
         then leaves nothing behind, while in a sum its rounding would drown the task's gradient.
         """
-        if self.acting("gradient"):
-            self._write(self.transformed(self.before.gradient, "gradient"), add=False)
-        if penalty is not None:
-            self._write(self.transformed(penalty, "gradient"), add=True)
+        changes = [self.before.gradient] if self.acting("gradient") else []
+        changes += [penalty] if penalty is not None else []
+        for number, change in enumerate(self.transformed(changes, "gradient") if changes else []):
+            self._write(change, add=number > 0 or not self.acting("gradient"))
 
     def end_gradient(self) -> None:
         """Let go of the stacks, but for the weights where a transform will look at the step that is taken now."""
@@ -232,7 +232,7 @@ class Group:
     def shape_update(self) -> None:
         """Put the step that the optimiser has taken through the transforms that act on it."""
         began, now = self.before.weights.tensors, self._snapshot().weights.tensors
-        step = self.transformed({key: now[key] - start for key, start in began.items()}, "update")
+        (step,) = self.transformed([{key: now[key] - start for key, start in began.items()}], "update")
         for key, each in self.params.items():
             for k, p in enumerate(each):
                 # In place, so that the optimiser's moments, which belong to this tensor, go on with it.
@@ -243,13 +243,13 @@ class Group:
         """Return whether a transform acts on the gradient, or on the update."""
         return any(transform.acts_on in (on, "both") for transform, _ in self.transforms)
 
-    def transformed(self, change: State, on: str) -> State:
-        """Put a gradient, or an update, through the transforms that act on it."""
+    def transformed(self, changes: Sequence[State], on: str) -> Sequence[State]:
+        """Put gradients, or updates, through the transforms that act on them, each by itself."""
         for transform, state in self.transforms:
             if transform.acts_on in (on, "both"):
                 # Constants of this step, such as masks by the latest activations, stand in for those of the task.
-                change = transform.shape(change, self.now.get(transform.name, state))
-        return change
+                changes = transform.shape_each(changes, self.now.get(transform.name, state))
+        return changes
 
     def _write(self, gradient: State, *, add: bool) -> None:
         for key, change in gradient.items():

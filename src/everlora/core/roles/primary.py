@@ -134,6 +134,10 @@ class GradientTransform(Part, role=True):
     def shape(self, gradient: State, state: State) -> State:
         """Shape gradients (or changes) of the live tensors, by name, linearly in ``gradient``."""
 
+    def shape_each(self, gradients: Sequence[State], state: State) -> list[State]:
+        """Shape several gradients, each by itself; a transform may do in one go what it does to all of them."""
+        return [self.shape(gradient, state) for gradient in gradients]
+
 
 class Initialiser(Part, role=True):
     """Starts a fresh adapter from what earlier tasks learned; one that inherits `NeedsEvidence` sees the new task.
