@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.history import StackedPast
+from everlora.core.stacked import StackedPast
 from everlora.core.updates import LowRank, State, concatenate
 
 View = Literal["sum", "merged"]
