@@ -62,3 +62,29 @@ def test_the_past_of_a_learner_is_changed_and_told(everlora, learner):
     acts = [(act["act"], act.get("because")) for act in everlora("history", learner, "--json").json]
     assert acts[-2:] == [("forget", None), ("rollback", "all wrong")]
     assert "nothing to take back" in everlora("rollback", learner, "--to", "start").line
+
+
+def test_without_a_forecast_none_is_made_and_kept_rows_stand_in_the_history(everlora):
+    everlora("init", "run", "-m", "tiny-llama", "--method", "inclora", "--lora-r", "2", "--quiet")
+    train = ("--max-steps", "8", "--per-device-train-batch-size", "8", "--quiet", "--no-report", "--json")
+    made = {}
+    for name, also in (("one", "--no-forecast"), ("two", "--forecast"), ("three", "--no-forecast")):
+        rows = [{"text": f"{word} {name} {n}", "label": word} for n in range(12) for word in WORDS[:2]]
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        made[name] = everlora("learn", "run", "--name", name, "--data", f"{name}.jsonl", also, *train).json
+        summary = Path(f"run/tasks/{['one', 'two', 'three'].index(name) + 1:02d}-{name}/forecast.safetensors")
+        assert summary.exists() == (also == "--forecast")
+    assert [made[name].get("forecast") is None for name in ("one", "two", "three")] == [True, False, True]
+    assert made["two"]["forecast"]["unknown"] == ["one"]
+
+    data = ("--data", "one=one.jsonl", "--data", "two=two.jsonl")
+    assert everlora("eval", "run", *data, "--keep-probe", "3", "--quiet", "--json").json["rows"]["one"] == 24
+    kept = [act for act in everlora("history", "run", "--json").json if act["act"] == "eval"]
+    assert [(act["tasks"], act["kept"]) for act in kept] == [(["one"], {"one": 3}), (["two"], {"two": 3})]
+    assert "one (3 rows kept)" in everlora("history", "run").out
+    # A later evaluation leaves it as it is, and so does what takes other tasks back.
+    everlora("eval", "run", "--keep-probe", "2", "--quiet")
+    everlora("rollback", "run", "--to", "one", "--quiet")
+    acts = [act["act"] for act in everlora("history", "run", "--json").json]
+    assert acts == ["init", "learn", "learn", "learn", "eval", "eval", "rollback"]
+    assert everlora("verify", "run").status == 0

@@ -22,8 +22,9 @@ from everlora.adapters.targets import as_patterns
 from everlora.archive.atomic import staged_files
 from everlora.archive.results import ExportLoss
 from everlora.core.errors import FolderError
-from everlora.core.history import SummedPast, UpdateHistory
+from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
+from everlora.core.stacked import SummedPast
 from everlora.core.updates import LowRank, LowRankUpdates, nearest, sketched
 from everlora.settings.lora import OF_TARGETS
 

@@ -144,6 +144,13 @@ class ScoreFacts(Record):
     general: dict[str, float] | None = None
 
 
+class KeptRows(Record):
+    """Holds of which tasks test rows were kept, after they were learned, and when."""
+
+    date: str
+    rows: dict[str, int]
+
+
 class Scored(ScoreFacts):
     """Holds what an evaluation says of itself.
 
@@ -151,11 +158,13 @@ class Scored(ScoreFacts):
         seconds: how long answering took.
         warning: what was found amiss in the answers.
         counts: how many rows there are to be answered of each task, in the order of learning.
+        kept: test rows that were kept since the task was learned.
     """
 
     seconds: float
     warning: str | None = None
     counts: list[int] = Field(default_factory=list)
+    kept: list[KeptRows] = Field(default_factory=list)
 
 
 class StageFacts(TaskMetadata, ScoreFacts):

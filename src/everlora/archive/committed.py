@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from everlora.archive.commits import Baseline, Commit, Evaluation
+from everlora.archive.commits import Baseline, Commit, Evaluation, KeptRows
 from everlora.archive.manifest import (
     COMMIT,
     MANIFEST,
@@ -43,12 +43,14 @@ class Committed:
         facts: what its COMMIT says, and that of its newest evaluation: `row` is empty before there is one.
         evaluation: folder of that evaluation; None before there is one.
         counts: how many rows were answered of each task, in the order of learning; empty in older folders.
+        kept: test rows that were kept since it was learned.
     """
 
     path: Path
     facts: Commit
     evaluation: Path | None = None
     counts: tuple[int, ...] = ()
+    kept: tuple[KeptRows, ...] = ()
 
     @property
     def evaluated(self) -> bool:
@@ -166,7 +168,7 @@ def read_stage(path: Path, *, hashes: bool = True) -> Committed:
         raise FolderError(f"{newest / COMMIT} is of another task than its folder's; restore the folder")
     if hashes:
         verify_files(newest, scores.files)
-    return Committed(path, _with_scores(facts, scores), newest, tuple(scores.counts))
+    return Committed(path, _with_scores(facts, scores), newest, tuple(scores.counts), tuple(scores.kept))
 
 
 def newest_evaluation(path: Path) -> Path | None:

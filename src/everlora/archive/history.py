@@ -26,13 +26,15 @@ class Act(Record):
         tasks: that it concerned.
         by: who did it, if they said so.
         because: why, in their words.
+        kept: how many test rows were kept of each task, by ``eval``.
     """
 
-    act: Literal["init", "learn", "rollback", "forget", "compact"]
+    act: Literal["init", "learn", "eval", "rollback", "forget", "compact"]
     date: str
     tasks: list[str]
     by: str | None = None
     because: str | None = None
+    kept: dict[str, int] | None = None
 
 
 def read_history(path: Path) -> list[Act]:
@@ -49,13 +51,15 @@ def read_history(path: Path) -> list[Act]:
 
 
 def learned(stages: Sequence[Committed]) -> list[Act]:
-    """Return the acts by which tasks were learned; an older everlora noted none."""
+    """Return the acts by which tasks were learned, and test rows of them kept; an older everlora noted none."""
     entries = [(stage.facts, stage.facts.history) for stage in stages]
-    return [
+    acts = [
         Act(act="learn", date=entry.date, tasks=list(facts.data), by=entry.by, because=entry.because)
         for facts, entry in entries
         if entry is not None
     ]
+    kept = [one for stage in stages for one in stage.kept]
+    return acts + [Act(act="eval", date=one.date, tasks=list(one.rows), kept=one.rows) for one in kept]
 
 
 def note(path: Path, *acts: Act) -> None:

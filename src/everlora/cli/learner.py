@@ -17,6 +17,7 @@ from everlora.core.errors import ConfigError
 from everlora.settings.spec import RawSettings
 
 if TYPE_CHECKING:
+    from everlora.archive.history import Act
     from everlora.learner.verbs.learn import Learned
 
 OF_A_LEARNER = (
@@ -272,5 +273,11 @@ def history(learner: Folder, as_json: Json = False) -> None:
         return
     from everlora.cli.tables import show, table
 
-    rows = [(act.date, act.act, ", ".join(act.tasks) or "–", act.by or "–", act.because or "–") for act in acts]
+    rows = [(act.date, act.act, _tasks_of(act), act.by or "–", act.because or "–") for act in acts]
     show(table(str(learner), ("date", "what", "tasks", "by", "because"), rows))
+
+
+def _tasks_of(act: Act) -> str:
+    """Return the tasks of an act, and how many of their test rows it kept."""
+    kept = act.kept or {}
+    return ", ".join(f"{name} ({kept[name]} rows kept)" if name in kept else name for name in act.tasks) or "–"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from everlora.core.errors import ConfigError
-from everlora.core.history import StackedPast
+from everlora.core.stacked import StackedPast
 from everlora.core.updates import LowRank, State, concatenate
 
 View = Literal["sum", "merged"]

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from everlora.archive.atomic import copy_checked
-from everlora.archive.commits import Evaluation, Scored
+from everlora.archive.commits import Evaluation, KeptRows, Scored
 from everlora.archive.committed import PREDICTIONS, Committed
+from everlora.archive.history import now
 from everlora.archive.manifest import COMMIT
 from everlora.archive.records import AnswerRow
 from everlora.archive.schema import Record, read_json, read_rows, write_rows
@@ -140,6 +141,7 @@ def _commit(learner: SequentialLearner, known: Sequence[Task], scores: Sequence[
         general=newest.facts.general,
         seconds=0.0,
         counts=count_rows(known, learner.folder.stages(), learner.spec.evaluation.split),
+        kept=list(newest.kept),
     )
     old = read_rows(AnswerRow, newest.predictions) if newest.predictions.is_file() else []
     rows = [row for row in old if row.task not in found] + [row for score in scores for row in score.rows()]
@@ -163,11 +165,11 @@ def _keep(learner: SequentialLearner, rows: Sequence[Task]) -> bool:
         names = [one.name for one in own]
         kept = rehearsal.read_rows(stage.evaluation / TESTS) if stage.evaluation else []
         facts = read_json(Evaluation, stage.evaluation / COMMIT) if stage.evaluation else stage.facts
-        known = {name: getattr(facts, name) for name in Scored.model_fields if name not in ("seconds", "counts")}
-        seconds = facts.seconds if isinstance(facts, Evaluation) else 0.0
-        with learner.folder.commit_evaluation(
-            stage, Scored(**known, seconds=seconds, counts=list(stage.counts))
-        ) as place:
+        apart = ("seconds", "counts", "kept")
+        known = {name: getattr(facts, name) for name in Scored.model_fields if name not in apart}
+        known |= {"seconds": facts.seconds if isinstance(facts, Evaluation) else 0.0, "counts": list(stage.counts)}
+        act = KeptRows(date=now(stage.facts.history), rows={one.name: len(one.train) for one in own})
+        with learner.folder.commit_evaluation(stage, Scored(**known, kept=[*stage.kept, act])) as place:
             if stage.predictions.is_file():
                 copy_checked(stage.predictions, place / PREDICTIONS)
             rehearsal.write_rows(place / TESTS, [*(one for one in kept if one.name not in names), *own])
