@@ -87,6 +87,21 @@ def test_everything_is_drawn_and_nothing_is_fetched(
         assert box["height"] > 40
 
 
+@pytest.mark.full
+def test_many_runs_are_painted_within_a_second(browser: Browser, tmp_path: Path) -> None:
+    """15 tasks x 10 methods x 5 seeds, from a page that stays under its cap."""
+    methods = ["ella", "inclora", "seqlora", "o-lora", "ps-lora", "lb-cl", "ewc", "kfac", "decay", "b-cl"]
+    for method in methods:
+        for seed in range(5):
+            make_run(tmp_path / f"{method}-{seed}", [f"task{k}" for k in range(15)], method=method, seed=seed, rows=8)
+    place = write_report([tmp_path])
+    assert place.stat().st_size < 900_000
+    seen = opened(browser, place)
+    painted = "performance.getEntriesByName('first-contentful-paint')"
+    seen.page.wait_for_function(f"{painted}.length")
+    assert seen.page.evaluate(f"{painted}[0].startTime") < 1000
+
+
 def contrast(page: Page, element: str) -> float:
     """The contrast of an element's text with the page, as WCAG computes it."""
     return float(
