@@ -97,9 +97,12 @@ def test_many_runs_are_painted_within_a_second(browser: Browser, tmp_path: Path)
     place = write_report([tmp_path])
     assert place.stat().st_size < 900_000
     seen = opened(browser, place)
-    painted = "performance.getEntriesByName('first-contentful-paint')"
-    seen.page.wait_for_function(f"{painted}.length")
-    assert seen.page.evaluate(f"{painted}[0].startTime") < 1000
+    painted: list[float] = []
+    while not painted:  # the page's policy forbids what Playwright waits by
+        seen.page.wait_for_timeout(20)
+        found = "performance.getEntriesByName('first-contentful-paint').map(one => one.startTime)"
+        painted = seen.page.evaluate(found)
+    assert painted[0] < 1000
 
 
 def contrast(page: Page, element: str) -> float:

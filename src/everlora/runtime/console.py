@@ -52,6 +52,8 @@ class ConsoleProgress(Progress):
     def begin_run(self, name: str, number: int, total: int) -> None:
         self.run, self.runs, self.name = number, total, name
         self.durations = [] if number == 1 else self.durations
+        self.time_left, self.bars.rows = None, []
+        self._head()
 
     def plan(self, plan: Plan) -> None:
         super().plan(plan)
