@@ -194,8 +194,8 @@ def test_keys_lead_through_the_page(browser: Browser, pages: dict[str, Path]) ->
     assert page.url.endswith("#main")
 
 
-@pytest.mark.parametrize("name", ["run", "sweep"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["run", pytest.param("sweep", marks=pytest.mark.full)])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.full)])
 def test_axe_finds_nothing(name: str, scheme: Any, browser: Browser, pages: dict[str, Path]) -> None:
     place = os.environ.get("AXE_CORE")
     if place is None:

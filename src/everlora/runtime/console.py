@@ -61,7 +61,7 @@ class ConsoleProgress(Progress):
         self.bars.tasks_named, self.bars.rows = plan.tasks, list(plan.done)
         count = len(plan.works)
         if plan.guess is not None and plan.guess >= WORTH_A_WORD and count:
-            runs = f", {self.runs - self.run + 1} runs so" if self.runs > self.run else ""
+            runs = f"; {self.runs - self.run + 1} runs are to be made" if self.runs > self.run else ""
             took = in_words(plan.guess)
             self.info(
                 f"{count} task{'' if count == 1 else 's'} to learn, roughly {took} by a look at a few rows{runs}"
