@@ -87,6 +87,24 @@ def test_everything_is_drawn_and_nothing_is_fetched(
         assert box["height"] > 40
 
 
+@pytest.mark.full
+def test_many_runs_are_painted_within_a_second(browser: Browser, tmp_path: Path) -> None:
+    """15 tasks x 10 methods x 5 seeds, from a page that stays under its cap."""
+    methods = ["ella", "inclora", "seqlora", "o-lora", "ps-lora", "lb-cl", "ewc", "kfac", "decay", "b-cl"]
+    for method in methods:
+        for seed in range(5):
+            make_run(tmp_path / f"{method}-{seed}", [f"task{k}" for k in range(15)], method=method, seed=seed, rows=8)
+    place = write_report([tmp_path])
+    assert place.stat().st_size < 900_000
+    seen = opened(browser, place)
+    painted: list[float] = []
+    while not painted:  # the page's policy forbids what Playwright waits by
+        seen.page.wait_for_timeout(20)
+        found = "performance.getEntriesByName('first-contentful-paint').map(one => one.startTime)"
+        painted = seen.page.evaluate(found)
+    assert painted[0] < 1000
+
+
 def contrast(page: Page, element: str) -> float:
     """The contrast of an element's text with the page, as WCAG computes it."""
     return float(
@@ -176,8 +194,8 @@ def test_keys_lead_through_the_page(browser: Browser, pages: dict[str, Path]) ->
     assert page.url.endswith("#main")
 
 
-@pytest.mark.parametrize("name", ["run", "sweep"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["run", pytest.param("sweep", marks=pytest.mark.full)])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.full)])
 def test_axe_finds_nothing(name: str, scheme: Any, browser: Browser, pages: dict[str, Path]) -> None:
     place = os.environ.get("AXE_CORE")
     if place is None:

@@ -131,3 +131,28 @@ def test_what_cannot_be_told_apart_is_said_first(page: Page, tmp_path: Path) -> 
     runs = [read(tmp_path / method) for method in ("ella", "inclora")]
     (few,) = comparison_page(runs, compare(runs, resamples=200)).summary
     assert few.endswith("; with fewer than 3 runs in common, none of the others can be told from it.")
+
+
+def test_papers_figures_that_its_runs_can_be_drawn_as_stand_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take the table of the page: no run is read once more for them. Those of weights need weights."""
+    from everlora.analysis.answers import read
+    from everlora.analysis.tables import compare
+    from everlora.report import analyses
+    from everlora.report import read as reading
+
+    paths = [make_run(tmp_path / f"{method}-{seed}", method=method, seed=seed)
+             for method in ("lb-cl", "b-cl") for seed in (0, 1)]  # fmt: skip
+    found = [read(path) for path in paths]
+    known = reading.grouped(compare(found), found)
+    monkeypatch.setattr(reading, "read", None)
+    section = analyses.of_runs(paths, known)
+    assert section is not None
+    assert [one.name for one in section.figures] == [
+        "paper-bwt-over-tasks",
+        "paper-cost-table",
+        "paper-memory-table",
+        "paper-starts",
+    ]
+    assert all("As in" in one.caption for one in section.figures)

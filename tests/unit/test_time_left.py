@@ -127,9 +127,9 @@ def test_a_guess_comes_before_the_first_step_and_all_runs_of_a_sweep_are_counted
         progress.end_stage({})
     said = [line.partition(" ")[2] for line in capfd.readouterr().err.splitlines()]
     assert [line for line in said if "learn" in line] == [
-        "1 task to learn, roughly 4 min by a look at a few rows, 3 runs so",
+        "1 task to learn, roughly 4 min by a look at a few rows; 3 runs are to be made",
         "1 task to learn, about 5 min to go, about 15 min for all 3 runs",
-        "1 task to learn, roughly 4 min by a look at a few rows, 2 runs so",
+        "1 task to learn, roughly 4 min by a look at a few rows; 2 runs are to be made",
         "1 task to learn, about 5 min to go, about 10 min for all 3 runs",
     ]
     ConsoleProgress(quiet=True).plan(Plan([Work("learning a", 300, 0)], guess=240.0))

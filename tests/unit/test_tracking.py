@@ -82,6 +82,10 @@ class Writer:
     def __init__(self) -> None:
         self.texts: dict[str, tuple[str, int]] = {}
         self.images: dict[str, Any] = {}
+        self.scalars: list[tuple[str, float, int]] = []
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.scalars.append((name, value, step))
 
     def add_text(self, name: str, text: str, step: int) -> None:
         self.texts[name] = (text, step)
@@ -100,6 +104,11 @@ def test_the_matrix_is_sent_as_a_table_and_a_picture(
     text, step = writer.texts["cl/matrix"]
     assert step == 9
     assert text.splitlines()[-1] == "| c | " + " | ".join(f"{score:.1f}" for score in matrix.final) + " |"  # type: ignore[str-format]
+    assert [(value, at) for name, value, at in writer.scalars if name == "cl/oa"][-1] == (
+        pytest.approx(sum(matrix.final) / 3),
+        9,
+    )
+    assert not any(name.startswith("cl/") for one in recorder.made for _, logs in one.logs for name in logs)
     image, form = writer.images["cl/matrix"]
     assert form == "HWC"
     assert image.shape[2] == 3

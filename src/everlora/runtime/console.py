@@ -52,6 +52,8 @@ class ConsoleProgress(Progress):
     def begin_run(self, name: str, number: int, total: int) -> None:
         self.run, self.runs, self.name = number, total, name
         self.durations = [] if number == 1 else self.durations
+        self.time_left, self.bars.rows = None, []
+        self._head()
 
     def plan(self, plan: Plan) -> None:
         super().plan(plan)
@@ -59,7 +61,7 @@ class ConsoleProgress(Progress):
         self.bars.tasks_named, self.bars.rows = plan.tasks, list(plan.done)
         count = len(plan.works)
         if plan.guess is not None and plan.guess >= WORTH_A_WORD and count:
-            runs = f", {self.runs - self.run + 1} runs so" if self.runs > self.run else ""
+            runs = f"; {self.runs - self.run + 1} runs are to be made" if self.runs > self.run else ""
             took = in_words(plan.guess)
             self.info(
                 f"{count} task{'' if count == 1 else 's'} to learn, roughly {took} by a look at a few rows{runs}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,23 @@ def name_place(tracker: Any, folder: Path | None) -> None:
     """Let a tracker that writes files write them to a learner's folder; a Trainer's own is gone after each task."""
     if folder is not None and getattr(tracker, "logging_dir", "") is None:
         tracker.logging_dir = str(folder / LOGS)
+
+
+def send_scalars(tracker: Any, logs: Mapping[str, float], step: int) -> bool:
+    """Send numbers under their own names to one of the four trackers that are known; return whether it is one."""
+    if (writer := getattr(tracker, "tb_writer", None)) is not None:
+        for name, value in logs.items():
+            writer.add_scalar(name, value, step)
+        return True
+    for attribute in ("_wandb", "_trackio"):
+        if (module := getattr(tracker, attribute, None)) is not None:
+            module.log({**logs, "train/global_step": step})
+            return True
+    if (module := getattr(tracker, "_ml_flow", None)) is not None:
+        # Names of tasks may be anything; MLflow takes letters, digits and a few signs.
+        module.log_metrics({re.sub(r"[^\w\-. /]", "_", name): value for name, value in logs.items()}, step=step)
+        return True
+    return False
 
 
 def send_matrix(

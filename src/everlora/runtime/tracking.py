@@ -12,7 +12,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from everlora.core.errors import ConfigError
 from everlora.runtime.time_left import Plan
-from everlora.runtime.tracker_media import end_run, name_place, send_matrix, update_norm
+from everlora.runtime.tracker_media import end_run, name_place, send_matrix, send_scalars, update_norm
 
 OURS = {"rho": "cl/penalty_share", "predicted_rise": "cl/predicted_rise"}
 """Names of what everlora logs beside the Trainer."""
@@ -113,8 +113,12 @@ class Tracking(TrainerCallback):
         if self._passed is None:  # nothing was trained yet
             return
         args, control, kwargs = self._passed
+        own = {name: value for name, value in logs.items() if name.startswith("cl/")}
         for tracker in self.trackers:
-            tracker.on_log(args, self._shifted(), control, **{**kwargs, "logs": dict(logs)})
+            # Through a callback our names would be put under those of a Trainer.
+            sent = own if own and send_scalars(tracker, own, self.before + self.steps) else {}
+            if rest := {name: value for name, value in logs.items() if name not in sent}:
+                tracker.on_log(args, self._shifted(), control, **{**kwargs, "logs": rest})
 
     def _shifted(self) -> Any:
         """Return the Trainer's state with the steps of earlier tasks added."""

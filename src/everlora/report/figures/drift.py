@@ -45,7 +45,8 @@ def parameter_shift(paths: Sequence[Path]) -> Figure:
     names = list(found)
     shifts = _boxes(right, names)
     curves = charts.lines(left, "tasks", "mean", names, "tasks learned", "mean percent right", width=230, legend=False)
-    both = len({row["tasks"] for row in left}) > 1
+    # Of some methods alone it would be read as being of all.
+    both = len({row["tasks"] for row in left}) > 1 and {row["method"] for row in left} == set(names)
     # Each with its own scale, since a shared one has the legend of the first, which has none.
     drawn = charts.alt().hconcat(curves, shifts, spacing=30).resolve_scale(color="independent") if both else shifts
     numbers = [
