@@ -133,6 +133,14 @@ def test_directions_are_angles_to_the_first_task(updates: Path) -> None:
     assert [float(row[3]) for row in rows] == pytest.approx([math.sqrt(8), math.sqrt(2), math.sqrt(2)], abs=0.01)
 
 
+def test_what_a_method_merges_has_a_direction_of_its_own(updates: Path, tmp_path: Path) -> None:
+    """The larger of every two entries: 2 along the first task, 1 along the second."""
+    run = make_run(tmp_path / "merged", method="inclora+ps-merge")
+    merged = drawn("directions", run)[-1]
+    assert merged[1] == "merged"
+    assert float(merged[2].rstrip("°")) == pytest.approx(math.degrees(math.atan(1 / 2)), abs=0.1)
+
+
 def test_only_entries_of_other_signs_oppose(updates: Path) -> None:
     """The second update shares no entry with the first; of the third, both entries go against it."""
     assert [row[1:] for row in drawn("opposing-change", updates)] == [["news", "0"], ["intent", "2"]]

@@ -110,7 +110,13 @@ def test_maps_are_the_means_of_what_is_measured_row_by_row(again: Reopened) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"), [("loss-histogram", 1), ("update-subsets", 24), ("feature-map", 32), ("layer-maps", 4)]
+    ("name", "rows"),
+    [
+        ("feature-map", 32),
+        ("layer-maps", 4),
+        pytest.param("loss-histogram", 1, marks=pytest.mark.full),
+        pytest.param("update-subsets", 24, marks=pytest.mark.full),
+    ],
 )
 def test_figures_are_drawn(name: str, rows: int, run: Path) -> None:
     drawn = named(name).draw([run])

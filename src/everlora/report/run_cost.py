@@ -78,7 +78,7 @@ def _against_plain(run: RecordedRun) -> tuple[list[Table], list[str], list[tuple
     ]
     how = "Wall-clock, other work on the machine included; memory of a process that made several runs is its highest."
     return (
-        [Table(["", "this run", f"plain LoRA, {plain.name}", "times"], rows, how, "plain", title=AGAINST_PLAIN)],
+        [Table(["cost", "this run", f"plain LoRA, {plain.name}", "times"], rows, how, "plain", title=AGAINST_PLAIN)],
         [],
         [],
     )

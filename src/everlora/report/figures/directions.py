@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from everlora.analysis.runs import Run
 
+MERGED = "merged"
+"""In place of a task's name, where a method merges what tasks have learned."""
+
 
 @figure(
     "directions",
@@ -46,21 +49,23 @@ def directions(paths: Sequence[Path]) -> Figure:
         charts.svg(_drawn(rows), "Angle of every update to that of the first task"),
         "An arrow's angle to the horizontal is that between the task's update and the first task's, over all modules "
         "as one vector; its length is the update's norm over the longest of the run. Beyond 90° an update undoes the "
-        "first.",
+        "first. Dotted: what a method merges all of them into.",
         Table(["method", "task", "angle", "norm"], numbers),
     )
 
 
 def _arrows(method: str, run: Run) -> list[charts.Row]:
-    """Return both ends of the arrow of each of a run's updates; nothing of a run of one task."""
-    updates = [(task, added) for task, added, _, _ in run.updates()]
+    """Return both ends of the arrow of each of a run's updates, and of their merge; nothing of a run of one task."""
+    updates = [(task, {name: one.dense() for name, one in added.items()}) for task, added, _, _ in run.updates()]
     if len(updates) < 2:
         return []
     first = updates[0][1]
-    norms = [math.sqrt(sum(float(one.dense().square().sum()) for one in added.values())) for _, added in updates]
+    if (merge := run.method.merge) is not None:
+        updates.append((MERGED, {name: merge.merge(added[name] for _, added in updates) for name in first}))
+    norms = [math.sqrt(sum(float(one.square().sum()) for one in added.values())) for _, added in updates]
     rows: list[charts.Row] = []
     for (task, added), norm in zip(updates, norms, strict=True):
-        inner = sum(float((one.dense() * first[name].dense()).sum()) for name, one in added.items())
+        inner = sum(float((one * first[name]).sum()) for name, one in added.items())
         cosine = max(-1.0, min(1.0, inner / (norm * norms[0]))) if norm and norms[0] else 0.0
         length = norm / (max(norms) or 1.0)
         own: dict[str, str | float] = {
@@ -82,7 +87,8 @@ def _drawn(rows: Sequence[charts.Row]) -> altair.FacetChart:
         "y": alt.Y("y:Q", title="across", scale=alt.Scale(domain=[0, 1])),
         "color": alt.Color("task:N", sort=tasks, title=None),
     }
-    lines = alt.Chart().mark_line(strokeWidth=2).encode(**where, detail="task:N")
+    dotted = alt.condition(f"datum.task === '{MERGED}'", alt.value([2, 3]), alt.value([1, 0]))
+    lines = alt.Chart().mark_line(strokeWidth=2).encode(**where, detail="task:N", strokeDash=dotted)
     ends = alt.Chart().mark_point(filled=True, size=45, opacity=1).encode(**where).transform_filter("datum.end")
     panel = alt.layer(lines, ends, data=charts.data(rows)).properties(width=250, height=125)
     made: altair.FacetChart = panel.facet(alt.Facet("method:N", title=None), columns=2)
