@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 def nothing_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_given_up", [])
     monkeypatch.setattr(choice, "_checked", set())
-    monkeypatch.delenv(choice.SWITCH, raising=False)
+    monkeypatch.setenv(choice.SWITCH, "auto")
 
 
 @pytest.fixture
@@ -262,8 +262,9 @@ def test_on_a_cpu_nothing_changes_and_the_switch_is_read(monkeypatch: pytest.Mon
     assert use_tiles(torch.device("cuda"))
     assert keep_factors(choice.FACTORS_UP_TO)
     assert not keep_factors(choice.FACTORS_UP_TO + 1)
-    monkeypatch.setenv(choice.SWITCH, "off")
-    assert not use_tiles(torch.device("cuda"))
+    for off in ("off", ""):  # which is the default, too
+        monkeypatch.setenv(choice.SWITCH, off)
+        assert not use_tiles(torch.device("cuda"))
     monkeypatch.setenv(choice.SWITCH, "factors")
     assert keep_factors(10**6)
     monkeypatch.setenv(choice.SWITCH, "on")

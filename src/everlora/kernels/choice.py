@@ -1,8 +1,8 @@
 """Decides whether a penalty is computed in tiles, and falls back to plain torch where that cannot be or is wrong.
 
-``EVERLORA_KERNELS`` is ``auto`` (tiles on a CUDA device where Triton is installed), ``off`` (plain torch everywhere),
-or ``factors`` (the past is always given as factors, which needs the least memory; tiles wherever Triton computes, also
-in its interpreter).
+``EVERLORA_KERNELS`` is ``off`` (plain torch everywhere, the default until tiles are measured on a device), ``auto``
+(tiles on a CUDA device where Triton is installed), or ``factors`` (the past is always given as factors, which needs
+the least memory; tiles wherever Triton computes, also in its interpreter).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def mode() -> str:
     Raises:
         ConfigError: it says something else.
     """
-    chosen = os.environ.get(SWITCH, "") or "auto"
+    chosen = os.environ.get(SWITCH, "") or "off"
     if chosen not in ("auto", "off", "factors"):
         raise ConfigError(f"{SWITCH} must be auto, off or factors, not {chosen!r}")
     return chosen

@@ -49,7 +49,7 @@ class LearnerSettings(TypedDict, total=False):
     head: Literal["names"] | None
     dtype: str
     device: str
-    past: Literal["auto", "fold", "factors"]
+    past: Literal["auto", "fold", "fold-bf16", "factors"]
     feature_cache: str | None
     prompt: str | None
     prompt_style: Literal["chat", "plain"] | None

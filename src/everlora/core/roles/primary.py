@@ -49,7 +49,7 @@ class WeightPenalty(Part, role=True):
     by_module: ClassVar[bool] = False
     """Whether value and gradient of each module depend on that module alone, so that few may be computed at once."""
     matrices: ClassVar[int] = 0
-    """How many matrices of the module's shape, in fp32, the penalty makes at most at once; 0 if it makes none."""
+    """How many matrices of the module's shape, in fp32, the penalty makes at most at once."""
 
     @attribute
     @abstractmethod
@@ -164,11 +164,7 @@ class Initialiser(Part, role=True):
 
     @abstractmethod
     def start(
-        self,
-        fresh: LowRank,
-        updates: Sequence[LowRank],
-        evidence: Evidence = NO_EVIDENCE,
-        memory: State | None = None,
+        self, fresh: LowRank, updates: Sequence[LowRank], evidence: Evidence = NO_EVIDENCE, memory: State | None = None
     ) -> LowRank:
         """Return the live update to start from, for one module.
 
