@@ -145,7 +145,7 @@ class ScoreFacts(Record):
 
 
 class KeptRows(Record):
-    """Holds of which tasks test rows were kept, after they were learned, and when."""
+    """Holds how many test rows of tasks were kept after they were learned, and when."""
 
     date: str
     rows: dict[str, int]
