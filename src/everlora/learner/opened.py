@@ -15,7 +15,7 @@ from everlora.archive.history import HISTORY, Act, note, now
 from everlora.archive.identity import RunRecord
 from everlora.archive.manifest import is_begun
 from everlora.archive.root import hash_of
-from everlora.core.errors import ConfigError, DataError, FolderError, nearest
+from everlora.core.errors import ConfigError, DataError, FolderError, closest, nearest
 from everlora.core.expressions import parse
 from everlora.core.method import Method
 from everlora.data.files import TaskFile
@@ -185,7 +185,8 @@ def task_named(path: Path, known: Sequence[Task], name: str | None) -> Task:
     found = next((one for one in known if one.name == name), None) if name is not None else known[-1]
     if found is None:
         names = [one.name for one in known]
-        raise ConfigError(f"{path} has not learned {name!r}{nearest(str(name), names)}; it knows {', '.join(names)}")
+        meant = f"; did you mean {close!r}?" if (close := closest(str(name), names)) is not None else ""
+        raise ConfigError(f"{path} has not learned {name!r}{meant}; it knows {', '.join(names)}")
     return found
 
 

@@ -22,7 +22,8 @@ EXTRAS = {
     "gguf": "weights in GGUF files (everlora[gguf])",
     "PIL": "pictures (everlora[vision])",
     "openpyxl": "Excel files (everlora[excel])",
-    "bitsandbytes": "bases in 4 and 8 bit",
+    "torchao": "base models in 8 bits (everlora[int8])",
+    "bitsandbytes": "base models in 4 bits, on GPUs",
     "vllm": "serving",
 }
 LITTLE = 5e9
@@ -73,7 +74,8 @@ def _version(name: str) -> str:
 def _device() -> Finding:
     import torch
 
-    threads = f"{torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    threads = f"{count} thread{'' if count == 1 else 's'}"
     if torch.cuda.is_available():
         return Finding(what="device", state="good", detail=f"{torch.cuda.get_device_name(0)}; {threads}")
     if torch.backends.mps.is_available():

@@ -165,8 +165,8 @@ def _keep(learner: SequentialLearner, rows: Sequence[Task]) -> bool:
         names = [one.name for one in own]
         kept = rehearsal.read_rows(stage.evaluation / TESTS) if stage.evaluation else []
         facts = read_json(Evaluation, stage.evaluation / COMMIT) if stage.evaluation else stage.facts
-        fresh = ("seconds", "counts", "kept")
-        known = {name: getattr(facts, name) for name in Scored.model_fields if name not in fresh}
+        own_fields = ("seconds", "counts", "kept")
+        known = {name: getattr(facts, name) for name in Scored.model_fields if name not in own_fields}
         known |= {"seconds": facts.seconds if isinstance(facts, Evaluation) else 0.0, "counts": list(stage.counts)}
         act = KeptRows(date=now(stage.facts.history), rows={one.name: len(one.train) for one in own})
         with learner.folder.commit_evaluation(stage, Scored(**known, kept=[*stage.kept, act])) as place:
