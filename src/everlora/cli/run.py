@@ -14,6 +14,7 @@ from everlora.cli.report import WithReport, leave_report
 from everlora.core.errors import ConfigError, printable
 
 if TYPE_CHECKING:
+    from everlora.runtime.profiling import Trace
     from everlora.runtime.tracking import Tracking
 
 Config = Annotated[
@@ -33,6 +34,10 @@ ReportTo = Annotated[
         rich_help_panel="output",
     ),
 ]
+Profile = Annotated[
+    bool,
+    typer.Option("--profile", help="Write trace.json of a few training steps.", rich_help_panel="output"),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done.", rich_help_panel="output")]
 
 
@@ -50,6 +55,7 @@ def run(
     resume: Resume = False,
     with_report: WithReport = True,
     report_to: ReportTo = None,
+    profile: Profile = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -78,9 +84,10 @@ def run(
     from everlora.learner import experiment
     from everlora.runtime import world
     from everlora.runtime.console import ConsoleProgress
+    from everlora.runtime.progress import COSTS
 
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
-        shown.callbacks = trackers(report_to)
+        shown.callbacks = (*trackers(report_to), *traces(out, wanted=profile))
         result = experiment.run(spec, out, resume=resume, progress=shown, single=single)
     if not world.is_main():
         return
@@ -89,6 +96,7 @@ def run(
     else:
         show(matrix(result.record), summary([result.record]))
         say(made(result.record))
+        say(COSTS.describe(result.record.memory_bytes))
         say(f"written to {out}")
     leave_report(out, wanted=with_report)
 
@@ -149,3 +157,12 @@ def trackers(names: str | None) -> tuple[Tracking, ...]:
 
     wanted = (names or "").replace(",", " ").split()
     return (Tracking(wanted),) if wanted else ()
+
+
+def traces(out: Path, *, wanted: bool) -> tuple[Trace, ...]:
+    """Return what writes a trace of a few training steps into a run's folder, if it is wanted."""
+    if not wanted:
+        return ()
+    from everlora.runtime.profiling import Trace
+
+    return (Trace(out),)

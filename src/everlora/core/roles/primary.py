@@ -270,13 +270,11 @@ class Merge(Part, role=True):
     ...         return list(updates)[-1]
     >>> Latest().merge([torch.zeros(1, 2), torch.ones(1, 2)])
     tensor([[1., 1.]])
-
-    Attributes:
-        associative: whether the merge of what some updates were merged into with the next is that of all of them, bit
-            for bit. It is then made of the newest alone.
     """
 
-    associative: ClassVar[bool] = False
+    associative: ClassVar[bool] = (
+        False  # whether merge([merge(all but the newest), newest]) is merge(all), bit for bit
+    )
 
     @attribute
     @abstractmethod
