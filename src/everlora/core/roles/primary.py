@@ -272,9 +272,7 @@ class Merge(Part, role=True):
     tensor([[1., 1.]])
     """
 
-    associative: ClassVar[bool] = (
-        False  # whether merge([merge(all but the newest), newest]) is merge(all), bit for bit
-    )
+    associative: ClassVar[bool] = False  # whether merge([merge(all but one), the newest]) is merge(all)
 
     @attribute
     @abstractmethod
