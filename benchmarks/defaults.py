@@ -3,8 +3,9 @@
     python benchmarks/defaults.py --config recipes/stage.yaml --data-dir DIR --order 1 \\
         --alphas 1,2,4,8,16,32 --rates 1e-3,3e-3,1e-2,3e-2 --ranks 8 --out benchmarks/results/defaults.jsonl
 
-Rows: alpha, rate, rank, mean accuracy on each task right after it was learned, after the last task, and seconds of one
-core; on dev rows. Points that are in the file already are not run again.
+Rows: alpha, rate, rank, steps a task where they are not the recipe's, mean accuracy on each task right after it was
+learned, after the last task, and seconds of one core; on dev rows. Points that are in the file already are not run
+again. rsLoRA's rule, a scale that falls with the root of the rank, is the points with alpha = sqrt(8 r).
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import everlora.methods  # noqa: F401  # registers them
 from everlora.learner import experiment, sweep
 from everlora.learner.resolve import read_recipe
+from everlora.models.loading import Loaded
 from everlora.settings.spec import RawSettings, RunSpec
 
 
@@ -28,21 +31,35 @@ def numbers(text: str) -> list[float]:
     return [float(word) for word in text.split(",")]
 
 
-def settings_of(given: argparse.Namespace, alpha: float, rate: float, rank: int) -> list[RawSettings]:
+class Point(NamedTuple):
+    """Is one point of the grid; the recipe's own tasks and steps are None."""
+
+    config: str
+    tasks: str | None
+    steps: int | None
+    rank: int
+    alpha: float
+    rate: float
+
+
+def settings_of(given: argparse.Namespace, point: Point) -> list[RawSettings]:
     """Return the layers of settings of one point of the grid."""
     recipe = read_recipe(given.config)
     layers = recipe.get("lora")
-    lora = {**(layers if isinstance(layers, dict) else {}), "r": rank, "lora_alpha": alpha}
-    point: RawSettings = {
+    lora = {**(layers if isinstance(layers, dict) else {}), "r": point.rank, "lora_alpha": point.alpha}
+    own: RawSettings = {
         "method": given.method,
         "seed": given.seed,
         "order": given.order,
         "data_dir": given.data_dir,
         "lora": lora,
-        "train": {"learning_rate": rate},
+        "train": {"learning_rate": point.rate} | ({} if point.steps is None else {"max_steps": point.steps}),
         "evaluation": {"split": "dev"},
     }
-    return [recipe, point]
+    chosen: RawSettings = {}
+    if point.tasks is not None:
+        chosen = {"benchmark": given.benchmark, "tasks": point.tasks.split(",")}
+    return [recipe, own, chosen]
 
 
 def main() -> None:
@@ -56,30 +73,42 @@ def main() -> None:
     parser.add_argument("--alphas", type=numbers, default=numbers("1,2,4,8,16,32"))
     parser.add_argument("--rates", type=numbers, default=numbers("1e-3,3e-3,1e-2,3e-2"))
     parser.add_argument("--ranks", type=numbers, default=[8.0])
+    parser.add_argument("--steps", type=numbers, default=[None], help="steps a task, in place of the recipe's epochs")
+    parser.add_argument("--tasks", default=None, help="other tasks than the recipe's, of --benchmark")
+    parser.add_argument("--benchmark", default="long")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     there = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
-    done = {(row["alpha"], row["rate"], row["rank"]) for row in there}
-    base = None
-    for rank, alpha, rate in itertools.product(map(int, given.ranks), given.alphas, given.rates):
-        if (alpha, rate, rank) in done:
-            continue
-        spec = experiment.resolve(RunSpec, *settings_of(given, alpha, rate, rank))
-        base = base or experiment.load_for(spec)
-        began = time.process_time()
-        row = {"config": given.config.name, "method": given.method, "alpha": alpha, "rate": rate, "rank": rank}
-        with tempfile.TemporaryDirectory() as place:
-            (result,) = sweep.work([sweep.Job(spec, Path(place) / "run")], base)
-            matrix = result.record.matrix
-            learned = [float(matrix[k][k] or 0) for k in range(len(matrix))]
-            row |= {
-                "learned": round(sum(learned) / len(learned), 2),
-                "after": round(result.record.metrics["oa"] or 0, 2),
-            }
-        row["seconds"] = round(time.process_time() - began, 1)
-        with given.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print(row, file=sys.stderr, flush=True)
+    done = {Point(*(row.get(name) for name in Point._fields)) for row in there}
+    steps = [None if count is None else int(count) for count in given.steps]
+    grid = itertools.product(steps, map(int, given.ranks), given.alphas, given.rates)
+    points = [Point(given.config.name, given.tasks, *point) for point in grid]
+    todo = [point for point in points if point not in done]
+    specs = [experiment.resolve(RunSpec, *settings_of(given, point)) for point in todo]
+    base = experiment.load_for(specs[0]) if specs else None
+    with tempfile.TemporaryDirectory() as place:
+        named = [sweep.Job(spec, Path(place) / f"run{k}") for k, spec in enumerate(specs)]
+        with sweep.sharing(named, Path(place)) as jobs:
+            for point, job in zip(todo, jobs, strict=True):
+                assert base is not None
+                write(given, point, job, base)
+
+
+def write(given: argparse.Namespace, point: Point, job: sweep.Job, base: Loaded) -> None:
+    """Run one point of the grid, and append what came of it to the file."""
+    began = time.process_time()
+    row = {"method": given.method} | {name: value for name, value in point._asdict().items() if value is not None}
+    (result,) = sweep.work([job], base)
+    matrix = result.record.matrix
+    learned = [float(matrix[k][k] or 0) for k in range(len(matrix))]
+    row |= {
+        "learned": round(sum(learned) / len(learned), 2),
+        "after": round(result.record.metrics["oa"] or 0, 2),
+        "seconds": round(time.process_time() - began, 1),
+    }
+    with given.out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(row, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ q and v, one thread):
     padded      everlora with what is measured switched off
     everlora    as it runs by default
 
+Of an encoder (``frozen``) stock adapts all layers, and what is switched off is to hold what the frozen ones make of a
+text.
+
 A line of JSON per measurement goes to ``--results``; the table is printed at the end: medians over rounds and tasks of
 the ratio to stock, and the range of rounds.
 """
@@ -34,12 +37,15 @@ from everlora.adapters.lora import LoraBackend
 from everlora.evaluation import scoring
 from everlora.models import gguf_cache
 from everlora.models.families import causal
+from everlora.models.families.base import Family, Features, Scoring
+from everlora.models.families.frozen_encoder import find_frozen
 from everlora.models.loading import Loaded
 from everlora.training.trainer import token_mean
 
 MODEL = "smollm2-135m"
 TASKS = ("dbpedia", "amazon", "agnews")
 ROWS, ANSWERED = 8, 16
+WHAT = ("training", "generate", "labels", "frozen", "loading")
 Measured = dict[str, float]
 """Processor seconds of each way."""
 
@@ -97,7 +103,7 @@ class Bench:
             "everlora": seconds(lambda: ours(packs=True)),
         }
 
-    def answering(self, task: Task, how: scoring.Scoring) -> Measured:
+    def answering(self, task: Task, how: Scoring) -> Measured:
         """Measure the answers to sixteen rows, written or by scoring labels; stock writes them in either case."""
         family, model = self.base.family, self.base.model
 
@@ -134,25 +140,66 @@ def loading() -> Measured:
             return {"stock": first, "padded": first, "everlora": seconds(lambda: load(MODEL))}
 
 
+def frozen(data: Path) -> dict[str, Measured]:
+    """Measure an encoder of which all six layers are adapted, or the upper two, whose lower ones are held or not.
+
+    Three epochs of 64 rows are learned, once more as in a second run of a sweep, and 64 rows answered after each of
+    six tasks.
+    """
+    stream = open_stream("standard", order=1, data_dir=data, tasks=["agnews"], seed=0)
+    (task,) = (one.take(64, 64, seed=1) for one in stream.tasks)
+    found: dict[str, Measured] = {"learned": {}, "in a second run": {}, "answered": {}}
+    for way, layers in (("stock", range(6)), ("padded", (4, 5)), ("everlora", (4, 5))):
+        base = load("minilm", dtype="float32", max_source_length=32)
+        family = base.family
+        family.prepare(base.model, [task], torch.Generator().manual_seed(0))
+        backend = LoraBackend(base, {"r": 8, "lora_alpha": 8, "layers_to_transform": list(layers)})
+        model = backend.attach(seed=0).train()
+        rows = [family.features(row, task) for row in task.train]
+        if way == "everlora":
+            family.frozen = find_frozen(model, backend.base_layers(), by_layers=True)
+        found["learned"][way] = seconds(lambda: learn(family, model, rows))  # noqa: B023  # called at once
+        found["in a second run"][way] = seconds(lambda: learn(family, model, rows))  # noqa: B023  # called at once
+        model.eval()
+        found["answered"][way] = seconds(lambda: answer(family, model, task))  # noqa: B023  # called at once
+    return found
+
+
+def learn(family: Family, model: torch.nn.Module, rows: list[Features]) -> None:
+    """Pass three times forward and backward over rows, in batches of 16."""
+    for k in [*range(0, len(rows), 16)] * 3:
+        logits, wanted = family.logits(model, family.collate(rows[k : k + 16]))
+        token_mean(logits, wanted, wanted.numel()).backward()
+        model.zero_grad()
+
+
+def answer(family: Family, model: torch.nn.Module, task: Task) -> None:
+    """Answer the rows of a task six times."""
+    for _ in range(6):
+        scoring.score_task(model, family, task, scoring="labels", batch_size=16)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["training", "generate", "labels", "loading"], action="append")
+    parser.add_argument("--only", choices=WHAT, action="append")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results/speed.jsonl")
     wish = parser.parse_args()
     torch.set_num_threads(1)
-    chosen = wish.only or ["training", "generate", "labels", "loading"]
+    chosen = wish.only or WHAT
     rows: list[dict[str, object]] = []
-    bench = Bench(wish.data_dir) if set(chosen) - {"loading"} else None
+    bench = Bench(wish.data_dir) if set(chosen) & {"training", "generate", "labels"} else None
     for lap in range(wish.rounds + 1):
         for what in chosen:
-            if what == "loading" or bench is None:
+            if what == "frozen":
+                made = list(frozen(wish.data_dir).items())
+            elif what == "loading" or bench is None:
                 made = [("packaged weights", loading())] if lap == 1 else []
             elif what == "training":
                 made = [(task.name, bench.training(task)) for task in bench.tasks]
             else:
-                how: scoring.Scoring = "labels" if what == "labels" else "generate"
+                how: Scoring = "labels" if what == "labels" else "generate"
                 made = [(task.name, bench.answering(task, how)) for task in bench.tasks] if lap else []
             if lap:  # the first lap warms caches
                 rows += [{"what": what, "task": name, "round": lap, **found} for name, found in made]

@@ -8,7 +8,8 @@ task right after it was learned and at the end, and the measures made of them. `
 page between ``<!-- study NAME minus BASELINE … -->`` and ``<!-- end of study -->`` by the table of
 ``benchmarks/results/NAME.jsonl``; with ``of SYSTEM …`` before ``minus`` of these systems alone. Between
 ``<!-- tuning TRIALS test NAME -->`` and ``<!-- end of study -->`` stand what a search on dev rows found, and the same
-system on the test rows of the same order.
+system on the test rows of the same order. Between ``<!-- matrices demo of METHOD … -->`` and the same end stand
+matrices of the demonstration.
 
 Every run of a method is paired with the baseline's run of the same order and seed. After ± stands half of the 95 %
 interval of the mean difference (t over the runs); * marks differences whose p is below 0.05 after Holm's correction
@@ -38,9 +39,10 @@ from everlora.core.expressions import split_expression
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+DEMO = ROOT / "src" / "everlora" / "learner" / "demo_seeds.json"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>study|tuning) (?P<name>\S+)(?: of (?P<of>[^>]*?))?(?: minus (?P<minus>[^>]*?))?"
+    r"(<!-- (?P<kind>study|tuning|matrices) (?P<name>\S+)(?: of (?P<of>[^>]*?))?(?: minus (?P<minus>[^>]*?))?"
     r"(?: test (?P<test>\S+))? -->\n).*?(?P<end><!-- end of study -->)",
     re.DOTALL,
 )
@@ -250,10 +252,27 @@ def tuning(trials: Sequence[Point], final: Sequence[Point]) -> str:
     return f"{lines}\nRank correlation (Spearman) of dev and test over the {len(found)} systems: {agree:.2f}.\n"
 
 
+def matrices(methods: Sequence[str]) -> str:
+    """Return the demonstration's matrices of its first seed: accuracy on each task (columns) after each (rows)."""
+    stored = json.loads(DEMO.read_text(encoding="utf-8"))
+    tasks: list[str] = stored["tasks"]
+    first, widths = max(map(len, tasks)), [max(5, len(task)) for task in tasks]
+    header = "".join(f" {task:>{width}}" for task, width in zip(tasks, widths, strict=True))
+    lines = [("", [f" {name}" for name in methods]), ("after", [header for _ in methods])]
+    for k, task in enumerate(tasks):
+        rows = [zip(stored["matrices"][method][k], widths, strict=True) for method in methods]
+        cells = [[f" {'' if score is None else f'{score:.0f}':>{width}}" for score, width in row] for row in rows]
+        lines.append((task, ["".join(row) for row in cells]))
+    sheet = [f"{name:<{first}}  " + "   ".join(f"{one:<{len(header)}}" for one in row) for name, row in lines]
+    return "```text\n" + "\n".join(line.rstrip() for line in sheet) + "\n```\n"
+
+
 def rendered(page: str) -> str:
     """Return a page with the tables of its studies made anew."""
 
     def block(match: re.Match[str]) -> str:
+        if match["kind"] == "matrices":
+            return f"{match[1]}{matrices((match['of'] or '').split())}{match['end']}"
         points = load(match["name"])
         if match["kind"] == "tuning":
             return f"{match[1]}{tuning(points, load(match['test']))}{match['end']}"

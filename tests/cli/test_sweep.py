@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from everlora.learner.resolve import resolve
-from everlora.learner.sweep import Job, sharing_features
+from everlora.learner.sweep import Job, sharing
 from everlora.settings.spec import RunSpec
 from sealing import edit, update
 
@@ -236,13 +236,13 @@ def test_a_sweep_that_fails_keeps_what_its_runs_share(tmp_path: Path) -> None:
     (tmp_path / ".features").mkdir()
 
     def fail() -> None:
-        with sharing_features([one, other], tmp_path) as shared:
+        with sharing([one, other], tmp_path) as shared:
             assert [job.spec.feature_cache for job in shared] == [str(tmp_path / ".features"), "off"]
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert (tmp_path / ".features").is_dir()
-    with sharing_features([one], tmp_path):
+    with sharing([one], tmp_path):
         pass
     assert not (tmp_path / ".features").exists()

@@ -14,7 +14,8 @@ from everlora.adapters import make_backend
 from everlora.adapters.layers import in_layers
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, ModelError
-from everlora.models.families.frozen import FrozenLayers, Store
+from everlora.models.families.frozen import FrozenLayers
+from everlora.models.families.store import Store
 from everlora.models.loading import Loaded
 from everlora.settings.lora import read_layers
 

@@ -102,7 +102,7 @@ def sweep(
         _list(todo, orders=bool(orders))
         return
     failed: list[sweeping.Failed] = []
-    with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing_features(todo, out) as shared:
+    with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing(todo, out) as shared:
         note = failed.append
         if workers > 1:
             own = plugin or []

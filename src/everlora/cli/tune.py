@@ -69,7 +69,7 @@ def tune(
             say(f"{trial.method}\trate {trial.rate:g}\t{len(runs)} runs")
         return
     failed: list[sweeping.Failed] = []
-    with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing_features(jobs, out) as shared:
+    with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing(jobs, out) as shared:
         sweeping.work_in_processes(
             shared, workers, resume=resume, plugins=plugin or [], progress=shown, failed=failed.append
         )

@@ -129,9 +129,11 @@ def follow(
     *,
     resume: bool = False,
     progress: Progress,
+    shared: Path | None = None,
 ) -> Result:
-    """Let a loaded model follow tasks; see `run`."""
+    """Let a loaded model follow tasks; see `run`. Runs with one folder ``shared`` learn equal first tasks once."""
     learner = begin(spec, method, base, out, resume=resume, progress=progress)
+    learner.shared = shared
     return finish(learner, learner.follow(tasks))
 
 
@@ -215,6 +217,18 @@ def _finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
 def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
     """Open the stream that ``spec`` names, in the kind of input that the model reads."""
     return adapt_tasks(_opened(spec, base.family.modality), spec, spec.stream_seed)
+
+
+_latest: dict[tuple[str, Modality], TaskStream] = {}
+
+
+def latest_stream(spec: RunSpec, base: Loaded) -> TaskStream:
+    """Return what `stream_for` does; the latest is held, since files are large and runs of a sweep read the same."""
+    key = spec.model_dump_json(exclude={"method", "seed", "train", "lora"}), base.family.modality
+    if key not in _latest:
+        _latest.clear()
+        _latest[key] = stream_for(spec, base)
+    return _latest[key]
 
 
 def rows_of(spec: RunSpec) -> TaskStream:

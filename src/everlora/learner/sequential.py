@@ -92,6 +92,9 @@ class SequentialLearner(LearnerState):
         progress: is shown every step.
     """
 
+    shared: Path | None = None
+    """In which the runs of a sweep share first tasks, see `everlora.training.shared`."""
+
     def __init__(self, base: Loaded, method: Method, spec: LearnerSpec, folder: RunFolder, progress: Progress) -> None:
         super().__init__(base, method, spec, folder)
         self.progress = progress
@@ -185,7 +188,7 @@ class SequentialLearner(LearnerState):
             expected = forecasts.forecast(self, stage, seen)
             training = self.train_task(stage, model)
             update, spent = within_budget(self, stage, model, self.extract_update(stage))
-            seconds = Seconds(train=time.perf_counter() - started)
+            seconds = Seconds(train=time.perf_counter() - started + training.elsewhere)
             warnings = training.chain.warnings
             earlier = self.changes if self.method.penalties else ()
             amiss = after_training(update, self.adapter_start(), self.backend.base_layers(), training.log, earlier)
@@ -220,7 +223,6 @@ class SequentialLearner(LearnerState):
             self.backend.detach()
             self.base.family.restore(self.base.model, snapshot)
             raise
-        # What was learned stands, whatever becomes of the answers.
         return score(self, stage, tasks, matrix, self.answering_model(model))
 
     # --- the steps of `run_task`; those that a restored task takes, too, are in `everlora.learner.state` -------------
@@ -245,8 +247,7 @@ class SequentialLearner(LearnerState):
             past = UpdateHistory((cast(LowRankUpdates, start),)) if self.method.adapter.low_rank else UpdateHistory()
         so_far = (past, start, self.memory, self.calibration.ratio)
         checkpoint = self.checkpoint(stage)
-        trainer = TaskTrainer(self.base, self.method, self.spec, self.backend, stage, *so_far, checkpoint)
-        # For a model that writes rows of them itself; their own rows are not shown to it.
+        trainer = TaskTrainer(self.base, self.method, self.spec, self.backend, stage, *so_far, checkpoint, self.shared)
         earlier = [task for before in self.plan[: stage.number - 1] for task in before.tasks]
         return trainer.train(model, self.stored_rows, earlier, first=self.newest is None, progress=self.progress)
 

@@ -30,8 +30,8 @@ from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings, RunSpec
 from everlora.training.stages import validate_task
 
-FEATURES = ".features"
-"""Where the runs of a sweep share hidden states, inside its folder, while it is running."""
+FEATURES, FIRST = ".features", ".first"
+"""Where the runs of a sweep share hidden states, and first tasks, inside its folder, while it is running."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,12 @@ class Job:
     Attributes:
         spec: its settings, complete.
         folder: where it goes.
+        shared: the folder in which jobs share first tasks that are equal; None where each learns its own.
     """
 
     spec: RunSpec
     folder: Path
+    shared: Path | None = None
 
     @property
     def name(self) -> str:
@@ -136,21 +138,24 @@ def jobs(
 
 
 @contextmanager
-def sharing_features(todo: Sequence[Job], out: Path) -> Iterator[list[Job]]:
-    """Let jobs whose layers are chosen share what the frozen ones make of texts, inside the block.
+def sharing(todo: Sequence[Job], out: Path) -> Iterator[list[Job]]:
+    """Let jobs share what they would each make alike, inside the block: first tasks, and hidden states.
 
-    They share a folder inside ``out``, which is removed when the block ends without an error: all that it holds could
-    be computed again. Jobs with a ``feature_cache`` of their own keep it.
+    The latter are what the frozen layers make of texts, where the adapted ones are chosen; jobs with a
+    ``feature_cache`` of their own keep it. Both lie in folders inside ``out``, which are removed when the block ends
+    without an error: all that they hold could be computed again.
     """
     place = out / FEATURES
 
     def of(job: Job) -> Job:
+        job = replace(job, shared=out / FIRST)
         if job.spec.feature_cache is not None or job.spec.lora.layers is None:
             return job
         return replace(job, spec=job.spec.model_copy(update={"feature_cache": str(place)}))
 
     yield [of(job) for job in todo]
-    shutil.rmtree(place, ignore_errors=True)
+    for folder in (place, out / FIRST):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_tuned(path: Path) -> dict[str, Tuned]:
@@ -190,16 +195,17 @@ def work(
     results, shown, checked = [], progress or Progress(), False
     for job in todo:
         method = parse(job.spec.method)
-        tasks = experiment.stream_for(job.spec, base).tasks
+        tasks = experiment.latest_stream(job.spec, base).tasks
         if not checked:  # data that no method could learn end the work before anything runs, and not job by job
             for task in tasks:
                 validate_task(task, base.family, job.spec.evaluation, Progress())
             checked = True
         shown.info(f"{job.name}: {method.policy}")
         try:
+            own = copy.deepcopy(base)
             results.append(
                 experiment.follow(
-                    job.spec, method, copy.deepcopy(base), tasks, job.folder, resume=resume, progress=shown
+                    job.spec, method, own, tasks, job.folder, resume=resume, progress=shown, shared=job.shared
                 )
             )
         except (TrainingError, ModelError, DataError, ConfigError) as error:  # a folder in the way ends the work
@@ -289,4 +295,5 @@ def compare(
     """
     named = methods if isinstance(methods, Mapping) else {safe(expression): expression for expression in methods}
     todo = [Job(spec.model_copy(update={"method": one}), out / name) for name, one in named.items()]
-    return work(todo, experiment.load_for(spec), resume=resume, progress=progress)
+    with sharing(todo, out) as shared:
+        return work(shared, experiment.load_for(spec), resume=resume, progress=progress)

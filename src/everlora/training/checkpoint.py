@@ -96,6 +96,13 @@ class Checkpoint(TrainerCallback):
             return None
         return str(self.place) if known == self.key else None
 
+    def whole(self) -> bool:
+        """Return whether its tensors can be read."""
+        try:
+            return bool(load_file(self.place / TENSORS))
+        except (SafetensorError, OSError):
+            return False
+
     def write(self, trainer: ClTrainer) -> None:
         """Write where a Trainer stands, in the place of what was written before.
 
@@ -155,14 +162,19 @@ class Checkpoint(TrainerCallback):
                 for name in ("task", "penalty"):
                     setattr(controller, name, values[name].to(group.device))
                 controller.price, controller.allowed = values["price"], values["allowed"]
-        chain.records = list(content.records)
-        chain.latest = dict(content.latest)
+        self.read_figures(trainer)
         if chain.recurrence:
             chain.recurrence.state = {
                 name: value.to(chain.params[0].device) if isinstance(value, Tensor) else value
                 for name, value in _unpacked(content.blocks, tensors).items()
             }
-        trainer.rows.cut, self.resumed = content.cut, trainer
+        self.resumed = trainer
+
+    def read_figures(self, trainer: ClTrainer) -> None:
+        """Bring back what the chain has recorded, and how many texts were cut."""
+        content, chain = self._content(), trainer.chain
+        chain.records, chain.latest = list(content.records), dict(content.latest)
+        trainer.rows.cut = content.cut
 
     def read_random(self) -> None:
         """Bring the random generators to where they were."""

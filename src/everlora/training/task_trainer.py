@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
@@ -29,6 +30,7 @@ from everlora.training.chain import Chain
 from everlora.training.checkpoint import Checkpoint
 from everlora.training.order import Blocks, EqualShares, Order
 from everlora.training.probe import Probe
+from everlora.training.shared import SharedTraining
 from everlora.training.stages import Stage
 from everlora.training.teacher import Teacher
 from everlora.training.trainer import ExtraLosses, Rows, fit
@@ -45,6 +47,7 @@ class TrainingResult:
         written_rows: by earlier task, how many rows the model wrote of it; None where it writes none.
         epochs: that the number of rows made; None where the settings have epochs or steps.
         predicted_rise: of the losses of all earlier tasks together, in nats per row; None where no part predicts it.
+        elsewhere: seconds that another run has trained the same, whose end was read; 0 where it was trained here.
     """
 
     chain: Chain
@@ -53,6 +56,7 @@ class TrainingResult:
     written_rows: dict[str, WrittenRows] | None = None
     epochs: int | None = None
     predicted_rise: float | None = None
+    elsewhere: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class TaskTrainer:
         memory: what the parts remember of earlier tasks.
         calibration: by which predictions of what earlier tasks lose are multiplied.
         checkpoint: where training goes on from, if it was broken off, and writes how far it is.
+        shared: the folder in which runs share first tasks; None where they do not.
     """
 
     base: Loaded
@@ -79,6 +84,7 @@ class TaskTrainer:
     memory: memory.Memory
     calibration: float = 1.0
     checkpoint: Checkpoint | None = None
+    shared: Path | None = None
 
     @property
     def arguments(self) -> TrainingArgumentsInput:
@@ -148,13 +154,10 @@ class TaskTrainer:
             steps = math.ceil((len(rows) if order is None else len(order)) / self.batch)
             times = f"{epochs} epoch{'s' if epochs > 1 else ''} of {steps} step{'s' if steps > 1 else ''}"
             progress.info(f"{self.stage.name}: {len(rows)} rows, {times}")
-        outputs = tuple(part for part in self.method.outputs if part.strength)
-        extra_losses = ExtraLosses(
-            outputs=outputs,
-            side=self.backend.auxiliary_loss if self.method.adapter.own_loss else None,
-            # Copied before the first step, while the values are still those of the task before.
-            teacher=Teacher(chain.params) if outputs and not first else None,
-        )
+        extra_losses = self.extra_losses(chain, first=first)
+        # Whoever listens to steps wants to hear them.
+        place = self.shared if first and not progress.callbacks else None
+        shared = SharedTraining.of(place, self, model, chain, rows, extra_losses)
         with chain.probe or nullcontext():
             log = fit(
                 model,
@@ -170,11 +173,25 @@ class TaskTrainer:
                 extra_losses=extra_losses,
                 order=order,
                 checkpoint=self.checkpoint,
+                shared=shared,
             )
+        elsewhere = shared.seconds if shared and shared.recalled else 0.0
+        if elsewhere:
+            progress.info(f"{self.stage.name}: learned already, by a run that begins as this one does")
         if rows.cut:
             cut = f"{rows.cut} of {len(rows)} training texts were cut to --max-source-length"
             progress.info(f"{self.stage.name}: {cut}")
-        return TrainingResult(chain, log, rows.cut, written, epochs, chain.predicted_rise())
+        return TrainingResult(chain, log, rows.cut, written, epochs, chain.predicted_rise(), elsewhere)
+
+    def extra_losses(self, chain: Chain, *, first: bool) -> ExtraLosses:
+        """Gather the terms that are added to the task's own loss."""
+        outputs = tuple(part for part in self.method.outputs if part.strength)
+        return ExtraLosses(
+            outputs=outputs,
+            side=self.backend.auxiliary_loss if self.method.adapter.own_loss else None,
+            # Copied before the first step, while the values are still those of the task before.
+            teacher=Teacher(chain.params) if outputs and not first else None,
+        )
 
     def rows(
         self, model: nn.Module, stored_rows: Sequence[Task], earlier: Sequence[Task]

@@ -33,6 +33,7 @@ from everlora.settings.training import TrainingArgumentsInput
 from everlora.training.chain import Chain
 from everlora.training.checkpoint import MINUTES, Checkpoint
 from everlora.training.order import Order
+from everlora.training.shared import SharedTraining
 from everlora.training.stock_arguments import arguments, refusals
 from everlora.training.teacher import Teacher
 
@@ -217,10 +218,8 @@ class ClTrainer(Trainer):
         loss = (token_mean(logits, targets, total, each) + extra) * self.accelerator.num_processes
         return (loss, {"logits": logits}) if return_outputs else loss
 
-    # --- where a Trainer writes and reads checkpoints: its own are pickles -------------------------------------------
-
     def _plan_checkpoint(self) -> None:
-        """Ask for a checkpoint at the end of this step, if one is due; none is at the end of a task."""
+        """Ask for a checkpoint of ours (a Trainer's are pickles) at the end of this step; none is due at the last."""
         one = self.checkpoint
         if one is None:
             return
@@ -252,8 +251,7 @@ class ClTrainer(Trainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Name all that Trainer decays but the head, whose rows for labels of other tasks must stay as they are."""
         names: list[str] = super().get_decay_parameter_names(model)
-        head = f"{self.family.head}."
-        return [name for name in names if "modules_to_save" not in name and not name.startswith(head)]
+        return [one for one in names if "modules_to_save" not in one and not one.startswith(f"{self.family.head}.")]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         super().log({**logs, **self.chain.latest} if "loss" in logs else logs, *args, **kwargs)
@@ -273,28 +271,29 @@ def fit(
     order: Order | None = None,
     find_unused: bool | None = None,
     checkpoint: Checkpoint | None = None,
+    shared: SharedTraining | None = None,
 ) -> list[dict[str, float]]:
     """Train all that requires a gradient, and return the Trainer's log; without ``order`` rows are shuffled.
 
     ``find_unused`` is ``ddp_find_unused_parameters`` where no user sets it; None leaves it to transformers. Training
-    goes on from a ``checkpoint`` that counts, and writes it.
+    goes on from a ``checkpoint`` that counts, and writes it. What is ``shared`` is learned once.
     """
     # Under the user's own value, if there is one.
     train = {"ddp_find_unused_parameters": find_unused, **train}
     # Trainer wants a folder of its own, and must leave nothing in that of the run.
     with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
-        args = arguments(train, folder=scratch, seed=seed, cpu=cpu)
-        more = {"model": model, "args": args, "train_dataset": rows}
+        more = {"model": model, "args": arguments(train, folder=scratch, seed=seed, cpu=cpu), "train_dataset": rows}
         trainer = ClTrainer(family, chain, extra_losses, order, checkpoint, **more)
-        for callback in callbacks:
+        if shared is not None and (known := shared.recall(trainer)) is not None:
+            return known
+        for callback in (*callbacks, *([] if checkpoint is None else [checkpoint])):
             trainer.add_callback(callback)
-        if checkpoint is not None:
-            trainer.add_callback(checkpoint)
         with END.heeded() if checkpoint is not None else nullcontext():
             trainer.train(resume_from_checkpoint=checkpoint.found() if checkpoint is not None else None)
         if checkpoint is not None and END.requested:  # in the last step, behind which no checkpoint is written
             raise KeyboardInterrupt
         if not trainer.state.global_step:
             raise TrainingError("not one step was taken, so nothing was learned; look at the batch size and the rows")
-    log: list[dict[str, float]] = trainer.state.log_history
-    return log
+        if shared is not None:
+            shared.keep(trainer)
+        return list(trainer.state.log_history)

@@ -30,6 +30,7 @@ from everlora.models.families.base import GREEDY, Batch, Family, Features, Gener
 from everlora.models.families.heads import evaluating
 from everlora.models.families.pooled import Pooling
 from everlora.models.families.prompt import cut_middle
+from everlora.models.families.store import TokenStore
 
 
 class Classifier(Family):
@@ -50,6 +51,7 @@ class Classifier(Family):
     def __init__(self, processor: Any, limits: Limits) -> None:
         super().__init__(processor, limits)
         self.by_task = False
+        self.known_tokens = TokenStore()
         self._rows: dict[tuple[str | None, str], int] = {}
         self.head_rows = 0
         self.n_known = 0
@@ -230,7 +232,7 @@ class TextClassifier(Classifier):
         """
         if task.form == "chat":
             raise DataError(f"task {task.name!r} holds chat messages; an encoder with a head needs text and label")
-        ids = list(self.processor(example.input, truncation=False, verbose=False).input_ids)
+        ids = self.known_tokens.tokens(self.processor, example.input, special=True)
         limit = min(self.limits.context, self.limits.source or self.limits.context)
         if len(ids) > limit:
             if self.limits.source is None and task.prompt_limit is not None:
@@ -242,7 +244,7 @@ class TextClassifier(Classifier):
                     f"set --max-source-length to cut texts"
                 )
             self.truncated += 1
-            ids = list(self.processor(example.input, truncation=True, max_length=limit).input_ids)
+            ids = self.known_tokens.tokens(self.processor, example.input, special=True, length=limit)
         return ids
 
     def features(self, example: Example, task: Task) -> Features:

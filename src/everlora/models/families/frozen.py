@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from everlora.models.families.feature_cache import FeatureCache, digest_of_part, key_of, tensors_of
 from everlora.models.families.heads import evaluating, unwrap_model
+from everlora.models.families.store import Store
 
 Batch = dict[str, Tensor]
 LIMIT = 2**30
@@ -47,36 +47,6 @@ class _ReachedError(Exception):
 
 
 @dataclass
-class Store:
-    """Holds tensors by key, within a limit; those that were used longest ago are dropped first.
-
-    >>> store = Store(limit=8)
-    >>> for key in (b"a", b"b", b"c"):
-    ...     store.put(key, torch.zeros(1))
-    >>> store.get(b"a"), store.size
-    (None, 8)
-    """
-
-    limit: int
-    held: OrderedDict[bytes, Tensor] = field(default_factory=OrderedDict)
-    size: int = 0
-
-    def get(self, key: bytes) -> Tensor | None:
-        """Return what is held under a key; None where nothing is."""
-        if key in self.held:
-            self.held.move_to_end(key)
-        return self.held.get(key)
-
-    def put(self, key: bytes, value: Tensor) -> None:
-        """Hold a tensor, and drop others until the limit is kept."""
-        if key not in self.held:
-            self.held[key] = value
-            self.size += value.nbytes
-        while self.size > self.limit:
-            self.size -= self.held.popitem(last=False)[1].nbytes
-
-
-@dataclass
 class FrozenPart(ABC):
     """Holds what the frozen part of a model makes of texts, and runs the model from there.
 
@@ -98,7 +68,8 @@ class FrozenPart(ABC):
     disk: FeatureCache | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        self.learned, self.answered = Store(self.limit), Store(self.limit)
+        self.learned: Store[Tensor] = Store(self.limit)
+        self.answered: Store[Tensor] = Store(self.limit)
         self._digest: str | None = None
 
     @abstractmethod

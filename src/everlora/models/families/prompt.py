@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.models.families.base import Limits
+from everlora.models.families.store import TokenStore
 
 MARK = "\u2402text\u2403"
 """Stands for a row's text while the chat template is written around it; no text has it."""
@@ -89,6 +90,7 @@ class Prompter:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, limits: Limits) -> None:
         self.tokenizer = tokenizer
         self.limits = limits
+        self.known_tokens = TokenStore()
         # Seen from what it writes: whether a tokenizer begins with its bos token stands in no one setting.
         first = tokenizer("a").input_ids[:1]
         self.date: str | None = None
@@ -100,7 +102,7 @@ class Prompter:
 
     def tokens(self, text: str) -> list[int]:
         """Return the tokens of a piece of text, without special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        return self.known_tokens.tokens(self.tokenizer, text, special=False)
 
     def answer(self, target: str, task: Task, *, spaced: bool = True) -> list[int]:
         """Return the tokens of an answer with the end-of-sequence token, which has to be learned like the rest.

@@ -1,0 +1,97 @@
+"""What do two workers and equal first tasks save a sweep? Twelve small runs by the clock, in fresh processes.
+
+    python benchmarks/sweeping.py --rounds 3      # about 4 minutes a round on two cores with nothing else on them
+
+MiniLM, three built-in tasks, four methods by three seeds. Three ways, one after the other in every round:
+
+    alone       one process of two threads, which learns the first task of every run
+    shared      the same process, equal first tasks learned once
+    workers     what ``everlora sweep --workers 2`` does: two processes of one thread, equal first tasks learned once
+
+Seconds are those of the clock, so nothing else may run. A line of JSON per process goes to ``--results``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from everlora.learner import experiment, sweep
+from everlora.runtime.progress import Progress
+from everlora.settings.spec import RawSettings
+
+SETTINGS: RawSettings = {
+    "model": "minilm",
+    "dtype": "float32",
+    "benchmark": "builtin",
+    "tasks": ["news", "questions", "intent"],
+    "max_train_samples": 96,
+    "max_eval_samples": 48,
+    "max_source_length": 48,
+    "head": "names",
+    "lora": {"r": 8, "lora_alpha": 2, "layers": "top:2"},
+    "train": {"learning_rate": 1e-2, "num_train_epochs": 3, "per_device_train_batch_size": 16},
+    "evaluation": {"schedule": "full", "scoring": "labels"},
+}
+METHODS, SEEDS = ("inclora", "ella", "o-lora", "kfac"), (0, 1, 2)
+WAYS = ("alone", "shared", "workers")
+
+
+def measure(way: str) -> float:
+    """Make the twelve runs in this process, or in two of its own; return the seconds, with the model's loading."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place)
+        todo = sweep.jobs([SETTINGS], METHODS, SEEDS, out)
+        if way == "alone":
+            sweep.work(todo, experiment.load_for(todo[0].spec))
+            return time.monotonic() - began
+        with sweep.sharing(todo, out) as jobs:
+            if way == "shared":
+                sweep.work(jobs, experiment.load_for(todo[0].spec))
+            else:
+                failures: list[sweep.Failed] = []
+                sweep.work_in_processes(jobs, 2, progress=Progress(), failed=failures.append)
+                assert not failures, failures
+    return time.monotonic() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--way", choices=WAYS, help="measure this one here, and print its seconds")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results/sweeping.jsonl")
+    wish = parser.parse_args()
+    if wish.way:
+        torch.set_num_threads(2)
+        print(measure(wish.way))
+        return
+    rows: list[dict[str, float]] = []
+    for lap in range(wish.rounds):
+        row: dict[str, float] = {"round": lap}
+        for way in WAYS:
+            made = subprocess.run(
+                [sys.executable, __file__, "--way", way], check=True, stdout=subprocess.PIPE, text=True
+            )
+            row[way] = round(float(made.stdout.split()[-1]), 1)
+        rows.append(row)
+        print(row, file=sys.stderr, flush=True)
+    wish.results.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    print("| way | seconds | of alone | range |\n|---|--:|--:|---|")
+    for way in WAYS:
+        ratios = [row[way] / row["alone"] for row in rows]
+        middle = statistics.median(row[way] for row in rows)
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"| {way} | {middle:.0f} | **{statistics.median(ratios):.2f}** | {spread} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""First tasks that are equal by construction are learned once in a sweep, and end as they do when learned alone."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from everlora import TaskStream, load
+from everlora.archive.folder import stages
+from everlora.archive.records import Seconds
+from everlora.learner.experiment import latest_stream
+from everlora.learner.resolve import resolve
+from everlora.learner.sweep import FIRST, Job, sharing, work
+from everlora.models.loading import Loaded
+from everlora.runtime.progress import Progress
+from everlora.settings.spec import RawSettings, RunSpec
+from everlora.training.shared import SharedTraining
+
+SETTINGS: RawSettings = {
+    "model": "tiny-llama",
+    "benchmark": "builtin",
+    "tasks": ["reviews", "news"],
+    "max_train_samples": 8,
+    "max_eval_samples": 4,
+    "evaluation": {"scoring": "labels"},
+    "train": {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 0.003},
+}
+PLAIN = ("inclora", "seqlora", "ella", "kfac", "ps-lora", "o-lora", "ewc", "decay")
+"""They begin alike: LoRA pairs, and no past."""
+OWN = ("n-lora(lam=0.01)", "lb-cl")
+"""Their first task is their own: a penalty that needs no past."""
+
+
+class Heard(Progress):
+    """Remembers what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture(scope="module")
+def base() -> Loaded:
+    return load("tiny-llama")
+
+
+def jobs(out: Path, methods: tuple[str, ...], **settings: object) -> list[Job]:
+    return [
+        Job(resolve(RunSpec, SETTINGS, {"method": method, "seed": 0, **settings}), out / method) for method in methods
+    ]
+
+
+def learned(out: Path) -> dict[str, str]:
+    """Return the digest of every tensor and figure that the runs in a folder have learned."""
+    files = [*out.rglob("tasks/*/*.safetensors"), *out.rglob("modules.jsonl")]
+    return {str(file.relative_to(out)): sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_a_first_task_is_learned_once_and_every_run_ends_as_it_does_alone(tmp_path: Path, base: Loaded) -> None:
+    methods, heard = (*PLAIN, *OWN), Heard()
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    work(jobs(alone, methods), base)
+    with sharing(jobs(together, methods), together) as shared:
+        work(shared, base, progress=heard)
+        (place,) = (together / FIRST).iterdir()
+        seconds = SharedTraining(place, place.name).seconds
+    assert not (together / FIRST).exists()
+    assert sum("learned already" in line for line in heard.lines) == len(PLAIN) - 1
+    assert learned(alone) == learned(together) != {}
+    first = [sha256(adapter.read_bytes()) for adapter in alone.glob("*/tasks/01-reviews/adapter_model.safetensors")]
+    assert len(first) == len(methods)
+    equal = {digest.hexdigest() for digest in first}
+    assert len(equal) == 1 + len(OWN), "those of one form without a past are equal by construction"
+    # It took as long as it did where it was learned.
+    took = [stages(together / method)[0].facts.seconds for method in PLAIN]
+    assert all(isinstance(one, Seconds) and one.train >= seconds > 0 for one in took)
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 1}, {"max_train_samples": 7}, {"train": {"max_steps": 1}}, {"tasks": ["news", "reviews"]}]
+)
+def test_what_differs_in_seed_rows_or_arguments_is_learned_by_itself(tmp_path: Path, base: Loaded, other: RawSettings):
+    heard = Heard()
+    with sharing([*jobs(tmp_path / "a", ("inclora",)), *jobs(tmp_path / "b", ("ella",), **other)], tmp_path) as shared:
+        work(shared, base, progress=heard)
+    assert not any("learned already" in line for line in heard.lines)
+
+
+def test_a_torn_file_is_not_read_and_the_task_is_learned_again(tmp_path: Path, base: Loaded) -> None:
+    heard = Heard()
+    work(jobs(tmp_path / "alone", ("inclora",)), base)
+    with sharing([*jobs(tmp_path / "one", ("ella",)), *jobs(tmp_path / "two", ("inclora",))], tmp_path) as shared:
+        work(shared[:1], base)
+        (torn,) = (tmp_path / FIRST).glob("*/*.safetensors")
+        torn.write_bytes(torn.read_bytes()[:100])
+        work(shared[1:], base, progress=heard)
+    assert not any("learned already" in line for line in heard.lines)
+    assert learned(tmp_path / "alone") == learned(tmp_path / "two")
+
+
+def test_runs_of_one_stream_read_its_rows_once_and_those_of_another_read_theirs(base: Loaded) -> None:
+    def stream(**settings: object) -> TaskStream:
+        return latest_stream(resolve(RunSpec, SETTINGS, settings), base)
+
+    first = stream(method="ella", seed=0)
+    assert stream(method="inclora", seed=1) is first
+    other = stream(method="inclora", max_train_samples=7)
+    assert (len(first.tasks[0].train), len(other.tasks[0].train)) == (8, 7)
+    assert stream(method="ella", seed=0, stream_seed=5).tasks[0].train != first.tasks[0].train
