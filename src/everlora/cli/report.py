@@ -23,6 +23,7 @@ WithReport = Annotated[
         envvar="EVERLORA_REPORT",
         show_envvar=False,
         help="Leave a page to look at: report.html.",
+        show_default=False,
         rich_help_panel="output",
     ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
 from everlora.cli.report import WithReport, leave_report
 from everlora.core.errors import ConfigError, printable
+
+if TYPE_CHECKING:
+    from everlora.runtime.profiling import Trace
 
 Config = Annotated[
     Path | None,
@@ -30,6 +33,10 @@ ReportTo = Annotated[
         rich_help_panel="output",
     ),
 ]
+Profile = Annotated[
+    bool,
+    typer.Option("--profile", help="Write trace.json of a few training steps.", rich_help_panel="output"),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done.", rich_help_panel="output")]
 
 
@@ -47,6 +54,7 @@ def run(
     resume: Resume = False,
     with_report: WithReport = True,
     report_to: ReportTo = None,
+    profile: Profile = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -75,9 +83,10 @@ def run(
     from everlora.learner import experiment
     from everlora.runtime import world
     from everlora.runtime.console import ConsoleProgress, trackers
+    from everlora.runtime.progress import COSTS
 
     with ConsoleProgress(quiet=quiet) as shown, interruptible():
-        shown.callbacks = trackers(report_to)
+        shown.callbacks = (*trackers(report_to), *traces(out, wanted=profile))
         result = experiment.run(spec, out, resume=resume, progress=shown, single=single)
     if not world.is_main():
         return
@@ -86,6 +95,7 @@ def run(
     else:
         show(matrix(result.record), summary([result.record]))
         say(made(result.record))
+        say(COSTS.describe(result.record.memory_bytes))
         say(f"written to {out}")
     leave_report(out, wanted=with_report)
 
@@ -134,3 +144,12 @@ def demo(
     say("what to do next:")
     for line in demonstration.NEXT:
         say(f"  {line}")
+
+
+def traces(out: Path, *, wanted: bool) -> tuple[Trace, ...]:
+    """Return what writes a trace of a few training steps into a run's folder, if it is wanted."""
+    if not wanted:
+        return ()
+    from everlora.runtime.profiling import Trace
+
+    return (Trace(out),)

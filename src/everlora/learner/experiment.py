@@ -43,7 +43,7 @@ from everlora.metrics.texts import unread
 from everlora.models.environment import environment
 from everlora.models.loading import Loaded, load
 from everlora.runtime import world
-from everlora.runtime.progress import Progress
+from everlora.runtime.progress import Progress, spent
 from everlora.settings.spec import LearnerSpec, RunSpec
 
 
@@ -196,6 +196,7 @@ def finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
         return _finish(learner, matrix)
 
 
+@spent("saving")
 def _finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
     folder, out = learner.folder, learner.folder.path
     if world.is_main():
@@ -212,6 +213,7 @@ def _finish(learner: SequentialLearner, matrix: ScoreMatrix) -> Result:
     return Result(folder=out, matrix=matrix, record=record)
 
 
+@spent("data")
 def stream_for(spec: RunSpec, base: Loaded) -> TaskStream:
     """Open the stream that ``spec`` names, in the kind of input that the model reads."""
     return adapt_tasks(_opened(spec, base.family.modality), spec, spec.stream_seed)

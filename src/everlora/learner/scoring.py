@@ -19,7 +19,7 @@ from everlora.evaluation.scoring import TaskScore
 from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.environment import fingerprint
 from everlora.runtime import world
-from everlora.runtime.progress import warn
+from everlora.runtime.progress import spent, warn
 from everlora.training.alarms import after_scoring
 from everlora.training.stages import Stage, matrix_row, stages, tasks_to_evaluate
 
@@ -77,6 +77,7 @@ def _score(
         counts=list(matrix.counts),
     )
 
+    @spent("saving")
     def write() -> None:  # all processes know the row; one of them writes
         with learner.folder.commit_evaluation(learner.folder.stages()[stage.number - 1], facts) as path:
             write_rows(path / PREDICTIONS, [answer for score in scores for answer in score.rows()])
@@ -86,6 +87,7 @@ def _score(
     return row
 
 
+@spent("answering")
 def evaluate(learner: SequentialLearner, model: nn.Module, stage: Stage, tasks: Sequence[Task]) -> list[TaskScore]:
     """Score the tasks that the schedule wants scored after this stage, as far as their rows are at hand."""
     following, schedule = learner.evaluator.scores_next_task, learner.spec.evaluation.schedule

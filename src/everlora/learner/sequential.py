@@ -64,7 +64,7 @@ from everlora.metrics.scores import Cell, ScoreMatrix
 from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.loading import Loaded
 from everlora.runtime import world
-from everlora.runtime.progress import Progress, warn
+from everlora.runtime.progress import Progress, spent, warn
 from everlora.settings.spec import LearnerSpec
 from everlora.training import forecast_summary, memory, rehearsal
 from everlora.training.alarms import after_training, check_finite
@@ -238,6 +238,7 @@ class SequentialLearner(LearnerState):
         known = self.memory.get(part.name, {})
         initialise(part, stage, model, self.base.family, self.backend, self.spec.seed, updates=updates, known=known)
 
+    @spent("training")
     def train_task(self, stage: Stage, model: nn.Module) -> TrainingResult:
         """Train the adapter that is on the model."""
         memory.check_fits(self.method.remembering, self.backend.trainable())
@@ -280,6 +281,7 @@ class SequentialLearner(LearnerState):
             look=lambda part: observe(part, stage, model, self.base.family, self.backend, self.spec.seed),
         )
 
+    @spent("saving")
     def commit(self, stage: Stage, seconds: Seconds | float, learned: LearnedTask | None = None) -> None:
         """Write a trained stage to the folder, in one step; ``learned`` is None where nothing was trained."""
 

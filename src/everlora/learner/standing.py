@@ -14,6 +14,7 @@ from everlora.archive.root import MATRIX, hash_of
 from everlora.learner.state import LearnerState
 from everlora.metrics.scores import ScoreMatrix
 from everlora.models.families import Classifier
+from everlora.runtime.progress import spent
 from everlora.training import rehearsal
 from everlora.training.stages import Stage
 
@@ -49,6 +50,7 @@ def root_stands(learner: LearnerState) -> bool:
     return True
 
 
+@spent("saving")
 def write_root(learner: LearnerState, stage: Stage, matrix: ScoreMatrix, *, new: bool) -> None:
     """Write the learner as it stands after a stage to the root of the folder, and the matrix.
 

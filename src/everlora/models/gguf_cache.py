@@ -12,6 +12,8 @@ import json
 import os
 import shutil
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +29,10 @@ PLACE = "EVERLORA_CACHE"
 DIGESTS = "digests.json"
 NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 """Files without which the folder is not whole."""
+UNPACKING = "unpacking-"
+"""How names of folders begin that are being written."""
+LEFT = 24 * 3600
+"""Seconds after which nobody is unpacking into a folder any more."""
 
 
 @dataclass
@@ -76,7 +82,8 @@ class Unpacked:
         scratch = ""
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            scratch = tempfile.mkdtemp(prefix="unpacking-", dir=self.folder.parent)
+            _sweep(self.folder.parent)
+            scratch = tempfile.mkdtemp(prefix=UNPACKING, dir=self.folder.parent)
             model.save_pretrained(scratch, max_shard_size="1TB")  # one file, whatever its size
             processor.save_pretrained(scratch)
             digests = {file.name: sha256(file) for file in sorted(Path(scratch).iterdir())}
@@ -89,6 +96,14 @@ class Unpacked:
         except Exception:  # no room, no right, a configuration that cannot be written: this run needs no cache
             pass
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sweep(place: Path) -> None:
+    """Remove what processes have left that ended while they were unpacking; those of today may still be at it."""
+    for left in place.glob(f"{UNPACKING}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -1,13 +1,20 @@
-"""Reports progress of long work: the command line draws bars, a program that uses the library sees nothing."""
+"""Reports progress of long work, and where its time goes, kind by kind.
+
+The command line draws bars and ends with the costs; a program that uses the library sees nothing.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from transformers import TrainerCallback
 
+from everlora.runtime.memory import peak_memory
 from everlora.runtime.stopping import END
 from everlora.runtime.time_left import Plan
 from everlora.runtime.tracking import Tracking
@@ -94,3 +101,63 @@ def warn(progress: Progress, task: str, warnings: list[str]) -> list[str]:
     for warning in warnings:
         progress.warn(f"task {task!r}: {warning}")
     return warnings
+
+
+Kind = Literal["training", "penalties", "answering", "data", "saving"]
+
+
+@dataclass
+class Costs:
+    """Holds the seconds of each kind; what is nested in another kind counts for its own alone.
+
+    Attributes:
+        began: when counting began.
+        seconds: by kind.
+    """
+
+    began: float = field(default_factory=time.perf_counter)
+    seconds: dict[Kind, float] = field(default_factory=dict)
+    _inside: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def spent(self, kind: Kind) -> Iterator[None]:
+        """Count the time of a block."""
+        began, inside = time.perf_counter(), len(self._inside)
+        self._inside.append(0.0)
+        try:
+            yield
+        finally:
+            took, nested = time.perf_counter() - began, sum(self._inside[inside:])
+            del self._inside[inside:]
+            self.seconds[kind] = self.seconds.get(kind, 0.0) + took - nested
+            if self._inside:
+                self._inside[-1] += took
+
+    def describe(self, kept: int) -> str:
+        """Say in two lines of at most 80 columns what a run has cost so far.
+
+        Args:
+            kept: bytes that the next task needs.
+        """
+        rest = time.perf_counter() - self.began - sum(self.seconds.values())
+        each = [f"{kind} {_short(self.seconds.get(kind, 0.0))} s" for kind in ORDER]
+        peak = peak_memory()
+        memory = f"; {peak / 1e9:.2f} GB of memory at most" if peak is not None else ""
+        last = f"{each.pop()}, all else {_short(max(0.0, rest))} s{memory}, {kept / 1e6:.2f} MB kept"
+        return f"cost: {', '.join(each)},\n{last}"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds < 100 else f"{seconds:.0f}"
+
+
+ORDER: tuple[Kind, ...] = ("training", "penalties", "answering", "data", "saving")
+COSTS = Costs()
+"""Of this process."""
+
+
+@contextmanager
+def spent(kind: Kind) -> Iterator[None]:
+    """Count the time of a block, or of a function that it decorates, among the costs of this process."""
+    with COSTS.spent(kind):
+        yield

@@ -47,6 +47,7 @@ from everlora.core.roles import (
     WeightPenalty,
 )
 from everlora.core.updates import Updates, groups, stack
+from everlora.runtime.progress import spent
 from everlora.runtime.seeds import seed_for
 from everlora.training.alarms import saturated
 from everlora.training.blocks import BlockRunner
@@ -129,8 +130,7 @@ class Chain(TrainerCallback):
         chain = cls(params=params, task=task, max_norm=max_norm, every=max(1, every))
         parts: tuple[WeightPenalty | GradientTransform, ...] = (*acting(method.penalties), *method.transforms)
         memories = {part.name: (memory or {}).get(part.name, {}) for part in parts}
-        # A stack needs one shape, of the weights and of what is remembered of them: bases that grew unevenly part
-        # here.
+        # A stack needs one shape, of weights and of what is remembered: bases that grew unevenly part here.
         for names in (some for alike in groups(live) for some in by_memory(alike, memories)):
             group = Group(names, [live[n] for n in names])
             updates = past.stacked(names) if len(past) and parts else ()
@@ -164,6 +164,7 @@ class Chain(TrainerCallback):
         chain.warnings = saturated(chain.groups)
         return chain
 
+    @spent("penalties")
     @torch.no_grad()
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Do all that stands between backward and the optimiser (transformers' own clipping before it is off)."""
@@ -214,6 +215,7 @@ class Chain(TrainerCallback):
             # A stack is as large as the adapters; it is not held until the next step.
             group.end_gradient()
 
+    @spent("penalties")
     @torch.no_grad()
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Shape the step that the optimiser has taken; close a block that ends with it."""
