@@ -121,4 +121,6 @@ def test_runs_of_one_stream_read_its_rows_once_and_those_of_another_read_theirs(
     assert stream(method="inclora", seed=1) is first
     other = stream(method="inclora", max_train_samples=7)
     assert (len(first.tasks[0].train), len(other.tasks[0].train)) == (8, 7)
+    with sharing([], Path("nowhere")):
+        assert stream(method="ella", seed=0) is not first, "another sweep reads files anew, which may have changed"
     assert stream(method="ella", seed=0, stream_seed=5).tasks[0].train != first.tasks[0].train
