@@ -158,3 +158,5 @@ def traces(out: Path, *, wanted: bool) -> Iterator[tuple[Trace, ...]]:
 
     with closing(Trace(out)) as trace:
         yield (trace,)
+    if not trace.done:
+        say(f"nothing was trained, so {trace.file} was not written", err=True)

@@ -24,10 +24,10 @@ class Trace(TrainerCallback):
     def __init__(self, folder: Path) -> None:
         self.file = folder / FILE
         self._running: profile | None = None
-        self._done = False
+        self.done = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._done:
+        if self.done:
             return
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
         few = 0 < int(state.max_steps) - int(state.global_step) <= SKIPPED  # a resumed task has fewer left
@@ -41,7 +41,7 @@ class Trace(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.close()
-        self._done = True
+        self.done = True
 
     def close(self) -> None:
         """Stop what records: a process that ends while it does so, as an interrupted one would, crashes."""
@@ -50,6 +50,6 @@ class Trace(TrainerCallback):
             running.stop()
 
     def _write(self, found: profile) -> None:
-        if not self._done:
+        if not self.done:
             found.export_chrome_trace(str(self.file))
-            self._done = True
+            self.done = True
