@@ -103,6 +103,8 @@ def test_without_rows_the_forecast_stands_in(tmp_path: Path) -> None:
         assert torch.allclose(update.dense(), spent.share * whole_update[name].dense(), atol=1e-5)
     with pytest.raises(ConfigError, match="--no-forecast leaves out what would stand in"):
         held.learn(words("third", "alpha", "beta"), may_lose=1.0, train=STEPS, forecast=False)
+    with pytest.raises(ConfigError, match="is no budget"):
+        held.learn(words("third", "alpha", "beta"), may_lose=float("nan"), train=STEPS)
     with pytest.raises(TrainingError, match="points by the forecast, and no part of it"):
         held.learn(words("third", "alpha", "beta"), may_lose=-1.0, train=STEPS)
 

@@ -90,6 +90,17 @@ def test_what_differs_in_seed_rows_or_arguments_is_learned_by_itself(tmp_path: P
     assert not any("learned already" in line for line in heard.lines)
 
 
+def test_a_fixed_factor_that_a_method_designs_is_its_own(tmp_path: Path, base: Loaded) -> None:
+    # B begins at 0 in both and alone is trained; they differ in A.
+    designs, heard = ("inflora", "inflora(samples=2)"), Heard()
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    work(jobs(alone, designs), base)
+    with sharing(jobs(together, designs), together) as shared:
+        work(shared, base, progress=heard)
+    assert not any("learned already" in line for line in heard.lines)
+    assert learned(alone) == learned(together) != {}
+
+
 def test_a_torn_file_is_not_read_and_the_task_is_learned_again(tmp_path: Path, base: Loaded) -> None:
     heard = Heard()
     work(jobs(tmp_path / "alone", ("inclora",)), base)
@@ -110,4 +121,6 @@ def test_runs_of_one_stream_read_its_rows_once_and_those_of_another_read_theirs(
     assert stream(method="inclora", seed=1) is first
     other = stream(method="inclora", max_train_samples=7)
     assert (len(first.tasks[0].train), len(other.tasks[0].train)) == (8, 7)
+    with sharing([], Path("nowhere")):
+        assert stream(method="ella", seed=0) is not first, "another sweep reads files anew, which may have changed"
     assert stream(method="ella", seed=0, stream_seed=5).tasks[0].train != first.tasks[0].train

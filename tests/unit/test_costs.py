@@ -46,6 +46,9 @@ def test_a_run_ends_with_what_it_cost_and_leaves_a_trace(tmp_path: Path, capsys:
     assert any("backward" in str(event.get("name", "")).lower() for event in events)
     assert (peak_memory() or 0) > 10**8
     assert run_command(["verify", str(tmp_path / "run")]) == 0
+    (tmp_path / "run/trace.json").unlink()
+    assert run_command([*words.split(), "--no-report", "--profile", "--resume", "-o", str(tmp_path / "run")]) == 0
+    assert "nothing was trained, so " in capsys.readouterr().err
 
 
 def test_what_was_left_while_a_file_was_unpacked_is_swept_after_a_day(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from everlora import load
+from everlora import Example, Task, load
+from everlora.core.errors import DataError
 from everlora.models.families.store import TokenStore
 
 TOKENIZER: PreTrainedTokenizerBase = load("tiny-bert").family.processor
@@ -53,3 +55,12 @@ def test_what_was_used_longest_ago_is_dropped_within_the_limit():
     for text in ("fine film", "poor film", "poor film", "fine film"):
         store.tokens(counting, text, special=True)  # type: ignore[arg-type]
     assert counting.texts == ["fine film", "poor film", "fine film"]
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
+@pytest.mark.parametrize("text", ["\ud800 film", "\ud800 film" * 4000])
+def test_half_a_character_in_a_row_is_refused_in_a_line(model: str, text: str):
+    rows = [Example("fine film", "yes"), Example(text, "no")]
+    task = Task(name="t", train=rows, test=rows[:1], labels=("yes", "no"))
+    with pytest.raises(DataError, match=r"half a character .* \(train row 2, which begins '\\ud800 film"):
+        load(model).family.check(task)

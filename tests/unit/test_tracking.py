@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from transformers.integrations import integration_utils
 
 from everlora import Example, Learner, Task
 from everlora.core.errors import ConfigError
+from everlora.runtime.time_left import Plan
 from everlora.runtime.tracking import Tracking
 
 ROWS = [Example("x", "yes"), Example("y", "no")] * 8
@@ -65,6 +67,18 @@ def test_one_run_over_all_tasks(tmp_path: Path, recorder: type[Recorder]) -> Non
     )
     assert "cl/bwt" not in scores[0][1]
     assert any("cl/penalty_share" in logs for _, logs in tracker.logs)
+
+
+def test_a_task_that_is_scored_before_it_is_learned_counts_once_it_is(recorder: type[Recorder]) -> None:
+    tracking = Tracking(["recorder"])
+    tracking.begin(Plan((), ["a", "b", "c"], known=[1, 2, 3]))
+    arguments: Any = SimpleNamespace()
+    tracking.on_train_begin(arguments, TrainerState(), None)
+    for scores in ({"a": 90.0, "b": 50.0}, {"a": 80.0, "b": 70.0, "c": 40.0}):  # as --eval-schedule forward does
+        tracking.scored(scores)
+    first, second = (logs for _, logs in recorder.made[0].logs)
+    assert first == {"cl/score/a": 90.0, "cl/score/b": 50.0, "cl/oa": 90.0}
+    assert (second["cl/oa"], second["cl/bwt"]) == (75.0, -10.0)
 
 
 def test_callbacks_of_ones_own_see_every_task_and_change_nothing(tmp_path: Path, recorder: type[Recorder]) -> None:

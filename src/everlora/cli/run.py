@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,8 +87,8 @@ def run(
     from everlora.runtime.console import ConsoleProgress, trackers
     from everlora.runtime.progress import COSTS
 
-    with ConsoleProgress(quiet=quiet) as shown, interruptible():
-        shown.callbacks = (*trackers(report_to), *traces(out, wanted=profile))
+    with ConsoleProgress(quiet=quiet) as shown, interruptible(), traces(out, wanted=profile) as traced:
+        shown.callbacks = (*trackers(report_to), *traced)
         result = experiment.run(spec, out, resume=resume, progress=shown, single=single)
     if not world.is_main():
         return
@@ -146,10 +148,15 @@ def demo(
         say(f"  {line}")
 
 
-def traces(out: Path, *, wanted: bool) -> tuple[Trace, ...]:
-    """Return what writes a trace of a few training steps into a run's folder, if it is wanted."""
+@contextmanager
+def traces(out: Path, *, wanted: bool) -> Iterator[tuple[Trace, ...]]:
+    """Yield what writes a trace of a few training steps into a run's folder, if it is wanted."""
     if not wanted:
-        return ()
+        yield ()
+        return
     from everlora.runtime.profiling import Trace
 
-    return (Trace(out),)
+    with closing(Trace(out)) as trace:
+        yield (trace,)
+    if not trace.done:
+        say(f"nothing was trained, so {trace.file} was not written", err=True)

@@ -231,6 +231,11 @@ def latest_stream(spec: RunSpec, base: Loaded) -> TaskStream:
     return _latest[key]
 
 
+def forget_stream() -> None:
+    """Forget what `latest_stream` holds, so that its files are read anew."""
+    _latest.clear()
+
+
 def rows_of(spec: RunSpec) -> TaskStream:
     """Open the stream that ``spec`` names without a model, to look at its rows."""
     return adapt_tasks(_opened(spec), spec, spec.stream_seed)

@@ -86,10 +86,13 @@ def check_budget(learner: SequentialLearner, stage: Stage, expected: Forecast | 
         expected: what earlier tasks are expected to lose by it, if that was asked for.
 
     Raises:
-        ConfigError: the method's updates cannot be shortened, a head is shared by all tasks, or there are neither
-            rows of earlier tasks nor a forecast.
+        ConfigError: the budget is no number, the method's updates cannot be shortened, a head is shared by all
+            tasks, or there are neither rows of earlier tasks nor a forecast.
     """
-    if learner.teaching.may_lose is None or stage.number == 1:
+    budget = learner.teaching.may_lose
+    if budget is not None and math.isnan(budget):  # no share of an update would be within it
+        raise ConfigError("--may-lose nan is no budget; give points, or leave it out")
+    if budget is None or stage.number == 1:
         return
     method, family = learner.method, learner.base.family
     if method.consolidator.rule != "sum" or (method.merge is not None and method.merge.infer == "merged"):

@@ -142,9 +142,9 @@ def sharing(todo: Sequence[Job], out: Path) -> Iterator[list[Job]]:
     """Let jobs share what they would each make alike, inside the block: first tasks, and hidden states.
 
     The latter are what the frozen layers make of texts, where the adapted ones are chosen; jobs with a
-    ``feature_cache`` of their own keep it. Both lie in folders inside ``out``, which are removed when the block ends
-    without an error: all that they hold could be computed again.
+    ``feature_cache`` keep it. Both lie in folders in ``out``, removed when the block ends without an error.
     """
+    experiment.forget_stream()  # its files may have changed since another sweep of this process
     place = out / FEATURES
 
     def of(job: Job) -> Job:

@@ -24,13 +24,13 @@ class Trace(TrainerCallback):
     def __init__(self, folder: Path) -> None:
         self.file = folder / FILE
         self._running: profile | None = None
-        self._done = False
+        self.done = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._done:
+        if self.done:
             return
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-        few = 0 < int(state.max_steps) <= SKIPPED
+        few = 0 < int(state.max_steps) - int(state.global_step) <= SKIPPED  # a resumed task has fewer left
         phases = schedule(wait=0, warmup=0 if few else SKIPPED, active=STEPS, repeat=1)
         self._running = profile(activities=kinds, schedule=phases, on_trace_ready=self._write, record_shapes=True)
         self._running.start()
@@ -40,11 +40,16 @@ class Trace(TrainerCallback):
             self._running.step()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._running is not None:
-            self._running.stop()
-        self._running, self._done = None, True
+        self.close()
+        self.done = True
+
+    def close(self) -> None:
+        """Stop what records: a process that ends while it does so, as an interrupted one would, crashes."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.stop()
 
     def _write(self, found: profile) -> None:
-        if not self._done:
+        if not self.done:
             found.export_chrome_trace(str(self.file))
-            self._done = True
+            self.done = True

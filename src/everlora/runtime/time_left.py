@@ -38,6 +38,7 @@ class Plan:
         guess: seconds that it may take, from a few rows that were read; None where nobody looked.
         steps: that the stages which are done were trained for.
         draw: makes a picture (PNG) of the matrix of such scores; None where nothing draws.
+        known: how many of the tasks are learned after each stage; empty for one more after each.
     """
 
     works: Sequence[Work]
@@ -47,6 +48,19 @@ class Plan:
     guess: float | None = None
     steps: int = 0
     draw: Callable[[Sequence[Mapping[str, float]]], bytes | None] | None = None
+    known: Sequence[int] = ()
+
+    def learned(self, scores: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+        """Return the scores after each stage without those of tasks that were still to be learned.
+
+        >>> Plan((), ["a", "b"]).learned([{"a": 90.0, "b": 50.0}, {"a": 80.0, "b": 90.0}])
+        [{'a': 90.0}, {'a': 80.0, 'b': 90.0}]
+        """
+        counts = self.known or range(1, len(self.tasks) + 1)
+        return [
+            {name: score for name, score in row.items() if name in self.tasks[:count]}
+            for row, count in zip(scores, counts, strict=False)
+        ]
 
 
 class TimeLeft:

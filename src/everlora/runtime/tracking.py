@@ -80,13 +80,15 @@ class Tracking(TrainerCallback):
 
     def scored(self, scores: Mapping[str, float]) -> None:
         """Send the scores after a task, in percent, with their mean, and the mean change since each was learned."""
-        first = {name: score for row in reversed([*self.rows, scores]) for name, score in row.items()}
-        known = {name for row in self.rows for name in row}
-        changes = [score - first[name] for name, score in scores.items() if name in known]
         self.rows.append(dict(scores))
+        # A schedule may score the next task, too: before it is learned it counts for neither mean nor change.
+        *before, newest = self.plan.learned(self.rows)
+        first = {name: score for row in reversed([*before, newest]) for name, score in row.items()}
+        known = {name for row in before for name in row}
+        changes = [score - first[name] for name, score in newest.items() if name in known]
         found = {f"cl/score/{name}": score for name, score in scores.items()}
-        if scores:
-            found["cl/oa"] = sum(scores.values()) / len(scores)
+        if newest:
+            found["cl/oa"] = sum(newest.values()) / len(newest)
         if changes:
             found["cl/bwt"] = sum(changes) / len(changes)
         self._log(found)

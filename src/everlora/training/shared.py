@@ -108,8 +108,10 @@ def key_of(trainer: TaskTrainer, model: nn.Module) -> str:
         "stage": [trainer.stage.number, trainer.stage.seeded, [task.digest() for task in trainer.stage.tasks]],
     }
     found = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
+    # Of an adapter also what is not trained: a fixed A is a method's own, as InfLoRA designs it.
+    adapter_values = {id(p) for site in trainer.backend.trainable().values() for p in site.tensors.values()}
     for name, p in model.named_parameters():
-        if p.requires_grad:
+        if p.requires_grad or id(p) in adapter_values:
             found.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
             found.update(p.detach().cpu().float().contiguous().numpy().tobytes())
     return found.hexdigest()

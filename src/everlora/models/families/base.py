@@ -144,14 +144,15 @@ class Family(ABC):
             raise DataError(f"task {task.name!r} holds images; a model of family {self.name!r} reads text")
         for split in ("train", "dev", "test"):
             for row, example in enumerate(getattr(task, split), start=1):
-                if self._surely_fits(example, task):
-                    continue
                 try:
-                    self.check_row(example, task)
-                except DataError as error:
+                    if not self._surely_fits(example, task):
+                        self.check_row(example, task)
+                except (DataError, UnicodeEncodeError) as error:
+                    half = f"task {task.name!r} holds half a character (a lone surrogate); mend the text"
+                    what = half if isinstance(error, UnicodeEncodeError) else error
                     # Rows may have been left out before it, so its number alone does not find it in the file.
                     begin = f", which begins {example.input[:40]!r}" if isinstance(example.input, str) else ""
-                    raise DataError(f"{error} ({split} row {row}{begin})") from None
+                    raise DataError(f"{what} ({split} row {row}{begin})") from None
 
     def check_row(self, example: Example, task: Task) -> None:
         """Check that one row fits the model.
