@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import integration_utils
 
 from everlora import Example, Learner, Task
@@ -138,6 +138,15 @@ def test_each_learner_gets_a_run_of_its_own_and_one_that_goes_on_counts_on(
         [("begin", 3), ("end", 6)],
     ]
     assert "cl/bwt" in [logs for _, logs in recorder.made[-1].logs][-1]
+
+
+def test_one_of_several_processes_reports(recorder: type[Recorder]) -> None:
+    tracking = Tracking(["recorder"])
+    tracking.on_train_begin(TrainingArguments(), TrainerState(is_world_process_zero=False), TrainerControl())
+    tracking.scored({"a": 50.0})
+    tracking.close()
+    (tracker,) = recorder.made
+    assert (tracker.events, tracker.logs) == ([], [])
 
 
 def test_a_tracker_that_is_not_there_is_named() -> None:

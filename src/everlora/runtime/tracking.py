@@ -62,6 +62,8 @@ class Tracking(TrainerCallback):
         began = self._passed is not None
         self.before += self.steps
         self.steps, self._state = 0, state
+        # Other processes of a run have no run of a tracker, and would begin one of their own.
+        self.trackers = self.trackers if state.is_world_process_zero else []
         args = self._named(args)
         self._passed, self._used = (args, control, kwargs), True
         for tracker in () if began else self.trackers:
