@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ class Said:
         assert last.startswith("everlora: "), self.err
         assert not any(line.startswith("everlora: ") for line in before), self.err
         return last
+
+    @property
+    def plain(self) -> list[str]:
+        """The lines on stderr, all of which tell the time at first."""
+        found = [re.fullmatch(r"\d\d:\d\d:\d\d (.*)", line) for line in self.err.splitlines()]
+        assert all(found), self.err
+        return [one[1] for one in found if one]
 
     @property
     def json(self) -> Any:

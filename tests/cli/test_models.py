@@ -82,7 +82,7 @@ def test_a_damaged_gguf_file_is_one_line(small: Everlora, tmp_path: Path) -> Non
 def test_a_whole_folder_runs_without_noise(small: Everlora, whole: Path, name: str) -> None:
     said = small("--out", "run", "--model", str(whole / name), "--json")
     assert said.json["tasks"] == ["reviews", "news"]
-    assert [line[:3] for line in said.err.splitlines()] == ["1. ", "2. "]
+    assert [line[:3] for line in said.plain] == ["1. ", "2. "]
 
 
 TINY = {

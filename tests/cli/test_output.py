@@ -14,7 +14,7 @@ def test_json_is_the_last_line_and_stdout_holds_nothing_else(small: Everlora) ->
     said = small("--out", "run", "--json")
     assert {"tasks", "matrix", "metrics", "folder"} <= said.json.keys()
     assert len(said.out.splitlines()) == 1
-    assert [line[:3] for line in said.err.splitlines()] == ["1. ", "2. "]  # no word from any library
+    assert [line[:3] for line in said.plain] == ["1. ", "2. "]  # no word from any library
 
 
 @pytest.mark.parametrize("model", ["tiny-t5", "tiny-bert"])

@@ -27,6 +27,7 @@ from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.families.frozen_encoder import find_frozen
 from everlora.models.families.heads import evaluating
 from everlora.models.loading import Loaded
+from everlora.runtime.memory import give_back
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, rehearsal
@@ -225,6 +226,7 @@ class LearnerState:
         newest, latest = cast(LowRankUpdates, self.newest), self.folder.stages()[-1].path
         past = self.past if self.method.consolidator.rule == "sum" else UpdateHistory((newest,))
         self.export_loss = self.backend.export(self.folder.path, latest, past, self.merge_when("infer"))
+        give_back()  # once a task, behind all that is made of a long past
 
     # --- what is written of it ---------------------------------------------------------------------------------------
 
