@@ -54,6 +54,9 @@ everlora history "$assistant"
 everlora eval "$assistant"
 everlora ask "$assistant" --task refunds "my parcel came broken, what now?"
 
+# transformers and peft alone, in a fresh process, answer from the learner's own folder with the same logits.
+everlora verify "$assistant" --logits
+
 # Handed over: a model that needs no everlora, with the same logits.
 everlora export "$assistant" --to merged --out "$place/merged"
 "$python" - "$assistant" "$place/merged" <<'PYTHON'

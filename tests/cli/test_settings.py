@@ -118,14 +118,13 @@ def test_a_damaged_folder_is_named(small: Everlora, tmp_path: Path) -> None:
 
 
 VERBS = (
-    ("status", "run"),
     ("inspect", "run"),
     ("export", "run", "--out", "new"),
     ("export", "run", "--rank", "4", "--out", "new"),
     ("compare", "run"),
     ("run", "--config", "run/run.yaml", "--out", "run", "--resume"),
 )
-"""Every verb that reads what a run has learned."""
+"""Every verb that reads the learner at the root of a run; `status` reads what was committed alone."""
 
 
 @pytest.mark.parametrize("method", ["ella", "l2p"])

@@ -112,7 +112,7 @@ def test_a_merge_is_split_like_a_sum() -> None:
     layer, past = layer_of(), updates(3)
     weight = layer.weight.double()  # type: ignore[union-attr, operator]
     below = FoldedBase.of(layer, "fold-bf16")
-    below.set_past(past, LargestMagnitude())
+    below.set_past(past, LargestMagnitude().merge(u.dense() for u in past))
     exact = weight + LargestMagnitude().merge(u.dense() for u in past).double()
     assert ((held(below) - exact).abs() <= 2.0**-17 * exact.abs() + 1e-9).all()
     below.set_past(past)

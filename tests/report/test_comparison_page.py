@@ -90,6 +90,21 @@ def test_a_folder_of_runs_gets_a_page_with_links_to_theirs(tmp_path: Path) -> No
     assert json.loads(seen.scripts[1]).keys() == {"comparison.csv", "comparison.md", "comparison.tex"}
 
 
+def test_pages_name_folders_as_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page is shared, and how a machine is laid out is nobody's business."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        make_run(Path("runs") / f"{seed}", ("a",), seed=seed)
+    html = write_report([Path("runs"), tmp_path / "runs" / "0"], Path("page.html"), each=True).read_text(
+        encoding="utf-8"
+    )
+    pages = [html, (tmp_path / "runs" / "1" / "report.html").read_text(encoding="utf-8")]
+    assert not any(str(tmp_path) in page for page in pages)
+    assert 'href="runs/1/report.html"' in html
+    assert "everlora status runs/1" in pages[1]
+    assert "2 runs" in html  # the one that was given twice is there once
+
+
 def test_a_run_that_is_not_at_its_end_is_left_out_and_named(tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "a")
     make_run(tmp_path / "runs" / "b", method="inclora")

@@ -85,6 +85,16 @@ def test_all_sections_are_there_and_can_be_reached(seen: Seen) -> None:
     assert len(seen.ids()) == len(set(seen.ids()))
 
 
+def test_penalties_and_their_strengths_are_drawn_over_all_steps(run: RecordedRun) -> None:
+    training = next(one for one in run_page(run).sections if one.name == "training")
+    drawn = {
+        one.name: [[cell.text for cell in row] for row in one.table.rows] for one in training.figures if one.table
+    }
+    assert drawn["penalty-energy_overlap"][:1] == [["1", "reviews", "0.1"]]
+    assert [row[0] for row in drawn["penalty-energy_overlap"]] == [str(step) for step in range(1, 10)]
+    assert {row[2] for row in drawn["strength-energy_overlap"]} == {"0.5"}
+
+
 def test_the_headline_numbers_are_those_of_the_matrix(seen: Seen, run: RecordedRun) -> None:
     """Two of three rows of each earlier task are still right: OA (67 + 67 + 100) / 3, BWT −33."""
     tiles = {tile.label: tile for tile in run_page(run).tiles}

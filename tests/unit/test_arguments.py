@@ -63,7 +63,12 @@ def test_a_name_with_dots_means_another_setting(name: str, hint: str) -> None:
         ("learning_rate", True, "'learning_rate': "),
         ("optim", "lomo", "the optimizer 'lomo' steps during the backward pass"),
         ("optim", "galore_adamw_layerwise", "the optimizer 'galore_adamw_layerwise' steps during the backward pass"),
-        ("output_dir", "x", "the training argument 'output_dir' is set by everlora; leave it out"),
+        ("output_dir", "x", "the training argument 'output_dir' is set by everlora; it is --out, in Python out="),
+        (
+            "report_to",
+            "wandb",
+            "'report_to' is set by everlora; name trackers with --report-to, in Python with report_to=",
+        ),
         ("do_eval", True, "'do_eval' is not supported by everlora: tasks are scored as the 'evaluation' settings say"),
         ("eval_steps", 3, "'eval_steps' is not supported by everlora: tasks are scored"),
         ("save_steps", 3, "'save_steps' is not supported by everlora: finished tasks are kept in the run folder"),

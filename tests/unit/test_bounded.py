@@ -77,7 +77,7 @@ def test_a_penalty_makes_as_many_matrices_as_it_says(part: WeightPenalty, start:
     size = 4096
     made = at_most(part, 1, size, start=start) / (4 * size**2)
     assert made < part.matrices + 0.1  # the rest are factors and sums of rows
-    if part != SignConflict(detach_weight=True):  # whose gradient is simpler
+    if start and part != SignConflict(detach_weight=True):  # without a start, or detached, there is less to make
         assert made >= part.matrices
 
 

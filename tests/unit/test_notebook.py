@@ -11,6 +11,7 @@ from everlora import Example, Learner, ScoreMatrix, Task, TaskStream, open_strea
 from everlora.archive.results import MatrixRecord
 from everlora.core.errors import ConfigError
 from everlora.learner.experiment import Result
+from everlora.learner.verbs.diff import AnswerChange, Difference
 
 EVIL = "<script>alert('x')</script>"
 MATRIX = ScoreMatrix(("a", "b"), (10, 10), ((90.0, None), (80.0, 70.0)))
@@ -55,10 +56,28 @@ def test_a_learner_says_what_it_has_learned(tmp_path: Path) -> None:
     task = Task(name="only", train=rows, test=rows[:2], labels=("yes", "no"))
     learner = Learner("tiny-bert", method="inclora", out=tmp_path / "l", train={"max_steps": 1})
     assert repr(learner) == f"Learner(inclora on tiny-bert in {tmp_path / 'l'}, 0 tasks learned)"
-    learner.learn(task, because=EVIL)
+    learned = learner.learn(task, because=EVIL)
+    assert repr(learned).startswith(f"Learned(task=only, number=1, scores={{only: {learned.scores['only']:.4g}}}")
+    assert str(learned) == repr(learned)
+    assert "<td" in learned._repr_html_()
+    assert repr(learner.status()).startswith("Status(")
     assert repr(learner).endswith("1 task learned: only)")
     assert "&lt;script&gt;" in learner._repr_html_()
     assert "<script>" not in learner._repr_html_()
+
+
+def test_what_a_comparison_of_thousands_of_rows_prints_is_short() -> None:
+    changes = [AnswerChange(task="t", row=k, target=EVIL, a=EVIL, b="b", right=False) for k in range(9000)]
+    scores = {f"task {k}": 50.0 for k in range(200)}
+    found = Difference(
+        a="l@a", b="l@b", norm=1.23456, relative=None, modules=[], scores=[], other_rows=[EVIL], answers=changes,
+        compared={name: 9 for name in scores}, settings=["x" * 999],
+    )  # fmt: skip
+    assert len(repr(found)) < 400
+    assert "answers=9000 x AnswerChange" in repr(found)
+    assert "norm=1.235" in repr(found)
+    assert "… 200 in all" in repr(found)
+    assert "<script>" not in found._repr_html_()
 
 
 def test_a_streams_note_is_shown() -> None:

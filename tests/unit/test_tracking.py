@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from transformers import TrainerCallback, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import integration_utils
 
 from everlora import Example, Learner, Task
@@ -152,6 +152,57 @@ def test_each_learner_gets_a_run_of_its_own_and_one_that_goes_on_counts_on(
         [("begin", 3), ("end", 6)],
     ]
     assert "cl/bwt" in [logs for _, logs in recorder.made[-1].logs][-1]
+
+
+class Biases:
+    """A module of Weights & Biases that notes which runs begin."""
+
+    def __init__(self) -> None:
+        self.run: object = None
+        self.begun: list[tuple[str, str]] = []
+
+    def init(self, **run: Any) -> None:
+        assert run["resume"] == "allow"
+        self.run = run
+        self.begun.append((run["name"], run["id"]))
+
+    def finish(self) -> None:
+        self.run = None
+
+    def log(self, logs: Any) -> None:
+        assert self.run is not None
+
+    def Image(self, image: Any) -> Any:
+        return image
+
+    def Table(self, **table: Any) -> Any:
+        return table
+
+
+def test_a_later_lesson_goes_on_with_the_run_of_its_learner(
+    tmp_path: Path, recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = Biases()
+    monkeypatch.setattr(Recorder, "_wandb", module, raising=False)
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    for folder in ("one", "two"):
+        learner = Learner("tiny-bert", out=tmp_path / folder, train={"max_steps": 1}, report_to="recorder")
+        learner.follow(TASKS[:1])
+    Learner.open(tmp_path / "one", report_to="recorder").learn(TASKS[1], train={"max_steps": 1})
+    names, ids = zip(*module.begun, strict=True)
+    assert names == ("one", "two", "one")
+    assert ids[0] == ids[2] != ids[1]
+    assert Learner.open(tmp_path / "one").verify().problems == []
+
+
+def test_one_of_several_processes_reports(recorder: type[Recorder]) -> None:
+    tracking = Tracking(["recorder"])
+    tracking.begin(Plan((), ["a"]))
+    tracking.on_train_begin(TrainingArguments(), TrainerState(is_world_process_zero=False), TrainerControl())
+    tracking.scored({"a": 50.0})
+    tracking.close()
+    (tracker,) = recorder.made
+    assert (tracker.events, tracker.logs) == ([], [])
 
 
 def test_a_tracker_that_is_not_there_is_named() -> None:

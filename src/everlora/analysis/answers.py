@@ -101,7 +101,11 @@ def find(paths: Iterable[Path]) -> list[Path]:
         if not inside:
             raise FolderError(f"{path} holds no run of everlora; name run folders, or a folder of them")
         found += inside
-    return list(dict.fromkeys(path.resolve() for path in found))
+    # Named as they were given: a page that is shared need not tell how a machine is laid out.
+    once: dict[Path, Path] = {}
+    for path in found:
+        once.setdefault(path.resolve(), path)
+    return list(once.values())
 
 
 def _outermost(folders: Iterable[Path]) -> list[Path]:

@@ -12,6 +12,7 @@ from everlora.archive.commits import Commit, ProbedRise
 from everlora.archive.committed import read_stages
 from everlora.archive.folder import RUN, read_run
 from everlora.archive.head_rows import shared_rows
+from everlora.archive.outcome import Outcome
 from everlora.archive.records import Holdings, Score, Seconds, Strength
 from everlora.archive.root import PATTERNS
 from everlora.archive.schema import Record
@@ -45,7 +46,7 @@ class LearnedTask(Record):
     epochs: int | None = None
 
 
-class Status(Record):
+class Status(Outcome):
     """Holds a run as it stands.
 
     Attributes:

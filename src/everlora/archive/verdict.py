@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from everlora.archive.outcome import Outcome
 from everlora.archive.root import sha256
 from everlora.archive.schema import R, Record, read_json
 from everlora.core.errors import FolderError
@@ -30,7 +31,7 @@ class Problem(Record):
     cure: str
 
 
-class Verdict(Record):
+class Verdict(Outcome):
     """Holds what was found in a folder.
 
     Attributes:

@@ -39,7 +39,7 @@ def make_plan(learner: SequentialLearner, tasks: Sequence[Task], committed: Sequ
         done=[_scores(names, stage) for stage in committed],
         folder=learner.folder.path,
         guess=_guess(learner, works, tasks) if learner.progress.guesses and works else None,
-        steps=sum(map(trained_steps, committed)),
+        steps=lambda: sum(map(trained_steps, committed)),
         draw=lambda rows: matrix_picture(names, rows),
         known=[stage.row + 1 for stage in learner.plan],
     )

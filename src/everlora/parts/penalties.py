@@ -148,7 +148,7 @@ class EnergyOverlap(WeightPenalty, HasEnergy, HasMemory, ReconstructsPast):
 
     name: ClassVar[str] = "energy_overlap"
     by_module: ClassVar[bool] = True
-    matrices: ClassVar[int] = 3
+    matrices: ClassVar[int] = 2
     lam: Strength = 1.0
     energy: Energy = "raw"
     store: stores.Store = "factors"

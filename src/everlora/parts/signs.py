@@ -111,7 +111,7 @@ class SignConflict(WeightPenalty):
 
     name: ClassVar[str] = "sign_conflict"
     by_module: ClassVar[bool] = True
-    matrices: ClassVar[int] = 7
+    matrices: ClassVar[int] = 4
     lam: Strength = 1.0
     sharpness: float | Literal["rms"] = "rms"
     detach_weight: bool = False

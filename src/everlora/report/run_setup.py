@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 from everlora.analysis.recorded import RecordedRun
 from everlora.archive.commits import TaskCard
@@ -59,7 +60,8 @@ def setup_section(run: RecordedRun) -> Section:
     if results.order_digest:
         pairs.append(("digest of tasks in order", results.order_digest))
     for origin in record.origin:
-        pairs.append(("method from", ", ".join(f"{key} {value}" for key, value in origin.items())))
+        named = {key: Path(value).name if key == "file" else value for key, value in origin.items()}
+        pairs.append(("method from", ", ".join(f"{key} {value}" for key, value in named.items())))
     if (found := run.environment) is not None:
         pairs += [
             ("machine", f"{found.platform}, {counted(found.threads, 'thread')}"),

@@ -23,7 +23,7 @@ MANY_POINTS = 400
 
 
 def curves_section(run: RecordedRun) -> Section | None:
-    """Return loss, the penalties' share and their strength over all steps; None where nothing was logged."""
+    """Return loss, penalties, their share and their strength over all steps; None where nothing was logged."""
     if not any(stage.log for stage in run.stages):
         return None
     figures = [_curve(run, "loss", "Training loss", "loss", lambda one: one.loss, "")]
@@ -32,14 +32,23 @@ def curves_section(run: RecordedRun) -> Section | None:
         figures.append(
             _curve(run, "penalty-share", "The penalty's share of the gradient", "share", lambda o: o.rho, how)
         )
-    parts = {name for stage in run.stages for one in stage.log for name in one.strengths}
-    for part in sorted(parts):
-        figures.append(
-            _curve(run, f"strength-{part}", f"Strength λ of {part}", "λ", lambda o, p=part: o.strengths.get(p), "")  # type: ignore[misc]
-        )
+    figures += _by_part(run, "penalty", "Penalty", "λ Ω", lambda one: one.penalties)
+    figures += _by_part(run, "strength", "Strength λ of", "λ", lambda one: one.strengths)
     if any(stage.modules for stage in run.stages):
         figures.append(_norms(run))
     return Section("training", "Training", figures=figures)
+
+
+def _by_part(
+    run: RecordedRun, name: str, title: str, axis: str, values: Callable[[LoggedStep], Mapping[str, float]]
+) -> list[Figure]:
+    """Return the curve of each part that has such a value."""
+
+    def of(part: str) -> Callable[[LoggedStep], float | None]:
+        return lambda one: values(one).get(part)
+
+    parts = sorted({part for stage in run.stages for one in stage.log for part in values(one)})
+    return [_curve(run, f"{name}-{part}", f"{title} {part}", axis, of(part), "") for part in parts]
 
 
 def _curve(

@@ -103,6 +103,7 @@ def _compared(paths: Sequence[Path], allowed: Allowed, folder: Path) -> Page:
         name = str(comparison.protocol.benchmark)
         known = [info for info in benchmarks() if info.name == name]
         papers = published_rows(found, comparison.sections, known[0].orders, name) if known else ()
-    pages = {run.path: relpath(run.path / PAGE, folder.resolve()) for run in found if (run.path / PAGE).is_file()}
+    linked = [run.path for run in found if (run.path / PAGE).is_file()]
+    pages = {path: relpath(path.resolve() / PAGE, folder.resolve()) for path in linked}
     analyses = of_runs([run.path for run in found], grouped(comparison, found)) if comparison.protocol else None
     return comparison_page(found, comparison, papers, left_out, pages, analyses)

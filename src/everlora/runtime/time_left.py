@@ -36,7 +36,7 @@ class Plan:
         done: scores of the stages that are done, percent by task.
         folder: of the learner.
         guess: seconds that it may take, from a few rows that were read; None where nobody looked.
-        steps: that the stages which are done were trained for.
+        steps: counts those that the stages which are done were trained for, from their logs.
         draw: makes a picture (PNG) of the matrix of such scores; None where nothing draws.
         known: how many of the tasks are learned after each stage; empty for one more after each.
     """
@@ -46,7 +46,7 @@ class Plan:
     done: Sequence[Mapping[str, float]] = ()
     folder: Path | None = None
     guess: float | None = None
-    steps: int = 0
+    steps: Callable[[], int] = lambda: 0
     draw: Callable[[Sequence[Mapping[str, float]]], bytes | None] | None = None
     known: Sequence[int] = ()
 

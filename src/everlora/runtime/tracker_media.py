@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,29 @@ from torch import Tensor, nn
 
 LOGS = "logs"
 """Where TensorBoard writes, inside a learner's folder, unless its own variable names another place."""
+RUN_ID = "wandb-run-id"
 
 
 def name_place(tracker: Any, folder: Path | None) -> None:
-    """Let a tracker that writes files write them to a learner's folder; a Trainer's own is gone after each task."""
-    if folder is not None and getattr(tracker, "logging_dir", "") is None:
+    """Let a tracker that writes files write them to a learner's folder; a Trainer's own is gone after each task.
+
+    Of Weights & Biases the folder keeps the id of its run, so that a later process goes on with that one.
+    """
+    if folder is None:
+        return
+    if getattr(tracker, "logging_dir", "") is None:
         tracker.logging_dir = str(folder / LOGS)
+    module = getattr(tracker, "_wandb", None)
+    if module is not None and module.run is None and "WANDB_RUN_ID" not in os.environ:
+        project = os.environ.get("WANDB_PROJECT", "huggingface")  # as the callback has it
+        module.init(project=project, name=folder.name, id=_run_id(folder / LOGS / RUN_ID), resume="allow")
+
+
+def _run_id(file: Path) -> str:
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(secrets.token_hex(6), encoding="utf-8")
+    return file.read_text(encoding="utf-8").strip()
 
 
 def send_scalars(tracker: Any, logs: Mapping[str, float], step: int) -> bool:

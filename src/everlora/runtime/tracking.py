@@ -56,12 +56,14 @@ class Tracking(TrainerCallback):
         if self._used:
             self.trackers = self._made()
         self.plan, self.rows = plan, list(plan.done)
-        self.before, self.steps, self._used = plan.steps, 0, False
+        self.before, self.steps, self._used = plan.steps(), 0, False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         began = self._passed is not None
         self.before += self.steps
         self.steps, self._state = 0, state
+        # Other processes of a run have no run of a tracker, and would begin one of their own.
+        self.trackers = self.trackers if state.is_world_process_zero else []
         args = self._named(args)
         self._passed, self._used = (args, control, kwargs), True
         for tracker in () if began else self.trackers:

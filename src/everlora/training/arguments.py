@@ -18,6 +18,13 @@ from everlora.settings.training import Training
 OWNED = {"output_dir", "seed", "data_seed", "fp16", "report_to", "remove_unused_columns", "save_strategy", "use_cpu",
          "average_tokens_across_devices", "label_names"}  # fmt: skip
 """Training arguments that the engine sets itself."""
+INSTEAD = {
+    "report_to": "name trackers with --report-to, in Python with report_to=",
+    "seed": "it is the setting 'seed' (--seed)",
+    "use_cpu": "it is the setting 'device' (--device cpu)",
+    "output_dir": "it is --out, in Python out=",
+}
+"""Where else those that a user may mean are set."""
 UNSUPPORTED = {
     **dict.fromkeys(
         ("do_train", "do_eval", "do_predict", "load_best_model_at_end", "metric_for_best_model", "greater_is_better",
@@ -57,7 +64,7 @@ def checked(name: str, value: Any) -> Any:
         ConfigError: it is unknown, not the user's to set, or has a value that cannot be used.
     """
     if name in OWNED:
-        raise ConfigError(f"the training argument {name!r} is set by everlora; leave it out")
+        raise ConfigError(f"the training argument {name!r} is set by everlora; {INSTEAD.get(name, 'leave it out')}")
     kinds = _OWN if name in _OWN else _kinds()
     if name not in kinds:
         word = str(name)

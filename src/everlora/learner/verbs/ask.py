@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from everlora.archive.schema import Record
+from everlora.archive.outcome import Outcome
 from everlora.core.errors import DataError
 from everlora.data.task import Example, Task
 from everlora.data.tasks import LONE_SURROGATE
@@ -22,7 +22,7 @@ from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
 
 
-class Answered(Record):
+class Answered(Outcome):
     """Holds an answer, and as a row of which task the question was read."""
 
     question: Any

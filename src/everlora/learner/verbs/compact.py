@@ -14,7 +14,7 @@ from everlora.archive.exchange import exchange, list_tasks, prepare
 from everlora.archive.folder import read_run
 from everlora.archive.history import Act, now
 from everlora.archive.lock import writing
-from everlora.archive.schema import Record
+from everlora.archive.outcome import Outcome
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.updates import LowRank, LowRankUpdates, truncated
@@ -28,7 +28,7 @@ from everlora.training.memory import FILE as MEMORY
 ADAPTER = (adapters.WEIGHTS, "adapter_config.json")
 
 
-class Compacted(Record):
+class Compacted(Outcome):
     """Holds what a past of chosen rank is, and what it loses.
 
     Attributes:

@@ -12,6 +12,7 @@ from everlora.archive.committed import Committed, last_scores
 from everlora.archive.differences import differing_settings
 from everlora.archive.folder import read_run
 from everlora.archive.identity import RunRecord
+from everlora.archive.outcome import Outcome
 from everlora.archive.records import AnswerRow, Score
 from everlora.archive.schema import Record, read_rows
 from everlora.core.errors import ConfigError
@@ -51,7 +52,7 @@ class AnswerChange(Record):
     right: bool
 
 
-class Difference(Record):
+class Difference(Outcome):
     """Holds what differs between two learners.
 
     Attributes:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from everlora.archive.committed import read_stages
 from everlora.archive.folder import read_run
+from everlora.archive.outcome import Outcome
 from everlora.archive.records import Environment
 from everlora.archive.schema import Record, read_json
 from everlora.core.errors import EverloraError
@@ -22,6 +23,7 @@ EXTRAS = {
     "gguf": "weights in GGUF files (everlora[gguf])",
     "PIL": "pictures (everlora[vision])",
     "openpyxl": "Excel files (everlora[excel])",
+    "altair": "pages and figures (everlora[report])",
     "torchao": "base models in 8 bits (everlora[int8])",
     "bitsandbytes": "base models in 4 bits, on GPUs",
     "vllm": "serving",
@@ -40,7 +42,7 @@ class Finding(Record):
     cure: str | None = None
 
 
-class Health(Record):
+class Health(Outcome):
     """Holds all findings."""
 
     findings: list[Finding]

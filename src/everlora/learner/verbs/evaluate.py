@@ -11,8 +11,9 @@ from everlora.archive.commits import Evaluation, KeptRows, Scored
 from everlora.archive.committed import PREDICTIONS, Committed
 from everlora.archive.history import now
 from everlora.archive.manifest import COMMIT
+from everlora.archive.outcome import Outcome
 from everlora.archive.records import AnswerRow
-from everlora.archive.schema import Record, read_json, read_rows, write_rows
+from everlora.archive.schema import read_json, read_rows, write_rows
 from everlora.data.task import Example, Task, digest_of_rows
 from everlora.evaluation.scoring import TaskScore
 from everlora.learner import experiment
@@ -26,7 +27,7 @@ from everlora.training import rehearsal
 from everlora.training.stages import stages
 
 
-class Evaluated(Record):
+class Evaluated(Outcome):
     """Holds scores of a learner as it is now.
 
     Attributes:

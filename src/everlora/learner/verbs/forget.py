@@ -18,7 +18,7 @@ from everlora.archive.exchange import exchange, list_tasks, prepare
 from everlora.archive.folder import read_run
 from everlora.archive.history import Act, now
 from everlora.archive.lock import writing
-from everlora.archive.schema import Record
+from everlora.archive.outcome import Outcome
 from everlora.core.errors import ConfigError, TrainingError
 from everlora.data.task import Task
 from everlora.learner.given import check_same_rows
@@ -39,7 +39,7 @@ from everlora.training.forecast_summary import FILE as SUMMARY
 How = Literal["taken back", "rebuilt", "removed"]
 
 
-class Remains(Record):
+class Remains(Outcome):
     """Holds what a model shows of a task.
 
     Attributes:
@@ -54,7 +54,7 @@ class Remains(Record):
     others: int = 0
 
 
-class Forgotten(Record):
+class Forgotten(Outcome):
     """Holds what was forgotten, how, and what was measured.
 
     Attributes:

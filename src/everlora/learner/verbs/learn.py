@@ -8,7 +8,7 @@ from everlora.archive.commits import SpentBudget
 from everlora.archive.committed import last_scores
 from everlora.archive.folder import read_run
 from everlora.archive.forecast import Forecast
-from everlora.archive.schema import Record
+from everlora.archive.outcome import Outcome
 from everlora.core.errors import FolderError
 from everlora.core.expressions import parse
 from everlora.data.task import Task
@@ -21,7 +21,7 @@ from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
 
 
-class Learned(Record):
+class Learned(Outcome):
     """Holds what came of a task that was taught.
 
     Attributes:

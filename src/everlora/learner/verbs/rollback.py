@@ -9,7 +9,7 @@ from everlora.archive.exchange import exchange, prepare
 from everlora.archive.folder import read_run
 from everlora.archive.history import Act, now
 from everlora.archive.lock import writing
-from everlora.archive.schema import Record
+from everlora.archive.outcome import Outcome
 from everlora.core.errors import ConfigError
 from everlora.learner.past import check_own_scores, committed_tasks, note_act, number_of, settle
 from everlora.learner.removal import drop_baseline
@@ -19,7 +19,7 @@ from everlora.settings.spec import RawSettings
 START = "start"
 
 
-class RolledBack(Record):
+class RolledBack(Outcome):
     """Holds what was taken back.
 
     Attributes:
