@@ -12,7 +12,8 @@ from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.learn import learn
 from everlora.runtime.progress import Progress
 
-TIMES = ("date", "seconds", "peak_bytes", "digest", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+RATES = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
+TIMES = ("date", "seconds", "peak_bytes", "digest", *RATES)
 
 
 def taught(place: Path, method: str, *names: str, model: str = "tiny-llama") -> Path:
