@@ -409,3 +409,9 @@ def test_truth_values_of_numpy_are_pythons() -> None:
     assert plain.labels == numpy.labels == ("False", "True")
     assert plain.digest() == numpy.digest()
     assert [type(row.target) for row in numpy.train] == [str, str]
+
+
+def test_a_label_with_half_a_character_is_refused_in_a_line() -> None:
+    rows = [Example("x", "good"), Example("y", "ba\ud83d")]
+    with pytest.raises(DataError, match=r"the label 'ba\\ud83d' has half a character"):
+        Task(name="films", train=rows, test=rows, labels=("good", "ba\ud83d"))

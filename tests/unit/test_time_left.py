@@ -182,3 +182,15 @@ def test_bars_are_drawn_where_somebody_looks(tmp_path: Path, monkeypatch: pytest
     assert "learning only" in text
     assert "answering only" in text
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") >= 2  # the cursor is hidden and shown again
+
+
+def test_a_task_that_is_scored_before_it_is_learned_is_no_part_of_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Console(file=StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(console, "err", shown)
+    progress = ConsoleProgress()
+    with progress:
+        progress.plan(Plan([Work("learning b", 8, 4)], ["a", "b"], done=[{"a": 90.0, "b": 10.0}], known=[1, 2]))
+        progress.bars.refresh()
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "10.0  90.0" in text, "the mean stands behind the last score"
+    assert "50.0" not in text

@@ -46,13 +46,15 @@ def check_names(task: str, labels: Iterable[str]) -> None:
     """Refuse labels without an order or a name: a set has another order in every process, and a head its rows by it.
 
     Raises:
-        DataError: they are a set, or one of them is empty.
+        DataError: they are a set, or one of them is empty or has half a character (a lone surrogate).
     """
     if isinstance(labels, set | frozenset):
         raise DataError(f"task {task!r}: labels are a set, which has no order; give a list")
     for label in labels:
         if not visible(label).strip():
             raise DataError(f"task {task!r}: the label set has an empty label ({shown(label)}); give it a name")
+        if any("\ud800" <= letter <= "\udfff" for letter in label):
+            raise DataError(f"task {task!r}: the label {label!a} has half a character, which no tokenizer can write")
 
 
 def plain_label(label: str) -> str:

@@ -58,7 +58,7 @@ class ConsoleProgress(Progress):
     def plan(self, plan: Plan) -> None:
         super().plan(plan)
         self.time_left, self.announced = TimeLeft(plan.works), False
-        self.bars.tasks_named, self.bars.rows = plan.tasks, list(plan.done)
+        self.bars.plan, self.bars.rows = plan, list(plan.done)
         count = len(plan.works)
         if plan.guess is not None and plan.guess >= WORTH_A_WORD and count:
             runs = f"; {self.runs - self.run + 1} runs are to be made" if self.runs > self.run else ""

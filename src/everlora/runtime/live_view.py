@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from everlora.core.errors import printable
+from everlora.runtime.time_left import Plan
 
 SHOWN_ROWS, SHOWN_TASKS, LETTERS = 8, 12, 12
 """Rows and columns of the matrix up to which it is shown; a longer one is shown by its newest. Letters of a name."""
@@ -21,13 +22,13 @@ class LiveView(Bars):
 
     Attributes:
         head: the line about the whole.
-        tasks_named: names of all tasks.
+        plan: of the tasks of the run.
         rows: scores of the stages that are done, percent by task.
     """
 
     def __init__(self, console: Console, *, disable: bool) -> None:
         self.head = ""
-        self.tasks_named: Sequence[str] = ()
+        self.plan = Plan(())
         self.rows: list[Mapping[str, float]] = []
         super().__init__(
             TextColumn("{task.description}", markup=False),
@@ -43,20 +44,21 @@ class LiveView(Bars):
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """Yield what is drawn, from the top."""
-        if self.rows and self.tasks_named:
-            yield matrix_so_far(self.tasks_named, self.rows)
+        if self.rows and self.plan.tasks:
+            yield matrix_so_far(self.plan, self.rows)
         if self.head:
             yield Text(self.head)
         yield self.make_tasks_table(self.tasks)
 
 
-def matrix_so_far(tasks: Sequence[str], rows: Sequence[Mapping[str, float]]) -> Table:
-    """Return the newest rows of an accuracy matrix, of the tasks that were scored, with the mean of each row.
+def matrix_so_far(plan: Plan, rows: Sequence[Mapping[str, float]]) -> Table:
+    """Return the newest rows of an accuracy matrix, of the tasks that were scored, with the mean over those learned.
 
     Args:
-        tasks: names of all tasks, in order.
+        plan: of the tasks.
         rows: scores after each stage, percent by task.
     """
+    tasks, learned = plan.tasks, plan.learned(rows)
     scored = [name for name in tasks if any(name in row for row in rows)][-SHOWN_TASKS:]
     table = Table(box=None, padding=(0, 1), show_edge=False)
     table.add_column("after")
@@ -69,7 +71,8 @@ def matrix_so_far(tasks: Sequence[str], rows: Sequence[Mapping[str, float]]) -> 
         cells = [
             Text(f"{row[name]:.1f}", style="bold" if name == own else "") if name in row else "" for name in scored
         ]
-        mean = f"{sum(row.values()) / len(row):.1f}" if row else ""
+        known = learned[number].values() if number < len(learned) else ()
+        mean = f"{sum(known) / len(known):.1f}" if known else ""
         table.add_row(Text(printable(f"{number + 1} {_short(own)}")), *cells, mean)
     return table
 
