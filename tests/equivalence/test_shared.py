@@ -80,6 +80,18 @@ def test_a_first_task_is_learned_once_and_every_run_ends_as_it_does_alone(tmp_pa
     assert all(isinstance(one, Seconds) and one.train >= seconds > 0 for one in took)
 
 
+@pytest.mark.parametrize("head", ["names", None])
+def test_evidence_behind_a_shared_first_task_is_measured_on_what_training_leaves(tmp_path: Path, head: str | None):
+    """Frozen layers hold what they made of the texts, batch by batch, and a trial of them is seen by whoever looks."""
+    encoder = {"model": "tiny-bert", "lora": {"layers": "top:1"}, "head": head}
+    small, heard, methods = load("tiny-bert"), Heard(), ("seqlora", "kfac", "ewc")
+    work(jobs(tmp_path / "alone", methods, **encoder), small)
+    with sharing(jobs(tmp_path / "together", methods, **encoder), tmp_path / "together") as shared:
+        work(shared, small, progress=heard)
+    assert sum("learned already" in line for line in heard.lines) == 2
+    assert learned(tmp_path / "alone") == learned(tmp_path / "together")
+
+
 @pytest.mark.parametrize(
     "other", [{"seed": 1}, {"max_train_samples": 7}, {"train": {"max_steps": 1}}, {"tasks": ["news", "reviews"]}]
 )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerState
 
@@ -29,6 +30,9 @@ from everlora.training.checkpoint import TRAINER, Checkpoint
 if TYPE_CHECKING:
     from everlora.training.task_trainer import TaskTrainer
     from everlora.training.trainer import ClTrainer, ExtraLosses, Rows
+
+HELD = "frozen.safetensors"
+"""What the frozen layers made of the texts that were learned."""
 
 
 @dataclass
@@ -64,11 +68,19 @@ class SharedTraining:
     def recall(self, trainer: ClTrainer) -> list[dict[str, float]] | None:
         """Bring a Trainer's model to where the task ended, and return the log; None if it is still to be trained."""
         written = Checkpoint(self.place, self.key)
-        if written.found() is None or not written.whole():
+        needed = [] if trainer.family.frozen is None else [self.place / HELD]
+        if written.found() is None or not written.whole() or not all(path.is_file() for path in needed):
             return None
         written.read(trainer)
         written.read_figures(trainer)
         written.read_random()
+        if (frozen := trainer.family.frozen) is not None:
+            # As training leaves it: last bits depend on the batches in which states were computed, and whoever
+            # measures evidence next must not see the trial by which a model that can be cut is known.
+            held = sorted(load_file(self.place / HELD).items())
+            for name, states in held:
+                frozen.learned.put(bytes.fromhex(name.partition(" ")[2]), states.to(trainer.args.device))
+            frozen.fits = bool(held) if frozen.learns else frozen.fits
         trainer.model.train()
         self.recalled = True
         return self._log()
@@ -79,6 +91,9 @@ class SharedTraining:
         # Others can train it again: a full disk is no reason to end a run that has learned its task.
         with suppress(FolderError, OSError):
             Checkpoint(own, self.key).write(trainer)
+            if (frozen := trainer.family.frozen) is not None:
+                held = enumerate(frozen.learned.held.items())
+                save_file({f"{k:08d} {key.hex()}": states.contiguous() for k, (key, states) in held}, own / HELD)
             own.rename(self.place)
         Checkpoint(own, self.key).clear()
 
