@@ -113,16 +113,31 @@ def test_a_fixed_factor_that_a_method_designs_is_its_own(tmp_path: Path, base: L
     assert learned(alone) == learned(together) != {}
 
 
-def test_a_torn_file_is_not_read_and_the_task_is_learned_again(tmp_path: Path, base: Loaded) -> None:
-    heard = Heard()
-    work(jobs(tmp_path / "alone", ("inclora",)), base)
-    with sharing([*jobs(tmp_path / "one", ("ella",)), *jobs(tmp_path / "two", ("inclora",))], tmp_path) as shared:
-        work(shared[:1], base)
-        (torn,) = (tmp_path / FIRST).glob("*/*.safetensors")
+@pytest.mark.parametrize("file", ["checkpoint.safetensors", "frozen.safetensors"])
+def test_a_torn_file_is_not_read_and_the_task_is_learned_again(tmp_path: Path, file: str) -> None:
+    encoder, heard, small = {"model": "tiny-bert", "lora": {"layers": "top:1"}}, Heard(), load("tiny-bert")
+    work(jobs(tmp_path / "alone", ("inclora",), **encoder), small)
+    todo = [*jobs(tmp_path / "one", ("ella",), **encoder), *jobs(tmp_path / "two", ("inclora",), **encoder)]
+    with sharing(todo, tmp_path) as shared:
+        work(shared[:1], small)
+        (torn,) = (tmp_path / FIRST).glob(f"*/{file}")
         torn.write_bytes(torn.read_bytes()[:100])
-        work(shared[1:], base, progress=heard)
+        work(shared[1:], small, progress=heard)
     assert not any("learned already" in line for line in heard.lines)
     assert learned(tmp_path / "alone") == learned(tmp_path / "two")
+
+
+def test_runs_outside_a_sweep_read_files_that_have_changed(tmp_path: Path, base: Loaded) -> None:
+    listed = "tasks:\n  - {name: films, train: train.jsonl, test: test.jsonl}\n"
+    (tmp_path / "tasks.yaml").write_text(listed)
+    spec, digests = {"benchmark": str(tmp_path / "tasks.yaml"), "tasks": ["films"]}, []
+    for word in ("fine", "poor"):
+        for split in ("train", "test"):
+            lines = [f'{{"text": "{word} {split} {k}", "label": "{k % 2}"}}\n' for k in range(6)]
+            (tmp_path / f"{split}.jsonl").write_text("".join(lines))
+        (result,) = work(jobs(tmp_path / word, ("inclora",), **spec), base)
+        digests.append(stages(result.folder)[0].facts.data)
+    assert digests[0] != digests[1]
 
 
 def test_runs_of_one_stream_read_its_rows_once_and_those_of_another_read_theirs(base: Loaded) -> None:

@@ -223,7 +223,10 @@ _latest: dict[tuple[str, Modality], TaskStream] = {}
 
 
 def latest_stream(spec: RunSpec, base: Loaded) -> TaskStream:
-    """Return what `stream_for` does; the latest is held, since files are large and runs of a sweep read the same."""
+    """Return what `stream_for` does; the latest is held, since files are large and runs of a sweep read the same.
+
+    For jobs in a block of `everlora.learner.sweep.sharing` alone: others may find other files.
+    """
     key = spec.model_dump_json(exclude={"method", "seed", "train", "lora"}), base.family.modality
     if key not in _latest:
         _latest.clear()

@@ -195,7 +195,7 @@ def work(
     results, shown, listed = [], progress or Progress(), list(todo)
     for number, job in enumerate(listed, start=1):
         method = parse(job.spec.method)
-        tasks = experiment.latest_stream(job.spec, base).tasks
+        tasks = (experiment.latest_stream if job.shared else experiment.stream_for)(job.spec, base).tasks
         if number == 1:  # data that no method could learn end the work before anything runs, and not job by job
             for task in tasks:
                 validate_task(task, base.family, job.spec.evaluation, Progress())

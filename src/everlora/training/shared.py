@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerState
@@ -67,17 +68,19 @@ class SharedTraining:
 
     def recall(self, trainer: ClTrainer) -> list[dict[str, float]] | None:
         """Bring a Trainer's model to where the task ended, and return the log; None if it is still to be trained."""
-        written = Checkpoint(self.place, self.key)
-        needed = [] if trainer.family.frozen is None else [self.place / HELD]
-        if written.found() is None or not written.whole() or not all(path.is_file() for path in needed):
+        written, frozen = Checkpoint(self.place, self.key), trainer.family.frozen
+        if written.found() is None or not written.whole():
+            return None
+        try:
+            held = [] if frozen is None else sorted(load_file(self.place / HELD).items())
+        except (SafetensorError, OSError):
             return None
         written.read(trainer)
         written.read_figures(trainer)
         written.read_random()
-        if (frozen := trainer.family.frozen) is not None:
+        if frozen is not None:
             # As training leaves it: last bits depend on the batches in which states were computed, and whoever
             # measures evidence next must not see the trial by which a model that can be cut is known.
-            held = sorted(load_file(self.place / HELD).items())
             for name, states in held:
                 frozen.learned.put(bytes.fromhex(name.partition(" ")[2]), states.to(trainer.args.device))
             frozen.fits = bool(held) if frozen.learns else frozen.fits
@@ -89,7 +92,7 @@ class SharedTraining:
         """Write where a Trainer has ended, for the others; whoever is first is read, and all of them are equal."""
         own = self.place.with_name(f"{self.key}-{os.getpid()}")
         # Others can train it again: a full disk is no reason to end a run that has learned its task.
-        with suppress(FolderError, OSError):
+        with suppress(FolderError, OSError, SafetensorError):
             Checkpoint(own, self.key).write(trainer)
             if (frozen := trainer.family.frozen) is not None:
                 held = enumerate(frozen.learned.held.items())
