@@ -22,19 +22,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
 from everlora import Task, load
 from everlora.learner import experiment, sweep
 from everlora.models.families import Causal
-from everlora.models.families.base import Batch, Features
+from everlora.models.families.base import Features
 from everlora.models.loading import Loaded
 from everlora.settings.spec import RunSpec
 
@@ -43,28 +43,22 @@ WAYS = ("stock", "everlora")
 
 
 class Encoded(Dataset[Features]):
-    """Holds the rows of a task as the Trainer takes them: tokens, and targets at the answer's tokens."""
+    """Holds the rows of a task as stock models take them: the answer and its end among the tokens, targets beside them."""
 
     def __init__(self, base: Loaded, task: Task) -> None:
-        self.rows = [base.family.features(row, task) for row in task.train]
+        self.rows = [self.whole(base.family.features(row, task)) for row in task.train]
+
+    @staticmethod
+    def whole(row: Features) -> Features:
+        """Return a row whose targets stand at their own tokens: our targets stand one before, and the last one is no input."""
+        ids, labels = row["input_ids"], row["labels"]
+        return {"input_ids": [*ids, labels[-1]], "labels": [-100, *labels]}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Features:
         return self.rows[index]
-
-
-def padded(base: Loaded) -> Callable[[Sequence[Features]], Batch]:
-    """Return what pads rows to a batch with the targets where stock models want them, which shift them once more."""
-
-    def collate(rows: Sequence[Features]) -> Batch:
-        batch = base.family.collate(rows)
-        ignored = torch.full((len(rows), 1), -100)
-        kept = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        return {**kept, "labels": torch.cat([ignored, batch["labels"][:, :-1]], dim=1)}
-
-    return collate
 
 
 def stock(base: Loaded, tasks: Sequence[Task]) -> float:
@@ -79,13 +73,14 @@ def stock(base: Loaded, tasks: Sequence[Task]) -> float:
                 max_steps=STEPS,
                 per_device_train_batch_size=BATCH,
                 learning_rate=3e-3,
+                lr_scheduler_type="constant",
                 save_strategy="no",
                 report_to="none",
                 use_cpu=True,
                 disable_tqdm=True,
                 remove_unused_columns=False,
             )
-            Trainer(adapted, given, train_dataset=Encoded(base, task), data_collator=padded(base)).train()
+            Trainer(adapted, given, train_dataset=Encoded(base, task), data_collator=DataCollatorForSeq2Seq(base.family.processor)).train()
         model = adapted.merge_and_unload()
     family = cast(Causal, base.family)
     tokenizer = family.processor
