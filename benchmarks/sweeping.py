@@ -1,6 +1,6 @@
 """What do two workers and equal first tasks save a sweep? Twelve small runs by the clock, in fresh processes.
 
-    python benchmarks/sweeping.py --rounds 3      # about 4 minutes a round on two cores with nothing else on them
+    python benchmarks/sweeping.py --rounds 3      # about 3 minutes a round on two cores with nothing else on them
 
 MiniLM, three built-in tasks, four methods by three seeds. Three ways, one after the other in every round:
 
@@ -8,13 +8,16 @@ MiniLM, three built-in tasks, four methods by three seeds. Three ways, one after
     shared      the same process, equal first tasks learned once
     workers     what ``everlora sweep --workers 2`` does: two processes of one thread, equal first tasks learned once
 
-Seconds are those of the clock, so nothing else may run. A line of JSON per process goes to ``--results``.
+Seconds are those of the clock from a process's start to its end, so nothing else may run; what they come to on one
+core, and the mean score of the runs (two threads round otherwise than one does), are told as well. A line of JSON per
+round goes to ``--results``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +27,7 @@ from pathlib import Path
 
 import torch
 
+from everlora.archive.folder import read_matrix
 from everlora.learner import experiment, sweep
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
@@ -46,28 +50,43 @@ WAYS = ("alone", "shared", "workers")
 
 
 def measure(way: str) -> float:
-    """Make the twelve runs in this process, or in two of its own; return the seconds, with the model's loading."""
-    began = time.monotonic()
+    """Make the twelve runs in this process, or in two of its own; return the mean of their scores."""
     with tempfile.TemporaryDirectory() as place:
         out = Path(place)
         todo = sweep.jobs([SETTINGS], METHODS, SEEDS, out)
         if way == "alone":
             sweep.work(todo, experiment.load_for(todo[0].spec))
-            return time.monotonic() - began
-        with sweep.sharing(todo, out) as jobs:
-            if way == "shared":
-                sweep.work(jobs, experiment.load_for(todo[0].spec))
-            else:
-                failures: list[sweep.Failed] = []
-                sweep.work_in_processes(jobs, 2, progress=Progress(), failed=failures.append)
-                assert not failures, failures
-    return time.monotonic() - began
+        else:
+            with sweep.sharing(todo, out) as jobs:
+                if way == "shared":
+                    sweep.work(jobs, experiment.load_for(todo[0].spec))
+                else:
+                    failures: list[sweep.Failed] = []
+                    sweep.work_in_processes(jobs, 2, progress=Progress(), failed=failures.append)
+                    assert not failures, failures
+        return statistics.mean(read_matrix(job.folder).metrics["oa"] or 0.0 for job in todo)
+
+
+def process(way: str) -> dict[str, float]:
+    """Measure a way in a process of its own, which has as many threads as it likes."""
+    given = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    before, began = os.times(), time.monotonic()
+    made = subprocess.run(
+        [sys.executable, __file__, "--way", way], check=True, stdout=subprocess.PIPE, text=True, env=given
+    )
+    took, after = time.monotonic() - began, os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return {
+        way: round(took, 1),
+        f"{way} cpu": round(spent, 1),
+        f"{way} score": round(float(made.stdout.split()[-1]), 2),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--way", choices=WAYS, help="measure this one here, and print its seconds")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--way", choices=WAYS, help="do this one here, and print the mean score of its runs")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results/sweeping.jsonl")
     wish = parser.parse_args()
     if wish.way:
@@ -78,19 +97,18 @@ def main() -> None:
     for lap in range(wish.rounds):
         row: dict[str, float] = {"round": lap}
         for way in WAYS:
-            made = subprocess.run(
-                [sys.executable, __file__, "--way", way], check=True, stdout=subprocess.PIPE, text=True
-            )
-            row[way] = round(float(made.stdout.split()[-1]), 1)
+            row |= process(way)
         rows.append(row)
         print(row, file=sys.stderr, flush=True)
     wish.results.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    print("| way | seconds | of alone | range |\n|---|--:|--:|---|")
+    print("| way | seconds | of one core | score | of alone | range |\n|---|--:|--:|--:|--:|---|")
     for way in WAYS:
         ratios = [row[way] / row["alone"] for row in rows]
-        middle = statistics.median(row[way] for row in rows)
+        middle, spent, score = (
+            statistics.median(row[f"{way}{more}"] for row in rows) for more in ("", " cpu", " score")
+        )
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        print(f"| {way} | {middle:.0f} | **{statistics.median(ratios):.2f}** | {spread} |")
+        print(f"| {way} | {middle:.0f} | {spent:.0f} | {score:.1f} | **{statistics.median(ratios):.2f}** | {spread} |")
 
 
 if __name__ == "__main__":
