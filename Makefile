@@ -86,12 +86,12 @@ bench: setup
 # rank, the width, the length. About an hour and a half of one core; nothing else may run beside the sweep.
 bench-long: setup
 	mkdir -p $(BENCH)
-	$(MEASURE) benchmarks/growth.py --results $(BENCH)/growth.jsonl
-	$(MEASURE) benchmarks/growth.py --fit $(BENCH)/growth.jsonl
+	$(MEASURE) benchmarks/growth.py --layers 4 --few 200 --results $(BENCH)/curves.jsonl
 	$(MEASURE) benchmarks/commands.py --only demo --results $(BENCH)/commands.jsonl
 	$(MEASURE) benchmarks/sweeping.py --results $(BENCH)/sweeping.jsonl
 	$(if $(DATA),$(MEASURE) benchmarks/speed.py --data-dir $(DATA) --only curves --results $(BENCH)/speed.jsonl)
 	$(if $(DATA),$(MEASURE) benchmarks/sequence.py --data-dir $(DATA) --results $(BENCH)/sequence.jsonl)
+	$(MEASURE) benchmarks/growth.py --fit $(BENCH)/curves.jsonl
 	$(BIN)/python benchmarks/goals.py --now $(BENCH)
 
 clean:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "goals.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 FILES: dict[str, list[dict[str, object]]] = {
     "sequence": [
         {"round": 0, "way": "stock", "seconds": 100.0, "peak_gib": 4.0},
@@ -35,15 +35,19 @@ FILES: dict[str, list[dict[str, object]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def goals() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("goals", PATH)
+def module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["goals"] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[name] = found  # dataclasses look their module up there
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def goals() -> ModuleType:
+    return module("goals")
 
 
 @pytest.fixture
@@ -108,3 +112,22 @@ def test_the_page_has_the_table_of_the_stored_files(goals: ModuleType) -> None:
     text = goals.PAGE.read_text(encoding="utf-8")
     assert goals.BLOCK.search(text)
     assert goals.rendered(text) == text, "python benchmarks/goals.py --page"
+
+
+def test_exponents_are_those_of_power_laws_and_a_constant_hides_none_at_the_end() -> None:
+    begins = [
+        {"what": "begin", "method": "lb-cl", "tasks": n, "seconds": 1e-4 * n**2 + 0.01} for n in (1, 10, 100, 1000)
+    ]
+    at = {"what": "penalty", "method": "ella", "square": False, "modules": 8}
+    ranks = [{**at, "tasks": 15, "rank": r, "width": 576, "seconds": 0.5 * r} for r in (2, 8, 64)]
+    tasks = [{**at, "tasks": n, "rank": 8, "width": 576, "seconds": 4.0} for n in (1, 50)]
+    widths = [
+        {**at, "square": True, "tasks": 15, "rank": 8, "width": w, "seconds": 1e-6 * w**2} for w in (192, 576, 1024)
+    ]
+    lines = module("growth").fit([*begins, *ranks, *tasks, *widths]).splitlines()
+    assert [line.split("|")[1:4] + line.split("|")[-3:-1] for line in lines[2:]] == [
+        [" begin ", " lb-cl ", " tasks ", " 1.37 ", " 2.00 "],
+        [" penalty ", " ella ", " tasks ", " 0.00 ", " 0.00 "],
+        [" penalty ", " ella ", " rank ", " 1.00 ", " 1.00 "],
+        [" penalty ", " ella ", " width ", " 2.00 ", " 2.00 "],
+    ]
