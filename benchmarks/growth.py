@@ -13,7 +13,7 @@ fp32, on one thread. No model is loaded but for ``length``.
     length    forward and backward of two rows of so many tokens, packed, as everlora learns them
 
 A line of JSON per measurement is printed, and goes to ``--results``. ``--fit`` holds logarithms of seconds against
-those of what was varied: the slope of all points, and that between the last two, which a constant cost cannot hide, are
+those of what was varied: the slope of all points, and that between the last two, which no constant cost can hide, are
 exponents of a power law. 0 is flat, 1 proportional, 2 would be quadratic.
 """
 
