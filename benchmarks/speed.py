@@ -185,7 +185,7 @@ class Bench:
                 loss.backward()
                 optimiser.step()
                 optimiser.zero_grad()
-                curve.append(round(float(loss), 6))
+                curve.append(round(float(loss.detach()), 6))
         return found
 
     def memory(self) -> Iterator[tuple[str, Measured]]:
