@@ -8,9 +8,10 @@ MiniLM, three built-in tasks, four methods by three seeds. Three ways, one after
     shared      the same process, equal first tasks learned once
     workers     what ``everlora sweep --workers 2`` does: two processes of one thread, equal first tasks learned once
 
-Seconds are those of the clock from a process's start to its end, so nothing else may run. What they come to on one
-core is told as well, what other processes took meanwhile (Linux), and the mean score of the runs (two threads round
-otherwise than one does). A line of JSON per round goes to ``--results``.
+Seconds are those of the clock from a process's start to its end, so nothing else may run: benchmarks/goals.py leaves
+out rounds in which other processes took more than a tenth of two cores, which is told (on Linux) with the processor
+seconds of each way and the mean score of its runs (two threads round otherwise than one does). A line of JSON per
+round goes to ``--results``.
 """
 
 from __future__ import annotations

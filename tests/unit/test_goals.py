@@ -32,6 +32,10 @@ FILES: dict[str, list[dict[str, object]]] = {
         {"code": "after", "what": "begin", "method": "lb-cl", "tasks": 15, "seconds": 0.2},
         {"code": "after", "what": "begin", "method": "lb-cl", "tasks": 50, "seconds": 0.5},
     ],
+    "sweeping": [
+        {"round": 0, "alone": 100.0, "alone others": 3.0, "workers": 50.0, "workers others": 1.0},
+        {"round": 1, "alone": 100.0, "alone others": 30.0, "workers": 10.0, "workers others": 1.0},
+    ],
 }
 
 
@@ -73,6 +77,8 @@ def test_each_line_says_what_the_files_say(goals: ModuleType, stored: Path) -> N
         # What code before took does not count.
         "| LB-CL: begin of a task, T = 50 | ≤ 0.5 s | 0.50 s | one value | yes | growth.py, stored |",
         "| LB-CL: begin of a task, T = 50 over 15 | ≤ 1.1 | 2.50 | one value | **no** | growth.py, stored |",
+        # In the other round somebody else had the processors.
+        "| sweep of 12 small runs | ≤ 0.55 | 0.50 | one value | yes | sweeping.py, stored |",
         "| GPU: mixed lengths, stock over ours | ≥ 3 | not measured here | | | |",
     ):
         assert line in lines
