@@ -168,7 +168,7 @@ class ClTrainer(Trainer):
     def _packing(self, model: nn.Module) -> Iterator[None]:
         """Let rows be packed, unless a part looks at the inner layers or a wrapper counts passes."""
         if self._packs is None:
-            free = self.chain.probe is None and self.family.frozen is None and world.size() == 1
+            free = self.chain.probe is None and world.size() == 1
             self._packs = free and isinstance(self.family, Causal) and can_pack_in_training(model)
         self.family.packs = self._packs
         try:
