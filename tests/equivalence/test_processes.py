@@ -161,11 +161,8 @@ def test_rows_that_are_packed_are_split_as_padded_ones_are(two, tmp_path, monkey
     ranks = [torch.load(two / f"packed-{rank}.pt") for rank in (0, 1)]
     assert tiny_runs.largest_difference(*ranks) == 0
     monkeypatch.setattr(packed, "SAVED", 1)  # rows of tiny tasks are short
-    shapes = []
-    monkeypatch.setattr(
-        causal, "packed", lambda model, packing: shapes.append(packing.lengths) or real(model, packing)
-    )
-    real = packed.packed
+    real, seen = packed.packed, []
+    monkeypatch.setattr(causal, "packed", lambda model, packing: seen.append(packing) or real(model, packing))
     train = {**CASES["adamw"][1], "per_device_train_batch_size": 8}
     alone = tiny_runs.train_sequence("tiny-llama", STRONG, tmp_path / "run", train=train)
     assert seen
