@@ -6,7 +6,8 @@ A step is forward and backward of 8 x 128 tokens, what a method's parts do betwe
 optimiser. In each round the model is passed through once, and the parts of all methods, and of plain LoRA, act in turn
 on the gradients that it left: two passes differ by more than what parts take. Processor time of one thread; a line of
 JSON per method, number of past tasks and round goes to ``--results``. Printed are medians of the ratio to plain LoRA's
-step, and the range of rounds.
+step, and the range of rounds. ``--evidence`` adds what K-FAC's evidence costs once a task: (curvature of 32 rows) /
+(learning the same rows once).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from torch import nn
 
 from everlora.adapters.lora import LoraBackend
 from everlora.core.expressions import parse
@@ -27,8 +29,11 @@ from everlora.core.history import UpdateHistory
 from everlora.core.roles import Curvature, Evidence, HasMemory, State
 from everlora.core.updates import LowRank
 from everlora.learner import experiment
-from everlora.settings.spec import LearnerSpec
+from everlora.models.loading import Loaded
+from everlora.settings.spec import LearnerSpec, RunSpec
 from everlora.training.chain import Chain
+from everlora.training.curvature import curvature
+from everlora.training.evidence_rows import AT_ONCE, to_batch
 from everlora.training.trainer import token_mean
 
 
@@ -38,6 +43,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["ella", "ps-lora", "o-lora", "lb-cl", "ewc"])
     parser.add_argument("--tasks", nargs="+", type=int, default=[15, 50])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--evidence", action="store_true", help="measure K-FAC's evidence, too")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results/step.jsonl")
     wish = parser.parse_args()
     torch.set_num_threads(1)
@@ -78,6 +84,9 @@ def main() -> None:
         ratios = [float(row["ratio"]) for row in rows if (row["method"], row["tasks"]) == (method, tasks)]
         spread = f"[{min(ratios):.3f}, {max(ratios):.3f}]"
         print(f"{method:12} after {tasks:2} tasks: {statistics.median(ratios):.3f} {spread} of a plain step")
+    if wish.evidence:
+        low, middle, high = statistics.quantiles(_evidence(base, backend, model, wish.rounds), n=4)
+        print(f"kfac's evidence of 32 rows: {middle:.2f} [{low:.2f}, {high:.2f}] of learning them once")
 
 
 def _seconds(act: Callable[[], object]) -> float:
@@ -98,6 +107,23 @@ def _acted(chain: Chain, params: list[torch.nn.Parameter], gradients: list[torch
         chain.on_optimizer_step(None, state, None)
 
     return _seconds(act)
+
+
+def _evidence(base: Loaded, backend: LoraBackend, model: nn.Module, rounds: int) -> list[float]:
+    """Return ratios of K-FAC's pass over 32 rows of four tasks to a pass forward and backward over the same rows."""
+    tasks = experiment.stream_for(experiment.resolve(RunSpec, {"model": base.name, "method": "kfac"}), base).tasks
+    rows = [(row, task) for task in tasks[:4] for row in task.train[:8]]
+    ratios = []
+    for lap in range(rounds + 1):
+        began = time.process_time()
+        for k in range(0, len(rows), AT_ONCE):
+            logits, targets = base.family.logits(model, to_batch(model, base.family, rows[k : k + AT_ONCE]))
+            token_mean(logits, targets, targets.numel()).backward()
+        between = time.process_time()
+        curvature(model, base.family, backend.base_layers(), rows, torch.Generator().manual_seed(0))
+        if lap:
+            ratios.append((time.process_time() - between) / (between - began))
+    return ratios
 
 
 def _chain(backend: LoraBackend, params: list[torch.nn.Parameter], past: UpdateHistory, method: str) -> Chain:
