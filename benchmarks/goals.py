@@ -209,6 +209,8 @@ def table(found: Sequence[Mapping[str, Any]], *, sources: bool = True) -> str:
 
 def _number(value: float, goal: float) -> str:
     """Write a number with as many digits as tell it from its goal."""
+    if 0 < abs(value) < goal / 100:
+        return f"{value:.0e}"
     return f"{value:.0f}" if goal > 50 else f"{value:.3f}" if abs(goal - 1) < 0.02 or goal < 0.1 else f"{value:.2f}"
 
 
