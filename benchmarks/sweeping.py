@@ -1,17 +1,16 @@
 """What do two workers and equal first tasks save a sweep? Twelve small runs by the clock, in fresh processes.
 
-    python benchmarks/sweeping.py --rounds 3      # about 2 minutes a round on two cores with nothing else on them
+    python benchmarks/sweeping.py --rounds 3      # about 4 minutes a round on two cores with nothing else on them
 
 MiniLM, three built-in tasks, four methods by three seeds. Three ways, one after the other in every round:
 
-    alone       one process of two threads, which learns the first task of every run
+    alone       one process of one thread (two take three times as long), which learns the first task of every run
     shared      the same process, equal first tasks learned once
     workers     what ``everlora sweep --workers 2`` does: two processes of one thread, equal first tasks learned once
 
 Seconds are those of the clock from a process's start to its end, so nothing else may run: benchmarks/goals.py leaves
 out rounds in which other processes took more than a tenth of two cores, which is told (on Linux) with the processor
-seconds of each way and the mean score of its runs (two threads round otherwise than one does). A line of JSON per
-round goes to ``--results``.
+seconds of each way and the mean score of its runs. A line of JSON per round goes to ``--results``.
 """
 
 from __future__ import annotations
@@ -69,12 +68,9 @@ def measure(way: str) -> float:
 
 
 def process(way: str) -> dict[str, float]:
-    """Measure a way in a process of its own, which has as many threads as it likes."""
-    given = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    """Measure a way in a process of its own."""
     before, began, busy = os.times(), time.monotonic(), machine()
-    made = subprocess.run(
-        [sys.executable, __file__, "--way", way], check=True, stdout=subprocess.PIPE, text=True, env=given
-    )
+    made = subprocess.run([sys.executable, __file__, "--way", way], check=True, stdout=subprocess.PIPE, text=True)
     took, after, busy = time.monotonic() - began, os.times(), machine() - busy
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     found = {"": took, " cpu": spent, " others": busy - spent, " score": float(made.stdout.split()[-1])}
@@ -95,7 +91,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results/sweeping.jsonl")
     wish = parser.parse_args()
     if wish.way:
-        torch.set_num_threads(2)
+        torch.set_num_threads(1)
         print(measure(wish.way))
         return
     rows: list[dict[str, float]] = []
