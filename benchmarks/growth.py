@@ -7,7 +7,8 @@
 Modules are shaped as SmolLM2-135M's q and v (30 of 576 x 576 and 30 of 192 x 576), with random updates of rank 8, in
 fp32, on one thread. No model is loaded but for ``length``.
 
-    begin     of a task: past below the adapter, its start, constants of the parts (of a chain), root of the folder
+    begin     of a task: past below the adapter, its start, constants of the parts (of a chain), root of the folder;
+              and what the commit before says of directions that are left
     penalty   what a method's parts add to one optimiser step, over --tasks, and at 15 tasks over ranks and widths
     length    forward and backward of one row of so many tokens, per token
 
@@ -30,6 +31,7 @@ from torch import nn
 
 from everlora.adapters.files import merge_past
 from everlora.adapters.folded import FoldedBase
+from everlora.analysis.holdings import measure_holdings
 from everlora.core.expressions import parse
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
@@ -129,7 +131,9 @@ def begin(modules: Modules) -> Row:
         seen = {name: modules.evidence(name) for name in modules.shapes}
         found["start"] = seconds(lambda: start(part))
     found["parts"] = seconds(modules.chain)
-    return {**found, "seconds": sum(cast(float, took) for took in found.values())}
+    total = sum(cast(float, took) for took in found.values())
+    held = seconds(lambda: measure_holdings(modules.method, modules.past, {}, 0))
+    return {**found, "seconds": total, "holdings": held}
 
 
 def root(modules: Modules) -> None:
