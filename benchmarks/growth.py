@@ -84,9 +84,11 @@ class Modules:
         (o, i), layer = self.shapes[name], int(name.split(".")[1])
         random = torch.Generator().manual_seed(1000 * len(self.past) + layer)
         G = torch.randn(64, max(o, i), generator=random)
+        # The spectrum of a language model's features falls about so: the 8th direction has a hundredth of the first.
+        X = torch.randn(1024, i, generator=random) * torch.arange(1, i + 1) ** -1.0
         return Evidence(
             gradients=self.draw(1, o, i, scale=1e-3),
-            moment=(G[:, :i].mT @ G[:, :i]).double() / 64,
+            moment=(X.mT @ X).double() / 1024,
             fisher={key: t.detach().square() for key, t in self.live[name].tensors.items()},
             curvature=Curvature(left=G[:, :o].mT @ G[:, :o] * 1e-6, right=G[:, :i].mT @ G[:, :i] * 1e-6),
         )
