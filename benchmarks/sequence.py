@@ -43,14 +43,14 @@ WAYS = ("stock", "everlora")
 
 
 class Encoded(Dataset[Features]):
-    """Holds the rows of a task as stock models take them: the answer and its end among the tokens, targets beside them."""
+    """Holds rows as stock models take them: the answer and its end among the tokens, each its own target."""
 
     def __init__(self, base: Loaded, task: Task) -> None:
         self.rows = [self.whole(base.family.features(row, task)) for row in task.train]
 
     @staticmethod
     def whole(row: Features) -> Features:
-        """Return a row whose targets stand at their own tokens: our targets stand one before, and the last one is no input."""
+        """Return a row with its last target as input, too; stock wants targets at their tokens, not one before."""
         ids, labels = row["input_ids"], row["labels"]
         return {"input_ids": [*ids, labels[-1]], "labels": [-100, *labels]}
 
@@ -80,7 +80,8 @@ def stock(base: Loaded, tasks: Sequence[Task]) -> float:
                 disable_tqdm=True,
                 remove_unused_columns=False,
             )
-            Trainer(adapted, given, train_dataset=Encoded(base, task), data_collator=DataCollatorForSeq2Seq(base.family.processor)).train()
+            pads = DataCollatorForSeq2Seq(base.family.processor)
+            Trainer(adapted, given, train_dataset=Encoded(base, task), data_collator=pads).train()
         model = adapted.merge_and_unload()
     family = cast(Causal, base.family)
     tokenizer = family.processor

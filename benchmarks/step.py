@@ -3,7 +3,8 @@
     python benchmarks/step.py --model smollm2-135m --tasks 1 5 15 --rounds 5
 
 Prints, per method and number of past tasks, the median over rounds of (step with penalty) / (plain step), with the
-inter-quartile range, in processor time, for a step of 8 x 128 tokens.
+inter-quartile range, in processor time, for a step of 8 x 128 tokens. Then what K-FAC's evidence costs once a task:
+(curvature of 32 rows) / (learning the same rows once).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from types import SimpleNamespace
 
 import torch
+from torch import nn
 
 from everlora.adapters.lora import LoraBackend
 from everlora.core.expressions import parse
@@ -21,8 +23,11 @@ from everlora.core.history import UpdateHistory
 from everlora.core.roles import Curvature, Evidence, HasMemory, State
 from everlora.core.updates import LowRank
 from everlora.learner import experiment
-from everlora.settings.spec import LearnerSpec
+from everlora.models.loading import Loaded
+from everlora.settings.spec import LearnerSpec, RunSpec
 from everlora.training.chain import Chain
+from everlora.training.curvature import curvature
+from everlora.training.evidence_rows import AT_ONCE, to_batch
 from everlora.training.trainer import token_mean
 
 
@@ -65,6 +70,25 @@ def main() -> None:
     for (method, tasks), values in ratios.items():
         low, middle, high = statistics.quantiles(values, n=4)
         print(f"{method:12} after {tasks:2} tasks: {middle:.3f} [{low:.3f}, {high:.3f}] of a plain step")
+    low, middle, high = statistics.quantiles(_evidence(base, backend, model, wish.rounds), n=4)
+    print(f"kfac's evidence of 32 rows: {middle:.2f} [{low:.2f}, {high:.2f}] of learning them once")
+
+
+def _evidence(base: Loaded, backend: LoraBackend, model: nn.Module, rounds: int) -> list[float]:
+    """Return ratios of K-FAC's pass over 32 rows of four tasks to a pass forward and backward over the same rows."""
+    tasks = experiment.stream_for(experiment.resolve(RunSpec, {"model": base.name, "method": "kfac"}), base).tasks
+    rows = [(row, task) for task in tasks[:4] for row in task.train[:8]]
+    ratios = []
+    for lap in range(rounds + 1):
+        began = time.process_time()
+        for k in range(0, len(rows), AT_ONCE):
+            logits, targets = base.family.logits(model, to_batch(model, base.family, rows[k : k + AT_ONCE]))
+            token_mean(logits, targets, targets.numel()).backward()
+        between = time.process_time()
+        curvature(model, base.family, backend.base_layers(), rows, torch.Generator().manual_seed(0))
+        if lap:
+            ratios.append((time.process_time() - between) / (between - began))
+    return ratios
 
 
 def _chain(backend: LoraBackend, params: list[torch.nn.Parameter], past: UpdateHistory, method: str) -> Chain:

@@ -6,10 +6,11 @@
 ``collect`` writes one line for each finished run: method, settings that were searched, order, seed, the score of each
 task right after it was learned and at the end, and the measures made of them. ``render`` replaces what stands in a
 page between ``<!-- study NAME minus BASELINE … -->`` and ``<!-- end of study -->`` by the table of
-``benchmarks/results/NAME.jsonl``; with ``of SYSTEM …`` before ``minus`` of these systems alone. Between
-``<!-- tuning TRIALS test NAME -->`` and ``<!-- end of study -->`` stand what a search on dev rows found, and the same
-system on the test rows of the same order. Between ``<!-- matrices demo of METHOD … -->`` and the same end stand
-matrices of the demonstration.
+``benchmarks/results/NAME.jsonl`` (of several with ``NAME+NAME``); with ``of SYSTEM …`` before ``minus`` of these
+systems alone, and with ``seed N`` last of this seed. A baseline is a system, or a method with its options where a
+system has several. Between ``<!-- tuning TRIALS test NAME -->`` and ``<!-- end of study -->`` stand what a search on
+dev rows found, and the same system on the test rows of the same order. Between ``<!-- matrices demo of METHOD … -->``
+and the same end stand matrices of the demonstration.
 
 Every run of a method is paired with the baseline's run of the same order and seed. After ± stands half of the 95 %
 interval of the mean difference (t over the runs); * marks differences whose p is below 0.05 after Holm's correction
@@ -43,7 +44,7 @@ DEMO = ROOT / "src" / "everlora" / "learner" / "demo_seeds.json"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
     r"(<!-- (?P<kind>study|tuning|matrices) (?P<name>\S+)(?: of (?P<of>[^>]*?))?(?: minus (?P<minus>[^>]*?))?"
-    r"(?: test (?P<test>\S+))? -->\n).*?(?P<end><!-- end of study -->)",
+    r"(?: seed (?P<seed>\d+))?(?: test (?P<test>\S+))? -->\n).*?(?P<end><!-- end of study -->)",
     re.DOTALL,
 )
 CONFIDENCE, LEVEL = 0.95, 0.05
@@ -140,8 +141,8 @@ def collect(folders: Sequence[Path], to: Path) -> None:
 
 
 def load(name: str) -> list[Point]:
-    """Return the runs of a study."""
-    lines = (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    """Return the runs of a study, or of several: NAME+NAME."""
+    lines = [line for one in name.split("+") for line in (RESULTS / f"{one}.jsonl").read_text("utf-8").splitlines()]
     return [Point(**json.loads(line)) for line in lines]
 
 
@@ -184,7 +185,7 @@ def gaps(methods: Mapping[str, Mapping[Unit, Point]], baseline: str) -> dict[str
     """Return each method's difference from a baseline, and whether it stands after Holm's correction."""
     scores = {name: {unit: one.oa for unit, one in runs.items()} for name, runs in methods.items()}
     system = {name: next(iter(runs.values())).system for name, runs in methods.items()}
-    base = next((name for name in methods if system[name] == baseline), None)
+    base = baseline if baseline in methods else next((name for name in methods if system[name] == baseline), None)
     if base is None:
         raise SystemExit(f"no runs of {baseline!r}; there are: {', '.join(system.values())}")
     found = {name: one for name in methods if name != base and (one := gap(scores[name], scores[base]))}
@@ -278,6 +279,7 @@ def rendered(page: str) -> str:
             return f"{match[1]}{tuning(points, load(match['test']))}{match['end']}"
         of, minus = ((match[key] or "").replace(",", " ").split() for key in ("of", "minus"))
         points = [one for one in points if not of or one.system in of]
+        points = [one for one in points if match["seed"] is None or one.seed == int(match["seed"])]
         return f"{match[1]}{table(points, minus)}{match['end']}"
 
     return BLOCK.sub(block, page)

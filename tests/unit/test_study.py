@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -92,6 +94,23 @@ def test_a_block_of_a_page_is_replaced_and_nothing_else(study: ModuleType, monke
     new = f"before\n<!-- study x of ella, inclora minus inclora -->\n{table}<!-- end of study -->\nafter\n"
     assert study.rendered(page) == new
     assert study.rendered(new) == new
+
+
+def test_a_block_may_take_one_seed_of_several_studies(study: ModuleType, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    for name, method, scores in (("x", "ella", ELLA), ("y", "inclora", INCLORA)):
+        lines = [json.dumps(asdict(one)) for one in points(study, method, scores)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    expected = study.table(points(study, "ella", ELLA)[1:2] + points(study, "inclora", INCLORA)[1:2], [])
+    page = "<!-- study x+y of ella, inclora seed 1 -->\n<!-- end of study -->"
+    assert study.rendered(page) == page.replace("-->\n", f"-->\n{expected}", 1)
+
+
+def test_a_baseline_may_be_one_of_several_methods_of_a_system(study: ModuleType) -> None:
+    data = [replace(one, method="ella(rho=0.1)") for one in points(study, "ella", ELLA)]
+    data += [replace(one, method="ella(rho=1)") for one in points(study, "ella", INCLORA)]
+    assert study.table(data, ["ella"]).splitlines()[2].endswith("| – |")  # the better one
+    assert study.table(data, ["ella(rho=1)"]).splitlines()[3].endswith("| – |")
 
 
 def test_pages_say_what_the_data_say(study: ModuleType) -> None:

@@ -105,18 +105,16 @@ class Causal(Writer):
     def _logits_packed(self, model: nn.Module, batch: Batch, where: Tensor, shared: int) -> Tensor:
         """Return the logits of `logits` without padding, the first tokens of all rows read once, gradient included."""
         begins = (batch["attention_mask"] == 0).sum(1, keepdim=True)
-        rest = torch.arange(where.shape[1]) >= begins + shared
+        column = torch.arange(where.shape[1])
+        rest = column >= begins + shared
         packing = Packing.of(rest.sum(1).tolist(), shared)
-        start = int(begins[0])
-        cache = read_prefix(model, batch["input_ids"][0, start : start + shared].tolist())
+        # The first row stands for all of them in the tokens that they share, none of which has a loss.
+        of_all = (column >= begins[0]) & ~rest[0]
+        fed = {name: torch.cat([batch[name][0, of_all], batch[name][rest]]) for name in ("input_ids", "position_ids")}
+        counted = torch.cat([where[0, of_all], where[rest]])
         head = unwrap_model(model).get_output_embeddings()
-        with packed(model, packing), select_positions(head, where[rest][None]):
-            found: Tensor = model(
-                input_ids=batch["input_ids"][rest][None],
-                position_ids=batch["position_ids"][rest][None],
-                past_key_values=cache,
-                use_cache=cache is not None,
-            ).logits
+        with packed(model, packing), select_positions(head, counted[None]):
+            found: Tensor = model(**{name: one[None] for name, one in fed.items()}, use_cache=False).logits
         return found
 
     def _room(self, task: Task) -> int:

@@ -1,16 +1,15 @@
 """Runs rows as one sequence without padding, and what all of them begin with once.
 
-In a decoder the hidden states of a prompt's beginning depend on nothing that follows. Rows of one task begin with the
-same instruction and options, so that these pass through the model as one row, and every row goes on from their keys
-and values. All that a decoder does is done token by token, but for attention. So the rows of a batch stand one behind
-the other in one sequence, and attention alone takes them apart again: each row sees the tokens that all share, if any,
-and its own. Values and gradients are those of padded rows.
+In a decoder the hidden states of a prompt's beginning depend on nothing that follows, and rows of one task begin with
+the same instruction and options. All that a decoder does is done token by token, but for attention. So these first
+tokens and the rest of each row stand one behind the other in one sequence, and attention alone takes them apart again:
+each row sees the tokens that all share, if any, and its own. Values and gradients are those of padded rows.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -36,56 +35,39 @@ hold each of them against rows that share nothing."""
 BY_LENGTH = ("dynamic", "longrope")
 """Kinds of rotated positions that differ with the length of what passes."""
 SAVED = 128
-"""Tokens that must be saved for a pass of their own to pay."""
+"""Tokens that packing must save to pay."""
 PACKED = "packed_rows"
 """The attention that `packed` sets; transformers finds it under this name."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Says where the tokens of each row stand in a packed sequence.
+    """Says where the rows of a batch stand in a packed sequence: what they share first, then the rest of each.
 
     Attributes:
-        shared: tokens before the packed ones, which every row sees.
-        places: numbers of the tokens of each row, (b, r), 0 where a row has ended.
-        real: which of them are tokens, (b, r).
-        visible: which of the shared tokens and of its own each token of a row sees, (b, 1, r, shared + r).
+        shared: tokens that every row begins with.
+        lengths: further tokens of each row.
+        visible: which of the shared tokens and of its own each token of a row sees, (r, shared + r) for rows of r.
     """
 
     shared: int
-    places: Tensor
-    real: Tensor
-    visible: Tensor
+    lengths: tuple[int, ...]
+    visible: Mapping[int, Tensor]
 
     @classmethod
     def of(cls, lengths: Sequence[int], shared: int) -> Packing:
-        """Lay out rows of so many tokens one behind the other.
+        """Lay out rows of so many further tokens one behind the other.
 
-        >>> Packing.of([2, 1], shared=1).places
-        tensor([[0, 1],
-                [2, 0]])
-        >>> Packing.of([2, 1], shared=1).visible[0, 0].int()
+        >>> Packing.of([2, 1], shared=1).visible[2].int()
         tensor([[1, 1, 0],
                 [1, 1, 1]], dtype=torch.int32)
         """
-        size = torch.tensor(list(lengths))[:, None]
-        column = torch.arange(int(size.max()))
-        real = column < size
-        places = (size.cumsum(0) - size + column).where(real, 0)
-        causal = column[None, :] <= column[:, None]
-        before = torch.ones(len(column), shared, dtype=torch.bool)
-        # What has ended sees the first tokens: a row of the mask that hides everything is no attention at all.
-        visible = torch.cat([before, causal], dim=1).expand(len(size), 1, -1, -1)
-        return cls(shared, places, real, visible)
+        seen = {size: torch.ones(size, shared + size, dtype=torch.bool).tril(shared) for size in set(lengths)}
+        return cls(shared, tuple(lengths), seen)
 
-    def take(self, packed: Tensor) -> Tensor:
-        """Return the rows of a packed tensor (1, heads, tokens, d) as a padded one, (b, heads, r, d)."""
-        return packed[0][:, self.places].transpose(0, 1)
-
-    def with_shared(self, packed: Tensor) -> Tensor:
-        """Return what each row sees, (b, heads, shared + r, d), of keys or values (1, heads, shared + tokens, d)."""
-        before = packed[:, :, : self.shared].expand(len(self.places), -1, -1, -1)
-        return torch.cat([before, self.take(packed[:, :, self.shared :])], dim=2)
+    def rows(self, packed: Tensor) -> tuple[Tensor, ...]:
+        """Take a packed tensor (1, heads, tokens, d) apart: what all rows share, and the rest of each."""
+        return torch.split(packed, [self.shared, *self.lengths], dim=2)
 
 
 _now: ContextVar[Packing | None] = ContextVar("packing", default=None)
@@ -95,13 +77,17 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mas
     """Compute attention row by row of a packed sequence, in fp32 on a CPU."""
     packing = _now.get()
     assert packing is not None
-    parts = packing.take(query), packing.with_shared(key), packing.with_shared(value)
+    parts = query, key, value
     if query.device.type == "cpu":  # where the backward pass of attention in bf16 is six times slower
-        q, k, v = (part.float() for part in parts)
-    else:
-        q, k, v = parts
-    out, weights = sdpa_attention_forward(module, q, k, v, packing.visible, **how)  # (b, r, heads, d)
-    return out[packing.real][None].to(query.dtype), weights
+        parts = query.float(), key.float(), value.float()
+    (first, *queries), (first_key, *keys), (first_value, *values) = map(packing.rows, parts)
+    outs = []
+    if packing.shared:
+        outs.append(sdpa_attention_forward(module, first, first_key, first_value, None, **how)[0])
+    for q, k, v in zip(queries, keys, values, strict=True):
+        k, v = torch.cat([first_key, k], dim=2), torch.cat([first_value, v], dim=2)
+        outs.append(sdpa_attention_forward(module, q, k, v, packing.visible[q.shape[2]], **how)[0])
+    return torch.cat(outs, dim=1).to(query.dtype), None  # (1, tokens, heads, d)
 
 
 AttentionInterface.register(PACKED, _attention)
@@ -174,8 +160,6 @@ def worth_packing(ids: Tensor, mask: Tensor, where: Tensor) -> int | None:
     rows = [row[keep].tolist() for row, keep in zip(ids, mask.bool(), strict=True)]
     first = (where.int().argmax(1) - (mask == 0).sum(1)).min()
     shared = min(shared_length(rows), int(first))
-    if (len(rows) - 1) * shared < SAVED:
-        shared = 0  # a pass of their own would not pay
     fed = shared + sum(len(row) - shared for row in rows)
     return shared if mask.numel() - fed >= SAVED else None
 
