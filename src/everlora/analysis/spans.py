@@ -23,7 +23,7 @@ from everlora.parts.subspace import DEPENDENT, independent
 MARGIN = 2.0
 """How far above its threshold a singular value is proved to be: more than what fp64 loses of one."""
 CANCELLED = 1e-6
-"""Where updates have cancelled to this part of what their sum was, WWᵀ is made anew, as rounding of it stays."""
+"""Where updates cancel to this part of what their sum was, it is made anew, as rounding of it stays."""
 SIDES = ("A", "B")
 
 
@@ -52,7 +52,7 @@ def _begin(update: LowRank) -> State:
     ``tasks``, how many; ``weights`` (R,), by which columns of A and B are multiplied in W; squared Frobenius norms.
     ``root`` (R, R), the Cholesky factor of MᵀM, and ``inverse``, Σ 1/σ² of M and of W, as long as columns are
     independent; of M with at least as many columns as rows ``least``, which its σ_min is not below; and of such a W
-    ``square``, WWᵀ or WᵀW, whichever is smaller.
+    ``W`` and ``square``, WWᵀ or WᵀW, whichever is smaller.
     """
     nothing = precise(update.A.new_zeros(()))
     state = {"tasks": torch.tensor(0), "weights": nothing.new_zeros(0), "norm of W": nothing, "inverse of W": nothing}
@@ -67,22 +67,29 @@ def _extend(past: UpdateHistory, site: str, held: State | None, update: LowRank)
     state = _begin(update) if held is None else held
     old = [delta[site] for delta in past.deltas[: int(state["tasks"])]]
     new = {"A": precise(update.A[0].mT), "B": precise(update.B[0])}
-    earlier = {side: precise(_columns(old, side)) if old else X[:, :0] for side, X in new.items()}
-    cross = {side: earlier[side].mT @ X for side, X in new.items()}
     own = {side: X.mT @ X for side, X in new.items()}
     before, weights = state["weights"], _weights(update.map(lambda tensor: tensor[0]))
-
-    # ‖W + ΔW‖² = ‖W‖² + 2⟨W, ΔW⟩ + ‖ΔW‖², all of it from Gram matrices.
-    met = 2 * (cross["A"] * cross["B"] * torch.outer(before, weights)).sum()
-    added = (own["A"] * own["B"] * torch.outer(weights, weights)).sum()
     found = {"tasks": state["tasks"] + 1, "weights": torch.cat([before, weights])}
-    found["norm of W"] = state["norm of W"] + met + added
+    growing = [side for side, X in new.items() if len(state.get(f"root of {side}", X)) < len(X)]
+    # The earlier tasks are read only where it takes them.
+    cross = {
+        side: precise(_columns(old, side)).mT @ new[side] if old else X.new_zeros(0, X.shape[1])
+        for side, X in new.items()
+        if "W" not in state or side in growing
+    }
+
+    if "W" in state:
+        found |= _with_update(state, new, own, weights)
+    else:
+        # ‖W + ΔW‖² = ‖W‖² + 2⟨W, ΔW⟩ + ‖ΔW‖², all of it from Gram matrices.
+        met = 2 * (cross["A"] * cross["B"] * torch.outer(before, weights)).sum()
+        added = (own["A"] * own["B"] * torch.outer(weights, weights)).sum()
+        found["norm of W"] = state["norm of W"] + met + added
     rows = {}
-    for side, X in new.items():
+    for side in SIDES:
         found[f"norm of {side}"] = state[f"norm of {side}"] + own[side].trace()
         found[f"least of {side}"] = state[f"least of {side}"]  # columns that join never make it smaller
-        root = state.get(f"root of {side}")
-        grown = _with_rows(root, cross[side], own[side]) if root is not None and len(root) < len(X) else None
+        grown = _with_rows(state[f"root of {side}"], cross[side], own[side]) if side in growing else None
         if grown:
             found[f"root of {side}"], rows[side] = grown
             found[f"inverse of {side}"] = state[f"inverse of {side}"] + rows[side].square().sum()
@@ -92,12 +99,19 @@ def _extend(past: UpdateHistory, site: str, held: State | None, update: LowRank)
         more = solve_triangular(found["root of B"], V["A"], upper=False).square().sum()
         more += solve_triangular(state["root of A"], V["B"][: len(before)], upper=False).square().sum()
         found["inverse of W"] = state["inverse of W"] + more
-    if "square of W" in state and found["norm of W"] > CANCELLED**2 * state["square of W"].trace():
+    return found
+
+
+def _with_update(state: State, new: State, own: State, weights: Tensor) -> State:
+    """Return W and its square with one more update added, and its norm."""
+    W = state["W"] + (new["B"] * weights) @ new["A"].mT
+    found = {"norm of W": W.square().sum()}
+    if found["norm of W"] > CANCELLED**2 * state["norm of W"]:
         # For o ≤ i: (W + Y Xᵀ)(W + Y Xᵀ)ᵀ with X = A and Y = B · weights, and otherwise with the roles exchanged.
-        near, far = _near_and_far(update.shape)
+        near, far = _near_and_far((W.shape[0], W.shape[1]))
         Y = new[near] * weights
-        E = earlier[near] @ (before[:, None] * cross[far]) @ Y.mT
-        found["square of W"] = state["square of W"] + E + E.mT + Y @ own[far] @ Y.mT
+        E = (state["W"] if near == "B" else state["W"].mT) @ new[far] @ Y.mT
+        found |= {"W": W, "square of W": state["square of W"] + E + E.mT + Y @ own[far] @ Y.mT}
     return found
 
 
@@ -167,11 +181,14 @@ def _rank(past: UpdateHistory, site: str, state: State) -> int:
             # W = Q_B (L_Bᵀ D L_A) Q_Aᵀ with orthonormal Q.
             return rank_of(state["root of B"].mT @ (state["weights"][:, None] * state["root of A"]), shape)
         return numerical_rank(past.factors(site))
-    if "square of W" not in state:
-        W = past.factors(site).map(precise).dense()
+    if "W" not in state:
+        W = state["W"] = past.factors(site).map(precise).dense()
         state["square of W"] = W @ W.mT if _near_and_far(shape)[0] == "B" else W.mT @ W
     square = state["square of W"]
-    bound = (MARGIN * tolerance) ** 2 * square.trace()
+    bound = (MARGIN * tolerance) ** 2 * square.norm()  # which is at least the square of σ_max
     # Positive definite even so: no eigenvalue, a squared singular value of W, is below the bound.
     failed = cholesky_ex(square - bound * torch.eye(least, dtype=square.dtype, device=square.device))[1]
-    return numerical_rank(past.factors(site)) if failed or bound == 0 else least
+    if not failed and bound > 0:
+        return least
+    values = torch.linalg.eigvalsh(square).clamp_min(0).sqrt()
+    return int((values > values.max() * tolerance).sum())
