@@ -14,6 +14,7 @@ import tiny_runs
 from everlora import Example, Task, load
 from everlora.models.families import causal
 from everlora.models.families.base import IGNORE
+from everlora.models.families.frozen import FrozenLayers
 from everlora.models.families.label_tree import LabelTree, score_labels
 from everlora.models.families.packed import (
     ARCHITECTURES,
@@ -68,6 +69,7 @@ def test_written_answers_are_those_of_each_prompt_by_itself(base) -> None:
 
 
 def loss_and_gradient(model: nn.Module, family: causal.Causal, *, packs: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of the rows, and the gradient of every weight that has one."""
     batch = family.collate([family.features(row, TASK) for row in ROWS])
     family.packs = packs
     model.zero_grad()
@@ -96,6 +98,28 @@ def test_packed_rows_have_the_loss_and_the_gradient_of_padded_ones(base, monkeyp
     assert gradient.keys() == expected.keys()
     for name, each in gradient.items():
         assert (each - expected[name]).norm() <= 1e-5 * expected[name].norm() + 1e-7, name
+
+
+def test_packed_rows_go_on_from_what_frozen_layers_made_of_them() -> None:
+    base = load("tiny-llama", dtype="float32")
+    model, family = base.model.requires_grad_(False).train(), base.family
+    upper = model.model.layers[1].self_attn.q_proj.requires_grad_(True)
+    loss, gradient = loss_and_gradient(model, family, packs=True)
+    whole, _ = loss_and_gradient(model, family, packs=False)
+    family.frozen = frozen = FrozenLayers.below(model, ["model.layers.1.self_attn.q_proj"])
+    assert frozen is not None
+    seen: list[int] = []
+    note = model.model.layers[0].register_forward_hook(lambda *_: seen.append(1))
+    for _ in range(2):
+        found, theirs = loss_and_gradient(model, family, packs=True)
+        torch.testing.assert_close(found, loss, atol=0, rtol=1e-5)
+        torch.testing.assert_close(found, whole, atol=0, rtol=1e-5)
+        for name, each in theirs.items():
+            torch.testing.assert_close(each, gradient[name], atol=1e-7, rtol=1e-4)
+    note.remove()
+    assert frozen.fits
+    assert upper.weight.grad is not None
+    assert len(seen) == 3  # tried whole, tried cut, and computed once; the second time from what is held
 
 
 def test_rows_are_packed_where_that_saves_tokens() -> None:

@@ -10,6 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny_runs
+from everlora.models.families import packed
 
 STRONG = "ella(lam=0.3)+o-lora(lam=0.01)"
 SGD = {"optim": "sgd", "learning_rate": 0.5, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
@@ -43,3 +44,6 @@ if __name__ == "__main__":
     assert upper.base.family.frozen is not None
     assert upper.base.family.frozen.fits
     torch.save(tiny_runs.adapter(upper), out / f"upper-{os.environ['RANK']}.pt")
+    packed.SAVED = 1
+    rows = tiny_runs.train_sequence("tiny-llama", STRONG, out / "packed", train=CASES["adamw"][1])
+    torch.save(tiny_runs.adapter(rows), out / f"packed-{os.environ['RANK']}.pt")

@@ -15,9 +15,10 @@ import torch
 
 import tiny_runs
 from everlora.cli.app import run_command
+from everlora.models.families import causal, packed
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ranks import CASES, RUNS, UPPER
+from ranks import CASES, RUNS, STRONG, UPPER
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,18 @@ def test_two_processes_equal_one(model, case, two, tmp_path):
     alone = tiny_runs.train_sequence(
         model, method, tmp_path / "run", train={**train, "per_device_train_batch_size": 8}
     )
+    assert tiny_runs.largest_difference(ranks[0], tiny_runs.adapter(alone)) < 1e-5
+
+
+def test_rows_that_are_packed_are_split_as_padded_ones_are(two, tmp_path, monkeypatch):
+    ranks = [torch.load(two / f"packed-{rank}.pt") for rank in (0, 1)]
+    assert tiny_runs.largest_difference(*ranks) == 0
+    monkeypatch.setattr(packed, "SAVED", 1)  # rows of tiny tasks are short
+    real, seen = packed.packed, []
+    monkeypatch.setattr(causal, "packed", lambda model, packing: seen.append(packing) or real(model, packing))
+    train = {**CASES["adamw"][1], "per_device_train_batch_size": 8}
+    alone = tiny_runs.train_sequence("tiny-llama", STRONG, tmp_path / "run", train=train)
+    assert seen
     assert tiny_runs.largest_difference(ranks[0], tiny_runs.adapter(alone)) < 1e-5
 
 

@@ -20,6 +20,7 @@ from everlora.models.families.base import (
     positions,
     right_pad,
 )
+from everlora.models.families.frozen import FrozenLayers
 from everlora.models.families.heads import contiguous_head, neutral_generation, select_positions, unwrap_model
 from everlora.models.families.label_tree import LabelTree, score_labels
 from everlora.models.families.packed import (
@@ -110,12 +111,27 @@ class Causal(Writer):
         packing = Packing.of(rest.sum(1).tolist(), shared)
         # The first row stands for all of them in the tokens that they share, none of which has a loss.
         of_all = (column >= begins[0]) & ~rest[0]
-        fed = {name: torch.cat([batch[name][0, of_all], batch[name][rest]]) for name in ("input_ids", "position_ids")}
-        counted = torch.cat([where[0, of_all], where[rest]])
+
+        def pack(padded: Tensor) -> Tensor:
+            return torch.cat([padded[0, of_all], padded[rest]])[None]
+
         head = unwrap_model(model).get_output_embeddings()
-        with packed(model, packing), select_positions(head, counted[None]):
-            found: Tensor = model(**{name: one[None] for name, one in fed.items()}, use_cache=False).logits
+        placed: dict[str, Any] = {"position_ids": pack(batch["position_ids"]), "use_cache": False}
+        hidden = self._frozen_states(model, batch, where)
+        with packed(model, packing), select_positions(head, pack(where)):
+            if isinstance(self.frozen, FrozenLayers) and hidden is not None:
+                found: Tensor = self.frozen.go_on(model, pack(hidden), **placed).logits
+            else:
+                found = model(input_ids=pack(batch["input_ids"]), **placed).logits
         return found
+
+    def _frozen_states(self, model: nn.Module, batch: Batch, where: Tensor) -> Tensor | None:
+        """Return what frozen layers make of a batch, (b, s, h); None where none are, or they cannot be cut off."""
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+        if not isinstance(self.frozen, FrozenLayers):
+            return None
+        with select_positions(unwrap_model(model).get_output_embeddings(), where):
+            return self.frozen.hidden(model, inputs) if self.frozen.serves(model, inputs, use_cache=False) else None
 
     def _room(self, task: Task) -> int:
         """Return the tokens that are reserved for an answer, the same in training and in answering."""

@@ -90,11 +90,16 @@ class FrozenPart(ABC):
 
     def run(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
         """Run a model on a batch: from the hidden states of its texts on, if that comes to the same."""
+        known = self.serves(model, inputs, **options)
+        return self.cut(model, inputs, **options) if known else model(**inputs, **options)
+
+    def serves(self, model: nn.Module, inputs: Batch, **options: Any) -> bool:
+        """Return whether a model may run from the hidden states of its texts on, which is tried on the first batch."""
         if model.training and not self.learns:
-            return model(**inputs, **options)
+            return False
         if self.fits is None:
             self.fits = self.agrees(model, inputs, **options)
-        return self.cut(model, inputs, **options) if self.fits else model(**inputs, **options)
+        return self.fits
 
     def agrees(self, model: nn.Module, inputs: Batch, **options: Any) -> bool:
         """Return whether a batch comes out as it does of the whole model: not every model can be cut."""
@@ -190,8 +195,12 @@ class FrozenLayers(FrozenPart):
     def cut(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
         hidden = self.hidden(model, inputs)
         rest = {key: value for key, value in inputs.items() if key not in ("input_ids", "token_type_ids")}
+        return self.go_on(model, hidden, **rest, **options)
+
+    def go_on(self, model: nn.Module, hidden: Tensor, **inputs: Any) -> Any:
+        """Run the layers from the lowest adapted one on, on hidden states (b, s, h)."""
         with self._skipped(model):
-            return model(inputs_embeds=hidden, **rest, **options)
+            return model(inputs_embeds=hidden, **inputs)
 
     def tensors(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         inner = unwrap_model(model)

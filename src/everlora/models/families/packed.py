@@ -126,7 +126,7 @@ def can_pack_in_training(model: nn.Module) -> bool:
     """Return whether rows that are learned may be packed, value and gradient unchanged.
 
     Not where dropout is on, which differs from row to row, and not where layers are computed again for the backward
-    pass, which keeps no keys and values.
+    pass, when `packed` has ended.
     """
     bare = unwrap_model(model)
     # Some models drop by a function, with the share that stands in their settings.
