@@ -8,7 +8,8 @@
 Modules are shaped as SmolLM2-135M's q and v (30 of 576 x 576 and 30 of 192 x 576), with random updates of rank 8, in
 fp32, on one thread. No model is loaded but for ``length``.
 
-    begin     of a task: past below the adapter, its start, constants of the parts (of a chain), root of the folder
+    begin     of a task: past below the adapter, its start, constants of the parts (of a chain), root of the folder;
+              and what the commit before says of directions that are left
     penalty   what a method's parts add to one optimiser step, over --tasks, and at 15 tasks over ranks and widths
     length    forward and backward of two rows of so many tokens, packed, as everlora learns them
 
@@ -36,6 +37,7 @@ from everlora import load
 from everlora.adapters.files import merge_past
 from everlora.adapters.folded import FoldedBase
 from everlora.adapters.lora import LoraBackend
+from everlora.analysis.holdings import measure_holdings
 from everlora.core.expressions import parse
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
@@ -90,9 +92,11 @@ class Modules:
         (o, i), layer = self.shapes[name], int(name.split(".")[1])
         random = torch.Generator().manual_seed(1000 * len(self.past) + layer)
         G = torch.randn(64, max(o, i), generator=random)
+        # The spectrum of a language model's features falls about so: the 8th direction has a hundredth of the first.
+        X = torch.randn(1024, i, generator=random) * torch.arange(1, i + 1) ** -1.0
         return Evidence(
             gradients=self.draw(1, o, i, scale=1e-3),
-            moment=(G[:, :i].mT @ G[:, :i]).double() / 64,
+            moment=(X.mT @ X).double() / 1024,
             fisher={key: t.detach().square() for key, t in self.live[name].tensors.items()},
             curvature=Curvature(left=G[:, :o].mT @ G[:, :o] * 1e-6, right=G[:, :i].mT @ G[:, :i] * 1e-6),
         )
@@ -137,7 +141,9 @@ def begin(modules: Modules) -> Row:
         seen = {name: modules.evidence(name) for name in modules.shapes}
         found["start"] = seconds(lambda: start(part))
     found["parts"] = seconds(modules.chain)
-    return {**found, "seconds": sum(cast(float, took) for took in found.values())}
+    total = sum(cast(float, took) for took in found.values())
+    held = seconds(lambda: measure_holdings(modules.method, modules.past, {}, 0))
+    return {**found, "seconds": total, "holdings": held}
 
 
 def root(modules: Modules) -> None:

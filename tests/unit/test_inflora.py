@@ -24,6 +24,7 @@ from everlora.parts.features import (
     design_down_projection,
     extend_basis,
     keep_components,
+    leading,
 )
 from everlora.training import memory
 from everlora.training.evidence import second_moments
@@ -169,6 +170,34 @@ def test_what_modules_that_read_the_same_features_share_is_made_once(monkeypatch
     assert not torch.equal(design_down_projection(C, F, False, 2), first)
     design_down_projection(C, F, False, 3)
     assert len(made) == 3
+
+
+def with_energies(seed: int, energies: Tensor) -> Tensor:
+    """C of features with these energies, in directions that are drawn."""
+    turn = basis(seed, len(energies), len(energies))
+    return turn @ torch.diag(energies.double()) @ turn.mT
+
+
+@pytest.mark.parametrize("dual", [False, True])
+def test_of_wide_layers_the_top_directions_alone_are_looked_for(monkeypatch: pytest.MonkeyPatch, dual: bool) -> None:
+    """Without a decomposition of the matrix (200, 200), and as it would have them, up to signs."""
+    C, F = with_energies(0, 1 / torch.arange(1, 201)), basis(1, 200, 7)
+    U = torch.linalg.svd(C - F @ F.mT @ C)[0][:, :8]
+    anew: Any = design_down_projection.__wrapped__  # type: ignore[attr-defined]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.linalg, "svd", None)
+        rows = anew(C, complement(F) if dual else F, dual, 8)
+    torch.testing.assert_close((rows / ROW) @ U, torch.diag(((rows / ROW) @ U).diagonal().sign()), rtol=0, atol=1e-7)
+
+
+def test_where_the_top_directions_stand_out_too_little_the_matrix_is_decomposed() -> None:
+    F = torch.zeros(200, 0).double()
+    few, flat = (torch.arange(200) < 3) / torch.arange(1, 201), torch.linspace(1, 0.9, 200)
+    for energies, rank in ((flat, 8), (few, 3), (0 * few, 0)):
+        C = with_energies(2, energies)
+        assert leading(lambda X, C=C: C @ (C @ X), 8, C) is None  # type: ignore[misc]
+        rows = design_down_projection(C, F, False, 8)
+        assert int((rows.norm(dim=-1) > 0).sum()) == rank
 
 
 @pytest.mark.parametrize("into", [9, 10])

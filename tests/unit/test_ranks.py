@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from everlora.analysis.ranks import numerical_rank, rank_of_sum
+from everlora.analysis.ranks import numerical_rank, over_modules
 from everlora.core.history import UpdateHistory
 from everlora.core.updates import LowRank
 
@@ -25,5 +25,6 @@ def test_what_adds_nothing_has_rank_zero():
 def test_the_rank_is_that_of_the_sum_and_not_the_sum_of_ranks():
     one = {"a": LowRank(torch.eye(2, 5), torch.eye(4, 2)), "b": LowRank(torch.eye(1, 5), torch.eye(4, 1))}
     other = {"a": LowRank(torch.eye(2, 5), -torch.eye(4, 2)), "b": LowRank(torch.eye(2, 5), torch.eye(4, 2))}
-    found = rank_of_sum(UpdateHistory((one, other)))
+    past = UpdateHistory((one, other))
+    found = over_modules([numerical_rank(past.factors(name)) for name in past.sites])
     assert (found.least, found.median, found.most) == (0, 1, 2)

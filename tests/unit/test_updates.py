@@ -351,6 +351,22 @@ def test_a_sketch_is_about_as_near_as_the_nearest(o: int, i: int, rank: int) -> 
     assert torch.equal(sketched(matrix, rank).A, found.A), "of a fixed seed"
 
 
+@pytest.mark.parametrize("steep", [2, 4, 8])
+@pytest.mark.parametrize(("o", "i", "rank"), [(60, 90, 12), (90, 60, 29)])
+def test_a_sketch_of_falling_singular_values_is_as_near_as_fp32_can_be(o: int, i: int, rank: int, steep: int) -> None:
+    U, S, V = torch.linalg.svd(draw(1, (o, i))[0], full_matrices=False)
+    matrix = (U * torch.logspace(0, -steep, len(S)).double() @ V).float()
+    error, least = (float((matrix - act(matrix, rank).dense()).norm()) for act in (sketched, nearest))
+    assert error <= 1.03 * least + 1e-6 * float(matrix.norm())
+
+
+def test_a_sketch_of_a_matrix_of_low_rank_is_exact() -> None:
+    B, A = draw(2, (60, 3), (3, 90))
+    found = sketched((B @ A).float(), 12)
+    torch.testing.assert_close(found.dense(), (B @ A).float(), rtol=1e-4, atol=1e-4)
+    assert all(bool(tensor.isfinite().all()) for tensor in found.tensors.values())
+
+
 @pytest.mark.parametrize(("o", "i", "rank"), [(10, 30, 5), (30, 10, 64), (8, 8, 8)])
 def test_a_sketch_of_half_the_full_rank_is_the_matrix_itself(o: int, i: int, rank: int) -> None:
     matrix = draw(1, (o, i))[0].float()

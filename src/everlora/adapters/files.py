@@ -206,8 +206,8 @@ def merge_past(past: UpdateHistory, merge: Merge | None, rank: int | None = None
         limit = rank or max(MERGED_RANK, sum(delta[name].rank for delta in past))
         # After every task, so without an SVD; whoever chooses a rank waits for the nearest.
         sites[name] = nearest(merged, limit) if rank else sketched(merged, limit)
-        lost += float((merged - sites[name].dense()).square().sum())
-        size += float(merged.square().sum())
+        lost += float((merged - sites[name].dense()).norm()) ** 2
+        size += float(merged.norm()) ** 2
     highest = max(site.rank for site in sites.values())
     return sites, ExportLoss(export_rank=highest, export_error=(lost / size) ** 0.5 if size else 0.0)
 

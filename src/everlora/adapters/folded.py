@@ -123,7 +123,7 @@ class FoldedBase:
             assert self.original is not None
             if sum_again and self.n_folded != MERGED:
                 self.summed = weight.detach().cpu().clone(), self.n_folded
-            weight.copy_(self.original.to(weight.device) + merged.to(weight.device))
+            torch.add(self.original.to(weight.device), merged.to(weight.device), out=weight)
             self.n_folded = MERGED
             return
         if len(deltas) < self.n_folded and self.original is not None:

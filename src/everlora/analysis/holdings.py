@@ -5,12 +5,12 @@ from __future__ import annotations
 from math import hypot
 from typing import NamedTuple
 
-from everlora.analysis.ranks import rank_of_sum
+from everlora.analysis.ranks import over_modules
+from everlora.analysis.spans import Used, used_directions
 from everlora.archive.records import FreeDirections, Holdings, MemoryLoss, Room
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
 from everlora.core.roles import HasCapacity, ReconstructsPast
-from everlora.parts.subspace import free
 from everlora.training.memory import Memory
 
 
@@ -23,8 +23,12 @@ class Free(NamedTuple):
 
 def free_directions(past: UpdateHistory, site: str) -> Free:
     """Measure the room that ``past`` leaves in one module."""
+    return _free(past, site, used_directions(past, site))
+
+
+def _free(past: UpdateHistory, site: str, used: Used) -> Free:
     out, into = past.deltas[0][site].shape
-    left_out, left_in = map(int, free([delta[site] for delta in past]))
+    left_out, left_in = out - used.out, into - used.into
     return Free(min(left_out / out, left_in / into), min(left_out, left_in))
 
 
@@ -40,16 +44,17 @@ def measure_holdings(method: Method, past: UpdateHistory, remembered: Memory, me
     if not len(past) or not method.adapter.low_rank:
         return Holdings(memory_bytes=memory_bytes)
     rank = max(site.rank for site in past.deltas[-1].values())
+    used = {name: used_directions(past, name) for name in past.sites}
     modules = []
-    for name in sorted(past.sites):  # as they are stored, so that it is the same from memory and from a folder
-        share, left = free_directions(past, name)
+    for name in sorted(used):  # as they are stored, so that it is the same from memory and from a folder
+        share, left = _free(past, name, used[name])
         modules.append(FreeDirections(module=name, free=share, directions=left, tasks_left=left // rank))
     hard = any(isinstance(transform, HasCapacity) for transform in method.transforms)
     return Holdings(
         memory_bytes=memory_bytes,
         memory_error=memory_error(method, past, remembered),
         room=Room(rank=rank, hard=hard, modules=modules),
-        rank=rank_of_sum(past),
+        rank=over_modules([one.rank for one in used.values()]),
     )
 
 

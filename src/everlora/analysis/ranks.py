@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from everlora.archive.records import SumRank
-from everlora.core.history import UpdateHistory
 from everlora.core.updates import LowRank, precise
 
+TOLERANCE = torch.finfo(torch.float32).eps
+"""By numpy and torch, for factors in fp32: times the larger side and the largest singular value it is rounding."""
 
-def rank_of_sum(past: UpdateHistory) -> SumRank:
-    """Measure the rank of the sum of updates, module by module."""
-    ranks = [numerical_rank(past.factors(name)) for name in past.sites]
+
+def over_modules(ranks: Sequence[int]) -> SumRank:
+    """Return the smallest, the median and the largest of some ranks."""
     return SumRank(least=min(ranks), median=statistics.median(ranks), most=max(ranks))
 
 
@@ -23,8 +26,10 @@ def numerical_rank(update: LowRank) -> int:
     >>> numerical_rank(LowRank(torch.eye(3, 5), torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])))
     2
     """
-    core = torch.linalg.qr(precise(update.up)).R @ torch.linalg.qr(precise(update.A).mT).R.mT
+    return rank_of(torch.linalg.qr(precise(update.up)).R @ torch.linalg.qr(precise(update.A).mT).R.mT, update.shape)
+
+
+def rank_of(core: Tensor, shape: tuple[int, int]) -> int:
+    """Count singular values of an update of some shape (o, i), which are those of ``core``, that are not rounding."""
     values = torch.linalg.svdvals(core)
-    # The tolerance of numpy and torch, for factors in fp32.
-    tolerance = values.max() * max(update.shape) * torch.finfo(torch.float32).eps
-    return int((values > tolerance).sum())
+    return int((values > values.max() * max(shape) * TOLERANCE).sum())

@@ -228,10 +228,13 @@ def sketched(matrix: Tensor, rank: int) -> LowRank:
     drawn = torch.randn(into, min(rank + OVERSAMPLED, into), generator=torch.Generator().manual_seed(0))
     Q = torch.linalg.qr(matrix @ drawn.to(matrix.device))[0]
     for _ in range(POWERS):
-        Q = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.mT @ Q)[0])[0]
-    U, S, V = torch.linalg.svd(Q.mT @ matrix, full_matrices=False)
-    root = S[:rank].sqrt()
-    return LowRank((root[:, None] * V[:rank]).contiguous(), (Q @ U[:, :rank] * root).contiguous())
+        Q = torch.linalg.qr(matrix @ (matrix.mT @ Q))[0]
+    # The largest directions of what was found, by the small matrix's squares: no SVD of (rank, i).
+    found = Q.mT @ matrix
+    squares, U = torch.linalg.eigh(precise(found) @ precise(found).mT)
+    U, root = U.flip(1)[:, :rank].float(), squares.flip(0)[:rank].clamp_min(0).float() ** 0.25
+    A = (U.mT @ found) * torch.where(root > 0, 1 / root, 0)[:, None]
+    return LowRank(A.contiguous(), (Q @ U * root).contiguous())
 
 
 def truncated(update: LowRank, rank: int) -> tuple[LowRank, float]:

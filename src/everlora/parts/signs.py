@@ -134,7 +134,8 @@ class SignConflict(WeightPenalty):
             return {"past": torch.zeros(1, 1, 1), "sharpness": torch.ones(1, 1, 1)} if self.first_task_decay else None
         total = self._total(before, factors)
         sharpness = self._sharpness(total)
-        state = {"past": torch.tanh(sharpness * total), "sharpness": sharpness}
+        # In place: it is as large as all adapted matrices together.
+        state = {"past": total.mul_(sharpness).tanh_(), "sharpness": sharpness}
         return state if before.start is None else {**state, "start": before.start.dense()}
 
     def _total(self, before: TaskContext, factors: LowRank) -> Tensor:

@@ -37,7 +37,7 @@ def basis(columns: Tensor) -> Tensor:
     """
     # By SVD and not by QR, which tells dependent columns apart only in the order in which they come.
     U, S, _ = torch.linalg.svd(precise(columns), full_matrices=False)
-    live = _independent(S)
+    live = independent(S)
     return (U * live.unsqueeze(-2)).to(torch.promote_types(columns.dtype, torch.float32))
 
 
@@ -92,16 +92,19 @@ def project_out(columns: Tensor, Q: Tensor) -> Tensor:
 
 @torch.no_grad()
 def free(updates: Sequence[LowRank]) -> tuple[Tensor, Tensor]:
-    """Return the directions that no past update uses, on output and input side: counts (...) out of o and of i."""
+    """Return the directions that no past update uses, on output and input side: counts (...) out of o and of i.
+
+    From all updates at once; `everlora.analysis.spans` counts the same from task to task.
+    """
     out, into = updates[0].shape
     used_out, used_in = (
-        _independent(torch.linalg.svdvals(precise(columns))).sum(-1)
+        independent(torch.linalg.svdvals(precise(columns))).sum(-1)
         for columns in (torch.cat([u.B for u in updates], -1), torch.cat([u.A.mT for u in updates], -1))
     )
     return out - used_out, into - used_in
 
 
-def _independent(S: Tensor) -> Tensor:
+def independent(S: Tensor) -> Tensor:
     """Return which singular values (..., R), largest first, are of directions and not of rounding."""
     return DEPENDENT * S[..., :1] < S
 

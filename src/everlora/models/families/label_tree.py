@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from everlora.models.families.heads import contiguous_head, unwrap_model
-from everlora.models.families.packed import read_prefix, repeated, shared_length
+from everlora.models.families.heads import contiguous_head, select_positions, unwrap_model
+from everlora.models.families.packed import Packing, can_pack, packed, read_prefix, repeated, shared_length
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,10 @@ class LabelTree:
 def score_labels(model: nn.Module, prompts: Sequence[Sequence[int]], tree: LabelTree, pad: int) -> Tensor:
     """Return the log-probability of each answer of a tree behind each prompt, (b, answers), in fp32.
 
-    What the prompts begin with is read once, and each answer's nodes once for each prompt.
+    What the prompts begin with is read once, and each answer's nodes once for each prompt; on a CPU without padding.
     """
+    if can_pack(model) and next(model.parameters()).device.type == "cpu":
+        return _packed_scores(model, prompts, tree)
     device, nodes = next(model.parameters()).device, len(tree.tokens)
     shared = shared_length(prompts)
     rests = [list(prompt[shared:]) for prompt in prompts]
@@ -111,6 +113,22 @@ def score_labels(model: nn.Module, prompts: Sequence[Sequence[int]], tree: Label
             logits_to_keep=nodes + 1,
         ).logits
     return torch.stack([_of_row(row, tree) for row in logits])
+
+
+def _packed_scores(model: nn.Module, prompts: Sequence[Sequence[int]], tree: LabelTree) -> Tensor:
+    """Return what `score_labels` does, from one sequence without padding: of each prompt its rest and its tree."""
+    shared, nodes = shared_length(prompts), len(tree.tokens)
+    first, rests = list(prompts[0][:shared]), [list(prompt[shared:]) for prompt in prompts]
+    packing = Packing.of([len(rest) + nodes for rest in rests], shared, ends=tree.sees())
+    ids, places, counted = first, list(range(shared)), [False] * shared
+    for prompt, rest in zip(prompts, rests, strict=True):
+        ids = [*ids, *rest, *tree.tokens]
+        places += [*range(shared, len(prompt)), *(len(prompt) + depth - 1 for depth in tree.depths())]
+        counted += [False] * (len(rest) - 1) + [True] * (1 + nodes)
+    head = unwrap_model(model).get_output_embeddings()
+    with packed(model, packing), select_positions(head, torch.tensor([counted])):
+        logits = model(input_ids=torch.tensor([ids]), position_ids=torch.tensor([places]), use_cache=False).logits
+    return torch.stack([_of_row(row, tree) for row in logits.split(1 + nodes)])
 
 
 def _of_row(logits: Tensor, tree: LabelTree) -> Tensor:

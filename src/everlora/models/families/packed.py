@@ -55,14 +55,22 @@ class Packing:
     visible: Mapping[int, Tensor]
 
     @classmethod
-    def of(cls, lengths: Sequence[int], shared: int) -> Packing:
+    def of(cls, lengths: Sequence[int], shared: int, ends: Tensor | None = None) -> Packing:
         """Lay out rows of so many further tokens one behind the other.
 
         >>> Packing.of([2, 1], shared=1).visible[2].int()
         tensor([[1, 1, 0],
                 [1, 1, 1]], dtype=torch.int32)
+
+        Args:
+            lengths: further tokens of each row.
+            shared: tokens that every row begins with.
+            ends: which of each other the last tokens of every row see, (n, n); None if all that stand before them.
         """
         seen = {size: torch.ones(size, shared + size, dtype=torch.bool).tril(shared) for size in set(lengths)}
+        if ends is not None and len(ends):
+            for size, visible in seen.items():
+                visible[size - len(ends) :, shared + size - len(ends) :] = ends
         return cls(shared, tuple(lengths), seen)
 
     def rows(self, packed: Tensor) -> tuple[Tensor, ...]:
