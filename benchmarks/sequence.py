@@ -33,6 +33,7 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
 from everlora import Task, load
 from everlora.learner import experiment, sweep
+from everlora.metrics import answer_metric
 from everlora.models.families import Causal
 from everlora.models.families.base import Features
 from everlora.models.loading import Loaded
@@ -86,17 +87,19 @@ def stock(base: Loaded, tasks: Sequence[Task]) -> float:
     family = cast(Causal, base.family)
     tokenizer = family.processor
     tokenizer.padding_side = "left"
-    right = 0
+    scores = []
     for task in tasks:
+        answers: list[str] = []
         longest = max(len(tokenizer(f" {label}").input_ids) for label in task.labels) + 1
         for k in range(0, len(task.test), BATCH):
             rows = task.test[k : k + BATCH]
             prompts = [family.prompter.prompt(row, task, longest)[0] for row in rows]
             batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
             written = model.generate(**batch, max_new_tokens=longest, do_sample=False)[:, batch.input_ids.shape[1] :]
-            said = tokenizer.batch_decode(written, skip_special_tokens=True)
-            right += sum(text.strip() == row.target for text, row in zip(said, rows, strict=True))
-    return right / sum(len(task.test) for task in tasks)
+            answers += [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+        answered = [row.answered(text) for row, text in zip(task.test, answers, strict=True)]
+        scores.append(answer_metric(task.metric).score(answered, task.labels)[0])  # as ours are scored
+    return statistics.mean(scores) / 100
 
 
 def everlora(base: Loaded, tasks: Sequence[Task], spec: RunSpec) -> float:
