@@ -68,14 +68,31 @@ tune: setup
 	OMP_NUM_THREADS=1 $(BIN)/everlora tune --config recipes/$(STAGE).yaml --data-dir $(DATA) --methods $(METHODS) \
 	    --orders 1 --seeds 100 --trials 6 --workers 2 --out runs/$(STAGE)-tuning --resume
 
-# Ratios to stock pieces of one run, and what penalties add to a step: make bench DATA=folder-with-the-benchmark
+# The table of speed goals: what fits into 12 minutes of two cores is measured now, into BENCH, the rest is as it was stored.
+#   make bench DATA=folder-with-the-benchmark
+# With BENCH=benchmarks/results what is stored is measured anew, and docs/results.md gets its table by goals.py --page.
+BENCH ?= runs/bench
+MEASURE := OMP_NUM_THREADS=1 $(BIN)/python
 bench: setup
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py --data-dir $(DATA)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py --methods ella ps-lora o-lora lb-cl ewc --tasks 5 15 --rounds 3
+	mkdir -p $(BENCH)
+	$(if $(DATA),$(MEASURE) benchmarks/speed.py --data-dir $(DATA) --quick --rounds 2 --results $(BENCH)/speed.jsonl)
+	$(MEASURE) benchmarks/step.py --results $(BENCH)/step.jsonl
+	$(MEASURE) benchmarks/growth.py --only begin --methods ella ps-lora o-lora lb-cl inflora --tasks 2 15 50 --results $(BENCH)/growth.jsonl
+	$(MEASURE) benchmarks/commands.py --only run --only files --tasks 5 50 --results $(BENCH)/commands.jsonl
+	$(MEASURE) benchmarks/gpu.py --results $(BENCH)/gpu.jsonl
+	$(BIN)/python benchmarks/goals.py --now $(BENCH)
 
-# What grows with the number of tasks, the rank, the width, the length
+# What takes longer: whole sequences, the sweep, the demo, five seeds' losses, and what grows with the number of tasks, the
+# rank, the width, the length. About an hour and a half of one core; nothing else may run beside the sweep.
 bench-long: setup
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/growth.py
+	mkdir -p $(BENCH)
+	$(MEASURE) benchmarks/growth.py --layers 4 --few 200 --results $(BENCH)/curves.jsonl
+	$(MEASURE) benchmarks/commands.py --only demo --results $(BENCH)/commands.jsonl
+	$(MEASURE) benchmarks/sweeping.py --results $(BENCH)/sweeping.jsonl
+	$(if $(DATA),$(MEASURE) benchmarks/speed.py --data-dir $(DATA) --only curves --results $(BENCH)/speed.jsonl)
+	$(if $(DATA),$(MEASURE) benchmarks/sequence.py --data-dir $(DATA) --results $(BENCH)/sequence.jsonl)
+	$(MEASURE) benchmarks/growth.py --fit $(BENCH)/curves.jsonl
+	$(BIN)/python benchmarks/goals.py --now $(BENCH)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,8 +1,9 @@
 """What grows with the number of tasks, the rank, the width, the length? Processor seconds of what is not the model.
 
-    python benchmarks/growth.py                                        # all curves, about 10 minutes of one core
+    python benchmarks/growth.py --layers 4 --few 200                   # all curves, about 10 minutes of one core
     python benchmarks/growth.py --only begin --tasks 2 15 50
     python benchmarks/growth.py --only begin --anew                    # nothing is held from task to task
+    python benchmarks/growth.py --fit benchmarks/results/curves.jsonl  # exponents of what was measured
 
 Modules are shaped as SmolLM2-135M's q and v (30 of 576 x 576 and 30 of 192 x 576), with random updates of rank 8, in
 fp32, on one thread. No model is loaded but for ``length``.
@@ -10,15 +11,18 @@ fp32, on one thread. No model is loaded but for ``length``.
     begin     of a task: past below the adapter, its start, constants of the parts (of a chain), root of the folder;
               and what the commit before says of directions that are left
     penalty   what a method's parts add to one optimiser step, over --tasks, and at 15 tasks over ranks and widths
-    length    forward and backward of one row of so many tokens, per token
+    length    forward and backward of two rows of so many tokens, packed, as everlora learns them
 
-A line of JSON per measurement is printed, and goes to ``--results``.
+A line of JSON per measurement is printed, and goes to ``--results``. ``--fit`` holds logarithms of seconds against
+those of what was varied: the slope of all points, and that between the last two, which no constant cost can hide, are
+exponents of a power law. 0 is flat, 1 proportional, 2 would be quadratic.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -29,8 +33,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from everlora import load
 from everlora.adapters.files import merge_past
 from everlora.adapters.folded import FoldedBase
+from everlora.adapters.lora import LoraBackend
 from everlora.analysis.holdings import measure_holdings
 from everlora.core.expressions import parse
 from everlora.core.history import UpdateHistory
@@ -38,9 +44,11 @@ from everlora.core.method import Method
 from everlora.core.roles import Curvature, Evidence, Initialiser, NeedsEvidence, State
 from everlora.core.updates import LowRank, LowRankUpdates
 from everlora.training.chain import Chain
+from everlora.training.trainer import token_mean
 
 METHODS = ("inclora", "ella", "ps-lora", "o-lora", "lb-cl", "inflora", "ewc", "kfac")
-SHAPES = {"q": (576, 576), "v": (192, 576)}
+Shapes = dict[str, tuple[int, int]]
+SHAPES: Shapes = {"q": (576, 576), "v": (192, 576)}
 LAYERS, RANK = 30, 8
 FEW = 15
 Row = dict[str, str | float]
@@ -56,10 +64,10 @@ def seconds(act: Callable[[], object]) -> float:
 class Modules:
     """Holds modules of one method: layers, an adapter on them, and updates of earlier tasks."""
 
-    def __init__(self, method: str, rank: int = RANK, shapes: dict[str, tuple[int, int]] = SHAPES) -> None:
+    def __init__(self, method: str, rank: int = RANK, shapes: Shapes = SHAPES, layers: int = LAYERS) -> None:
         self.method: Method = parse(method)
         self.rank, self.random = rank, torch.Generator().manual_seed(0)
-        self.shapes = {f"layers.{k}.{name}": shape for k in range(LAYERS) for name, shape in shapes.items()}
+        self.shapes = {f"layers.{k}.{name}": shape for k in range(layers) for name, shape in shapes.items()}
         self.layers = {name: nn.Linear(i, o, bias=False) for name, (o, i) in self.shapes.items()}
         self.live = {name: one.map(nn.Parameter) for name, one in self.update().items()}
         self.params = [cast(nn.Parameter, t) for one in self.live.values() for t in one.tensors.values()]
@@ -143,13 +151,13 @@ def root(modules: Modules) -> None:
     merge_past(modules.past, modules.method.merge)
 
 
-def begins(methods: list[str], tasks: list[int], anew: bool) -> Iterator[Row]:
-    """Measure the begin of tasks, of one life after the other."""
+def begins(methods: list[str], tasks: list[int], layers: int, anew: bool, few: int) -> Iterator[Row]:
+    """Measure the begin of tasks, of one learner after the other."""
     for method in methods:
-        modules = Modules(method)
+        modules = Modules(method, layers=layers)
         # Evidence is decomposed after each task, which takes minutes for so many.
         looks = any(isinstance(part, NeedsEvidence) for part in modules.method.remembering)
-        most = max(number for number in tasks if number <= FEW or not looks)
+        most = max(number for number in tasks if number <= few or not looks)
         for number in range(1, most + 1):
             modules.learned(modules.update())
             if anew:
@@ -178,54 +186,102 @@ def penalty(modules: Modules, plain: Modules, rounds: int) -> Row:
     return {"seconds": statistics.median(over), "low": min(over), "high": max(over)}
 
 
-def penalties(methods: list[str], tasks: list[int], ranks: list[int], widths: list[int], rounds: int) -> Iterator[Row]:
+def penalties(
+    methods: list[str], tasks: list[int], ranks: list[int], widths: list[int], layers: int, rounds: int
+) -> Iterator[Row]:
     """Measure steps over the number of tasks; at 15 tasks over ranks and widths."""
-    cases = [(number, RANK, SHAPES) for number in tasks]
-    cases += [(15, rank, SHAPES) for rank in ranks if rank != RANK]
-    cases += [(15, RANK, {"q": (width, width)}) for width in widths]
-    for number, rank, shapes in cases:
-        plain = Modules("inclora", rank, shapes)
+    cases = [(sorted(tasks), RANK, SHAPES)]
+    cases += [([FEW], rank, SHAPES) for rank in ranks if rank != RANK or FEW not in tasks]
+    cases += [([FEW], RANK, {"q": (width, width)}) for width in widths]
+    for numbers, rank, shapes in cases:
+        plain = Modules("inclora", rank, shapes, layers)
         for method in methods:
             if method in ("inclora", "inflora"):
                 continue
-            modules = Modules(method, rank, shapes)
-            for _ in range(number - 1):
-                modules.past = modules.past.append(modules.update())
-            modules.learned(modules.update())
-            width = shapes["q"][0]
-            at = {"tasks": number, "rank": rank, "width": width, "modules": len(modules.shapes)}
-            yield {"what": "penalty", "method": method, **at, **penalty(modules, plain, rounds)}
+            modules = Modules(method, rank, shapes, layers)
+            for number in numbers:
+                while len(modules.past) < number - 1:
+                    modules.past = modules.past.append(modules.update())
+                modules.learned(modules.update())
+                at = {"tasks": number, "rank": rank, "width": shapes["q"][0], "square": shapes is not SHAPES}
+                at["modules"] = len(modules.shapes)
+                yield {"what": "penalty", "method": method, **at, **penalty(modules, plain, rounds)}
 
 
 def lengths(model: str, over: list[int], rounds: int) -> Iterator[Row]:
-    """Measure forward and backward of one row of so many tokens."""
-    from everlora import load
-
+    """Measure forward and backward of two rows of so many tokens."""
     base = load(model)
-    base.model.requires_grad_(False).train()
-    base.model.get_input_embeddings().requires_grad_(True)  # so that the gradient goes through all layers
+    adapted = LoraBackend(base, {"r": RANK, "lora_alpha": RANK}).attach(seed=0).train()
+    base.family.packs = True
     for length in over:
-        ids = torch.randint(10, min(1000, base.model.config.vocab_size), (1, length))
-        took = [
-            seconds(lambda i=ids: base.model(input_ids=i, logits_to_keep=8).logits.float().sum().backward())  # type: ignore[misc]
-            for _ in range(rounds + 1)
-        ]
+        ids = torch.randint(10, min(1000, base.model.config.vocab_size), (2, length))
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        batch["position_ids"] = torch.arange(length).expand(2, length)
+        batch["shift_labels"] = batch["labels"] = torch.full_like(ids, -100).index_fill(
+            1, torch.arange(length - 8, length), 5
+        )
+
+        def step(batch: dict[str, torch.Tensor] = batch) -> None:
+            logits, targets = base.family.logits(adapted, batch)
+            token_mean(logits, targets, targets.numel()).backward()
+            adapted.zero_grad()
+
+        took = [seconds(step) for _ in range(rounds + 1)]
         yield {"what": "length", "method": model, "length": length, "seconds": statistics.median(took[1:])}
+
+
+def fit(rows: list[Row]) -> str:
+    """Return the exponents of what was measured over tasks, ranks, widths and lengths."""
+
+    def varied(row: Row) -> set[str]:
+        """Say what a row is a point of a curve over."""
+        if row["what"] != "penalty":
+            return {"tasks", "length"}
+        if row.get("square"):
+            return {"width"}
+        return ({"tasks"} if row["rank"] == RANK else set()) | ({"rank"} if row["tasks"] == FEW else set())
+
+    lines = ["| what | of | over | seconds | exponent | at the end |", "|---|---|---|---|--:|--:|"]
+    for what, method in dict.fromkeys((row["what"], row["method"]) for row in rows):
+        own = [row for row in rows if (row["what"], row["method"]) == (what, method)]
+        for name in ("tasks", "rank", "width", "length"):
+            points = sorted(
+                (float(row[name]), float(row["seconds"])) for row in own if name in row and name in varied(row)
+            )
+            if len(points) > 1:
+                first, last = points[0], points[-1]
+                ends = f"{first[0]:.0f}: {first[1]:.3g}, {last[0]:.0f}: {last[1]:.3g}"
+                lines.append(
+                    f"| {what} | {method} | {name} | {ends} | {slope(points):.2f} | {slope(points[-2:]):.2f} |"
+                )
+    return "\n".join(lines)
+
+
+def slope(points: list[tuple[float, float]]) -> float:
+    """Return the slope of the line of least squares through the logarithms."""
+    x, y = ([math.log(max(point[k], 1e-9)) for point in points] for k in (0, 1))
+    return statistics.linear_regression(x, y).slope
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["begin", "penalty", "length"], action="append")
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    parser.add_argument("--tasks", nargs="*", type=int, default=[2, 5, 15, 50, 100, 200])
-    parser.add_argument("--ranks", nargs="*", type=int, default=[2, 8, 16, 64])
+    parser.add_argument("--tasks", nargs="*", type=int, default=[1, 2, 5, 15, 50, 100, 200])
+    parser.add_argument("--layers", type=int, default=LAYERS, help="of two adapted matrices each")
+    parser.add_argument("--few", type=int, default=FEW, help="tasks beyond which methods with evidence are left out")
+    parser.add_argument("--ranks", nargs="*", type=int, default=[2, 8, 16, 32, 64])
     parser.add_argument("--widths", nargs="*", type=int, default=[192, 576, 1024])
     parser.add_argument("--lengths", nargs="*", type=int, default=[64, 128, 256, 512, 1024])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--anew", action="store_true", help="begin as a learner that was just opened")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results/growth.jsonl")
+    parser.add_argument("--fit", type=Path, help="print the exponents of this file's measurements, and make none")
     wish = parser.parse_args()
+    if wish.fit:
+        print(fit([json.loads(line) for line in wish.fit.read_text(encoding="utf-8").splitlines()]))
+        return
     torch.set_num_threads(1)
     chosen, rows = wish.only or ["begin", "penalty", "length"], list[Row]()
 
@@ -236,10 +292,9 @@ def main() -> None:
             wish.results.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     if "begin" in chosen:
-        note(begins(wish.methods, wish.tasks, wish.anew))
+        note(begins(wish.methods, wish.tasks, wish.layers, wish.anew, wish.few))
     if "penalty" in chosen:
-        few = [number for number in wish.tasks if number <= 50]
-        note(penalties(wish.methods, few, wish.ranks, wish.widths, wish.rounds))
+        note(penalties(wish.methods, wish.tasks, wish.ranks, wish.widths, wish.layers, wish.rounds))
     if "length" in chosen:
         note(lengths(wish.model, wish.lengths, 1))
 

@@ -2,16 +2,22 @@
 
     python benchmarks/step.py --model smollm2-135m --tasks 1 5 15 --rounds 5
 
-Prints, per method and number of past tasks, the median over rounds of (step with penalty) / (plain step), with the
-inter-quartile range, in processor time, for a step of 8 x 128 tokens. Then what K-FAC's evidence costs once a task:
-(curvature of 32 rows) / (learning the same rows once).
+A step is forward and backward of 8 x 128 tokens, what a method's parts do between backward and the optimiser, and the
+optimiser. In each round the model is passed through once, and the parts of all methods, and of plain LoRA, act in turn
+on the gradients that it left: two passes differ by more than what parts take. Processor time of one thread; a line of
+JSON per method, number of past tasks and round goes to ``--results``. Printed are medians of the ratio to plain LoRA's
+step, and the range of rounds. ``--evidence`` adds what K-FAC's evidence costs once a task: (curvature of 32 rows) /
+(learning the same rows once).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -34,16 +40,19 @@ from everlora.training.trainer import token_mean
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--methods", nargs="+", default=["ella", "o-lora", "ella+o-lora"])
-    parser.add_argument("--tasks", nargs="+", type=int, default=[1, 5, 15])
+    parser.add_argument("--methods", nargs="+", default=["ella", "ps-lora", "o-lora", "lb-cl", "ewc"])
+    parser.add_argument("--tasks", nargs="+", type=int, default=[15, 50])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--evidence", action="store_true", help="measure K-FAC's evidence, too")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results/step.jsonl")
     wish = parser.parse_args()
+    torch.set_num_threads(1)
     base = experiment.load_for(experiment.resolve(LearnerSpec, {"model": wish.model}))
     backend = LoraBackend(base, {"r": 8, "lora_alpha": 32})
     model = backend.attach(seed=0)
     params = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(params, lr=1e-4)
-    variants = {("plain", 0): _chain(backend, params, UpdateHistory(), "inclora")}
+    plain = _chain(backend, params, UpdateHistory(), "inclora")
+    variants: dict[tuple[str, int], Chain] = {}
     for tasks in wish.tasks:
         past = UpdateHistory(tuple(_update(backend, seed) for seed in range(tasks)))
         variants |= {(method, tasks): _chain(backend, params, past, method) for method in wish.methods}
@@ -51,27 +60,53 @@ def main() -> None:
     batch["attention_mask"] = torch.ones(8, 128, dtype=torch.long)
     batch["position_ids"] = torch.arange(128).expand(8, 128)
     batch["shift_labels"] = batch["labels"] = torch.full((8, 128), -100).index_fill(1, torch.arange(120, 128), 5)
-    ratios: dict[tuple[str, int], list[float]] = {key: [] for key in variants}
+    optimiser = torch.optim.AdamW(params, lr=1e-4)
+
+    def passed() -> None:
+        optimiser.zero_grad()
+        logits, targets = base.family.logits(model, batch)
+        token_mean(logits, targets, targets.numel()).backward()
+
+    rows: list[dict[str, str | int | float]] = []
     for lap in range(wish.rounds + 1):
-        times = {}
-        for key, chain in variants.items():
-            began = time.process_time()
-            logits, targets = base.family.logits(model, batch)
-            token_mean(logits, targets, targets.numel()).backward()
-            chain.on_pre_optimizer_step(None, SimpleNamespace(global_step=1), None)
-            optimiser.step()
-            optimiser.zero_grad()
-            times[key] = time.process_time() - began
-        if lap:  # the first lap warms caches
-            for key, seconds in times.items():
-                ratios[key].append(seconds / times["plain", 0])
-            ratios["plain", 0][-1] = times["plain", 0]
-    print(f"plain step: {statistics.median(ratios.pop(('plain', 0))):.2f} s")
-    for (method, tasks), values in ratios.items():
-        low, middle, high = statistics.quantiles(values, n=4)
-        print(f"{method:12} after {tasks:2} tasks: {middle:.3f} [{low:.3f}, {high:.3f}] of a plain step")
-    low, middle, high = statistics.quantiles(_evidence(base, backend, model, wish.rounds), n=4)
-    print(f"kfac's evidence of 32 rows: {middle:.2f} [{low:.2f}, {high:.2f}] of learning them once")
+        through = _seconds(passed)
+        left = [p.grad.clone() if p.grad is not None else None for p in params]
+        usual = _acted(plain, params, left)
+        acted = {key: _acted(chain, params, left) for key, chain in variants.items()}
+        rest = through + _seconds(optimiser.step)
+        for (method, tasks), seconds in acted.items() if lap else ():  # the first lap warms caches
+            ratio = (rest + seconds) / (rest + usual)
+            step = {"step": round(rest + usual, 4), "added": round(seconds - usual, 5), "ratio": round(ratio, 5)}
+            rows.append({"method": method, "tasks": tasks, "round": lap, **step})
+    wish.results.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    print(f"plain step: {statistics.median(float(row['step']) for row in rows):.2f} s")
+    for method, tasks in variants:
+        ratios = [float(row["ratio"]) for row in rows if (row["method"], row["tasks"]) == (method, tasks)]
+        spread = f"[{min(ratios):.3f}, {max(ratios):.3f}]"
+        print(f"{method:12} after {tasks:2} tasks: {statistics.median(ratios):.3f} {spread} of a plain step")
+    if wish.evidence:
+        low, middle, high = statistics.quantiles(_evidence(base, backend, model, wish.rounds), n=4)
+        print(f"kfac's evidence of 32 rows: {middle:.2f} [{low:.2f}, {high:.2f}] of learning them once")
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    """Return the processor seconds that an act takes."""
+    began = time.process_time()
+    act()
+    return time.process_time() - began
+
+
+def _acted(chain: Chain, params: list[torch.nn.Parameter], gradients: list[torch.Tensor | None]) -> float:
+    """Return the seconds that parts take before and behind the optimiser's step."""
+    for p, gradient in zip(params, gradients, strict=True):
+        p.grad = None if gradient is None else gradient.clone()
+    state = SimpleNamespace(global_step=1, max_steps=10**6)
+
+    def act() -> None:
+        chain.on_pre_optimizer_step(None, state, None)
+        chain.on_optimizer_step(None, state, None)
+
+    return _seconds(act)
 
 
 def _evidence(base: Loaded, backend: LoraBackend, model: nn.Module, rounds: int) -> list[float]:
