@@ -46,10 +46,10 @@ def taught(place: Path, method: str, model: str, cord: Cord, resume: bool = Fals
     benchmark = "digits" if modality == "vision" else "builtin"
     stream = open_stream(benchmark, tasks=None if modality == "vision" else names, max_train_samples=24,
                          max_eval_samples=4)  # fmt: skip
+    lora = {"layers": more.pop("layers")} if "layers" in more else {"lora_dropout": 0.1} if method != "osf" else {}
     train = {"max_steps": STEPS, "logging_steps": 4, "per_device_train_batch_size": 4, **more}
     learner = Learner(
-        model, method=method, out=place, resume=resume, progress=cord, save_steps=every, train=train,
-        lora={"lora_dropout": 0.1} if method != "osf" else {},
+        model, method=method, out=place, resume=resume, progress=cord, save_steps=every, train=train, lora=lora,
     )  # fmt: skip
     learner.follow(list(stream)[:2])
 
@@ -69,10 +69,11 @@ CASES = [
     ("ewc+replay", "tiny-llama", {"optim": "adafactor"}),
     ("osf", "tiny-llama", {}),
     ("seqlora+lwf", "tiny-t5", {}),
+    ("seqlora", "tiny-llama", {"layers": "top:1"}),
 ]
 
 
-DAILY = ("ella", "kfac(lam=budget(nats=0.1))", "recurrent-kif")
+DAILY = ("ella", "kfac(lam=budget(nats=0.1))", "recurrent-kif", "seqlora")
 """Of these; the others are tried by make test-all."""
 PLANNED = [
     pytest.param(*case, id=f"{case[0]} on {case[1]}", marks=[] if case[0] in DAILY else [pytest.mark.full])

@@ -103,6 +103,31 @@ def test_packed_rows_have_the_loss_and_the_gradient_of_padded_ones(base, monkeyp
         assert (each - expected[name]).norm() <= 1e-5 * expected[name].norm() + 1e-7, name
 
 
+@pytest.mark.parametrize("ends", [[[]], [[], []], [[], [3], [4, 5, 6]], [[3], [4]]], ids=str)
+def test_rows_may_have_one_token_of_their_own(ends: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of equal prompts and of a single one only the last token is not shared; each key serves several queries here."""
+    base = load("tiny-llama", dtype="float32")
+    assert base.model.config.num_key_value_heads < base.model.config.num_attention_heads
+    prompts = [[*range(10, 50), *end] for end in ends]
+    rows = [{"input_ids": prompt, "labels": [IGNORE] * (len(prompt) - 1) + [7]} for prompt in (*prompts, prompts[0])]
+    monkeypatch.setattr(causal, "worth_packing", lambda *_: shared_length([row["input_ids"] for row in rows]))
+    base.family.packs = True
+    packed, _ = base.family.logits(base.model, base.family.collate(rows))
+    base.family.packs = False
+    torch.testing.assert_close(packed, base.family.logits(base.model, base.family.collate(rows))[0])
+
+
+def test_labels_of_one_token_are_scored(base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their trees have no node, and of equal prompts and of a single one only the last token is not shared."""
+    tree, prompts = LabelTree.of([[7], [8]]), [[4, 5, 6], [4, 5, 6]]
+    with torch.no_grad():
+        expected = base.model(input_ids=torch.tensor(prompts)).logits[:, -1].log_softmax(-1)[:, [7, 8]]
+        for packs in (True, False):
+            monkeypatch.setattr(label_tree, "can_pack", lambda model, packs=packs: packs and can_pack(model))
+            for some in (prompts, prompts[:1]):
+                torch.testing.assert_close(score_labels(base.model, some, tree, 0), expected[: len(some)])
+
+
 def test_packed_rows_go_on_from_what_frozen_layers_made_of_them() -> None:
     base = load("tiny-llama", dtype="float32")
     model, family = base.model.requires_grad_(False).train(), base.family
@@ -138,6 +163,12 @@ def test_rows_are_packed_where_that_saves_tokens() -> None:
     where[:, 50:] = True
     assert worth_packing(same, torch.ones(4, 100), where) == 50  # no position with a loss is shared
     assert worth_packing(same[:1], torch.ones(1, 100), where[:1]) is None
+    where[2], mask = False, torch.ones(4, 100)
+    mask[1, :5], mask[3, :99] = 0, 0
+    where[1] = False
+    assert worth_packing(ids, mask, where) is None
+    mask[2, :99] = 0
+    assert worth_packing(ids, mask, where) == 0  # rows without a loss, padded or not
 
 
 @pytest.mark.parametrize("setting", ["lora_dropout", "checkpointing"])

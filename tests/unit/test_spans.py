@@ -14,7 +14,7 @@ from everlora.analysis.ranks import numerical_rank, over_modules
 from everlora.analysis.spans import Used, used_directions
 from everlora.core.expressions import parse
 from everlora.core.history import UpdateHistory
-from everlora.core.updates import LowRank
+from everlora.core.updates import LowRank, concatenate
 from everlora.parts.subspace import free
 
 SHAPES = [(9, 14), (14, 9), (11, 11)]
@@ -75,6 +75,28 @@ def test_updates_that_cancel_leave_the_rank_of_what_is_left(shape: tuple[int, in
     gone = [LowRank(one.A, one.B, -one.scale) for one in reversed(some[1:])]
     assert follow([*some, *gone])[-1].rank == 2
     follow([*some, *gone, *(update(seed, shape) for seed in range(20, 25))])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("falls", [[1e-2], [1e-3], [1e-5], [1e-2] * 4])
+def test_a_full_sum_may_fall_at_once_or_by_and_by(shape: tuple[int, int], falls: list[float]) -> None:
+    """What is left has the rank of what joined last, or all of it where each fall leaves a part of the sum."""
+    some, share, later = [update(seed, shape, 4) for seed in range(8)], 1.0, list[LowRank]()
+    all_of_it = concatenate(some)
+    for fall in falls:
+        later.append(LowRank(all_of_it.A, all_of_it.B, -share * (1 - fall)))
+        share *= fall
+    assert follow([*some, *later])[-1].rank == min(shape)
+    small = concatenate([LowRank(all_of_it.A, -all_of_it.B), LowRank(falls[0] * some[0].A[:1], some[1].B[:, :1])])
+    assert follow([*some, small, update(20, shape, 1)])[-2].rank == 1
+
+
+@pytest.mark.parametrize("off", [1e-4, 1e-5, 1e-6])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_updates_that_almost_undo_each_other(shape: tuple[int, int], off: float) -> None:
+    one = update(0, shape)
+    near = [(one.A + off * update(seed, shape).A, one.B + off * update(seed, shape).B) for seed in range(1, 12)]
+    follow([one, *(LowRank(A, (-1) ** (k + 1) * B, one.scale) for k, (A, B) in enumerate(near))])
 
 
 @pytest.mark.parametrize("small", [1e-3, 1e-4, 1e-5, 1e-7])

@@ -22,8 +22,10 @@ from everlora.parts.subspace import DEPENDENT, independent
 
 MARGIN = 2.0
 """How far above its threshold a singular value is proved to be: more than what fp64 loses of one."""
-CANCELLED = 1e-6
-"""Where updates cancel to this part of what their sum was, it is made anew, as rounding of it stays."""
+CANCELLED = 0.5
+"""Where the sum falls to this part of what it was, it is made anew: rounding of what it was stays in its square."""
+SURE = 1e-3
+"""From this part of what its factors could make, the sum is as sure as they are."""
 SIDES = ("A", "B")
 
 
@@ -52,7 +54,7 @@ def _begin(update: LowRank) -> State:
     ``tasks``, how many; ``weights`` (R,), by which columns of A and B are multiplied in W; squared Frobenius norms.
     ``root`` (R, R), the Cholesky factor of MᵀM, and ``inverse``, Σ 1/σ² of M and of W, as long as columns are
     independent; of M with at least as many columns as rows ``least``, which its σ_min is not below; and of such a W
-    ``W`` and ``square``, WWᵀ or WᵀW, whichever is smaller.
+    ``W`` and ``square``, WWᵀ or WᵀW, whichever is smaller, and ``peak``, the largest that its squared norm was.
     """
     nothing = precise(update.A.new_zeros(()))
     state = {"tasks": torch.tensor(0), "weights": nothing.new_zeros(0), "norm of W": nothing, "inverse of W": nothing}
@@ -105,13 +107,15 @@ def _extend(past: UpdateHistory, site: str, held: State | None, update: LowRank)
 def _with_update(state: State, new: State, own: State, weights: Tensor) -> State:
     """Return W and its square with one more update added, and its norm."""
     W = state["W"] + (new["B"] * weights) @ new["A"].mT
-    found = {"norm of W": W.square().sum()}
-    if found["norm of W"] > CANCELLED**2 * state["norm of W"]:
+    norm = W.square().sum()
+    found = {"norm of W": norm}
+    if norm > CANCELLED**2 * state["peak of W"]:
         # For o ≤ i: (W + Y Xᵀ)(W + Y Xᵀ)ᵀ with X = A and Y = B · weights, and otherwise with the roles exchanged.
         near, far = _near_and_far((W.shape[0], W.shape[1]))
         Y = new[near] * weights
         E = (state["W"] if near == "B" else state["W"].mT) @ new[far] @ Y.mT
         found |= {"W": W, "square of W": state["square of W"] + E + E.mT + Y @ own[far] @ Y.mT}
+        found["peak of W"] = torch.maximum(state["peak of W"], norm)
     return found
 
 
@@ -157,6 +161,15 @@ def _is_full(state: State, side: str) -> bool:
     return _proves(state[f"least of {side}"] ** -2, state[f"norm of {side}"], DEPENDENT)
 
 
+def _is_exact(state: State) -> bool:
+    """Return whether what is held of a W of fewer columns is accurate, as long as it is counted by its own size.
+
+    What a Gram matrix loses of nearly dependent columns, or of updates that cancel, is rounding of larger numbers.
+    """
+    most = state["norm of A"] * state["norm of B"] * state["weights"].square().max()
+    return all(_is_full(state, side) for side in SIDES) and bool(state["norm of W"] > SURE**2 * most)
+
+
 def _used(past: UpdateHistory, site: str, state: State, side: str) -> int:
     """Return how many independent columns M has."""
     height = len(columns := _columns([past.deltas[0][site]], side))
@@ -175,14 +188,15 @@ def _rank(past: UpdateHistory, site: str, state: State) -> int:
     shape, total = past.deltas[0][site].shape, len(state["weights"])
     least, tolerance = min(shape), max(shape) * TOLERANCE
     if total < least:
-        if all(f"root of {side}" in state for side in SIDES):
-            if _proves(state["inverse of W"], state["norm of W"], tolerance):
-                return total
-            # W = Q_B (L_Bᵀ D L_A) Q_Aᵀ with orthonormal Q.
-            return rank_of(state["root of B"].mT @ (state["weights"][:, None] * state["root of A"]), shape)
-        return numerical_rank(past.factors(site))
+        if not _is_exact(state):
+            return numerical_rank(past.factors(site))
+        if _proves(state["inverse of W"], state["norm of W"], tolerance):
+            return total
+        # W = Q_B (L_Bᵀ D L_A) Q_Aᵀ with orthonormal Q.
+        return rank_of(state["root of B"].mT @ (state["weights"][:, None] * state["root of A"]), shape)
     if "W" not in state:
         W = state["W"] = past.factors(site).map(precise).dense()
+        state["norm of W"] = state["peak of W"] = W.square().sum()
         state["square of W"] = W @ W.mT if _near_and_far(shape)[0] == "B" else W.mT @ W
     square = state["square of W"]
     bound = (MARGIN * tolerance) ** 2 * square.norm()  # which is at least the square of σ_max

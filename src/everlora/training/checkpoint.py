@@ -1,8 +1,9 @@
 """Writes where the training of a task stands, and goes on from there bit for bit; no pickle is written or read.
 
 A checkpoint holds what a step changes: trainable parameters, moments of the optimiser, the schedule, the strengths
-that penalties have found, blocks of a step rule, states of random generators, and figures not logged yet. All else
-(the past, what parts prepare of it, the order of rows) is made again as when the task began. It counts for that very
+that penalties have found, blocks of a step rule, states of random generators, what frozen layers made of texts (its
+last bits depend on the batch in which a text came first), and figures not logged yet. All else (the past, what parts
+prepare of it, the order of rows) is made again as when the task began. It counts for that very
 task alone: the same rows and arguments, on top of the same committed tasks.
 """
 
@@ -30,10 +31,12 @@ from everlora.runtime.stopping import END
 from everlora.training.chain import ModuleRow
 
 if TYPE_CHECKING:
+    from everlora.models.families.frozen import FrozenPart
     from everlora.training.trainer import ClTrainer
 
 FOLDER = ".training"
 STATE, TENSORS, TRAINER = "checkpoint.json", "checkpoint.safetensors", "trainer_state.json"
+FROZEN = "frozen.safetensors"
 MINUTES = 10.0
 """Between two checkpoints, where nobody says after how many steps."""
 
@@ -96,9 +99,11 @@ class Checkpoint(TrainerCallback):
             return None
         return str(self.place) if known == self.key else None
 
-    def whole(self) -> bool:
-        """Return whether its tensors can be read."""
+    def whole(self, frozen: FrozenPart | None) -> bool:
+        """Return whether its tensors can be read, those of a frozen part with them where there is one."""
         try:
+            if frozen is not None:
+                load_file(self.place / FROZEN)
             return bool(load_file(self.place / TENSORS))
         except (SafetensorError, OSError):
             return False
@@ -138,6 +143,8 @@ class Checkpoint(TrainerCallback):
                 save_file(
                     {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSORS
                 )
+                if (frozen := trainer.family.frozen) is not None:
+                    save_file(_texts(frozen), folder / FROZEN)
             except SafetensorError as error:
                 raise FolderError(f"the checkpoint cannot be written to {self.place}: {error}") from error
             write(folder / STATE, content)
@@ -145,11 +152,15 @@ class Checkpoint(TrainerCallback):
             trainer.state.save_to_json(str(folder / TRAINER))
 
     def read(self, trainer: ClTrainer) -> None:
-        """Bring the parameters of a Trainer to where they were."""
-        tensors = load_file(self.place / TENSORS)
+        """Bring the parameters of a Trainer to where they were, and what frozen layers hold."""
+        tensors, frozen = load_file(self.place / TENSORS), trainer.family.frozen
         with torch.no_grad():
             for name, p in _trained(trainer):
                 p.copy_(tensors[f"parameter/{name}"].to(p.device))
+        if frozen is not None and (self.place / FROZEN).is_file():
+            held = load_file(self.place / FROZEN)
+            for k in range(len(held) // 2):
+                frozen.learned.put(held[f"{k} text"].numpy().tobytes(), held[f"{k} states"].to(trainer.args.device))
 
     def read_rest(self, trainer: ClTrainer) -> None:
         """Bring optimiser, schedule, strengths and figures of a Trainer to where they were."""
@@ -197,6 +208,15 @@ class Checkpoint(TrainerCallback):
 
 def _trained(trainer: ClTrainer) -> list[tuple[str, Tensor]]:
     return [(name, p) for name, p in trainer.model.named_parameters() if p.requires_grad]
+
+
+def _texts(frozen: FrozenPart) -> dict[str, Tensor]:
+    """Return texts that were learned, as bytes, and their hidden states; those used longest ago first."""
+    found = dict[str, Tensor]()
+    for k, (text, states) in enumerate(frozen.learned.held.items()):
+        found[f"{k} text"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        found[f"{k} states"] = states.detach().cpu().contiguous()
+    return found
 
 
 def _packed(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerState
 
@@ -31,9 +30,6 @@ from everlora.training.checkpoint import TRAINER, Checkpoint
 if TYPE_CHECKING:
     from everlora.training.task_trainer import TaskTrainer
     from everlora.training.trainer import ClTrainer, ExtraLosses, Rows
-
-HELD = "frozen.safetensors"
-"""What the frozen layers made of the texts that were learned."""
 
 
 @dataclass
@@ -69,21 +65,15 @@ class SharedTraining:
     def recall(self, trainer: ClTrainer) -> list[dict[str, float]] | None:
         """Bring a Trainer's model to where the task ended, and return the log; None if it is still to be trained."""
         written, frozen = Checkpoint(self.place, self.key), trainer.family.frozen
-        if written.found() is None or not written.whole():
-            return None
-        try:
-            held = [] if frozen is None else sorted(load_file(self.place / HELD).items())
-        except (SafetensorError, OSError):
+        if written.found() is None or not written.whole(frozen):
             return None
         written.read(trainer)
         written.read_figures(trainer)
         written.read_random()
         if frozen is not None:
-            # As training leaves it: last bits depend on the batches in which states were computed, and whoever
-            # measures evidence next must not see the trial by which a model that can be cut is known.
-            for name, states in held:
-                frozen.learned.put(bytes.fromhex(name.partition(" ")[2]), states.to(trainer.args.device))
-            frozen.fits = bool(held) if frozen.learns else frozen.fits
+            # As training leaves it: whoever measures evidence next must not see the trial by which a model that can
+            # be cut is known.
+            frozen.fits = bool(frozen.learned.held) if frozen.learns else frozen.fits
         trainer.model.train()
         self.recalled = True
         return self._log()
@@ -94,9 +84,6 @@ class SharedTraining:
         # Others can train it again: a full disk is no reason to end a run that has learned its task.
         with suppress(FolderError, OSError, SafetensorError):
             Checkpoint(own, self.key).write(trainer)
-            if (frozen := trainer.family.frozen) is not None:
-                held = enumerate(frozen.learned.held.items())
-                save_file({f"{k:08d} {key.hex()}": states.contiguous() for k, (key, states) in held}, own / HELD)
             own.rename(self.place)
         Checkpoint(own, self.key).clear()
 

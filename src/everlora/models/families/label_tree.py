@@ -89,9 +89,8 @@ def score_labels(model: nn.Module, prompts: Sequence[Sequence[int]], tree: Label
     place = torch.cat(
         [
             shared + (real.cumsum(-1) - 1).clamp_min(0),
-            torch.tensor([[len(p) + depth - 1 for depth in tree.depths()] for p in prompts], device=device).view(
-                len(prompts), nodes
-            ),
+            torch.tensor([len(p) for p in prompts], device=device)[:, None]
+            + torch.tensor([depth - 1 for depth in tree.depths()], dtype=torch.long, device=device),
         ],
         dim=1,
     )

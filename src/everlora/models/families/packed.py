@@ -94,7 +94,10 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mas
         outs.append(sdpa_attention_forward(module, first, first_key, first_value, None, **how)[0])
     for q, k, v in zip(queries, keys, values, strict=True):
         k, v = torch.cat([first_key, k], dim=2), torch.cat([first_value, v], dim=2)
-        outs.append(sdpa_attention_forward(module, q, k, v, packing.visible[q.shape[2]], **how)[0])
+        visible = packing.visible[q.shape[2]][
+            None, None
+        ]  # of one row and all heads, as transformers takes masks apart
+        outs.append(sdpa_attention_forward(module, q, k, v, visible, **how)[0])
     return torch.cat(outs, dim=1).to(query.dtype), None  # (1, tokens, heads, d)
 
 
@@ -167,7 +170,7 @@ def worth_packing(ids: Tensor, mask: Tensor, where: Tensor) -> int | None:
         return None
     rows = [row[keep].tolist() for row, keep in zip(ids, mask.bool(), strict=True)]
     first = (where.int().argmax(1) - (mask == 0).sum(1)).min()
-    shared = min(shared_length(rows), int(first))
+    shared = max(0, min(shared_length(rows), int(first)))  # a row without a loss has no first position
     fed = shared + sum(len(row) - shared for row in rows)
     return shared if mask.numel() - fed >= SAVED else None
 
