@@ -11,6 +11,7 @@ import tiny_runs
 from everlora.evaluation.scoring import score_task
 from everlora.models.families.base import IGNORE, positions
 from everlora.models.families.heads import unwrap_model
+from everlora.models.families.packed import shared_length
 from tiny_runs import MODELS
 
 TEXT = ("tiny-llama", "tiny-t5")
@@ -80,7 +81,7 @@ def test_label_scores_equal_a_full_pass_per_label(model, recorded):
 
 @pytest.mark.parametrize("model", TEXT)
 def test_the_prompt_is_read_once_for_all_labels(model, recorded):
-    """What stands before the labels is shared: rows of prompts pass once, and labels only as long as they are."""
+    """What prompts begin with passes once, the rest of each and the labels' tree behind it, all in one sequence."""
     record = recorded("ella", model)
     ready, family, task = record.learner.inference_model(), record.learner.base.family, tiny_runs.stream(model)[1]
     passes = []
@@ -90,16 +91,15 @@ def test_the_prompt_is_read_once_for_all_labels(model, recorded):
     )
     family.predict(ready, task, task.test, "labels")
     note.remove()
-    rows, answers = len(task.test), [family.answer(label, task) for label in task.labels]
+    answers = [family.answer(label, task) for label in task.labels]
     prompts = [family.prompter.prompt(row, task, room=1)[0] for row in task.test]
     if model == "tiny-t5":  # an encoder reads a prompt from both sides, so that nothing of it is shared
-        assert [shape[0] for shape in passes] == [rows]
+        assert [shape[0] for shape in passes] == [len(task.test)]
         return
-    (one, shared), (several, rest) = passes
-    assert (one, several) == (1, rows)
+    shared = shared_length(prompts)
     assert shared > len(family.prompter.tokens(task.instruction))
     nodes = {tuple(answer[:end]) for answer in answers for end in range(1, len(answer))}
-    assert rest == max(len(prompt) for prompt in prompts) - shared + len(nodes)
+    assert passes == [(1, shared + sum(len(prompt) - shared + len(nodes) for prompt in prompts))]
 
 
 @pytest.mark.parametrize("model", TEXT)
