@@ -172,11 +172,11 @@ def _is_exact(state: State) -> bool:
 
 def _used(past: UpdateHistory, site: str, state: State, side: str) -> int:
     """Return how many independent columns M has."""
-    height = len(columns := _columns([past.deltas[0][site]], side))
+    out, into = past.deltas[0][site].shape
+    height = into if side == "A" else out
     if _is_full(state, side):
         return min(height, len(state["weights"]))
-    columns = _columns([delta[site] for delta in past], side)
-    values = torch.linalg.svdvals(precise(columns))
+    values = torch.linalg.svdvals(precise(_columns([delta[site] for delta in past], side)))
     used = int(independent(values).sum())
     if used == height:
         state[f"least of {side}"] = values[-1]

@@ -127,9 +127,9 @@ class Causal(Writer):
 
     def _frozen_states(self, model: nn.Module, batch: Batch, where: Tensor) -> Tensor | None:
         """Return what frozen layers make of a batch, (b, s, h); None where none are, or they cannot be cut off."""
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
         if not isinstance(self.frozen, FrozenLayers):
             return None
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
         with select_positions(unwrap_model(model).get_output_embeddings(), where):
             return self.frozen.hidden(model, inputs) if self.frozen.serves(model, inputs, use_cache=False) else None
 

@@ -117,11 +117,11 @@ def score_labels(model: nn.Module, prompts: Sequence[Sequence[int]], tree: Label
 def _packed_scores(model: nn.Module, prompts: Sequence[Sequence[int]], tree: LabelTree) -> Tensor:
     """Return what `score_labels` does, from one sequence without padding: of each prompt its rest and its tree."""
     shared, nodes = shared_length(prompts), len(tree.tokens)
-    first, rests = list(prompts[0][:shared]), [list(prompt[shared:]) for prompt in prompts]
+    rests = [prompt[shared:] for prompt in prompts]
     packing = Packing.of([len(rest) + nodes for rest in rests], shared, ends=tree.sees())
-    ids, places, counted = first, list(range(shared)), [False] * shared
+    ids, places, counted = list(prompts[0][:shared]), list(range(shared)), [False] * shared
     for prompt, rest in zip(prompts, rests, strict=True):
-        ids = [*ids, *rest, *tree.tokens]
+        ids += [*rest, *tree.tokens]
         places += [*range(shared, len(prompt)), *(len(prompt) + depth - 1 for depth in tree.depths())]
         counted += [False] * (len(rest) - 1) + [True] * (1 + nodes)
     head = unwrap_model(model).get_output_embeddings()

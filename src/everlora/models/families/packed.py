@@ -94,9 +94,7 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mas
         outs.append(sdpa_attention_forward(module, first, first_key, first_value, None, **how)[0])
     for q, k, v in zip(queries, keys, values, strict=True):
         k, v = torch.cat([first_key, k], dim=2), torch.cat([first_value, v], dim=2)
-        visible = packing.visible[q.shape[2]][
-            None, None
-        ]  # of one row and all heads, as transformers takes masks apart
+        visible = packing.visible[q.shape[2]][None, None]  # transformers takes masks of four dimensions apart
         outs.append(sdpa_attention_forward(module, q, k, v, visible, **how)[0])
     return torch.cat(outs, dim=1).to(query.dtype), None  # (1, tokens, heads, d)
 
