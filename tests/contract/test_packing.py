@@ -125,7 +125,9 @@ def test_labels_of_one_token_are_scored(base, monkeypatch: pytest.MonkeyPatch) -
         for packs in (True, False):
             monkeypatch.setattr(label_tree, "can_pack", lambda model, packs=packs: packs and can_pack(model))
             for some in (prompts, prompts[:1]):
-                torch.testing.assert_close(score_labels(base.model, some, tree, 0), expected[: len(some)])
+                torch.testing.assert_close(
+                    score_labels(base.model, some, tree, 0, base.family.run), expected[: len(some)]
+                )
 
 
 def test_packed_rows_go_on_from_what_frozen_layers_made_of_them() -> None:
@@ -204,8 +206,8 @@ def test_the_scores_of_a_tree_do_not_depend_on_the_order_of_labels() -> None:
     base = load("tiny-llama", dtype="float32")
     prompts, answers = prompts_of(base.family), [base.family.answer(label, TASK) for label in LABELS]
     with torch.no_grad():
-        scores = score_labels(base.model, prompts, LabelTree.of(answers), base.family.pad)
-        turned = score_labels(base.model, prompts, LabelTree.of(answers[::-1]), base.family.pad)
+        scores = score_labels(base.model, prompts, LabelTree.of(answers), base.family.pad, base.family.run)
+        turned = score_labels(base.model, prompts, LabelTree.of(answers[::-1]), base.family.pad, base.family.run)
     torch.testing.assert_close(scores.flip(1), turned, atol=1e-5, rtol=1e-5)
     assert (base.family.collate([base.family.features(ROWS[0], TASK)])["labels"] != IGNORE).any()
 

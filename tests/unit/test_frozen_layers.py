@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,8 @@ from everlora.adapters import make_backend
 from everlora.adapters.layers import in_layers
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ConfigError, ModelError
+from everlora.data.task import Task
+from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.families.frozen import FrozenLayers
 from everlora.models.families.store import Store
 from everlora.models.loading import Loaded
@@ -111,6 +116,35 @@ def test_what_is_answered_depends_on_nothing_that_was_held() -> None:
         fresh = base.family.logits(wrapped, batch_of(base, slice(0, 8)))[0]
     assert torch.equal(first, again)
     assert torch.equal(first, fresh)
+
+
+def test_labels_are_scored_from_what_frozen_layers_made_of_the_same_prompts_and_labels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    base, wrapped, frozen = adapted("tiny-llama")
+    assert frozen is not None
+    task, computed, compute = tiny_runs.stream("tiny-llama")[0], list[int](), FrozenLayers._compute
+    others = replace(task, labels=(*task.labels, "neither of them"))
+    prompts = [base.family.prompter.prompt(row, task, room=8)[0] for row in task.test[:5]]
+    wrapped.eval()
+
+    def scores(of: Task) -> Tensor:
+        return base.family.label_scores(wrapped, prompts, of, shares=True)
+
+    def count(self: FrozenLayers, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        computed.append(len(inputs["input_ids"]))
+        return compute(self, model, inputs)
+
+    whole = [scores(task), scores(others)]
+    monkeypatch.setattr(FrozenLayers, "_compute", count)
+    frozen.fits, frozen.disk, base.family.frozen = True, FeatureCache(tmp_path, warnings.warn), frozen
+    found = [scores(task), scores(others)]
+    for one, expected in zip(found, whole, strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(scores(task), found[0])
+    base.family.frozen = replace(frozen)  # which holds nothing in memory
+    assert torch.equal(scores(others), found[1])
+    assert len(computed) == 2  # other labels behind the same prompts are another sequence
 
 
 def test_dropout_of_the_frozen_layers_is_off_and_modes_stay() -> None:

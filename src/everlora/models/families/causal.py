@@ -195,7 +195,7 @@ class Causal(Writer):
             size = (len(tree.tokens) + 1) * int(unwrap_model(model).get_output_embeddings().weight.shape[0])
             step = max(1, LOGITS // size)
             some = [prompts[k : k + step] for k in range(0, len(prompts), step)]
-            return torch.cat([score_labels(model, few, tree, self.pad) for few in some])
+            return torch.cat([score_labels(model, few, tree, self.pad, self.run) for few in some])
         device = next(model.parameters()).device
         ids = left_pad(prompts, self.pad).to(device)
         mask = left_pad([[1] * len(prompt) for prompt in prompts], 0).to(device)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from everlora.models.families.feature_cache import FeatureCache, digest_of_part, key_of, tensors_of
 from everlora.models.families.heads import evaluating, unwrap_model
+from everlora.models.families.packed import layout
 from everlora.models.families.store import Store
 
 Batch = dict[str, Tensor]
@@ -115,10 +116,12 @@ class FrozenPart(ABC):
 
     def hidden(self, model: nn.Module, inputs: Batch) -> Tensor:
         """Return the hidden states of a batch (b, s, h) where the frozen part ends; 0 at padding."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
         if model.training:
             return self._by_text(model, inputs)
+        ids = inputs["input_ids"]
+        mask = inputs.get("attention_mask", torch.ones_like(ids)).bool()  # packed rows have none
         key = repr(tuple(ids.shape)).encode() + torch.stack([ids, mask.to(ids.dtype)]).cpu().numpy().tobytes()
+        key += layout()
         states = self.answered.get(key)
         if states is None:
             states = self._computed(model, inputs).masked_fill(~mask.unsqueeze(-1), 0)
@@ -149,7 +152,7 @@ class FrozenPart(ABC):
             return self._compute(model, read)
         if self._digest is None:
             self._digest = digest_of_part(self.tensors(model), unwrap_model(model).config)
-        key = key_of(f"{type(self).__name__} {self._digest}", read)
+        key = key_of(f"{type(self).__name__} {self._digest}{layout().hex()}", read)
         held = self.disk.get(key)
         if held is None:
             held = self._compute(model, read)

@@ -8,7 +8,7 @@ Each token of the tree sees the prompt and its own branch. What the prompts of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +72,22 @@ class LabelTree:
         return seen
 
 
-def score_labels(model: nn.Module, prompts: Sequence[Sequence[int]], tree: LabelTree, pad: int) -> Tensor:
+def score_labels(
+    model: nn.Module, prompts: Sequence[Sequence[int]], tree: LabelTree, pad: int, run: Callable[..., Any]
+) -> Tensor:
     """Return the log-probability of each answer of a tree behind each prompt, (b, answers), in fp32.
 
     What the prompts begin with is read once, and each answer's nodes once for each prompt; on a CPU without padding.
+
+    Args:
+        model: adapted or not.
+        prompts: in tokens.
+        tree: of the answers.
+        pad: token that pads.
+        run: runs the model on packed rows, or what of it is not frozen; see `Family.run`.
     """
     if can_pack(model) and next(model.parameters()).device.type == "cpu":
-        return _packed_scores(model, prompts, tree)
+        return _packed_scores(model, prompts, tree, run)
     device, nodes = next(model.parameters()).device, len(tree.tokens)
     shared = shared_length(prompts)
     rests = [list(prompt[shared:]) for prompt in prompts]
@@ -114,7 +123,9 @@ def score_labels(model: nn.Module, prompts: Sequence[Sequence[int]], tree: Label
     return torch.stack([_of_row(row, tree) for row in logits])
 
 
-def _packed_scores(model: nn.Module, prompts: Sequence[Sequence[int]], tree: LabelTree) -> Tensor:
+def _packed_scores(
+    model: nn.Module, prompts: Sequence[Sequence[int]], tree: LabelTree, run: Callable[..., Any]
+) -> Tensor:
     """Return what `score_labels` does, from one sequence without padding: of each prompt its rest and its tree."""
     shared, nodes = shared_length(prompts), len(tree.tokens)
     rests = [prompt[shared:] for prompt in prompts]
@@ -126,7 +137,8 @@ def _packed_scores(model: nn.Module, prompts: Sequence[Sequence[int]], tree: Lab
         counted += [False] * (len(rest) - 1) + [True] * (1 + nodes)
     head = unwrap_model(model).get_output_embeddings()
     with packed(model, packing), select_positions(head, torch.tensor([counted])):
-        logits = model(input_ids=torch.tensor([ids]), position_ids=torch.tensor([places]), use_cache=False).logits
+        inputs = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([places])}
+        logits = run(model, inputs, use_cache=False).logits
     return torch.stack([_of_row(row, tree) for row in logits.split(1 + nodes)])
 
 

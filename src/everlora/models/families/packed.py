@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -73,6 +74,13 @@ class Packing:
                 visible[size - len(ends) :, shared + size - len(ends) :] = ends
         return cls(shared, tuple(lengths), seen)
 
+    def key(self) -> bytes:
+        """Return what tells this layout from every other, as a hash."""
+        found = blake2b(repr((self.shared, self.lengths)).encode(), digest_size=16)
+        for size in sorted(self.visible):
+            found.update(self.visible[size].numpy().tobytes())
+        return found.digest()
+
     def rows(self, packed: Tensor) -> tuple[Tensor, ...]:
         """Take a packed tensor (1, heads, tokens, d) apart: what all rows share, and the rest of each."""
         return torch.split(packed, [self.shared, *self.lengths], dim=2)
@@ -114,6 +122,12 @@ def packed(model: nn.Module, packing: Packing) -> Iterator[None]:
     finally:
         _now.reset(token)
         bare.set_attn_implementation(before)
+
+
+def layout() -> bytes:
+    """Return the key of the rows for which a model takes its input now; nothing outside `packed`."""
+    packing = _now.get()
+    return b"" if packing is None else packing.key()
 
 
 def can_share(model: nn.Module) -> bool:
