@@ -77,7 +77,7 @@ def compress(factor: SymmetricRoot, columns: int) -> SymmetricRoot:
     if factor.root.shape[1] <= columns:
         return factor
     root = precise(factor.root)
-    # The root times the eigenvectors of the small matrix are the eigenvectors of M, as long as they weigh.
+    # With V of the small matrix rootᵀ root = V Λ Vᵀ, the columns of root V are those of M, each of length √λ.
     values, vectors = torch.linalg.eigh(root.mT @ root)
     lost = root.shape[1] - columns
     largest = root @ vectors[:, lost:]

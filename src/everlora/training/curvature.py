@@ -101,9 +101,7 @@ class Products:
         left, right = self.sums or (None, None)
         self.sums = self._more(left, g, x), self._more(right, x, g)
 
-    def _more(
-        self, so_far: Tensor | SymmetricRoot | None, tokens: Tensor, others: Tensor
-    ) -> Tensor | SymmetricRoot:
+    def _more(self, so_far: Tensor | SymmetricRoot | None, tokens: Tensor, others: Tensor) -> Tensor | SymmetricRoot:
         """Add gᵀ (x xᵀ) g of every row, (b, t, n), to a sum; with x and g exchanged it is the other product."""
         columns = self.root_columns(tokens.shape[-1])
         if isinstance(so_far, Tensor) or columns is None:

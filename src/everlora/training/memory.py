@@ -64,9 +64,9 @@ def _needed(part: HasMemory, sites: Sequence[LowRank]) -> int:
     measured, at_work = 0, 0
     for n in widths:
         columns = part.root_columns(n)
-        measured += 4 * n * (n if columns is None else columns + 1)
-        # One root at a time is joined in fp32 and decomposed in fp64.
-        at_work = max(at_work, 0 if columns is None else 20 * n * columns)
+        measured += 4 * (n * n if columns is None else n * (columns + 1) + 1)
+        # One root at a time is joined with another in fp32, and decomposed and squared in fp64.
+        at_work = max(at_work, 0 if columns is None else 24 * n * columns)
     return stored + measured + at_work
 
 
