@@ -166,7 +166,11 @@ class Part:
     evidence: Literal["fisher", "moment", "curvature", "gradients"]
     samples: int = 4
     per_sample: bool = False
+    columns: int | None = None
     name: ClassVar[str] = "part"
+
+    def root_columns(self, n: int) -> int | None:
+        return self.columns if n == 4 else None
 
 
 def test_each_kind_of_evidence_is_what_a_part_sees_of_the_modules_that_it_names(model: Toy) -> None:
@@ -188,6 +192,13 @@ def test_each_kind_of_evidence_is_what_a_part_sees_of_the_modules_that_it_names(
     found = seen("curvature")
     assert found["layer"].curvature.left.shape == (4, 4)
     assert found["other"].curvature is None
+    assert found["layer"].curvature_roots is None
+    dense, found = found["layer"].curvature, seen("curvature", columns=99)
+    assert found["other"] == NO_EVIDENCE
+    assert found["layer"].curvature is None
+    roots = found["layer"].curvature_roots
+    torch.testing.assert_close(roots.right, dense.right)
+    torch.testing.assert_close(roots.left.root @ roots.left.root.mT, dense.left)
     for kind in ("moment", "curvature", "gradients"):
         assert seen(kind, samples=0) == {"layer": NO_EVIDENCE, "other": NO_EVIDENCE}
 

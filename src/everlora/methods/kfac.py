@@ -34,7 +34,8 @@ one row count together; they are brought to the trace of the Fisher information;
 of a λ that is searched.
 
 ``store`` says how the factors are kept (`everlora.parts.factor_stores`): the default ``full`` is o² + i² numbers per
-adapted matrix, constant in the number of tasks.
+adapted matrix, constant in the number of tasks. With ``low-rank`` and ``diagonal`` no matrix of a wide factor is made,
+neither while it is measured nor when tasks are summed.
 
 Composition: one penalty that remembers, on IncLoRA; a plug-in for methods that train one adapter on and on, too
 (``kfac+lb-cl``, ``ps-lora+kfac``, ``seqlora+kfac``). ``ella(lam=budget)`` takes its prediction for ELLA's penalty.

@@ -7,36 +7,110 @@
 
 All but ``full`` record ‖M − M̂‖_F of every time that they were rounded, summed, as ``error``; by the triangle
 inequality it bounds the error of the running sum.
+
+For ``low-rank`` and ``diagonal`` a wide factor is never made as the matrix that it is: it is summed in the columns of
+a root, M = root rootᵀ. Whenever they are full, the largest directions stay, what the others have on the diagonal is
+held exactly, and the norm of the rest, rounding to fp32 aside, is added to ``error``.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from everlora.core.roles import State
+from everlora.core.roles import State, SymmetricRoot
 from everlora.core.updates import precise
 
 FactorStore = Literal["full", "low-rank", "diagonal", "int8"]
 STEPS = 127
+WIDE = 1024
+"""Up to this width a factor is summed as the matrix that it is: 4 MB, decomposed in a fraction of a second."""
+COLUMNS = 8
+"""Columns of a wide factor's root while it is summed, for each that is stored."""
 
 
-def encode(matrix: Tensor, store: FactorStore, rank: int) -> State:
-    """Return what is stored of a factor (n, n).
+def root_columns(store: FactorStore, n: int, rank: int) -> int | None:
+    """Return in how many columns a factor (n, n) is summed; None where it is summed as the matrix that it is.
+
+    >>> root_columns("diagonal", 11008, 32), root_columns("diagonal", 768, 32), root_columns("full", 11008, 32)
+    (256, None, None)
+    """
+    columns = COLUMNS * rank
+    return columns if store in ("low-rank", "diagonal") and n > max(columns, WIDE) else None
+
+
+def nothing(n: int, columns: int | None) -> Tensor | SymmetricRoot:
+    """Return a factor (n, n) of zeros, which is to be summed in so many columns."""
+    if columns is None:
+        return torch.zeros(n, n)
+    return SymmetricRoot(root=torch.zeros(n, 0), diagonal=torch.zeros(n), error=torch.zeros(()))
+
+
+def plus(factor: Tensor | SymmetricRoot, kept: State) -> Tensor | SymmetricRoot:
+    """Return a factor and one that is stored, summed; the error of what is stored is not counted."""
+    if isinstance(factor, Tensor):
+        return factor + decode(kept)
+    diagonal = factor.diagonal + kept["diagonal"] if "diagonal" in kept else factor.diagonal
+    return replace(factor, root=torch.cat([factor.root, kept["root"]], 1), diagonal=diagonal)
+
+
+def append(factor: SymmetricRoot, more: Tensor, columns: int) -> SymmetricRoot:
+    """Return M + more moreᵀ, ``more`` (n, m), in at most so many columns; half of them stay whenever they are full."""
+    while more.shape[1]:
+        if factor.root.shape[1] == columns:
+            factor = compress(factor, columns // 2)
+        fits = columns - factor.root.shape[1]
+        factor = replace(factor, root=torch.cat([factor.root, more[:, :fits]], 1))
+        more = more[:, fits:]
+    return factor
+
+
+def compress(factor: SymmetricRoot, columns: int) -> SymmetricRoot:
+    """Return the best root of so many columns, and on the diagonal what it leaves there.
+
+    Of the rest, which has no diagonal, the norm is added to ``error``.
+    """
+    if factor.root.shape[1] <= columns:
+        return factor
+    root = precise(factor.root)
+    # With V of the small matrix rootᵀ root = V Λ Vᵀ, the columns of root V are those of M, each of length √λ.
+    values, vectors = torch.linalg.eigh(root.mT @ root)
+    lost = root.shape[1] - columns
+    largest = root @ vectors[:, lost:]
+    diagonal = (root.square().sum(1) - largest.square().sum(1)).clamp_min(0)
+    rest = values[:lost].square().sum() - diagonal.square().sum()
+    return SymmetricRoot(
+        root=largest.to(factor.root.dtype),
+        diagonal=factor.diagonal + diagonal.to(factor.diagonal.dtype),
+        error=factor.error + rest.clamp_min(0).sqrt().to(factor.error.dtype),
+    )
+
+
+def encode(matrix: Tensor | SymmetricRoot, store: FactorStore, rank: int) -> State:
+    """Return what is stored of a factor (n, n), of which ``low-rank`` and ``diagonal`` may be given a root.
 
     >>> sorted(encode(torch.eye(3), "low-rank", rank=2))
     ['error', 'root']
     >>> float(encode(torch.eye(3), "low-rank", rank=2)["error"])
     1.0
     """
+    if isinstance(matrix, SymmetricRoot):
+        one = compress(matrix, rank)
+        kept = {"root": pad(one.root.float(), (0, rank - one.root.shape[1]))}
+        if store == "diagonal":
+            return {**kept, "diagonal": one.diagonal, "error": one.error.reshape(1)}
+        # The diagonal is known, and at right angles to the rest, which has none.
+        return {**kept, "error": torch.hypot(one.error, one.diagonal.norm()).reshape(1)}
     if store == "full":
         return {"full": matrix.float()}
     if store == "int8":
         # A step per row: one for all would round the rows of quiet features to 0.
         step = (matrix.abs().amax(1, keepdim=True) / STEPS).clamp_min(torch.finfo(torch.float32).tiny)
-        kept: State = {"int8": (matrix / step).round().to(torch.int8), "step": step.float()}
+        kept = {"int8": (matrix / step).round().to(torch.int8), "step": step.float()}
     else:
         values, vectors = torch.linalg.eigh(precise(matrix))
         k = min(rank, len(values))

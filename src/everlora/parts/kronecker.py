@@ -129,14 +129,14 @@ class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise):
 
     def remember(self, update: LowRank, memory: State, seen: Evidence = NO_EVIDENCE) -> State:
         """Return both factors, their trace and the number of tasks, summed over the tasks so far."""
-        (out, into), found = update.shape, seen.curvature
-        left = found.left if found else torch.zeros(out, out)
-        right = found.right if found else torch.zeros(into, into)
-        trace = left.diagonal().sum().reshape(())
+        (out, into), found = update.shape, seen.curvature_roots or seen.curvature
+        left = found.left if found else factor_stores.nothing(out, self.root_columns(out))
+        right = found.right if found else factor_stores.nothing(into, self.root_columns(into))
+        trace = left.diagonal().sum().reshape(()) if isinstance(left, Tensor) else left.trace
         tasks = torch.ones((), dtype=torch.int32)
         before = {LEFT: _of(memory, LEFT), RIGHT: _of(memory, RIGHT)}
         if memory:
-            left, right = left + factor_stores.decode(before[LEFT]), right + factor_stores.decode(before[RIGHT])
+            left, right = factor_stores.plus(left, before[LEFT]), factor_stores.plus(right, before[RIGHT])
             trace, tasks = trace + memory["trace"], tasks + memory["tasks"]
         state: State = {"trace": trace, "tasks": tasks}
         for side, matrix in ((LEFT, left), (RIGHT, right)):
@@ -145,6 +145,9 @@ class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise):
                 kept[SUMMED] = kept[SUMMED] + before[side][SUMMED]
             state |= {side + key: tensor for key, tensor in kept.items()}
         return state
+
+    def root_columns(self, n: int) -> int | None:
+        return factor_stores.root_columns(self.store, n, self.store_rank)
 
     def memory_bytes(self, out: int, into: int, rank: int, tasks: int) -> int:
         return 8 + sum(factor_stores.size(self.store, n, self.store_rank) for n in (out, into))

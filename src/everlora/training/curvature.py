@@ -1,28 +1,35 @@
 """Measures the Kronecker factors of a task's Fisher information, without ever holding a gradient of a whole matrix.
 
 Of each row the gradient of a linear layer is G = Σ_tokens g xᵀ, (o, i), with inputs x and output gradients g. Its two
-products need no G: with the Gram matrices of the row's tokens, G Gᵀ = gᵀ (x xᵀ) g and Gᵀ G = xᵀ (g gᵀ) x.
+products need no G: with the Gram matrices of the row's tokens, G Gᵀ = gᵀ (x xᵀ) g and Gᵀ G = xᵀ (g gᵀ) x. Nor does a
+wide product need a matrix of its size: with x xᵀ = T Tᵀ, a matrix of tokens, gᵀ T is a root of G Gᵀ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from everlora.core.roles import Curvature
+from everlora.core.roles import Curvature, CurvatureRoots, SymmetricRoot
 from everlora.models.families import Family
 from everlora.models.families.heads import evaluating
+from everlora.parts import factor_stores
 from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch
 from everlora.training.trainer import token_mean
 
 
 def curvature(
-    model: nn.Module, family: Family, layers: Mapping[str, nn.Module], rows: Rows, generator: torch.Generator
-) -> dict[str, Curvature]:
+    model: nn.Module,
+    family: Family,
+    layers: Mapping[str, nn.Module],
+    rows: Rows,
+    generator: torch.Generator,
+    root_columns: Callable[[int], int | None] = lambda n: None,
+) -> dict[str, Curvature | CurvatureRoots]:
     """Return the Kronecker factors of each layer's Fisher information, in fp32 on the CPU.
 
     Layers that no gradient goes through have none.
@@ -37,8 +44,9 @@ def curvature(
         layers: the linear layers below the adapter, by path.
         rows: the rows that are looked at.
         generator: on the CPU; draws the answers.
+        root_columns: in how many columns a factor of this width is summed; None: as the matrix that it is.
     """
-    sums = {name: Products() for name in layers}
+    sums = {name: Products(root_columns) for name in layers}
     with evaluating(model), ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_hook(sums[name].watch).remove)
@@ -64,7 +72,8 @@ class Products:
     A layer that is called several times in one pass has one gradient per row, summed over the calls.
     """
 
-    sums: tuple[Tensor, Tensor] | None = None
+    root_columns: Callable[[int], int | None] = lambda n: None
+    sums: tuple[Tensor | SymmetricRoot, Tensor | SymmetricRoot] | None = None
     calls: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
 
     def watch(self, layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
@@ -89,17 +98,45 @@ class Products:
         x = torch.cat([x for x, _ in self.calls], 1)
         g = torch.cat([g for _, g in self.calls if g is not None], 1)
         self.calls = []
-        # (b, t, n) to (n, n) in one product over rows and tokens, without one matrix a row.
-        left = g.flatten(0, 1).mT @ (x @ x.mT @ g).flatten(0, 1)
-        right = x.flatten(0, 1).mT @ (g @ g.mT @ x).flatten(0, 1)
-        self.sums = (left, right) if self.sums is None else (self.sums[0] + left, self.sums[1] + right)
+        left, right = self.sums or (None, None)
+        self.sums = self._more(left, g, x), self._more(right, x, g)
 
-    def mean(self, rows: int) -> Curvature | None:
+    def _more(self, so_far: Tensor | SymmetricRoot | None, tokens: Tensor, others: Tensor) -> Tensor | SymmetricRoot:
+        """Add gᵀ (x xᵀ) g of every row, (b, t, n), to a sum; with x and g exchanged it is the other product."""
+        columns = self.root_columns(tokens.shape[-1])
+        if isinstance(so_far, Tensor) or columns is None:
+            # (b, t, n) to (n, n) in one product over rows and tokens, without one matrix a row.
+            product = tokens.flatten(0, 1).mT @ (others @ others.mT @ tokens).flatten(0, 1)
+            return so_far + product if isinstance(so_far, Tensor) else product
+        if tokens.device.type == "mps":  # where there are no decompositions
+            tokens, others = tokens.cpu(), others.cpu()
+        width = tokens.shape[-1]
+        found = so_far or SymmetricRoot(
+            root=tokens.new_zeros(width, 0), diagonal=tokens.new_zeros(width), error=tokens.new_zeros(())
+        )
+        for g, x in zip(tokens, others, strict=True):
+            # Padding has no gradient, and adds nothing.
+            adds = g.any(-1) & x.any(-1)
+            root = torch.linalg.qr(x[adds].mT, mode="r").R.mT
+            found = factor_stores.append(found, g[adds].mT @ root, columns)
+        return found
+
+    def mean(self, rows: int) -> Curvature | CurvatureRoots | None:
         """Divide by the number of rows; None of a layer that no gradient went through."""
         if self.sums is None:
             return None
-        left, right = self.sums
-        return Curvature(left=(left / rows).cpu(), right=(right / rows).cpu())
+        left, right = (_divided(one, rows) for one in self.sums)
+        if isinstance(left, Tensor) and isinstance(right, Tensor):
+            return Curvature(left=left, right=right)
+        return CurvatureRoots(left=left, right=right)
+
+
+def _divided(total: Tensor | SymmetricRoot, rows: int) -> Tensor | SymmetricRoot:
+    """Return a sum by the number of rows, on the CPU."""
+    if isinstance(total, Tensor):
+        return (total / rows).cpu()
+    root, diagonal, error = total.root / rows**0.5, total.diagonal / rows, total.error / rows
+    return replace(total, root=root.cpu(), diagonal=diagonal.cpu(), error=error.cpu())
 
 
 def by_row(tokens: Tensor) -> Tensor:

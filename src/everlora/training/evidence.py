@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from everlora.adapters import AdapterBackend
-from everlora.core.roles import NO_EVIDENCE, Evidence, NeedsEvidence, State
+from everlora.core.roles import NO_EVIDENCE, Curvature, CurvatureRoots, Evidence, NeedsEvidence, State
 from everlora.core.updates import Updates, precise
 from everlora.models.families import Family
 from everlora.models.families.heads import evaluating
@@ -70,8 +70,8 @@ def observe(
         return {name: Evidence(moment=C) for name, C in second_moments(model, family, layers, chosen).items()}
     if part.evidence == "curvature":
         labels = torch.Generator().manual_seed(seed_for(seed, stage.seeded, part.name, "labels"))
-        factors = curvature(model, family, layers, chosen, labels)
-        return {name: Evidence(curvature=factors.get(name)) for name in layers}
+        factors = curvature(model, family, layers, chosen, labels, part.root_columns)
+        return {name: _of_curvature(factors.get(name)) for name in layers}
     if part.evidence == "gradients":
         if take is not None and not part.per_sample:
             with evaluating(model):
@@ -80,6 +80,10 @@ def observe(
         found = weight_gradients(model, family, layers, chosen, per_sample=part.per_sample)
         return {name: Evidence(gradients=gradient) for name, gradient in found.items()}
     assert_never(part.evidence)
+
+
+def _of_curvature(found: Curvature | CurvatureRoots | None) -> Evidence:
+    return Evidence(curvature_roots=found) if isinstance(found, CurvatureRoots) else Evidence(curvature=found)
 
 
 def weight_gradients(

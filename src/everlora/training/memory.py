@@ -27,7 +27,8 @@ FILE = "memory.safetensors"
 def check_fits(parts: Sequence[HasMemory], live: Updates) -> None:
     """Refuse, before a task is trained, what parts will remember of it where the machine cannot hold that.
 
-    A curvature is measured as two dense matrices of each module, whatever is stored of them afterwards.
+    A curvature is measured of all modules at once, whatever is stored of it afterwards: two factors of each, dense or,
+    where the part's store is low-rank and they are wide, as roots.
 
     Args:
         parts: those that remember something.
@@ -42,18 +43,31 @@ def check_fits(parts: Sequence[HasMemory], live: Updates) -> None:
         return
     widest = "{} x {}".format(*max((site.shape for site in sites), key=sum))
     for part in parts:
-        dense = isinstance(part, NeedsEvidence) and part.evidence == "curvature"
-        measured = sum(4 * (out**2 + into**2) for out, into in (site.shape for site in sites)) if dense else 0
-        stored = sum(part.memory_bytes(*site.shape, site.rank, 1) for site in sites)
-        if measured + stored <= held:
+        needed = _needed(part, sites)
+        if needed <= held:
             continue
-        found = _smaller_store(part, sites, held - measured)
+        found = _smaller_store(part, sites, held)
         cure = f"store={found}, or " if found else ""
         raise ConfigError(
             f"what {part.name!r} remembers of {len(sites)} modules (the widest {widest}) needs "
-            f"{(measured + stored) / 1e9:.0f} GB, and there are {held / 1e9:.0f} GB; take {cure}fewer or narrower "
+            f"{needed / 1e9:.0f} GB, and there are {held / 1e9:.0f} GB; take {cure}fewer or narrower "
             f"modules (--lora-target-modules, --lora-layers)"
         )
+
+
+def _needed(part: HasMemory, sites: Sequence[LowRank]) -> int:
+    """Return how many bytes what a part remembers of modules takes, with a curvature while it is measured."""
+    stored = sum(part.memory_bytes(*site.shape, site.rank, 1) for site in sites)
+    if not isinstance(part, NeedsEvidence) or part.evidence != "curvature":
+        return stored
+    widths = [n for site in sites for n in site.shape]
+    measured, at_work = 0, 0
+    for n in widths:
+        columns = part.root_columns(n)
+        measured += 4 * (n * n if columns is None else n * (columns + 1) + 1)
+        # One root at a time is joined with another in fp32, and decomposed and squared in fp64.
+        at_work = max(at_work, 0 if columns is None else 24 * n * columns)
+    return stored + measured + at_work
 
 
 def _smaller_store(part: HasMemory, sites: Sequence[LowRank], held: int) -> str | None:
@@ -62,7 +76,7 @@ def _smaller_store(part: HasMemory, sites: Sequence[LowRank], held: int) -> str 
         return None
     for store in get_args(get_type_hints(type(part))["store"]):
         other = cast(HasMemory, replace(part, store=store))
-        if sum(other.memory_bytes(*site.shape, site.rank, 1) for site in sites) <= held:
+        if _needed(other, sites) <= held:
             return str(store)
     return None
 

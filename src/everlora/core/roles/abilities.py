@@ -65,6 +65,13 @@ class NeedsEvidence(Part, ability=True):
     def samples(self) -> int:
         """Return how many training rows are looked at."""
 
+    def root_columns(self, n: int) -> int | None:
+        """Return in how many columns a factor (n, n) of ``curvature`` is measured; None: as the matrix that it is.
+
+        What they cannot hold is left out and counted (`SymmetricRoot`).
+        """
+        return None
+
 
 class NeedsActivations(Part, ability=True):
     """Sees, before it shapes a gradient, how strongly each row of what is trained has answered.

@@ -128,6 +128,52 @@ class Curvature:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SymmetricRoot:
+    """Holds a wide symmetric matrix without negative eigenvalues by few columns: M ≈ root rootᵀ + diag(diagonal).
+
+    The diagonal of M, and with it its trace, is exact.
+
+    >>> import torch
+    >>> one = SymmetricRoot(root=torch.tensor([[1.0], [2.0]]), diagonal=torch.zeros(2), error=torch.tensor(0.0))
+    >>> one.root @ one.root.mT, one.trace
+    (tensor([[1., 2.],
+            [2., 4.]]), tensor(5.))
+
+    Attributes:
+        root: (n, m).
+        diagonal: what ``root`` lacks of the diagonal of M, (n,).
+        error: a bound of ‖M − root rootᵀ − diag(diagonal)‖_F, ().
+    """
+
+    root: Tensor
+    diagonal: Tensor
+    error: Tensor
+
+    @property
+    def trace(self) -> Tensor:
+        """Return the trace of M, ()."""
+        return self.root.square().sum() + self.diagonal.sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvatureRoots:
+    """Holds the factors of a `Curvature` of which at least one is wide: that one as a root.
+
+    >>> import torch
+    >>> wide = SymmetricRoot(root=torch.ones(4, 1), diagonal=torch.zeros(4), error=torch.tensor(0.0))
+    >>> CurvatureRoots(left=4 * torch.eye(1), right=wide).right.trace
+    tensor(4.)
+
+    Attributes:
+        left: mean G Gᵀ, (o, o).
+        right: mean Gᵀ G, (i, i).
+    """
+
+    left: Tensor | SymmetricRoot
+    right: Tensor | SymmetricRoot
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """Holds what was measured of one module for a part that `NeedsEvidence`, on a few rows of a task.
 
@@ -141,12 +187,14 @@ class Evidence:
         fisher: by live tensor, the mean over rows of the squared gradient of each row's own loss.
         moment: the second moment of the module's inputs, (1/n) Σ x xᵀ over tokens, (i, i).
         curvature: Kronecker factors of the Fisher information at the weights themselves.
+        curvature_roots: the same in place of it, where the part's ``root_columns`` wants one of the two as a root.
     """
 
     gradients: Tensor | None = None
     fisher: State | None = None
     moment: Tensor | None = None
     curvature: Curvature | None = None
+    curvature_roots: CurvatureRoots | None = None
 
 
 NO_EVIDENCE = Evidence()
