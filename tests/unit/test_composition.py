@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import permutations
 
 import pytest
 
@@ -65,6 +66,24 @@ def test_a_plug_in_on_a_host_is_no_plug_in_any_more() -> None:
             parse(f"{text}+seqlora")
     assert parse("migu+replay").plugin
     assert parse("migu+replay+o-lora").consolidator == olora().consolidator
+
+
+PLUG_INS = ["kfac", "replay", "migu"]
+
+
+def test_all_plug_ins_are_among_those_that_are_joined() -> None:
+    assert sorted(known.name for known in entries() if parse(known.name).plugin) == sorted(PLUG_INS)
+
+
+@pytest.mark.parametrize("several", [*permutations(PLUG_INS, 2), *permutations(PLUG_INS)], ids="+".join)
+def test_plug_ins_join_one_another_in_any_order(several: tuple[str, ...]) -> None:
+    """By themselves on fresh adapters, if one of them takes these, and as typed on whatever hosts them."""
+    text, parts = "+".join(several), {part for one in several for part in parse(one).parts()}
+    host = inclora() if "kfac" in several else seqlora()
+    assert (parse(text).adapter, parse(text).consolidator) == (host.adapter, host.consolidator)
+    assert set(parse(text).parts()) == parts
+    assert parse(text).named("x") == parse(f"{host.name}+{text}").named("x")
+    assert parse(f"{text}+seqlora").named("x") == parse(f"seqlora+{text}").named("x")
 
 
 def test_what_one_member_declares_holds_of_the_composition() -> None:

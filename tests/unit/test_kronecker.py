@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,12 +13,14 @@ from torch import Tensor
 from calculus import by_autograd, draw
 from everlora import parse
 from everlora.core.errors import ConfigError
+from everlora.core.method import Method
 from everlora.core.roles import Budget, Curvature, Evidence, TaskContext
 from everlora.core.updates import LowRank, stack
 from everlora.parts import factor_stores
 from everlora.parts.decay import UpdateDecay
 from everlora.parts.kronecker import KroneckerCurvature, kronecker_rise
-from everlora.training.group import ASCENT, StrengthController
+from everlora.parts.sparsity import Sparsity
+from everlora.training.group import ASCENT, StrengthController, acting
 
 O, I, R = 3, 4, 2  # noqa: E741
 
@@ -176,12 +180,56 @@ def test_a_budget_of_another_penalty_is_its_share_of_the_gradient() -> None:
     assert float(control.lam) == pytest.approx(ASCENT * 3 / 6)
 
 
-def test_a_budget_without_a_prediction_is_refused() -> None:
-    with pytest.raises(ConfigError, match="add kfac"):
-        parse("n-lora(lam=budget)")
+def test_a_budget_without_a_prediction_is_refused_with_advice_that_helps() -> None:
+    alone = Sparsity(lam=Budget(nats=1e-3))
+    with pytest.raises(ConfigError, match=r"no part of 'mine' makes one; give it KroneckerCurvature\(lam=0\.0\)"):
+        Method(name="mine", penalties=(alone,))
+    assert Method(name="mine", penalties=(alone, KroneckerCurvature(lam=0.0))).penalties[0] == alone
 
 
-@pytest.mark.parametrize("name", ["ella", "ps-lora", "ewc", "decay"])
+BUDGETED = ["ella", "c-lora", "ps-lora", "ewc", "decay", "n-lora"]
+
+
+@pytest.mark.parametrize("name", BUDGETED)
+@pytest.mark.parametrize(
+    "kfac", ["kfac", "kfac(lam=3)", "kfac(lam=0,samples=8)", "kfac(store=diagonal)", "kfac(lam=0)"]
+)
+def test_one_curvature_predicts_for_every_budget(name: str, kfac: str) -> None:
+    """That which somebody set, in place of the one that came with the budget."""
+    (pull, came), (own,) = parse(f"{name}(lam=budget)").penalties, parse(kfac).penalties
+    assert came == KroneckerCurvature(lam=0.0)
+    for text in (f"{name}(lam=budget)+{kfac}", f"{kfac}+{name}(lam=budget)"):
+        assert set(parse(text).penalties) == {pull, own}
+        assert acting(parse(text).penalties) == list(parse(text).penalties)
+
+
+def test_one_curvature_predicts_for_three_budgets() -> None:
+    for several in permutations(("kfac(lam=0,samples=8)", "ella(lam=budget)", "ps-lora(lam=budget)")):
+        found = [one for one in parse("+".join(several)).penalties if isinstance(one, KroneckerCurvature)]
+        assert found == [KroneckerCurvature(lam=0.0, samples=8)]
+
+
+@pytest.mark.parametrize("text", ["kfac(lam=0)+kfac", "kfac(lam=0,samples=8)+kfac(lam=0,store=int8)+ella(lam=budget)"])
+def test_two_curvatures_that_somebody_set_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="'kronecker_curvature' is given twice"):
+        parse(text)
+
+
+def test_of_two_budgets_on_one_prediction_the_narrower_one_holds() -> None:
+    """It is met exactly in the end, while the price of the wider one falls to 0."""
+    wide, narrow = StrengthController(Budget(nats=2e-3)), StrengthController(Budget(nats=1e-3), predicts=True)
+    prices, shares = [], (wide, narrow)
+    for _ in range(4000):
+        predicted = 8e-3 / (1 + 10 * (wide.price + narrow.price))  # what is lost falls as both prices rise
+        prices.append(wide.price)
+        for one in shares:
+            one.spend(predicted, tasks=1)
+    assert max(prices) > 0, "as long as both are overdrawn, both pull"
+    assert wide.price == 0
+    assert predicted == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", BUDGETED)
 def test_a_budget_brings_its_prediction_with_it(name: str) -> None:
     method = parse(f"{name}(lam=budget(nats=1e-3))")
     assert method.penalties[0].strength == Budget(nats=1e-3)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from everlora.core.adapter import RULES, Adapter, Consolidator
+from everlora.core.adapter import Adapter, Consolidator
 from everlora.core.description import MethodDescription, PartDescription
 from everlora.core.errors import ConfigError
+from everlora.core.joining import agree, either, host_of, in_turn, joined, one_prediction
 from everlora.core.roles import (
     Budget,
     GradientTransform,
@@ -93,7 +94,7 @@ class Method:
             if isinstance(penalty.strength, Budget) and not any(isinstance(p, PredictsRise) for p in self.penalties):
                 raise ConfigError(
                     f"the budget of {penalty.name!r} is held against a prediction, and no part of {self.name!r} makes "
-                    f"one; add kfac, or set the strength otherwise"
+                    f"one; give it KroneckerCurvature(lam=0.0) of everlora.parts, too, or set the strength otherwise"
                 )
         for part in self.parts():
             if self.regime != "sequence" and not (isinstance(part, Rehearsal) and part.rehearsed_only):
@@ -228,8 +229,8 @@ def compose(*methods: Method) -> Method:
         raise ConfigError("a composition needs at least one method")
     first, *rest = methods
     for other in rest:
-        _agree(first, other, "regime", first.regime, other.regime)
-        adapter, consolidator = _hosted(first, other)
+        agree(first, other, "regime", first.regime, other.regime)
+        adapter, consolidator = host_of(first, other)
         first = replace(
             first,
             name=f"{first.name}+{other.name}",
@@ -238,63 +239,13 @@ def compose(*methods: Method) -> Method:
             replay=first.replay or other.replay,
             adapter=adapter,
             consolidator=consolidator,
-            initialiser=_one(first, other, "initialiser", first.initialiser, other.initialiser),
-            rehearsal=_one(first, other, "rehearsal", first.rehearsal, other.rehearsal),
-            rule=_one(first, other, "rule for blocks of steps", first.rule, other.rule),
+            initialiser=either(first, other, "initialiser", first.initialiser, other.initialiser),
+            rehearsal=either(first, other, "rehearsal", first.rehearsal, other.rehearsal),
+            rule=either(first, other, "rule for blocks of steps", first.rule, other.rule),
             mixing=first.mixing if first.mixing != "proportional" else other.mixing,
-            merge=_one(first, other, "merge", first.merge, other.merge),
-            penalties=_joined(first.penalties, other.penalties),
-            outputs=_joined(first.outputs, other.outputs),
-            transforms=_in_turn(_joined(first.transforms, other.transforms)),
+            merge=either(first, other, "merge", first.merge, other.merge),
+            penalties=joined(*one_prediction(first.penalties, other.penalties)),
+            outputs=joined(first.outputs, other.outputs),
+            transforms=in_turn(joined(first.transforms, other.transforms)),
         )
     return first
-
-
-def _hosted(first: Method, other: Method) -> tuple[Adapter, Consolidator]:
-    """Return adapter and consolidator of two methods together: those of the one that is no plug-in, if one is."""
-    if first.plugin != other.plugin:
-        host = other if first.plugin else first
-        return host.adapter, host.consolidator
-    _agree(first, other, "consolidator", first.consolidator.rule, other.consolidator.rule, RULES)
-    _agree(first, other, "adapter policy", first.adapter.policy, other.adapter.policy)
-    if first.adapter.form == other.adapter.form:
-        _agree(first, other, "adapter", first.adapter, other.adapter)
-    elif not (first.adapter.low_rank and other.adapter.low_rank):
-        _agree(first, other, "adapter", first.adapter.form, other.adapter.form)
-    return (first if first.adapter.form == "svd" else other).adapter, first.consolidator
-
-
-def _agree(first: Method, other: Method, role: str, a: Any, b: Any, meaning: str = "") -> None:
-    if a != b:
-        this, that = _unlike(a, b)
-        raise ConfigError(
-            f"{first.name!r} and {other.name!r} exclude one another: the first has {this} as {role}, the second "
-            f"{that}{meaning}; keep one of them"
-        )
-
-
-def _unlike(a: Any, b: Any) -> tuple[str, str]:
-    """Describe two values that differ: of two parts of one kind only the settings in which they do."""
-    if type(a) is not type(b) or not is_dataclass(a):
-        return repr(a), repr(b)
-    differ = [f.name for f in fields(a) if getattr(a, f.name) != getattr(b, f.name)]
-    this, that = (", ".join(f"{name}={getattr(one, name)!r}" for name in differ) for one in (a, b))
-    return this, that
-
-
-def _one(first: Method, other: Method, role: str, a: Any, b: Any) -> Any:
-    if a is not None and b is not None:
-        _agree(first, other, role, a, b)
-    return a if a is not None else b
-
-
-def _in_turn(transforms: tuple[GradientTransform, ...]) -> tuple[GradientTransform, ...]:
-    """Put masks before projections, however the methods were typed: a mask behind one would leave the complement."""
-    return tuple(sorted(transforms, key=lambda part: part.needs.order))
-
-
-def _joined(these: tuple[Any, ...], those: tuple[Any, ...]) -> tuple[Any, ...]:
-    for part in those:
-        if (twin := next((p for p in these if p.name == part.name and p != part), None)) is not None:
-            raise ConfigError(f"the part {part.name!r} is given twice, as {twin} and as {part}; keep one")
-    return these + tuple(part for part in those if part not in these)

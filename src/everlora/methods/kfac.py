@@ -38,7 +38,11 @@ adapted matrix, constant in the number of tasks. With ``low-rank`` and ``diagona
 neither while it is measured nor when tasks are summed.
 
 Composition: one penalty that remembers, on IncLoRA; a plug-in for methods that train one adapter on and on, too
-(``kfac+lb-cl``, ``ps-lora+kfac``, ``seqlora+kfac``). ``ella(lam=budget)`` takes its prediction for ELLA's penalty.
+(``kfac+lb-cl``, ``ps-lora+kfac``, ``seqlora+kfac``). Other plug-ins that are joined with it alone (``kfac+replay``,
+``migu+kfac``) are put on its fresh adapters. ``ella(lam=budget)`` takes its prediction for ELLA's penalty, and
+``ella(lam=budget)+kfac`` the curvature as ``kfac`` measures and stores it for both; with ``lam=0`` it only predicts:
+``ella(lam=budget)+kfac(lam=0,store=diagonal)``. Two budgets have a price each, which the one prediction moves: above
+both, both penalties pull; between the two, the wider one's price falls to 0, and the narrower one holds by itself.
 """
 
 from __future__ import annotations

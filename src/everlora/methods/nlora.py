@@ -16,7 +16,8 @@ warning says so).
 
 The authors' scripts have λ = 0.4 for orders 1 to 3, 0.4 and 1.2 for the tasks of order 4, 0.55 for order 5 and 1.8 for
 order 6, for models of their size: the norm is a sum over all entries, so λ depends on o · i; ``lam=auto`` finds the λ
-that reaches a share of the gradient (`everlora.core.roles.AutoStrength`) instead.
+that reaches a share of the gradient (`everlora.core.roles.AutoStrength`) instead. ``lam=budget`` finds one by what
+earlier tasks are predicted to lose (`everlora.core.roles.Budget`), and so is 0 on the first task.
 
 What we do differently:
 - the published code takes the norm of A B, an (r, r) matrix that exists only where o = i and says nothing about which
@@ -36,6 +37,7 @@ from everlora.core.method import Method, compose
 from everlora.core.registry import method
 from everlora.methods._options import PerModule, RhoOption
 from everlora.methods.inclora import inclora
+from everlora.parts.kronecker import predictor
 from everlora.parts.sparsity import L1Form, Sparsity
 from everlora.parts.strengths import StrengthOption, read_strength
 
@@ -67,4 +69,4 @@ def nlora(
         ConfigError: ``rho`` or ``per_module`` beside a fixed ``lam``.
     """
     pull = Sparsity(lam=read_strength(lam, rho, per_module=per_module), form=form)
-    return compose(inclora(), Method(name="", penalties=(pull,))).named("n-lora")
+    return compose(inclora(), Method(name="", penalties=(pull, *predictor(pull.lam)))).named("n-lora")

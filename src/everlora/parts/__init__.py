@@ -7,7 +7,8 @@ Parts are values: take them as they are in a method of your own, or inherit one 
 0.5
 
     weight penalties       `EnergyOverlap` (ELLA), `Orthogonality`, `FactorNorm` (O-LoRA), `SignConflict` (PS-LoRA),
-                           `Sparsity` (N-LoRA), `Quadratic` (EWC), `OrthonormalTriplets` (LB-CL)
+                           `Sparsity` (N-LoRA), `Quadratic` (EWC), `OrthonormalTriplets` (LB-CL),
+                           `KroneckerCurvature` (K-FAC; with λ = 0 it predicts for the budget of another)
     output penalties       `Distil` (LwF), `PromptDivergence` (LFPT5)
     gradient transforms    `ProjectOut` (LB-CL), `MagnitudeMask` (MIGU), `Restoration` (DATA)
     initialisers           `SensitivityBlend` (LB-CL), `FeatureStart` (InfLoRA), `SlowMerge` (SLAO), `CopyLayers`
@@ -27,6 +28,7 @@ from everlora.parts.distil import Distil, distillation
 from everlora.parts.features import FeatureStart, complement, extend_basis, project_off
 from everlora.parts.forms_dual import Restoration
 from everlora.parts.fusion import Fusion
+from everlora.parts.kronecker import KroneckerCurvature
 from everlora.parts.masks import MagnitudeMask
 from everlora.parts.merges import Dare, LargestMagnitude, Mean, Ties, drop, larger, ties, trim
 from everlora.parts.penalties import (
@@ -57,6 +59,7 @@ __all__ = [
     "FactorNorm",
     "FeatureStart",
     "Fusion",
+    "KroneckerCurvature",
     "LargestMagnitude",
     "MagnitudeMask",
     "Mean",
