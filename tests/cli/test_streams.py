@@ -97,9 +97,10 @@ def test_data_that_changed_are_refused_on_resume(follow: Any, tmp_path: Path) ->
     [
         (("--benchmark", "standrad"), "unknown benchmark 'standrad'; did you mean 'standard'"),
         (("--benchmark", "standard", "--order", "99"), "standard has no order 99"),
+        (("--model", "tiny-bert", "--lora-layers", "1-2"), "there are no layers 1-2 with modules to adapt"),
     ],
 )
-def test_a_dry_run_looks_the_benchmark_up(everlora: Everlora, words: tuple[str, ...], line: str) -> None:
+def test_a_dry_run_looks_up_what_is_named(everlora: Everlora, words: tuple[str, ...], line: str) -> None:
     said = everlora("run", "--dry-run", *words)
     assert said.status == 2
     assert line in said.line

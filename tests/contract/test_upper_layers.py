@@ -11,9 +11,13 @@ import torch
 import tiny_runs
 from everlora.adapters import files as adapters
 from everlora.core.errors import EverloraError
+from everlora.learner import dry_run
+from everlora.learner.resolve import resolve
 from everlora.learner.sequential import SequentialLearner
 from everlora.models.families.frozen import FrozenLayers
 from everlora.models.families.frozen_encoder import FrozenEncoder
+from everlora.models.skeleton import skeleton
+from everlora.settings.spec import RunSpec
 
 UPPER = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "layers": "top:1"}
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
@@ -127,6 +131,31 @@ def test_layers_that_cannot_be_are_refused_in_a_line(method: str, layers: str, m
         begin("tiny-bert", method, tmp_path / "run", lora={"layers": layers})
     assert "\n" not in str(refused.value)
     assert not list((tmp_path / "run").glob("tasks/*"))
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [("tiny-bert", "2-4"), ("tiny-bert", "decoder:top:1"), ("tiny-t5", "top:3"), ("tiny-vit", "0-2")],
+)
+def test_a_dry_run_refuses_layers_as_the_run_does(model: str, layers: str, tmp_path: Path) -> None:
+    """From the configuration alone, without the weights; layers that are there pass."""
+    tiny_runs.fresh(model).model.save_pretrained(tmp_path / "base")
+    for weights in (tmp_path / "base").glob("*.safetensors"):
+        weights.write_bytes(b"")
+    with pytest.raises(EverloraError, match="there are no layers") as refused:
+        begin(model, "ella", tmp_path / "run", lora={"layers": layers})
+    for name in (model, str(tmp_path / "base")):
+        shown, fits = ({"model": name, "benchmark": "builtin", "lora": {"layers": one}} for one in (layers, "top:2"))
+        with pytest.raises(EverloraError) as seen:
+            dry_run.check(resolve(RunSpec, shown))
+        assert str(seen.value) == str(refused.value)
+        dry_run.check(resolve(RunSpec, fits))
+
+
+def test_a_dry_run_leaves_a_model_that_is_not_there_to_the_run(tmp_path: Path) -> None:
+    assert skeleton("nobody/has-this") is None
+    (tmp_path / "config.json").write_text("{ not json")
+    assert skeleton(str(tmp_path)) is None
 
 
 @pytest.mark.parametrize(

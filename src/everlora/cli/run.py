@@ -75,9 +75,9 @@ def run(
     spec = resolve(RunSpec, *layers)
     if dry_run:
         from everlora.cli.tables import out_console
-        from everlora.learner.experiment import check_data
+        from everlora.learner import dry_run as dry
 
-        check_data(spec)
+        dry.check(spec)
         plain = json.dumps(spec.model_dump(mode="json"), ensure_ascii=False)
         out_console.print_json(plain, ensure_ascii=plain != printable(plain))
         return

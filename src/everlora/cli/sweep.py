@@ -17,7 +17,7 @@ from everlora.report.forms import FORMAT_HELP, Format
 
 if TYPE_CHECKING:
     from everlora.learner.sweep import Failed, Job
-    from everlora.settings.spec import RawSettings
+    from everlora.settings.spec import RawSettings, RunSpec
 
 INSTEAD = {"method": "--methods", "seed": "--seeds", "single": "no reference run"}
 """What a sweep takes for options of a run that it has no use for."""
@@ -97,8 +97,7 @@ def sweep(
     rates = sweeping.read_tuned(tuned) if tuned else None
     todo = sweeping.jobs(layers, wanted, numbers, out, orders=named, tuned=rates)
     if dry_run:
-        experiment.check_data(spec)
-        _list(todo, orders=bool(orders))
+        _preview(spec, todo, orders=bool(orders))
         return
     failed: list[sweeping.Failed] = []
     with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing(todo, out) as shared:
@@ -140,8 +139,11 @@ def plan(
     return expressions, numbers, named
 
 
-def _list(todo: list[Job], *, orders: bool) -> None:
-    """Print the jobs of a sweep, one a line."""
+def _preview(spec: RunSpec, todo: list[Job], *, orders: bool) -> None:
+    """Check what can be checked of a sweep, and print its jobs, one a line."""
+    from everlora.learner.dry_run import check
+
+    check(spec)
     for job in todo:
         order = f"order {job.spec.order}\t" if orders else ""
         say(f"{job.spec.method}\t{order}seed {job.spec.seed}\t{job.folder}")

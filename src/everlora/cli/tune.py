@@ -53,7 +53,7 @@ def tune(
     systems, numbers, named = plan(layers, methods, seeds, orders)
 
     from everlora.cli.tables import number, show, table
-    from everlora.learner import experiment
+    from everlora.learner import dry_run as dry
     from everlora.learner import sweep as sweeping
     from everlora.learner import tune as tuning
     from everlora.learner.resolve import resolve
@@ -64,7 +64,7 @@ def tune(
     todo = tuning.tuning_jobs(layers, points, numbers, out, named)
     jobs = [job for runs in todo.values() for job in runs]
     if dry_run:
-        experiment.check_data(resolve(RunSpec, *layers))
+        dry.check(resolve(RunSpec, *layers))
         for trial, runs in todo.items():
             say(f"{trial.method}\trate {trial.rate:g}\t{len(runs)} runs")
         return

@@ -19,7 +19,7 @@ from everlora.archive.manifest import BEFORE, COMMIT
 from everlora.archive.references import write_single_task_scores
 from everlora.archive.results import MatrixRecord
 from everlora.archive.schema import write
-from everlora.benchmarks import find_benchmark, is_own, open_stream
+from everlora.benchmarks import open_stream
 from everlora.benchmarks.streams import is_yaml, owners
 from everlora.core.benchmark import Modality
 from everlora.core.errors import ConfigError, DataError, ModelError
@@ -242,18 +242,6 @@ def forget_stream() -> None:
 def rows_of(spec: RunSpec) -> TaskStream:
     """Open the stream that ``spec`` names without a model, to look at its rows."""
     return adapt_tasks(_opened(spec), spec, spec.stream_seed)
-
-
-def check_data(spec: RunSpec) -> None:
-    """Look up a run's benchmark, and read what rows are on this machine, so that a fault shows before anything runs.
-
-    Raises:
-        EverloraError: they cannot be used.
-    """
-    if spec.data_dir is not None or is_own(spec.benchmark):
-        rows_of(spec)
-    else:
-        find_benchmark(spec.benchmark).order(spec.order)
 
 
 def _opened(spec: RunSpec, modality: Modality | None = None) -> TaskStream:
