@@ -4,8 +4,9 @@
         --alphas 1,2,4,8,16,32 --rates 1e-3,3e-3,1e-2,3e-2 --ranks 8 --out benchmarks/results/defaults.jsonl
 
 Rows: method, seed, recipe and a hash of its settings, alpha, rate, rank, steps a task where they are not the recipe's,
-mean accuracy on each task right after it was learned, after the last task, and seconds of one core; on dev rows. Points
-that are in the file already are not run again. rsLoRA's rule, a scale that falls with the root of the rank, is the points with alpha = sqrt(8 r).
+mean accuracy on each task right after it was learned, after the last task, and seconds of one core; on dev rows.
+Points that are in the file already are not run again. rsLoRA's rule, a scale that falls with the root of the rank, is the
+points with alpha = sqrt(8 r).
 """
 
 from __future__ import annotations
