@@ -5,8 +5,8 @@
 
 Rows: method, seed, recipe and a hash of its settings, alpha, rate, rank, steps a task where they are not the recipe's,
 mean accuracy on each task right after it was learned, after the last task, and seconds of one core; on dev rows.
-Points that are in the file already are not run again. rsLoRA's rule, a scale that falls with the root of the rank, is the
-points with alpha = sqrt(8 r).
+Points that are in the file already are not run again. rsLoRA's rule, a scale that falls with the root of the rank, is
+the points with alpha = sqrt(8 r).
 """
 
 from __future__ import annotations
