@@ -7,10 +7,10 @@
 task right after it was learned and at the end, and the measures made of them. ``render`` replaces what stands in a
 page between ``<!-- study NAME minus BASELINE … -->`` and ``<!-- end of study -->`` by the table of
 ``benchmarks/results/NAME.jsonl`` (of several with ``NAME+NAME``); with ``of SYSTEM …`` before ``minus`` of these
-systems alone, and with ``seed N`` last of this seed. A baseline is a system, or a method with its options where a
-system has several. Between ``<!-- tuning TRIALS test NAME -->`` and ``<!-- end of study -->`` stand what a search on
-dev rows found, and the same system on the test rows of the same order. Between ``<!-- rises NAME -->`` and the same
-end stand predicted and real rises of losses (`benchmarks/forecast.py`). Between
+systems alone, and with ``orders 2,3`` or ``seed N`` last of these orders or this seed. A baseline is a system, or a
+method with its options where a system has several. Between ``<!-- tuning TRIALS test NAME -->`` and ``<!-- end of
+study -->`` stand what a search on dev rows found, and the same system on the test rows of the same order. Between
+``<!-- rises NAME -->`` and the same end stand predicted and real rises of losses (`benchmarks/forecast.py`). Between
 ``<!-- matrices demo of METHOD … -->`` and the same end stand matrices of the demonstration.
 
 Every run of a method is paired with the baseline's run of the same order and seed. After ± stands half of the 95 %
@@ -45,7 +45,8 @@ DEMO = ROOT / "src" / "everlora" / "learner" / "demo_seeds.json"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
     r"(<!-- (?P<kind>study|tuning|matrices|rises) (?P<name>\S+)(?: of (?P<of>[^>]*?))?(?: minus (?P<minus>[^>]*?))?"
-    r"(?: seed (?P<seed>\d+))?(?: test (?P<test>\S+))? -->\n).*?(?P<end><!-- end of study -->)",
+    r"(?: orders (?P<orders>\S+))?(?: seed (?P<seed>\d+))?"
+    r"(?: test (?P<test>\S+))? -->\n).*?(?P<end><!-- end of study -->)",
     re.DOTALL,
 )
 CONFIDENCE, LEVEL = 0.95, 0.05
@@ -301,6 +302,7 @@ def rendered(page: str) -> str:
             return f"{match[1]}{tuning(points, load(match['test']))}{match['end']}"
         of, minus = ((match[key] or "").replace(",", " ").split() for key in ("of", "minus"))
         points = [one for one in points if not of or one.system in of]
+        points = [one for one in points if match["orders"] is None or one.order in match["orders"].split(",")]
         points = [one for one in points if match["seed"] is None or one.seed == int(match["seed"])]
         return f"{match[1]}{table(points, minus)}{match['end']}"
 
