@@ -69,8 +69,8 @@ def few_rows(parts: Sequence[Part], stage: Stage) -> list[str]:
     if not few:
         return []
     return [
-        f"too few training rows ({rows}) to measure its {' and '.join(few)} well: what the method does rests on a rough "
-        f"guess; give the task more rows, or take a method that measures nothing (ella, inclora)"
+        f"too few training rows ({rows}) to measure its {' and '.join(few)} well: what the method does rests on a "
+        f"rough guess; give the task more rows, or take a method that measures nothing (ella, inclora)"
     ]
 
 
