@@ -58,14 +58,15 @@ check: setup
 # Twelve methods, three orders, three seeds on a small encoder, with rates and strengths found on dev rows; resumable.
 #   make stage DATA=folder-with-the-benchmark STAGE=stage-names
 STAGE   ?= stage-names
+GIVEN    = $(or $(DATA),$(error say where the benchmark's data are: make $@ DATA=folder))
 METHODS := seqlora,inclora,o-lora,n-lora,lb-cl,ps-lora,decay,ella,ewc,kfac,per-task,mtl
 stage: setup
-	OMP_NUM_THREADS=1 $(BIN)/everlora sweep --config recipes/$(STAGE).yaml --data-dir $(DATA) --methods $(METHODS) \
+	OMP_NUM_THREADS=1 $(BIN)/everlora sweep --config recipes/$(STAGE).yaml --data-dir $(GIVEN) --methods $(METHODS) \
 	    --orders 1,2,3 --seeds 0,1,2 $(if $(wildcard recipes/$(STAGE)-tuned.yaml),--tuned recipes/$(STAGE)-tuned.yaml) --workers 2 --out runs/$(STAGE) --resume
 
 # The search behind recipes/STAGE-tuned.yaml: another seed than those of the table, dev rows, the same trials for each.
 tune: setup
-	OMP_NUM_THREADS=1 $(BIN)/everlora tune --config recipes/$(STAGE).yaml --data-dir $(DATA) --methods $(METHODS) \
+	OMP_NUM_THREADS=1 $(BIN)/everlora tune --config recipes/$(STAGE).yaml --data-dir $(GIVEN) --methods $(METHODS) \
 	    --orders 1 --seeds 100 --trials 6 --workers 2 --out runs/$(STAGE)-tuning --resume
 
 # The table of speed goals: what fits into 12 minutes of two cores is measured now, into BENCH, the rest is as it was stored.

@@ -3,14 +3,16 @@
     python benchmarks/defaults.py --config recipes/stage.yaml --data-dir DIR --order 1 \\
         --alphas 1,2,4,8,16,32 --rates 1e-3,3e-3,1e-2,3e-2 --ranks 8 --out benchmarks/results/defaults.jsonl
 
-Rows: alpha, rate, rank, steps a task where they are not the recipe's, mean accuracy on each task right after it was
-learned, after the last task, and seconds of one core; on dev rows. Points that are in the file already are not run
-again. rsLoRA's rule, a scale that falls with the root of the rank, is the points with alpha = sqrt(8 r).
+Rows: method, seed, recipe and a hash of its settings, alpha, rate, rank, steps a task where they are not the recipe's,
+mean accuracy on each task right after it was learned, after the last task, and seconds of one core; on dev rows.
+Points that are in the file already are not run again. rsLoRA's rule, a scale that falls with the root of the rank, is
+the points with alpha = sqrt(8 r).
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import sys
@@ -31,10 +33,21 @@ def numbers(text: str) -> list[float]:
     return [float(word) for word in text.split(",")]
 
 
-class Point(NamedTuple):
-    """Is one point of the grid; the recipe's own tasks and steps are None."""
+def digest(config: Path) -> str:
+    """Return a hash of a recipe's settings."""
+    return hashlib.sha256(json.dumps(read_recipe(config), sort_keys=True).encode()).hexdigest()[:12]
 
+
+class Point(NamedTuple):
+    """Is one point of the grid; the recipe's own tasks and steps are None.
+
+    ``recipe`` is a hash of the recipe's settings: what was measured by another recipe of that name is another point.
+    """
+
+    method: str
+    seed: int
     config: str
+    recipe: str
     tasks: str | None
     steps: int | None
     rank: int
@@ -82,7 +95,8 @@ def main() -> None:
     done = {Point(*(row.get(name) for name in Point._fields)) for row in there}
     steps = [None if count is None else int(count) for count in given.steps]
     grid = itertools.product(steps, map(int, given.ranks), given.alphas, given.rates)
-    points = [Point(given.config.name, given.tasks, *point) for point in grid]
+    named = (given.method, given.seed, given.config.name, digest(given.config), given.tasks)
+    points = [Point(*named, *point) for point in grid]
     todo = [point for point in points if point not in done]
     specs = [experiment.resolve(RunSpec, *settings_of(given, point)) for point in todo]
     base = experiment.load_for(specs[0]) if specs else None
@@ -97,7 +111,7 @@ def main() -> None:
 def write(given: argparse.Namespace, point: Point, job: sweep.Job, base: Loaded) -> None:
     """Run one point of the grid, and append what came of it to the file."""
     began = time.process_time()
-    row = {"method": given.method} | {name: value for name, value in point._asdict().items() if value is not None}
+    row = {name: value for name, value in point._asdict().items() if value is not None}
     (result,) = sweep.work([job], base)
     matrix = result.record.matrix
     learned = [float(matrix[k][k] or 0) for k in range(len(matrix))]

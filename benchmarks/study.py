@@ -7,10 +7,11 @@
 task right after it was learned and at the end, and the measures made of them. ``render`` replaces what stands in a
 page between ``<!-- study NAME minus BASELINE … -->`` and ``<!-- end of study -->`` by the table of
 ``benchmarks/results/NAME.jsonl`` (of several with ``NAME+NAME``); with ``of SYSTEM …`` before ``minus`` of these
-systems alone, and with ``seed N`` last of this seed. A baseline is a system, or a method with its options where a
-system has several. Between ``<!-- tuning TRIALS test NAME -->`` and ``<!-- end of study -->`` stand what a search on
-dev rows found, and the same system on the test rows of the same order. Between ``<!-- matrices demo of METHOD … -->``
-and the same end stand matrices of the demonstration.
+systems alone, and with ``orders 2,3`` or ``seed N`` last of these orders or this seed. A baseline is a system, or a
+method with its options where a system has several. Between ``<!-- tuning TRIALS test NAME -->`` and ``<!-- end of
+study -->`` stand what a search on dev rows found, and the same system on the test rows of the same order. Between
+``<!-- rises NAME -->`` and the same end stand predicted and real rises of losses (`benchmarks/forecast.py`). Between
+``<!-- matrices demo of METHOD … -->`` and the same end stand matrices of the demonstration.
 
 Every run of a method is paired with the baseline's run of the same order and seed. After ± stands half of the 95 %
 interval of the mean difference (t over the runs); * marks differences whose p is below 0.05 after Holm's correction
@@ -43,8 +44,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 DEMO = ROOT / "src" / "everlora" / "learner" / "demo_seeds.json"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>study|tuning|matrices) (?P<name>\S+)(?: of (?P<of>[^>]*?))?(?: minus (?P<minus>[^>]*?))?"
-    r"(?: seed (?P<seed>\d+))?(?: test (?P<test>\S+))? -->\n).*?(?P<end><!-- end of study -->)",
+    r"(<!-- (?P<kind>study|tuning|matrices|rises) (?P<name>\S+)(?: of (?P<of>[^>]*?))?(?: minus (?P<minus>[^>]*?))?"
+    r"(?: orders (?P<orders>\S+))?(?: seed (?P<seed>\d+))?"
+    r"(?: test (?P<test>\S+))? -->\n).*?(?P<end><!-- end of study -->)",
     re.DOTALL,
 )
 CONFIDENCE, LEVEL = 0.95, 0.05
@@ -268,17 +270,39 @@ def matrices(methods: Sequence[str]) -> str:
     return "```text\n" + "\n".join(line.rstrip() for line in sheet) + "\n```\n"
 
 
+def rises(path: Path) -> str:
+    """Return a table of what ``benchmarks/forecast.py`` wrote: predicted and real rises of earlier tasks' losses."""
+    by: dict[str, list[tuple[float, float]]] = {"all": []}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        pair = (row["since"]["predicted"], row["since"]["real"])
+        by["all"].append(pair)
+        by.setdefault(row["method"], []).append(pair)
+    lines = ["| method | pairs of tasks | predicted, mean | real, mean | real / predicted | Spearman |"]
+    lines.append("| --- | --: | --: | --: | --: | --: |")
+    for method, pairs in by.items():
+        predicted, real = (mean(values) for values in zip(*pairs, strict=True))
+        rank = stats.spearmanr(*zip(*pairs, strict=True)).statistic
+        lines.append(
+            f"| `{method}` | {len(pairs)} | {predicted:.4f} | {real:.3f} | {real / predicted:.1f} | {rank:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def rendered(page: str) -> str:
     """Return a page with the tables of its studies made anew."""
 
     def block(match: re.Match[str]) -> str:
         if match["kind"] == "matrices":
             return f"{match[1]}{matrices((match['of'] or '').split())}{match['end']}"
+        if match["kind"] == "rises":
+            return f"{match[1]}{rises(RESULTS / (match['name'] + '.jsonl'))}{match['end']}"
         points = load(match["name"])
         if match["kind"] == "tuning":
             return f"{match[1]}{tuning(points, load(match['test']))}{match['end']}"
         of, minus = ((match[key] or "").replace(",", " ").split() for key in ("of", "minus"))
         points = [one for one in points if not of or one.system in of]
+        points = [one for one in points if match["orders"] is None or one.order in match["orders"].split(",")]
         points = [one for one in points if match["seed"] is None or one.seed == int(match["seed"])]
         return f"{match[1]}{table(points, minus)}{match['end']}"
 

@@ -106,6 +106,29 @@ def test_a_block_may_take_one_seed_of_several_studies(study: ModuleType, monkeyp
     assert study.rendered(page) == page.replace("-->\n", f"-->\n{expected}", 1)
 
 
+def test_a_block_may_take_some_orders(study: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, three = (replace(points(study, "ella", ELLA)[0], order=order) for order in "123")
+    monkeypatch.setattr(study, "load", lambda name: [one, two, three])
+    page = "<!-- study x orders 2,3 -->\n<!-- end of study -->"
+    assert study.rendered(page) == page.replace("-->\n", f"-->\n{study.table([two, three], [])}", 1)
+
+
+def test_rises_are_summed_over_all_pairs_and_by_method(study: ModuleType, tmp_path: Path) -> None:
+    pairs = {"a": [(0.1, 0.2), (0.2, 0.6)], "b": [(0.3, 0.4), (0.1, 0.9)]}
+    lines = [
+        json.dumps({"method": method, "since": {"predicted": predicted, "real": real}})
+        for method, found in pairs.items()
+        for predicted, real in found
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    rows = study.rises(tmp_path / "x.jsonl").splitlines()[2:]
+    assert rows == [
+        "| `all` | 4 | 0.1750 | 0.525 | 3.0 | -0.11 |",  # of ranks 1.5, 3, 4, 1.5 and 1, 3, 2, 4: -0.5 / sqrt(4.5 x 5)
+        "| `a` | 2 | 0.1500 | 0.400 | 2.7 | 1.00 |",
+        "| `b` | 2 | 0.2000 | 0.650 | 3.2 | -1.00 |",
+    ]
+
+
 def test_a_baseline_may_be_one_of_several_methods_of_a_system(study: ModuleType) -> None:
     data = [replace(one, method="ella(rho=0.1)") for one in points(study, "ella", ELLA)]
     data += [replace(one, method="ella(rho=1)") for one in points(study, "ella", INCLORA)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -144,8 +146,10 @@ def demo(
     say(f"written to {out}")
     leave_report(out, wanted=with_report, each=True)
     say("what to do next:")
-    for line in demonstration.NEXT:
-        say(f"  {line}")
+    # As it was called here: a virtual environment need not be on the path.
+    program = "everlora" if shutil.which("everlora") else sys.argv[0]
+    for what, arguments in demonstration.NEXT:
+        say(f"  {what}:\n    {program} {arguments}")
 
 
 @contextmanager

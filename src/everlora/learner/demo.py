@@ -29,11 +29,14 @@ SETTINGS: RawSettings = {
 METHODS = ("seqlora", "ella", "kfac")
 CONFIDENCE = 0.95
 NEXT = (
-    "teach your own tasks:      everlora run --benchmark tasks.yaml --method kfac -o runs/mine   (README)",
-    "see what a method does:    everlora methods ella",
-    "compare methods on data:   everlora sweep --methods seqlora,ella,kfac --seeds 0,1,2 -o runs/compared",
+    ("teach your own tasks (README)", "run --benchmark tasks.yaml --method kfac -o runs/mine"),
+    ("see what a method does", "methods ella"),
+    (
+        "compare methods, in minutes",
+        "sweep -m minilm --head names --tasks news,questions --methods seqlora,ella,kfac -o runs/compared",
+    ),
 )
-"""What a newcomer can do when the demonstration has ended."""
+"""What a newcomer can do when the demonstration has ended: in words, and as arguments of ``everlora``."""
 
 
 @dataclass(frozen=True)

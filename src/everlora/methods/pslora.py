@@ -20,10 +20,8 @@ An entry aligned with the past costs nothing in the limit η → ∞, an opposed
 costs ΔW²: plain decay. With the full gradient the penalty on very large aligned entries vanishes (η|W_past| > 1.2);
 ``detach_weight`` lets it shrink them always.
 
-Measured (README, three seeds): OA 67.0 where IncLoRA ends at 69.8; it forgets less (BWT −3.7 against −5.6) and learns
-less (69.8 against 74.0). Dev rows: OA 71.9 for ρ = 0.1 and 70.3 for 0.03, IncLoRA 75.5 (as for ELLA); on the small
-protocol 72.9 answered by the merge, 67.7 by the sum. A fixed η of order 1 to 10 leaves the sign part inert at entries
-of 1e-3. ``detach_weight``, ``loss_past`` and ``train_past`` were not compared yet.
+What it is worth and when is measured in docs/ps-lora.md. A fixed η of order 1 to 10 leaves the sign part inert at
+entries of 1e-3.
 
 Pitfalls: the newest task, too, is answered by weights that it was not trained with; of two aligned updates the merge
 has only the larger; a fixed η means something else at another rank, scale or learning rate.
