@@ -30,6 +30,7 @@ WRONG = [
     (["--device", "meta"], "device 'meta' is not available here"),
     (["--dtype", "float17"], "unknown dtype 'float17'"),
     (["--lora-r", "0"], "'lora.r'"),
+    (["--lora-alpha", "inf"], "'lora.lora_alpha': Input should be a finite number"),
     (["--eval-schedule", "fulll"], "'full', 'forward', 'diagonal' or 'final'"),
     (["--max-source-length", "3"], "'max_source_length'"),
     (["--max-source-length", "9"], "raise --max-source-length"),

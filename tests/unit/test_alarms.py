@@ -198,7 +198,7 @@ def test_losses_at_either_end_are_compared_without_overlap() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_refused(bad: float) -> None:
     check_finite(update(a=1.0), "news")
-    with pytest.raises(TrainingError, match="task 'news' is NaN or infinite"):
+    with pytest.raises(TrainingError, match=r"task 'news' is NaN or infinite.*lower --learning-rate or --lora-alpha"):
         check_finite({**update(a=1.0), "b": Weights({"w": torch.tensor([1.0, bad])})}, "news")
 
 

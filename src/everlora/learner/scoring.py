@@ -67,7 +67,8 @@ def _score(
         learner.backend.detach()
     row = matrix_row(stage, tasks, {score.task: score.score for score in scores}, matrix, learner.method)
     correct = {score.task: score.correct for score in scores}
-    amiss = after_scoring(stage.tasks, correct, learner.spec.evaluation.split) if stage.trains else []
+    trained = learner.folder.stages()[stage.number - 1].facts.warning
+    amiss = after_scoring(stage.tasks, correct, learner.spec.evaluation.split, trained) if stage.trains else []
     facts = Scored(
         row=row,
         fingerprint=learner.evaluator.fingerprint(),

@@ -24,9 +24,9 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 
 
 class Strict(BaseModel):
-    """Refuses unknown keys, and is never edited afterwards."""
+    """Refuses unknown keys and numbers that are not finite, and is never edited afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -39,6 +39,10 @@ FEW_ROWS = 30
 ABOVE_CHANCE = 1.645
 """Standard errors by which a score must be above chance: one of twenty guessers is."""
 LEARN_MORE = "train longer (--num-train-epochs), or at a higher --learning-rate unless the update is large already"
+LARGE = "the update is large:"
+"""Begins the warning of an update that runs away, and no other."""
+LEARN_LESS = "lower --lora-alpha or --learning-rate"
+"""Advises where it does; longer training, or a higher rate, would make it larger yet."""
 
 
 def saturated(groups: Sequence[Group]) -> list[str]:
@@ -77,22 +81,27 @@ def after_training(
     """
     losses = [entry["loss"] for entry in log if "loss" in entry]
     vanished = collapse(change(update, start), earlier) if earlier else []
-    return [*vanished, *runaway(update, start, layers), *unlearned(losses)]
+    large = runaway(update, start, layers)
+    return [*vanished, *large, *unlearned(losses, LEARN_LESS if large else LEARN_MORE)]
 
 
-def after_scoring(tasks: Sequence[Task], correct: Mapping[str, Sequence[bool]], split: str) -> list[str]:
+def after_scoring(
+    tasks: Sequence[Task], correct: Mapping[str, Sequence[bool]], split: str, trained: str | None = None
+) -> list[str]:
     """Return warnings of tasks that were just learned and are answered no better than by guessing.
 
     Args:
         tasks: of the stage.
         correct: by scored task, which of its answers were right.
         split: the rows that were scored.
+        trained: what was warned of when they were trained; what is advised now goes with it.
     """
+    advice = LEARN_LESS if LARGE in (trained or "") else LEARN_MORE
     return [
         line
         for task in tasks
         if task.name in correct
-        for line in guessing(task, [row.target for row in getattr(task, split)], correct[task.name])
+        for line in guessing(task, [row.target for row in getattr(task, split)], correct[task.name], advice)
     ]
 
 
@@ -106,7 +115,7 @@ def check_finite(update: Updates, task: str) -> None:
     if not torch.stack([site.norm() for site in update.values()]).norm().isfinite():
         raise TrainingError(
             f"what was learned of task {task!r} is NaN or infinite; tasks learned before are intact; "
-            f"lower --learning-rate"
+            f"lower --learning-rate or --lora-alpha"
         )
 
 
@@ -167,13 +176,12 @@ def runaway(update: Updates, start: Updates | None, layers: Mapping[str, nn.Modu
     if not shares or median(shares) < TOO_LARGE:
         return []
     return [
-        f"the update is large: its norm is {median(shares):.0%} of that of the weights below it (median module), and "
-        f"above {TOO_LARGE:.0%} it disturbs what was learned before and may diverge; lower --lora-alpha or "
-        f"--learning-rate"
+        f"{LARGE} its norm is {median(shares):.0%} of that of the weights below it (median module), and "
+        f"above {TOO_LARGE:.0%} it disturbs what was learned before and may diverge; {LEARN_LESS}"
     ]
 
 
-def unlearned(losses: Sequence[float]) -> list[str]:
+def unlearned(losses: Sequence[float], advice: str = LEARN_MORE) -> list[str]:
     """Return a warning if the training loss of a task did not fall, from the losses that were logged, in order."""
     if len(losses) < FEW_LOSSES:
         return []
@@ -182,10 +190,10 @@ def unlearned(losses: Sequence[float]) -> list[str]:
     first, last = mean(losses[:edge]), mean(losses[-edge:])
     if last < first or last < KNOWN:
         return []
-    return [f"the task was not learned: its training loss went from {first:.3g} to {last:.3g}; {LEARN_MORE}"]
+    return [f"the task was not learned: its training loss went from {first:.3g} to {last:.3g}; {advice}"]
 
 
-def guessing(task: Task, targets: Sequence[str], correct: Sequence[bool]) -> list[str]:
+def guessing(task: Task, targets: Sequence[str], correct: Sequence[bool], advice: str = LEARN_MORE) -> list[str]:
     """Return a warning if the answers to a task with labels are, within noise, no better than guessing.
 
     Guessing means the larger of the most frequent label's share and one by the number of labels; noise is the
@@ -195,6 +203,7 @@ def guessing(task: Task, targets: Sequence[str], correct: Sequence[bool]) -> lis
         task: just learned.
         targets: the right answers of the scored rows.
         correct: which of them were given.
+        advice: what to do where it was not learned.
     """
     n = len(targets)
     if not task.labels or n < FEW_ROWS:
@@ -205,6 +214,5 @@ def guessing(task: Task, targets: Sequence[str], correct: Sequence[bool]) -> lis
     if right > bound or bound >= 1:  # where nearly all rows are of one label, no score tells
         return []
     return [
-        f"the task was not learned: {right:.1%} of {n} answers are right, and guessing comes to {chance:.1%}; "
-        f"{LEARN_MORE}"
+        f"the task was not learned: {right:.1%} of {n} answers are right, and guessing comes to {chance:.1%}; {advice}"
     ]

@@ -180,7 +180,7 @@ class Chain(TrainerCallback):
         if not torch.isfinite(task_norm):
             raise TrainingError(
                 f"the loss became NaN or infinite at step {step} of task {self.task!r}; tasks learned before are "
-                f"intact; lower --learning-rate, or look for broken rows"
+                f"intact; lower --learning-rate or --lora-alpha, or look for broken rows"
             )
         self.latest = {"task_grad_norm": float(task_norm)}
         if self.recurrence:

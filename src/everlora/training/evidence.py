@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from everlora.adapters import AdapterBackend
-from everlora.core.roles import NO_EVIDENCE, Curvature, CurvatureRoots, Evidence, NeedsEvidence, State
+from everlora.core.roles import (
+    NO_EVIDENCE,
+    Curvature,
+    CurvatureRoots,
+    Evidence,
+    EvidenceKind,
+    NeedsEvidence,
+    Part,
+    State,
+)
 from everlora.core.updates import Updates, precise
 from everlora.models.families import Family
 from everlora.models.families.heads import evaluating
@@ -28,12 +37,41 @@ from everlora.training.trainer import token_mean
 
 Take = Callable[[str, Evidence], None]
 """Takes the name of a module, and what was measured at it."""
+MEASURED: Mapping[EvidenceKind, str] = {
+    "gradients": "gradients",
+    "fisher": "Fisher information",
+    "moment": "moments of inputs",
+    "curvature": "curvature",
+}
+"""What the kinds of evidence are called in messages."""
+FEW = 0.5
+"""With less than this share of the rows that a part wants, a task is warned of.
+
+A task that has nearly as many would be measured nearly as well: the noise of a mean over n rows falls as 1/√n."""
 
 
 def draw_rows(part: NeedsEvidence, stage: Stage, seed: int) -> Rows:
     """Draw the training rows of a stage that evidence is measured on: as many as ``part`` wants, or all there are."""
     rows = [(row, task) for task in stage.tasks for row in task.train]
     return random.Random(seed_for(seed, stage.seeded, part.name)).sample(rows, min(part.samples, len(rows)))
+
+
+def few_rows(parts: Sequence[Part], stage: Stage) -> list[str]:
+    """Return one warning where a stage has far fewer training rows than its parts want to measure.
+
+    Args:
+        parts: those that act in the stage; those that measure nothing do not count.
+        stage: whose rows are counted.
+    """
+    rows = sum(len(task.train) for task in stage.tasks)
+    wanted = {MEASURED[part.evidence]: part.samples for part in parts if isinstance(part, NeedsEvidence)}
+    few = [f"{what} ({n} are wanted)" for what, n in wanted.items() if rows < FEW * n]
+    if not few:
+        return []
+    return [
+        f"too few training rows ({rows}) to measure its {' and '.join(few)} well: what the method does rests on a "
+        f"rough guess; give the task more rows, or take a method that measures nothing (ella, inclora)"
+    ]
 
 
 def observe(

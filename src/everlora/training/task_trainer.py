@@ -15,7 +15,7 @@ from everlora.archive.records import WrittenRows
 from everlora.core.errors import ConfigError
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
-from everlora.core.roles import GenerativeReplay
+from everlora.core.roles import GenerativeReplay, Part
 from everlora.core.updates import Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
@@ -28,6 +28,7 @@ from everlora.training import memory, pseudo, rehearsal
 from everlora.training.blocks import BlockRunner
 from everlora.training.chain import Chain
 from everlora.training.checkpoint import Checkpoint
+from everlora.training.evidence import few_rows
 from everlora.training.order import Blocks, EqualShares, Order
 from everlora.training.probe import Probe
 from everlora.training.shared import SharedTraining
@@ -146,6 +147,7 @@ class TaskTrainer:
             progress: is shown every step.
         """
         chain, family = self.chain(model), self.base.family
+        chain.warnings += few_rows(self.measuring(first), self.stage)
         warn(progress, self.stage.name, chain.warnings)
         rows, written = self.rows(model, stored_rows, earlier)
         seed = seed_for(self.spec.seed, self.stage.seeded, "data")
@@ -182,6 +184,12 @@ class TaskTrainer:
             cut = f"{rows.cut} of {len(rows)} training texts were cut to --max-source-length"
             progress.info(f"{self.stage.name}: {cut}")
         return TrainingResult(chain, log, rows.cut, written, epochs, chain.predicted_rise(), elsewhere)
+
+    def measuring(self, first: bool) -> list[Part]:
+        """Return the parts that may measure rows of this stage; ``first`` as in `train`."""
+        start = self.method.initialiser
+        starts = start is not None and (start.needs.first_task or not first)
+        return [*self.method.remembering, *([start] if start and starts else [])]
 
     def extra_losses(self, chain: Chain, *, first: bool) -> ExtraLosses:
         """Gather the terms that are added to the task's own loss."""

@@ -28,6 +28,7 @@ from everlora.core.plain import JsonObject
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, Batch, Family, Features, GenerationInput, Limits, Scoring, right_pad
 from everlora.models.families.heads import evaluating
+from everlora.models.families.label_names import check_label_names, is_word
 from everlora.models.families.pooled import Pooling
 from everlora.models.families.prompt import cut_middle
 from everlora.models.families.store import TokenStore
@@ -61,11 +62,6 @@ class Classifier(Family):
         super().check(task)
         if not task.labels:
             raise DataError(f"task {task.name!r} has no label set, which a classification head needs")
-        if self.fixed and (nameless := [label for label in task.labels if not _names(label)]):
-            raise DataError(
-                f"task {task.name!r}: the label {nameless[0]!r} has no name, and --head names makes rows of names; "
-                f"give the labels words, or leave out --head"
-            )
 
     def prepare(self, model: PreTrainedModel, tasks: Sequence[Task], generator: torch.Generator) -> None:
         super().prepare(model, tasks, generator)
@@ -197,14 +193,9 @@ class Classifier(Family):
         if scoring == "labels":
             return [task.labels[k] for k in logits[:, self.label_rows(task)].argmax(-1).tolist()]
         # A word is an answer whichever task's row gives it; a number of another task says nothing of this one.
-        words = dict(enumerate(self.labels)) | {row: word for (_, word), row in self._rows.items() if _names(word)}
+        words = dict(enumerate(self.labels)) | {row: word for (_, word), row in self._rows.items() if is_word(word)}
         words |= dict(zip(self.label_rows(task), task.labels, strict=True))
         return [words[k] for k in logits.argmax(-1).tolist()]
-
-
-def _names(label: str) -> bool:
-    """Return whether a label is a word, and no number or sign."""
-    return any(map(str.isalpha, label))
 
 
 def _key(task: Task, label: str) -> tuple[str | None, str]:
@@ -219,6 +210,11 @@ class TextClassifier(Classifier):
     peft_task: ClassVar[str | None] = "SEQ_CLS"
     pooling: Pooling | None = None
     """What the head reads; None where that is not known."""
+
+    def check(self, task: Task) -> None:
+        super().check(task)
+        if self.fixed:
+            check_label_names(task, self.processor, self.limits.context)
 
     def answering(self) -> JsonObject:
         # A checkpoint's own head says nothing of it, so that its fingerprint is that of earlier versions.
