@@ -102,6 +102,15 @@ def test_values_at_their_edges_are_taken(name: str, value: object, found: object
     assert rules.checked(name, value) == found
 
 
+def test_a_warm_up_that_the_schedule_passes_over_is_refused() -> None:
+    for train in ({"warmup_steps": 5}, {"warmup_steps": 5, "lr_scheduler_type": "constant"}):
+        with pytest.raises(ConfigError, match="'warmup_steps' does nothing where lr_scheduler_type is 'constant'"):
+            rules.check_together(train, None)
+    for schedule in ("constant_with_warmup", "linear", "cosine"):
+        rules.check_together({"warmup_steps": 5, "lr_scheduler_type": schedule}, None)
+    rules.check_together({"warmup_steps": 0}, None)
+
+
 def test_arguments_of_one_task_stand_with_those_of_the_run() -> None:
     workers = {"dataloader_num_workers": 1}
     for name, value in (("dataloader_persistent_workers", True), ("dataloader_prefetch_factor", 2)):

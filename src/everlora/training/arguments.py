@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from everlora.core.errors import ConfigError, nearest
 from everlora.settings.setting import refuse_booleans, settings_of, suggestion
 from everlora.settings.spec import RunSpec
-from everlora.settings.training import Training
+from everlora.settings.training import TRAIN_DEFAULTS, Training
 
 OWNED = {"output_dir", "seed", "data_seed", "fp16", "report_to", "remove_unused_columns", "save_strategy", "use_cpu",
          "average_tokens_across_devices", "label_names"}  # fmt: skip
@@ -105,6 +105,13 @@ def check_together(train: Mapping[str, object], of: Mapping[str, Mapping[str, ob
         for name in ("dataloader_persistent_workers", "dataloader_prefetch_factor"):
             if together.get(name) and not together.get("dataloader_num_workers"):
                 raise ConfigError(f"training argument {name!r} needs dataloader_num_workers above zero; set that, too")
+        # transformers passes over it without a word.
+        schedule = together.get("lr_scheduler_type", TRAIN_DEFAULTS["lr_scheduler_type"])
+        if together.get("warmup_steps") and schedule == "constant":
+            raise ConfigError(
+                "training argument 'warmup_steps' does nothing where lr_scheduler_type is 'constant'; set "
+                "'constant_with_warmup', or another schedule"
+            )
 
 
 def _unsupported(name: str) -> str | None:
