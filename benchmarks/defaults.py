@@ -48,6 +48,8 @@ class Point(NamedTuple):
     seed: int
     config: str
     recipe: str
+    benchmark: str | None
+    order: str | None
     tasks: str | None
     steps: int | None
     rank: int
@@ -95,7 +97,8 @@ def main() -> None:
     done = {Point(*(row.get(name) for name in Point._fields)) for row in there}
     steps = [None if count is None else int(count) for count in given.steps]
     grid = itertools.product(steps, map(int, given.ranks), given.alphas, given.rates)
-    named = (given.method, given.seed, given.config.name, digest(given.config), given.tasks)
+    benchmark = None if given.tasks is None else given.benchmark
+    named = (given.method, given.seed, given.config.name, digest(given.config), benchmark, given.order, given.tasks)
     points = [Point(*named, *point) for point in grid]
     todo = [point for point in points if point not in done]
     specs = [experiment.resolve(RunSpec, *settings_of(given, point)) for point in todo]

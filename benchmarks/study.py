@@ -15,7 +15,7 @@ study -->`` stand what a search on dev rows found, and the same system on the te
 
 Every run of a method is paired with the baseline's run of the same order and seed. After ± stands half of the 95 %
 interval of the mean difference (t over the runs); * marks differences whose p is below 0.05 after Holm's correction
-over the methods of the table.
+over all methods of the study, shown or not.
 """
 
 from __future__ import annotations
@@ -161,11 +161,17 @@ class Gap:
 def gap(one: Mapping[Unit, float], other: Mapping[Unit, float]) -> Gap | None:
     """Return the paired difference over the runs that both have; None of fewer than three.
 
+    Where one side does not know the order (one adapter per task), its runs of one seed are one, and pairs are seeds.
+
     >>> found = gap({("1", s): 61.0 + s for s in range(3)}, {("1", s): 60.0 + 2 * s for s in range(3)})
     >>> round(found.mean, 3), round(found.half, 2), found.runs
     (0.0, 2.48, 3)
     """
-    differences = [one[unit] - other[unit] for unit in sorted(one.keys() & other.keys())]
+    found = {unit: one[unit] - other[unit] for unit in sorted(one.keys() & other.keys())}
+    differences = list(found.values())
+    if knows_no_order(one) or knows_no_order(other):
+        seeds = sorted({seed for _, seed in found})
+        differences = [mean(gain for unit, gain in found.items() if unit[1] == seed) for seed in seeds]
     count = len(differences)
     if count < 3:
         return None
@@ -173,6 +179,14 @@ def gap(one: Mapping[Unit, float], other: Mapping[Unit, float]) -> Gap | None:
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
     p = float(2 * stats.t.sf(abs(mean(differences)) / error, count - 1)) if error else float(mean(differences) == 0)
     return Gap(mean(differences), half, p, count)
+
+
+def knows_no_order(scores: Mapping[Unit, float]) -> bool:
+    """Return whether several orders were run, and each seed's runs end alike."""
+    by_seed: dict[int, set[float]] = {}
+    for (_, seed), score in scores.items():
+        by_seed.setdefault(seed, set()).add(score)
+    return len(scores) > len(by_seed) and all(len(found) == 1 for found in by_seed.values())
 
 
 def by_method(points: Sequence[Point]) -> dict[str, dict[Unit, Point]]:
@@ -195,12 +209,13 @@ def gaps(methods: Mapping[str, Mapping[Unit, Point]], baseline: str) -> dict[str
     return {name: (one, p[name] < LEVEL) for name, one in found.items()}
 
 
-def table(points: Sequence[Point], minus: Sequence[str]) -> str:
+def table(points: Sequence[Point], minus: Sequence[str], of: Sequence[str] = ()) -> str:
     """Return the table of a study in Markdown.
 
     Args:
         points: its runs.
         minus: systems that every method is set against, a column each.
+        of: systems that are shown, all if none is named; p is corrected over all of them, shown or not.
     """
     methods = by_method(points)
     against = {baseline: gaps(methods, baseline) for baseline in minus}
@@ -208,6 +223,8 @@ def table(points: Sequence[Point], minus: Sequence[str]) -> str:
     rows = [header, ["---", *["--:"] * (len(header) - 1)]]
     for name, runs in methods.items():
         ones = list(runs.values())
+        if of and ones[0].system not in of:
+            continue
         cells = [f"`{name}`", "form's" if ones[0].rate is None else f"{ones[0].rate:g}", str(len(ones))]
         cells += [f"{mean(one.oa for one in ones):.1f}", _mean([one.bwt for one in ones], "+")]
         cells += [_mean([one.learning_accuracy for one in ones])]
@@ -286,7 +303,7 @@ def rises(path: Path) -> str:
         lines.append(
             f"| `{method}` | {len(pairs)} | {predicted:.4f} | {real:.3f} | {real / predicted:.1f} | {rank:.2f} |"
         )
-    return "\n".join(lines) + "\n"
+    return ("\n".join(lines) + "\n").replace("| -", "| −").replace("| −--", "| ---")
 
 
 def rendered(page: str) -> str:
@@ -301,10 +318,9 @@ def rendered(page: str) -> str:
         if match["kind"] == "tuning":
             return f"{match[1]}{tuning(points, load(match['test']))}{match['end']}"
         of, minus = ((match[key] or "").replace(",", " ").split() for key in ("of", "minus"))
-        points = [one for one in points if not of or one.system in of]
         points = [one for one in points if match["orders"] is None or one.order in match["orders"].split(",")]
         points = [one for one in points if match["seed"] is None or one.seed == int(match["seed"])]
-        return f"{match[1]}{table(points, minus)}{match['end']}"
+        return f"{match[1]}{table(points, minus, of)}{match['end']}"
 
     return BLOCK.sub(block, page)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -237,3 +238,11 @@ def test_an_encoder_below_an_adapted_decoder_runs_once_for_each_text(tmp_path: P
     resumed = begin("tiny-t5", "ella", tmp_path / "cut", lora=decoder, resume=True)
     resumed.follow(tiny_runs.stream("tiny-t5"))
     assert tiny_runs.largest_difference(tiny_runs.adapter(resumed), tiny_runs.adapter(once)) == 0
+
+
+def test_looking_at_a_models_layers_runs_no_code_of_its_folder(tmp_path: Path) -> None:
+    config = {"model_type": "of-its-own", "auto_map": {"AutoConfig": "own.Own"}}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()", encoding="utf-8")
+    assert skeleton(str(tmp_path)) is None
+    assert not (tmp_path / "ran").exists()

@@ -106,6 +106,8 @@ def test_a_warm_up_that_the_schedule_passes_over_is_refused() -> None:
     for train in ({"warmup_steps": 5}, {"warmup_steps": 5, "lr_scheduler_type": "constant"}):
         with pytest.raises(ConfigError, match="'warmup_steps' does nothing where lr_scheduler_type is 'constant'"):
             rules.check_together(train, None)
+    with pytest.raises(ConfigError, match="where lr_scheduler_type is 'reduce_lr_on_plateau'"):
+        rules.check_together({"warmup_steps": 5, "lr_scheduler_type": "reduce_lr_on_plateau"}, None)
     for schedule in ("constant_with_warmup", "linear", "cosine"):
         rules.check_together({"warmup_steps": 5, "lr_scheduler_type": schedule}, None)
     rules.check_together({"warmup_steps": 0}, None)

@@ -20,6 +20,7 @@ from everlora.core.errors import ConfigError, ModelError
 from everlora.data.task import Task
 from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.families.frozen import FrozenLayers
+from everlora.models.families.heads import unwrap_model
 from everlora.models.families.store import Store
 from everlora.models.loading import Loaded
 from everlora.settings.lora import read_layers
@@ -145,6 +146,39 @@ def test_labels_are_scored_from_what_frozen_layers_made_of_the_same_prompts_and_
     base.family.frozen = replace(frozen)  # which holds nothing in memory
     assert torch.equal(scores(others), found[1])
     assert len(computed) == 2  # other labels behind the same prompts are another sequence
+
+
+@pytest.mark.parametrize("labels_first", [True, False])
+def test_what_is_on_disk_is_found_whatever_was_computed_first(
+    labels_first: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Labels pass as packed rows, by another attention than the rows of a batch."""
+    base, wrapped, frozen = adapted("tiny-llama")
+    assert frozen is not None
+    task, computed, compute = tiny_runs.stream("tiny-llama")[0], list[int](), FrozenLayers._compute
+    prompts = [base.family.prompter.prompt(row, task, room=8)[0] for row in task.test[:5]]
+    wrapped.eval()
+
+    def count(self: FrozenLayers, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        computed.append(len(inputs["input_ids"]))
+        return compute(self, model, inputs)
+
+    monkeypatch.setattr(FrozenLayers, "_compute", count)
+    steps = [
+        lambda: base.family.label_scores(wrapped, prompts, task, shares=True),
+        lambda: base.family.logits(wrapped, batch_of(base, slice(0, 4))),
+    ]
+    for turn in (labels_first, not labels_first):
+        base.family.frozen = replace(frozen, disk=FeatureCache(tmp_path, warnings.warn))
+        with torch.no_grad():
+            for step in steps if turn else steps[::-1]:
+                step()
+    assert len(computed) == 2
+    base.family.frozen = replace(frozen, disk=FeatureCache(tmp_path, warnings.warn))
+    unwrap_model(wrapped).set_attn_implementation("eager")
+    with torch.no_grad():
+        steps[1]()
+    assert len(computed) == 3  # another attention rounds otherwise
 
 
 def test_dropout_of_the_frozen_layers_is_off_and_modes_stay() -> None:

@@ -66,6 +66,22 @@ def test_only_runs_that_both_have_are_paired_and_two_tell_nothing(study: ModuleT
     assert study.gap(one, one).p == 1
 
 
+def test_runs_that_know_no_order_count_once_a_seed(study: ModuleType) -> None:
+    """Three orders of one seed that end alike are one run, and pairs with them are seeds."""
+    one = {(order, seed): 60.0 + seed for order in "123" for seed in range(3)}
+    other = {(order, seed): 58.0 + seed + int(order) for order in "123" for seed in range(3)}
+    found = study.gap(one, other)
+    assert (found.mean, found.runs, found.half) == (0.0, 3, 0.0)
+    assert study.gap({unit: one[unit] for unit in one if unit[1] == 0}, other) is None
+
+
+def test_p_is_corrected_over_methods_that_are_not_shown(study: ModuleType) -> None:
+    data = points(study, "ella", ELLA) + points(study, "inclora", INCLORA) + points(study, "decay", INCLORA[::-1])
+    whole = study.table(data, ["inclora"]).splitlines()
+    shown = study.table(data, ["inclora"], of=["ella", "inclora"]).splitlines()
+    assert shown == [line for line in whole if "`decay`" not in line]
+
+
 def test_a_table_has_the_best_first_and_differences_from_the_baseline(study: ModuleType) -> None:
     data = [p for name, s in (("inclora", INCLORA), ("decay", DECAY), ("ella", ELLA)) for p in points(study, name, s)]
     lines = study.table(data, ["inclora"]).splitlines()
@@ -123,9 +139,9 @@ def test_rises_are_summed_over_all_pairs_and_by_method(study: ModuleType, tmp_pa
     (tmp_path / "x.jsonl").write_text("\n".join(lines), encoding="utf-8")
     rows = study.rises(tmp_path / "x.jsonl").splitlines()[2:]
     assert rows == [
-        "| `all` | 4 | 0.1750 | 0.525 | 3.0 | -0.11 |",  # of ranks 1.5, 3, 4, 1.5 and 1, 3, 2, 4: -0.5 / sqrt(4.5 x 5)
+        "| `all` | 4 | 0.1750 | 0.525 | 3.0 | −0.11 |",  # of ranks 1.5, 3, 4, 1.5 and 1, 3, 2, 4: -0.5 / sqrt(4.5 x 5)
         "| `a` | 2 | 0.1500 | 0.400 | 2.7 | 1.00 |",
-        "| `b` | 2 | 0.2000 | 0.650 | 3.2 | -1.00 |",
+        "| `b` | 2 | 0.2000 | 0.650 | 3.2 | −1.00 |",
     ]
 
 

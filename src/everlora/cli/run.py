@@ -147,7 +147,8 @@ def demo(
     leave_report(out, wanted=with_report, each=True)
     say("what to do next:")
     # As it was called here: a virtual environment need not be on the path.
-    program = "everlora" if shutil.which("everlora") else sys.argv[0]
+    called = f"{sys.executable} -m everlora" if sys.argv[0].endswith(".py") else sys.argv[0]
+    program = "everlora" if shutil.which("everlora") else called
     for what, arguments in demonstration.NEXT:
         say(f"  {what}:\n    {program} {arguments}")
 

@@ -39,10 +39,12 @@ def skeleton(name: str, revision: str | None = None) -> PreTrainedModel | None:
     where, more = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (str(path), {})
     try:
         with torch.device("meta"), quiet():
-            config: Any = AutoConfig.from_pretrained(where, revision=revision, local_files_only=True, **more)
+            config: Any = AutoConfig.from_pretrained(
+                where, revision=revision, local_files_only=True, trust_remote_code=False, **more
+            )
             auto, _ = FAMILIES[family_of(config)]
             check_depth(name, config.to_dict())
-            built: PreTrainedModel = auto.from_config(config)
+            built: PreTrainedModel = auto.from_config(config, trust_remote_code=False)
     except EverloraError:
         raise
     except Exception:  # whatever a library makes of a damaged file

@@ -103,7 +103,7 @@ class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise):
     def prepare(self, before: TaskContext) -> State | None:
         if not before.memory:
             return None
-        # How inexact the store is, is for whoever reads the status; no step needs it.
+        # How inexact the store is, is for whoever reads the memory; no step needs it.
         state = {key: tensor for key, tensor in before.memory.items() if not key.endswith(SUMMED)}
         if before.start is not None:
             start = before.start.absorb_scale()

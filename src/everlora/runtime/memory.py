@@ -46,7 +46,7 @@ def group_limits(groups: Path | None = None, own: Path | None = None) -> list[in
         lines += own.read_text(encoding="utf-8", errors="replace").splitlines()
     files = dict[Path, None]()
     for line in lines:
-        _, kinds, path = line.split(":", 2)
+        _, kinds, path = [*line.split(":", 2), "", ""][:3]
         top, name = (groups / "memory", "memory.limit_in_bytes") if kinds else (groups, "memory.max")
         if kinds and "memory" not in kinds.split(","):
             continue

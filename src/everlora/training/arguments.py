@@ -107,10 +107,10 @@ def check_together(train: Mapping[str, object], of: Mapping[str, Mapping[str, ob
                 raise ConfigError(f"training argument {name!r} needs dataloader_num_workers above zero; set that, too")
         # transformers passes over it without a word.
         schedule = together.get("lr_scheduler_type", TRAIN_DEFAULTS["lr_scheduler_type"])
-        if together.get("warmup_steps") and schedule == "constant":
+        if together.get("warmup_steps") and schedule in ("constant", "reduce_lr_on_plateau", "greedy"):
             raise ConfigError(
-                "training argument 'warmup_steps' does nothing where lr_scheduler_type is 'constant'; set "
-                "'constant_with_warmup', or another schedule"
+                f"training argument 'warmup_steps' does nothing where lr_scheduler_type is {schedule!r}; set "
+                f"'constant_with_warmup', or another schedule"
             )
 
 

@@ -114,11 +114,11 @@ class Products:
         found = so_far or SymmetricRoot(
             root=tokens.new_zeros(width, 0), diagonal=tokens.new_zeros(width), error=tokens.new_zeros(())
         )
-        for g, x in zip(tokens, others, strict=True):
+        for mine, other in zip(tokens, others, strict=True):
             # Padding has no gradient, and adds nothing.
-            adds = g.any(-1) & x.any(-1)
-            root = torch.linalg.qr(x[adds].mT, mode="r").R.mT
-            found = factor_stores.append(found, g[adds].mT @ root, columns)
+            adds = mine.any(-1) & other.any(-1)
+            root = torch.linalg.qr(other[adds].mT, mode="r").R.mT
+            found = factor_stores.append(found, mine[adds].mT @ root, columns)
         return found
 
     def mean(self, rows: int) -> Curvature | CurvatureRoots | None:

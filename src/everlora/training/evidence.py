@@ -64,13 +64,16 @@ def few_rows(parts: Sequence[Part], stage: Stage) -> list[str]:
         stage: whose rows are counted.
     """
     rows = sum(len(task.train) for task in stage.tasks)
-    wanted = {MEASURED[part.evidence]: part.samples for part in parts if isinstance(part, NeedsEvidence)}
+    wanted: dict[str, int] = {}
+    for part in parts:
+        if isinstance(part, NeedsEvidence):
+            wanted[MEASURED[part.evidence]] = max(part.samples, wanted.get(MEASURED[part.evidence], 0))
     few = [f"{what} ({n} are wanted)" for what, n in wanted.items() if rows < FEW * n]
     if not few:
         return []
     return [
         f"too few training rows ({rows}) to measure its {' and '.join(few)} well: what the method does rests on a "
-        f"rough guess; give the task more rows, or take a method that measures nothing (ella, inclora)"
+        f"rough guess; give the task more rows, or take a method that measures nothing (inclora)"
     ]
 
 

@@ -152,7 +152,7 @@ def digest_of_part(parts: Iterable[tuple[str, Tensor]], config: transformers.Pre
         config: of the model.
     """
     settings = {key: value for key, value in config.to_dict().items() if key not in OF_LABELS}
-    versions = [torch.__version__, transformers.__version__, config._attn_implementation]
+    versions = [torch.__version__, transformers.__version__]
     found = hashlib.sha256(json.dumps([settings, versions], sort_keys=True, default=str).encode())
     for name, tensor in parts:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

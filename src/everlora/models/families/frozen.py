@@ -150,9 +150,12 @@ class FrozenPart(ABC):
         read = {name: value for name, value in inputs.items() if name in READ}
         if self.disk is None:
             return self._compute(model, read)
+        config = unwrap_model(model).config
         if self._digest is None:
-            self._digest = digest_of_part(self.tensors(model), unwrap_model(model).config)
-        key = key_of(f"{type(self).__name__} {self._digest}{layout().hex()}", read)
+            self._digest = digest_of_part(self.tensors(model), config)
+        # Packed rows pass by another attention than padded ones, in one run.
+        how = f"{config._attn_implementation} {layout().hex()}"
+        key = key_of(f"{type(self).__name__} {self._digest} {how}", read)
         held = self.disk.get(key)
         if held is None:
             held = self._compute(model, read)
