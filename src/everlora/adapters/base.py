@@ -141,7 +141,7 @@ class AdapterBackend(ABC):
                 )
 
     def check_fits(self, numbers: int, what: str, cure: str) -> None:
-        """Refuse parameters that the machine cannot hold, before it is asked for the memory.
+        """Refuse parameters that there is no memory for, before it is asked for the memory.
 
         Training holds four numbers of fp32 per parameter: value, gradient, and the two moments of AdamW.
 
@@ -151,7 +151,7 @@ class AdapterBackend(ABC):
             cure: the setting that makes them fewer.
 
         Raises:
-            ModelError: they need more memory than the machine has.
+            ModelError: they need more memory than there is.
         """
         # Where memory is overcommitted, the system would end the process in the midst of a task without a word.
         device, needed = self.base.model.device, 16 * numbers

@@ -93,10 +93,10 @@ class HookedBackend(AdapterBackend):
         self.model = None
 
     def check_rank(self, rank: int, cure: str) -> None:
-        """Refuse pairs of a rank that the machine cannot hold; see `check_fits`.
+        """Refuse pairs of a rank that there is no memory for; see `check_fits`.
 
         Raises:
-            ModelError: they need more memory than the machine has.
+            ModelError: they need more memory than there is.
         """
         width = sum(sum(shape_of(layer)) for layer in self.layers.values())
         self.check_fits(rank * width, f"adapters of rank {rank} on {len(self.layers)} modules", cure)

@@ -25,7 +25,7 @@ FILE = "memory.safetensors"
 
 
 def check_fits(parts: Sequence[HasMemory], live: Updates) -> None:
-    """Refuse, before a task is trained, what parts will remember of it where the machine cannot hold that.
+    """Refuse, before a task is trained, what parts will remember of it that there is no memory for.
 
     A curvature is measured of all modules at once, whatever is stored of it afterwards: two factors of each, dense or,
     where the part's store is low-rank and they are wide, as roots.
@@ -35,7 +35,7 @@ def check_fits(parts: Sequence[HasMemory], live: Updates) -> None:
         live: the adapter that is about to be trained.
 
     Raises:
-        ConfigError: more memory is needed than the machine has.
+        ConfigError: more memory is needed than there is.
     """
     # Where memory is overcommitted, the system would end the process behind a task's last step without a word.
     held, sites = physical_memory(), [site for site in live.values() if isinstance(site, LowRank)]
