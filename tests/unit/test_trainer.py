@@ -16,8 +16,9 @@ from everlora.core.errors import ConfigError, TrainingError
 from everlora.models.families.base import IGNORE
 from everlora.parts.distil import Distil
 from everlora.training.chain import Chain
+from everlora.training.losses import ExtraLosses, rows_of, token_mean
 from everlora.training.stock_arguments import arguments
-from everlora.training.trainer import ClTrainer, ExtraLosses, Rows, fit, rows_of, token_mean
+from everlora.training.trainer import ClTrainer, Rows, fit
 
 
 def test_tokens_are_counted_over_all_devices(tmp_path: Any) -> None:

@@ -35,6 +35,7 @@ from everlora.training.alarms import change
 from everlora.training.calibration import FILE as PROBES
 from everlora.training.calibration import Calibration
 from everlora.training.evidence_rows import to_batch
+from everlora.training.head_rate import check_head_rate
 from everlora.training.stages import Stage
 
 
@@ -275,7 +276,7 @@ def set_head(base: Loaded, spec: LearnerSpec) -> None:
     """Tell a classification head what it is made of, and whether a row's task is known when it is answered.
 
     Raises:
-        ConfigError: the model has no head that reads names.
+        ConfigError: the model has no head that reads names, or none that learns at a rate of its own.
     """
     base.family.frozen, base.family.fixed = None, spec.head == "names"  # of another learner on the same model
     if isinstance(base.family, Classifier):
@@ -284,6 +285,7 @@ def set_head(base: Loaded, spec: LearnerSpec) -> None:
         raise ConfigError(
             f"--head names is for encoders of texts, and {spec.model!r} is of the family {base.family.name}"
         )
+    check_head_rate(spec, base.family)
 
 
 def any_row(task: Task) -> list[Example]:

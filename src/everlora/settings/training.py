@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, TypedDict
+from typing import Annotated, Final, TypedDict
 
 from everlora.core.errors import ConfigError
 from everlora.settings.setting import Setting, settings_of
@@ -25,8 +25,12 @@ def numeric_argument(train: Mapping[str, object], name: str, default: float | No
     return float(value)
 
 
+HEAD_RATE: Final = "head_learning_rate"
+"""The one training argument that is not transformers', which has one rate for all that is trained."""
+
+
 class Training(TypedDict, total=False):
-    """Holds names and types of `transformers.TrainingArguments`, with what everlora knows of them.
+    """Holds names and types of `transformers.TrainingArguments`, with what everlora knows of them, and one of ours.
 
     The types are those of transformers, written here so that settings are read without importing it.
     """
@@ -50,6 +54,12 @@ class Training(TypedDict, total=False):
     ]
     learning_rate: Annotated[
         float, Setting("training", "Learning rate.", value="X", unset="the method's", aka=("lr", "rate", "peak_lr"))
+    ]
+    head_learning_rate: Annotated[
+        float | None,
+        Setting(
+            "training", "Learning rate of a head that is trained.", options=(), unset="the same", aka=("head_lr",)
+        ),
     ]
     per_device_train_batch_size: Annotated[
         int,

@@ -54,7 +54,7 @@ UNSUPPORTED_BEGINNINGS = {
 }
 ABOVE_ZERO = ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps")
 """Training arguments that make no sense at zero; so is max_steps, where -1 leaves the number to the epochs."""
-NOT_NEGATIVE = ("learning_rate", "weight_decay", "warmup_steps", "max_grad_norm")
+NOT_NEGATIVE = ("learning_rate", "head_learning_rate", "weight_decay", "warmup_steps", "max_grad_norm")
 
 
 def checked(name: str, value: Any) -> Any:
@@ -86,7 +86,7 @@ def checked(name: str, value: Any) -> Any:
         raise ConfigError(f"training argument {name!r} must be above zero (got {value!r})")
     if name == "logging_steps" and found != int(found):
         raise ConfigError(f"training argument {name!r} must be a whole number (got {value!r})")
-    if name in NOT_NEGATIVE and found < 0:
+    if name in NOT_NEGATIVE and found is not None and found < 0:
         raise ConfigError(f"training argument {name!r} must not be negative (got {value!r})")
     if name == "optim" and (str(value) in ("lomo", "adalomo") or str(value).endswith("_layerwise")):
         raise ConfigError(

@@ -10,32 +10,30 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from everlora.core.errors import TrainingError
-from everlora.core.roles import OutputPenalty
 from everlora.data.task import Task
 from everlora.models.families import Causal, Family, Features
-from everlora.models.families.base import IGNORE, Batch
+from everlora.models.families.base import Batch
 from everlora.models.families.packed import can_pack_in_training
 from everlora.runtime import world
 from everlora.runtime.stopping import END
 from everlora.settings.training import TrainingArgumentsInput
 from everlora.training.chain import Chain
 from everlora.training.checkpoint import MINUTES, Checkpoint
+from everlora.training.head_rate import is_head, set_head_rate, taken_out
+from everlora.training.losses import ExtraLosses, rows_of, token_mean
 from everlora.training.order import Order
 from everlora.training.shared import SharedTraining
 from everlora.training.stock_arguments import arguments, refusals
-from everlora.training.teacher import Teacher
 
 REHEARSED: Final = "rehearsed"
 """Feature, and tensor (b,) in a batch, that marks rows of earlier tasks; only where something is rehearsed."""
@@ -72,70 +70,6 @@ class Rows(Dataset[Features]):
         return self.encoded[index]
 
 
-def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int, weights: Tensor | None = None) -> Tensor:
-    """Sum the cross entropy over the local positions, (n, v) and (n,), and divide by their number in the global batch.
-
-    ``weights`` (n,) multiply it first.
-    """
-    # Logits in fp32: bf16 has eight bits, and a logarithm of a sum over a vocabulary loses its small terms.
-    if weights is not None:
-        return (cross_entropy(logits.float(), targets, reduction="none") * weights).sum() / total
-    return cross_entropy(logits.float(), targets, reduction="sum") / total
-
-
-@dataclass(kw_only=True)
-class ExtraLosses:
-    """Adds terms to the task's own loss.
-
-    Attributes:
-        outputs: penalties that compare answers with those given when the task began.
-        side: a term that belongs to the trained form itself, one value per row of the latest batch (b,), or None.
-        teacher: the model as it was then; None where nothing was learned before.
-    """
-
-    outputs: Sequence[OutputPenalty] = ()
-    side: Callable[[], Tensor | None] | None = None
-    teacher: Teacher | None = None
-
-    def loss(
-        self,
-        model: nn.Module,
-        family: Family,
-        batch: Batch,
-        logits: Tensor,
-        marks: Tensor | None,
-        weights: Tensor | None = None,
-    ) -> Tensor:
-        """Sum the terms over the positions that carry loss, ().
-
-        ``logits`` (n, u) are those to compare, ``marks`` (b,) tell rehearsed rows, ``weights`` (n,) are those of the
-        task's loss, if it has any.
-        """
-        # A sum, like the task's: whoever calls divides both by the one number of positions in the global batch.
-        total, rows = logits.new_zeros(()), rows_of(batch["labels"])
-        side = None if self.side is None else self.side()
-        if side is not None:
-            total = total + side[rows].sum()
-        if self.teacher is None or not self.outputs or not logits.shape[-1]:  # no label was known before
-            return total
-        # The hooks of a form run here, too, so the form's own term was taken before.
-        old = self.teacher.logits(model, family, batch)
-        rehearsed = torch.zeros_like(rows, dtype=torch.bool) if marks is None else marks[rows]
-        for part in self.outputs:
-            here = rehearsed if part.on == "rehearsed" else ~rehearsed
-            if here.any():
-                each = part.per_position(logits[here].float(), old[here].float())
-                total = total + part.strength * (each if weights is None else each * weights[here]).sum()
-        return total
-
-
-def rows_of(labels: Tensor) -> Tensor:
-    """Find the row of each position that carries loss, (n,): labels are (b, s), or (b,) where a head answers."""
-    if labels.ndim == 1:
-        return torch.arange(len(labels), device=labels.device)
-    return (labels != IGNORE).nonzero()[:, 0]
-
-
 class ClTrainer(Trainer):
     """Is the Trainer of transformers with our loss and our order of rows; everything else is stock."""
 
@@ -149,6 +83,7 @@ class ClTrainer(Trainer):
         extra_losses: ExtraLosses | None = None,
         order: Order | None = None,
         checkpoint: Checkpoint | None = None,
+        head_rate: float | None = None,
         **kwargs: Any,
     ) -> None:
         with refusals():
@@ -161,6 +96,7 @@ class ClTrainer(Trainer):
         self.extra_losses = extra_losses or ExtraLosses()
         self.order = order
         self.checkpoint = checkpoint
+        self.head_rate = head_rate
         self._packs: bool | None = None
         self.rows: Rows = self.train_dataset  # whose count of cut texts a checkpoint has
 
@@ -190,7 +126,10 @@ class ClTrainer(Trainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         with refusals():
-            return super().create_optimizer(*args, **kwargs)
+            optimizer = super().create_optimizer(*args, **kwargs)
+        if self.head_rate is not None:
+            set_head_rate(optimizer, self.model, self.family, self.head_rate)
+        return optimizer
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
         with refusals():
@@ -251,7 +190,7 @@ class ClTrainer(Trainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Name all that Trainer decays but the head, whose rows for labels of other tasks must stay as they are."""
         names: list[str] = super().get_decay_parameter_names(model)
-        return [one for one in names if "modules_to_save" not in one and not one.startswith(f"{self.family.head}.")]
+        return [one for one in names if not is_head(one, self.family)]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         super().log({**logs, **self.chain.latest} if "loss" in logs else logs, *args, **kwargs)
@@ -279,11 +218,11 @@ def fit(
     goes on from a ``checkpoint`` that counts, and writes it. What is ``shared`` is learned once.
     """
     # Under the user's own value, if there is one.
-    train = {"ddp_find_unused_parameters": find_unused, **train}
+    train, head_rate = taken_out({"ddp_find_unused_parameters": find_unused, **train})
     # Trainer wants a folder of its own, and must leave nothing in that of the run.
     with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
         more = {"model": model, "args": arguments(train, folder=scratch, seed=seed, cpu=cpu), "train_dataset": rows}
-        trainer = ClTrainer(family, chain, extra_losses, order, checkpoint, **more)
+        trainer = ClTrainer(family, chain, extra_losses, order, checkpoint, head_rate, **more)
         if shared is not None and (known := shared.recall(trainer)) is not None:
             return known
         for callback in (*callbacks, *([] if checkpoint is None else [checkpoint])):

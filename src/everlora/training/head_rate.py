@@ -1,0 +1,49 @@
+"""Lets a classification head learn at a rate of its own beside the adapter's."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim import Optimizer
+
+from everlora.core.errors import ConfigError
+from everlora.models.families import Classifier, Family
+from everlora.settings.spec import LearnerSpec
+from everlora.settings.training import HEAD_RATE, TrainingArgumentsInput, numeric_argument
+
+
+def check_head_rate(spec: LearnerSpec, family: Family) -> None:
+    """Refuse a rate for a head that is not trained.
+
+    Raises:
+        ConfigError: the settings have one, and the model has no head of labels or its rows are fixed.
+    """
+    if not any(one.get(HEAD_RATE) is not None for one in (spec.train, *(spec.train_of or {}).values())):
+        return
+    if not isinstance(family, Classifier):
+        raise ConfigError(f"{HEAD_RATE} is of classification heads, and {spec.model!r} has none; leave it out")
+    if family.fixed:
+        raise ConfigError(f"{HEAD_RATE} is of heads that are trained, and --head names is fixed; leave one out")
+
+
+def taken_out(train: TrainingArgumentsInput) -> tuple[TrainingArgumentsInput, float | None]:
+    """Return the arguments that are transformers', and the head's rate; None where it is the adapter's."""
+    stock = {name: value for name, value in train.items() if name != HEAD_RATE}
+    return stock, None if train.get(HEAD_RATE) is None else numeric_argument(train, HEAD_RATE)
+
+
+def is_head(name: str, family: Family) -> bool:
+    """Tell whether a parameter of a model that is trained belongs to its head, by name."""
+    return "modules_to_save" in name or name.startswith(f"{family.head}.")
+
+
+def set_head_rate(optimizer: Optimizer, model: nn.Module, family: Family, rate: float) -> None:
+    """Move the head's parameters into a group of their own at this rate, before the first step.
+
+    A schedule multiplies every group's own rate, so that the head's falls and rises with the adapter's.
+    """
+    head = {id(p) for name, p in model.named_parameters() if p.requires_grad and is_head(name, family)}
+    for group in list(optimizer.param_groups):
+        own = [p for p in group["params"] if id(p) in head]
+        if own:
+            group["params"] = [p for p in group["params"] if id(p) not in head]
+            optimizer.add_param_group({**group, "params": own, "lr": rate})
