@@ -3,8 +3,9 @@
     python benchmarks/defaults.py --config recipes/stage.yaml --data-dir DIR --order 1 \\
         --alphas 1,2,4,8,16,32 --rates 1e-3,3e-3,1e-2,3e-2 --ranks 8 --out benchmarks/results/defaults.jsonl
 
-Rows: method, seed, recipe and a hash of its settings, alpha, rate, rank, steps a task where they are not the recipe's,
-mean accuracy on each task right after it was learned, after the last task, and seconds of one core; on dev rows.
+Rows: method, seed, recipe and a hash of its settings, alpha, rate, the head's rate where it is another, rank, steps
+a task where they are not the recipe's, mean accuracy on each task right after it was learned, after the last task, and
+seconds of one core; on dev rows.
 Points that are in the file already are not run again. rsLoRA's rule, a scale that falls with the root of the rank, is
 the points with alpha = sqrt(8 r).
 """
@@ -55,6 +56,7 @@ class Point(NamedTuple):
     rank: int
     alpha: float
     rate: float
+    head_rate: float | None = None
 
 
 def settings_of(given: argparse.Namespace, point: Point) -> list[RawSettings]:
@@ -68,7 +70,9 @@ def settings_of(given: argparse.Namespace, point: Point) -> list[RawSettings]:
         "order": given.order,
         "data_dir": given.data_dir,
         "lora": lora,
-        "train": {"learning_rate": point.rate} | ({} if point.steps is None else {"max_steps": point.steps}),
+        "train": {"learning_rate": point.rate}
+        | ({} if point.steps is None else {"max_steps": point.steps})
+        | ({} if point.head_rate is None else {"head_learning_rate": point.head_rate}),
         "evaluation": {"split": "dev"},
     }
     chosen: RawSettings = {}
@@ -87,6 +91,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--alphas", type=numbers, default=numbers("1,2,4,8,16,32"))
     parser.add_argument("--rates", type=numbers, default=numbers("1e-3,3e-3,1e-2,3e-2"))
+    parser.add_argument("--head-rates", type=numbers, default=[None], help="of a trained head, in place of the rate")
     parser.add_argument("--ranks", type=numbers, default=[8.0])
     parser.add_argument("--steps", type=numbers, default=[None], help="steps a task, in place of the recipe's epochs")
     parser.add_argument("--tasks", default=None, help="other tasks than the recipe's, of --benchmark")
@@ -96,7 +101,7 @@ def main() -> None:
     there = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     done = {Point(*(row.get(name) for name in Point._fields)) for row in there}
     steps = [None if count is None else int(count) for count in given.steps]
-    grid = itertools.product(steps, map(int, given.ranks), given.alphas, given.rates)
+    grid = itertools.product(steps, map(int, given.ranks), given.alphas, given.rates, given.head_rates)
     benchmark = None if given.tasks is None else given.benchmark
     named = (given.method, given.seed, given.config.name, digest(given.config), benchmark, given.order, given.tasks)
     points = [Point(*named, *point) for point in grid]
