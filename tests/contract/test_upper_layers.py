@@ -153,6 +153,13 @@ def test_a_dry_run_refuses_layers_as_the_run_does(model: str, layers: str, tmp_p
         dry_run.check(resolve(RunSpec, fits))
 
 
+@pytest.mark.parametrize("method", ["seqft", "l2p", "progprompt"])
+def test_a_dry_run_refuses_layers_where_no_adapter_stands_in_one(method: str) -> None:
+    shown = {"model": "not-there", "benchmark": "builtin", "method": method, "lora": {"layers": "top:1"}}
+    with pytest.raises(EverloraError, match="are trained; leave out --lora-layers"):
+        dry_run.check(resolve(RunSpec, shown))
+
+
 def test_a_dry_run_leaves_a_model_that_is_not_there_to_the_run(tmp_path: Path) -> None:
     assert skeleton("nobody/has-this") is None
     (tmp_path / "config.json").write_text("{ not json")

@@ -67,7 +67,7 @@ def test_a_store_beyond_the_containers_memory_is_refused_before_the_first_step(g
     """Only what the part would remember is too large: the adapter itself takes less."""
     limit(groups / V2, "60000")
     steps: list[str] = []
-    with pytest.raises(ConfigError, match=r"'kronecker_curvature' remembers.*and there are 0 GB; take"):
+    with pytest.raises(ConfigError, match=r"'kronecker_curvature' remembers.*and there are 60 kB; take"):
         tiny_runs.train_sequence(
             "tiny-bert", "kfac", tmp_path / "run", progress=tiny_runs.Watch(learning=steps.append)
         )

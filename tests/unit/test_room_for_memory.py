@@ -98,7 +98,7 @@ def test_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     for held, cure in cures:
         with pytest.raises(ConfigError, match=f"take {cure}") as caught:
             check("kfac", live, held, monkeypatch)
-        assert "remembers of 2 modules (the widest 20 x 60) needs 0 GB" in str(caught.value)
+        assert "remembers of 2 modules (the widest 20 x 60) needs 52 kB" in str(caught.value)
     with pytest.raises(ConfigError, match="take fewer or narrower"):
         check("kfac", live, measured - 1, monkeypatch)
     dense = 4 * (40 * 30 + 20 * 60)

@@ -27,7 +27,7 @@ from everlora.settings.lora import OF_PAIRS, OF_TARGETS
 if TYPE_CHECKING:
     from everlora.adapters.hooked import HookedBackend
 
-__all__ = ["AdapterBackend", "HookedBackend", "make_backend"]
+__all__ = ["AdapterBackend", "HookedBackend", "check_layers", "make_backend"]
 
 
 def __getattr__(name: str) -> Any:
@@ -77,13 +77,20 @@ def make_backend(base: Loaded, lora: LoraInput, past_as: PastAs, adapter: Adapte
     if "layers" in lora:
         from everlora.adapters.hooked import target_layers
 
-        if adapter.whole_model or adapter.form.startswith("prompt"):
-            nouns = "{}s{}{}".format(*adapter.noun.partition(" of "))  # sets of weights
-            raise ConfigError(
-                f"layers say where adapters stand, and here {nouns} are trained; leave out --lora-layers"
-            )
+        check_layers(adapter)
         lora = restrict(base.model, lora, lambda lora: target_layers(base.model, base, lora))
     return kind(base, lora, past_as, adapter)
+
+
+def check_layers(adapter: Adapter) -> None:
+    """Refuse chosen layers for a form that stands in none.
+
+    Raises:
+        ConfigError: whole weights, or prompts, are trained.
+    """
+    if adapter.whole_model or adapter.form.startswith("prompt"):
+        nouns = "{}s{}{}".format(*adapter.noun.partition(" of "))  # sets of weights
+        raise ConfigError(f"layers say where adapters stand, and here {nouns} are trained; leave out --lora-layers")
 
 
 def _subclasses(kind: type[AdapterBackend]) -> list[type[AdapterBackend]]:

@@ -25,7 +25,7 @@ from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, ModuleUpdate, Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
-from everlora.runtime.memory import physical_memory
+from everlora.runtime.memory import physical_memory, size
 
 PastAs = Literal["auto", "fold", "fold-bf16", "factors"]
 ForwardKeywords = dict[str, Any]
@@ -157,9 +157,7 @@ class AdapterBackend(ABC):
         device, needed = self.base.model.device, 16 * numbers
         held = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else physical_memory()
         if held is not None and needed > held:
-            raise ModelError(
-                f"{what} need {needed / 1e9:.0f} GB to be trained, and there are {held / 1e9:.0f} GB; lower {cure}"
-            )
+            raise ModelError(f"{what} need {size(needed)} to be trained, and there are {size(held)}; lower {cure}")
 
     def restore_head(self, rest: Mapping[str, Tensor]) -> None:
         """Copy saved values into the trained classification head, if there is one."""

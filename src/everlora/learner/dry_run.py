@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from everlora.adapters import check_layers
 from everlora.adapters.layers import in_layers
 from everlora.benchmarks import find_benchmark, is_own
+from everlora.core.expressions import parse
 from everlora.learner.experiment import rows_of
 from everlora.models.layers import is_linear
 from everlora.models.skeleton import skeleton
@@ -22,6 +24,9 @@ def check(spec: RunSpec) -> None:
         rows_of(spec)
     else:
         find_benchmark(spec.benchmark).order(spec.order)
-    if spec.lora.layers is not None and (model := skeleton(spec.model, spec.revision)) is not None:
+    if spec.lora.layers is None:
+        return
+    check_layers(parse(spec.method).adapter)
+    if (model := skeleton(spec.model, spec.revision)) is not None:
         # Of all modules that could be adapted: what is refused here, the run refuses whichever of them are.
         in_layers(model, [name for name, layer in model.named_modules() if is_linear(layer)], spec.lora.layers)

@@ -19,8 +19,9 @@ from everlora.literature.reported import PublishedRow
 from everlora.report.columns import HEADS, among_best
 from everlora.report.comparison_charts import Labelled, intervals, learning_curves, multiples, rows_of, trade
 from everlora.report.forms import GROUPS, Format, Papers, legend, printed, written
-from everlora.report.numbers import NOTHING, counted, duration, interval, points, size
+from everlora.report.numbers import NOTHING, counted, duration, interval, points
 from everlora.report.page import Cell, Page, Section, Table, Tile, text
+from everlora.runtime.memory import size
 
 DIFFERENT = "Runs of different protocols stand side by side here, so nothing is set against a best."
 

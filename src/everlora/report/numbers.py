@@ -41,19 +41,6 @@ def figure(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}".replace("-", "−")
 
 
-def size(count: float) -> str:
-    """Write a number of bytes.
-
-    >>> size(900), size(393_216), size(12_500_000)
-    ('900 B', '393 kB', '12.5 MB')
-    """
-    for unit, limit in (("B", 1e3), ("kB", 1e6), ("MB", 1e9)):
-        if count < limit:
-            value = count / limit * 1e3
-            return f"{value:.0f} {unit}" if unit != "MB" or value >= 100 else f"{value:.1f} {unit}"
-    return f"{count / 1e9:.2f} GB"
-
-
 def duration(seconds: float) -> str:
     """Write a time.
 

@@ -9,8 +9,9 @@ from everlora.analysis.costs import mean_cost
 from everlora.analysis.plain import PLAIN, plain_run
 from everlora.analysis.recorded import RecordedRun
 from everlora.report import charts
-from everlora.report.numbers import NOTHING, counted, duration, size
+from everlora.report.numbers import NOTHING, counted, duration
 from everlora.report.page import Cell, Figure, Section, Table, text
+from everlora.runtime.memory import size
 from everlora.settings.spec import RunSpec
 
 AGAINST_PLAIN = "Beside plain LoRA"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from everlora.analysis.recorded import RecordedRun
 from everlora.metrics.scores import minus
 from everlora.report import charts
-from everlora.report.numbers import interval, points, size
+from everlora.report.numbers import interval, points
 from everlora.report.page import Cell, Figure, Section, Table, Tile, text, without_empty
+from everlora.runtime.memory import size
 
 if TYPE_CHECKING:
     import altair

@@ -18,6 +18,7 @@ from everlora.core.method import Method
 from everlora.core.roles import NO_EVIDENCE, Evidence, HasMemory, NeedsEvidence, PostProcesses, State
 from everlora.core.updates import LowRank, Updates
 from everlora.runtime.memory import physical_memory
+from everlora.runtime.memory import size as readable
 
 Memory = dict[str, dict[str, State]]
 """By part, by module."""
@@ -50,7 +51,7 @@ def check_fits(parts: Sequence[HasMemory], live: Updates) -> None:
         cure = f"store={found}, or " if found else ""
         raise ConfigError(
             f"what {part.name!r} remembers of {len(sites)} modules (the widest {widest}) needs "
-            f"{needed / 1e9:.0f} GB, and there are {held / 1e9:.0f} GB; take {cure}fewer or narrower "
+            f"{readable(needed)}, and there are {readable(held)}; take {cure}fewer or narrower "
             f"modules (--lora-target-modules, --lora-layers)"
         )
 

@@ -17,6 +17,7 @@ from everlora.archive.schema import Record, read_json
 from everlora.core.errors import EverloraError
 from everlora.models.names import check_there
 from everlora.runtime import hub
+from everlora.runtime.memory import size
 
 PACKAGES = ("everlora", "torch", "transformers", "peft", "accelerate")
 EXTRAS = {
@@ -127,7 +128,7 @@ def _learner(path: Path) -> list[Finding]:
     room = Finding(
         what="disk",
         state="note" if full else "good",
-        detail=f"{free / 1e9:.0f} GB are free",
+        detail=f"{size(free)} are free",
         cure="make room before the next task" if full else None,
     )
     return [*found, room]

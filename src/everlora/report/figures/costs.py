@@ -8,9 +8,10 @@ from pathlib import Path
 from everlora.analysis.costs import mean_cost
 from everlora.report import charts
 from everlora.report.figures import figure
-from everlora.report.numbers import NOTHING, duration, points, size
+from everlora.report.numbers import NOTHING, duration, points
 from everlora.report.page import Cell, Figure, Table, text
 from everlora.report.read import compared, oa, rows_of
+from everlora.runtime.memory import size
 
 
 @figure(

@@ -8,9 +8,10 @@ from pathlib import Path
 from everlora.analysis.costs import mean_cost
 from everlora.report import charts
 from everlora.report.figures import figure
-from everlora.report.numbers import NOTHING, size
+from everlora.report.numbers import NOTHING
 from everlora.report.page import Cell, Figure, Table, text
 from everlora.report.read import compared
+from everlora.runtime.memory import size
 
 ADAM = 16
 """Bytes of a number that is trained: its value, its gradient and two moments, in fp32."""
