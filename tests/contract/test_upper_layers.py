@@ -36,6 +36,8 @@ def begin(model: str, method: str, out: Path, **settings: Any) -> SequentialLear
         ("ella", "tiny-llama"),
         ("lb-cl", "tiny-bert"),
         ("inflora", "tiny-bert"),
+        ("kfac", "tiny-bert"),
+        ("kfac", "tiny-llama"),
     ],
 )
 def test_a_run_that_goes_on_equals_one_that_was_not_cut(method: str, model: str, tmp_path: Path) -> None:
@@ -73,6 +75,32 @@ def test_a_run_equals_the_one_that_computes_all_layers_at_every_step(
     there = tiny_runs.adapter(always)
     assert tiny_runs.largest_difference(tiny_runs.adapter(once), there) < 2e-6
     assert max(float(value.abs().max()) for value in there.values()) > 1e-3
+
+
+@pytest.mark.parametrize("model", ["tiny-bert", "tiny-llama"])
+def test_what_a_task_leaves_is_measured_from_what_its_training_held(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of the curvature are rows that were learned: nothing frozen is computed for them again."""
+    run, again = [0], []
+    compute, remember = FrozenLayers._compute, SequentialLearner.remember
+
+    def counted(self: FrozenLayers, *given: Any) -> Any:
+        run[0] += 1
+        return compute(self, *given)
+
+    def watched(self: SequentialLearner, *given: Any) -> Any:
+        before = run[0]
+        found = remember(self, *given)
+        again.append(run[0] - before)
+        return found
+
+    monkeypatch.setattr(FrozenLayers, "_compute", counted)
+    monkeypatch.setattr(SequentialLearner, "remember", watched)
+    learner = begin(model, "kfac", tmp_path / "run", train={"num_train_epochs": 1, "max_steps": -1})
+    learner.follow(tiny_runs.stream(model))
+    assert again == [0, 0]
+    assert run[0] > 0
 
 
 @pytest.mark.parametrize("method", ["seqlora", "sd-lora", "osf", "data"])

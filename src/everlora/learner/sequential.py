@@ -36,7 +36,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
@@ -273,13 +273,15 @@ class SequentialLearner(LearnerState):
 
     def remember(self, stage: Stage, model: nn.Module, update: Updates) -> memory.Memory:
         """Let the parts remember what they want of a task that ended at ``update``, for later tasks."""
-        return memory.remember(
-            self.method.remembering,
-            self.memory,
-            update,
-            continued=self.method.consolidator.rule == "continue",
-            look=lambda part: observe(part, stage, model, self.base.family, self.backend, self.spec.seed),
-        )
+        frozen = self.base.family.frozen
+        with frozen.looking_back() if frozen is not None else nullcontext():
+            return memory.remember(
+                self.method.remembering,
+                self.memory,
+                update,
+                continued=self.method.consolidator.rule == "continue",
+                look=lambda part: observe(part, stage, model, self.base.family, self.backend, self.spec.seed),
+            )
 
     @spent("saving")
     def commit(self, stage: Stage, seconds: Seconds | float, learned: LearnedTask | None = None) -> None:

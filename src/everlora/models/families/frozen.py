@@ -16,6 +16,7 @@ from everlora.models.families.feature_cache import FeatureCache, digest_of_part,
 from everlora.models.families.heads import evaluating, unwrap_model
 from everlora.models.families.packed import layout
 from everlora.models.families.store import Store
+from everlora.runtime import world
 
 Batch = dict[str, Tensor]
 LIMIT = 2**30
@@ -61,12 +62,14 @@ class FrozenPart(ABC):
         fits: whether a model that is cut here gives the answers of the whole one; None before it was tried.
         learns: whether texts that are learned are held, too; their frozen part is then without dropout.
         disk: where batches that were computed are held for other runs, too; None where nowhere.
+        looks_back: whether texts are taken from those that are learned, outside training, too; see `looking_back`.
     """
 
     limit: int = field(default=LIMIT, kw_only=True)
     fits: bool | None = field(default=None, kw_only=True)
     learns: bool = field(default=True, kw_only=True)
     disk: FeatureCache | None = field(default=None, kw_only=True)
+    looks_back: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         self.learned: Store[Tensor] = Store(self.limit)
@@ -88,6 +91,18 @@ class FrozenPart(ABC):
     def begin_task(self) -> None:
         """Forget the texts that were learned; see `FrozenPart`."""
         self.learned = Store(self.limit)
+
+    @contextmanager
+    def looking_back(self) -> Iterator[None]:
+        """Take what a task has just learned from where its training left it, inside the block.
+
+        Not where several processes train: each has learned rows of its own, whose last bits are others.
+        """
+        self.looks_back = self.learns and world.size() == 1
+        try:
+            yield
+        finally:
+            self.looks_back = False
 
     def run(self, model: nn.Module, inputs: Batch, **options: Any) -> Any:
         """Run a model on a batch: from the hidden states of its texts on, if that comes to the same."""
@@ -116,7 +131,7 @@ class FrozenPart(ABC):
 
     def hidden(self, model: nn.Module, inputs: Batch) -> Tensor:
         """Return the hidden states of a batch (b, s, h) where the frozen part ends; 0 at padding."""
-        if model.training:
+        if model.training or self.looks_back:
             return self._by_text(model, inputs)
         ids = inputs["input_ids"]
         mask = inputs.get("attention_mask", torch.ones_like(ids)).bool()  # packed rows have none
