@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from everlora import parse
 from everlora.core.errors import ConfigError
 from everlora.core.method import Method
 from everlora.core.roles import Budget, Curvature, Evidence, TaskContext
-from everlora.core.updates import LowRank, stack
+from everlora.core.updates import LowRank, precise, stack
 from everlora.parts import factor_stores
 from everlora.parts.decay import UpdateDecay
 from everlora.parts.kronecker import KroneckerCurvature, kronecker_rise
@@ -293,15 +294,36 @@ def test_what_is_not_positive_by_rounding_is_nothing() -> None:
     assert not factor_stores.encode(M, "diagonal", rank=2)["diagonal"].any()
 
 
-def test_every_row_is_rounded_in_steps_of_its_own() -> None:
-    M = torch.tensor([[4.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+def test_every_row_of_the_root_is_rounded_in_steps_of_its_own() -> None:
+    """By hand: [[20, 10], [10, 5]] is the square of [[4, 2], [2, 1]], which has no negative eigenvalue."""
+    M = torch.tensor([[20.0, 10.0, 0.0], [10.0, 5.0, 0.0], [0.0, 0.0, 0.0]])
     kept = factor_stores.encode(M, "int8", rank=1)
-    assert kept["int8"].tolist() == [[127, 64, 0], [127, 64, 0], [0, 0, 0]]
+    assert kept["root8"].tolist() == [[127, 64, 0], [127, 64, 0], [0, 0, 0]]
     torch.testing.assert_close(kept["step"][:2], torch.tensor([[4 / 127], [2 / 127]]))
-    found = factor_stores.decode(kept)
-    torch.testing.assert_close(found[0], torch.tensor([4.0, (64 * 4 + 127 * 2) / 254, 0.0]))
+    found, near_two = factor_stores.decode(kept), 64 * 4 / 127
+    torch.testing.assert_close(found[0], torch.tensor([16 + near_two**2, 8 + near_two**2 / 2, 0]))
     assert torch.equal(found, found.mT), "or the gradient were not that of the value"
     torch.testing.assert_close(kept["error"], (found - M).norm().reshape(1))
+
+
+@pytest.mark.parametrize("store", ["low-rank", "diagonal", "int8"])
+@pytest.mark.parametrize("falls", [lambda k: k**-2.0, lambda k: torch.exp(-k / 5), lambda k: (k < 4).double()])
+def test_no_direction_is_rewarded_whatever_is_rounded(store: factor_stores.FactorStore, falls: Any) -> None:
+    """A factor that is rounded itself has eigenvalues below 0, of which the largest is 6e-4 of the largest of all."""
+    basis = torch.linalg.qr(draw(5, (96, 96))[0]).Q
+    M = (basis * falls(torch.arange(1.0, 97).double())) @ basis.mT
+    found = precise(factor_stores.decode(factor_stores.encode(M.float(), store, rank=8)))
+    values = torch.linalg.eigvalsh(found)
+    assert float(values[0]) >= -1e-6 * float(values[-1])
+    assert float(values[-1]) == pytest.approx(1, abs=0.5)
+
+
+def test_what_the_first_version_rounded_is_still_read() -> None:
+    steps = torch.tensor([[127, 64], [127, 64]], dtype=torch.int8)
+    kept, off = {"int8": steps, "step": torch.tensor([[4 / 127], [2 / 127]])}, (64 * 4 + 127 * 2) / 254
+    found = factor_stores.decode(kept)
+    torch.testing.assert_close(found, torch.tensor([[4.0, off], [off, 128 / 127]]))
+    assert torch.equal(factor_stores.times(kept, torch.eye(2)), found)
 
 
 @pytest.mark.parametrize("store", ["full", "low-rank", "diagonal", "int8"])

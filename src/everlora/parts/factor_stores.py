@@ -3,7 +3,10 @@
     full        as it is, in fp32                                                    4 n²
     low-rank    its k largest eigenvectors, each times the root of its eigenvalue     4 k n + 4
     diagonal    the same, and the diagonal of what they leave: the trace stays exact  4 (k + 1) n + 4
-    int8        127 steps on either side of 0 per row, scaled by the row's maximum    n² + 4 n + 4
+    int8        its root M^½ in 127 steps on either side of 0, of each row its own    n² + 4 n + 4
+
+Of a root whatever is rounded makes a matrix without negative eigenvalues. A factor that is rounded itself has some,
+and along these an update would be rewarded.
 
 All but ``full`` record ‖M − M̂‖_F of every time that they were rounded, summed, as ``error``; by the triangle
 inequality it bounds the error of the running sum.
@@ -107,15 +110,16 @@ def encode(matrix: Tensor | SymmetricRoot, store: FactorStore, rank: int) -> Sta
         return {**kept, "error": torch.hypot(one.error, one.diagonal.norm()).reshape(1)}
     if store == "full":
         return {"full": matrix.float()}
+    values, vectors = torch.linalg.eigh(precise(matrix))
+    roots = values.clamp_min(0).sqrt()  # rounding may leave an eigenvalue of 0 a little below it
     if store == "int8":
+        root = (vectors * roots) @ vectors.mT
         # A step per row: one for all would round the rows of quiet features to 0.
-        step = (matrix.abs().amax(1, keepdim=True) / STEPS).clamp_min(torch.finfo(torch.float32).tiny)
-        kept = {"int8": (matrix / step).round().to(torch.int8), "step": step.float()}
+        step = (root.abs().amax(1, keepdim=True) / STEPS).clamp_min(torch.finfo(torch.float32).tiny)
+        kept = {"root8": (root / step).round().to(torch.int8), "step": step.float()}
     else:
-        values, vectors = torch.linalg.eigh(precise(matrix))
         k = min(rank, len(values))
-        # Rounding may leave an eigenvalue of 0 a little below it.
-        root = vectors[:, -k:] * values[-k:].clamp_min(0).sqrt()
+        root = vectors[:, -k:] * roots[-k:]
         kept = {"root": root.float().contiguous()}
         if store == "diagonal":
             left = precise(matrix).diagonal() - root.square().sum(1)
@@ -127,22 +131,28 @@ def decode(kept: State) -> Tensor:
     """Return the factor that is stored, dense, (..., n, n), fp32."""
     if "full" in kept:
         return kept["full"]
-    if "int8" in kept:
+    if "int8" in kept:  # the factor itself, rounded row by row, as the first version stored it
         rounded = kept["int8"].float() * kept["step"]
-        # Rounded row by row it is no longer symmetric, and the gradient would not be that of the value.
         return (rounded + rounded.mT) / 2
-    dense = kept["root"] @ kept["root"].mT
+    root = _root(kept)
+    dense = root @ root.mT
     return dense + torch.diag_embed(kept["diagonal"]) if "diagonal" in kept else dense
 
 
 def times(kept: State, columns: Tensor) -> Tensor:
     """Return the factor times columns, (..., n, k), without a dense matrix where none is stored."""
-    kept = {key: tensor.to(columns.dtype) if tensor.is_floating_point() else tensor for key, tensor in kept.items()}
-    if "root" not in kept:
+    if "full" in kept or "int8" in kept:
         return decode(kept).to(columns.dtype) @ columns
+    kept = {key: tensor.to(columns.dtype) for key, tensor in kept.items()}
+    root = _root(kept)
     # From the right, so that no product of shape (n, n) is made.
-    out = kept["root"] @ (kept["root"].mT @ columns)
+    out = root @ (root.mT @ columns)
     return out + kept["diagonal"].unsqueeze(-1) * columns if "diagonal" in kept else out
+
+
+def _root(kept: State) -> Tensor:
+    """Return the root that is stored, (..., n, k), in the type of its numbers that are no steps."""
+    return kept["root"] if "root" in kept else kept["root8"].to(kept["step"].dtype) * kept["step"]
 
 
 def size(store: FactorStore, n: int, rank: int) -> int:
