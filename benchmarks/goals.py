@@ -115,6 +115,17 @@ def _penalties() -> list[Goal]:
         Goal(f"{name}: step over plain LoRA's, T = {tasks}", most, "step", column("ratio", method=key, tasks=tasks))
         for tasks, most in ((15, 1.01), (50, 1.015))
         for key, name in names.items()
+    ] + [
+        *(
+            Goal(
+                f"K-FAC: step over plain LoRA's, T = {tasks}",
+                1.02,
+                "step",
+                column("ratio", method="kfac", tasks=tasks),
+            )
+            for tasks in (15, 50)
+        ),
+        Goal("K-FAC: evidence of 32 rows, over learning them once", 1.0, "step", column("ratio", what="evidence")),
     ]
 
 
@@ -138,6 +149,11 @@ GOALS = (
     Goal("answering, 4 labels, scored", 0.33, "speed", parts("everlora", "stock", what="labels", task="agnews")),
     Goal("answering, 14 labels, scored", 0.40, "speed", parts("everlora", "stock", what="labels", task="dbpedia")),
     Goal("extra memory of answering, 32 rows", 64, "speed", column("everlora", what="memory"), " MiB"),
+    Goal("upper two of six layers: learning", 0.33, "speed",
+         parts("everlora", "stock", what="frozen", task="learned")),
+    Goal("the same, in a second run of a sweep", 0.33, "speed",
+         parts("everlora", "stock", what="frozen", task="in a second run")),
+    Goal("the same, answering", 0.33, "speed", parts("everlora", "stock", what="frozen", task="answered")),
     *_penalties(),
     *_begins(),
     Goal("LB-CL: begin of a task, T = 50 over 15", 1.1, "growth", grown("begin", "seconds", 15, 50, method="lb-cl")),

@@ -40,7 +40,7 @@ from everlora.training.losses import token_mean
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--methods", nargs="+", default=["ella", "ps-lora", "o-lora", "lb-cl", "ewc"])
+    parser.add_argument("--methods", nargs="+", default=["ella", "ps-lora", "o-lora", "lb-cl", "ewc", "kfac"])
     parser.add_argument("--tasks", nargs="+", type=int, default=[15, 50])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--evidence", action="store_true", help="measure K-FAC's evidence, too")
@@ -78,15 +78,19 @@ def main() -> None:
             ratio = (rest + seconds) / (rest + usual)
             step = {"step": round(rest + usual, 4), "added": round(seconds - usual, 5), "ratio": round(ratio, 5)}
             rows.append({"method": method, "tasks": tasks, "round": lap, **step})
-    wish.results.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     print(f"plain step: {statistics.median(float(row['step']) for row in rows):.2f} s")
     for method, tasks in variants:
         ratios = [float(row["ratio"]) for row in rows if (row["method"], row["tasks"]) == (method, tasks)]
         spread = f"[{min(ratios):.3f}, {max(ratios):.3f}]"
         print(f"{method:12} after {tasks:2} tasks: {statistics.median(ratios):.3f} {spread} of a plain step")
     if wish.evidence:
-        low, middle, high = statistics.quantiles(_evidence(base, backend, model, wish.rounds), n=4)
+        found = _evidence(base, backend, model, wish.rounds)
+        low, middle, high = statistics.quantiles(found, n=4)
         print(f"kfac's evidence of 32 rows: {middle:.2f} [{low:.2f}, {high:.2f}] of learning them once")
+        rows += [
+            {"what": "evidence", "method": "kfac", "round": k, "ratio": round(r, 4)} for k, r in enumerate(found, 1)
+        ]
+    wish.results.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _seconds(act: Callable[[], object]) -> float:
