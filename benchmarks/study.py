@@ -10,8 +10,9 @@ page between ``<!-- study NAME minus BASELINE … -->`` and ``<!-- end of study 
 systems alone, and with ``orders 2,3`` or ``seed N`` last of these orders or this seed. A baseline is a system, or a
 method with its options where a system has several. Between ``<!-- tuning TRIALS test NAME -->`` and ``<!-- end of
 study -->`` stand what a search on dev rows found, and the same system on the test rows of the same order. Between
-``<!-- rises NAME -->`` and the same end stand predicted and real rises of losses (`benchmarks/forecast.py`). Between
-``<!-- matrices demo of METHOD … -->`` and the same end stand matrices of the demonstration.
+``<!-- orders NAME of SYSTEM … -->`` and the same end stands each order's mean OA and number of runs. Between ``<!--
+rises NAME -->`` and the same end stand predicted and real rises of losses (`benchmarks/forecast.py`). Between ``<!--
+matrices demo of METHOD … -->`` and the same end stand matrices of the demonstration.
 
 Every run of a method is paired with the baseline's run of the same order and seed. After ± stands half of the 95 %
 interval of the mean difference (t over the runs); * marks differences whose p is below 0.05 after Holm's correction
@@ -44,7 +45,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 DEMO = ROOT / "src" / "everlora" / "learner" / "demo_seeds.json"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>study|tuning|matrices|rises) (?P<name>\S+)(?: of (?P<of>[^>]*?))?(?: minus (?P<minus>[^>]*?))?"
+    r"(<!-- (?P<kind>study|orders|tuning|matrices|rises) (?P<name>\S+)(?: of (?P<of>[^>]*?))?(?: minus (?P<minus>[^>]*?))?"
     r"(?: orders (?P<orders>\S+))?(?: seed (?P<seed>\d+))?"
     r"(?: test (?P<test>\S+))? -->\n).*?(?P<end><!-- end of study -->)",
     re.DOTALL,
@@ -233,6 +234,18 @@ def table(points: Sequence[Point], minus: Sequence[str], of: Sequence[str] = ())
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def by_order(points: Sequence[Point], of: Sequence[str] = ()) -> str:
+    """Return a table of the mean OA over the seeds of each order of tasks, of all systems if none is named."""
+    orders = sorted({one.order for one in points})
+    rows = [["method", *(f"order {order}" for order in orders)], ["---", *["--:"] * len(orders)]]
+    for name, runs in by_method(points).items():
+        if of and next(iter(runs.values())).system not in of:
+            continue
+        scores = [[one.oa for one in runs.values() if one.order == order] for order in orders]
+        rows.append([f"`{name}`", *(f"{mean(each):.1f} ({len(each)})" if each else "" for each in scores)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 def _mean(values: Sequence[float | None], sign: str = "") -> str:
     there = [value for value in values if value is not None]
     return f"{mean(there):{sign}.1f}".replace("-", "−") if there else ""
@@ -318,6 +331,8 @@ def rendered(page: str) -> str:
         if match["kind"] == "tuning":
             return f"{match[1]}{tuning(points, load(match['test']))}{match['end']}"
         of, minus = ((match[key] or "").replace(",", " ").split() for key in ("of", "minus"))
+        if match["kind"] == "orders":
+            return f"{match[1]}{by_order(points, of)}{match['end']}"
         points = [one for one in points if match["orders"] is None or one.order in match["orders"].split(",")]
         points = [one for one in points if match["seed"] is None or one.seed == int(match["seed"])]
         return f"{match[1]}{table(points, minus, of)}{match['end']}"

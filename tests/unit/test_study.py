@@ -129,6 +129,17 @@ def test_a_block_may_take_some_orders(study: ModuleType, monkeypatch: pytest.Mon
     assert study.rendered(page) == page.replace("-->\n", f"-->\n{study.table([two, three], [])}", 1)
 
 
+def test_each_order_has_its_mean_over_seeds(study: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    ella, other = points(study, "ella", [60.0, 62.0, 50.0]), points(study, "inclora", [40.0])
+    data = [replace(ella[0], order="1"), replace(ella[1], order="1"), replace(ella[2], order="2")]
+    data.append(replace(other[0], order="2"))
+    monkeypatch.setattr(study, "load", lambda name: data)
+    lines = study.rendered("<!-- orders x -->\n<!-- end of study -->").splitlines()[1:-1]
+    assert lines[0] == "| method | order 1 | order 2 |"
+    assert lines[2:] == ["| `ella` | 61.0 (2) | 50.0 (1) |", "| `inclora` |  | 40.0 (1) |"]
+    assert len(study.by_order(data, of=["ella"]).splitlines()) == 3
+
+
 def test_rises_are_summed_over_all_pairs_and_by_method(study: ModuleType, tmp_path: Path) -> None:
     pairs = {"a": [(0.1, 0.2), (0.2, 0.6)], "b": [(0.3, 0.4), (0.1, 0.9)]}
     lines = [
