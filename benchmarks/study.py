@@ -4,15 +4,16 @@
     python benchmarks/study.py render
 
 ``collect`` writes one line for each finished run: method, settings that were searched, order, seed, the score of each
-task right after it was learned and at the end, and the measures made of them. ``render`` replaces what stands in a
-page between ``<!-- study NAME minus BASELINE … -->`` and ``<!-- end of study -->`` by the table of
-``benchmarks/results/NAME.jsonl`` (of several with ``NAME+NAME``); with ``of SYSTEM …`` before ``minus`` of these
-systems alone, and with ``orders 2,3`` or ``seed N`` last of these orders or this seed. A baseline is a system, or a
-method with its options where a system has several. Between ``<!-- tuning TRIALS test NAME -->`` and ``<!-- end of
-study -->`` stand what a search on dev rows found, and the same system on the test rows of the same order. Between
-``<!-- orders NAME of SYSTEM … -->`` and the same end stands each order's mean OA and number of runs. Between ``<!--
-rises NAME -->`` and the same end stand predicted and real rises of losses (`benchmarks/forecast.py`). Between ``<!--
-matrices demo of METHOD … -->`` and the same end stand matrices of the demonstration.
+task right after it was learned and at the end, and the measures made of them; with ``--add`` beside those that the
+file has. ``render`` replaces what stands in a page between ``<!-- study NAME minus BASELINE … -->`` and ``<!-- end of
+study -->`` by the table of ``benchmarks/results/NAME.jsonl`` (of several with ``NAME+NAME``); with ``of SYSTEM …``
+before ``minus`` of these systems alone, and with ``orders 2,3`` or ``seed N`` last of these orders or this seed. A
+baseline is a system, or a method with its options where a system has several. Between ``<!-- tuning TRIALS test NAME
+-->`` and ``<!-- end of study -->`` stand what a search on dev rows found, and the same system on the test rows of the
+same order. Between ``<!-- orders NAME of SYSTEM … -->`` and the same end stands each order's mean OA and number of
+runs. Between ``<!-- rises NAME -->`` and the same end stand predicted and real rises of losses
+(`benchmarks/forecast.py`). Between ``<!-- matrices demo of METHOD … -->`` and the same end stand matrices of the
+demonstration.
 
 Every run of a method is paired with the baseline's run of the same order and seed. After ± stands half of the 95 %
 interval of the mean difference (t over the runs); * marks differences whose p is below 0.05 after Holm's correction
@@ -45,8 +46,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 DEMO = ROOT / "src" / "everlora" / "learner" / "demo_seeds.json"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>study|orders|tuning|matrices|rises) (?P<name>\S+)(?: of (?P<of>[^>]*?))?(?: minus (?P<minus>[^>]*?))?"
-    r"(?: orders (?P<orders>\S+))?(?: seed (?P<seed>\d+))?"
+    r"(<!-- (?P<kind>study|orders|tuning|matrices|rises) (?P<name>\S+)"
+    r"(?: of (?P<of>[^>]*?))?(?: minus (?P<minus>[^>]*?))?(?: orders (?P<orders>\S+))?(?: seed (?P<seed>\d+))?"
     r"(?: test (?P<test>\S+))? -->\n).*?(?P<end><!-- end of study -->)",
     re.DOTALL,
 )
@@ -135,9 +136,11 @@ def finished(path: Path) -> bool:
     return len(results.matrix) == len(results.tasks) and None not in results.matrix[-1]
 
 
-def collect(folders: Sequence[Path], to: Path) -> None:
-    """Write all finished runs of folders, in the order of method, order and seed."""
-    points = [point(path) for path in find(folders) if finished(path)]
+def collect(folders: Sequence[Path], to: Path, *, add: bool = False) -> None:
+    """Write all finished runs of folders, in the order of method, order and seed; ``add`` keeps what the file has."""
+    found = [Point(**json.loads(line)) for line in to.read_text("utf-8").splitlines()] if add and to.exists() else []
+    found += [point(path) for path in find(folders) if finished(path)]
+    points = list({one.identity: one for one in found}.values())  # a run that is there already, once
     points.sort(key=lambda one: (one.method, one.rate or 0, one.order, one.seed))
     write_text(to, "".join(json.dumps(asdict(one)) + "\n" for one in points))
     print(f"{len(points)} runs in {to}")
@@ -347,10 +350,11 @@ def main() -> None:
     collecting = commands.add_parser("collect")
     collecting.add_argument("folders", type=Path, nargs="+")
     collecting.add_argument("--to", type=Path, required=True)
+    collecting.add_argument("--add", action="store_true", help="to the runs that the file has")
     commands.add_parser("render")
     given = parser.parse_args()
     if given.command == "collect":
-        collect(given.folders, given.to)
+        collect(given.folders, given.to, add=given.add)
         return
     for page in PAGES:
         before = page.read_text(encoding="utf-8")

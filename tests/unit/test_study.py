@@ -129,6 +129,27 @@ def test_a_block_may_take_some_orders(study: ModuleType, monkeypatch: pytest.Mon
     assert study.rendered(page) == page.replace("-->\n", f"-->\n{study.table([two, three], [])}", 1)
 
 
+def test_runs_are_added_to_those_that_a_file_has(study: ModuleType, monkeypatch, tmp_path: Path) -> None:
+    """A folder that is collected twice counts once; without --add the file is what the folders hold."""
+    known, more = (
+        [replace(one, identity=f"{one.method} {k}") for k, one in enumerate(points(study, "ella", ELLA[:2]))],
+        [],
+    )
+    by_path = {
+        Path(f"run{k}"): one for k, one in enumerate([*known, replace(known[0], method="inclora", identity="x")])
+    }
+    monkeypatch.setattr(study, "find", lambda folders: list(folders))
+    monkeypatch.setattr(study, "finished", lambda path: True)
+    monkeypatch.setattr(study, "point", by_path.__getitem__)
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    study.collect([Path("run0"), Path("run1")], tmp_path / "x.jsonl", add=True)
+    study.collect([Path("run1"), Path("run2")], tmp_path / "x.jsonl", add=True)
+    more = study.load("x")
+    assert [one.identity for one in more] == ["ella 0", "ella 1", "x"]
+    study.collect([Path("run2")], tmp_path / "x.jsonl")
+    assert [one.identity for one in study.load("x")] == ["x"]
+
+
 def test_each_order_has_its_mean_over_seeds(study: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     ella, other = points(study, "ella", [60.0, 62.0, 50.0]), points(study, "inclora", [40.0])
     data = [replace(ella[0], order="1"), replace(ella[1], order="1"), replace(ella[2], order="2")]
