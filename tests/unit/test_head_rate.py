@@ -11,6 +11,11 @@ from torch import Tensor
 
 import tiny_runs
 from everlora.core.errors import ConfigError
+from everlora.learner import dry_run
+from everlora.learner.resolve import resolve
+from everlora.learner.teaching import Teaching
+from everlora.learner.verbs.learn import teach
+from everlora.settings.spec import RunSpec
 from everlora.training.arguments import checked
 
 
@@ -67,6 +72,31 @@ def test_a_head_that_is_not_trained_is_refused_before_anything_is_learned(
         tiny_runs.train_sequence(
             model, "inclora", tmp_path / "of", train_of={"first": {"head_learning_rate": 0.1}}, **more
         )
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "fits"),
+    [
+        ("tiny-llama", {}, False),
+        ("tiny-bert", {"head": "names"}, False),
+        ("tiny-bert", {}, True),
+        ("tiny-vit", {}, True),
+    ],
+)
+def test_a_dry_run_says_what_the_run_would(model: str, more: dict[str, Any], fits: bool) -> None:
+    benchmark = "vision-digits" if model == "tiny-vit" else "builtin"
+    shown = {"model": model, "benchmark": benchmark, "train": {"head_learning_rate": 0.1}, **more}
+    if fits:
+        dry_run.check(resolve(RunSpec, shown))
+        return
+    with pytest.raises(ConfigError, match=r"leave it out|leave one out"):
+        dry_run.check(resolve(RunSpec, shown))
+
+
+def test_a_learner_that_is_taught_one_more_task_refuses_it_too(tmp_path: Path) -> None:
+    learner = tiny_runs.train_sequence("tiny-llama", "inclora", tmp_path / "run", tiny_runs.stream("tiny-llama")[:1])
+    with pytest.raises(ConfigError, match="has none; leave it out"):
+        teach(learner, tiny_runs.stream("tiny-llama")[1], Teaching(train={"head_learning_rate": 0.5}))
 
 
 def test_a_rate_is_a_number_that_is_not_negative() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from calculus import by_autograd, draw
 from everlora import parse
-from everlora.core.errors import ConfigError
+from everlora.core.errors import ConfigError, TrainingError
 from everlora.core.method import Method
 from everlora.core.roles import Budget, Curvature, Evidence, TaskContext
 from everlora.core.updates import LowRank, precise, stack
@@ -295,15 +295,35 @@ def test_what_is_not_positive_by_rounding_is_nothing() -> None:
 
 
 def test_every_row_of_the_root_is_rounded_in_steps_of_its_own() -> None:
-    """By hand: [[20, 10], [10, 5]] is the square of [[4, 2], [2, 1]], which has no negative eigenvalue."""
-    M = torch.tensor([[20.0, 10.0, 0.0], [10.0, 5.0, 0.0], [0.0, 0.0, 0.0]])
+    """By hand, of [[1, 0, 0], [0.3, 1, 0], [0, 0, 0]]: 0.3 of 127 steps are 38, and each row keeps its length."""
+    M = torch.tensor([[1.0, 0.3, 0.0], [0.3, 1.09, 0.0], [0.0, 0.0, 0.0]])
     kept = factor_stores.encode(M, "int8", rank=1)
-    assert kept["root8"].tolist() == [[127, 64, 0], [127, 64, 0], [0, 0, 0]]
-    torch.testing.assert_close(kept["step"][:2], torch.tensor([[4 / 127], [2 / 127]]))
-    found, near_two = factor_stores.decode(kept), 64 * 4 / 127
-    torch.testing.assert_close(found[0], torch.tensor([16 + near_two**2, 8 + near_two**2 / 2, 0]))
+    assert kept["root8"][:2].tolist() == [[127, 0, 0], [38, 127, 0]]
+    long = (38**2 + 127**2) ** 0.5
+    torch.testing.assert_close(kept["step"].flatten(), torch.tensor([1 / 127, 1.09**0.5 / long, 0.0]))
+    found = factor_stores.decode(kept)
+    torch.testing.assert_close(found[0], torch.tensor([1.0, 38 * 1.09**0.5 / long, 0.0]))
     assert torch.equal(found, found.mT), "or the gradient were not that of the value"
     torch.testing.assert_close(kept["error"], (found - M).norm().reshape(1))
+
+
+def test_int8_keeps_the_diagonal_however_many_tasks_are_summed() -> None:
+    """What rounding adds to it would grow from task to task, and every direction be held by it."""
+    exact, kept = torch.zeros(48, 48), None
+    for task in range(15):
+        basis = torch.linalg.qr(draw(task, (48, 48))[0]).Q
+        one = ((basis * torch.exp(-torch.arange(48.0).double() / 5)) @ basis.mT).float()
+        exact = exact + one
+        kept = factor_stores.encode(one if kept is None else one + factor_stores.decode(kept), "int8", rank=1)
+    assert kept is not None
+    found = factor_stores.decode(kept)
+    torch.testing.assert_close(found.diagonal(), exact.diagonal(), rtol=1e-5, atol=0)
+    assert float((found - exact).norm()) < 0.05 * float(exact.norm())
+
+
+def test_a_curvature_that_is_not_finite_is_an_error_of_one_line() -> None:
+    with pytest.raises(TrainingError, match="not finite"):
+        factor_stores.encode(torch.full((3, 3), float("nan")), "int8", rank=1)
 
 
 @pytest.mark.parametrize("store", ["low-rank", "diagonal", "int8"])

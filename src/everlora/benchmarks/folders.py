@@ -7,6 +7,7 @@ from typing import Any
 
 from everlora.core.benchmark import Request, TaskInfo
 from everlora.core.errors import DataError
+from everlora.data.ends import evened
 from everlora.data.folders import Kind, read_folder, task_folder
 from everlora.data.task import Task
 from everlora.data.tasks import build_task
@@ -39,7 +40,7 @@ def load(request: Request) -> list[Task]:
 
 def _from_folder(task: TaskInfo, folder: Path, kind: Kind | None) -> Task:
     found = read_folder(folder, kind)
-    return build_task(
+    built = build_task(
         task.name,
         found.tables,
         labels=found.labels or task.labels,
@@ -49,3 +50,4 @@ def _from_folder(task: TaskInfo, folder: Path, kind: Kind | None) -> Task:
         source=str(folder),
         left_out=found.left_out,
     )
+    return evened(built) if kind is not None else built

@@ -13,7 +13,7 @@ from everlora.data.chat import check_learned
 from everlora.data.checks import AnyOverlap, normalised, separate
 from everlora.data.columns import ColumnNames, Convention, find_convention, with_system
 from everlora.data.dialects import alike, familiar
-from everlora.data.ends import even_ends
+from everlora.data.ends import uneven_ends
 from everlora.data.labels import check_numbers, check_set, inferred, kind_of, label_of
 from everlora.data.notes import reading_notes
 from everlora.data.prompt_parts import check_instruction, check_unread, without_columns
@@ -124,7 +124,7 @@ def build_task(
     check_set(name, labels, metric)
     for split, table in tables.items():
         _check_labels(table, read[split], labels)
-    notes = even_ends(read) if convention.form == "prompted" else ()
+    notes = uneven_ends(read) if convention.form in ("prompted", "chat") else ()
     dropped = dict(left_out or {}) | separate(name, tables, read, convention.form, bool(labels), overlap)
     return Task(
         name=name,

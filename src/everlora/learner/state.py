@@ -285,7 +285,7 @@ def set_head(base: Loaded, spec: LearnerSpec) -> None:
         raise ConfigError(
             f"--head names is for encoders of texts, and {spec.model!r} is of the family {base.family.name}"
         )
-    check_head_rate(spec, base.family)
+    check_head_rate(spec, type(base.family))
 
 
 def any_row(task: Task) -> list[Example]:

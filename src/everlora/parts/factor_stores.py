@@ -3,7 +3,7 @@
     full        as it is, in fp32                                                    4 n²
     low-rank    its k largest eigenvectors, each times the root of its eigenvalue     4 k n + 4
     diagonal    the same, and the diagonal of what they leave: the trace stays exact  4 (k + 1) n + 4
-    int8        its root M^½ in 127 steps on either side of 0, of each row its own    n² + 4 n + 4
+    int8        a triangular root in 127 steps either way, each row of its own size   n² + 4 n + 4
 
 Of a root whatever is rounded makes a matrix without negative eigenvalues. A factor that is rounded itself has some,
 and along these an update would be rewarded.
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from everlora.core.errors import TrainingError
 from everlora.core.roles import State, SymmetricRoot
 from everlora.core.updates import precise
 
@@ -110,21 +111,43 @@ def encode(matrix: Tensor | SymmetricRoot, store: FactorStore, rank: int) -> Sta
         return {**kept, "error": torch.hypot(one.error, one.diagonal.norm()).reshape(1)}
     if store == "full":
         return {"full": matrix.float()}
-    values, vectors = torch.linalg.eigh(precise(matrix))
-    roots = values.clamp_min(0).sqrt()  # rounding may leave an eigenvalue of 0 a little below it
+    exact = precise(matrix)
     if store == "int8":
-        root = (vectors * roots) @ vectors.mT
-        # A step per row: one for all would round the rows of quiet features to 0.
-        step = (root.abs().amax(1, keepdim=True) / STEPS).clamp_min(torch.finfo(torch.float32).tiny)
-        kept = {"root8": (root / step).round().to(torch.int8), "step": step.float()}
+        kept = _rounded(_triangle(exact), exact.diagonal())
     else:
+        values, vectors = torch.linalg.eigh(exact)
         k = min(rank, len(values))
-        root = vectors[:, -k:] * roots[-k:]
+        # Rounding may leave an eigenvalue of 0 a little below it.
+        root = vectors[:, -k:] * values[-k:].clamp_min(0).sqrt()
         kept = {"root": root.float().contiguous()}
         if store == "diagonal":
-            left = precise(matrix).diagonal() - root.square().sum(1)
+            left = exact.diagonal() - root.square().sum(1)
             kept["diagonal"] = left.clamp_min(0).float()
-    return {**kept, "error": (precise(matrix) - precise(decode(kept))).norm().float().reshape(1)}
+    return {**kept, "error": (exact - precise(decode(kept))).norm().float().reshape(1)}
+
+
+def _triangle(matrix: Tensor) -> Tensor:
+    """Return the lower triangular root of a matrix (n, n), lifted by what rounding to fp32 may have taken from it.
+
+    Raises:
+        TrainingError: there is none, since the matrix is not finite.
+    """
+    lift = matrix.trace() * torch.finfo(torch.float32).eps + torch.finfo(matrix.dtype).tiny
+    for power in range(5):
+        root, failed = torch.linalg.cholesky_ex(matrix + torch.eye(len(matrix), dtype=matrix.dtype) * lift * 10**power)
+        if not failed:
+            return root
+    raise TrainingError(
+        "the curvature that was measured is not finite; lower --learning-rate, or take kfac(store=full)"
+    )
+
+
+def _rounded(root: Tensor, diagonal: Tensor) -> State:
+    """Return a root (n, n) in steps of int8, of each row its own, so that the matrix has this diagonal (n,)."""
+    rows = (root / root.abs().amax(1, keepdim=True).clamp_min(torch.finfo(root.dtype).tiny) * STEPS).round()
+    # Rows keep their lengths: what rounding adds to the diagonal would else grow from task to task.
+    step = diagonal.clamp_min(0).sqrt() / rows.norm(dim=1).clamp_min(1)
+    return {"root8": rows.to(torch.int8), "step": step.unsqueeze(1).float()}
 
 
 def decode(kept: State) -> Tensor:

@@ -11,17 +11,22 @@ from everlora.settings.spec import LearnerSpec
 from everlora.settings.training import HEAD_RATE, TrainingArgumentsInput, numeric_argument
 
 
-def check_head_rate(spec: LearnerSpec, family: Family) -> None:
+def sets_head_rate(spec: LearnerSpec) -> bool:
+    """Tell whether settings name a rate for the head, of all tasks or of one."""
+    return any(one.get(HEAD_RATE) is not None for one in (spec.train, *(spec.train_of or {}).values()))
+
+
+def check_head_rate(spec: LearnerSpec, family: type[Family]) -> None:
     """Refuse a rate for a head that is not trained.
 
     Raises:
-        ConfigError: the settings have one, and the model has no head of labels or its rows are fixed.
+        ConfigError: the settings have one, and models of the family have no head of labels, or its rows are fixed.
     """
-    if not any(one.get(HEAD_RATE) is not None for one in (spec.train, *(spec.train_of or {}).values())):
+    if not sets_head_rate(spec):
         return
-    if not isinstance(family, Classifier):
+    if not issubclass(family, Classifier):
         raise ConfigError(f"{HEAD_RATE} is of classification heads, and {spec.model!r} has none; leave it out")
-    if family.fixed:
+    if spec.head == "names":
         raise ConfigError(f"{HEAD_RATE} is of heads that are trained, and --head names is fixed; leave one out")
 
 

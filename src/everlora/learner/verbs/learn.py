@@ -19,6 +19,7 @@ from everlora.learner.teaching import Teaching
 from everlora.metrics.scores import ScoreMatrix
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
+from everlora.training.head_rate import check_head_rate
 
 
 class Learned(Outcome):
@@ -78,6 +79,7 @@ def _teach(learner: SequentialLearner, task: Task, teaching: Teaching | None) ->
     spec = learner.spec
     typed = {"device": spec.device, "trust_remote_code": spec.trust_remote_code, "save_steps": spec.save_steps}
     learner.spec = spec_of(path, learner.folder.record, {**typed, "train": dict(teaching.train)})
+    check_head_rate(learner.spec, type(learner.base.family))
     again = next((one for one in known if one.name == task.name), None)
     if again is not None and (again.digest() != task.digest() or again is not known[-1]):
         what = "learned already" if again.digest() == task.digest() else "the name of a task that it has learned"
