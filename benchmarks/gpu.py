@@ -48,7 +48,7 @@ from everlora.models import tiny
 from everlora.parts.penalties import energy_overlap
 from everlora.parts.signs import sign_conflict
 from everlora.training.chain import Chain
-from everlora.training.losses import token_mean
+from everlora.training.trainer import token_mean
 
 Row = dict[str, Any]
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

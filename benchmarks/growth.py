@@ -44,7 +44,7 @@ from everlora.core.method import Method
 from everlora.core.roles import Curvature, Evidence, Initialiser, NeedsEvidence, State
 from everlora.core.updates import LowRank, LowRankUpdates
 from everlora.training.chain import Chain
-from everlora.training.losses import token_mean
+from everlora.training.trainer import token_mean
 
 METHODS = ("inclora", "ella", "ps-lora", "o-lora", "lb-cl", "inflora", "ewc", "kfac")
 Shapes = dict[str, tuple[int, int]]

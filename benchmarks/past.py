@@ -26,7 +26,7 @@ from everlora.core.updates import LowRank
 from everlora.learner import experiment
 from everlora.models.loading import load
 from everlora.settings.spec import RunSpec
-from everlora.training.losses import token_mean
+from everlora.training.trainer import token_mean
 
 PASTS = ("fold", "fold-bf16")
 

@@ -54,7 +54,7 @@ from everlora.models.families.base import Family, Features, Scoring
 from everlora.models.families.frozen_encoder import find_frozen
 from everlora.models.loading import Loaded
 from everlora.runtime.memory import give_back
-from everlora.training.losses import token_mean
+from everlora.training.trainer import token_mean
 
 MODEL = "smollm2-135m"
 TASKS = ("dbpedia", "amazon", "agnews")

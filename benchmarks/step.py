@@ -34,7 +34,7 @@ from everlora.settings.spec import LearnerSpec, RunSpec
 from everlora.training.chain import Chain
 from everlora.training.curvature import curvature
 from everlora.training.evidence_rows import AT_ONCE, to_batch
-from everlora.training.losses import token_mean
+from everlora.training.trainer import token_mean
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from everlora.adapters.lora import LoraBackend
 from everlora.core.updates import LowRank
 from everlora.runtime.seeds import seed_for
 from everlora.training.evidence import weight_gradients
-from everlora.training.losses import token_mean
+from everlora.training.trainer import token_mean
 from plan import crossed
 from tiny_runs import MODELS
 

@@ -15,7 +15,7 @@ from everlora.core.errors import ConfigError
 from everlora.models.families import packed
 from everlora.parts.fusion import Fusion, fused, hard, important
 from everlora.parts.penalties import FactorNorm
-from everlora.training.losses import ExtraLosses
+from everlora.training.trainer import ExtraLosses
 
 KIF = "kif(inner=2,outer=1,ratio=0.5,quantile=0.5)"
 EPOCHS = {"max_steps": -1, "num_train_epochs": 2}

@@ -13,7 +13,7 @@ import tiny_runs
 from everlora import Example, Task, load
 from everlora.core.errors import EverloraError
 from everlora.models.families import Classifier
-from everlora.training.losses import token_mean
+from everlora.training.trainer import token_mean
 
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
 

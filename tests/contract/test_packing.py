@@ -25,7 +25,7 @@ from everlora.models.families.packed import (
     worth_packing,
 )
 from everlora.models.loading import Loaded
-from everlora.training.losses import token_mean
+from everlora.training.trainer import token_mean
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from oracle import models

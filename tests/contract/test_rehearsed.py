@@ -13,7 +13,7 @@ from everlora import Example, Task, parse
 from everlora.adapters import files as adapters
 from everlora.core.errors import ConfigError, FolderError, TrainingError
 from everlora.training import rehearsal
-from everlora.training.losses import ExtraLosses
+from everlora.training.trainer import ExtraLosses
 from plan import crossed
 from tiny_runs import MODELS
 

@@ -17,8 +17,8 @@ from everlora.core.errors import ConfigError
 from everlora.models.families.base import IGNORE
 from everlora.parts.distil import Distil, distillation
 from everlora.parts.pseudo import PromptDivergence
-from everlora.training.losses import ExtraLosses
 from everlora.training.teacher import Teacher
+from everlora.training.trainer import ExtraLosses
 
 
 def test_the_worked_example_and_its_direction() -> None:

@@ -21,8 +21,7 @@ from everlora.core.method import compose
 from everlora.models.families.base import IGNORE
 from everlora.parts.pseudo import PromptDivergence, PseudoSamples
 from everlora.training import pseudo
-from everlora.training.losses import ExtraLosses, token_mean
-from everlora.training.trainer import REHEARSED, WEIGHT
+from everlora.training.trainer import REHEARSED, WEIGHT, ExtraLosses, token_mean
 
 
 def opened(model, method, past=None):

@@ -16,9 +16,9 @@ from everlora.core.errors import ConfigError, TrainingError
 from everlora.models.families.base import IGNORE
 from everlora.parts.distil import Distil
 from everlora.training.chain import Chain
-from everlora.training.losses import ExtraLosses, rows_of, token_mean
+from everlora.training.fit import fit
 from everlora.training.stock_arguments import arguments
-from everlora.training.trainer import ClTrainer, Rows, fit
+from everlora.training.trainer import ClTrainer, ExtraLosses, Rows, rows_of, token_mean
 
 
 def test_tokens_are_counted_over_all_devices(tmp_path: Any) -> None:
@@ -226,7 +226,7 @@ def test_training_without_a_step_is_refused(steps: int, monkeypatch: pytest.Monk
         def train(self, resume_from_checkpoint: str | None = None) -> None:
             seen["trained"] = True
 
-    monkeypatch.setattr("everlora.training.trainer.ClTrainer", Stub)
+    monkeypatch.setattr("everlora.training.fit.ClTrainer", Stub)
     given: Any = {"seed": 3, "cpu": True, "callbacks": ((noted := object()),), "find_unused": False}
     if steps:
         assert fit(None, None, None, None, {}, **given) == [{"loss": 1.0}]  # type: ignore[arg-type]

@@ -37,11 +37,11 @@ def evened(task: Task) -> Task:
     What is asked stays as it is. Blanks behind a newline, which may be the indentation of code, stay, too.
     """
     splits = {"train": task.train, "dev": task.dev, "test": task.test}
-    said = uneven_ends(splits)
+    found = uneven_ends(splits)
     train = tuple(replace(one, input=_without_blanks(one.input)) for one in task.train)
-    if not said or task.form != "prompted" or uneven_ends({**splits, "train": train}):
+    if not found or task.form != "prompted" or uneven_ends({**splits, "train": train}):
         return task
-    notes = tuple(note for note in task.notes if note not in said)
+    notes = tuple(note for note in task.notes if note not in found)
     end = shown(_prompt(task.train[0])[-SHOWN:])
     return replace(task, train=train, notes=(*notes, f"the blank that training prompts end in ({end}) is left out"))
 

@@ -33,8 +33,8 @@ from everlora.models.families import Classifier, Family
 from everlora.models.families.heads import evaluating
 from everlora.runtime.seeds import seed_for
 from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch
-from everlora.training.losses import token_mean
 from everlora.training.stages import Stage
+from everlora.training.trainer import token_mean
 
 FILE = "probes.jsonl"
 LOWEST, HIGHEST = 1 / 30, 30.0

@@ -19,7 +19,7 @@ from everlora.models.families import Family
 from everlora.models.families.heads import evaluating
 from everlora.parts import factor_stores
 from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch
-from everlora.training.losses import token_mean
+from everlora.training.trainer import token_mean
 
 
 def curvature(

@@ -32,8 +32,8 @@ from everlora.models.tokens import Tokens
 from everlora.runtime.seeds import seed_for
 from everlora.training.curvature import curvature
 from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch
-from everlora.training.losses import token_mean
 from everlora.training.stages import Stage
+from everlora.training.trainer import token_mean
 
 Take = Callable[[str, Evidence], None]
 """Takes the name of a module, and what was measured at it."""

@@ -14,7 +14,7 @@ from everlora.models.families.heads import evaluating
 from everlora.training.calibration import own_labels
 from everlora.training.curvature import by_row
 from everlora.training.evidence_rows import AT_ONCE, Rows, to_batch
-from everlora.training.losses import token_mean
+from everlora.training.trainer import token_mean
 
 DENSE = 2**31
 """Bytes that the sums may take."""

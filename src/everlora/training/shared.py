@@ -28,9 +28,8 @@ from everlora.training.chain import Chain
 from everlora.training.checkpoint import TRAINER, Checkpoint
 
 if TYPE_CHECKING:
-    from everlora.training.losses import ExtraLosses
     from everlora.training.task_trainer import TaskTrainer
-    from everlora.training.trainer import ClTrainer, Rows
+    from everlora.training.trainer import ClTrainer, ExtraLosses, Rows
 
 
 @dataclass

@@ -29,13 +29,13 @@ from everlora.training.blocks import BlockRunner
 from everlora.training.chain import Chain
 from everlora.training.checkpoint import Checkpoint
 from everlora.training.evidence import few_rows
-from everlora.training.losses import ExtraLosses
+from everlora.training.fit import fit
 from everlora.training.order import Blocks, EqualShares, Order
 from everlora.training.probe import Probe
 from everlora.training.shared import SharedTraining
 from everlora.training.stages import Stage
 from everlora.training.teacher import Teacher
-from everlora.training.trainer import Rows, fit
+from everlora.training.trainer import ExtraLosses, Rows
 
 
 @dataclass(frozen=True)

@@ -8,32 +8,30 @@ that carry loss, divided by their number in the whole global batch.
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer
 
-from everlora.core.errors import TrainingError
+from everlora.core.roles import OutputPenalty
 from everlora.data.task import Task
 from everlora.models.families import Causal, Family, Features
-from everlora.models.families.base import Batch
+from everlora.models.families.base import IGNORE, Batch
 from everlora.models.families.packed import can_pack_in_training
 from everlora.runtime import world
-from everlora.runtime.stopping import END
-from everlora.settings.training import TrainingArgumentsInput
 from everlora.training.chain import Chain
 from everlora.training.checkpoint import MINUTES, Checkpoint
-from everlora.training.head_rate import is_head, set_head_rate, taken_out
-from everlora.training.losses import ExtraLosses, rows_of, token_mean
+from everlora.training.head_rate import is_head, set_head_rate
 from everlora.training.order import Order
-from everlora.training.shared import SharedTraining
-from everlora.training.stock_arguments import arguments, refusals
+from everlora.training.stock_arguments import refusals
+from everlora.training.teacher import Teacher
 
 REHEARSED: Final = "rehearsed"
 """Feature, and tensor (b,) in a batch, that marks rows of earlier tasks; only where something is rehearsed."""
@@ -68,6 +66,70 @@ class Rows(Dataset[Features]):
             self.encoded[index] = {**row, REHEARSED: index >= self.fresh} if self.fresh < len(self.rows) else row
             self.cut += self.family.truncated - before
         return self.encoded[index]
+
+
+def token_mean(logits: Tensor, targets: Tensor, total: Tensor | int, weights: Tensor | None = None) -> Tensor:
+    """Sum the cross entropy over the local positions, (n, v) and (n,), and divide by their number in the global batch.
+
+    ``weights`` (n,) multiply it first.
+    """
+    # Logits in fp32: bf16 has eight bits, and a logarithm of a sum over a vocabulary loses its small terms.
+    if weights is not None:
+        return (cross_entropy(logits.float(), targets, reduction="none") * weights).sum() / total
+    return cross_entropy(logits.float(), targets, reduction="sum") / total
+
+
+@dataclass(kw_only=True)
+class ExtraLosses:
+    """Adds terms to the task's own loss.
+
+    Attributes:
+        outputs: penalties that compare answers with those given when the task began.
+        side: a term that belongs to the trained form itself, one value per row of the latest batch (b,), or None.
+        teacher: the model as it was then; None where nothing was learned before.
+    """
+
+    outputs: Sequence[OutputPenalty] = ()
+    side: Callable[[], Tensor | None] | None = None
+    teacher: Teacher | None = None
+
+    def loss(
+        self,
+        model: nn.Module,
+        family: Family,
+        batch: Batch,
+        logits: Tensor,
+        marks: Tensor | None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """Sum the terms over the positions that carry loss, ().
+
+        ``logits`` (n, u) are those to compare, ``marks`` (b,) tell rehearsed rows, ``weights`` (n,) are those of the
+        task's loss, if it has any.
+        """
+        # A sum, like the task's: whoever calls divides both by the one number of positions in the global batch.
+        total, rows = logits.new_zeros(()), rows_of(batch["labels"])
+        side = None if self.side is None else self.side()
+        if side is not None:
+            total = total + side[rows].sum()
+        if self.teacher is None or not self.outputs or not logits.shape[-1]:  # no label was known before
+            return total
+        # The hooks of a form run here, too, so the form's own term was taken before.
+        old = self.teacher.logits(model, family, batch)
+        rehearsed = torch.zeros_like(rows, dtype=torch.bool) if marks is None else marks[rows]
+        for part in self.outputs:
+            here = rehearsed if part.on == "rehearsed" else ~rehearsed
+            if here.any():
+                each = part.per_position(logits[here].float(), old[here].float())
+                total = total + part.strength * (each if weights is None else each * weights[here]).sum()
+        return total
+
+
+def rows_of(labels: Tensor) -> Tensor:
+    """Find the row of each position that carries loss, (n,): labels are (b, s), or (b,) where a head answers."""
+    if labels.ndim == 1:
+        return torch.arange(len(labels), device=labels.device)
+    return (labels != IGNORE).nonzero()[:, 0]
 
 
 class ClTrainer(Trainer):
@@ -194,45 +256,3 @@ class ClTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         super().log({**logs, **self.chain.latest} if "loss" in logs else logs, *args, **kwargs)
-
-
-def fit(
-    model: nn.Module,
-    family: Family,
-    chain: Chain,
-    rows: Rows,
-    train: TrainingArgumentsInput,
-    *,
-    seed: int,
-    cpu: bool,
-    callbacks: Sequence[TrainerCallback],
-    extra_losses: ExtraLosses | None = None,
-    order: Order | None = None,
-    find_unused: bool | None = None,
-    checkpoint: Checkpoint | None = None,
-    shared: SharedTraining | None = None,
-) -> list[dict[str, float]]:
-    """Train all that requires a gradient, and return the Trainer's log; without ``order`` rows are shuffled.
-
-    ``find_unused`` is ``ddp_find_unused_parameters`` where no user sets it; None leaves it to transformers. Training
-    goes on from a ``checkpoint`` that counts, and writes it. What is ``shared`` is learned once.
-    """
-    # Under the user's own value, if there is one.
-    train, head_rate = taken_out({"ddp_find_unused_parameters": find_unused, **train})
-    # Trainer wants a folder of its own, and must leave nothing in that of the run.
-    with tempfile.TemporaryDirectory(prefix="everlora-") as scratch:
-        more = {"model": model, "args": arguments(train, folder=scratch, seed=seed, cpu=cpu), "train_dataset": rows}
-        trainer = ClTrainer(family, chain, extra_losses, order, checkpoint, head_rate, **more)
-        if shared is not None and (known := shared.recall(trainer)) is not None:
-            return known
-        for callback in (*callbacks, *([] if checkpoint is None else [checkpoint])):
-            trainer.add_callback(callback)
-        with END.heeded() if checkpoint is not None else nullcontext():
-            trainer.train(resume_from_checkpoint=checkpoint.found() if checkpoint is not None else None)
-        if checkpoint is not None and END.requested:  # in the last step, behind which no checkpoint is written
-            raise KeyboardInterrupt
-        if not trainer.state.global_step:
-            raise TrainingError("not one step was taken, so nothing was learned; look at the batch size and the rows")
-        if shared is not None:
-            shared.keep(trainer)
-        return list(trainer.state.log_history)
