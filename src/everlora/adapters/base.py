@@ -25,7 +25,8 @@ from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, ModuleUpdate, Updates
 from everlora.data.task import Task
 from everlora.models.loading import Loaded
-from everlora.runtime.memory import physical_memory, size
+from everlora.runtime.memory import physical_memory
+from everlora.runtime.sizes import size
 
 PastAs = Literal["auto", "fold", "fold-bf16", "factors"]
 ForwardKeywords = dict[str, Any]

@@ -21,7 +21,7 @@ from everlora.report.comparison_charts import Labelled, intervals, learning_curv
 from everlora.report.forms import GROUPS, Format, Papers, legend, printed, written
 from everlora.report.numbers import NOTHING, counted, duration, interval, points
 from everlora.report.page import Cell, Page, Section, Table, Tile, text
-from everlora.runtime.memory import size
+from everlora.runtime.sizes import size
 
 DIFFERENT = "Runs of different protocols stand side by side here, so nothing is set against a best."
 

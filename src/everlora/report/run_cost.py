@@ -11,7 +11,7 @@ from everlora.analysis.recorded import RecordedRun
 from everlora.report import charts
 from everlora.report.numbers import NOTHING, counted, duration
 from everlora.report.page import Cell, Figure, Section, Table, text
-from everlora.runtime.memory import size
+from everlora.runtime.sizes import size
 from everlora.settings.spec import RunSpec
 
 AGAINST_PLAIN = "Beside plain LoRA"

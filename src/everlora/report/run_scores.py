@@ -10,7 +10,7 @@ from everlora.metrics.scores import minus
 from everlora.report import charts
 from everlora.report.numbers import interval, points
 from everlora.report.page import Cell, Figure, Section, Table, Tile, text, without_empty
-from everlora.runtime.memory import size
+from everlora.runtime.sizes import size
 
 if TYPE_CHECKING:
     import altair

@@ -1,4 +1,4 @@
-"""Measures how much memory there is and this process has taken, says so, and gives back what it no longer needs."""
+"""Measures how much memory there is and this process has taken, and gives back what it no longer needs."""
 
 from __future__ import annotations
 
@@ -56,19 +56,6 @@ def group_limits(groups: Path | None = None, own: Path | None = None) -> list[in
         with suppress(OSError, ValueError):  # it is not there, or says "max"
             found.append(int(file.read_text(encoding="ascii")))
     return found
-
-
-def size(count: float) -> str:
-    """Write a number of bytes.
-
-    >>> size(900), size(393_216), size(12_500_000), size(3.2e9), size(64e9)
-    ('900 B', '393 kB', '12.5 MB', '3.20 GB', '64 GB')
-    """
-    for unit, limit in (("B", 1e3), ("kB", 1e6), ("MB", 1e9)):
-        if count < limit:
-            value = count / limit * 1e3
-            return f"{value:.0f} {unit}" if unit != "MB" or value >= 100 else f"{value:.1f} {unit}"
-    return f"{count / 1e9:.2f} GB" if count < 10e9 else f"{count / 1e9:,.0f} GB"
 
 
 def peak_memory() -> int | None:

@@ -18,7 +18,7 @@ from everlora.core.method import Method
 from everlora.core.roles import NO_EVIDENCE, Evidence, HasMemory, NeedsEvidence, PostProcesses, State
 from everlora.core.updates import LowRank, Updates
 from everlora.runtime.memory import physical_memory
-from everlora.runtime.memory import size as readable
+from everlora.runtime.sizes import size as readable
 
 Memory = dict[str, dict[str, State]]
 """By part, by module."""

@@ -17,7 +17,7 @@ from everlora.archive.schema import Record, read_json
 from everlora.core.errors import EverloraError
 from everlora.models.names import check_there
 from everlora.runtime import hub
-from everlora.runtime.memory import size
+from everlora.runtime.sizes import size
 
 PACKAGES = ("everlora", "torch", "transformers", "peft", "accelerate")
 EXTRAS = {

@@ -11,7 +11,7 @@ from everlora.report.figures import figure
 from everlora.report.numbers import NOTHING, duration, points
 from everlora.report.page import Cell, Figure, Table, text
 from everlora.report.read import compared, oa, rows_of
-from everlora.runtime.memory import size
+from everlora.runtime.sizes import size
 
 
 @figure(

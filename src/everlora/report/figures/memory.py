@@ -11,7 +11,7 @@ from everlora.report.figures import figure
 from everlora.report.numbers import NOTHING
 from everlora.report.page import Cell, Figure, Table, text
 from everlora.report.read import compared
-from everlora.runtime.memory import size
+from everlora.runtime.sizes import size
 
 ADAM = 16
 """Bytes of a number that is trained: its value, its gradient and two moments, in fp32."""
