@@ -137,9 +137,7 @@ def _triangle(matrix: Tensor) -> Tensor:
         root, failed = torch.linalg.cholesky_ex(matrix + torch.eye(len(matrix), dtype=matrix.dtype) * lift * 10**power)
         if not failed:
             return root
-    raise TrainingError(
-        "the curvature that was measured is not finite; lower --learning-rate, or take kfac(store=full)"
-    )
+    raise TrainingError("the curvature that was measured is not finite; lower --learning-rate")
 
 
 def _rounded(root: Tensor, diagonal: Tensor) -> State:
