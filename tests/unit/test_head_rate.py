@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import RobertaConfig, RobertaForSequenceClassification
 
 import tiny_runs
 from everlora.core.errors import ConfigError
@@ -15,8 +16,10 @@ from everlora.learner import dry_run
 from everlora.learner.resolve import resolve
 from everlora.learner.teaching import Teaching
 from everlora.learner.verbs.learn import teach
+from everlora.models.families import TextClassifier
 from everlora.settings.spec import RunSpec
 from everlora.training.arguments import checked
+from everlora.training.head_rate import set_head_rate
 
 
 def learned(out: Path, model: str, steps: int = 1, **train: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -40,6 +43,21 @@ def test_the_head_alone_moves_at_its_rate(model: str, tmp_path: Path) -> None:
     for name, one in head.items():
         assert torch.equal(one, head_named[name])
         torch.testing.assert_close((head_faster[name] - one).abs(), torch.full_like(one, 0.02), rtol=1e-3, atol=0)
+
+
+def test_both_layers_of_a_head_have_its_rate_where_no_peft_marks_them() -> None:
+    """RoBERTa's head is a hidden layer and one with a row a label; the body keeps the optimiser's rate."""
+    config = RobertaConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    model = RobertaForSequenceClassification(config)
+    family = object.__new__(TextClassifier)
+    family.head, family.saved_modules = "classifier.out_proj", ("classifier",)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    set_head_rate(optimizer, model, family, 0.5)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, p in model.named_parameters():
+        assert rates[id(p)] == (0.5 if name.startswith("classifier.") else 0.1), name
 
 
 def test_a_schedule_lowers_both_rates(tmp_path: Path) -> None:

@@ -44,9 +44,12 @@ def is_head(name: str, family: Family) -> bool:
 def set_head_rate(optimizer: Optimizer, model: nn.Module, family: Family, rate: float) -> None:
     """Move the head's parameters into a group of their own at this rate, before the first step.
 
-    A schedule multiplies every group's own rate, so that the head's falls and rises with the adapter's.
+    The head is all of its layers (RoBERTa's has two), with an adapter of PEFT's as with prompts and full weights. A
+    schedule multiplies every group's own rate, so that the head's falls and rises with the adapter's.
     """
-    head = {id(p) for name, p in model.named_parameters() if p.requires_grad and is_head(name, family)}
+    layers = tuple(f"{module}." for module in family.saved_modules)
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    head = {id(p) for name, p in named if is_head(name, family) or name.startswith(layers)}
     for group in list(optimizer.param_groups):
         own = [p for p in group["params"] if id(p) in head]
         if own:
