@@ -315,11 +315,9 @@ def rises(path: Path) -> str:
     lines.append("| --- | --: | --: | --: | --: | --: |")
     for method, pairs in by.items():
         predicted, real = (mean(values) for values in zip(*pairs, strict=True))
-        rank = stats.spearmanr(*zip(*pairs, strict=True)).statistic
-        lines.append(
-            f"| `{method}` | {len(pairs)} | {predicted:.4f} | {real:.3f} | {real / predicted:.1f} | {rank:.2f} |"
-        )
-    return ("\n".join(lines) + "\n").replace("| -", "| −").replace("| −--", "| ---")
+        rank = f"{stats.spearmanr(*zip(*pairs, strict=True)).statistic:.2f}".replace("-", "−")
+        lines.append(f"| `{method}` | {len(pairs)} | {predicted:.4f} | {real:.3f} | {real / predicted:.1f} | {rank} |")
+    return "\n".join(lines) + "\n"
 
 
 def rendered(page: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -169,8 +170,9 @@ def test_rises_are_summed_over_all_pairs_and_by_method(study: ModuleType, tmp_pa
         for predicted, real in found
     ]
     (tmp_path / "x.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    rows = study.rises(tmp_path / "x.jsonl").splitlines()[2:]
+    rows = study.rises(tmp_path / "x.jsonl").splitlines()[1:]
     assert rows == [
+        "| --- | --: | --: | --: | --: | --: |",
         "| `all` | 4 | 0.1750 | 0.525 | 3.0 | −0.11 |",  # of ranks 1.5, 3, 4, 1.5 and 1, 3, 2, 4: -0.5 / sqrt(4.5 x 5)
         "| `a` | 2 | 0.1500 | 0.400 | 2.7 | 1.00 |",
         "| `b` | 2 | 0.2000 | 0.650 | 3.2 | −1.00 |",
@@ -182,6 +184,16 @@ def test_a_baseline_may_be_one_of_several_methods_of_a_system(study: ModuleType)
     data += [replace(one, method="ella(rho=1)") for one in points(study, "ella", INCLORA)]
     assert study.table(data, ["ella"]).splitlines()[2].endswith("| – |")  # the better one
     assert study.table(data, ["ella(rho=1)"]).splitlines()[3].endswith("| – |")
+
+
+def test_every_table_of_the_pages_has_a_line_of_dashes_below_its_head(study: ModuleType) -> None:
+    """Without it, or with another sign than the hyphen in it, a page shows the bars and no table."""
+    for page in study.PAGES:
+        lines = ["", *re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL).splitlines(), ""]
+        for before, head, below in zip(lines, lines[1:], lines[2:], strict=False):
+            if head.startswith("|") and not before.startswith("|"):
+                assert re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", below), f"{page.name}: {head}"
+                assert re.sub(r"`[^`]*`", "", head).replace(r"\|", "").count("|") == below.count("|"), head
 
 
 def test_pages_say_what_the_data_say(study: ModuleType) -> None:
