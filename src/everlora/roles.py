@@ -21,6 +21,7 @@
     `HasCapacity`         counts the directions that it leaves                       free
     `GrowsWithPast`       extends its constants by one task, and makes none anew    extend
     `ReconstructsPast`    has a memory that stands for the sum of all updates        reconstruct
+    `BoundsMemoryError`   tells how far off what it remembers is at most             error_bound
     `PostProcesses`       changes what answers once a task has ended                 finish
     `GenerativeReplay`    lets the model write rows of earlier tasks                 cue, written, read, …
 

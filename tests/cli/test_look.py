@@ -177,6 +177,17 @@ def test_status_measures_how_far_off_a_memory_is(
     assert worst in text
 
 
+def test_status_bounds_how_far_off_a_curvature_is(everlora: Everlora, ran: ScoredRun) -> None:
+    run = ran("kfac(store=int8)")
+    found = everlora("status", str(run), "--json").json["memory_error"]["kronecker_curvature"]
+    assert found["at_most"]
+    assert 0 < found["error"] <= found["worst"] < 0.1
+    said = (
+        f"kronecker_curvature remembers the past with a relative error of at most {found['error']:.3g} (worst module"
+    )
+    assert said in everlora("status", str(run)).out
+
+
 def test_where_the_past_is_the_memory_there_is_no_error_to_show(everlora: Everlora, ran: ScoredRun) -> None:
     run = ran("ella(policy=continue)")
     assert "memory_error" not in everlora("status", str(run), "--json").json

@@ -113,6 +113,7 @@ def test_a_memory_whose_size_is_not_told() -> None:
         ("weigh", "HasEnergy"),
         ("free", "HasCapacity"),
         ("reconstruct", "ReconstructsPast"),
+        ("error_bound", "BoundsMemoryError"),
         ("finish", "PostProcesses"),
         ("cue", "GenerativeReplay"),
     ],

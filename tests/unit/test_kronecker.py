@@ -153,6 +153,34 @@ def test_what_a_store_drops_is_at_most_its_measured_error(store: factor_stores.F
         torch.testing.assert_close(factor_stores.decode(kept).trace(), exact.trace(), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("store", ["full", "low-rank", "diagonal", "int8"])
+def test_a_curvature_is_off_by_at_most_its_bound(store: factor_stores.FactorStore) -> None:
+    """Of F = R ⊗ L / tr L over two tasks, made dense here; both sides are rounded, and the trace is not."""
+    part = KroneckerCurvature(store=store, store_rank=3)
+    left, right, update, memory = torch.zeros(O, O), torch.zeros(I, I), LowRank(torch.ones(1, I), torch.ones(O, 1)), {}
+    for k in (1, 2):
+        L, M = factor(k, O).float(), factor(10 + k, I).float()
+        left, right = left + L, right + M
+        memory = part.remember(update, memory, Evidence(curvature=Curvature(left=L, right=M)))
+    bound = part.error_bound(memory)
+    if store == "full":
+        assert bound is None
+        return
+    assert bound is not None
+    kept = [
+        factor_stores.decode({key.removeprefix(side): t for key, t in memory.items() if key.startswith(side)})
+        for side in ("left.", "right.")
+    ]
+    off = (torch.kron(right, left) - torch.kron(kept[1], kept[0])).norm() / left.trace()
+    assert 0 < off <= bound[0] * 1.0001
+    torch.testing.assert_close(bound[1], float(torch.kron(kept[1], kept[0]).norm() / left.trace()), rtol=1e-4, atol=0)
+
+
+def test_where_nothing_was_measured_a_store_is_off_by_nothing() -> None:
+    part = KroneckerCurvature(store="int8")
+    assert part.error_bound(part.remember(LowRank(torch.ones(1, I), torch.ones(O, 1)), {})) == (0.0, 0.0)
+
+
 def test_nothing_is_pulled_on_before_there_is_a_past_or_where_nothing_was_measured() -> None:
     part = KroneckerCurvature()
     assert part.prepare(TaskContext()) is None

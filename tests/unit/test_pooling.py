@@ -65,6 +65,24 @@ def test_a_checkpoint_says_how_it_was_trained(tmp_path: Path) -> None:
     assert load(str(tmp_path / "whole"), pooling="head", device="cpu").family.pooling == "head"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("on", "said"), [(["max_tokens"], "max_tokens"), (["mean_tokens", "lasttoken"], "mean_tokens and lasttoken")]
+)
+def test_a_checkpoint_that_pools_as_nothing_here_does_is_named(
+    on: list[str], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = models.build("encoder", "roberta", tmp_path / "own")
+    declare(folder, **{f"pooling_mode_{one}": True for one in on}, pooling_mode_cls_token=False)
+    assert load(str(folder), device="cpu").family.pooling == "mean"  # type: ignore[attr-defined]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "everlora"]
+    assert line.startswith(
+        f"{folder}: 1_Pooling/config.json pools by {said}, and here a text is its mean or its first"
+    )
+    caplog.clear()
+    assert load(str(folder), device="cpu", pooling="mean").family.pooling == "mean"  # type: ignore[attr-defined]
+    assert not [record for record in caplog.records if record.name == "everlora"]
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
 @torch.no_grad()
 def test_a_written_model_answers_as_before_and_lends_its_body_to_stock_transformers(kind: str, tmp_path: Path) -> None:

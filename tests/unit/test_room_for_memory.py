@@ -80,6 +80,17 @@ def test_what_fits_to_the_byte_passes(method: str, measured: int, monkeypatch: p
         check(method, wide(10, 20), needed - 1, monkeypatch)
 
 
+def test_what_two_parts_remember_is_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fits by itself: a curvature, measured and stored, and past updates that are stored as matrices."""
+    parts = parse("kfac+ella(store=dense)").remembering
+    curvature, dense = 2 * 4 * (10**2 + 20**2), 2 * 4 * 10 * 20
+    stored = sum(2 * part.memory_bytes(10, 20, 8, 1) for part in parts)
+    assert stored == curvature + 16 + dense
+    check("kfac+ella(store=dense)", wide(10, 20), stored + curvature, monkeypatch)
+    with pytest.raises(ConfigError, match="what 'kronecker_curvature' and 'energy_overlap' remember of 2 modules"):
+        check("kfac+ella(store=dense)", wide(10, 20), stored + curvature - 1, monkeypatch)
+
+
 def test_to_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured are two dense matrices of each module, n² + m² numbers; stored, here, the same and 8 bytes."""
     live: Updates = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import hypot
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from everlora.analysis.spans import Used, used_directions
 from everlora.archive.records import FreeDirections, Holdings, MemoryLoss, Room
 from everlora.core.history import UpdateHistory
 from everlora.core.method import Method
-from everlora.core.roles import HasCapacity, ReconstructsPast
+from everlora.core.roles import BoundsMemoryError, HasCapacity, Part, ReconstructsPast, State
 from everlora.training.memory import Memory
 
 
@@ -64,15 +65,28 @@ def memory_error(method: Method, past: UpdateHistory, remembered: Memory) -> dic
     for part in method.remembering:
         # A part that keeps no more than the tasks' own factors remembers nothing of any module.
         held = {name: state for name, state in sorted(remembered.get(part.name, {}).items()) if state}
-        if not isinstance(part, ReconstructsPast) or not held:
+        losses = _losses(part, past, held)
+        if not losses:
             continue
-        # The tasks' own updates are stored anyway, so how far off a memory is can be measured and need not be
-        # estimated.
-        exact = {name: past.total(name) for name in held}
-        lost = {name: float((exact[name] - part.reconstruct(held[name])).norm()) for name in exact}
-        sizes = {name: float(exact[name].norm()) for name in exact}
-        each = {name: lost[name] / sizes[name] if sizes[name] else 0.0 for name in exact}
-        total, worst = hypot(*sizes.values()), max(each, key=lambda name: each[name])
-        error = hypot(*lost.values()) / total if total else 0.0
-        found[part.name] = MemoryLoss(error=error, worst=each[worst], module=worst)
+        each = {name: lost / size if size else 0.0 for name, (lost, size) in losses.items()}
+        lost, total = (hypot(*values) for values in zip(*losses.values(), strict=True))
+        worst = max(each, key=lambda name: each[name])
+        found[part.name] = MemoryLoss(
+            error=lost / total if total else 0.0,
+            worst=each[worst],
+            module=worst,
+            at_most=isinstance(part, BoundsMemoryError),
+        )
     return found
+
+
+def _losses(part: Part, past: UpdateHistory, held: Mapping[str, State]) -> dict[str, tuple[float, float]]:
+    """Return the norms of what a part's memory lacks and of what it stands for, by module; none of an exact one."""
+    if isinstance(part, BoundsMemoryError):
+        bounds = {name: part.error_bound(state) for name, state in held.items()}
+        return {name: bound for name, bound in bounds.items() if bound is not None}
+    if not isinstance(part, ReconstructsPast):
+        return {}
+    # The tasks' own updates are stored anyway, so how far off a memory is can be measured and need not be estimated.
+    exact = {name: past.total(name) for name in held}
+    return {name: (float((W - part.reconstruct(held[name])).norm()), float(W.norm())) for name, W in exact.items()}

@@ -139,14 +139,18 @@ class Room(Record):
 class MemoryLoss(Record):
     """Holds how far off a part's own form of the past is: ‖W_past − what it remembers‖_F / ‖W_past‖_F.
 
+    Of a curvature it is a bound, over the norm of what is remembered, since nothing else holds the whole one.
+
     Attributes:
         error: over all modules.
         worst: of the worst module, which is ``module``.
+        at_most: whether it is a bound.
     """
 
     error: float
     worst: float
     module: str
+    at_most: bool = False
 
 
 class SumRank(Record):

@@ -46,7 +46,7 @@ def status(run: Folder, plugin: Plugin = None, as_json: Json = False) -> None:
     say(f"kept for the next task: {facts.holdings.memory_bytes / 1e6:.2f} MB{data}")
     for part, lost in facts.holdings.memory_error.items():
         say(
-            f"{part} remembers the past with a relative error of {lost.error:.3g} "
+            f"{part} remembers the past with a relative error of {'at most ' if lost.at_most else ''}{lost.error:.3g} "
             f"(worst module {lost.worst:.3g}, {lost.module})"
         )
     if facts.loads:

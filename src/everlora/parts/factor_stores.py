@@ -160,6 +160,22 @@ def decode(kept: State) -> Tensor:
     return dense + torch.diag_embed(kept["diagonal"]) if "diagonal" in kept else dense
 
 
+def norm(kept: State) -> float:
+    """Return ‖M̂‖_F of the factor that is stored, without a dense matrix where none is.
+
+    >>> round(norm(encode(torch.diag(torch.tensor([3.0, 4.0])), "diagonal", rank=1)), 4)
+    5.0
+    """
+    if "full" in kept or "int8" in kept:
+        return float(precise(decode(kept)).norm())
+    root = precise(_root({key: precise(t) if t.is_floating_point() else t for key, t in kept.items()}))
+    square = (root.mT @ root).square().sum()
+    if "diagonal" in kept:
+        diagonal = precise(kept["diagonal"])
+        square = square + 2 * diagonal @ root.square().sum(1) + diagonal.square().sum()
+    return float(square.sqrt())
+
+
 def times(kept: State, columns: Tensor) -> Tensor:
     """Return the factor times columns, (..., n, k), without a dense matrix where none is stored."""
     if "full" in kept or "int8" in kept:

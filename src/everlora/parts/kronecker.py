@@ -14,6 +14,7 @@ from torch import Tensor
 from everlora.core.errors import ConfigError
 from everlora.core.roles import (
     NO_EVIDENCE,
+    BoundsMemoryError,
     Budget,
     Evidence,
     EvidenceKind,
@@ -72,7 +73,7 @@ def kronecker_rise(
 
 
 @dataclass(frozen=True, kw_only=True)
-class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise):
+class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise, BoundsMemoryError):
     """Adds λ ½ tr(ΔWᵀ L ΔW R) / tr L, L and R summed over earlier tasks: their predicted loss, in nats.
 
     Attributes:
@@ -148,6 +149,20 @@ class KroneckerCurvature(WeightPenalty, HasMemory, NeedsEvidence, PredictsRise):
 
     def root_columns(self, n: int) -> int | None:
         return factor_stores.root_columns(self.store, n, self.store_rank)
+
+    def error_bound(self, memory: State) -> tuple[float, float] | None:
+        """Return a bound of ‖F − F̂‖_F and ‖F̂‖_F, for F̂ = R̂ ⊗ L̂ / tr L̂.
+
+        With factors that are off by at most l and r, R ⊗ L is by at most ‖R̂‖ l + r ‖L̂‖ + r l.
+        """
+        sides = [_of(memory, side) for side in (LEFT, RIGHT)]
+        if not any(SUMMED in side for side in sides):
+            return None
+        (L, R), trace = (factor_stores.norm(side) for side in sides), float(memory["trace"])
+        lost, lost_right = (float(side.get(SUMMED, torch.zeros(1))) for side in sides)
+        if not trace:
+            return 0.0, 0.0
+        return (R * lost + lost_right * L + lost_right * lost) / trace, R * L / trace
 
     def memory_bytes(self, out: int, into: int, rank: int, tasks: int) -> int:
         return 8 + sum(factor_stores.size(self.store, n, self.store_rank) for n in (out, into))

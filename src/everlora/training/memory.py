@@ -43,24 +43,33 @@ def check_fits(parts: Sequence[HasMemory], live: Updates) -> None:
     if held is None or not sites:
         return
     widest = "{} x {}".format(*max((site.shape for site in sites), key=sum))
-    for part in parts:
-        needed = _needed(part, sites)
-        if needed <= held:
-            continue
-        found = _smaller_store(part, sites, held)
-        cure = f"store={found}, or " if found else ""
-        raise ConfigError(
-            f"what {part.name!r} remembers of {len(sites)} modules (the widest {widest}) needs "
-            f"{readable(needed)}, and there are {readable(held)}; take {cure}fewer or narrower "
-            f"modules (--lora-target-modules, --lora-layers)"
-        )
+    needed = _needed(parts, sites)
+    if needed <= held:
+        return
+    found = _smaller_store(parts, sites, held)
+    cure = f"store={found}, or " if found else ""
+    names = [repr(part.name) for part in parts if _stored(part, sites)]
+    kept = f"{' and '.join(names)} {'remembers' if len(names) == 1 else 'remember'} of {len(sites)} modules"
+    raise ConfigError(
+        f"what {kept} (the widest {widest}) needs {readable(needed)}, and there are {readable(held)}; "
+        f"take {cure}fewer or narrower modules (--lora-target-modules, --lora-layers)"
+    )
 
 
-def _needed(part: HasMemory, sites: Sequence[LowRank]) -> int:
-    """Return how many bytes what a part remembers of modules takes, with a curvature while it is measured."""
-    stored = sum(part.memory_bytes(*site.shape, site.rank, 1) for site in sites)
+def _needed(parts: Sequence[HasMemory], sites: Sequence[LowRank]) -> int:
+    """Return how many bytes parts take: their memories at once, and one curvature at a time while it is measured."""
+    return sum(_stored(part, sites) for part in parts) + max((_measured(part, sites) for part in parts), default=0)
+
+
+def _stored(part: HasMemory, sites: Sequence[LowRank]) -> int:
+    """Return how many bytes what a part remembers of modules takes."""
+    return sum(part.memory_bytes(*site.shape, site.rank, 1) for site in sites)
+
+
+def _measured(part: HasMemory, sites: Sequence[LowRank]) -> int:
+    """Return how many bytes a part's curvature takes while it is measured; 0 where it has none."""
     if not isinstance(part, NeedsEvidence) or part.evidence != "curvature":
-        return stored
+        return 0
     widths = [n for site in sites for n in site.shape]
     measured, at_work = 0, 0
     for n in widths:
@@ -68,16 +77,16 @@ def _needed(part: HasMemory, sites: Sequence[LowRank]) -> int:
         measured += 4 * (n * n if columns is None else n * (columns + 1) + 1)
         # One root at a time is joined with another in fp32, and decomposed and squared in fp64.
         at_work = max(at_work, 0 if columns is None else 24 * n * columns)
-    return stored + measured + at_work
+    return measured + at_work
 
 
-def _smaller_store(part: HasMemory, sites: Sequence[LowRank], held: int) -> str | None:
-    """Return the first of a part's own stores in which it remembers modules in so many bytes; None where none does."""
-    if not is_dataclass(part) or all(one.name != "store" for one in fields(part)):
+def _smaller_store(parts: Sequence[HasMemory], sites: Sequence[LowRank], held: int) -> str | None:
+    """Return the first store of the largest part with which all fit into so many bytes; None where none does."""
+    largest, *others = sorted(parts, key=lambda part: -_needed([part], sites))
+    if not is_dataclass(largest) or all(one.name != "store" for one in fields(largest)):
         return None
-    for store in get_args(get_type_hints(type(part))["store"]):
-        other = cast(HasMemory, replace(part, store=store))
-        if _needed(other, sites) <= held:
+    for store in get_args(get_type_hints(type(largest))["store"]):
+        if _needed([cast(HasMemory, replace(largest, store=store)), *others], sites) <= held:
             return str(store)
     return None
 

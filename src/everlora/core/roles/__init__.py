@@ -6,6 +6,7 @@ number of abilities, and its class is checked when it is made (`everlora.core.ro
 
 from everlora.core.roles.abilities import (
     ActivationSource,
+    BoundsMemoryError,
     GenerativeReplay,
     GrowsWithPast,
     HasCapacity,
@@ -50,6 +51,7 @@ __all__ = [
     "ActivationSource",
     "AutoStrength",
     "BlockStep",
+    "BoundsMemoryError",
     "Budget",
     "Curvature",
     "CurvatureRoots",

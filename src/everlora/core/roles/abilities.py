@@ -148,6 +148,17 @@ class ReconstructsPast(Part, ability=True):
         """Return W_past as it is remembered, (..., o, i)."""
 
 
+class BoundsMemoryError(Part, ability=True):
+    """Rounds what it remembers, and tells from its memory how far off that is at most, for ``everlora status``."""
+
+    @abstractmethod
+    def error_bound(self, memory: State) -> tuple[float, float] | None:
+        """Return a bound of the norm of what one module's memory lacks, and the norm of what it holds.
+
+        None means that nothing was rounded.
+        """
+
+
 class PostProcesses(Part, ability=True):
     """Changes an adapter that is trained on and on once a task has ended: this is what answers.
 
@@ -220,6 +231,7 @@ class GenerativeReplay(Rehearsal, ability=True):
 
 __all__ = [
     "ActivationSource",
+    "BoundsMemoryError",
     "GenerativeReplay",
     "GrowsWithPast",
     "HasCapacity",

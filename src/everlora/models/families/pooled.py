@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -173,7 +174,16 @@ def _declared(where: str, revision: str | None) -> Pooling | None:
         return None
     # Several at once are concatenated there, for which no head here has the width.
     on = [switch for switch, value in switches.items() if switch.startswith("pooling_mode_") and value is True]
-    return SWITCHES.get(on[0]) if len(on) == 1 else None
+    if len(on) == 1 and on[0] in SWITCHES:
+        return SWITCHES[on[0]]
+    if on:
+        logging.getLogger("everlora").warning(
+            "%s: %s pools by %s, and here a text is its mean or its first token (--pooling mean, cls)",
+            where,
+            POOLING_FILE,
+            " and ".join(switch.removeprefix("pooling_mode_") for switch in on),
+        )
+    return None
 
 
 def _fetched(where: str, revision: str | None) -> Path | None:
