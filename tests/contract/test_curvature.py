@@ -8,6 +8,7 @@ import torch
 from everlora import load
 from everlora.data.task import Example, Task
 from everlora.models.families import Family
+from everlora.testing import tiny_runs
 from everlora.training.curvature import curvature
 from everlora.training.evidence_rows import to_batch
 
@@ -22,23 +23,26 @@ TASK = Task(
     ),
     test=(Example("a day", "good"),),
 )
+PICTURES = tiny_runs.image_task("mood", ("good", "bad"), seed=0, train=3)
 
 
 def base_layers(model: torch.nn.Module) -> dict[str, torch.nn.Linear]:
-    """Query projections, and what an encoder-decoder or BERT calls so."""
+    """Return the query projections, and what an encoder-decoder, BERT or ViT calls so."""
     ends = ("q_proj", "query", "SelfAttention.q", "EncDecAttention.q")
     return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n.endswith(ends)}
 
 
-def by_rows(model: torch.nn.Module, family: Family, drawn: list[torch.Tensor]) -> dict[str, list[torch.Tensor]]:
+def by_rows(
+    model: torch.nn.Module, family: Family, task: Task, drawn: list[torch.Tensor]
+) -> dict[str, list[torch.Tensor]]:
     """∂L/∂W of every row by autograd, for the answers that were drawn."""
     layers = base_layers(model)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
     for layer in layers.values():
         layer.weight.requires_grad_(True)
-    for row, targets in zip(TASK.train, drawn, strict=True):
+    for row, targets in zip(task.train, drawn, strict=True):
         model.zero_grad()
-        logits, _ = family.logits(model, to_batch(model, family, [(row, TASK)]))
+        logits, _ = family.logits(model, to_batch(model, family, [(row, task)]))
         torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum").backward()
         for name, layer in layers.items():
             found[name].append(layer.weight.grad.clone())
@@ -47,11 +51,11 @@ def by_rows(model: torch.nn.Module, family: Family, drawn: list[torch.Tensor]) -
     return found
 
 
-@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5", "tiny-bert"])
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5", "tiny-bert", "tiny-vit"])
 def test_both_factors_are_those_of_the_rows_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = load(name)
-    base.family.prepare(base.model, [TASK], torch.Generator().manual_seed(0))
-    rows = [(row, TASK) for row in TASK.train]
+    base, task = load(name), PICTURES if name == "tiny-vit" else TASK
+    base.family.prepare(base.model, [task], torch.Generator().manual_seed(0))
+    rows = [(row, task) for row in task.train]
     drawn: list[torch.Tensor] = []
     sizes = [base.family.logits(base.model, to_batch(base.model, base.family, [row]))[1].numel() for row in rows]
     draw = torch.multinomial
@@ -64,7 +68,7 @@ def test_both_factors_are_those_of_the_rows_gradients(name: str, monkeypatch: py
 
     monkeypatch.setattr(torch, "multinomial", note)
     found = curvature(base.model, base.family, base_layers(base.model), rows, torch.Generator().manual_seed(0))
-    for layer, gradients in by_rows(base.model, base.family, drawn).items():
+    for layer, gradients in by_rows(base.model, base.family, task, drawn).items():
         left = torch.stack([G @ G.mT for G in gradients]).mean(0)
         right = torch.stack([G.mT @ G for G in gradients]).mean(0)
         torch.testing.assert_close(found[layer].left, left, rtol=1e-3, atol=1e-7 + 1e-4 * float(left.abs().max()))
