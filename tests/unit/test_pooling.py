@@ -75,8 +75,9 @@ def test_a_checkpoint_that_pools_as_nothing_here_does_is_named(
     declare(folder, **{f"pooling_mode_{one}": True for one in on}, pooling_mode_cls_token=False)
     assert load(str(folder), device="cpu").family.pooling == "mean"  # type: ignore[attr-defined]
     (line,) = [record.getMessage() for record in caplog.records if record.name == "everlora"]
-    assert line.startswith(
-        f"{folder}: 1_Pooling/config.json pools by {said}, and here a text is its mean or its first"
+    assert line == (
+        f"{folder}: 1_Pooling/config.json pools by {said}, which is not known here; --pooling says how else "
+        f"(mean, cls, head)"
     )
     caplog.clear()
     assert load(str(folder), device="cpu", pooling="mean").family.pooling == "mean"  # type: ignore[attr-defined]

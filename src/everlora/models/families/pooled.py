@@ -178,7 +178,7 @@ def _declared(where: str, revision: str | None) -> Pooling | None:
         return SWITCHES[on[0]]
     if on:
         logging.getLogger("everlora").warning(
-            "%s: %s pools by %s, and here a text is its mean or its first token (--pooling mean, cls)",
+            "%s: %s pools by %s, which is not known here; --pooling says how else (mean, cls, head)",
             where,
             POOLING_FILE,
             " and ".join(switch.removeprefix("pooling_mode_") for switch in on),
