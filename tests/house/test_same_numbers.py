@@ -49,7 +49,7 @@ RUNS = {
     "lb-cl on tiny-bert": "labels",
     "recurrent-kif on tiny-bert": "labels",
     "seqft on tiny-bert": "two",
-    "n-lora on tiny-bert": "labels --past factors --lora-dropout 0.1",
+    "n-lora(lam=0.4) on tiny-bert": "labels --past factors --lora-dropout 0.1",
     "ewc on tiny-vit": "images",
     "inflora on tiny-vit": "images",
     "l2p on tiny-vit": "images",

@@ -10,7 +10,7 @@ import torch
 from calculus import by_autograd, draw
 from everlora import parse
 from everlora.core.errors import ConfigError
-from everlora.core.roles import TaskContext
+from everlora.core.roles import AutoStrength, TaskContext
 from everlora.core.updates import LowRank
 from everlora.parts.sparsity import Sparsity, sparsity
 
@@ -67,10 +67,11 @@ def test_the_form_of_the_code_needs_square_weights() -> None:
 
 
 def test_options_are_checked() -> None:
-    assert parse("n-lora").penalties == (Sparsity(lam=0.4),)
-    assert parse("o-lora+n-lora(lam=auto)").policy.startswith("new")
+    assert parse("n-lora").penalties == (Sparsity(lam=AutoStrength(rho=0.03)),)
+    assert parse("n-lora(lam=0.4)").penalties == (Sparsity(lam=0.4),)
+    assert parse("o-lora+n-lora").policy.startswith("new")
     with pytest.raises(ConfigError, match="rho and per_module"):
-        parse("n-lora(rho=0.1)")
+        parse("n-lora(lam=0.4,rho=0.1)")
     with pytest.raises(ConfigError, match="fresh adapter"):
         replace(parse("seqlora"), penalties=(Sparsity(),))
 

@@ -15,9 +15,10 @@ makes an entry exactly 0, so updates are small rather than sparse; with too larg
 warning says so).
 
 The authors' scripts have λ = 0.4 for orders 1 to 3, 0.4 and 1.2 for the tasks of order 4, 0.55 for order 5 and 1.8 for
-order 6, for models of their size: the norm is a sum over all entries, so λ depends on o · i; ``lam=auto`` finds the λ
-that reaches a share of the gradient (`everlora.core.roles.AutoStrength`) instead. ``lam=budget`` finds one by what
-earlier tasks are predicted to lose (`everlora.core.roles.Budget`), and so is 0 on the first task.
+order 6, for models of their size: the norm is a sum over all entries, so λ depends on o · i, and on a small model 0.4
+lets nothing be learned (docs/results.md). The default, ``lam=auto``, finds the λ that reaches a share of the gradient
+(`everlora.core.roles.AutoStrength`) instead. ``lam=budget`` finds one by what earlier tasks are predicted to lose
+(`everlora.core.roles.Budget`), and so is 0 on the first task.
 
 What we do differently:
 - the published code takes the norm of A B, an (r, r) matrix that exists only where o = i and says nothing about which
@@ -52,8 +53,14 @@ from everlora.parts.strengths import StrengthOption, read_strength
 def nlora(
     *,
     lam: Annotated[
-        StrengthOption, Default("λ = 0.4 is that of the authors' scripts for orders 1 to 3."), Search(4e-5, 4e-4, 4e-3)
-    ] = 0.4,
+        StrengthOption,
+        Default(
+            "λ = 0.4 of the authors' scripts for orders 1 to 3 stops learning on small models; ``auto`` finds one by "
+            "its share of the gradient.",
+            ours=True,
+        ),
+        Search(4e-5, 4e-4, 4e-3),
+    ] = "auto",
     rho: RhoOption = None,
     per_module: PerModule = False,
     form: Annotated[
@@ -62,7 +69,7 @@ def nlora(
 ) -> Method:
     """Build N-LoRA.
 
-    >>> nlora(lam="auto", rho=0.1).penalties[0].lam.rho
+    >>> nlora(rho=0.1).penalties[0].lam.rho
     0.1
 
     Raises:
