@@ -184,8 +184,11 @@ def test_a_dry_run_refuses_layers_as_the_run_does(model: str, layers: str, tmp_p
 @pytest.mark.parametrize("method", ["seqft", "l2p", "progprompt"])
 def test_a_dry_run_refuses_layers_where_no_adapter_stands_in_one(method: str) -> None:
     shown = {"model": "not-there", "benchmark": "builtin", "method": method, "lora": {"layers": "top:1"}}
-    with pytest.raises(EverloraError, match="are trained; leave out --lora-layers"):
+    with pytest.raises(EverloraError, match=r"are trained; leave out --lora-layers, or say all$"):
         dry_run.check(resolve(RunSpec, shown))
+    over = {"lora": {"layers": "all"}}  # as --lora-layers all over a recipe's layers
+    assert resolve(RunSpec, shown, over).lora.layers is None
+    dry_run.check(resolve(RunSpec, shown, over))
 
 
 def test_a_dry_run_leaves_a_model_that_is_not_there_to_the_run(tmp_path: Path) -> None:

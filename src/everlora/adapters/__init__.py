@@ -90,7 +90,9 @@ def check_layers(adapter: Adapter) -> None:
     """
     if adapter.whole_model or adapter.form.startswith("prompt"):
         nouns = "{}s{}{}".format(*adapter.noun.partition(" of "))  # sets of weights
-        raise ConfigError(f"layers say where adapters stand, and here {nouns} are trained; leave out --lora-layers")
+        raise ConfigError(
+            f"layers say where adapters stand, and here {nouns} are trained; leave out --lora-layers, or say all"
+        )
 
 
 def _subclasses(kind: type[AdapterBackend]) -> list[type[AdapterBackend]]:

@@ -49,7 +49,7 @@ def read_layers(given: str) -> tuple[int, int] | int:
         return int(found[1]), int(found[2] or found[1])
     raise ConfigError(
         f"layers are top:2, the two upper ones, or 4-5, from 0 and both included, of an encoder-decoder also "
-        f"decoder:top:2 or decoder, not {given!r}"
+        f"decoder:top:2 or decoder, or all, not {given!r}"
     )
 
 
@@ -87,14 +87,14 @@ class LoraSpec(Strict):
         str | None,
         Setting(
             "method",
-            "Layers to adapt: top:2, 4-5, decoder:top:2.",
+            "Layers to adapt: top:2, 4-5, decoder:top:2, all.",
             options=("--lora-layers",),
             value="WHICH",
             unset="all",
         ),
     ] = None
     """The upper ones, or a range from 0 with both ends, or of an encoder-decoder those of its ``decoder``; what lies
-    below the lowest reads each text once and without dropout."""
+    below the lowest reads each text once and without dropout. ``all`` is None, where a recipe names some."""
     exclude_modules: Annotated[
         list[str] | str | None,
         Setting("method", "Modules not to adapt: names, or a pattern.", options=(), unset="none"),
@@ -127,10 +127,11 @@ class LoraSpec(Strict):
     @field_validator("layers")
     @classmethod
     def _readable(cls, layers: str | None) -> str | None:
-        if layers is not None:
-            _, inside = split_side(layers)
-            if inside is not None:
-                read_layers(inside)
+        if layers is None or layers.strip() == "all":
+            return None
+        _, inside = split_side(layers)
+        if inside is not None:
+            read_layers(inside)
         return layers
 
 
