@@ -15,6 +15,21 @@ HOW = "--max-steps 2 --eval-scoring labels --eval-schedule diagonal"
 TINY = f"{DATA} {HOW}".split()
 
 
+def test_what_is_typed_is_not_searched_and_test_rows_are_not_scored(everlora: Everlora) -> None:
+    dry = ("tune", *TINY, "--methods", "decay,inclora", "--trials", "3", "--out", "x", "--dry-run")
+    for typed in (("--learning-rate", "0.005"), ("--set", "learning_rate=0.005")):
+        lines = everlora(*dry, *typed).out.splitlines()
+        assert [line.split("\t")[:2] for line in lines] == [
+            *([f"decay(rho={rho})", "rate 0.005"] for rho in ("0.03", "0.1", "0.3")),
+            ["inclora", "rate 0.005"],
+        ]
+    said = everlora(*dry, "--eval-split", "test")
+    assert (said.status, said.line) == (
+        2,
+        "everlora: tuning scores dev rows, so that test rows stay unseen: leave out --eval-split",
+    )
+
+
 def test_tune_then_sweep_with_what_was_found(
     everlora: Everlora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

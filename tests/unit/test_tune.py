@@ -30,6 +30,8 @@ def test_every_system_has_as_many_trials_from_one_range_of_rates(system: str, bu
 def test_options_that_are_given_are_not_searched() -> None:
     assert {trial.method for trial in trials_of("ella(rho=0.2)", 6)} == {"ella(rho=0.2)"}
     assert len({trial.method for trial in trials_of("ella", 6)}) == 3
+    assert {trial.rate for trial in trials_of("ella", 6, rate=0.0123456)} == {0.0123456}
+    assert trials_of("inclora", 6, rate=0.005) == [Trial(system="inclora", method="inclora", rate=0.005)]
 
 
 def test_no_trial_is_refused() -> None:

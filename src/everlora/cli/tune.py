@@ -45,10 +45,13 @@ def tune(
 ) -> None:
     """Find the rate and the strength of methods on dev rows, with equal budgets, for `everlora sweep --tuned`.
 
-    Takes every setting of `everlora run`; all trials and their scores are kept in --out.
+    Takes every setting of `everlora run`: a --learning-rate named here is not searched, one of a recipe is replaced.
+    All trials and their scores are kept in --out.
     """
     if method is not None or seed is not None:
         raise ConfigError("tuning takes --methods and --seeds, not --method and --seed")
+    if settings.get("eval_split") == "test":
+        raise ConfigError("tuning scores dev rows, so that test rows stay unseen: leave out --eval-split")
     layers = options.layers(settings, config, set_)
     systems, numbers, named = plan(layers, methods, seeds, orders)
 
@@ -60,7 +63,9 @@ def tune(
     from everlora.runtime.console import ConsoleProgress
     from everlora.settings.spec import RunSpec
 
-    points = [trial for system in systems for trial in tuning.trials_of(system, trials)]
+    typed = options.pairs(set_).get("learning_rate", settings.get("learning_rate"))
+    rate = None if typed is None else float(typed)
+    points = [trial for system in systems for trial in tuning.trials_of(system, trials, rate)]
     todo = tuning.tuning_jobs(layers, points, numbers, out, named)
     jobs = [job for runs in todo.values() for job in runs]
     if dry_run:

@@ -52,16 +52,19 @@ class Trial:
         return sum(self.scores) / len(self.scores) if self.scores else -math.inf
 
 
-def trials_of(system: str, budget: int) -> list[Trial]:
+def trials_of(system: str, budget: int, rate: float | None = None) -> list[Trial]:
     """Return the trials of a system: at most ``budget`` of them, and as many as that wherever its options allow it.
 
     >>> import everlora.methods
     >>> [(t.method, round(t.rate, 5)) for t in trials_of("inclora", 3)]
     [('inclora', 0.00257), ('inclora', 0.00476), ('inclora', 0.00882)]
+    >>> [(t.method, t.rate) for t in trials_of("decay", 3, rate=5e-3)]
+    [('decay(rho=0.03)', 0.005), ('decay(rho=0.1)', 0.005), ('decay(rho=0.3)', 0.005)]
 
     Args:
         system: an expression; options that it sets are not searched.
         budget: how many trials.
+        rate: one that is not searched either; None tries rates about that of the system's form.
 
     Raises:
         ConfigError: an unknown method, or no trial at all.
@@ -73,8 +76,9 @@ def trials_of(system: str, budget: int) -> list[Trial]:
     # Every system gets the same number of trials: one with more options to try has fewer rates.
     count = max(1, budget // len(expressions))
     # The middles of as many equal parts of the range, on a logarithmic scale.
-    rates = [form * LOWEST * (HIGHEST / LOWEST) ** ((k + 0.5) / count) for k in range(count)]
-    found = [Trial(system=system, method=one, rate=float(f"{rate:.3g}")) for rate in rates for one in expressions]
+    rates = [float(f"{form * LOWEST * (HIGHEST / LOWEST) ** ((k + 0.5) / count):.3g}") for k in range(count)]
+    held = rates if rate is None else [rate]
+    found = [Trial(system=system, method=one, rate=each) for each in held for one in expressions]
     return found[:budget]
 
 
