@@ -41,7 +41,9 @@ Orders = Annotated[
 ]
 TunedFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Rates and options, as `everlora tune` writes them.", rich_help_panel="method"),
+    typer.Option(
+        metavar="FILE", help="What `everlora tune` found; it holds over --learning-rate.", rich_help_panel="method"
+    ),
 ]
 Workers = Annotated[
     int, typer.Option(metavar="N", min=1, help="Processes, each with its share of cores.", rich_help_panel="training")
