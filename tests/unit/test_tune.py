@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import everlora.methods  # noqa: F401  # registers them
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import parse
 from everlora.learner import sweep, tune
+from everlora.learner.resolve import resolve
 from everlora.learner.tune import HIGHEST, LOWEST, Trial, trials_of
+from everlora.settings.spec import RunSpec
 
 SMALL = {"model": "tiny-bert", "benchmark": "builtin", "tasks": ["reviews"], "max_train_samples": 8}
 
@@ -68,3 +71,18 @@ def test_trials_are_scored_on_dev_rows_in_folders_of_their_own(tmp_path: Path) -
     assert len(folders) == len(set(folders)) == 6
     assert {job.spec.evaluation.split for jobs in todo.values() for job in jobs} == {"dev"}
     assert all(not trial.scores for trial in tune.measured(todo))
+
+
+def test_a_worker_takes_no_more_threads_than_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread where OMP_NUM_THREADS says so, though its share of the cores were eight; no more than its share."""
+    monkeypatch.setattr(sweep, "_base", [])
+    monkeypatch.setattr(sweep.experiment, "load_for", lambda spec: spec)
+    spec = resolve(RunSpec, SMALL)
+    before = torch.get_num_threads()
+    try:
+        for given, share, taken in ((1, 8, 1), (4, 2, 2)):
+            torch.set_num_threads(given)
+            sweep._begin_worker(spec, share, [])
+            assert torch.get_num_threads() == taken
+    finally:
+        torch.set_num_threads(before)

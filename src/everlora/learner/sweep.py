@@ -264,7 +264,7 @@ _base: list[Loaded] = []
 
 def _begin_worker(spec: RunSpec, threads: int, files: Sequence[Path]) -> None:
     """Make a fresh process ready to do jobs."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(min(threads, torch.get_num_threads()))  # never more than OMP_NUM_THREADS allows
     for file in files:
         load_plugin(file)
     _base.append(experiment.load_for(spec))
