@@ -35,7 +35,7 @@ def test_a_benchmarks_texts_are_cut_in_their_middle_and_counted(model: str, form
             lines.append(line)
 
     validate_task(task(form, 64), family, EvalSpec(), Heard())
-    assert lines == ["task 't': 1 of 3 texts are too long for the model and are cut"]
+    assert lines == ["task 't': 1 of 3 texts are longer than the model reads and are cut"]
     limited = task(form, 64)
     if model != "tiny-bert":
         tokens, cut = family.prompter.prompt(limited.train[0], limited, room=10)  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from everlora.core.expressions import parse
 from everlora.data.task import Example, Task, digest_of_rows
 from everlora.metrics.answers import DEFAULT
 from everlora.metrics.scores import ScoreMatrix
+from everlora.models.families.base import Limits
 from everlora.settings.spec import EvalSpec, LearnerSpec
 from everlora.training.stages import (
     chance_level,
@@ -184,8 +185,8 @@ class Lines:
 class Cutting:
     """A family that cuts some texts of every task and has a remark on it."""
 
-    def __init__(self, cut: int) -> None:
-        self.truncated, self.cut = 99, cut
+    def __init__(self, cut: int, source: int | None = None) -> None:
+        self.truncated, self.cut, self.limits = 99, cut, Limits(context=64, source=source)
 
     def check(self, task: Task) -> None:
         self.truncated += self.cut
@@ -203,10 +204,10 @@ def test_what_is_reported_of_a_task_before_it_is_learned(
 ) -> None:
     one = task("a", 3, labels, left_out={"no text": 2}, notes=("a note",))
     one = replace(one, dev=one.train[:1])
-    for cut in (0, 1):
+    for cut, source, most in ((0, None, ""), (1, None, "the model reads"), (1, 32, "--max-source-length")):
         lines = Lines()
-        validate_task(one, cast(Any, Cutting(cut)), EvalSpec(scoring=scoring), cast(Any, lines))
-        texts = "task 'a': 1 of 7 texts are too long for the model and are cut"
+        validate_task(one, cast(Any, Cutting(cut, source)), EvalSpec(scoring=scoring), cast(Any, lines))
+        texts = f"task 'a': 1 of 7 texts are longer than {most} and are cut"
         assert lines.warnings == ["task 'a': a remark"] * remarked + [texts] * cut + ["task 'a': a note"]
         assert lines.infos == ["task 'a': 2 rows left out (no text)"]
 

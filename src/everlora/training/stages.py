@@ -76,7 +76,8 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
             progress.warn(f"task {task.name!r}: {remark}")
     if family.truncated:
         rows = len(task.train) + len(task.dev) + len(task.test)
-        progress.warn(f"task {task.name!r}: {family.truncated} of {rows} texts are too long for the model and are cut")
+        most = "the model reads" if family.limits.source is None else "--max-source-length"
+        progress.warn(f"task {task.name!r}: {family.truncated} of {rows} texts are longer than {most} and are cut")
     for why, count in task.left_out.items():
         progress.info(f"task {task.name!r}: {count} rows left out ({why})")
     for note in task.notes:
