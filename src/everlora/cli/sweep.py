@@ -42,7 +42,7 @@ Orders = Annotated[
 TunedFile = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="What `everlora tune` found; it holds over --learning-rate.", rich_help_panel="method"
+        metavar="FILE", help="What `everlora tune` found; it holds over other settings.", rich_help_panel="method"
     ),
 ]
 Workers = Annotated[

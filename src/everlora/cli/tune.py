@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verb
 from everlora.cli.run import Config, DryRun, More
 from everlora.cli.sweep import Methods, NotHere, Orders, Workers, plan
 from everlora.core.errors import ConfigError, TrainingError
+
+if TYPE_CHECKING:
+    from everlora.settings.spec import RawSettings
 
 Trials = Annotated[int, typer.Option(metavar="N", min=1, help="Trials of each method.", rich_help_panel="method")]
 Seeds = Annotated[
@@ -48,10 +51,7 @@ def tune(
     Takes every setting of `everlora run`: a --learning-rate named here is not searched, one of a recipe is replaced.
     All trials and their scores are kept in --out.
     """
-    if method is not None or seed is not None:
-        raise ConfigError("tuning takes --methods and --seeds, not --method and --seed")
-    if settings.get("eval_split") == "test":
-        raise ConfigError("tuning scores dev rows, so that test rows stay unseen: leave out --eval-split")
+    _refuse(method, seed, settings)
     layers = options.layers(settings, config, set_)
     systems, numbers, named = plan(layers, methods, seeds, orders)
 
@@ -63,9 +63,8 @@ def tune(
     from everlora.runtime.console import ConsoleProgress
     from everlora.settings.spec import RunSpec
 
-    typed = options.pairs(set_).get("learning_rate", settings.get("learning_rate"))
-    rate = None if typed is None else float(typed)
-    points = [trial for system in systems for trial in tuning.trials_of(system, trials, rate)]
+    held = _typed_rate(settings, set_)
+    points = [trial for system in systems for trial in tuning.trials_of(system, trials, held)]
     todo = tuning.tuning_jobs(layers, points, numbers, out, named)
     jobs = [job for runs in todo.values() for job in runs]
     if dry_run:
@@ -87,3 +86,21 @@ def tune(
         say(f"written to {out / tuning.TABLE}; use it with: everlora sweep --tuned {out / tuning.TABLE}")
     if failed:
         raise TrainingError(f"{len(failed)} of {len(jobs)} runs could not be made: {failed[0].reason}")
+
+
+def _refuse(method: str | None, seed: str | None, settings: RawSettings) -> None:
+    """Refuse options that a search has no use for.
+
+    Raises:
+        ConfigError: which, and what to do.
+    """
+    if method is not None or seed is not None:
+        raise ConfigError("tuning takes --methods and --seeds, not --method and --seed")
+    if settings.get("eval_split") == "test":
+        raise ConfigError("tuning scores dev rows, so that test rows stay unseen: leave out --eval-split")
+
+
+def _typed_rate(settings: RawSettings, more: list[str] | None) -> float | None:
+    """Return the learning rate that was typed, as an option or by ``--set``; it is not searched."""
+    typed = options.pairs(more).get("learning_rate", settings.get("learning_rate"))
+    return None if typed is None else float(str(typed))

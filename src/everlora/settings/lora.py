@@ -87,7 +87,7 @@ class LoraSpec(Strict):
         str | None,
         Setting(
             "method",
-            "Layers to adapt: top:2, 4-5, decoder:top:2, all.",
+            "Layers to adapt: top:2, 4-5, decoder:top:2.",
             options=("--lora-layers",),
             value="WHICH",
             unset="all",
