@@ -48,8 +48,7 @@ def tune(
 ) -> None:
     """Find the rate and the strength of methods on dev rows, with equal budgets, for `everlora sweep --tuned`.
 
-    Takes every setting of `everlora run`: a --learning-rate named here is not searched, one of a recipe is replaced.
-    All trials and their scores are kept in --out.
+    Takes every setting of `everlora run`; a --learning-rate that is typed is held. All trials are kept in --out.
     """
     _refuse(method, seed, settings)
     layers = options.layers(settings, config, set_)
