@@ -61,6 +61,7 @@ BARE: dict[str, dict[str, object]] = {
     "KroneckerCurvature": {"lam": 1.0},
     "SignConflict": {"lam": 1.0},
     "UpdateDecay": {"lam": 1.0},
+    "Sparsity": {"lam": 0.4},  # its authors'; the method finds one
     "OrthonormalTriplets": {"lam": 0.1},  # the methods of one paper take a tenth of it
     "SensitivityBlend": {"sigma": "with"},  # all of a triplet; the methods of one paper leave σ out
     "Prompt": {"phrase": ""},  # a phrase is the method's to choose
