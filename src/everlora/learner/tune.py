@@ -77,9 +77,8 @@ def trials_of(system: str, budget: int, rate: float | None = None) -> list[Trial
     count = max(1, budget // len(expressions))
     # The middles of as many equal parts of the range, on a logarithmic scale.
     rates = [float(f"{form * LOWEST * (HIGHEST / LOWEST) ** ((k + 0.5) / count):.3g}") for k in range(count)]
-    held = rates if rate is None else [rate]
-    found = [Trial(system=system, method=one, rate=each) for each in held for one in expressions]
-    return found[:budget]
+    tried = rates if rate is None else [rate]
+    return [Trial(system=system, method=one, rate=each) for each in tried for one in expressions][:budget]
 
 
 def _expressions(system: str) -> list[str]:
