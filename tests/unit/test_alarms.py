@@ -24,6 +24,7 @@ from everlora.training.alarms import (
     FEW_ROWS,
     KNOWN,
     TOO_LARGE,
+    TOO_LARGE_IN_FULL,
     after_scoring,
     after_training,
     change,
@@ -73,6 +74,35 @@ def test_where_one_adapter_goes_on_only_its_change_counts() -> None:
     assert runaway(update(a=5.0), update(a=5.0), weights) == []
     assert runaway(update(a=5.0), None, weights) != []
     assert runaway(update(a=5.0), None, {}) == [], "a form that adapts no layer has no scale"
+
+
+@pytest.mark.parametrize(("moved", "warned"), [(0.99, False), (1.01, True)])
+def test_weights_that_are_trained_themselves_are_measured_against_where_they_began(moved: float, warned: bool) -> None:
+    """Not against what the layer holds by then, nor with a bias, which the share leaves out."""
+    began = torch.eye(4)
+    now = began + moved * TOO_LARGE_IN_FULL * torch.eye(4).roll(1, 0)
+    trained = {"a": Weights({"weight": now, "bias": torch.full((4,), 9.0)})}
+    start = {"a": Weights({"weight": began, "bias": torch.zeros(4)})}
+    assert bool(runaway(trained, start, layers(a=100.0))) is warned
+    assert runaway(trained, None, layers(a=1.0)) == []
+    assert runaway(trained, start, {}) == [], "a norm, an embedding"
+    prompts = {"a": Weights({"prompt": 9 * now})}
+    assert runaway(prompts, {"a": Weights({"prompt": now})}, layers(a=1.0)) == []
+
+
+@pytest.mark.parametrize(("rate", "warned"), [(1e-4, []), (0.02, ["first", "second"])])
+def test_full_weights_that_run_away_are_warned_of(rate: float, warned: list[str], tmp_path: Path) -> None:
+    """On the first task against the model's own weights, and on the second against those of the first."""
+    watch = tiny_runs.Watch()
+    tiny_runs.train_sequence(
+        "tiny-bert",
+        "seqft",
+        tmp_path / "run",
+        tiny_runs.stream("tiny-bert")[:2],
+        progress=watch,
+        train={"max_steps": 4, "learning_rate": rate},
+    )
+    assert [line.split("'")[1] for line in watch.warnings if alarms.LARGE in line] == warned
 
 
 def test_weights_far_smaller_than_one_are_the_measure_all_the_same() -> None:
@@ -151,7 +181,7 @@ def test_a_scale_that_is_far_too_large_is_said_and_recorded(tmp_path: Path) -> N
     )
     (recorded,) = [stage.facts.warning or "" for stage in learner.folder.stages()]
     (said,) = [line for line in progress.warnings if line.startswith("task 'first': the update is large")]
-    assert said.endswith("lower --lora-alpha or --learning-rate")
+    assert said.endswith("lower --learning-rate or, of adapters, --lora-alpha")
     assert said.removeprefix("task 'first': ") in recorded
 
 

@@ -64,14 +64,14 @@ def test_an_update_that_is_too_large_is_not_to_be_trained_longer() -> None:
     large, small = (LowRank(torch.eye(4)[:1], size * torch.eye(4)[:, :1], 1.0) for size in (9.0, 0.01))
     found = after_training({"a": large}, None, layer(), flat, [])
     assert [line.split(":")[0] for line in found] == ["the update is large", "the task was not learned"]
-    assert all(line.endswith("; lower --lora-alpha or --learning-rate") for line in found)
+    assert all(line.endswith("; lower --learning-rate or, of adapters, --lora-alpha") for line in found)
     (alone,) = after_training({"a": small}, None, layer(), flat, [])
     assert "train longer" in alone
 
     rows = [Example(f"row {k}", "yes" if k % 2 else "no") for k in range(60)]
     task = Task(name="news", train=rows[:8], test=rows, labels=("yes", "no"), instruction="Say.")
     (line,) = after_scoring([task], {"news": [False] * 60}, "test", "; ".join(found))
-    assert line.endswith("; lower --lora-alpha or --learning-rate")
+    assert line.endswith("; lower --learning-rate or, of adapters, --lora-alpha")
     for before in (None, alone):
         (line,) = after_scoring([task], {"news": [False] * 60}, "test", before)
         assert "train longer" in line

@@ -220,6 +220,10 @@ class AdapterBackend(ABC):
         """Return the adapted layers of the base model by module name; none for forms that adapt no layers."""
         return {}
 
+    def origin(self) -> Updates | None:
+        """Return where a fresh adapter begins that stands in place of weights; None for what is added to them."""
+        return None
+
     def output_layers(self) -> dict[str, nn.Module]:
         """Return the layers whose outputs are computed from rows of trained tensors, by module name.
 

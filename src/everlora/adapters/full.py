@@ -106,6 +106,14 @@ class FullBackend(AdapterBackend):
             place: modules[place] for place in self._parameters_by_module() if isinstance(modules[place], nn.Linear)
         }
 
+    def origin(self) -> dict[str, Weights]:
+        """Return the model's own weights, as they were before any task, by module."""
+        own = {id(p): tensor for p, tensor in self._own}
+        return {
+            place: Weights({key: own[id(p)] for key, p in tensors.items()})
+            for place, tensors in self._parameters_by_module().items()
+        }
+
     @torch.no_grad()
     def set_values(self, start: Updates) -> None:
         """Copy the values of ``start`` into the weights of the modules that it names.

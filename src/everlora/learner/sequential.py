@@ -192,7 +192,7 @@ class SequentialLearner(LearnerState):
             seconds = Seconds(train=time.perf_counter() - started + training.elsewhere)
             warnings = training.chain.warnings
             earlier = self.changes if self.method.penalties else ()
-            amiss = after_training(update, self.adapter_start(), self.backend.base_layers(), training.log, earlier)
+            amiss = after_training(update, self.training_start(), self.backend.base_layers(), training.log, earlier)
             warnings += warn(self.progress, stage.name, amiss)
             # With the adapter still on, since evidence is measured by passes through the model.
             remembered = self.remember(stage, model, update)

@@ -176,6 +176,10 @@ class LearnerState:
         """Return where the adapter of a stage starts, if it goes on from the one before; None if it is fresh."""
         return self.newest if self.method.consolidator.rule == "continue" else None
 
+    def training_start(self) -> Updates | None:
+        """Return where training of a stage starts that is no adapter of its own at 0; its adapter is on the model."""
+        return self.adapter_start() or self.backend.origin()
+
     def merge_when(self, when: Literal["train", "infer"]) -> Merge | None:
         """Return the method's merge, if it wants the past merged at this time; None leaves the past a plain sum."""
         merge = self.method.merge
