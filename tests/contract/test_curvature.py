@@ -57,11 +57,14 @@ def test_both_factors_are_those_of_the_rows_gradients(name: str, monkeypatch: py
     base.family.prepare(base.model, [task], torch.Generator().manual_seed(0))
     rows = [(row, task) for row in task.train]
     drawn: list[torch.Tensor] = []
-    sizes = [base.family.logits(base.model, to_batch(base.model, base.family, [row]))[1].numel() for row in rows]
-    draw = torch.multinomial
+    answers = [base.family.logits(base.model, to_batch(base.model, base.family, [row])) for row in rows]
+    sizes, draw = [targets.numel() for _, targets in answers], torch.multinomial
+    predicted = torch.cat([logits.detach() for logits, _ in answers]).exp()
+    predicted = predicted / predicted.sum(-1, keepdim=True)
 
     def note(probabilities: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
         assert n == 1, "one answer at every place"
+        torch.testing.assert_close(probabilities, predicted, rtol=1e-4, atol=1e-6)
         found = draw(probabilities, n, generator=generator)
         drawn.extend(found[:, 0].split(sizes))
         return found

@@ -84,6 +84,28 @@ def test_a_first_task_costs_nothing_and_a_wide_budget_takes_all(tmp_path: Path) 
     assert second.spent.share == 1.0
 
 
+def test_what_is_predicted_is_predicted_of_what_is_taken(tmp_path: Path) -> None:
+    """The prediction is quadratic: a share c of an update is predicted to cost c² of the whole."""
+    found = []
+    for name, may_lose in (("whole", 1000.0), ("part", 0.0)):
+        method = "inclora+kfac(lam=budget(nats=1,probes=4))"
+        learner = Learner(
+            "tiny-bert", method=method, out=tmp_path / name, lora={"lora_alpha": 32}, evaluation=BY_LABELS
+        )
+        learner.learn(words("first", "alpha", "beta", "gamma"), keep_probe=12, train={**STEPS, "learning_rate": 0.005})
+        second = words("second", "alpha", "beta", "delta")
+        done = learner.learn(second, may_lose=may_lose, train={**STEPS, "learning_rate": 0.09})
+        assert done.spent is not None
+        assert done.predicted_rise is not None
+        noted = learner._learner.folder.stages()[1].facts.predicted_rise
+        assert noted == done.predicted_rise == learner._learner.calibration.predicted
+        found.append((done.spent.share, done.predicted_rise))
+    (whole, all_of_it), (share, part) = found
+    assert whole == 1
+    assert 0 < share < 1
+    assert part == pytest.approx(share**2 * all_of_it, rel=1e-3)
+
+
 def test_without_rows_the_forecast_stands_in(tmp_path: Path) -> None:
     wide = Learner("tiny-llama", method="inclora", out=tmp_path / "wide", lora={"lora_alpha": 32})
     wide.learn(words("first", "alpha", "beta", "gamma"), train=STEPS)

@@ -88,6 +88,8 @@ FORMS = [
     ("ewc", lambda t: 4 * 2 * P),
     ("ewc(form=per-task)", lambda t: 4 * 3 * P),
     ("lwf", lambda t: 4 * P),
+    ("kfac", lambda t: 4 * t * P + 2 * (2 * 8 + 4 * (3 * 64**2 + 32**2))),  # two factors, a trace and a count a matrix
+    ("kfac(store=int8)", lambda t: 4 * t * P + 2 * (2 * 8 + 3 * (64**2 + 4 * 64 + 4) + 32**2 + 4 * 32 + 4)),
     ("migu", lambda t: 4 * P),
     ("slao", lambda t: 4 * (P + 4 * OUT)),
     ("n-lora", lambda t: 4 * t * P),

@@ -19,6 +19,7 @@ from everlora.models.families.frozen import FrozenLayers
 from everlora.models.families.frozen_encoder import FrozenEncoder
 from everlora.models.skeleton import skeleton
 from everlora.settings.spec import RunSpec
+from everlora.training.evidence_rows import to_batch
 
 UPPER = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "layers": "top:1"}
 DIAGONAL = {"evaluation": {"schedule": "diagonal"}}
@@ -276,6 +277,29 @@ def test_an_encoder_below_an_adapted_decoder_runs_once_for_each_text(tmp_path: P
     resumed = begin("tiny-t5", "ella", tmp_path / "cut", lora=decoder, resume=True)
     resumed.follow(tiny_runs.stream("tiny-t5"))
     assert tiny_runs.largest_difference(tiny_runs.adapter(resumed), tiny_runs.adapter(once)) == 0
+
+
+def test_the_encoder_reads_each_text_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six steps of eight rows are two epochs of 24 texts; a batch that is answered again is not read again."""
+    read, compute = {True: 0, False: 0}, FrozenEncoder._compute
+
+    def count(frozen: FrozenEncoder, model: torch.nn.Module, inputs: Any) -> torch.Tensor:
+        read[model.training] += len(inputs["input_ids"])
+        return compute(frozen, model, inputs)
+
+    monkeypatch.setattr(FrozenEncoder, "_compute", count)
+    task = tiny_runs.stream("tiny-t5")[0]
+    train = {"max_steps": 6, "per_device_train_batch_size": 8}
+    learner = begin("tiny-t5", "inclora", tmp_path / "run", lora={**UPPER, "layers": "decoder"}, train=train)
+    learner.follow([task])
+    assert len({row.input for row in task.train}) == 24
+    assert read[True] == 24
+    model = learner.inference_model()
+    before = read[False]
+    for _ in range(3):
+        batch = to_batch(model, learner.base.family, [(row, task) for row in task.test])
+        learner.base.family.logits(model, batch)
+    assert read[False] - before == len(task.test)
 
 
 def test_looking_at_a_models_layers_runs_no_code_of_its_folder(tmp_path: Path) -> None:

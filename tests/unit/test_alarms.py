@@ -22,7 +22,10 @@ from everlora.training.alarms import (
     EDGE,
     FEW_LOSSES,
     FEW_ROWS,
+    GUESSED,
     KNOWN,
+    LEARN_LESS,
+    RAN_AWAY,
     TOO_LARGE,
     TOO_LARGE_IN_FULL,
     after_scoring,
@@ -125,7 +128,7 @@ def test_a_bound_itself_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ([1.4, 1.2, 0.8, 0.5], False),
         ([1.4, 1.38, 1.41, 1.42], True),
-        ([1.4, 3.0, 8.0, 9.0], True),
+        ([1.4, 1.5, 1.8, 2.7], True),
         ([2.0, *[0.5] * 30], False),
         ([KNOWN / 3, KNOWN / 2, KNOWN / 3, KNOWN / 2], False),
         ([1.0] * (FEW_LOSSES - 1), False),
@@ -137,6 +140,27 @@ def test_a_loss_that_did_not_fall_is_said(losses: list[float], warned: bool) -> 
     found = unlearned(losses)
     assert bool(found) is warned
     assert all("--num-train-epochs" in line and "--learning-rate" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("losses", "warned"),
+    [
+        ([1.1, 14.7, 8.5], True),
+        ([1.1, 2.2], True),
+        ([1.1, 2.1], False),
+        ([1.1, 14.7, 0.9], False),
+        ([0.02, 0.3], False),
+        ([0.02, GUESSED], True),
+        ([9.0], False),
+    ],
+    ids=["stays high", "twice", "less than twice", "came back", "known", "known no longer", "one step"],
+)
+def test_a_loss_that_ran_away_is_said_of_however_few(losses: list[float], warned: bool) -> None:
+    """The first is that of the first step: later ones are means, by whose time it may be high already."""
+    found = unlearned(losses)
+    assert found == ([f"{RAN_AWAY} it went from {losses[0]:g} to {losses[-1]:.3g}; {LEARN_LESS}"] if warned else [])
+    (line,) = after_scoring([TASK], {"news": [False] * N}, "test", "; ".join(found))
+    assert line.endswith(LEARN_LESS if warned else alarms.LEARN_MORE), "the advice is the same once it is scored"
 
 
 @pytest.mark.parametrize(("right", "warned"), [(100, True), (111, True), (112, False), (180, False), (20, True)])
@@ -220,15 +244,17 @@ def test_losses_at_either_end_are_compared_without_overlap() -> None:
     assert (EDGE, FEW_LOSSES, KNOWN, FEW_ROWS, ABOVE_CHANCE, TOO_LARGE) == (3, 4, 0.1, 30, 1.645, 0.3)
     assert unlearned([1, 1, 9, 9, 1, 1, 1.0]) == []
     assert unlearned([1, 1, 1, 9, 1, 1, 1.1]) != []
-    assert unlearned([1, 9, 2, 2]) == []
+    assert unlearned([1.5, 9, 2, 2]) == []
     assert unlearned([1, 2, 9, 2, 1]) != []
-    assert "went from 1 to 1.5;" in unlearned([0.5, 1.5, 0, 1, 2])[0]
+    assert "went from 1 to 1.5;" in unlearned([1.5, 0.5, 0, 1, 2])[0]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_refused(bad: float) -> None:
     check_finite(update(a=1.0), "news")
-    with pytest.raises(TrainingError, match=r"task 'news' is NaN or infinite.*lower --learning-rate or --lora-alpha"):
+    with pytest.raises(
+        TrainingError, match=r"task 'news' is NaN or infinite.*lower --learning-rate or, of adapters, --lora-alpha"
+    ):
         check_finite({**update(a=1.0), "b": Weights({"w": torch.tensor([1.0, bad])})}, "news")
 
 

@@ -67,7 +67,7 @@ from everlora.runtime import world
 from everlora.runtime.progress import Progress, spent, warn
 from everlora.settings.spec import LearnerSpec
 from everlora.training import forecast_summary, memory, rehearsal
-from everlora.training.alarms import after_training, check_finite
+from everlora.training.alarms import check_finite
 from everlora.training.calibration import FILE as PROBES
 from everlora.training.checkpoint import FOLDER, Checkpoint
 from everlora.training.evidence import observe
@@ -189,11 +189,10 @@ class SequentialLearner(LearnerState):
             check_budget(self, stage, expected)
             training = self.train_task(stage, model)
             update, spent = within_budget(self, stage, model, self.extract_update(stage), seen)
+            training = training.as_taken()
             seconds = Seconds(train=time.perf_counter() - started + training.elsewhere)
             warnings = training.chain.warnings
-            earlier = self.changes if self.method.penalties else ()
-            amiss = after_training(update, self.training_start(), self.backend.base_layers(), training.log, earlier)
-            warnings += warn(self.progress, stage.name, amiss)
+            warnings += warn(self.progress, stage.name, self.amiss(update, training.log))
             # With the adapter still on, since evidence is measured by passes through the model.
             remembered = self.remember(stage, model, update)
             probes = self.calibration.draw(stage, self.spec.seed)
@@ -209,8 +208,9 @@ class SequentialLearner(LearnerState):
                 memory.write(scratch, remembered)
                 rehearsal.write(scratch, self.method.rehearsal, rows)
                 rehearsal.write_rows(scratch / PROBES, probes)
-                kept = select_tests(stage.tasks, self.teaching.keep_tests, self.spec.seed)
-                rehearsal.write_rows(scratch / TESTS, kept)
+                rehearsal.write_rows(
+                    scratch / TESTS, select_tests(stage.tasks, self.teaching.keep_tests, self.spec.seed)
+                )
                 forecast_summary.write(scratch, forecasts.summarise(self, stage, model, seen))
                 learned = LearnedTask(update, remembered, rows, probes, probed, training, scratch, spent, expected)
                 self.commit(stage, seconds, learned)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -31,7 +31,7 @@ from everlora.runtime.memory import give_back
 from everlora.runtime.seeds import seed_for
 from everlora.settings.spec import LearnerSpec
 from everlora.training import memory, rehearsal
-from everlora.training.alarms import change
+from everlora.training.alarms import after_training, change
 from everlora.training.calibration import FILE as PROBES
 from everlora.training.calibration import Calibration
 from everlora.training.evidence_rows import to_batch
@@ -176,9 +176,11 @@ class LearnerState:
         """Return where the adapter of a stage starts, if it goes on from the one before; None if it is fresh."""
         return self.newest if self.method.consolidator.rule == "continue" else None
 
-    def training_start(self) -> Updates | None:
-        """Return where training of a stage starts that is no adapter of its own at 0; its adapter is on the model."""
-        return self.adapter_start() or self.backend.origin()
+    def amiss(self, update: Updates, log: Sequence[Mapping[str, float]]) -> list[str]:
+        """Return warnings of an update that was just trained, whose adapter is still on, and of its logged losses."""
+        began = self.adapter_start() or self.backend.origin()
+        earlier = self.changes if self.method.penalties else ()
+        return after_training(update, began, self.backend.base_layers(), log, earlier)
 
     def merge_when(self, when: Literal["train", "infer"]) -> Merge | None:
         """Return the method's merge, if it wants the past merged at this time; None leaves the past a plain sum."""

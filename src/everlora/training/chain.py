@@ -241,7 +241,7 @@ class Chain(TrainerCallback):
     @torch.no_grad()
     def predicted_rise(self) -> float | None:
         """Return what earlier tasks together are predicted to lose by the update as it is; None if no part does."""
-        predicted, tasks = predicted_rise(self.groups, [group.penalise() for group in self.groups])
+        predicted, tasks = predicted_rise(self.groups, [group.penalise(moved=True) for group in self.groups])
         return predicted if tasks else None
 
     def _update_strengths(self, found: Sequence[Sequence[PenaltyGradient]], task_norm: Tensor) -> None:

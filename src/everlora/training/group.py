@@ -195,8 +195,10 @@ class Group:
     def device(self) -> torch.device:
         return next(iter(self.live[0].tensors.values())).device
 
-    def penalise(self) -> list[PenaltyGradient]:
-        """Compute value and gradient of every penalty at strength 1."""
+    def penalise(self, *, moved: bool = False) -> list[PenaltyGradient]:
+        """Compute value and gradient of every penalty at strength 1; ``moved``: the weights were, outside a step."""
+        if moved:
+            self.before = self._snapshot()
         return [by_blocks(part, self.before.weights, state) for part, state in self.penalties]
 
     def weigh(self, found: Sequence[PenaltyGradient]) -> WeightedPenalty:
@@ -287,10 +289,7 @@ def by_blocks(part: WeightPenalty, weights: Any, state: State, at_once: int | No
 
 
 def predicted_rise(groups: Sequence[Group], found: Sequence[Sequence[PenaltyGradient]]) -> tuple[float, int]:
-    """Return what the loss of all earlier tasks together is predicted to rise by, and how many tasks these are.
-
-    In nats per row; 0 and 0 where no part predicts. ``found`` is what `Group.penalise` returned of each group.
-    """
+    """Return the predicted rise of all earlier losses in sum, nats per row, and of how many; 0, 0 where none says."""
     predicted, tasks = 0.0, 0
     for group, each in zip(groups, found, strict=True):
         for (part, state), one in zip(group.penalties, each, strict=True):

@@ -32,6 +32,8 @@ def arguments(train: TrainingArgumentsInput, *, folder: str, seed: int, cpu: boo
         "label_names": ["labels"],
         # A loss that is not finite must be seen; Trainer would log the mean of earlier ones in its place.
         "logging_nan_inf_filter": False,
+        # A loss that has run away did so within a few steps: what it was at first says so.
+        "logging_first_step": True,
         "average_tokens_across_devices": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": cpu,

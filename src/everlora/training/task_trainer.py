@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -59,6 +59,10 @@ class TrainingResult:
     epochs: int | None = None
     predicted_rise: float | None = None
     elsewhere: float = 0.0
+
+    def as_taken(self) -> TrainingResult:
+        """Return the same with the predicted rise of what is on the model now, of which a budget may have cut some."""
+        return replace(self, predicted_rise=self.chain.predicted_rise())
 
 
 @dataclass(frozen=True)
