@@ -24,16 +24,17 @@ Seeds = Annotated[
 ]
 
 
-@options.takes_settings(leave_out=("method", "seed"))
+@options.takes_settings(leave_out=("method", "seed", "eval_split"))
 def tune(
     *,
     methods: Methods,
-    trials: Trials = 8,
+    trials: Trials = 6,
     seeds: Seeds = "100",
     orders: Orders = None,
     workers: Workers = 1,
     method: NotHere = None,
     seed: NotHere = None,
+    eval_split: NotHere = None,
     config: Config = None,
     plugin: Plugin = None,
     set_: More = None,
@@ -50,7 +51,7 @@ def tune(
 
     Takes every setting of `everlora run`; a --learning-rate that is typed is held. All trials are kept in --out.
     """
-    _refuse(method, seed, settings)
+    _refuse(method, seed, eval_split)
     layers = options.layers(settings, config, set_)
     systems, numbers, named = plan(layers, methods, seeds, orders)
 
@@ -62,8 +63,7 @@ def tune(
     from everlora.runtime.console import ConsoleProgress
     from everlora.settings.spec import RunSpec
 
-    held = _typed_rate(settings, set_)
-    points = [trial for system in systems for trial in tuning.trials_of(system, trials, held)]
+    points = [one for name in systems for one in tuning.trials_of(name, trials, _typed_rate(settings, set_))]
     todo = tuning.tuning_jobs(layers, points, numbers, out, named)
     jobs = [job for runs in todo.values() for job in runs]
     if dry_run:
@@ -87,7 +87,7 @@ def tune(
         raise TrainingError(f"{len(failed)} of {len(jobs)} runs could not be made: {failed[0].reason}")
 
 
-def _refuse(method: str | None, seed: str | None, settings: RawSettings) -> None:
+def _refuse(method: str | None, seed: str | None, eval_split: str | None) -> None:
     """Refuse options that a search has no use for.
 
     Raises:
@@ -95,7 +95,7 @@ def _refuse(method: str | None, seed: str | None, settings: RawSettings) -> None
     """
     if method is not None or seed is not None:
         raise ConfigError("tuning takes --methods and --seeds, not --method and --seed")
-    if settings.get("eval_split") == "test":
+    if eval_split not in (None, "dev"):
         raise ConfigError("tuning scores dev rows, so that test rows stay unseen: leave out --eval-split")
 
 

@@ -60,10 +60,12 @@ def trials_of(system: str, budget: int, rate: float | None = None) -> list[Trial
     [('inclora', 0.00257), ('inclora', 0.00476), ('inclora', 0.00882)]
     >>> [(t.method, t.rate) for t in trials_of("decay", 3, rate=5e-3)]
     [('decay(rho=0.03)', 0.005), ('decay(rho=0.1)', 0.005), ('decay(rho=0.3)', 0.005)]
+    >>> {system: len(trials_of(system, 8)) for system in ("inclora", "ella", "kfac", "lb-cl")}
+    {'inclora': 8, 'ella': 8, 'kfac': 8, 'lb-cl': 8}
 
     Args:
         system: an expression; options that it sets are not searched.
-        budget: how many trials.
+        budget: how many trials; the last rate is tried with fewer options where it is no multiple of their number.
         rate: one that is not searched either; None tries rates about that of the system's form.
 
     Raises:
@@ -74,7 +76,7 @@ def trials_of(system: str, budget: int, rate: float | None = None) -> list[Trial
     form = parse(system).adapter.learning_rate
     expressions = _expressions(system)[:budget]
     # Every system gets the same number of trials: one with more options to try has fewer rates.
-    count = max(1, budget // len(expressions))
+    count = math.ceil(budget / len(expressions))
     # The middles of as many equal parts of the range, on a logarithmic scale.
     rates = [float(f"{form * LOWEST * (HIGHEST / LOWEST) ** ((k + 0.5) / count):.3g}") for k in range(count)]
     tried = rates if rate is None else [rate]
