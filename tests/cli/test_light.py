@@ -66,6 +66,10 @@ REFUSED = {
     "run --method ella( -o r": ("brackets do not match", YAML),
     "run --metric nope -o r": ("unknown metric 'nope'", YAML),
     "run --benchmark nope -o r": ("unknown benchmark 'nope'", YAML),
+    "sweep --methods ella --benchmark long --orders 4,5 --tasks mnli,cb -o r": (
+        "leave out --orders, or --tasks",
+        YAML,
+    ),
     "run --order 99 -o r": ("builtin has no order 99", YAML),
     "run --tasks news,reviws -o r": ("no task 'reviws'; did you mean 'reviews'", YAML),
     "run --model ./nowhere -o r": ("model folder './nowhere' does not exist", YAML),

@@ -75,31 +75,51 @@ def test_the_part_is_the_formula_at_pairs_and_triplets_fresh_and_continued(sigma
         torch.testing.assert_close(found.gradient[name].double(), right, rtol=1e-4, atol=1e-5)
 
 
-def test_two_linear_tasks_end_at_their_joint_optimum() -> None:
-    """A theorem: under squared error the prediction is the rise itself, and λ = 1 leads to the optimum of both tasks.
+@pytest.mark.parametrize("earlier", [1, 3])
+def test_linear_tasks_end_at_their_joint_optimum(earlier: int) -> None:
+    """A theorem: under squared error the prediction is the rise itself, and λ = 1 leads to the optimum of all tasks.
 
-    Task k asks that ½ tr (W − W_k) C_k (W − W_k)ᵀ be small: its Fisher information is C_k ⊗ 1, L = c 1 and R = o C_k.
+    Task k asks that ½ tr (W − W_k) C_k (W − W_k)ᵀ be small: its Fisher information is C_k ⊗ 1, and with L = tr C_k 1
+    and R = o C_k it is R ⊗ L / tr L. What is remembered is a sum over tasks, of optima and curvatures that have nothing
+    to do with one another.
     """
-    W1, W2 = draw(1, (O, I), (O, I))
-    C1, C2 = factor(2, I), factor(3, I)
-    part = KroneckerCurvature()
-    memory = part.remember(
-        LowRank(torch.zeros(1, I), torch.zeros(O, 1)),
-        {},
-        Evidence(curvature=Curvature(left=torch.eye(O).double() * C1.trace(), right=O * C1)),
-    )
+    optima = [draw(1 + k, (O, I))[0] for k in range(earlier + 1)]
+    curvatures = [factor(20 + k, I) for k in range(earlier + 1)]
+    part, memory = KroneckerCurvature(), {}
+    for C in curvatures[:-1]:
+        seen = Curvature(left=torch.eye(O).double() * C.trace(), right=O * C)
+        memory = part.remember(LowRank(torch.zeros(1, I), torch.zeros(O, 1)), memory, Evidence(curvature=seen))
     memory = {key: t.double() if t.is_floating_point() else t for key, t in memory.items()}
     state = part.prepare(context(memory))
     assert state is not None
 
-    joint = torch.linalg.solve(C1 + C2, (W1 @ C1 + W2 @ C2).mT).mT
-    D = joint - W1
-    as_update = LowRank(torch.eye(I).double()[None], D[None])  # full rank: B is the update itself
-    found = part.value_and_grad(as_update, state)
-    real = 0.5 * (D @ C1 * D).sum()
-    torch.testing.assert_close(found.value[0], real, rtol=1e-6, atol=0)
-    pull = found.gradient["B"][0] + (joint - W2) @ C2
-    torch.testing.assert_close(pull, torch.zeros_like(pull), rtol=0, atol=1e-6)
+    def best(tasks: int) -> Tensor:
+        asked = sum((optima[k] @ curvatures[k] for k in range(1, tasks)), optima[0] @ curvatures[0])
+        return torch.linalg.solve(sum(curvatures[1:tasks], curvatures[0]), asked.mT).mT
+
+    def lost(W: Tensor) -> Tensor:
+        """What all earlier tasks together lose at W."""
+        ways = [(W - optima[k], curvatures[k]) for k in range(earlier)]
+        return torch.stack([0.5 * (D @ C * D).sum() for D, C in ways]).sum()
+
+    # Earlier tasks ended at the optimum of them all; an update of full rank, whose B is the update itself.
+    began, ones = best(earlier), torch.eye(I).double()[None]
+    W = began.clone()
+
+    # Newton's method by the part's own gradient, which is linear in the update: a column of H at a time.
+    def pull(D: Tensor) -> Tensor:
+        found = part.value_and_grad(LowRank(ones, D[None]), state)
+        torch.testing.assert_close(found.value[0], lost(began + D) - lost(began), rtol=1e-6, atol=1e-12)
+        return found.gradient["B"][0] + (began + D - optima[-1]) @ curvatures[-1]
+
+    start = pull(torch.zeros_like(W))
+    columns = []
+    for k in range(W.numel()):
+        unit = torch.zeros(W.numel()).double()
+        unit[k] = 1
+        columns.append((pull(unit.view_as(W)) - start).flatten())
+    step = torch.linalg.solve(torch.stack(columns, 1), -start.flatten()).view_as(W)
+    torch.testing.assert_close(began + step, best(earlier + 1), rtol=0, atol=1e-6)
 
 
 @settings(max_examples=25, deadline=None)

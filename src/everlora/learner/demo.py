@@ -1,7 +1,7 @@
 """Runs the demonstration: a small encoder learns six tasks, once naively and twice with the past protected.
 
 Its head is made of the labels' names and never trained, so that whatever is learned, and whatever is forgotten, is so
-in the body; every method trains at one rate, found on dev rows for the naive one.
+in the body; every method trains at the same scale and rate.
 """
 
 from __future__ import annotations

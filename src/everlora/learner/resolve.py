@@ -158,6 +158,11 @@ def check_at_once(*layers: RawSettings, methods: Sequence[str] = (), orders: Seq
     spec = settle(RunSpec, *layers, rate=ANY_RATE)
     for expression in methods or (spec.method,):
         check_declared([name for name, _ in split_expression(expression)])
+    if spec.tasks and len(orders) > 1:
+        raise ConfigError(
+            "tasks are learned in the order in which --tasks names them, and several orders of them would be one run "
+            "made anew; leave out --orders, or --tasks"
+        )
     for order in orders or (spec.order,):
         check_names(spec.benchmark, order, spec.tasks)
     check_there(spec.model)

@@ -27,7 +27,7 @@ weigh against one another.
 
 ρ = 0.1 is the largest share that cost SmolLM2-135M nothing on dev rows (four built-in tasks of 24 steps, seeds 7 and
 8: OA 65.1; 65.7 for ρ = 0.03, 62.5 for 0.3, whose updates begin to collapse; IncLoRA 65.2). On the stages of
-docs/results.md it is better than 0.03 where much is forgotten (SmolLM2), and not told from it where little is.
+docs/results.md it is told from 0.03 neither where much is forgotten (SmolLM2) nor where little is.
 
 What we do differently: nothing that is known; the energies ``rms`` and ``max``, ``policy=continue`` and the stores are
 additions. ``policy=continue`` trains one adapter from task to task; ΔW_t is then its change since the task began, and

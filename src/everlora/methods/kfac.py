@@ -14,7 +14,8 @@ there for the full weights of vision models; here for sequences of low-rank upda
 The loss of a row is summed over its answer's tokens, with an answer drawn from what the model itself predicts: the
 Fisher information, not the empirical one. R ⊗ L / tr L is its Kronecker approximation that has the same trace. The
 rows' gradients are never held: L and R are sums over tokens (`everlora.training.curvature`). Without λ the penalty is
-what the mean loss of all earlier tasks together will rise by, in nats per row, to second order.
+an estimate of what the mean losses of earlier tasks will rise by in sum, in nats per row: the quadratic term alone, of
+sums of factors.
 
 ``lam=budget`` finds λ by dual ascent, so that this prediction stays below ε nats for each earlier task
 (`everlora.core.roles.Budget`). What is allowed grows with the number of tasks, so that a long sequence is held no
@@ -24,10 +25,16 @@ of each task are stored to be looked at: by what earlier tasks really lost, the 
 (`everlora.training.calibration`). Without ``probes`` no data are kept.
 
 Invariants: on the first task the penalty is 0; at ΔW = 0 value and gradient are 0; the gauge (cA, B/c) changes
-nothing; for a linear model under squared error the prediction is exact, and with λ = 1 what two tasks end at is the
-optimum of both. Pitfalls: cross terms between modules are left out, and rows' inputs and gradients are taken for
-independent: a rank-8 update is coherent, so that the prediction is too low. What earlier tasks really lost was about
-twice of it where nothing held the update, and far more where its own budget did (docs/results.md).
+nothing; for a linear model under squared error, whose Fisher information is C_k ⊗ 1, the prediction is exact for any
+number of tasks, and with λ = 1 what they end at is the optimum of all.
+
+Pitfalls: cross terms between modules are left out, and rows' inputs and gradients are taken for independent: a rank-8
+update is coherent, so that the prediction is too low. What earlier tasks really lost was about twice of it where
+nothing held the update, and far more where its own budget did (docs/results.md). There is no first-order term: a task
+ends where its loss is low, but its slope is not 0 there. Factors are summed over tasks before they are multiplied,
+which is what keeps them constant in T: (ΣR) ⊗ (ΣL) / Σ tr L holds what one task alone depends on less than
+Σ R_k ⊗ L_k / tr L_k would. On models that write, a task's loss is a mean over tokens, while L and R are of whole
+answers: a fixed λ holds m times as tightly where answers have m tokens.
 
 What we do differently from the paper: what is trained is a low-rank update and not the whole weight; the two factors
 are products of whole rows' gradients, without the separation into activations and output gradients, so that tokens of

@@ -39,7 +39,8 @@ def curvature(
     The loss of a row is the sum over its answer's tokens.
 
     Args:
-        model: as it answers now, with what was trained on it.
+        model: with what was trained on it, and what earlier tasks left below it as training sees that; a merge that
+            answers in their place (PS-LoRA, TIES) is not looked at.
         family: how it reads rows.
         layers: the linear layers below the adapter, by path.
         rows: the rows that are looked at.
