@@ -80,8 +80,8 @@ def test_linear_tasks_end_at_their_joint_optimum(earlier: int) -> None:
     """A theorem: under squared error the prediction is the rise itself, and λ = 1 leads to the optimum of all tasks.
 
     Task k asks that ½ tr (W − W_k) C_k (W − W_k)ᵀ be small: its Fisher information is C_k ⊗ 1, and with L = tr C_k 1
-    and R = o C_k it is R ⊗ L / tr L. What is remembered is a sum over tasks, of optima and curvatures that have nothing
-    to do with one another.
+    and R = o C_k it is R ⊗ L / tr L. What is remembered is a sum over tasks, of optima and curvatures that have
+    nothing to do with one another.
     """
     optima = [draw(1 + k, (O, I))[0] for k in range(earlier + 1)]
     curvatures = [factor(20 + k, I) for k in range(earlier + 1)]
