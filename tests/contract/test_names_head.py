@@ -144,6 +144,19 @@ def test_labels_of_one_name_are_two_rows_or_one(tmp_path: Path) -> None:
                 assert {*answers} <= {"no", "yes"}
 
 
+def test_labels_that_are_the_same_tokens_are_answered_as_the_task_calls_them() -> None:
+    """Two tasks' rows are then the same, and the first of them would be every answer of both."""
+    base = load("minilm", device="cpu", dtype="float32")
+    family, tasks = base.family, [task("a", "Café", "Bar"), task("b", "cafe", "pub")]
+    assert isinstance(family, Classifier)
+    family.fixed = True
+    family.prepare(base.model, tasks, torch.Generator().manual_seed(0))
+    rows = base.model.get_submodule(str(family.head)).weight
+    assert torch.equal(rows[0], rows[2])
+    coffee = [Example("espresso and croissants at a small table on the boulevard: a cafe", "")]
+    assert [family.predict(base.model, one, coffee, "generate") for one in tasks] == [["Café"], ["cafe"]]
+
+
 @pytest.mark.parametrize("method", ["l2p", "progprompt"])
 def test_prompts_are_no_part_of_a_pooled_text(method: str, tmp_path: Path) -> None:
     learner = tiny_runs.train_sequence("tiny-bert", method, tmp_path / "run", pooling="mean", **DIAGONAL)

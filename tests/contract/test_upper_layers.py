@@ -163,6 +163,18 @@ def test_layers_that_cannot_be_are_refused_in_a_line(method: str, layers: str, m
     assert not list((tmp_path / "run").glob("tasks/*"))
 
 
+@pytest.mark.parametrize("method", ["ella", "slao", "data"])
+def test_a_module_outside_the_chosen_layers_is_not_taken_for_a_slip(method: str, tmp_path: Path) -> None:
+    with pytest.raises(EverloraError) as refused:
+        begin("tiny-bert", method, tmp_path / "run", lora={**UPPER, "target_modules": ["query", "classifier"]}).follow(
+            tiny_runs.stream("tiny-bert")[:1]
+        )
+    assert str(refused.value) == (
+        "the module 'classifier' of 'tiny-bert' is in none of the layers that are adapted; choose others "
+        "(--lora-layers, --lora-target-modules)"
+    )
+
+
 @pytest.mark.parametrize(
     ("model", "layers"),
     [("tiny-bert", "2-4"), ("tiny-bert", "decoder:top:1"), ("tiny-t5", "top:3"), ("tiny-vit", "0-2")],

@@ -195,7 +195,7 @@ def test_what_is_not_finite_says_whose_fault_it_is() -> None:
         step(chain, live, head, 4)
     assert str(caught.value) == (
         "the penalty's gradient became NaN or infinite at step 5 of task 'news'; tasks learned before are intact; "
-        "lower the strength of endless, pull"
+        "lower the strength of endless, pull (of a budget, raise its nats), or --lora-alpha"
     )
     head.grad = torch.tensor([torch.nan])
     with pytest.raises(TrainingError, match="the loss became NaN or infinite at step 6 of task 'news'"):

@@ -196,6 +196,15 @@ def test_a_mask_of_rows_wants_rows_that_answer(host: str) -> None:
         assert "magnitude_mask" in [part.name for part in parse(f"{hosted}+migu").parts()]
 
 
+def test_what_remembers_earlier_tasks_has_no_use_where_each_stands_alone() -> None:
+    for text in ("kfac+per-task", "single+kfac(lam=1e6)"):
+        with pytest.raises(
+            ConfigError, match=r"remembers earlier tasks for later ones, and in '.*' each stands alone"
+        ):
+            parse(text)
+    assert parse("migu+per-task").independent_tasks, "what looks at the newest task alone may join"
+
+
 def test_of_two_parts_of_a_kind_only_what_differs_is_told() -> None:
     with pytest.raises(ConfigError, match=r"the first has ratio=0\.02 as rehearsal, the second ratio=0\.1; keep"):
         parse("replay+replay(ratio=0.1)")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from test_frozen_layers import adapted, batch_of
 from transformers import PretrainedConfig
 
@@ -50,6 +51,20 @@ def test_damage_is_noticed_and_mended(tmp_path: Path) -> None:
         assert torch.equal(one.get("key"), states)  # type: ignore[arg-type]
     assert len(lines) == 1
     assert "is damaged; what it should hold is computed again" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "digest", [torch.tensor(2**62), torch.full((32,), 0.5), torch.zeros(32, dtype=torch.int64), torch.zeros(0)]
+)
+def test_a_digest_of_another_kind_is_damage(digest: torch.Tensor, tmp_path: Path) -> None:
+    """And neither a fault nor a wish for as much memory as a number says."""
+    said: list[str] = []
+    cache = FeatureCache(tmp_path / "cache", warn=said.append)
+    cache.put("key", torch.ones(2))
+    (path,) = (tmp_path / "cache").glob("*.safetensors")
+    save_file({"states": torch.ones(2), "digest": digest}, path)
+    assert cache.get("key") is None
+    assert said == [f"{path} is damaged; what it should hold is computed again"]
 
 
 def test_a_place_that_cannot_be_is_said_in_one_line(tmp_path: Path) -> None:

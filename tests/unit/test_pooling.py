@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,12 +77,47 @@ def test_a_checkpoint_that_pools_as_nothing_here_does_is_named(
     assert load(str(folder), device="cpu").family.pooling == "mean"  # type: ignore[attr-defined]
     (line,) = [record.getMessage() for record in caplog.records if record.name == "everlora"]
     assert line == (
-        f"{folder}: 1_Pooling/config.json pools by {said}, which is not known here; --pooling says how else "
+        f"{folder}: 1_Pooling/config.json pools by {said}, which is not known here; --pooling says how "
         f"(mean, cls, head)"
     )
     caplog.clear()
     assert load(str(folder), device="cpu", pooling="mean").family.pooling == "mean"  # type: ignore[attr-defined]
     assert not [record for record in caplog.records if record.name == "everlora"]
+
+
+@pytest.mark.parametrize(
+    ("text", "pooling", "warned"),
+    [
+        ("\ufeff" + json.dumps({"pooling_mode_cls_token": True}), "cls", False),
+        (json.dumps({"pooling_mode_cls_token": 1, "pooling_mode_mean_tokens": 0}), "cls", False),
+        (json.dumps({"pooling_mode": "cls", "embedding_dimension": 32}), "cls", False),
+        (json.dumps({"pooling_mode": "max"}), "mean", True),
+        ("", "mean", True),
+        ('{"pooling_mode_cls_token": tru', "mean", True),
+        (json.dumps({"pooling_mode_cls_token": "false"}), "mean", True),
+        ("[" * 100_000, "mean", True),
+        (json.dumps({"word_embedding_dimension": 32}), "mean", False),
+    ],
+    ids=["mark", "numbers", "one word", "unknown word", "empty", "half", "text", "deep", "no switch"],
+)
+def test_a_file_of_switches_is_read_or_said_to_be_unreadable(
+    text: str, pooling: str, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = models.build("encoder", "roberta", tmp_path / "own")
+    declare(folder)
+    (folder / "1_Pooling/config.json").write_text(text, encoding="utf-8")
+    assert load(str(folder), device="cpu").family.pooling == pooling  # type: ignore[attr-defined]
+    found = [record.getMessage() for record in caplog.records if record.name == "everlora"]
+    assert [line.endswith("--pooling says how (mean, cls, head)") for line in found] == [True] * warned
+
+
+@pytest.mark.parametrize("written", ["bogus", 3, ["mean"]])
+def test_a_written_pooling_that_nobody_knows_is_refused(written: Any, tmp_path: Path) -> None:
+    folder = models.build("encoder", "bert", tmp_path / "own")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "everlora_pooling": written}), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"everlora_pooling in its config.json is .*, and texts are pooled by mean"):
+        load(str(folder), device="cpu")
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])

@@ -42,6 +42,9 @@ def test_strengths_that_mean_something(strength: Strength) -> None:
         ),
         (Budget(nats=0.0), "the budget of 'ewc' must be a finite number of nats above 0, not 0.0"),
         (Budget(nats=math.inf), "the budget of 'ewc' must be a finite number of nats above 0, not inf"),
+        (1e39, "the strength of the penalty 'ewc' must be at most 1e+30, not 1e+39"),
+        (Budget(nats=1e-300), "the budget of 'ewc' must be between 1e-30 and 1e+30 nats, not 1e-300"),
+        (Budget(nats=1e300), "the budget of 'ewc' must be between 1e-30 and 1e+30 nats, not 1e+300"),
         (ProbedBudget(nats=0.1, probes=1), "the probes of 'ewc' are at least 2 rows of each task, not 1"),
     ],
 )

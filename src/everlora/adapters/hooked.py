@@ -22,9 +22,9 @@ from transformers.pytorch_utils import Conv1D
 
 from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.lora import default_targets
-from everlora.adapters.targets import check_matched, excluded
+from everlora.adapters.targets import check_matched, excluded, unmatched
 from everlora.core.adapter import Adapter
-from everlora.core.errors import FolderError, ModelError, nearest
+from everlora.core.errors import FolderError, ModelError
 from everlora.core.updates import ModuleUpdate, Updates, Weights
 from everlora.data.task import Task
 from everlora.models.layers import is_linear, shape_of
@@ -205,7 +205,7 @@ def target_layers(model: nn.Module, base: Loaded, lora: LoraInput) -> dict[str, 
     choose = f"(linear layers of this model: {', '.join(words)}; choose with --lora-target-modules)"
     for target in targets if isinstance(targets, list | tuple) else ():
         if not any(name == target or name.endswith(f".{target}") for name in found):
-            raise ModelError(f"no module of {base.name!r} is called {target!r}{nearest(target, words)}")
+            raise unmatched(base.name, target, words)
     if not found:
         raise ModelError(f"nothing to adapt in {base.name!r} {choose}")
     for name, layer in found.items():

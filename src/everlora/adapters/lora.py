@@ -23,10 +23,10 @@ from transformers.pytorch_utils import Conv1D
 from everlora.adapters import files as adapters
 from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.folded import FoldedBase
-from everlora.adapters.targets import check_matched, with_full_names
+from everlora.adapters.targets import check_matched, unmatched, with_full_names
 from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
-from everlora.core.errors import ModelError, nearest
+from everlora.core.errors import ModelError
 from everlora.core.history import UpdateHistory
 from everlora.core.roles import Merge
 from everlora.core.updates import LowRank, LowRankUpdates, Updates
@@ -116,7 +116,7 @@ class LoraBackend(AdapterBackend):
         targets = self.lora.get("target_modules")
         for target in targets if isinstance(targets, list | tuple) else ():
             if not any(name == target or name.endswith(f".{target}") for name in adapted):
-                raise ModelError(f"no module of {self.base.name!r} is called {target!r}{nearest(target, linear)}")
+                raise unmatched(self.base.name, target, linear)
         others = [name for name in adapted if not _linear(model.base_model.model.get_submodule(name))]
         if others:
             raise ModelError(f"target {others[0]!r} is not a linear layer; adapt linear layers only")

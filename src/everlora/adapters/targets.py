@@ -12,7 +12,7 @@ from peft.utils.other import get_pattern_key
 from torch import nn
 
 from everlora.adapters.base import LoraInput
-from everlora.core.errors import ModelError
+from everlora.core.errors import ModelError, nearest
 from everlora.models.layers import is_linear
 from everlora.settings.lora import OF_TARGETS
 
@@ -116,3 +116,11 @@ def excluded(name: str, lora: LoraInput) -> bool:
 def _layer(name: str) -> int | None:
     """Return the number of the layer that a module is in, the first in its path."""
     return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+
+def unmatched(name: str, target: str, words: Collection[str]) -> ModelError:
+    """Return what is wrong with a target that no adapted module of a model is called, of those that it has."""
+    if target in words:
+        where = "none of the layers that are adapted; choose others (--lora-layers, --lora-target-modules)"
+        return ModelError(f"the module {target!r} of {name!r} is in {where}")
+    return ModelError(f"no module of {name!r} is called {target!r}{nearest(target, words)}")

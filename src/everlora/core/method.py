@@ -109,6 +109,11 @@ class Method:
                     f"{part.name!r} holds what is trained where earlier tasks left it, and {self.name!r} trains a "
                     f"fresh adapter for every task; take a method that trains one on and on (seqlora, seqft, …)"
                 )
+            if self.independent_tasks and isinstance(part, HasMemory):
+                raise ConfigError(
+                    f"{part.name!r} remembers earlier tasks for later ones, and in {self.name!r} each stands alone; "
+                    f"take a method that goes on from them (seqlora, inclora, o-lora, …)"
+                )
             if not self.adapter.low_rank and not part.needs.any_form:
                 raise ConfigError(
                     f"{part.name!r} works on low-rank updates, and {self.name!r} trains none; take a method with "

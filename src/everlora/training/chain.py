@@ -202,10 +202,10 @@ class Chain(TrainerCallback):
         # Clipped once, and as a sum: to clip the task's gradient first would change the penalties' share of it.
         total = whole_norm(self.params) if any(g.penalties or g.transforms for g in self.groups) else task_norm
         if not torch.isfinite(total):
-            names = sorted({part.name for group in self.groups for part, _ in group.penalties})
+            names = ", ".join(sorted({part.name for group in self.groups for part, _ in group.penalties}))
             raise TrainingError(
                 f"the penalty's gradient became NaN or infinite at step {step} of task {self.task!r}; tasks learned "
-                f"before are intact; lower the strength of {', '.join(names)}"
+                f"before are intact; lower the strength of {names} (of a budget, raise its nats), or --lora-alpha"
             )
         if 0 < self.max_norm < total:
             for p in self.params:

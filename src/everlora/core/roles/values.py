@@ -80,6 +80,8 @@ class ProbedBudget(Budget):
 
 
 Strength = float | AutoStrength | Budget
+LARGEST = 1e30
+"""A strength above this times a gradient is no number of fp32, nor is one over a budget below its reciprocal."""
 
 
 def check_strength(part: str, strength: Strength) -> None:
@@ -97,12 +99,18 @@ def check_strength(part: str, strength: Strength) -> None:
     if isinstance(strength, Budget):
         if not 0 < strength.nats < float("inf"):
             raise ConfigError(f"the budget of {part!r} must be a finite number of nats above 0, not {strength.nats}")
+        if not 1 / LARGEST < strength.nats < LARGEST:
+            raise ConfigError(
+                f"the budget of {part!r} must be between {1 / LARGEST:g} and {LARGEST:g} nats, not {strength.nats:g}"
+            )
         if isinstance(strength, ProbedBudget) and strength.probes < 2:
             raise ConfigError(f"the probes of {part!r} are at least 2 rows of each task, not {strength.probes}")
         return
     value = strength.rho if isinstance(strength, AutoStrength) else strength
     if not 0 <= value < float("inf"):  # NaN fails here too
         raise ConfigError(f"the strength of the penalty {part!r} must be a finite number of at least 0, not {value}")
+    if value > LARGEST:
+        raise ConfigError(f"the strength of the penalty {part!r} must be at most {LARGEST:g}, not {value:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from everlora.core.plain import JsonObject
 from everlora.data.task import Example, Task
 from everlora.models.families.base import GREEDY, Batch, Family, Features, GenerationInput, Limits, Scoring, right_pad
 from everlora.models.families.heads import evaluating
-from everlora.models.families.label_names import check_label_names, is_word
+from everlora.models.families.label_names import as_named_by, check_label_names, is_word
 from everlora.models.families.pooled import Pooling
 from everlora.models.families.prompt import cut_middle
 from everlora.models.families.store import TokenStore
@@ -292,4 +292,5 @@ class TextClassifier(Classifier):
     ) -> list[str]:
         device = next(model.parameters()).device
         inputs = self._inputs([self.tokens(row, task) for row in rows])
-        return self._answer(self.run(model, {k: v.to(device) for k, v in inputs.items()}).logits, task, scoring)
+        found = self._answer(self.run(model, {k: v.to(device) for k, v in inputs.items()}).logits, task, scoring)
+        return as_named_by(task, found, self.processor, self.limits.context) if self.fixed else found

@@ -64,7 +64,8 @@ class FeatureCache:
         try:
             content = load(path.read_bytes())
             states = content["states"]
-            if bytes(content["digest"].tolist()) == _digest(key, states):
+            digest = content["digest"]
+            if digest.dtype == torch.uint8 and bytes(digest.flatten().tolist()) == _digest(key, states):
                 return states
         except OSError:  # not there, or cannot be read: `put` says why nothing can be written
             return None

@@ -59,5 +59,19 @@ def check_label_names(task: Task, tokenizer: PreTrainedTokenizerBase, context: i
             )
 
 
+def as_named_by(task: Task, answers: Sequence[str], tokenizer: PreTrainedTokenizerBase, context: int) -> list[str]:
+    """Return answers in a task's own words, where another task's label is the same tokens to the model.
+
+    Their rows of the head are the same, so that which of them is the largest says nothing.
+    """
+
+    def seen(label: str) -> tuple[int, ...]:
+        return tuple(tokenizer(label, truncation=True, max_length=context).input_ids)
+
+    own = {seen(label): label for label in task.labels}
+    names = {answer: own.get(seen(answer), answer) for answer in {*answers}}
+    return [names[answer] for answer in answers]
+
+
 def _listed(labels: Sequence[str]) -> str:
     return ", ".join(map(repr, labels[:8])) + (", ..." if len(labels) > 8 else "")

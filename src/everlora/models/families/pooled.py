@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
@@ -26,8 +26,10 @@ checkpoint's own ``head`` makes of them, with its pooler or dense layer."""
 WRITTEN = "everlora_pooling"
 """The entry of config.json in a written `PooledClassifier`."""
 POOLING_FILE = "1_Pooling/config.json"
-SWITCHES: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
-"""The switches in this file of sentence-transformers that are known."""
+SWITCH = "pooling_mode_"
+SWITCHES: dict[str, Pooling] = {"mean_tokens": "mean", "cls_token": "cls", "mean": "mean", "cls": "cls"}
+"""The ways to pool in this file of sentence-transformers that are known, as switches and as one word."""
+SAY = "--pooling says how (mean, cls, head)"
 
 
 class PooledClassifier(PreTrainedModel):
@@ -145,6 +147,9 @@ def with_pooling(
             raise ModelError(f"{name!r} is of the family {family}, and only encoders pool; leave out --pooling")
         return model, None, fresh
     written: Pooling | None = model.config.to_dict().get(WRITTEN)
+    if written is not None and written not in get_args(Pooling):
+        known = ", ".join(get_args(Pooling))
+        raise ModelError(f"{name!r}: {WRITTEN} in its config.json is {written!r}, and texts are pooled by {known}")
     pooling = wanted or written or _declared(where, revision) or ("mean" if fresh else "head")
     if pooling == "head":
         return model, pooling, fresh
@@ -165,25 +170,38 @@ def _declared(where: str, revision: str | None) -> Pooling | None:
     """Return how the texts of a checkpoint of sentence-transformers were pooled in its training, if it says so."""
     if not where:
         return None
+    log, at = logging.getLogger("everlora"), f"{where}: {POOLING_FILE}"
     try:
         path = Path(where) / POOLING_FILE if Path(where).exists() else _fetched(where, revision)
-        switches = json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
-    except (OSError, ValueError):
-        return None
-    if not isinstance(switches, dict):
+        if path is None or not path.is_file():
+            return None
+        switches = json.loads(path.read_text(encoding="utf-8-sig"))
+        on = _switched_on(switches)
+    except (OSError, ValueError, RecursionError):
+        log.warning("%s cannot be read, so that nobody knows how its texts were pooled; %s", at, SAY)
         return None
     # Several at once are concatenated there, for which no head here has the width.
-    on = [switch for switch, value in switches.items() if switch.startswith("pooling_mode_") and value is True]
     if len(on) == 1 and on[0] in SWITCHES:
         return SWITCHES[on[0]]
     if on:
-        logging.getLogger("everlora").warning(
-            "%s: %s pools by %s, which is not known here; --pooling says how else (mean, cls, head)",
-            where,
-            POOLING_FILE,
-            " and ".join(switch.removeprefix("pooling_mode_") for switch in on),
-        )
+        log.warning("%s pools by %s, which is not known here; %s", at, " and ".join(on), SAY)
     return None
+
+
+def _switched_on(switches: Any) -> list[str]:
+    """Return the ways to pool that a file names, without what their switches begin with.
+
+    Raises:
+        ValueError: it is no mapping, or a switch is neither on nor off.
+    """
+    if not isinstance(switches, dict):
+        raise ValueError("no mapping")
+    if (named := switches.get("pooling_mode")) is not None:
+        return str(named).split("+")
+    found = {key.removeprefix(SWITCH): value for key, value in switches.items() if key.startswith(SWITCH)}
+    if strange := [value for value in found.values() if value not in (True, False, None)]:
+        raise ValueError(f"a switch is {strange[0]!r}")
+    return [way for way, value in found.items() if value]
 
 
 def _fetched(where: str, revision: str | None) -> Path | None:
