@@ -37,7 +37,7 @@ def test_an_expression_has_at_most_five_thousand_characters() -> None:
         ("ella(lam=1, lam=2)", "the option 'lam' of 'ella' is given twice"),
         ("ella(lamb=1)", "method 'ella' has no option 'lamb'; did you mean 'lam'?"),
         ("n-lora(form=x)", "method 'n-lora', option 'form': "),
-        ("ella(lam=x)", "; or: "),
+        ("ps-lora(sharpness=x)", "; or: "),
     ],
 )
 def test_what_cannot_be_read_is_said(text: str, said: str) -> None:

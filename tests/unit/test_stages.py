@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from everlora.core.errors import ConfigError, DataError, FolderError
 from everlora.core.expressions import parse
-from everlora.data.task import Example, Task, digest_of_rows
+from everlora.data.task import Example, Remembered, Task, digest_of_rows
 from everlora.metrics.answers import DEFAULT
 from everlora.metrics.scores import ScoreMatrix
 from everlora.models.families.base import Limits
@@ -123,6 +123,9 @@ def test_labels_of_an_earlier_task_are_listed_up_to_eight(n: int) -> None:
     labels = tuple(f"l{k:02}" for k in range(n))
     first, second, other = task("a", n, labels), task("b", n, labels, shared_labels=True), task("c", 2)
     (line,) = shared_rows([first, other, second])
+    assert shared_rows([first, other, replace(second, remembered=Remembered(digest="x"))]) == [], (
+        "it was said when b was learned"
+    )
     listed = ", ".join(map(repr, labels[:8])) + (", ..." if n > 8 else "")
     own, same = "have rows of their own, apart from", "share rows of the head with"
     cure = "shared_labels: true in both shares them"

@@ -259,6 +259,15 @@ def test_a_pull_on_triplets_builds_no_graph(part: WeightPenalty) -> None:
     assert not any(tensor.requires_grad for tensor in (pull.value, pull.A, pull.B, pull.sigma))
 
 
+@pytest.mark.parametrize("lam", ["", "''", "x", "budgets", "0.3.1"])
+@pytest.mark.parametrize("method", ["kfac", "ella", "ewc", "n-lora"])
+def test_words_that_are_no_strength_are_refused_in_one_sentence(method: str, lam: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(f"{method}(lam={lam})")
+    said = f"option 'lam': a strength is a number, auto, or budget(nats=0.0003) (got {lam!r})"
+    assert str(refused.value) == f"method {method!r}, {said}"
+
+
 def test_through_leaves_a_pair_alone() -> None:
     A, B, value = draw(6, (3, 2, 5), (3, 7, 2), (3,))
     found = PenaltyGradient.through(stack([LowRank(A[0], B[0])] * 3), value, A, B)

@@ -114,9 +114,9 @@ def build(name: str, **options: Any) -> Method:
         first = error.errors()[0]
         where = str(first["loc"][0])
         # An option that may be a number or a word fails once for each.
-        reasons = dict.fromkeys(one["msg"] for one in error.errors() if one["loc"][0] == where)
+        reasons = [one["msg"].removeprefix("Value error, ") for one in error.errors() if one["loc"][0] == where]
         raise ConfigError(
-            f"method {found.name!r}, option {where!r}: {'; or: '.join(reasons)} (got {first['input']!r})"
+            f"method {found.name!r}, option {where!r}: {'; or: '.join(dict.fromkeys(reasons))} (got {first['input']!r})"
         ) from None
     if not isinstance(built, Method):
         raise ConfigError(f"what builds the method {found.name!r} must return a Method, not {type(built).__name__}")

@@ -39,7 +39,22 @@ def read_budget(given: Any) -> Any:
         ) from None
 
 
-StrengthOption = float | Literal["auto"] | Annotated[Budget, BeforeValidator(read_budget)]
+def read_option(given: Any) -> Any:
+    """Return what `read_budget` does, and refuse words that are no strength in one sentence.
+
+    >>> read_option("auto"), read_option("0.3")
+    ('auto', '0.3')
+    """
+    found = read_budget(given)
+    if isinstance(found, str) and found != "auto":
+        try:
+            float(found)
+        except ValueError:
+            raise ValueError(f"a strength is a number, auto, or budget(nats={NATS:g})") from None
+    return found
+
+
+StrengthOption = Annotated[float | Literal["auto"] | Budget, BeforeValidator(read_option)]
 """What an option ``lam`` may be."""
 
 

@@ -85,9 +85,11 @@ def validate_task(task: Task, family: Family, evaluation: EvalSpec, progress: Pr
 
 
 def shared_rows(tasks: Sequence[Task]) -> list[str]:
-    """Say of each task with labels that have the names of an earlier task's whether a head takes them for the same."""
+    """Say of new tasks with labels that have the names of an earlier one's whether a head takes them for the same."""
     lines = []
     for number, task in enumerate(tasks):
+        if task.remembered is not None:  # this was said when it was learned
+            continue
         for earlier in tasks[:number]:
             if both := [label for label in task.labels if label in earlier.labels]:
                 same = task.shares_labels and earlier.shares_labels
