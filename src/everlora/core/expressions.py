@@ -114,10 +114,9 @@ def build(name: str, **options: Any) -> Method:
         first = error.errors()[0]
         where = str(first["loc"][0])
         # An option that may be a number or a word fails once for each.
-        reasons = [one["msg"].removeprefix("Value error, ") for one in error.errors() if one["loc"][0] == where]
-        raise ConfigError(
-            f"method {found.name!r}, option {where!r}: {'; or: '.join(dict.fromkeys(reasons))} (got {first['input']!r})"
-        ) from None
+        found_amiss = [one["msg"].removeprefix("Value error, ") for one in error.errors() if one["loc"][0] == where]
+        reasons = "; or: ".join(dict.fromkeys(found_amiss))
+        raise ConfigError(f"method {found.name!r}, option {where!r}: {reasons} (got {first['input']!r})") from None
     if not isinstance(built, Method):
         raise ConfigError(f"what builds the method {found.name!r} must return a Method, not {type(built).__name__}")
     return built
