@@ -179,8 +179,8 @@ def test_each_kind_of_evidence_is_what_a_part_sees_of_the_modules_that_it_names(
     backend: Any = SimpleNamespace(trainable=lambda: live, base_layers=lambda: layers)
     stage = Stage(1, "t", (TASK,), 1)
 
-    def seen(kind: Any, only: list[str] | None = None, **more: Any) -> Any:
-        return observe(cast(Any, Part(evidence=kind, **more)), stage, model, FAMILY, backend, 0, only)
+    def seen(kind: Any, only: list[str] | None = None, *, seed: int = 0, **more: Any) -> Any:
+        return observe(cast(Any, Part(evidence=kind, **more)), stage, model, FAMILY, backend, seed, only)
 
     for kind, wide in (("moment", (3, 3)), ("gradients", (1, 4, 3))):
         found = seen(kind, ["layer"])
@@ -193,6 +193,10 @@ def test_each_kind_of_evidence_is_what_a_part_sees_of_the_modules_that_it_names(
     assert found["layer"].curvature.left.shape == (4, 4)
     assert found["other"].curvature is None
     assert found["layer"].curvature_roots is None
+    again, others = seen("curvature"), [seen("curvature", seed=seed) for seed in (1, 2, 3)]
+    assert torch.equal(again["layer"].curvature.left, found["layer"].curvature.left)
+    drawn = [not torch.equal(one["layer"].curvature.left, found["layer"].curvature.left) for one in others]
+    assert any(drawn), "answers are drawn by the seed of the run"
     dense, found = found["layer"].curvature, seen("curvature", columns=99)
     assert found["other"] == NO_EVIDENCE
     assert found["layer"].curvature is None
