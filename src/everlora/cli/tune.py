@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from everlora.cli.sweep import Methods, NotHere, Orders, Workers, plan
 from everlora.core.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
+    from everlora.learner.tune import Trial
     from everlora.settings.spec import RawSettings
 
 Trials = Annotated[int, typer.Option(metavar="N", min=1, help="Trials of each method.", rich_help_panel="method")]
@@ -55,10 +57,10 @@ def tune(
     layers = options.layers(settings, config, set_)
     systems, numbers, named = plan(layers, methods, seeds, orders)
 
-    from everlora.cli.tables import number, show, table
     from everlora.learner import dry_run as dry
     from everlora.learner import sweep as sweeping
     from everlora.learner import tune as tuning
+    from everlora.learner import workers as processes
     from everlora.learner.resolve import resolve
     from everlora.runtime.console import ConsoleProgress
     from everlora.settings.spec import RunSpec
@@ -73,18 +75,25 @@ def tune(
         return
     failed: list[sweeping.Failed] = []
     with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing(jobs, out) as shared:
-        sweeping.work_in_processes(
+        processes.work_in_processes(
             shared, workers, resume=resume, plugins=plugin or [], progress=shown, failed=failed.append
         )
     best = tuning.write(out, tuning.measured(todo), " ".join(["everlora", *sys.argv[1:]]))
-    if as_json:
-        say(json.dumps({system: asdict(trial) for system, trial in best.items()}))
-    else:
-        rows = [(one.system, one.method, f"{one.rate:g}", number(one.mean)) for one in best.values()]
-        show(table("best on dev rows", ("system", "method", "rate", "OA"), rows))
-        say(f"written to {out / tuning.TABLE}; use it with: everlora sweep --tuned {out / tuning.TABLE}")
+    _show(best, out / tuning.TABLE, as_json=as_json)
     if failed:
         raise TrainingError(f"{len(failed)} of {len(jobs)} runs could not be made: {failed[0].reason}")
+
+
+def _show(best: dict[str, Trial], path: Path, *, as_json: bool) -> None:
+    """Print the best trial of each system, and where they are written."""
+    from everlora.cli.tables import number, show, table
+
+    if as_json:
+        say(json.dumps({system: asdict(trial) for system, trial in best.items()}))
+        return
+    rows = [(one.system, one.method, f"{one.rate:g}", number(one.mean)) for one in best.values()]
+    show(table("best on dev rows", ("system", "method", "rate", "OA"), rows))
+    say(f"written to {path}; use it with: everlora sweep --tuned {path}")
 
 
 def _refuse(method: str | None, seed: str | None, eval_split: str | None) -> None:

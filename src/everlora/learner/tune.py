@@ -21,7 +21,8 @@ from everlora.core.defaults import searches
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import parse, split_expression
 from everlora.core.registry import entry
-from everlora.learner.sweep import Job, Tuned, jobs, safe
+from everlora.learner.sweep import Job, jobs, safe
+from everlora.learner.tuned import Tuned
 from everlora.settings.spec import RawSettings
 
 LOWEST, HIGHEST = 0.63, 4.0
