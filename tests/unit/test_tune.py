@@ -114,7 +114,7 @@ def test_trials_are_scored_on_dev_rows_in_folders_of_their_own(tmp_path: Path) -
 
 def test_a_worker_takes_no_more_threads_than_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread where OMP_NUM_THREADS says so, though its share of the cores were eight; no more than its share."""
-    monkeypatch.setattr(workers, "_base", [])
+    monkeypatch.setattr(workers, "_worker", workers._Worker())
     monkeypatch.setattr(workers.experiment, "load_for", lambda spec: spec)
     spec = resolve(RunSpec, SMALL)
     before = torch.get_num_threads()
