@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,56 @@ def test_options_that_are_given_are_not_searched() -> None:
     assert len({trial.method for trial in trials_of("ella", 6)}) == 3
     assert {trial.rate for trial in trials_of("ella", 6, rate=0.0123456)} == {0.0123456}
     assert trials_of("inclora", 6, rate=0.005) == [Trial(system="inclora", method="inclora", rate=0.005)]
+
+
+@pytest.mark.parametrize("system", ["ella(lam=0.3)", "decay(lam=0.1)", "decay(rho = 0.1)", "ps-lora(lam = 1)"])
+def test_what_is_no_choice_beside_given_options_is_not_searched(system: str) -> None:
+    """Where λ is given there is no share by which to find it; blanks are of no matter."""
+    trials = trials_of(system, 6)
+    assert {trial.method for trial in trials} == {system}
+    assert len({trial.rate for trial in trials}) == 6
+    assert len({trial.method for trial in trials_of("ella(lam=auto)", 6)}) == 3
+
+
+def test_a_search_leaves_what_others_found(tmp_path: Path) -> None:
+    first = [
+        Trial(system="ella", method="ella(rho=0.1)", rate=0.001, scores=(50.0,)),
+        Trial(system="ella", method="ella(rho=0.3)", rate=0.001, scores=(60.0,)),
+        Trial(system="inclora", method="inclora", rate=0.002, scores=(40.0,)),
+    ]
+    tune.write(tmp_path, first, "everlora tune --methods ella,inclora")
+    table = tmp_path / tune.TABLE
+    rows, trials = tune.kept(tmp_path)
+    assert (list(rows), trials) == (["ella", "inclora"], first)
+    # Nothing was scored: neither the table nor what was scored before is less than it was.
+    before = table.read_text()
+    assert tune.write(tmp_path, [replace(one, scores=()) for one in first[:2]], "everlora tune --methods ella") == {}
+    assert (table.read_text(), tune.kept(tmp_path)[1]) == (before, first)
+    # One system again, in another spelling, and one that is new.
+    second = [
+        Trial(system="ella()", method="ella(rho=0.1)", rate=0.001, scores=(55.0,)),
+        Trial(system="decay", method="decay(rho=0.1)", rate=0.001, scores=(30.0,)),
+    ]
+    assert set(tune.write(tmp_path, second, "everlora tune --methods ella(),decay")) == {"ella()", "decay"}
+    rows, trials = tune.kept(tmp_path)
+    assert {name: row["dev"] for name, row in rows.items()} == {"inclora": 40.0, "ella()": 55.0, "decay": 30.0}
+    assert trials == [second[0], *first[1:], second[1]]
+    head = [line for line in table.read_text().splitlines() if line.startswith("#")]
+    assert [line.rpartition(": ")[2] for line in head] == [
+        "everlora tune --methods ella,inclora",
+        "everlora tune --methods ella(),decay",
+    ]
+
+
+def test_without_a_score_there_is_no_table(tmp_path: Path) -> None:
+    trials = [Trial(system="ella", method="ella(rho=0.1)", rate=0.001)]
+    assert tune.write(tmp_path, trials, "everlora tune") == {}
+    assert not (tmp_path / tune.TABLE).exists()
+    assert tune.kept(tmp_path) == ({}, trials)
+    for text in ("{", "3", '["x"]', '[{"system": "ella"}]'):
+        (tmp_path / tune.TRIALS).write_text(text)
+        with pytest.raises(ConfigError, match=r"cannot read the trials in .*move it away"):
+            tune.kept(tmp_path)
 
 
 def test_no_trial_is_refused() -> None:

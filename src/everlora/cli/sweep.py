@@ -97,7 +97,7 @@ def sweep(
 
     spec, tracking = resolve(RunSpec, *layers), trackers(report_to)
     base = experiment.load_for(spec) if ALL in wanted else None
-    wanted = wanted if base is None else _all_replaced(wanted, base.family.name)
+    wanted = wanted if base is None else all_replaced(wanted, base.family.name)
     rates = _found(tuned, wanted) if tuned else None
     todo = sweeping.jobs(layers, wanted, numbers, out, orders=named, tuned=rates)
     if dry_run:
@@ -139,6 +139,8 @@ def plan(
     from everlora.learner.resolve import check_at_once
 
     numbers, expressions, named = numbers_of(seeds), split_list(methods), split_list(orders or "")
+    if not expressions or not numbers:
+        raise ConfigError("name at least one method in --methods and one seed in --seeds")
     check_at_once(*layers, methods=[one for one in expressions if one != ALL], orders=named)
     return expressions, numbers, named
 
@@ -164,8 +166,8 @@ def _preview(spec: RunSpec, todo: list[Job], *, orders: bool) -> None:
         say(f"{job.spec.method}\t{order}seed {job.spec.seed}\t{job.folder}")
 
 
-def _all_replaced(methods: list[str], family: str) -> list[str]:
-    """Return the methods of a sweep, with all that fit a model family in place of ``all``."""
+def all_replaced(methods: list[str], family: str) -> list[str]:
+    """Return the methods of a list, with all that fit a model family in place of ``all``."""
     from everlora.learner.sweep import fitting, unfitting
 
     for row, families in unfitting(family).items():

@@ -13,7 +13,7 @@ import typer
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
 from everlora.cli.run import Config, DryRun, More
-from everlora.cli.sweep import Methods, NotHere, Orders, Workers, plan
+from everlora.cli.sweep import ALL, Methods, NotHere, Orders, Workers, all_replaced, plan
 from everlora.core.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
@@ -58,42 +58,53 @@ def tune(
     systems, numbers, named = plan(layers, methods, seeds, orders)
 
     from everlora.learner import dry_run as dry
+    from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
     from everlora.learner import tune as tuning
     from everlora.learner import workers as processes
-    from everlora.learner.resolve import resolve
+    from everlora.learner.tuned import distinct
     from everlora.runtime.console import ConsoleProgress
     from everlora.settings.spec import RunSpec
 
-    points = [one for name in systems for one in tuning.trials_of(name, trials, _typed_rate(settings, set_))]
+    spec = experiment.resolve(RunSpec, *layers)
+    if ALL in systems:
+        systems = all_replaced(systems, experiment.load_for(spec).family.name)
+    points = [one for name in distinct(systems) for one in tuning.trials_of(name, trials, _typed_rate(settings, set_))]
     todo = tuning.tuning_jobs(layers, points, numbers, out, named)
     jobs = [job for runs in todo.values() for job in runs]
     if dry_run:
-        dry.check(resolve(RunSpec, *layers))
+        dry.check(spec)
         for trial, runs in todo.items():
             say(f"{trial.method}\trate {trial.rate:g}\t{len(runs)} runs")
         return
+    tuning.kept(out)  # what cannot be read is refused before anything runs
     failed: list[sweeping.Failed] = []
     with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing(jobs, out) as shared:
         processes.work_in_processes(
             shared, workers, resume=resume, plugins=plugin or [], progress=shown, failed=failed.append
         )
     best = tuning.write(out, tuning.measured(todo), " ".join(["everlora", *sys.argv[1:]]))
-    _show(best, out / tuning.TABLE, as_json=as_json)
-    if failed:
-        raise TrainingError(f"{len(failed)} of {len(jobs)} runs could not be made: {failed[0].reason}")
+    reason = f"{len(failed)} of {len(jobs)} runs could not be made: {failed[0].reason}" if failed else None
+    _report(best, out, reason, as_json=as_json)
 
 
-def _show(best: dict[str, Trial], path: Path, *, as_json: bool) -> None:
-    """Print the best trial of each system, and where they are written."""
+def _report(best: dict[str, Trial], out: Path, amiss: str | None, *, as_json: bool) -> None:
+    """Print the best trial of each system, and where they are written.
+
+    Raises:
+        TrainingError: what is amiss, or that no trial was scored.
+    """
     from everlora.cli.tables import number, show, table
+    from everlora.learner.tune import TABLE, TRIALS
 
-    if as_json:
+    if best and as_json:
         say(json.dumps({system: asdict(trial) for system, trial in best.items()}))
-        return
-    rows = [(one.system, one.method, f"{one.rate:g}", number(one.mean)) for one in best.values()]
-    show(table("best on dev rows", ("system", "method", "rate", "OA"), rows))
-    say(f"written to {path}; use it with: everlora sweep --tuned {path}")
+    elif best:
+        rows = [(one.system, one.method, f"{one.rate:g}", number(one.mean)) for one in best.values()]
+        show(table("best on dev rows", ("system", "method", "rate", "OA"), rows))
+        say(f"written to {out / TABLE}; use it with: everlora sweep --tuned {out / TABLE}")
+    if amiss or not best:
+        raise TrainingError(amiss or f"no trial has a score, see {out / TRIALS}; with --eval-schedule full it has")
 
 
 def _refuse(method: str | None, seed: str | None, eval_split: str | None) -> None:

@@ -85,7 +85,7 @@ def distinct(systems: Iterable[str]) -> list[str]:
 def row_of(system: str, tuned: Mapping[str, Tuned]) -> Tuned | None:
     """Return what was found for a system, under whatever spelling; None where nothing was."""
     wanted = system_of(system)
-    return next((row for name, row in tuned.items() if _known(name) == wanted), None)
+    return next((row for name, row in tuned.items() if known_system(name) == wanted), None)
 
 
 def without_row(systems: Iterable[str], tuned: Mapping[str, Tuned]) -> list[str]:
@@ -93,12 +93,12 @@ def without_row(systems: Iterable[str], tuned: Mapping[str, Tuned]) -> list[str]
     return [system for system in systems if row_of(system, tuned) is None]
 
 
-def _known(system: str) -> System | None:
-    """Return what the name of a row names; None where it is of a method that is not known here."""
+def known_system(name: str) -> System | str:
+    """Return the system that a name in a table is of; the name where it is of a method that is not known here."""
     try:
-        return system_of(system)
+        return system_of(name)
     except ConfigError:
-        return None
+        return name
 
 
 def read_tuned(path: Path) -> dict[str, Tuned]:
@@ -130,15 +130,14 @@ def rows_of(path: Path) -> dict[str, RawSettings]:
     if not isinstance(rows, Mapping):
         raise ConfigError(f"{path} is no table of tuned systems; `everlora tune` writes one")
     _check_keys(content, ("systems",), str(path))
-    seen: dict[System, str] = {}
+    seen: dict[System | str, str] = {}
     for system, facts in rows.items():
         where = f"{path}, system {system!r}"
         if not isinstance(facts, Mapping) or not facts:
             raise ConfigError(f"{where}: the row is empty; write method and train, or take it out")
         _check_keys(facts, (*SETS, *NOTES), where)
         _check_row(str(system), facts, where)
-        known = _known(str(system))
-        if known is not None and (other := seen.setdefault(known, str(system))) != str(system):
+        if (other := seen.setdefault(known_system(str(system)), str(system))) != str(system):
             raise ConfigError(f"{where}: the row {other!r} is of the same system; keep one")
     return {str(system): facts for system, facts in rows.items()}
 
@@ -158,6 +157,8 @@ def _check_row(system: str, facts: RawSettings, where: str) -> None:
             raise ConfigError(f"{where}: {key!r} must be {what} (got {facts[key]!r})")
     if not given:
         raise ConfigError(f"{where}: the row sets nothing; write {' or '.join(SETS)}, or take it out")
-    wanted, found = _known(system), _known(str(facts.get("method", system)))
-    if wanted and found and [name for name, _ in wanted] != [name for name, _ in found]:
+    wanted, found = known_system(system), known_system(str(facts.get("method", system)))
+    if isinstance(wanted, str) or isinstance(found, str):
+        return  # of a plug-in that is not here: what cannot be run is refused where it is to be
+    if [name for name, _ in wanted] != [name for name, _ in found]:
         raise ConfigError(f"{where}: 'method' is another system (got {facts['method']!r}); name its row after it")
