@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 
 from everlora.archive.folder import read_matrix
-from everlora.learner import experiment, sweep
+from everlora.learner import experiment, sweep, workers
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
 
@@ -62,7 +62,7 @@ def measure(way: str) -> float:
                     sweep.work(jobs, experiment.load_for(todo[0].spec))
                 else:
                     failures: list[sweep.Failed] = []
-                    sweep.work_in_processes(jobs, 2, progress=Progress(), failed=failures.append)
+                    workers.work_in_processes(jobs, 2, progress=Progress(), failed=failures.append)
                     assert not failures, failures
         return statistics.mean(read_matrix(job.folder).metrics["oa"] or 0.0 for job in todo)
 

@@ -30,6 +30,39 @@ def test_what_is_typed_is_not_searched_and_test_rows_are_not_scored(everlora: Ev
     )
 
 
+def test_what_a_search_refuses_and_what_all_stands_for(everlora: Everlora) -> None:
+    dry = ("--model", "tiny-bert", "--tasks", "reviews", "--out", "x", "--dry-run", "--methods")
+    for command in ("tune", "sweep"):
+        said = everlora(command, *dry, "")
+        assert (said.status, said.out, said.line) == (
+            2,
+            "",
+            "everlora: name at least one method in --methods and one seed in --seeds",
+        )
+    assert "'ella' and 'ella()' are the same system" in everlora("tune", *dry, "ella,decay,ella()").line
+    said = everlora("tune", *dry, "all,ella,o-lora(lam=0.3)", "--trials", "1")
+    methods = [line.split("\t")[0] for line in said.out.splitlines()]
+    assert {"ella(rho=0.03)", "seqlora", "mtl", "o-lora(lam=0.3)"} <= set(methods)
+    assert len(methods) == len(set(methods))
+    assert said.err.splitlines() == ["lfpt5 is left out: for models of decoder, encoder-decoder, not encoder"]
+    Path("x").mkdir()
+    Path("x/trials.json").write_text("{")
+    said = everlora("tune", *(word for word in dry if word != "--dry-run"), "inclora")
+    assert "cannot read the trials in x/trials.json" in said.line
+    assert len(list(Path("x").iterdir())) == 1, "nothing was begun"
+
+
+def test_a_sweep_says_which_systems_a_table_lacks(everlora: Everlora, tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text("systems: {decay: {method: decay(rho=0.3), train: {learning_rate: 0.01}}}")
+    dry = ("sweep", *TINY, "--tuned", "t.yaml", "--out", "s", "--dry-run", "-q", "--methods")
+    said = everlora(*dry, "decay()")
+    assert (said.out.split("\t")[0], said.err) == ("decay(rho=0.3)", "")
+    assert everlora(*dry, "decay,ella").err == "t.yaml has no row for ella: it runs at its defaults\n"
+    assert everlora(*dry, "mtl,decay,ella").err == "t.yaml has no row for mtl, ella: they run at their defaults\n"
+    (tmp_path / "t.yaml").write_text("systems: {decay: {trian: {learning_rate: 0.01}}}")
+    assert "t.yaml, system 'decay': unknown key 'trian'; did you mean 'train'?" in everlora(*dry, "decay").line
+
+
 def test_tune_then_sweep_with_what_was_found(
     everlora: Everlora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,6 +82,7 @@ def test_tune_then_sweep_with_what_was_found(
     assert found.status == 3, found.err
     assert "1 of 3 runs could not be made: l2p-seed0: layers say" in found.line
     assert "leave out --lora-layers" in found.line
+    assert "tuned/tuned.yaml has no row for l2p: it runs at its defaults" in found.err.splitlines()
     made = {f"{method}-seed0" for method in ("ella", "inclora")}
     assert made == {path.parent.name for path in (tmp_path / "swept").glob("*/matrix.json")}
     # The same jobs in one process are the same runs, with hidden states that are computed each time, or kept.

@@ -69,7 +69,7 @@ def test_readme_commands_name_flags_that_exist(words: list[str]) -> None:
 
 def test_recipes_resolve() -> None:
     from everlora.learner import experiment
-    from everlora.learner.sweep import read_tuned
+    from everlora.learner.tuned import read_tuned
     from everlora.settings.spec import RunSpec
 
     recipes = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -17,6 +17,7 @@ from everlora.report.forms import FORMAT_HELP, Format
 
 if TYPE_CHECKING:
     from everlora.learner.sweep import Failed, Job
+    from everlora.learner.tuned import Tuned
     from everlora.settings.spec import RawSettings, RunSpec
 
 INSTEAD = {"method": "--methods", "seed": "--seeds", "single": "no reference run"}
@@ -88,6 +89,7 @@ def sweep(
 
     from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
+    from everlora.learner import workers as processes
     from everlora.learner.resolve import resolve
     from everlora.runtime import world
     from everlora.runtime.console import ConsoleProgress, trackers
@@ -95,8 +97,8 @@ def sweep(
 
     spec, tracking = resolve(RunSpec, *layers), trackers(report_to)
     base = experiment.load_for(spec) if ALL in wanted else None
-    wanted = wanted if base is None else _all_replaced(wanted, base.family.name)
-    rates = sweeping.read_tuned(tuned) if tuned else None
+    wanted = wanted if base is None else all_replaced(wanted, base.family.name)
+    rates = _found(tuned, wanted) if tuned else None
     todo = sweeping.jobs(layers, wanted, numbers, out, orders=named, tuned=rates)
     if dry_run:
         _preview(spec, todo, orders=bool(orders))
@@ -106,7 +108,7 @@ def sweep(
         note = failed.append
         if workers > 1:
             more: Any = {"plugins": plugin or [], "report_to": report_to, "failed": note}
-            sweeping.work_in_processes(shared, workers, resume=resume, progress=shown, **more)
+            processes.work_in_processes(shared, workers, resume=resume, progress=shown, **more)
         else:
             shown.callbacks = tracking
             sweeping.work(shared, base or experiment.load_for(spec), resume=resume, progress=shown, failed=note)
@@ -137,8 +139,21 @@ def plan(
     from everlora.learner.resolve import check_at_once
 
     numbers, expressions, named = numbers_of(seeds), split_list(methods), split_list(orders or "")
+    if not expressions or not numbers:
+        raise ConfigError("name at least one method in --methods and one seed in --seeds")
     check_at_once(*layers, methods=[one for one in expressions if one != ALL], orders=named)
     return expressions, numbers, named
+
+
+def _found(path: Path, methods: list[str]) -> dict[str, Tuned]:
+    """Read a table of tuned systems, and say which of a sweep's it lacks."""
+    from everlora.learner.tuned import read_tuned, without_row
+
+    rows = read_tuned(path)
+    if lacking := list(dict.fromkeys(without_row(methods, rows))):
+        how = "it runs at its defaults" if len(lacking) == 1 else "they run at their defaults"
+        say(f"{path} has no row for {', '.join(lacking)}: {how}", err=True)
+    return rows
 
 
 def _preview(spec: RunSpec, todo: list[Job], *, orders: bool) -> None:
@@ -151,8 +166,8 @@ def _preview(spec: RunSpec, todo: list[Job], *, orders: bool) -> None:
         say(f"{job.spec.method}\t{order}seed {job.spec.seed}\t{job.folder}")
 
 
-def _all_replaced(methods: list[str], family: str) -> list[str]:
-    """Return the methods of a sweep, with all that fit a model family in place of ``all``."""
+def all_replaced(methods: list[str], family: str) -> list[str]:
+    """Return the methods of a list, with all that fit a model family in place of ``all``."""
     from everlora.learner.sweep import fitting, unfitting
 
     for row, families in unfitting(family).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,10 +13,11 @@ import typer
 from everlora.cli import options
 from everlora.cli.common import Json, LogLevel, Out, Plugin, Quiet, Resume, Verbose, interruptible, say
 from everlora.cli.run import Config, DryRun, More
-from everlora.cli.sweep import Methods, NotHere, Orders, Workers, plan
+from everlora.cli.sweep import ALL, Methods, NotHere, Orders, Workers, all_replaced, plan
 from everlora.core.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
+    from everlora.learner.tune import Trial
     from everlora.settings.spec import RawSettings
 
 Trials = Annotated[int, typer.Option(metavar="N", min=1, help="Trials of each method.", rich_help_panel="method")]
@@ -55,36 +57,54 @@ def tune(
     layers = options.layers(settings, config, set_)
     systems, numbers, named = plan(layers, methods, seeds, orders)
 
-    from everlora.cli.tables import number, show, table
     from everlora.learner import dry_run as dry
+    from everlora.learner import experiment
     from everlora.learner import sweep as sweeping
     from everlora.learner import tune as tuning
-    from everlora.learner.resolve import resolve
+    from everlora.learner import workers as processes
+    from everlora.learner.tuned import distinct
     from everlora.runtime.console import ConsoleProgress
     from everlora.settings.spec import RunSpec
 
-    points = [one for name in systems for one in tuning.trials_of(name, trials, _typed_rate(settings, set_))]
+    spec = experiment.resolve(RunSpec, *layers)
+    if ALL in systems:
+        systems = all_replaced(systems, experiment.load_for(spec).family.name)
+    points = [one for name in distinct(systems) for one in tuning.trials_of(name, trials, _typed_rate(settings, set_))]
     todo = tuning.tuning_jobs(layers, points, numbers, out, named)
     jobs = [job for runs in todo.values() for job in runs]
     if dry_run:
-        dry.check(resolve(RunSpec, *layers))
+        dry.check(spec)
         for trial, runs in todo.items():
             say(f"{trial.method}\trate {trial.rate:g}\t{len(runs)} runs")
         return
+    tuning.kept(out)  # what cannot be read is refused before anything runs
     failed: list[sweeping.Failed] = []
     with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing(jobs, out) as shared:
-        sweeping.work_in_processes(
+        processes.work_in_processes(
             shared, workers, resume=resume, plugins=plugin or [], progress=shown, failed=failed.append
         )
     best = tuning.write(out, tuning.measured(todo), " ".join(["everlora", *sys.argv[1:]]))
-    if as_json:
+    reason = f"{len(failed)} of {len(jobs)} runs could not be made: {failed[0].reason}" if failed else None
+    _report(best, out, reason, as_json=as_json)
+
+
+def _report(best: dict[str, Trial], out: Path, amiss: str | None, *, as_json: bool) -> None:
+    """Print the best trial of each system, and where they are written.
+
+    Raises:
+        TrainingError: what is amiss, or that no trial was scored.
+    """
+    from everlora.cli.tables import number, show, table
+    from everlora.learner.tune import TABLE, TRIALS
+
+    if best and as_json:
         say(json.dumps({system: asdict(trial) for system, trial in best.items()}))
-    else:
+    elif best:
         rows = [(one.system, one.method, f"{one.rate:g}", number(one.mean)) for one in best.values()]
         show(table("best on dev rows", ("system", "method", "rate", "OA"), rows))
-        say(f"written to {out / tuning.TABLE}; use it with: everlora sweep --tuned {out / tuning.TABLE}")
-    if failed:
-        raise TrainingError(f"{len(failed)} of {len(jobs)} runs could not be made: {failed[0].reason}")
+        say(f"written to {out / TABLE}; use it with: everlora sweep --tuned {out / TABLE}")
+    if amiss or not best:
+        raise TrainingError(amiss or f"no trial has a score, see {out / TRIALS}; with --eval-schedule full it has")
 
 
 def _refuse(method: str | None, seed: str | None, eval_split: str | None) -> None:

@@ -6,26 +6,18 @@ A job is settings and a folder: whatever else works such a list off (many machin
 from __future__ import annotations
 
 import copy
-import multiprocessing
-import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from everlora.core.errors import ConfigError, DataError, EverloraError, ModelError, TrainingError
 from everlora.core.expressions import parse
-from everlora.core.plugins import load as load_plugin
 from everlora.core.registry import entries
 from everlora.learner import experiment
-from everlora.learner.resolve import read_recipe
+from everlora.learner.tuned import System, Tuned, row_of, system_of
 from everlora.models.loading import Loaded
-from everlora.runtime.console import watched
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings, RunSpec
 from everlora.training.stages import validate_task
@@ -83,19 +75,6 @@ def safe(expression: str) -> str:
     return "".join(c if c.isalnum() or c in "-+=." else "_" for c in name).strip("_")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tuned:
-    """Holds the settings under which a system was found to be at its best.
-
-    Attributes:
-        method: the expression with the options that were found.
-        settings: the training arguments that were found, under ``train``.
-    """
-
-    method: str
-    settings: RawSettings
-
-
 def jobs(
     layers: Sequence[RawSettings],
     methods: Sequence[str],
@@ -114,27 +93,41 @@ def jobs(
         seeds: of adapters and data order.
         out: where the folders go, called ``METHOD-seedN``, or ``METHOD-orderM-seedN`` where orders are named.
         orders: of the benchmark's tasks; empty for the one that the settings name.
-        tuned: by expression, what was found for it; it holds over ``layers``.
+        tuned: by expression, in any spelling, what was found for it; it holds over ``layers``.
 
     Raises:
-        ConfigError: an unknown method, or nothing to do.
+        ConfigError: an unknown method, two that would go to one folder, or nothing to do.
     """
-    for expression in methods:
-        parse(expression)  # a mistyped one is refused before the first is trained
-    # By folder: two spellings of one method would write to one place.
-    named = {safe(expression): expression for expression in methods}
+    named = _by_folder(methods)
     if not named or not seeds:
         raise ConfigError("a sweep needs at least one method and one seed")
     todo = []
     for seed in dict.fromkeys(seeds):
         for order in dict.fromkeys(orders) or (None,):
             for name, expression in named.items():
-                found = (tuned or {}).get(expression, Tuned(method=expression, settings={}))
+                found = row_of(expression, tuned or {}) or Tuned(method=expression, settings={})
                 place = "" if order is None else f"-order{order}"
                 own = {"method": found.method, "seed": seed, "order": order}
                 spec = experiment.resolve(RunSpec, *layers, found.settings, own)
                 todo.append(Job(spec, out / f"{name}{place}-seed{seed}"))
     return todo
+
+
+def _by_folder(methods: Sequence[str]) -> dict[str, str]:
+    """Return expressions by the name of their folder, those that spell one system once.
+
+    Raises:
+        ConfigError: an unknown method, or two systems whose folders have one name.
+    """
+    systems: dict[System, str] = {}
+    for expression in methods:
+        parse(expression)  # a mistyped one is refused before the first is trained
+        systems.setdefault(system_of(expression), expression)
+    named: dict[str, str] = {}
+    for expression in systems.values():
+        if (other := named.setdefault(safe(expression), expression)) != expression:
+            raise ConfigError(f"{other!r} and {expression!r} would go to one folder; sweep them with two --out")
+    return named
 
 
 @contextmanager
@@ -156,22 +149,6 @@ def sharing(todo: Sequence[Job], out: Path) -> Iterator[list[Job]]:
     yield [of(job) for job in todo]
     for folder in (place, out / FIRST):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_tuned(path: Path) -> dict[str, Tuned]:
-    """Read what `everlora.learner.tune` wrote: by system, its method with options and its settings.
-
-    Raises:
-        ConfigError: the file is missing or something else.
-    """
-    content = read_recipe(path).get("systems")
-    if not isinstance(content, Mapping) or not all(isinstance(one, Mapping) for one in content.values()):
-        raise ConfigError(f"{path} is no table of tuned systems; `everlora tune` writes one")
-    found = {}
-    for system, facts in content.items():
-        settings = {key: value for key, value in facts.items() if key in ("train", "lora")}
-        found[str(system)] = Tuned(method=str(facts.get("method", system)), settings=settings)
-    return found
 
 
 def work(
@@ -214,67 +191,6 @@ def work(
             failed(Failed(job, error))
             shown.warn(f"{job.name} is left out: {error}")
     return results
-
-
-def work_in_processes(
-    todo: Sequence[Job],
-    workers: int,
-    *,
-    resume: bool = False,
-    plugins: Sequence[Path] = (),
-    report_to: str | None = None,
-    progress: Progress,
-    failed: Callable[[Failed], None],
-) -> None:
-    """Do jobs in several processes of this machine, each with a model of its own and its share of the cores.
-
-    Args:
-        todo: the jobs; all on one model.
-        workers: how many processes.
-        resume: go on with runs that are there.
-        plugins: files that register what the jobs name.
-        report_to: trackers, which get a run for each job.
-        progress: is shown every job that has ended, and how long the others will take.
-        failed: is called with jobs that could not be done.
-    """
-    # Together as many threads as cores: more of them would wait for one another.
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    # Spawned: a process that is forked from one with torch's threads may wait for ever for a lock that they held.
-    began, context = time.monotonic(), multiprocessing.get_context("spawn")
-    setup = (todo[0].spec, threads, list(plugins))
-    with ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=setup) as pool:
-        running = {pool.submit(_do, job, resume, report_to): job for job in todo}
-        try:
-            for number, ended in enumerate(as_completed(running), start=1):
-                job, error = running[ended], ended.result()
-                left = (time.monotonic() - began) / number * (len(todo) - number)
-                progress.info(f"{job.name}: {error or 'done'} ({number} of {len(todo)}, {left / 60:.0f} min to go)")
-                if error is not None:
-                    failed(Failed(job, TrainingError(error)))
-        except BaseException:
-            # Jobs that have not begun do not begin; one in progress is resumed from its last committed task.
-            for one in running:
-                one.cancel()
-            raise
-
-
-_base: list[Loaded] = []
-"""The model of this worker."""
-
-
-def _begin_worker(spec: RunSpec, threads: int, files: Sequence[Path]) -> None:
-    """Make a fresh process ready to do jobs."""
-    torch.set_num_threads(min(threads, torch.get_num_threads()))  # never more than OMP_NUM_THREADS allows
-    for file in files:
-        load_plugin(file)
-    _base.append(experiment.load_for(spec))
-
-
-def _do(job: Job, resume: bool, report_to: str | None) -> str | None:
-    """Do one job in a worker; return why it could not be done, in one line."""
-    failures: list[Failed] = []
-    work([job], _base[0], resume=resume, progress=watched(Progress(), (), report_to or ()), failed=failures.append)
-    return failures[0].reason if failures else None
 
 
 def compare(

@@ -19,9 +19,10 @@ from everlora.archive.atomic import write_text
 from everlora.archive.folder import read_matrix
 from everlora.core.defaults import searches
 from everlora.core.errors import ConfigError
-from everlora.core.expressions import parse, split_expression
+from everlora.core.expressions import build, parse, split_expression
 from everlora.core.registry import entry
-from everlora.learner.sweep import Job, Tuned, jobs, safe
+from everlora.learner.sweep import Job, jobs, safe
+from everlora.learner.tuned import System, Tuned, known_system, options_of, rows_of, system_of
 from everlora.settings.spec import RawSettings
 
 LOWEST, HIGHEST = 0.63, 4.0
@@ -88,13 +89,26 @@ def _expressions(system: str) -> list[str]:
     terms = []
     for name, given in split_expression(system):
         known = entry(name)
-        free = {option: values for option, values in searches(known.build).items() if f"{option}=" not in given}
+        set_already, free = options_of(given), {}
+        for option, values in searches(known.build).items():
+            tried = [{**set_already, option: str(value)} for value in values]
+            # Beside a λ that is given there is no share to find: an option that no value may be given for is none.
+            if option not in set_already and any(_builds(name, one) for one in tried):
+                free[option] = values
         choices = [
             ",".join(filter(None, (given, *(f"{option}={value}" for option, value in zip(free, one, strict=True)))))
             for one in itertools.product(*free.values())
         ]
         terms.append([f"{name}({chosen})" if chosen else name for chosen in choices])
     return ["+".join(one) for one in itertools.product(*terms)]
+
+
+def _builds(name: str, options: Mapping[str, str]) -> bool:
+    try:
+        build(name, **options)
+    except ConfigError:
+        return False
+    return True
 
 
 def tuning_jobs(
@@ -141,20 +155,41 @@ def measured(todo: Mapping[Trial, Sequence[Job]]) -> list[Trial]:
     return found
 
 
+def kept(out: Path) -> tuple[dict[str, RawSettings], list[Trial]]:
+    """Return the rows and the trials of earlier searches that a folder holds.
+
+    Raises:
+        ConfigError: one of its files cannot be read.
+    """
+    rows = rows_of(out / TABLE) if (out / TABLE).exists() else {}
+    path = out / TRIALS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        return rows, [Trial(**{**one, "scores": tuple(one["scores"])}) for one in found]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"cannot read the trials in {path} ({error}); move it away, or name another --out") from None
+
+
 def write(out: Path, trials: Sequence[Trial], command: str) -> dict[str, Trial]:
     """Write all trials, and the best of each system as `everlora sweep --tuned` reads it; return the best.
+
+    Rows of systems of which no trial was scored stay as they are in the folder, and so do trials that were not made
+    anew. Where there is no row at all, no table is written.
 
     Args:
         out: the folder.
         trials: with their scores.
         command: that made them, which stands in the table.
+
+    Raises:
+        ConfigError: what the folder holds of an earlier search cannot be read.
     """
     best: dict[str, Trial] = {}
     for trial in trials:
         # The first of equals, in the order of the search, so that the table is the same each time.
         if trial.scores and (trial.system not in best or trial.mean > best[trial.system].mean):
             best[trial.system] = trial
-    systems = {
+    found = {
         system: {
             "method": trial.method,
             "train": {"learning_rate": trial.rate},
@@ -163,7 +198,32 @@ def write(out: Path, trials: Sequence[Trial], command: str) -> dict[str, Trial]:
         }
         for system, trial in best.items()
     }
-    write_text(out / TRIALS, json.dumps([asdict(trial) for trial in trials], indent=1) + "\n")
-    head = f"# Rate and options of each system by dev rows; made by: {command}\n"
-    write_text(out / TABLE, head + yaml.safe_dump({"systems": systems}, sort_keys=False))
+    rows, before = kept(out)
+    anew = {system_of(system) for system in found}
+    rest = {system: facts for system, facts in rows.items() if known_system(system) not in anew}
+    write_text(out / TRIALS, json.dumps([asdict(trial) for trial in _together(before, trials)], indent=1) + "\n")
+    if found:
+        head = _head(out / TABLE, command, rest)
+        write_text(out / TABLE, head + yaml.safe_dump({"systems": {**rest, **found}}, sort_keys=False))
     return best
+
+
+def _together(before: Sequence[Trial], trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials of earlier searches and of this one; of one point the later, unless it alone has no scores."""
+    points: dict[tuple[System | str, System | str, float], Trial] = {}
+    for trial in (*before, *trials):
+        point = (known_system(trial.system), known_system(trial.method), trial.rate)
+        if trial.scores or not (point in points and points[point].scores):
+            points[point] = trial
+    return list(points.values())
+
+
+def _head(path: Path, command: str, rest: Mapping[str, RawSettings]) -> str:
+    """Return the comment above a table: what made its rows, those that stay included."""
+    lines = [f"# Rate and options of each system by dev rows; made by: {command}"]
+    if rest:
+        above = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+        lines = [*above] or lines
+        if not any(line.endswith(f": {command}") for line in lines):
+            lines.append(f"# then by: {command}")
+    return "\n".join(lines) + "\n"
