@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from everlora import Learner, open_stream
+from everlora.archive.schema import read_json, write
 from everlora.cli.common import interruptible
 from everlora.core.errors import Interrupted
+from everlora.learner.verbs.repair import repair
+from everlora.learner.verbs.verify import verify
 from everlora.runtime.progress import Progress
-from everlora.training.checkpoint import FOLDER, STATE
+from everlora.training.checkpoint import FOLDER, FROZEN, STATE, TENSORS, TRAINER, Standing
 
 STEPS = 9
 
@@ -29,6 +34,10 @@ class Cord(Progress):
 
     def __init__(self, task: str = "", at: int = 0) -> None:
         self.task, self.at, self.label, self.steps = task, at, "", dict[str, int]()
+        self.warned: list[str] = []
+
+    def warn(self, line: str) -> None:
+        self.warned.append(line)
 
     def phase(self, label: str, total: int) -> None:
         self.label = label
@@ -150,10 +159,101 @@ def test_a_checkpoint_of_another_task_does_not_count(tmp_path: Path) -> None:
     with pytest.raises(Pulled):
         taught(tmp_path / "cut", "ella", "tiny-llama", Cord("reviews", 7))
     state = tmp_path / "cut" / FOLDER / STATE
-    state.write_text(state.read_text().replace('"key": "', '"key": "0'))
+    found = read_json(Standing, state)
+    write(state, found.model_copy(update={"key": f"0{found.key}"}))
     again = Cord()
     taught(tmp_path / "cut", "ella", "tiny-llama", again, resume=True)
     assert again.steps["learning reviews"] == STEPS
+    assert not any("checkpoint of task" in line for line in again.warned), "it is not damaged"
     taught(tmp_path / "whole", "ella", "tiny-llama", Cord())
     whole, cut = everything(tmp_path / "whole"), everything(tmp_path / "cut")
     assert [name for name, tensor in whole.items() if not torch.equal(tensor, cut[name])] == []
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _flip(file: Path) -> None:
+    """Change one bit in the last tensor: the file can still be read."""
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "cut": _cut,
+    "empty": lambda file: file.write_bytes(b""),
+    "missing": Path.unlink,
+    "garbage": lambda file: file.write_bytes(b"\xff{]" * 40),
+    "flipped": _flip,
+}
+FILES = (STATE, TENSORS, TRAINER, FROZEN)
+DAILY_DAMAGE = ((STATE, "garbage"), (TENSORS, "cut"), (TRAINER, "empty"), (FROZEN, "flipped"), (FROZEN, "missing"))
+"""Of these, as for `DAILY`."""
+
+
+@pytest.fixture(scope="module")
+def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a whole run, and one that was broken off in its second task, with frozen layers."""
+    place = tmp_path_factory.mktemp("broken")
+    taught(place / "whole", "seqlora", "tiny-llama", Cord(), layers="top:1")
+    with pytest.raises(Pulled):
+        taught(place / "cut", "seqlora", "tiny-llama", Cord("reviews", 7), layers="top:1")
+    assert {file.name for file in (place / "cut" / FOLDER).iterdir()} == set(FILES)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [pytest.param(f, d, marks=[] if (f, d) in DAILY_DAMAGE else [pytest.mark.full]) for f in FILES for d in DAMAGE],
+)
+def test_a_damaged_checkpoint_is_left_out_and_the_task_begins_anew(
+    file: str, damage: str, broken_off: Path, tmp_path: Path
+) -> None:
+    place, again = tmp_path / "cut", Cord()
+    shutil.copytree(broken_off / "cut", place)
+    DAMAGE[damage](place / FOLDER / file)
+    assert any("its checkpoint is damaged" in line for line in verify(place).unfinished)
+    taught(place, "seqlora", "tiny-llama", again, resume=True, layers="top:1")
+    assert again.steps["learning reviews"] == STEPS
+    said = "the checkpoint of task 'reviews' is damaged or of an older everlora, and is left out; the task begins anew"
+    assert [line for line in again.warned if "checkpoint of task" in line] == [said]
+    whole, cut = everything(broken_off / "whole"), everything(place)
+    assert whole.keys() == cut.keys()
+    assert [name for name, tensor in whole.items() if not torch.equal(tensor, cut[name])] == []
+    assert not (place / FOLDER).exists()
+
+
+def test_verify_says_that_a_whole_checkpoint_is_gone_on_from(broken_off: Path) -> None:
+    said = "the training of a task was broken off: teaching it again goes on from there"
+    assert said in verify(broken_off / "cut").unfinished
+
+
+@pytest.mark.parametrize("mend", ["resume", "repair"])
+def test_what_is_left_of_a_checkpoint_behind_its_commit_is_swept(mend: str, broken_off: Path, tmp_path: Path) -> None:
+    """A process may end between the commit of a task and the removal of its checkpoint."""
+    place, again = tmp_path / "run", Cord()
+    shutil.copytree(broken_off / "cut", place)
+    left = tmp_path / "left"
+    shutil.copytree(place / FOLDER, left)
+    taught(place, "seqlora", "tiny-llama", Cord(), resume=True, layers="top:1")
+    shutil.copytree(left, place / FOLDER)
+    assert ["going on sweeps it" in line for line in verify(place).unfinished] == [True]
+    if mend == "resume":
+        taught(place, "seqlora", "tiny-llama", again, resume=True, layers="top:1")
+    else:
+        assert repair(place).repaired == ["1 leftovers swept"]
+    assert not (place / FOLDER).exists()
+    assert verify(place).state == "sound"
+    assert not again.warned
+
+
+def test_opening_a_folder_leaves_a_checkpoint_that_still_counts(broken_off: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    shutil.copytree(broken_off / "cut", place)
+    repair(place)
+    Learner.open(place, progress=Cord())
+    again = Cord()
+    taught(place, "seqlora", "tiny-llama", again, resume=True, layers="top:1")
+    assert again.steps["learning reviews"] == STEPS - 6

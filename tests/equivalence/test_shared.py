@@ -113,7 +113,7 @@ def test_a_fixed_factor_that_a_method_designs_is_its_own(tmp_path: Path, base: L
     assert learned(alone) == learned(together) != {}
 
 
-@pytest.mark.parametrize("file", ["checkpoint.safetensors", "frozen.safetensors"])
+@pytest.mark.parametrize("file", ["checkpoint.safetensors", "frozen.safetensors", "trainer_state.json"])
 def test_a_torn_file_is_not_read_and_the_task_is_learned_again(tmp_path: Path, file: str) -> None:
     encoder, heard, small = {"model": "tiny-bert", "lora": {"layers": "top:1"}}, Heard(), load("tiny-bert")
     work(jobs(tmp_path / "alone", ("inclora",), **encoder), small)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from everlora.archive.broken_off import sweep_checkpoint
 from everlora.archive.commits import Baseline, Commit, Evaluation, KeptRows
 from everlora.archive.manifest import (
     COMMIT,
@@ -115,6 +116,18 @@ def listed(path: Path, found: Sequence[Committed]) -> Manifest | None:
     if manifest is not None and any(stage.facts.run != manifest.run for stage in found):
         raise FolderError(f"{path / MANIFEST} is of another run than its tasks; {cure}")
     return manifest
+
+
+def sweep_left(path: Path, manifest: Manifest, found: Sequence[Committed]) -> None:
+    """Remove what an ended process did not: a checkpoint of what is committed, evaluations that a newer one follows.
+
+    Args:
+        path: the learner's folder.
+        manifest: what it lists.
+        found: its tasks.
+    """
+    sweep_checkpoint(path, [stage.seal.commit for stage in found])
+    sweep_evaluations(path, manifest)
 
 
 def sweep_evaluations(path: Path, manifest: Manifest) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from everlora.archive.answers_so_far import FILE as ANSWERS
 from everlora.archive.atomic import explained, link_tree, move, sync
+from everlora.archive.broken_off import FOLDER as BROKEN_OFF
 from everlora.archive.committed import read_stages
 from everlora.archive.manifest import (
     BEFORE,
@@ -36,8 +37,6 @@ from everlora.core.errors import FolderError
 
 UNDONE = "undone"
 GONE = ".gone"
-BROKEN_OFF = ".training"
-"""Folder of the checkpoint of a task whose training was broken off, which was learned on top of the others."""
 PURGED = (UNDONE, BROKEN_OFF, PARITY, ANSWERS)
 """What may still hold a task that was forgotten; a parity of former files gives them back."""
 LEARNED = (*PATTERNS, MATRIX, "README.md", "adapter_config.json")

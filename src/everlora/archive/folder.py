@@ -43,7 +43,7 @@ from everlora.archive.committed import (
     listed,
     newest_evaluation,
     read_stages,
-    sweep_evaluations,
+    sweep_left,
     verify_files,
 )
 from everlora.archive.differences import differing_settings
@@ -123,7 +123,7 @@ class RunFolder:
                 # Before any task, so that a list that is missing later was lost.
                 self.write_manifest()
             else:
-                sweep_evaluations(self.path, there)
+                sweep_left(self.path, there, found)
             write(self.path / RUN, self.record)
 
     def _check(self, resume: bool) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from everlora.archive.answers_so_far import FILE as ANSWERS
+from everlora.archive.broken_off import word_on
 from everlora.archive.commits import Baseline, Commit, Evaluation, Seal
 from everlora.archive.committed import EVALUATION, LISTED, folder_name, read_stages
 from everlora.archive.history import HISTORY, Act
@@ -33,8 +34,7 @@ class Inspection(Findings):
     """Goes through a folder and lists what is amiss; see `inspect`.
 
     Attributes:
-        commits: of the tasks, by folder, as far as they can be read.
-        run, manifest: None where there is none, or it cannot be read.
+        commits, run, manifest: as far as they are there and can be read; commits by the folders of their tasks.
     """
 
     def __init__(self, path: Path, hashes: bool = True, until: float = float("inf")) -> None:
@@ -144,6 +144,11 @@ class Inspection(Findings):
             elif number not in numbers and not any(file.startswith(f"{TASKS}/{number:02d}-") for file in broken):
                 self.problem(self.path / TASKS / f"{number:02d}-*" / COMMIT, "is missing")
 
+    def stack(self) -> list[str] | None:
+        """Return the hashes of the COMMITs of the tasks, in order; None where something is damaged."""
+        tasks = sorted(self.commits, key=lambda task: self.commits[task].number)
+        return None if self.problems else [sha256(self.path / TASKS / task / COMMIT) for task in tasks]
+
     def _most(self) -> str:
         """Return the run that most tasks are of."""
         runs = [facts.run for facts in self.commits.values()]
@@ -232,8 +237,8 @@ class Inspection(Findings):
         """Look for what a process has left that was ended."""
         if (self.path / NEXT).exists():
             self.unfinished.append("tasks were to be exchanged, and were not: going on sweeps what was prepared")
-        if (self.path / ".training").exists():
-            self.unfinished.append("the training of a task was broken off: teaching it again goes on from there")
+        if (left := word_on(self.path, self.stack(), read=self.hashes and not self.late)) is not None:
+            self.unfinished.append(left)
         if (self.path / ANSWERS).exists():
             self.unfinished.append("an evaluation was broken off: going on, or everlora eval, goes on from there")
         for place in (self.path, *self.path.glob(TASKS), *self.path.glob(f"{TASKS}/[0-9]*")):

@@ -259,7 +259,7 @@ class SequentialLearner(LearnerState):
         before = [one.seal.commit for one in self.folder.stages()]
         data, arguments = [task.digest() for task in stage.tasks], stage.arguments(self.spec)
         key = hashlib.sha256(repr([self.folder.id, stage.number, data, arguments, before]).encode()).hexdigest()
-        return Checkpoint(self.folder.path / FOLDER, key, self.spec.save_steps)
+        return Checkpoint(self.folder.path / FOLDER, key, self.spec.save_steps, before)
 
     def extract_update(self, stage: Stage) -> Updates:
         """Copy what was trained to the CPU.

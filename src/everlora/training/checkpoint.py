@@ -9,10 +9,10 @@ task alone: the same rows and arguments, on top of the same committed tasks.
 
 from __future__ import annotations
 
+import os
 import random
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,11 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from everlora.archive.atomic import staged
-from everlora.archive.schema import Record, read_json, write
+from everlora.archive.broken_off import FOLDER as FOLDER
+from everlora.archive.broken_off import STATE as STATE
+from everlora.archive.broken_off import CheckpointSeal, is_whole, remove, seal_of
+from everlora.archive.root import sha256
+from everlora.archive.schema import read_json, write
 from everlora.core.errors import FolderError
 from everlora.runtime.stopping import END
 from everlora.training.chain import ModuleRow
@@ -34,18 +38,15 @@ if TYPE_CHECKING:
     from everlora.models.families.frozen import FrozenPart
     from everlora.training.trainer import ClTrainer
 
-FOLDER = ".training"
-STATE, TENSORS, TRAINER = "checkpoint.json", "checkpoint.safetensors", "trainer_state.json"
-FROZEN = "frozen.safetensors"
+TENSORS, TRAINER, FROZEN = "checkpoint.safetensors", "trainer_state.json", "frozen.safetensors"
 MINUTES = 10.0
 """Between two checkpoints, where nobody says after how many steps."""
 
 
-class Standing(Record):
+class Standing(CheckpointSeal):
     """Holds what checkpoint.json says; tensors in it are named, and stand in the file beside it.
 
     Attributes:
-        key: hash of all that must be the same for it to count.
         optimizer, scheduler, strengths, blocks: as their owners give them.
         records, latest: figures of the chain.
         loss: the sum not logged yet, that of all logged before, and the step of the last log.
@@ -53,7 +54,6 @@ class Standing(Record):
         python, numpy: states of their random generators.
     """
 
-    key: str
     optimizer: JsonValue
     scheduler: JsonValue
     strengths: JsonValue
@@ -73,10 +73,12 @@ class Checkpoint(TrainerCallback):
         place: the folder that holds it.
         key: hash of all that must be the same for it to count.
         steps: between two; None for one every `MINUTES`.
+        after: hashes of the COMMITs of the tasks on top of which the task is learned.
     """
 
-    def __init__(self, place: Path, key: str, steps: int | None = None) -> None:
-        self.place, self.key, self.steps, self.last = place, key, steps, time.monotonic()
+    def __init__(self, place: Path, key: str, steps: int | None = None, after: Sequence[str] = ()) -> None:
+        self.place, self.key, self.steps, self.after = place, key, steps, list(after)
+        self.last = time.monotonic()
         self.resumed: ClTrainer | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -92,21 +94,20 @@ class Checkpoint(TrainerCallback):
             raise KeyboardInterrupt(f"a checkpoint of step {state.global_step} was written")
 
     def found(self) -> str | None:
-        """Return the folder of a checkpoint that counts; None where there is none."""
-        try:
-            known = self._content().key
-        except FolderError:
-            return None
-        return str(self.place) if known == self.key else None
+        """Return the folder of a checkpoint that counts, and is what was written; None where there is none."""
+        seal = seal_of(self.place)
+        counts = seal is not None and seal.key == self.key and is_whole(self.place, seal)
+        return str(self.place) if counts else None
 
-    def whole(self, frozen: FrozenPart | None) -> bool:
-        """Return whether its tensors can be read, those of a frozen part with them where there is one."""
-        try:
-            if frozen is not None:
-                load_file(self.place / FROZEN)
-            return bool(load_file(self.place / TENSORS))
-        except (SafetensorError, OSError):
-            return False
+    def clear_damaged(self, task: str) -> str | None:
+        """Remove a checkpoint that is damaged, unless it says that it is of another task; return what to tell then."""
+        seal = seal_of(self.place)
+        of_another = seal is not None and seal.key != self.key
+        if of_another or not os.path.lexists(self.place) or self.found() is not None:
+            return None
+        self.clear()
+        amiss = "is damaged or of an older everlora, and is left out"
+        return f"the checkpoint of task {task!r} {amiss}; the task begins anew"
 
     def write(self, trainer: ClTrainer) -> None:
         """Write where a Trainer stands, in the place of what was written before.
@@ -120,6 +121,8 @@ class Checkpoint(TrainerCallback):
         content = Standing.model_validate(
             {
                 "key": self.key,
+                "after": self.after,
+                "files": {},
                 "optimizer": _packed(trainer.optimizer.state_dict(), "optimizer", tensors),
                 "scheduler": _packed(trainer.lr_scheduler.state_dict(), "scheduler", tensors),
                 "strengths": _packed(
@@ -147,9 +150,10 @@ class Checkpoint(TrainerCallback):
                     save_file(_texts(frozen), folder / FROZEN)
             except SafetensorError as error:
                 raise FolderError(f"the checkpoint cannot be written to {self.place}: {error}") from error
-            write(folder / STATE, content)
-            self.last = time.monotonic()
             trainer.state.save_to_json(str(folder / TRAINER))
+            files = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+            write(folder / STATE, content.model_copy(update={"files": files}))
+            self.last = time.monotonic()
 
     def read(self, trainer: ClTrainer) -> None:
         """Bring the parameters of a Trainer to where they were, and what frozen layers hold."""
@@ -203,7 +207,7 @@ class Checkpoint(TrainerCallback):
 
     def clear(self) -> None:
         """Remove what was written: the task is committed."""
-        shutil.rmtree(self.place, ignore_errors=True)
+        remove(self.place)
 
 
 def _trained(trainer: ClTrainer) -> list[tuple[str, Tensor]]:

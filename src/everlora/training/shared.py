@@ -25,7 +25,7 @@ from everlora.core.errors import FolderError
 from everlora.models.environment import environment
 from everlora.runtime import world
 from everlora.training.chain import Chain
-from everlora.training.checkpoint import TRAINER, Checkpoint
+from everlora.training.checkpoint import FROZEN, TRAINER, Checkpoint
 
 if TYPE_CHECKING:
     from everlora.training.task_trainer import TaskTrainer
@@ -65,7 +65,7 @@ class SharedTraining:
     def recall(self, trainer: ClTrainer) -> list[dict[str, float]] | None:
         """Bring a Trainer's model to where the task ended, and return the log; None if it is still to be trained."""
         written, frozen = Checkpoint(self.place, self.key), trainer.family.frozen
-        if written.found() is None or not written.whole(frozen):
+        if written.found() is None or (frozen is not None and not (self.place / FROZEN).is_file()):
             return None
         written.read(trainer)
         written.read_figures(trainer)

@@ -162,6 +162,8 @@ class TaskTrainer:
             times = f"{epochs} epoch{'s' if epochs > 1 else ''} of {steps} step{'s' if steps > 1 else ''}"
             progress.info(f"{self.stage.name}: {len(rows)} rows, {times}")
         extra_losses = self.extra_losses(chain, first=first)
+        if self.checkpoint is not None and (amiss := self.checkpoint.clear_damaged(self.stage.name)):
+            progress.warn(amiss)
         # Whoever listens to steps wants to hear them.
         place = self.shared if first and not progress.callbacks else None
         shared = SharedTraining.of(place, self, model, chain, rows, extra_losses)

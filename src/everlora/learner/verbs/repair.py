@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from everlora.archive.atomic import explained, recover, write_text
+from everlora.archive.broken_off import sweep_checkpoint
 from everlora.archive.committed import read_stages, sweep_evaluations
 from everlora.archive.exchange import complete_exchange
 from everlora.archive.history import HISTORY
@@ -68,6 +69,7 @@ def sweep(path: Path) -> list[str]:
     seen = inspect(path, hashes=False)
     if seen.manifest is not None:
         sweep_evaluations(path, seen.manifest)
+    sweep_checkpoint(path, seen.stack())
     swept = before - len(inspect(path, hashes=False).unfinished)
     return [f"{swept} leftovers swept"] if swept > 0 else []
 
