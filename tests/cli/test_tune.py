@@ -57,7 +57,7 @@ def test_a_sweep_says_which_systems_a_table_lacks(everlora: Everlora, tmp_path: 
     dry = ("sweep", *TINY, "--tuned", "t.yaml", "--out", "s", "--dry-run", "-q", "--methods")
     said = everlora(*dry, "decay()")
     assert (said.out.split("\t")[0], said.err) == ("decay(rho=0.3)", "")
-    assert everlora(*dry, "decay,ella").err == "t.yaml has no row for ella: it runs at its defaults\n"
+    assert everlora(*dry, "decay,ella").err == "t.yaml has no row for ella: it runs as without --tuned\n"
     assert everlora(*dry, "mtl,decay,ella").err == "t.yaml has no row for mtl, ella: they run at their defaults\n"
     (tmp_path / "t.yaml").write_text("systems: {decay: {trian: {learning_rate: 0.01}}}")
     assert "t.yaml, system 'decay': unknown key 'trian'; did you mean 'train'?" in everlora(*dry, "decay").line
@@ -82,7 +82,7 @@ def test_tune_then_sweep_with_what_was_found(
     assert found.status == 3, found.err
     assert "1 of 3 runs could not be made: l2p-seed0: layers say" in found.line
     assert "leave out --lora-layers" in found.line
-    assert "tuned/tuned.yaml has no row for l2p: it runs at its defaults" in found.err.splitlines()
+    assert "tuned/tuned.yaml has no row for l2p: it runs as without --tuned" in found.err.splitlines()
     made = {f"{method}-seed0" for method in ("ella", "inclora")}
     assert made == {path.parent.name for path in (tmp_path / "swept").glob("*/matrix.json")}
     # The same jobs in one process are the same runs, with hidden states that are computed each time, or kept.

@@ -151,7 +151,7 @@ def _found(path: Path, methods: list[str]) -> dict[str, Tuned]:
 
     rows = read_tuned(path)
     if lacking := list(dict.fromkeys(without_row(methods, rows))):
-        how = "it runs at its defaults" if len(lacking) == 1 else "they run at their defaults"
+        how = "it runs as without --tuned" if len(lacking) == 1 else "they run as without --tuned"
         say(f"{path} has no row for {', '.join(lacking)}: {how}", err=True)
     return rows
 
