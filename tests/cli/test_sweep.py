@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from everlora.learner.experiment import load_for
 from everlora.learner.resolve import resolve
-from everlora.learner.sweep import Job, sharing
+from everlora.learner.sweep import Job, sharing, work
 from everlora.settings.spec import RunSpec
 from sealing import edit, update
 
@@ -237,7 +238,8 @@ def test_a_sweep_that_fails_keeps_what_its_runs_share(tmp_path: Path) -> None:
 
     def fail() -> None:
         with sharing([one, other], tmp_path) as shared:
-            assert [job.spec.feature_cache for job in shared] == [str(tmp_path / ".features"), "off"]
+            assert [job.features for job in shared] == [tmp_path / ".features", None]
+            assert [job.spec.feature_cache for job in shared] == [None, "off"]
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -246,3 +248,13 @@ def test_a_sweep_that_fails_keeps_what_its_runs_share(tmp_path: Path) -> None:
     with sharing([one], tmp_path):
         pass
     assert not (tmp_path / ".features").exists()
+
+
+def test_runs_of_a_sweep_share_hidden_states_that_no_setting_names(tmp_path: Path) -> None:
+    rows = {"tasks": ["reviews"], "max_train_samples": 8, "max_eval_samples": 4}
+    how = {"lora": {"layers": "top:1"}, "train": {"max_steps": 1}, "evaluation": {"scoring": "labels"}}
+    spec = resolve(RunSpec, {"model": "tiny-bert", "method": "seqlora", **rows, **how})
+    with sharing([Job(spec, tmp_path / "run")], tmp_path) as shared:
+        (result,) = work(shared, load_for(spec))
+        assert list((tmp_path / ".features").glob("*.safetensors"))
+    assert yaml.safe_load((result.folder / "run.yaml").read_text())["settings"]["feature_cache"] is None

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from .conftest import Everlora, committed
 
@@ -99,3 +100,9 @@ def test_tune_then_sweep_with_what_was_found(
         matrices = [json.loads((place / "matrix.json").read_text())["matrix"] for place in places]
         assert matrices[0] == matrices[1] == matrices[2]
     assert not (tmp_path / "swept/.features").exists()
+    # What went with the sweep is no setting of its runs: one that is begun again makes no folder inside the sweep's.
+    named = [
+        yaml.safe_load((tmp_path / where / "ella-seed0/run.yaml").read_text())["settings"]["feature_cache"]
+        for where in ("swept", "given")
+    ]
+    assert named == [None, "kept"]

@@ -41,6 +41,7 @@ from everlora.metrics.registry import METRICS, answer_metric
 from everlora.metrics.scores import ScoreMatrix
 from everlora.metrics.texts import unread
 from everlora.models.environment import environment
+from everlora.models.families.feature_cache import FeatureCache
 from everlora.models.loading import Loaded, load
 from everlora.runtime import world
 from everlora.runtime.progress import Progress, spent
@@ -130,10 +131,17 @@ def follow(
     resume: bool = False,
     progress: Progress,
     shared: Path | None = None,
+    features: Path | None = None,
 ) -> Result:
-    """Let a loaded model follow tasks; see `run`. Runs with one folder ``shared`` learn equal first tasks once."""
+    """Let a loaded model follow tasks; see `run`.
+
+    Runs with one folder ``shared`` learn equal first tasks once; with one folder ``features`` they share hidden states
+    of frozen layers, which no record of theirs names.
+    """
     learner = begin(spec, method, base, out, resume=resume, progress=progress)
     learner.shared = shared
+    if features is not None:
+        learner.features = FeatureCache(features, progress.warn)
     return finish(learner, learner.follow(tasks))
 
 

@@ -34,11 +34,14 @@ class Job:
         spec: its settings, complete.
         folder: where it goes.
         shared: the folder in which jobs share first tasks that are equal; None where each learns its own.
+        features: the folder in which they share hidden states while they run; None for that of the settings. No
+            setting, since what lasts as long as a sweep has no place in the record of a run.
     """
 
     spec: RunSpec
     folder: Path
     shared: Path | None = None
+    features: Path | None = None
 
     @property
     def name(self) -> str:
@@ -144,7 +147,7 @@ def sharing(todo: Sequence[Job], out: Path) -> Iterator[list[Job]]:
         job = replace(job, shared=out / FIRST)
         if job.spec.feature_cache is not None or job.spec.lora.layers is None:
             return job
-        return replace(job, spec=job.spec.model_copy(update={"feature_cache": str(place)}))
+        return replace(job, features=place)
 
     yield [of(job) for job in todo]
     for folder in (place, out / FIRST):
@@ -180,10 +183,9 @@ def work(
         shown.info(f"{job.name}: {method.policy}")
         try:
             own = copy.deepcopy(base)
+            places = {"shared": job.shared, "features": job.features}
             results.append(
-                experiment.follow(
-                    job.spec, method, own, tasks, job.folder, resume=resume, progress=shown, shared=job.shared
-                )
+                experiment.follow(job.spec, method, own, tasks, job.folder, resume=resume, progress=shown, **places)
             )
         except (TrainingError, ModelError, DataError, ConfigError) as error:  # a folder in the way ends the work
             if failed is None:
