@@ -59,7 +59,7 @@ def test_a_sweep_says_which_systems_a_table_lacks(everlora: Everlora, tmp_path: 
     said = everlora(*dry, "decay()")
     assert (said.out.split("\t")[0], said.err) == ("decay(rho=0.3)", "")
     assert everlora(*dry, "decay,ella").err == "t.yaml has no row for ella: it runs as without --tuned\n"
-    assert everlora(*dry, "mtl,decay,ella").err == "t.yaml has no row for mtl, ella: they run at their defaults\n"
+    assert everlora(*dry, "mtl,decay,ella").err == "t.yaml has no row for mtl, ella: they run as without --tuned\n"
     (tmp_path / "t.yaml").write_text("systems: {decay: {trian: {learning_rate: 0.01}}}")
     assert "t.yaml, system 'decay': unknown key 'trian'; did you mean 'train'?" in everlora(*dry, "decay").line
 
