@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from everlora import Learner, open_stream
+from everlora import Learner, Task, open_stream
 from everlora.core.errors import ConfigError, TrainingError
+from everlora.learner.learned import stored_tests
 
 
 def parameters(learner: Learner) -> dict[str, torch.Tensor]:
@@ -75,3 +78,68 @@ def test_verify_export_push_and_doctor_are_methods_that_do_as_the_command_line(t
     assert (sent.repo, sent.url, "matrix.json" in sent.files) == ("me/helper", None, True)
     assert {"machine", "learner", "disk"} <= {finding.what for finding in learner.doctor().findings}
     assert learner.rollback("start", discard=True).undone is None
+
+
+def task(name: str) -> Task:
+    (found,) = open_stream("builtin", tasks=[name], max_train_samples=8, max_eval_samples=4)
+    return found
+
+
+@pytest.fixture(scope="module")
+def untaught(tmp_path_factory: pytest.TempPathFactory) -> Learner:
+    return Learner("tiny-bert", method="inclora", out=tmp_path_factory.mktemp("untaught") / "run")
+
+
+NO_TEACHING = [
+    ("may_lose", "5"),
+    ("may_lose", True),
+    ("may_lose", float("inf")),
+    ("may_lose", float("-inf")),
+    ("may_lose", float("nan")),
+    ("keep_probe", -1),
+    ("keep_probe", 2.5),
+    ("keep_probe", "3"),
+    ("train", [1]),
+    ("train", "x"),
+    ("train", 0),
+    ("by", 3),
+    ("because", ["a reason"]),
+    ("force", "no"),
+    ("forecast", "no"),
+]
+
+
+@pytest.mark.parametrize(("name", "given"), NO_TEACHING)
+def test_what_is_no_teaching_is_refused_in_a_line_before_a_step_is_taken(
+    name: str, given: Any, untaught: Learner
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} ") as caught:
+        untaught.learn(task("news"), **{name: given})
+    assert repr(given) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not untaught._learner.folder.stages()
+
+
+@pytest.mark.parametrize("keep", [-1, 2.5, "3"])
+def test_an_evaluation_keeps_a_whole_number_of_rows(keep: Any, untaught: Learner) -> None:
+    with pytest.raises(ConfigError, match=r"^keep_probe is a whole number of test rows, 0 or more, not "):
+        untaught.evaluate(keep_probe=keep)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    learner = Learner("tiny-bert", method="inclora", out=tmp_path / "run")
+    learner.learn(task("news"), keep_probe=np.int64(2), may_lose=np.float32(2.0), train={"max_steps": 1})  # type: ignore[arg-type]
+    (stored,) = stored_tests(learner._learner.folder.stages()[0]).values()
+    assert len(stored) == 2
+
+
+@pytest.mark.parametrize("method", [7, None, ["ella"]])
+def test_a_method_is_an_expression_or_composed(method: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="method is an expression such as 'ella', or a composed Method, not "):
+        Learner("tiny-bert", method=method, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("given", [[], [1], "", "x", 0])
+def test_training_arguments_are_a_mapping(given: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="setting 'train' must be a mapping of names to values"):
+        Learner("tiny-bert", train=given, out=tmp_path / "run")

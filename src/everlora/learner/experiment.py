@@ -31,6 +31,7 @@ from everlora.core.registry import origins
 from everlora.data.stream import TaskStream
 from everlora.data.task import Task
 from everlora.data.unscored import unscored
+from everlora.learner.resolve import method_of as method_of
 from everlora.learner.resolve import names as names
 from everlora.learner.resolve import protocol_of
 from everlora.learner.resolve import read_recipe as read_recipe

@@ -86,12 +86,10 @@ def check_budget(learner: SequentialLearner, stage: Stage, expected: Forecast | 
         expected: what earlier tasks are expected to lose by it, if that was asked for.
 
     Raises:
-        ConfigError: the budget is no number, the method's updates cannot be shortened, a head is shared by all
-            tasks, or there are neither rows of earlier tasks nor a forecast.
+        ConfigError: the method's updates cannot be shortened, a head is shared by all tasks, or there are neither
+            rows of earlier tasks nor a forecast.
     """
     budget = learner.teaching.may_lose
-    if budget is not None and math.isnan(budget):  # no share of an update would be within it
-        raise ConfigError("--may-lose nan is no budget; give points, or leave it out")
     if budget is None or stage.number == 1:
         return
     method, family = learner.method, learner.base.family

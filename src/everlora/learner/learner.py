@@ -10,7 +10,6 @@ from torch import nn
 from transformers import TrainerCallback
 
 from everlora.archive.verdict import Depth, Verdict
-from everlora.core.expressions import parse
 from everlora.core.method import Method
 from everlora.data.stream import TaskStream
 from everlora.data.task import Example, Task
@@ -78,8 +77,7 @@ class Learner(Shown):
         report_to: str | Sequence[str] = (),
         **settings: Unpack[LearnerSettings],
     ) -> None:
-        composed = parse(method) if isinstance(method, str) else method
-        name = method if isinstance(method, str) else composed.expression or composed.name
+        composed, name = experiment.method_of(method)
         rate = composed.adapter.learning_rate
         spec = experiment.resolve(LearnerSpec, {"model": model, "method": name}, settings, rate=rate)
         base = experiment.load_for(spec, Path(out))
@@ -139,7 +137,7 @@ class Learner(Shown):
         Raises:
             EverloraError: unusable data or settings, training that failed, or a folder that cannot be written.
         """
-        budget: dict[str, Any] = {"may_lose": may_lose, "force": force, "train": dict(train or {})}
+        budget: dict[str, Any] = {"may_lose": may_lose, "force": force, "train": {} if train is None else train}
         teaching = Teaching(by=by, because=because, keep_tests=keep_probe, forecast=forecast, **budget)
         return teach(self._learner, task, teaching)
 

@@ -99,6 +99,21 @@ def _known(settings: RawSettings) -> bool:
     return True
 
 
+def method_of(method: object) -> tuple[Method, str]:
+    """Return a method that is given in Python, as an expression or composed, and its name for the settings.
+
+    Raises:
+        ConfigError: it is neither, or a mistyped expression.
+    """
+    from everlora.core.method import Method
+
+    if isinstance(method, str):
+        return _parse(method), method
+    if not isinstance(method, Method):
+        raise ConfigError(f"method is an expression such as 'ella', or a composed Method, not {method!r}")
+    return method, method.expression or method.name
+
+
 def _parse(expression: str) -> Method:
     from everlora.core.expressions import parse
 
@@ -182,7 +197,7 @@ def settle(kind: type[S], *layers: RawSettings, rate: float | None = None) -> S:
     """
     for layer in layers:
         for group in ("train", "lora", "evaluation"):
-            if not isinstance(layer.get(group) or {}, dict):
+            if not isinstance(layer.get(group), dict | None):
                 raise ConfigError(f"setting {group!r} must be a mapping of names to values (got {layer[group]!r})")
     merged: dict[str, Any] = dict(merge({"train": dict(TRAIN_DEFAULTS)}, *layers))
     followed = merged.get("protocol") or {}

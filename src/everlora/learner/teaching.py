@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 from pydantic import JsonValue
 
 from everlora.archive.commits import TestFile
+from everlora.core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,9 @@ class Teaching:
         may_lose: points that earlier tasks may lose on average; None for as many as it takes.
         force: commit the task even if it loses more.
         forecast: say before the first step what earlier tasks will lose, and keep what later forecasts need.
+
+    Raises:
+        ConfigError: something of another kind, named as `Learner.learn` names it.
     """
 
     by: str | None = None
@@ -32,3 +38,40 @@ class Teaching:
     may_lose: float | None = None
     force: bool = False
     forecast: bool = False
+
+    def __post_init__(self) -> None:
+        # Here, before a step is taken: where they are used or written, the task would be trained by then.
+        for name, text in (("by", self.by), ("because", self.because)):
+            if not (text is None or isinstance(text, str)):
+                raise ConfigError(f"{name} is a text, not {text!r}; give one, or leave it out")
+        for name, choice in (("force", self.force), ("forecast", self.forecast)):
+            if not isinstance(choice, bool):
+                raise ConfigError(f"{name} is True or False, not {choice!r}")
+        if not isinstance(self.train, Mapping):
+            raise ConfigError(f"train is a mapping of names to values, not {self.train!r}")
+        object.__setattr__(self, "train", dict(self.train))
+        object.__setattr__(self, "keep_tests", checked_keep(self.keep_tests))
+        object.__setattr__(self, "may_lose", _checked_budget(self.may_lose))
+
+
+def checked_keep(rows: object) -> int:
+    """Return how many test rows a learner may keep.
+
+    >>> checked_keep(2)
+    2
+
+    Raises:
+        ConfigError: it is no whole number from 0 on.
+    """
+    if isinstance(rows, bool) or not isinstance(rows, Integral) or rows < 0:
+        raise ConfigError(f"keep_probe is a whole number of test rows, 0 or more, not {rows!r}")
+    return int(rows)
+
+
+def _checked_budget(points: object) -> float | None:
+    """Return a budget of forgetting; one below 0 asks for a gain, and one above 100 lets everything pass."""
+    if points is None:
+        return None
+    if isinstance(points, bool) or not isinstance(points, Real) or not math.isfinite(points):
+        raise ConfigError(f"may_lose {points!r} is no budget; give a finite number of points, or leave it out")
+    return float(points)

@@ -21,6 +21,7 @@ from everlora.learner.learned import TESTS, select_tests, stored_tests
 from everlora.learner.opened import load_learner, restore, task_named, tasks_of
 from everlora.learner.scoring import committed_matrix, count_rows, goes_on
 from everlora.learner.sequential import SequentialLearner
+from everlora.learner.teaching import checked_keep
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings
 from everlora.training import rehearsal
@@ -74,6 +75,7 @@ def judge(
     learner: SequentialLearner, tests: Mapping[str, Sequence[Example]] | None = None, keep: int = 0
 ) -> Evaluated:
     """Score a learner that is loaded; see `evaluate`."""
+    keep = checked_keep(keep)
     # Rows at hand are test rows, whatever a run that searched for settings was scored on.
     how = learner.evaluator.settings
     learner.evaluator.settings = how.model_copy(update={"split": "test"})
