@@ -66,6 +66,15 @@ def test_status_and_card_say_whether_numbers_share_rows(
     assert f"{sentence} for '0', '1'" in everlora("status", "r", "--json").json["shared_rows"]
 
 
+def test_tasks_with_heads_of_their_own_share_no_rows(everlora: Everlora) -> None:
+    how = ("--model", "tiny-bert", "--tasks", "reviews,news", "--max-train-samples", "8", "--max-steps", "1")
+    assert everlora("run", *how, "--max-eval-samples", "4", "--method", "per-task", "--out", "r").status == 0
+    shown = everlora("status", "r", "--json").json
+    assert {"positive", "sports"} <= set(shown["labels"])
+    assert "shared_rows" not in shown
+    assert "share rows" not in everlora("status", "r").out + Path("r/README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("method", "shown"), [("ella(lam=auto)", 1), ("ps-lora", 1), ("ella(lam=0.3)", 0), ("seqlora", 0)]
 )

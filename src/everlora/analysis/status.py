@@ -52,7 +52,8 @@ class Status(Outcome):
     Attributes:
         model, method: by name.
         tasks: what was learned, in order.
-        labels: of the classification head, by row; a label that is one task's own has the task behind its name.
+        labels: of the classification head, by row; a label that is one task's own has the task behind its name. Where
+            each task has a head of its own, those of all.
         shared_rows: whether tasks whose labels have the same names share rows of that head.
         stored_rows: rows of data that are kept for later tasks.
         holdings: bytes that are kept, room that is left, and errors of what is remembered in another form.
@@ -103,14 +104,15 @@ def status(path: Path) -> Status:
     if record.id != done[0].run:
         raise FolderError(f"{path / RUN} is of another run than its tasks; everlora verify {path} --repair")
     sequence, each = record.composition.regime == "sequence", record.composition.consolidator == "keep"
+    labels = list(dict.fromkeys(label for facts in done for label in facts.labels)) if each else done[-1].labels
+    label_rows = {name: rows for facts in done for name, rows in facts.label_rows.items()}
     return Status(
         model=record.settings.model,
         method=record.composition.name,
         tasks=[_learned(facts, done, sequence) for facts in done],
-        labels=done[-1].labels,
-        shared_rows=shared_rows(
-            done[-1].labels, {name: rows for facts in done for name, rows in facts.label_rows.items()}
-        ),
+        labels=labels,
+        # Where each task has a head of its own, rows of the same number are not the same.
+        shared_rows=None if each else shared_rows(labels, label_rows),
         stored_rows=sum(facts.stored_rows for facts in done),
         holdings=done[-1].holdings or _measured_again(path),
         loads=_loads(path, each),

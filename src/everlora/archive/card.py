@@ -227,7 +227,7 @@ def model_card(
         how = "Nothing was trained: these are the scores of the base model."
         title = f"{results.model}, untouched, on {len(results.tasks)} tasks"
     each = f"one {adapter.noun} and " if trained else ""
-    same = shared_rows(results.labels or [], results.label_rows)
+    same = None if results.task_id_at_inference else shared_rows(results.labels or [], results.label_rows)
     note = packed_line(settings.dtype) + (f"\nOf labels that several tasks have: {same}.\n" if same else "")
     use = _loaded(results, settings, adapter) + with_transformers(results, settings, hub, adapter, head)
     return f"""---
