@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from everlora import Learner, Task, open_stream
-from everlora.core.errors import ConfigError, TrainingError
+from everlora.core.errors import ConfigError, DataError, TrainingError
 from everlora.learner.learned import stored_tests
 
 
@@ -181,3 +181,11 @@ def test_what_history_could_not_hold_is_refused_before_anything_is_done(verb: st
 def test_a_rank_is_a_whole_number(rank: Any, taught: Learner) -> None:
     with pytest.raises(ConfigError, match="the rank must be a whole number, at least 1, not "):
         taught.compact(rank)
+
+
+@pytest.mark.parametrize("given", [None, 5, "news", ["news"], {"news": 1}])
+def test_what_is_no_task_is_refused_in_a_line(given: Any, untaught: Learner) -> None:
+    for verb in (untaught.learn, untaught.follow):
+        with pytest.raises(DataError, match=r"everlora\.Task") as caught:
+            verb(given)
+        assert "\n" not in str(caught.value)
