@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from everlora import Learner, Task, open_stream
-from everlora.core.errors import ConfigError, TrainingError
+from everlora.core.errors import ConfigError, DataError, TrainingError
 from everlora.learner.learned import stored_tests
 
 
@@ -143,3 +144,48 @@ def test_a_method_is_an_expression_or_composed(method: Any, tmp_path: Path) -> N
 def test_training_arguments_are_a_mapping(given: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="setting 'train' must be a mapping of names to values"):
         Learner("tiny-bert", train=given, out=tmp_path / "run")
+
+
+VERBS: dict[str, Callable[..., object]] = {
+    "rollback": lambda learner, **how: learner.rollback("news", **how),
+    "forget": lambda learner, **how: learner.forget("news", **how),
+    "compact": lambda learner, **how: learner.compact(2, **how),
+    "learn": lambda learner, **how: learner.learn(task("reviews"), **how),
+}
+CHOICES = {"rollback": "discard", "forget": "rebuild", "compact": "discard", "learn": "force"}
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Learner:
+    learner = Learner("tiny-llama", method="inclora", out=tmp_path_factory.mktemp("taught") / "run")
+    for name in ("news", "intent"):
+        learner.learn(task(name), train={"max_steps": 1})
+    return learner
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_history_could_not_hold_is_refused_before_anything_is_done(verb: str, taught: Learner) -> None:
+    """Written behind the act, it ended the act in a traceback and left what was prepared."""
+    for how, said in (
+        ({"by": 3}, "by is a text, not 3"),
+        ({"because": "\ud800"}, "because is a text in UTF-8"),
+        ({CHOICES[verb]: "no"}, f"{CHOICES[verb]} is True or False, not 'no'"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{said}"):
+            VERBS[verb](taught, **how)
+    assert [act.act for act in taught.history()] == ["learn", "learn"]
+    assert taught.verify().state == "sound"
+
+
+@pytest.mark.parametrize("rank", ["2", 2.5, True, 0])
+def test_a_rank_is_a_whole_number(rank: Any, taught: Learner) -> None:
+    with pytest.raises(ConfigError, match="the rank must be a whole number, at least 1, not "):
+        taught.compact(rank)
+
+
+@pytest.mark.parametrize("given", [None, 5, "news", ["news"], {"news": 1}])
+def test_what_is_no_task_is_refused_in_a_line(given: Any, untaught: Learner) -> None:
+    for verb in (untaught.learn, untaught.follow):
+        with pytest.raises(DataError, match=r"everlora\.Task") as caught:
+            verb(given)
+        assert "\n" not in str(caught.value)

@@ -13,6 +13,7 @@ from everlora.archive.commits import HistoryEntry
 from everlora.archive.committed import Committed, read_stages
 from everlora.archive.manifest import check_at_root, mark_unfinished
 from everlora.archive.schema import Record, read_rows
+from everlora.core.errors import ConfigError
 
 HISTORY = "history.jsonl"
 
@@ -74,6 +75,27 @@ def note(path: Path, *acts: Act) -> None:
 def _noted(path: Path) -> list[Act]:
     place = path / HISTORY
     return read_rows(Act, place) if place.is_file() else []
+
+
+def check_act(by: object, because: object, **choices: object) -> None:
+    """Refuse, before anything is done, what could not be written to the history of it, and choices that are none.
+
+    Args:
+        by: who does it.
+        because: why.
+        **choices: what is to be True or False, by name: any text would count as True.
+
+    Raises:
+        ConfigError: which it is.
+    """
+    for name, text in (("by", by), ("because", because)):
+        if not (text is None or isinstance(text, str)):
+            raise ConfigError(f"{name} is a text, not {text!r}; give one, or leave it out")
+        if text is not None and text.encode(errors="ignore").decode() != text:
+            raise ConfigError(f"{name} is a text in UTF-8, and {text!r} cannot be written; give another")
+    for name, choice in choices.items():
+        if not isinstance(choice, bool):
+            raise ConfigError(f"{name} is True or False, not {choice!r}")
 
 
 def now(after: HistoryEntry | None = None) -> str:

@@ -35,6 +35,8 @@ class TaskStream:
     note: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        if other := [one for one in self.tasks if not isinstance(one, Task)]:
+            raise DataError(f"stream {self.name!r} is of tasks (everlora.Task), and {other[0]!r} is none")
         if not self.tasks:
             raise DataError(f"stream {self.name!r} has no tasks")
         names = [task.name for task in self.tasks]
@@ -96,3 +98,16 @@ def hash_of_list(tasks: Sequence[str]) -> str:
 def digest_of_order(tasks: Sequence[tuple[str, str]]) -> str:
     """Hash the names and digests of tasks, in order."""
     return hashlib.sha256(json.dumps([list(pair) for pair in tasks]).encode()).hexdigest()[:16]
+
+
+def own_stream(tasks: object) -> TaskStream:
+    """Make a stream of tasks that are given in Python; one that is made already stays as it is.
+
+    Raises:
+        DataError: they are no tasks.
+    """
+    if isinstance(tasks, TaskStream):
+        return tasks
+    if not isinstance(tasks, Iterable):
+        raise DataError(f"a learner follows a stream or a list of tasks (everlora.Task), not {tasks!r}")
+    return TaskStream(name="own", tasks=tuple(tasks))

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from everlora.archive.verdict import Depth, Verdict
 from everlora.core.method import Method
-from everlora.data.stream import TaskStream
+from everlora.data.stream import TaskStream, own_stream
 from everlora.data.task import Example, Task
 from everlora.export.hub import Pushed, push
 from everlora.export.targets import Target
@@ -285,8 +285,7 @@ class Learner(Shown):
         Raises:
             EverloraError: unusable data, training that failed, or a folder that cannot be written.
         """
-        stream = tasks if isinstance(tasks, TaskStream) else TaskStream(name="own", tasks=tuple(tasks))
-        stream = experiment.limit_tasks(stream, self._learner.spec)
+        stream = experiment.limit_tasks(own_stream(tasks), self._learner.spec)
         return experiment.finish(self._learner, self._learner.follow(stream.tasks)).matrix
 
     @property

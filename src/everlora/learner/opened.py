@@ -11,7 +11,7 @@ from everlora.analysis.runs import method_of
 from everlora.archive.commits import TaskCard
 from everlora.archive.committed import Committed, read_stages
 from everlora.archive.folder import read_run
-from everlora.archive.history import HISTORY, Act, note, now
+from everlora.archive.history import HISTORY, Act, check_act, note, now
 from everlora.archive.identity import RunRecord
 from everlora.archive.manifest import is_begun
 from everlora.archive.root import hash_of
@@ -45,6 +45,7 @@ def create(path: Path, *layers: RawSettings, by: str | None = None, because: str
     Raises:
         EverloraError: settings that cannot be used, or a folder that holds something.
     """
+    check_act(by, because)
     spec = resolve(LearnerSpec, *layers, rate=parse(_method(layers)).adapter.learning_rate)
     method = parse(spec.method)
     check_teachable(method)

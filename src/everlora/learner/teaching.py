@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from pydantic import JsonValue
 
 from everlora.archive.commits import TestFile
+from everlora.archive.history import check_act
 from everlora.core.errors import ConfigError
 
 
@@ -41,12 +42,7 @@ class Teaching:
 
     def __post_init__(self) -> None:
         # Here, before a step is taken: where they are used or written, the task would be trained by then.
-        for name, text in (("by", self.by), ("because", self.because)):
-            if not (text is None or isinstance(text, str)):
-                raise ConfigError(f"{name} is a text, not {text!r}; give one, or leave it out")
-        for name, choice in (("force", self.force), ("forecast", self.forecast)):
-            if not isinstance(choice, bool):
-                raise ConfigError(f"{name} is True or False, not {choice!r}")
+        check_act(self.by, self.because, force=self.force, forecast=self.forecast)
         if not isinstance(self.train, Mapping):
             raise ConfigError(f"train is a mapping of names to values, not {self.train!r}")
         object.__setattr__(self, "train", dict(self.train))

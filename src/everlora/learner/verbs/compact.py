@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import hypot
+from numbers import Integral
 from pathlib import Path
 
 from everlora.adapters import files as adapters
@@ -12,7 +13,7 @@ from everlora.archive.atomic import explained
 from everlora.archive.committed import Committed, last_scores
 from everlora.archive.exchange import exchange, list_tasks, prepare
 from everlora.archive.folder import read_run
-from everlora.archive.history import Act, now
+from everlora.archive.history import Act, check_act, now
 from everlora.archive.lock import writing
 from everlora.archive.outcome import Outcome
 from everlora.core.errors import ConfigError
@@ -93,8 +94,9 @@ def compact(
     Raises:
         EverloraError: a method whose past is no plain sum, or a folder that cannot be used.
     """
-    if rank < 1:
-        raise ConfigError(f"the rank must be at least 1, not {rank}")
+    check_act(by, because, discard=discard, dry_run=dry_run)
+    if isinstance(rank, bool) or not isinstance(rank, Integral) or rank < 1:
+        raise ConfigError(f"the rank must be a whole number, at least 1, not {rank!r}")
     read_run(path)
     with writing(path, (progress or Progress()).warn), explained(path):
         stages = committed_tasks(path)

@@ -16,7 +16,7 @@ from everlora.archive.atomic import explained
 from everlora.archive.committed import Committed, last_scores
 from everlora.archive.exchange import exchange, list_tasks, prepare
 from everlora.archive.folder import read_run
-from everlora.archive.history import Act, now
+from everlora.archive.history import Act, check_act, now
 from everlora.archive.lock import writing
 from everlora.archive.outcome import Outcome
 from everlora.core.errors import ConfigError, TrainingError
@@ -126,6 +126,7 @@ def forget(
         EverloraError: no such task, one that cannot be taken out, or rows that are not those that it was learned from;
             the learner is as it was.
     """
+    check_act(by, because, rebuild=rebuild)
     given = Given(tasks or {}, here, progress or Progress())
     read_run(path)
     with writing(path, given.progress.warn), explained(path):

@@ -9,7 +9,7 @@ from everlora.archive.committed import last_scores
 from everlora.archive.folder import read_run
 from everlora.archive.forecast import Forecast
 from everlora.archive.outcome import Outcome
-from everlora.core.errors import FolderError
+from everlora.core.errors import DataError, FolderError
 from everlora.core.expressions import parse
 from everlora.data.task import Task
 from everlora.learner import experiment
@@ -68,6 +68,8 @@ def learn(
 
 def teach(learner: SequentialLearner, task: Task, teaching: Teaching | None = None) -> Learned:
     """Teach a learner that is loaded; see `learn`."""
+    if not isinstance(task, Task):
+        raise DataError(f"{task!r} is no task (everlora.Task); give one, or several to follow")
     with learner.writing():  # from the first look at the folder on, so that it is read once
         return _teach(learner, task, teaching)
 

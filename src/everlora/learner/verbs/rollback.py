@@ -7,7 +7,7 @@ from pathlib import Path
 from everlora.archive.atomic import explained
 from everlora.archive.exchange import exchange, prepare
 from everlora.archive.folder import read_run
-from everlora.archive.history import Act, now
+from everlora.archive.history import Act, check_act, now
 from everlora.archive.lock import writing
 from everlora.archive.outcome import Outcome
 from everlora.core.errors import ConfigError
@@ -59,6 +59,7 @@ def rollback(
     Raises:
         EverloraError: no such task, none behind it, or a folder that cannot be used; the learner is as it was.
     """
+    check_act(by, because, discard=discard)
     read_run(path)
     with writing(path, (progress or Progress()).warn), explained(path):
         stages = committed_tasks(path)
