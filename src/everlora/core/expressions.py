@@ -38,7 +38,7 @@ def parse(expression: str) -> Method:
 
     known = [entry(name) for name in names]
     families = tuple(f for f in FAMILIES if all(f in one.families for one in known))
-    built = compose(*(build(name, **_options(name, given)) for name, given in split_expression(expression)))
+    built = compose(*(build(name, **options_of(name, given)) for name, given in split_expression(expression)))
     return replace(built, expression=expression, families=families, replay=any(one.replay for one in known))
 
 
@@ -122,7 +122,15 @@ def build(name: str, **options: Any) -> Method:
     return built
 
 
-def _options(name: str, given: str) -> dict[str, str]:
+def options_of(name: str, given: str) -> dict[str, str]:
+    """Return the options of a method as they were typed, by name.
+
+    >>> options_of("ella", "rho = 0.1, lam=budget(nats=3e-4)")
+    {'rho': '0.1', 'lam': 'budget(nats=3e-4)'}
+
+    Raises:
+        ConfigError: one cannot be read, or is given twice.
+    """
     options: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in split_outside_brackets(given, ","))):
         option, equals, value = pair.partition("=")

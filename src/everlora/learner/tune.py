@@ -19,10 +19,10 @@ from everlora.archive.atomic import write_text
 from everlora.archive.folder import read_matrix
 from everlora.core.defaults import searches
 from everlora.core.errors import ConfigError
-from everlora.core.expressions import build, parse, split_expression
+from everlora.core.expressions import build, options_of, parse, split_expression
 from everlora.core.registry import entry
 from everlora.learner.sweep import Job, jobs, safe
-from everlora.learner.tuned import System, Tuned, known_system, options_of, rows_of, system_of
+from everlora.learner.tuned import System, Tuned, known_system, rows_of, system_of
 from everlora.settings.spec import RawSettings
 
 LOWEST, HIGHEST = 0.63, 4.0
@@ -89,7 +89,7 @@ def _expressions(system: str) -> list[str]:
     terms = []
     for name, given in split_expression(system):
         known = entry(name)
-        set_already, free = options_of(given), {}
+        set_already, free = options_of(name, given), {}
         for option, values in searches(known.build).items():
             tried = [{**set_already, option: str(value)} for value in values]
             # Beside a λ that is given there is no share to find: an option that no value may be given for is none.

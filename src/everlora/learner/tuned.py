@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from everlora.core.errors import ConfigError, nearest
-from everlora.core.expressions import split_expression, split_outside_brackets
+from everlora.core.expressions import options_of, split_expression
 from everlora.core.registry import entry
 from everlora.learner.resolve import read_recipe
 from everlora.settings.spec import RawSettings
@@ -31,16 +31,6 @@ class Tuned:
     settings: RawSettings
 
 
-def options_of(given: str) -> dict[str, str]:
-    """Return the options of a method as they were typed, by name.
-
-    >>> options_of("rho = 0.1, lam=budget(nats=3e-4)")
-    {'rho': '0.1', 'lam': 'budget(nats=3e-4)'}
-    """
-    pairs = (part.partition("=") for part in split_outside_brackets(given, ",") if part.strip())
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
 def system_of(expression: str) -> System:
     """Return what an expression names, whatever blanks, brackets, digits or other names it is written with.
 
@@ -55,7 +45,7 @@ def system_of(expression: str) -> System:
     """
     found = split_expression(expression)
     return tuple(
-        (entry(name).name, frozenset((option, _value(value)) for option, value in options_of(given).items()))
+        (entry(name).name, frozenset((option, _value(value)) for option, value in options_of(name, given).items()))
         for name, given in found
     )
 
