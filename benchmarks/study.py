@@ -194,10 +194,14 @@ def knows_no_order(scores: Mapping[Unit, float]) -> bool:
 
 
 def by_method(points: Sequence[Point]) -> dict[str, dict[Unit, Point]]:
-    """Return the runs by method and unit, the method of the highest mean OA first."""
+    """Return the runs by method, each of its rates apart, and by unit; the method of the highest mean OA first."""
+    rates: dict[str, set[float | None]] = {}
+    for one in points:
+        rates.setdefault(one.method, set()).add(one.rate)
     found: dict[str, dict[Unit, Point]] = {}
     for one in points:
-        found.setdefault(one.method, {})[one.order, one.seed] = one
+        name = one.method if len(rates[one.method]) == 1 else f"{one.method} at {one.rate}"
+        found.setdefault(name, {})[one.order, one.seed] = one
     return dict(sorted(found.items(), key=lambda item: -mean(p.oa for p in item[1].values())))
 
 
@@ -229,7 +233,7 @@ def table(points: Sequence[Point], minus: Sequence[str], of: Sequence[str] = ())
         ones = list(runs.values())
         if of and ones[0].system not in of:
             continue
-        cells = [f"`{name}`", "form's" if ones[0].rate is None else f"{ones[0].rate:g}", str(len(ones))]
+        cells = [f"`{ones[0].method}`", "form's" if ones[0].rate is None else f"{ones[0].rate:g}", str(len(ones))]
         cells += [f"{mean(one.oa for one in ones):.1f}", _mean([one.bwt for one in ones], "+")]
         cells += [_mean([one.learning_accuracy for one in ones])]
         cells += [_difference(against[baseline].get(name)) for baseline in minus]

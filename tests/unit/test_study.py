@@ -162,6 +162,15 @@ def test_each_order_has_its_mean_over_seeds(study: ModuleType, monkeypatch: pyte
     assert len(study.by_order(data, of=["ella"]).splitlines()) == 3
 
 
+def test_one_method_at_two_rates_is_two_rows(study: ModuleType) -> None:
+    slow = [replace(one, rate=0.001, oa=one.oa - 3) for one in points(study, "ella", ELLA)]
+    found = study.table([*points(study, "ella", ELLA), *slow], []).splitlines()
+    assert [line.split("|")[1:5] for line in found[2:]] == [
+        [" `ella` ", " 0.003 ", " 4 ", " 63.1 "],
+        [" `ella` ", " 0.001 ", " 4 ", " 60.1 "],
+    ]
+
+
 def test_rises_are_summed_over_all_pairs_and_by_method(study: ModuleType, tmp_path: Path) -> None:
     pairs = {"a": [(0.1, 0.2), (0.2, 0.6)], "b": [(0.3, 0.4), (0.1, 0.9)]}
     lines = [
