@@ -164,7 +164,7 @@ def test_a_checkpoint_of_another_task_does_not_count(tmp_path: Path) -> None:
     again = Cord()
     taught(tmp_path / "cut", "ella", "tiny-llama", again, resume=True)
     assert again.steps["learning reviews"] == STEPS
-    assert not any("checkpoint of task" in line for line in again.warned), "it is not damaged"
+    assert not any("checkpoint" in line for line in again.warned), "it is not damaged"
     taught(tmp_path / "whole", "ella", "tiny-llama", Cord())
     whole, cut = everything(tmp_path / "whole"), everything(tmp_path / "cut")
     assert [name for name, tensor in whole.items() if not torch.equal(tensor, cut[name])] == []
@@ -217,8 +217,9 @@ def test_a_damaged_checkpoint_is_left_out_and_the_task_begins_anew(
     assert any("its checkpoint is damaged" in line for line in verify(place).unfinished)
     taught(place, "seqlora", "tiny-llama", again, resume=True, layers="top:1")
     assert again.steps["learning reviews"] == STEPS
-    said = "the checkpoint of task 'reviews' is damaged or of an older everlora, and is left out; the task begins anew"
-    assert [line for line in again.warned if "checkpoint of task" in line] == [said]
+    amiss = "is damaged or of an older everlora, and is left out"
+    found = [line for line in again.warned if "checkpoint" in line]
+    assert found == [f"the checkpoint that the folder holds {amiss}; task 'reviews' begins anew"]
     whole, cut = everything(broken_off / "whole"), everything(place)
     assert whole.keys() == cut.keys()
     assert [name for name, tensor in whole.items() if not torch.equal(tensor, cut[name])] == []
@@ -247,6 +248,17 @@ def test_what_is_left_of_a_checkpoint_behind_its_commit_is_swept(mend: str, brok
     assert not (place / FOLDER).exists()
     assert verify(place).state == "sound"
     assert not again.warned
+
+
+def test_repair_removes_a_checkpoint_that_cannot_count_any_more(broken_off: Path, tmp_path: Path) -> None:
+    """Though no task begins that it could be left out of."""
+    place = tmp_path / "run"
+    shutil.copytree(broken_off / "cut", place)
+    (place / FOLDER / STATE).write_text("{")
+    assert verify(place).state == "unfinished"
+    assert "a damaged checkpoint removed: the task that it was of begins anew" in repair(place).repaired
+    assert not (place / FOLDER).exists()
+    assert verify(place).state == "sound"
 
 
 def test_opening_a_folder_leaves_a_checkpoint_that_still_counts(broken_off: Path, tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def untaught(tmp_path_factory: pytest.TempPathFactory) -> Learner:
 NO_TEACHING = [
     ("may_lose", "5"),
     ("may_lose", True),
+    ("may_lose", 10**400),
     ("may_lose", float("inf")),
     ("may_lose", float("-inf")),
     ("may_lose", float("nan")),

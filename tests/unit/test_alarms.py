@@ -93,6 +93,12 @@ def test_weights_that_are_trained_themselves_are_measured_against_where_they_beg
     assert runaway(prompts, {"a": Weights({"prompt": now})}, layers(a=1.0)) == []
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_where_a_model_began_may_lie_on_another_device_than_the_update() -> None:
+    began, now = torch.eye(4).cuda(), torch.eye(4) + 2 * TOO_LARGE_IN_FULL * torch.eye(4).roll(1, 0)
+    assert runaway({"a": Weights({"weight": now})}, {"a": Weights({"weight": began})}, layers(a=100.0)) != []
+
+
 @pytest.mark.parametrize(("rate", "warned"), [(1e-4, []), (0.02, ["first", "second"])])
 def test_full_weights_that_run_away_are_warned_of(rate: float, warned: list[str], tmp_path: Path) -> None:
     """On the first task against the model's own weights, and on the second against those of the first."""
@@ -152,8 +158,22 @@ def test_a_loss_that_did_not_fall_is_said(losses: list[float], warned: bool) -> 
         ([0.02, 0.3], False),
         ([0.02, GUESSED], True),
         ([9.0], False),
+        ([0.7, 8.1, 8.0, 8.0, 7.9, 7.9], True),
+        ([0.4, 2.0, 1.8, 1.5, 1.2, 1.0, 0.9, 0.6, 0.5, 0.81], False),
+        ([1.1, 1.0, 0.9, 0.3, 0.2, 2.3], False),
     ],
-    ids=["stays high", "twice", "less than twice", "came back", "known", "known no longer", "one step"],
+    ids=[
+        "stays high",
+        "twice",
+        "less than twice",
+        "came back",
+        "known",
+        "known no longer",
+        "one step",
+        "high from the second",
+        "fell from the second, the first was an easy batch",
+        "the last was a hard batch",
+    ],
 )
 def test_a_loss_that_ran_away_is_said_of_however_few(losses: list[float], warned: bool) -> None:
     """The first is that of the first step: later ones are means, by whose time it may be high already."""

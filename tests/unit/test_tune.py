@@ -32,6 +32,24 @@ def test_every_system_has_as_many_trials_from_one_range_of_rates(system: str, bu
         assert form * LOWEST < trial.rate < form * HIGHEST
 
 
+def test_few_trials_are_from_all_over_the_list_of_options() -> None:
+    """Nine combinations and six trials: no value of an option stays untried; of a last rate the middle one."""
+    tried = [tuned.system_of(trial.method) for trial in trials_of("kfac+ella", 6)]
+    for index, values in ((0, {"1e-4", "3e-4", "1e-3"}), (1, {"0.03", "0.1", "0.3"})):
+        found = {value for one in tried for _, value in one[index][1]}
+        assert len(found) == len(values)
+    assert [trial.method for trial in trials_of("ella", 4)][-1] == "ella(rho=0.1)"
+    assert [trial.method for trial in trials_of("ella", 2)] == ["ella(rho=0.03)", "ella(rho=0.1)"]
+
+
+@pytest.mark.parametrize("typed", ["ella( )", "ella(policy=continue,)", "ella(policy = continue , )"])
+def test_trials_are_spelt_in_one_way_however_the_system_was_typed(typed: str) -> None:
+    given = "policy=continue," if "policy" in typed else ""
+    assert {trial.method for trial in trials_of(typed, 3, rate=0.01)} == {
+        f"ella({given}rho={rho})" for rho in (0.03, 0.1, 0.3)
+    }
+
+
 def test_options_that_are_given_are_not_searched() -> None:
     assert {trial.method for trial in trials_of("ella(rho=0.2)", 6)} == {"ella(rho=0.2)"}
     assert len({trial.method for trial in trials_of("ella", 6)}) == 3
@@ -43,7 +61,7 @@ def test_options_that_are_given_are_not_searched() -> None:
 def test_what_is_no_choice_beside_given_options_is_not_searched(system: str) -> None:
     """Where λ is given there is no share by which to find it; blanks are of no matter."""
     trials = trials_of(system, 6)
-    assert {trial.method for trial in trials} == {system}
+    assert {trial.method for trial in trials} == {system.replace(" ", "")}
     assert len({trial.rate for trial in trials}) == 6
     assert len({trial.method for trial in trials_of("ella(lam=auto)", 6)}) == 3
 
@@ -62,20 +80,43 @@ def test_a_search_leaves_what_others_found(tmp_path: Path) -> None:
     before = table.read_text()
     assert tune.write(tmp_path, [replace(one, scores=()) for one in first[:2]], "everlora tune --methods ella") == {}
     assert (table.read_text(), tune.kept(tmp_path)[1]) == (before, first)
-    # One system again, in another spelling, and one that is new.
+    # One system again, in another spelling, and one that is new: what an earlier search found counts with it.
     second = [
         Trial(system="ella()", method="ella(rho=0.1)", rate=0.001, scores=(55.0,)),
         Trial(system="decay", method="decay(rho=0.1)", rate=0.001, scores=(30.0,)),
     ]
     assert set(tune.write(tmp_path, second, "everlora tune --methods ella(),decay")) == {"ella()", "decay"}
     rows, trials = tune.kept(tmp_path)
-    assert {name: row["dev"] for name, row in rows.items()} == {"inclora": 40.0, "ella()": 55.0, "decay": 30.0}
+    assert {name: row["dev"] for name, row in rows.items()} == {"inclora": 40.0, "ella()": 60.0, "decay": 30.0}
+    assert (rows["ella()"]["method"], rows["ella()"]["trials"]) == ("ella(rho=0.3)", 2)
     assert trials == [second[0], *first[1:], second[1]]
     head = [line for line in table.read_text().splitlines() if line.startswith("#")]
     assert [line.rpartition(": ")[2] for line in head] == [
         "everlora tune --methods ella,inclora",
         "everlora tune --methods ella(),decay",
     ]
+
+
+def test_a_command_of_several_lines_is_one_line_of_the_table(tmp_path: Path) -> None:
+    trial = Trial(system="ella", method="ella(rho=0.1)", rate=0.001, scores=(50.0,))
+    for _ in range(2):
+        tune.write(tmp_path, [trial], "everlora tune --methods 'ella,\n  decay'")
+    assert (tmp_path / tune.TABLE).read_text().splitlines()[1] == "systems:"
+    assert list(tuned.read_tuned(tmp_path / tune.TABLE)) == ["ella"]
+
+
+def test_scores_under_other_settings_are_not_put_into_one_table(tmp_path: Path) -> None:
+    def todo(seeds: list[int], **more: object) -> dict[Trial, list[sweep.Job]]:
+        return tune.tuning_jobs([{**SMALL, **more}], trials_of("ella", 3), seeds, tmp_path, [])
+
+    first = todo([100])
+    tune.write(tmp_path, [replace(one, scores=(50.0,)) for one in tune.measured(first)], "everlora tune")
+    tune.check_same_search(tmp_path, first)
+    higher = tune.tuning_jobs([SMALL], trials_of("decay", 3, rate=0.02), [100], tmp_path / "elsewhere", [])
+    tune.check_same_search(tmp_path, higher)
+    for other in (todo([101]), todo([100], max_train_samples=9), todo([100], tasks=["news"])):
+        with pytest.raises(ConfigError, match=r"holds trials of ella with other data.*another --out"):
+            tune.check_same_search(tmp_path, other)
 
 
 def test_without_a_score_there_is_no_table(tmp_path: Path) -> None:
@@ -128,6 +169,8 @@ def test_what_is_no_table_of_tuned_systems_is_refused(tmp_path: Path) -> None:
         ("systems: {decay: {train: }}", "'train' must be a mapping"),
         ("systems: {decay: {method: 3}}", "'method' must be an expression"),
         ("systems: {decay: {method: ella(rho=1)}}", "'method' is another system"),
+        ("systems: {ella(rho=0.3): {method: ella(rho=0.1)}}", "'method' is another system"),
+        ("systems: {ella(rho=0.3): {method: ella}}", "'method' is another system"),
         ("systems: {decay: {method: decay}, decay(): {method: decay}}", "the row 'decay' is of the same system"),
         ("systems: {decay: {method: decay}}\ntrain: {learning_rate: 0.01}", "unknown key 'train'"),
     ],

@@ -68,6 +68,16 @@ def sweep_checkpoint(path: Path, after: Sequence[str] | None) -> None:
         remove(path / FOLDER)
 
 
+def sweep_damaged(path: Path) -> bool:
+    """Remove the checkpoint in a learner's folder if it is damaged, or of an older everlora; return whether it was."""
+    place = path / FOLDER
+    seal = seal_of(place)
+    if not os.path.lexists(place) or (seal is not None and is_whole(place, seal)):
+        return False
+    remove(place)
+    return True
+
+
 def word_on(path: Path, after: Sequence[str] | None, *, read: bool) -> str | None:
     """Say what going on does with the checkpoint in a learner's folder; None where there is none.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -77,13 +78,13 @@ def tune(
         for trial, runs in todo.items():
             say(f"{trial.method}\trate {trial.rate:g}\t{len(runs)} runs")
         return
-    tuning.kept(out)  # what cannot be read is refused before anything runs
+    tuning.check_same_search(out, todo)  # before anything runs
     failed: list[sweeping.Failed] = []
     with ConsoleProgress(quiet=quiet) as shown, interruptible(), sweeping.sharing(jobs, out) as shared:
         processes.work_in_processes(
             shared, workers, resume=resume, plugins=plugin or [], progress=shown, failed=failed.append
         )
-    best = tuning.write(out, tuning.measured(todo), " ".join(["everlora", *sys.argv[1:]]))
+    best = tuning.write(out, tuning.measured(todo), shlex.join(["everlora", *sys.argv[1:]]))
     reason = f"{len(failed)} of {len(jobs)} runs could not be made: {failed[0].reason}" if failed else None
     _report(best, out, reason, as_json=as_json)
 

@@ -16,7 +16,7 @@ from everlora.core.errors import ConfigError, DataError, EverloraError, ModelErr
 from everlora.core.expressions import parse
 from everlora.core.registry import entries
 from everlora.learner import experiment
-from everlora.learner.tuned import System, Tuned, row_of, system_of
+from everlora.learner.tuned import Tuned, distinct, row_of
 from everlora.models.loading import Loaded
 from everlora.runtime.progress import Progress
 from everlora.settings.spec import RawSettings, RunSpec
@@ -122,12 +122,10 @@ def _by_folder(methods: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigError: an unknown method, or two systems whose folders have one name.
     """
-    systems: dict[System, str] = {}
     for expression in methods:
         parse(expression)  # a mistyped one is refused before the first is trained
-        systems.setdefault(system_of(expression), expression)
     named: dict[str, str] = {}
-    for expression in systems.values():
+    for expression in distinct(methods):
         if (other := named.setdefault(safe(expression), expression)) != expression:
             raise ConfigError(f"{other!r} and {expression!r} would go to one folder; sweep them with two --out")
     return named

@@ -64,10 +64,17 @@ def checked_keep(rows: object) -> int:
     return int(rows)
 
 
+def _is_finite(number: Real) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
+
+
 def _checked_budget(points: object) -> float | None:
     """Return a budget of forgetting; one below 0 asks for a gain, and one above 100 lets everything pass."""
     if points is None:
         return None
-    if isinstance(points, bool) or not isinstance(points, Real) or not math.isfinite(points):
+    if isinstance(points, bool) or not isinstance(points, Real) or not _is_finite(points):
         raise ConfigError(f"may_lose {points!r} is no budget; give a finite number of points, or leave it out")
     return float(points)

@@ -6,17 +6,19 @@ without such options has as many rates as the others have rates and values toget
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import yaml
 
 from everlora.archive.atomic import write_text
 from everlora.archive.folder import read_matrix
+from everlora.archive.identity import NOT_IDENTIFYING
 from everlora.core.defaults import searches
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import build, options_of, parse, split_expression
@@ -40,12 +42,14 @@ class Trial:
         method: its expression with the options of this trial.
         rate: the learning rate.
         scores: OA of the runs of this trial, one per order and seed; empty before they were made.
+        under: hash of what all trials of a search share, see `shared_by`; empty where an older search left none.
     """
 
     system: str
     method: str
     rate: float
     scores: tuple[float, ...] = ()
+    under: str = ""
 
     @property
     def mean(self) -> float:
@@ -66,7 +70,8 @@ def trials_of(system: str, budget: int, rate: float | None = None) -> list[Trial
 
     Args:
         system: an expression; options that it sets are not searched.
-        budget: how many trials; the last rate is tried with fewer options where it is no multiple of their number.
+        budget: how many trials; where it is no multiple of the number of options, the last rate is tried with fewer
+            of them, and where it is lower, so is the only one: from all over the list.
         rate: one that is not searched either; None tries rates about that of the system's form.
 
     Raises:
@@ -75,13 +80,30 @@ def trials_of(system: str, budget: int, rate: float | None = None) -> list[Trial
     if budget < 1:
         raise ConfigError(f"a search needs at least one trial for each system, not {budget}")
     form = parse(system).adapter.learning_rate
-    expressions = _expressions(system)[:budget]
+    expressions = _spread(_expressions(system), budget)
     # Every system gets the same number of trials: one with more options to try has fewer rates.
     count = math.ceil(budget / len(expressions))
     # The middles of as many equal parts of the range, on a logarithmic scale.
     rates = [float(f"{form * LOWEST * (HIGHEST / LOWEST) ** ((k + 0.5) / count):.3g}") for k in range(count)]
     tried = rates if rate is None else [rate]
-    return [Trial(system=system, method=one, rate=each) for each in tried for one in expressions][:budget]
+    last = budget - (len(tried) - 1) * len(expressions)
+    points = [(each, one) for each in tried[:-1] for one in expressions]
+    points += [(tried[-1], one) for one in _spread(expressions, last)]
+    return [Trial(system=system, method=one, rate=each) for each, one in points]
+
+
+def _spread(expressions: Sequence[str], count: int) -> Sequence[str]:
+    """Return at most ``count`` of a list, from all over it, the middle first.
+
+    The list may be of combinations, so that equal strides could miss a value of the one that changes fastest: those of
+    the golden ratio do not.
+
+    >>> _spread(["a", "b", "c"], 1), _spread(["a", "b", "c"], 2), _spread(["a"], 9)
+    (['b'], ['a', 'b'], ['a'])
+    """
+    size = len(expressions)
+    stride = next(step for step in itertools.count(max(1, round(0.618 * size))) if math.gcd(step, size) == 1)
+    return [expressions[k] for k in sorted((size // 2 + k * stride) % size for k in range(min(count, size)))]
 
 
 def _expressions(system: str) -> list[str]:
@@ -96,7 +118,9 @@ def _expressions(system: str) -> list[str]:
             if option not in set_already and any(_builds(name, one) for one in tried):
                 free[option] = values
         choices = [
-            ",".join(filter(None, (given, *(f"{option}={value}" for option, value in zip(free, one, strict=True)))))
+            ",".join(
+                f"{option}={value}" for option, value in {**set_already, **dict(zip(free, one, strict=True))}.items()
+            )
             for one in itertools.product(*free.values())
         ]
         terms.append([f"{name}({chosen})" if chosen else name for chosen in choices])
@@ -144,15 +168,41 @@ def measured(todo: Mapping[Trial, Sequence[Job]]) -> list[Trial]:
     """
     found = []
     for trial, runs in todo.items():
-        scores = []
+        scores: list[float | None] = []
         for job in runs:
             if (job.folder / "matrix.json").is_file():
                 scores.append(read_matrix(job.folder).metrics.get("oa"))
         # A mean over the runs that happened to finish would favour what fails on the hard ones.
         complete = len(scores) == len(runs) and all(score is not None for score in scores)
         kept = tuple(float(score) for score in scores if score is not None) if complete else ()
-        found.append(Trial(system=trial.system, method=trial.method, rate=trial.rate, scores=kept))
+        found.append(replace(trial, scores=kept, under=shared_by(runs)))
     return found
+
+
+def shared_by(runs: Sequence[Job]) -> str:
+    """Return the hash of what the runs of all trials share: everything but method, options and rate."""
+    settings = runs[0].spec.model_dump(mode="json")
+    settings["train"] = {name: value for name, value in settings["train"].items() if name != "learning_rate"}
+    # Where the data lie, say, is of no matter; which tasks they are of is.
+    own = {"method", "seed", "order", *NOT_IDENTIFYING} - {"tasks"}
+    content = {name: value for name, value in settings.items() if name not in own}
+    content["runs"] = sorted((str(job.spec.order), job.spec.seed) for job in runs)
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def check_same_search(out: Path, todo: Mapping[Trial, Sequence[Job]]) -> None:
+    """Refuse a folder whose trials were made under other settings: one table would hold scores of two kinds.
+
+    Raises:
+        ConfigError: which systems, or a file of the folder that cannot be read.
+    """
+    known = {shared_by(runs) for runs in todo.values()}
+    other = dict.fromkeys(trial.system for trial in kept(out)[1] if trial.under and trial.under not in known)
+    if other:
+        raise ConfigError(
+            f"{out} holds trials of {', '.join(other)} with other data, settings, orders or seeds than these, and "
+            f"scores of both cannot stand in one table; name another --out"
+        )
 
 
 def kept(out: Path) -> tuple[dict[str, RawSettings], list[Trial]]:
@@ -173,8 +223,8 @@ def kept(out: Path) -> tuple[dict[str, RawSettings], list[Trial]]:
 def write(out: Path, trials: Sequence[Trial], command: str) -> dict[str, Trial]:
     """Write all trials, and the best of each system as `everlora sweep --tuned` reads it; return the best.
 
-    Rows of systems of which no trial was scored stay as they are in the folder, and so do trials that were not made
-    anew. Where there is no row at all, no table is written.
+    Trials of earlier searches that the folder holds count with these. Rows of systems of which no trial was scored
+    stay as they are, and where there is no row at all, no table is written.
 
     Args:
         out: the folder.
@@ -184,24 +234,22 @@ def write(out: Path, trials: Sequence[Trial], command: str) -> dict[str, Trial]:
     Raises:
         ConfigError: what the folder holds of an earlier search cannot be read.
     """
-    best: dict[str, Trial] = {}
-    for trial in trials:
-        # The first of equals, in the order of the search, so that the table is the same each time.
-        if trial.scores and (trial.system not in best or trial.mean > best[trial.system].mean):
-            best[trial.system] = trial
-    found = {
-        system: {
-            "method": trial.method,
-            "train": {"learning_rate": trial.rate},
-            "dev": round(trial.mean, 2),
-            "trials": sum(1 for one in trials if one.system == system and one.scores),
-        }
-        for system, trial in best.items()
-    }
     rows, before = kept(out)
+    together = _together(before, trials)
+    best, found = {}, {}
+    for system in dict.fromkeys(trial.system for trial in trials if trial.scores):
+        scored = [one for one in together if one.scores and known_system(one.system) == system_of(system)]
+        # The first of equals, in the order of the searches, so that the table is the same each time.
+        first = best[system] = replace(max(scored, key=lambda one: one.mean), system=system)
+        found[system] = {
+            "method": first.method,
+            "train": {"learning_rate": first.rate},
+            "dev": round(first.mean, 2),
+            "trials": len(scored),
+        }
     anew = {system_of(system) for system in found}
     rest = {system: facts for system, facts in rows.items() if known_system(system) not in anew}
-    write_text(out / TRIALS, json.dumps([asdict(trial) for trial in _together(before, trials)], indent=1) + "\n")
+    write_text(out / TRIALS, json.dumps([asdict(trial) for trial in together], indent=1) + "\n")
     if found:
         head = _head(out / TABLE, command, rest)
         write_text(out / TABLE, head + yaml.safe_dump({"systems": {**rest, **found}}, sort_keys=False))
@@ -220,6 +268,7 @@ def _together(before: Sequence[Trial], trials: Sequence[Trial]) -> list[Trial]:
 
 def _head(path: Path, command: str, rest: Mapping[str, RawSettings]) -> str:
     """Return the comment above a table: what made its rows, those that stay included."""
+    command = " ".join(command.split())  # a line break in it would end the comment
     lines = [f"# Rate and options of each system by dev rows; made by: {command}"]
     if rest:
         above = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())

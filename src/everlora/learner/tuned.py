@@ -51,24 +51,31 @@ def system_of(expression: str) -> System:
 
 
 def _value(text: str) -> str:
-    """Return a value in one spelling."""
+    """Return a value in one spelling.
+
+    >>> _value("Budget( nats = 3e-4 )"), _value("budget()"), _value(".50")
+    ('budget(nats=0.0003)', 'budget', '0.5')
+    """
     try:
         return repr(float(text))
     except ValueError:
-        return "".join(text.lower().split())
+        plain = "".join(text.lower().split())
+    if not plain.endswith(")"):
+        return plain
+    ((name, given),) = split_expression(plain)
+    options = ",".join(sorted(f"{option}={_value(value)}" for option, value in options_of(name, given).items()))
+    return f"{name}({options})" if options else name
 
 
 def distinct(systems: Iterable[str]) -> list[str]:
-    """Return systems, each of them once.
+    """Return systems, each of them once, in the first spelling that names it.
 
     Raises:
-        ConfigError: two expressions spell one system.
+        ConfigError: an unknown method, or an expression that cannot be read.
     """
     found: dict[System, str] = {}
     for expression in systems:
-        other = found.setdefault(system_of(expression), expression)
-        if other != expression:
-            raise ConfigError(f"{other!r} and {expression!r} are the same system; name one of them in --methods")
+        found.setdefault(system_of(expression), expression)
     return list(found.values())
 
 
@@ -150,5 +157,9 @@ def _check_row(system: str, facts: RawSettings, where: str) -> None:
     wanted, found = known_system(system), known_system(str(facts.get("method", system)))
     if isinstance(wanted, str) or isinstance(found, str):
         return  # of a plug-in that is not here: what cannot be run is refused where it is to be
-    if [name for name, _ in wanted] != [name for name, _ in found]:
+    # What was searched is set besides what the row's name sets, never in its place.
+    if len(wanted) != len(found) or any(
+        (name, options - more) != (other, frozenset())
+        for (name, options), (other, more) in zip(wanted, found, strict=True)
+    ):
         raise ConfigError(f"{where}: 'method' is another system (got {facts['method']!r}); name its row after it")

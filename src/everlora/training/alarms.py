@@ -204,8 +204,10 @@ def _share(now: ModuleUpdate, then: ModuleUpdate | None, layer: nn.Module | None
         # Of weights that are trained themselves the layer holds what became of them.
         if then is None or WEIGHT not in now.tensors:
             return None
-        began = cast(Weights, then).tensors[WEIGHT].float()
-        moved, held = (now.tensors[WEIGHT].float() - began).norm(), began.norm()
+        weight = now.tensors[WEIGHT].float()
+        # What a model began with is where the model is; one matrix at a time, since a second model may not fit there.
+        began = cast(Weights, then).tensors[WEIGHT].to(weight.device, weight.dtype)
+        moved, held = (weight - began).norm(), began.norm()
     return float(moved) / max(float(held), 1e-12)
 
 
@@ -216,14 +218,14 @@ def unlearned(losses: Sequence[float], advice: str = LEARN_MORE) -> list[str]:
         losses: that were logged, in order, from that of the first step.
         advice: what to do where the loss stayed where it was; where it ran away, it is to learn less.
     """
-    if len(losses) > 1 and losses[-1] >= max(RISEN * losses[0], GUESSED):
-        return [f"{RAN_AWAY} it went from {losses[0]:.3g} to {losses[-1]:.3g}; {LEARN_LESS}"]
-    if len(losses) < FEW_LOSSES:
+    if len(losses) < 2:  # a first and a last
         return []
     # Means of a few at each end, since a single loss is one of a single batch; the ends never overlap.
     edge = min(EDGE, len(losses) // 2)
     first, last = mean(losses[:edge]), mean(losses[-edge:])
-    if last < first or last < KNOWN:
+    if min(last, losses[-1]) >= max(RISEN * losses[0], GUESSED) and last >= first:
+        return [f"{RAN_AWAY} it went from {losses[0]:.3g} to {losses[-1]:.3g}; {LEARN_LESS}"]
+    if len(losses) < FEW_LOSSES or last < first or last < KNOWN:
         return []
     return [f"the task was not learned: its training loss went from {first:.3g} to {last:.3g}; {advice}"]
 

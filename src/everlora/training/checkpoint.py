@@ -107,7 +107,7 @@ class Checkpoint(TrainerCallback):
             return None
         self.clear()
         amiss = "is damaged or of an older everlora, and is left out"
-        return f"the checkpoint of task {task!r} {amiss}; the task begins anew"
+        return f"the checkpoint that the folder holds {amiss}; task {task!r} begins anew"
 
     def write(self, trainer: ClTrainer) -> None:
         """Write where a Trainer stands, in the place of what was written before.

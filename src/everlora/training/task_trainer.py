@@ -48,7 +48,8 @@ class TrainingResult:
         cut: training texts that were cut to the longest that is read.
         written_rows: by earlier task, how many rows the model wrote of it; None where it writes none.
         epochs: that the number of rows made; None where the settings have epochs or steps.
-        predicted_rise: of the losses of all earlier tasks together, in nats per row; None where no part predicts it.
+        predicted_rise: of the losses of all earlier tasks together, in nats per row, see `as_taken`; None before, and
+            where no part predicts it.
         elsewhere: seconds that another run has trained the same, whose end was read; 0 where it was trained here.
     """
 
@@ -190,7 +191,7 @@ class TaskTrainer:
         if rows.cut:
             cut = f"{rows.cut} of {len(rows)} training texts were cut to --max-source-length"
             progress.info(f"{self.stage.name}: {cut}")
-        return TrainingResult(chain, log, rows.cut, written, epochs, chain.predicted_rise(), elsewhere)
+        return TrainingResult(chain, log, rows.cut, written, epochs, elsewhere=elsewhere)
 
     def measuring(self, first: bool) -> list[Part]:
         """Return the parts that may measure rows of this stage; ``first`` as in `train`."""

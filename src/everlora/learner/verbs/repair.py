@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from everlora.archive.atomic import explained, recover, write_text
-from everlora.archive.broken_off import sweep_checkpoint
+from everlora.archive.broken_off import sweep_checkpoint, sweep_damaged
 from everlora.archive.committed import read_stages, sweep_evaluations
 from everlora.archive.exchange import complete_exchange
 from everlora.archive.history import HISTORY
@@ -71,7 +71,10 @@ def sweep(path: Path) -> list[str]:
         sweep_evaluations(path, seen.manifest)
     sweep_checkpoint(path, seen.stack())
     swept = before - len(inspect(path, hashes=False).unfinished)
-    return [f"{swept} leftovers swept"] if swept > 0 else []
+    made = [f"{swept} leftovers swept"] if swept > 0 else []
+    if sweep_damaged(path):
+        made.append("a damaged checkpoint removed: the task that it was of begins anew")
+    return made
 
 
 def copy(path: Path, name: str, kind: type[Record]) -> list[str]:
