@@ -64,10 +64,10 @@ def work_in_processes(
     threads = max(1, (os.cpu_count() or 1) // workers)
     # Spawned: a process that is forked from one with torch's threads may wait for ever for a lock that they held.
     began, context, heeded = time.monotonic(), multiprocessing.get_context("spawn"), _heeded()
-    stopped = context.Event()
-    setup = (todo[0].spec, threads, list(plugins), stopped, heeded)
+    stopped, ready = context.Event(), context.Event()
+    setup = (todo[0].spec, threads, list(plugins), stopped, heeded, ready)
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=setup)
-    with _forwarding(heeded):
+    with _forwarding(heeded) as begotten:
         try:
             with _held(heeded):  # workers are born in here
                 running: dict[Future[str | None], Job] = {
@@ -82,6 +82,9 @@ def work_in_processes(
         except BaseException as error:
             # Jobs that have not begun do not begin; one in progress is resumed from its last committed task.
             stopped.set()  # those that wait in a worker's queue cannot be cancelled
+            if not ready.is_set():  # nobody waits for imports of processes that have nothing to put away
+                for child in begotten():
+                    child.kill()
             if isinstance(error, BrokenProcessPool):
                 raise TrainingError(
                     "a worker was ended from outside, for lack of memory perhaps; finished tasks are kept: go on with "
@@ -115,17 +118,20 @@ def _held(numbers: Sequence[signal.Signals]) -> Iterator[None]:
 
 
 @contextmanager
-def _forwarding(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+def _forwarding(numbers: Sequence[signal.Signals]) -> Iterator[Callable[[], list[BaseProcess]]]:
     """Pass signals that this process gets inside the block on to the workers that it has begun there, too.
 
     Ctrl-C reaches all of them anyway, which take no notice of a second one; `kill` and job schedulers may reach the
-    one process alone.
+    one process alone. What is yielded returns those that live.
     """
     earlier, before = multiprocessing.active_children(), {number: signal.getsignal(number) for number in numbers}
 
+    def begotten() -> list[BaseProcess]:
+        return [child for child in multiprocessing.active_children() if child not in earlier]
+
     def forward(number: int, frame: FrameType | None) -> None:
-        for child in multiprocessing.active_children():
-            if child not in earlier and child.pid is not None:
+        for child in begotten():
+            if child.pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(child.pid, number)
         if callable(handler := before[signal.Signals(number)]):
@@ -133,12 +139,12 @@ def _forwarding(numbers: Sequence[signal.Signals]) -> Iterator[None]:
 
     # On Windows ``os.kill`` would end a worker at once; other threads than the main one may set no handlers.
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
-        yield
+        yield begotten
         return
     for number in numbers:
         signal.signal(number, forward)
     try:
-        yield
+        yield begotten
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -214,8 +220,11 @@ def _begin_worker(
     files: Sequence[Path],
     stopped: Event | None = None,
     heeded: Sequence[signal.Signals] = (),
+    ready: Event | None = None,
 ) -> None:
     """Make a fresh process ready to do jobs, or keep why it cannot be, for the first job to tell."""
+    if ready is not None:
+        ready.set()
     if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
         for number in heeded:  # what the command ignores is ignored here as well, by birth
