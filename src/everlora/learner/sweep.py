@@ -45,7 +45,9 @@ class Job:
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        """Return its folder inside that of the sweep, which tells it from all others."""
+        sweep = self.folder.parent if self.shared is None else self.shared.parent
+        return self.folder.relative_to(sweep).as_posix() if self.folder.is_relative_to(sweep) else self.folder.name
 
 
 @dataclass(frozen=True)
