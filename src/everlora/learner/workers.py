@@ -67,7 +67,7 @@ def work_in_processes(
     stopped, ready = context.Event(), context.Event()
     setup = (todo[0].spec, threads, list(plugins), stopped, heeded, ready)
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=setup)
-    with _forwarding(heeded) as begotten:
+    with _forwarding(heeded) as children:
         try:
             with _held(heeded):  # workers are born in here
                 running: dict[Future[str | None], Job] = {
@@ -83,7 +83,7 @@ def work_in_processes(
             # Jobs that have not begun do not begin; one in progress is resumed from its last committed task.
             stopped.set()  # those that wait in a worker's queue cannot be cancelled
             if not ready.is_set():  # nobody waits for imports of processes that have nothing to put away
-                for child in begotten():
+                for child in children():
                     child.kill()
             if isinstance(error, BrokenProcessPool):
                 raise TrainingError(
@@ -126,11 +126,11 @@ def _forwarding(numbers: Sequence[signal.Signals]) -> Iterator[Callable[[], list
     """
     earlier, before = multiprocessing.active_children(), {number: signal.getsignal(number) for number in numbers}
 
-    def begotten() -> list[BaseProcess]:
+    def children() -> list[BaseProcess]:
         return [child for child in multiprocessing.active_children() if child not in earlier]
 
     def forward(number: int, frame: FrameType | None) -> None:
-        for child in begotten():
+        for child in children():
             if child.pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(child.pid, number)
@@ -139,12 +139,12 @@ def _forwarding(numbers: Sequence[signal.Signals]) -> Iterator[Callable[[], list
 
     # On Windows ``os.kill`` would end a worker at once; other threads than the main one may set no handlers.
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
-        yield begotten
+        yield children
         return
     for number in numbers:
         signal.signal(number, forward)
     try:
-        yield begotten
+        yield children
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
