@@ -8,7 +8,8 @@ task right after it was learned and at the end, and the measures made of them; w
 file has. ``render`` replaces what stands in a page between ``<!-- study NAME minus BASELINE … -->`` and ``<!-- end of
 study -->`` by the table of ``benchmarks/results/NAME.jsonl`` (of several with ``NAME+NAME``); with ``of SYSTEM …``
 before ``minus`` of these systems alone, and with ``orders 2,3`` or ``seed N`` last of these orders or this seed. A
-baseline is a system, or a method with its options where a system has several. Between ``<!-- tuning TRIALS test NAME
+baseline is a system, or a method with its options where a system has several (METHOD@RATE where it was run at several
+rates). Between ``<!-- tuning TRIALS test NAME
 -->`` and ``<!-- end of study -->`` stand what a search on dev rows found, and the same system on the test rows of the
 same order. Between ``<!-- orders NAME of SYSTEM … -->`` and the same end stands each order's mean OA and number of
 runs. Between ``<!-- rises NAME -->`` and the same end stand predicted and real rises of losses
@@ -200,7 +201,7 @@ def by_method(points: Sequence[Point]) -> dict[str, dict[Unit, Point]]:
         rates.setdefault(one.method, set()).add(one.rate)
     found: dict[str, dict[Unit, Point]] = {}
     for one in points:
-        name = one.method if len(rates[one.method]) == 1 else f"{one.method} at {one.rate}"
+        name = one.method if len(rates[one.method]) == 1 else f"{one.method}@{one.rate}"
         found.setdefault(name, {})[one.order, one.seed] = one
     return dict(sorted(found.items(), key=lambda item: -mean(p.oa for p in item[1].values())))
 
