@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.lora import default_targets
-from everlora.adapters.targets import check_matched, excluded, unmatched
+from everlora.adapters.targets import check_matched, check_named, excluded
 from everlora.core.adapter import Adapter
 from everlora.core.errors import FolderError, ModelError
 from everlora.core.updates import ModuleUpdate, Updates, Weights
@@ -203,9 +203,7 @@ def target_layers(model: nn.Module, base: Loaded, lora: LoraInput) -> dict[str, 
     saved = base.family.saved_modules  # they are written as they are
     found = {n: m for n, m in found.items() if not any(f"{n}.".startswith(f"{one}.") for one in saved)}
     choose = f"(linear layers of this model: {', '.join(words)}; choose with --lora-target-modules)"
-    for target in targets if isinstance(targets, list | tuple) else ():
-        if not any(name == target or name.endswith(f".{target}") for name in found):
-            raise unmatched(base.name, target, words)
+    check_named(base.name, targets, found, words)
     if not found:
         raise ModelError(f"nothing to adapt in {base.name!r} {choose}")
     for name, layer in found.items():

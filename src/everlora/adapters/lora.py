@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from everlora.adapters import files as adapters
 from everlora.adapters.base import AdapterBackend, LoraInput, PastAs
 from everlora.adapters.folded import FoldedBase
-from everlora.adapters.targets import check_matched, unmatched, with_full_names
+from everlora.adapters.targets import check_matched, check_named, with_full_names
 from everlora.archive.results import ExportLoss
 from everlora.core.adapter import Adapter
 from everlora.core.errors import ModelError
@@ -112,11 +112,7 @@ class LoraBackend(AdapterBackend):
             ) from None
         adapted = [n for n, m in model.base_model.model.named_modules() if isinstance(m, LoraLayer)]
         check_matched(self.base.model, adapted, self.lora)
-        # PEFT ignores a name that matches nothing as long as another one matches: a typing error would go unseen.
-        targets = self.lora.get("target_modules")
-        for target in targets if isinstance(targets, list | tuple) else ():
-            if not any(name == target or name.endswith(f".{target}") for name in adapted):
-                raise unmatched(self.base.name, target, linear)
+        check_named(self.base.name, self.lora.get("target_modules"), adapted, linear)
         others = [name for name in adapted if not _linear(model.base_model.model.get_submodule(name))]
         if others:
             raise ModelError(f"target {others[0]!r} is not a linear layer; adapt linear layers only")

@@ -118,9 +118,24 @@ def _layer(name: str) -> int | None:
     return next((int(part) for part in name.split(".") if part.isdigit()), None)
 
 
-def unmatched(name: str, target: str, words: Collection[str]) -> ModelError:
-    """Return what is wrong with a target that no adapted module of a model is called, of those that it has."""
-    if target in words:
-        where = "none of the layers that are adapted; choose others (--lora-layers, --lora-target-modules)"
-        return ModelError(f"the module {target!r} of {name!r} is in {where}")
-    return ModelError(f"no module of {name!r} is called {target!r}{nearest(target, words)}")
+def check_named(model: str, targets: object, adapted: Collection[str], words: Collection[str]) -> None:
+    """Refuse a list of targets one of which no adapted module is called.
+
+    PEFT ignores a name that matches nothing as long as another one matches: a typing error would go unseen.
+
+    Args:
+        model: its name.
+        targets: the names that are asked for; anything but a list of them passes.
+        adapted: paths of the modules that are adapted.
+        words: names of the linear layers that the model has.
+
+    Raises:
+        ModelError: which target.
+    """
+    for target in targets if isinstance(targets, list | tuple) else ():
+        if any(name == target or name.endswith(f".{target}") for name in adapted):
+            continue
+        if target in words:
+            where = "none of the layers that are adapted; choose others (--lora-layers, --lora-target-modules)"
+            raise ModelError(f"the module {target!r} of {model!r} is in {where}")
+        raise ModelError(f"no module of {model!r} is called {target!r}{nearest(target, words)}")

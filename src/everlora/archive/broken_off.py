@@ -68,9 +68,8 @@ def sweep_checkpoint(path: Path, after: Sequence[str] | None) -> None:
         remove(path / FOLDER)
 
 
-def sweep_damaged(path: Path) -> bool:
-    """Remove the checkpoint in a learner's folder if it is damaged, or of an older everlora; return whether it was."""
-    place = path / FOLDER
+def remove_damaged(place: Path) -> bool:
+    """Remove a checkpoint if it is damaged, or of an older everlora; return whether it was."""
     seal = seal_of(place)
     if not os.path.lexists(place) or (seal is not None and is_whole(place, seal)):
         return False

@@ -18,7 +18,7 @@ import yaml
 
 from everlora.archive.atomic import write_text
 from everlora.archive.folder import read_matrix
-from everlora.archive.identity import NOT_IDENTIFYING
+from everlora.archive.identity import Composition, identity
 from everlora.core.defaults import searches
 from everlora.core.errors import ConfigError
 from everlora.core.expressions import build, options_of, parse, split_expression
@@ -31,6 +31,8 @@ LOWEST, HIGHEST = 0.63, 4.0
 """The range of rates that are tried, as multiples of the rate of the system's form: two of it are that rate and 2.5
 times as much. 0.4 of it was never best where it was tried (docs/results.md)."""
 TABLE, TRIALS = "tuned.yaml", "trials.json"
+ANY = Composition(name="", regime="sequence", consolidator="sum")
+"""Stands for the method in the hash of what is the same whatever the method."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,13 +183,12 @@ def measured(todo: Mapping[Trial, Sequence[Job]]) -> list[Trial]:
 
 def shared_by(runs: Sequence[Job]) -> str:
     """Return the hash of what the runs of all trials share: everything but method, options and rate."""
-    settings = runs[0].spec.model_dump(mode="json")
-    settings["train"] = {name: value for name, value in settings["train"].items() if name != "learning_rate"}
-    # Where the data lie, say, is of no matter; which tasks they are of is.
-    own = {"method", "seed", "order", *NOT_IDENTIFYING} - {"tasks"}
-    content = {name: value for name, value in settings.items() if name not in own}
-    content["runs"] = sorted((str(job.spec.order), job.spec.seed) for job in runs)
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    spec = runs[0].spec
+    train = {name: value for name, value in spec.train.items() if name != "learning_rate"}
+    settings = identity(spec.model_copy(update={"train": train, "seed": 0, "order": None}), ANY)
+    units = sorted((str(job.spec.order), job.spec.seed) for job in runs)
+    # A learner may go on with more tasks, so that these are no part of its identity; here they are what is scored.
+    return hashlib.sha256(repr([settings, spec.tasks, units]).encode()).hexdigest()[:16]
 
 
 def check_same_search(out: Path, todo: Mapping[Trial, Sequence[Job]]) -> None:

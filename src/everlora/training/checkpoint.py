@@ -9,7 +9,6 @@ task alone: the same rows and arguments, on top of the same committed tasks.
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from transformers import TrainerCallback
 from everlora.archive.atomic import staged
 from everlora.archive.broken_off import FOLDER as FOLDER
 from everlora.archive.broken_off import STATE as STATE
-from everlora.archive.broken_off import CheckpointSeal, is_whole, remove, seal_of
+from everlora.archive.broken_off import CheckpointSeal, is_whole, remove, remove_damaged, seal_of
 from everlora.archive.root import sha256
 from everlora.archive.schema import read_json, write
 from everlora.core.errors import FolderError
@@ -103,9 +102,8 @@ class Checkpoint(TrainerCallback):
         """Remove a checkpoint that is damaged, unless it says that it is of another task; return what to tell then."""
         seal = seal_of(self.place)
         of_another = seal is not None and seal.key != self.key
-        if of_another or not os.path.lexists(self.place) or self.found() is not None:
+        if of_another or not remove_damaged(self.place):
             return None
-        self.clear()
         amiss = "is damaged or of an older everlora, and is left out"
         return f"the checkpoint that the folder holds {amiss}; task {task!r} begins anew"
 

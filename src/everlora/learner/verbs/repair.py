@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from everlora.archive.atomic import explained, recover, write_text
-from everlora.archive.broken_off import sweep_checkpoint, sweep_damaged
+from everlora.archive.broken_off import FOLDER, remove_damaged, sweep_checkpoint
 from everlora.archive.committed import read_stages, sweep_evaluations
 from everlora.archive.exchange import complete_exchange
 from everlora.archive.history import HISTORY
@@ -72,7 +72,7 @@ def sweep(path: Path) -> list[str]:
     sweep_checkpoint(path, seen.stack())
     swept = before - len(inspect(path, hashes=False).unfinished)
     made = [f"{swept} leftovers swept"] if swept > 0 else []
-    if sweep_damaged(path):
+    if remove_damaged(path / FOLDER):
         made.append("a damaged checkpoint removed: the task that it was of begins anew")
     return made
 
